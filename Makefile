@@ -1,0 +1,2 @@
+lock:
+	$(UV) pip compile

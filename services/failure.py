@@ -1,0 +1,156 @@
+"""What goes wrong, as the services tell one another: a gRPC status with google.rpc details, and back.
+
+Every failure of ours carries `google.rpc.ErrorInfo` with domain `vilix` and a stable reason. A status without it did
+not come from our code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+import grpc_status.rpc_status as rpc_status
+
+DOMAIN: Final = "vilix"
+
+
+class Reason(StrEnum):
+    """Stable names of failures, `ErrorInfo.reason` on the wire."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    """A field has a value that no model accepts."""
+    UNSUPPORTED_PARAMETER = "UNSUPPORTED_PARAMETER"
+    """A field is well formed, but this model or its engine cannot honour it."""
+    CONTEXT_LENGTH_EXCEEDED = "CONTEXT_LENGTH_EXCEEDED"
+    """Prompt and requested output are longer than the model's context."""
+    MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
+    """No model has this id."""
+    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
+    """The model exists, but nothing serves it at the moment."""
+    OVERLOADED = "OVERLOADED"
+    """No room for another request at the moment."""
+    DRAINING = "DRAINING"
+    """The process is about to stop and takes no new requests."""
+    TIMEOUT = "TIMEOUT"
+    """Nothing came within the time allowed."""
+    ENGINE_FAILED = "ENGINE_FAILED"
+    """The engine reported an error that is not the caller's fault."""
+    INTERNAL = "INTERNAL"
+    """A fault of ours."""
+
+
+_CODES: Final = {
+    Reason.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.UNSUPPORTED_PARAMETER: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.CONTEXT_LENGTH_EXCEEDED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.MODEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.MODEL_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.ENGINE_FAILED: grpc.StatusCode.INTERNAL,
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field that does not fit. `value` and `limit` are as shown to the caller, and empty where there is none."""
+
+    field: str
+    description: str
+    value: str = ""
+    limit: str = ""
+
+
+class Failure(Exception):
+    """A failure with a reason. `message` is for the caller: what was wrong, with which value, and what to do."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        violations: tuple[Violation, ...] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        """`retry_after` is in seconds; None means that a retry makes no sense."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = violations
+        self.retry_after = retry_after
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The gRPC status code that goes with the reason."""
+        return _CODES[self.reason]
+
+    def status(self) -> grpc.Status:
+        """The failure as a gRPC status, for `context.abort_with_status`."""
+        metadata: dict[str, str] = {}
+        if self.violations:
+            first = self.violations[0]
+            metadata = {"field": first.field, "value": first.value, "limit": first.limit}
+        details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [
+            error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=metadata)
+        ]
+        if self.violations:
+            details.append(
+                error_details_pb2.BadRequest(
+                    field_violations=[
+                        error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+                        for v in self.violations
+                    ]
+                )
+            )
+        if self.retry_after is not None:
+            delay = duration_pb2.Duration()
+            delay.FromMilliseconds(int(self.retry_after * 1000))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        packed = []
+        for detail in details:
+            packed.append(any_pb2.Any())
+            packed[-1].Pack(detail)
+        return rpc_status.to_status(status_pb2.Status(code=self.code.value[0], message=self.message, details=packed))
+
+
+def invalid(field: str, message: str, *, value: object = "", limit: object = "") -> Failure:
+    """INVALID_ARGUMENT for one field."""
+    return Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message, str(value), str(limit)),))
+
+
+def failure_of(error: grpc.aio.AioRpcError) -> Failure | None:
+    """The failure that a call ended with; None when the status did not come from our code."""
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has the same three accessors
+    except ValueError:
+        return None
+    if status is None:
+        return None
+    info, bad_request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), None
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            detail.Unpack(info)
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            detail.Unpack(bad_request)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+    if info.domain != DOMAIN or info.reason not in Reason.__members__:
+        return None
+    violations = tuple(
+        Violation(
+            v.field,
+            v.description,
+            info.metadata.get("value", "") if i == 0 else "",
+            info.metadata.get("limit", "") if i == 0 else "",
+        )
+        for i, v in enumerate(bad_request.field_violations)
+    )
+    delay = retry.retry_delay.ToMilliseconds() / 1000 if retry is not None else None
+    return Failure(Reason(info.reason), status.message, violations=violations, retry_after=delay)
