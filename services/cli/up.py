@@ -1,0 +1,90 @@
+"""`vilix up`: the whole system on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.stack.display import Display
+from services.stack.local import MODEL, Options, Stack, running
+from services.stack.supervisor import StackError
+
+
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The gateway's port on 127.0.0.1.")] = 8000,
+    state_dir: Annotated[Path, typer.Option(help="Where the stack keeps its key, logs and data.")] = Path(".run"),
+    cache_dir: Annotated[Path, typer.Option(help="Where the prepared model is kept.")] = Path(".cache"),
+) -> None:
+    """Start Valkey, Triton with a small model, the inference worker and the gateway on 127.0.0.1.
+
+    Runs until Ctrl-C or SIGTERM, which stop everything in order; a second one stops it at once.
+
+    Examples:
+      vilix up
+      vilix up --port 8001 --state-dir .run2
+    """
+    try:
+        asyncio.run(_up(Options(port, state_dir, cache_dir), Console()))
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+async def _up(options: Options, console: Console) -> None:
+    began = time.monotonic()
+    stop = asyncio.Event()
+    stack: Stack | None = None
+
+    def on_signal() -> None:
+        if stop.is_set():
+            if stack is not None:
+                stack.supervisor.kill()
+            os._exit(130)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
+
+    async def run() -> None:
+        nonlocal stack
+        async with running(options, Display(console)) as stack:
+            console.print(_welcome(stack, options, time.monotonic() - began), highlight=False, soft_wrap=True)
+            await stack.supervisor.wait_until_failure()
+
+    stack_task = asyncio.create_task(run())
+    stop_task = asyncio.create_task(stop.wait())
+    await asyncio.wait({stack_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
+    if stop_task.done():
+        stack_task.cancel()
+        await asyncio.gather(stack_task, return_exceptions=True)
+        return
+    stop_task.cancel()
+    await stack_task
+
+
+def _welcome(stack: Stack, options: Options, seconds: float) -> str:
+    key_file = options.state_dir / "api-key"
+    return f"""
+[bold]Vilix is ready[/] ({seconds:.1f} s)
+
+  URL  [bold]{stack.url}[/]
+  Key  [bold]{stack.api_key}[/]  (also in {key_file})
+
+Try it:
+
+  curl -N {stack.url}/chat/completions \\
+    -H "Authorization: Bearer $(cat {key_file})" -H "Content-Type: application/json" \\
+    -d '{{"model": "{MODEL}", "stream": true, "messages": \\[{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+
+{MODEL} is a small real model that runs without a GPU: simple English; its Persian is noise.
+Logs are in {options.state_dir / "logs"}. Ctrl-C stops everything.
+"""

@@ -1,0 +1,71 @@
+"""What a person sees while the stack starts, runs and stops: a live list on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Display:
+    """Shows the progress of the stack's steps and processes; a `supervisor.Watcher`."""
+
+    def __init__(self, console: Console) -> None:
+        """Writes to `console`."""
+        self._console = console
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    @contextmanager
+    def starting_up(self) -> Iterator[None]:
+        """While open, steps and processes have a line each that says how long they take."""
+        if not self._console.is_terminal:
+            yield
+            return
+        columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=self._console) as progress:
+            self._progress = progress
+            try:
+                yield
+            finally:
+                self._progress = None
+                for task in progress.tasks:
+                    if not task.finished:
+                        progress.remove_task(task.id)
+
+    @contextmanager
+    def step(self, description: str) -> Iterator[None]:
+        """Show a step that takes a while."""
+        self.starting(description)
+        yield
+        self._finish(description, description)
+
+    def starting(self, name: str) -> None:
+        """Show that a process was started."""
+        if self._progress is not None:
+            self._tasks[name] = self._progress.add_task(name, total=1)
+        else:
+            self._line(f"… {name}")
+
+    def ready(self, name: str, seconds: float) -> None:
+        """Show that a process answers."""
+        self._finish(name, f"{name} is ready ({seconds:.1f} s)")
+
+    def died(self, name: str, exit_code: int, restart_in: float) -> None:
+        """Show that a process ended and will be started again."""
+        self._line(f"[yellow]! {name} ended with exit code {exit_code}; starting it again in {restart_in:g} s")
+
+    def stopping(self, name: str) -> None:
+        """Show that a process was asked to end."""
+        self._line(f"· stopping {name}")
+
+    def _finish(self, name: str, text: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._tasks[name], completed=1)
+        else:
+            self._line(f"[green]✓[/] {text}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,214 @@
+"""The whole system on one machine: Valkey, Triton with a small real model, the inference worker and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from services.gateway import keys
+from services.inference import model_import, model_repository
+from services.inference.catalog import load_model
+from services.stack import readiness, triton, valkey
+from services.stack.display import Display
+from services.stack.ports import LOOPBACK, free_ports, is_free
+from services.stack.supervisor import Program, StackError, Supervisor
+
+MODEL: Final = "smollm2-135m"
+INFERENCE_SERVICE: Final = "vilix.inference.v1.InferenceService"
+DEVELOPMENT_KEY_NAME: Final = "development"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the stack listens and keeps its files."""
+
+    port: int = 8000
+    """The gateway's; the others are free ones."""
+    state_dir: Path = Path(".run")
+    """Everything that the stack writes: key, logs, data, state.json."""
+    cache_dir: Path = Path(".cache")
+    """What is made once and shared by all stacks: the model."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the processes listen on 127.0.0.1."""
+
+    gateway: int
+    redis: int
+    inference: int
+    triton_http: int
+    triton_grpc: int
+    triton_metrics: int
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack."""
+
+    url: str
+    api_key: str
+    ports: Ports
+    supervisor: Supervisor
+
+
+@contextlib.asynccontextmanager
+async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
+    """Start the stack, hand it over when it answers, and stop it in order at the end.
+
+    Raises StackError with one line when it cannot start: the port or the state directory is in use, a process died.
+    """
+    options.state_dir.mkdir(parents=True, exist_ok=True)
+    with _exclusive(options.state_dir):
+        if not is_free(options.port):
+            raise StackError(f"port {options.port} on {LOOPBACK} is in use; choose another one: make run PORT=8001")
+        ports = Ports(options.port, *free_ports(5))
+        supervisor = Supervisor(display)
+        try:
+            with display.starting_up():
+                await _prepare(options, display)
+                await supervisor.start(_programs(options, ports))
+                api_key = await _development_key(options, ports)
+            _write_state(options, ports, supervisor)
+            yield Stack(f"http://{LOOPBACK}:{ports.gateway}/api", api_key, ports, supervisor)
+        finally:
+            await supervisor.stop()
+            (options.state_dir / "state.json").unlink(missing_ok=True)
+
+
+async def _prepare(options: Options, display: Display) -> None:
+    model_directory = _model_directory(options)
+    if not model_directory.exists():
+        with display.step(f"preparing {MODEL} (once)"):
+            await asyncio.to_thread(model_import.smollm2, model_directory, progress=lambda _: None)
+    await asyncio.to_thread(triton.install, _triton_directory(options))
+    spec = load_model(MODEL)
+    model_repository.write_model(
+        _repository(options),
+        model_id=MODEL,
+        engine=spec.engine.name,
+        engine_args={**spec.engine.arguments, "model": str(model_directory / "model.gguf"), "threads": _threads()},
+    )
+
+
+def _programs(options: Options, ports: Ports) -> list[Program]:
+    def program(name: str, argv: list[str], environment: Mapping[str, str], **more: object) -> Program:
+        log = options.state_dir / "logs" / f"{name}.log"
+        return Program(name=name, argv=argv, environment=environment, log=log, **more)  # type: ignore[arg-type]  # passed on as they are
+
+    triton_argv, triton_environment = triton.command(
+        directory=_triton_directory(options),
+        repository=_repository(options),
+        http_port=ports.triton_http,
+        grpc_port=ports.triton_grpc,
+        metrics_port=ports.triton_metrics,
+    )
+    return [
+        program(
+            "valkey",
+            valkey.command(port=ports.redis, directory=options.state_dir / "valkey"),
+            {},
+            is_ready=lambda: readiness.redis_answers(ports.redis),
+        ),
+        program(
+            "triton",
+            triton_argv,
+            triton_environment,
+            is_ready=lambda: readiness.http_ok(ports.triton_http, f"/v2/models/{MODEL}/ready"),
+            explain=triton.explain,
+        ),
+        program(
+            "inference",
+            [sys.executable, "-m", "services.inference"],
+            {
+                "VILIX_LISTEN": f"{LOOPBACK}:{ports.inference}",
+                "VILIX_TRITON": f"{LOOPBACK}:{ports.triton_grpc}",
+                "VILIX_MODELS": f"{MODEL}={_model_directory(options)}",
+            },
+            is_ready=lambda: readiness.grpc_serving(ports.inference, INFERENCE_SERVICE),
+            stop_seconds=40.0,
+        ),
+        program(
+            "gateway",
+            [sys.executable, "-m", "services.gateway"],
+            {
+                "VILIX_HOST": LOOPBACK,
+                "VILIX_PORT": str(ports.gateway),
+                "VILIX_REDIS_URL": _redis_url(ports),
+                "VILIX_INFERENCE_WORKERS": f"{LOOPBACK}:{ports.inference}",
+                "VILIX_EXPECTED_MODELS": MODEL,
+            },
+            is_ready=lambda: readiness.http_ok(ports.gateway, "/readyz"),
+            stop_seconds=40.0,
+        ),
+    ]
+
+
+async def _development_key(options: Options, ports: Ports) -> str:
+    """The key of the last run if it is still valid, else a new one."""
+    path = options.state_dir / "api-key"
+    saved = path.read_text().strip() if path.exists() else ""
+    api_key = await keys.ensure(_redis_url(ports), name=DEVELOPMENT_KEY_NAME, saved=saved)
+    if api_key != saved:
+        path.touch(mode=0o600)
+        path.write_text(api_key + "\n")
+    return api_key
+
+
+def _write_state(options: Options, ports: Ports, supervisor: Supervisor) -> None:
+    state = {
+        "pid": os.getpid(),
+        "url": f"http://{LOOPBACK}:{ports.gateway}/api",
+        "redis_url": _redis_url(ports),
+        "ports": asdict(ports),
+        "pids": supervisor.pids,
+    }
+    path = options.state_dir / "state.json"
+    path.with_suffix(".tmp").write_text(json.dumps(state, indent=2) + "\n")
+    path.with_suffix(".tmp").replace(path)
+
+
+@contextlib.contextmanager
+def _exclusive(state_dir: Path) -> Iterator[None]:
+    with (state_dir / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StackError(
+                f"a stack is already running in {state_dir} (process {lock.read().strip() or 'unknown'}); "
+                "stop it, or give this one a place of its own: vilix up --state-dir .run2 --port 8001"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _redis_url(ports: Ports) -> str:
+    return f"redis://{LOOPBACK}:{ports.redis}/0"
+
+
+def _model_directory(options: Options) -> Path:
+    return (options.cache_dir / "models" / MODEL).absolute()
+
+
+def _triton_directory(options: Options) -> Path:
+    return (options.state_dir / "triton").absolute()
+
+
+def _repository(options: Options) -> Path:
+    return _triton_directory(options) / "models"
+
+
+def _threads() -> int:
+    # One of two cores decodes; the other is for everything around it.
+    return max(1, len(os.sched_getaffinity(0)) // 2)

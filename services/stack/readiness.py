@@ -1,0 +1,49 @@
+"""Whether a process answers yet. One probe per protocol; a probe returns False while nothing answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.stack.ports import LOOPBACK
+
+PROBE_SECONDS = 1.0
+
+
+async def redis_answers(port: int) -> bool:
+    """Whether a Redis or Valkey on `port` answers PING."""
+    return (await _exchange(port, b"PING\r\n", until=b"\r\n")).startswith(b"+PONG")
+
+
+async def http_ok(port: int, path: str) -> bool:
+    """Whether GET `path` on `port` answers 200."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n"
+    status_line = await _exchange(port, request.encode(), until=b"\r\n")
+    return status_line.split(b" ")[1:2] == [b"200"]
+
+
+async def grpc_serving(port: int, service: str) -> bool:
+    """Whether the health service on `port` says SERVING for `service`."""
+    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+        try:
+            reply = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=PROBE_SECONDS
+            )
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _exchange(port: int, request: bytes, *, until: bytes) -> bytes:
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
+        async with asyncio.timeout(PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            try:
+                writer.write(request)
+                return await reader.readuntil(until)
+            finally:
+                writer.close()
+    return b""

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from services.stack import supervisor as module
+from services.stack.supervisor import Program, StackError, Supervisor
+
+STAY = "import time; open({ready!r}, 'w').close(); time.sleep(60)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + STAY
+
+
+@dataclass
+class Journal:
+    """A watcher that remembers what it was told."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+    def starting(self, name: str) -> None:
+        self.events.append(("starting", name))
+
+    def ready(self, name: str, seconds: float) -> None:
+        self.events.append(("ready", name))
+
+    def died(self, name: str, exit_code: int, restart_in: float) -> None:
+        self.events.append(("died", name))
+
+    def stopping(self, name: str) -> None:
+        self.events.append(("stopping", name))
+
+
+def program(tmp_path: Path, name: str, code: str, **options: float) -> Program:
+    marker = tmp_path / f"{name}.ready"
+
+    async def is_ready() -> bool:
+        return marker.exists()
+
+    return Program(
+        name=name,
+        argv=[sys.executable, "-c", code.format(ready=str(marker))],
+        environment={},
+        log=tmp_path / f"{name}.log",
+        is_ready=is_ready,
+        **options,
+    )
+
+
+@asynccontextmanager
+async def supervised(journal: Journal) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(journal)
+    try:
+        yield supervisor
+    finally:
+        await supervisor.stop()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # the condition is other processes' state
+            await asyncio.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_programs_are_stopped_last_started_first_and_nothing_remains(tmp_path: Path) -> None:
+    journal = Journal()
+    async with supervised(journal) as supervisor:
+        await supervisor.start([program(tmp_path, "a", STAY), program(tmp_path, "b", STAY)])
+        pids = list(supervisor.pids.values())
+        assert all(alive(pid) for pid in pids)
+    assert [event for event in journal.events if event[0] == "stopping"] == [("stopping", "b"), ("stopping", "a")]
+    assert not any(alive(pid) for pid in pids)
+
+
+async def test_a_program_that_ignores_sigterm_is_killed_after_its_time(tmp_path: Path) -> None:
+    async with supervised(Journal()) as supervisor:
+        await supervisor.start([program(tmp_path, "stubborn", STUBBORN, stop_seconds=0.2)])
+        pid = supervisor.pids["stubborn"]
+    assert not alive(pid)
+
+
+async def test_a_death_before_readiness_stops_the_start_with_the_reason_in_one_line(tmp_path: Path) -> None:
+    async with supervised(Journal()) as supervisor:
+        dies = program(tmp_path, "dies", "raise SystemExit('the disk is full')")
+        with pytest.raises(StackError, match=r"^dies stopped with exit code 1 before it was ready: the disk is full"):
+            await supervisor.start([program(tmp_path, "stays", STAY), dies])
+
+
+async def test_silence_is_an_error_after_the_limit(tmp_path: Path) -> None:
+    async with supervised(Journal()) as supervisor:
+        with pytest.raises(StackError, match="silent did not answer within"):
+            await supervisor.start([program(tmp_path, "silent", "import time; time.sleep(60)", ready_seconds=0.3)])
+
+
+async def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
+    journal = Journal()
+    async with supervised(journal) as supervisor:
+        await supervisor.start([program(tmp_path, "a", STAY)])
+        first = supervisor.pids["a"]
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: supervisor.pids["a"] != first)
+        assert alive(supervisor.pids["a"])
+        assert ("died", "a") in journal.events
+
+
+async def test_the_fourth_death_within_a_minute_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_SECONDS", (0.01, 0.01, 0.01))
+    journal = Journal()
+    code = "import time; open({ready!r}, 'w').close(); time.sleep(0.3); print('worn out'); raise SystemExit(3)"
+    async with supervised(journal) as supervisor:
+        await supervisor.start([program(tmp_path, "weary", code)])
+        with pytest.raises(StackError, match=r"weary died 4 times in 60 s, last with exit code 3: worn out"):
+            async with asyncio.timeout(20):
+                await supervisor.wait_until_failure()
+    assert journal.events.count(("died", "weary")) == 3
+
+
+async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.unit.stack.test_supervisor import Journal, STAY, program
+from services.stack.supervisor import Supervisor
+async def main():
+    supervisor = Supervisor(Journal())
+    await supervisor.start([program(Path({str(tmp_path)!r}), "child", STAY)])
+    print(supervisor.pids["child"], flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        async with asyncio.timeout(30):
+            child = int(await parent.stdout.readline())
+    finally:
+        parent.kill()
+        await parent.wait()
+    await until(lambda: not alive(child))
