@@ -78,6 +78,7 @@ def _welcome(stack: Stack, options: Options, seconds: float) -> str:
 
   URL  [bold]{stack.url}[/]
   Key  [bold]{stack.api_key}[/]  (also in {key_file})
+  gRPC {stack.inference_target}  (for internal services)
 
 Try it:
 

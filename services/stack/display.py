@@ -38,16 +38,13 @@ class Display:
     @contextmanager
     def step(self, description: str) -> Iterator[None]:
         """Show a step that takes a while."""
-        self.starting(description)
+        self._begin(description)
         yield
         self._finish(description, description)
 
-    def starting(self, name: str) -> None:
+    def starting(self, name: str, pid: int) -> None:
         """Show that a process was started."""
-        if self._progress is not None:
-            self._tasks[name] = self._progress.add_task(name, total=1)
-        else:
-            self._line(f"… {name}")
+        self._begin(name)
 
     def ready(self, name: str, seconds: float) -> None:
         """Show that a process answers."""
@@ -60,6 +57,12 @@ class Display:
     def stopping(self, name: str) -> None:
         """Show that a process was asked to end."""
         self._line(f"· stopping {name}")
+
+    def _begin(self, name: str) -> None:
+        if self._progress is not None:
+            self._tasks[name] = self._progress.add_task(name, total=1)
+        else:
+            self._line(f"… {name}")
 
     def _finish(self, name: str, text: str) -> None:
         if self._progress is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -19,6 +18,7 @@ from services.inference.catalog import load_model
 from services.stack import readiness, triton, valkey
 from services.stack.display import Display
 from services.stack.ports import LOOPBACK, free_ports, is_free
+from services.stack.state import StateFile
 from services.stack.supervisor import Program, StackError, Supervisor
 
 MODEL: Final = "smollm2-135m"
@@ -55,8 +55,10 @@ class Stack:
     """A running stack."""
 
     url: str
+    """Base URL of the HTTP API."""
+    inference_target: str
+    """The inference worker's gRPC address."""
     api_key: str
-    ports: Ports
     supervisor: Supervisor
 
 
@@ -71,17 +73,17 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
         if not is_free(options.port):
             raise StackError(f"port {options.port} on {LOOPBACK} is in use; choose another one: make run PORT=8001")
         ports = Ports(options.port, *free_ports(5))
-        supervisor = Supervisor(display)
+        state = StateFile(options.state_dir / "state.json", _facts(ports))
+        supervisor = Supervisor(display, state)
         try:
             with display.starting_up():
                 await _prepare(options, display)
                 await supervisor.start(_programs(options, ports))
                 api_key = await _development_key(options, ports)
-            _write_state(options, ports, supervisor)
-            yield Stack(f"http://{LOOPBACK}:{ports.gateway}/api", api_key, ports, supervisor)
+            yield Stack(_url(ports), _inference_target(ports), api_key, supervisor)
         finally:
             await supervisor.stop()
-            (options.state_dir / "state.json").unlink(missing_ok=True)
+            state.remove()
 
 
 async def _prepare(options: Options, display: Display) -> None:
@@ -163,17 +165,14 @@ async def _development_key(options: Options, ports: Ports) -> str:
     return api_key
 
 
-def _write_state(options: Options, ports: Ports, supervisor: Supervisor) -> None:
-    state = {
+def _facts(ports: Ports) -> dict[str, object]:
+    return {
         "pid": os.getpid(),
-        "url": f"http://{LOOPBACK}:{ports.gateway}/api",
+        "url": _url(ports),
         "redis_url": _redis_url(ports),
+        "inference_target": _inference_target(ports),
         "ports": asdict(ports),
-        "pids": supervisor.pids,
     }
-    path = options.state_dir / "state.json"
-    path.with_suffix(".tmp").write_text(json.dumps(state, indent=2) + "\n")
-    path.with_suffix(".tmp").replace(path)
 
 
 @contextlib.contextmanager
@@ -191,6 +190,14 @@ def _exclusive(state_dir: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _url(ports: Ports) -> str:
+    return f"http://{LOOPBACK}:{ports.gateway}/api"
+
+
+def _inference_target(ports: Ports) -> str:
+    return f"{LOOPBACK}:{ports.inference}"
 
 
 def _redis_url(ports: Ports) -> str:

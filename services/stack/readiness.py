@@ -29,7 +29,7 @@ async def grpc_serving(port: int, service: str) -> bool:
     """Whether the health service on `port` says SERVING for `service`."""
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         try:
-            reply = await health_pb2_grpc.HealthStub(channel).Check(
+            reply = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # its types miss it
                 health_pb2.HealthCheckRequest(service=service), timeout=PROBE_SECONDS
             )
         except grpc.aio.AioRpcError:

@@ -44,7 +44,7 @@ class Program:
 class Watcher(Protocol):
     """Is told what happens to the processes."""
 
-    def starting(self, name: str) -> None:
+    def starting(self, name: str, pid: int) -> None:
         """Its process was started."""
 
     def ready(self, name: str, seconds: float) -> None:
@@ -102,9 +102,9 @@ class _Child:
 class Supervisor:
     """Runs programs until it is told to stop, or one of them cannot be kept alive."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        """Tells `watcher` what happens."""
-        self._watcher = watcher
+    def __init__(self, *watchers: Watcher) -> None:
+        """Tells each of `watchers` what happens."""
+        self._watchers = watchers
         self._children: list[_Child] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -123,8 +123,7 @@ class Supervisor:
             program.log.unlink(missing_ok=True)
             child = _Child(program)
             self._children.append(child)
-            await child.spawn()
-            self._watcher.starting(program.name)
+            await self._spawn(child)
         async with contextlib.AsyncExitStack() as stack:
             starts = [asyncio.create_task(self._wait_until_ready(child)) for child in self._children[-len(programs) :]]
             for start in starts:
@@ -145,7 +144,8 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for child in reversed(self._children):
-            self._watcher.stopping(child.program.name)
+            for watcher in self._watchers:
+                watcher.stopping(child.program.name)
             await child.stop()
         self._children.clear()
         self._failed.cancel()
@@ -171,7 +171,8 @@ class Supervisor:
                     f"(log: {program.log})"
                 )
             await asyncio.sleep(PROBE_INTERVAL_SECONDS)
-        self._watcher.ready(program.name, time.monotonic() - began)
+        for watcher in self._watchers:
+            watcher.ready(program.name, time.monotonic() - began)
 
     async def _keep_alive(self, child: _Child) -> None:
         while child.process is not None:
@@ -188,10 +189,15 @@ class Supervisor:
                 )
                 return
             pause = BACKOFF_SECONDS[len(child.deaths) - 1]
-            self._watcher.died(child.program.name, exit_code, pause)
+            for watcher in self._watchers:
+                watcher.died(child.program.name, exit_code, pause)
             await asyncio.sleep(pause)
-            await child.spawn()
-            self._watcher.starting(child.program.name)
+            await self._spawn(child)
+
+    async def _spawn(self, child: _Child) -> None:
+        process = await child.spawn()
+        for watcher in self._watchers:
+            watcher.starting(child.program.name, process.pid)
 
     def _fail(self, message: str) -> None:
         if not self._failed.done():

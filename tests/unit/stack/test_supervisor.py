@@ -24,7 +24,7 @@ class Journal:
 
     events: list[tuple[str, str]] = field(default_factory=list)
 
-    def starting(self, name: str) -> None:
+    def starting(self, name: str, pid: int) -> None:
         self.events.append(("starting", name))
 
     def ready(self, name: str, seconds: float) -> None:

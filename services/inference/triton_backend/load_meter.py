@@ -1,0 +1,49 @@
+"""Counts what an engine does, for its description."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Final
+
+from services.inference.triton_backend.contract import Load
+
+WINDOW_SECONDS: Final = 10
+
+
+class LoadMeter:
+    """Totals and the token rate of one engine. Written by the engine's thread, read by others."""
+
+    def __init__(self) -> None:
+        self.generated_tokens_total = 0
+        self.cancelled_total = 0
+        self._last_token: float | None = None
+        self._seconds: deque[list[int]] = deque(maxlen=WINDOW_SECONDS + 1)
+        """Pairs of a whole second and the tokens generated in it."""
+
+    def generated(self, tokens: int) -> None:
+        """`tokens` were generated just now."""
+        self._last_token = time.monotonic()
+        self.generated_tokens_total += tokens
+        second = int(self._last_token)
+        if not self._seconds or self._seconds[-1][0] != second:
+            self._seconds.append([second, 0])
+        self._seconds[-1][1] += tokens
+
+    def cancelled(self) -> None:
+        """A request was cancelled."""
+        self.cancelled_total += 1
+
+    def load(self, *, in_flight: int, queued: int, kv_cache_use: float) -> Load:
+        """The engine's load, with what only the engine knows."""
+        now = time.monotonic()
+        recent = sum(tokens for second, tokens in list(self._seconds) if second > int(now) - WINDOW_SECONDS)
+        return Load(
+            in_flight=in_flight,
+            queued=queued,
+            kv_cache_use=round(kv_cache_use, 4),
+            last_token_age_s=None if self._last_token is None else round(now - self._last_token, 3),
+            tokens_per_second=recent / WINDOW_SECONDS,
+            cancelled_total=self.cancelled_total,
+            generated_tokens_total=self.generated_tokens_total,
+        )

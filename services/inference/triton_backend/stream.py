@@ -1,0 +1,164 @@
+"""The way of one answer's tokens from an engine's thread to Triton."""
+
+from __future__ import annotations
+
+import threading
+import time
+from queue import SimpleQueue
+from typing import Any, Final
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from services.inference.triton_backend.contract import RequestError, Tokens, Usage
+
+CANCELLATION_POLL_SECONDS: Final = 0.01
+_FINAL: Final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+_CODES: Final = {
+    "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG,
+    "UNSUPPORTED_PARAMETER": pb_utils.TritonError.INVALID_ARG,
+    "CONTEXT_LENGTH_EXCEEDED": pb_utils.TritonError.INVALID_ARG,
+    "OVERLOADED": pb_utils.TritonError.UNAVAILABLE,
+    "ENGINE_FAILED": pb_utils.TritonError.INTERNAL,
+}
+
+
+class Sender:
+    """One thread that sends what streams hold. While it is busy with one, tokens of the others gather."""
+
+    def __init__(self) -> None:
+        self._streams: SimpleQueue[Stream | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+        self._thread.start()
+
+    def schedule(self, stream: Stream) -> None:
+        """Send what `stream` holds, after those that came before."""
+        self._streams.put(stream)
+
+    def close(self) -> None:
+        """Send what is left and stop the thread."""
+        self._streams.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (stream := self._streams.get()) is not None:
+            try:
+                stream.send()
+            except Exception as error:  # noqa: BLE001 - the requester is gone; the other streams must go on
+                pb_utils.Logger.log_warn(f"a response could not be sent: {error}")
+
+
+class Stream:
+    """The sink of one request: gathers tokens and counts responses that the reader has not acknowledged."""
+
+    def __init__(self, response_sender: Any, sender: Sender, *, window: int | None) -> None:
+        """`window` is the most responses on their way to the reader; None for any number."""
+        self._response_sender = response_sender
+        self._sender = sender
+        self._window = window
+        self._lock = threading.Lock()
+        self._pending: list[Tokens] = []
+        self._scheduled = False
+        self._sent = 0
+        self._acknowledged = 0
+        self._end: tuple[str, Usage] | RequestError | None = None
+        self._cancelled = False
+        self._cancellation_polled = 0.0
+
+    def has_room(self) -> bool:
+        """See Sink."""
+        return self._window is None or self._sent + bool(self._pending) - self._acknowledged < self._window
+
+    def is_cancelled(self) -> bool:
+        """See Sink. Each question to Triton crosses a process boundary, so that answers are kept for a moment."""
+        now = time.monotonic()
+        if not self._cancelled and now - self._cancellation_polled >= CANCELLATION_POLL_SECONDS:
+            self._cancellation_polled = now
+            self._cancelled = self._response_sender.is_cancelled()
+        return self._cancelled
+
+    def emit(self, tokens: Tokens) -> None:
+        """See Sink."""
+        with self._lock:
+            self._pending.append(tokens)
+        self._schedule()
+
+    def finish(self, finish_reason: str, usage: Usage) -> None:
+        """See Sink."""
+        self._end = (finish_reason, usage)
+        self._schedule()
+
+    def fail(self, error: RequestError) -> None:
+        """See Sink."""
+        self._end = error
+        self._schedule()
+
+    def acknowledge(self, responses: int) -> None:
+        """The reader has read `responses` responses since the start."""
+        self._acknowledged = max(self._acknowledged, responses)
+
+    def send(self) -> None:
+        """Send everything gathered as one response. Called by the sender's thread only."""
+        with self._lock:
+            pending, self._pending = self._pending, []
+            end, self._scheduled = self._end, False
+            self._sent += 1
+        if isinstance(end, RequestError):
+            if pending:
+                self._response_sender.send(pb_utils.InferenceResponse(_token_tensors(pending)))
+            self._response_sender.send(_error_response(end), flags=_FINAL)
+        elif end is not None:
+            finish_reason, usage = end
+            tensors = [*_token_tensors(pending), _string("finish_reason", finish_reason), _string("usage", usage.to_json())]
+            self._response_sender.send(pb_utils.InferenceResponse(tensors), flags=_FINAL)
+        elif pending:
+            self._response_sender.send(pb_utils.InferenceResponse(_token_tensors(pending)))
+
+    def _schedule(self) -> None:
+        with self._lock:
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self._sender.schedule(self)
+
+
+def answer(response_sender: Any, text: str) -> None:
+    """Answer with the tensor `description` alone."""
+    response_sender.send(pb_utils.InferenceResponse([_string("description", text)]), flags=_FINAL)
+
+
+def answer_nothing(response_sender: Any) -> None:
+    """Answer with an empty final response."""
+    response_sender.send(flags=_FINAL)
+
+
+def answer_error(response_sender: Any, error: RequestError) -> None:
+    """Answer with an error alone."""
+    response_sender.send(_error_response(error), flags=_FINAL)
+
+
+def _error_response(error: RequestError) -> Any:
+    code = _CODES.get(error.reason, pb_utils.TritonError.INTERNAL)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+
+
+def _token_tensors(batches: list[Tokens]) -> list[Any]:
+    token_ids = [token_id for batch in batches for token_id in batch.token_ids]
+    tensors = [pb_utils.Tensor("token_ids", np.array(token_ids, np.int32))]
+    if batches and batches[0].logprobs is not None:
+        logprobs = [logprob for batch in batches for logprob in batch.logprobs or ()]
+        tensors.append(pb_utils.Tensor("logprobs", np.array(logprobs, np.float32)))
+    if batches and batches[0].top is not None:
+        top = [pairs for batch in batches for pairs in batch.top or ()]
+        width = max(map(len, top), default=0)
+        ids = np.full((len(top), width), -1, np.int32)
+        values = np.full((len(top), width), -np.inf, np.float32)
+        for row, pairs in enumerate(top):
+            for column, (token_id, logprob) in enumerate(pairs):
+                ids[row, column], values[row, column] = token_id, logprob
+        tensors += [pb_utils.Tensor("top_token_ids", ids), pb_utils.Tensor("top_logprobs", values)]
+    return tensors
+
+
+def _string(name: str, text: str) -> Any:
+    return pb_utils.Tensor(name, np.array([text.encode()], np.object_))

@@ -1,0 +1,172 @@
+"""OpenAI's own SDK, with nothing set but base_url and api_key, against the real model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.conftest import ROOT, RunningStack
+
+MODEL = "smollm2-135m"
+CAPITAL = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+PERSIAN = [
+    {"role": "system", "content": "همیشه به فارسی پاسخ بده."},
+    {"role": "user", "content": "سلام! می‌خواهم دربارهٔ آسمان بدانم 👨‍👩‍👧‍👦"},
+]
+
+
+def test_an_answer(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=CAPITAL, temperature=0, max_tokens=30)
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.model == MODEL
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_a_streamed_answer_is_the_same_answer_token_by_token(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(model=MODEL, messages=CAPITAL, temperature=0, max_tokens=30, seed=1)
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL,
+            messages=CAPITAL,
+            temperature=0,
+            max_tokens=30,
+            seed=1,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert chunks[0].choices[0].delta.role == "assistant"
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+
+
+def test_a_long_answer_arrives_in_pieces_not_at_the_end(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Tell me a long story about a lighthouse."}],
+            max_tokens=60,
+            stream=True,
+        )
+    )
+    assert sum(1 for chunk in chunks if chunk.choices[0].delta.content) >= 20
+
+
+def test_max_tokens_ends_with_length_and_counts_exactly(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=CAPITAL, max_completion_tokens=7, extra_body={"ignore_eos": True}
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 7
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_shown(client: openai.OpenAI) -> None:
+    count = [{"role": "user", "content": "Count from 1 to 9, like this: 1, 2, 3"}]
+    whole = client.chat.completions.create(model=MODEL, messages=count, temperature=0, max_tokens=60)
+    text = whole.choices[0].message.content or ""
+    stop = text[len(text) // 2 : len(text) // 2 + 4]
+    stopped = client.chat.completions.create(model=MODEL, messages=count, temperature=0, max_tokens=60, stop=[stop])
+    assert stopped.choices[0].message.content == text[: text.index(stop)]
+    assert stopped.choices[0].finish_reason == "stop"
+
+
+def test_persian_arrives_undamaged_and_every_token_is_counted(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL,
+            messages=PERSIAN,
+            max_tokens=120,
+            temperature=0.7,
+            seed=7,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
+        )
+    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert re.search("[\u0600-\u06ff]", "".join(pieces)), "the model was asked in Persian and answers in its letters"
+    assert not any("\ufffd" in piece for piece in pieces[:-2])
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 120
+
+
+async def test_several_users_at_once_each_get_their_own_answer(async_client: openai.AsyncOpenAI) -> None:
+    async def capital(country: str) -> str:
+        answer = await async_client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": f"What is the capital of {country}? Answer in one word."}],
+            temperature=0,
+            max_tokens=30,
+        )
+        return answer.choices[0].message.content or ""
+
+    answers = await asyncio.gather(*(capital(c) for c in ("France", "Italy", "Japan", "Germany") * 3))
+    for answer, expected in zip(answers, ("Paris", "Rome", "Tokyo", "Berlin") * 3, strict=True):
+        assert expected in answer
+
+
+def test_the_model_list_and_one_model(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL]
+    model = client.models.retrieve(MODEL)
+    assert model.object == "model"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("qwen9")
+    assert caught.value.code == "model_not_found"
+
+
+def test_the_v1_alias_answers_alike(stack: RunningStack) -> None:
+    with openai.OpenAI(base_url=stack.url.replace("/api", "/v1"), api_key=stack.api_key) as client:
+        assert [model.id for model in client.models.list()] == [MODEL]
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_its_numbers(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 5000}])
+    assert caught.value.code == "context_length_exceeded"
+    assert "2048" in caught.value.message
+
+
+def test_a_wrong_key_and_a_wrong_model_are_said_plainly(stack: RunningStack, client: openai.OpenAI) -> None:
+    with (
+        openai.OpenAI(base_url=stack.url, api_key="vlx_wrong", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError) as refused,
+    ):
+        stranger.models.list()
+    assert refused.value.code == "invalid_api_key"
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.chat.completions.create(model="gpt-7", messages=CAPITAL)
+    assert missing.value.code == "model_not_found"
+    assert "gpt-7" in missing.value.message
+
+
+def test_the_curl_line_of_the_welcome_works_as_printed(stack: RunningStack) -> None:
+    command = stack.welcome[stack.welcome.index("curl") :].split("\n\n")[0]
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    events = [line for line in result.stdout.splitlines() if line]
+    assert all(event.startswith("data: ") for event in events)
+    assert events[-1] == "data: [DONE]"
+    assert len(events) > 5
+
+
+def test_the_request_id_is_taken_over_and_returned(stack: RunningStack) -> None:
+    headers = {"Authorization": f"Bearer {stack.api_key}", "x-request-id": "my-request.1"}
+    response = httpx.post(
+        f"{stack.url}/chat/completions",
+        headers=headers,
+        json={"model": MODEL, "messages": CAPITAL, "max_tokens": 1},
+        timeout=30,
+    )
+    assert response.headers["x-request-id"] == "my-request.1"
+    assert "my-request.1" in (stack.directory / "logs/inference.log").read_text()

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from pydantic import Field, ValidationError
+
+from services.settings import Settings, load
+
+
+class Example(Settings):
+    """What the example needs."""
+
+    listen: str = Field(description="Where it listens.")
+    max_body_bytes: int = Field(1024, gt=0, description="The largest body, in bytes.")
+
+
+@pytest.fixture(autouse=True)
+def arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["example"])
+    monkeypatch.delenv("VILIX_LISTEN", raising=False)
+
+
+def test_settings_come_from_the_environment_and_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VILIX_LISTEN", "127.0.0.1:1")
+    settings = load(Example, command="example")
+    assert (settings.listen, settings.max_body_bytes) == ("127.0.0.1:1", 1024)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.max_body_bytes = 1  # type: ignore[misc]  # that it is refused is the point
+
+
+@pytest.mark.parametrize("value", ["many", "0"])
+def test_a_value_that_does_not_fit_is_one_line_with_name_and_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    monkeypatch.setenv("VILIX_LISTEN", "127.0.0.1:1")
+    monkeypatch.setenv("VILIX_MAX_BODY_BYTES", value)
+    with pytest.raises(SystemExit) as ended:
+        load(Example, command="example")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: VILIX_MAX_BODY_BYTES='{value}': ")
+
+
+def test_a_missing_value_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        load(Example, command="example")
+    assert ended.value.code == 2
+    assert "VILIX_LISTEN is not set" in capsys.readouterr().err
+
+
+def test_help_lists_every_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["example", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        load(Example, command="example")
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "VILIX_LISTEN  (required)\n      Where it listens." in text
+    assert "VILIX_MAX_BODY_BYTES  (default 1024)" in text
+
+
+def test_arguments_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["example", "--port", "1"])
+    with pytest.raises(SystemExit):
+        load(Example, command="example")
+    assert "takes no arguments, and got '--port'" in capsys.readouterr().err
