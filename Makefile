@@ -46,9 +46,10 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
 
+# Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light
 
 clean: ## Remove everything that was installed, prepared or written here
 	rm -rf $(VENV) .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

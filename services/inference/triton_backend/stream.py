@@ -13,14 +13,13 @@ import triton_python_backend_utils as pb_utils
 from services.inference.triton_backend.contract import RequestError, Tokens, Usage
 
 CANCELLATION_POLL_SECONDS: Final = 0.01
-_FINAL: Final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 _CODES: Final = {
-    "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG,
-    "UNSUPPORTED_PARAMETER": pb_utils.TritonError.INVALID_ARG,
-    "CONTEXT_LENGTH_EXCEEDED": pb_utils.TritonError.INVALID_ARG,
-    "OVERLOADED": pb_utils.TritonError.UNAVAILABLE,
-    "ENGINE_FAILED": pb_utils.TritonError.INTERNAL,
+    "INVALID_ARGUMENT": "INVALID_ARG",
+    "UNSUPPORTED_PARAMETER": "INVALID_ARG",
+    "CONTEXT_LENGTH_EXCEEDED": "INVALID_ARG",
+    "OVERLOADED": "UNAVAILABLE",
 }
+"""Names in pb_utils.TritonError, which Triton fills in only after this module was imported."""
 
 
 class Sender:
@@ -106,11 +105,11 @@ class Stream:
         if isinstance(end, RequestError):
             if pending:
                 self._response_sender.send(pb_utils.InferenceResponse(_token_tensors(pending)))
-            self._response_sender.send(_error_response(end), flags=_FINAL)
+            self._response_sender.send(_error_response(end), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         elif end is not None:
             finish_reason, usage = end
             tensors = [*_token_tensors(pending), _string("finish_reason", finish_reason), _string("usage", usage.to_json())]
-            self._response_sender.send(pb_utils.InferenceResponse(tensors), flags=_FINAL)
+            self._response_sender.send(pb_utils.InferenceResponse(tensors), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         elif pending:
             self._response_sender.send(pb_utils.InferenceResponse(_token_tensors(pending)))
 
@@ -124,21 +123,21 @@ class Stream:
 
 def answer(response_sender: Any, text: str) -> None:
     """Answer with the tensor `description` alone."""
-    response_sender.send(pb_utils.InferenceResponse([_string("description", text)]), flags=_FINAL)
+    response_sender.send(pb_utils.InferenceResponse([_string("description", text)]), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def answer_nothing(response_sender: Any) -> None:
     """Answer with an empty final response."""
-    response_sender.send(flags=_FINAL)
+    response_sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def answer_error(response_sender: Any, error: RequestError) -> None:
     """Answer with an error alone."""
-    response_sender.send(_error_response(error), flags=_FINAL)
+    response_sender.send(_error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _error_response(error: RequestError) -> Any:
-    code = _CODES.get(error.reason, pb_utils.TritonError.INTERNAL)
+    code = getattr(pb_utils.TritonError, _CODES.get(error.reason, "INTERNAL"))
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
 

@@ -1,0 +1,293 @@
+"""Plays back given token ids at given times: for tests, load and demonstrations, where the tokens must be known.
+
+Every parameter is taken. Those that influence which token comes next change nothing, because the tokens are given;
+`min_tokens` and `ignore_eos` play a recording again from its beginning when it ends too early.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.inference.triton_backend.contract import (
+    ALL_PARAMETERS,
+    Load,
+    Request,
+    RequestError,
+    Sink,
+    Tokens,
+    Usage,
+    output_limit,
+)
+from services.inference.triton_backend.engines.recordings import Recording, read
+from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.waiting import WaitingLine
+
+CANCELLATION_POLL_SECONDS: Final = 0.05
+VERSION: Final = "1"
+
+
+def create(arguments: dict[str, Any]) -> ReplayEngine:
+    """The engine for these `engine_args`. Raises OSError, TypeError or ValueError that says what is wrong."""
+    return ReplayEngine(**arguments)
+
+
+@dataclass(slots=True)
+class _Playback:
+    request: Request
+    sink: Sink
+    recording: Recording
+    limit: int
+    """Most tokens to play."""
+    usage: Usage
+    started: float = 0.0
+    """When it got its place, moved on by pauses."""
+    played: int = 0
+    first_token: float | None = None
+
+
+class ReplayEngine:
+    """One thread with a heap of due times plays all requests."""
+
+    name = "replay"
+    version = VERSION
+
+    def __init__(
+        self,
+        *,
+        recordings: str,
+        context_length: int = 4096,
+        slots: int = 8,
+        max_queued: int = 1000,
+        unsupported_parameters: tuple[str, ...] | list[str] = (),
+    ) -> None:
+        """`recordings` is a file; see Recording. `unsupported_parameters` are refused, to stand for a lesser engine."""
+        self.context_length = context_length
+        self.slots = slots
+        self.supported_parameters = ALL_PARAMETERS - set(unsupported_parameters)
+        self._recordings = read(Path(recordings))
+        self._waiting: WaitingLine[_Playback] = WaitingLine(limit=max_queued)
+        self._running: set[int] = set()
+        self._due: list[tuple[float, int, _Playback]] = []
+        self._paused: list[_Playback] = []
+        self._order = itertools.count()
+        self._meter = LoadMeter()
+        self._failed: RequestError | None = None
+        self._closing = False
+        self._next_sweep = 0.0
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        """See Engine."""
+        for unsupported, given in (("images", request.images), ("text_input", request.text_input)):
+            if given:
+                raise RequestError("UNSUPPORTED_PARAMETER", f"{unsupported} is not supported by the engine replay")
+        prompt_tokens = len(request.prompt_token_ids)
+        limit = output_limit(prompt_tokens, request.params, self.context_length)
+        prompt = array("i", request.prompt_token_ids).tobytes()
+        recording = next((r for r in self._recordings if r.matches(prompt)), None)
+        if recording is None:
+            raise RequestError("INVALID_ARGUMENT", "no recording matches the prompt, and there is none for all prompts")
+        playback = _Playback(request, sink, recording, limit, Usage(prompt_tokens=prompt_tokens))
+        with self._changed:
+            if self._failed:
+                raise self._failed
+            if len(self._running) < self.slots:
+                self._start(playback)
+            else:
+                self._waiting.push(playback)
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """See Engine."""
+        with self._changed:
+            self._resume()
+            self._changed.notify()
+
+    def load(self) -> Load:
+        """See Engine."""
+        if self._failed:
+            raise self._failed
+        in_flight = len(self._running)
+        return self._meter.load(
+            in_flight=in_flight, queued=len(self._waiting), kv_cache_use=in_flight / self.slots
+        )
+
+    def close(self) -> None:
+        """See Engine."""
+        with self._changed:
+            self._closing = True
+            self._fail(RequestError("ENGINE_FAILED", "the engine is stopping"))
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closing:
+                now = time.monotonic()
+                if now >= self._next_sweep:
+                    self._next_sweep = now + CANCELLATION_POLL_SECONDS
+                    self._drop_cancelled_waiting()
+                    self._resume()
+                while self._due and self._due[0][0] <= now:
+                    self._advance(heapq.heappop(self._due)[2], now)
+                self._changed.wait(self._pause())
+
+    def _pause(self) -> float | None:
+        """Seconds until there is something to do; None when only a new request can change that."""
+        until_due = self._due[0][0] - time.monotonic() if self._due else None
+        if not self._waiting and not self._paused:
+            return until_due
+        return CANCELLATION_POLL_SECONDS if until_due is None else min(until_due, CANCELLATION_POLL_SECONDS)
+
+    def _start(self, playback: _Playback) -> None:
+        playback.started = time.monotonic()
+        playback.usage.queued_s = playback.started - playback.request.arrived
+        self._running.add(id(playback))
+        self._schedule(playback)
+
+    def _schedule(self, playback: _Playback) -> None:
+        """Put it on the heap for its next group of tokens, its end, or a look at whether it was cancelled."""
+        recording, now = playback.recording, time.monotonic()
+        count = self._group_end(playback)
+        due_ms = recording.due_ms(count - 1) if count else recording.start_ms
+        due = min(playback.started + due_ms / 1000, now + CANCELLATION_POLL_SECONDS)
+        heapq.heappush(self._due, (due, next(self._order), playback))
+
+    def _group_end(self, playback: _Playback) -> int:
+        """How many tokens will have been played after the next group."""
+        recording = playback.recording
+        end = playback.played + recording.tokens_per_response
+        length = len(recording.token_ids)
+        if length:
+            end = min(end, (playback.played // length + 1) * length)
+        else:
+            end = 0
+        return min(end, playback.limit)
+
+    def _advance(self, playback: _Playback, now: float) -> None:
+        if playback.sink.is_cancelled():
+            self._meter.cancelled()
+            self._finish(playback, "cancelled")
+            return
+        if not playback.sink.has_room():
+            self._paused.append(playback)
+            return
+        reason = self._play_due(playback, now)
+        if reason is None:
+            self._schedule(playback)
+        elif reason == "stop" and playback.recording.crash:
+            heapq.heappush(self._due, (now, next(self._order), playback))
+            self._fail(RequestError("ENGINE_FAILED", "the engine has failed and must be restarted"))
+        elif reason == "stop" and playback.recording.error:
+            self._leave(playback)
+            playback.sink.fail(_recorded_error(playback.recording.error))
+        else:
+            self._finish(playback, reason)
+
+    def _play_due(self, playback: _Playback, now: float) -> str | None:
+        """Emit every group that is due. The finish reason when that was the end."""
+        params, recording = playback.request.params, playback.recording
+        first, reason = playback.played, None
+        if not recording.token_ids:
+            due = playback.started + recording.start_ms / 1000 <= now
+            return "stop" if due else None
+        while reason is None:
+            end = self._group_end(playback)
+            if playback.started + recording.due_ms(end - 1) / 1000 > now:
+                break
+            reason = self._take_group(playback, end)
+        count = playback.played - first
+        if count:
+            self._meter.generated(count)
+            if playback.first_token is None:
+                playback.first_token = now
+            playback.sink.emit(_tokens(recording, first, count, params.logprobs))
+        return reason
+
+    def _take_group(self, playback: _Playback, end: int) -> str | None:
+        params, ids = playback.request.params, playback.recording.token_ids
+        while playback.played < end:
+            token_id = ids[playback.played % len(ids)]
+            playback.played += 1
+            if playback.played >= params.min_tokens:
+                ended = playback.played % len(ids) == 0 and not params.ignore_eos
+                if ended or token_id in params.stop_token_ids:
+                    return "stop"
+        return "length" if playback.played >= playback.limit else None
+
+    def _resume(self) -> None:
+        if not self._paused:
+            return
+        paused, self._paused = self._paused, []
+        now = time.monotonic()
+        for playback in paused:
+            if playback.sink.has_room() or playback.sink.is_cancelled():
+                end = self._group_end(playback)
+                if end:
+                    # What was paused goes on at its pace instead of catching up.
+                    playback.started = max(playback.started, now - playback.recording.due_ms(end - 1) / 1000)
+                heapq.heappush(self._due, (now, next(self._order), playback))
+            else:
+                self._paused.append(playback)
+
+    def _drop_cancelled_waiting(self) -> None:
+        for playback in self._waiting.remove_cancelled():
+            self._meter.cancelled()
+            playback.usage.queued_s = time.monotonic() - playback.request.arrived
+            playback.sink.finish("cancelled", playback.usage)
+
+    def _finish(self, playback: _Playback, reason: str) -> None:
+        self._leave(playback)
+        now, usage = time.monotonic(), playback.usage
+        usage.completion_tokens = playback.played
+        if playback.first_token is not None:
+            usage.first_token_s = playback.first_token - playback.request.arrived
+            usage.prefill_s = usage.first_token_s - usage.queued_s
+            usage.decode_s = now - playback.first_token
+        playback.sink.finish(reason, usage)
+
+    def _leave(self, playback: _Playback) -> None:
+        self._running.discard(id(playback))
+        while self._waiting and len(self._running) < self.slots:
+            self._start(self._waiting.pop())
+
+    def _fail(self, error: RequestError) -> None:
+        self._failed = error
+        jobs = [playback for _, _, playback in self._due] + self._paused
+        while self._waiting:
+            jobs.append(self._waiting.pop())
+        self._due, self._paused = [], []
+        self._running.clear()
+        for playback in jobs:
+            playback.sink.fail(error)
+
+
+def _tokens(recording: Recording, first: int, count: int, logprobs: int | None) -> Tokens:
+    length = len(recording.token_ids)
+    places = [i % length for i in range(first, first + count)]
+    ids = [recording.token_ids[i] for i in places]
+    if logprobs is None:
+        return Tokens(ids)
+    values = [recording.logprobs[i] if recording.logprobs else 0.0 for i in places]
+    if not logprobs:
+        return Tokens(ids, values)
+    top = recording.top_logprobs
+    return Tokens(
+        ids,
+        values,
+        [list(top[i][:logprobs]) if top else [(recording.token_ids[i], value)] for i, value in zip(places, values, strict=True)],
+    )
+
+
+def _recorded_error(text: str) -> RequestError:
+    reason, _, message = text.partition(": ")
+    return RequestError(reason, message)

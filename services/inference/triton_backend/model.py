@@ -1,0 +1,127 @@
+"""The model that Triton loads: turns its requests into jobs of an engine, and an engine's tokens into its responses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import weakref
+from dataclasses import asdict
+from typing import Any, Final
+
+import triton_python_backend_utils as pb_utils
+
+from services.inference.triton_backend.contract import (
+    SUPPORTED_BY_ALL,
+    Acknowledgement,
+    Describe,
+    Engine,
+    Params,
+    Request,
+    RequestError,
+    parse,
+    refuse_unsupported,
+)
+from services.inference.triton_backend.stream import Sender, Stream, answer, answer_error, answer_nothing
+
+ENGINES: Final = ("llamacpp", "replay")
+
+
+class TritonPythonModel:
+    """One language model. Triton calls its methods one after another, from one thread."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the engine that the model's configuration names. Raises with one line when that is impossible."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        name = parameters["engine"]["string_value"]
+        arguments = json.loads(parameters["engine_args"]["string_value"])
+        if name not in ENGINES:
+            raise pb_utils.TritonModelException(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+        module = importlib.import_module(f"services.inference.triton_backend.engines.{name}")
+        try:
+            self._engine: Engine = module.create(arguments)
+        except (OSError, TypeError, ValueError, RuntimeError) as error:
+            raise pb_utils.TritonModelException(f"engine {name}: {error}") from None
+        self._sender = Sender()
+        self._streams: weakref.WeakValueDictionary[str, Stream] = weakref.WeakValueDictionary()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hand requests over; the answers follow on their own."""
+        for request in requests:
+            response_sender = request.get_response_sender()
+            try:
+                self._take(request, response_sender)
+            except RequestError as error:
+                answer_error(response_sender, error)
+            except Exception as error:  # noqa: BLE001 - one request's trouble must not end the others
+                pb_utils.Logger.log_error(f"request {request.request_id()!r}: {error!r}")
+                answer_error(response_sender, RequestError("ENGINE_FAILED", "the model could not take the request"))
+
+    def finalize(self) -> None:
+        """Stop all threads."""
+        self._engine.close()
+        self._sender.close()
+
+    def _take(self, request: Any, response_sender: Any) -> None:
+        params = parse(_text(request, "params") or "{}")
+        if isinstance(params, Describe):
+            answer(response_sender, self._description())
+        elif isinstance(params, Acknowledgement):
+            stream = self._streams.get(params.request_id)
+            if stream is not None:
+                stream.acknowledge(params.responses)
+                self._engine.wake()
+            answer_nothing(response_sender)
+        else:
+            self._submit(request, params, response_sender)
+
+    def _submit(self, request: Any, params: Params, response_sender: Any) -> None:
+        refuse_unsupported(params, self._engine)
+        request_id = request.request_id()
+        if params.window is not None and (not request_id or request_id in self._streams):
+            raise RequestError(
+                "INVALID_ARGUMENT", f"a request with a window needs an id of its own, and {request_id!r} is not"
+            )
+        stream = Stream(response_sender, self._sender, window=params.window)
+        self._engine.submit(_read(request, params), stream)
+        if request_id:
+            self._streams[request_id] = stream
+
+    def _description(self) -> str:
+        engine = self._engine
+        return json.dumps(
+            {
+                "engine": engine.name,
+                "version": engine.version,
+                "supported_parameters": sorted(engine.supported_parameters | SUPPORTED_BY_ALL),
+                "context_length": engine.context_length,
+                "slots": engine.slots,
+                "load": asdict(engine.load()),
+            }
+        )
+
+
+def _read(request: Any, params: Params) -> Request:
+    ids = pb_utils.get_input_tensor_by_name(request, "prompt_token_ids")
+    text = _text(request, "text_input")
+    if (ids is None) == (text is None):
+        raise RequestError("INVALID_ARGUMENT", "exactly one of prompt_token_ids and text_input is needed")
+    images = pb_utils.get_input_tensor_by_name(request, "images")
+    return Request(
+        params=params,
+        prompt_token_ids=[] if ids is None else ids.as_numpy().reshape(-1).tolist(),
+        text_input=text,
+        images=() if images is None else tuple(images.as_numpy().reshape(-1)),
+    )
+
+
+def _text(request: Any, name: str) -> str | None:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None:
+        return None
+    values = tensor.as_numpy().reshape(-1)
+    if len(values) != 1:
+        raise RequestError("INVALID_ARGUMENT", f"{name} must hold one string, not {len(values)}")
+    try:
+        return str(values[0].decode())
+    except UnicodeDecodeError as error:
+        raise RequestError("INVALID_ARGUMENT", f"{name} is not UTF-8: {error}") from None

@@ -1,0 +1,97 @@
+"""The Triton server that the nvidia-pytriton wheel carries, started directly."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import stat
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+ADDRESS: Final = "127.0.0.1"
+TRACEBACK: Final = r"\n\nAt:"
+_MODEL_FAILURE: Final = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: \w+(?: \w+)?: (?P<message>.*?)\"?$")
+EXIT_SECONDS: Final = 5
+"""How long it waits at its end for requests that still run."""
+
+
+def install(directory: Path) -> None:
+    """Put what the wheel cannot run from its own place into `directory`: the server and the Python backend.
+
+    Repeating it changes nothing. Raises FileNotFoundError when the wheel is missing or has nothing for this Python.
+    """
+    wheel = _wheel()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.exists():
+        raise FileNotFoundError(f"nvidia-pytriton has no Python backend for Python {version}; use 3.11 or 3.12")
+    backend = directory / "backends" / "python"
+    backend.mkdir(parents=True, exist_ok=True)
+    for source in (wheel / "backends" / "python").iterdir():
+        _copy(source, backend / source.name)
+    _copy(stub, backend / stub.name, executable=True)
+    _copy(wheel / "bin" / "tritonserver", directory / "tritonserver", executable=True)
+
+
+def command(
+    *, directory: Path, repository: Path, http_port: int, grpc_port: int, metrics_port: int
+) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a server on 127.0.0.1 with all models of `repository`.
+
+    `directory` is where `install` put it. Relative paths are taken from the current directory.
+    """
+    site = _wheel().parent.parent
+    # The stub is linked with libpython: the base interpreter's own comes first, or it finds one of another patch level.
+    libraries = [sysconfig.get_config_var("LIBDIR"), str(site / "nvidia_pytriton.libs"), os.environ.get("LD_LIBRARY_PATH")]
+    argv = [
+        str(directory.absolute() / "tritonserver"),
+        f"--model-repository={repository.absolute()}",
+        f"--backend-directory={directory.absolute() / 'backends'}",
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
+        f"--http-address={ADDRESS}",
+        f"--http-port={http_port}",
+        f"--grpc-address={ADDRESS}",
+        f"--grpc-port={grpc_port}",
+        f"--metrics-address={ADDRESS}",
+        f"--metrics-port={metrics_port}",
+        "--allow-gpu-metrics=false",
+        # Clients send keepalives during calls that are silent for long.
+        "--grpc-http2-min-recv-ping-interval-without-data=5000",
+        f"--exit-timeout-secs={EXIT_SECONDS}",
+        "--log-info=false",
+    ]
+    return argv, {"LD_LIBRARY_PATH": ":".join(filter(None, libraries)), "PYTHONPATH": str(site)}
+
+
+def explain(log: str) -> str:
+    """What a log says about why Triton did not start or stopped, as one line."""
+    for line in reversed(log.splitlines()):
+        failed = _MODEL_FAILURE.search(line)
+        if failed:
+            # A Python traceback follows the message, with its line ends escaped.
+            return f"model {failed['model']}: {failed['message'].partition(TRACEBACK)[0]}"
+    errors = [line for line in log.splitlines() if line.startswith(("E", "error:"))]
+    return (errors or log.splitlines() or [""])[-1]
+
+
+def _wheel() -> Path:
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("nvidia-pytriton is not installed; it carries the Triton server")
+    return Path(spec.submodule_search_locations[0]) / "tritonserver"
+
+
+def _copy(source: Path, target: Path, *, executable: bool = False) -> None:
+    theirs = source.stat()
+    if not target.exists() or (target.stat().st_size, int(target.stat().st_mtime)) != (theirs.st_size, int(theirs.st_mtime)):
+        # Renamed into place: a server that runs keeps the file that it has open.
+        temporary = target.with_name(target.name + ".new")
+        shutil.copy2(source, temporary)
+        temporary.replace(target)
+    if executable:
+        target.chmod(target.stat().st_mode | stat.S_IXUSR)
