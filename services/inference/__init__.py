@@ -1,0 +1,1 @@
+"""The inference worker: everything that knows a language model."""

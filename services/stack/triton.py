@@ -46,7 +46,11 @@ def command(
     """
     site = _wheel().parent.parent
     # The stub is linked with libpython: the base interpreter's own comes first, or it finds one of another patch level.
-    libraries = [sysconfig.get_config_var("LIBDIR"), str(site / "nvidia_pytriton.libs"), os.environ.get("LD_LIBRARY_PATH")]
+    libraries = [
+        sysconfig.get_config_var("LIBDIR"),
+        str(site / "nvidia_pytriton.libs"),
+        os.environ.get("LD_LIBRARY_PATH"),
+    ]
     argv = [
         str(directory.absolute() / "tritonserver"),
         f"--model-repository={repository.absolute()}",
@@ -65,7 +69,11 @@ def command(
         f"--exit-timeout-secs={EXIT_SECONDS}",
         "--log-info=false",
     ]
-    return argv, {"LD_LIBRARY_PATH": ":".join(filter(None, libraries)), "PYTHONPATH": str(site)}
+    return argv, {
+        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+        # The stub ignores PYTHONPATH: its packages are those of the first python3 that it finds.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+    }
 
 
 def explain(log: str) -> str:
@@ -88,7 +96,10 @@ def _wheel() -> Path:
 
 def _copy(source: Path, target: Path, *, executable: bool = False) -> None:
     theirs = source.stat()
-    if not target.exists() or (target.stat().st_size, int(target.stat().st_mtime)) != (theirs.st_size, int(theirs.st_mtime)):
+    if not target.exists() or (target.stat().st_size, int(target.stat().st_mtime)) != (
+        theirs.st_size,
+        int(theirs.st_mtime),
+    ):
         # Renamed into place: a server that runs keeps the file that it has open.
         temporary = target.with_name(target.name + ".new")
         shutil.copy2(source, temporary)

@@ -140,7 +140,9 @@ class Usage:
 
     def to_json(self) -> str:
         """The `usage` tensor."""
-        timings = {name: round(getattr(self, name), 6) for name in ("queued_s", "prefill_s", "decode_s", "first_token_s")}
+        timings = {
+            name: round(getattr(self, name), 6) for name in ("queued_s", "prefill_s", "decode_s", "first_token_s")
+        }
         counts = {name: getattr(self, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
         return json.dumps({**counts, "timings": timings}, separators=(",", ":"))
 
@@ -173,8 +175,8 @@ class Sink(Protocol):
     def emit(self, tokens: Tokens) -> None:
         """Send tokens. Those that are waiting to be sent travel together."""
 
-    def finish(self, finish_reason: str, usage: Usage) -> None:
-        """End the answer: stop, length or cancelled. Nothing may follow."""
+    def finish(self, finish_reason: str, usage: Usage, last: Tokens | None = None) -> None:
+        """Send the last tokens and end the answer: stop, length or cancelled. Nothing may follow."""
 
     def fail(self, error: RequestError) -> None:
         """End the answer with an error. Nothing may follow."""
@@ -213,7 +215,7 @@ def parse(text: str) -> Params | Describe | Acknowledgement:
     """Read `params`. Raises RequestError (INVALID_ARGUMENT) that names the key, the value and what is allowed."""
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(f"params is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise _invalid(f"params must be a JSON object, not {_shown(values)}")
@@ -291,7 +293,9 @@ def _number(least: float, most: float, *, above: bool = False) -> Callable[[str,
     def read(key: str, value: Any) -> float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not is_number or not least <= value <= most or (above and value == least):
-            raise _invalid(f"{key}={_shown(value)}: expected a number {'above' if above else 'from'} {least:g} to {most:g}")
+            raise _invalid(
+                f"{key}={_shown(value)}: expected a number {'above' if above else 'from'} {least:g} to {most:g}"
+            )
         return float(value)
 
     return read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ import triton_python_backend_utils as pb_utils
 from services.inference.triton_backend.contract import RequestError, Tokens, Usage
 
 CANCELLATION_POLL_SECONDS: Final = 0.01
+CANCELLATION_POLL_SECONDS_PER_STREAM: Final = 0.00025
+"""A question costs about a tenth of a millisecond, so that the more streams there are, the rarer each is asked."""
 _CODES: Final = {
     "INVALID_ARGUMENT": "INVALID_ARG",
     "UNSUPPORTED_PARAMETER": "INVALID_ARG",
@@ -26,6 +29,8 @@ class Sender:
     """One thread that sends what streams hold. While it is busy with one, tokens of the others gather."""
 
     def __init__(self) -> None:
+        self.live: weakref.WeakSet[Stream] = weakref.WeakSet()
+        """Streams that an engine still holds."""
         self._streams: SimpleQueue[Stream | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
@@ -63,6 +68,7 @@ class Stream:
         self._end: tuple[str, Usage] | RequestError | None = None
         self._cancelled = False
         self._cancellation_polled = 0.0
+        sender.live.add(self)
 
     def has_room(self) -> bool:
         """See Sink."""
@@ -71,7 +77,8 @@ class Stream:
     def is_cancelled(self) -> bool:
         """See Sink. Each question to Triton crosses a process boundary, so that answers are kept for a moment."""
         now = time.monotonic()
-        if not self._cancelled and now - self._cancellation_polled >= CANCELLATION_POLL_SECONDS:
+        interval = max(CANCELLATION_POLL_SECONDS, len(self._sender.live) * CANCELLATION_POLL_SECONDS_PER_STREAM)
+        if not self._cancelled and now - self._cancellation_polled >= interval:
             self._cancellation_polled = now
             self._cancelled = self._response_sender.is_cancelled()
         return self._cancelled
@@ -80,17 +87,17 @@ class Stream:
         """See Sink."""
         with self._lock:
             self._pending.append(tokens)
-        self._schedule()
+            scheduled, self._scheduled = self._scheduled, True
+        if not scheduled:
+            self._sender.schedule(self)
 
-    def finish(self, finish_reason: str, usage: Usage) -> None:
+    def finish(self, finish_reason: str, usage: Usage, last: Tokens | None = None) -> None:
         """See Sink."""
-        self._end = (finish_reason, usage)
-        self._schedule()
+        self._close((finish_reason, usage), last)
 
     def fail(self, error: RequestError) -> None:
         """See Sink."""
-        self._end = error
-        self._schedule()
+        self._close(error)
 
     def acknowledge(self, responses: int) -> None:
         """The reader has read `responses` responses since the start."""
@@ -108,22 +115,32 @@ class Stream:
             self._response_sender.send(_error_response(end), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         elif end is not None:
             finish_reason, usage = end
-            tensors = [*_token_tensors(pending), _string("finish_reason", finish_reason), _string("usage", usage.to_json())]
-            self._response_sender.send(pb_utils.InferenceResponse(tensors), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            tensors = [
+                *_token_tensors(pending),
+                _string("finish_reason", finish_reason),
+                _string("usage", usage.to_json()),
+            ]
+            self._response_sender.send(
+                pb_utils.InferenceResponse(tensors), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            )
         elif pending:
             self._response_sender.send(pb_utils.InferenceResponse(_token_tensors(pending)))
 
-    def _schedule(self) -> None:
+    def _close(self, end: tuple[str, Usage] | RequestError, last: Tokens | None = None) -> None:
         with self._lock:
-            if self._scheduled:
-                return
-            self._scheduled = True
-        self._sender.schedule(self)
+            if last is not None:
+                self._pending.append(last)
+            self._end = end
+            scheduled, self._scheduled = self._scheduled, True
+        if not scheduled:
+            self._sender.schedule(self)
 
 
 def answer(response_sender: Any, text: str) -> None:
     """Answer with the tensor `description` alone."""
-    response_sender.send(pb_utils.InferenceResponse([_string("description", text)]), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    response_sender.send(
+        pb_utils.InferenceResponse([_string("description", text)]), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    )
 
 
 def answer_nothing(response_sender: Any) -> None:

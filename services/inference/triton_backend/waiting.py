@@ -12,8 +12,13 @@ from services.inference.triton_backend.contract import Request, RequestError, Si
 class Job(Protocol):
     """What an engine keeps about one request."""
 
-    request: Request
-    sink: Sink
+    @property
+    def request(self) -> Request:
+        """What is asked for."""
+
+    @property
+    def sink(self) -> Sink:
+        """Where the answer goes."""
 
 
 J = TypeVar("J", bound=Job)

@@ -29,7 +29,7 @@ from services.inference.triton_backend.engines.recordings import Recording, read
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.waiting import WaitingLine
 
-CANCELLATION_POLL_SECONDS: Final = 0.05
+CANCELLATION_POLL_SECONDS: Final = 0.1
 VERSION: Final = "1"
 
 
@@ -73,7 +73,7 @@ class ReplayEngine:
         self.supported_parameters = ALL_PARAMETERS - set(unsupported_parameters)
         self._recordings = read(Path(recordings))
         self._waiting: WaitingLine[_Playback] = WaitingLine(limit=max_queued)
-        self._running: set[int] = set()
+        self._running: dict[int, _Playback] = {}
         self._due: list[tuple[float, int, _Playback]] = []
         self._paused: list[_Playback] = []
         self._order = itertools.count()
@@ -117,9 +117,7 @@ class ReplayEngine:
         if self._failed:
             raise self._failed
         in_flight = len(self._running)
-        return self._meter.load(
-            in_flight=in_flight, queued=len(self._waiting), kv_cache_use=in_flight / self.slots
-        )
+        return self._meter.load(in_flight=in_flight, queued=len(self._waiting), kv_cache_use=in_flight / self.slots)
 
     def close(self) -> None:
         """See Engine."""
@@ -131,15 +129,21 @@ class ReplayEngine:
 
     def _run(self) -> None:
         with self._changed:
-            while not self._closing:
-                now = time.monotonic()
-                if now >= self._next_sweep:
-                    self._next_sweep = now + CANCELLATION_POLL_SECONDS
-                    self._drop_cancelled_waiting()
-                    self._resume()
-                while self._due and self._due[0][0] <= now:
-                    self._advance(heapq.heappop(self._due)[2], now)
-                self._changed.wait(self._pause())
+            try:
+                while not self._closing:
+                    self._play()
+                    self._changed.wait(self._pause())
+            except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
+                self._fail(RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}"))
+
+    def _play(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + CANCELLATION_POLL_SECONDS
+            self._drop_cancelled_waiting()
+            self._resume()
+        while self._due and self._due[0][0] <= now:
+            self._advance(heapq.heappop(self._due)[2], now)
 
     def _pause(self) -> float | None:
         """Seconds until there is something to do; None when only a new request can change that."""
@@ -151,7 +155,7 @@ class ReplayEngine:
     def _start(self, playback: _Playback) -> None:
         playback.started = time.monotonic()
         playback.usage.queued_s = playback.started - playback.request.arrived
-        self._running.add(id(playback))
+        self._running[id(playback)] = playback
         self._schedule(playback)
 
     def _schedule(self, playback: _Playback) -> None:
@@ -167,10 +171,7 @@ class ReplayEngine:
         recording = playback.recording
         end = playback.played + recording.tokens_per_response
         length = len(recording.token_ids)
-        if length:
-            end = min(end, (playback.played // length + 1) * length)
-        else:
-            end = 0
+        end = min(end, (playback.played // length + 1) * length) if length else 0
         return min(end, playback.limit)
 
     def _advance(self, playback: _Playback, now: float) -> None:
@@ -181,47 +182,49 @@ class ReplayEngine:
         if not playback.sink.has_room():
             self._paused.append(playback)
             return
-        reason = self._play_due(playback, now)
+        reason, tokens = self._play_due(playback, now)
+        if tokens is not None:
+            self._meter.generated(len(tokens.token_ids))
+            playback.first_token = playback.first_token or now
+        if reason in ("stop", "length"):
+            self._finish(playback, reason, tokens)
+            return
+        if tokens is not None:
+            playback.sink.emit(tokens)
         if reason is None:
             self._schedule(playback)
-        elif reason == "stop" and playback.recording.crash:
-            heapq.heappush(self._due, (now, next(self._order), playback))
-            self._fail(RequestError("ENGINE_FAILED", "the engine has failed and must be restarted"))
-        elif reason == "stop" and playback.recording.error:
+        elif playback.recording.crash:
+            raise RuntimeError("the recording says so")
+        else:
             self._leave(playback)
             playback.sink.fail(_recorded_error(playback.recording.error))
-        else:
-            self._finish(playback, reason)
 
-    def _play_due(self, playback: _Playback, now: float) -> str | None:
-        """Emit every group that is due. The finish reason when that was the end."""
-        params, recording = playback.request.params, playback.recording
-        first, reason = playback.played, None
+    def _play_due(self, playback: _Playback, now: float) -> tuple[str | None, Tokens | None]:
+        """Every group that is due, and how the answer ends if that was the end: stop, length or failure."""
+        recording = playback.recording
         if not recording.token_ids:
-            due = playback.started + recording.start_ms / 1000 <= now
-            return "stop" if due else None
+            is_due = playback.started + recording.start_ms / 1000 <= now
+            return (_end(recording) if is_due else None), None
+        first, reason = playback.played, None
         while reason is None:
-            end = self._group_end(playback)
-            if playback.started + recording.due_ms(end - 1) / 1000 > now:
+            group = self._group_end(playback)
+            if playback.started + recording.due_ms(group - 1) / 1000 > now:
                 break
-            reason = self._take_group(playback, end)
+            reason = self._take_group(playback, group)
         count = playback.played - first
-        if count:
-            self._meter.generated(count)
-            if playback.first_token is None:
-                playback.first_token = now
-            playback.sink.emit(_tokens(recording, first, count, params.logprobs))
-        return reason
+        tokens = _tokens(recording, first, count, playback.request.params.logprobs) if count else None
+        return reason, tokens
 
-    def _take_group(self, playback: _Playback, end: int) -> str | None:
+    def _take_group(self, playback: _Playback, group: int) -> str | None:
         params, ids = playback.request.params, playback.recording.token_ids
-        while playback.played < end:
+        while playback.played < group:
             token_id = ids[playback.played % len(ids)]
             playback.played += 1
             if playback.played >= params.min_tokens:
-                ended = playback.played % len(ids) == 0 and not params.ignore_eos
-                if ended or token_id in params.stop_token_ids:
+                if token_id in params.stop_token_ids:
                     return "stop"
+                if playback.played % len(ids) == 0 and not params.ignore_eos:
+                    return _end(playback.recording)
         return "length" if playback.played >= playback.limit else None
 
     def _resume(self) -> None:
@@ -245,7 +248,7 @@ class ReplayEngine:
             playback.usage.queued_s = time.monotonic() - playback.request.arrived
             playback.sink.finish("cancelled", playback.usage)
 
-    def _finish(self, playback: _Playback, reason: str) -> None:
+    def _finish(self, playback: _Playback, reason: str, last: Tokens | None = None) -> None:
         self._leave(playback)
         now, usage = time.monotonic(), playback.usage
         usage.completion_tokens = playback.played
@@ -253,16 +256,16 @@ class ReplayEngine:
             usage.first_token_s = playback.first_token - playback.request.arrived
             usage.prefill_s = usage.first_token_s - usage.queued_s
             usage.decode_s = now - playback.first_token
-        playback.sink.finish(reason, usage)
+        playback.sink.finish(reason, usage, last)
 
     def _leave(self, playback: _Playback) -> None:
-        self._running.discard(id(playback))
+        self._running.pop(id(playback), None)
         while self._waiting and len(self._running) < self.slots:
             self._start(self._waiting.pop())
 
     def _fail(self, error: RequestError) -> None:
         self._failed = error
-        jobs = [playback for _, _, playback in self._due] + self._paused
+        jobs = list(self._running.values())
         while self._waiting:
             jobs.append(self._waiting.pop())
         self._due, self._paused = [], []
@@ -284,8 +287,15 @@ def _tokens(recording: Recording, first: int, count: int, logprobs: int | None) 
     return Tokens(
         ids,
         values,
-        [list(top[i][:logprobs]) if top else [(recording.token_ids[i], value)] for i, value in zip(places, values, strict=True)],
+        [
+            list(top[i][:logprobs]) if top else [(recording.token_ids[i], value)]
+            for i, value in zip(places, values, strict=True)
+        ],
     )
+
+
+def _end(recording: Recording) -> str:
+    return "failure" if recording.error or recording.crash else "stop"
 
 
 def _recorded_error(text: str) -> RequestError:

@@ -1,0 +1,69 @@
+"""`python -m services.inference`: the inference worker."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import uvloop
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services import settings as settings_module
+from services.grpc_server import WorkerServer
+from services.inference.catalog import DIRECTORY, load_model
+from services.inference.engine_status import EngineStatus
+from services.inference.served_model import ServedModel
+from services.inference.servicer import SERVICE, InferenceServicer
+from services.inference.settings import InferenceSettings
+from services.telemetry import configure_logging
+from services.triton_client import TritonClient
+
+
+def main() -> None:
+    """Run the worker until it is told to stop."""
+    settings = settings_module.load(InferenceSettings, command="services.inference")
+    configure_logging("inference")
+    try:
+        models = _load_models(settings)
+        uvloop.run(_serve(settings, models))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _load_models(settings: InferenceSettings) -> dict[str, ServedModel]:
+    overlay = settings.catalog_dir
+    models = {}
+    for model_id, directory in settings.model_directories().items():
+        has_own_entry = overlay is not None and (overlay / f"{model_id}.yaml").is_file()
+        spec = load_model(model_id, directory=overlay if has_own_entry and overlay else DIRECTORY)
+        models[model_id] = ServedModel.load(spec, directory)
+    return models
+
+
+async def _serve(settings: InferenceSettings, models: dict[str, ServedModel]) -> None:
+    triton = TritonClient(settings.triton)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def on_change(ready: bool) -> None:
+        task = asyncio.create_task(server.set_serving(ready))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    status = EngineStatus(triton, models, on_change)
+    servicer = InferenceServicer(settings, models, triton, status, lambda: server.draining)
+    server = WorkerServer(
+        SERVICE,
+        lambda grpc_server: inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, grpc_server),
+    )
+    watching = asyncio.create_task(status.run(settings.status_seconds))
+    try:
+        await server.run(settings.listen, drain_seconds=settings.drain_seconds)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await triton.close()
+
+
+if __name__ == "__main__":
+    main()

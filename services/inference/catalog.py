@@ -1,0 +1,91 @@
+"""What there is to know about each model before it runs: one YAML file per model in `models/`."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+DIRECTORY: Final = Path(__file__).parent / "models"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class EngineSpec(_Entry):
+    """The engine that runs a model."""
+
+    name: Literal["trtllm", "llamacpp", "replay"]
+    arguments: dict[str, Any] = {}
+    """Passed to the engine as they are."""
+
+
+class CapabilitiesSpec(_Entry):
+    """What a model can do."""
+
+    reasoning: bool = False
+    reasoning_optional: bool = False
+    tools: bool = False
+    vision: bool = False
+    structured_output: bool = False
+    max_images: int = 0
+
+
+class SamplingSpec(_Entry):
+    """Values of sampling fields that a request leaves out, as the model's authors recommend."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+
+
+class ModelSpec(_Entry):
+    """A model's entry."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """The public id."""
+    created: date
+    owned_by: str
+    checkpoint: str
+    """Where the weights come from."""
+    licence: str
+    """The weights' licence."""
+    context_length: int = Field(gt=0)
+    """Most tokens of prompt and answer together."""
+    engine: EngineSpec
+    capabilities: CapabilitiesSpec = CapabilitiesSpec()
+    sampling: SamplingSpec = SamplingSpec()
+    template_variables: tuple[str, ...] = Field((), strict=False)
+    """Further variables of the chat template that a request may set."""
+    descriptions: dict[Literal["en", "fa"], str]
+    """What the model is good for, in a sentence per language."""
+
+
+def load_model(model_id: str, *, directory: Path = DIRECTORY) -> ModelSpec:
+    """Read a model's entry.
+
+    Raises ValueError for a model without one, or with an entry that has an unknown key or a value that does not fit; it
+    names the file, the key and the value.
+    """
+    path = directory / f"{model_id}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in directory.glob("*.yaml")))
+        raise ValueError(f"there is no model {model_id!r} in the catalog; there are {known}")
+    try:
+        spec = ModelSpec.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is not YAML: {error}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise ValueError(f"{path.name}: {key}: {problem['msg']} (it is {problem['input']!r})") from None
+    if spec.id != model_id:
+        raise ValueError(f"{path.name}: id: it must be the file's name, and is {spec.id!r}")
+    return spec

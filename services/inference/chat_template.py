@@ -1,0 +1,84 @@
+"""Renders a conversation into a prompt with the model's own chat template.
+
+The environment is the one for which such templates are written (Hugging Face's, described in the documentation of
+`apply_chat_template`), and sandboxed: a template is data of a checkpoint, and must not run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+class TemplateRefusal(Exception):
+    """The template does not take this conversation. The message is the template's own."""
+
+
+class ChatTemplate:
+    """The chat template of a model directory: chat_template.jinja, or the one in tokenizer_config.json."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read and compile it. Raises ValueError when there is none, or it is no template."""
+        configuration = json.loads((directory / "tokenizer_config.json").read_text())
+        path = directory / "chat_template.jinja"
+        source = path.read_text() if path.is_file() else configuration.get("chat_template")
+        if isinstance(source, list):
+            source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
+        if not source:
+            raise ValueError(f"{directory} has no chat template")
+        tokens = ("bos_token", "eos_token", "pad_token", "unk_token")
+        self._tokens: Final = {name: _content(configuration.get(name)) for name in tokens}
+        try:
+            self._template: Final = _environment().from_string(source)
+        except TemplateError as error:
+            raise ValueError(f"{directory} has a chat template that is no template: {error}") from None
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt of a conversation. Raises TemplateRefusal."""
+        try:
+            return self._template.render(
+                **{
+                    **self._tokens,
+                    **(variables or {}),
+                    "messages": messages,
+                    "tools": tools or None,
+                    "add_generation_prompt": add_generation_prompt,
+                }
+            )
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+            # A template is a program; what a conversation makes it stumble over is the conversation's fault.
+            raise TemplateRefusal(str(error)) from None
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    return environment
+
+
+def _tojson(value: object, *, indent: int | None = None, ensure_ascii: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _content(token: str | Mapping[str, Any] | None) -> str:
+    return token or "" if isinstance(token, str) or token is None else str(token["content"])

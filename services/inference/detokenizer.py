@@ -1,0 +1,30 @@
+"""Token ids to text, while they come, without ever splitting a character."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+
+from services.inference.tokenizer import ModelTokenizer
+
+
+class Detokenizer:
+    """The text of one choice. A character whose bytes are spread over tokens appears with the last of them.
+
+    U+FFFD appears only where the model wrote bytes that are no UTF-8.
+    """
+
+    def __init__(self, tokenizer: ModelTokenizer, *, skip_special_tokens: bool = True) -> None:
+        """With `skip_special_tokens`, special tokens have no text."""
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, token_ids: Iterable[int]) -> str:
+        """The characters that these tokens complete."""
+        bytes_of, skipped = self._tokenizer.bytes_of, self._skipped
+        return self._decoder.decode(b"".join(bytes_of(i) for i in token_ids if i not in skipped))
+
+    def close(self) -> str:
+        """U+FFFD if the answer ended inside a character, else nothing."""
+        return self._decoder.decode(b"", final=True)

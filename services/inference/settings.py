@@ -1,0 +1,41 @@
+"""Settings of the inference worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from services.settings import Settings
+
+
+class InferenceSettings(Settings):
+    """Serves language models by gRPC, through a Triton that runs beside it."""
+
+    listen: str = Field("127.0.0.1:9001", pattern=r"^.+:\d+$", description="HOST:PORT where the gRPC API listens.")
+    triton: str = Field("127.0.0.1:8001", pattern=r"^.+:\d+$", description="HOST:PORT of Triton's gRPC endpoint.")
+    models: str = Field(
+        description="Comma-separated ID=DIRECTORY: each model's id in the catalog, and the directory with its "
+        "tokenizer.json, tokenizer_config.json and generation_config.json."
+    )
+    catalog_dir: Path | None = Field(
+        None, description="A directory of further or other catalog entries (ID.yaml), which take precedence."
+    )
+    max_choices: int = Field(8, ge=1, le=128, description="The most choices (`n`) of one request.")
+    max_messages: int = Field(2048, ge=1, description="The most messages of one request.")
+    status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
+    drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
+
+    @field_validator("models")
+    @classmethod
+    def _names_directories(cls, value: str) -> str:
+        for entry in value.split(","):
+            model_id, separator, directory = entry.strip().partition("=")
+            if not separator or not model_id or not directory:
+                raise ValueError(f"{entry.strip()!r} is not of the form ID=DIRECTORY")
+        return value
+
+    def model_directories(self) -> dict[str, Path]:
+        """The model directories by model id."""
+        pairs = (entry.strip().split("=", 1) for entry in self.models.split(","))
+        return {model_id: Path(directory) for model_id, directory in pairs}

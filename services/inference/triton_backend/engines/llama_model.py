@@ -1,0 +1,123 @@
+"""A GGUF file in memory, its vocabulary, and the context in which its sequences are decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.inference.triton_backend.engines.llama_api import LlamaApi
+
+PRE_TOKENIZERS: Final = ("smollm", "qwen2")
+"""The worker makes the same ids as llama.cpp for these; for others nobody has checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One token to decode."""
+
+    token_id: int
+    position: int
+    sequence: int
+    wants_logits: bool
+
+
+class LlamaModel:
+    """A loaded model with a context for `slots` sequences. Used by one thread at a time."""
+
+    def __init__(
+        self, api: LlamaApi, path: Path, *, context_length: int, slots: int, threads: int, most_entries: int
+    ) -> None:
+        """`most_entries` bounds one decode. Raises ValueError or OSError that says what is wrong with the file."""
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no model file {path}")
+        self._api, self._lib, self._ffi = api, api.lib, api.ffi
+        self._model = self._lib.llama_model_load_from_file(str(path).encode(), self._lib.llama_model_default_params())
+        if self._model == self._ffi.NULL:
+            raise ValueError(f"{path} cannot be loaded: {api.last_error() or 'llama.cpp gave no reason'}")
+        self.vocab: Any = self._lib.llama_model_get_vocab(self._model)
+        self.vocabulary: int = self._lib.llama_vocab_n_tokens(self.vocab)
+        self._refuse_unknown_tokenizer(path)
+        self._refuse_longer_context(path, context_length)
+        self.end_ids = frozenset(i for i in range(self.vocabulary) if self._lib.llama_vocab_is_eog(self.vocab, i))
+        self._most_entries = most_entries
+        self._context = self._new_context(context_length, slots, threads)
+        self._memory = self._lib.llama_get_memory(self._context)
+        self._batch = self._lib.llama_batch_init(most_entries, 0, 1)
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a prompt given as text; names of special tokens in it stand for those tokens."""
+        raw = text.encode()
+        add_begin = self._lib.llama_vocab_get_add_bos(self.vocab)
+        size = len(raw) + 8
+        ids = self._ffi.new("llama_token[]", size)
+        count = self._lib.llama_tokenize(self.vocab, raw, len(raw), ids, size, add_begin, True)
+        return list(ids[0:count])
+
+    def decode(self, entries: list[Entry]) -> None:
+        """Run the model over `entries`. Raises RuntimeError when it fails, after which it cannot be used any more."""
+        batch = self._batch
+        batch.n_tokens = len(entries)
+        for i, entry in enumerate(entries):
+            batch.token[i] = entry.token_id
+            batch.pos[i] = entry.position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = entry.sequence
+            batch.logits[i] = entry.wants_logits
+        status = self._lib.llama_decode(self._context, batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode returned {status}: {self._api.last_error()}")
+
+    def logits(self, index: int) -> npt.NDArray[np.float32]:
+        """Logits after entry `index` of the last decode, one per token of the vocabulary; valid until the next one."""
+        pointer = self._lib.llama_get_logits_ith(self._context, index)
+        if pointer == self._ffi.NULL:
+            raise RuntimeError(f"llama.cpp has no logits for entry {index}")
+        return np.frombuffer(self._ffi.buffer(pointer, self.vocabulary * 4), np.float32)
+
+    def keep(self, sequence: int, tokens: int) -> int:
+        """Forget all but the first `tokens` tokens of a sequence; how many could really be kept."""
+        if self._lib.llama_memory_seq_rm(self._memory, sequence, tokens, -1):
+            return tokens
+        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return 0
+
+    def close(self) -> None:
+        """Free everything."""
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
+
+    def _new_context(self, context_length: int, slots: int, threads: int) -> Any:
+        params = self._lib.llama_context_default_params()
+        params.n_ctx = context_length * slots
+        params.n_seq_max = slots
+        params.n_batch = params.n_ubatch = self._most_entries
+        params.n_outputs_max = slots
+        params.n_threads = params.n_threads_batch = threads
+        context = self._lib.llama_init_from_model(self._model, params)
+        if context == self._ffi.NULL:
+            raise ValueError(
+                f"no context of {slots} x {context_length} tokens: {self._api.last_error() or 'not enough memory?'}"
+            )
+        return context
+
+    def _refuse_unknown_tokenizer(self, path: Path) -> None:
+        name = self._metadata("tokenizer.ggml.pre")
+        if name not in PRE_TOKENIZERS:
+            raise ValueError(f"{path} has the pre-tokenizer {name!r}; supported are {', '.join(PRE_TOKENIZERS)}")
+
+    def _refuse_longer_context(self, path: Path, context_length: int) -> None:
+        trained = self._lib.llama_model_n_ctx_train(self._model)
+        if context_length > trained:
+            raise ValueError(
+                f"context_length={context_length} is more than the {trained} tokens that {path} was trained for"
+            )
+
+    def _metadata(self, key: str) -> str:
+        buffer = self._ffi.new("char[]", 256)
+        length = self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 256)
+        return "" if length < 0 else str(self._ffi.string(buffer).decode(errors="replace"))

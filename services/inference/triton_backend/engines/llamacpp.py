@@ -1,0 +1,349 @@
+"""Runs GGUF files on a CPU, continuously batched over llama.cpp's C API.
+
+One thread does everything: in each step it decodes one token of every running sequence and a piece of the prompts that
+are still to be read, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans
+several tokens.) A slot keeps what it has read, so that a conversation's next turn reads only what is new; a request that
+asks for repeatability, by a seed or temperature 0, reads everything anew, because results depend in their last digits on
+how a prompt was split.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.inference.triton_backend.contract import (
+    ALL_PARAMETERS,
+    Guide,
+    Load,
+    Params,
+    Request,
+    RequestError,
+    Sink,
+    Tokens,
+    Usage,
+    output_limit,
+    refuse_unknown_tokens,
+)
+from services.inference.triton_backend.engines.llama_api import LlamaApi
+from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
+from services.inference.triton_backend.engines.llama_sampler import Candidates, Sampler
+from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.waiting import WaitingLine
+
+PREFILL_BESIDE_OTHERS: Final = 32
+"""Most prompt tokens in a step while other requests run: they must not notice."""
+PREFILL_ALONE: Final = 512
+PREFILL_LEAST: Final = 8
+STEP_SECONDS: Final = 0.08
+"""What a step that reads prompts should take at most, so that tokens come and cancellations are seen meanwhile."""
+PAUSE_SECONDS: Final = 0.02
+WAITING_SWEEP_SECONDS: Final = 0.1
+
+
+def create(arguments: dict[str, Any]) -> LlamaCppEngine:
+    """The engine for these `engine_args`. Raises OSError, TypeError, ValueError or RuntimeError that says what is wrong."""
+    return LlamaCppEngine(**arguments)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A place in the KV cache."""
+
+    number: int
+    tokens: list[int] = field(default_factory=list)
+    """What was read into it, in order."""
+    salt: str = ""
+    used: float = 0.0
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """One request."""
+
+    request: Request
+    sink: Sink
+    sampler: Sampler
+    limit: int
+    usage: Usage
+    prompt: list[int]
+    slot: _Slot | None = None
+    next_token: int | None = None
+    """Chosen, but not read yet; None while the prompt is being read."""
+    generated: int = 0
+    started: float = 0.0
+    first_token: float | None = None
+
+
+class LlamaCppEngine:
+    """One thread that steps over all running requests."""
+
+    name = "llamacpp"
+    supported_parameters = ALL_PARAMETERS
+
+    def __init__(
+        self, *, model: str, context_length: int = 2048, slots: int = 4, threads: int = 1, max_queued: int = 1000
+    ) -> None:
+        """`model` is a GGUF file, `context_length` is per request, `max_queued` how many may wait for a slot."""
+        api = LlamaApi()
+        self.version = f"llama.cpp of xllamacpp {api.version}"
+        self.context_length = context_length
+        self.slots = slots
+        self._api = api
+        self._model = LlamaModel(
+            api,
+            Path(model),
+            context_length=context_length,
+            slots=slots,
+            threads=threads,
+            most_entries=slots + PREFILL_ALONE,
+        )
+        self._candidates = Candidates(api, self._model.vocabulary)
+        # The first guide prepares the vocabulary, which takes part of a second.
+        self._sampler(Params(guide=Guide("json_object", "")), []).close()
+        self._free = [_Slot(i) for i in range(slots)]
+        self._running: list[_Sequence] = []
+        self._waiting: WaitingLine[_Sequence] = WaitingLine(limit=max_queued)
+        self._meter = LoadMeter()
+        self._prefill_budget = PREFILL_BESIDE_OTHERS
+        self._next_sweep = 0.0
+        self._failed: RequestError | None = None
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="llamacpp", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        """See Engine."""
+        if request.images:
+            raise RequestError("UNSUPPORTED_PARAMETER", "images is not supported by the engine llamacpp")
+        prompt = request.prompt_token_ids
+        if request.text_input is not None:
+            prompt = self._model.tokenize(request.text_input)
+        limit = output_limit(len(prompt), request.params, self.context_length)
+        refuse_unknown_tokens("prompt_token_ids", prompt, self._model.vocabulary)
+        sampler = self._sampler(request.params, prompt)
+        sequence = _Sequence(request, sink, sampler, limit, Usage(prompt_tokens=len(prompt)), prompt)
+        try:
+            with self._changed:
+                if self._failed:
+                    raise self._failed
+                self._waiting.push(sequence)
+                self._changed.notify()
+        except RequestError:
+            sampler.close()
+            raise
+
+    def wake(self) -> None:
+        """See Engine."""
+        with self._changed:
+            self._changed.notify()
+
+    def load(self) -> Load:
+        """See Engine."""
+        if self._failed:
+            raise self._failed
+        running = list(self._running)
+        used = sum(len(sequence.slot.tokens) for sequence in running if sequence.slot)
+        return self._meter.load(
+            in_flight=len(running),
+            queued=len(self._waiting),
+            kv_cache_use=used / (self.slots * self.context_length),
+        )
+
+    def close(self) -> None:
+        """See Engine."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self._model.close()
+
+    def _run(self) -> None:
+        error = RequestError("ENGINE_FAILED", "the engine is stopping")
+        try:
+            while self._wait_for_work():
+                self._drop_cancelled()
+                self._admit()
+                self._step()
+        except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
+            error = RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}")
+        self._fail_all(error)
+
+    def _wait_for_work(self) -> bool:
+        """Sleep while there is nothing to do. False when the engine is to stop."""
+        with self._changed:
+            if not self._closing and not self._running and not self._waiting:
+                self._changed.wait()
+            elif self._running and not any(map(_can_go_on, self._running)):
+                self._changed.wait(PAUSE_SECONDS)
+            return not self._closing
+
+    def _drop_cancelled(self) -> None:
+        now, gone = time.monotonic(), []
+        if now >= self._next_sweep:
+            self._next_sweep = now + WAITING_SWEEP_SECONDS
+            with self._changed:
+                gone = self._waiting.remove_cancelled()
+        gone += [sequence for sequence in self._running if sequence.sink.is_cancelled()]
+        for sequence in gone:
+            self._meter.cancelled()
+            self._finish(sequence, "cancelled")
+
+    def _admit(self) -> None:
+        while self._free:
+            with self._changed:
+                if not self._waiting:
+                    return
+                sequence = self._waiting.pop()
+            sequence.started = time.monotonic()
+            sequence.usage.queued_s = sequence.started - sequence.request.arrived
+            self._place(sequence)
+            self._running.append(sequence)
+
+    def _place(self, sequence: _Sequence) -> None:
+        """Give it the free slot that has read most of its prompt already, or the one unused for longest."""
+        params, prompt = sequence.request.params, sequence.prompt
+        reusable = dict.fromkeys(range(self.slots), 0)
+        if params.seed is None and params.temperature > 0:
+            for slot in self._free:
+                if slot.salt == params.cache_salt:
+                    reusable[slot.number] = _common_prefix(slot.tokens, prompt)
+        slot = max(self._free, key=lambda s: (reusable[s.number], -s.used))
+        self._free.remove(slot)
+        # At least one token must be read again: its logits choose the first new one.
+        kept = self._model.keep(slot.number, min(reusable[slot.number], len(prompt) - 1))
+        slot.tokens, slot.salt = prompt[:kept], params.cache_salt
+        sequence.slot, sequence.usage.cached_tokens = slot, kept
+
+    def _step(self) -> None:
+        entries: list[Entry] = []
+        choosing: list[tuple[_Sequence, int]] = []
+        active = [s for s in self._running if _can_go_on(s)]
+        for sequence in active:
+            if sequence.next_token is not None:
+                self._add(entries, sequence, [sequence.next_token])
+                choosing.append((sequence, len(entries) - 1))
+        budget = min(self._prefill_budget, PREFILL_BESIDE_OTHERS if len(self._running) > 1 else PREFILL_ALONE)
+        prefilled = 0
+        for sequence in active:
+            if sequence.next_token is None and prefilled < budget and sequence.slot:
+                done = len(sequence.slot.tokens)
+                piece = sequence.prompt[done : done + budget - prefilled]
+                self._add(entries, sequence, piece)
+                prefilled += len(piece)
+                if done + len(piece) == len(sequence.prompt):
+                    choosing.append((sequence, len(entries) - 1))
+        if not entries:
+            return
+        began = time.monotonic()
+        self._model.decode(entries)
+        if prefilled:
+            self._adapt_prefill(prefilled, time.monotonic() - began)
+        for sequence, index in choosing:
+            self._choose(sequence, self._model.logits(index))
+
+    def _adapt_prefill(self, tokens: int, seconds: float) -> None:
+        """A step with `tokens` tokens of prompts took `seconds`."""
+        if seconds > STEP_SECONDS:
+            self._prefill_budget = max(PREFILL_LEAST, int(tokens * STEP_SECONDS / seconds))
+        elif tokens == self._prefill_budget:
+            self._prefill_budget = min(PREFILL_ALONE, tokens * 5 // 4)
+
+    def _add(self, entries: list[Entry], sequence: _Sequence, token_ids: list[int]) -> None:
+        """Have `token_ids` read next; logits are wanted after the last one unless prompt is left."""
+        slot = sequence.slot
+        if slot is None:
+            raise RuntimeError("a sequence without a slot was about to be read")
+        first = len(slot.tokens)
+        slot.tokens.extend(token_ids)
+        last = len(slot.tokens) - 1
+        wants_logits = last + 1 >= len(sequence.prompt)
+        for position, token_id in enumerate(token_ids, first):
+            entries.append(Entry(token_id, position, slot.number, wants_logits and position == last))
+
+    def _choose(self, sequence: _Sequence, logits: npt.NDArray[np.float32]) -> None:
+        params = sequence.request.params
+        too_early = sequence.generated + 1 < params.min_tokens
+        forbidden = self._model.end_ids | params.stop_token_ids if too_early else ()
+        try:
+            token_id = sequence.sampler.sample(self._candidates, logits, forbidden)
+        except RequestError as error:
+            self._leave(sequence)
+            sequence.sink.fail(error)
+            return
+        sequence.next_token = token_id
+        sequence.generated += 1
+        if sequence.first_token is None:
+            sequence.first_token = time.monotonic()
+        self._meter.generated(1)
+        tokens = _tokens(token_id, logits, params.logprobs)
+        if token_id in params.stop_token_ids or (token_id in self._model.end_ids and not params.ignore_eos):
+            self._finish(sequence, "stop", tokens)
+        elif sequence.generated >= sequence.limit:
+            self._finish(sequence, "length", tokens)
+        else:
+            sequence.sink.emit(tokens)
+
+    def _finish(self, sequence: _Sequence, reason: str, last: Tokens | None = None) -> None:
+        self._leave(sequence)
+        now, usage = time.monotonic(), sequence.usage
+        usage.completion_tokens = sequence.generated
+        if not sequence.started:
+            usage.queued_s = now - sequence.request.arrived
+        if sequence.first_token is not None:
+            usage.prefill_s = sequence.first_token - sequence.started
+            usage.decode_s = now - sequence.first_token
+            usage.first_token_s = sequence.first_token - sequence.request.arrived
+        sequence.sink.finish(reason, usage, last)
+
+    def _leave(self, sequence: _Sequence) -> None:
+        sequence.sampler.close()
+        if sequence.slot is not None:
+            sequence.slot.used = time.monotonic()
+            self._free.append(sequence.slot)
+            self._running.remove(sequence)
+
+    def _fail_all(self, error: RequestError) -> None:
+        with self._changed:
+            self._failed = error
+            left, self._running = self._running, []
+            while self._waiting:
+                left.append(self._waiting.pop())
+        for sequence in left:
+            sequence.sampler.close()
+            sequence.sink.fail(error)
+
+    def _sampler(self, params: Params, prompt: list[int]) -> Sampler:
+        return Sampler(self._api, self._model.vocab, params, prompt, context_length=self.context_length)
+
+
+def _can_go_on(sequence: _Sequence) -> bool:
+    return sequence.sink.has_room()
+
+
+def _common_prefix(one: list[int], other: list[int]) -> int:
+    for i, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return i
+    return min(len(one), len(other))
+
+
+def _tokens(token_id: int, logits: npt.NDArray[np.float32], logprobs: int | None) -> Tokens:
+    """The token with log probabilities of the model itself, before penalties, temperature and guide."""
+    if logprobs is None:
+        return Tokens([token_id])
+    peak = float(logits.max())
+    norm = peak + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+    own = [float(logits[token_id]) - norm]
+    if not logprobs:
+        return Tokens([token_id], own)
+    best = np.argpartition(logits, -logprobs)[-logprobs:]
+    best = best[np.argsort(-logits[best])]
+    return Tokens([token_id], own, [[(int(i), float(logits[i]) - norm) for i in best]])

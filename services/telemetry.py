@@ -1,0 +1,56 @@
+"""What a service says of itself: logs. Lines for people on a terminal, JSON elsewhere; never content, never secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Final
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+
+
+class _Format(logging.Formatter):
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """What was passed as `extra`."""
+        return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class _JsonLines(_Format):
+    def format(self, record: logging.LogRecord) -> str:
+        seconds = time.gmtime(record.created)
+        line = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', seconds)}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "message": record.getMessage(),
+            **self.fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class _Terminal(_Format):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        fields = "".join(f" {name}={value}" for name, value in self.fields(record).items())
+        # What a caller sent must not move the cursor of whoever reads it.
+        text = f"{clock} {record.levelname.lower():7} {record.getMessage()}{fields}".translate(_CONTROL)
+        return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
+
+
+def configure_logging(service: str) -> None:
+    """Send all logs of this process to standard error. `extra={…}` of a call becomes fields of its line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Terminal(service) if sys.stderr.isatty() else _JsonLines(service))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # One line a request is enough, and ours has more in it.
+    for name in ("uvicorn.access", "httpx", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,263 @@
+"""The client of a language model behind Triton: token ids in, token ids out.
+
+It speaks Triton's gRPC protocol with the generated stub, because tritonclient's own asyncio wrapper loses the status of
+errors, request ids and empty final responses. The request that the model answers is defined in its `params`: see
+`services/inference/triton_backend/contract.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from services.failure import Failure, Reason
+
+MAX_MESSAGE_BYTES: Final = 32 * 2**20
+READY_SECONDS: Final = 1.0
+DESCRIBE_SECONDS: Final = 5.0
+
+_OPTIONS: Final = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A peer that vanished without a word is noticed after half a minute.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A Triton that was restarted is found again at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+# Errors become the status of the call instead of a field of a message.
+_METADATA: Final = (("triton_grpc_error", "true"),)
+
+
+@dataclass(slots=True, frozen=True)
+class EngineOutput:
+    """What the engine produced since the previous output. Lists have one entry per token id."""
+
+    token_ids: list[int]
+    logprobs: list[float] | None
+    """Natural logarithms of the tokens' probabilities, if asked for."""
+    top_token_ids: list[list[int]] | None
+    """Per token the most probable ones, best first, if asked for."""
+    top_logprobs: list[list[float]] | None
+    """Aligned with `top_token_ids`."""
+    finish_reason: str | None
+    """stop, length or cancelled, on the last output."""
+    usage: dict[str, Any] | None
+    """prompt_tokens, completion_tokens, cached_tokens and timings (seconds), on the last output."""
+
+
+class TritonClient:
+    """A connection to one Triton server."""
+
+    def __init__(self, target: str) -> None:
+        """`target` is HOST:PORT of its gRPC endpoint. The connection is opened by the first call."""
+        self._target = target
+        self._channel: grpc.aio.Channel | None = None
+        self._opened: service_pb2_grpc.GRPCInferenceServiceStub | None = None
+        self._ids = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
+
+    async def close(self) -> None:
+        """Close the connection and end all calls."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def is_ready(self, model: str) -> bool:
+        """Whether Triton answers within a second that `model` is ready. Never raises."""
+        try:
+            answer = await self._stub.ModelReady(service_pb2.ModelReadyRequest(name=model), timeout=READY_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.ready)
+
+    async def describe(self, model: str) -> dict[str, Any]:
+        """What `model` is and how busy it is.
+
+        Keys: engine, version, supported_parameters, context_length, slots, load. Raises Failure.
+        """
+        description: dict[str, Any] | None = None
+        call = self._stub.ModelStreamInfer(metadata=_METADATA, timeout=DESCRIBE_SECONDS)
+        try:
+            await call.write(_request(model, next(self._ids), {"describe": True}))
+            await call.done_writing()
+            async for response in call:
+                _refuse_rejection(response, model)
+                tensors = _tensors(response.infer_response)
+                if "description" in tensors:
+                    description = dict(json.loads(_string(tensors["description"])))
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error, model) from error
+        except asyncio.InvalidStateError:
+            await _raise_status(call, model)
+        finally:
+            call.cancel()
+        if description is None:
+            raise Failure(Reason.ENGINE_FAILED, f"the model {model} did not describe itself")
+        return description
+
+    async def generate(
+        self,
+        model: str,
+        *,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: Mapping[str, Any],
+        images: Sequence[bytes] = (),
+        text_input: str | None = None,
+        window: int = 64,
+    ) -> AsyncGenerator[EngineOutput, None]:
+        """Generate, and yield what the engine produces as it comes; the last output has the finish reason.
+
+        `text_input` takes the place of `prompt_token_ids`, which then is empty. The engine pauses while more than
+        `window` outputs have not been taken from the generator. Closing it, or cancelling the task that waits in it,
+        cancels the request. Raises Failure: the engine's own refusals, MODEL_UNAVAILABLE when Triton cannot be reached
+        or breaks off.
+        """
+        call = self._stub.ModelStreamInfer(metadata=_METADATA)
+        # Ids must be unique among all clients of a Triton; the caller's part makes its logs readable.
+        unique_id = f"{request_id}.{next(self._ids)}"
+        request = _request(model, unique_id, {**params, "window": window})
+        _add_prompt(request, prompt_token_ids, text_input, images)
+        acknowledge_every = max(1, window // 2)
+        received = 0
+        try:
+            await call.write(request)
+            while (response := await call.read()) is not grpc.aio.EOF:
+                _refuse_rejection(response, model)
+                answer = response.infer_response
+                if answer.id != unique_id:
+                    continue
+                output = _output(answer)
+                if output.finish_reason is not None:
+                    await call.done_writing()
+                    yield output
+                    # Ending the stream instead of cancelling it keeps Triton's log clean.
+                    await call.read()
+                    return
+                yield output
+                received += 1
+                if received % acknowledge_every == 0:
+                    await call.write(_acknowledgement(model, next(self._ids), unique_id, received))
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error, model) from error
+        except asyncio.InvalidStateError:
+            # The call ended while we were about to write.
+            await _raise_status(call, model)
+        finally:
+            call.cancel()
+        raise Failure(Reason.ENGINE_FAILED, f"the model {model} broke off its answer")
+
+    @property
+    def _stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
+        if self._opened is None:
+            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+            self._opened = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        return self._opened
+
+
+def _request(model: str, request_id: str, params: Mapping[str, Any]) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+    _add_input(request, "params", "BYTES", 1, _packed([json.dumps(params).encode()]))
+    return request
+
+
+def _acknowledgement(model: str, own_id: str, request_id: str, responses: int) -> Any:
+    return _request(model, own_id, {"acknowledge": {"request_id": request_id, "responses": responses}})
+
+
+def _add_prompt(request: Any, prompt_token_ids: Sequence[int], text_input: str | None, images: Sequence[bytes]) -> None:
+    if text_input is None:
+        ids = np.asarray(prompt_token_ids, "<i4")
+        _add_input(request, "prompt_token_ids", "INT32", len(ids), ids.tobytes())
+    else:
+        _add_input(request, "text_input", "BYTES", 1, _packed([text_input.encode()]))
+    if images:
+        _add_input(request, "images", "BYTES", len(images), _packed(images))
+
+
+def _add_input(request: Any, name: str, datatype: str, count: int, raw: bytes) -> None:
+    request.inputs.add(name=name, datatype=datatype, shape=[count])
+    request.raw_input_contents.append(raw)
+
+
+def _packed(strings: Sequence[bytes]) -> bytes:
+    """Strings in Triton's form: each after its length in four bytes."""
+    return b"".join(len(s).to_bytes(4, "little") + s for s in strings)
+
+
+def _output(answer: Any) -> EngineOutput:
+    tensors = _tensors(answer)
+    token_ids = tensors.get("token_ids")
+    logprobs = tensors.get("logprobs")
+    usage = tensors.get("usage")
+    reason = tensors.get("finish_reason")
+    top_ids, top_logprobs = None, None
+    if "top_token_ids" in tensors:
+        top_ids, top_logprobs = _top(answer, tensors)
+    return EngineOutput(
+        token_ids=[] if token_ids is None else memoryview(token_ids).cast("i").tolist(),
+        logprobs=None if logprobs is None else np.frombuffer(logprobs, "<f4").tolist(),
+        top_token_ids=top_ids,
+        top_logprobs=top_logprobs,
+        finish_reason=None if reason is None else _string(reason),
+        usage=None if usage is None else json.loads(_string(usage)),
+    )
+
+
+def _tensors(answer: Any) -> dict[str, bytes]:
+    return {tensor.name: raw for tensor, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)}
+
+
+def _string(raw: bytes) -> str:
+    return raw[4:].decode()
+
+
+def _top(answer: Any, tensors: Mapping[str, bytes]) -> tuple[list[list[int]], list[list[float]]]:
+    shape = next(list(tensor.shape) for tensor in answer.outputs if tensor.name == "top_token_ids")
+    ids = np.frombuffer(tensors["top_token_ids"], "<i4").reshape(shape).tolist()
+    values = np.frombuffer(tensors["top_logprobs"], "<f4").reshape(shape).tolist()
+    # Where there were fewer than asked for, the rest is filled with the id -1.
+    counts = [sum(token_id >= 0 for token_id in row) for row in ids]
+    return (
+        [row[:count] for row, count in zip(ids, counts, strict=True)],
+        [row[:count] for row, count in zip(values, counts, strict=True)],
+    )
+
+
+def _refuse_rejection(response: Any, model: str) -> None:
+    """Raise Failure for a request that Triton itself did not take, which it says in a message and not by a status."""
+    if response.error_message:
+        unknown = response.error_message.startswith("Request for unknown model")
+        code = grpc.StatusCode.NOT_FOUND if unknown else grpc.StatusCode.INTERNAL
+        raise _failure_of(code, response.error_message, model)
+
+
+async def _raise_status(call: Any, model: str) -> None:
+    code = await call.code()
+    raise _failure_of(code, await call.details(), model)
+
+
+def _failure(error: grpc.aio.AioRpcError, model: str) -> Failure:
+    return _failure_of(error.code(), error.details() or "", model)
+
+
+def _failure_of(code: grpc.StatusCode, details: str, model: str) -> Failure:
+    reason, separator, message = details.partition(": ")
+    if separator and reason in Reason.__members__:
+        return Failure(Reason(reason), message, retry_after=1.0 if reason == Reason.OVERLOADED else None)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+        return Failure(Reason.MODEL_UNAVAILABLE, f"the model {model} is not available at the moment", retry_after=1.0)
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Failure(Reason.TIMEOUT, f"the model {model} did not answer in time", retry_after=1.0)
+    return Failure(Reason.ENGINE_FAILED, f"the model {model} failed: {details}")

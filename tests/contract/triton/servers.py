@@ -1,0 +1,113 @@
+"""Real Triton servers for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.inference.model_repository import write_model
+from services.stack import triton
+from services.stack.ports import free_ports
+from services.triton_client import EngineOutput, TritonClient
+from tests.contract.triton.waits import until
+
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running tritonserver."""
+
+    process: subprocess.Popen[bytes]
+    target: str
+    log: Path
+
+    def kill(self) -> None:
+        """End it and its stubs without warning."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def launched(directory: Path, models: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Iterator[Server]:
+    """A server with `models` (engine and engine_args by id), started but perhaps not ready; stopped at the end."""
+    triton.install(directory)
+    for model_id, (engine, arguments) in models.items():
+        write_model(directory / "models", model_id=model_id, engine=engine, engine_args=arguments)
+    http, grpc, metrics = free_ports(3)
+    argv, environment = triton.command(
+        directory=directory, repository=directory / "models", http_port=http, grpc_port=grpc, metrics_port=metrics
+    )
+    log = directory / "triton.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv, env={**os.environ, **environment}, stdout=output, stderr=output, start_new_session=True
+        )
+    server = Server(process, f"127.0.0.1:{grpc}", log)
+    try:
+        yield server
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        server.kill()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    directory: Path, models: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> AsyncIterator[tuple[Server, TritonClient]]:
+    """A server whose `models` are ready, and a client of it."""
+    with launched(directory, models) as server:
+        client = TritonClient(server.target)
+        try:
+            for model_id in models:
+                await until(functools.partial(_is_ready, server, client, model_id), seconds=START_SECONDS)
+            yield server, client
+        finally:
+            await client.close()
+
+
+async def _is_ready(server: Server, client: TritonClient, model: str) -> bool:
+    assert server.process.poll() is None, triton.explain(server.log.read_text())
+    return await client.is_ready(model)
+
+
+@dataclass
+class Answer:
+    """A whole answer."""
+
+    outputs: list[EngineOutput]
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token_id for output in self.outputs for token_id in output.token_ids]
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.outputs[-1].finish_reason
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        assert self.outputs[-1].usage is not None
+        return self.outputs[-1].usage
+
+
+async def answer(client: TritonClient, model: str, prompt: list[int], *, window: int = 64, **params: Any) -> Answer:
+    """Generate to the end."""
+    outputs = [
+        output
+        async for output in client.generate(
+            model, request_id="test", prompt_token_ids=prompt, params=params, window=window
+        )
+    ]
+    return Answer(outputs)

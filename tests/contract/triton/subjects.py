@@ -1,0 +1,54 @@
+"""The models under test, what they are asked, and what the replay engine answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from services.triton_client import TritonClient
+
+CONTEXT_LENGTH = 256
+SLOTS = 2
+SMOLLM2 = "smollm2-135m"
+REPLAY = "replay"
+LESSER = "lesser"
+"""A replay model that lacks parameters and has little room."""
+FRAGILE = "fragile"
+"""A replay model that a test breaks."""
+
+# "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+QUESTION = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
+STORY = [6403, 1980, 253, 655]
+"""Once upon a time"""
+SHORT_RECORDING = [504, 3575, 282, 4649, 314, 7042, 30, 2]
+RECORDINGS: list[dict[str, Any]] = [
+    {"name": "short", "prompt_contains": [282, 4649, 47], "token_ids": SHORT_RECORDING, "interval_ms": 5},
+    {
+        "name": "apart",
+        "prompt_contains": [11, 12],
+        "token_ids": [5, 6, 7, 8],
+        "interval_ms": 30,
+        "tokens_per_response": 3,
+    },
+    {
+        "name": "timed",
+        "prompt_contains": [21],
+        "token_ids": [5, 6, 7],
+        "at_ms": [0, 0, 60],
+        "logprobs": [-0.5, -1.0, -1.5],
+        "top_logprobs": [[[5, -0.5], [9, -2.0]], [[6, -1.0]], [[7, -1.5], [8, -1.6]]],
+    },
+    {"name": "broken", "prompt_contains": [31], "token_ids": [5, 6], "error": "ENGINE_FAILED: the recording says so"},
+    {"name": "empty", "prompt_contains": [41], "token_ids": []},
+    {"name": "flood", "prompt_contains": [51], "token_ids": [7]},
+    {"name": "crash", "prompt_contains": [61], "token_ids": [5], "crash": True},
+    {"name": "story", "token_ids": list(range(1000, 1200)), "start_ms": 10, "interval_ms": 5},
+]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test."""
+
+    client: TritonClient
+    model: str

@@ -1,0 +1,186 @@
+"""What the llama.cpp engine does beyond the contract, with a real model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.failure import Failure, Reason
+from services.stack import triton
+from services.triton_client import TritonClient
+from tests.contract.triton.servers import Answer, answer, launched
+from tests.contract.triton.subjects import QUESTION, SMOLLM2, STORY
+from tests.contract.triton.vocabulary import decode
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}, "old": {"type": "boolean"}},
+    "required": ["city", "old"],
+    "additionalProperties": False,
+}
+PERSIAN = "سلام دنیا، حال شما چطور است؟ 🙂"
+
+
+async def generate(client: TritonClient, prompt: list[int], **params: Any) -> Answer:
+    return await answer(client, SMOLLM2, prompt, **params)
+
+
+async def text_of(client: TritonClient, gguf: Path, **params: Any) -> str:
+    result = await generate(client, QUESTION, max_tokens=100, **params)
+    assert result.finish_reason == "stop"
+    return decode(gguf, result.token_ids[:-1])
+
+
+async def test_answers_a_question(client: TritonClient, gguf: Path) -> None:
+    assert "Paris" in await text_of(client, gguf, temperature=0)
+
+
+@pytest.mark.parametrize("window", [1, 64])
+async def test_every_id_of_characters_that_span_tokens_is_reported(
+    client: TritonClient, gguf: Path, window: int
+) -> None:
+    result = await generate(client, STORY, window=window, guide={"grammar": f'root ::= "{PERSIAN}"'})
+    assert decode(gguf, result.token_ids[:-1]) == PERSIAN
+    assert result.usage["completion_tokens"] == len(result.token_ids) > len(PERSIAN)
+
+
+async def test_text_is_a_prompt_too(client: TritonClient) -> None:
+    stream = client.generate(
+        SMOLLM2,
+        request_id="test",
+        prompt_token_ids=[],
+        text_input="<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",
+        params={"temperature": 0},
+    )
+    by_text = Answer([output async for output in stream])
+    by_ids = await generate(client, QUESTION, temperature=0)
+    assert by_text.usage["prompt_tokens"] == len(QUESTION)
+    assert by_text.token_ids == by_ids.token_ids
+
+
+async def test_a_seed_repeats_the_answer(client: TritonClient) -> None:
+    first, second, other = [
+        (await generate(client, STORY, max_tokens=16, temperature=1.5, seed=seed)).token_ids for seed in (7, 7, -8)
+    ]
+    assert first == second != other
+
+
+async def test_without_a_seed_answers_differ(client: TritonClient) -> None:
+    answers = [(await generate(client, STORY, max_tokens=16, temperature=1.5)).token_ids for _ in range(2)]
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("params", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+async def test_truncation_leaves_the_most_probable_token(client: TritonClient, params: dict[str, Any]) -> None:
+    greedy = await generate(client, STORY, max_tokens=8, temperature=0, seed=1)
+    truncated = await generate(client, STORY, max_tokens=8, temperature=2, seed=1, **params)
+    assert truncated.token_ids == greedy.token_ids
+
+
+async def test_a_bias_forces_and_forbids_tokens(client: TritonClient) -> None:
+    forced = await generate(client, STORY, max_tokens=3, temperature=0, logit_bias={"42": 100})
+    assert forced.token_ids == [42, 42, 42]
+    greedy = await generate(client, STORY, max_tokens=1, temperature=0)
+    avoided = await generate(client, STORY, max_tokens=1, temperature=0, logit_bias={str(greedy.token_ids[0]): -100})
+    assert avoided.token_ids != greedy.token_ids
+
+
+@pytest.mark.parametrize("penalty", [{"frequency_penalty": 2}, {"presence_penalty": 2}, {"repetition_penalty": 2}])
+async def test_penalties_lessen_repetition(client: TritonClient, penalty: dict[str, float]) -> None:
+    biased = {"temperature": 0, "max_tokens": 6, "logit_bias": {"42": 12}}
+    plain = await generate(client, STORY, **biased)
+    penalised = await generate(client, STORY, **biased, **penalty)
+    assert penalised.token_ids != plain.token_ids
+
+
+async def test_json_follows_its_schema(client: TritonClient, gguf: Path) -> None:
+    value = json.loads(await text_of(client, gguf, guide={"json": SCHEMA}, temperature=0))
+    assert value.keys() == {"city", "old"}
+    assert isinstance(value["old"], bool)
+
+
+async def test_text_matches_its_expression(client: TritonClient, gguf: Path) -> None:
+    expression = r"[A-C]{2}-[0-9]{3}"
+    assert re.fullmatch(expression, await text_of(client, gguf, guide={"regex": expression}))
+
+
+async def test_text_follows_its_grammar(client: TritonClient, gguf: Path) -> None:
+    assert await text_of(client, gguf, guide={"grammar": 'root ::= "oui" | "non"'}) in ("oui", "non")
+    assert await text_of(client, gguf, guide={"grammar": '%llguidance {}\nstart: "oui" | "non"'}) in ("oui", "non")
+
+
+@pytest.mark.parametrize(
+    "guide", [{"json": {"type": "nonsense"}}, {"regex": "(a"}, {"grammar": "root ::= other"}, {"json": "{"}]
+)
+async def test_a_bad_guide_is_refused(client: TritonClient, guide: dict[str, Any]) -> None:
+    with pytest.raises(Failure, match="guide") as refusal:
+        await generate(client, QUESTION, guide=guide)
+    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+
+
+async def test_a_guide_that_it_lacks_is_refused_by_name(client: TritonClient) -> None:
+    with pytest.raises(Failure, match=r"guide\.structural_tag") as refusal:
+        await generate(client, QUESTION, guide={"structural_tag": {}})
+    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+
+
+@pytest.mark.parametrize("params", [{"stop_token_ids": [49152]}, {"logit_bias": {"49152": 1}}])
+async def test_an_id_outside_the_vocabulary_is_refused(client: TritonClient, params: dict[str, Any]) -> None:
+    with pytest.raises(Failure, match="49152"):
+        await generate(client, QUESTION, **params)
+    with pytest.raises(Failure, match="-1"):
+        await generate(client, [1, -1])
+
+
+async def test_a_prompt_that_was_read_is_not_read_again(client: TritonClient) -> None:
+    prompt = [100 + i for i in range(64)]
+    first = await generate(client, prompt, max_tokens=2, cache_salt="reader")
+    second = await generate(client, [*prompt, 7, 8], max_tokens=2, cache_salt="reader")
+    assert first.usage["cached_tokens"] == 0
+    assert second.usage["cached_tokens"] == len(prompt)
+
+
+async def test_other_salts_share_nothing(client: TritonClient) -> None:
+    prompt = [200 + i for i in range(64)]
+    await generate(client, prompt, max_tokens=2, cache_salt="one")
+    other = await generate(client, prompt, max_tokens=2, cache_salt="two")
+    assert other.usage["cached_tokens"] == 0
+
+
+async def test_a_cancelled_long_prompt_is_given_up_while_it_is_read(client: TritonClient) -> None:
+    before = await client.describe(SMOLLM2)
+    task = asyncio.create_task(generate(client, [300 + i for i in range(250)], max_tokens=1, seed=1))
+    started = time.monotonic()
+    while (await client.describe(SMOLLM2))["load"]["in_flight"] == 0:
+        assert time.monotonic() - started < 5
+    task.cancel()
+    while (await client.describe(SMOLLM2))["load"]["in_flight"]:
+        assert time.monotonic() - started < 5
+    after = await client.describe(SMOLLM2)
+    assert after["load"]["generated_tokens_total"] == before["load"]["generated_tokens_total"]
+
+
+def test_a_file_with_another_tokenizer_is_refused_by_name(gguf: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    data = gguf.read_bytes()
+    name = data.index(b"smollm", data.index(b"tokenizer.ggml.pre"))
+    other.write_bytes(data[:name] + b"falcon" + data[name + len(b"smollm") :])
+    with launched(tmp_path / "triton", {"other": ("llamacpp", {"model": str(other)})}) as server:
+        assert server.process.wait(60) != 0
+        said = triton.explain(server.log.read_text())
+    other.unlink()
+    assert "model other" in said
+    assert "'falcon'" in said
+    assert "\n" not in said
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with launched(tmp_path / "triton", {"lost": ("llamacpp", {"model": "/nowhere/model.gguf"})}) as server:
+        assert server.process.wait(60) != 0
+        assert "/nowhere/model.gguf" in triton.explain(server.log.read_text())

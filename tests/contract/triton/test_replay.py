@@ -1,0 +1,132 @@
+"""What the replay engine plays, and how failures of Triton reach its client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from services.failure import Failure, Reason
+from services.stack.ports import free_ports
+from services.triton_client import TritonClient
+from tests.contract.triton.servers import answer, serving
+from tests.contract.triton.subjects import FRAGILE, LESSER, REPLAY, SHORT_RECORDING, STORY
+
+
+async def test_the_recording_whose_ids_stand_in_the_prompt_is_played(client: TritonClient) -> None:
+    result = await answer(client, REPLAY, [9, 9, 282, 4649, 47, 9])
+    assert result.token_ids == SHORT_RECORDING
+    assert (await answer(client, REPLAY, [282, 4649, 9, 47], max_tokens=2)).token_ids == [1000, 1001]
+
+
+async def test_tokens_of_one_group_travel_together(client: TritonClient) -> None:
+    result = await answer(client, REPLAY, [11, 12])
+    assert [o.token_ids for o in result.outputs] == [[5, 6, 7], [8]]
+
+
+async def test_tokens_come_when_they_are_due(client: TritonClient) -> None:
+    result = await answer(client, REPLAY, [21])
+    assert [o.token_ids for o in result.outputs] == [[5, 6], [7]]
+    assert result.usage["timings"]["decode_s"] >= 0.055
+
+
+async def test_recorded_log_probabilities(client: TritonClient) -> None:
+    result = await answer(client, REPLAY, [21], logprobs=2)
+    assert [value for o in result.outputs for value in o.logprobs or ()] == [-0.5, -1.0, -1.5]
+    assert [ids for o in result.outputs for ids in o.top_token_ids or ()] == [[5, 9], [6], [7, 8]]
+
+
+async def test_a_recorded_error_comes_after_the_tokens(client: TritonClient) -> None:
+    tokens: list[int] = []
+
+    async def read() -> None:
+        async for output in client.generate(REPLAY, request_id="test", prompt_token_ids=[31], params={}):
+            tokens.extend(output.token_ids)
+
+    with pytest.raises(Failure, match="the recording says so") as failure:
+        await read()
+    assert failure.value.reason is Reason.ENGINE_FAILED
+    assert tokens == [5, 6]
+
+
+async def test_an_empty_recording_just_ends(client: TritonClient) -> None:
+    result = await answer(client, REPLAY, [41], ignore_eos=True)
+    assert result.token_ids == []
+    assert result.finish_reason == "stop"
+    assert result.usage["completion_tokens"] == 0
+
+
+async def test_what_is_ready_at_once_travels_at_once(client: TritonClient) -> None:
+    result = await answer(client, REPLAY, [51], ignore_eos=True, max_tokens=200)
+    assert result.token_ids == [7] * 200
+    assert len(result.outputs) < 20
+
+
+async def test_text_prompts_are_refused(client: TritonClient) -> None:
+    with pytest.raises(Failure, match="text_input") as refusal:
+        async for _ in client.generate(REPLAY, request_id="t", prompt_token_ids=[], params={}, text_input="Hi"):
+            pass
+    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+
+
+async def test_parameters_that_an_engine_lacks_are_refused_by_name(client: TritonClient) -> None:
+    assert "min_p" not in (await client.describe(LESSER))["supported_parameters"]
+    with pytest.raises(Failure, match="min_p") as refusal:
+        await answer(client, LESSER, STORY, min_p=0.1)
+    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+
+
+async def test_a_full_waiting_line_is_overload(client: TritonClient) -> None:
+    results = await asyncio.gather(
+        *(answer(client, LESSER, STORY, max_tokens=50) for _ in range(3)), return_exceptions=True
+    )
+    refused = [r for r in results if isinstance(r, Failure)]
+    assert [f.reason for f in refused] == [Reason.OVERLOADED]
+    assert refused[0].retry_after
+
+
+async def test_a_failed_engine_fails_what_runs_and_what_comes(client: TritonClient) -> None:
+    running = client.generate(FRAGILE, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
+    await anext(running)
+    results = await asyncio.gather(answer(client, FRAGILE, [61]), _drain(running), return_exceptions=True)
+    results += await asyncio.gather(answer(client, FRAGILE, STORY), client.describe(FRAGILE), return_exceptions=True)
+    assert [r.reason for r in results if isinstance(r, Failure)] == [Reason.ENGINE_FAILED] * 4
+
+
+async def test_a_triton_that_dies_is_unavailable(recordings: Path, tmp_path: Path) -> None:
+    async with serving(tmp_path, {"mortal": ("replay", {"recordings": str(recordings)})}) as (server, client):
+        stream = client.generate("mortal", request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
+        await anext(stream)
+        server.kill()
+        with pytest.raises(Failure) as failure:
+            await _drain(stream)
+        assert failure.value.reason is Reason.MODEL_UNAVAILABLE
+        assert failure.value.retry_after == 1
+        assert not await client.is_ready("mortal")
+
+
+async def test_a_triton_that_is_not_there_is_unavailable() -> None:
+    client = TritonClient(f"127.0.0.1:{free_ports(1)[0]}")
+    try:
+        assert not await client.is_ready("any")
+        for call in (answer(client, "any", STORY), client.describe("any")):
+            with pytest.raises(Failure) as failure:
+                await call
+            assert failure.value.reason is Reason.MODEL_UNAVAILABLE
+    finally:
+        await client.close()
+
+
+async def test_it_stops_when_told_to(recordings: Path, tmp_path: Path) -> None:
+    async with serving(tmp_path, {"polite": ("replay", {"recordings": str(recordings)})}) as (server, client):
+        await answer(client, "polite", STORY, max_tokens=1)
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert await asyncio.to_thread(server.process.wait, 20) == 0
+
+
+async def _drain(stream: object) -> None:
+    async for _ in stream:  # type: ignore[attr-defined]  # an async generator
+        pass

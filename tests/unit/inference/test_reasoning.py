@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.inference.reasoning import Answer, ReasoningParser, Thought
+
+WORDS = st.text(alphabet="سلام\u200c<>/think \nab👨‍👩‍👧", max_size=12)
+TAGGED = st.lists(st.one_of(WORDS, st.sampled_from(["<think>", "</think>", "\n", "<th", "</thi"])), max_size=8).map(
+    "".join
+)
+
+
+def parse(*pieces: str, opened: bool = False) -> tuple[str, str]:
+    """The thought and the answer, each joined."""
+    parser = ReasoningParser(opened=opened)
+    out = [piece for text in pieces for piece in parser.feed(text)] + parser.close()
+    assert all(piece.text for piece in out)
+    thought = "".join(piece.text for piece in out if isinstance(piece, Thought))
+    return thought, "".join(piece.text for piece in out if isinstance(piece, Answer))
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "thought", "answer"),
+    [
+        ("<think>\nبگذار فکر کنم\n</think>\n\nسلام", False, "بگذار فکر کنم", "سلام"),
+        ("بگذار فکر کنم\n</think>\n\nسلام", True, "بگذار فکر کنم", "سلام"),
+        ("<think>\nagain\n</think>\n\nyes", True, "again", "yes"),
+        ("<think>\n\n</think>\n\nyes", False, "", "yes"),
+        ("no thought", False, "", "no thought"),
+        ("  indented", False, "", "  indented"),
+        ("<think>\ncut of", False, "cut of", ""),
+        ("cut of", True, "cut of", ""),
+        ("<thin", False, "", "<thin"),
+        ("<think>\na < b </thin", False, "a < b </thin", ""),
+        ("<think>\n1\n\n2\n</think>\n\n  x\n\n", False, "1\n\n2", "  x\n\n"),
+        ("answer <think> later </think>", False, "", "answer <think> later </think>"),
+        ("", True, "", ""),
+        ("", False, "", ""),
+    ],
+)
+def test_thought_and_answer(text: str, opened: bool, thought: str, answer: str) -> None:
+    assert parse(text, opened=opened) == (thought, answer)
+
+
+@given(text=TAGGED, opened=st.booleans(), data=st.data())
+def test_where_the_stream_is_cut_changes_nothing(text: str, opened: bool, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    edges = [0, *cuts, len(text)]
+    assert parse(*(text[a:b] for a, b in itertools.pairwise(edges)), opened=opened) == parse(text, opened=opened)
+    assert parse(*text, opened=opened) == parse(text, opened=opened)
+
+
+@given(thought=WORDS.filter(lambda t: "</think>" not in t), answer=WORDS)
+def test_what_a_model_wrote_is_given_back(thought: str, answer: str) -> None:
+    text = f"<think>\n{thought}\n</think>\n\n{answer}"
+    assert parse(*text) == (thought.strip("\n"), answer.lstrip("\n"))
+
+
+def test_thoughts_are_streamed_and_not_held_to_their_end() -> None:
+    parser = ReasoningParser(opened=True)
+    assert parser.feed("first ") == [Thought("first ")]
+    assert parser.feed("second") == [Thought("second")]
+
+
+def test_it_knows_whether_the_next_token_belongs_to_the_thought() -> None:
+    parser = ReasoningParser(opened=False)
+    states = [parser.thinking]
+    for text in ("<think>", "hm", "</think>", "yes"):
+        parser.feed(text)
+        states.append(parser.thinking)
+    assert states == [False, True, True, False, False]

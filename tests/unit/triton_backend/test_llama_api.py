@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from services.inference.triton_backend.engines.llama_api import TRIED_TOGETHER, LlamaApi, refuse_untried
+
+
+def test_the_installed_pair_fits() -> None:
+    assert LlamaApi().version == importlib.metadata.version("xllamacpp")
+
+
+@pytest.mark.parametrize(
+    ("declarations", "library"), [("b11548", "2026.11.11600"), ("b11600", "2026.10.11549"), ("", "")]
+)
+def test_another_pair_is_refused(declarations: str, library: str) -> None:
+    assert (declarations, library) not in TRIED_TOGETHER
+    with pytest.raises(RuntimeError, match=r"b11548 with xllamacpp 2026\.10\.11549 is known to go together"):
+        refuse_untried(declarations, library)

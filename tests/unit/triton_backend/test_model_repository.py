@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from services.inference import model_repository
+from services.inference.model_repository import write_model
+
+
+def configuration(model: Path) -> model_config_pb2.ModelConfig:
+    return text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
+def test_the_configuration_holds_the_engine_and_its_arguments(tmp_path: Path) -> None:
+    arguments = {"model": '/a "quoted"\\path/سلام.gguf', "slots": 3}
+    model = write_model(tmp_path, model_id="qwen3-8b", engine="llamacpp", engine_args=arguments)
+    written = configuration(model)
+    assert written.name == "qwen3-8b"
+    assert written.model_transaction_policy.decoupled
+    assert written.parameters["engine"].string_value == "llamacpp"
+    assert ast.literal_eval(written.parameters["engine_args"].string_value) == arguments
+
+
+def test_writing_again_replaces_the_model_and_leaves_nothing_else(tmp_path: Path) -> None:
+    for slots in (1, 2):
+        model = write_model(tmp_path, model_id="m", engine="replay", engine_args={"slots": slots})
+    assert configuration(model).parameters["engine_args"].string_value == '{"slots": 2}'
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_the_copy_needs_only_the_standard_library_and_numpy(tmp_path: Path) -> None:
+    model = write_model(tmp_path, model_id="m", engine="replay", engine_args={})
+    program = (
+        f"import sys; sys.path[:0] = [{str(model / '1')!r}]\n"
+        "import services.inference.triton_backend.engines.replay as replay\n"
+        "ours = {m.__file__ for n, m in sys.modules.items() if n.startswith('services') and m.__file__}\n"
+        f"assert all(path.startswith({str(model)!r}) for path in ours), ours\n"
+        "third = {n.split('.')[0] for n, m in sys.modules.items() if 'site-packages' in (getattr(m, '__file__', '') or '')}\n"
+        "assert third <= {'numpy'}, third\n"
+    )
+    # -S and a cleared path: nothing of this distribution can be found by accident.
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, cwd=tmp_path)
+
+
+def test_the_package_imports_nothing_of_the_rest() -> None:
+    allowed = {"numpy", "triton_python_backend_utils", "llama_cpp_py_sync", "services", *sys.stdlib_module_names}
+    for path in model_repository.PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] in allowed, (path, name)
+                assert not name.startswith("services") or name.startswith("services.inference.triton_backend")
