@@ -13,7 +13,7 @@ from typing import Final
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
-import grpc_status.rpc_status as rpc_status
+from grpc_status import rpc_status
 
 DOMAIN: Final = "vilix"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -17,6 +18,7 @@ from services.failure import Failure, Reason
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 REQUEST_ID_KEY: Final = "x-request-id"
+LONGEST_REQUEST_ID: Final = 128
 
 _OPTIONS: Final = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -27,61 +29,114 @@ _OPTIONS: Final = [
     # Two servers on one port would each get a part of the calls.
     ("grpc.so_reuseport", 0),
 ]
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _log: Final = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class WorkerServer:
     """A gRPC server with one service beside health and reflection."""
 
-    def __init__(self, service: str, register: Callable[[grpc.aio.Server], None]) -> None:
-        """`service` is the full name of what `register` adds. Its health is NOT_SERVING until `set_serving`."""
-        self._service: Final = service
-        self._server: Final = grpc.aio.server(options=_OPTIONS)
-        self._health: Final = health.aio.HealthServicer()
-        self._draining = False
-        register(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+    def __init__(self, service: str) -> None:
+        """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`."""
+        self.grpc: Final = grpc.aio.server(options=_OPTIONS)
+        self._health: Final = _Health(("", service))
+        self._draining: Final = asyncio.Event()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
 
     @property
     def draining(self) -> bool:
         """Whether it is about to stop."""
-        return self._draining
+        return self._draining.is_set()
 
-    async def set_serving(self, serving: bool) -> None:
-        """Say over the health service whether requests can be answered."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", self._service):
-            await self._health.set(name, status)
+    async def wait_for_drain(self, *, seconds: float) -> None:
+        """Wait `seconds`, or until it is about to stop. For streams that have no end of their own."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._draining.wait(), seconds)
+
+    def set_serving(self, serving: bool) -> None:
+        """Say over the health service whether requests can be answered. Once it drains, they cannot."""
+        if not self.draining:
+            self._health.set(_SERVING if serving else _NOT_SERVING)
 
     async def run(self, listen: str, *, drain_seconds: float) -> None:
         """Serve on `listen` (HOST:PORT) until SIGTERM or SIGINT, then let running calls finish within `drain_seconds`.
 
         A second signal ends them at once. Raises OSError when the address cannot be had.
         """
-        await self.set_serving(False)
         try:
-            self._server.add_insecure_port(listen)
+            self.grpc.add_insecure_port(listen)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen}: {error}") from None
-        await self._server.start()
-        _log.info("listening on %s", listen)
         async with _signals() as signals:
+            await self.grpc.start()
+            _log.info("listening on %s", listen)
             await anext(signals)
-            self._draining = True
             _log.info("draining: at most %g s for running calls", drain_seconds)
-            await self._health.enter_graceful_shutdown()
-            drained = asyncio.ensure_future(self._server.stop(drain_seconds))
+            self._draining.set()
+            self._health.end()
+            drained = asyncio.ensure_future(self.grpc.stop(drain_seconds))
             second = asyncio.ensure_future(anext(signals))
             await asyncio.wait({drained, second}, return_when=asyncio.FIRST_COMPLETED)
             if not drained.done():
-                await self._server.stop(None)
+                await self.grpc.stop(None)
             await drained
             second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
         _log.info("stopped")
 
 
-@asynccontextmanager
+class _Health(health_pb2_grpc.HealthServicer):
+    """The service grpc.health.v1.Health.
+
+    Not the one of grpcio-health-checking: there, all other watchers of a service hear nothing more once one of them has
+    left, and watches outlive a drain.
+    """
+
+    def __init__(self, services: tuple[str, ...]) -> None:
+        self._services: Final = services
+        self._status: health_pb2.HealthCheckResponse.ServingStatus = _NOT_SERVING
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    def set(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        """The status of all services, from now on."""
+        self._status = status
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def end(self) -> None:
+        """Nothing is served any more, and watches end with that."""
+        self._ended = True
+        self.set(_NOT_SERVING)
+
+    async def Check(  # noqa: N802  # the method's name in the proto
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
+        return health_pb2.HealthCheckResponse(status=self._status)
+
+    async def Watch(  # noqa: N802  # as above
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
+        known = request.service in self._services
+        told: health_pb2.HealthCheckResponse.ServingStatus | None = None
+        while True:
+            changed = self._changed
+            status = self._status if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            if status != told:
+                told = status
+                yield health_pb2.HealthCheckResponse(status=status)
+            if self._ended:
+                return
+            await changed.wait()
+
+
+@contextlib.asynccontextmanager
 async def _signals() -> AsyncIterator[AsyncIterator[int]]:
     """SIGTERM and SIGINT, as they come."""
     queue: asyncio.Queue[int] = asyncio.Queue()
@@ -101,18 +156,18 @@ async def _signals() -> AsyncIterator[AsyncIterator[int]]:
             loop.remove_signal_handler(number)
 
 
-def request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """The caller's `x-request-id`, or an empty string."""
+def request_id(context: Context) -> str:
+    """The caller's `x-request-id`, cut to 128 characters, or one made up here."""
     for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str):
-            return value
-    return ""
+        if key == REQUEST_ID_KEY and isinstance(value, str) and value:
+            return value[:LONGEST_REQUEST_ID]
+    return secrets.token_hex(8)
 
 
-async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
+async def refuse(context: Context, error: Exception, *, request_id: str = "") -> NoReturn:
     """End a call with an error. What is no Failure is a fault of ours: it is logged, and its text is not sent."""
     if not isinstance(error, Failure):
-        _log.error("call %s failed", request_id(context) or "without id", exc_info=error)
+        _log.error("call failed", exc_info=error, extra={"request_id": request_id})
         error = Failure(Reason.INTERNAL, "something went wrong inside the worker; its log has the details")
     await context.abort_with_status(error.status())
     raise AssertionError("abort does not return")

@@ -1,0 +1,1 @@
+"""The `vilix` command: one module per subcommand."""

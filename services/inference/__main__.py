@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import NoReturn
 
 import uvloop
 from vilix.inference.v1 import inference_service_pb2_grpc
@@ -12,6 +13,7 @@ from services import settings as settings_module
 from services.grpc_server import WorkerServer
 from services.inference.catalog import DIRECTORY, load_model
 from services.inference.engine_status import EngineStatus
+from services.inference.request_checks import RequestLimits
 from services.inference.served_model import ServedModel
 from services.inference.servicer import SERVICE, InferenceServicer
 from services.inference.settings import InferenceSettings
@@ -25,10 +27,14 @@ def main() -> None:
     configure_logging("inference")
     try:
         models = _load_models(settings)
-        uvloop.run(_serve(settings, models))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _refuse_to_start(error)
+    uvloop.run(_serve(settings, models))
+
+
+def _refuse_to_start(error: Exception) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _load_models(settings: InferenceSettings) -> dict[str, ServedModel]:
@@ -43,22 +49,20 @@ def _load_models(settings: InferenceSettings) -> dict[str, ServedModel]:
 
 async def _serve(settings: InferenceSettings, models: dict[str, ServedModel]) -> None:
     triton = TritonClient(settings.triton)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def on_change(ready: bool) -> None:
-        task = asyncio.create_task(server.set_serving(ready))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    status = EngineStatus(triton, models, on_change)
-    servicer = InferenceServicer(settings, models, triton, status, lambda: server.draining)
-    server = WorkerServer(
-        SERVICE,
-        lambda grpc_server: inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, grpc_server),
+    status = EngineStatus(triton, models, interval=settings.status_seconds)
+    limits = RequestLimits(
+        max_choices=settings.max_choices,
+        max_messages=settings.max_messages,
+        max_prompt_bytes=settings.max_prompt_bytes,
     )
-    watching = asyncio.create_task(status.run(settings.status_seconds))
+    server = WorkerServer(SERVICE)
+    servicer = InferenceServicer(models, triton, status, limits, server)
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
+    watching = asyncio.create_task(status.run(server.set_serving))
     try:
         await server.run(settings.listen, drain_seconds=settings.drain_seconds)
+    except OSError as error:
+        _refuse_to_start(error)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

@@ -26,7 +26,10 @@ class ChatTemplate:
 
     def __init__(self, directory: Path) -> None:
         """Read and compile it. Raises ValueError when there is none, or it is no template."""
-        configuration = json.loads((directory / "tokenizer_config.json").read_text())
+        settings = directory / "tokenizer_config.json"
+        if not settings.is_file():
+            raise FileNotFoundError(f"{settings} does not exist; a model directory needs it")
+        configuration = json.loads(settings.read_text())
         path = directory / "chat_template.jinja"
         source = path.read_text() if path.is_file() else configuration.get("chat_template")
         if isinstance(source, list):
@@ -72,8 +75,14 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _tojson(value: object, *, indent: int | None = None, ensure_ascii: bool = False) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> NoReturn:

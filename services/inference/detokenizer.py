@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
 
 from services.inference.tokenizer import ModelTokenizer
 
@@ -20,10 +19,11 @@ class Detokenizer:
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def feed(self, token_ids: Iterable[int]) -> str:
-        """The characters that these tokens complete."""
-        bytes_of, skipped = self._tokenizer.bytes_of, self._skipped
-        return self._decoder.decode(b"".join(bytes_of(i) for i in token_ids if i not in skipped))
+    def feed(self, token_id: int) -> str:
+        """The characters that this token completes."""
+        if token_id in self._skipped:
+            return ""
+        return self._decoder.decode(self._tokenizer.bytes_of(token_id))
 
     def close(self) -> str:
         """U+FFFD if the answer ended inside a character, else nothing."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -13,52 +14,61 @@ from services.failure import Failure
 from services.inference.served_model import ServedModel, describe
 from services.triton_client import TritonClient
 
+WHILE_NOT_READY_SECONDS: Final = 0.2
 _log: Final = logging.getLogger(__name__)
 
 
 class EngineStatus:
-    """The latest state of every model."""
+    """The latest state of every model. One poll serves everybody who wants to know."""
 
-    def __init__(
-        self, triton: TritonClient, models: Mapping[str, ServedModel], on_change: Callable[[bool], None]
-    ) -> None:
-        """`on_change` is told whether all models are ready, at the first look and whenever that changes."""
+    def __init__(self, triton: TritonClient, models: Mapping[str, ServedModel], *, interval: float) -> None:
+        """Looks every `interval` seconds."""
         self._triton: Final = triton
         self._models: Final = models
-        self._on_change: Final = on_change
-        self._states: dict[str, pb.ModelStatus] = {i: pb.ModelStatus(model=i) for i in models}
-        self._ready: bool | None = None
+        self._intervals: Final = [interval]
+        self._states: Final = {model_id: pb.ModelStatus(model=model_id) for model_id in sorted(models)}
+        self._ready = False
 
-    async def run(self, interval: float) -> None:
-        """Look every `interval` seconds, and five times as often while something is not ready; forever."""
+    async def run(self, on_change: Callable[[bool], None]) -> None:
+        """Look again and again, as often as the most impatient watcher wants; forever.
+
+        `on_change` is told whether all models are ready, whenever that changes; at first, they are not.
+        """
         while True:
-            await self.refresh()
-            await asyncio.sleep(interval if self._ready else interval / 5)
+            await asyncio.gather(*(self._look(model) for model in self._models.values()))
+            ready = all(state.ready for state in self._states.values())
+            if ready is not self._ready:
+                self._ready = ready
+                _log.info("models are ready" if ready else "models are not ready")
+                on_change(ready)
+            await asyncio.sleep(min(*self._intervals, *([] if ready else [WHILE_NOT_READY_SECONDS]), 3600))
 
-    async def refresh(self) -> None:
-        """Look now."""
-        await asyncio.gather(*(self._look(model) for model in self._models.values()))
-        ready = all(state.ready for state in self._states.values())
-        if ready is not self._ready:
-            self._ready = ready
-            _log.info("models are ready" if ready else "models are not ready")
-            self._on_change(ready)
+    @contextlib.contextmanager
+    def watched(self, interval: float) -> Iterator[None]:
+        """Meanwhile, look at least every `interval` seconds."""
+        self._intervals.append(interval)
+        try:
+            yield
+        finally:
+            self._intervals.remove(interval)
 
     def states(self) -> list[pb.ModelStatus]:
         """The latest state of each model, by id."""
-        return [self._states[model_id] for model_id in sorted(self._states)]
+        return list(self._states.values())
 
     async def _look(self, model: ServedModel) -> None:
         try:
             answer = await self._triton.describe(model.id)
+            description, state = describe(answer), _state(model.id, answer)
         except Failure as failure:
             if self._ready:
                 _log.warning("model %s: %s", model.id, failure.message)
-            model.description = None
-            self._states[model.id] = pb.ModelStatus(model=model.id)
-            return
-        model.description = describe(answer)
-        self._states[model.id] = _state(model.id, answer)
+            description, state = None, pb.ModelStatus(model=model.id)
+        except Exception:
+            # Health must go on being true.
+            _log.exception("model %s described itself in a way that was not understood", model.id)
+            description, state = None, pb.ModelStatus(model=model.id)
+        model.description, self._states[model.id] = description, state
 
 
 def _state(model_id: str, answer: Mapping[str, Any]) -> pb.ModelStatus:

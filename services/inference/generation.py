@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Final, Self
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, Self
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.failure import Failure, Reason
 from services.inference.prompt import Prompt
 from services.inference.sampling import engine_params
 from services.inference.served_model import ServedModel
@@ -19,61 +19,99 @@ READ_AHEAD: Final = 64
 """Outputs that may wait for a slow reader; when they do, the engine pauses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What the engine sent for one choice."""
-
-    choice: int
-    output: EngineOutput
-
-
 class Generation:
-    """Runs the choices of a request. Leaving its context stops the engine."""
+    """Runs the choices of a request. Entering its context starts the engine, leaving it stops the engine."""
 
-    def __init__(self, triton: TritonClient, model: ServedModel, request: pb.GenerateRequest, prompt: Prompt) -> None:
-        """Nothing is sent before `start`."""
+    def __init__(
+        self, triton: TritonClient, model: ServedModel, request: pb.GenerateRequest, prompt: Prompt, request_id: str
+    ) -> None:
+        """Of a checked request. `request_id` begins the ids of its requests to Triton."""
         self._triton: Final = triton
         self._model: Final = model
         self._request: Final = request
         self._prompt: Final = prompt
-        self._ready: Final[asyncio.Queue[Ready | BaseException]] = asyncio.Queue(READ_AHEAD)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._request_id: Final = request_id
+        self._ready: Final[asyncio.Queue[tuple[int, EngineOutput | Exception]]] = asyncio.Queue(READ_AHEAD)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._running: set[int] = set()
 
     async def __aenter__(self) -> Self:
+        for choice in range(max(1, self._request.n)):
+            self._running.add(choice)
+            self._tasks[choice] = asyncio.create_task(self._run(choice))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def start(self, request_id: str) -> None:
-        """Send every choice to Triton."""
-        for choice in range(max(1, self._request.n)):
-            self._tasks.append(asyncio.create_task(self._run(choice, f"{request_id}.{choice}")))
+    @property
+    def running(self) -> bool:
+        """Whether more may come."""
+        return bool(self._running)
 
-    def stop_choice(self, choice: int) -> None:
-        """End one choice: its answer is complete."""
+    def stop(self, choice: int) -> None:
+        """End one choice: nothing more of it is wanted."""
+        self._running.discard(choice)
         self._tasks[choice].cancel()
 
-    async def ready(self) -> list[Ready]:
-        """Wait for output, and return everything that is there. Raises the Failure that ended a choice."""
-        batch = [await self._ready.get()]
-        while not self._ready.empty():
-            batch.append(self._ready.get_nowait())
-        for item in batch:
-            if isinstance(item, BaseException):
-                raise item
-        return [item for item in batch if isinstance(item, Ready)]
+    async def outputs(self) -> AsyncIterator[dict[int, EngineOutput]]:
+        """What the engine has made since the last time, by choice. Raises the Failure that ended a choice."""
+        while self._running:
+            ready, failure = await self._wait()
+            merged = {choice: _merged(outputs) for choice, outputs in ready.items()}
+            self._running -= {choice for choice, output in merged.items() if output.finish_reason is not None}
+            if merged:
+                yield merged
+            if failure is not None:
+                raise failure
 
-    async def _run(self, choice: int, request_id: str) -> None:
-        params = engine_params(self._request, self._model, room=self._prompt.room, choice=choice)
-        outputs: AsyncGenerator[EngineOutput, None] = self._triton.generate(
-            self._model.id, request_id=request_id, prompt_token_ids=self._prompt.token_ids, params=params
+    async def _wait(self) -> tuple[dict[int, list[EngineOutput]], Exception | None]:
+        """Everything that is there, and the failure behind it, if one is."""
+        ready: dict[int, list[EngineOutput]] = {}
+        choice, item = await self._ready.get()
+        while True:
+            if isinstance(item, Exception):
+                return ready, item
+            if choice in self._running:
+                ready.setdefault(choice, []).append(item)
+            if self._ready.empty():
+                return ready, None
+            choice, item = self._ready.get_nowait()
+
+    async def _run(self, choice: int) -> None:
+        outputs = self._triton.generate(
+            self._model.id,
+            request_id=f"{self._request_id}.{choice}",
+            prompt_token_ids=self._prompt.token_ids,
+            params=engine_params(self._request, self._model, room=self._prompt.room, choice=choice),
         )
         try:
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
-                    await self._ready.put(Ready(choice, output))
+                    if output.finish_reason not in (None, "stop", "length"):
+                        raise Failure(Reason.ENGINE_FAILED, f"the engine broke off the answer: {output.finish_reason}")
+                    await self._ready.put((choice, output))
         except Exception as error:  # noqa: BLE001  # whatever it was, it ends the whole request, where it is waited for
-            await self._ready.put(error)
+            await self._ready.put((choice, error))
+
+
+def _merged(outputs: Sequence[EngineOutput]) -> EngineOutput:
+    """Several outputs of one choice as one."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return EngineOutput(
+        token_ids=_joined(output.token_ids for output in outputs) or [],
+        logprobs=_joined(output.logprobs for output in outputs),
+        top_token_ids=_joined(output.top_token_ids for output in outputs),
+        top_logprobs=_joined(output.top_logprobs for output in outputs),
+        finish_reason=outputs[-1].finish_reason,
+        usage=outputs[-1].usage,
+    )
+
+
+def _joined(lists: Any) -> Any:
+    """One list out of those that are there; None when none is."""
+    present = [one for one in lists if one is not None]
+    return [item for one in present for item in one] if present else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,6 +42,31 @@ async def render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     return _render(request, model)
 
 
+def context_length(model: ServedModel) -> int:
+    """Most tokens of prompt and answer together."""
+    return min(model.spec.context_length, model.engine().context_length)
+
+
+def context_exceeded(request: pb.GenerateRequest, model: ServedModel, prompt_tokens: int) -> Failure:
+    """Says that a prompt of so many tokens and the answer that was asked for do not fit."""
+    field = "messages" if request.messages else "prompt" if request.HasField("prompt") else "prompt_token_ids"
+    limit, wanted = context_length(model), _least_answer(request)
+    message = (
+        f"the maximum context length of {model.id} is {limit} tokens; your {field.split('_', maxsplit=1)[0]} "
+        f"{'have' if request.messages else 'has'} {prompt_tokens} tokens"
+    )
+    if request.sampling.HasField("max_tokens") or request.sampling.HasField("min_tokens"):
+        message += f" and you asked for {wanted}, {prompt_tokens + wanted} in all; shorten the one or lower the other"
+    else:
+        message += ", which leaves no room for an answer; shorten it"
+    violation = Violation(field, message, str(prompt_tokens + wanted), str(limit))
+    return Failure(Reason.CONTEXT_LENGTH_EXCEEDED, message, violations=(violation,))
+
+
+def _least_answer(request: pb.GenerateRequest) -> int:
+    return max(1, request.sampling.max_tokens, request.sampling.min_tokens)
+
+
 def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     tokenizer = model.tokenizer
     if request.prompt_token_ids:
@@ -52,11 +76,16 @@ def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     else:
         guarded = _apply_template(request, model)
         text, token_ids = tokenizer.unguard(guarded), tokenizer.encode(guarded)
-    return Prompt(text, token_ids, _room(request, model, len(token_ids)))
+    if not token_ids:
+        raise invalid("prompt", "the prompt is empty; it needs at least one token")
+    room = context_length(model) - len(token_ids)
+    if _least_answer(request) > room:
+        raise context_exceeded(request, model, len(token_ids))
+    return Prompt(text, token_ids, room)
 
 
 def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
-    messages = [_message(f"messages[{i}]", message, model) for i, message in enumerate(request.messages)]
+    messages = [_message(message, model) for message in request.messages]
     try:
         text = model.template.render(
             messages,
@@ -64,46 +93,25 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
             variables=json_format.MessageToDict(request.chat_template_kwargs),
         )
     except TemplateRefusal as refusal:
-        raise invalid("messages", f"the chat template of {model.id} refuses these messages: {refusal}") from None
-    if request.continue_final_message:
-        last = messages[-1]["content"].strip()
-        # The template closes the turn behind the last message; what follows it is to be generated instead.
-        text = text[: text.rindex(last) + len(last)]
-    return text
+        message = f"the chat template of {model.id} refuses these messages: {model.tokenizer.unguard(str(refusal))}"
+        raise invalid("messages", message) from None
+    return _without_end(text, messages[-1]["content"], model) if request.continue_final_message else text
 
 
-def _message(path: str, message: pb.Message, model: ServedModel) -> dict[str, Any]:
-    content = "".join(part.text for part in message.content)
-    rendered: dict[str, Any] = {"role": _ROLES[message.role], "content": model.tokenizer.guard(content)}
-    for name in ("reasoning_content", "tool_call_id", "name"):
+def _without_end(text: str, last: str, model: ServedModel) -> str:
+    """The prompt up to its last message's content: what the template puts behind it is to be generated instead."""
+    # Some templates strip contents.
+    for content in (last, last.rstrip(), last.strip()):
+        before, found, _ = text.rpartition(content)
+        if found:
+            return before + found
+    raise invalid("continue_final_message", f"the chat template of {model.id} changes the last message; leave it out")
+
+
+def _message(message: pb.Message, model: ServedModel) -> dict[str, Any]:
+    guard = model.tokenizer.guard
+    rendered = {"role": _ROLES[message.role], "content": guard("".join(part.text for part in message.content))}
+    for name in ("reasoning_content", "name"):
         if value := getattr(message, name):
-            rendered[name] = model.tokenizer.guard(value)
-    if message.tool_calls:
-        rendered["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(path, i, call)}}
-            for i, call in enumerate(message.tool_calls)
-        ]
+            rendered[name] = guard(value)
     return rendered
-
-
-def _arguments(path: str, index: int, call: pb.ToolCall) -> Any:
-    try:
-        return json.loads(call.arguments_json or "{}")
-    except ValueError as error:
-        field = f"{path}.tool_calls[{index}].arguments_json"
-        raise invalid(field, f"{field} is not JSON: {error}") from None
-
-
-def _room(request: pb.GenerateRequest, model: ServedModel, prompt_tokens: int) -> int:
-    context_length = min(model.spec.context_length, model.engine().context_length)
-    if prompt_tokens == 0:
-        raise invalid("prompt", "the prompt is empty; it needs at least one token")
-    wanted = max(1, request.sampling.max_tokens, request.sampling.min_tokens)
-    if prompt_tokens + wanted > context_length:
-        message = (
-            f"the maximum context length of {model.id} is {context_length} tokens; your messages have {prompt_tokens} tokens "
-            f"and you asked for {wanted} more, {prompt_tokens + wanted} in all; shorten the messages or ask for fewer"
-        )
-        violation = Violation("messages", message, str(prompt_tokens + wanted), str(context_length))
-        raise Failure(Reason.CONTEXT_LENGTH_EXCEEDED, message, violations=(violation,))
-    return context_length - prompt_tokens

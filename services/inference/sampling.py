@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.served_model import ServedModel
 
+_OTHERWISE: Final = frozenset({"stop", "skip_special_tokens", "logit_bias", "stop_token_ids", "seed"})
+"""Fields that the worker honours itself, or that go in another form."""
+
 
 def engine_params(request: pb.GenerateRequest, model: ServedModel, *, room: int, choice: int) -> dict[str, Any]:
-    """`params` for one choice of a checked request; the model's defaults stand where the request says nothing."""
+    """`params` for one choice of a checked request; the model's defaults stand where the request says nothing.
+
+    `room` is how many tokens the context has left. Defaults and advisory fields that the engine lacks are left out; what
+    else it lacks was refused before.
+    """
     given = request.sampling
     params: dict[str, Any] = model.spec.sampling.model_dump(exclude_none=True)
-    for descriptor, value in given.ListFields():
-        if descriptor.name not in ("stop", "skip_special_tokens", "logit_bias", "stop_token_ids"):
-            params[descriptor.name] = value
+    params |= {field.name: value for field, value in given.ListFields() if field.name not in _OTHERWISE}
     if params.get("top_p") == 0:
         # Nothing but the most probable token remains, which engines want to be told in this way.
         del params["top_p"]
@@ -26,12 +30,9 @@ def engine_params(request: pb.GenerateRequest, model: ServedModel, *, room: int,
     if given.logit_bias:
         params["logit_bias"] = {str(token_id): bias for token_id, bias in given.logit_bias.items()}
     if given.HasField("seed"):
-        # Choices of one request would else be copies of one another.
-        params["seed"] = given.seed + choice
+        params["seed"] = _seed_of_choice(given.seed, choice)
     if request.HasField("logprobs"):
         params["logprobs"] = request.logprobs.top
-    if (guide := _guide(request.response_format)) is not None:
-        params["guide"] = guide
     if request.tenant:
         params["cache_salt"] = request.tenant
     if request.priority:
@@ -40,17 +41,6 @@ def engine_params(request: pb.GenerateRequest, model: ServedModel, *, room: int,
     return {name: value for name, value in params.items() if model.supports(name)}
 
 
-def _guide(response_format: pb.ResponseFormat) -> dict[str, Any] | None:
-    match response_format.WhichOneof("format"):
-        case None:
-            return None
-        case "json_object":
-            return {"json_object": True}
-        case "json_schema":
-            return {"json": response_format.json_schema.schema_json}
-        case "choice":
-            return {"regex": "|".join(re.escape(choice) for choice in response_format.choice.choices)}
-        case "structural_tag_json":
-            return {"structural_tag": response_format.structural_tag_json}
-        case kind:
-            return {kind: getattr(response_format, kind)}
+def _seed_of_choice(seed: int, choice: int) -> int:
+    """Choices of one request would else be copies of one another. A 64-bit integer, as the seed is."""
+    return (seed + choice + 2**63) % 2**64 - 2**63

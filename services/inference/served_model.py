@@ -14,11 +14,10 @@ from services.inference.chat_template import ChatTemplate
 from services.inference.tokenizer import ModelTokenizer
 
 _WORKERS_OWN: Final = frozenset(
-    {"messages", "prompt", "prompt_token_ids", "n", "continue_final_message", "sampling.stop"}
-    | {"sampling.skip_special_tokens", "reasoning.exclude"}
+    {"messages", "prompt", "prompt_token_ids", "n", "continue_final_message"}
+    | {"sampling.stop", "sampling.skip_special_tokens"}
 )
 _BY_ENGINE: Final = {
-    "guide": "response_format",
     "logprobs": "logprobs",
     "cache_salt": "tenant",
     "priority": "priority",
@@ -84,7 +83,6 @@ class ServedModel:
                 reasoning_optional=spec.capabilities.reasoning_optional,
                 tools=spec.capabilities.tools,
                 vision=spec.capabilities.vision,
-                structured_output="guide" in engine.supported_parameters,
                 max_images=spec.capabilities.max_images,
             ),
             supported_parameters=sorted(_WORKERS_OWN | set(_field_paths(engine.supported_parameters))),

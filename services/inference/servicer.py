@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
 
-import grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.failure import Failure, Reason, Violation
-from services.grpc_server import refuse, request_id
+from services.failure import Failure, Reason, Violation, invalid
+from services.grpc_server import Context, WorkerServer, refuse, request_id
 from services.inference.choice import Choice
 from services.inference.engine_status import EngineStatus
-from services.inference.generation import Generation, Ready
+from services.inference.generation import Generation
 from services.inference.prompt import render
-from services.inference.request_checks import check
+from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.served_model import ServedModel
-from services.inference.settings import InferenceSettings
 from services.inference.usage import UsageCount
 from services.triton_client import TritonClient
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
-SHORTEST_STATUS_SECONDS: Final = 0.1
-
-Context = grpc.aio.ServicerContext[Any, Any]
+DEFAULT_STATUS_SECONDS: Final = 1.0
+STATUS_SECONDS: Final = (0.1, 3600.0)
 
 
 class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
@@ -33,40 +29,45 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
 
     def __init__(
         self,
-        settings: InferenceSettings,
         models: Mapping[str, ServedModel],
         triton: TritonClient,
         status: EngineStatus,
-        draining: Callable[[], bool],
+        limits: RequestLimits,
+        server: WorkerServer,
     ) -> None:
-        """Serves `models`, by id."""
-        self._settings: Final = settings
+        """Serves `models`, by id. `server` says when the worker is about to stop."""
         self._models: Final = models
         self._triton: Final = triton
         self._status: Final = status
-        self._draining: Final = draining
+        self._limits: Final = limits
+        self._server: Final = server
 
     async def Generate(  # noqa: N802  # the method's name in the proto
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Render the prompt, generate tokens, turn them into text, and stream it as events."""
+        """Render the prompt, generate tokens, detokenize them, parse the text, and stream it as events."""
+        call_id = request_id(context)
         try:
-            model = self._find(request.model)
-            self._check(request, model)
-            prompt = await render(request, model)
-            usage = UsageCount(prompt)
-            choices = [Choice(index, request, model) for index in range(max(1, request.n))]
-            async with Generation(self._triton, model, request, prompt) as generation:
-                generation.start(request_id(context) or "internal")
-                while not all(choice.finished for choice in choices):
-                    ready = await generation.ready()
-                    events = usage.started() + _answer(ready, choices, generation, usage)
-                    if all(choice.finished for choice in choices):
-                        events.append(usage.event(choices))
-                    if events:
+            with UsageCount(call_id, request.model) as usage:
+                model = self._accept(request)
+                prompt = await render(request, model)
+                choices = [Choice(index, request, model) for index in range(max(1, request.n))]
+                async with Generation(self._triton, model, request, prompt, call_id) as generation:
+                    async for outputs in generation.outputs():
+                        events = usage.started(prompt, ignored_parameters(request, model))
+                        for index, output in outputs.items():
+                            choice = choices[index]
+                            texts = choice.detokenize(output)
+                            content = choice.parse(texts, at_end=output.finish_reason is not None)
+                            events += choice.events(output, texts, content)
+                            usage.note(output)
+                            if choice.stopped:
+                                generation.stop(index)
+                        if not generation.running:
+                            events.append(usage.event())
                         yield pb.GenerateResponse(events=events)
         except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
-            await refuse(context, error)
+            await refuse(context, error, request_id=call_id)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """List the models whose engines answer."""
@@ -78,60 +79,61 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         try:
             return pb.GetModelResponse(model=self._find(request.model).to_proto())
         except Exception as error:  # noqa: BLE001  # as above
-            await refuse(context, error)
+            await refuse(context, error, request_id=request_id(context))
 
     async def RenderPrompt(self, request: pb.RenderPromptRequest, context: Context) -> pb.RenderPromptResponse:  # noqa: N802
         """Render a prompt and count its tokens."""
         try:
-            model = self._find(request.request.model)
-            self._check(request.request, model)
+            model = self._accept(request.request)
             prompt = await render(request.request, model)
         except Exception as error:  # noqa: BLE001  # as above
-            await refuse(context, error)
+            await refuse(context, error, request_id=request_id(context))
         return pb.RenderPromptResponse(
             prompt=prompt.text,
             token_ids=prompt.token_ids,
             prompt_tokens=len(prompt.token_ids),
             remaining_tokens=prompt.room,
+            ignored_parameters=ignored_parameters(request.request, model),
         )
 
     async def WatchStatus(  # noqa: N802
         self, request: pb.WatchStatusRequest, context: Context
     ) -> AsyncGenerator[pb.WatchStatusResponse, None]:
         """Report the load until the caller hangs up or the worker stops."""
-        interval = request.interval.ToMilliseconds() / 1000 if request.HasField("interval") else 1.0
-        interval = max(interval, SHORTEST_STATUS_SECONDS)
-        while True:
-            if interval < self._settings.status_seconds:
-                await self._status.refresh()
-            yield pb.WatchStatusResponse(models=self._status.states(), draining=self._draining())
-            if self._draining():
-                return
-            await asyncio.sleep(interval)
+        try:
+            interval = _interval(request)
+        except Failure as failure:
+            await refuse(context, failure)
+        with self._status.watched(interval):
+            while not self._server.draining:
+                yield pb.WatchStatusResponse(models=self._status.states())
+                await self._server.wait_for_drain(seconds=interval)
+        yield pb.WatchStatusResponse(models=self._status.states(), draining=True)
+
+    def _accept(self, request: pb.GenerateRequest) -> ServedModel:
+        """The model of a request that can be served as it stands. Raises Failure."""
+        model = self._find(request.model)
+        if self._server.draining:
+            raise Failure(Reason.DRAINING, "this worker is about to stop; ask another one", retry_after=1.0)
+        model.engine()
+        check(request, model, self._limits)
+        return model
 
     def _find(self, model_id: str) -> ServedModel:
         model = self._models.get(model_id)
         if model is None:
-            message = f"this worker does not serve {model_id!r}; it serves {', '.join(sorted(self._models))}"
-            raise Failure(Reason.MODEL_NOT_FOUND, message, violations=(Violation("model", message, model_id),))
+            known = ", ".join(sorted(self._models))
+            message = f"this worker does not serve the model {model_id[:128]!r}; it serves {known}"
+            raise Failure(Reason.MODEL_NOT_FOUND, message, violations=(Violation("model", message, model_id[:128]),))
         return model
 
-    def _check(self, request: pb.GenerateRequest, model: ServedModel) -> None:
-        if self._draining():
-            raise Failure(Reason.DRAINING, "this worker is about to stop; ask another one", retry_after=1.0)
-        model.engine()
-        check(request, model, max_choices=self._settings.max_choices, max_messages=self._settings.max_messages)
 
-
-def _answer(ready: list[Ready], choices: list[Choice], generation: Generation, usage: UsageCount) -> list[pb.Event]:
-    """The events that follow from what the engine sent."""
-    events: list[pb.Event] = []
-    for item in ready:
-        choice = choices[item.choice]
-        if choice.finished:
-            continue
-        events += choice.feed(item.output)
-        usage.note(item.output)
-        if choice.finished:
-            generation.stop_choice(item.choice)
-    return events
+def _interval(request: pb.WatchStatusRequest) -> float:
+    if not request.HasField("interval"):
+        return DEFAULT_STATUS_SECONDS
+    seconds = request.interval.seconds + request.interval.nanos / 1e9
+    least, most = STATUS_SECONDS
+    if not least <= seconds <= most:
+        message = f"interval is {seconds:g} s; it must be {least:g} s to {most:g} s"
+        raise invalid("interval", message, value=f"{seconds:g}", limit=f"{least:g} to {most:g}")
+    return seconds

@@ -23,16 +23,23 @@ class InferenceSettings(Settings):
     )
     max_choices: int = Field(8, ge=1, le=128, description="The most choices (`n`) of one request.")
     max_messages: int = Field(2048, ge=1, description="The most messages of one request.")
+    max_prompt_bytes: int = Field(
+        8 * 2**20, ge=1, le=32 * 2**20, description="The largest prompt text of one request, in bytes of UTF-8."
+    )
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
     drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
 
     @field_validator("models")
     @classmethod
     def _names_directories(cls, value: str) -> str:
+        seen = set()
         for entry in value.split(","):
             model_id, separator, directory = entry.strip().partition("=")
             if not separator or not model_id or not directory:
                 raise ValueError(f"{entry.strip()!r} is not of the form ID=DIRECTORY")
+            if model_id in seen:
+                raise ValueError(f"{model_id!r} is named twice")
+            seen.add(model_id)
         return value
 
     def model_directories(self) -> dict[str, Path]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tokenizers import Tokenizer
 
@@ -25,29 +25,25 @@ class ModelTokenizer:
     """The byte-level BPE tokenizer of a model directory. Calls may come from several threads."""
 
     def __init__(self, directory: Path) -> None:
-        """Read tokenizer.json and generation_config.json.
+        """Read tokenizer.json, tokenizer_config.json and generation_config.json.
 
         Raises FileNotFoundError, or ValueError for a tokenizer that is not byte-level BPE: for others, what bytes a token
         stands for depends on its neighbours.
         """
-        path = directory / "tokenizer.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; a model directory needs it")
-        self._tokenizer: Final = Tokenizer.from_file(str(path))
-        decoder = json.loads(path.read_text())["decoder"] or {}
-        if decoder.get("type") != "ByteLevel":
-            raise ValueError(f"{path} has the decoder {decoder.get('type')}; only ByteLevel is known here")
+        self._tokenizer: Final = _load(directory / "tokenizer.json")
         added = self._tokenizer.get_added_tokens_decoder()
-        self._added: Final = {token_id: token.content for token_id, token in added.items()}
+        self._bytes: Final = _bytes_by_id(
+            self._tokenizer.get_vocab(with_added_tokens=True), {i: token.content for i, token in added.items()}
+        )
         self.special_ids: Final = frozenset(token_id for token_id, token in added.items() if token.special)
         self._special_texts: Final = tuple(added[token_id].content for token_id in self.special_ids)
         self._guard: Final = f"\ufdd0{secrets.token_hex(8)}"
-        self.end_ids: Final = _end_ids(directory)
+        self.end_ids: Final = self._end_ids(directory)
 
-    @cached_property
+    @property
     def vocabulary_size(self) -> int:
         """How many ids there are, added tokens included."""
-        return max(self._tokenizer.get_vocab().values()) + 1
+        return len(self._bytes)
 
     def guard(self, text: str) -> str:
         """Mark what looks like a special token in a user's text, so that `encode` takes it as mere text."""
@@ -70,14 +66,48 @@ class ModelTokenizer:
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary lacks (some checkpoints pad their output layer)."""
-        content = self._added.get(token_id)
-        if content is not None:
-            return content.encode()
-        letters = self._tokenizer.id_to_token(token_id)
-        return b"" if letters is None else bytes(BYTES_OF_LETTERS[letter] for letter in letters)
+        return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
+
+    def _end_ids(self, directory: Path) -> frozenset[int]:
+        """The tokens that end an answer: generation_config.json's, or else tokenizer_config.json's eos_token."""
+        named = _read_json(directory / "generation_config.json").get("eos_token_id")
+        if named is not None:
+            return frozenset([named] if isinstance(named, int) else named)
+        eos = _read_json(directory / "tokenizer_config.json").get("eos_token")
+        token_id = self._tokenizer.token_to_id(eos["content"] if isinstance(eos, dict) else eos) if eos else None
+        return frozenset(() if token_id is None else (token_id,))
 
 
-def _end_ids(directory: Path) -> frozenset[int]:
-    path = directory / "generation_config.json"
-    ends = json.loads(path.read_text()).get("eos_token_id", []) if path.is_file() else []
-    return frozenset([ends] if isinstance(ends, int) else ends)
+def _load(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; a model directory needs it")
+    content = _read_json(path)
+    for part, known in (("model", "BPE"), ("decoder", "ByteLevel")):
+        kind = (content.get(part) or {}).get("type")
+        if kind != known:
+            raise ValueError(f"{path} has the {part} {kind}; only {known} is known here")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        # The library raises nothing more precise.
+        raise ValueError(f"{path} is no tokenizer: {error}") from None
+
+
+def _bytes_by_id(vocabulary: Mapping[str, int], added: Mapping[int, str]) -> list[bytes]:
+    table = [b""] * (max(vocabulary.values()) + 1)
+    for letters, token_id in vocabulary.items():
+        if token_id in added or not all(letter in BYTES_OF_LETTERS for letter in letters):
+            table[token_id] = added.get(token_id, letters).encode()
+        else:
+            table[token_id] = bytes(BYTES_OF_LETTERS[letter] for letter in letters)
+    return table
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no JSON object")
+    return content

@@ -1,46 +1,69 @@
-"""What one request used, counted from what the worker itself received."""
+"""What one request used, counted from what the worker itself received, and told in its events and its log line."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
-from typing import Any, Final
+from types import TracebackType
+from typing import Final, Self
 
 from google.protobuf import duration_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference.choice import Choice
+from services.failure import Failure, Reason
 from services.inference.prompt import Prompt
 from services.triton_client import EngineOutput
 
+_log: Final = logging.getLogger(__name__)
+
 
 class UsageCount:
-    """The count of one request, from its acceptance to its end."""
+    """The count of one request, from its acceptance to its end. Leaving its context logs it."""
 
-    def __init__(self, prompt: Prompt) -> None:
+    def __init__(self, request_id: str, model_id: str) -> None:
         """Starts now."""
-        self._prompt: Final = prompt
+        self._request_id: Final = request_id
+        self._model_id: Final = model_id
         self._accepted: Final = time.monotonic()
         self._created: Final = time.time_ns()
-        self._first_token_seconds: float | None = None
+        self._prompt: Prompt | None = None
+        self._completion_tokens = 0
         self._cached_tokens = 0
+        self._first_token_seconds: float | None = None
         self._timings: dict[str, float] = {}
-        self._has_started = False
 
-    def started(self) -> list[pb.Event]:
-        """The event that begins the stream, the first time.
+    def __enter__(self) -> Self:
+        return self
 
-        It is sent with the engine's first output and not before: until then a failure can still be a plain status.
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        fields = {
+            "request_id": self._request_id,
+            "model": self._model_id,
+            "outcome": _outcome(error),
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._completion_tokens,
+            "seconds": round(time.monotonic() - self._accepted, 3),
+        }
+        if self._first_token_seconds is not None:
+            fields["first_token_seconds"] = round(self._first_token_seconds, 3)
+        _log.info("generate", extra=fields)
+
+    def started(self, prompt: Prompt, ignored_parameters: list[str]) -> list[pb.Event]:
+        """The event that begins the stream, the first time; then nothing.
+
+        It goes out with the engine's first output and not before: until then every failure, the engine's own refusals
+        included, can still be a plain status.
         """
-        if self._has_started:
+        if self._prompt is not None:
             return []
-        self._has_started = True
-        event = pb.Event(started=pb.Started(prompt_tokens=len(self._prompt.token_ids)))
-        event.started.created.FromNanoseconds(self._created)
-        return [event]
+        self._prompt = prompt
+        started = pb.Started(prompt_tokens=len(prompt.token_ids), ignored_parameters=ignored_parameters)
+        started.created.FromNanoseconds(self._created)
+        return [pb.Event(started=started)]
 
     def note(self, output: EngineOutput) -> None:
-        """Take over what the engine says of itself. Of several choices, the one that took longest counts."""
+        """Count an output. Of the choices' own timings, the longest count."""
+        self._completion_tokens += len(output.token_ids)
         if self._first_token_seconds is None and output.token_ids:
             self._first_token_seconds = time.monotonic() - self._accepted
         if output.usage is not None:
@@ -48,12 +71,12 @@ class UsageCount:
             for name, seconds in output.usage["timings"].items():
                 self._timings[name] = max(self._timings.get(name, 0.0), seconds)
 
-    def event(self, choices: Iterable[Choice]) -> pb.Event:
+    def event(self) -> pb.Event:
         """The event that ends the stream."""
         return pb.Event(
             usage=pb.Usage(
-                prompt_tokens=len(self._prompt.token_ids),
-                completion_tokens=sum(choice.token_count for choice in choices),
+                prompt_tokens=self._prompt_tokens,
+                completion_tokens=self._completion_tokens,
                 cached_tokens=self._cached_tokens,
                 timings=pb.Timings(
                     queued=_duration(self._timings.get("queued_s")),
@@ -64,8 +87,20 @@ class UsageCount:
             )
         )
 
+    @property
+    def _prompt_tokens(self) -> int:
+        return 0 if self._prompt is None else len(self._prompt.token_ids)
 
-def _duration(seconds: float | None) -> Any:
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "ok"
+    if isinstance(error, Failure):
+        return str(error.reason)
+    return str(Reason.INTERNAL) if isinstance(error, Exception) else "cancelled"
+
+
+def _duration(seconds: float | None) -> duration_pb2.Duration | None:
     if seconds is None:
         return None
     duration = duration_pb2.Duration()

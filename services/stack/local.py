@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from redis.asyncio import Redis
+
 from services.gateway import keys
 from services.inference import model_import, model_repository
 from services.inference.catalog import load_model
@@ -158,9 +160,12 @@ async def _development_key(options: Options, ports: Ports) -> str:
     """The key of the last run if it is still valid, else a new one."""
     path = options.state_dir / "api-key"
     saved = path.read_text().strip() if path.exists() else ""
-    api_key = await keys.ensure(_redis_url(ports), name=DEVELOPMENT_KEY_NAME, saved=saved)
+    async with Redis.from_url(_redis_url(ports), decode_responses=True) as redis:
+        api_key = await keys.ensure(redis, name=DEVELOPMENT_KEY_NAME, saved=saved)
     if api_key != saved:
+        # Private before there is anything in it.
         path.touch(mode=0o600)
+        path.chmod(0o600)
         path.write_text(api_key + "\n")
     return api_key
 

@@ -14,7 +14,9 @@ from typing import Final
 
 ADDRESS: Final = "127.0.0.1"
 TRACEBACK: Final = r"\n\nAt:"
-_MODEL_FAILURE: Final = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: \w+(?: \w+)?: (?P<message>.*?)\"?$")
+_MODEL_FAILURE: Final = re.compile(
+    r"failed to load '(?P<model>[^']+)' version \d+: \w+(?: \w+)?: (?:TritonModelException: )?(?P<message>.*?)\"?$"
+)
 EXIT_SECONDS: Final = 5
 """How long it waits at its end for requests that still run."""
 

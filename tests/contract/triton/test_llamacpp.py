@@ -146,6 +146,14 @@ async def test_a_prompt_that_was_read_is_not_read_again(client: TritonClient) ->
     assert second.usage["cached_tokens"] == len(prompt)
 
 
+@pytest.mark.parametrize("params", [{"seed": 5}, {"temperature": 0}])
+async def test_a_request_that_must_repeat_reads_everything_anew(client: TritonClient, params: dict[str, Any]) -> None:
+    prompt = [400 + i for i in range(64)]
+    for _ in range(2):
+        result = await generate(client, prompt, max_tokens=2, **params)
+        assert result.usage["cached_tokens"] == 0
+
+
 async def test_other_salts_share_nothing(client: TritonClient) -> None:
     prompt = [200 + i for i in range(64)]
     await generate(client, prompt, max_tokens=2, cache_salt="one")

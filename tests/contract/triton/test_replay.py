@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -63,6 +64,16 @@ async def test_what_is_ready_at_once_travels_at_once(client: TritonClient) -> No
     result = await answer(client, REPLAY, [51], ignore_eos=True, max_tokens=200)
     assert result.token_ids == [7] * 200
     assert len(result.outputs) < 20
+
+
+async def test_what_was_paused_goes_on_at_its_pace(client: TritonClient) -> None:
+    stream = client.generate(REPLAY, request_id="test", prompt_token_ids=STORY, params={"max_tokens": 60}, window=1)
+    async with contextlib.aclosing(stream):
+        await anext(stream)
+        # Thirty tokens' time, in which a recording that runs on would get far ahead.
+        await asyncio.sleep(0.15)
+        following = [len((await anext(stream)).token_ids) for _ in range(4)]
+    assert max(following) < 20
 
 
 async def test_text_prompts_are_refused(client: TritonClient) -> None:

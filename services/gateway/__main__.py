@@ -1,0 +1,62 @@
+"""`python -m services.gateway`: the HTTP gateway."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from services import settings as settings_module
+from services.gateway.app import create_app
+from services.gateway.settings import GatewaySettings
+from services.telemetry import configure_logging
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, ended by SIGTERM and SIGINT with exit code 0: to be told to stop is no failure."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop gracefully at the first signal, and at once at the second."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Take note of a signal."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def main() -> None:
+    """Run the gateway until it is told to stop."""
+    settings = settings_module.load(GatewaySettings, command="services.gateway")
+    configure_logging("gateway")
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+    server = Server(config)
+    server.run()
+    if not server.started:
+        print(f"error: the gateway could not start on {settings.host}:{settings.port}; see above", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

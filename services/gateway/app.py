@@ -1,0 +1,72 @@
+"""The application: routes, what they need, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from services.gateway import chat_completions, health, models
+from services.gateway.access import Access
+from services.gateway.dependencies import connected
+from services.gateway.errors import ApiError, unavailable
+from services.gateway.hang_up import ClientGoneError
+from services.gateway.settings import GatewaySettings
+
+PREFIXES: Final = ("/api", "/v1")
+"""The API's own, and the one that some tools insist on."""
+_CLIENT_CLOSED_REQUEST: Final = 499
+_log: Final = logging.getLogger(__name__)
+
+
+def create_app(settings: GatewaySettings) -> ASGIApp:
+    """The gateway as an ASGI application."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with connected(settings) as app.state.dependencies:
+            yield
+
+    app = FastAPI(title="Vilix", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    for prefix in PREFIXES:
+        app.include_router(chat_completions.router, prefix=prefix)
+        app.include_router(models.router, prefix=prefix)
+    app.include_router(health.router)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RedisError, _redis_error)
+    app.add_exception_handler(ClientGoneError, _client_gone)
+    return Access(app, origins=settings.origins())
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)  # noqa: S101  # what it is registered for
+    return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer what the router found: no such path, or no such method for it."""
+    assert isinstance(error, HTTPException)  # noqa: S101  # what it is registered for
+    if error.status_code == 404:
+        message = f"There is nothing at {request.method} {request.url.path[:128]}. The API is under /api, for example /api/models."
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"{request.method} is not allowed at {request.url.path[:128]}; {allowed or 'another method'} is."
+    else:
+        message = str(error.detail)
+    return ApiError(error.status_code, message, headers=error.headers).response()
+
+
+async def _redis_error(request: Request, error: Exception) -> Response:
+    _log.warning("Redis does not answer: %s", type(error).__name__)
+    return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.").response()
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)

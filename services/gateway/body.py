@@ -1,0 +1,59 @@
+"""Reads a request's body: bounded in size, parsed off the event loop when it is large."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from services.gateway.errors import ApiError, bad_request
+from services.gateway.hang_up import ClientGoneError
+
+T = TypeVar("T")
+IN_THREAD_BYTES: Final = 64 * 1024
+
+
+async def read_json(request: Request, into: Callable[[Any], T], *, max_bytes: int) -> T:
+    """What `into` makes of the parsed body; both run in a thread when the body is large.
+
+    Raises ApiError when it is too large or no JSON, ClientGoneError when it never came, and what `into` raises.
+    """
+    raw = await _read(request, max_bytes)
+    return await asyncio.to_thread(_parse, raw, into) if len(raw) > IN_THREAD_BYTES else _parse(raw, into)
+
+
+def _parse(raw: bytes, into: Callable[[Any], T]) -> T:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        where = f"{error.msg}, line {error.lineno}, column {error.colno}"
+        raise bad_request(None, f"The body is not valid JSON ({where}). Send a JSON object as UTF-8.") from None
+    return into(value)
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise _too_large(int(announced), max_bytes)
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > max_bytes:
+                raise _too_large(len(body), max_bytes)
+    except ClientDisconnect:
+        raise ClientGoneError from None
+    return bytes(body)
+
+
+def _too_large(size: int, limit: int) -> ApiError:
+    # The rest of the body is not read, so the connection cannot be used again.
+    return ApiError(
+        413,
+        f"The body has at least {size} bytes; at most {limit} are allowed.",
+        code="request_too_large",
+        headers={"Connection": "close"},
+    )

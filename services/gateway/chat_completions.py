@@ -1,0 +1,119 @@
+"""POST /chat/completions: a request's whole way through the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from services.gateway import sse
+from services.gateway.answer import Answer, open_answer
+from services.gateway.auth import authenticate
+from services.gateway.body import read_json
+from services.gateway.chat_objects import WholeAnswer
+from services.gateway.chat_request import translate
+from services.gateway.dependencies import dependencies
+from services.gateway.errors import JSON, ApiError
+from services.gateway.hang_up import ClientGoneError
+
+router: Final = APIRouter()
+
+
+@router.post("/chat/completions")
+async def create_chat_completion(request: Request) -> Response:
+    """Answer a conversation, whole or as a stream."""
+    gateway = dependencies(request)
+    key = await authenticate(request, gateway.redis)
+    strict = request.headers.get("x-strict-params") == "true"
+    limit = gateway.settings.max_body_bytes
+    chat = await read_json(request, partial(translate, refuse_ignored=strict), max_bytes=limit)
+    request.state.log.update(model=chat.generate.model, stream=chat.stream)
+    admission = await gateway.limits.admit(key)
+    patience = gateway.settings.early_commit if chat.stream else None
+    answer = await open_answer(request, chat, gateway.workers, seconds=patience)
+    headers = {**admission.headers, **_ignored(answer)}
+    if chat.stream:
+        return StreamedAnswer(answer, headers, keep_alive=gateway.settings.keep_alive)
+    return await _whole(answer, headers)
+
+
+class StreamedAnswer(Response):
+    """Sends an answer as Server-Sent Events: one send for all that is ready, straight to the server."""
+
+    def __init__(self, answer: Answer, headers: dict[str, str], *, keep_alive: float) -> None:
+        """`keep_alive` is how many seconds of silence are broken by a comment line."""
+        super().__init__(headers={**sse.HEADERS, **headers})
+        del self.headers["content-length"]
+        self._answer: Final = answer
+        self._keep_alive: Final = keep_alive
+        self._last_sent = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, and end the answer however that goes."""
+        keeping_alive: asyncio.Task[None] | None = None
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            # Without a first byte, proxies and clients may wait with the headers too.
+            self._last_sent = time.monotonic()
+            keeping_alive = asyncio.create_task(self._break_silence(send))
+            async for data in self._events():
+                self._last_sent = time.monotonic()
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except ClientGoneError:
+            pass
+        finally:
+            self._answer.close()
+            if keeping_alive is not None:
+                keeping_alive.cancel()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        answer = self._answer
+        encoder = sse.ChunkEncoder(answer.chat, answer_id=answer.id, created=answer.created)
+        try:
+            async for events in answer.events():
+                data = encoder.encode(events)
+                if events[-1].HasField("usage"):
+                    data += sse.DONE
+                if data:
+                    yield data
+        except ApiError as error:
+            yield sse.error_event(error.body())
+
+    async def _break_silence(self, send: Send) -> None:
+        while True:
+            silent = time.monotonic() - self._last_sent
+            if silent >= self._keep_alive:
+                self._last_sent = time.monotonic()
+                await send({"type": "http.response.body", "body": sse.KEEP_ALIVE, "more_body": True})
+            await asyncio.sleep(max(self._last_sent + self._keep_alive - time.monotonic(), 0))
+
+
+async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
+    request = answer.chat.generate
+    whole = WholeAnswer(
+        answer_id=answer.id,
+        created=answer.created,
+        model=request.model,
+        choices=request.n,
+        with_logprobs=request.HasField("logprobs"),
+    )
+    try:
+        async for events in answer.events():
+            for event in events:
+                whole.add(event)
+    finally:
+        answer.close()
+    return Response(orjson.dumps(whole.to_object()), headers=headers, media_type=JSON)
+
+
+def _ignored(answer: Answer) -> dict[str, str]:
+    # Names come from the client: only what a header may hold is repeated.
+    names = [name for name in answer.ignored_parameters if name.isascii() and name.isprintable() and "," not in name]
+    return {"x-ignored-params": ",".join(names)[:1024]} if names else {}

@@ -1,0 +1,367 @@
+"""Translates OpenAI's chat request into GenerateRequest. Types and shapes are checked here; what they mean, in the worker."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from google.protobuf import json_format
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.errors import ApiError, bad_request, shown
+from services.gateway.json_fields import Fields, wrong_type
+
+_ROLES: Final = {
+    "system": pb.ROLE_SYSTEM,
+    "developer": pb.ROLE_SYSTEM,
+    "user": pb.ROLE_USER,
+    "assistant": pb.ROLE_ASSISTANT,
+    "tool": pb.ROLE_TOOL,
+    "function": pb.ROLE_TOOL,
+}
+_EFFORTS: Final = {
+    "none": pb.REASONING_EFFORT_NONE,
+    "minimal": pb.REASONING_EFFORT_MINIMAL,
+    "low": pb.REASONING_EFFORT_LOW,
+    "medium": pb.REASONING_EFFORT_MEDIUM,
+    "high": pb.REASONING_EFFORT_HIGH,
+    "xhigh": pb.REASONING_EFFORT_XHIGH,
+    "max": pb.REASONING_EFFORT_MAX,
+}
+_DETAILS: Final = {"auto": pb.IMAGE_DETAIL_AUTO, "low": pb.IMAGE_DETAIL_LOW, "high": pb.IMAGE_DETAIL_HIGH}
+_NUMBERS: Final = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
+# Part of the API, and without influence on an answer here.
+_WITHOUT_EFFECT: Final = (
+    "metadata",
+    "store",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "service_tier",
+    "verbosity",
+)
+_REFUSED: Final = {
+    "audio": "audio is not available here; leave it out",
+    "functions": "functions was replaced by tools; send tools",
+    "function_call": "function_call was replaced by tool_choice; send tool_choice",
+    "web_search_options": "web search is not available here; leave it out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A translated request."""
+
+    generate: pb.GenerateRequest
+    stream: bool
+    include_usage: bool
+    """Whether the stream ends with a chunk of usage."""
+    continuous_usage: bool
+    """Whether every chunk carries the usage so far."""
+    ignored: list[str]
+    """Fields that are no part of the API."""
+
+
+def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
+    """Translate a parsed body. Raises ApiError (400) that names the field, what it holds and what it must be."""
+    fields = Fields(body)
+    generate = pb.GenerateRequest(
+        model=fields.required_string("model"),
+        n=fields.integer("n", least=1) or 1,
+        continue_final_message=fields.boolean("continue_final_message") or False,
+        refuse_ignored_parameters=refuse_ignored,
+    )
+    for name, message in _REFUSED.items():
+        if fields.get(name) is not None:
+            raise bad_request(name, message, code="unsupported_parameter")
+    for name in _WITHOUT_EFFECT:
+        fields.get(name)
+    _check_metadata(fields)
+    if fields.strings("modalities") not in (None, ["text"]):
+        raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
+    _add_messages(fields, generate)
+    _add_sampling(fields, generate.sampling)
+    _add_logprobs(fields, generate)
+    _add_tools(fields, generate)
+    _add_format(fields, generate.response_format)
+    _add_reasoning(fields, generate)
+    stream = fields.boolean("stream") or False
+    options = fields.object("stream_options")
+    if options is not None and not stream:
+        raise bad_request("stream_options", "stream_options is only allowed when stream is true")
+    include_usage = options.boolean("include_usage") if options else False
+    continuous_usage = options.boolean("continuous_usage_stats") if options else False
+    if options:
+        options.boolean("include_obfuscation")
+    ignored = fields.unread()
+    if ignored and refuse_ignored:
+        names = ", ".join(ignored)
+        raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
+    return ChatRequest(generate, stream, include_usage or False, continuous_usage or False, ignored)
+
+
+def _check_metadata(fields: Fields) -> None:
+    metadata = fields.get("metadata")
+    if metadata is None:
+        return
+    if not isinstance(metadata, dict):
+        raise wrong_type("metadata", "an object", metadata)
+    if len(metadata) > 16:
+        raise bad_request("metadata", f"metadata has {len(metadata)} pairs; at most 16 are allowed")
+    for name, value in metadata.items():
+        if len(name) > 64 or not isinstance(value, str) or len(value) > 512:
+            raise bad_request(
+                "metadata",
+                f"metadata.{name[:64]}: a name has at most 64 characters, and its value is a string of at most 512",
+            )
+
+
+def _add_messages(fields: Fields, generate: pb.GenerateRequest) -> None:
+    if fields.list("messages") is None:
+        raise bad_request("messages", "messages is missing; it must be a list of at least one message")
+    for message in fields.objects("messages"):
+        role = message.one_of("role", *_ROLES)
+        if role is None:
+            raise bad_request(
+                message.path("role"), f"{message.path('role')} is missing; it must be one of {', '.join(_ROLES)}"
+            )
+        reasoning = message.string("reasoning_content")
+        translated = generate.messages.add(
+            role=_ROLES[role],
+            name=message.string("name") or "",
+            reasoning_content=reasoning or message.string("reasoning") or "",
+            tool_call_id=message.string("tool_call_id") or "",
+        )
+        _add_content(message, translated)
+        for call in message.objects("tool_calls"):
+            function = call.object("function")
+            if function is None:
+                raise bad_request(call.path("function"), f"{call.path('function')} is missing")
+            translated.tool_calls.add(
+                id=call.string("id") or "",
+                name=function.required_string("name"),
+                arguments_json=function.string("arguments") or "",
+            )
+    if not generate.messages:
+        raise bad_request("messages", "messages is empty; it must hold at least one message")
+
+
+def _add_content(message: Fields, translated: pb.Message) -> None:
+    content = message.get("content")
+    if isinstance(content, str):
+        if content:
+            translated.content.add(text=content)
+    elif isinstance(content, list):
+        for part in message.objects("content"):
+            _add_part(part, translated)
+    elif content is not None:
+        raise wrong_type(message.path("content"), "a string or a list of parts", content)
+    if content is None and translated.role != pb.ROLE_ASSISTANT:
+        raise bad_request(
+            message.path("content"), f"{message.path('content')} is missing; it must be a string or a list of parts"
+        )
+    if content in ("", []):
+        translated.content.add(text="")
+
+
+def _add_part(part: Fields, translated: pb.Message) -> None:
+    kind = part.required_string("type")
+    if kind == "text":
+        translated.content.add(text=part.required_string("text"))
+    elif kind == "image_url":
+        image = part.object("image_url")
+        if image is None:
+            raise bad_request(part.path("image_url"), f"{part.path('image_url')} is missing")
+        detail = image.one_of("detail", *_DETAILS)
+        mime_type, data = _data_url(image.path("url"), image.required_string("url"))
+        translated.content.add(
+            image=pb.Image(data=data, mime_type=mime_type, detail=_DETAILS[detail] if detail else None)
+        )
+    else:
+        raise bad_request(
+            part.path("type"), f"{part.path('type')} is {shown(kind)}; only text and image_url are available here"
+        )
+
+
+def _data_url(path: str, url: str) -> tuple[str, bytes]:
+    head, comma, encoded = url.partition(",")
+    if not head.startswith("data:") or not comma:
+        raise bad_request(
+            path, f"{path} must be a data: URL (data:image/png;base64,…); images are not fetched from elsewhere here"
+        )
+    mime_type, *parameters = head.removeprefix("data:").split(";")
+    if "base64" not in parameters:
+        raise bad_request(path, f"{path} must be encoded as base64 (data:image/png;base64,…)")
+    try:
+        return mime_type, b64decode(encoded, validate=True)
+    except binascii.Error as error:
+        raise bad_request(path, f"{path} is not valid base64: {error}") from None
+
+
+def _add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
+    for name in _NUMBERS:
+        if (number := fields.number(name)) is not None:
+            setattr(sampling, name, number)
+    for name in ("top_k", "min_tokens"):
+        # Some clients write -1 for "all".
+        if (integer := fields.integer(name, least=-1 if name == "top_k" else 0)) is not None:
+            setattr(sampling, name, max(integer, 0))
+    if (seed := fields.integer("seed", least=-(2**63), most=2**63 - 1)) is not None:
+        sampling.seed = seed
+    newer, older = fields.integer("max_completion_tokens", least=1), fields.integer("max_tokens", least=1)
+    if (limit := newer if newer is not None else older) is not None:
+        sampling.max_tokens = limit
+    for name in ("ignore_eos", "skip_special_tokens"):
+        if (flag := fields.boolean(name)) is not None:
+            setattr(sampling, name, flag)
+    stop = fields.get("stop")
+    sampling.stop.extend([stop] if isinstance(stop, str) else fields.strings("stop") or ())
+    for index, token_id in enumerate(fields.list("stop_token_ids") or ()):
+        sampling.stop_token_ids.append(_token_id(f"stop_token_ids[{index}]", token_id))
+    bias = fields.get("logit_bias")
+    if bias is not None:
+        biases = Fields(bias, "logit_bias")
+        for token in bias:
+            if not token.isdecimal():
+                raise bad_request("logit_bias", f"logit_bias has the key {shown(token)}; keys must be token ids")
+            sampling.logit_bias[_token_id("logit_bias", int(token))] = biases.number(token) or 0.0
+
+
+def _token_id(path: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise wrong_type(path, "a token id", value)
+    return value
+
+
+def _add_logprobs(fields: Fields, generate: pb.GenerateRequest) -> None:
+    wanted, top = fields.boolean("logprobs"), fields.integer("top_logprobs")
+    if top and not wanted:
+        raise bad_request("top_logprobs", "top_logprobs needs logprobs to be true")
+    if wanted:
+        generate.logprobs.SetInParent()
+        generate.logprobs.top = top or 0
+
+
+def _add_tools(fields: Fields, generate: pb.GenerateRequest) -> None:
+    for tool in fields.objects("tools"):
+        kind = tool.required_string("type")
+        function = tool.object("function")
+        if kind != "function" or function is None:
+            raise bad_request(
+                tool.path("type"), f"{tool.path('type')} is {shown(kind)}; only function tools are available here"
+            )
+        parameters = function.get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            raise wrong_type(function.path("parameters"), "an object", parameters)
+        generate.tools.add(
+            name=function.required_string("name"),
+            description=function.string("description") or "",
+            parameters_json="" if parameters is None else _json(function.path("parameters"), parameters),
+            strict=function.boolean("strict") or False,
+        )
+    parallel = fields.boolean("parallel_tool_calls")
+    if parallel is not None:
+        generate.parallel_tool_calls = parallel
+    _add_tool_choice(fields, generate.tool_choice)
+
+
+def _add_tool_choice(fields: Fields, choice: pb.ToolChoice) -> None:
+    value = fields.get("tool_choice")
+    if value is None:
+        return
+    modes = {
+        "none": pb.TOOL_CHOICE_MODE_NONE,
+        "auto": pb.TOOL_CHOICE_MODE_AUTO,
+        "required": pb.TOOL_CHOICE_MODE_REQUIRED,
+    }
+    if isinstance(value, str):
+        if value not in modes:
+            raise bad_request(
+                "tool_choice", f"tool_choice is {shown(value)}; it must be one of {', '.join(modes)}, or an object"
+            )
+        choice.mode = modes[value]
+        return
+    named = Fields(value, "tool_choice")
+    kind = named.one_of("type", "function", "allowed_tools")
+    choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
+    if kind == "allowed_tools":
+        allowed = named.object("allowed_tools") or named
+        choice.required = allowed.one_of("mode", "auto", "required") == "required"
+        functions = [tool.object("function") or tool for tool in allowed.objects("tools")]
+    else:
+        choice.required = True
+        functions = [named.object("function") or named]
+    choice.function_names.extend(function.required_string("name") for function in functions)
+
+
+def _add_format(fields: Fields, response_format: pb.ResponseFormat) -> None:
+    wanted = fields.object("response_format")
+    if wanted is not None:
+        kind = wanted.one_of("type", "text", "json_object", "json_schema")
+        if kind == "json_object":
+            response_format.json_object.SetInParent()
+        elif kind == "json_schema":
+            form = wanted.object("json_schema")
+            if form is None or form.get("schema") is None:
+                raise bad_request(
+                    "response_format.json_schema", "response_format.json_schema must hold a name and a schema"
+                )
+            response_format.json_schema.name = form.string("name") or ""
+            response_format.json_schema.description = form.string("description") or ""
+            response_format.json_schema.strict = form.boolean("strict") or False
+            response_format.json_schema.schema_json = _json("response_format.json_schema.schema", form.get("schema"))
+    guides = fields.object("structured_outputs")
+    for prefix, source in (("guided_", fields), ("", guides)):
+        if source is not None:
+            _add_guide(source, prefix, response_format)
+
+
+def _add_guide(source: Fields, prefix: str, response_format: pb.ResponseFormat) -> None:
+    schema = source.get(f"{prefix}json")
+    if schema is not None:
+        text = schema if isinstance(schema, str) else _json(source.path(f"{prefix}json"), schema)
+        response_format.json_schema.schema_json = text
+    if (regex := source.string(f"{prefix}regex")) is not None:
+        response_format.regex = regex
+    if (choices := source.strings(f"{prefix}choice")) is not None:
+        response_format.choice.choices.extend(choices)
+    if (grammar := source.string(f"{prefix}grammar")) is not None:
+        response_format.grammar = grammar
+
+
+def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:
+    effort = fields.one_of("reasoning_effort", *_EFFORTS)
+    if effort is not None:
+        generate.reasoning.effort = _EFFORTS[effort]
+    budget = fields.integer("thinking_token_budget")
+    if budget is not None:
+        generate.reasoning.budget_tokens = budget
+    if fields.boolean("include_reasoning") is False:
+        generate.reasoning.exclude = True
+    enabled = fields.boolean("enable_thinking")
+    variables = fields.get("chat_template_kwargs")
+    if variables is not None:
+        enabled_there = Fields(variables, "chat_template_kwargs").boolean("enable_thinking")
+        enabled = enabled if enabled_there is None else enabled_there
+        others = {name: value for name, value in variables.items() if name != "enable_thinking"}
+        try:
+            json_format.ParseDict(others, generate.chat_template_kwargs)
+        except json_format.ParseError:
+            raise bad_request("chat_template_kwargs", "chat_template_kwargs is nested too deeply") from None
+    if enabled is not None:
+        generate.reasoning.enabled = enabled
+
+
+def _json(path: str, value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        raise _too_deep(path) from None
+
+
+def _too_deep(path: str) -> ApiError:
+    return bad_request(path, f"{path} is nested too deeply; at most 254 levels are allowed")

@@ -1,0 +1,131 @@
+"""Errors in OpenAI's shape, and how the workers' failures become them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import grpc
+import orjson
+from starlette.responses import Response
+
+from services.failure import Failure, Reason, failure_of
+
+JSON: Final = "application/json"
+
+
+class ApiError(Exception):
+    """A request's error, as its caller sees it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",  # noqa: A002  # the field's name in the API
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`status` is HTTP's; the rest are the fields of OpenAI's error object."""
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.type = type
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """The JSON document `{"error": {message, type, param, code}}`."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+    def response(self) -> Response:
+        """The HTTP response."""
+        return Response(self.body(), self.status, self.headers, JSON)
+
+
+def bad_request(param: str | None, message: str, *, code: str | None = None) -> ApiError:
+    """A 400 for one parameter."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def unauthorized(message: str) -> ApiError:
+    """A 401."""
+    return ApiError(
+        401, message, type="authentication_error", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+    )
+
+
+def unavailable(message: str, *, retry_after: float = 1.0) -> ApiError:
+    """A 503 that may be tried again after `retry_after` seconds."""
+    return ApiError(503, message, type="service_unavailable", headers=retry_headers(retry_after))
+
+
+def server_error(request_id: str) -> ApiError:
+    """A 500. What happened is in the log, under the request id."""
+    return ApiError(500, f"The server had an error. Please report the request id {request_id}.", type="server_error")
+
+
+def retry_headers(seconds: float) -> dict[str, str]:
+    """Headers that say when to try again: whole seconds, at least 1, and exact milliseconds."""
+    return {"Retry-After": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}
+
+
+# OpenAI's names of the fields that are called otherwise in GenerateRequest.
+_PARAMS: Final = {
+    "logprobs.top": "top_logprobs",
+    "sampling.max_tokens": "max_tokens",
+    "reasoning": "reasoning_effort",
+    "reasoning.budget_tokens": "thinking_token_budget",
+}
+
+
+def _param(field: str) -> str | None:
+    return _PARAMS.get(field) or field.removeprefix("sampling.") or None
+
+
+def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str) -> ApiError:
+    """The API's error for a call that failed."""
+    failure = failure_of(error)
+    if failure is not None:
+        return from_failure(failure, request_id=request_id)
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return unavailable("The model is not available at the moment. Please try again.")
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ApiError(504, "The model did not answer in time.", type="timeout", headers=retry_headers(1))
+    return server_error(request_id)
+
+
+def from_failure(failure: Failure, *, request_id: str) -> ApiError:
+    """The API's error for a worker's failure."""
+    param = _param(failure.violations[0].field) if failure.violations else None
+    retry = retry_headers(failure.retry_after or 1.0)
+    match failure.reason:
+        case Reason.INVALID_ARGUMENT:
+            return bad_request(param, failure.message)
+        case Reason.UNSUPPORTED_PARAMETER:
+            return bad_request(param, failure.message, code="unsupported_parameter")
+        case Reason.CONTEXT_LENGTH_EXCEEDED:
+            return bad_request(param, failure.message, code="context_length_exceeded")
+        case Reason.MODEL_NOT_FOUND:
+            return ApiError(404, failure.message, param="model", code="model_not_found")
+        case Reason.MODEL_UNAVAILABLE | Reason.DRAINING:
+            return ApiError(503, failure.message, type="service_unavailable", headers=retry)
+        case Reason.OVERLOADED:
+            return ApiError(429, failure.message, type="rate_limit_error", code="rate_limit_exceeded", headers=retry)
+        case Reason.TIMEOUT:
+            return ApiError(504, failure.message, type="timeout", headers=retry)
+        case _:
+            return server_error(request_id)
+
+
+def shown(value: Any) -> str:
+    """A JSON value for an error message, not longer than a line."""
+    try:
+        text = orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,36 @@
+"""GET /healthz and /readyz: for load balancers and people, without a key."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from redis.exceptions import RedisError
+
+from services.gateway.dependencies import dependencies
+
+router: Final = APIRouter()
+
+
+@router.get("/healthz")
+async def healthz(request: Request) -> Any:
+    """Say that the process lives, and what it sees. Always 200: what it sees is not its own health."""
+    gateway = dependencies(request)
+    models = {model_id: model is not None for model_id, model in gateway.workers.models().items()}
+    try:
+        await gateway.redis.ping()
+        redis = "ok"
+    except (TimeoutError, RedisError, OSError):
+        redis = "unreachable"
+    return {"status": "ok", "redis": redis, "models": models}
+
+
+@router.get("/readyz")
+async def readyz(request: Request, response: Response) -> Any:
+    """Say whether requests should be sent here: 200 when some model can answer, else 503.
+
+    Redis does not count: one blip of it must not take every gateway out of service.
+    """
+    ready = dependencies(request).workers.any_ready()
+    response.status_code = 200 if ready else 503
+    return {"ready": ready}

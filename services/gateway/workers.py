@@ -1,0 +1,169 @@
+"""The inference workers: which there are, which are healthy, what they serve, and which one takes a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.errors import ApiError, unavailable
+from services.gateway.inference_client import OPTIONS, InferenceClient
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+RETRY_SECONDS: Final = 0.2
+REFRESH_SECONDS: Final = 10.0
+_log: Final = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker, watched while it is known."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is IP:PORT."""
+        self.address: Final = address
+        self._channel: Final = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self.client: Final = InferenceClient(self._channel)
+        self.models: dict[str, pb.Model] = {}
+        """What it serves; empty while it is not healthy."""
+        self.in_flight = 0
+        """Requests of this gateway that it works on."""
+        self._tasks = {asyncio.create_task(self._watch())}
+
+    async def close(self) -> None:
+        """Stop watching, and close the connection once its calls have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._channel.close(grace=None)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._follow_health()
+            except grpc.aio.AioRpcError as error:
+                if self.models:
+                    _log.warning("worker lost", extra={"worker": self.address, "code": error.code().name})
+            self.models = {}
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow_health(self) -> None:
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        call = health_pb2_grpc.HealthStub(self._channel).Watch(request)
+        refresh: asyncio.Task[None] | None = None
+        try:
+            async for answer in call:
+                if refresh is not None:
+                    refresh.cancel()
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    refresh = asyncio.create_task(self._keep_models())
+                else:
+                    self.models = {}
+        finally:
+            if refresh is not None:
+                refresh.cancel()
+            call.cancel()
+
+    async def _keep_models(self) -> None:
+        while True:
+            try:
+                models = await self.client.list_models()
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if models and not self.models:
+                names = ", ".join(model.id for model in models)
+                _log.info("worker found", extra={"worker": self.address, "models": names})
+            self.models = {model.id: model for model in models}
+            await asyncio.sleep(REFRESH_SECONDS if models else RETRY_SECONDS)
+
+
+class Workers:
+    """All workers of this gateway."""
+
+    def __init__(self, targets: Sequence[str], *, expected: Sequence[str], resolve_seconds: float) -> None:
+        """`targets` are HOST:PORT, and `expected` the ids of models that there are even while no worker has them."""
+        self._targets: Final = targets
+        self._expected: Final = expected
+        self._resolve_seconds: Final = resolve_seconds
+        self._workers: dict[str, Worker] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to look for workers."""
+        await self._resolve()
+        self._task = asyncio.create_task(self._keep_resolving())
+
+    async def close(self) -> None:
+        """Let go of all workers."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*(worker.close() for worker in self._workers.values()))
+
+    def any_ready(self) -> bool:
+        """Whether some worker serves some model."""
+        return any(worker.models for worker in self._workers.values())
+
+    def models(self) -> dict[str, pb.Model | None]:
+        """Every model that is served or expected, by id; None for one that nobody serves at the moment."""
+        models: dict[str, pb.Model | None] = dict.fromkeys(self._expected)
+        for worker in self._workers.values():
+            models.update(worker.models)
+        return dict(sorted(models.items()))
+
+    def has_another(self, model: str, *, but: Worker) -> bool:
+        """Whether a worker other than `but` serves the model."""
+        return any(model in worker.models for worker in self._workers.values() if worker is not but)
+
+    def choose(self, model: str, *, but: Worker | None = None) -> Worker:
+        """The healthy worker with this model that has the fewest requests of ours; not `but`, if there is another.
+
+        Raises ApiError: 404 for a model that does not exist, 503 for one that nobody serves at the moment.
+        """
+        able = [worker for worker in self._workers.values() if model in worker.models]
+        others = [worker for worker in able if worker is not but]
+        if others or able:
+            return min(others or able, key=lambda worker: (worker.in_flight, random.random()))  # noqa: S311  # a tie
+        if model in self._expected:
+            raise unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
+        known = ", ".join(self.models()) or "none at the moment"
+        raise ApiError(
+            404,
+            f"The model {model!r} does not exist, or you may not use it. There are: {known}.",
+            param="model",
+            code="model_not_found",
+        )
+
+    async def _keep_resolving(self) -> None:
+        while True:
+            await asyncio.sleep(self._resolve_seconds)
+            await self._resolve()
+
+    async def _resolve(self) -> None:
+        addresses = [address for target in self._targets for address in await _addresses(target)]
+        for address in addresses:
+            if address not in self._workers:
+                self._workers[address] = Worker(address)
+        for address in self._workers.keys() - set(addresses):
+            # A name that cannot be looked up at the moment does not end a worker that answers.
+            if not self._workers[address].models and not self._workers[address].in_flight:
+                await self._workers.pop(address).close()
+
+
+async def _addresses(target: str) -> list[str]:
+    host, _, port = target.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        _log.warning("worker name cannot be resolved", extra={"target": target, "error": str(error)})
+        return []
+    return sorted(
+        {f"[{info[4][0]}]:{port}" if info[0] == socket.AF_INET6 else f"{info[4][0]}:{port}" for info in found}
+    )
