@@ -1,0 +1,1 @@
+"""The services of Vilix, and what they share."""

@@ -57,7 +57,7 @@ class Access:
                 await _preflight(send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the last resort
             _log.exception("request failed", extra={"request_id": request_id.decode()})
             if status == 0:
                 await server_error(request_id.decode()).response()(scope, receive, send_with_headers)

@@ -54,7 +54,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Answer what the router found: no such path, or no such method for it."""
     assert isinstance(error, HTTPException)  # noqa: S101  # what it is registered for
     if error.status_code == 404:
-        message = f"There is nothing at {request.method} {request.url.path[:128]}. The API is under /api, for example /api/models."
+        where = f"{request.method} {request.url.path[:128]}"
+        message = f"There is nothing at {where}. The API is under /api, for example /api/models."
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{request.method} is not allowed at {request.url.path[:128]}; {allowed or 'another method'} is."

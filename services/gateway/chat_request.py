@@ -121,7 +121,7 @@ def _check_metadata(fields: Fields) -> None:
 
 
 def _add_messages(fields: Fields, generate: pb.GenerateRequest) -> None:
-    if fields.list("messages") is None:
+    if fields.array("messages") is None:
         raise bad_request("messages", "messages is missing; it must be a list of at least one message")
     for message in fields.objects("messages"):
         role = message.one_of("role", *_ROLES)
@@ -179,7 +179,9 @@ def _add_part(part: Fields, translated: pb.Message) -> None:
         detail = image.one_of("detail", *_DETAILS)
         mime_type, data = _data_url(image.path("url"), image.required_string("url"))
         translated.content.add(
-            image=pb.Image(data=data, mime_type=mime_type, detail=_DETAILS[detail] if detail else None)
+            image=pb.Image(
+                data=data, mime_type=mime_type, detail=_DETAILS[detail] if detail else pb.IMAGE_DETAIL_UNSPECIFIED
+            )
         )
     else:
         raise bad_request(
@@ -220,7 +222,7 @@ def _add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
             setattr(sampling, name, flag)
     stop = fields.get("stop")
     sampling.stop.extend([stop] if isinstance(stop, str) else fields.strings("stop") or ())
-    for index, token_id in enumerate(fields.list("stop_token_ids") or ()):
+    for index, token_id in enumerate(fields.array("stop_token_ids") or ()):
         sampling.stop_token_ids.append(_token_id(f"stop_token_ids[{index}]", token_id))
     bias = fields.get("logit_bias")
     if bias is not None:

@@ -83,6 +83,13 @@ _PARAMS: Final = {
 }
 
 
+_BAD_REQUESTS: Final = {
+    Reason.INVALID_ARGUMENT: None,
+    Reason.UNSUPPORTED_PARAMETER: "unsupported_parameter",
+    Reason.CONTEXT_LENGTH_EXCEEDED: "context_length_exceeded",
+}
+
+
 def _param(field: str) -> str | None:
     return _PARAMS.get(field) or field.removeprefix("sampling.") or None
 
@@ -103,13 +110,9 @@ def from_failure(failure: Failure, *, request_id: str) -> ApiError:
     """The API's error for a worker's failure."""
     param = _param(failure.violations[0].field) if failure.violations else None
     retry = retry_headers(failure.retry_after or 1.0)
+    if failure.reason in _BAD_REQUESTS:
+        return bad_request(param, failure.message, code=_BAD_REQUESTS[failure.reason])
     match failure.reason:
-        case Reason.INVALID_ARGUMENT:
-            return bad_request(param, failure.message)
-        case Reason.UNSUPPORTED_PARAMETER:
-            return bad_request(param, failure.message, code="unsupported_parameter")
-        case Reason.CONTEXT_LENGTH_EXCEEDED:
-            return bad_request(param, failure.message, code="context_length_exceeded")
         case Reason.MODEL_NOT_FOUND:
             return ApiError(404, failure.message, param="model", code="model_not_found")
         case Reason.MODEL_UNAVAILABLE | Reason.DRAINING:

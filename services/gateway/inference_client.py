@@ -61,7 +61,7 @@ class GenerateCall:
 
     async def _read(self) -> pb.GenerateResponse | None:
         response = await self._call.read()
-        return None if response is grpc.aio.EOF else response
+        return response if isinstance(response, pb.GenerateResponse) else None
 
     def cancel(self) -> None:
         """Stop it, in the worker and the engine too. Nothing happens when it has ended."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from services.gateway.errors import ApiError, bad_request, shown
 
+T = TypeVar("T")
 _NAMES: Final = {
     dict: "an object",
     list: "a list",
@@ -92,18 +93,18 @@ class Fields:
         value = self.get(name)
         return None if value is None else Fields(value, self.path(name))
 
-    def list(self, name: str) -> list[Any] | None:
+    def array(self, name: str) -> list[Any] | None:
         """A list."""
         return self._typed(name, list, "a list")
 
     def objects(self, name: str) -> Iterator[Fields]:
         """The objects of a list."""
-        for index, value in enumerate(self.list(name) or ()):
+        for index, value in enumerate(self.array(name) or ()):
             yield Fields(value, f"{self.path(name)}[{index}]")
 
     def strings(self, name: str) -> list[str] | None:
         """The strings of a list."""
-        values = self.list(name)
+        values = self.array(name)
         for index, value in enumerate(values or ()):
             if not isinstance(value, str):
                 raise wrong_type(f"{self.path(name)}[{index}]", "a string", value)
@@ -117,8 +118,8 @@ class Fields:
             raise bad_request(self.path(name), f"{self.path(name)} is {shown(value)}; it must be one of {choices}")
         return value
 
-    def _typed(self, name: str, kind: type, expected: str) -> Any:
+    def _typed(self, name: str, kind: type[T], expected: str) -> T | None:
         value = self.get(name)
-        if value is not None and not isinstance(value, kind):
-            raise wrong_type(self.path(name), expected, value)
-        return value
+        if value is None or isinstance(value, kind):
+            return value
+        raise wrong_type(self.path(name), expected, value)

@@ -12,6 +12,7 @@ import secrets
 import string
 import time
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,7 +89,7 @@ async def list_all(redis: Redis) -> list[Key]:
     """Every key that was not revoked, oldest first."""
     digests = await redis.hgetall(INDEX)
     # On a cluster the records are on many nodes, so each is asked for by itself.
-    records = [await redis.hgetall(_record(digest)) for digest in digests.values()]
+    records = [await redis.hgetall(_record(str(digest))) for digest in digests.values()]
     return sorted((key for record in records if (key := _key(record))), key=lambda key: key.created)
 
 
@@ -97,13 +98,13 @@ async def revoke(redis: Redis, name_or_id: str) -> Key:
     for key in await list_all(redis):
         if name_or_id in (key.id, key.name):
             digest = await redis.hget(INDEX, key.id)
-            await redis.delete(_record(digest))
+            await redis.delete(_record(str(digest)))
             await redis.hdel(INDEX, key.id)
             return key
     raise LookupError(f"there is no key with the name or id {name_or_id!r}; `vilix keys list` shows those there are")
 
 
-def _key(record: dict[str, Any]) -> Key | None:
+def _key(record: Mapping[Any, Any]) -> Key | None:
     if not record:
         return None
     return Key(record["id"], record["name"], int(record["created"]), int(record["rpm"]) or None)

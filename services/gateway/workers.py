@@ -55,7 +55,7 @@ class Worker:
 
     async def _follow_health(self) -> None:
         request = health_pb2.HealthCheckRequest(service=SERVICE)
-        call = health_pb2_grpc.HealthStub(self._channel).Watch(request)
+        call = health_pb2_grpc.HealthStub(self._channel).Watch(request)  # type: ignore[attr-defined]  # its types miss it
         refresh: asyncio.Task[None] | None = None
         try:
             async for answer in call:
