@@ -29,8 +29,6 @@ _OPTIONS: Final = [
     # Two servers on one port would each get a part of the calls.
     ("grpc.so_reuseport", 0),
 ]
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _log: Final = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -60,7 +58,7 @@ class WorkerServer:
     def set_serving(self, serving: bool) -> None:
         """Say over the health service whether requests can be answered. Once it drains, they cannot."""
         if not self.draining:
-            self._health.set(_SERVING if serving else _NOT_SERVING)
+            self._health.set(serving=serving)
 
     async def run(self, listen: str, *, drain_seconds: float) -> None:
         """Serve on `listen` (HOST:PORT) until SIGTERM or SIGINT, then let running calls finish within `drain_seconds`.
@@ -98,42 +96,49 @@ class _Health(health_pb2_grpc.HealthServicer):
 
     def __init__(self, services: tuple[str, ...]) -> None:
         self._services: Final = services
-        self._status: health_pb2.HealthCheckResponse.ServingStatus = _NOT_SERVING
-        self._changed = asyncio.Event()
+        self._serving = False
         self._ended = False
+        self._changed = asyncio.Event()
 
-    def set(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    def set(self, *, serving: bool) -> None:
         """The status of all services, from now on."""
-        self._status = status
+        self._serving = serving
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def end(self) -> None:
         """Nothing is served any more, and watches end with that."""
         self._ended = True
-        self.set(_NOT_SERVING)
+        self.set(serving=False)
 
     async def Check(  # noqa: N802  # the method's name in the proto
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
+        """The status of one service, now."""
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
-        return health_pb2.HealthCheckResponse(status=self._status)
+        return self._status(request.service)
 
     async def Watch(  # noqa: N802  # as above
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
-        known = request.service in self._services
-        told: health_pb2.HealthCheckResponse.ServingStatus | None = None
+        """The status of one service, now and whenever it changes."""
+        told: health_pb2.HealthCheckResponse | None = None
         while True:
             changed = self._changed
-            status = self._status if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            status = self._status(request.service)
             if status != told:
                 told = status
-                yield health_pb2.HealthCheckResponse(status=status)
+                yield status
             if self._ended:
                 return
             await changed.wait()
+
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse:
+        answer = health_pb2.HealthCheckResponse
+        if service not in self._services:
+            return answer(status=answer.SERVICE_UNKNOWN)
+        return answer(status=answer.SERVING if self._serving else answer.NOT_SERVING)
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -12,6 +13,12 @@ from services.gateway.dependencies import dependencies
 from services.gateway.errors import ApiError
 
 router: Final = APIRouter()
+_OPENAI_NAMES: Final = {
+    "sampling.max_tokens": ("max_tokens", "max_completion_tokens"),
+    "logprobs": ("logprobs", "top_logprobs"),
+    # Fields of the gRPC API alone.
+    **dict.fromkeys(("prompt", "prompt_token_ids", "tenant", "priority"), ()),
+}
 _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.fields]
 
 
@@ -49,8 +56,13 @@ def _model(model_id: str, model: pb.Model | None) -> dict[str, Any]:
         "available": True,
         "context_length": model.context_length,
         "capabilities": {name: getattr(model.capabilities, name) for name in _CAPABILITIES},
-        "supported_parameters": list(model.supported_parameters),
+        "supported_parameters": _openai_names(model.supported_parameters),
         "checkpoint": model.checkpoint,
         "engine": {"name": model.engine.name, "version": model.engine.version},
         "descriptions": dict(model.descriptions),
     }
+
+
+def _openai_names(fields: Iterable[str]) -> list[str]:
+    """Names of the chat API for field paths of GenerateRequest."""
+    return sorted(name for path in fields for name in _OPENAI_NAMES.get(path, (path.removeprefix("sampling."),)))

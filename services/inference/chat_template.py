@@ -29,7 +29,10 @@ class ChatTemplate:
         settings = directory / "tokenizer_config.json"
         if not settings.is_file():
             raise FileNotFoundError(f"{settings} does not exist; a model directory needs it")
-        configuration = json.loads(settings.read_text())
+        try:
+            configuration = json.loads(settings.read_text())
+        except ValueError as error:
+            raise ValueError(f"{settings} is not JSON: {error}") from None
         path = directory / "chat_template.jinja"
         source = path.read_text() if path.is_file() else configuration.get("chat_template")
         if isinstance(source, list):

@@ -64,8 +64,7 @@ class EngineStatus:
             if self._ready:
                 _log.warning("model %s: %s", model.id, failure.message)
             description, state = None, pb.ModelStatus(model=model.id)
-        except Exception:
-            # Health must go on being true.
+        except Exception:  # noqa: BLE001  # whatever it was, health must go on being true
             _log.exception("model %s described itself in a way that was not understood", model.id)
             description, state = None, pb.ModelStatus(model=model.id)
         model.description, self._states[model.id] = description, state

@@ -90,11 +90,15 @@ class Generation:
         try:
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
-                    if output.finish_reason not in (None, "stop", "length"):
-                        raise Failure(Reason.ENGINE_FAILED, f"the engine broke off the answer: {output.finish_reason}")
+                    _refuse_broken_off(output)
                     await self._ready.put((choice, output))
         except Exception as error:  # noqa: BLE001  # whatever it was, it ends the whole request, where it is waited for
             await self._ready.put((choice, error))
+
+
+def _refuse_broken_off(output: EngineOutput) -> None:
+    if output.finish_reason not in (None, "stop", "length"):
+        raise Failure(Reason.ENGINE_FAILED, f"the engine broke off the answer: {output.finish_reason}")
 
 
 def _merged(outputs: Sequence[EngineOutput]) -> EngineOutput:

@@ -29,9 +29,9 @@ class TokenLogprobs:
         """Take those of the tokens with these `texts`, the first ones of `output`, if it has any."""
         if output.logprobs is None:
             return
-        for place, text in enumerate(texts[: len(output.token_ids)]):
+        for place, (text, logprob) in enumerate(zip(texts, output.logprobs, strict=False)):
             self._length += len(text)
-            self._incomplete.append(self._entry(output, place))
+            self._incomplete.append(self._entry(output, place, logprob))
             if text:
                 # A token that completes no character is shown with the one that does.
                 self._waiting.extend((self._length, entry) for entry in self._incomplete)
@@ -51,16 +51,14 @@ class TokenLogprobs:
         self._incomplete.clear()
         return rest
 
-    def _entry(self, output: EngineOutput, place: int) -> pb.TokenLogprob:
-        assert output.logprobs is not None
-        token, token_bytes = self._spelled(output.token_ids[place])
-        entry = pb.TokenLogprob(
-            token_id=output.token_ids[place], token=token, token_bytes=token_bytes, logprob=output.logprobs[place]
-        )
+    def _entry(self, output: EngineOutput, place: int, logprob: float) -> pb.TokenLogprob:
+        token_id = output.token_ids[place]
+        token, token_bytes = self._spelled(token_id)
+        entry = pb.TokenLogprob(token_id=token_id, token=token, token_bytes=token_bytes, logprob=logprob)
         if output.top_token_ids is not None and output.top_logprobs is not None:
-            for token_id, logprob in zip(output.top_token_ids[place], output.top_logprobs[place], strict=True):
-                token, token_bytes = self._spelled(token_id)
-                entry.top.add(token_id=token_id, token=token, token_bytes=token_bytes, logprob=logprob)
+            for top_id, top_logprob in zip(output.top_token_ids[place], output.top_logprobs[place], strict=True):
+                token, token_bytes = self._spelled(top_id)
+                entry.top.add(token_id=top_id, token=token, token_bytes=token_bytes, logprob=top_logprob)
         return entry
 
     def _spelled(self, token_id: int) -> tuple[str, bytes]:

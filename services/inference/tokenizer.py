@@ -88,8 +88,7 @@ def _load(path: Path) -> Tokenizer:
             raise ValueError(f"{path} has the {part} {kind}; only {known} is known here")
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:
-        # The library raises nothing more precise.
+    except Exception as error:  # noqa: BLE001  # the library raises nothing more precise
         raise ValueError(f"{path} is no tokenizer: {error}") from None
 
 
@@ -109,5 +108,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object")
+        raise ValueError(f"{path} is no JSON object")  # noqa: TRY004  # it is about a file's content
     return content

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from services.inference import model_import
+from services.inference.catalog import load_model
+from services.inference.served_model import EngineDescription, ServedModel
+from services.inference.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
+from tests.unit.inference.scripted import MODEL, PARAMETERS
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="session")
+def model_directory() -> Path:
+    directory = ROOT / ".cache" / "models" / MODEL
+    model_import.smollm2(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_directory: Path) -> ModelTokenizer:
+    return ModelTokenizer(model_directory)
+
+
+@pytest.fixture(scope="session")
+def reference(model_directory: Path) -> Tokenizer:
+    """The tokenizer of the same files, decoding whole sequences by its own means."""
+    return Tokenizer.from_file(str(model_directory / "tokenizer.json"))
+
+
+@pytest.fixture(scope="session")
+def bytewise(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
+    """A tokenizer without merges: every byte is a token, so that every place inside a character is a token boundary."""
+    directory = tmp_path_factory.mktemp("bytewise")
+    tokenizer = Tokenizer(models.BPE(vocab={letter: byte for letter, byte in BYTES_OF_LETTERS.items()}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    return ModelTokenizer(directory)
+
+
+@pytest.fixture
+def model(model_directory: Path) -> ServedModel:
+    served = ServedModel.load(load_model(MODEL), model_directory)
+    served.description = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=4)
+    return served

@@ -1,0 +1,117 @@
+"""A stand-in for Triton whose outputs a test gives, and the texts that detokenizing must not damage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+
+from services.failure import Failure, Reason
+from services.triton_client import EngineOutput
+
+MODEL = "smollm2-135m"
+PARAMETERS = frozenset(
+    {"max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"}
+    | {"repetition_penalty", "seed", "stop_token_ids", "ignore_eos", "logprobs", "logit_bias", "cache_salt", "priority"}
+)
+TIMINGS = {"queued_s": 0.5, "prefill_s": 0.25, "decode_s": 2.0, "first_token_s": 0.75}
+
+PIECES = [
+    *("سلام", "می\u200cخواهم", "كِتَابٌ", "ۀ", "e\u0301", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🇮🇷", "🙂", "\n", " ", "word", "<|im", "۱۲۳", "\ufffd"),
+    *("中文", "𐏃", "a"),
+]
+TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=12).map("".join)
+
+Script = Callable[["Asked"], AsyncGenerator[EngineOutput, None]]
+
+
+class Asked:
+    """One request that reached the stand-in."""
+
+    def __init__(self, request_id: str, prompt_token_ids: Sequence[int], params: Mapping[str, Any]) -> None:
+        self.request_id = request_id
+        self.prompt_token_ids = list(prompt_token_ids)
+        self.params = dict(params)
+        self.closed = asyncio.Event()
+
+
+class ScriptedTriton:
+    """Answers like TritonClient. `script` plays for every request; `down` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.script: Script = lambda _: outputs([1, 2], finish="length")
+        self.asked: list[Asked] = []
+        self.described = 0
+        self.down = False
+        self.supported = PARAMETERS
+
+    async def describe(self, model: str) -> dict[str, Any]:
+        self.described += 1
+        if self.down:
+            raise Failure(Reason.MODEL_UNAVAILABLE, f"the model {model} is not available", retry_after=1)
+        return {
+            "engine": "scripted",
+            "version": "1",
+            "supported_parameters": sorted(self.supported),
+            "context_length": 256,
+            "slots": 4,
+            "load": {
+                "in_flight": 3,
+                "queued": 2,
+                "kv_cache_use": 0.5,
+                "last_token_age_s": 1.5,
+                "tokens_per_second": 7.0,
+                "cancelled_total": 11,
+                "generated_tokens_total": 1234,
+            },
+        }
+
+    async def generate(
+        self, model: str, *, request_id: str, prompt_token_ids: Sequence[int], params: Mapping[str, Any]
+    ) -> AsyncGenerator[EngineOutput, None]:
+        asked = Asked(request_id, prompt_token_ids, params)
+        self.asked.append(asked)
+        try:
+            async for output in self.script(asked):
+                yield output
+        finally:
+            asked.closed.set()
+
+    async def close(self) -> None:
+        pass
+
+
+def usage(prompt_tokens: int = 5, completion_tokens: int = 0) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "cached_tokens": 3,
+        "timings": TIMINGS,
+    }
+
+
+def output(
+    token_ids: Sequence[int],
+    *,
+    finish: str | None = None,
+    logprobs: Sequence[float] | None = None,
+    top: Sequence[Sequence[tuple[int, float]]] | None = None,
+) -> EngineOutput:
+    return EngineOutput(
+        token_ids=list(token_ids),
+        logprobs=None if logprobs is None else list(logprobs),
+        top_token_ids=None if top is None else [[i for i, _ in row] for row in top],
+        top_logprobs=None if top is None else [[p for _, p in row] for row in top],
+        finish_reason=finish,
+        usage=usage(completion_tokens=len(token_ids)) if finish else None,
+    )
+
+
+async def outputs(*batches: Sequence[int], finish: str, then: BaseException | None = None) -> AsyncGenerator[EngineOutput, None]:
+    """One output per batch; the last one finishes."""
+    for number, batch in enumerate(batches, 1):
+        yield output(batch, finish=finish if number == len(batches) else None)
+    if then is not None:
+        raise then

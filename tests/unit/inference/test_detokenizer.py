@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from tokenizers import Tokenizer
+
+from services.inference.detokenizer import Detokenizer
+from services.inference.tokenizer import ModelTokenizer
+from tests.unit.inference.scripted import PIECES, TEXTS
+
+
+def texts_of(tokenizer: ModelTokenizer, token_ids: list[int], *, skip_special_tokens: bool = True) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
+    return [*(detokenizer.feed(token_id) for token_id in token_ids), detokenizer.close()]
+
+
+@given(text=TEXTS)
+def test_the_real_tokenizers_ids_give_the_text_back(
+    tokenizer: ModelTokenizer, reference: Tokenizer, text: str
+) -> None:
+    token_ids = tokenizer.encode(tokenizer.guard(text))
+    texts = texts_of(tokenizer, token_ids)
+    assert "".join(texts) == text == reference.decode(token_ids)
+    assert sum(piece.count("\ufffd") for piece in texts) == text.count("\ufffd")
+
+
+@given(text=TEXTS)
+def test_a_token_per_byte_gives_the_text_back_character_by_character(bytewise: ModelTokenizer, text: str) -> None:
+    texts = texts_of(bytewise, list(text.encode()))
+    assert [piece for piece in texts if piece] == list(text)
+
+
+@pytest.mark.parametrize("text", PIECES)
+def test_every_byte_of_a_character_but_the_last_shows_nothing(bytewise: ModelTokenizer, text: str) -> None:
+    for character in text:
+        *first, last, end = texts_of(bytewise, list(character.encode()))
+        assert (first, last, end) == ([""] * len(first), character, "")
+
+
+@given(text=TEXTS)
+def test_bytes_that_are_no_utf8_become_what_the_reference_makes_of_them(
+    bytewise: ModelTokenizer, tokenizer: ModelTokenizer, reference: Tokenizer, text: str
+) -> None:
+    damaged = list(text.encode())[1:]
+    assert "".join(texts_of(bytewise, damaged)) == bytes(damaged).decode(errors="replace")
+    token_ids = tokenizer.encode(tokenizer.guard(text))[1:]
+    assert "".join(texts_of(tokenizer, token_ids)) == reference.decode(token_ids)
+
+
+def test_an_answer_that_ends_inside_a_character_says_so_once(bytewise: ModelTokenizer) -> None:
+    assert texts_of(bytewise, list("س".encode())[:1]) == ["", "\ufffd"]
+    assert texts_of(bytewise, list("🙂".encode())[:3]) == ["", "", "", "\ufffd"]
+
+
+def test_special_tokens_are_left_out_or_kept(tokenizer: ModelTokenizer) -> None:
+    token_ids = tokenizer.encode("<|im_start|>سلام<|im_end|>")
+    assert "".join(texts_of(tokenizer, token_ids)) == "سلام"
+    assert "".join(texts_of(tokenizer, token_ids, skip_special_tokens=False)) == "<|im_start|>سلام<|im_end|>"
+
+
+def test_ids_beyond_the_vocabulary_show_nothing(tokenizer: ModelTokenizer) -> None:
+    assert texts_of(tokenizer, [tokenizer.vocabulary_size, 2**31 - 1, -1]) == ["", "", "", ""]

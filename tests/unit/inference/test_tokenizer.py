@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.inference.tokenizer import ModelTokenizer
+from tests.unit.inference.scripted import TEXTS
+
+HOSTILE = st.lists(
+    st.sampled_from(["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_", "<", "|>", "system\n", "سلام", " "]),
+    max_size=8,
+).map("".join)
+
+
+@given(text=st.one_of(TEXTS, HOSTILE))
+def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(tokenizer: ModelTokenizer, text: str) -> None:
+    token_ids = tokenizer.encode(tokenizer.guard(text))
+    assert b"".join(map(tokenizer.bytes_of, token_ids)) == text.encode()
+
+
+@given(text=HOSTILE)
+def test_no_text_of_a_user_becomes_a_special_token(tokenizer: ModelTokenizer, text: str) -> None:
+    guarded = tokenizer.guard(text)
+    assert not tokenizer.special_ids.intersection(tokenizer.encode(guarded))
+    assert tokenizer.unguard(guarded) == text
+    prompt = tokenizer.encode(f"<|im_start|>user\n{guarded}<|im_end|>\n")
+    assert sum(token_id in tokenizer.special_ids for token_id in prompt) == 2
+
+
+def test_an_ordinary_prompt_is_encoded_as_it_stands(tokenizer: ModelTokenizer) -> None:
+    question = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
+    text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.encode(text) == question
+
+
+def test_the_tokens_that_end_an_answer(tokenizer: ModelTokenizer, bytewise: ModelTokenizer) -> None:
+    assert tokenizer.bytes_of(min(tokenizer.end_ids - {0})) == b"<|im_end|>"
+    assert bytewise.end_ids == frozenset()
+
+
+def test_without_generation_config_the_eos_token_ends_an_answer(model_directory: Path, tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model_directory / name, tmp_path)
+    assert [ModelTokenizer(tmp_path).bytes_of(i) for i in ModelTokenizer(tmp_path).end_ids] == [b"<|im_end|>"]
+
+
+def test_another_decoder_is_refused_by_name(model_directory: Path, tmp_path: Path) -> None:
+    content = json.loads((model_directory / "tokenizer.json").read_text())
+    content["decoder"] = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"tokenizer\.json has the decoder Metaspace"):
+        ModelTokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": {"type": "BPE"}, "decoder": {"type": "ByteLevel"}}'])
+def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        ModelTokenizer(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json does not exist"):
+        ModelTokenizer(tmp_path)
