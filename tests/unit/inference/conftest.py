@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -45,8 +46,13 @@ def bytewise(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
     return ModelTokenizer(directory)
 
 
+@pytest.fixture(scope="session")
+def loaded(model_directory: Path) -> ServedModel:
+    return ServedModel.load(load_model(MODEL), model_directory)
+
+
 @pytest.fixture
-def model(model_directory: Path) -> ServedModel:
-    served = ServedModel.load(load_model(MODEL), model_directory)
-    served.description = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=4)
-    return served
+def model(loaded: ServedModel) -> ServedModel:
+    """A model of its own for each test, with an engine that can do everything."""
+    engine = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=4)
+    return dataclasses.replace(loaded, description=engine)

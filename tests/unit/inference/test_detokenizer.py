@@ -15,9 +15,7 @@ def texts_of(tokenizer: ModelTokenizer, token_ids: list[int], *, skip_special_to
 
 
 @given(text=TEXTS)
-def test_the_real_tokenizers_ids_give_the_text_back(
-    tokenizer: ModelTokenizer, reference: Tokenizer, text: str
-) -> None:
+def test_the_real_tokenizers_ids_give_the_text_back(tokenizer: ModelTokenizer, reference: Tokenizer, text: str) -> None:
     token_ids = tokenizer.encode(tokenizer.guard(text))
     texts = texts_of(tokenizer, token_ids)
     assert "".join(texts) == text == reference.decode(token_ids)

@@ -1,0 +1,91 @@
+"""A stand-in for an inference worker: it says what the test wants, at the moment that the test wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.failure import Failure
+
+SERVICE = "vilix.inference.v1.InferenceService"
+MODEL = "scripted/model-1.0"
+
+Step = list[pb.Event] | Exception | asyncio.Event
+
+
+def started(prompt_tokens: int = 3) -> pb.Event:
+    return pb.Event(started=pb.Started(prompt_tokens=prompt_tokens))
+
+
+def content(text: str, index: int = 0) -> pb.Event:
+    return pb.Event(delta=pb.Delta(index=index, content=text, token_count=1))
+
+
+def thought(text: str) -> pb.Event:
+    return pb.Event(delta=pb.Delta(reasoning_content=text, token_count=1))
+
+
+def finish(reason: pb.FinishReason.ValueType = pb.FINISH_REASON_STOP, index: int = 0) -> pb.Event:
+    return pb.Event(finish=pb.Finish(index=index, reason=reason))
+
+
+def usage(completion_tokens: int = 2) -> pb.Event:
+    return pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=completion_tokens))
+
+
+class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Plays `script` for every Generate: sends events, raises errors, and waits where an asyncio.Event stands."""
+
+    def __init__(self) -> None:
+        self.script: list[Step] = []
+        self.requests: list[pb.GenerateRequest] = []
+        self.metadata: list[dict[str, Any]] = []
+        self.cancelled = asyncio.Event()
+        self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self.address = ""
+
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncGenerator[pb.GenerateResponse, None]:  # noqa: N802
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        try:
+            for step in self.script:
+                if isinstance(step, Failure):
+                    await context.abort_with_status(step.status())
+                elif isinstance(step, Exception):
+                    raise step
+                elif isinstance(step, asyncio.Event):
+                    await step.wait()
+                else:
+                    yield pb.GenerateResponse(events=step)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
+        model = pb.Model(id=MODEL, owned_by="tests", context_length=100, supported_parameters=["sampling.top_k", "n"])
+        model.created.FromSeconds(1)
+        return pb.ListModelsResponse(models=[model])
+
+
+@asynccontextmanager
+async def scripted_worker(port: int) -> AsyncIterator[ScriptedWorker]:
+    """Serve one on 127.0.0.1:`port`."""
+    worker = ScriptedWorker()
+    worker.address = f"127.0.0.1:{port}"
+    healthy = health.aio.HealthServicer()
+    await healthy.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, worker.server)
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(worker, worker.server)
+    worker.server.add_insecure_port(worker.address)
+    await worker.server.start()
+    try:
+        yield worker
+    finally:
+        await worker.server.stop(None)

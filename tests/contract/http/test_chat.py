@@ -1,0 +1,276 @@
+"""The bytes of POST /chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason, Violation
+from tests.contract.http.conftest import EXPECTED
+from tests.contract.http.scripted_worker import (
+    MODEL,
+    ScriptedWorker,
+    content,
+    finish,
+    scripted_worker,
+    started,
+    thought,
+    usage,
+)
+
+URL = "/api/chat/completions"
+ANSWER: list[Any] = [[started(), thought("فکر")], [content("سلام\u200cها")], [finish(), usage()]]
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], **fields}
+
+
+def events(text: str) -> list[str]:
+    """The stream's events without comments."""
+    parts = text.split("\n\n")
+    assert parts.pop() == ""
+    return [part for part in parts if not part.startswith(":")]
+
+
+async def until_status(http: httpx.AsyncClient, status: int) -> None:
+    async with asyncio.timeout(20):
+        while (await http.post(URL, json=body())).status_code != status:  # noqa: ASYNC110  # another process's state
+            await asyncio.sleep(0.05)
+
+
+async def test_a_whole_answer(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = ANSWER
+    answer = await http.post(URL, json=body())
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() | {"id": "", "created": 0} == {
+        "id": "",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "سلام\u200cها",
+                    "refusal": None,
+                    "reasoning_content": "فکر",
+                },
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 2,
+            "total_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+
+
+async def test_a_streamed_answer(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = ANSWER
+    answer = await http.post(URL, json=body(stream=True, stream_options={"include_usage": True}))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in answer.headers
+    received = events(answer.text)
+    assert received.pop() == "data: [DONE]"
+    chunks = [json.loads(event.removeprefix("data: ")) for event in received]
+    assert [chunk["choices"][0]["delta"] if chunk["choices"] else None for chunk in chunks] == [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "فکر"},
+        {"content": "سلام\u200cها"},
+        {},
+        None,
+    ]
+    assert answer.text.count("[DONE]") == 1
+
+
+async def test_tokens_are_sent_when_they_come_and_not_at_the_end(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    proceed = asyncio.Event()
+    worker.script = [[started(), content("first")], proceed, [finish(), usage()]]
+    async with http.stream("POST", URL, json=body(stream=True)) as answer:
+        pieces = answer.aiter_text()
+        text = ""
+        async with asyncio.timeout(20):
+            while "first" not in text:
+                text += await anext(pieces)
+        assert "[DONE]" not in text
+        proceed.set()
+        assert "[DONE]" in "".join([piece async for piece in pieces])
+
+
+async def test_silence_is_filled_with_comments_that_the_sdk_ignores(
+    http: httpx.AsyncClient, worker: ScriptedWorker, gateway_url: str, api_key: str
+) -> None:
+    begin, proceed = asyncio.Event(), asyncio.Event()
+    worker.script = [begin, [started(), content("a")], proceed, [finish(), usage()]]
+    async with http.stream("POST", URL, json=body(stream=True)) as answer:
+        # The status comes before the worker has said anything.
+        assert answer.status_code == 200
+        pieces = answer.aiter_text()
+        assert await anext(pieces) == ": keep-alive\n\n"
+        begin.set()
+        text = ""
+        async with asyncio.timeout(20):
+            while text.count(": keep-alive") < 2:
+                text += await anext(pieces)
+        assert text.index('"content":"a"') < text.rindex(": keep-alive")
+        proceed.set()
+        text += "".join([piece async for piece in pieces])
+    assert text.endswith("data: [DONE]\n\n")
+
+
+async def test_the_sdk_understands_every_part(
+    worker: ScriptedWorker, http: httpx.AsyncClient, gateway_url: str, api_key: str
+) -> None:
+    call = [
+        pb.ToolCallFragment(index=0, id="call_1", name="weather"),
+        pb.ToolCallFragment(index=0, arguments_json='{"city":"تهران"}'),
+    ]
+    worker.script = [
+        [started(), thought("hm")],
+        [pb.Event(delta=pb.Delta(tool_call=fragment, token_count=1)) for fragment in call],
+        [finish(pb.FINISH_REASON_TOOL_CALLS), usage(3)],
+    ]
+    async with openai.AsyncOpenAI(
+        base_url=f"{gateway_url}/api", api_key=api_key, max_retries=0, _strict_response_validation=True
+    ) as client:
+        whole = await client.chat.completions.create(**body())
+        choice = whole.choices[0]
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content is None
+        assert choice.message.tool_calls is not None
+        assert choice.message.tool_calls[0].function.arguments == '{"city":"تهران"}'
+        async with client.chat.completions.stream(model=MODEL, messages=body()["messages"]) as stream:
+            async for _ in stream:
+                pass
+            final = await stream.get_final_completion()
+        assert final.choices[0].message.tool_calls is not None
+        assert final.choices[0].message.tool_calls[0].function.name == "weather"
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        (Reason.INVALID_ARGUMENT, 400, "invalid_request_error", None),
+        (Reason.UNSUPPORTED_PARAMETER, 400, "invalid_request_error", "unsupported_parameter"),
+        (Reason.CONTEXT_LENGTH_EXCEEDED, 400, "invalid_request_error", "context_length_exceeded"),
+        (Reason.MODEL_NOT_FOUND, 404, "invalid_request_error", "model_not_found"),
+        (Reason.OVERLOADED, 429, "rate_limit_error", "rate_limit_exceeded"),
+        (Reason.MODEL_UNAVAILABLE, 503, "service_unavailable", None),
+        (Reason.DRAINING, 503, "service_unavailable", None),
+        (Reason.TIMEOUT, 504, "timeout", None),
+        (Reason.ENGINE_FAILED, 500, "server_error", None),
+        (Reason.INTERNAL, 500, "server_error", None),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_a_workers_failure_before_the_first_token_is_a_status(
+    http: httpx.AsyncClient,
+    worker: ScriptedWorker,
+    expected: tuple[Reason, int, str, str | None],
+    stream: bool,
+) -> None:
+    failure, status, error_type, code = expected
+    worker.script = [Failure(failure, "what was wrong", violations=(Violation("sampling.top_k", "x", "1", "2"),))]
+    answer = await http.post(URL, json=body(stream=stream))
+    error = answer.json()["error"]
+    assert answer.status_code == status
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == (error_type, code)
+    if status == 400:
+        assert (error["message"], error["param"]) == ("what was wrong", "top_k")
+    if status in (429, 503):
+        assert int(answer.headers["retry-after"]) >= 1
+        assert int(answer.headers["retry-after-ms"]) >= 1
+    if status == 500:
+        assert answer.headers["x-request-id"] in error["message"]
+
+
+async def test_a_fault_of_the_worker_tells_the_client_nothing(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [RuntimeError("the secret plan")]
+    answer = await http.post(URL, json=body())
+    assert answer.status_code == 500
+    assert "secret plan" not in answer.text
+
+
+@pytest.mark.parametrize("end", [Failure(Reason.ENGINE_FAILED, "gone"), None], ids=["failure", "early end"])
+async def test_an_answer_that_breaks_off_never_looks_complete(
+    http: httpx.AsyncClient, worker: ScriptedWorker, end: Failure | None
+) -> None:
+    worker.script = [[started(), content("half")], *([end] if end else [])]
+    answer = await http.post(URL, json=body(stream=True))
+    received = events(answer.text)
+    assert "half" in received[-2]
+    assert json.loads(received[-1].removeprefix("data: "))["error"]["type"] == "server_error"
+    assert "[DONE]" not in answer.text
+    assert '"finish_reason":"' not in answer.text
+    assert (await http.post(URL, json=body())).status_code == 500
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "waiting"])
+async def test_a_hang_up_stops_the_worker(
+    http: httpx.AsyncClient, worker: ScriptedWorker, gateway_url: str, stream: bool, begun: bool
+) -> None:
+    worker.script = [*([[started(), content("a")]] if begun else []), asyncio.Event()]
+    task = asyncio.create_task(http.post(URL, json=body(stream=stream)))
+    async with asyncio.timeout(20):
+        while not worker.requests:  # noqa: ASYNC110  # the request is on its way through another process
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await worker.cancelled.wait()
+
+
+async def test_what_was_ignored_is_said(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[pb.Event(started=pb.Started(ignored_parameters=["sampling.seed"])), finish(), usage()]]
+    answer = await http.post(URL, json=body(zeta=1, alpha=2, **{"bad\nname": 1}))
+    assert answer.headers["x-ignored-params"] == "alpha,zeta,sampling.seed"
+    strict = await http.post(URL, json=body(zeta=1), headers={"x-strict-params": "true"})
+    assert (strict.status_code, strict.json()["error"]["param"]) == (400, "zeta")
+
+
+async def test_the_worker_is_told_the_request_id(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = ANSWER
+    answer = await http.post(URL, json=body(), headers={"x-request-id": "mine-1"})
+    assert (answer.headers["x-request-id"], worker.metadata[0]["x-request-id"]) == ("mine-1", "mine-1")
+
+
+@pytest.mark.parametrize("given", ["", "has space", "x" * 129, "läßt"])
+async def test_an_unfit_request_id_is_replaced(http: httpx.AsyncClient, given: str) -> None:
+    answer = await http.get("/healthz", headers={"x-request-id": given.encode()})
+    assert answer.headers["x-request-id"].startswith("req-")
+
+
+async def test_an_expected_model_without_a_worker_is_503_and_an_unknown_one_404(http: httpx.AsyncClient) -> None:
+    missing = await http.post(URL, json=body() | {"model": EXPECTED})
+    assert (missing.status_code, missing.json()["error"]["type"]) == (503, "service_unavailable")
+    assert int(missing.headers["retry-after"]) >= 1
+    unknown = await http.post(URL, json=body() | {"model": "nothing"})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_worker_that_comes_back_is_found_again(
+    http: httpx.AsyncClient, worker: ScriptedWorker, worker_port: int
+) -> None:
+    await worker.server.stop(None)
+    await until_status(http, 503)
+    async with scripted_worker(worker_port) as second:
+        second.script = ANSWER
+        await until_status(http, 200)

@@ -1,0 +1,217 @@
+"""Everything around the answers: keys, bodies, routes, models, headers, cross-origin calls, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from services.gateway import keys
+from tests.contract.http.conftest import EXPECTED, running_gateway, until
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+
+URL = "/api/chat/completions"
+
+
+def assert_error(answer: httpx.Response, status: int, error_type: str, code: str | None = None) -> dict[str, Any]:
+    """Every error has this form."""
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    error: dict[str, Any] = answer.json()["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    assert (error["type"], error["code"]) == (error_type, code)
+    assert error["message"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (None, "did not provide"),
+        ("", "did not provide"),
+        ("Basic dXNlcg==", "did not provide"),
+        ("Bearer", "did not provide"),
+        ("Bearer sk-wrong", "mistyped"),
+        ("Bearer vlx_" + "0" * 36, "mistyped"),
+        ("Bearer " + keys._draw("s01"), "unknown"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/models", URL])
+async def test_without_a_valid_key_there_is_nothing(
+    http: httpx.AsyncClient, header: str | None, said: str, path: str
+) -> None:
+    http.headers.pop("authorization")
+    headers = {"authorization": header} if header is not None else {}
+    answer = await (http.get if path.endswith("models") else http.post)(path, headers=headers)
+    error = assert_error(answer, 401, "authentication_error", "invalid_api_key")
+    assert said in error["message"]
+    assert not header or header.partition(" ")[2] not in answer.text or not header.partition(" ")[2]
+
+
+async def test_a_revoked_key_is_refused_at_once(http: httpx.AsyncClient, redis_url: str) -> None:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        _, secret = await keys.create(redis, name="short-lived")
+        headers = {"authorization": f"Bearer {secret}"}
+        assert (await http.get("/api/models", headers=headers)).status_code == 200
+        await keys.revoke(redis, "short-lived")
+    assert_error(await http.get("/api/models", headers=headers), 401, "authentication_error", "invalid_api_key")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"nonsense", b'{"model": NaN}', b"\xff\xfe", b'{"a": "\xd8"}', b"[" * 5000, b'"text"', b"null", b"[]"],
+)
+async def test_a_body_that_is_no_json_object(http: httpx.AsyncClient, raw: bytes) -> None:
+    assert_error(await http.post(URL, content=raw), 400, "invalid_request_error")
+
+
+async def test_a_large_body_is_refused_whether_its_size_was_announced_or_not(http: httpx.AsyncClient) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield b" " * 10_000
+
+    for large in (b" " * 200_000, pieces()):
+        try:
+            answer = await http.post(URL, content=large)
+        except httpx.TransportError:
+            continue  # closed while we were still sending: refused as well
+        assert_error(answer, 413, "invalid_request_error", "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/api",
+        "/api/",
+        "/api/nothing",
+        "/v2/models",
+        "/api/chat/completions/",
+        "/docs",
+        "/openapi.json",
+        "/metrics",
+    ],
+)
+async def test_an_unknown_path(http: httpx.AsyncClient, path: str) -> None:
+    error = assert_error(await http.get(path), 404, "invalid_request_error")
+    assert path in error["message"]
+
+
+async def test_a_wrong_method(http: httpx.AsyncClient) -> None:
+    answer = await http.get(URL)
+    assert_error(answer, 405, "invalid_request_error")
+    assert answer.headers["allow"] == "POST"
+    assert_error(await http.delete("/api/models"), 405, "invalid_request_error")
+
+
+async def test_models(http: httpx.AsyncClient) -> None:
+    for prefix in ("/api", "/v1"):
+        listing = (await http.get(f"{prefix}/models")).json()
+        assert listing["object"] == "list"
+        assert [(model["id"], model["object"], model["available"]) for model in listing["data"]] == [
+            (EXPECTED, "model", False),
+            (MODEL, "model", True),
+        ]
+    one = (await http.get(f"/api/models/{MODEL}")).json()
+    assert (one["created"], one["owned_by"], one["context_length"]) == (1, "tests", 100)
+    assert one["supported_parameters"] == ["n", "top_k"]
+    assert_error(await http.get("/api/models/nothing"), 404, "invalid_request_error", "model_not_found")
+
+
+async def test_health_needs_no_key_and_says_what_is_seen(http: httpx.AsyncClient) -> None:
+    http.headers.pop("authorization")
+    health = (await http.get("/healthz")).json()
+    assert health == {"status": "ok", "redis": "ok", "models": {MODEL: True, EXPECTED: False}}
+    assert (await http.get("/readyz")).json() == {"ready": True}
+
+
+async def test_pages_of_other_origins_may_call(http: httpx.AsyncClient) -> None:
+    preflight = await http.options(
+        URL,
+        headers={
+            "origin": "https://example.org",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type",
+        },
+    )
+    assert preflight.status_code == 204
+    assert preflight.headers["access-control-allow-origin"] == "*"
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    refused = await http.post(URL, headers={"origin": "https://example.org", "authorization": "Bearer x"})
+    assert refused.headers["access-control-allow-origin"] == "*"
+    assert "x-request-id" in refused.headers["access-control-expose-headers"]
+
+
+async def test_a_request_is_one_line_of_json_without_content_or_secrets(
+    http: httpx.AsyncClient, worker: ScriptedWorker, gateway_log: Path, api_key: str
+) -> None:
+    worker.script = [[started(), content("the answer text"), finish(), usage()]]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "the question text"}]}
+    await http.post(URL, json=body, headers={"x-request-id": "log-test"})
+    await until(lambda: '"log-test"' in gateway_log.read_text())
+    log = gateway_log.read_text()  # noqa: ASYNC240  # a test
+    lines = [json.loads(line) for line in log.splitlines() if '"log-test"' in line]
+    assert len(lines) == 1
+    line = lines[0]
+    assert (line["status"], line["route"], line["model"], line["outcome"]) == (200, "/chat/completions", MODEL, "complete")
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (3, 2)
+    assert line["key_id"].startswith("key_")
+    assert "the question text" not in log
+    assert "the answer text" not in log
+    assert api_key not in log
+
+
+async def test_without_redis_keys_cannot_be_checked_and_it_is_said(
+    worker: ScriptedWorker, api_key: str, tmp_path: Path
+) -> None:
+    with running_gateway("redis://127.0.0.1:1/0", worker.address, tmp_path / "log") as (url, _):
+        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+            await until_answers(client)
+            answer = await client.get("/api/models", headers={"authorization": f"Bearer {api_key}"})
+            assert_error(answer, 503, "service_unavailable")
+            assert (await client.get("/healthz")).json()["redis"] == "unreachable"
+
+
+async def until_answers(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await client.get("/healthz")
+            except httpx.TransportError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+async def test_sigterm_lets_a_running_stream_finish(
+    worker: ScriptedWorker, redis_url: str, api_key: str, tmp_path: Path
+) -> None:
+    proceed = asyncio.Event()
+    worker.script = [[started(), content("a")], proceed, [finish(), usage()]]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "stream": True}
+    with running_gateway(redis_url, worker.address, tmp_path / "log") as (url, process):
+        headers = {"authorization": f"Bearer {api_key}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client:
+            await until_answers(client)
+            async with asyncio.timeout(20):
+                while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110  # another process's state
+                    await asyncio.sleep(0.02)
+            async with client.stream("POST", URL, json=body) as answer:
+                pieces = answer.aiter_text()
+                text = await anext(pieces)
+                process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.3)
+                assert process.poll() is None
+                proceed.set()
+                text += "".join([piece async for piece in pieces])
+            assert text.endswith("data: [DONE]\n\n")
+        assert await asyncio.to_thread(process.wait, 20) == 0

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.errors import ApiError
+
+USER = [{"role": "user", "content": "سلام"}]
+
+
+def request(**fields: Any) -> ChatRequest:
+    return translate({"model": "m", "messages": USER, **fields}, refuse_ignored=False)
+
+
+def refusal(body: Any, *, strict: bool = False) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        translate(body, refuse_ignored=strict)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_a_plain_request() -> None:
+    chat = request()
+    assert chat.generate == pb.GenerateRequest(
+        model="m", n=1, messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="سلام")])], sampling={}
+    )
+    assert (chat.stream, chat.include_usage, chat.ignored) == (False, False, [])
+
+
+def test_sampling_reaches_the_worker_as_it_was_given() -> None:
+    sampling = request(
+        temperature=0,
+        top_p=1,
+        top_k=-1,
+        min_p=0.25,
+        seed=-3,
+        max_completion_tokens=5,
+        stop="\n",
+        logit_bias={"7": -100},
+        stop_token_ids=[1, 2],
+        frequency_penalty=0.5,
+    ).generate.sampling
+    assert sampling == pb.SamplingParams(
+        temperature=0,
+        top_p=1,
+        top_k=0,
+        min_p=0.25,
+        seed=-3,
+        max_tokens=5,
+        stop=["\n"],
+        logit_bias={7: -100},
+        stop_token_ids=[1, 2],
+        frequency_penalty=0.5,
+    )
+
+
+def test_an_absent_and_a_null_field_are_the_same() -> None:
+    assert request(temperature=None, stop=None, tools=None, response_format=None, logprobs=None) == request()
+
+
+def test_roles_and_parts() -> None:
+    messages = [
+        {"role": "developer", "content": "کوتاه بگو"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning": "hm",
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+    ]
+    translated = translate({"model": "m", "messages": messages}, refuse_ignored=False).generate.messages
+    assert [message.role for message in translated] == [pb.ROLE_SYSTEM, pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_TOOL]
+    assert [part.text for part in translated[1].content] == ["a", "b"]
+    assert translated[2].reasoning_content == "hm"
+    assert translated[2].tool_calls[0].name == "f"
+    assert translated[3].tool_call_id == "c1"
+
+
+def test_an_image_is_decoded() -> None:
+    url = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
+    part = {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+    (content,) = (
+        translate({"model": "m", "messages": [{"role": "user", "content": [part]}]}, refuse_ignored=False)
+        .generate.messages[0]
+        .content
+    )
+    assert content.image == pb.Image(data=b"\x89PNG", mime_type="image/png", detail=pb.IMAGE_DETAIL_LOW)
+
+
+def test_tools_and_formats() -> None:
+    generate = request(
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        tool_choice={"type": "function", "function": {"name": "f"}},
+        response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
+        reasoning_effort="none",
+        chat_template_kwargs={"enable_thinking": False, "x": [1]},
+    ).generate
+    assert generate.tools[0].parameters_json == '{"type":"object"}'
+    assert (generate.tool_choice.mode, list(generate.tool_choice.function_names)) == (
+        pb.TOOL_CHOICE_MODE_FUNCTIONS,
+        ["f"],
+    )
+    assert generate.response_format.json_schema.schema_json == '{"type":"object"}'
+    assert (generate.reasoning.effort, generate.reasoning.enabled) == (pb.REASONING_EFFORT_NONE, False)
+    assert list(generate.chat_template_kwargs) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "said"),
+    [
+        ({"model": None}, "model", "model is missing"),
+        ({"model": 5}, "model", "model must be a string, got an integer: 5"),
+        ({"messages": None}, "messages", "messages is missing"),
+        ({"messages": []}, "messages", "messages is empty"),
+        ({"messages": "hi"}, "messages", 'messages must be a list, got a string: "hi"'),
+        ({"messages": ["hi"]}, "messages[0]", "messages[0] must be an object"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "got an integer: 5"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "messages[0].content is missing"),
+        ({"messages": [{"role": "king", "content": ""}]}, "messages[0].role", 'messages[0].role is "king"'),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "messages[0].content[0].type",
+            "only text and image_url",
+        ),
+        ({"temperature": "hot"}, "temperature", 'temperature must be a number, got a string: "hot"'),
+        ({"temperature": True}, "temperature", "temperature must be a number, got true or false"),
+        ({"max_tokens": 1.5}, "max_tokens", "max_tokens must be an integer"),
+        ({"max_tokens": 0}, "max_tokens", "max_tokens is 0; it must be 1 to"),
+        ({"n": 0}, "n", "n is 0"),
+        ({"stream": "yes"}, "stream", "stream must be true or false"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "only allowed when stream is true"),
+        ({"stop": ["a", 1]}, "stop[1]", "stop[1] must be a string"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "keys must be token ids"),
+        ({"top_logprobs": 3}, "top_logprobs", "needs logprobs"),
+        ({"tool_choice": "maybe"}, "tool_choice", 'tool_choice is "maybe"'),
+        ({"tools": [{"type": "web", "function": {}}]}, "tools[0].type", "only function tools"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "must be one of text, json_object, json_schema"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "a name and a schema"),
+        ({"modalities": ["audio"]}, "modalities", "only text"),
+        ({"functions": []}, "functions", "send tools"),
+        ({"metadata": {"a": 1}}, "metadata", "metadata.a"),
+        ({"reasoning_effort": "much"}, "reasoning_effort", "must be one of none, minimal"),
+    ],
+)
+def test_a_refusal_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, said: str) -> None:
+    error = refusal({"model": "m", "messages": USER, **change})
+    assert error.param == param
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/a.png", "data:image/png,abc", "data:image/png;base64,???", "file:///etc/passwd"]
+)
+def test_an_image_from_elsewhere_or_damaged_is_refused(url: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    error = refusal({"model": "m", "messages": [{"role": "user", "content": [part]}]})
+    assert error.param == "messages[0].content[0].image_url.url"
+
+
+def test_unknown_fields_are_listed_or_refused() -> None:
+    assert request(zeta=1, alpha=2, nothing=None, user="u", metadata={"k": "v"}).ignored == ["alpha", "zeta"]
+    assert refusal({"model": "m", "messages": USER, "zeta": 1}, strict=True).param == "zeta"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "temperature",
+        "stop",
+        "n",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "logit_bias",
+        "stream",
+        "stream_options",
+        "metadata",
+        "chat_template_kwargs",
+        "structured_outputs",
+        "guided_json",
+        "guided_choice",
+        "stop_token_ids",
+        "seed",
+        "modalities",
+    ]
+)
+
+
+@given(body=JSON | st.dictionaries(NAMES, JSON, max_size=6), changes=st.dictionaries(NAMES, JSON, max_size=3))
+def test_whatever_is_sent_is_translated_or_refused(body: Any, changes: dict[str, Any]) -> None:
+    for each in (body, {"model": "m", "messages": USER, **changes}):
+        try:
+            translate(each, refuse_ignored=False)
+        except ApiError as error:
+            assert error.status == 400
+            assert len(error.message) < 400

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from services.gateway import keys
+
+
+async def test_a_key_is_found_by_its_secret_until_it_is_revoked(redis: Redis) -> None:
+    key, secret = await keys.create(redis, name="shop", rpm=5)
+    assert await keys.find(redis, secret) == key
+    assert (key.name, key.rpm) == ("shop", 5)
+    await keys.revoke(redis, "shop")
+    assert await keys.find(redis, secret) is None
+    assert await keys.list_all(redis) == []
+
+
+async def test_a_key_can_be_revoked_by_its_id(redis: Redis) -> None:
+    key, secret = await keys.create(redis, name="shop")
+    assert await keys.revoke(redis, key.id) == key
+    assert await keys.find(redis, secret) is None
+
+
+async def test_names_are_unique_and_unknown_ones_are_said(redis: Redis) -> None:
+    await keys.create(redis, name="shop")
+    with pytest.raises(ValueError, match="named 'shop' already"):
+        await keys.create(redis, name="shop")
+    with pytest.raises(LookupError, match="'nobody'"):
+        await keys.revoke(redis, "nobody")
+
+
+async def test_only_the_hash_of_a_secret_is_stored(redis: Redis) -> None:
+    _, secret = await keys.create(redis, name="shop")
+    everything = list(await redis.keys("*"))
+    contents = [await redis.hgetall(name) for name in everything]
+    assert secret[4:34] not in str(everything) + str(contents)
+
+
+async def test_everything_about_a_key_is_in_one_shard(redis: Redis) -> None:
+    for number in range(20):
+        key, secret = await keys.create(redis, name=f"k{number}")
+        (record,) = [name for name in await redis.keys("vilix:{*") if (await redis.hget(name, "id")) == key.id]
+        assert f"{{{key.shard}}}" in record
+        assert (await keys.find(redis, secret)) is not None
+
+
+@given(position=st.integers(4, 39), replacement=st.sampled_from("0123456789ABCXYZabcxyz"))
+def test_a_mistyped_key_is_recognised(position: int, replacement: str) -> None:
+    secret = keys._draw("s07")
+    assert keys.is_well_formed(secret)
+    mistyped = secret[:position] + replacement + secret[position + 1 :]
+    assert keys.is_well_formed(mistyped) == (mistyped == secret)
+
+
+@pytest.mark.parametrize("text", ["", "vlx_", "vlx_short", "sk-proj-abc", "vlx_" + "é" * 36, "VLX_" + "0" * 36])
+async def test_what_is_no_key_is_never_looked_up(redis: Redis, text: str) -> None:
+    assert await keys.find(redis, text) is None
+
+
+async def test_a_saved_key_is_kept_while_it_is_valid_and_replaced_when_not(redis: Redis) -> None:
+    first = await keys.ensure(redis, name="development", saved="")
+    assert await keys.ensure(redis, name="development", saved=first) == first
+    await keys.revoke(redis, "development")
+    second = await keys.ensure(redis, name="development", saved=first)
+    assert second != first
+    third = await keys.ensure(redis, name="development", saved="lost")
+    assert await keys.find(redis, second) is None
+    assert await keys.find(redis, third) is not None

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.chat_request import ChatRequest
+from services.gateway.sse import ChunkEncoder, error_event
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
+    'سلام\u200c\u200d\u064b👨‍👩‍👧🇮🇷\u2028\u2029\r\n\x00"\\', max_size=20
+)
+
+
+def encoder(*, n: int = 1, include_usage: bool = False, continuous_usage: bool = False) -> ChunkEncoder:
+    generate = pb.GenerateRequest(model="m", n=n)
+    chat = ChatRequest(generate, True, include_usage, continuous_usage, [])
+    return ChunkEncoder(chat, answer_id="chatcmpl-1", created=7)
+
+
+def read(data: bytes) -> list[dict[str, Any]]:
+    """What a client reads: events are separated by empty lines, and each is one `data: ` line."""
+    events = data.decode().split("\n\n")
+    assert events.pop() == ""
+    assert all(event.startswith("data: ") and len(event.split("\n")) == 1 for event in events)
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+@given(text=TEXT)
+def test_any_text_arrives_as_it_was(text: str) -> None:
+    (chunk,) = read(encoder().encode([pb.Event(delta=pb.Delta(content=text))]))
+    assert chunk["choices"][0]["delta"] == {"content": text}
+
+
+def test_the_order_and_form_of_a_stream() -> None:
+    events = [
+        pb.Event(started=pb.Started(prompt_tokens=3)),
+        pb.Event(delta=pb.Delta(reasoning_content="hm", token_count=1)),
+        pb.Event(delta=pb.Delta(content="yes", token_count=1)),
+        pb.Event(delta=pb.Delta(token_count=1)),
+        pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP)),
+        pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=3, cached_tokens=1)),
+    ]
+    chunks = read(encoder(include_usage=True).encode(events))
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[:-1]] == [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "hm"},
+        {"content": "yes"},
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None, None, None, "stop"]
+    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * 4
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 6
+    assert chunks[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 1}
+    assert {(c["id"], c["created"], c["model"], c["object"]) for c in chunks} == {
+        ("chatcmpl-1", 7, "m", "chat.completion.chunk")
+    }
+
+
+def test_without_include_usage_no_chunk_mentions_it() -> None:
+    chunks = read(encoder().encode([pb.Event(started=pb.Started()), pb.Event(usage=pb.Usage())]))
+    assert len(chunks) == 1
+    assert "usage" not in chunks[0]
+
+
+def test_every_choice_begins_and_ends_for_itself() -> None:
+    events = [
+        pb.Event(started=pb.Started()),
+        pb.Event(delta=pb.Delta(index=1, content="b")),
+        pb.Event(delta=pb.Delta(index=0, content="a")),
+        pb.Event(finish=pb.Finish(index=1, reason=pb.FINISH_REASON_LENGTH)),
+    ]
+    chunks = read(encoder(n=2).encode(events))
+    assert [(chunk["choices"][0]["index"], chunk["choices"][0]["finish_reason"]) for chunk in chunks] == [
+        (0, None),
+        (1, None),
+        (1, None),
+        (0, None),
+        (1, "length"),
+    ]
+
+
+def test_continuous_usage_counts_up() -> None:
+    events = [
+        pb.Event(started=pb.Started(prompt_tokens=4)),
+        pb.Event(delta=pb.Delta(content="a", token_count=2)),
+        pb.Event(delta=pb.Delta(content="b", token_count=1)),
+    ]
+    chunks = read(encoder(continuous_usage=True).encode(events))
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [0, 2, 3]
+    assert {chunk["usage"]["prompt_tokens"] for chunk in chunks} == {4}
+
+
+def test_tool_calls_have_their_id_and_name_once() -> None:
+    fragments = [
+        pb.ToolCallFragment(index=0, id="call_1", name="weather", arguments_json=""),
+        pb.ToolCallFragment(index=0, arguments_json='{"city":'),
+        pb.ToolCallFragment(index=0, arguments_json='"تهران"}'),
+    ]
+    chunks = read(encoder().encode([pb.Event(delta=pb.Delta(tool_call=fragment)) for fragment in fragments]))
+    calls = [chunk["choices"][0]["delta"]["tool_calls"][0] for chunk in chunks]
+    assert calls[0] == {
+        "index": 0,
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "weather", "arguments": ""},
+    }
+    assert [call.keys() for call in calls[1:]] == [{"index", "function"}] * 2
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"city":"تهران"}'
+
+
+def test_log_probabilities_travel_with_their_text() -> None:
+    entry = pb.TokenLogprob(token="س", token_bytes="س".encode(), logprob=-0.5)
+    entry.top.add(token="س", token_bytes="س".encode(), logprob=-0.5)
+    (chunk,) = read(encoder().encode([pb.Event(delta=pb.Delta(content="س", logprobs=[entry]))]))
+    token = {"token": "س", "logprob": -0.5, "bytes": [216, 179]}
+    assert chunk["choices"][0]["logprobs"] == {"content": [{**token, "top_logprobs": [token]}], "refusal": None}
+
+
+def test_an_error_is_one_event() -> None:
+    assert error_event(b'{"error":{}}') == b'data: {"error":{}}\n\n'

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason
+from services.inference.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.sampling import engine_params
+from services.inference.served_model import EngineDescription, ServedModel
+from tests.unit.inference.scripted import PARAMETERS
+
+LIMITS = RequestLimits(max_choices=4, max_messages=8, max_prompt_bytes=1000)
+LAST_ID = 49151
+USER = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Hello")])
+IMAGE = pb.ContentPart(image=pb.Image(data=b"x"))
+NAN = float("nan")
+
+
+def request(**fields: Any) -> pb.GenerateRequest:
+    if not fields.keys() & {"messages", "prompt", "prompt_token_ids"}:
+        fields["messages"] = [USER]
+    return pb.GenerateRequest(**fields)
+
+
+def sampling(**fields: Any) -> dict[str, Any]:
+    return {"sampling": pb.SamplingParams(**fields)}
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {"messages": [USER, pb.Message(**fields)]}
+
+
+INVALID: list[tuple[dict[str, Any], str]] = [
+    ({"messages": []}, "messages"),
+    ({"messages": [USER], "prompt": "x"}, "messages"),
+    ({"prompt": "x", "prompt_token_ids": [1]}, "messages"),
+    ({"messages": [USER] * 9}, "messages"),
+    ({"prompt": "x" * 1001}, "prompt"),
+    ({"messages": [pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="x" * 1001)])]}, "messages"),
+    ({"prompt_token_ids": [1, LAST_ID + 1]}, "prompt_token_ids"),
+    (message(content=[pb.ContentPart(text="x")]), "messages[1].role"),
+    (message(role=99, content=[pb.ContentPart(text="x")]), "messages[1].role"),  # type: ignore[arg-type]
+    (message(role=pb.ROLE_USER), "messages[1].content"),
+    (message(role=pb.ROLE_USER, content=[pb.ContentPart()]), "messages[1].content[0]"),
+    (message(role=pb.ROLE_USER, content=[pb.ContentPart(text="x")], name="n" * 257), "messages[1].name"),
+    ({"continue_final_message": True}, "continue_final_message"),
+    ({"prompt": "x", "continue_final_message": True}, "continue_final_message"),
+    ({**message(role=pb.ROLE_ASSISTANT), "continue_final_message": True}, "continue_final_message"),
+    ({"n": 5}, "n"),
+    ({"tenant": "س" * 129}, "tenant"),
+    ({"logprobs": pb.LogprobsOptions(top=21)}, "logprobs.top"),
+    ({"tool_choice": pb.ToolChoice(mode=99)}, "tool_choice.mode"),  # type: ignore[arg-type]
+    *((sampling(temperature=v), "sampling.temperature") for v in (-0.1, 2.1, NAN, float("inf"))),
+    *((sampling(top_p=v), "sampling.top_p") for v in (-0.1, 1.1, NAN)),
+    *((sampling(min_p=v), "sampling.min_p") for v in (-0.1, 1.1, NAN)),
+    *((sampling(frequency_penalty=v), "sampling.frequency_penalty") for v in (-2.1, 2.1, NAN)),
+    *((sampling(presence_penalty=v), "sampling.presence_penalty") for v in (-2.1, 2.1, NAN)),
+    *((sampling(repetition_penalty=v), "sampling.repetition_penalty") for v in (0.0, -1.0, 2.1, NAN)),
+    (sampling(top_k=2**31), "sampling.top_k"),
+    (sampling(max_tokens=0), "sampling.max_tokens"),
+    (sampling(max_tokens=3, min_tokens=4), "sampling.min_tokens"),
+    (sampling(stop=["a"] * 5), "sampling.stop"),
+    (sampling(stop=["a", ""]), "sampling.stop[1]"),
+    (sampling(stop=["a" * 257]), "sampling.stop[0]"),
+    (sampling(stop_token_ids=[LAST_ID + 1]), "sampling.stop_token_ids"),
+    (sampling(stop_token_ids=[1] * 65), "sampling.stop_token_ids"),
+    (sampling(logit_bias={1: 100.5}), "sampling.logit_bias[1]"),
+    (sampling(logit_bias={1: NAN}), "sampling.logit_bias[1]"),
+    (sampling(logit_bias={LAST_ID + 1: 1}), "sampling.logit_bias"),
+    (sampling(logit_bias=dict.fromkeys(range(1025), 1.0)), "sampling.logit_bias"),
+]
+UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
+    (message(role=pb.ROLE_USER, content=[IMAGE]), "messages[1].content[0].image"),
+    (message(role=pb.ROLE_ASSISTANT, tool_calls=[pb.ToolCall(name="f")]), "messages[1].tool_calls"),
+    (message(role=pb.ROLE_TOOL, content=[pb.ContentPart(text="x")]), "messages[1].role"),
+    (message(role=pb.ROLE_TOOL, content=[pb.ContentPart(text="x")], tool_call_id="c"), "messages[1].tool_call_id"),
+    ({"tools": [pb.Tool(name="f")]}, "tools"),
+    ({"tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED)}, "tool_choice"),
+    ({"tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["f"])}, "tool_choice"),
+    ({"response_format": pb.ResponseFormat(json_object=pb.JsonObjectFormat())}, "response_format"),
+    ({"response_format": pb.ResponseFormat(regex="a+")}, "response_format"),
+    ({"reasoning": pb.ReasoningOptions(enabled=True)}, "reasoning.enabled"),
+    ({"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH)}, "reasoning.effort"),
+    ({"reasoning": pb.ReasoningOptions(budget_tokens=0)}, "reasoning.budget_tokens"),
+    ({"chat_template_kwargs": {"tokenize": True}}, "chat_template_kwargs.tokenize"),
+]
+ALLOWED: list[dict[str, Any]] = [
+    {},
+    {"n": 4},
+    {"tenant": "س" * 128, "priority": -5},
+    {"logprobs": pb.LogprobsOptions(top=20)},
+    {"tools": [pb.Tool(name="f")], "tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_NONE)},
+    {"tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_AUTO), "parallel_tool_calls": False},
+    {"response_format": pb.ResponseFormat()},
+    {"reasoning": pb.ReasoningOptions(enabled=False, effort=pb.REASONING_EFFORT_NONE, exclude=True)},
+    {"refuse_ignored_parameters": True, "tenant": "a", "priority": 1},
+    {**message(role=pb.ROLE_ASSISTANT, content=[pb.ContentPart(text="Well")]), "continue_final_message": True},
+    message(role=pb.ROLE_ASSISTANT, reasoning_content="hm", name="me"),
+    {"prompt": ""},
+    {"prompt_token_ids": [LAST_ID]},
+    sampling(temperature=0, top_p=0, min_p=0, top_k=0, frequency_penalty=-2, presence_penalty=-2, repetition_penalty=2),
+    sampling(temperature=2, top_p=1, min_p=1, frequency_penalty=2, presence_penalty=2, seed=-(2**63), ignore_eos=True),
+    sampling(max_tokens=2**32 - 1, min_tokens=4, stop=["\n"] * 4, stop_token_ids=[LAST_ID], logit_bias={LAST_ID: -100}),
+]
+
+
+@pytest.mark.parametrize(("fields", "field"), INVALID)
+def test_what_no_model_takes_is_refused_with_field_value_and_limit(
+    model: ServedModel, fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(Failure) as refusal:
+        check(request(**fields), model, LIMITS)
+    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    assert refusal.value.violations[0].field == field
+    assert len(refusal.value.message) < 200
+
+
+@pytest.mark.parametrize(("fields", "field"), UNSUPPORTED)
+def test_what_the_model_cannot_do_is_refused_by_name(model: ServedModel, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(Failure) as refusal:
+        check(request(**fields), model, LIMITS)
+    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+    assert refusal.value.violations[0].field == field
+
+
+@pytest.mark.parametrize("fields", ALLOWED)
+def test_what_fits_or_asks_for_nothing_is_taken(model: ServedModel, fields: dict[str, Any]) -> None:
+    check(request(**fields), model, LIMITS)
+    engine_params(request(**fields), model, room=100, choice=0)
+
+
+def test_a_value_and_its_limit_are_given(model: ServedModel) -> None:
+    with pytest.raises(Failure) as refusal:
+        check(request(**sampling(temperature=3)), model, LIMITS)
+    violation = refusal.value.violations[0]
+    assert (violation.value, violation.limit) == ("3", "0 to 2")
+
+
+def test_more_token_ids_than_the_context_holds_are_refused_as_that(model: ServedModel) -> None:
+    with pytest.raises(Failure, match="256 tokens; your prompt has 256 tokens") as refusal:
+        check(request(prompt_token_ids=[1] * 256), model, LIMITS)
+    assert refusal.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS & set(pb.SamplingParams.DESCRIPTOR.fields_by_name)))
+def test_a_parameter_that_the_engine_lacks_is_refused_by_name(model: ServedModel, name: str) -> None:
+    values: dict[str, Any] = {"stop_token_ids": [1], "logit_bias": {1: 1.0}, "ignore_eos": True}
+    fields = sampling(**{name: values.get(name, 1)})
+    check(request(**fields), model, LIMITS)
+    model.description = EngineDescription("lesser", "1", PARAMETERS - {name}, context_length=256, slots=1)
+    with pytest.raises(Failure, match=f"the engine lesser of smollm2-135m cannot do {name}") as refusal:
+        check(request(**fields), model, LIMITS)
+    assert refusal.value.violations[0].field == f"sampling.{name}"
+
+
+def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_refused(model: ServedModel) -> None:
+    lesser = PARAMETERS - {"priority", "cache_salt", "temperature"}
+    model.description = EngineDescription("lesser", "1", lesser, context_length=256, slots=1)
+    given = request(priority=1, tenant="a")
+    check(given, model, LIMITS)
+    assert ignored_parameters(given, model) == ["tenant", "priority"]
+    assert engine_params(given, model, room=9, choice=0).keys().isdisjoint({"priority", "cache_salt", "temperature"})
+    given.refuse_ignored_parameters = True
+    with pytest.raises(Failure, match="tenant") as refusal:
+        check(given, model, LIMITS)
+    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+
+
+def test_the_models_defaults_stand_where_nothing_is_said(model: ServedModel) -> None:
+    params = engine_params(request(), model, room=77, choice=0)
+    assert (params["temperature"], params["top_p"], params["max_tokens"]) == (0.2, 0.9, 77)
+    assert engine_params(request(**sampling(temperature=0, max_tokens=5)), model, room=77, choice=0)["max_tokens"] == 5
+
+
+def test_top_p_of_zero_means_the_most_probable_token(model: ServedModel) -> None:
+    params = engine_params(request(**sampling(top_p=0, temperature=1)), model, room=1, choice=0)
+    assert params["temperature"] == 0
+    assert "top_p" not in params
+
+
+def test_each_choice_has_a_seed_of_its_own_within_64_bits(model: ServedModel) -> None:
+    given = request(**sampling(seed=2**63 - 1))
+    seeds = [engine_params(given, model, room=1, choice=choice)["seed"] for choice in range(3)]
+    assert seeds == [2**63 - 1, -(2**63), -(2**63) + 1]
