@@ -37,8 +37,7 @@ _OPTIONS: Final = [
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
-# Errors become the status of the call instead of a field of a message.
-_METADATA: Final = (("triton_grpc_error", "true"),)
+WIND_DOWN_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,10 +65,12 @@ class TritonClient:
         self._target = target
         self._channel: grpc.aio.Channel | None = None
         self._opened: service_pb2_grpc.GRPCInferenceServiceStub | None = None
+        self._winding_down: set[asyncio.Task[None]] = set()
         self._ids = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
 
     async def close(self) -> None:
         """Close the connection and end all calls."""
+        await asyncio.gather(*self._winding_down)
         if self._channel is not None:
             await self._channel.close()
 
@@ -87,12 +88,12 @@ class TritonClient:
         Keys: engine, version, supported_parameters, context_length, slots, load. Raises Failure.
         """
         description: dict[str, Any] | None = None
-        call = self._stub.ModelStreamInfer(metadata=_METADATA, timeout=DESCRIBE_SECONDS)
+        call = self._stub.ModelStreamInfer(timeout=DESCRIBE_SECONDS)
         try:
             await call.write(_request(model, next(self._ids), {"describe": True}))
             await call.done_writing()
             async for response in call:
-                _refuse_rejection(response, model)
+                _refuse_error(response, model)
                 tensors = _tensors(response.infer_response)
                 if "description" in tensors:
                     description = dict(json.loads(_string(tensors["description"])))
@@ -100,8 +101,6 @@ class TritonClient:
             raise _failure(error, model) from error
         except asyncio.InvalidStateError:
             await _raise_status(call, model)
-        finally:
-            call.cancel()
         if description is None:
             raise Failure(Reason.ENGINE_FAILED, f"the model {model} did not describe itself")
         return description
@@ -124,39 +123,52 @@ class TritonClient:
         cancels the request. Raises Failure: the engine's own refusals, MODEL_UNAVAILABLE when Triton cannot be reached
         or breaks off.
         """
-        call = self._stub.ModelStreamInfer(metadata=_METADATA)
+        call = self._stub.ModelStreamInfer()
         # Ids must be unique among all clients of a Triton; the caller's part makes its logs readable.
         unique_id = f"{request_id}.{next(self._ids)}"
         request = _request(model, unique_id, {**params, "window": window})
         _add_prompt(request, prompt_token_ids, text_input, images)
         acknowledge_every = max(1, window // 2)
         received = 0
+        ended = False
+        reading: asyncio.Future[Any] | None = None
         try:
             await call.write(request)
-            while (response := await call.read()) is not grpc.aio.EOF:
-                _refuse_rejection(response, model)
+            while True:
+                # Shielded: to cancel a read that waits would cancel the gRPC call.
+                reading = asyncio.ensure_future(call.read())
+                response = await asyncio.shield(reading)
+                if response is grpc.aio.EOF:
+                    break
+                ended = bool(response.error_message)
+                _refuse_error(response, model)
                 answer = response.infer_response
                 if answer.id != unique_id:
                     continue
                 output = _output(answer)
-                if output.finish_reason is not None:
-                    await call.done_writing()
-                    yield output
-                    # Ending the stream instead of cancelling it keeps Triton's log clean.
-                    await call.read()
-                    return
+                ended = output.finish_reason is not None
                 yield output
+                if ended:
+                    return
                 received += 1
                 if received % acknowledge_every == 0:
                     await call.write(_acknowledgement(model, next(self._ids), unique_id, received))
+            ended = True
         except grpc.aio.AioRpcError as error:
+            ended = True
             raise _failure(error, model) from error
         except asyncio.InvalidStateError:
             # The call ended while we were about to write.
+            ended = True
             await _raise_status(call, model)
         finally:
-            call.cancel()
+            last = None if ended else _cancellation(model, next(self._ids), unique_id)
+            self._keep(asyncio.create_task(_wind_down(call, reading, last)))
         raise Failure(Reason.ENGINE_FAILED, f"the model {model} broke off its answer")
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._winding_down.add(task)
+        task.add_done_callback(self._winding_down.discard)
 
     @property
     def _stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
@@ -174,6 +186,29 @@ def _request(model: str, request_id: str, params: Mapping[str, Any]) -> Any:
 
 def _acknowledgement(model: str, own_id: str, request_id: str, responses: int) -> Any:
     return _request(model, own_id, {"acknowledge": {"request_id": request_id, "responses": responses}})
+
+
+def _cancellation(model: str, own_id: str, request_id: str) -> Any:
+    return _request(model, own_id, {"cancel": {"request_id": request_id}})
+
+
+async def _wind_down(call: Any, reading: asyncio.Future[Any] | None, last: Any | None) -> None:
+    """Say the last word, if there is one, and let Triton end the stream.
+
+    A gRPC call is not cancelled unless Triton stays silent: in this Triton that can crash the whole server (see contract.py).
+    """
+    try:
+        async with asyncio.timeout(WIND_DOWN_SECONDS):
+            if last is not None:
+                await call.write(last)
+            await call.done_writing()
+            response = await reading if reading is not None else None
+            while response is not grpc.aio.EOF:
+                response = await call.read()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+        pass
+    except TimeoutError:
+        call.cancel()
 
 
 def _add_prompt(request: Any, prompt_token_ids: Sequence[int], text_input: str | None, images: Sequence[bytes]) -> None:
@@ -235,8 +270,8 @@ def _top(answer: Any, tensors: Mapping[str, bytes]) -> tuple[list[list[int]], li
     )
 
 
-def _refuse_rejection(response: Any, model: str) -> None:
-    """Raise Failure for a request that Triton itself did not take, which it says in a message and not by a status."""
+def _refuse_error(response: Any, model: str) -> None:
+    """Raise Failure for a response that is an error: the engine's, as `REASON: text`, or Triton's own."""
     if response.error_message:
         unknown = response.error_message.startswith("Request for unknown model")
         code = grpc.StatusCode.NOT_FOUND if unknown else grpc.StatusCode.INTERNAL

@@ -15,6 +15,7 @@ from services.inference.served_model import ServedModel
 
 IN_THREAD_BYTES: Final = 4096
 """Larger requests are rendered in a thread: encoding costs about 0.2 ms per kilobyte, and the loop serves others."""
+MAX_REFUSAL_LENGTH: Final = 300
 
 _ROLES: Final = {
     pb.ROLE_SYSTEM: "system",
@@ -93,7 +94,9 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
             variables=json_format.MessageToDict(request.chat_template_kwargs),
         )
     except TemplateRefusal as refusal:
-        message = f"the chat template of {model.id} refuses these messages: {model.tokenizer.unguard(str(refusal))}"
+        # A template may quote the messages, and a status must stay small.
+        said = model.tokenizer.unguard(str(refusal))[:MAX_REFUSAL_LENGTH]
+        message = f"the chat template of {model.id} refuses these messages: {said}"
         raise invalid("messages", message) from None
     return _without_end(text, messages[-1]["content"], model) if request.continue_final_message else text
 

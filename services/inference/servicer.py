@@ -113,8 +113,6 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     def _accept(self, request: pb.GenerateRequest) -> ServedModel:
         """The model of a request that can be served as it stands. Raises Failure."""
         model = self._find(request.model)
-        if self._server.draining:
-            raise Failure(Reason.DRAINING, "this worker is about to stop; ask another one", retry_after=1.0)
         model.engine()
         check(request, model, self._limits)
         return model

@@ -3,7 +3,10 @@
 `params` is JSON text. It is either one of the control requests below, or the fields of `Params`:
 
 * `{"describe": true}` answers with the tensor `description`;
-* `{"acknowledge": {"request_id": ID, "responses": COUNT}}` says how many responses of a running request were read.
+* `{"acknowledge": {"request_id": ID, "responses": COUNT}}` says how many responses of a running request were read;
+* `{"cancel": {"request_id": ID}}` stops a running request, which then ends with the finish reason `cancelled`. To cancel the
+  gRPC call works too, but in Triton before 24.12 it can crash the server when it crosses an answer
+  (triton-inference-server/server#7840).
 """
 
 from __future__ import annotations
@@ -95,6 +98,13 @@ class Acknowledgement:
     request_id: str
     responses: int
     """Since the request's start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Stops a running request."""
+
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +221,7 @@ SUPPORTED_BY_ALL: Final = frozenset({"window"})
 ALL_PARAMETERS: Final = frozenset(f.name for f in fields(Params)) - {"given"}
 
 
-def parse(text: str) -> Params | Describe | Acknowledgement:
+def parse(text: str) -> Params | Describe | Acknowledgement | Cancellation:
     """Read `params`. Raises RequestError (INVALID_ARGUMENT) that names the key, the value and what is allowed."""
     try:
         values = json.loads(text)
@@ -225,6 +235,8 @@ def parse(text: str) -> Params | Describe | Acknowledgement:
         return Describe()
     if "acknowledge" in values:
         return _acknowledgement(values)
+    if "cancel" in values:
+        return _cancellation(values)
     unknown = sorted(values.keys() - ALL_PARAMETERS)
     if unknown:
         raise _invalid(f"params has an unknown key {unknown[0]!r}; known are {', '.join(sorted(ALL_PARAMETERS))}")
@@ -278,6 +290,13 @@ def _acknowledgement(values: dict[str, Any]) -> Acknowledgement:
         case {"acknowledge": {"request_id": str(request_id), "responses": int(responses)}} if len(values) == 1:
             return Acknowledgement(request_id, responses)
     raise _invalid('acknowledge stands alone: {"acknowledge": {"request_id": ID, "responses": COUNT}}')
+
+
+def _cancellation(values: dict[str, Any]) -> Cancellation:
+    match values:
+        case {"cancel": {"request_id": str(request_id)}} if len(values) == 1:
+            return Cancellation(request_id)
+    raise _invalid('cancel stands alone: {"cancel": {"request_id": ID}}')
 
 
 def _integer(least: int, most: int) -> Callable[[str, Any], int]:

@@ -13,6 +13,7 @@ import triton_python_backend_utils as pb_utils
 from services.inference.triton_backend.contract import (
     SUPPORTED_BY_ALL,
     Acknowledgement,
+    Cancellation,
     Describe,
     Engine,
     Params,
@@ -69,6 +70,12 @@ class TritonPythonModel:
             stream = self._streams.get(params.request_id)
             if stream is not None:
                 stream.acknowledge(params.responses)
+                self._engine.wake()
+            answer_nothing(response_sender)
+        elif isinstance(params, Cancellation):
+            stream = self._streams.get(params.request_id)
+            if stream is not None:
+                stream.cancel()
                 self._engine.wake()
             answer_nothing(response_sender)
         else:

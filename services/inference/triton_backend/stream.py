@@ -103,6 +103,10 @@ class Stream:
         """The reader has read `responses` responses since the start."""
         self._acknowledged = max(self._acknowledged, responses)
 
+    def cancel(self) -> None:
+        """The reader wants no more."""
+        self._cancelled = True
+
     def send(self) -> None:
         """Send everything gathered as one response. Called by the sender's thread only."""
         with self._lock:

@@ -162,7 +162,12 @@ async def test_a_request_is_one_line_of_json_without_content_or_secrets(
     lines = [json.loads(line) for line in log.splitlines() if '"log-test"' in line]
     assert len(lines) == 1
     line = lines[0]
-    assert (line["status"], line["route"], line["model"], line["outcome"]) == (200, "/chat/completions", MODEL, "complete")
+    assert (line["status"], line["route"], line["model"], line["outcome"]) == (
+        200,
+        "/chat/completions",
+        MODEL,
+        "complete",
+    )
     assert (line["prompt_tokens"], line["completion_tokens"]) == (3, 2)
     assert line["key_id"].startswith("key_")
     assert "the question text" not in log

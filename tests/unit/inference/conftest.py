@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from services.inference import model_import
@@ -14,6 +15,10 @@ from services.inference.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
 from tests.unit.inference.scripted import MODEL, PARAMETERS
 
 ROOT = Path(__file__).parents[3]
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +43,7 @@ def reference(model_directory: Path) -> Tokenizer:
 def bytewise(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
     """A tokenizer without merges: every byte is a token, so that every place inside a character is a token boundary."""
     directory = tmp_path_factory.mktemp("bytewise")
-    tokenizer = Tokenizer(models.BPE(vocab={letter: byte for letter, byte in BYTES_OF_LETTERS.items()}, merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab=dict(BYTES_OF_LETTERS), merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(directory / "tokenizer.json"))

@@ -129,11 +129,7 @@ def output(
     )
 
 
-async def outputs(
-    *batches: Sequence[int], finish: str, then: BaseException | None = None
-) -> AsyncGenerator[EngineOutput, None]:
+async def outputs(*batches: Sequence[int], finish: str) -> AsyncGenerator[EngineOutput, None]:
     """One output per batch; the last one finishes."""
     for number, batch in enumerate(batches, 1):
         yield output(batch, finish=finish if number == len(batches) else None)
-    if then is not None:
-        raise then

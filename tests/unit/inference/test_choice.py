@@ -14,7 +14,7 @@ from tests.unit.inference.scripted import TEXTS, output
 
 END = 2
 
-ONE_MODEL = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+ONE_MODEL = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def ask(**sampling: object) -> pb.GenerateRequest:

@@ -17,7 +17,7 @@ from tests.unit.inference.scripted import MODEL, PARAMETERS
 SYSTEM = "<|im_start|>system\nBe brief.<|im_end|>\n"
 
 
-def say(role: pb.Role, *parts: str) -> pb.Message:
+def say(role: pb.Role.ValueType, *parts: str) -> pb.Message:
     return pb.Message(role=role, content=[pb.ContentPart(text=part) for part in parts])
 
 
@@ -89,12 +89,13 @@ async def test_what_the_template_refuses_is_the_callers_fault(model_directory: P
     for name in ("tokenizer.json", "generation_config.json"):
         shutil.copy(model_directory / name, tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{}")
-    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate' ~ messages[1].content) }}")
     served = ServedModel.load(load_model(MODEL), tmp_path)
     served.description = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=1)
     with pytest.raises(Failure, match="smollm2-135m refuses these messages: roles must alternate") as refusal:
-        await render(chat(say(pb.ROLE_USER, "Hello")), served)
+        await render(chat(say(pb.ROLE_USER, "x" * 10_000)), served)
     assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    assert len(refusal.value.message) < 400, "it goes into a header"
 
 
 @pytest.mark.parametrize(

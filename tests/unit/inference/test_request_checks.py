@@ -41,7 +41,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"messages": [pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="x" * 1001)])]}, "messages"),
     ({"prompt_token_ids": [1, LAST_ID + 1]}, "prompt_token_ids"),
     (message(content=[pb.ContentPart(text="x")]), "messages[1].role"),
-    (message(role=99, content=[pb.ContentPart(text="x")]), "messages[1].role"),  # type: ignore[arg-type]
+    (message(role=99, content=[pb.ContentPart(text="x")]), "messages[1].role"),
     (message(role=pb.ROLE_USER), "messages[1].content"),
     (message(role=pb.ROLE_USER, content=[pb.ContentPart()]), "messages[1].content[0]"),
     (message(role=pb.ROLE_USER, content=[pb.ContentPart(text="x")], name="n" * 257), "messages[1].name"),
@@ -51,7 +51,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"n": 5}, "n"),
     ({"tenant": "س" * 129}, "tenant"),
     ({"logprobs": pb.LogprobsOptions(top=21)}, "logprobs.top"),
-    ({"tool_choice": pb.ToolChoice(mode=99)}, "tool_choice.mode"),  # type: ignore[arg-type]
+    ({"tool_choice": pb.ToolChoice(mode=99)}, "tool_choice.mode"),  # type: ignore[arg-type]  # an enum is open on the wire
     *((sampling(temperature=v), "sampling.temperature") for v in (-0.1, 2.1, NAN, float("inf"))),
     *((sampling(top_p=v), "sampling.top_p") for v in (-0.1, 1.1, NAN)),
     *((sampling(min_p=v), "sampling.min_p") for v in (-0.1, 1.1, NAN)),

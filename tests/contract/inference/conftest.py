@@ -1,0 +1,168 @@
+"""A real worker process in front of a real Triton, with a real model and with recordings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.inference import model_import
+from services.inference.servicer import SERVICE
+from services.inference.tokenizer import ModelTokenizer
+from services.stack.ports import free_ports
+from tests.contract.triton.servers import Server, serving
+from tests.contract.triton.waits import until
+
+ROOT = Path(__file__).parents[3]
+MODEL, REPLAY = "smollm2-135m", "replay"
+PERSIAN = "سلام! می\u200cخواهم 👨‍👩‍👧‍👦 و 🇮🇷 و كِتَابٌ را ببینم؛ END این دیگر دیده نمی\u200cشود."
+CATALOG_ENTRY = """\
+id: replay
+created: 2026-01-01
+owned_by: test
+checkpoint: none
+licence: none
+context_length: 512
+engine: {name: replay}
+descriptions: {en: Recordings.}
+"""
+START_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process."""
+
+    process: subprocess.Popen[bytes]
+    target: str
+    log: Path
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[Any]:
+        """A stub of its service on a connection of its own."""
+        async with grpc.aio.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            yield inference_service_pb2_grpc.InferenceServiceStub(channel)
+
+    async def health(self, service: str = SERVICE) -> int | None:
+        """The status of a service; None while nobody answers."""
+        async with grpc.aio.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            try:
+                return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)).status  # type: ignore[no-any-return]
+            except grpc.aio.AioRpcError:
+                return None
+
+    async def reaches(self, status: int) -> None:
+        """Wait for a health status."""
+
+        async def is_reached() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return await self.health() == status
+
+        await until(is_reached, seconds=START_SECONDS)
+
+
+@contextlib.contextmanager
+def started(directory: Path, **settings: str) -> Iterator[Worker]:
+    """A worker process with these VILIX_ settings; stopped at the end."""
+    (port,) = free_ports(1)
+    environment = {"VILIX_LISTEN": f"127.0.0.1:{port}", **{f"VILIX_{name.upper()}": v for name, v in settings.items()}}
+    log = directory / f"inference-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.inference"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield Worker(process, f"127.0.0.1:{port}", log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def model_directory() -> Path:
+    directory = ROOT / ".cache" / "models" / MODEL
+    model_import.smollm2(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def persian_ids(model_directory: Path) -> list[int]:
+    return ModelTokenizer(model_directory).encode(PERSIAN)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory, persian_ids: list[int]) -> Path:
+    path = tmp_path_factory.mktemp("recordings") / "recordings.json"
+    long = {"name": "long", "prompt_contains": [7, 7], "token_ids": list(range(1000, 1200)), "interval_ms": 20}
+    persian = {"name": "persian", "token_ids": [*persian_ids, 2], "interval_ms": 2}
+    path.write_text(json.dumps([long, persian]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> dict[str, str]:
+    """Of a worker that serves both models; its Triton is missing."""
+    catalog = tmp_path_factory.mktemp("catalog")
+    (catalog / "replay.yaml").write_text(CATALOG_ENTRY)
+    return {
+        "models": f"{MODEL}={model_directory},{REPLAY}={model_directory}",
+        "catalog_dir": str(catalog),
+        "status_seconds": "0.2",
+    }
+
+
+@pytest.fixture(scope="session")
+def engines(model_directory: Path, recordings: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {
+        MODEL: ("llamacpp", {"model": str(model_directory / "model.gguf"), "context_length": 256, "slots": 2}),
+        REPLAY: ("replay", {"recordings": str(recordings), "context_length": 512, "slots": 8}),
+    }
+
+
+@pytest.fixture(scope="session")
+async def triton(
+    tmp_path_factory: pytest.TempPathFactory, engines: dict[str, tuple[str, dict[str, Any]]]
+) -> AsyncIterator[Server]:
+    async with serving(tmp_path_factory.mktemp("triton"), engines) as (server, _):
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def worker(
+    tmp_path_factory: pytest.TempPathFactory, triton: Server, settings: dict[str, str]
+) -> AsyncIterator[Worker]:
+    with started(tmp_path_factory.mktemp("worker"), triton=triton.target, **settings) as running:
+        await running.reaches(health_pb2.HealthCheckResponse.SERVING)
+        yield running
+
+
+@pytest.fixture
+async def stub(worker: Worker) -> AsyncIterator[Any]:
+    async with worker.connected() as stub:
+        yield stub
+
+
+def ask(model: str = REPLAY, **fields: Any) -> pb.GenerateRequest:
+    """A request; `prompt_token_ids=[7, 7]` gets the long recording, others the Persian one."""
+    if not fields.keys() & {"messages", "prompt_token_ids"}:
+        fields["messages"] = [pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="سلام")])]
+    return pb.GenerateRequest(model=model, **fields)

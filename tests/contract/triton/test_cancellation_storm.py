@@ -1,0 +1,29 @@
+"""Cancelling is safe for the server, however it crosses the end of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from services.triton_client import TritonClient
+from tests.contract.triton.subjects import REPLAY
+
+
+async def test_cancelling_at_any_moment_leaves_the_server_alive(client: TritonClient) -> None:
+    async def cancelled_after(milliseconds: float) -> None:
+        outputs = client.generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"max_tokens": 3})
+
+        async def read() -> None:
+            async with contextlib.aclosing(outputs):
+                async for _ in outputs:
+                    pass
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(milliseconds / 1000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    for _ in range(5):
+        await asyncio.gather(*(cancelled_after(moment / 4) for moment in range(80)))
+    description = await client.describe(REPLAY)
+    assert description["engine"] == "replay"
