@@ -1,10 +1,13 @@
-"""Cancelling is safe for the server, however it crosses the end of an answer."""
+"""Nothing that a reader does ends the server: neither cancelling at any moment, nor sending what is refused."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
+import pytest
+
+from services.failure import Failure
 from services.triton_client import TritonClient
 from tests.contract.triton.subjects import REPLAY
 
@@ -27,3 +30,15 @@ async def test_cancelling_at_any_moment_leaves_the_server_alive(client: TritonCl
         await asyncio.gather(*(cancelled_after(moment / 4) for moment in range(80)))
     description = await client.describe(REPLAY)
     assert description["engine"] == "replay"
+
+
+async def test_refusing_many_requests_leaves_the_server_alive(client: TritonClient) -> None:
+    async def refused() -> None:
+        outputs = client.generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"temperature": 3})
+        with pytest.raises(Failure, match="temperature"):
+            await anext(outputs)
+        await outputs.aclose()
+
+    for _ in range(20):
+        await asyncio.gather(*(refused() for _ in range(20)))
+    assert (await client.describe(REPLAY))["engine"] == "replay"
