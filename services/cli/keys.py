@@ -47,7 +47,12 @@ def create(
     state_dir: StateDir = Path(".run"),
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it. It is shown this once; only its hash is stored."""
+    """Make a key and print it. It is shown this once; only its hash is stored.
+
+    Examples:
+      vilix keys create --name shop
+      vilix keys create --name shop --rpm 60 --json
+    """
     _refuse_secret(name)
     key, api_key = _run(redis_url, state_dir, lambda redis: keys.create(redis, name=name, rpm=rpm))
     if as_json:
@@ -59,7 +64,12 @@ def create(
 
 @app.command("list")
 def list_keys(redis_url: RedisUrl = None, state_dir: StateDir = Path(".run"), as_json: AsJson = False) -> None:
-    """List the keys that were not revoked, oldest first."""
+    """List the keys that were not revoked, oldest first.
+
+    Examples:
+      vilix keys list
+      vilix keys list --json
+    """
     found = _run(redis_url, state_dir, keys.list_all)
     if as_json:
         print(json.dumps([asdict(key) for key in found], ensure_ascii=False))
@@ -77,7 +87,11 @@ def revoke(
     redis_url: RedisUrl = None,
     state_dir: StateDir = Path(".run"),
 ) -> None:
-    """Revoke a key. It is refused from now on."""
+    """Revoke a key. It is refused from now on.
+
+    Examples:
+      vilix keys revoke shop
+    """
     _refuse_secret(name_or_id)
     key = _run(redis_url, state_dir, lambda redis: keys.revoke(redis, name_or_id))
     print(f"Revoked {key.id} ({key.name}).")

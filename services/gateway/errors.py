@@ -111,7 +111,11 @@ def from_failure(failure: Failure, *, request_id: str) -> ApiError:
     param = _param(failure.violations[0].field) if failure.violations else None
     retry = retry_headers(failure.retry_after or 1.0)
     if failure.reason in _BAD_REQUESTS:
-        return bad_request(param, failure.message, code=_BAD_REQUESTS[failure.reason])
+        message = failure.message
+        if param is not None:
+            # The caller knows the field by OpenAI's name.
+            message = message.replace(failure.violations[0].field, param)
+        return bad_request(param, message, code=_BAD_REQUESTS[failure.reason])
     match failure.reason:
         case Reason.MODEL_NOT_FOUND:
             return ApiError(404, failure.message, param="model", code="model_not_found")

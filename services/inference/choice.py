@@ -40,10 +40,7 @@ class Choice:
     def detokenize(self, output: EngineOutput) -> list[str]:
         """The text that each token completes. A token that ends the answer has none and is left out."""
         shown = output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids
-        texts = [self._detokenizer.feed(token_id) for token_id in shown]
-        if output.finish_reason is not None and (rest := self._detokenizer.close()):
-            texts.append(rest)
-        return texts
+        return [self._detokenizer.feed(token_id) for token_id in shown]
 
     def parse(self, texts: Sequence[str], *, at_end: bool) -> str:
         """The part of the answer that is certain now."""

@@ -10,6 +10,7 @@ from services.inference.tokenizer import ModelTokenizer
 class Detokenizer:
     """The text of one choice. A character whose bytes are spread over tokens appears with the last of them.
 
+    A character that the answer's end cut off is left out: its tokens are counted, and a client never sees a piece of it.
     U+FFFD appears only where the model wrote bytes that are no UTF-8.
     """
 
@@ -24,7 +25,3 @@ class Detokenizer:
         if token_id in self._skipped:
             return ""
         return self._decoder.decode(self._tokenizer.bytes_of(token_id))
-
-    def close(self) -> str:
-        """U+FFFD if the answer ended inside a character, else nothing."""
-        return self._decoder.decode(b"", final=True)
