@@ -27,12 +27,20 @@ class EngineSpec(_Entry):
 class CapabilitiesSpec(_Entry):
     """What a model can do."""
 
-    reasoning: bool = False
     reasoning_optional: bool = False
-    tools: bool = False
+    """Thinking can be turned off, by the template's variable `enable_thinking`."""
     vision: bool = False
     structured_output: bool = False
     max_images: int = 0
+
+
+class ParsersSpec(_Entry):
+    """What is looked for in a model's text. None: nothing, it is all answer."""
+
+    reasoning: Literal["think"] | None = None
+    """Thoughts between `<think>` and `</think>`."""
+    tool_calls: Literal["hermes", "minimax"] | None = None
+    """The notation of its tool calls: see tool_calls.py."""
 
 
 class SamplingSpec(_Entry):
@@ -61,6 +69,7 @@ class ModelSpec(_Entry):
     """Most tokens of prompt and answer together."""
     engine: EngineSpec
     capabilities: CapabilitiesSpec = CapabilitiesSpec()
+    parsers: ParsersSpec = ParsersSpec()
     sampling: SamplingSpec = SamplingSpec()
     template_variables: tuple[str, ...] = Field((), strict=False)
     """Further variables of the chat template that a request may set."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.answer_parser import AnswerParser
 from services.inference.detokenizer import Detokenizer
 from services.inference.logprobs import TokenLogprobs
+from services.inference.pieces import Answer, CallArguments, CallStart, Piece, Thought, joined
+from services.inference.prompt import Prompt
 from services.inference.served_model import ServedModel
 from services.inference.stop_strings import StopStrings
 from services.triton_client import EngineOutput
@@ -19,7 +23,7 @@ _REASONS: Final = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LEN
 class Choice:
     """Takes each output of the engine through `detokenize`, `parse` and `events`, in this order."""
 
-    def __init__(self, index: int, request: pb.GenerateRequest, model: ServedModel) -> None:
+    def __init__(self, index: int, request: pb.GenerateRequest, model: ServedModel, prompt: Prompt) -> None:
         """Of a checked request."""
         sampling = request.sampling
         skip = sampling.skip_special_tokens if sampling.HasField("skip_special_tokens") else True
@@ -28,51 +32,80 @@ class Choice:
         self._min_tokens: Final = sampling.min_tokens
         self._detokenizer: Final = Detokenizer(model.tokenizer, skip_special_tokens=skip)
         self._stop_strings: Final = StopStrings(list(sampling.stop))
+        self._parser: Final = AnswerParser(request, model, prompt)
         self._logprobs: Final = TokenLogprobs(model.tokenizer)
+        self.reasoning_tokens = 0
+        """How many tokens of the thought were generated."""
         self._tokens_parsed = 0
-        self._shown = 0
+        self._certain = 0
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string ended it, of which the engine knows nothing."""
-        return self._stop_strings.found is not None
+        """Whether it ended for a reason of which the engine knows nothing: a stop string, the one call that was allowed."""
+        return self._stop_strings.found is not None or self._parser.ended
 
     def detokenize(self, output: EngineOutput) -> list[str]:
         """The text that each token completes. A token that ends the answer has none and is left out."""
         shown = output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids
         return [self._detokenizer.feed(token_id) for token_id in shown]
 
-    def parse(self, texts: Sequence[str], *, at_end: bool) -> str:
+    def parse(self, texts: Sequence[str], *, at_end: bool) -> list[Piece]:
         """The part of the answer that is certain now."""
-        content = ""
+        pieces: list[Piece] = []
         for text in texts:
+            self.reasoning_tokens += self._parser.thinking
             # What min_tokens asked for comes before any stop.
-            content += text if self._tokens_parsed < self._min_tokens else self._stop_strings.feed(text)
+            certain = text if self._tokens_parsed < self._min_tokens else self._stop_strings.feed(text)
             self._tokens_parsed += 1
-        return content + self._stop_strings.close() if at_end else content
+            pieces += self._take(certain)
+        if at_end and not self.stopped:
+            pieces += self._take(self._stop_strings.close())
+        if at_end or self.stopped:
+            pieces += self._parser.close()
+        return joined(pieces)
 
-    def events(self, output: EngineOutput, texts: Sequence[str], content: str) -> list[pb.Event]:
-        """The events that show `content` and count the output's tokens; with the last one, the end."""
+    def events(self, output: EngineOutput, texts: Sequence[str], pieces: Sequence[Piece]) -> list[pb.Event]:
+        """The events that show `pieces` and count the output's tokens; with the last one, the end."""
         self._logprobs.note(output, texts)
-        self._shown += len(content)
         at_end = output.finish_reason is not None
-        logprobs = self._logprobs.released(self._shown)
+        logprobs = self._logprobs.released(self._certain)
         if at_end and not self.stopped:
             logprobs += self._logprobs.rest()
-        events = []
-        if content or output.token_ids or logprobs:
-            delta = pb.Delta(index=self._index, token_count=len(output.token_ids), logprobs=logprobs)
-            if content or logprobs:
-                delta.content = content
-            events.append(pb.Event(delta=delta))
+        deltas = [self._delta(piece) for piece in pieces]
+        if not deltas and logprobs:
+            deltas = [pb.Delta(index=self._index, content="")]
+        if not deltas and output.token_ids:
+            deltas = [pb.Delta(index=self._index)]
+        if deltas:
+            deltas[0].token_count = len(output.token_ids)
+            deltas[0].logprobs.extend(logprobs)
+        events = [pb.Event(delta=delta) for delta in deltas]
         if at_end or self.stopped:
             events.append(pb.Event(finish=self._finish(output)))
         return events
+
+    def _take(self, certain: str) -> list[Piece]:
+        self._certain += len(certain)
+        return self._parser.feed(certain) if certain else []
+
+    def _delta(self, piece: Piece) -> pb.Delta:
+        match piece:
+            case Answer(text):
+                return pb.Delta(index=self._index, content=text)
+            case Thought(text):
+                return pb.Delta(index=self._index, reasoning_content=text)
+            case CallStart(index, name):
+                call = pb.ToolCallFragment(index=index, id=f"call_{secrets.token_hex(12)}", name=name)
+            case CallArguments(index, text):
+                call = pb.ToolCallFragment(index=index, arguments_json=text)
+        return pb.Delta(index=self._index, tool_call=call)
 
     def _finish(self, output: EngineOutput) -> pb.Finish:
         if self._stop_strings.found is not None:
             return pb.Finish(index=self._index, reason=pb.FINISH_REASON_STOP, stop_string=self._stop_strings.found)
         reason = output.finish_reason or "stop"
+        if self._parser.called and reason == "stop":
+            return pb.Finish(index=self._index, reason=pb.FINISH_REASON_TOOL_CALLS)
         finish = pb.Finish(index=self._index, reason=_REASONS[reason])
         if reason == "stop" and output.token_ids and output.token_ids[-1] in self._stop_token_ids:
             finish.stop_token_id = output.token_ids[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +12,9 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
 from services.inference.chat_template import TemplateRefusal
+from services.inference.reasoning import OPEN_TAG
 from services.inference.served_model import ServedModel
+from services.inference.tools import template_tools
 
 IN_THREAD_BYTES: Final = 4096
 """Larger requests are rendered in a thread: encoding costs about 0.2 ms per kilobyte, and the loop serves others."""
@@ -34,6 +37,8 @@ class Prompt:
     token_ids: list[int]
     room: int
     """How many tokens the context has left for the answer."""
+    opens_thought: bool = False
+    """Whether it ends with the tag that opens a thought, so that the answer begins inside it."""
 
 
 async def render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
@@ -82,7 +87,7 @@ def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     room = context_length(model) - len(token_ids)
     if _least_answer(request) > room:
         raise context_exceeded(request, model, len(token_ids))
-    return Prompt(text, token_ids, room)
+    return Prompt(text, token_ids, room, opens_thought=text.rstrip().endswith(OPEN_TAG))
 
 
 def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
@@ -90,8 +95,9 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
     try:
         text = model.template.render(
             messages,
+            tools=template_tools(request),
             add_generation_prompt=not request.continue_final_message,
-            variables=json_format.MessageToDict(request.chat_template_kwargs),
+            variables=_variables(request),
         )
     except TemplateRefusal as refusal:
         # A template may quote the messages, and a status must stay small.
@@ -113,8 +119,29 @@ def _without_end(text: str, last: str, model: ServedModel) -> str:
 
 def _message(message: pb.Message, model: ServedModel) -> dict[str, Any]:
     guard = model.tokenizer.guard
-    rendered = {"role": _ROLES[message.role], "content": guard("".join(part.text for part in message.content))}
-    for name in ("reasoning_content", "name"):
+    rendered: dict[str, Any] = {
+        "role": _ROLES[message.role],
+        "content": guard("".join(part.text for part in message.content)),
+    }
+    for name in ("reasoning_content", "name", "tool_call_id"):
         if value := getattr(message, name):
             rendered[name] = guard(value)
+    if message.tool_calls:
+        rendered["tool_calls"] = [_tool_call(call, model) for call in message.tool_calls]
     return rendered
+
+
+def _tool_call(call: pb.ToolCall, model: ServedModel) -> dict[str, Any]:
+    # Guarded as text: what a caller says that a model once wrote is no control token either.
+    arguments = json.loads(model.tokenizer.guard(call.arguments_json) or "{}")
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _variables(request: pb.GenerateRequest) -> dict[str, Any]:
+    variables: dict[str, Any] = json_format.MessageToDict(request.chat_template_kwargs)
+    reasoning = request.reasoning
+    if reasoning.HasField("enabled"):
+        variables["enable_thinking"] = reasoning.enabled
+    elif reasoning.effort != pb.REASONING_EFFORT_UNSPECIFIED:
+        variables["enable_thinking"] = reasoning.effort != pb.REASONING_EFFORT_NONE
+    return variables

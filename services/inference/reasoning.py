@@ -7,26 +7,14 @@ them apart, belong to neither.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from services.inference.pieces import Answer, Piece, Thought
+from services.inference.stop_strings import overlap
 
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """A piece of the thought."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A piece of the answer."""
-
-    text: str
-
-
-Piece = Thought | Answer
+OPEN_TAG: Final = "<think>"
+CLOSE_TAG: Final = "</think>"
 
 
 class _State(Enum):
@@ -43,10 +31,8 @@ class ReasoningParser:
     thought that never ends is all thought.
     """
 
-    def __init__(self, *, opened: bool, open_tag: str = "<think>", close_tag: str = "</think>") -> None:
+    def __init__(self, *, opened: bool) -> None:
         """See the class."""
-        self._open_tag: Final = open_tag
-        self._close_tag: Final = close_tag
         self._state = _State.BEFORE
         self._opened = opened
         self._started = False
@@ -91,17 +77,17 @@ class ReasoningParser:
 
     def _look_for_opening(self, *, at_end: bool) -> None:
         visible = self._held.lstrip()
-        if visible.startswith(self._open_tag):
-            self._held = visible[len(self._open_tag) :]
+        if visible.startswith(OPEN_TAG):
+            self._held = visible[len(OPEN_TAG) :]
             self._state = _State.THINKING
-        elif at_end or not self._open_tag.startswith(visible):
+        elif at_end or not OPEN_TAG.startswith(visible):
             self._state = _State.THINKING if self._opened else _State.ANSWERING
 
     def _think(self, pieces: list[Piece], *, at_end: bool) -> None:
         if not self._started:
             self._held = self._held.lstrip("\r\n")
             self._started = bool(self._held)
-        thought, tag, rest = self._held.partition(self._close_tag)
+        thought, tag, rest = self._held.partition(CLOSE_TAG)
         if tag:
             self._held = rest
             self._state = _State.AFTER
@@ -110,7 +96,7 @@ class ReasoningParser:
             self._held = ""
             thought = thought.rstrip("\r\n")
         else:
-            keep = _clear_length(self._held, self._close_tag)
+            keep = _clear_length(self._held, CLOSE_TAG)
             thought, self._held = self._held[:keep], self._held[keep:]
         if thought:
             pieces.append(Thought(thought))
@@ -118,9 +104,4 @@ class ReasoningParser:
 
 def _clear_length(text: str, tag: str) -> int:
     """How much of `text` cannot be a part of `tag` or of the line breaks before it."""
-    end = len(text)
-    for size in range(min(len(tag) - 1, len(text)), 0, -1):
-        if text.endswith(tag[:size]):
-            end -= size
-            break
-    return len(text[:end].rstrip("\r\n"))
+    return len(text[: len(text) - overlap(text, tag)].rstrip("\r\n"))

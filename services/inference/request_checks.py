@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason, Violation, invalid
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
+from services.inference.tools import check_tools
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -31,6 +33,10 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
 _WORKERS_OWN: Final = frozenset({"stop", "skip_special_tokens"})
 _ADVISORY: Final = {"tenant": "cache_salt", "priority": "priority"}
 """Fields whose loss changes no answer, and the engine's parameters that honour them."""
+
+
+# A model that thinks or does not think knows no degrees in between.
+_EFFORTS_THAT_COUNT: Final = (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,10 @@ def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits
 
 def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[str]:
     """Fields that the request sets and the engine cannot honour, though it can answer without them."""
-    return [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
+    ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
+    if model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT:
+        ignored.append("reasoning.effort")
+    return ignored
 
 
 def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits) -> None:
@@ -89,11 +98,14 @@ def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: Reques
 def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
     if message.role not in (pb.ROLE_SYSTEM, pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_TOOL):
         raise invalid(f"{path}.role", f"{path}.role is {message.role}, which is no role", value=message.role)
-    if message.role == pb.ROLE_TOOL or message.tool_calls or message.tool_call_id:
+    is_about_tools = message.role == pb.ROLE_TOOL or message.tool_calls or message.tool_call_id
+    if is_about_tools and model.spec.parsers.tool_calls is None:
         field = "tool_calls" if message.tool_calls else "tool_call_id" if message.tool_call_id else "role"
         raise _unsupported(f"{path}.{field}", f"the model {model.id} cannot call functions; leave their results out")
     if not message.content and message.role != pb.ROLE_ASSISTANT:
         raise invalid(f"{path}.content", f"{path} has no content")
+    for index, call in enumerate(message.tool_calls):
+        _check_arguments(f"{path}.tool_calls[{index}].arguments_json", call.arguments_json)
     _at_most(f"{path}.name", len(message.name), MAX_NAME_LENGTH, unit=" characters long")
     _at_most(f"{path}.content", len(message.content), MAX_PARTS, unit=" parts long")
     for index, part in enumerate(message.content):
@@ -102,6 +114,13 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
             raise _unsupported(f"{field}.image", f"the model {model.id} cannot see images; send text only")
         if not part.HasField("text"):
             raise invalid(field, f"{field} is empty")
+
+
+def _check_arguments(field: str, text: str) -> None:
+    try:
+        json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise invalid(field, f"{field} is not JSON: {error}") from None
 
 
 def _check_continuation(request: pb.GenerateRequest) -> None:
@@ -169,13 +188,7 @@ def _check_token_ids(field: str, token_ids: Iterable[int], model: ServedModel) -
 
 def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
     """What would change the answer if it were ignored, and cannot be done. What asks for nothing may stand."""
-    if request.tool_choice.mode not in pb.ToolChoiceMode.values():
-        mode = request.tool_choice.mode
-        raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
-    demands_call = request.tool_choice.mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
-    if demands_call or (request.tools and request.tool_choice.mode != pb.TOOL_CHOICE_MODE_NONE):
-        field = "tools" if request.tools else "tool_choice"
-        raise _unsupported(field, f"the model {model.id} cannot call functions; leave {field} out")
+    check_tools(request, model)
     if request.response_format.WhichOneof("format"):
         raise _unsupported(
             "response_format", f"the model {model.id} cannot be held to a form; leave response_format out"
@@ -190,6 +203,16 @@ def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
 
 
 def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None:
+    if model.spec.parsers.reasoning is not None:
+        turned_off = reasoning.HasField("enabled") and not reasoning.enabled
+        if (
+            turned_off or reasoning.effort == pb.REASONING_EFFORT_NONE
+        ) and not model.spec.capabilities.reasoning_optional:
+            field = "reasoning.enabled" if turned_off else "reasoning.effort"
+            raise _unsupported(field, f"the model {model.id} always thinks before it answers; leave {field} out")
+        if reasoning.HasField("budget_tokens"):
+            raise _unsupported("reasoning.budget_tokens", f"{model.id} takes no thinking budget yet; leave it out")
+        return
     asked = {
         "reasoning.enabled": reasoning.enabled,
         "reasoning.effort": reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE),

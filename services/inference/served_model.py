@@ -79,13 +79,13 @@ class ServedModel:
             context_length=min(spec.context_length, engine.context_length),
             capabilities=pb.Capabilities(
                 chat=True,
-                reasoning=spec.capabilities.reasoning,
+                reasoning=spec.parsers.reasoning is not None,
                 reasoning_optional=spec.capabilities.reasoning_optional,
-                tools=spec.capabilities.tools,
+                tools=spec.parsers.tool_calls is not None,
                 vision=spec.capabilities.vision,
                 max_images=spec.capabilities.max_images,
             ),
-            supported_parameters=sorted(_WORKERS_OWN | set(_field_paths(engine.supported_parameters))),
+            supported_parameters=sorted(self._supported_fields()),
             sampling_defaults=pb.SamplingParams(**spec.sampling.model_dump(exclude_none=True)),
             engine=pb.Engine(name=engine.engine, version=engine.version, slots=engine.slots),
             checkpoint=spec.checkpoint,
@@ -93,6 +93,16 @@ class ServedModel:
         )
         model.created.FromJsonString(f"{spec.created.isoformat()}T00:00:00Z")
         return model
+
+    def _supported_fields(self) -> set[str]:
+        fields = _WORKERS_OWN | set(_field_paths(self.engine().supported_parameters))
+        if self.spec.parsers.reasoning is not None:
+            fields |= {"reasoning.exclude"}
+            if self.spec.capabilities.reasoning_optional:
+                fields |= {"reasoning.enabled", "reasoning.effort"}
+        if self.spec.parsers.tool_calls is not None:
+            fields |= {"tools", "tool_choice", "parallel_tool_calls"}
+        return set(fields)
 
 
 def _field_paths(parameters: frozenset[str]) -> list[str]:

@@ -51,20 +51,20 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             with UsageCount(call_id, request.model) as usage:
                 model = self._accept(request)
                 prompt = await render(request, model)
-                choices = [Choice(index, request, model) for index in range(max(1, request.n))]
+                choices = [Choice(index, request, model, prompt) for index in range(max(1, request.n))]
                 async with Generation(self._triton, model, request, prompt, call_id) as generation:
                     async for outputs in generation.outputs():
                         events = usage.started(prompt, ignored_parameters(request, model))
                         for index, output in outputs.items():
                             choice = choices[index]
                             texts = choice.detokenize(output)
-                            content = choice.parse(texts, at_end=output.finish_reason is not None)
-                            events += choice.events(output, texts, content)
+                            pieces = choice.parse(texts, at_end=output.finish_reason is not None)
+                            events += choice.events(output, texts, pieces)
                             usage.note(output)
                             if choice.stopped:
                                 generation.stop(index)
                         if not generation.running:
-                            events.append(usage.event())
+                            events.append(usage.event(choices))
                         yield pb.GenerateResponse(events=events)
         except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
             await refuse(context, error, request_id=call_id)

@@ -31,7 +31,7 @@ class StopStrings:
             end, _, self.found = min(ends)
             answer, self._held = self._held[: end - len(self.found)], ""
             return answer
-        keep = max(_overlap(self._held, s) for s in self._strings)
+        keep = max(overlap(self._held, s) for s in self._strings)
         answer, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return answer
 
@@ -41,7 +41,7 @@ class StopStrings:
         return answer
 
 
-def _overlap(text: str, string: str) -> int:
+def overlap(text: str, string: str) -> int:
     """Length of the longest end of `text` that is a beginning of `string`, but not all of it."""
     for size in range(min(len(string) - 1, len(text)), 0, -1):
         if text.endswith(string[:size]):

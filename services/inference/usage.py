@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -11,6 +12,7 @@ from google.protobuf import duration_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason
+from services.inference.choice import Choice
 from services.inference.prompt import Prompt
 from services.triton_client import EngineOutput
 
@@ -71,13 +73,14 @@ class UsageCount:
             for name, seconds in output.usage["timings"].items():
                 self._timings[name] = max(self._timings.get(name, 0.0), seconds)
 
-    def event(self) -> pb.Event:
+    def event(self, choices: Sequence[Choice]) -> pb.Event:
         """The event that ends the stream."""
         return pb.Event(
             usage=pb.Usage(
                 prompt_tokens=self._prompt_tokens,
                 completion_tokens=self._completion_tokens,
                 cached_tokens=self._cached_tokens,
+                reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
                 timings=pb.Timings(
                     queued=_duration(self._timings.get("queued_s")),
                     prefill=_duration(self._timings.get("prefill_s")),

@@ -1,0 +1,82 @@
+"""The functions that a request offers to the model."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason, Violation, invalid
+from services.inference.served_model import ServedModel
+
+MAX_TOOLS: Final = 128
+MAX_SCHEMA_LENGTH: Final = 65_536
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def callable_functions(request: pb.GenerateRequest) -> dict[str, Any]:
+    """The functions that the model may call, with their parameters' JSON Schemas, by name. Empty for none."""
+    if request.tool_choice.mode == pb.TOOL_CHOICE_MODE_NONE:
+        return {}
+    return {tool.name: json.loads(tool.parameters_json or "{}") for tool in request.tools}
+
+
+def template_tools(request: pb.GenerateRequest) -> list[dict[str, Any]]:
+    """The functions in the form in which chat templates want them."""
+    functions = callable_functions(request)
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": functions[tool.name]},
+        }
+        for tool in request.tools
+        if tool.name in functions
+    ]
+
+
+def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
+    """Raise Failure for functions, or a choice among them, that do not fit or that the model cannot honour."""
+    mode = request.tool_choice.mode
+    if mode not in pb.ToolChoiceMode.values():
+        raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
+    demands_call = mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
+    if model.spec.parsers.tool_calls is None:
+        if demands_call or (request.tools and mode != pb.TOOL_CHOICE_MODE_NONE):
+            field = "tools" if request.tools else "tool_choice"
+            raise _unsupported(field, f"the model {model.id} cannot call functions; leave {field} out")
+        return
+    if demands_call:
+        raise _unsupported("tool_choice", f"the model {model.id} cannot be made to call a function; send auto or none")
+    if len(request.tools) > MAX_TOOLS:
+        count = len(request.tools)
+        raise invalid(
+            "tools", f"there are {count} tools; at most {MAX_TOOLS} are allowed", value=count, limit=MAX_TOOLS
+        )
+    seen: set[str] = set()
+    for index, tool in enumerate(request.tools):
+        _check_tool(f"tools[{index}]", tool)
+        if tool.name in seen:
+            raise invalid(f"tools[{index}].name", f"tools[{index}].name is {tool.name}, as an earlier one's")
+        seen.add(tool.name)
+
+
+def _check_tool(path: str, tool: pb.Tool) -> None:
+    if not _NAME.fullmatch(tool.name):
+        message = f"{path}.name is {tool.name[:80]!r}; it must be 1 to 64 letters, digits, _, . or -"
+        raise invalid(f"{path}.name", message, value=tool.name[:80])
+    size = len(tool.parameters_json)
+    if size > MAX_SCHEMA_LENGTH:
+        message = f"{path}.parameters is {size} characters long; at most {MAX_SCHEMA_LENGTH} are allowed"
+        raise invalid(f"{path}.parameters_json", message, value=size, limit=MAX_SCHEMA_LENGTH)
+    try:
+        schema = json.loads(tool.parameters_json or "{}")
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"{path}.parameters_json", f"{path}.parameters_json is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise invalid(f"{path}.parameters_json", f"{path}.parameters_json must be a JSON Schema object")
+
+
+def _unsupported(field: str, message: str) -> Failure:
+    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))

@@ -1,0 +1,152 @@
+"""Thoughts and tool calls of a model that has them, from tokens to events."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure
+from services.inference.catalog import CapabilitiesSpec, ParsersSpec
+from services.inference.choice import Choice
+from services.inference.prompt import Prompt, render
+from services.inference.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.served_model import ServedModel
+from tests.unit.inference.scripted import output
+
+END = 2
+WEATHER = pb.Tool(name="weather", description="هوا", parameters_json='{"type": "object"}')
+THOUGHT = "<think>\nاول فکر\n</think>\n\n"
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "تهران"}}\n</tool_call>'
+LIMITS = RequestLimits()
+
+
+@pytest.fixture
+def thinker(model: ServedModel) -> ServedModel:
+    spec = model.spec.model_copy(
+        update={
+            "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
+            "capabilities": CapabilitiesSpec(reasoning_optional=True),
+        }
+    )
+    return replace(model, spec=spec)
+
+
+def ask(**fields: object) -> pb.GenerateRequest:
+    messages = [pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="سلام")])]
+    return pb.GenerateRequest(messages=messages, **fields)  # type: ignore[arg-type]  # any fields
+
+
+def answered(
+    model: ServedModel, request: pb.GenerateRequest, text: str, *, finish: str = "stop", opened: bool = False
+) -> tuple[str, str, list[tuple[str, str]], pb.FinishReason.ValueType, int]:
+    """Thought, answer, calls, the finish reason and the tokens of the thought; a token per output."""
+    choice = Choice(0, request, model, Prompt("", [1], 100, opens_thought=opened))
+    token_ids = [*model.tokenizer.encode(text), *([END] if finish == "stop" else [])]
+    events: list[pb.Event] = []
+    for place, token_id in enumerate(token_ids):
+        one = output([token_id], finish=finish if place == len(token_ids) - 1 else None)
+        texts = choice.detokenize(one)
+        events += choice.events(one, texts, choice.parse(texts, at_end=one.finish_reason is not None))
+        if choice.stopped:
+            break
+    deltas = [event.delta for event in events if event.HasField("delta")]
+    fragments = [delta.tool_call for delta in deltas if delta.HasField("tool_call")]
+    names = [fragment for fragment in fragments if fragment.name]
+    assert all(fragment.id.startswith("call_") for fragment in names)
+    assert len({fragment.id for fragment in names}) == len(names)
+    calls = [(n.name, "".join(f.arguments_json for f in fragments if f.index == n.index)) for n in names]
+    return (
+        "".join(delta.reasoning_content for delta in deltas),
+        "".join(delta.content for delta in deltas),
+        calls,
+        events[-1].finish.reason,
+        choice.reasoning_tokens,
+    )
+
+
+def test_a_thought_and_an_answer_come_apart(thinker: ServedModel) -> None:
+    thought, answer, calls, finish, reasoning_tokens = answered(thinker, ask(), THOUGHT + "سلام!")
+    assert (thought, answer, calls, finish) == ("اول فکر", "سلام!", [], pb.FINISH_REASON_STOP)
+    assert 0 < reasoning_tokens <= len(thinker.tokenizer.encode(THOUGHT))
+
+
+def test_a_thought_that_the_prompt_opened(thinker: ServedModel) -> None:
+    assert answered(thinker, ask(), "فکر\n</think>\n\nپاسخ", opened=True)[:2] == ("فکر", "پاسخ")
+
+
+def test_a_thought_that_is_cut_off_is_no_answer(thinker: ServedModel) -> None:
+    thought, answer, _, finish, _ = answered(thinker, ask(), "<think>\nنیمه", finish="length")
+    assert (thought, answer, finish) == ("نیمه", "", pb.FINISH_REASON_LENGTH)
+
+
+def test_a_thought_can_be_left_out_and_still_counts(thinker: ServedModel) -> None:
+    request = ask(reasoning=pb.ReasoningOptions(exclude=True))
+    thought, answer, _, _, reasoning_tokens = answered(thinker, request, THOUGHT + "سلام!")
+    assert (thought, answer) == ("", "سلام!")
+    assert reasoning_tokens > 0
+
+
+def test_a_call_behind_a_thought(thinker: ServedModel) -> None:
+    thought, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), f"{THOUGHT}می‌پرسم\n{CALL}\n{CALL}")
+    assert (thought, answer, finish) == ("اول فکر", "می‌پرسم", pb.FINISH_REASON_TOOL_CALLS)
+    assert [(name, json.loads(arguments)) for name, arguments in calls] == [("weather", {"city": "تهران"})] * 2
+
+
+def test_without_parallel_calls_the_first_one_ends_the_answer(thinker: ServedModel) -> None:
+    request = ask(tools=[WEATHER], parallel_tool_calls=False)
+    _, answer, calls, finish, _ = answered(thinker, request, f"{CALL}\n{CALL} and more")
+    assert (answer, len(calls), finish) == ("", 1, pb.FINISH_REASON_TOOL_CALLS)
+
+
+@pytest.mark.parametrize("mode", [pb.TOOL_CHOICE_MODE_NONE, pb.TOOL_CHOICE_MODE_UNSPECIFIED])
+def test_a_call_that_nobody_allowed_is_text(thinker: ServedModel, mode: pb.ToolChoiceMode.ValueType) -> None:
+    tools = [WEATHER] if mode == pb.TOOL_CHOICE_MODE_NONE else []
+    request = ask(tools=tools, tool_choice=pb.ToolChoice(mode=mode))
+    assert answered(thinker, request, CALL)[1:4] == (CALL, [], pb.FINISH_REASON_STOP)
+
+
+def test_a_call_that_is_cut_off_ends_with_length(thinker: ServedModel) -> None:
+    *_, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), CALL[:60], finish="length")
+    assert finish == pb.FINISH_REASON_LENGTH
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"tools": [pb.Tool(name="no good")]}, "tools[0].name"),
+        ({"tools": [pb.Tool(name="f", parameters_json="{")]}, "tools[0].parameters_json"),
+        ({"tools": [pb.Tool(name="f", parameters_json="[]")]}, "tools[0].parameters_json"),
+        ({"tools": [WEATHER, WEATHER]}, "tools[1].name"),
+        ({"tools": [pb.Tool(name=f"f{i}") for i in range(129)]}, "tools"),
+        ({"tools": [WEATHER], "tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED)}, "tool_choice"),
+        ({"reasoning": pb.ReasoningOptions(budget_tokens=5)}, "reasoning.budget_tokens"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(thinker: ServedModel, fields: dict[str, object], field: str) -> None:
+    with pytest.raises(Failure) as refused:
+        check(ask(**fields), thinker, LIMITS)
+    assert refused.value.violations[0].field == field
+
+
+def test_degrees_of_thinking_are_ignored_and_said(thinker: ServedModel) -> None:
+    request = ask(reasoning=pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH))
+    check(request, thinker, LIMITS)
+    assert ignored_parameters(request, thinker) == ["reasoning.effort"]
+
+
+def test_a_model_that_always_thinks_says_so(thinker: ServedModel) -> None:
+    always = replace(thinker, spec=thinker.spec.model_copy(update={"capabilities": CapabilitiesSpec()}))
+    with pytest.raises(Failure, match="always thinks"):
+        check(ask(reasoning=pb.ReasoningOptions(enabled=False)), always, LIMITS)
+
+
+async def test_results_of_calls_reach_the_template(thinker: ServedModel) -> None:
+    request = ask(tools=[WEATHER])
+    request.messages.add(role=pb.ROLE_ASSISTANT, tool_calls=[pb.ToolCall(id="c", name="weather", arguments_json="{}")])
+    request.messages.add(role=pb.ROLE_TOOL, tool_call_id="c", content=[pb.ContentPart(text="آفتابی")])
+    check(request, thinker, LIMITS)
+    assert "آفتابی" in (await render(request, thinker)).text
