@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from services.gateway import chat_completions, health, models
 from services.gateway.access import Access
 from services.gateway.dependencies import connected
-from services.gateway.errors import ApiError, unavailable
+from services.gateway.errors import ApiError, server_error, unavailable
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.settings import GatewaySettings
 
@@ -42,6 +42,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RedisError, _redis_error)
     app.add_exception_handler(ClientGoneError, _client_gone)
+    app.add_exception_handler(Exception, _fault)
     return Access(app, origins=settings.origins())
 
 
@@ -67,6 +68,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _redis_error(request: Request, error: Exception) -> Response:
     _log.warning("Redis does not answer: %s", type(error).__name__)
     return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.").response()
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    """Answer a fault of ours. It goes on to `Access`, which logs it."""
+    return server_error(request.state.request_id).response()
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:

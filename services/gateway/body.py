@@ -31,7 +31,10 @@ def _parse(raw: bytes, into: Callable[[Any], T]) -> T:
     except orjson.JSONDecodeError as error:
         where = f"{error.msg}, line {error.lineno}, column {error.colno}"
         raise bad_request(None, f"The body is not valid JSON ({where}). Send a JSON object as UTF-8.") from None
-    return into(value)
+    try:
+        return into(value)
+    except RecursionError:
+        raise bad_request(None, "The body is nested too deeply. Send a flatter JSON object.") from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -304,6 +304,10 @@ def _add_format(fields: Fields, response_format: pb.ResponseFormat) -> None:
     wanted = fields.object("response_format")
     if wanted is not None:
         kind = wanted.one_of("type", "text", "json_object", "json_schema")
+        if kind is None:
+            raise bad_request(
+                wanted.path("type"), f"{wanted.path('type')} is missing; it must be text, json_object or json_schema"
+            )
         if kind == "json_object":
             response_format.json_object.SetInParent()
         elif kind == "json_schema":

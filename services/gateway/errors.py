@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -75,12 +76,18 @@ def retry_headers(seconds: float) -> dict[str, str]:
 
 
 # OpenAI's names of the fields that are called otherwise in GenerateRequest.
-_PARAMS: Final = {
-    "logprobs.top": "top_logprobs",
-    "sampling.max_tokens": "max_tokens",
-    "reasoning": "reasoning_effort",
-    "reasoning.budget_tokens": "thinking_token_budget",
-}
+_PARAMS: Final = (
+    (re.compile(r"^sampling\."), ""),
+    (re.compile(r"^logprobs\.top$"), "top_logprobs"),
+    (re.compile(r"^reasoning\.enabled$"), "enable_thinking"),
+    (re.compile(r"^reasoning\.effort$"), "reasoning_effort"),
+    (re.compile(r"^reasoning\.budget_tokens$"), "thinking_token_budget"),
+    (re.compile(r"^reasoning\.exclude$"), "include_reasoning"),
+    (re.compile(r"^(tools\[\d+\])\.parameters_json$"), r"\1.function.parameters"),
+    (re.compile(r"^(tools\[\d+\])\.name$"), r"\1.function.name"),
+    (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
+    (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
+)
 
 
 _BAD_REQUESTS: Final = {
@@ -91,7 +98,9 @@ _BAD_REQUESTS: Final = {
 
 
 def _param(field: str) -> str | None:
-    return _PARAMS.get(field) or field.removeprefix("sampling.") or None
+    for pattern, name in _PARAMS:
+        field = pattern.sub(name, field)
+    return field or None
 
 
 def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str) -> ApiError:

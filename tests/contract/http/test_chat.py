@@ -238,6 +238,26 @@ async def test_a_hang_up_stops_the_worker(
         await worker.cancelled.wait()
 
 
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ("sampling.top_k", "top_k"),
+        ("logprobs.top", "top_logprobs"),
+        ("reasoning.enabled", "enable_thinking"),
+        ("tools[3].parameters_json", "tools[3].function.parameters"),
+        ("messages[0].content[1].image", "messages[0].content[1].image_url"),
+        ("messages[2].content", "messages[2].content"),
+    ],
+)
+async def test_a_refusal_speaks_of_the_fields_that_the_caller_knows(
+    http: httpx.AsyncClient, worker: ScriptedWorker, field: str, param: str
+) -> None:
+    message = f"{field} is wrong"
+    worker.script = [Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message),))]
+    error = (await http.post(URL, json=body())).json()["error"]
+    assert (error["param"], error["message"]) == (param, f"{param} is wrong")
+
+
 async def test_what_was_ignored_is_said(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[pb.Event(started=pb.Started(ignored_parameters=["sampling.seed"])), finish(), usage()]]
     answer = await http.post(URL, json=body(zeta=1, alpha=2, **{"bad\nname": 1}))

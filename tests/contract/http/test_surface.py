@@ -73,6 +73,23 @@ async def test_a_body_that_is_no_json_object(http: httpx.AsyncClient, raw: bytes
     assert_error(await http.post(URL, content=raw), 400, "invalid_request_error")
 
 
+DEEP: dict[str, Any] = {}
+for _ in range(900):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize(
+    "field", ["chat_template_kwargs", "metadata", "tools", "response_format", "zeta", "logit_bias"]
+)
+async def test_a_body_that_is_nested_deeply(http: httpx.AsyncClient, field: str) -> None:
+    body = {"model": "nothing", "messages": [{"role": "user", "content": "x"}], field: DEEP}
+    answer = await http.post(URL, json=body)
+    if field == "zeta":
+        assert_error(answer, 404, "invalid_request_error", "model_not_found")
+    else:
+        assert_error(answer, 400, "invalid_request_error")
+
+
 async def test_a_large_body_is_refused_whether_its_size_was_announced_or_not(http: httpx.AsyncClient) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(30):

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from services.gateway import models
+from services.gateway.app import create_app
+from services.gateway.settings import GatewaySettings
+
+
+async def test_a_fault_of_ours_is_an_error_in_openais_form_without_details(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the secret plan")
+
+    monkeypatch.setattr(models, "dependencies", broken)
+    transport = httpx.ASGITransport(create_app(GatewaySettings()), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        answer = await client.get("/api/models")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
+    assert "secret plan" not in answer.text
