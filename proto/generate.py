@@ -26,7 +26,11 @@ def generate(output: Path) -> int:
     options += [f"--{plugin}_out=quiet:{output}" for plugin in ("mypy", "mypy_grpc")]
     sources = sorted(str(path.relative_to(PROTO)) for path in PROTO.glob("vilix/**/*.proto"))
     well_known = importlib.resources.files("grpc_tools") / "_proto"
-    return protoc.main(["protoc", f"--proto_path={PROTO}", f"--proto_path={well_known}", *options, *sources])
+    code: int = protoc.main(["protoc", f"--proto_path={PROTO}", f"--proto_path={well_known}", *options, *sources])
+    for package in (output / "vilix").iterdir():
+        # Says to type checkers that the types beside the code count (PEP 561).
+        (package / "py.typed").touch()
+    return code
 
 
 if __name__ == "__main__":

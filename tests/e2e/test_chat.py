@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import openai
@@ -158,6 +160,22 @@ def test_the_curl_line_of_the_welcome_works_as_printed(stack: RunningStack) -> N
     assert all(event.startswith("data: ") for event in events)
     assert events[-1] == "data: [DONE]"
     assert len(events) > 5
+
+
+def test_the_example_of_the_readme_prints_answers(stack: RunningStack, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "from openai" in block)
+    (tmp_path / ".run").symlink_to(stack.directory)
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code.replace("http://127.0.0.1:8000/api", stack.url)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.split()) > 5
 
 
 def test_the_request_id_is_taken_over_and_returned(stack: RunningStack) -> None:
