@@ -1,4 +1,7 @@
-"""What a service says of itself: logs. Lines for people on a terminal, JSON elsewhere; never content, never secrets."""
+"""What a service says of itself: logs and metrics; never content, never secrets.
+
+Logs are lines for people on a terminal, JSON elsewhere. Metrics are Prometheus's, on a port of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import logging
 import sys
 import time
 from typing import Final
+
+import prometheus_client
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
@@ -54,3 +59,15 @@ def configure_logging(service: str) -> None:
     # One line a request is enough, and ours has more in it.
     for name in ("uvicorn.access", "httpx", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def serve_metrics(host: str, port: int) -> None:
+    """Serve this process's metrics at http://HOST:PORT/metrics from a thread; 0 serves nothing.
+
+    Raises OSError when the address cannot be had.
+    """
+    if port:
+        try:
+            prometheus_client.start_http_server(port, host)
+        except OSError as error:
+            raise OSError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None

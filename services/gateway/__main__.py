@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from contextlib import contextmanager
 import uvicorn
 
 from services import settings as settings_module
+from services.gateway import metrics
 from services.gateway.app import create_app
+from services.gateway.http_protocol import protocol_for
 from services.gateway.settings import GatewaySettings
-from services.telemetry import configure_logging
+from services.telemetry import configure_logging, serve_metrics
 
 
 class Server(uvicorn.Server):
@@ -35,22 +38,36 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
+def _allow_files() -> None:
+    """Allow this process as many open files, and so connections, as it may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     """Run the gateway until it is told to stop."""
     settings = settings_module.load(GatewaySettings, command="services.gateway")
+    _allow_files()
     configure_logging("gateway")
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=protocol_for(settings),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
+    try:
+        serve_metrics(settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    metrics.prepare()
     server = Server(config)
     server.run()
     if not server.started:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.gateway import metrics
 from services.gateway.errors import server_error
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -43,6 +44,7 @@ class Access:
         scope.setdefault("state", {}).update(request_id=request_id.decode(), log=log)
         extra = [(b"x-request-id", request_id), *self._cors(headers)]
         status = 0
+        metrics.REQUESTS_IN_FLIGHT.inc()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -62,16 +64,20 @@ class Access:
             if status == 0:
                 await server_error(request_id.decode()).response()(scope, receive, send_with_headers)
         finally:
-            route = scope.get("route")
+            # The template and not the path, in which a client may have put anything.
+            route = getattr(scope.get("route"), "path", "none")
+            seconds = time.perf_counter() - began
+            metrics.REQUESTS_IN_FLIGHT.dec()
+            metrics.REQUESTS.labels(route, _method(scope["method"]), status).inc()
+            metrics.REQUEST_SECONDS.labels(route).observe(seconds)
             _log.info(
                 "request",
                 extra={
                     "request_id": request_id.decode(),
                     "method": scope["method"],
-                    # The template and not the path, in which a client may have put anything.
-                    "route": getattr(route, "path", "none"),
+                    "route": route,
                     "status": status,
-                    "duration_ms": round((time.perf_counter() - began) * 1000, 1),
+                    "duration_ms": round(seconds * 1000, 1),
                     **log,
                 },
             )
@@ -86,6 +92,10 @@ class Access:
             (b"access-control-expose-headers", _EXPOSED),
             *([] if allowed == b"*" else [(b"vary", b"origin")]),
         ]
+
+
+def _method(name: str) -> str:
+    return name if name in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE") else "other"
 
 
 async def _preflight(send: Send) -> None:

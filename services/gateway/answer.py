@@ -12,10 +12,11 @@ import grpc
 from fastapi import Request
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway import metrics
 from services.gateway.chat_request import ChatRequest
-from services.gateway.errors import ApiError, from_rpc, server_error
+from services.gateway.errors import ApiError, from_rpc, retry_headers, server_error, unavailable
 from services.gateway.hang_up import ClientGoneError, HangUp
-from services.gateway.inference_client import GenerateCall
+from services.gateway.inference_client import GenerateCall, SilentWorkerError
 from services.gateway.workers import Worker, Workers
 
 
@@ -35,9 +36,13 @@ class Answer:
         self._call: Final = call
         self._hang_up: Final = hang_up
         self._began: Final = time.perf_counter()
+        self._last_tokens: float | None = None
         self._produced = 0
-        self._log["outcome"] = "cancelled"
+        self._model: Final = chat.generate.model
+        self._outcome = "stopped"
         worker.in_flight += 1
+        metrics.ANSWERS_IN_FLIGHT.labels(self._model).inc()
+        self._gaps: Final = metrics.INTER_TOKEN_SECONDS.labels(self._model)
 
     @property
     def ignored_parameters(self) -> list[str]:
@@ -46,13 +51,22 @@ class Answer:
         return [*self.chat.ignored, *(started.ignored_parameters if started else ())]
 
     async def begin(self, *, seconds: float | None) -> bool:
-        """Wait for the beginning, up to `seconds`; whether it came. Raises AioRpcError, ClientGoneError."""
+        """Wait for the beginning, up to `seconds`; whether it came.
+
+        Raises AioRpcError, ClientGoneError, and ApiError when the worker is silent.
+        """
         try:
             began = await self._call.start(seconds=seconds)
         except asyncio.CancelledError:
-            raise self._gone() from None
+            self._note_gone()
+            raise
+        except SilentWorkerError:
+            raise self._silent() from None
+        except grpc.aio.AioRpcError as error:
+            self._outcome = f"broken off: {error.code().name}"
+            raise
         if began:
-            self._log["first_token_ms"] = round((time.perf_counter() - self._began) * 1000, 1)
+            self._note_tokens()
         return began
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
@@ -64,18 +78,23 @@ class Answer:
         try:
             async for events in self._call:
                 self._produced += sum(event.delta.token_count for event in events)
+                self._note_tokens()
                 if events[-1].HasField("usage"):
                     complete = True
                     self._complete(events[-1].usage)
                 yield events
         except asyncio.CancelledError:
-            raise self._gone() from None
+            self._note_gone()
+            # The other reason is the end of the time that this gateway has left.
+            raise unavailable("The server is being restarted. Please try again.") from None
+        except SilentWorkerError:
+            raise self._silent() from None
         except grpc.aio.AioRpcError as error:
-            self._log["outcome"] = f"broken off: {error.code().name}"
+            self._outcome = f"broken off: {error.code().name}"
             raise from_rpc(error, request_id=self._request_id) from error
         if not complete:
             # A worker that ends in the middle must not look like an answer that is complete.
-            self._log["outcome"] = "broken off"
+            self._outcome = "broken off"
             raise server_error(self._request_id)
 
     def close(self) -> None:
@@ -87,17 +106,37 @@ class Answer:
         """End what is still running and give the worker's place back; another worker may take over."""
         self._call.cancel()
         self._worker.in_flight -= 1
+        self._log["outcome"] = self._outcome
+        metrics.ANSWERS_IN_FLIGHT.labels(self._model).dec()
+        metrics.ANSWERS.labels(self._model, self._outcome).inc()
+        metrics.TOKENS.labels(self._model, "completion").inc(self._produced)
 
     def _complete(self, usage: pb.Usage) -> None:
-        self._log.update(
-            outcome="complete", prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens
-        )
+        self._outcome = "complete"
+        self._log.update(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+        metrics.TOKENS.labels(self._model, "prompt").inc(usage.prompt_tokens)
 
-    def _gone(self) -> BaseException:
+    def _note_tokens(self) -> None:
+        now = time.perf_counter()
+        if self._last_tokens is None:
+            self._log["first_token_ms"] = round((now - self._began) * 1000, 1)
+            metrics.FIRST_TOKEN_SECONDS.labels(self._model).observe(now - self._began)
+        else:
+            self._gaps.observe(now - self._last_tokens)
+        self._last_tokens = now
+
+    def _note_gone(self) -> None:
+        """Raise ClientGoneError if that is why the call was cancelled."""
+        self._log["completion_tokens"] = self._produced
         if self._hang_up.happened:
-            self._log["completion_tokens"] = self._produced
-            return ClientGoneError()
-        return asyncio.CancelledError()
+            self._outcome = "client gone"
+            raise ClientGoneError from None
+
+    def _silent(self) -> ApiError:
+        self._outcome = "silent"
+        self._log["completion_tokens"] = self._produced
+        message = "The model has not answered for too long. Please try again."
+        return ApiError(504, message, type="timeout", headers=retry_headers(1))
 
 
 async def open_answer(request: Request, chat: ChatRequest, workers: Workers, *, seconds: float | None) -> Answer:
@@ -122,6 +161,7 @@ async def open_answer(request: Request, chat: ChatRequest, workers: Workers, *, 
                 if not may_move or not workers.has_another(chat.generate.model, but=worker):
                     raise from_rpc(error, request_id=request.state.request_id) from error
                 failed = worker
+                metrics.RETRIES.labels(chat.generate.model).inc()
             except BaseException:
                 answer.abandon()
                 raise

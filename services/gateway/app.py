@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, health, models
+from services.gateway import chat_completions, health, metrics, models
 from services.gateway.access import Access
 from services.gateway.dependencies import connected
 from services.gateway.errors import ApiError, server_error, unavailable
@@ -66,6 +66,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _redis_error(request: Request, error: Exception) -> Response:
+    metrics.REDIS_FAILURES.inc()
     _log.warning("Redis does not answer: %s", type(error).__name__)
     return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.").response()
 

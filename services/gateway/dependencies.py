@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from services.gateway.inference_client import Patience
 from services.gateway.limits import Limits
 from services.gateway.settings import GatewaySettings
 from services.gateway.workers import Workers
@@ -45,7 +46,12 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         # One more attempt, on a new connection: the old one may have ended with an earlier Redis.
         retry=Retry(NoBackoff(), 1),
     )
-    workers = Workers(settings.worker_targets(), expected=settings.expected(), resolve_seconds=settings.resolve_seconds)
+    workers = Workers(
+        settings.worker_targets(),
+        expected=settings.expected(),
+        resolve_seconds=settings.resolve_seconds,
+        patience=Patience(settings.idle_seconds, settings.max_stream_seconds),
+    )
     await workers.open()
     try:
         yield Dependencies(settings, redis, Limits(redis), workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -27,19 +28,40 @@ OPTIONS: Final = [
 ]
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a worker may take."""
+
+    idle_seconds: float
+    """Between two signs of life."""
+    stream_seconds: float
+    """For a whole answer."""
+
+
+class SilentWorkerError(Exception):
+    """A worker gave no sign of life for too long. Its call was cancelled."""
+
+
 class GenerateCall:
     """One running answer."""
 
-    def __init__(self, call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse]) -> None:
-        """Of a call that was just begun."""
+    def __init__(
+        self, call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse], *, idle_seconds: float
+    ) -> None:
+        """Of a call that was just begun, and that is given up after `idle_seconds` without a message."""
         self._call: Final = call
+        self._idle_seconds: Final = idle_seconds
+        self._loop: Final = asyncio.get_running_loop()
+        self._waiting_since: float | None = None
+        self._silent = False
+        self._watch: asyncio.TimerHandle = self._loop.call_later(idle_seconds, self._look)
         self._first: asyncio.Task[pb.GenerateResponse | None] = asyncio.create_task(self._read())
         self.started: pb.Started | None = None
 
     async def start(self, *, seconds: float | None) -> bool:
         """Wait up to `seconds` (None: for ever) for the beginning of the answer; whether it came.
 
-        Raises grpc.aio.AioRpcError, and asyncio.CancelledError after `cancel`.
+        Raises grpc.aio.AioRpcError, SilentWorkerError, and asyncio.CancelledError after `cancel`.
         """
         done, _ = await asyncio.wait({self._first}, timeout=seconds)
         if not done:
@@ -60,11 +82,34 @@ class GenerateCall:
             response = await self._read()
 
     async def _read(self) -> pb.GenerateResponse | None:
-        response = await self._call.read()
-        return response if isinstance(response, pb.GenerateResponse) else None
+        """The next message with events; one without is a sign of life. None at the end."""
+        while True:
+            self._waiting_since = self._loop.time()
+            try:
+                response = await self._call.read()
+            except asyncio.CancelledError:
+                if self._silent:
+                    raise SilentWorkerError from None
+                raise
+            self._waiting_since = None
+            if not isinstance(response, pb.GenerateResponse):
+                return None
+            if response.events:
+                return response
+
+    def _look(self) -> None:
+        # One timer per call that looks back costs far less than a timeout around each read.
+        now = self._loop.time()
+        since = self._waiting_since if self._waiting_since is not None else now
+        if now - since >= self._idle_seconds:
+            self._silent = True
+            self._call.cancel()
+        else:
+            self._watch = self._loop.call_at(since + self._idle_seconds, self._look)
 
     def cancel(self) -> None:
         """Stop it, in the worker and the engine too. Nothing happens when it has ended."""
+        self._watch.cancel()
         self._call.cancel()
         self._first.cancel()
 
@@ -72,13 +117,16 @@ class GenerateCall:
 class InferenceClient:
     """A connection to one worker."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, patience: Patience) -> None:
         """Over an open channel."""
+        self._patience: Final = patience
         self._stub: Final = inference_service_pb2_grpc.InferenceServiceStub(channel)
 
     def generate(self, request: pb.GenerateRequest, *, request_id: str) -> GenerateCall:
         """Begin an answer."""
-        return GenerateCall(self._stub.Generate(request, metadata=(("x-request-id", request_id),)))
+        metadata = (("x-request-id", request_id),)
+        call = self._stub.Generate(request, metadata=metadata, timeout=self._patience.stream_seconds)
+        return GenerateCall(call, idle_seconds=self._patience.idle_seconds)
 
     async def list_models(self) -> list[pb.Model]:
         """The models of the worker. Raises grpc.aio.AioRpcError."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from services.gateway import metrics
 from services.gateway.errors import ApiError, retry_headers
 from services.gateway.keys import Key
 
@@ -42,6 +43,7 @@ class Limits:
         }
         if allowed:
             return Admission(headers)
+        metrics.LIMITS_REFUSED.labels("requests").inc()
         raise ApiError(
             429,
             f"Rate limit reached: {key.rpm} requests per minute for this key. Try again in {duration(wait / 1e6)}.",

@@ -29,6 +29,27 @@ class GatewaySettings(Settings):
         description="After so many seconds without a first token, a stream's status 200 is sent all the same.",
     )
     keep_alive: float = Field(10.0, gt=0, description="Seconds of silence after which a stream gets a comment line.")
+    idle_seconds: float = Field(
+        35.0,
+        gt=0,
+        description="An answer ends with an error when its worker gives no sign of life for so long. Workers give one every "
+        "few seconds while they wait for their engine.",
+    )
+    max_stream_seconds: float = Field(900.0, gt=0, description="The longest that one answer may take.")
+    header_seconds: float = Field(10.0, gt=0, description="How long a client may take to send a request's headers.")
+    body_seconds: float = Field(60.0, gt=0, description="How long a client may take to send a request's body.")
+    write_seconds: float = Field(
+        30.0, gt=0, description="How long a client may read nothing of what waits for it before it is given up."
+    )
+    keep_alive_seconds: int = Field(
+        75,
+        gt=0,
+        description="How long a connection without a request is kept; longer than the proxy in front keeps it.",
+    )
+    max_header_bytes: int = Field(32 * 2**10, gt=0, description="The most bytes of a request line and its headers.")
+    max_connections: int = Field(8192, gt=0, description="The most connections at a time.")
+    metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
     drain_seconds: int = Field(30, ge=0, description="How long running requests may go on after SIGTERM.")
     cors_origins: str = Field("*", description="Comma-separated origins whose pages may call the API; * for all.")
 

@@ -14,22 +14,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.errors import ApiError, unavailable
-from services.gateway.inference_client import OPTIONS, InferenceClient
+from services.gateway.inference_client import OPTIONS, InferenceClient, Patience
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 RETRY_SECONDS: Final = 0.2
-REFRESH_SECONDS: Final = 10.0
+REFRESH_SECONDS: Final = 5.0
 _log: Final = logging.getLogger(__name__)
 
 
 class Worker:
     """One worker, watched while it is known."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, patience: Patience) -> None:
         """`address` is IP:PORT."""
         self.address: Final = address
         self._channel: Final = grpc.aio.insecure_channel(address, options=OPTIONS)
-        self.client: Final = InferenceClient(self._channel)
+        self.client: Final = InferenceClient(self._channel, patience)
         self.models: dict[str, pb.Model] = {}
         """What it serves; empty while it is not healthy."""
         self.in_flight = 0
@@ -48,10 +48,14 @@ class Worker:
             try:
                 await self._follow_health()
             except grpc.aio.AioRpcError as error:
-                if self.models:
-                    _log.warning("worker lost", extra={"worker": self.address, "code": error.code().name})
+                self._lose(error.code())
             self.models = {}
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _lose(self, code: grpc.StatusCode) -> None:
+        if self.models:
+            _log.warning("worker lost", extra={"worker": self.address, "code": code.name})
+        self.models = {}
 
     async def _follow_health(self) -> None:
         request = health_pb2.HealthCheckRequest(service=SERVICE)
@@ -74,7 +78,9 @@ class Worker:
         while True:
             try:
                 models = await self.client.list_models()
-            except grpc.aio.AioRpcError:
+            except grpc.aio.AioRpcError as error:
+                # A process that is frozen keeps its connection, and only by its silence is known to be.
+                self._lose(error.code())
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if models and not self.models:
@@ -87,8 +93,11 @@ class Worker:
 class Workers:
     """All workers of this gateway."""
 
-    def __init__(self, targets: Sequence[str], *, expected: Sequence[str], resolve_seconds: float) -> None:
+    def __init__(
+        self, targets: Sequence[str], *, expected: Sequence[str], resolve_seconds: float, patience: Patience
+    ) -> None:
         """`targets` are HOST:PORT, and `expected` the ids of models that there are even while no worker has them."""
+        self._patience: Final = patience
         self._targets: Final = targets
         self._expected: Final = expected
         self._resolve_seconds: Final = resolve_seconds
@@ -150,7 +159,7 @@ class Workers:
         addresses = [address for target in self._targets for address in await _addresses(target)]
         for address in addresses:
             if address not in self._workers:
-                self._workers[address] = Worker(address)
+                self._workers[address] = Worker(address, self._patience)
         for address in self._workers.keys() - set(addresses):
             # A name that cannot be looked up at the moment does not end a worker that answers.
             if not self._workers[address].models and not self._workers[address].in_flight:

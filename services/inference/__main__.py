@@ -11,13 +11,15 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services import settings as settings_module
 from services.grpc_server import WorkerServer
+from services.inference import metrics
 from services.inference.catalog import DIRECTORY, load_model
 from services.inference.engine_status import EngineStatus
+from services.inference.generation import Patience
 from services.inference.request_checks import RequestLimits
 from services.inference.served_model import ServedModel
 from services.inference.servicer import SERVICE, InferenceServicer
 from services.inference.settings import InferenceSettings
-from services.telemetry import configure_logging
+from services.telemetry import configure_logging, serve_metrics
 from services.triton_client import TritonClient
 
 
@@ -55,11 +57,14 @@ async def _serve(settings: InferenceSettings, models: dict[str, ServedModel]) ->
         max_messages=settings.max_messages,
         max_prompt_bytes=settings.max_prompt_bytes,
     )
+    metrics.prepare(models)
+    patience = Patience(settings.idle_seconds, settings.first_token_seconds)
     server = WorkerServer(SERVICE)
-    servicer = InferenceServicer(models, triton, status, limits, server)
+    servicer = InferenceServicer(models, triton, status, limits=limits, patience=patience, server=server)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     watching = asyncio.create_task(status.run(server.set_serving))
     try:
+        serve_metrics(settings.metrics_host, settings.metrics_port)
         await server.run(settings.listen, drain_seconds=settings.drain_seconds)
     except OSError as error:
         _refuse_to_start(error)

@@ -8,6 +8,7 @@ from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference import metrics
 from services.inference.answer_parser import AnswerParser
 from services.inference.detokenizer import Detokenizer
 from services.inference.logprobs import TokenLogprobs
@@ -17,6 +18,7 @@ from services.inference.served_model import ServedModel
 from services.inference.stop_strings import StopStrings
 from services.triton_client import EngineOutput
 
+REPLACEMENT: Final = "\ufffd"
 _REASONS: Final = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
 
@@ -28,6 +30,7 @@ class Choice:
         sampling = request.sampling
         skip = sampling.skip_special_tokens if sampling.HasField("skip_special_tokens") else True
         self._index: Final = index
+        self._model_id: Final = model.id
         self._stop_token_ids: Final = frozenset(sampling.stop_token_ids)
         self._min_tokens: Final = sampling.min_tokens
         self._detokenizer: Final = Detokenizer(model.tokenizer, skip_special_tokens=skip)
@@ -47,7 +50,11 @@ class Choice:
     def detokenize(self, output: EngineOutput) -> list[str]:
         """The text that each token completes. A token that ends the answer has none and is left out."""
         shown = output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids
-        return [self._detokenizer.feed(token_id) for token_id in shown]
+        texts = [self._detokenizer.feed(token_id) for token_id in shown]
+        damaged = sum(text.count(REPLACEMENT) for text in texts)
+        if damaged:
+            metrics.DAMAGED_CHARACTERS.labels(self._model_id).inc(damaged)
+        return texts
 
     def parse(self, texts: Sequence[str], *, at_end: bool) -> list[Piece]:
         """The part of the answer that is certain now."""

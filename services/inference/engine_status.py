@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure
+from services.inference.metrics import note_engines
 from services.inference.served_model import ServedModel, describe
 from services.triton_client import TritonClient
 
@@ -36,6 +38,7 @@ class EngineStatus:
         """
         while True:
             await asyncio.gather(*(self._look(model) for model in self._models.values()))
+            note_engines(self._states.values())
             ready = all(state.ready for state in self._states.values())
             if ready is not self._ready:
                 self._ready = ready
@@ -68,6 +71,8 @@ class EngineStatus:
             _log.exception("model %s described itself in a way that was not understood", model.id)
             description, state = None, pb.ModelStatus(model=model.id)
         model.description, self._states[model.id] = description, state
+        if description is not None:
+            model.described_at = time.monotonic()
 
 
 def _state(model_id: str, answer: Mapping[str, Any]) -> pb.ModelStatus:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -19,13 +21,37 @@ READ_AHEAD: Final = 64
 """Outputs that may wait for a slow reader; when they do, the engine pauses."""
 
 
+SIGN_OF_LIFE_SECONDS: Final = 5.0
+"""After so much silence of the engine, the caller hears that the request is still worked on."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the engine may take."""
+
+    idle_seconds: float = 30.0
+    """Between two tokens; and, before the first, between two signs that it lives."""
+    first_token_seconds: float = 300.0
+    """For the first token, the queue included."""
+
+
 class Generation:
     """Runs the choices of a request. Entering its context starts the engine, leaving it stops the engine."""
 
     def __init__(
-        self, triton: TritonClient, model: ServedModel, request: pb.GenerateRequest, prompt: Prompt, request_id: str
+        self,
+        triton: TritonClient,
+        model: ServedModel,
+        request: pb.GenerateRequest,
+        prompt: Prompt,
+        *,
+        request_id: str,
+        patience: Patience,
     ) -> None:
         """Of a checked request. `request_id` begins the ids of its requests to Triton."""
+        self._patience: Final = patience
+        self._last_output: float | None = None
+        self._began: Final = time.monotonic()
         self._triton: Final = triton
         self._model: Final = model
         self._request: Final = request
@@ -57,9 +83,19 @@ class Generation:
         self._tasks[choice].cancel()
 
     async def outputs(self) -> AsyncIterator[dict[int, EngineOutput]]:
-        """What the engine has made since the last time, by choice. Raises the Failure that ended a choice."""
+        """What the engine has made since the last time, by choice; nothing, now and then, while it makes nothing.
+
+        Raises the Failure that ended a choice, and TIMEOUT when the engine is silent for too long.
+        """
         while self._running:
-            ready, failure = await self._wait()
+            try:
+                async with asyncio.timeout(min(SIGN_OF_LIFE_SECONDS, self._patience.idle_seconds / 4)):
+                    ready, failure = await self._wait()
+            except TimeoutError:
+                self._refuse_silence()
+                yield {}
+                continue
+            self._last_output = time.monotonic()
             merged = {choice: _merged(outputs) for choice, outputs in ready.items()}
             self._running -= {choice for choice, output in merged.items() if output.finish_reason is not None}
             if merged:
@@ -79,6 +115,20 @@ class Generation:
             if self._ready.empty():
                 return ready, None
             choice, item = self._ready.get_nowait()
+
+    def _refuse_silence(self) -> None:
+        now = time.monotonic()
+        if self._last_output is not None:
+            silent, limit = now - self._last_output, self._patience.idle_seconds
+        elif now - self._began > self._patience.first_token_seconds:
+            silent, limit = now - self._began, self._patience.first_token_seconds
+        else:
+            # It may be in the queue or read a long prompt; an engine that lives says so when it is asked.
+            silent = now - max(self._began, self._model.described_at)
+            limit = self._patience.idle_seconds
+        # A step of the clock that stands just before the limit must not cost a whole further wait.
+        if silent >= limit * 0.99:
+            raise Failure(Reason.TIMEOUT, f"the engine has been silent for {silent:.1f} s; try again", retry_after=1.0)
 
     async def _run(self, choice: int) -> None:
         outputs = self._triton.generate(

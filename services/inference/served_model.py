@@ -45,6 +45,8 @@ class ServedModel:
     tokenizer: ModelTokenizer
     template: ChatTemplate
     description: EngineDescription | None = field(default=None)
+    described_at: float = field(default=0.0)
+    """When the engine last answered, on the monotonic clock."""
 
     @classmethod
     def load(cls, spec: ModelSpec, directory: Path) -> ServedModel:

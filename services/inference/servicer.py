@@ -12,7 +12,7 @@ from services.failure import Failure, Reason, Violation, invalid
 from services.grpc_server import Context, WorkerServer, refuse, request_id
 from services.inference.choice import Choice
 from services.inference.engine_status import EngineStatus
-from services.inference.generation import Generation
+from services.inference.generation import Generation, Patience
 from services.inference.prompt import render
 from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.served_model import ServedModel
@@ -20,6 +20,7 @@ from services.inference.usage import UsageCount
 from services.triton_client import TritonClient
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+SIGN_OF_LIFE: Final = pb.GenerateResponse()
 DEFAULT_STATUS_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = (0.1, 3600.0)
 
@@ -32,7 +33,9 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         models: Mapping[str, ServedModel],
         triton: TritonClient,
         status: EngineStatus,
+        *,
         limits: RequestLimits,
+        patience: Patience,
         server: WorkerServer,
     ) -> None:
         """Serves `models`, by id. `server` says when the worker is about to stop."""
@@ -40,6 +43,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self._triton: Final = triton
         self._status: Final = status
         self._limits: Final = limits
+        self._patience: Final = patience
         self._server: Final = server
 
     async def Generate(  # noqa: N802  # the method's name in the proto
@@ -48,12 +52,18 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         """Render the prompt, generate tokens, detokenize them, parse the text, and stream it as events."""
         call_id = request_id(context)
         try:
-            with UsageCount(call_id, request.model) as usage:
+            with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
                 model = self._accept(request)
                 prompt = await render(request, model)
                 choices = [Choice(index, request, model, prompt) for index in range(max(1, request.n))]
-                async with Generation(self._triton, model, request, prompt, call_id) as generation:
+                generation = Generation(
+                    self._triton, model, request, prompt, request_id=call_id, patience=self._patience
+                )
+                async with generation:
                     async for outputs in generation.outputs():
+                        if not outputs:
+                            yield SIGN_OF_LIFE
+                            continue
                         events = usage.started(prompt, ignored_parameters(request, model))
                         for index, output in outputs.items():
                             choice = choices[index]

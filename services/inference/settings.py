@@ -27,6 +27,14 @@ class InferenceSettings(Settings):
         8 * 2**20, ge=1, le=32 * 2**20, description="The largest prompt text of one request, in bytes of UTF-8."
     )
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
+    idle_seconds: float = Field(
+        30.0, gt=0, description="An answer ends with an error when the engine is silent for so long between two tokens."
+    )
+    first_token_seconds: float = Field(
+        300.0, gt=0, description="The longest wait for the first token, in the engine's queue and for its prefill."
+    )
+    metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
     drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
 
     @field_validator("models")

@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason
+from services.inference import metrics
 from services.inference.choice import Choice
 from services.inference.prompt import Prompt
 from services.triton_client import EngineOutput
@@ -35,13 +36,20 @@ class UsageCount:
         self._timings: dict[str, float] = {}
 
     def __enter__(self) -> Self:
+        metrics.REQUESTS_IN_FLIGHT.labels(self._model_id).inc()
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        outcome, model = _outcome(error), self._model_id
+        metrics.REQUESTS_IN_FLIGHT.labels(model).dec()
+        metrics.REQUESTS.labels(model, outcome).inc()
+        metrics.REQUEST_SECONDS.labels(model).observe(time.monotonic() - self._accepted)
+        metrics.TOKENS.labels(model, "prompt").inc(self._prompt_tokens)
+        metrics.TOKENS.labels(model, "completion").inc(self._completion_tokens)
         fields = {
             "request_id": self._request_id,
-            "model": self._model_id,
-            "outcome": _outcome(error),
+            "model": model,
+            "outcome": outcome,
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self._completion_tokens,
             "seconds": round(time.monotonic() - self._accepted, 3),
@@ -68,6 +76,7 @@ class UsageCount:
         self._completion_tokens += len(output.token_ids)
         if self._first_token_seconds is None and output.token_ids:
             self._first_token_seconds = time.monotonic() - self._accepted
+            metrics.FIRST_TOKEN_SECONDS.labels(self._model_id).observe(self._first_token_seconds)
         if output.usage is not None:
             self._cached_tokens = max(self._cached_tokens, output.usage["cached_tokens"])
             for name, seconds in output.usage["timings"].items():

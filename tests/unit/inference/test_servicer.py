@@ -18,6 +18,7 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 from services.failure import Failure, Reason, failure_of
 from services.grpc_server import WorkerServer
 from services.inference.engine_status import EngineStatus
+from services.inference.generation import Patience
 from services.inference.request_checks import RequestLimits
 from services.inference.served_model import ServedModel
 from services.inference.servicer import SERVICE, InferenceServicer
@@ -44,7 +45,14 @@ async def worker(model: ServedModel) -> AsyncIterator[Worker]:
     models = {MODEL: model}
     status = EngineStatus(triton, models, interval=0.05)  # type: ignore[arg-type]  # a stand-in
     server = WorkerServer(SERVICE)
-    servicer = InferenceServicer(models, triton, status, RequestLimits(), server)  # type: ignore[arg-type]  # as above
+    servicer = InferenceServicer(
+        models,
+        triton,  # type: ignore[arg-type]  # as above
+        status,
+        limits=RequestLimits(),
+        patience=Patience(idle_seconds=0.5, first_token_seconds=2),
+        server=server,
+    )
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     port = server.grpc.add_insecure_port("127.0.0.1:0")
     await server.grpc.start()

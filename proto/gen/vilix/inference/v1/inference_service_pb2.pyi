@@ -844,7 +844,9 @@ Global___LogprobsOptions: _TypeAlias = LogprobsOptions  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
-    """A part of the answer stream. Events that are ready at the same time travel together, in order."""
+    """A part of the answer stream. Events that are ready at the same time travel together, in order.
+    One without events says that the request is still worked on: it comes every few seconds while the engine is silent.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

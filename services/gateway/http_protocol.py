@@ -1,0 +1,201 @@
+"""uvicorn's HTTP protocol with the limits that it lacks.
+
+They are: connections, header bytes, and a deadline for each thing that a client can be slow at. Middleware comes too late
+for them: it runs once the headers are there, and never when they do not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.gateway import metrics
+from services.gateway.errors import ApiError
+from services.gateway.settings import GatewaySettings
+
+_REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+_log: Final = logging.getLogger(__name__)
+
+
+class _RefusedError(Exception):
+    """Ends the parser's work on a request that was refused from inside one of its callbacks."""
+
+
+class _Flow(FlowControl):
+    """Tells the protocol when the client stops and begins again to read."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: LimitedProtocol) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._protocol.reader_is_behind()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._protocol.reader_caught_up()
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. `limits` is set by `protocol_for`."""
+
+    limits: GatewaySettings
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As uvicorn makes it."""
+        super().__init__(*args, **kwargs)
+        self._header_bytes = 0
+        self._in_headers = True
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Take the connection, or close it at once when there are too many."""
+        super().connection_made(transport)
+        metrics.CONNECTIONS.inc()
+        self.flow = _Flow(transport, self)
+        if len(self.connections) > self.limits.max_connections:
+            self._close("connections")
+            return
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        metrics.CONNECTIONS.dec()
+        self._stop_waiting()
+        self.reader_caught_up()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; refuse them when they make the headers too long, or are no HTTP."""
+        if self._refused or self.transport.is_closing():
+            return
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if self._deadline is None:
+                self._await_headers()
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # An offer of HTTP/2 or WebSockets, which may be ignored.
+            pass
+        except httptools.HttpParserError as error:
+            if not self._refused:
+                self._refuse(400, "malformed", _malformed(error))
+        else:
+            # A header without an end never reaches `on_headers_complete`.
+            if self._in_headers and self._header_bytes > self.limits.max_header_bytes:
+                self._refuse_headers()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._in_headers = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Hand the request over, and wait for its body."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.max_header_bytes:
+            self._refuse_headers()
+            raise _RefusedError
+        self._in_headers = False
+        self._header_bytes = 0
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the body is there."""
+        self._stop_waiting()
+        self._in_headers = True
+        super().on_message_complete()
+
+    def reader_is_behind(self) -> None:
+        """The client reads slower than the answer is written: its time begins."""
+        if self._write_deadline is None:
+            self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._reader_is_stuck)
+
+    def reader_caught_up(self) -> None:
+        """The client has read."""
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+    def _await_headers(self) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(self.limits.header_seconds, self._headers_are_late)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _headers_are_late(self) -> None:
+        self._deadline = None
+        if self._is_answering():
+            # The beginning of a next request behind one that is still answered: that answer is not cut off for it.
+            self._await_headers()
+        elif self._header_bytes:
+            self._refuse(408, "header_time", f"The headers did not come within {self.limits.header_seconds:g} s.")
+        else:
+            self._close("header_time")
+
+    def _body_is_late(self) -> None:
+        self._deadline = None
+        if self.flow.read_paused:
+            # It is we who do not read.
+            self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
+        else:
+            self._refuse(408, "body_time", f"The body did not come within {self.limits.body_seconds:g} s.")
+
+    def _reader_is_stuck(self) -> None:
+        self._write_deadline = None
+        self._refused = True
+        metrics.CONNECTIONS_REFUSED.labels("write_time").inc()
+        # What waits to be written would keep the connection open for as long as the client does.
+        self.transport.abort()
+
+    def _refuse(self, status: int, cause: str, message: str) -> None:
+        if not self._is_answering():
+            error = ApiError(status, message, code=cause)
+            body = error.body()
+            head = (
+                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head % (status, _REASONS[status], len(body)) + body)
+        self._close(cause)
+
+    def _refuse_headers(self) -> None:
+        limit = self.limits.max_header_bytes
+        self._refuse(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
+
+    def _is_answering(self) -> bool:
+        """Whether bytes of ours would fall into the middle of an answer."""
+        cycle = self.cycle
+        return cycle is not None and ((cycle.response_started and not cycle.response_complete) or bool(self.pipeline))
+
+    def _close(self, cause: str) -> None:
+        self._refused = True
+        self._stop_waiting()
+        metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        self.transport.close()
+
+
+def _malformed(error: httptools.HttpParserError) -> str:
+    if isinstance(error, httptools.HttpParserCallbackError | httptools.HttpParserInvalidURLError):
+        # Raised by uvicorn for targets that are no path, such as those of CONNECT.
+        return "The request's target is not valid. Send a path such as /api/models."
+    return f"The request is not valid HTTP ({type(error).__name__})."
+
+
+def protocol_for(settings: GatewaySettings) -> type[LimitedProtocol]:
+    """The protocol class with the limits of `settings`; uvicorn makes one object of it per connection."""
+    return type("GatewayProtocol", (LimitedProtocol,), {"limits": settings})

@@ -1,0 +1,41 @@
+"""What the gateway counts, for Prometheus. Labels are routes, model ids and causes: few, and nothing about anybody."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+REQUESTS: Final = Counter("vilix_http_requests", "Answered requests.", ["route", "method", "status"])
+REQUEST_SECONDS: Final = Histogram(
+    "vilix_http_request_duration_seconds", "From a request's headers to its last byte.", ["route"], buckets=_LATENCIES
+)
+REQUESTS_IN_FLIGHT: Final = Gauge("vilix_http_requests_in_flight", "Requests that are being answered.")
+CONNECTIONS: Final = Gauge("vilix_http_connections", "Open connections.")
+CONNECTIONS_REFUSED: Final = Counter(
+    "vilix_http_connections_refused",
+    "Connections that were ended for what their client did or failed to do.",
+    ["cause"],
+)
+ANSWERS_IN_FLIGHT: Final = Gauge("vilix_answers_in_flight", "Answers that workers are giving.", ["model"])
+ANSWERS: Final = Counter("vilix_answers", "Answers that workers began, by how they ended.", ["model", "outcome"])
+FIRST_TOKEN_SECONDS: Final = Histogram(
+    "vilix_first_token_seconds", "From the call of a worker to its first token.", ["model"], buckets=_LATENCIES
+)
+INTER_TOKEN_SECONDS: Final = Histogram(
+    "vilix_inter_token_seconds", "Between two groups of tokens of an answer.", ["model"], buckets=_GAPS
+)
+TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and answers.", ["model", "kind"])
+RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
+LIMITS_REFUSED: Final = Counter("vilix_limits_refused", "Requests that a key's limit refused.", ["limit"])
+REDIS_FAILURES: Final = Counter("vilix_redis_failures", "Requests refused because Redis did not answer.")
+WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model.")
+
+
+def prepare() -> None:
+    """Show what has not happened yet as 0, so that the first time is a change that an alert can see."""
+    for cause in ("connections", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
+        CONNECTIONS_REFUSED.labels(cause)
