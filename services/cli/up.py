@@ -14,14 +14,25 @@ import typer
 from rich.console import Console
 
 from services.stack.display import Display
-from services.stack.local import MODEL, Options, Stack, running
+from services.stack.local import Options, Stack, running
+from services.stack.local_models import SMALL_MODEL
 from services.stack.supervisor import StackError
 
 
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The gateway's port on 127.0.0.1.")] = 8000,
     state_dir: Annotated[Path, typer.Option(help="Where the stack keeps its key, logs and data.")] = Path(".run"),
-    cache_dir: Annotated[Path, typer.Option(help="Where the prepared model is kept.")] = Path(".cache"),
+    cache_dir: Annotated[Path, typer.Option(help="Where prepared models are kept.")] = Path(".cache"),
+    gguf: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=PATH", help="Serve your own GGUF file under an id of the catalog. May be repeated."),
+    ] = None,
+    demo_thinking: Annotated[  # a flag of the command line
+        bool,
+        typer.Option(
+            "--demo-thinking", help="Serve replay-thinking too: recorded answers with thoughts and tool calls."
+        ),
+    ] = False,
 ) -> None:
     """Start Valkey, Triton with a small model, the inference worker and the gateway on 127.0.0.1.
 
@@ -30,9 +41,11 @@ def up(
     Examples:
       vilix up
       vilix up --port 8001 --state-dir .run2
+      vilix up --gguf qwen3-8b=Qwen3-8B-Q4_K_M.gguf
+      vilix up --demo-thinking
     """
     try:
-        asyncio.run(_up(Options(port, state_dir, cache_dir), Console()))
+        asyncio.run(_up(Options(port, state_dir, cache_dir, tuple(gguf or ()), demo_thinking), Console()))
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -84,8 +97,13 @@ Try it:
 
   curl -N {stack.url}/chat/completions \\
     -H "Authorization: Bearer $(cat {key_file})" -H "Content-Type: application/json" \\
-    -d '{{"model": "{MODEL}", "stream": true, "messages": \\[{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+    -d '{{"model": "{SMALL_MODEL}", "stream": true, "messages": \\[{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 
-{MODEL} is a small real model that runs without a GPU: simple English; its Persian is noise.
+{SMALL_MODEL} is a small real model that runs without a GPU: simple English; its Persian is noise.{_others(stack)}
 Logs are in {options.state_dir / "logs"}. Ctrl-C stops everything.
 """
+
+
+def _others(stack: Stack) -> str:
+    others = [model for model in stack.models if model != SMALL_MODEL]
+    return f"\nAlso served: {', '.join(others)}." if others else ""

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -15,15 +16,14 @@ from typing import Final
 from redis.asyncio import Redis
 
 from services.gateway import keys
-from services.inference import model_import, model_repository
-from services.inference.catalog import load_model
+from services.inference import model_repository
 from services.stack import readiness, triton, valkey
 from services.stack.display import Display
+from services.stack.local_models import SMALL_MODEL, LocalModel, own_model, parse_gguf, small_model, thinking_demo
 from services.stack.ports import LOOPBACK, free_ports, is_free
 from services.stack.state import StateFile
 from services.stack.supervisor import Program, StackError, Supervisor
 
-MODEL: Final = "smollm2-135m"
 INFERENCE_SERVICE: Final = "vilix.inference.v1.InferenceService"
 DEVELOPMENT_KEY_NAME: Final = "development"
 
@@ -37,7 +37,11 @@ class Options:
     state_dir: Path = Path(".run")
     """Everything that the stack writes: key, logs, data, state.json."""
     cache_dir: Path = Path(".cache")
-    """What is made once and shared by all stacks: the model."""
+    """What is made once and shared by all stacks: models."""
+    gguf: tuple[str, ...] = ()
+    """Further models: ID=PATH of a GGUF, ID being in the catalog."""
+    demo_thinking: bool = False
+    """Whether recorded answers with thoughts are served too."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Ports:
     triton_http: int
     triton_grpc: int
     triton_metrics: int
+    gateway_metrics: int
+    inference_metrics: int
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Stack:
     inference_target: str
     """The inference worker's gRPC address."""
     api_key: str
+    models: tuple[str, ...]
+    """Ids of the chat models."""
     supervisor: Supervisor
 
 
@@ -74,36 +82,41 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
     with _exclusive(options.state_dir):
         if not is_free(options.port):
             raise StackError(f"port {options.port} on {LOOPBACK} is in use; choose another one: make run PORT=8001")
-        ports = Ports(options.port, *free_ports(5))
+        ports = Ports(options.port, *free_ports(7))
         state = StateFile(options.state_dir / "state.json", _facts(ports))
         supervisor = Supervisor(display, state)
         try:
             with display.starting_up():
-                await _prepare(options, display)
-                await supervisor.start(_programs(options, ports))
+                models = await _prepare(options, display)
+                await supervisor.start(_programs(options, ports, models))
                 api_key = await _development_key(options, ports)
-            yield Stack(_url(ports), _inference_target(ports), api_key, supervisor)
+            ids = tuple(model.id for model in models)
+            yield Stack(_url(ports), _inference_target(ports), api_key, ids, supervisor)
         finally:
             await supervisor.stop()
             state.remove()
 
 
-async def _prepare(options: Options, display: Display) -> None:
-    model_directory = _model_directory(options)
-    if not model_directory.exists():
-        with display.step(f"preparing {MODEL} (once)"):
-            await asyncio.to_thread(model_import.smollm2, model_directory, progress=lambda _: None)
+async def _prepare(options: Options, display: Display) -> list[LocalModel]:
+    own = list(parse_gguf(options.gguf))
+    with display.step(f"preparing {SMALL_MODEL}"):
+        models = [await asyncio.to_thread(small_model, options.cache_dir)]
+    if options.demo_thinking:
+        with display.step("preparing replay-thinking"):
+            models.append(await asyncio.to_thread(thinking_demo, options.cache_dir, options.state_dir))
+    for model_id, source in own:
+        with display.step(f"reading {source.name}"):
+            models.append(await asyncio.to_thread(own_model, model_id, source, options.state_dir))
     await asyncio.to_thread(triton.install, _triton_directory(options))
-    spec = load_model(MODEL)
-    model_repository.write_model(
-        _repository(options),
-        model_id=MODEL,
-        engine=spec.engine.name,
-        engine_args={**spec.engine.arguments, "model": str(model_directory / "model.gguf"), "threads": _threads()},
-    )
+    shutil.rmtree(_repository(options), ignore_errors=True)
+    for model in models:
+        model_repository.write_model(
+            _repository(options), model_id=model.id, engine=model.engine, engine_args=model.engine_args
+        )
+    return models
 
 
-def _programs(options: Options, ports: Ports) -> list[Program]:
+def _programs(options: Options, ports: Ports, models: Sequence[LocalModel]) -> list[Program]:
     def program(name: str, argv: list[str], environment: Mapping[str, str], **more: object) -> Program:
         log = options.state_dir / "logs" / f"{name}.log"
         return Program(name=name, argv=argv, environment=environment, log=log, **more)  # type: ignore[arg-type]  # passed on as they are
@@ -126,7 +139,9 @@ def _programs(options: Options, ports: Ports) -> list[Program]:
             "triton",
             triton_argv,
             triton_environment,
-            is_ready=lambda: readiness.http_ok(ports.triton_http, f"/v2/models/{MODEL}/ready"),
+            is_ready=lambda: readiness.http_ok(ports.triton_http, "/v2/health/ready"),
+            # A large model of somebody's own takes its time.
+            ready_seconds=600.0 if options.gguf else 60.0,
             explain=triton.explain,
         ),
         program(
@@ -135,9 +150,11 @@ def _programs(options: Options, ports: Ports) -> list[Program]:
             {
                 "VILIX_LISTEN": f"{LOOPBACK}:{ports.inference}",
                 "VILIX_TRITON": f"{LOOPBACK}:{ports.triton_grpc}",
-                "VILIX_MODELS": f"{MODEL}={_model_directory(options)}",
+                "VILIX_MODELS": ",".join(f"{model.id}={model.directory}" for model in models),
+                "VILIX_METRICS_PORT": str(ports.inference_metrics),
             },
             is_ready=lambda: readiness.grpc_serving(ports.inference, INFERENCE_SERVICE),
+            ready_seconds=600.0 if options.gguf else 60.0,
             stop_seconds=40.0,
         ),
         program(
@@ -148,9 +165,11 @@ def _programs(options: Options, ports: Ports) -> list[Program]:
                 "VILIX_PORT": str(ports.gateway),
                 "VILIX_REDIS_URL": _redis_url(ports),
                 "VILIX_INFERENCE_WORKERS": f"{LOOPBACK}:{ports.inference}",
-                "VILIX_EXPECTED_MODELS": MODEL,
+                "VILIX_EXPECTED_MODELS": ",".join(model.id for model in models),
+                "VILIX_METRICS_PORT": str(ports.gateway_metrics),
             },
             is_ready=lambda: readiness.http_ok(ports.gateway, "/readyz"),
+            ready_seconds=600.0 if options.gguf else 60.0,
             stop_seconds=40.0,
         ),
     ]
@@ -209,18 +228,9 @@ def _redis_url(ports: Ports) -> str:
     return f"redis://{LOOPBACK}:{ports.redis}/0"
 
 
-def _model_directory(options: Options) -> Path:
-    return (options.cache_dir / "models" / MODEL).absolute()
-
-
 def _triton_directory(options: Options) -> Path:
     return (options.state_dir / "triton").absolute()
 
 
 def _repository(options: Options) -> Path:
     return _triton_directory(options) / "models"
-
-
-def _threads() -> int:
-    # One of two cores decodes; the other is for everything around it.
-    return max(1, len(os.sched_getaffinity(0)) // 2)

@@ -1,0 +1,83 @@
+"""The chat models of a local stack: what each is made of, prepared once and kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.inference import model_import
+from services.inference.catalog import load_model
+from services.stack import demo_thinking, qwen3_tokenizer
+from services.stack.supervisor import StackError
+
+SMALL_MODEL: Final = "smollm2-135m"
+GGUF_CONTEXT_LENGTH: Final = 8192
+GGUF_SLOTS: Final = 4
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model that Triton serves on this machine."""
+
+    id: str
+    directory: Path
+    """Tokenizer and template."""
+    engine: str
+    engine_args: Mapping[str, Any]
+
+
+def small_model(cache: Path) -> LocalModel:
+    """The small real model, from the weights in a Python package. Making it takes some seconds."""
+    directory = (cache / "models" / SMALL_MODEL).absolute()
+    model_import.smollm2(directory)
+    engine = load_model(SMALL_MODEL).engine
+    return LocalModel(SMALL_MODEL, directory, engine.name, {**engine.arguments, **_gguf_of(directory)})
+
+
+def thinking_demo(cache: Path, state: Path) -> LocalModel:
+    """Recorded answers with thoughts, in Qwen3's tokens. Raises StackError when its tokenizer cannot be had."""
+    directory = (cache / "models" / demo_thinking.MODEL).absolute()
+    try:
+        qwen3_tokenizer.fetch(directory)
+    except OSError as error:
+        raise StackError(f"--demo-thinking: {error}") from None
+    recordings = (state / "replay-thinking.json").absolute()
+    demo_thinking.write_recordings(directory, recordings)
+    engine = load_model(demo_thinking.MODEL).engine
+    return LocalModel(demo_thinking.MODEL, directory, engine.name, {**engine.arguments, "recordings": str(recordings)})
+
+
+def own_model(model_id: str, source: Path, state: Path) -> LocalModel:
+    """Somebody's own GGUF under an id of the catalog, whose parsers it gets.
+
+    Raises StackError for an id that is not in the catalog, and a file that cannot be used.
+    """
+    directory = (state / "models" / model_id).absolute()
+    try:
+        spec = load_model(model_id)
+        model_import.from_gguf(source, directory)
+    except (OSError, ValueError) as error:
+        raise StackError(f"--gguf {model_id}={source}: {error}") from None
+    context_length = min(spec.context_length, GGUF_CONTEXT_LENGTH)
+    arguments = {"context_length": context_length, "slots": GGUF_SLOTS, **_gguf_of(directory)}
+    return LocalModel(model_id, directory, "llamacpp", arguments)
+
+
+def parse_gguf(options: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The ids and files of `--gguf ID=PATH` options. Raises StackError for another form, or a file that is not there."""
+    for option in options:
+        model_id, separator, path = option.partition("=")
+        if not separator or not model_id or not path:
+            raise StackError(f"--gguf {option}: give it as ID=PATH, for example --gguf qwen3-8b=Qwen3-8B-Q4_K_M.gguf")
+        if not Path(path).is_file():
+            raise StackError(f"--gguf {option}: there is no file {path}")
+        yield model_id, Path(path)
+
+
+def _gguf_of(directory: Path) -> dict[str, Any]:
+    # One of two cores decodes; the other is for everything around it.
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    return {"model": str(directory / "model.gguf"), "threads": threads}
