@@ -38,6 +38,8 @@ _OPTIONS: Final = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 WIND_DOWN_SECONDS: Final = 5.0
+WINDOW: Final = 1024
+"""So many outputs may wait for a reader. More than most answers have: see `generate`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,7 +116,7 @@ class TritonClient:
         params: Mapping[str, Any],
         images: Sequence[bytes] = (),
         text_input: str | None = None,
-        window: int = 64,
+        window: int = WINDOW,
     ) -> AsyncGenerator[EngineOutput, None]:
         """Generate, and yield what the engine produces as it comes; the last output has the finish reason.
 
@@ -140,11 +142,12 @@ class TritonClient:
                 response = await asyncio.shield(reading)
                 if response is grpc.aio.EOF:
                     break
+                answer = response.infer_response
+                # A Triton that is about to stop finishes what runs, and refuses acknowledgements as it refuses all requests.
+                if answer.id not in (unique_id, ""):
+                    continue
                 ended = bool(response.error_message)
                 _refuse_error(response, model)
-                answer = response.infer_response
-                if answer.id != unique_id:
-                    continue
                 output = _output(answer)
                 ended = output.finish_reason is not None
                 yield output

@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
 from services.gateway.inference_client import OPTIONS, InferenceClient, Patience
 
@@ -106,6 +107,7 @@ class Workers:
 
     async def open(self) -> None:
         """Begin to look for workers."""
+        metrics.WORKERS.set_function(self._count_serving)
         await self._resolve()
         self._task = asyncio.create_task(self._keep_resolving())
 
@@ -115,6 +117,10 @@ class Workers:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await asyncio.gather(*(worker.close() for worker in self._workers.values()))
+
+    def _count_serving(self) -> int:
+        # Called from the thread that serves the metrics.
+        return sum(bool(worker.models) for worker in tuple(self._workers.values()))
 
     def any_ready(self) -> bool:
         """Whether some worker serves some model."""

@@ -17,7 +17,7 @@ TRACEBACK: Final = r"\n\nAt:"
 _MODEL_FAILURE: Final = re.compile(
     r"failed to load '(?P<model>[^']+)' version \d+: \w+(?: \w+)?: (?:TritonModelException: )?(?P<message>.*?)\"?$"
 )
-EXIT_SECONDS: Final = 5
+EXIT_SECONDS: Final = 30
 """How long it waits at its end for requests that still run."""
 
 

@@ -1,0 +1,433 @@
+"""The whole path of a request as separate processes, each of which a test can stop, freeze or kill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import httpx
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.gateway import keys
+from services.inference import model_import
+from services.inference.tokenizer import ModelTokenizer
+from services.stack import valkey
+from services.stack.ports import LOOPBACK, free_ports
+from services.triton_client import TritonClient
+from tests.contract.triton.servers import Server, launched
+
+ROOT: Final = Path(__file__).parents[2]
+MODEL: Final = "replay"
+IDLE_SECONDS: Final = 2.0
+START_SECONDS: Final = 60.0
+_CATALOG_ENTRY: Final = """\
+id: replay
+created: 2026-01-01
+owned_by: test
+checkpoint: none
+licence: none
+context_length: 100000
+engine: {name: replay}
+descriptions: {en: Recordings.}
+"""
+
+PREFILL, LONG, STEADY, BURST = "PREFILL", "LONG", "STEADY", "BURST"
+"""Words that a message is made of to get: half a minute of prefill, an answer without an end, five seconds of tokens, very many."""
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0, what: str = "") -> None:
+    """Wait for a condition."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                found = condition()
+                if (await found) if isinstance(found, Awaitable) else found:
+                    return
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds:g} s: {what or condition}") from None
+
+
+@dataclass
+class Process:
+    """One process of the system."""
+
+    name: str
+    argv: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    port: int
+    metrics_port: int = 0
+    running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.running is not None
+        return self.running.pid
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.running = subprocess.Popen(
+                self.argv,
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.running is not None
+        self.running.send_signal(number)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        assert self.running is not None
+        if self.running.poll() is None:
+            self.running.send_signal(signal.SIGKILL)
+        self.running.wait(20)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Any:
+        """Meanwhile, it stands still."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    async def exit_code(self, seconds: float = 30.0) -> int:
+        """Wait for its end."""
+        assert self.running is not None
+        return await asyncio.to_thread(self.running.wait, seconds)
+
+    async def metrics(self) -> dict[str, float]:
+        """Its metrics, by name and labels as in the text format."""
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=10)).text
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return found
+
+    async def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        return sum(value for key, value in (await self.metrics()).items() if key.partition("{")[0] == name)
+
+
+@dataclass
+class System:
+    """A running system."""
+
+    triton: Server
+    valkey: Process
+    workers: list[Process]
+    gateways: list[Process]
+    api_key: str
+    redis_url: str
+    directory: Path
+    engine: TritonClient
+    _clients: list[httpx.AsyncClient] = field(default_factory=list)
+
+    @property
+    def gateway(self) -> Process:
+        return self.gateways[0]
+
+    @property
+    def worker(self) -> Process:
+        return self.workers[0]
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.gateway.address}"
+
+    def client(self, gateway: Process | None = None, **options: Any) -> httpx.AsyncClient:
+        """An HTTP client with a key and as many connections as it wants; closed with the system."""
+        client = httpx.AsyncClient(
+            base_url=f"http://{(gateway or self.gateway).address}/api",
+            headers={"Authorization": f"Bearer {self.api_key}"},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            timeout=60,
+            **options,
+        )
+        self._clients.append(client)
+        return client
+
+    async def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients:
+            await client.aclose()
+        await self.engine.close()
+
+    async def load(self) -> dict[str, Any]:
+        """What the engine says of itself: in_flight, queued, cancelled_total, …"""
+        return dict((await self.engine.describe(MODEL))["load"])
+
+    async def is_idle(self) -> bool:
+        """Whether nothing is in flight anywhere."""
+        load = await self.load()
+        busy = load["in_flight"] + load["queued"]
+        for process in self.workers:
+            busy += await process.metric("vilix_worker_requests_in_flight")
+        for process in self.gateways:
+            busy += await process.metric("vilix_answers_in_flight")
+            busy += await process.metric("vilix_http_requests_in_flight")
+        return busy == 0
+
+    async def wait_until_ready(self, gateway: Process | None = None) -> None:
+        """Wait until a gateway has found all workers that run."""
+        running = [worker for worker in self.workers if worker.running is not None and worker.running.poll() is None]
+        for worker in running:
+            await until(lambda worker=worker: _serves(worker.address), START_SECONDS, f"{worker.name} serves")
+
+        async def is_ready() -> bool:
+            gateways = [gateway] if gateway else self.gateways
+            return all([await _found_workers(process) >= len(running) for process in gateways])
+
+        await until(is_ready, START_SECONDS, "the gateway has found its workers")
+
+
+def body(word: str = "", *, stream: bool = True, **fields: Any) -> dict[str, Any]:
+    """A request's body whose answer is the recording of `word`."""
+    content = f"{word} please" if word else "Hello"
+    return {"model": MODEL, "stream": stream, "messages": [{"role": "user", "content": content}], **fields}
+
+
+@dataclass
+class Stream:
+    """What came of a streamed answer."""
+
+    chunks: list[dict[str, Any]] = field(default_factory=list)
+    done: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(c["choices"][0]["delta"].get("content") or "" for c in self.chunks if c.get("choices"))
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return [chunk["error"] for chunk in self.chunks if "error" in chunk]
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        choices = [choice for chunk in self.chunks for choice in chunk.get("choices", ())]
+        return [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.done and not self.errors and self.finish_reasons == ["stop"]
+
+    def add(self, line: str) -> None:
+        if line == "data: [DONE]":
+            self.done = True
+        elif line.startswith("data: "):
+            self.chunks.append(orjson.loads(line[6:]))
+
+
+async def read(client: httpx.AsyncClient, word: str, *, begun: asyncio.Event | None = None, **fields: Any) -> Stream:
+    """Read a streamed answer to its end; `begun` is set with its first token."""
+    answer = Stream()
+    async with client.stream("POST", "/chat/completions", json=body(word, **fields)) as response:
+        assert response.status_code == 200, (await response.aread()).decode()
+        async for line in response.aiter_lines():
+            answer.add(line)
+            if begun is not None and answer.text:
+                begun.set()
+    return answer
+
+
+@contextlib.asynccontextmanager
+async def running_system(
+    directory: Path,
+    *,
+    slots: int = 256,
+    workers: int = 1,
+    gateways: int = 1,
+    worker_settings: Mapping[str, str] | None = None,
+    gateway_settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[System]:
+    """Valkey, Triton with the replay engine, workers and gateways; all stopped at the end."""
+    model_directory = ROOT / ".cache" / "models" / "smollm2-135m"
+    model_import.smollm2(model_directory)
+    recordings = directory / "recordings.json"
+    recordings.write_text(json.dumps(_recordings(model_directory)))
+    (directory / "catalog").mkdir()
+    (directory / "catalog" / "replay.yaml").write_text(_CATALOG_ENTRY)
+    engine = ("replay", {"recordings": str(recordings), "context_length": 100_000, "slots": slots, "max_queued": 2000})
+    with contextlib.ExitStack() as stack:
+        triton = stack.enter_context(launched(directory / "triton", {MODEL: engine}))
+        system = await _start(
+            directory, triton, stack, workers, gateways, worker_settings or {}, gateway_settings or {}
+        )
+        try:
+            await system.wait_until_ready()
+            yield system
+        finally:
+            await system.close()
+
+
+async def _start(
+    directory: Path,
+    triton: Server,
+    stack: contextlib.ExitStack,
+    workers: int,
+    gateways: int,
+    worker_settings: Mapping[str, str],
+    gateway_settings: Mapping[str, str],
+) -> System:
+    ports = iter(free_ports(1 + 2 * (workers + gateways)))
+    redis_port = next(ports)
+    redis_url = f"redis://{LOOPBACK}:{redis_port}/0"
+
+    def process(name: str, argv: list[str], port: int, metrics_port: int, environment: Mapping[str, str]) -> Process:
+        made = Process(name, argv, environment, directory / f"{name}.log", port, metrics_port)
+        made.start()
+        stack.callback(_stop, made)
+        return made
+
+    redis = process("valkey", valkey.command(port=redis_port, directory=directory / "valkey"), redis_port, 0, {})
+    python = [sys.executable, "-m"]
+    worker_processes = []
+    for number in range(workers):
+        port, metrics_port = next(ports), next(ports)
+        environment = {
+            "VILIX_LISTEN": f"{LOOPBACK}:{port}",
+            "VILIX_TRITON": triton.target,
+            "VILIX_MODELS": f"{MODEL}={ROOT / '.cache' / 'models' / 'smollm2-135m'}",
+            "VILIX_CATALOG_DIR": str(directory / "catalog"),
+            "VILIX_STATUS_SECONDS": "0.2",
+            "VILIX_METRICS_PORT": str(metrics_port),
+            "VILIX_IDLE_SECONDS": str(IDLE_SECONDS),
+            **worker_settings,
+        }
+        argv = [*python, "services.inference"]
+        worker_processes.append(process(f"worker{number}", argv, port, metrics_port, environment))
+    gateway_processes = []
+    for number in range(gateways):
+        port, metrics_port = next(ports), next(ports)
+        environment = {
+            "VILIX_PORT": str(port),
+            "VILIX_REDIS_URL": redis_url,
+            "VILIX_REDIS_TIMEOUT": "2",
+            "VILIX_INFERENCE_WORKERS": ",".join(worker.address for worker in worker_processes),
+            "VILIX_EXPECTED_MODELS": MODEL,
+            "VILIX_METRICS_PORT": str(metrics_port),
+            "VILIX_IDLE_SECONDS": str(IDLE_SECONDS),
+            "VILIX_KEEP_ALIVE": "1",
+            **gateway_settings,
+        }
+        argv = [*python, "services.gateway"]
+        gateway_processes.append(process(f"gateway{number}", argv, port, metrics_port, environment))
+    async with Redis.from_url(redis_url, decode_responses=True) as connection:
+        await until(lambda: _answers(connection), START_SECONDS, "valkey answers")
+        _, api_key = await keys.create(connection, name="faults")
+    engine = TritonClient(triton.target)
+    return System(triton, redis, worker_processes, gateway_processes, api_key, redis_url, directory, engine)
+
+
+def _recordings(model_directory: Path) -> list[dict[str, Any]]:
+    tokenizer = ModelTokenizer(model_directory)
+    words = tokenizer.encode(" one two three four five six seven eight nine ten")
+
+    def recording(name: str, count: int, **fields: Any) -> dict[str, Any]:
+        ids = [words[i % len(words)] for i in range(count)]
+        return {"name": name, "prompt_contains": tokenizer.encode(name), "token_ids": [*ids, 2], **fields}
+
+    return [
+        recording(PREFILL, 5, start_ms=30_000),
+        recording(LONG, 60_000, interval_ms=20),
+        recording(STEADY, 125, interval_ms=40),
+        recording(BURST, 60_000, interval_ms=0.1, tokens_per_response=100),
+        {**recording("any", 5, interval_ms=1), "prompt_contains": []},
+    ]
+
+
+async def _answers(connection: Redis) -> bool:
+    try:
+        return bool(await connection.ping())
+    except Exception:  # noqa: BLE001  # whatever it is, it is not there yet
+        return False
+
+
+async def _serves(address: str) -> bool:
+    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        try:
+            return bool((await stub.ListModels(pb.ListModelsRequest(), timeout=2)).models)
+        except grpc.aio.AioRpcError:
+            return False
+
+
+async def _found_workers(gateway: Process) -> float:
+    assert gateway.running is not None
+    assert gateway.running.poll() is None, gateway.log.read_text()
+    try:
+        return await gateway.metric("vilix_workers_serving")
+    except httpx.TransportError:
+        return -1
+
+
+def _stop(process: Process) -> None:
+    if process.running is None or process.running.poll() is not None:
+        return
+    process.signal(signal.SIGCONT)
+    process.signal(signal.SIGTERM)
+    try:
+        process.running.wait(2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+@dataclass
+class Connection:
+    """A request on a connection of its own, of which every byte is known."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def open(cls, address: str) -> Connection:
+        host, _, port = address.rpartition(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    @classmethod
+    async def ask(cls, system: System, request: Mapping[str, Any]) -> Connection:
+        """Send a chat request, and do not wait for its answer."""
+        connection = await cls.open(system.gateway.address)
+        content = orjson.dumps(request)
+        connection.writer.write(
+            b"POST /api/chat/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+            % (system.api_key.encode(), len(content))
+            + content
+        )
+        return connection
+
+    async def until(self, text: bytes) -> None:
+        """Read until `text` has come."""
+        async with asyncio.timeout(30):
+            await self.reader.readuntil(text)
+
+    def hang_up(self) -> None:
+        """Close it without a word."""
+        self.writer.transport.abort()

@@ -1,0 +1,89 @@
+"""A client that hangs up frees the engine, whenever it does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.faults.conftest import milliseconds, record, times
+from tests.faults.system import LONG, PREFILL, Connection, System, body, running_system, until
+
+SLOTS = 20
+ROUNDS = times(2, 10)
+FIRST_TOKEN = b'"content":" '
+MOMENTS = {
+    "after the first token": body(LONG),
+    "before the first token": body(PREFILL),
+    "with half of them in the queue": body(PREFILL),
+    "not streaming": body(LONG, stream=False),
+    "while the model has not answered yet, not streaming": body(PREFILL, stream=False),
+}
+
+
+@pytest.fixture(scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    async with running_system(tmp_path_factory.mktemp("system"), slots=SLOTS) as running:
+        yield running
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_every_hang_up_frees_the_engine(system: System, moment: str) -> None:
+    at_once = 2 * SLOTS if "queue" in moment else SLOTS
+    before = await _cancelled(system)
+    for round_ in range(ROUNDS):
+        connections = [await Connection.ask(system, MOMENTS[moment]) for _ in range(at_once)]
+        await until(lambda: _has(system, at_once), what="the engine has all requests")
+        if moment == "after the first token":
+            await asyncio.gather(*(connection.until(FIRST_TOKEN) for connection in connections))
+        for connection in random.sample(connections, len(connections)):
+            connection.hang_up()
+            await asyncio.sleep(random.uniform(0, 0.01))
+        await until(system.is_idle, what="nothing is left anywhere")
+        assert await _cancelled(system) - before == at_once * (round_ + 1)
+    hang_ups = at_once * ROUNDS
+    record(
+        f"A client's hang-up stops the engine: {moment}",
+        f"{hang_ups} of {hang_ups}, nothing left in flight",
+        f"{await _cancelled(system) - before} of {hang_ups}; in flight 0",
+    )
+
+
+async def test_hang_ups_at_any_moment_leave_nothing_behind(system: System) -> None:
+    for _ in range(times(50, 500)):
+        connection = await Connection.ask(system, body(LONG))
+        await asyncio.sleep(random.uniform(0, 0.02))
+        connection.hang_up()
+    await until(system.is_idle, what="nothing is left anywhere")
+
+
+@pytest.mark.parametrize("word", [LONG, PREFILL])
+async def test_the_engine_is_free_soon_after_a_hang_up(system: System, word: str) -> None:
+    delays = []
+    for _ in range(times(5, 100)):
+        before = await _cancelled(system)
+        connection = await Connection.ask(system, body(word))
+        await until(lambda: _has(system, 1))
+        connection.hang_up()
+        left = time.monotonic()
+
+        async def is_cancelled(before: int = before) -> bool:
+            return await _cancelled(system) == before + 1
+
+        await until(is_cancelled, seconds=5)
+        delays.append(time.monotonic() - left)
+        await until(system.is_idle)
+    when = "mid-stream" if word is LONG else "before the first token"
+    record(f"The engine stops soon after a hang-up {when}", "p99 < 200 ms", milliseconds(delays))
+
+
+async def _cancelled(system: System) -> int:
+    return int((await system.load())["cancelled_total"])
+
+
+async def _has(system: System, count: int) -> bool:
+    load = await system.load()
+    return bool(load["in_flight"] + load["queued"] == count)

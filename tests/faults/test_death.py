@@ -1,0 +1,158 @@
+"""Processes that are killed: what clients see, and how the rest goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from tests.faults.conftest import milliseconds, record, times
+from tests.faults.system import LONG, PREFILL, STEADY, Process, Stream, System, body, read, until
+
+STREAMS = 4
+
+
+async def streams(system: System, word: str, count: int) -> list[asyncio.Task[Stream]]:
+    """Begin streams, each of which has had its first token."""
+    client = system.client()
+    begun = [asyncio.Event() for _ in range(count)]
+    tasks = [asyncio.create_task(read(client, word, begun=each)) for each in begun]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(each.wait() for each in begun))
+    return tasks
+
+
+async def test_a_worker_killed_in_the_middle_is_an_error_and_never_an_end(system: System) -> None:
+    delays = []
+    rounds = times(3, 50)
+    for _ in range(rounds):
+        tasks = await streams(system, LONG, STREAMS)
+        system.worker.kill()
+        killed = time.monotonic()
+        for task in tasks:
+            answer = await asyncio.wait_for(task, 10)
+            delays.append(time.monotonic() - killed)
+            assert len(answer.errors) == 1
+            assert answer.chunks[-1]["error"] == answer.errors[0]
+            assert answer.errors[0]["type"] == "service_unavailable"
+            assert not answer.done
+            assert not answer.finish_reasons
+        system.worker.start()
+        await system.wait_until_ready()
+        await until(system.is_idle)
+    record(
+        "A dead worker is an error event, never a false end",
+        f"{rounds * STREAMS} streams: one error, no finish_reason, no [DONE]; within 100 ms",
+        f"0 false ends; {milliseconds(delays)}",
+    )
+
+
+async def test_before_its_first_token_a_request_moves_to_another_worker(pair: System) -> None:
+    client = pair.client()
+    rounds = times(2, 20)
+    for _ in range(rounds):
+        request = asyncio.create_task(client.post("/chat/completions", json=body(PREFILL, stream=False)))
+        first = await _worker_with_a_request(pair)
+        (second,) = (worker for worker in pair.workers if worker is not first)
+        first.kill()
+        await until(lambda second=second: _is_busy(second), what="the other worker has the request")
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        first.start()
+        await pair.wait_until_ready()
+        await until(pair.is_idle)
+    assert (await client.post("/chat/completions", json=body())).status_code == 200
+    assert await pair.gateway.metric("vilix_retries_total") == rounds
+    record("Before the first token a request moves to another worker", f"{rounds} of {rounds}", f"{rounds} of {rounds}")
+
+
+async def test_without_another_worker_it_is_a_503(system: System) -> None:
+    client = system.client()
+    request = asyncio.create_task(client.post("/chat/completions", json=body(PREFILL)))
+    await until(lambda: _is_busy(system.worker))
+    system.worker.kill()
+    answer = await request
+    assert answer.status_code == 503
+    assert answer.json()["error"]["type"] == "service_unavailable"
+    assert "retry-after" in answer.headers
+    assert (await client.post("/chat/completions", json=body())).status_code == 503
+
+
+async def test_a_killed_triton_is_an_error_and_takes_the_worker_out_of_service(system: System) -> None:
+    tasks = await streams(system, LONG, STREAMS)
+    system.triton.kill()
+    for task in tasks:
+        answer = await asyncio.wait_for(task, 10)
+        assert len(answer.errors) == 1
+        assert not answer.done
+        assert not answer.finish_reasons
+
+    async def is_out_of_service() -> bool:
+        return await system.gateway.metric("vilix_workers_serving") == 0
+
+    await until(is_out_of_service)
+    answered = await system.client().post("/chat/completions", json=body())
+    assert answered.status_code == 503
+
+
+async def test_a_killed_gateway_holds_nothing(system: System) -> None:
+    tasks = await streams(system, LONG, STREAMS)
+    system.gateway.kill()
+    for task in tasks:
+        with pytest.raises(httpx.TransportError):
+            await asyncio.wait_for(task, 10)
+
+    async def is_free() -> bool:
+        load = await system.load()
+        left = load["in_flight"] + load["queued"] + await system.worker.metric("vilix_worker_requests_in_flight")
+        return bool(left == 0)
+
+    await until(is_free, what="worker and engine are free")
+    system.gateway.start()
+    await system.wait_until_ready()
+    assert (await read(system.client(), STEADY)).is_whole
+
+
+async def test_a_killed_valkey_does_not_touch_running_streams(system: System) -> None:
+    tasks = await streams(system, STEADY, STREAMS)
+    system.valkey.kill()
+    for task in tasks:
+        assert (await asyncio.wait_for(task, 20)).is_whole
+    strangers = httpx.AsyncClient(base_url=f"{system.url}/api", headers={"Authorization": "Bearer " + _other_key()})
+    async with strangers:
+        refused = await strangers.post("/chat/completions", json=body(), timeout=20)
+    assert refused.status_code == 503
+    assert "retry-after" in refused.headers
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{system.url}/readyz")).status_code == 200
+        assert (await client.get(f"{system.url}/healthz")).json()["redis"] == "unreachable"
+    system.valkey.start()
+    known = system.client()
+
+    async def is_back() -> bool:
+        return (await known.post("/chat/completions", json=body(stream=False))).status_code == 200
+
+    await until(is_back, what="the key is accepted again")
+
+
+def _other_key() -> str:
+    from services.gateway import keys
+
+    return keys._draw("s00")  # a well-formed key that nobody has
+
+
+async def _worker_with_a_request(system: System) -> Process:
+    found: list[Process] = []
+
+    async def is_found() -> bool:
+        found.extend([worker for worker in system.workers if await _is_busy(worker)])
+        return bool(found)
+
+    await until(is_found, what="a worker has the request")
+    return found[0]
+
+
+async def _is_busy(worker: Process) -> bool:
+    return await worker.metric("vilix_worker_requests_in_flight") > 0

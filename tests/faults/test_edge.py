@@ -1,0 +1,282 @@
+"""What strangers on the network do to the gateway's port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import httpx
+import psutil
+import pytest
+
+from tests.faults.conftest import record, times
+from tests.faults.system import BURST, LONG, Connection, Process, System, body, read, running_system, until
+
+HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 2.0, 2.0, 2.0
+MAX_CONNECTIONS = 400
+SETTINGS = {
+    "VILIX_HEADER_SECONDS": f"{HEADER_SECONDS}",
+    "VILIX_BODY_SECONDS": f"{BODY_SECONDS}",
+    "VILIX_WRITE_SECONDS": f"{WRITE_SECONDS}",
+    "VILIX_MAX_CONNECTIONS": f"{MAX_CONNECTIONS}",
+    "VILIX_MAX_BODY_BYTES": "1000000",
+}
+HEAD = b"POST /api/chat/completions HTTP/1.1\r\nHost: test\r\n"
+
+
+@pytest.fixture(scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    async with running_system(tmp_path_factory.mktemp("edge"), gateway_settings=SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+async def nothing_stays(system: System) -> AsyncIterator[None]:
+    """A good client is served before and after, and no request or connection of a test stays."""
+    client = system.client()
+    assert (await read(client, "")).is_whole
+    yield
+    assert (await read(client, "")).is_whole
+    await client.aclose()
+    await until(system.is_idle)
+    await until(lambda: _has_connections(system.gateway, 0), what="all connections are closed")
+
+
+async def test_slow_headers_are_cut_off(system: System) -> None:
+    async def trickle(connection: Connection) -> None:
+        for byte in HEAD:
+            connection.writer.write(bytes([byte]))
+            await asyncio.sleep(HEADER_SECONDS / 20)
+
+    await crowd(system, trickle, answer=b"408", cause="header_time", what="200 clients that trickle headers")
+
+
+async def test_slow_bodies_are_cut_off(system: System) -> None:
+    async def trickle(connection: Connection) -> None:
+        connection.writer.write(HEAD + _authorization(system) + b"Content-Length: 5000\r\n\r\n")
+        for _ in range(50):
+            connection.writer.write(b" ")
+            await asyncio.sleep(BODY_SECONDS / 20)
+
+    await crowd(system, trickle, answer=b"408", cause="body_time", what="200 clients that trickle bodies")
+
+
+async def test_a_connection_that_says_nothing_is_closed(system: System) -> None:
+    async def wait(connection: Connection) -> None:
+        pass
+
+    await crowd(system, wait, answer=b"", cause="header_time", what="200 clients that say nothing")
+
+
+async def test_too_many_connections_are_closed_at_once(system: System) -> None:
+    before = await _refused(system, "connections")
+    memory = _memory(system.gateway)
+    tries = times(1000, 10_000)
+    opened: list[Connection] = []
+    for _ in range(tries):
+        with contextlib.suppress(OSError):
+            opened.append(await Connection.open(system.gateway.address))
+    await until(lambda: _has_connections(system.gateway, at_most=MAX_CONNECTIONS))
+    assert await _refused(system, "connections") > before
+    assert _memory(system.gateway) - memory < 50e6
+    for connection in opened:
+        connection.hang_up()
+    record(
+        f"{tries} idle connections, at most {MAX_CONNECTIONS} allowed",
+        "the others are closed at once, memory is bounded",
+        f"{await _refused(system, 'connections') - before:.0f} closed; "
+        f"{(_memory(system.gateway) - memory) / 1e6:+.1f} MB",
+    )
+
+
+@pytest.mark.parametrize("mebibytes", [1, 8])
+async def test_huge_headers_are_refused(system: System, mebibytes: int) -> None:
+    memory = _memory(system.gateway)
+    one = HEAD + b"X-Long: " + b"a" * (mebibytes * 2**20) + b"\r\n\r\n"
+    many = HEAD + b"".join(b"X-%d: value\r\n" % i for i in range(mebibytes * 2**20 // 15)) + b"\r\n"
+    for request in (one, many):
+        answer = await exchange(system, request)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b'"code":"header_bytes"' in answer
+    assert _memory(system.gateway) - memory < 20e6
+    record(f"Headers of {mebibytes} MiB", "431", "431, one long one and many short ones")
+
+
+async def test_headers_just_below_the_limit_are_taken(system: System) -> None:
+    answer = await exchange(
+        system, b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * 30_000 + b"\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_of_64_mib_is_refused(system: System, announced: bool) -> None:
+    memory = _memory(system.gateway)
+    size = 64 * 2**20
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    length = b"Content-Length: %d\r\n\r\n" % size if announced else b"Transfer-Encoding: chunked\r\n\r\n"
+    content = b" " * size if announced else chunk * (size // 65536) + b"0\r\n\r\n"
+    answer = await exchange(system, HEAD + _authorization(system) + length + content)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert _memory(system.gateway) - memory < 20e6
+    how = "announced" if announced else "in chunks"
+    record(
+        f"A body of 64 MiB, {how}", "413, memory is bounded", f"413; {(_memory(system.gateway) - memory) / 1e6:+.1f} MB"
+    )
+
+
+async def test_a_reader_that_stops_reading_is_given_up(system: System) -> None:
+    before = await _refused(system, "write_time")
+    memory = _memory(system.gateway)
+    count = times(5, 20)
+    connections = [await Connection.ask(system, body(BURST)) for _ in range(count)]
+    for connection in connections:
+        await connection.until(b"data: ")
+        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]  # there is no public way
+    most = 0
+
+    async def all_are_given_up() -> bool:
+        nonlocal most
+        most = max(most, _memory(system.gateway) - memory)
+        return await _refused(system, "write_time") - before == count
+
+    await until(all_are_given_up, 60, "stalled readers are given up")
+    for connection in connections:
+        connection.hang_up()
+    await until(system.is_idle)
+    # What the sockets' buffers hold is the kernel's.
+    assert most < count * 2e6 + 20e6
+    record(
+        f"{count} clients that stop reading a fast answer",
+        f"given up after {WRITE_SECONDS:g} s, the engine is free, memory is bounded",
+        f"all given up; at most {most / 1e6:+.1f} MB",
+    )
+
+
+async def test_pipelined_requests_are_answered_in_order(system: System) -> None:
+    one = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+    last = b"GET /nothing HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+    answer = await exchange(system, one * 20 + last)
+    assert answer.count(b"HTTP/1.1 200 ") == 20
+    assert answer.rindex(b"HTTP/1.1 200 ") < answer.index(b"HTTP/1.1 404 ")
+
+
+async def test_a_half_request_behind_a_stream_does_not_cut_it_off(system: System) -> None:
+    connection = await Connection.ask(system, body(LONG, max_tokens=200))
+    await connection.until(b"data: ")
+    connection.writer.write(b"GET /healthz HT")
+    async with asyncio.timeout(30):
+        await connection.reader.readuntil(b"data: [DONE]")
+    connection.hang_up()
+
+
+MALFORMED = {
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "bad chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n",
+    "absurd length": HEAD + b"Content-Length: 99999999999999999999999999\r\n\r\n",
+    "negative length": HEAD + b"Content-Length: -1\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    "length and chunks": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "bare line feed in a header": b"GET / HTTP/1.1\r\nA: b\x00c\r\n\r\n",
+    "CONNECT": b"CONNECT example:443 HTTP/1.1\r\nHost: example\r\n\r\n",
+    "no path": b"GET http:// HTTP/1.1\r\n\r\n",
+    "HTTP/9": b"GET / HTTP/9.9\r\n\r\n",
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_malformed_requests_are_refused(system: System, name: str) -> None:
+    answer = await exchange(system, MALFORMED[name])
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), answer
+    assert b'"error"' in answer
+
+
+async def test_http_1_0_is_answered_and_closed(system: System) -> None:
+    answer = await exchange(system, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 200 " in answer.splitlines()[0]
+    assert b"connection: close" in answer.lower()
+
+
+async def exchange(system: System, request: bytes) -> bytes:
+    """Send bytes and return everything that comes back until the connection is closed."""
+    connection = await Connection.open(system.gateway.address)
+    with contextlib.suppress(OSError):
+        connection.writer.write(request)
+        await asyncio.wait_for(connection.writer.drain(), 10)
+    answer = b""
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout(20):
+            while piece := await connection.reader.read(65536):
+                answer += piece
+    connection.hang_up()
+    return answer
+
+
+async def crowd(
+    system: System, do: Callable[[Connection], Awaitable[None]], *, answer: bytes, cause: str, what: str
+) -> None:
+    """200 bad clients at a time, all closed by the deadline, while a good one is served."""
+    before = await _refused(system, cause)
+    alone = await _latencies(system, 30)
+    connections = [await Connection.open(system.gateway.address) for _ in range(200)]
+
+    async def misbehave(connection: Connection) -> bytes:
+        # What is sent after the end may fail in any way.
+        sending = asyncio.ensure_future(do(connection))
+        with contextlib.suppress(OSError):
+            got = await asyncio.wait_for(connection.reader.read(), 20)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            return got
+        sending.cancel()
+        return b""
+
+    bad = [asyncio.create_task(misbehave(connection)) for connection in connections]
+    meanwhile = await _latencies(system, 30)
+    answers = await asyncio.gather(*bad)
+    for connection in connections:
+        connection.hang_up()
+    assert await _refused(system, cause) - before == 200
+    assert all(got.startswith(b"HTTP/1.1 " + answer) for got in answers if got)
+    if answer:
+        assert sum(bool(got) for got in answers) >= 190
+    ratio = _p99(meanwhile) / _p99(alone)
+    record(
+        f"{what}",
+        "all closed by the deadline; a good client's p99 stays under 2×",
+        f"200 of 200 closed; p99 {_p99(alone) * 1000:.1f} ms alone, {_p99(meanwhile) * 1000:.1f} ms meanwhile ({ratio:.1f}×)",
+    )
+
+
+async def _latencies(system: System, count: int) -> list[float]:
+    found = []
+    async with httpx.AsyncClient(base_url=system.url) as client:
+        for _ in range(count):
+            began = time.perf_counter()
+            assert (await client.get("/readyz")).status_code == 200
+            found.append(time.perf_counter() - began)
+    return found
+
+
+def _p99(values: Sequence[float]) -> float:
+    return sorted(values)[-1]
+
+
+def _authorization(system: System) -> bytes:
+    return b"Authorization: Bearer " + system.api_key.encode() + b"\r\n"
+
+
+def _memory(process: Process) -> int:
+    return int(psutil.Process(process.pid).memory_info().rss)
+
+
+async def _refused(system: System, cause: str) -> float:
+    return (await system.gateway.metrics())[f'vilix_http_connections_refused_total{{cause="{cause}"}}']
+
+
+async def _has_connections(process: Process, count: int = 0, at_most: int | None = None) -> bool:
+    found = await process.metric("vilix_http_connections")
+    return found <= at_most if at_most is not None else found == count

@@ -1,0 +1,108 @@
+"""SIGTERM: what runs is finished, what comes goes elsewhere, and the exit code is 0."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import httpx
+
+from tests.faults.conftest import record
+from tests.faults.system import LONG, STEADY, System, body, read, running_system, until
+from tests.faults.test_death import streams
+
+STREAMS = 100
+
+
+async def test_a_gateway_finishes_its_streams_and_takes_no_new_ones(system: System) -> None:
+    running = await streams(system, STEADY, STREAMS)
+    system.gateway.signal(signal.SIGTERM)
+    await until(lambda: _refuses(system), what="new connections are refused")
+    answers = await asyncio.gather(*running)
+    assert all(answer.is_whole for answer in answers)
+    assert await system.gateway.exit_code() == 0
+    record(
+        "SIGTERM to a gateway with 100 open streams",
+        "all finish, new requests are refused, exit code 0",
+        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; exit code 0",
+    )
+
+
+async def test_a_worker_finishes_its_streams_and_the_other_takes_the_new_ones(pair: System) -> None:
+    running = await streams(pair, STEADY, STREAMS)
+    before = [await worker.metric("vilix_worker_requests_in_flight") for worker in pair.workers]
+    assert sum(before) == STREAMS
+    pair.worker.signal(signal.SIGTERM)
+    client = pair.client()
+    new = [await client.post("/chat/completions", json=body(stream=False)) for _ in range(20)]
+    assert {answer.status_code for answer in new} == {200}
+    answers = await asyncio.gather(*running)
+    assert all(answer.is_whole for answer in answers)
+    assert await pair.worker.exit_code() == 0
+    record(
+        "SIGTERM to a worker with 100 open streams",
+        "all finish, new requests are answered by another worker, exit code 0",
+        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; 20 of 20 new ones answered; exit code 0",
+    )
+
+
+async def test_a_triton_finishes_its_streams(system: System) -> None:
+    running = await streams(system, STEADY, STREAMS)
+    system.triton.process.terminate()
+    answers = await asyncio.gather(*running)
+    assert all(answer.is_whole for answer in answers)
+    assert await asyncio.to_thread(system.triton.process.wait, 20) == 0
+    assert (await system.client().post("/chat/completions", json=body())).status_code == 503
+    record(
+        "SIGTERM to Triton with 100 open streams",
+        "all finish (within its --exit-timeout-secs), exit code 0",
+        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; exit code 0",
+    )
+
+
+async def test_the_drain_is_bounded_and_says_so(tmp_path: Path) -> None:
+    settings = {"VILIX_DRAIN_SECONDS": "1"}
+    async with running_system(tmp_path, gateway_settings=settings, worker_settings=settings) as system:
+        running = await streams(system, LONG, 4)
+        system.gateway.signal(signal.SIGTERM)
+        for answer in await asyncio.gather(*running):
+            assert len(answer.errors) == 1
+            assert not answer.done
+        assert await system.gateway.exit_code() == 0
+        await until(lambda: _engine_is_free(system))
+
+
+async def test_a_second_signal_ends_at_once(system: System) -> None:
+    running = await streams(system, LONG, 4)
+    for process, said in ((system.gateway, "Shutting down"), (system.worker, "draining")):
+        process.signal(signal.SIGTERM)
+        await until(lambda process=process, said=said: said in process.log.read_text())
+        assert process.running is not None
+        assert process.running.poll() is None
+        process.signal(signal.SIGTERM)
+        # Far sooner than the 30 seconds that the drain may take.
+        await process.exit_code(5)
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_max_stream_seconds_bounds_an_answer(tmp_path: Path) -> None:
+    settings = {"VILIX_MAX_STREAM_SECONDS": "1"}
+    async with running_system(tmp_path, gateway_settings=settings) as system:
+        answer = await read(system.client(), LONG)
+        assert [error["type"] for error in answer.errors] == ["timeout"]
+        assert not answer.done
+        await until(system.is_idle)
+
+
+async def _refuses(system: System) -> bool:
+    try:
+        async with httpx.AsyncClient() as client:
+            await client.get(f"{system.url}/healthz")
+    except httpx.TransportError:
+        return True
+    return False
+
+
+async def _engine_is_free(system: System) -> bool:
+    return bool((await system.load())["in_flight"] == 0)
