@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from services.certificates import Certificates
 from services.gateway.inference_client import Patience
 from services.gateway.limits import Limits
 from services.gateway.settings import GatewaySettings
+from services.gateway.worker_connection import Connections
 from services.gateway.workers import Workers
 
 CONNECT_SECONDS = 2.0
@@ -51,6 +53,9 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         expected=settings.expected(),
         resolve_seconds=settings.resolve_seconds,
         patience=Patience(settings.idle_seconds, settings.max_stream_seconds),
+        connections=Connections(
+            Certificates(settings.tls_dir) if settings.tls_dir else None, server_name=settings.tls_server_name
+        ),
     )
     await workers.open()
     try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from services.certificates import checked
 from services.settings import Settings
 
 
@@ -19,6 +23,15 @@ class GatewaySettings(Settings):
         description="Comma-separated HOST:PORT of inference workers. A name with several addresses stands for all of them.",
     )
     resolve_seconds: float = Field(5.0, gt=0, description="Time between two look-ups of the workers' names.")
+    tls_dir: Annotated[Path | None, AfterValidator(checked)] = Field(
+        None,
+        description="A directory with ca.crt, tls.crt and tls.key, shown to workers, which must show one of the same CA. Files "
+        "may be replaced at any time. Without it, workers are called without TLS.",
+    )
+    tls_server_name: str = Field(
+        "vilix-worker",
+        description="The name that workers' certificates carry; workers are called by address, which tells nothing.",
+    )
     expected_models: str = Field(
         "", description="Comma-separated ids of models that are listed, and answer 503, also while no worker has them."
     )

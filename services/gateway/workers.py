@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import socket
@@ -14,21 +15,24 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.errors import ApiError, unavailable
-from services.gateway.inference_client import OPTIONS, InferenceClient, Patience
+from services.gateway.inference_client import InferenceClient, Patience
+from services.gateway.worker_connection import Connection, Connections
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 RETRY_SECONDS: Final = 0.2
 REFRESH_SECONDS: Final = 5.0
+REPLACE_SECONDS: Final = 10.0
 _log: Final = logging.getLogger(__name__)
 
 
 class Worker:
     """One worker, watched while it is known."""
 
-    def __init__(self, address: str, patience: Patience) -> None:
+    def __init__(self, address: str, patience: Patience, connection: Connection) -> None:
         """`address` is IP:PORT."""
         self.address: Final = address
-        self._channel: Final = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self.connection: Final = connection
+        self._channel: Final = connection.open(address)
         self.client: Final = InferenceClient(self._channel, patience)
         self.models: dict[str, pb.Model] = {}
         """What it serves; empty while it is not healthy."""
@@ -94,14 +98,23 @@ class Workers:
     """All workers of this gateway."""
 
     def __init__(
-        self, targets: Sequence[str], *, expected: Sequence[str], resolve_seconds: float, patience: Patience
+        self,
+        targets: Sequence[str],
+        *,
+        expected: Sequence[str],
+        resolve_seconds: float,
+        patience: Patience,
+        connections: Connections,
     ) -> None:
         """`targets` are HOST:PORT, and `expected` the ids of models that there are even while no worker has them."""
+        self._connections: Final = connections
         self._patience: Final = patience
         self._targets: Final = targets
         self._expected: Final = expected
         self._resolve_seconds: Final = resolve_seconds
         self._workers: dict[str, Worker] = {}
+        self._replaced: set[Worker] = set()
+        """Workers of connections that are no longer used for new requests."""
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -114,7 +127,7 @@ class Workers:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.gather(*(worker.close() for worker in self._workers.values()))
+        await asyncio.gather(*(worker.close() for worker in (*self._workers.values(), *self._replaced)))
 
     def any_ready(self) -> bool:
         """Whether some worker serves some model."""
@@ -156,14 +169,35 @@ class Workers:
             await self._resolve()
 
     async def _resolve(self) -> None:
+        connection = await asyncio.to_thread(self._connections.current)
         addresses = [address for target in self._targets for address in await _addresses(target)]
         for address in addresses:
             if address not in self._workers:
-                self._workers[address] = Worker(address, self._patience)
+                self._workers[address] = Worker(address, self._patience, connection)
         for address in self._workers.keys() - set(addresses):
             # A name that cannot be looked up at the moment does not end a worker that answers.
             if not self._workers[address].models and not self._workers[address].in_flight:
                 await self._workers.pop(address).close()
+        stale = [worker for worker in self._workers.values() if worker.connection != connection]
+        await asyncio.gather(*(self._replace(worker, connection) for worker in stale))
+        for worker in [worker for worker in self._replaced if not worker.in_flight]:
+            self._replaced.remove(worker)
+            await worker.close()
+
+    async def _replace(self, worker: Worker, connection: Connection) -> None:
+        """Go over to a new connection, without a moment in which the worker is not there and without ending a request."""
+        successor = Worker(worker.address, self._patience, connection)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPLACE_SECONDS):
+                while worker.models and not successor.models:  # noqa: ASYNC110  # what it waits for has no event
+                    await asyncio.sleep(RETRY_SECONDS)
+        if worker.models and not successor.models:
+            _log.warning("worker does not take the new certificate", extra={"worker": worker.address})
+            await successor.close()
+            return
+        _log.info("connected with the new certificate", extra={"worker": worker.address})
+        self._workers[worker.address] = successor
+        self._replaced.add(worker)
 
 
 async def _addresses(target: str) -> list[str]:

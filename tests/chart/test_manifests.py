@@ -8,12 +8,18 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from services.gateway.settings import GatewaySettings
 from services.inference.catalog import ModelSpec
+from services.inference.settings import InferenceSettings
+from services.settings import Settings
 from tests.chart.tools import Manifest, containers, environment, find, template
 
 LONGEST_PUBLIC_STREAM = 900
 # GPUs per pod, by the sizes of the checkpoints.
 GPUS = {"qwen3-8b": 1, "qwen3-14b": 1, "qwen2-5vl": 1, "qwen3-vl": 1, "minimax": 4, "qwen3-embedding-0-6b": 1}
+
+
+EMBEDDINGS = {"VILIX_EMBEDDINGS_WORKERS", "VILIX_EXPECTED_EMBEDDING_MODELS"}
 
 
 def workloads(manifests: list[Manifest]) -> Iterator[Manifest]:
@@ -152,6 +158,13 @@ def test_no_secret_stands_in_a_manifest() -> None:
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
 
 
+def test_variables_are_settings_of_the_services(production: list[Manifest], demo: list[Manifest]) -> None:
+    """A setting that no service has would be ignored without a word."""
+    for manifests in (production, demo):
+        _assert_known(containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"], GatewaySettings)
+    _assert_known(containers(find(production, "Deployment", "vilix-qwen3-8b"))["worker"], InferenceSettings)
+
+
 def test_gateways_know_all_pools(production: list[Manifest]) -> None:
     variables = environment(containers(find(production, "Deployment", "vilix-gateway"))["gateway"])
     targets = variables["VILIX_INFERENCE_WORKERS"].split(",")
@@ -286,6 +299,12 @@ def test_the_helm_test_asks_every_chat_model_for_a_token(production: list[Manife
     variables = environment(containers(pod)["one-token"])
     assert variables["URL"] == "http://vilix-gateway:80/api/chat/completions"
     assert variables["MODELS"].split(",") == ["minimax", "qwen2.5vl", "qwen3-14b", "qwen3-8b", "qwen3-vl"]
+
+
+def _assert_known(container: Manifest, settings: type[Settings]) -> None:
+    known = {f"VILIX_{name.upper()}" for name in settings.model_fields} | EMBEDDINGS
+    given = {variable["name"] for variable in container["env"] if variable["name"].startswith("VILIX_")}
+    assert given <= known
 
 
 def _cores(quantity: str) -> float:
