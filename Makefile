@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 COMPILE := $(UV) pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_35 \
 	--no-header --no-annotate --no-emit-index-url --no-emit-package vilix --no-emit-package vilix-proto
+# What images install are the versions that are tested here.
+IMAGE = $(COMPILE) --constraint requirements/local.txt
 INSTALLED := $(VENV)/.installed
 CHART_TOOLS := .cache/chart-tools/.installed
 
@@ -44,9 +46,10 @@ proto-release: $(INSTALLED) ## Make today's protos the baseline that later chang
 
 lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt (newest versions, with hashes)
 	@$(COMPILE) --upgrade pyproject.toml --extra local --extra dev --output-file requirements/local.txt >/dev/null
-	@$(COMPILE) --constraint requirements/local.txt pyproject.toml --extra gateway --extra cli --output-file requirements/gateway.txt >/dev/null
-	@$(COMPILE) --constraint requirements/local.txt pyproject.toml --extra inference --extra embeddings --extra cli \
-		--output-file requirements/worker.txt >/dev/null
+	@$(IMAGE) pyproject.toml --extra gateway --extra cli --output-file requirements/gateway.txt >/dev/null
+	@$(IMAGE) pyproject.toml --extra inference --extra embeddings --extra cli --output-file requirements/worker.txt >/dev/null
+	@$(IMAGE) pyproject.toml --extra local --output-file requirements/cpu.txt >/dev/null
+	@printf 'hatchling\nuv\n' | $(IMAGE) - --output-file requirements/build.txt >/dev/null
 	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true

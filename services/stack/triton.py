@@ -46,13 +46,6 @@ def command(
 
     `directory` is where `install` put it. Relative paths are taken from the current directory.
     """
-    site = _wheel().parent.parent
-    # The stub is linked with libpython: the base interpreter's own comes first, or it finds one of another patch level.
-    libraries = [
-        sysconfig.get_config_var("LIBDIR"),
-        str(site / "nvidia_pytriton.libs"),
-        os.environ.get("LD_LIBRARY_PATH"),
-    ]
     argv = [
         str(directory.absolute() / "tritonserver"),
         f"--model-repository={repository.absolute()}",
@@ -71,7 +64,19 @@ def command(
         f"--exit-timeout-secs={EXIT_SECONDS}",
         "--log-info=false",
     ]
-    return argv, {
+    return argv, environment()
+
+
+def environment() -> dict[str, str]:
+    """The variables that a server needs."""
+    site = _wheel().parent.parent
+    # The stub is linked with libpython: the base interpreter's own comes first, or it finds one of another patch level.
+    libraries = [
+        sysconfig.get_config_var("LIBDIR"),
+        str(site / "nvidia_pytriton.libs"),
+        os.environ.get("LD_LIBRARY_PATH"),
+    ]
+    return {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         # The stub ignores PYTHONPATH: its packages are those of the first python3 that it finds.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
