@@ -33,7 +33,9 @@ from tests.valkey import running_valkey
 MODEL = "replay"
 TEXT = "می\u200cخواهم همه‌ی این متن تا آخر برسد، بدون آن\u200cکه چیزی از آن کم شود. " * 2
 STREAMS = 12
-LONGEST, PRE_STOP = 10, 3
+LONGEST, PRE_STOP = 15, 3
+STREAM_SECONDS = 5
+"""Longer than preStop: some streams run when a pod gets its SIGTERM."""
 VALUES = {
     MODEL: {
         "engine": "replay",
@@ -105,7 +107,8 @@ class Cluster:
         model_import.smollm2(self.model_directory)
         recordings = directory / "recordings.json"
         token_ids = [*ModelTokenizer(self.model_directory).encode(TEXT), 2]
-        recordings.write_text(json.dumps([{"name": "text", "token_ids": token_ids, "interval_ms": 20}]))
+        interval = round(STREAM_SECONDS * 1000 / len(token_ids))
+        recordings.write_text(json.dumps([{"name": "text", "token_ids": token_ids, "interval_ms": interval}]))
         self._repository = directory / "repository"
         arguments = {"recordings": str(recordings), "context_length": 512, "slots": 64}
         write_model(self._repository, model_id=MODEL, engine="replay", engine_args=arguments)
@@ -207,7 +210,9 @@ async def under_load(url: str, redis_url: str) -> AsyncIterator[Load]:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         _, key = await keys.create(redis, name="load")
     load = Load()
-    limits = httpx.Limits(max_connections=STREAMS)
+    # A reload closes idle connections of clients, perhaps at the moment when one sends: Nginx's matter, not ours, and ingress
+    # controllers change endpoints without a reload.
+    limits = httpx.Limits(max_connections=STREAMS, max_keepalive_connections=0)
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, limits=limits) as http:
         clients = [asyncio.create_task(load.client(http)) for _ in range(STREAMS)]
@@ -239,7 +244,7 @@ async def test_an_update_of_everything_breaks_no_stream(
             seconds = await worker.delete()
             await _progress(load, STREAMS)
     assert not load.broken
-    assert load.complete > 5 * STREAMS
+    assert load.complete > 3 * STREAMS
     assert seconds > PRE_STOP
 
 
