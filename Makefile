@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 CHART_TOOLS := .cache/chart-tools/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto proto-release lock system-deps clean
+.PHONY: help run test lint format proto proto-release lock chart-readme system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -53,6 +53,9 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
+
+chart-readme: $(INSTALLED) ## Write the chart's README from its values
+	@$(BIN)/python helm/readme.py
 
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
