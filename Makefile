@@ -43,6 +43,8 @@ proto-release: $(INSTALLED) ## Make today's protos the baseline that later chang
 
 lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt (newest versions, with hashes)
 	@$(COMPILE) --upgrade pyproject.toml --extra local --extra dev --output-file requirements/local.txt >/dev/null
+	@$(COMPILE) --upgrade --group clients --output-file requirements/clients.txt >/dev/null
+	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
 
@@ -64,4 +66,18 @@ $(INSTALLED): requirements/local.txt requirements/uv.txt pyproject.toml proto/py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/local.txt
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable . --editable proto
+	@touch $@
+
+# Environments of their own, because what is in them pins other versions. Tests that need one make it.
+.cache/clients/.installed: requirements/clients.txt | $(INSTALLED)
+	@echo "Installing client frameworks into $(@D) (about 300 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/clients.txt
+	@touch $@
+
+.cache/transformers/.installed: requirements/transformers.txt | $(INSTALLED)
+	@echo "Installing PyTorch into $(@D) (about 1.2 GB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/transformers.txt
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
 	@touch $@
