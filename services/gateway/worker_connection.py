@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
 from services.certificates import Certificates, Identity
-from services.gateway.inference_client import OPTIONS
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Connection:
     """None: in plain text."""
     server_name: str
 
-    def open(self, address: str) -> grpc.aio.Channel:
+    def open(self, address: str, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
         """A channel to IP:PORT."""
         if self.identity is None:
-            return grpc.aio.insecure_channel(address, options=OPTIONS)
+            return grpc.aio.insecure_channel(address, options=options)
         # Certificates of workers name what they are, not the address that they happen to have.
-        options = [*OPTIONS, ("grpc.ssl_target_name_override", self.server_name)]
+        options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
         return grpc.aio.secure_channel(address, self.identity.channel_credentials(), options=options)
 
 

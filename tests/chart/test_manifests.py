@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from services.embeddings.settings import EmbeddingsSettings
 from services.gateway.settings import GatewaySettings
 from services.inference.catalog import ModelSpec
 from services.inference.settings import InferenceSettings
@@ -17,9 +18,6 @@ from tests.chart.tools import Manifest, containers, environment, find, template
 LONGEST_PUBLIC_STREAM = 900
 # GPUs per pod, by the sizes of the checkpoints.
 GPUS = {"qwen3-8b": 1, "qwen3-14b": 1, "qwen2-5vl": 1, "qwen3-vl": 1, "minimax": 4, "qwen3-embedding-0-6b": 1}
-
-
-EMBEDDINGS = {"VILIX_EMBEDDINGS_WORKERS", "VILIX_EXPECTED_EMBEDDING_MODELS"}
 
 
 def workloads(manifests: list[Manifest]) -> Iterator[Manifest]:
@@ -163,6 +161,9 @@ def test_variables_are_settings_of_the_services(production: list[Manifest], demo
     for manifests in (production, demo):
         _assert_known(containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"], GatewaySettings)
     _assert_known(containers(find(production, "Deployment", "vilix-qwen3-8b"))["worker"], InferenceSettings)
+    _assert_known(
+        containers(find(production, "Deployment", "vilix-qwen3-embedding-0-6b"))["worker"], EmbeddingsSettings
+    )
 
 
 def test_gateways_know_all_pools(production: list[Manifest]) -> None:
@@ -302,7 +303,7 @@ def test_the_helm_test_asks_every_chat_model_for_a_token(production: list[Manife
 
 
 def _assert_known(container: Manifest, settings: type[Settings]) -> None:
-    known = {f"VILIX_{name.upper()}" for name in settings.model_fields} | EMBEDDINGS
+    known = {f"VILIX_{name.upper()}" for name in settings.model_fields}
     given = {variable["name"] for variable in container["env"] if variable["name"].startswith("VILIX_")}
     assert given <= known
 
