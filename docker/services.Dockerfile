@@ -37,7 +37,7 @@ USER 10001:10001
 
 FROM base AS gateway
 COPY --from=gateway-build /opt/vilix /opt/vilix
-EXPOSE 8000 9090
+EXPOSE 8000 8081 9090
 CMD ["python", "-m", "services.gateway"]
 
 FROM base AS worker

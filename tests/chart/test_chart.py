@@ -67,6 +67,7 @@ def test_the_schema_refuses(setting: str, named: str) -> None:
         (["valkey.enabled=false"], "redis.url"),
         (["tls.enabled=true"], "tls.issuerRef.name"),
         (["ingress.enabled=true"], "ingress.host"),
+        (["gateway.admin.enabled=true"], "gateway.admin.tokenSecret"),
         (["httpRoute.enabled=true"], "httpRoute.parentRefs"),
     ],
 )

@@ -166,6 +166,16 @@ def test_variables_are_settings_of_the_services(production: list[Manifest], demo
     )
 
 
+def test_tiers_are_a_file_that_may_change() -> None:
+    tiers = {"free": {"requests_per_minute": 1_000_000}}
+    manifests = template(sets=[f"gateway.tiers={json.dumps(tiers)}"])
+    assert yaml.safe_load(find(manifests, "ConfigMap", "vilix-tiers")["data"]["tiers.yaml"]) == {"tiers": tiers}
+    gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
+    (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "tiers")
+    assert environment(gateway)["VILIX_TIERS_FILE"] == f"{mount['mountPath']}/tiers.yaml"
+    assert "subPath" not in mount
+
+
 def test_gateways_know_all_pools(production: list[Manifest]) -> None:
     variables = environment(containers(find(production, "Deployment", "vilix-gateway"))["gateway"])
     targets = variables["VILIX_INFERENCE_WORKERS"].split(",")

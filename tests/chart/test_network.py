@@ -94,6 +94,16 @@ def test_the_public_port_is_for_the_proxy_where_one_is_named(production: list[Ma
     assert _allowed(demo, "vilix-gateway", 8000, namespace="default")
 
 
+def test_the_admin_api_is_for_named_namespaces() -> None:
+    admin = ["gateway.admin.enabled=true", 'gateway.admin.tokenSecret={"name": "a", "key": "b"}']
+    for namespaces, allowed in (([], False), (["gateway.admin.namespaces[0]=console"], True)):
+        manifests = template(sets=[*admin, *namespaces])
+        assert _allowed(manifests, "vilix-gateway", 8081, namespace="console") is allowed
+        assert not _allowed(manifests, "vilix-gateway", 8081, namespace="default")
+        assert [p["name"] for p in find(manifests, "Service", "vilix-gateway")["spec"]["ports"]] == ["http"]
+        assert find(manifests, "Service", "vilix-gateway-admin")["spec"]["ports"][0]["targetPort"] == "admin"
+
+
 def test_only_gateways_reach_valkey(demo: list[Manifest]) -> None:
     assert _allowed(demo, "vilix-valkey", 6379, source="vilix-gateway")
     assert not _allowed(demo, "vilix-valkey", 6379, source="vilix-smollm2-135m")
