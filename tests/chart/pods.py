@@ -6,6 +6,7 @@ Kubernetes itself is the stand-in here: what its kubelet would do to these pods 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,10 +15,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from services.stack import triton
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from services.stack.ports import free_ports
 from tests.chart.tools import ROOT, Manifest, containers, environment
+from tests.contract.triton.waits import until
+
+START_SECONDS = 60
 
 
 @dataclass
@@ -53,18 +61,15 @@ class Pod:
         variables = {**os.environ, **environment(found), **changes}
         self._start([sys.executable, *found["command"][1:]], variables, container)
 
-    def start_triton(self, changes: Mapping[str, str]) -> None:
-        """Start Triton as the CPU image does, with the pod's arguments except for `changes`."""
-        server = self.directory / "triton"
-        triton.install(server)
+    def start_triton(self, changes: Mapping[str, str], *, image: Path) -> None:
+        """Start Triton with the CPU image's start program in `image`, and the pod's arguments except for `changes`."""
         arguments = containers(self.manifest)["triton"]["args"]
         names = [argument.partition("=")[0] for argument in arguments]
         assert changes.keys() <= set(names)
         arguments = [
             f"{name}={changes[name]}" if name in changes else a for name, a in zip(names, arguments, strict=True)
         ]
-        argv = [str(server / "tritonserver"), f"--backend-directory={server / 'backends'}", *arguments]
-        self._start(argv, {**os.environ, **triton.environment()}, "triton")
+        self._start([str(image / "triton" / "start"), *arguments], os.environ, "triton")
 
     async def delete(self) -> float:
         """End it as the kubelet does; the seconds that it took. Fails where the kubelet would have to kill it."""
@@ -96,3 +101,30 @@ class Pod:
 def ports(count: int) -> list[str]:
     """Free ports, for several pods on one machine."""
     return [str(port) for port in free_ports(count)]
+
+
+async def until_http_ok(url: str) -> None:
+    """Wait until a URL answers with 200, as an HTTP probe does."""
+    async with httpx.AsyncClient() as http:
+
+        async def is_ok() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return (await http.get(url, timeout=5)).status_code == 200
+            return False
+
+        await until(is_ok, seconds=START_SECONDS)
+
+
+async def until_serving(target: str) -> None:
+    """Wait until a gRPC server says that it serves, as a gRPC probe does."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+
+        async def is_serving() -> bool:
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
+            except grpc.aio.AioRpcError:
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+        await until(is_serving, seconds=START_SECONDS)

@@ -12,20 +12,17 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import grpc
 import httpx
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from redis.asyncio import Redis
 
 from services.gateway import keys
-from services.inference import model_import
 from services.inference.model_repository import write_model
 from services.inference.tokenizer import ModelTokenizer
-from tests.chart.pods import Pod, ports
-from tests.chart.tools import ROOT, Manifest, containers, find, template
+from services.stack.image import prepare
+from tests.chart.pods import Pod, ports, until_http_ok, until_serving
+from tests.chart.tools import Manifest, containers, find, template
 from tests.contract.triton.waits import until
 from tests.nginx import Nginx, running_nginx
 from tests.valkey import running_valkey
@@ -103,8 +100,9 @@ class Cluster:
         for name, text in find(manifests, "ConfigMap", "vilix-catalog")["data"].items():
             (catalog / name).write_text(text)
         self._catalog = catalog
-        self.model_directory = ROOT / ".cache" / "models" / "smollm2-135m"
-        model_import.smollm2(self.model_directory)
+        self._image = directory / "image"
+        prepare(self._image)
+        self.model_directory = self._image / "weights" / "smollm2-135m"
         recordings = directory / "recordings.json"
         token_ids = [*ModelTokenizer(self.model_directory).encode(TEXT), 2]
         interval = round(STREAM_SECONDS * 1000 / len(token_ids))
@@ -128,14 +126,7 @@ class Cluster:
         }
         pod.start_python("gateway", changes)
         path = containers(pod.manifest)["gateway"]["readinessProbe"]["httpGet"]["path"]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-
-            async def is_ready() -> bool:
-                with contextlib.suppress(httpx.TransportError):
-                    return (await http.get(path)).status_code == 200
-                return False
-
-            await until(is_ready, seconds=60)
+        await until_http_ok(f"http://127.0.0.1:{port}{path}")
         return pod, port
 
     async def start_worker(self, port: str) -> Pod:
@@ -149,16 +140,10 @@ class Cluster:
                 "--grpc-port": triton,
                 "--metrics-port": triton_metrics,
                 "--metrics-address": "127.0.0.1",
-            }
+            },
+            image=self._image,
         )
-        async with httpx.AsyncClient() as client:
-
-            async def is_loaded() -> bool:
-                with contextlib.suppress(httpx.TransportError):
-                    return (await client.get(f"http://127.0.0.1:{http}/v2/health/ready")).status_code == 200
-                return False
-
-            await until(is_loaded, seconds=60)
+        await until_http_ok(f"http://127.0.0.1:{http}/v2/health/ready")
         changes = {
             "VILIX_LISTEN": f"127.0.0.1:{port}",
             "VILIX_HEALTH_LISTEN": f"127.0.0.1:{health}",
@@ -168,17 +153,7 @@ class Cluster:
             "VILIX_CATALOG_DIR": str(self._catalog),
         }
         pod.start_python("worker", changes)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{health}") as channel:
-            stub: Any = health_pb2_grpc.HealthStub(channel)
-
-            async def is_ready() -> bool:
-                try:
-                    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
-                except grpc.aio.AioRpcError:
-                    return False
-                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-            await until(is_ready, seconds=60)
+        await until_serving(f"127.0.0.1:{health}")
         return pod
 
     def _pod(self, kind: str, name: str) -> Pod:
