@@ -50,6 +50,7 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@$(IMAGE) pyproject.toml --extra inference --extra embeddings --extra cli --output-file requirements/worker.txt >/dev/null
 	@$(IMAGE) pyproject.toml --extra local --output-file requirements/cpu.txt >/dev/null
 	@printf 'hatchling\nuv\n' | $(IMAGE) - --output-file requirements/build.txt >/dev/null
+	@echo 'openai>=1.109,<2' | $(COMPILE) --upgrade --no-deps - --output-file requirements/triton.txt >/dev/null
 	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
 	@$(COMPILE) --upgrade --group clients --output-file requirements/clients.txt >/dev/null
 	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
