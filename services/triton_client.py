@@ -1,8 +1,8 @@
-"""The client of a language model behind Triton: token ids in, token ids out.
+"""The client of the models behind Triton: of language models, which stream, and of models that answer once.
 
 It speaks Triton's gRPC protocol with the generated stub, because tritonclient's own asyncio wrapper loses the status of
-errors, request ids and empty final responses. The request that the model answers is defined in its `params`: see
-`services/inference/triton_backend/contract.py`.
+errors, request ids and empty final responses. What a model is asked is defined in its backend: see
+`services/inference/triton_backend/contract.py` and `services/embeddings/triton_backend/contract.py`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,19 @@ _OPTIONS: Final = [
 WIND_DOWN_SECONDS: Final = 5.0
 WINDOW: Final = 1024
 """So many outputs may wait for a reader. More than most answers have: see `generate`."""
+
+
+@dataclass(slots=True, frozen=True)
+class Tensor:
+    """A tensor as Triton sends it."""
+
+    shape: tuple[int, ...]
+    raw: bytes
+    """Little-endian numbers; byte strings each after its length in four bytes."""
+
+    def string(self) -> str:
+        """The text of a tensor that holds one."""
+        return _string(self.raw)
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,6 +119,26 @@ class TritonClient:
         if description is None:
             raise Failure(Reason.ENGINE_FAILED, f"the model {model} did not describe itself")
         return description
+
+    async def infer(
+        self, model: str, columns: Mapping[str, Sequence[bytes]], *, request_id: str, seconds: float | None
+    ) -> dict[str, Tensor]:
+        """Ask a model that answers once. `columns` are its inputs by name, a byte string per row of the batch.
+
+        Raises Failure: the engine's own refusals, TIMEOUT after `seconds`, MODEL_UNAVAILABLE when Triton cannot be reached.
+        """
+        request = service_pb2.ModelInferRequest(model_name=model, id=f"{request_id}.{next(self._ids)}")
+        for name, rows in columns.items():
+            request.inputs.add(name=name, datatype="BYTES", shape=[len(rows), 1])
+            request.raw_input_contents.append(_packed(rows))
+        try:
+            answer = await self._stub.ModelInfer(request, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error, model) from error
+        return {
+            tensor.name: Tensor(tuple(tensor.shape), raw)
+            for tensor, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+        }
 
     async def generate(
         self,

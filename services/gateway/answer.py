@@ -16,15 +16,14 @@ from services.gateway import metrics
 from services.gateway.chat_request import ChatRequest
 from services.gateway.errors import ApiError, from_rpc, retry_headers, server_error, unavailable
 from services.gateway.hang_up import ClientGoneError, HangUp
-from services.gateway.inference_client import GenerateCall, SilentWorkerError
-from services.gateway.workers import Worker, Workers
+from services.gateway.inference_client import GenerateCall, InferenceWorker, InferenceWorkers, SilentWorkerError
 
 
 class Answer:
     """An open answer. `events` may be read once; `close` must be called."""
 
     def __init__(
-        self, request: Request, chat: ChatRequest, worker: Worker, call: GenerateCall, hang_up: HangUp
+        self, request: Request, chat: ChatRequest, worker: InferenceWorker, call: GenerateCall, hang_up: HangUp
     ) -> None:
         """Of a call that was begun on `worker`."""
         self.id: Final = f"chatcmpl-{secrets.token_hex(12)}"
@@ -139,14 +138,16 @@ class Answer:
         return ApiError(504, message, type="timeout", headers=retry_headers(1))
 
 
-async def open_answer(request: Request, chat: ChatRequest, workers: Workers, *, seconds: float | None) -> Answer:
+async def open_answer(
+    request: Request, chat: ChatRequest, workers: InferenceWorkers, *, seconds: float | None
+) -> Answer:
     """Begin an answer on the best worker, and wait up to `seconds` (None: as long as it takes) for its beginning.
 
     A worker that turns out to be unavailable before it began is replaced by another one, once. Raises ApiError,
     ClientGoneError.
     """
     hang_up = HangUp(request.receive)
-    failed: Worker | None = None
+    failed: InferenceWorker | None = None
     try:
         while True:
             worker = workers.choose(chat.generate.model, but=failed)

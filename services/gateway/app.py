@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, health, metrics, models
+from services.gateway import chat_completions, embeddings, health, metrics, models
 from services.gateway.access import Access
 from services.gateway.dependencies import connected
 from services.gateway.errors import ApiError, server_error, unavailable
@@ -36,6 +36,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app = FastAPI(title="Vilix", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     for prefix in PREFIXES:
         app.include_router(chat_completions.router, prefix=prefix)
+        app.include_router(embeddings.router, prefix=prefix)
         app.include_router(models.router, prefix=prefix)
     app.include_router(health.router)
     app.add_exception_handler(ApiError, _api_error)

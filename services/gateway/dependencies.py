@@ -11,9 +11,12 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from services.gateway.inference_client import Patience
+from services.certificates import Certificates
+from services.gateway.embeddings_client import EmbeddingsWorkers, embeddings_service
+from services.gateway.inference_client import InferenceWorkers, Patience, inference_service
 from services.gateway.limits import Limits
 from services.gateway.settings import GatewaySettings
+from services.gateway.worker_connection import Connections
 from services.gateway.workers import Workers
 
 CONNECT_SECONDS = 2.0
@@ -26,7 +29,8 @@ class Dependencies:
     settings: GatewaySettings
     redis: Redis
     limits: Limits
-    workers: Workers
+    workers: InferenceWorkers
+    embedders: EmbeddingsWorkers
 
 
 def dependencies(request: Request) -> Dependencies:
@@ -46,15 +50,29 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         # One more attempt, on a new connection: the old one may have ended with an earlier Redis.
         retry=Retry(NoBackoff(), 1),
     )
-    workers = Workers(
+    connections = Connections(
+        Certificates(settings.tls_dir) if settings.tls_dir else None, server_name=settings.tls_server_name
+    )
+    workers: InferenceWorkers = Workers(
+        inference_service(Patience(settings.idle_seconds, settings.max_stream_seconds)),
         settings.worker_targets(),
         expected=settings.expected(),
         resolve_seconds=settings.resolve_seconds,
-        patience=Patience(settings.idle_seconds, settings.max_stream_seconds),
+        connections=connections,
     )
+    embedders: EmbeddingsWorkers = Workers(
+        embeddings_service(seconds=settings.max_stream_seconds),
+        settings.embeddings_targets(),
+        expected=settings.expected_embeddings(),
+        resolve_seconds=settings.resolve_seconds,
+        connections=connections,
+    )
+    workers.others, embedders.others = (embedders,), (workers,)
     await workers.open()
+    await embedders.open()
     try:
-        yield Dependencies(settings, redis, Limits(redis), workers)
+        yield Dependencies(settings, redis, Limits(redis), workers, embedders)
     finally:
+        await embedders.close()
         await workers.close()
         await redis.aclose()

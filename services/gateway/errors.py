@@ -75,7 +75,7 @@ def retry_headers(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}
 
 
-# OpenAI's names of the fields that are called otherwise in GenerateRequest.
+# OpenAI's names of the fields that are called otherwise in GenerateRequest and EmbedRequest.
 _PARAMS: Final = (
     (re.compile(r"^sampling\."), ""),
     (re.compile(r"^logprobs\.top$"), "top_logprobs"),
@@ -87,6 +87,7 @@ _PARAMS: Final = (
     (re.compile(r"^(tools\[\d+\])\.name$"), r"\1.function.name"),
     (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
     (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
+    (re.compile(r"^(texts|token_ids)(?=\[|$)"), "input"),
 )
 
 
@@ -135,7 +136,15 @@ def from_failure(failure: Failure, *, request_id: str) -> ApiError:
         case Reason.TIMEOUT:
             return ApiError(504, failure.message, type="timeout", headers=retry)
         case _:
-            return server_error(request_id)
+            return _fault(failure, param, request_id)
+
+
+def _fault(failure: Failure, param: str | None, request_id: str) -> ApiError:
+    """A 500. Where one of several inputs is at fault, it says which."""
+    if failure.reason is not Reason.ENGINE_FAILED or param is None:
+        return server_error(request_id)
+    message = failure.message.replace(failure.violations[0].field, param)
+    return ApiError(500, f"{message}. The request id is {request_id}.", type="server_error", param=param)
 
 
 def shown(value: Any) -> str:

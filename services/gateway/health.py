@@ -16,7 +16,8 @@ router: Final = APIRouter()
 async def healthz(request: Request) -> Any:
     """Say that the process lives, and what it sees. Always 200: what it sees is not its own health."""
     gateway = dependencies(request)
-    models = {model_id: model is not None for model_id, model in gateway.workers.models().items()}
+    known = {**gateway.workers.models(), **gateway.embedders.models()}
+    models = {model_id: model is not None for model_id, model in known.items()}
     try:
         await gateway.redis.ping()
         redis = "ok"
@@ -31,6 +32,7 @@ async def readyz(request: Request, response: Response) -> Any:
 
     Redis does not count: one blip of it must not take every gateway out of service.
     """
-    ready = dependencies(request).workers.any_ready()
+    gateway = dependencies(request)
+    ready = gateway.workers.any_ready() or gateway.embedders.any_ready()
     response.status_code = 200 if ready else 503
     return {"ready": ready}

@@ -11,7 +11,10 @@ import grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
+from services.gateway.workers import Service, Worker, Workers
+
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 LIST_SECONDS: Final = 5.0
 OPTIONS: Final = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -132,3 +135,12 @@ class InferenceClient:
         """The models of the worker. Raises grpc.aio.AioRpcError."""
         answer = await self._stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
         return list(answer.models)
+
+
+InferenceWorker = Worker[InferenceClient, pb.Model]
+InferenceWorkers = Workers[InferenceClient, pb.Model]
+
+
+def inference_service(patience: Patience) -> Service[InferenceClient]:
+    """The workers that answer chats."""
+    return Service(SERVICE, "/chat/completions", lambda channel: InferenceClient(channel, patience), OPTIONS)

@@ -29,10 +29,13 @@ INTER_TOKEN_SECONDS: Final = Histogram(
     "vilix_inter_token_seconds", "Between two groups of tokens of an answer.", ["model"], buckets=_GAPS
 )
 TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and answers.", ["model", "kind"])
+EMBEDDINGS: Final = Counter(
+    "vilix_embeddings", "Embedding requests that workers took, by how they ended.", ["model", "outcome"]
+)
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
 LIMITS_REFUSED: Final = Counter("vilix_limits_refused", "Requests that a key's limit refused.", ["limit"])
 REDIS_FAILURES: Final = Counter("vilix_redis_failures", "Requests refused because Redis did not answer.")
-WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model.")
+WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
 
 
 def prepare() -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
+from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.auth import authenticate
-from services.gateway.dependencies import dependencies
+from services.gateway.dependencies import Dependencies, dependencies
 from services.gateway.errors import ApiError
 
 router: Final = APIRouter()
@@ -27,7 +28,7 @@ async def list_models(request: Request) -> Any:
     """List the models."""
     gateway = dependencies(request)
     await authenticate(request, gateway.redis)
-    data = [_model(model_id, model) for model_id, model in gateway.workers.models().items()]
+    data = [_model(model_id, model) for model_id, model in _known(gateway).items()]
     return {"object": "list", "data": data}
 
 
@@ -36,7 +37,7 @@ async def retrieve_model(request: Request, model_id: str) -> Any:
     """Describe one model."""
     gateway = dependencies(request)
     await authenticate(request, gateway.redis)
-    models = gateway.workers.models()
+    models = _known(gateway)
     if model_id not in models:
         known = ", ".join(models) or "none at the moment"
         message = f"The model {model_id[:128]!r} does not exist. There are: {known}."
@@ -44,7 +45,11 @@ async def retrieve_model(request: Request, model_id: str) -> Any:
     return _model(model_id, models[model_id])
 
 
-def _model(model_id: str, model: pb.Model | None) -> dict[str, Any]:
+def _known(gateway: Dependencies) -> dict[str, pb.Model | embeddings_pb.Model | None]:
+    return dict(sorted({**gateway.workers.models(), **gateway.embedders.models()}.items()))
+
+
+def _model(model_id: str, model: pb.Model | embeddings_pb.Model | None) -> dict[str, Any]:
     """OpenAI's object `model`, and what clients of open models like to know."""
     if model is None:
         return {"id": model_id, "object": "model", "created": 0, "owned_by": "vilix", "available": False}
@@ -54,12 +59,34 @@ def _model(model_id: str, model: pb.Model | None) -> dict[str, Any]:
         "created": model.created.seconds,
         "owned_by": model.owned_by,
         "available": True,
-        "context_length": model.context_length,
-        "capabilities": {name: getattr(model.capabilities, name) for name in _CAPABILITIES},
-        "supported_parameters": _openai_names(model.supported_parameters),
+        **(_chat_model(model) if isinstance(model, pb.Model) else _embedding_model(model)),
         "checkpoint": model.checkpoint,
-        "engine": {"name": model.engine.name, "version": model.engine.version},
         "descriptions": dict(model.descriptions),
+    }
+
+
+def _chat_model(model: pb.Model) -> dict[str, Any]:
+    capabilities = {name: getattr(model.capabilities, name) for name in _CAPABILITIES}
+    return {
+        "context_length": model.context_length,
+        "capabilities": {**capabilities, "embeddings": False},
+        "supported_parameters": _openai_names(model.supported_parameters),
+        "engine": {"name": model.engine.name, "version": model.engine.version},
+    }
+
+
+def _embedding_model(model: embeddings_pb.Model) -> dict[str, Any]:
+    input_type = embeddings_pb.InputType.Name(model.default_input_type)
+    token_input = embeddings_pb.TokenInput.Name(model.token_input)
+    return {
+        "context_length": model.max_input_tokens,
+        "capabilities": {"chat": False, "embeddings": True},
+        "dimensions": model.dimensions,
+        "supports_dimensions": model.supports_dimensions,
+        "normalized": model.normalized,
+        "default_input_type": input_type.removeprefix("INPUT_TYPE_").lower(),
+        "token_input": token_input.removeprefix("TOKEN_INPUT_").lower(),
+        "engine": {"name": model.engine},
     }
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from services.certificates import checked
 from services.settings import Settings
 
 
 class GatewaySettings(Settings):
-    """Answers OpenAI's HTTP API by calling inference workers over gRPC."""
+    """Answers OpenAI's HTTP API by calling inference and embeddings workers over gRPC."""
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
@@ -18,10 +22,21 @@ class GatewaySettings(Settings):
         "127.0.0.1:9001",
         description="Comma-separated HOST:PORT of inference workers. A name with several addresses stands for all of them.",
     )
+    embeddings_workers: str = Field("", description="The same for embeddings workers; empty for none.")
     resolve_seconds: float = Field(5.0, gt=0, description="Time between two look-ups of the workers' names.")
+    tls_dir: Annotated[Path | None, AfterValidator(checked)] = Field(
+        None,
+        description="A directory with ca.crt, tls.crt and tls.key, shown to workers, which must show one of the same CA. Files "
+        "may be replaced at any time. Without it, workers are called without TLS.",
+    )
+    tls_server_name: str = Field(
+        "vilix-worker",
+        description="The name that workers' certificates carry; workers are called by address, which tells nothing.",
+    )
     expected_models: str = Field(
         "", description="Comma-separated ids of models that are listed, and answer 503, also while no worker has them."
     )
+    expected_embedding_models: str = Field("", description="The same for embedding models.")
     max_body_bytes: int = Field(20 * 2**20, gt=0, description="The largest request body, in bytes.")
     early_commit: float = Field(
         10.0,
@@ -56,6 +71,14 @@ class GatewaySettings(Settings):
     def worker_targets(self) -> list[str]:
         """The workers' targets."""
         return _split(self.inference_workers)
+
+    def embeddings_targets(self) -> list[str]:
+        """The embeddings workers' targets."""
+        return _split(self.embeddings_workers)
+
+    def expected_embeddings(self) -> list[str]:
+        """The ids of the expected embedding models."""
+        return _split(self.expected_embedding_models)
 
     def expected(self) -> list[str]:
         """The ids of the expected models."""

@@ -1,37 +1,65 @@
-"""The inference workers: which there are, which are healthy, what they serve, and which one takes a request."""
+"""The workers of a service: which there are, which are healthy, what they serve, and which one takes a request."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import socket
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import metrics
-from services.gateway.errors import ApiError, unavailable
-from services.gateway.inference_client import OPTIONS, InferenceClient, Patience
+from services.gateway.errors import ApiError, bad_request, unavailable
+from services.gateway.worker_connection import Connection, Connections
 
-SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 RETRY_SECONDS: Final = 0.2
 REFRESH_SECONDS: Final = 5.0
+REPLACE_SECONDS: Final = 10.0
 _log: Final = logging.getLogger(__name__)
 
 
-class Worker:
+class Client(Protocol):
+    """A connection to one worker."""
+
+    async def list_models(self) -> Sequence[Any]:
+        """The models of the worker, which have an `id`. Raises grpc.aio.AioRpcError."""
+        ...
+
+
+C = TypeVar("C", bound=Client)
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class Service(Generic[C]):
+    """A kind of workers."""
+
+    name: str
+    """The full name of the gRPC service, under which its health is asked."""
+    endpoint: str
+    """Where clients use its models."""
+    connect: Callable[[grpc.aio.Channel], C]
+    options: Sequence[tuple[str, Any]]
+    """Of the channels."""
+
+
+class Worker(Generic[C, M]):
     """One worker, watched while it is known."""
 
-    def __init__(self, address: str, patience: Patience) -> None:
+    def __init__(self, address: str, service: Service[C], connection: Connection) -> None:
         """`address` is IP:PORT."""
         self.address: Final = address
-        self._channel: Final = grpc.aio.insecure_channel(address, options=OPTIONS)
-        self.client: Final = InferenceClient(self._channel, patience)
-        self.models: dict[str, pb.Model] = {}
+        self.connection: Final = connection
+        self._service: Final = service.name
+        self._channel: Final = connection.open(address, service.options)
+        self.client: Final[C] = service.connect(self._channel)
+        self.models: dict[str, M] = {}
         """What it serves; empty while it is not healthy."""
         self.in_flight = 0
         """Requests of this gateway that it works on."""
@@ -59,7 +87,7 @@ class Worker:
         self.models = {}
 
     async def _follow_health(self) -> None:
-        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        request = health_pb2.HealthCheckRequest(service=self._service)
         call = health_pb2_grpc.HealthStub(self._channel).Watch(request)  # type: ignore[attr-defined]  # its types miss it
         refresh: asyncio.Task[None] | None = None
         try:
@@ -91,23 +119,39 @@ class Worker:
             await asyncio.sleep(REFRESH_SECONDS if models else RETRY_SECONDS)
 
 
-class Workers:
-    """All workers of this gateway."""
+class Workers(Generic[C, M]):
+    """All workers of one kind that this gateway knows."""
 
     def __init__(
-        self, targets: Sequence[str], *, expected: Sequence[str], resolve_seconds: float, patience: Patience
+        self,
+        service: Service[C],
+        targets: Sequence[str],
+        *,
+        expected: Sequence[str],
+        resolve_seconds: float,
+        connections: Connections,
     ) -> None:
         """`targets` are HOST:PORT, and `expected` the ids of models that there are even while no worker has them."""
-        self._patience: Final = patience
+        self._service: Final = service
+        self.others: Sequence[Workers[Any, Any]] = ()
+        """Those of other kinds, whose models must not be called unknown here."""
+        self._connections: Final = connections
         self._targets: Final = targets
         self._expected: Final = expected
         self._resolve_seconds: Final = resolve_seconds
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, Worker[C, M]] = {}
+        self._replaced: set[Worker[C, M]] = set()
+        """Workers of connections that are no longer used for new requests."""
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients use the models of these workers."""
+        return self._service.endpoint
 
     async def open(self) -> None:
         """Begin to look for workers."""
-        metrics.WORKERS.set_function(self._count_serving)
+        metrics.WORKERS.labels(self._service.name).set_function(self._count_serving)
         await self._resolve()
         self._task = asyncio.create_task(self._keep_resolving())
 
@@ -116,7 +160,7 @@ class Workers:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.gather(*(worker.close() for worker in self._workers.values()))
+        await asyncio.gather(*(worker.close() for worker in (*self._workers.values(), *self._replaced)))
 
     def _count_serving(self) -> int:
         # Called from the thread that serves the metrics.
@@ -126,21 +170,22 @@ class Workers:
         """Whether some worker serves some model."""
         return any(worker.models for worker in self._workers.values())
 
-    def models(self) -> dict[str, pb.Model | None]:
+    def models(self) -> dict[str, M | None]:
         """Every model that is served or expected, by id; None for one that nobody serves at the moment."""
-        models: dict[str, pb.Model | None] = dict.fromkeys(self._expected)
+        models: dict[str, M | None] = dict.fromkeys(self._expected)
         for worker in self._workers.values():
             models.update(worker.models)
         return dict(sorted(models.items()))
 
-    def has_another(self, model: str, *, but: Worker) -> bool:
+    def has_another(self, model: str, *, but: Worker[C, M]) -> bool:
         """Whether a worker other than `but` serves the model."""
         return any(model in worker.models for worker in self._workers.values() if worker is not but)
 
-    def choose(self, model: str, *, but: Worker | None = None) -> Worker:
+    def choose(self, model: str, *, but: Worker[C, M] | None = None) -> Worker[C, M]:
         """The healthy worker with this model that has the fewest requests of ours; not `but`, if there is another.
 
-        Raises ApiError: 404 for a model that does not exist, 503 for one that nobody serves at the moment.
+        Raises ApiError: 404 for a model that does not exist, 400 for one of another kind, 503 for one that nobody serves
+        at the moment.
         """
         able = [worker for worker in self._workers.values() if model in worker.models]
         others = [worker for worker in able if worker is not but]
@@ -148,6 +193,11 @@ class Workers:
             return min(others or able, key=lambda worker: (worker.in_flight, random.random()))  # noqa: S311  # a tie
         if model in self._expected:
             raise unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
+        for other in self.others:
+            if model in other.models():
+                raise bad_request(
+                    "model", f"The model {model} is not for this endpoint; it is used at {other.endpoint}."
+                )
         known = ", ".join(self.models()) or "none at the moment"
         raise ApiError(
             404,
@@ -162,14 +212,35 @@ class Workers:
             await self._resolve()
 
     async def _resolve(self) -> None:
+        connection = await asyncio.to_thread(self._connections.current)
         addresses = [address for target in self._targets for address in await _addresses(target)]
         for address in addresses:
             if address not in self._workers:
-                self._workers[address] = Worker(address, self._patience)
+                self._workers[address] = Worker(address, self._service, connection)
         for address in self._workers.keys() - set(addresses):
             # A name that cannot be looked up at the moment does not end a worker that answers.
             if not self._workers[address].models and not self._workers[address].in_flight:
                 await self._workers.pop(address).close()
+        stale = [worker for worker in self._workers.values() if worker.connection != connection]
+        await asyncio.gather(*(self._replace(worker, connection) for worker in stale))
+        for worker in [worker for worker in self._replaced if not worker.in_flight]:
+            self._replaced.remove(worker)
+            await worker.close()
+
+    async def _replace(self, worker: Worker[C, M], connection: Connection) -> None:
+        """Go over to a new connection, without a moment in which the worker is not there and without ending a request."""
+        successor: Worker[C, M] = Worker(worker.address, self._service, connection)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPLACE_SECONDS):
+                while worker.models and not successor.models:  # noqa: ASYNC110  # what it waits for has no event
+                    await asyncio.sleep(RETRY_SECONDS)
+        if worker.models and not successor.models:
+            _log.warning("worker does not take the new certificate", extra={"worker": worker.address})
+            await successor.close()
+            return
+        _log.info("connected with the new certificate", extra={"worker": worker.address})
+        self._workers[worker.address] = successor
+        self._replaced.add(worker)
 
 
 async def _addresses(target: str) -> list[str]:

@@ -10,6 +10,7 @@ import uvloop
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services import settings as settings_module
+from services.certificates import Certificates
 from services.grpc_server import WorkerServer
 from services.inference import metrics
 from services.inference.catalog import DIRECTORY, load_model
@@ -29,9 +30,10 @@ def main() -> None:
     configure_logging("inference")
     try:
         models = _load_models(settings)
+        certificates = Certificates(settings.tls_dir) if settings.tls_dir else None
     except (OSError, ValueError) as error:
         _refuse_to_start(error)
-    uvloop.run(_serve(settings, models))
+    uvloop.run(_serve(settings, models, certificates))
 
 
 def _refuse_to_start(error: Exception) -> NoReturn:
@@ -49,7 +51,9 @@ def _load_models(settings: InferenceSettings) -> dict[str, ServedModel]:
     return models
 
 
-async def _serve(settings: InferenceSettings, models: dict[str, ServedModel]) -> None:
+async def _serve(
+    settings: InferenceSettings, models: dict[str, ServedModel], certificates: Certificates | None
+) -> None:
     triton = TritonClient(settings.triton)
     status = EngineStatus(triton, models, interval=settings.status_seconds)
     limits = RequestLimits(
@@ -65,7 +69,12 @@ async def _serve(settings: InferenceSettings, models: dict[str, ServedModel]) ->
     watching = asyncio.create_task(status.run(server.set_serving))
     try:
         serve_metrics(settings.metrics_host, settings.metrics_port)
-        await server.run(settings.listen, drain_seconds=settings.drain_seconds)
+        await server.run(
+            settings.listen,
+            drain_seconds=settings.drain_seconds,
+            health_listen=settings.health_listen,
+            certificates=certificates,
+        )
     except OSError as error:
         _refuse_to_start(error)
     finally:

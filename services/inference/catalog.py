@@ -59,7 +59,8 @@ class ModelSpec(_Entry):
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """The public id."""
-    created: date
+    created: date = Field(strict=False)
+    """Also as text: what passes through JSON has no dates."""
     owned_by: str
     checkpoint: str
     """Where the weights come from."""

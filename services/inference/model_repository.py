@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from services import triton_repository
+
 PACKAGE: Final = Path(__file__).parent / "triton_backend"
-
-_ENTRY: Final = '''\
-"""Written with this directory; the model itself is in the package beside this file."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from services.inference.triton_backend.model import TritonPythonModel as TritonPythonModel
-'''
+NAME: Final = "services.inference.triton_backend"
 
 _CONFIGURATION: Final = """\
 name: {name}
@@ -53,29 +43,11 @@ def write_model(repository: Path, *, model_id: str, engine: str, engine_args: Ma
 
     `engine_args` become JSON. A Triton that reads at the same time finds the earlier model, this one or none.
     """
-    repository.mkdir(parents=True, exist_ok=True)
-    model = repository / model_id
-    # A hidden name is no model to Triton.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=repository) as temporary:
-        fresh, old = Path(temporary) / "new", Path(temporary) / "old"
-        _write(fresh, model_id, engine, engine_args)
-        if model.exists():
-            model.rename(old)
-        fresh.rename(model)
-    return model
-
-
-def _write(directory: Path, model_id: str, engine: str, engine_args: Mapping[str, Any]) -> None:
-    version = directory / "1"
-    package = version / "services" / "inference" / "triton_backend"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for parent in (package.parent, package.parent.parent):
-        (parent / "__init__.py").touch()
-    (version / "model.py").write_text(_ENTRY)
-    (directory / "config.pbtxt").write_text(
-        _CONFIGURATION.format(
-            name=_quoted(model_id), engine=_quoted(engine), engine_args=_quoted(json.dumps(dict(engine_args)))
-        )
+    configuration = _CONFIGURATION.format(
+        name=_quoted(model_id), engine=_quoted(engine), engine_args=_quoted(json.dumps(dict(engine_args)))
+    )
+    return triton_repository.write_model(
+        repository, model_id=model_id, package=NAME, source=PACKAGE, configuration=configuration
     )
 
 

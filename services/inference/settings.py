@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from services.certificates import checked
 from services.settings import Settings
 
 
@@ -13,6 +15,16 @@ class InferenceSettings(Settings):
     """Serves language models by gRPC, through a Triton that runs beside it."""
 
     listen: str = Field("127.0.0.1:9001", pattern=r"^.+:\d+$", description="HOST:PORT where the gRPC API listens.")
+    health_listen: str = Field(
+        "",
+        pattern=r"^(.+:\d+)?$",
+        description="HOST:PORT where nothing but gRPC health is served, always without TLS, for probes; empty for none.",
+    )
+    tls_dir: Annotated[Path | None, AfterValidator(checked)] = Field(
+        None,
+        description="A directory with ca.crt, tls.crt and tls.key: callers must show a certificate of that CA. Files may be "
+        "replaced at any time. Without it, everybody who reaches the port is served.",
+    )
     triton: str = Field("127.0.0.1:8001", pattern=r"^.+:\d+$", description="HOST:PORT of Triton's gRPC endpoint.")
     models: str = Field(
         description="Comma-separated ID=DIRECTORY: each model's id in the catalog, and the directory with its "

@@ -1,4 +1,4 @@
-"""The whole system on one machine: Valkey, Triton with a small real model, the inference worker and the gateway."""
+"""The whole system on one machine: Valkey, Triton with small real models, the workers and the gateway."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from services.embeddings import model_repository as embeddings_repository
 from services.gateway import keys
 from services.inference import model_repository
 from services.stack import readiness, triton, valkey
 from services.stack.display import Display
-from services.stack.local_models import SMALL_MODEL, LocalModel, own_model, parse_gguf, small_model, thinking_demo
+from services.stack.local_models import (
+    EMBEDDING_MODEL,
+    SMALL_MODEL,
+    LocalModel,
+    embedding_model,
+    own_model,
+    parse_gguf,
+    small_model,
+    thinking_demo,
+)
 from services.stack.ports import LOOPBACK, free_ports, is_free
 from services.stack.state import StateFile
 from services.stack.supervisor import Program, StackError, Supervisor
 
 INFERENCE_SERVICE: Final = "vilix.inference.v1.InferenceService"
+EMBEDDINGS_SERVICE: Final = "vilix.embeddings.v1.EmbeddingsService"
 DEVELOPMENT_KEY_NAME: Final = "development"
 
 
@@ -51,11 +62,13 @@ class Ports:
     gateway: int
     redis: int
     inference: int
+    embeddings: int
     triton_http: int
     triton_grpc: int
     triton_metrics: int
     gateway_metrics: int
     inference_metrics: int
+    embeddings_metrics: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,8 @@ class Stack:
     """Base URL of the HTTP API."""
     inference_target: str
     """The inference worker's gRPC address."""
+    embeddings_target: str
+    """The embeddings worker's gRPC address."""
     api_key: str
     models: tuple[str, ...]
     """Ids of the chat models."""
@@ -82,7 +97,7 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
     with _exclusive(options.state_dir):
         if not is_free(options.port):
             raise StackError(f"port {options.port} on {LOOPBACK} is in use; choose another one: make run PORT=8001")
-        ports = Ports(options.port, *free_ports(7))
+        ports = Ports(options.port, *free_ports(9))
         state = StateFile(options.state_dir / "state.json", _facts(ports))
         supervisor = Supervisor(display, state)
         try:
@@ -91,7 +106,8 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
                 await supervisor.start(_programs(options, ports, models))
                 api_key = await _development_key(options, ports)
             ids = tuple(model.id for model in models)
-            yield Stack(_url(ports), _inference_target(ports), api_key, ids, supervisor)
+            targets = (_target(ports.inference), _target(ports.embeddings))
+            yield Stack(_url(ports), *targets, api_key, ids, supervisor)
         finally:
             await supervisor.stop()
             state.remove()
@@ -113,6 +129,14 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
         model_repository.write_model(
             _repository(options), model_id=model.id, engine=model.engine, engine_args=model.engine_args
         )
+    embedder = embedding_model()
+    embeddings_repository.write_model(
+        _repository(options),
+        model_id=embedder.id,
+        engine=embedder.engine,
+        engine_args=embedder.engine_args,
+        max_batch_size=embedder.max_batch_size,
+    )
     return models
 
 
@@ -148,12 +172,25 @@ def _programs(options: Options, ports: Ports, models: Sequence[LocalModel]) -> l
             "inference",
             [sys.executable, "-m", "services.inference"],
             {
-                "VILIX_LISTEN": f"{LOOPBACK}:{ports.inference}",
-                "VILIX_TRITON": f"{LOOPBACK}:{ports.triton_grpc}",
+                "VILIX_LISTEN": _target(ports.inference),
+                "VILIX_TRITON": _target(ports.triton_grpc),
                 "VILIX_MODELS": ",".join(f"{model.id}={model.directory}" for model in models),
                 "VILIX_METRICS_PORT": str(ports.inference_metrics),
             },
             is_ready=lambda: readiness.grpc_serving(ports.inference, INFERENCE_SERVICE),
+            ready_seconds=600.0 if options.gguf else 60.0,
+            stop_seconds=40.0,
+        ),
+        program(
+            "embeddings",
+            [sys.executable, "-m", "services.embeddings"],
+            {
+                "VILIX_LISTEN": _target(ports.embeddings),
+                "VILIX_TRITON": _target(ports.triton_grpc),
+                "VILIX_MODELS": EMBEDDING_MODEL,
+                "VILIX_METRICS_PORT": str(ports.embeddings_metrics),
+            },
+            is_ready=lambda: readiness.grpc_serving(ports.embeddings, EMBEDDINGS_SERVICE),
             ready_seconds=600.0 if options.gguf else 60.0,
             stop_seconds=40.0,
         ),
@@ -164,11 +201,13 @@ def _programs(options: Options, ports: Ports, models: Sequence[LocalModel]) -> l
                 "VILIX_HOST": LOOPBACK,
                 "VILIX_PORT": str(ports.gateway),
                 "VILIX_REDIS_URL": _redis_url(ports),
-                "VILIX_INFERENCE_WORKERS": f"{LOOPBACK}:{ports.inference}",
+                "VILIX_INFERENCE_WORKERS": _target(ports.inference),
                 "VILIX_EXPECTED_MODELS": ",".join(model.id for model in models),
+                "VILIX_EMBEDDINGS_WORKERS": _target(ports.embeddings),
+                "VILIX_EXPECTED_EMBEDDING_MODELS": EMBEDDING_MODEL,
                 "VILIX_METRICS_PORT": str(ports.gateway_metrics),
             },
-            is_ready=lambda: readiness.http_ok(ports.gateway, "/readyz"),
+            is_ready=lambda: readiness.all_models_available(ports.gateway),
             ready_seconds=600.0 if options.gguf else 60.0,
             stop_seconds=40.0,
         ),
@@ -194,7 +233,8 @@ def _facts(ports: Ports) -> dict[str, object]:
         "pid": os.getpid(),
         "url": _url(ports),
         "redis_url": _redis_url(ports),
-        "inference_target": _inference_target(ports),
+        "inference_target": _target(ports.inference),
+        "embeddings_target": _target(ports.embeddings),
         "ports": asdict(ports),
     }
 
@@ -220,8 +260,8 @@ def _url(ports: Ports) -> str:
     return f"http://{LOOPBACK}:{ports.gateway}/api"
 
 
-def _inference_target(ports: Ports) -> str:
-    return f"{LOOPBACK}:{ports.inference}"
+def _target(port: int) -> str:
+    return f"{LOOPBACK}:{port}"
 
 
 def _redis_url(ports: Ports) -> str:

@@ -1,4 +1,4 @@
-"""The chat models of a local stack: what each is made of, prepared once and kept."""
+"""The models of a local stack: what each is made of, prepared once and kept."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.embeddings import catalog as embeddings_catalog
 from services.inference import model_import
 from services.inference.catalog import load_model
 from services.stack import demo_thinking, qwen3_tokenizer
 from services.stack.supervisor import StackError
 
 SMALL_MODEL: Final = "smollm2-135m"
+EMBEDDING_MODEL: Final = "multilingual-e5-small"
 GGUF_CONTEXT_LENGTH: Final = 8192
 GGUF_SLOTS: Final = 4
 
@@ -27,6 +29,24 @@ class LocalModel:
     """Tokenizer and template."""
     engine: str
     engine_args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LocalEmbeddingModel:
+    """An embedding model that Triton serves on this machine."""
+
+    id: str
+    engine: str
+    engine_args: Mapping[str, Any]
+    max_batch_size: int
+    """In texts."""
+
+
+def embedding_model() -> LocalEmbeddingModel:
+    """The embedding model whose weights are in a Python package."""
+    spec = embeddings_catalog.load_model(EMBEDDING_MODEL)
+    arguments = {**spec.engine.arguments, "threads": _threads()}
+    return LocalEmbeddingModel(spec.id, spec.engine.name, arguments, spec.batch.texts)
 
 
 def small_model(cache: Path) -> LocalModel:
@@ -78,6 +98,9 @@ def parse_gguf(options: Sequence[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _gguf_of(directory: Path) -> dict[str, Any]:
-    # One of two cores decodes; the other is for everything around it.
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    return {"model": str(directory / "model.gguf"), "threads": threads}
+    return {"model": str(directory / "model.gguf"), "threads": _threads()}
+
+
+def _threads() -> int:
+    # One of two cores computes; the other is for everything around it.
+    return max(1, len(os.sched_getaffinity(0)) // 2)

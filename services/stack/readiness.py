@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,9 +21,18 @@ async def redis_answers(port: int) -> bool:
 
 async def http_ok(port: int, path: str) -> bool:
     """Whether GET `path` on `port` answers 200."""
-    request = f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n"
-    status_line = await _exchange(port, request.encode(), until=b"\r\n")
+    status_line = await _exchange(port, _get(port, path), until=b"\r\n")
     return status_line.split(b" ")[1:2] == [b"200"]
+
+
+async def all_models_available(port: int) -> bool:
+    """Whether a gateway on `port` has found a worker for every model that it expects."""
+    answer = await _exchange(port, _get(port, "/healthz"), until=b"}}")
+    try:
+        models = json.loads(answer.partition(b"\r\n\r\n")[2])["models"]
+    except (KeyError, ValueError):
+        return False
+    return all(models.values())
 
 
 async def grpc_serving(port: int, service: str) -> bool:
@@ -35,6 +45,10 @@ async def grpc_serving(port: int, service: str) -> bool:
         except grpc.aio.AioRpcError:
             return False
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _get(port: int, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n".encode()
 
 
 async def _exchange(port: int, request: bytes, *, until: bytes) -> bytes:

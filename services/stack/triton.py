@@ -40,19 +40,19 @@ def install(directory: Path) -> None:
 
 
 def command(
-    *, directory: Path, repository: Path, http_port: int, grpc_port: int, metrics_port: int
+    *,
+    directory: Path,
+    repository: Path,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    python: Path = Path(sys.executable),
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment of a server on 127.0.0.1 with all models of `repository`.
 
-    `directory` is where `install` put it. Relative paths are taken from the current directory.
+    `directory` is where `install` put it; the models use the packages of `python`. Relative paths are taken from the
+    current directory.
     """
-    site = _wheel().parent.parent
-    # The stub is linked with libpython: the base interpreter's own comes first, or it finds one of another patch level.
-    libraries = [
-        sysconfig.get_config_var("LIBDIR"),
-        str(site / "nvidia_pytriton.libs"),
-        os.environ.get("LD_LIBRARY_PATH"),
-    ]
     argv = [
         str(directory.absolute() / "tritonserver"),
         f"--model-repository={repository.absolute()}",
@@ -71,10 +71,22 @@ def command(
         f"--exit-timeout-secs={EXIT_SECONDS}",
         "--log-info=false",
     ]
-    return argv, {
+    return argv, environment(python)
+
+
+def environment(python: Path = Path(sys.executable)) -> dict[str, str]:
+    """The variables that a server needs whose models run in `python`'s environment."""
+    site = _wheel().parent.parent
+    # The stub is linked with libpython: the base interpreter's own comes first, or it finds one of another patch level.
+    libraries = [
+        sysconfig.get_config_var("LIBDIR"),
+        str(site / "nvidia_pytriton.libs"),
+        os.environ.get("LD_LIBRARY_PATH"),
+    ]
+    return {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         # The stub ignores PYTHONPATH: its packages are those of the first python3 that it finds.
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+        "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
     }
 
 

@@ -120,7 +120,7 @@ async def test_several_users_at_once_each_get_their_own_answer(async_client: ope
 
 
 def test_the_model_list_and_one_model(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == [MODEL]
+    assert MODEL in [model.id for model in client.models.list()]
     model = client.models.retrieve(MODEL)
     assert model.object == "model"
     with pytest.raises(openai.NotFoundError) as caught:
@@ -130,7 +130,7 @@ def test_the_model_list_and_one_model(client: openai.OpenAI) -> None:
 
 def test_the_v1_alias_answers_alike(stack: RunningStack) -> None:
     with openai.OpenAI(base_url=stack.url.replace("/api", "/v1"), api_key=stack.api_key) as client:
-        assert [model.id for model in client.models.list()] == [MODEL]
+        assert MODEL in [model.id for model in client.models.list()]
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_its_numbers(client: openai.OpenAI) -> None:

@@ -1,75 +1,217 @@
-"""Streaming survives a reverse proxy that nobody configured for it: real Nginx, its buffering left on."""
+"""Streaming survives a reverse proxy: real Nginx, unprepared and with the example of the documentation."""
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import re
+import ssl
 import subprocess
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from services.stack.ports import free_ports, is_free
-from tests.e2e.conftest import RunningStack
-from tests.system_packages import require
+from services.gateway.settings import GatewaySettings
+from services.stack.ports import free_ports
+from tests.certificates import Authority
+from tests.contract.triton.waits import until
+from tests.e2e.conftest import ROOT, RunningStack
+from tests.nginx import running_nginx
 
-CONFIG = """
-daemon off;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
-  gzip on;
-  gzip_types text/event-stream application/json;
-  gzip_proxied any;
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://127.0.0.1:{upstream};
-      proxy_http_version 1.1;
-    }}
+NAME = "ai.example.com"
+UNPREPARED = """
+gzip on;
+gzip_types text/event-stream application/json;
+gzip_proxied any;
+server {{
+  listen 127.0.0.1:{port};
+  location / {{
+    proxy_pass http://127.0.0.1:{upstream};
+    proxy_http_version 1.1;
   }}
 }}
 """
+STORY = {
+    "model": "smollm2-135m",
+    "messages": [{"role": "user", "content": "Tell me a long story."}],
+    "max_tokens": 80,
+    "stream": True,
+}
+ENDLESS = {**STORY, "max_tokens": 1900, "min_tokens": 1900}
 
 
-@pytest.fixture
-def proxy_url(stack: RunningStack, tmp_path: Path) -> Iterator[str]:
-    nginx = require("nginx", package="nginx-light")
-    port = free_ports(1)[0]
-    config = tmp_path / "nginx.conf"
-    config.write_text(CONFIG.format(directory=tmp_path, port=port, upstream=stack.state["ports"]["gateway"]))
-    process = subprocess.Popen([nginx, "-p", tmp_path, "-c", config, "-e", tmp_path / "error.log"])
-    try:
-        limit = time.monotonic() + 10
-        while is_free(port):
-            assert process.poll() is None, (tmp_path / "error.log").read_text()
-            assert time.monotonic() < limit, "nginx does not listen"
-            time.sleep(0.02)
+@dataclass(frozen=True)
+class Example:
+    """The proxy of docs/nginx.conf."""
+
+    url: str
+    port: int
+    ca: Path
+    access_log: Path
+    upstream: int
+
+    def client(self, key: str) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, verify=_context(self.ca), timeout=60)
+
+
+@pytest.fixture(scope="session")
+def unprepared_url(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    (port,) = free_ports(1)
+    site = UNPREPARED.format(port=port, upstream=stack.state["ports"]["gateway"])
+    with running_nginx(tmp_path_factory.mktemp("nginx"), site, port=port):
         yield f"http://127.0.0.1:{port}/api"
-    finally:
-        process.terminate()
-        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def example(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
+    directory = tmp_path_factory.mktemp("nginx-example")
+    authority = Authority(directory / "authority")
+    authority.issue(directory / "tls", name="localhost")
+    (port,) = free_ports(1)
+    upstream = int(stack.state["ports"]["gateway"])
+    site = (ROOT / "docs" / "nginx.conf").read_text()
+    for written, here in {
+        "127.0.0.1:8000": f"127.0.0.1:{upstream}",
+        "listen 443": f"listen 127.0.0.1:{port}",
+        NAME + ";": "localhost;",
+        "/etc/nginx/tls/ai.example.com.crt": str(directory / "tls" / "tls.crt"),
+        "/etc/nginx/tls/ai.example.com.key": str(directory / "tls" / "tls.key"),
+    }.items():
+        assert written in site
+        site = site.replace(written, here)
+    log = directory / "connections.log"
+    site = (
+        f"log_format test '$connection $connection_requests $status $server_protocol';\naccess_log {log} test;\n{site}"
+    )
+    with running_nginx(directory, site, port=port):
+        yield Example(f"https://localhost:{port}/api", port, authority.certificate, log, upstream)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-def test_events_pass_nginx_one_by_one(stack: RunningStack, proxy_url: str, encoding: str) -> None:
+def test_events_pass_an_unprepared_nginx_one_by_one(stack: RunningStack, unprepared_url: str, encoding: str) -> None:
+    """Its buffering is on, and it compresses event streams: what the gateway answers must suffice."""
     headers = {"Authorization": f"Bearer {stack.api_key}", "Accept-Encoding": encoding}
-    body = {
-        "model": "smollm2-135m",
-        "messages": [{"role": "user", "content": "Tell me a long story."}],
-        "max_tokens": 80,
-        "stream": True,
-    }
-    with httpx.stream("POST", f"{proxy_url}/chat/completions", headers=headers, json=body, timeout=60) as response:
+    with httpx.stream(
+        "POST", f"{unprepared_url}/chat/completions", headers=headers, json=STORY, timeout=60
+    ) as response:
         assert response.status_code == 200
+        assert response.headers.get("content-encoding", "identity") == encoding
         reads = list(response.iter_bytes())
     assert b"".join(reads).endswith(b"data: [DONE]\n\n")
     assert len(reads) >= 20, "buffered answers come in one or two reads"
+
+
+def test_streams_pass_tls_and_http2(stack: RunningStack, example: Example) -> None:
+    command = [
+        "curl",
+        "-sN",
+        "--http2",
+        "--cacert",
+        example.ca,
+        "-w",
+        "%{http_version}",
+        f"{example.url}/chat/completions",
+    ]
+    headers = ["-H", f"Authorization: Bearer {stack.api_key}", "-H", "Content-Type: application/json"]
+    process = subprocess.Popen([*command, *headers, "-d", json.dumps(STORY)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        reads = []
+        while part := os.read(process.stdout.fileno(), 2**16):
+            reads.append(part)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert b"".join(reads).endswith(b"data: [DONE]\n\n2")
+    assert len(reads) >= 20
+
+
+def test_connections_are_kept_on_both_sides(stack: RunningStack, example: Example) -> None:
+    with example.client(stack.api_key) as client:
+        assert client.get("/models").status_code == 200
+        before = _connections_to(example.upstream)
+        example.access_log.write_text("")
+        for _ in range(10):
+            assert client.get("/models").status_code == 200
+    lines = [line.split() for line in example.access_log.read_text().splitlines()]
+    assert len({connection for connection, *_ in lines}) == 1
+    assert [int(count) for _, count, *_ in lines] == list(range(2, 12))
+    assert before
+    assert before <= _connections_to(example.upstream)
+
+
+@pytest.mark.parametrize("url", ["unprepared_url", "example"])
+async def test_a_hang_up_reaches_the_engine(stack: RunningStack, request: pytest.FixtureRequest, url: str) -> None:
+    proxy = request.getfixturevalue(url)
+    base, verify = (proxy.url, _context(proxy.ca)) if isinstance(proxy, Example) else (proxy, True)
+    metrics = f"http://127.0.0.1:{stack.state['ports']['inference_metrics']}/metrics"
+    headers = {"Authorization": f"Bearer {stack.api_key}"}
+    async with httpx.AsyncClient(headers=headers, verify=verify, timeout=60) as client:
+        before = await _metric(client, metrics, "vilix_engine_cancelled_requests")
+        async with client.stream("POST", f"{base}/chat/completions", json=ENDLESS) as response:
+            await anext(response.aiter_lines())
+            assert await _metric(client, metrics, "vilix_worker_requests_in_flight") == 1
+
+        async def has_ended() -> bool:
+            cancelled = await _metric(client, metrics, "vilix_engine_cancelled_requests") > before
+            return cancelled and not await _metric(client, metrics, "vilix_worker_requests_in_flight")
+
+        await until(has_ended)
+
+
+def test_images_are_uploaded_up_to_the_gateways_limit(stack: RunningStack, example: Example) -> None:
+    """Beyond it Nginx refuses as the gateway would; by itself it would answer with a page of HTML."""
+    with example.client(stack.api_key) as client:
+        fits = client.post("/chat/completions", json=_with_image(5 * 2**20))
+        assert fits.status_code == 400, "this model takes no images, and only the worker knows it"
+        assert "image" in fits.json()["error"]["message"]
+        too_large = client.post("/chat/completions", json=_with_image(17 * 2**20))
+        assert too_large.status_code == 413
+        assert too_large.headers["content-type"] == "application/json"
+        assert "20 MiB" in too_large.json()["error"]["message"]
+
+
+def test_large_headers_are_refused(stack: RunningStack, example: Example) -> None:
+    with example.client(stack.api_key) as client:
+        assert client.get("/models", headers={"X-Large": "a" * 2**13}).status_code == 200
+        assert client.get("/models", headers={"X-Large": "a" * 2**15}).status_code == 400
+        assert client.get("/models").status_code == 200
+
+
+def test_the_example_fits_the_gateways_defaults() -> None:
+    site = (ROOT / "docs" / "nginx.conf").read_text()
+    (patience,) = re.findall(r"proxy_read_timeout (\d+)s", site)
+    assert f"client_max_body_size {GatewaySettings.model_fields['max_body_bytes'].default // 2**20}m;" in site
+    keep_alive = GatewaySettings.model_fields["keep_alive"].default
+    # Nginx's own default is 60 s as well.
+    assert keep_alive * 3 <= int(patience) <= 60
+    assert GatewaySettings.model_fields["keep_alive_seconds"].default > 60, "upstream connections end at Nginx's side"
+
+
+def _with_image(size: int) -> dict[str, Any]:
+    url = "data:image/png;base64," + base64.b64encode(bytes(size)).decode()
+    content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
+    return {"model": "smollm2-135m", "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
+
+
+async def _metric(client: httpx.AsyncClient, url: str, name: str) -> float:
+    text = (await client.get(url)).text
+    return sum(float(value) for value in re.findall(rf'^{name}\{{model="smollm2-135m"\}} (\S+)$', text, re.MULTILINE))
+
+
+def _connections_to(port: int) -> set[str]:
+    """Local ends of established connections to 127.0.0.1:`port`."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {local for _, local, remote, state, *_ in rows if state == "01" and remote == f"0100007F:{port:04X}"}
+
+
+def _context(ca: Path) -> Any:
+    return ssl.create_default_context(cafile=ca)

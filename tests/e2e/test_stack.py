@@ -39,7 +39,7 @@ def chat_status(stack: RunningStack) -> int:
 def test_a_signal_stops_everything_and_a_second_start_has_the_same_key(tmp_path: Path, number: signal.Signals) -> None:
     with up(tmp_path) as first:
         key, pids = first.api_key, first.state["pids"].values()
-        assert set(first.state["pids"]) == {"valkey", "triton", "inference", "gateway"}
+        assert set(first.state["pids"]) == {"valkey", "triton", "inference", "embeddings", "gateway"}
         assert chat_status(first) == 200
         assert first.stop(number) == 0
     assert not any(is_alive(pid) for pid in pids)

@@ -110,11 +110,13 @@ def persian_ids(model_directory: Path) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def recordings(tmp_path_factory: pytest.TempPathFactory, persian_ids: list[int]) -> Path:
+def recordings(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, persian_ids: list[int]) -> Path:
     path = tmp_path_factory.mktemp("recordings") / "recordings.json"
     long = {"name": "long", "prompt_contains": [7, 7], "token_ids": list(range(1000, 1200)), "interval_ms": 20}
     persian = {"name": "persian", "token_ids": [*persian_ids, 2], "interval_ms": 2}
-    path.write_text(json.dumps([long, persian]))
+    word = ModelTokenizer(model_directory).encode(" slowly")
+    slow = {"name": "slow", "prompt_contains": word, "token_ids": [*persian_ids, 2], "interval_ms": 50}
+    path.write_text(json.dumps([long, slow, persian]))
     return path
 
 

@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +39,24 @@ class Server:
 
 
 @contextlib.contextmanager
-def launched(directory: Path, models: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Iterator[Server]:
-    """A server with `models` (engine and engine_args by id), started but perhaps not ready; stopped at the end."""
+def launched(
+    directory: Path, models: Mapping[str, tuple[str, Mapping[str, Any]]], *, python: Path = Path(sys.executable)
+) -> Iterator[Server]:
+    """A server with `models` (engine and engine_args by id), started but perhaps not ready; stopped at the end.
+
+    The models' packages are those of `python`.
+    """
     triton.install(directory)
     for model_id, (engine, arguments) in models.items():
         write_model(directory / "models", model_id=model_id, engine=engine, engine_args=arguments)
     http, grpc, metrics = free_ports(3)
     argv, environment = triton.command(
-        directory=directory, repository=directory / "models", http_port=http, grpc_port=grpc, metrics_port=metrics
+        directory=directory,
+        repository=directory / "models",
+        http_port=http,
+        grpc_port=grpc,
+        metrics_port=metrics,
+        python=python,
     )
     log = directory / "triton.log"
     with log.open("wb") as output:

@@ -1,0 +1,84 @@
+"""`python -m services.embeddings`: the embeddings worker."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import NoReturn
+
+import uvloop
+from vilix.embeddings.v1 import embeddings_service_pb2_grpc
+
+from services import settings as settings_module
+from services.certificates import Certificates
+from services.embeddings.catalog import DIRECTORY, load_model
+from services.embeddings.cl100k import Cl100kTable
+from services.embeddings.embedding import Embedder
+from services.embeddings.engine_status import EngineStatus
+from services.embeddings.request_checks import RequestLimits
+from services.embeddings.served_model import ServedModel
+from services.embeddings.servicer import SERVICE, EmbeddingsServicer
+from services.embeddings.settings import EmbeddingsSettings
+from services.grpc_server import WorkerServer
+from services.telemetry import configure_logging, serve_metrics
+from services.triton_client import TritonClient
+
+
+def main() -> None:
+    """Run the worker until it is told to stop."""
+    settings = settings_module.load(EmbeddingsSettings, command="services.embeddings")
+    configure_logging("embeddings")
+    try:
+        models = _read_models(settings)
+    except (OSError, ValueError) as error:
+        _refuse_to_start(error)
+    uvloop.run(_serve(settings, models))
+
+
+def _refuse_to_start(error: Exception) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _read_models(settings: EmbeddingsSettings) -> dict[str, ServedModel]:
+    overlay = settings.catalog_dir
+    cl100k = None if settings.cl100k_base is None else Cl100kTable(settings.cl100k_base)
+    models = {}
+    for model_id, directory in settings.model_directories().items():
+        has_own_entry = overlay is not None and (overlay / f"{model_id}.yaml").is_file()
+        spec = load_model(model_id, directory=overlay if has_own_entry and overlay else DIRECTORY)
+        models[model_id] = ServedModel.read(spec, directory, cl100k)
+    return models
+
+
+async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -> None:
+    triton = TritonClient(settings.triton)
+    status = EngineStatus(triton, models, interval=settings.status_seconds)
+    limits = RequestLimits(
+        max_inputs=settings.max_inputs,
+        max_request_tokens=settings.max_request_tokens,
+        max_request_bytes=settings.max_request_bytes,
+    )
+    # 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
+    server = WorkerServer(SERVICE, max_message_bytes=64 * 2**20)
+    servicer = EmbeddingsServicer(models, Embedder(triton, settings.batch_seconds), limits, server)
+    embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)
+    watching = asyncio.create_task(status.run(server.set_serving))
+    try:
+        serve_metrics(settings.metrics_host, settings.metrics_port)
+        await server.run(
+            settings.listen,
+            drain_seconds=settings.drain_seconds,
+            health_listen=settings.health_listen,
+            certificates=Certificates(settings.tls_dir) if settings.tls_dir else None,
+        )
+    except OSError as error:
+        _refuse_to_start(error)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await triton.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""One spelling for Persian: Arabic ي, ك and digits become the Persian ones. Everything else stays, U+200C included."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_PERSIAN: Final = str.maketrans("يك٠١٢٣٤٥٦٧٨٩", "یک۰۱۲۳۴۵۶۷۸۹")
+
+
+def normalize(text: str) -> str:
+    """The text in Persian letters and digits. Its length does not change."""
+    return text.translate(_PERSIAN)

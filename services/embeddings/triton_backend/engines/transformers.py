@@ -1,0 +1,94 @@
+"""Any encoder that transformers knows (Qwen3-Embedding, BERT's kin), on PyTorch, on a GPU or a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import transformers
+from numpy import float32
+from numpy.typing import NDArray
+
+from services.embeddings.triton_backend import model_files
+from services.embeddings.triton_backend.contract import Description, Engine, RequestError
+
+
+class TransformersEncoder:
+    """Takes token ids; pooling, normalisation and padding are those of the model directory."""
+
+    def __init__(self, *, model: str, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> None:
+        """Loads the directory `model` on `device` (cuda, cuda:1, cpu; auto: a GPU if there is one).
+
+        `dtype` is PyTorch's name of a floating-point type; auto: the checkpoint's own on a GPU, float32 on a CPU. Raises
+        OSError or ValueError for a directory that is not understood.
+        """
+        directory = Path(model)
+        self._files: Final = model_files.read(directory)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._device: Final = torch.device(device)
+        if dtype == "auto" and self._device.type == "cpu":
+            dtype = "float32"
+        # Nothing is fetched, and no code of the checkpoint is run.
+        loaded = transformers.AutoModel.from_pretrained(directory, dtype=dtype, local_files_only=True)
+        self._model: Final = loaded.to(self._device).eval()
+        self._padding_id: Final = int(self._model.config.pad_token_id or 0)
+        self.description = Description(
+            engine="transformers",
+            version=transformers.__version__,
+            takes="token_ids",
+            dimensions=int(self._model.config.hidden_size),
+            max_input_tokens=self._files.max_input_tokens,
+            normalized=self._files.normalize,
+        )
+
+    def embed(self, rows: Sequence[Sequence[int]]) -> NDArray[float32]:
+        """See Engine."""
+        self._check(rows)
+        ids, mask = self._padded(rows)
+        with torch.inference_mode():
+            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+            vectors = pooled(states.float(), mask, self._files.pooling)
+            if self._files.normalize:
+                vectors = torch.nn.functional.normalize(vectors, dim=1)
+        result: NDArray[float32] = vectors.cpu().numpy()
+        return result
+
+    def _check(self, rows: Sequence[Sequence[int]]) -> None:
+        size = self._model.config.vocab_size
+        for row in rows:
+            if not row or not 0 <= min(row) <= max(row) < size:
+                raise RequestError("INVALID_ARGUMENT", f"a text has no token ids, or some that are not 0 to {size - 1}")
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(map(len, rows))
+        ids = np.full((len(rows), width), self._padding_id, np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        for index, row in enumerate(rows):
+            place = slice(width - len(row), width) if self._files.padding_side == "left" else slice(len(row))
+            ids[index, place] = row
+            mask[index, place] = 1
+        return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
+
+
+def pooled(states: torch.Tensor, mask: torch.Tensor, pooling: model_files.Pooling) -> torch.Tensor:
+    """One vector per row of `states` [rows, tokens, numbers]; `mask` [rows, tokens] is 0 where there is padding."""
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    if pooling == "last":
+        chosen = torch.where(mask.bool(), positions, -1).argmax(dim=1)
+    else:
+        chosen = torch.where(mask.bool(), positions, mask.shape[1]).argmin(dim=1)
+    return states[torch.arange(states.shape[0], device=states.device), chosen]
+
+
+def create(arguments: dict[str, Any]) -> Engine:
+    """Make the engine. Raises TypeError for an unknown argument."""
+    return TransformersEncoder(**arguments)

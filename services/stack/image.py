@@ -1,0 +1,27 @@
+"""`python -m services.stack.image DIRECTORY`: what the CPU image holds besides Python packages."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from services.inference import model_import
+from services.stack import triton
+from services.stack.local_models import SMALL_MODEL
+
+
+def prepare(directory: Path) -> None:
+    """Make `triton/start`, which starts the server with the arguments that it gets, and the small model under `weights/`."""
+    server = (directory / "triton").absolute()
+    triton.install(server)
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in triton.environment().items())
+    command = shlex.join([str(server / "tritonserver"), f"--backend-directory={server / 'backends'}"])
+    start = server / "start"
+    start.write_text(f'#!/bin/sh\n{exports}exec {command} "$@"\n')
+    start.chmod(0o755)
+    model_import.smollm2(directory / "weights" / SMALL_MODEL)
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))

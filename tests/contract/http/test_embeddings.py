@@ -1,0 +1,252 @@
+"""The bytes of POST /embeddings, in front of a stand-in for an embeddings worker."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+from vilix.embeddings.v1 import embeddings_service_pb2_grpc
+
+from services.failure import Failure, Reason, Violation
+from services.stack.ports import free_ports
+from tests.contract.http.conftest import running_gateway
+from tests.contract.http.scripted_worker import MODEL as CHAT_MODEL
+
+SERVICE = "vilix.embeddings.v1.EmbeddingsService"
+MODEL, EXPECTED = "scripted-embedding", "expected-embedding"
+URL = "/api/embeddings"
+
+
+class ScriptedEmbedder(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
+    """Answers every text with numbers made of its index, or with `failure`; waits for `go_on` first."""
+
+    def __init__(self) -> None:
+        self.dimensions = 3
+        self.failure: Failure | None = None
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.requests: list[pb.EmbedRequest] = []
+        self.cancelled = asyncio.Event()
+        self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", 64 * 2**20)])
+
+    async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:  # noqa: N802
+        self.requests.append(request)
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self.failure is not None:
+            await context.abort_with_status(self.failure.status())
+        count = len(request.texts)
+        return pb.EmbedResponse(
+            embeddings=vectors(count, self.dimensions).tobytes(),
+            count=count,
+            dimensions=self.dimensions,
+            token_counts=[2] * count,
+        )
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
+        model = pb.Model(id=MODEL, owned_by="tests", dimensions=3, max_input_tokens=9, engine="scripted")
+        model.default_input_type, model.token_input = pb.INPUT_TYPE_PASSAGE, pb.TOKEN_INPUT_CL100K_BASE
+        model.created.FromSeconds(1)
+        return pb.ListModelsResponse(models=[model])
+
+
+def vectors(count: int, dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(count).standard_normal((count, dimensions), np.float32)
+
+
+@asynccontextmanager
+async def serving(port: int) -> AsyncIterator[ScriptedEmbedder]:
+    embedder = ScriptedEmbedder()
+    healthy = health.aio.HealthServicer()
+    await healthy.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, embedder.server)
+    embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(embedder, embedder.server)
+    embedder.server.add_insecure_port(f"127.0.0.1:{port}")
+    await embedder.server.start()
+    try:
+        yield embedder
+    finally:
+        await embedder.server.stop(None)
+
+
+@pytest.fixture(scope="module")
+def ports() -> list[int]:
+    return free_ports(2)
+
+
+@pytest.fixture(scope="module")
+def address(
+    redis_url: str, worker_port: int, ports: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    log: Path = tmp_path_factory.mktemp("gateway") / "gateway.log"
+    with running_gateway(
+        redis_url,
+        f"127.0.0.1:{worker_port}",
+        log,
+        VILIX_EMBEDDINGS_WORKERS=",".join(f"127.0.0.1:{port}" for port in ports),
+        VILIX_EXPECTED_EMBEDDING_MODELS=f"{MODEL},{EXPECTED}",
+    ) as (url, _):
+        yield url
+
+
+@pytest.fixture
+async def embedder(ports: list[int]) -> AsyncIterator[ScriptedEmbedder]:
+    async with serving(ports[0]) as embedder:
+        yield embedder
+
+
+@pytest.fixture
+async def http(address: str, api_key: str, embedder: ScriptedEmbedder) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway that has found the worker."""
+    headers = {"Authorization": f"Bearer {api_key}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as client:
+        await until_available(client, True)
+        yield client
+
+
+async def until_available(client: httpx.AsyncClient, available: bool) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                answer = await client.get(f"/api/models/{MODEL}")
+                if answer.json()["available"] is available:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.02)
+
+
+def body(*texts: str, **fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "input": list(texts) or ["a", "b"], **fields}
+
+
+async def test_the_whole_answer(http: httpx.AsyncClient) -> None:
+    answer = await http.post(URL, json=body())
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    expected = [
+        {"object": "embedding", "index": index, "embedding": [float(str(x)) for x in row]}
+        for index, row in enumerate(vectors(2, 3))
+    ]
+    assert answer.json() == {
+        "object": "list",
+        "data": expected,
+        "model": MODEL,
+        "usage": {"prompt_tokens": 4, "total_tokens": 4},
+    }
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+async def test_a_large_answer_is_exact_and_in_order(
+    http: httpx.AsyncClient, embedder: ScriptedEmbedder, encoding_format: str
+) -> None:
+    embedder.dimensions = 1024
+    texts = [str(number) for number in range(300)]
+    answer = (await http.post(URL, json=body(*texts, encoding_format=encoding_format))).json()
+    assert [entry["index"] for entry in answer["data"]] == list(range(300))
+    given = [entry["embedding"] for entry in answer["data"]]
+    if encoding_format == "base64":
+        given = [np.frombuffer(base64.b64decode(text), "<f4") for text in given]
+    assert np.array_equal(np.array(given, np.float32), vectors(300, 1024))
+    assert answer["usage"] == {"prompt_tokens": 600, "total_tokens": 600}
+
+
+async def test_the_largest_answer_that_there_can_be(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
+    embedder.dimensions = 4096
+    answer = await http.post(URL, json=body(*["a"] * 2048, encoding_format="base64"))
+    assert len(answer.json()["data"]) == 2048
+
+
+async def test_the_worker_is_asked_what_the_client_asked(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
+    await http.post(URL, json=body("سلام", dimensions=2, input_type="query", truncate=True))
+    assert embedder.requests[-1] == pb.EmbedRequest(
+        model=MODEL, texts=["سلام"], dimensions=2, input_type=pb.INPUT_TYPE_QUERY, truncate=True
+    )
+
+
+FIELD = (Violation("texts[1]", "texts[1] is empty"),)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "error"),
+    [
+        (
+            Failure(Reason.INVALID_ARGUMENT, "texts[1] is empty", violations=FIELD),
+            400,
+            {"param": "input[1]", "message": "input[1] is empty", "type": "invalid_request_error", "code": None},
+        ),
+        (
+            Failure(Reason.CONTEXT_LENGTH_EXCEEDED, "texts[1] is too long", violations=FIELD),
+            400,
+            {"param": "input[1]", "code": "context_length_exceeded"},
+        ),
+        (Failure(Reason.OVERLOADED, "busy", retry_after=3), 429, {"code": "rate_limit_exceeded"}),
+        (Failure(Reason.MODEL_UNAVAILABLE, "away", retry_after=3), 503, {"type": "service_unavailable"}),
+        (Failure(Reason.TIMEOUT, "slow"), 504, {"type": "timeout"}),
+        (
+            Failure(Reason.ENGINE_FAILED, "texts[1] could not be embedded", violations=FIELD),
+            500,
+            {"param": "input[1]", "type": "server_error"},
+        ),
+        (Failure(Reason.INTERNAL, "secret"), 500, {"param": None, "type": "server_error"}),
+    ],
+)
+async def test_failures_are_openais_errors(
+    http: httpx.AsyncClient, embedder: ScriptedEmbedder, failure: Failure, status: int, error: dict[str, Any]
+) -> None:
+    embedder.failure = failure
+    answer = await http.post(URL, json=body())
+    assert answer.status_code == status
+    assert answer.json()["error"].items() >= error.items()
+    assert "secret" not in answer.text
+
+
+async def test_refusals_of_the_gateway(http: httpx.AsyncClient) -> None:
+    assert (await http.post(URL, json=body(), headers={"Authorization": ""})).status_code == 401
+    for model, status in ((EXPECTED, 503), ("nobody", 404), (CHAT_MODEL, 400)):
+        assert (await http.post(URL, json=body(model=model))).status_code == status
+    unknown = await http.post(URL, json=body(stream=True))
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "stream")
+
+
+async def test_models_say_what_they_embed(http: httpx.AsyncClient) -> None:
+    models = {model["id"]: model for model in (await http.get("/v1/models")).json()["data"]}
+    assert models[EXPECTED]["available"] is False
+    assert models[MODEL].items() >= {"dimensions": 3, "context_length": 9, "default_input_type": "passage"}.items()
+    assert models[MODEL]["token_input"] == "cl100k_base"
+    health = (await http.get("/healthz")).json()["models"]
+    assert (health[MODEL], health[EXPECTED]) == (True, False)
+
+
+async def test_a_client_that_hangs_up_stops_the_worker(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
+    embedder.go_on.clear()
+    task = asyncio.create_task(http.post(URL, json=body()))
+    async with asyncio.timeout(20):
+        while not embedder.requests:  # noqa: ASYNC110  # another process's state
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await embedder.cancelled.wait()
+
+
+async def test_another_worker_takes_over(http: httpx.AsyncClient, embedder: ScriptedEmbedder, ports: list[int]) -> None:
+    async with serving(ports[1]) as second, asyncio.timeout(30):
+        while not (second.requests and embedder.requests):
+            await http.post(URL, json=body())
+        embedder.failure = Failure(Reason.MODEL_UNAVAILABLE, "away", retry_after=1)
+        before = len(embedder.requests)
+        while len(embedder.requests) == before:
+            assert (await http.post(URL, json=body())).status_code == 200

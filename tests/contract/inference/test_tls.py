@@ -1,0 +1,236 @@
+"""mTLS between real gateway and worker processes, whose certificates are replaced while they run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis.asyncio import Redis
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.certificates import Certificates
+from services.gateway import keys
+from services.inference.servicer import SERVICE
+from services.stack.ports import free_ports
+from tests.certificates import Authority
+from tests.contract.http.conftest import running_gateway
+from tests.contract.inference.conftest import REPLAY, ROOT, Worker, started
+from tests.contract.triton.servers import Server
+from tests.contract.triton.waits import until
+from tests.valkey import running_valkey
+
+NAME = "vilix-worker"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@contextmanager
+def tls_worker(
+    directory: Path, triton: Server, settings: dict[str, str], *, port: int = 0
+) -> Iterator[tuple[Worker, str]]:
+    """A worker with the certificates in `directory`/worker, and where its health is served."""
+    health = f"127.0.0.1:{free_ports(1)[0]}"
+    listen = {"listen": f"127.0.0.1:{port}"} if port else {}
+    with started(
+        directory,
+        triton=triton.target,
+        tls_dir=str(directory / "worker"),
+        health_listen=health,
+        **{**settings, "models": settings["models"].partition(",")[2]},
+        **listen,
+    ) as worker:
+        yield worker, health
+
+
+async def serving(health: str, service: str = SERVICE) -> None:
+    async def is_serving() -> bool:
+        async with grpc.aio.insecure_channel(health, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            except grpc.aio.AioRpcError:
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    await until(is_serving, seconds=30)
+
+
+async def list_models(target: str, credentials: grpc.ChannelCredentials | None, *, name: str = NAME) -> list[str]:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", name)]
+    channel = (
+        grpc.aio.secure_channel(target, credentials, options)
+        if credentials
+        else grpc.aio.insecure_channel(target, options)
+    )
+    async with channel:
+        stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        return [model.id for model in (await stub.ListModels(pb.ListModelsRequest(), timeout=5)).models]
+
+
+async def test_a_worker_serves_only_who_shows_a_certificate_of_its_ca(
+    tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
+) -> None:
+    authority.issue(tmp_path / "worker", name=NAME)
+    authority.issue(tmp_path / "caller", name="caller")
+    Authority(tmp_path / "stranger-ca").issue(tmp_path / "stranger", name="caller")
+    caller = Certificates(tmp_path / "caller").current()
+    stranger = Certificates(tmp_path / "stranger").current()
+    with tls_worker(tmp_path, triton, settings) as (worker, health):
+        await serving(health)
+        assert await list_models(worker.target, caller.channel_credentials()) == [REPLAY]
+        refused = {
+            "nothing": None,
+            "no certificate": grpc.ssl_channel_credentials(caller.ca),
+            "another CA's": grpc.ssl_channel_credentials(caller.ca, stranger.key, stranger.certificate),
+        }
+        for what, credentials in refused.items():
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await list_models(worker.target, credentials)
+            assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE, what
+        with pytest.raises(grpc.aio.AioRpcError):
+            await list_models(worker.target, caller.channel_credentials(), name="another-name")
+
+
+async def test_health_for_probes_knows_no_tls_and_serves_nothing_else(
+    tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
+) -> None:
+    authority.issue(tmp_path / "worker", name=NAME)
+    with tls_worker(tmp_path, triton, settings) as (_, health):
+        await serving(health, "liveness")
+        await serving(health, "")
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await list_models(health, None)
+        assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_certificates_are_replaced_under_a_running_stream(
+    tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
+) -> None:
+    """By those of another CA, even: whoever reconnects with the first one's is refused by a worker that never knew it."""
+    authority.issue(tmp_path / "worker", name=NAME)
+    authority.issue(tmp_path / "gateway", name="gateway")
+    (port,) = free_ports(1)
+    async with contextlib.AsyncExitStack() as stack:
+        first = contextlib.ExitStack()
+        stack.enter_context(first)
+        _, health = first.enter_context(tls_worker(tmp_path, triton, settings, port=port))
+        await serving(health)
+        http = await stack.enter_async_context(gateway(tmp_path, port))
+        before = _certificate(port, tmp_path / "gateway")
+        async with http.stream("POST", "/api/chat/completions", json=answer("slowly", stream=True)) as response:
+            lines = response.aiter_lines()
+            await anext(lines)
+            another = Authority(tmp_path / "another-ca")
+            another.issue(tmp_path / "worker", name=NAME)
+            another.issue(tmp_path / "gateway", name="gateway")
+            await until(functools.partial(_logged, tmp_path, "connected with the new certificate"), seconds=20)
+            assert _certificate(port, tmp_path / "gateway") != before
+            meanwhile = await http.post("/api/chat/completions", json=answer("quickly"))
+            assert meanwhile.status_code == 200
+            rest = [line async for line in lines if line]
+        assert len(rest) > 20
+        assert rest[-1] == "data: [DONE]"
+        first.close()
+        _, health = stack.enter_context(tls_worker(tmp_path, triton, settings, port=port))
+        await serving(health)
+
+        async def answers() -> bool:
+            return (await http.post("/api/chat/completions", json=answer("quickly"))).status_code == 200
+
+        await until(answers, seconds=20)
+
+
+async def test_a_gateway_does_not_take_a_worker_of_another_name(
+    tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
+) -> None:
+    authority.issue(tmp_path / "worker", name="somebody-else")
+    authority.issue(tmp_path / "gateway", name="gateway")
+    (port,) = free_ports(1)
+    with tls_worker(tmp_path, triton, settings, port=port) as (_, health):
+        await serving(health)
+        async with gateway(tmp_path, port, ready=False) as http:
+            for _ in range(5):
+                assert (await http.get("/readyz")).status_code == 503
+                await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("service", ["gateway", "inference"])
+def test_certificates_that_cannot_be_used_are_named_at_the_start(tmp_path: Path, service: str) -> None:
+    variables = {"VILIX_TLS_DIR": str(tmp_path), "VILIX_MODELS": "a=b"}
+    result = subprocess.run(
+        [sys.executable, "-m", f"services.{service}"],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "VILIX_TLS_DIR" in result.stderr
+    assert "ca.crt" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@asynccontextmanager
+async def gateway(directory: Path, worker_port: int, *, ready: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    """A gateway with the certificates in `directory`/gateway, which has found its worker."""
+    valkey = directory / "valkey"
+    valkey.mkdir(exist_ok=True)
+    with running_valkey(valkey) as redis_url:
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            _, key = await keys.create(redis, name="tests")
+        variables = {"VILIX_TLS_DIR": str(directory / "gateway"), "VILIX_RESOLVE_SECONDS": "0.2"}
+        with running_gateway(redis_url, f"127.0.0.1:{worker_port}", directory / "gateway.log", **variables) as (url, _):
+            headers = {"Authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
+
+                async def answers() -> bool:
+                    try:
+                        return (await http.get("/readyz")).status_code == (200 if ready else 503)
+                    except httpx.TransportError:
+                        return False
+
+                await until(answers, seconds=30)
+                yield http
+
+
+def answer(how: str, **fields: Any) -> dict[str, Any]:
+    """A request for a recording; `slowly` takes seconds."""
+    return {"model": REPLAY, "messages": [{"role": "user", "content": f"Speak {how} please"}], **fields}
+
+
+async def _logged(directory: Path, text: str) -> bool:
+    return text in (directory / "gateway.log").read_text()
+
+
+def _certificate(port: int, directory: Path) -> bytes:
+    """What the worker shows to a new caller."""
+    context = ssl.create_default_context(cafile=directory / "ca.crt")
+    context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=NAME) as secure,
+    ):
+        shown = secure.getpeercert(binary_form=True)
+    assert shown is not None
+    return shown

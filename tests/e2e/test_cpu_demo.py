@@ -1,0 +1,127 @@
+"""The demo of values-cpu-demo.yaml, acted out: the processes of its pods, started as the manifests say, pass `helm test`.
+
+Container images are the stand-in: what the CPU image holds is made by the program that its Dockerfile runs. Triton's model
+repositories are written here, and not by the pods' init container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from services.embeddings import model_repository as embeddings_repository
+from services.gateway import keys
+from services.inference import catalog, model_repository
+from services.stack.image import prepare
+from services.stack.local_models import embedding_model
+from tests.chart.pods import Pod, ports, until_http_ok, until_serving
+from tests.chart.tools import containers, find, template
+from tests.valkey import running_valkey
+
+CHAT, EMBEDDINGS = "smollm2-135m", "multilingual-e5-small"
+
+
+@pytest.fixture
+def pods() -> Iterator[list[Pod]]:
+    pods: list[Pod] = []
+    try:
+        yield pods
+    finally:
+        for pod in reversed(pods):
+            pod.kill()
+
+
+async def test_the_demo_passes_its_own_test(tmp_path: Path, pods: list[Pod]) -> None:
+    manifests = template("values-cpu-demo", sets=["preStopSeconds=0", "maxStreamSeconds=10"])
+    image = tmp_path / "image"
+    await asyncio.to_thread(prepare, image)
+    model = image / "weights" / CHAT / "model.gguf"
+    engine = catalog.load_model(CHAT).engine
+    model_repository.write_model(
+        tmp_path / CHAT,
+        model_id=CHAT,
+        engine=engine.name,
+        engine_args={**engine.arguments, "model": str(model), "threads": 1},
+    )
+    embedder = embedding_model()
+    embeddings_repository.write_model(
+        tmp_path / EMBEDDINGS,
+        model_id=embedder.id,
+        engine=embedder.engine,
+        engine_args=embedder.engine_args,
+        max_batch_size=embedder.max_batch_size,
+    )
+    targets = {}
+    for model_id in (CHAT, EMBEDDINGS):
+        pod = Pod(find(manifests, "Deployment", f"vilix-{model_id}"), tmp_path / f"pod-{model_id}")
+        pods.append(pod)
+        http, triton, triton_metrics, port, health, metrics = ports(6)
+        pod.start_triton(
+            {
+                "--model-repository": str(tmp_path / model_id),
+                "--http-port": http,
+                "--grpc-port": triton,
+                "--metrics-port": triton_metrics,
+                "--metrics-address": "127.0.0.1",
+            },
+            image=image,
+        )
+        await until_http_ok(f"http://127.0.0.1:{http}/v2/health/ready")
+        changes = {
+            "VILIX_LISTEN": f"127.0.0.1:{port}",
+            "VILIX_HEALTH_LISTEN": f"127.0.0.1:{health}",
+            "VILIX_TRITON": f"127.0.0.1:{triton}",
+            "VILIX_METRICS_HOST": "127.0.0.1",
+            "VILIX_METRICS_PORT": metrics,
+            # Nothing is in the overlay of the demo.
+            "VILIX_CATALOG_DIR": str(tmp_path),
+        }
+        if model_id == CHAT:
+            changes["VILIX_MODELS"] = f"{CHAT}={image / 'weights' / CHAT}"
+        pod.start_python("worker", changes)
+        await until_serving(f"127.0.0.1:{health}")
+        targets[model_id] = f"127.0.0.1:{port}"
+    with running_valkey(tmp_path / "valkey") as redis_url:
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            _, key = await keys.create(redis, name="test")
+        gateway = Pod(find(manifests, "Deployment", "vilix-gateway"), tmp_path / "pod-gateway")
+        pods.append(gateway)
+        port, metrics = ports(2)
+        changes = {
+            "VILIX_HOST": "127.0.0.1",
+            "VILIX_PORT": port,
+            "VILIX_METRICS_HOST": "127.0.0.1",
+            "VILIX_METRICS_PORT": metrics,
+            "VILIX_REDIS_URL": redis_url,
+            "VILIX_INFERENCE_WORKERS": targets[CHAT],
+            "VILIX_EMBEDDINGS_WORKERS": targets[EMBEDDINGS],
+        }
+        gateway.start_python("gateway", changes)
+        url = f"http://127.0.0.1:{port}"
+        await until_http_ok(f"{url}/readyz")
+        test = containers(find(manifests, "Pod", "vilix-one-token"))["one-token"]
+        variables = {"URL": f"{url}/api/chat/completions", "MODELS": CHAT, "API_KEY": key}
+        run = await asyncio.to_thread(_run, [sys.executable, *test["command"][1:]], variables)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == f"{CHAT}: one token\n"
+        wrong = await asyncio.to_thread(_run, [sys.executable, *test["command"][1:]], {**variables, "API_KEY": "wrong"})
+        assert wrong.returncode == 1
+        assert f"{CHAT}: 401" in wrong.stderr
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as http_client:
+            answer = await http_client.post(f"{url}/api/embeddings", json={"model": EMBEDDINGS, "input": "سلام"})
+        assert len(answer.json()["data"][0]["embedding"]) == 384
+        for pod in reversed(pods):
+            await pod.delete()
+
+
+def _run(command: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

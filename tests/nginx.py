@@ -1,0 +1,68 @@
+"""A real Nginx for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.stack.ports import is_free
+from tests.system_packages import require
+
+MAIN = """
+daemon off;
+{user}
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{}}
+http {{
+  access_log {directory}/access.log;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  include {directory}/site.conf;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """A running one, with its site in a file."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+
+    def reload(self, site: str) -> None:
+        """Go over to another site. Streams of the old one go on."""
+        (self.directory / "site.conf").write_text(site)
+        self.process.send_signal(signal.SIGHUP)
+
+
+@contextmanager
+def running_nginx(directory: Path, site: str, *, port: int) -> Iterator[Nginx]:
+    """Start one that serves `site` (server blocks, one of which listens on `port`), and stop it at the end."""
+    nginx = require("nginx", package="nginx-light")
+    # Started as root it would serve as nobody, who may not write into a test's directory.
+    user = "user root;" if os.geteuid() == 0 else ""
+    (directory / "nginx.conf").write_text(MAIN.format(directory=directory, user=user))
+    (directory / "site.conf").write_text(site)
+    log = directory / "error.log"
+    process = subprocess.Popen([nginx, "-p", directory, "-c", directory / "nginx.conf", "-e", log])
+    try:
+        limit = time.monotonic() + 10
+        while is_free(port):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < limit, "nginx does not listen"
+            time.sleep(0.02)
+        yield Nginx(process, directory)
+    finally:
+        process.terminate()
+        process.wait(10)

