@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.auth import authenticate
-from services.gateway.dependencies import dependencies
+from services.gateway.dependencies import Dependencies, dependencies
 from services.gateway.errors import ApiError
 
 router: Final = APIRouter()
@@ -27,8 +27,7 @@ async def list_models(request: Request) -> Any:
     """List the models."""
     gateway = dependencies(request)
     await authenticate(request, gateway.redis)
-    data = [_model(model_id, model) for model_id, model in gateway.workers.models().items()]
-    return {"object": "list", "data": data}
+    return {"object": "list", "data": describe_all(gateway)}
 
 
 @router.get("/models/{model_id:path}")
@@ -42,6 +41,11 @@ async def retrieve_model(request: Request, model_id: str) -> Any:
         message = f"The model {model_id[:128]!r} does not exist. There are: {known}."
         raise ApiError(404, message, param="model", code="model_not_found")
     return _model(model_id, models[model_id])
+
+
+def describe_all(gateway: Dependencies) -> list[dict[str, Any]]:
+    """Every model that the gateway knows or expects."""
+    return [_model(model_id, model) for model_id, model in gateway.workers.models().items()]
 
 
 def _model(model_id: str, model: pb.Model | None) -> dict[str, Any]:

@@ -1,0 +1,3 @@
+export async function open(place: HTMLElement): Promise<void> {
+  place.textContent = "…";
+}
