@@ -8,7 +8,7 @@ export function views(): void {
     link.hash = location.hash;
   });
   if (!playground || !documentation) return;
-  let opened: Promise<void> | undefined;
+  let isOpened = false;
 
   const show = () => {
     const isPlayground = location.hash === "#playground";
@@ -22,7 +22,8 @@ export function views(): void {
     }
     if (isPlayground) {
       window.scrollTo({ top: 0, behavior: "instant" });
-      opened ??= import("../playground/open.tsx").then(({ open }) => open(playground));
+      if (!isOpened) void import("../playground/open.tsx").then(({ open }) => open(playground));
+      isOpened = true;
     } else if (location.hash) {
       document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView({ behavior: "instant" });
     }
