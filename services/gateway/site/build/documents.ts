@@ -55,7 +55,7 @@ function documentationPage(page: PageSource): string {
     <article class="prose" data-search>${html}</article>
   </div>
 </main>
-<section id="playground" aria-label="${words.playground}" hidden><p class="quiet loading">${words.playgroundLoading}</p></section>`,
+<main id="playground" aria-label="${words.playground}" hidden><p class="quiet loading">${words.playgroundLoading}</p></main>`,
   });
 }
 

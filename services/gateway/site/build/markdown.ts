@@ -67,7 +67,7 @@ export function renderDocumentation(source: string, words: Words): { html: strin
         const isHeadless = token.header.every((cell) => cell.text === "");
         const head = isHeadless ? "" : `<thead><tr>${row(token.header, "th")}</tr></thead>`;
         const body = token.rows.map((cells) => `<tr>${row(cells, "td")}</tr>`).join("");
-        return `<div class="table" tabindex="0" role="region" aria-label="${words.table}"><table${
+        return `<div class="table" tabindex="0" role="group" aria-label="${words.table}"><table${
           isHeadless ? ' class="facts"' : ""
         }>${head}<tbody>${body}</tbody></table></div>`;
       },

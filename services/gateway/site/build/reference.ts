@@ -86,7 +86,7 @@ function renderOperation(
     ${operation.description ? `<p>${text(operation.description)}</p>` : ""}
     ${operation.parameters ? `<h3>${words.parameters}</h3>${properties({ properties: parameters, required: Object.keys(parameters) }, words)}` : ""}
     ${operation.requestBody ? `<h3>${words.requestBody}</h3><p>${contentTypes(operation.requestBody.content)}</p>` : ""}
-    <h3>${words.responses}</h3><div class="table" tabindex="0" role="region" aria-label="${words.responses}"><table><tbody>${responses.join("")}</tbody></table></div>
+    <h3>${words.responses}</h3><div class="table" tabindex="0" role="group" aria-label="${words.responses}"><table><tbody>${responses.join("")}</tbody></table></div>
   </section>`;
 }
 

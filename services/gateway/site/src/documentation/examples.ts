@@ -34,7 +34,8 @@ export function moveBetweenTabs(tab: HTMLElement, event: KeyboardEvent): void {
 }
 
 function shownCode(button: HTMLElement): string {
-  const shown = button.closest(".code-block")?.querySelector('[role="tabpanel"]:not([hidden]) code, pre code');
+  const block = button.closest(".code-block");
+  const shown = block?.querySelector('[role="tabpanel"]:not([hidden]) code') ?? block?.querySelector("pre code");
   return `${shown?.textContent ?? ""}\n`;
 }
 

@@ -79,8 +79,9 @@ function collect(): Passage[] {
     if (!heading) continue;
     const title = heading.textContent ?? "";
     passages.push({ section: heading.id, title, text: title, folded: folded(title), place: heading, isHeading: true });
-    for (const place of section.querySelectorAll("p, li, tr, pre")) {
-      const text = (place.textContent ?? "").replace(/\s+/g, " ").trim();
+    for (const place of section.querySelectorAll("p, li:not(.model li), tr, pre")) {
+      const parts = place.matches("tr") ? [...place.children] : [place];
+      const text = parts.map((part) => (part.textContent ?? "").replace(/\s+/g, " ").trim()).join(" — ");
       if (text) passages.push({ section: heading.id, title, text, folded: folded(text), place, isHeading: false });
     }
   }
@@ -104,14 +105,14 @@ function item(passage: Passage, index: number, query: string): HTMLElement {
 }
 
 function excerpt(text: string, query: string): string {
-  const at = Math.max(0, text.toLowerCase().indexOf(query.toLowerCase().trim()) - 40);
+  const at = Math.max(0, text.toLowerCase().indexOf(folded(query).trim()) - 40);
   const start = at === 0 ? 0 : text.indexOf(" ", at) + 1;
   return (start > 0 ? "… " : "") + text.slice(start, start + 120) + (text.length > start + 120 ? " …" : "");
 }
 
 function marked(text: string, query: string): (string | HTMLElement)[] {
-  const wanted = query.trim();
-  const at = wanted ? text.toLowerCase().indexOf(wanted.toLowerCase()) : -1;
+  const wanted = folded(query).trim();
+  const at = wanted ? text.toLowerCase().indexOf(wanted) : -1;
   if (at < 0) return [text];
   const mark = document.createElement("mark");
   mark.textContent = text.slice(at, at + wanted.length);

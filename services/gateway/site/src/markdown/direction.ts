@@ -22,12 +22,27 @@ export function setDirections(root: ParentNode, fallback: Direction): void {
   for (const block of root.querySelectorAll<HTMLElement>("p, h1, h2, h3, h4, h5, h6, ul, ol, table, blockquote")) {
     const isInside = block.parentElement?.closest("li, td");
     if (!isInside) block.dir = directionOf(proseOf(block), fallback);
+    if (block.tagName === "P" && block.querySelector(":scope > br")) setLineDirections(block);
   }
   for (const cell of root.querySelectorAll<HTMLElement>("td, th")) {
     const table = cell.closest("table");
     cell.dir = directionOf(proseOf(cell), table?.dir === "rtl" ? "rtl" : "ltr");
   }
   for (const code of root.querySelectorAll<HTMLElement>("pre, code")) code.dir = "ltr";
+}
+
+/** Where a paragraph's lines run differently, each becomes a block of its own. */
+function setLineDirections(paragraph: HTMLElement): void {
+  const lines: HTMLElement[] = [document.createElement("span")];
+  for (const node of [...paragraph.childNodes]) {
+    if (node.nodeName === "BR") lines.push(document.createElement("span"));
+    else lines.at(-1)?.append(node.cloneNode(true));
+  }
+  const whole = paragraph.dir === "ltr" ? "ltr" : "rtl";
+  for (const line of lines) line.dir = directionOf(proseOf(line), whole);
+  if (lines.every((line) => line.dir === whole)) return;
+  for (const line of lines) line.className = "line";
+  paragraph.replaceChildren(...lines);
 }
 
 function proseOf(block: Element): string {

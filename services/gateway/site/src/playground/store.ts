@@ -39,7 +39,9 @@ export const problems = computed(() => ({
       : undefined,
 }));
 export const isReady = computed(
-  () => Boolean(key.value && keyState.value !== "bad" && model.value && !problems.value.schema && !problems.value.tools) && !running.value,
+  () =>
+    Boolean(key.value && keyState.value !== "bad" && model.value && !problems.value.schema && !problems.value.tools) &&
+    !running.value,
 );
 
 let nextId = 1;

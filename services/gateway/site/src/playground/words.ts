@@ -1,6 +1,7 @@
 import { language } from "../language.ts";
 
 const fa = {
+  playground: "آزمایشگاه",
   chat: "گفت‌وگو",
   vectors: "بردار معنایی",
   model: "مدل",
@@ -115,6 +116,7 @@ const fa = {
 };
 
 const en: typeof fa = {
+  playground: "Playground",
   chat: "Chat",
   vectors: "Embeddings",
   model: "Model",
@@ -197,7 +199,7 @@ const en: typeof fa = {
   seconds: "s",
   requestId: "Request id",
   serverSays: "The server says:",
-  retryIn: (seconds) => `Wait ${seconds} seconds and send it again.`,
+  retryIn: (seconds) => `Wait ${seconds} s and send it again.`,
   errors: {
     400: "The request is wrong.",
     401: "The key is wrong or was revoked.",

@@ -67,6 +67,7 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
 }
 
 function Thought({ answer }: { answer: Answer }) {
+  if (answer.status === "running") growth.value;
   const { times } = answer;
   const isThinking = times.answer === undefined && answer.status === "running";
   const chosen = useSignal<boolean | undefined>(undefined);

@@ -9,6 +9,7 @@ export function Playground() {
   const tab = useSignal<(typeof TABS)[number]>("chat");
   return (
     <div class="lab">
+      <h1 class="unseen">{words.playground}</h1>
       <div class="lab-tabs" role="tablist" aria-label={words.conversation}>
         {TABS.map((name) => (
           <button

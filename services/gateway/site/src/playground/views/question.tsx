@@ -60,13 +60,14 @@ export function QuestionView({ question }: { question: Question }) {
       <button
         type="button"
         class="act"
+        aria-label={words.edit}
+        title={words.edit}
         disabled={running.value !== undefined}
         onClick={() => {
           draft.value = question.text;
         }}
       >
         <Icon name="edit" />
-        {words.edit}
       </button>
     </article>
   );

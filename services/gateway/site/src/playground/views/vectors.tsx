@@ -67,7 +67,7 @@ export function Vectors() {
   return (
     <div class="vectors">
       <header>
-        <h1>{words.vectorsTitle}</h1>
+        <h2>{words.vectorsTitle}</h2>
         <p class="quiet">{words.vectorsText}</p>
       </header>
       {key.value === "" && <KeyBox id="vectors-key" />}

@@ -12,7 +12,7 @@ export function Welcome() {
         <rect x="7" y="7" width="18" height="18" transform="rotate(45 16 16)" />
         <circle cx="16" cy="16" r="3.5" />
       </svg>
-      <h1>{words.emptyTitle}</h1>
+      <h2>{words.emptyTitle}</h2>
       <p class="quiet">{words.emptyText}</p>
       {key.value === "" ? (
         <div class="welcome-key">
