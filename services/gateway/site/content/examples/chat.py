@@ -9,6 +9,8 @@ client = OpenAI(
 
 answer = client.chat.completions.create(
     model="__MODEL__",
-    messages=[{"role": "user", "content": "{{پایتخت ایران کجاست؟||What is the capital of Iran?}}"}],
+    messages=[
+        {"role": "user", "content": "{{پایتخت ایران کجاست؟||What is the capital of Iran?}}"},
+    ],
 )
 print(answer.choices[0].message.content)

@@ -10,8 +10,13 @@ const messages = [
   { role: "user", content: "{{سه میوه نام ببر.||Name three fruits.}}" },
 ];
 for (const question of ["{{کدام‌یک شیرین‌تر است؟||Which one is the sweetest?}}", null]) {
-  const answer = await client.chat.completions.create({ model: "__MODEL__", messages, max_tokens: 200 });
-  console.log(answer.choices[0].message.content);
-  messages.push({ role: "assistant", content: answer.choices[0].message.content });
+  const answer = await client.chat.completions.create({
+    model: "__MODEL__",
+    messages,
+    max_tokens: 200,
+  });
+  const text = answer.choices[0].message.content;
+  console.log(text);
+  messages.push({ role: "assistant", content: text });
   if (question) messages.push({ role: "user", content: question });
 }

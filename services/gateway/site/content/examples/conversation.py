@@ -12,8 +12,13 @@ messages = [
     {"role": "user", "content": "{{سه میوه نام ببر.||Name three fruits.}}"},
 ]
 for question in ["{{کدام‌یک شیرین‌تر است؟||Which one is the sweetest?}}", None]:
-    answer = client.chat.completions.create(model="__MODEL__", messages=messages, max_tokens=200)
-    print(answer.choices[0].message.content)
-    messages.append({"role": "assistant", "content": answer.choices[0].message.content})
+    answer = client.chat.completions.create(
+        model="__MODEL__",
+        messages=messages,
+        max_tokens=200,
+    )
+    text = answer.choices[0].message.content
+    print(text)
+    messages.append({"role": "assistant", "content": text})
     if question:
         messages.append({"role": "user", "content": question})

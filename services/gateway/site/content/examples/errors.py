@@ -9,7 +9,10 @@ client = openai.OpenAI(
 )
 
 try:
-    client.chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": "{{سلام||Hello}}"}])
+    client.chat.completions.create(
+        model="no-such-model",
+        messages=[{"role": "user", "content": "{{سلام||Hello}}"}],
+    )
 except openai.RateLimitError as error:
     print("{{باید صبر کرد||Wait}}:", error.response.headers.get("retry-after"))
 except openai.APIStatusError as error:

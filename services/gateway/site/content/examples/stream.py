@@ -9,7 +9,9 @@ client = OpenAI(
 
 stream = client.chat.completions.create(
     model="__MODEL__",
-    messages=[{"role": "user", "content": "{{از یک تا پنج بشمار.||Count from one to five.}}"}],
+    messages=[
+        {"role": "user", "content": "{{از یک تا پنج بشمار.||Count from one to five.}}"},
+    ],
     stream=True,
 )
 for chunk in stream:

@@ -17,7 +17,10 @@ const schema = {
 const answer = await client.chat.completions.create({
   model: "__STRUCTURED_MODEL__",
   messages: [{ role: "user", content: "{{سارا ۲۷ ساله است.||Sara is 27 years old.}}" }],
-  response_format: { type: "json_schema", json_schema: { name: "person", schema, strict: true } },
+  response_format: {
+    type: "json_schema",
+    json_schema: { name: "person", schema, strict: true },
+  },
 });
 const person = JSON.parse(answer.choices[0].message.content);
 console.log(person.name, person.age);

@@ -20,7 +20,10 @@ schema = {
 answer = client.chat.completions.create(
     model="__STRUCTURED_MODEL__",
     messages=[{"role": "user", "content": "{{سارا ۲۷ ساله است.||Sara is 27 years old.}}"}],
-    response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}},
+    response_format={
+        "type": "json_schema",
+        "json_schema": {"name": "person", "schema": schema, "strict": True},
+    },
 )
 person = json.loads(answer.choices[0].message.content)
 print(person["name"], person["age"])

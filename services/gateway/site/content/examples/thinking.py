@@ -9,7 +9,9 @@ client = OpenAI(
 
 stream = client.chat.completions.create(
     model="__THINKING_MODEL__",
-    messages=[{"role": "user", "content": "{{۱۷ ضرب در ۲۳ چند می‌شود؟||What is 17 times 23?}}"}],
+    messages=[
+        {"role": "user", "content": "{{۱۷ ضرب در ۲۳ چند می‌شود؟||What is 17 times 23?}}"},
+    ],
     stream=True,
 )
 for chunk in stream:

@@ -23,7 +23,11 @@ const messages = [{ role: "user", content: "{{هوای تهران چطور اس�
 
 let message;
 do {
-  const answer = await client.chat.completions.create({ model: "__TOOLS_MODEL__", messages, tools: [weather] });
+  const answer = await client.chat.completions.create({
+    model: "__TOOLS_MODEL__",
+    messages,
+    tools: [weather],
+  });
   message = answer.choices[0].message;
   messages.push(message);
   for (const call of message.tool_calls ?? []) {

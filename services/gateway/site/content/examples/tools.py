@@ -28,7 +28,11 @@ weather = {
 messages = [{"role": "user", "content": "{{هوای تهران چطور است؟||How is the weather in Tehran?}}"}]
 
 while True:
-    answer = client.chat.completions.create(model="__TOOLS_MODEL__", messages=messages, tools=[weather])
+    answer = client.chat.completions.create(
+        model="__TOOLS_MODEL__",
+        messages=messages,
+        tools=[weather],
+    )
     message = answer.choices[0].message
     messages.append(message)
     if not message.tool_calls:

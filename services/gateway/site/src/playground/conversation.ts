@@ -148,7 +148,7 @@ export function speedOf({ times, usage }: Answer): Speed | undefined {
   return {
     first: times.first - times.sent,
     total: times.end - times.sent,
-    // The first token's own time is the wait before it.
-    tokensPerSecond: tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : undefined,
+    // The first token's own time is the wait before it. A few tokens tell nothing about speed.
+    tokensPerSecond: tokens > 5 && seconds > 0.05 ? (tokens - 1) / seconds : undefined,
   };
 }
