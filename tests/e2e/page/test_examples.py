@@ -112,9 +112,12 @@ async def test_every_example_runs_as_shown(
         kind, suffix = name.split(".")
         if suffix == "sh":
             # cURL shows the answer's JSON, in which quotation marks are escaped; a tool call instead of its result.
-            wanted_here = {"tools": "get_weather", "structured": "content", "embeddings": "embedding"}.get(
-                kind, wanted[kind]
-            )
+            wanted_here = {
+                "tools": "get_weather",
+                "structured": "content",
+                "embeddings": "embedding",
+                "stream": "data: [DONE]",
+            }.get(kind, wanted[kind])
         else:
             wanted_here = wanted[kind]
         assert text.strip(), f"{name} printed nothing"

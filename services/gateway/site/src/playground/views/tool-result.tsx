@@ -34,7 +34,9 @@ function ResultOf({ call }: { call: ToolCall }) {
       }}
     >
       <label>
-        {words.toolResult} <code dir="ltr">{call.name}</code>
+        <span>
+          {words.toolResult} <code dir="ltr">{call.name}</code>
+        </span>
         <textarea
           rows={2}
           dir={text.value ? "ltr" : undefined}
