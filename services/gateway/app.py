@@ -12,11 +12,12 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, embeddings, health, metrics, models
+from services.gateway import chat_completions, embeddings, health, metrics, models, page
 from services.gateway.access import Access
 from services.gateway.dependencies import connected
 from services.gateway.errors import ApiError, server_error, unavailable
 from services.gateway.hang_up import ClientGoneError
+from services.gateway.page import Page
 from services.gateway.settings import GatewaySettings
 
 PREFIXES: Final = ("/api", "/v1")
@@ -39,6 +40,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
         app.include_router(embeddings.router, prefix=prefix)
         app.include_router(models.router, prefix=prefix)
     app.include_router(health.router)
+    app.include_router(page.router(Page(settings.site_directory, api_url=settings.public_api_url)))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RedisError, _redis_error)

@@ -28,8 +28,7 @@ async def list_models(request: Request) -> Any:
     """List the models."""
     gateway = dependencies(request)
     await authenticate(request, gateway.redis)
-    data = [_model(model_id, model) for model_id, model in _known(gateway).items()]
-    return {"object": "list", "data": data}
+    return {"object": "list", "data": describe_all(gateway)}
 
 
 @router.get("/models/{model_id:path}")
@@ -43,6 +42,11 @@ async def retrieve_model(request: Request, model_id: str) -> Any:
         message = f"The model {model_id[:128]!r} does not exist. There are: {known}."
         raise ApiError(404, message, param="model", code="model_not_found")
     return _model(model_id, models[model_id])
+
+
+def describe_all(gateway: Dependencies) -> list[dict[str, Any]]:
+    """Every model that the gateway knows or expects."""
+    return [_model(model_id, model) for model_id, model in _known(gateway).items()]
 
 
 def _known(gateway: Dependencies) -> dict[str, pb.Model | embeddings_pb.Model | None]:

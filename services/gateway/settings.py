@@ -68,6 +68,15 @@ class GatewaySettings(Settings):
     drain_seconds: int = Field(30, ge=0, description="How long running requests may go on after SIGTERM.")
     cors_origins: str = Field("*", description="Comma-separated origins whose pages may call the API; * for all.")
 
+    site_directory: Path = Field(
+        Path(__file__).parent / "site" / "dist", description="The built page (make site), which is served at /."
+    )
+    public_api_url: str = Field(
+        "",
+        description="Base URL of the API as browsers reach it, for example https://ai.example.com/api. Empty: the path api "
+        "beside the page, whatever host and path a proxy gave that.",
+    )
+
     def worker_targets(self) -> list[str]:
         """The workers' targets."""
         return _split(self.inference_workers)

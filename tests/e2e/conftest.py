@@ -59,10 +59,20 @@ def vilix(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def up(directory: Path, *, port: int | None = None) -> Iterator[RunningStack]:
-    """Start a stack in `directory`, and stop it at the end whatever happens."""
+def up(directory: Path, *options: str, port: int | None = None) -> Iterator[RunningStack]:
+    """Start a stack in `directory` with `options`, and stop it at the end whatever happens."""
     port = free_ports(1)[0] if port is None else port
-    argv = [VILIX, "up", "--port", str(port), "--state-dir", str(directory), "--cache-dir", str(ROOT / ".cache")]
+    argv = [
+        VILIX,
+        "up",
+        "--port",
+        str(port),
+        "--state-dir",
+        str(directory),
+        "--cache-dir",
+        str(ROOT / ".cache"),
+        *options,
+    ]
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield RunningStack(process, directory, _read_welcome(process))

@@ -48,6 +48,7 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.requests: list[pb.GenerateRequest] = []
         self.metadata: list[dict[str, Any]] = []
         self.cancelled = asyncio.Event()
+        self.capabilities = pb.Capabilities(chat=True)
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         self.address = ""
 
@@ -70,6 +71,7 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         model = pb.Model(id=MODEL, owned_by="tests", context_length=100, supported_parameters=["sampling.top_k", "n"])
+        model.capabilities.CopyFrom(self.capabilities)
         model.created.FromSeconds(1)
         return pb.ListModelsResponse(models=[model])
 

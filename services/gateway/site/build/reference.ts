@@ -1,0 +1,149 @@
+import { readFileSync } from "node:fs";
+import { parse } from "yaml";
+import { escapeHtml, type Heading } from "./markdown.ts";
+import type { Words } from "./words.ts";
+
+interface Schema {
+  $ref?: string;
+  type?: string | string[];
+  description?: string;
+  enum?: string[];
+  const?: string;
+  default?: unknown;
+  minimum?: number;
+  maximum?: number;
+  minItems?: number;
+  maxItems?: number;
+  maxLength?: number;
+  required?: string[];
+  properties?: Record<string, Schema>;
+  additionalProperties?: Schema;
+  items?: Schema;
+  oneOf?: Schema[];
+}
+interface Content {
+  content?: Record<string, { schema: Schema }>;
+}
+interface Answer extends Content {
+  $ref?: string;
+  description: string;
+}
+interface Operation {
+  operationId: string;
+  summary: string;
+  description?: string;
+  parameters?: { name: string; description: string; schema: Schema }[];
+  requestBody?: Content;
+  responses: Record<string, Answer>;
+}
+interface Document {
+  paths: Record<string, Record<string, Operation>>;
+  components: { schemas: Record<string, Schema>; responses: Record<string, Answer> };
+}
+
+/** The OpenAPI document, its texts in one language. */
+export function openApi(language: "fa" | "en" = "en"): Document {
+  return inLanguage(parse(readFileSync("openapi.yaml", "utf8"), { merge: true }), language) as Document;
+}
+
+/** Renders the OpenAPI document as sections: one per operation, then one per object. */
+export function renderReference(words: Words): { html: string; headings: Heading[] } {
+  const { paths, components } = openApi(words.language);
+  const headings: Heading[] = [];
+  const sections: string[] = [];
+  for (const [path, methods] of Object.entries(paths)) {
+    for (const [method, operation] of Object.entries(methods)) {
+      headings.push({ id: operation.operationId, text: operation.summary });
+      sections.push(renderOperation(method, path, operation, components.responses, words));
+    }
+  }
+  for (const [name, schema] of Object.entries(components.schemas)) {
+    headings.push({ id: name, text: `<bdi dir="ltr">${name}</bdi>` });
+    sections.push(
+      `<section><h2 id="${name}"><a class="anchor" href="#${name}" dir="ltr">${name}</a></h2>${properties(schema, words)}</section>`,
+    );
+  }
+  return { html: sections.join("\n"), headings };
+}
+
+function renderOperation(
+  method: string,
+  path: string,
+  operation: Operation,
+  shared: Record<string, Answer>,
+  words: Words,
+): string {
+  const parameters = Object.fromEntries(
+    (operation.parameters ?? []).map(({ name, description, schema }) => [name, { ...schema, description }]),
+  );
+  const responses = Object.entries(operation.responses).map(([status, response]) => {
+    const { description, content } = response.$ref ? (shared[lastOf(response.$ref)] as Answer) : response;
+    return `<tr><td><code dir="ltr">${status}</code></td><td>${text(description)}</td><td>${contentTypes(content)}</td></tr>`;
+  });
+  return `<section>
+    <h2 id="${operation.operationId}"><a class="anchor" href="#${operation.operationId}">${operation.summary}</a></h2>
+    <p class="operation" dir="ltr"><b>${method.toUpperCase()}</b> <code><span data-fill="base_url">https://HOST/api</span>${path}</code></p>
+    ${operation.description ? `<p>${text(operation.description)}</p>` : ""}
+    ${operation.parameters ? `<h3>${words.parameters}</h3>${properties({ properties: parameters, required: Object.keys(parameters) }, words)}` : ""}
+    ${operation.requestBody ? `<h3>${words.requestBody}</h3><p>${contentTypes(operation.requestBody.content)}</p>` : ""}
+    <h3>${words.responses}</h3><div class="table" tabindex="0" role="group" aria-label="${words.responses}"><table><tbody>${responses.join("")}</tbody></table></div>
+  </section>`;
+}
+
+function contentTypes(content: Content["content"] = {}): string {
+  return Object.entries(content)
+    .map(([type, { schema }]) => `<code dir="ltr">${type}</code> ${typeOf(schema)}`)
+    .join("<br>");
+}
+
+function properties(schema: Schema, words: Words, depth = 0): string {
+  if (schema.properties === undefined) return `<p>${typeOf(schema)}</p>`;
+  const rows = Object.entries(schema.properties).map(([name, property]) => {
+    const inner = property.properties ? property : property.items?.properties ? property.items : undefined;
+    const isRequired = schema.required?.includes(name) ? `<span class="required">${words.required}</span>` : "";
+    return `<li><p><code dir="ltr">${name}</code> <span class="type" dir="ltr">${typeOf(property)}</span> ${isRequired}</p>${
+      property.description ? `<p>${text(property.description)}</p>` : ""
+    }${inner ? properties(inner, words, depth + 1) : ""}</li>`;
+  });
+  return `<ul class="properties">${rows.join("")}</ul>`;
+}
+
+function typeOf(schema: Schema): string {
+  if (schema.$ref) return `<a href="#${lastOf(schema.$ref)}" dir="ltr">${lastOf(schema.$ref)}</a>`;
+  if (schema.oneOf) return schema.oneOf.map(typeOf).join(" | ");
+  if (schema.enum) return schema.enum.map((value) => `"${value}"`).join(" | ");
+  if (schema.const) return `"${schema.const}"`;
+  const types = [schema.type ?? "any"].flat();
+  const shown = types.map((type) => (type === "array" && schema.items ? `array of ${typeOf(schema.items)}` : type));
+  return shown.join(" | ") + bounds(schema);
+}
+
+function bounds({ minimum, maximum, maxLength, maxItems, default: preset }: Schema): string {
+  const parts = [
+    minimum !== undefined && maximum !== undefined
+      ? `${minimum} … ${maximum}`
+      : minimum !== undefined
+        ? `≥ ${minimum}`
+        : "",
+    maxLength !== undefined ? `≤ ${maxLength} characters` : "",
+    maxItems !== undefined ? `≤ ${maxItems} items` : "",
+    preset !== undefined ? `= ${preset}` : "",
+  ].filter(Boolean);
+  return parts.length ? ` (${parts.join(", ")})` : "";
+}
+
+function text(source: string): string {
+  return escapeHtml(source).replace(/`([^`]+)`/g, '<code dir="ltr">$1</code>');
+}
+
+function lastOf(reference: string): string {
+  return reference.slice(reference.lastIndexOf("/") + 1);
+}
+
+function inLanguage(node: unknown, language: "fa" | "en"): unknown {
+  if (Array.isArray(node)) return node.map((item) => inLanguage(item, language));
+  if (node === null || typeof node !== "object") return node;
+  const entries = Object.entries(node);
+  if (entries.length === 2 && "fa" in node && "en" in node) return node[language];
+  return Object.fromEntries(entries.map(([key, value]) => [key, inLanguage(value, language)]));
+}

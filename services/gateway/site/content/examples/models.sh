@@ -1,0 +1,1 @@
+curl __BASE_URL__/models -H "Authorization: Bearer $VILIX_API_KEY"

@@ -1,0 +1,48 @@
+/** Where the API is, and what it says about its models without a key. */
+
+export interface Model {
+  id: string;
+  available: boolean;
+  context_length?: number;
+  capabilities?: Partial<
+    Record<
+      "chat" | "reasoning" | "reasoning_optional" | "tools" | "vision" | "structured_output" | "embeddings",
+      boolean
+    >
+  >;
+  supported_parameters?: string[];
+  dimensions?: number;
+  descriptions?: Record<string, string>;
+}
+
+export type Capability = keyof NonNullable<Model["capabilities"]>;
+
+/** Base URL of the API, without a slash at its end. */
+export const apiUrl = new URL(meta("vilix-api"), document.baseURI).href.replace(/\/$/, "");
+
+let models: Promise<Model[]> | undefined;
+
+/** The models; asked for once. */
+export function listModels(): Promise<Model[]> {
+  models ??= fetchModels().catch((error: unknown) => {
+    models = undefined;
+    throw error;
+  });
+  return models;
+}
+
+/** The model to show for a capability: one that can answer now, else one that could. */
+export function modelWith(list: Model[], capability: Capability): Model | undefined {
+  const able = list.filter((model) => model.capabilities?.[capability]);
+  return able.find((model) => model.available) ?? able[0];
+}
+
+async function fetchModels(): Promise<Model[]> {
+  const response = await fetch(new URL(`${meta("vilix-root")}site/models.json`, document.baseURI));
+  if (!response.ok) throw new Error(`models.json answered ${response.status}`);
+  return ((await response.json()) as { models: Model[] }).models;
+}
+
+function meta(name: string): string {
+  return document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content ?? "";
+}

@@ -1,0 +1,120 @@
+import { folded, type Passage, passagesMatching } from "./passages.ts";
+
+const MOST_RESULTS = 12;
+
+/** Search within the page: opens with `/` or Ctrl-K, finds words however they are spelled. */
+export function search(): void {
+  const dialog = document.querySelector<HTMLDialogElement>("dialog.search");
+  const input = dialog?.querySelector("input");
+  const list = dialog?.querySelector("ul");
+  const empty = dialog?.querySelector<HTMLElement>('[role="status"]');
+  if (!dialog || !input || !list || !empty) return;
+  let passages: Passage[] = [];
+  let found: Passage[] = [];
+  let selected = 0;
+
+  const open = () => {
+    passages = collect();
+    input.value = "";
+    update();
+    dialog.showModal();
+  };
+  const select = (index: number) => {
+    selected = Math.max(0, Math.min(index, found.length - 1));
+    [...list.children].forEach((item, position) => {
+      item.ariaSelected = String(position === selected);
+      if (position === selected) item.scrollIntoView({ block: "nearest" });
+    });
+    if (found.length) input.setAttribute("aria-activedescendant", `result-${selected}`);
+    else input.removeAttribute("aria-activedescendant");
+  };
+  const update = () => {
+    found = passagesMatching(passages, input.value).slice(0, MOST_RESULTS);
+    list.replaceChildren(...found.map((passage, index) => item(passage, index, input.value)));
+    list.hidden = found.length === 0;
+    empty.hidden = found.length > 0;
+    select(0);
+  };
+  const go = (index: number) => {
+    const passage = found[index];
+    if (!passage) return;
+    dialog.close();
+    if (location.hash === `#${passage.section}`) passage.place.scrollIntoView();
+    else location.hash = passage.section;
+    requestAnimationFrame(() => passage.place.scrollIntoView({ block: "center" }));
+  };
+
+  document.querySelector("[data-search-open]")?.addEventListener("click", open);
+  input.addEventListener("input", update);
+  input.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      select(selected + step);
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      go(selected);
+    }
+  });
+  list.addEventListener("click", (event) => {
+    const clicked = (event.target as Element).closest("li");
+    if (clicked) go([...list.children].indexOf(clicked));
+  });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  document.addEventListener("keydown", (event) => {
+    const isTyping = (event.target as Element).matches("input, textarea, select, [contenteditable]");
+    const isShortcut = event.key === "k" && (event.ctrlKey || event.metaKey);
+    if (dialog.open || !(isShortcut || (event.key === "/" && !isTyping))) return;
+    event.preventDefault();
+    open();
+  });
+}
+
+function collect(): Passage[] {
+  const passages: Passage[] = [];
+  for (const section of document.querySelectorAll("[data-search] section")) {
+    const heading = section.querySelector("h2");
+    if (!heading) continue;
+    const title = heading.textContent ?? "";
+    passages.push({ section: heading.id, title, text: title, folded: folded(title), place: heading, isHeading: true });
+    for (const place of section.querySelectorAll("p, li:not(.model li), tr, pre")) {
+      const parts = place.matches("tr") ? [...place.children] : [place];
+      const text = parts.map((part) => (part.textContent ?? "").replace(/\s+/g, " ").trim()).join(" — ");
+      if (text) passages.push({ section: heading.id, title, text, folded: folded(text), place, isHeading: false });
+    }
+  }
+  return passages;
+}
+
+function item(passage: Passage, index: number, query: string): HTMLElement {
+  const row = document.createElement("li");
+  row.id = `result-${index}`;
+  row.role = "option";
+  const title = document.createElement("b");
+  title.textContent = passage.title;
+  row.append(title);
+  if (!passage.isHeading) {
+    const snippet = document.createElement("span");
+    snippet.dir = "auto";
+    snippet.append(...marked(excerpt(passage.text, query), query));
+    row.append(snippet);
+  }
+  return row;
+}
+
+function excerpt(text: string, query: string): string {
+  const at = Math.max(0, text.toLowerCase().indexOf(folded(query).trim()) - 40);
+  const start = at === 0 ? 0 : text.indexOf(" ", at) + 1;
+  return (start > 0 ? "… " : "") + text.slice(start, start + 120) + (text.length > start + 120 ? " …" : "");
+}
+
+function marked(text: string, query: string): (string | HTMLElement)[] {
+  const wanted = folded(query).trim();
+  const at = wanted ? text.toLowerCase().indexOf(wanted) : -1;
+  if (at < 0) return [text];
+  const mark = document.createElement("mark");
+  mark.textContent = text.slice(at, at + wanted.length);
+  return [text.slice(0, at), mark, text.slice(at + wanted.length)];
+}

@@ -1,0 +1,139 @@
+import { type Direction, setDirections } from "./direction.ts";
+import { openCode, stableLength, toHtml } from "./parse.ts";
+import { sanitized } from "./sanitize.ts";
+
+/** A block this long is shown as plain text until it ends: parsing it again for every token would hold up the page. */
+const MOST_PARSED = 16_000;
+
+export interface CodeLabels {
+  copy: string;
+  copied: string;
+}
+
+/**
+ * Shows Markdown that grows at its end. Blocks that cannot change any more are rendered once; only the last one is
+ * rendered again, so that the work for a token does not depend on how much there is already.
+ */
+export class GrowingMarkdown {
+  readonly #place: HTMLElement;
+  readonly #tail = document.createElement("div");
+  readonly #labels: CodeLabels;
+  readonly #fallback: Direction;
+  readonly #onStable: (text: string) => void;
+  #stable = 0;
+  #shown = "";
+  #raw: { from: number; node: Text } | undefined;
+
+  constructor(place: HTMLElement, labels: CodeLabels, fallback: Direction, onStable: (text: string) => void) {
+    this.#place = place;
+    this.#labels = labels;
+    this.#fallback = fallback;
+    this.#onStable = onStable;
+    this.#tail.className = "tail";
+    place.replaceChildren(this.#tail);
+  }
+
+  /** Show `text`, which begins with what was shown before. */
+  update(text: string, isComplete: boolean): void {
+    if (text === this.#shown && !isComplete) return;
+    this.#shown = text;
+    if (isComplete) this.#commit(text.length);
+    else if (this.#raw) this.#growRaw(text);
+    else this.#grow(text);
+  }
+
+  #grow(text: string): void {
+    const stable = stableLength(text.slice(this.#stable));
+    if (stable > 0) this.#commit(this.#stable + stable);
+    const growing = text.slice(this.#stable);
+    const open = openCode(growing);
+    if (open && open.code.length > 2_000) {
+      this.#show(`${growing.trimEnd()}\n`);
+      const code = this.#tail.querySelector("code");
+      if (code) this.#startRaw(code, text);
+    } else if (!open && growing.length > MOST_PARSED) {
+      this.#show(growing);
+      const rest = document.createElement("p");
+      this.#tail.append(rest);
+      this.#startRaw(rest, text);
+    } else {
+      this.#show(growing);
+    }
+  }
+
+  /** From here on, text is appended as it is, until its block ends. */
+  #startRaw(place: HTMLElement, text: string): void {
+    const node = document.createTextNode("");
+    place.append(node);
+    this.#raw = { from: text.length, node };
+  }
+
+  #growRaw(text: string): void {
+    const raw = this.#raw;
+    if (!raw) return;
+    const added = text.slice(raw.from);
+    raw.node.appendData(added);
+    raw.from = text.length;
+    // The block can only have ended where a line did.
+    if (!added.includes("\n")) return;
+    const growing = text.slice(this.#stable);
+    const hasEnded =
+      openCode(growing) === undefined && (/^\s{0,3}(?:```|~~~)/.test(growing) || /\n\s*\n\S/.test(growing));
+    if (!hasEnded) return;
+    this.#raw = undefined;
+    this.#grow(text);
+  }
+
+  #commit(end: number): void {
+    const markdown = this.#shown.slice(this.#stable, end);
+    this.#raw = undefined;
+    this.#stable = end;
+    const nodes = this.#render(markdown);
+    const words = nodes.textContent?.trim();
+    this.#tail.before(nodes);
+    this.#tail.replaceChildren();
+    if (words) this.#onStable(words);
+  }
+
+  #show(markdown: string): void {
+    this.#tail.replaceChildren(this.#render(markdown));
+  }
+
+  #render(markdown: string): DocumentFragment {
+    const nodes = sanitized(toHtml(markdown));
+    setDirections(nodes, this.#place.closest<HTMLElement>("[dir]")?.dir === "ltr" ? "ltr" : this.#fallback);
+    for (const block of nodes.querySelectorAll("pre")) frameCode(block, this.#labels);
+    for (const table of nodes.querySelectorAll("table")) frameTable(table);
+    return nodes;
+  }
+}
+
+function frameCode(block: HTMLElement, labels: CodeLabels): void {
+  const frame = document.createElement("div");
+  frame.className = "code-block";
+  const bar = document.createElement("div");
+  bar.className = "code-bar";
+  const language = document.createElement("span");
+  const code = block.querySelector("code");
+  language.textContent = code?.title || "text";
+  language.dir = "ltr";
+  code?.removeAttribute("title");
+  const copy = document.createElement("button");
+  copy.type = "button";
+  copy.className = "copy";
+  copy.dataset.copy = "";
+  copy.dataset.done = labels.copied;
+  copy.textContent = labels.copy;
+  bar.append(language, copy);
+  block.tabIndex = 0;
+  block.replaceWith(frame);
+  frame.append(bar, block);
+}
+
+function frameTable(table: HTMLElement): void {
+  const frame = document.createElement("div");
+  frame.className = "table";
+  frame.tabIndex = 0;
+  table.replaceWith(frame);
+  frame.append(table);
+}

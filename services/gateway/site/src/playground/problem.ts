@@ -1,0 +1,41 @@
+/** What can go wrong with a request, as the page tells it. */
+
+export interface Problem {
+  kind: "api" | "network" | "cut";
+  status?: number;
+  code?: string | null;
+  type?: string;
+  param?: string | null;
+  /** The server's own words. */
+  message?: string;
+  requestId?: string;
+  /** Seconds. */
+  retryAfter?: number;
+}
+
+export class ApiProblem extends Error {
+  readonly problem: Problem;
+
+  constructor(problem: Problem) {
+    super(problem.message ?? problem.kind);
+    this.problem = problem;
+  }
+}
+
+/** The problem of an answer that is no success. */
+export async function problemOf(response: Response): Promise<Problem> {
+  const body = (await response.json().catch(() => ({}))) as { error?: Partial<Problem> };
+  const retryAfter = Number(response.headers.get("retry-after"));
+  return {
+    kind: "api",
+    status: response.status,
+    ...errorFields(body.error),
+    requestId: response.headers.get("x-request-id") ?? undefined,
+    retryAfter: retryAfter > 0 ? retryAfter : undefined,
+  };
+}
+
+/** OpenAI's error object. */
+export function errorFields(error: Partial<Problem> | undefined): Partial<Problem> {
+  return { message: error?.message, type: error?.type, code: error?.code, param: error?.param };
+}

@@ -1,0 +1,82 @@
+import { createParser } from "eventsource-parser";
+import { apiUrl } from "../api.ts";
+import { ApiProblem, errorFields, problemOf } from "./problem.ts";
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  completion_tokens_details?: { reasoning_tokens?: number };
+}
+
+export interface ToolCallFragment {
+  index: number;
+  id?: string;
+  function?: { name?: string; arguments?: string };
+}
+
+export interface Chunk {
+  choices: {
+    delta: { content?: string | null; reasoning_content?: string | null; tool_calls?: ToolCallFragment[] };
+    finish_reason: string | null;
+  }[];
+  usage?: Usage | null;
+  error?: { message: string; type: string; param: string | null; code: string | null };
+}
+
+/** Sends one request. Raises ApiProblem for a refusal and for a server that cannot be reached. */
+export async function post(path: string, body: unknown, key: string, signal?: AbortSignal): Promise<Response> {
+  return send(path, key, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "content-type": "application/json" },
+    signal,
+  });
+}
+
+/** Asks for the models, which shows whether a key is good. Raises ApiProblem. */
+export async function checkKey(key: string): Promise<void> {
+  await send("/models", key, {});
+}
+
+/** Reads the events of a streamed answer until `[DONE]`. Raises ApiProblem when it breaks off. */
+export async function readStream(response: Response, onChunk: (chunk: Chunk) => void): Promise<void> {
+  const requestId = response.headers.get("x-request-id") ?? undefined;
+  let isDone = false;
+  const parser = createParser({
+    onEvent({ data }) {
+      if (data === "[DONE]") {
+        isDone = true;
+        return;
+      }
+      const chunk = JSON.parse(data) as Chunk;
+      if (chunk.error) throw new ApiProblem({ kind: "api", requestId, ...errorFields(chunk.error) });
+      onChunk(chunk);
+    },
+  });
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+  while (reader) {
+    const { value, done } = await reader.read().catch((error: unknown) => {
+      if (isAbort(error)) throw error;
+      throw new ApiProblem({ kind: "cut", requestId });
+    });
+    if (done) break;
+    parser.feed(value);
+  }
+  if (!isDone) throw new ApiProblem({ kind: "cut", requestId });
+}
+
+export function isAbort(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "AbortError";
+}
+
+async function send(path: string, key: string, init: RequestInit): Promise<Response> {
+  const headers = { ...init.headers, authorization: `Bearer ${key}` };
+  const response = await fetch(apiUrl + path, { ...init, headers, credentials: "omit", cache: "no-store" }).catch(
+    (error: unknown) => {
+      if (isAbort(error)) throw error;
+      throw new ApiProblem({ kind: "network" });
+    },
+  );
+  if (!response.ok) throw new ApiProblem(await problemOf(response));
+  return response;
+}

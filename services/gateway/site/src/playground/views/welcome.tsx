@@ -1,0 +1,40 @@
+import { directionOf } from "../../markdown/direction.ts";
+import { ask, isReady, key } from "../store.ts";
+import { words } from "../words.ts";
+import { KeyBox } from "./key-box.tsx";
+
+/** What stands where nothing was said yet. */
+export function Welcome() {
+  return (
+    <div class="turns welcome">
+      <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
+        <rect x="7" y="7" width="18" height="18" />
+        <rect x="7" y="7" width="18" height="18" transform="rotate(45 16 16)" />
+        <circle cx="16" cy="16" r="3.5" />
+      </svg>
+      <h2>{words.emptyTitle}</h2>
+      <p class="quiet">{words.emptyText}</p>
+      {key.value === "" ? (
+        <div class="welcome-key">
+          <p>{words.keyMissing}</p>
+          <KeyBox id="welcome-key" />
+        </div>
+      ) : (
+        <ul class="suggestions">
+          {words.suggestions.map((text) => (
+            <li key={text}>
+              <button
+                type="button"
+                dir={directionOf(text, "rtl")}
+                disabled={!isReady.value}
+                onClick={() => ask(text, [])}
+              >
+                {text}
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
+    </div>
+  );
+}

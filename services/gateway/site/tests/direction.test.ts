@@ -1,0 +1,17 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { directionOf } from "../src/markdown/direction.ts";
+
+test("Persian that begins with an English word runs from the right", () => {
+  assert.equal(directionOf("Python یک زبان برنامه‌نویسی است.", "ltr"), "rtl");
+  assert.equal(directionOf("استفاده از JavaScript و TypeScript", "ltr"), "rtl");
+});
+
+test("English that quotes a Persian word runs from the left", () => {
+  assert.equal(directionOf("The word سلام is a greeting in Persian.", "rtl"), "ltr");
+});
+
+test("text without letters goes with what surrounds it", () => {
+  assert.equal(directionOf("۱۲۳ — 456", "rtl"), "rtl");
+  assert.equal(directionOf("", "ltr"), "ltr");
+});

@@ -1,0 +1,20 @@
+import { defineConfig } from "vite";
+import { compressed } from "./build/compressed.ts";
+import { documents, pages } from "./build/documents.ts";
+import { licences } from "./build/licences.ts";
+
+// Relative addresses, so that the page works under whatever path a proxy puts it.
+export default defineConfig({
+  base: "./",
+  build: {
+    assetsDir: "site/assets",
+    assetsInlineLimit: 0,
+    chunkSizeWarningLimit: 300,
+    cssTarget: ["chrome123", "firefox120", "safari17.5"],
+    emptyOutDir: true,
+    modulePreload: { polyfill: false },
+    rolldownOptions: { input: Object.keys(pages) },
+    target: "es2023",
+  },
+  plugins: [documents(), licences(), compressed()],
+});

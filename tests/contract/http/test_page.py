@@ -1,0 +1,75 @@
+"""How the gateway hands out the page, whatever is in it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.stack.ports import free_ports
+from tests.contract.http.conftest import running_gateway
+
+HTML = '<!doctype html><meta name="vilix-api" content="./api"><title>ویلیکس</title>'
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    directory = tmp_path / "dist"
+    (directory / "site/assets").mkdir(parents=True)
+    (directory / "index.html").write_text(HTML)
+    (directory / "index.html.gz").write_bytes(b"not the page, but what is sent for it")
+    (directory / "site/assets/page-1234.js").write_text("export {};")
+    return directory
+
+
+async def answers(redis_url: str, tmp_path: Path, *paths: str, **settings: str) -> list[httpx.Response]:
+    """What a gateway with these settings, and no worker, answers at each path."""
+    unused = f"127.0.0.1:{free_ports(1)[0]}"
+    with running_gateway(redis_url, unused, tmp_path / "gateway.log", **settings) as (url, _):
+        async with httpx.AsyncClient(base_url=url, headers={"accept-encoding": "identity"}) as client:
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await client.get("/healthz")
+                        break
+                    except httpx.TransportError:
+                        await asyncio.sleep(0.05)
+            return [await client.get(path) for path in paths]
+
+
+async def test_the_page_is_served_with_its_policy_and_without_a_key(
+    redis_url: str, built: Path, tmp_path: Path
+) -> None:
+    page, script, missing = await answers(
+        redis_url, tmp_path, "/", "/site/assets/page-1234.js", "/en", VILIX_SITE_DIRECTORY=str(built)
+    )
+    assert page.text == HTML
+    assert "connect-src 'self';" in page.headers["content-security-policy"]
+    assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["vary"] == "accept-encoding"
+    assert script.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert missing.status_code == 404
+
+
+async def test_the_page_calls_an_api_at_another_host(redis_url: str, built: Path, tmp_path: Path) -> None:
+    (page,) = await answers(
+        redis_url,
+        tmp_path,
+        "/",
+        VILIX_SITE_DIRECTORY=str(built),
+        VILIX_PUBLIC_API_URL="https://ai.example.com/v1?a&b",
+    )
+    assert '<meta name="vilix-api" content="https://ai.example.com/v1?a&amp;b">' in page.text
+    assert "connect-src 'self' https://ai.example.com;" in page.headers["content-security-policy"]
+
+
+async def test_a_gateway_whose_page_was_not_built_still_answers(redis_url: str, tmp_path: Path) -> None:
+    page, models = await answers(
+        redis_url, tmp_path, "/", "/site/models.json", VILIX_SITE_DIRECTORY=str(tmp_path / "none")
+    )
+    assert page.status_code == 404
+    assert page.json()["error"]["type"] == "invalid_request_error"
+    assert [model["available"] for model in models.json()["models"]] == [False, False]
+    assert "make site" in (tmp_path / "gateway.log").read_text()

@@ -1,0 +1,197 @@
+"""A real Chromium in front of the page, and what it looks at: a stack that thinks, or a gateway whose worker is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.async_api import Browser, Page, Request, Route, async_playwright
+from redis.asyncio import Redis
+
+from services.gateway import keys
+from services.stack.ports import free_ports
+from tests.contract.http.conftest import running_gateway
+from tests.contract.http.scripted_worker import ScriptedWorker, scripted_worker
+from tests.e2e.conftest import ROOT, RunningStack, up
+from tests.system_packages import require
+from tests.valkey import running_valkey
+
+SCREENS = ROOT / ".run/screens"
+SITE = ROOT / "services/gateway/site"
+DESKTOP = (1440, 900)
+PHONE = (390, 844)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@dataclass
+class Seen:
+    """What went wrong in a page, as the browser tells it."""
+
+    errors: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    """Addresses of other origins that the page asked for. They are blocked."""
+
+
+class OpenPage(Protocol):
+    """Opens an address in a browser context of its own."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        scheme: str = "light",
+        size: tuple[int, int] = DESKTOP,
+        expected_errors: tuple[str, ...] = (),
+    ) -> Page: ...
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    executable = require("chromium", package="chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
+    """Pages must neither report an error nor ask anybody else for anything; the end of the test checks it."""
+    contexts: list[Any] = []
+    seen: list[tuple[Seen, tuple[str, ...]]] = []
+
+    async def opener(
+        url: str,
+        *,
+        scheme: Any = "light",
+        size: tuple[int, int] = DESKTOP,
+        expected_errors: tuple[str, ...] = (),
+    ) -> Page:
+        context = await browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        await context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        page = await context.new_page()
+        page.set_default_timeout(20_000)
+        mine = Seen()
+        seen.append((mine, expected_errors))
+        page.on("console", lambda message: mine.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: mine.errors.append(str(error)))
+        origin = urlsplit(url).netloc
+
+        async def guard(route: Route, request: Request) -> None:
+            if urlsplit(request.url).netloc in {origin, ""}:
+                await route.continue_()
+            else:
+                mine.elsewhere.append(request.url)
+                await route.abort()
+
+        await page.route("**/*", guard)
+        await page.goto(url)
+        return page
+
+    yield opener
+    for context in contexts:
+        await context.close()
+    for mine, expected in seen:
+        assert mine.elsewhere == []
+        assert [error for error in mine.errors if not any(part in error for part in expected)] == []
+
+
+@pytest.fixture(scope="session")
+def thinking_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    with up(tmp_path_factory.mktemp("thinking"), "--demo-thinking") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def site(thinking_stack: RunningStack) -> str:
+    """The page of a stack that thinks."""
+    return thinking_stack.url.removesuffix("/api")
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A gateway whose worker says what the test wants."""
+
+    url: str
+    api_key: str
+    worker: ScriptedWorker
+
+
+@asynccontextmanager
+async def _scripted(directory: Path, worker: ScriptedWorker, **settings: str) -> AsyncIterator[Scripted]:
+    with (
+        running_valkey(directory) as redis_url,
+        running_gateway(
+            redis_url, worker.address, directory / "gateway.log", VILIX_MAX_BODY_BYTES="10000000", **settings
+        ) as (url, _),
+    ):
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            _, api_key = await keys.create(redis, name="page")
+        await _until_found(url)
+        yield Scripted(url, api_key, worker)
+
+
+@pytest.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
+    async with scripted_worker(free_ports(1)[0]) as worker:
+        worker.capabilities.vision = True
+        worker.capabilities.max_images = 4
+        async with _scripted(tmp_path, worker) as gateway:
+            yield gateway
+
+
+async def _until_found(url: str) -> None:
+    async with httpx.AsyncClient() as client, asyncio.timeout(20):
+        while True:
+            try:
+                if (await client.get(f"{url}/readyz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+async def enter_key(page: Page, api_key: str) -> None:
+    """Give the playground its key, and wait until the server has accepted it."""
+    await page.fill("#key", api_key)
+    await page.press("#key", "Enter")
+    await page.wait_for_selector(".panel .note.good", state="attached")
+
+
+async def ask(page: Page, text: str) -> None:
+    """Send a message."""
+    await page.fill(".composer textarea", text)
+    await page.press(".composer textarea", "Enter")
+
+
+async def screenshot(page: Page, name: str, *, full: bool = False) -> None:
+    """Keep what the page looks like, for people."""
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    await page.screenshot(path=SCREENS / f"{name}.png", full_page=full)
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds fault with, by WCAG 2.2 AA and best practices."""
+    await page.evaluate((SITE / "node_modules/axe-core/axe.min.js").read_text())
+    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{violation['id']}: {node['target']} {node.get('failureSummary', '')}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
