@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, health, metrics, models
+from services.gateway import chat_completions, health, models, own_usage
 from services.gateway.access import Access
 from services.gateway.dependencies import connected
-from services.gateway.errors import ApiError, server_error, unavailable
+from services.gateway.errors import ApiError, server_error
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.settings import GatewaySettings
 
 PREFIXES: Final = ("/api", "/v1")
 """The API's own, and the one that some tools insist on."""
 _CLIENT_CLOSED_REQUEST: Final = 499
-_log: Final = logging.getLogger(__name__)
 
 
 def create_app(settings: GatewaySettings) -> ASGIApp:
@@ -37,10 +34,10 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     for prefix in PREFIXES:
         app.include_router(chat_completions.router, prefix=prefix)
         app.include_router(models.router, prefix=prefix)
+        app.include_router(own_usage.router, prefix=prefix)
     app.include_router(health.router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RedisError, _redis_error)
     app.add_exception_handler(ClientGoneError, _client_gone)
     app.add_exception_handler(Exception, _fault)
     return Access(app, origins=settings.origins())
@@ -63,12 +60,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     else:
         message = str(error.detail)
     return ApiError(error.status_code, message, headers=error.headers).response()
-
-
-async def _redis_error(request: Request, error: Exception) -> Response:
-    metrics.REDIS_FAILURES.inc()
-    _log.warning("Redis does not answer: %s", type(error).__name__)
-    return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.").response()
 
 
 async def _fault(request: Request, error: Exception) -> Response:

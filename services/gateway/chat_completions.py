@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import sse
+from services.gateway.admission import admit
 from services.gateway.answer import Answer, open_answer
 from services.gateway.auth import authenticate
 from services.gateway.body import read_json
@@ -29,15 +30,15 @@ router: Final = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     gateway = dependencies(request)
-    key = await authenticate(request, gateway.redis)
+    key = await authenticate(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
     limit = gateway.settings.max_body_bytes
     chat = await read_json(request, partial(translate, refuse_ignored=strict), max_bytes=limit)
     request.state.log.update(model=chat.generate.model, stream=chat.stream)
-    admission = await gateway.limits.admit(key)
+    lease = await admit(request, chat.generate, key)
     patience = gateway.settings.early_commit if chat.stream else None
-    answer = await open_answer(request, chat, gateway.workers, seconds=patience)
-    headers = {**admission.headers, **_ignored(answer)}
+    answer = await open_answer(request, chat, lease, gateway.workers, seconds=patience)
+    headers = {**lease.headers, **_ignored(answer)}
     if chat.stream:
         return StreamedAnswer(answer, headers, keep_alive=gateway.settings.keep_alive)
     return await _whole(answer, headers)
@@ -84,6 +85,7 @@ class StreamedAnswer(Response):
                 if data:
                     yield data
         except ApiError as error:
+            await answer.settle()
             yield sse.error_event(error.body())
 
     async def _break_silence(self, send: Send) -> None:
@@ -108,6 +110,9 @@ async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
         async for events in answer.events():
             for event in events:
                 whole.add(event)
+    except ApiError:
+        await answer.settle()
+        raise
     finally:
         answer.close()
     return Response(orjson.dumps(whole.to_object()), headers=headers, media_type=JSON)

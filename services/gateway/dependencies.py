@@ -7,16 +7,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from services.gateway.census import Census
 from services.gateway.inference_client import Patience
-from services.gateway.limits import Limits
+from services.gateway.keyring import Keyring
+from services.gateway.lease import Leases
+from services.gateway.local_limits import LocalLimits
+from services.gateway.redis_connection import connect
+from services.gateway.redis_link import RedisLink
 from services.gateway.settings import GatewaySettings
+from services.gateway.tiers import Tiers
 from services.gateway.workers import Workers
-
-CONNECT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,10 @@ class Dependencies:
     """The connections of a running gateway."""
 
     settings: GatewaySettings
-    redis: Redis
-    limits: Limits
+    link: RedisLink
+    keyring: Keyring
+    tiers: Tiers
+    leases: Leases
     workers: Workers
 
 
@@ -37,14 +40,16 @@ def dependencies(request: Request) -> Dependencies:
 
 @asynccontextmanager
 async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
-    """Connect to Redis and the workers. Neither needs to be there yet."""
-    redis = Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_timeout=settings.redis_timeout,
-        socket_connect_timeout=max(settings.redis_timeout, CONNECT_SECONDS),
-        # One more attempt, on a new connection: the old one may have ended with an earlier Redis.
-        retry=Retry(NoBackoff(), 1),
+    """Connect to Redis and the workers. Neither needs to be there yet. Raises ValueError and OSError for wrong tiers."""
+    tiers = Tiers(settings.tiers_file)
+    link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)
+    census = Census(link)
+    leases = Leases(
+        link,
+        LocalLimits(settings.redis_away_policy, lambda: census.gateways),
+        lease_seconds=settings.lease_seconds,
+        renew_seconds=settings.renew_seconds,
+        reserve_output=settings.reserve_output,
     )
     workers = Workers(
         settings.worker_targets(),
@@ -52,9 +57,15 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         resolve_seconds=settings.resolve_seconds,
         patience=Patience(settings.idle_seconds, settings.max_stream_seconds),
     )
+    tiers.open()
+    census.open()
+    leases.open()
     await workers.open()
     try:
-        yield Dependencies(settings, redis, Limits(redis), workers)
+        yield Dependencies(settings, link, Keyring(link, grace_seconds=settings.auth_grace), tiers, leases, workers)
     finally:
         await workers.close()
-        await redis.aclose()
+        await leases.close()
+        await census.close()
+        await tiers.close()
+        await link.close()

@@ -26,8 +26,9 @@ _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.field
 async def list_models(request: Request) -> Any:
     """List the models."""
     gateway = dependencies(request)
-    await authenticate(request, gateway.redis)
-    data = [_model(model_id, model) for model_id, model in gateway.workers.models().items()]
+    key = await authenticate(request, gateway.keyring)
+    models = gateway.workers.models().items()
+    data = [_model(model_id, model) for model_id, model in models if key.may_use(model_id)]
     return {"object": "list", "data": data}
 
 
@@ -35,8 +36,8 @@ async def list_models(request: Request) -> Any:
 async def retrieve_model(request: Request, model_id: str) -> Any:
     """Describe one model."""
     gateway = dependencies(request)
-    await authenticate(request, gateway.redis)
-    models = gateway.workers.models()
+    key = await authenticate(request, gateway.keyring)
+    models = {name: model for name, model in gateway.workers.models().items() if key.may_use(name)}
     if model_id not in models:
         known = ", ".join(models) or "none at the moment"
         message = f"The model {model_id[:128]!r} does not exist. There are: {known}."
