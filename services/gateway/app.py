@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -12,6 +13,8 @@ from starlette.types import ASGIApp
 
 from services.gateway import chat_completions, health, models, own_usage
 from services.gateway.access import Access
+from services.gateway.admin import create_admin_app
+from services.gateway.admin_listener import serving
 from services.gateway.dependencies import connected
 from services.gateway.errors import ApiError, server_error
 from services.gateway.hang_up import ClientGoneError
@@ -22,12 +25,15 @@ PREFIXES: Final = ("/api", "/v1")
 _CLIENT_CLOSED_REQUEST: Final = 499
 
 
-def create_app(settings: GatewaySettings) -> ASGIApp:
-    """The gateway as an ASGI application."""
+def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
+    """The gateway as an ASGI application. The admin API is served on `admin`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with connected(settings) as app.state.dependencies:
+        async with AsyncExitStack() as stack:
+            app.state.dependencies = await stack.enter_async_context(connected(settings))
+            if admin is not None:
+                await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin))
             yield
 
     app = FastAPI(title="Vilix", lifespan=lifespan, openapi_url=None, redirect_slashes=False)

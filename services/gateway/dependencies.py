@@ -38,9 +38,19 @@ def dependencies(request: Request) -> Dependencies:
     return found
 
 
+def check(settings: GatewaySettings) -> None:
+    """Raises ValueError and OSError when the settings cannot be right, before anything is started."""
+    connect(settings.redis_url, timeout=settings.redis_timeout)
+    Tiers(settings.tiers_file)
+    if settings.renew_seconds >= settings.lease_seconds:
+        raise ValueError(
+            f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than VILIX_LEASE_SECONDS={settings.lease_seconds}"
+        )
+
+
 @asynccontextmanager
 async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
-    """Connect to Redis and the workers. Neither needs to be there yet. Raises ValueError and OSError for wrong tiers."""
+    """Connect to Redis and the workers. Neither needs to be there yet."""
     tiers = Tiers(settings.tiers_file)
     link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)
     census = Census(link)

@@ -37,6 +37,10 @@ return id and redis.call('HGETALL', string.match(KEYS[1], '^.-}:') .. 'key:' .. 
 _MODEL_LIMITS: Final = TypeAdapter(dict[str, Allowance])
 
 
+class NameTakenError(ValueError):
+    """There is a key of this name."""
+
+
 class Draft(BaseModel):
     """What an operator decides about a key."""
 
@@ -100,7 +104,7 @@ async def create(redis: Redis, *, name: str, **draft: Any) -> tuple[Key, str]:
     if key.expires is not None and key.expires <= key.created:
         raise ValueError(f"expires is {key.expires}, which is in the past; leave it out, or give a later time")
     if not await redis.hsetnx(NAMES, key.name, key.id):
-        raise ValueError(f"there is a key named {key.name!r} already; revoke it first, or take another name")
+        raise NameTakenError(f"there is a key named {key.name!r} already; revoke it first, or take another name")
     await redis.hset(_record(key.id), mapping=_fields(key))
     return key, await _add_secret(redis, key)
 

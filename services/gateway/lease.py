@@ -55,6 +55,10 @@ class Lease:
                     self.produced.cached = usage.cached_tokens
                     self.produced.reasoning = usage.reasoning_tokens
 
+    async def get(self) -> Lease:
+        """This lease; a request that waits for one is asked likewise."""
+        return self
+
     def settle(self, outcome: str) -> asyncio.Future[None]:
         """Give back what it holds and bill what it produced. Only the first call does; every call can be awaited."""
         if self._settlement is None:
@@ -96,15 +100,6 @@ class Leases:
         await self._settle_again()
         if self._unsettled:
             _log.error("usage was not recorded, because redis is away", extra={"requests": len(self._unsettled)})
-
-    async def admit(self, subject: Subject, demand: Demand, *, request_id: str) -> Lease:
-        """Let a request in. Raises ApiError: 429 that describes the limit that refused, 503 when that cannot be told."""
-        hold = self.new_hold(request_id)
-        try:
-            decision = await self.decide(subject, demand, hold)
-        except RedisAwayError:
-            return self.admit_alone(subject, demand, hold)
-        return self.admitted(subject, demand, hold, decision)
 
     def new_hold(self, request_id: str) -> Hold:
         """The identity of a lease. It is ours: a request's id is its client's choice, and may come twice."""

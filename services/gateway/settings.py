@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from services.gateway.local_limits import Policy
 from services.settings import Settings
@@ -80,6 +80,9 @@ class GatewaySettings(Settings):
     max_connections: int = Field(8192, gt=0, description="The most connections at a time.")
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    admin_host: str = Field("127.0.0.1", description="The address where the admin API is served.")
+    admin_port: int = Field(0, ge=0, le=65535, description="The port of the admin API; 0 for none.")
+    admin_token: SecretStr | None = Field(None, description="The admin API's credential, of at least 16 characters.")
     drain_seconds: int = Field(30, ge=0, description="How long running requests may go on after SIGTERM.")
     cors_origins: str = Field("*", description="Comma-separated origins whose pages may call the API; * for all.")
 

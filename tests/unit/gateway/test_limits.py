@@ -41,16 +41,21 @@ async def subject(redis: Redis, **draft: Any) -> Subject:
     return Tiers(None).subject(key, "m")
 
 
+async def admit(leases: Leases, whom: Subject, demand: Demand = SMALL) -> Lease:
+    hold = leases.new_hold("r")
+    return leases.admitted(whom, demand, hold, await leases.decide(whom, demand, hold))
+
+
 async def refused(leases: Leases, whom: Subject, demand: Demand = SMALL) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        await leases.admit(whom, demand, request_id="r")
+        await admit(leases, whom, demand)
     assert caught.value.status == 429
     return caught.value
 
 
 async def admitted(leases: Leases, whom: Subject) -> Lease | None:
     try:
-        return await leases.admit(whom, SMALL, request_id="r")
+        return await admit(leases, whom)
     except ApiError as error:
         assert error.status == 429
         return None
@@ -77,7 +82,7 @@ async def test_a_refusal_says_when_to_come_back_and_is_not_counted(redis: Redis,
 
 async def test_headers_count_down(redis: Redis, leases: Leases) -> None:
     whom = await subject(redis, limits=Allowance(rpm=3, tpm=100_000))
-    headers = [(await leases.admit(whom, SMALL, request_id="r")).headers for _ in range(3)]
+    headers = [(await admit(leases, whom)).headers for _ in range(3)]
     assert [each["x-ratelimit-remaining-requests"] for each in headers] == ["2", "1", "0"]
     assert [each["x-ratelimit-remaining-tokens"] for each in headers] == ["99970", "99940", "99910"]
     assert {each["x-ratelimit-limit-requests"] for each in headers} == {"3"}
@@ -86,9 +91,9 @@ async def test_headers_count_down(redis: Redis, leases: Leases) -> None:
 
 async def test_headers_are_those_of_the_model_where_it_has_less_left(redis: Redis, leases: Leases) -> None:
     whom = await subject(redis, limits=Allowance(rpm=100), model_limits={"m": Allowance(rpm=2)})
-    first = await leases.admit(whom, SMALL, request_id="r")
+    first = await admit(leases, whom)
     assert first.headers["x-ratelimit-limit-requests"] == "2"
-    await leases.admit(whom, SMALL, request_id="r")
+    await admit(leases, whom)
     error = await refused(leases, whom)
     assert "2 requests per minute for this key and the model m" in error.message
     assert error.headers["x-ratelimit-limit-requests"] == "2"
@@ -120,7 +125,7 @@ async def test_a_refusal_names_its_limit(
 @pytest.mark.parametrize("period", ["daily", "monthly"])
 async def test_a_used_up_budget_is_insufficient_quota(redis: Redis, leases: Leases, period: str) -> None:
     whom = await subject(redis, limits=Allowance(**{f"{period}_tokens": 50}))
-    lease = await leases.admit(whom, SMALL, request_id="r")
+    lease = await admit(leases, whom)
     error = await refused(leases, whom)
     assert f"{period} budget of 50 tokens for this key is used up: 0 were used, 30 are reserved" in error.message
     lease.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
@@ -136,7 +141,7 @@ async def test_the_prompt_is_corrected_when_it_was_counted_and_the_rest_at_the_e
     redis: Redis, leases: Leases
 ) -> None:
     whom = await subject(redis, limits=Allowance(tpm=10_000))
-    lease = await leases.admit(whom, SMALL, request_id="r")
+    lease = await admit(leases, whom)
     lease.count([pb.Event(started=pb.Started(prompt_tokens=500))])
 
     async def tokens_left() -> int | None:
@@ -152,7 +157,7 @@ async def test_the_prompt_is_corrected_when_it_was_counted_and_the_rest_at_the_e
 
 async def test_what_a_running_request_produces_is_billed_while_it_runs(redis: Redis, leases: Leases) -> None:
     whom = await subject(redis)
-    lease = await leases.admit(whom, SMALL, request_id="r")
+    lease = await admit(leases, whom)
     lease.count([pb.Event(started=pb.Started(prompt_tokens=5))])
     lease.count([pb.Event(delta=pb.Delta(content="x", token_count=37))])
     async with asyncio.timeout(10):
@@ -164,8 +169,8 @@ async def test_what_a_running_request_produces_is_billed_while_it_runs(redis: Re
 
 async def test_an_answer_is_settled_once(redis: Redis, leases: Leases) -> None:
     whom = await subject(redis, limits=Allowance(concurrency=2))
-    lease = await leases.admit(whom, SMALL, request_id="r")
-    other = await leases.admit(whom, SMALL, request_id="r")
+    lease = await admit(leases, whom)
+    other = await admit(leases, whom)
     lease.count([pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=4))])
     await asyncio.gather(lease.settle("complete"), lease.settle("client gone"))
     await limits.settle(redis, whom, lease.hold, lease.produced, outcome="again")
