@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.gateway.redis_connection import connect
+from services.gateway.redis_connection import connect, disconnect
 
 T = TypeVar("T")
 SECONDS = 5.0
@@ -40,7 +40,7 @@ def run(redis_url: str | None, state_dir: Path, action: Callable[[Redis], Awaita
         try:
             return await action(redis)
         finally:
-            await redis.aclose()
+            await disconnect(redis)
 
     try:
         return asyncio.run(connected())

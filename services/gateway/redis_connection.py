@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio import Redis, RedisCluster, Sentinel, SentinelConnectionPool, SSLConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -22,6 +22,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 MAX_CONNECTIONS: Final = 256
 _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OWN_OPTIONS: Final = (
+    "username",
+    "password",
+    "decode_responses",
+    "socket_timeout",
+    "socket_connect_timeout",
+    *_TLS_OPTIONS,
+)
 
 
 def connect(url: str, *, timeout: float) -> Redis:
@@ -62,6 +70,15 @@ def connect(url: str, *, timeout: float) -> Redis:
     return master
 
 
+async def disconnect(redis: Redis) -> None:
+    """Close a client's connections, those to Sentinels too."""
+    await redis.aclose()
+    pool = getattr(redis, "connection_pool", None)
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
 @asynccontextmanager
 async def pinned(redis: Redis, name: str) -> AsyncIterator[Redis]:
     """A client with one connection, to the server that has `name`: for what only makes sense in sequence."""
@@ -69,9 +86,10 @@ async def pinned(redis: Redis, name: str) -> AsyncIterator[Redis]:
         await redis.initialize()
         node = redis.get_node_from_key(name)
         assert node is not None  # noqa: S101  # a cluster that answered has every slot
-        options = {**node.connection_kwargs, "host": node.host, "port": node.port}
-        async with Redis(**options, single_connection_client=True) as client:
-            yield client
+        options = {name: value for name, value in node.connection_kwargs.items() if name in _OWN_OPTIONS}
+        secured = issubclass(node.connection_class, SSLConnection)
+        async with Redis(host=node.host, port=int(node.port), ssl=secured, **options) as client, client.client() as one:
+            yield one
     else:
         async with redis.client() as client:
             yield client

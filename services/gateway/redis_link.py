@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from services.gateway.redis_connection import disconnect
+
 T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
 IN_FLIGHT: Final = 64
@@ -38,7 +40,7 @@ class RedisLink:
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.gather(self._probe, return_exceptions=True)
-        await self.redis.aclose()
+        await disconnect(self.redis)
 
     async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
         """What `command` returns. Raises RedisAwayError."""

@@ -28,8 +28,8 @@ GATEWAYS = 3
 ADMIN_TOKEN = "a-token-for-tests-only"
 LEASE_SECONDS = 2.0
 RENEW_SECONDS = 0.5
-ROUNDS = int(os.environ.get("VILIX_TEST_ROUNDS", "20"))
-"""How often the exact tests are repeated; 200 in `make faults`."""
+ROUNDS = 200 if os.environ.get("VILIX_FAULTS") == "full" else 20
+"""How often the exact tests are repeated."""
 TIERS = """
 tiers:
   free: {rpm: 1000, concurrency: 2, models: {large: {concurrency: 1}}}
