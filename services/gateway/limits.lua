@@ -85,7 +85,6 @@ local function count(name, model, amount)
   if amount ~= 0 then
     for _, counters in pairs(periods) do
       redis.call('HINCRBY', counters, name .. ':' .. model, whole(amount))
-      redis.call('EXPIRE', counters, USAGE_SECONDS)
     end
   end
 end
@@ -107,6 +106,7 @@ local function charge(prompt, completion)
   end
   for _, counters in pairs(periods) do
     redis.call('HINCRBY', counters, 'tokens', whole(amount))
+    redis.call('EXPIRE', counters, USAGE_SECONDS)
   end
   for _, scope in ipairs(scopes) do
     if scope.limits.tpm then
@@ -147,6 +147,9 @@ local function finish(id, lease, usage)
   if not lease.counted then
     count('requests', lease.model, 1)
   end
+  for _, counters in pairs(periods) do
+    redis.call('EXPIRE', counters, USAGE_SECONDS)
+  end
   count('cached', lease.model, usage.cached)
   count('reasoning', lease.model, usage.reasoning)
   redis.call('XADD', shard .. ':usage', 'MAXLEN', '~', ask.stream_length, '*',
@@ -182,9 +185,7 @@ local function hold(id, lease)
   redis.call('ZADD', slots, whole(ends), id)
   redis.call('ZADD', slots .. ':' .. lease.model, whole(ends), id)
   redis.call('ZADD', due, whole(ends), key_id)
-  for _, name in ipairs({state, leases, slots, slots .. ':' .. lease.model}) do
-    redis.call('EXPIRE', name, IDLE_SECONDS)
-  end
+  redis.call('EXPIRE', state, IDLE_SECONDS)
 end
 
 -- Why so many more tokens cannot be had in a scope: the limit, and the time until they could (-1: never).
@@ -256,12 +257,10 @@ local function report(answer)
   answer.scopes = {}
   for _, scope in ipairs(scopes) do
     local limits, reserved = scope.limits, number_of('reserved' .. scope.suffix)
-    local shown = {
-      reserved = reserved,
-      slots = running(scope),
-      daily = used('daily', scope),
-      monthly = used('monthly', scope),
-    }
+    local shown = {reserved = reserved}
+    if operation == 'show' or answer.refusal then
+      shown.slots, shown.daily, shown.monthly = running(scope), used('daily', scope), used('monthly', scope)
+    end
     if limits.rpm then
       local filled = level('requests' .. scope.suffix, limits.rpm)
       shown.requests = math.max(0, math.floor(limits.rpm - filled / MINUTE))

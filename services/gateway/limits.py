@@ -57,9 +57,10 @@ class Scope:
     """The state of one scope: all requests of a key, or those for one model. Resets are in microseconds."""
 
     reserved: int
-    slots: int
-    daily: int
-    monthly: int
+    slots: int = 0
+    """Of running requests. This, and what was used, is not told of an admission."""
+    daily: int = 0
+    monthly: int = 0
     requests: int | None = None
     requests_reset: int = 0
     tokens: int | None = None
