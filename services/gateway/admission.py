@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from fastapi import Request
-from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.demand import Demand, demand_of
+from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import ApiError
 from services.gateway.hang_up import ClientGoneError
@@ -24,18 +23,20 @@ ASK_SECONDS: Final = 0.2
 """A place in the line is lost after a second without asking."""
 
 
-async def admit(request: Request, generate: pb.GenerateRequest, key: Key) -> Lease | Waiting:
+async def admit(request: Request, key: Key, demand: Demand) -> Lease | Waiting:
     """The lease of a request, or its place in the line for one, if its key's tier lets it wait.
 
     Raises ApiError: 403 for a model that the key may not use, 429, 503.
     """
-    check_model(key, generate.model)
+    check_model(key, demand.model)
     gateway = dependencies(request)
-    subject = gateway.tiers.subject(key, generate.model)
-    demand = demand_of(generate, reserve_output=gateway.settings.reserve_output)
-    waiting = Waiting(request, gateway.leases, subject, demand)
+    waiting = Waiting(request, gateway.leases, gateway.tiers.subject(key, demand.model), demand)
     await waiting.ask()
-    return waiting.lease or waiting
+    if waiting.lease is None:
+        return waiting
+    # Whatever the answer will be, it says how the limits stand.
+    request.state.limit_headers = waiting.lease.headers
+    return waiting.lease
 
 
 class Waiting:

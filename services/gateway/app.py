@@ -51,6 +51,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101  # what it is registered for
+    error.headers = {**getattr(request.state, "limit_headers", {}), **error.headers}
     return error.response()
 
 

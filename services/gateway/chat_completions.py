@@ -19,6 +19,7 @@ from services.gateway.auth import authenticate
 from services.gateway.body import read_json
 from services.gateway.chat_objects import WholeAnswer
 from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.demand import demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
@@ -35,7 +36,9 @@ async def create_chat_completion(request: Request) -> Response:
     limit = gateway.settings.max_body_bytes
     chat = await read_json(request, partial(translate, refuse_ignored=strict), max_bytes=limit)
     request.state.log.update(model=chat.generate.model, stream=chat.stream)
-    admission = await admit(request, chat.generate, key)
+    chat.generate.tenant = key.tenant
+    demand = demand_of(chat.generate, reserve_output=gateway.settings.reserve_output)
+    admission = await admit(request, key, demand)
     if isinstance(admission, Waiting) and chat.stream:
         return QueuedAnswer(request, chat, admission, keep_alive=gateway.settings.keep_alive)
     lease = await admission.get()

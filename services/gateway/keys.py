@@ -72,6 +72,11 @@ class Key(Draft):
         """The hash tag of everything about this key."""
         return shard_of(digest(self.id))
 
+    @property
+    def tenant(self) -> str:
+        """Whose requests may share cached prompts: the owner's, or else this key's. Says nothing about who that is."""
+        return digest(f"owner:{self.owner}" if self.owner else self.id)[:32]
+
     def may_use(self, model: str) -> bool:
         """Whether the model is one that it may use."""
         return self.models is None or model in self.models

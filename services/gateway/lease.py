@@ -55,6 +55,14 @@ class Lease:
                     self.produced.cached = usage.cached_tokens
                     self.produced.reasoning = usage.reasoning_tokens
 
+    async def __aenter__(self) -> Lease:
+        """Settled at the end, whatever happens."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Settle."""
+        await self.settle("complete" if kind is None else "failed")
+
     async def get(self) -> Lease:
         """This lease; a request that waits for one is asked likewise."""
         return self

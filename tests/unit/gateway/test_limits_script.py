@@ -33,9 +33,18 @@ CLOCK = "redis.call('TIME')"
 SOURCE = limits.SCRIPT._source.replace(CLOCK, "cjson.decode(ARGV[3])")
 
 small = st.integers(0, 30)
-limit = st.integers(1, 60)
-some_limits = st.fixed_dictionaries(
-    {}, optional={"rpm": limit, "tpm": limit, "concurrency": st.integers(1, 4), "daily": limit, "monthly": limit}
+amount = st.integers(20, 200)
+each_limit = {
+    "rpm": st.integers(1, 10),
+    "tpm": amount,
+    "concurrency": st.integers(1, 4),
+    "daily": amount,
+    "monthly": amount,
+}
+# One limit at a time shows most; all together, which of them is named.
+some_limits = st.one_of(
+    *(st.fixed_dictionaries({name: value}) for name, value in each_limit.items()),
+    st.fixed_dictionaries({}, optional=each_limit),
 )
 
 
@@ -138,7 +147,7 @@ class LimitsMachine(RuleBasedStateMachine):
         more_fields = {"cached": 0, "reasoning": 0, "outcome": "complete"}
         self.run("settle", model, id=lease_id, prompt=prompt, completion=completion, **more_fields)
 
-    @rule(number=limit, name=st.sampled_from(["daily", "concurrency"]))
+    @rule(number=amount, name=st.sampled_from(["daily", "concurrency"]))
     def a_limit_is_changed(self, number: int, name: str) -> None:
         self.model.limits = {**self.model.limits, name: number}
 
