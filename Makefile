@@ -74,7 +74,7 @@ chart-readme: $(INSTALLED) ## Write the chart's README from its values
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light openssl
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light openssl redis-server
 
 clean: ## Remove everything that was installed, prepared or written here
 	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

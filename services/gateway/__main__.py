@@ -12,7 +12,9 @@ import uvicorn
 
 from services import settings as settings_module
 from services.gateway import metrics
+from services.gateway.admin_listener import bind
 from services.gateway.app import create_app
+from services.gateway.dependencies import check
 from services.gateway.http_protocol import protocol_for
 from services.gateway.settings import GatewaySettings
 from services.telemetry import configure_logging, serve_metrics
@@ -49,8 +51,15 @@ def main() -> None:
     settings = settings_module.load(GatewaySettings, command="services.gateway")
     _allow_files()
     configure_logging("gateway")
+    try:
+        check(settings)
+        admin = bind(settings)
+        serve_metrics(settings.metrics_host, settings.metrics_port)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, admin=admin),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -62,11 +71,6 @@ def main() -> None:
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
-    try:
-        serve_metrics(settings.metrics_host, settings.metrics_port)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     metrics.prepare()
     server = Server(config)
     server.run()

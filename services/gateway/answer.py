@@ -17,20 +17,22 @@ from services.gateway.chat_request import ChatRequest
 from services.gateway.errors import ApiError, from_rpc, retry_headers, server_error, unavailable
 from services.gateway.hang_up import ClientGoneError, HangUp
 from services.gateway.inference_client import GenerateCall, InferenceWorker, InferenceWorkers, SilentWorkerError
+from services.gateway.lease import Lease
 
 
 class Answer:
     """An open answer. `events` may be read once; `close` must be called."""
 
     def __init__(
-        self, request: Request, chat: ChatRequest, worker: InferenceWorker, call: GenerateCall, hang_up: HangUp
+        self, request: Request, chat: ChatRequest, lease: Lease, *, worker: InferenceWorker, call: GenerateCall, hang_up: HangUp
     ) -> None:
-        """Of a call that was begun on `worker`."""
+        """Of a call that was begun on `worker`, for a request that holds `lease`."""
         self.id: Final = f"chatcmpl-{secrets.token_hex(12)}"
         self.chat: Final = chat
         self.created: Final = int(time.time())
         self._request_id: Final[str] = request.state.request_id
         self._log: Final[dict[str, Any]] = request.state.log
+        self._lease: Final = lease
         self._worker: Final = worker
         self._call: Final = call
         self._hang_up: Final = hang_up
@@ -77,10 +79,13 @@ class Answer:
         try:
             async for events in self._call:
                 self._produced += sum(event.delta.token_count for event in events)
+                self._lease.count(events)
                 self._note_tokens()
                 if events[-1].HasField("usage"):
                     complete = True
                     self._complete(events[-1].usage)
+                    # Before the client can know that it is over, and come back for the same slot.
+                    await self._lease.settle(self._outcome)
                 yield events
         except asyncio.CancelledError:
             self._note_gone()
@@ -96,10 +101,15 @@ class Answer:
             self._outcome = "broken off"
             raise server_error(self._request_id)
 
+    async def settle(self) -> None:
+        """Bill what was produced, and give back what the request held of its key's limits."""
+        await self._lease.settle(self._outcome)
+
     def close(self) -> None:
         """End what is still running, give the worker's place back, and stop listening to the client."""
         self._hang_up.close()
         self.abandon()
+        self._lease.settle(self._outcome)
 
     def abandon(self) -> None:
         """End what is still running and give the worker's place back; another worker may take over."""
@@ -139,12 +149,12 @@ class Answer:
 
 
 async def open_answer(
-    request: Request, chat: ChatRequest, workers: InferenceWorkers, *, seconds: float | None
+    request: Request, chat: ChatRequest, lease: Lease, workers: InferenceWorkers, *, seconds: float | None
 ) -> Answer:
     """Begin an answer on the best worker, and wait up to `seconds` (None: as long as it takes) for its beginning.
 
-    A worker that turns out to be unavailable before it began is replaced by another one, once. Raises ApiError,
-    ClientGoneError.
+    A worker that turns out to be unavailable before it began is replaced by another one, once. Whatever is raised, `lease`
+    is settled. Raises ApiError, ClientGoneError.
     """
     hang_up = HangUp(request.receive)
     failed: InferenceWorker | None = None
@@ -153,7 +163,7 @@ async def open_answer(
             worker = workers.choose(chat.generate.model, but=failed)
             call = worker.client.generate(chat.generate, request_id=request.state.request_id)
             hang_up.stops(call.cancel)
-            answer = Answer(request, chat, worker, call, hang_up)
+            answer = Answer(request, chat, lease, worker=worker, call=call, hang_up=hang_up)
             try:
                 await answer.begin(seconds=seconds)
             except grpc.aio.AioRpcError as error:
@@ -172,4 +182,5 @@ async def open_answer(
         hang_up.close()
         if isinstance(error, ApiError):
             request.state.log["outcome"] = "refused"
+        await lease.settle("refused" if isinstance(error, ApiError) else "client gone")
         raise

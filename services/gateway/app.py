@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import logging
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, embeddings, health, metrics, models, page
+from services.gateway import chat_completions, embeddings, health, metrics, models, own_usage, page
 from services.gateway.access import Access
+from services.gateway.admin import create_admin_app
+from services.gateway.admin_listener import serving
 from services.gateway.dependencies import connected
-from services.gateway.errors import ApiError, server_error, unavailable
+from services.gateway.errors import ApiError, server_error
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.page import Page
 from services.gateway.settings import GatewaySettings
@@ -23,15 +24,17 @@ from services.gateway.settings import GatewaySettings
 PREFIXES: Final = ("/api", "/v1")
 """The API's own, and the one that some tools insist on."""
 _CLIENT_CLOSED_REQUEST: Final = 499
-_log: Final = logging.getLogger(__name__)
 
 
-def create_app(settings: GatewaySettings) -> ASGIApp:
-    """The gateway as an ASGI application."""
+def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
+    """The gateway as an ASGI application. The admin API is served on `admin`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with connected(settings) as app.state.dependencies:
+        async with AsyncExitStack() as stack:
+            app.state.dependencies = await stack.enter_async_context(connected(settings))
+            if admin is not None:
+                await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin))
             yield
 
     app = FastAPI(title="Vilix", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
@@ -39,11 +42,11 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
         app.include_router(chat_completions.router, prefix=prefix)
         app.include_router(embeddings.router, prefix=prefix)
         app.include_router(models.router, prefix=prefix)
+        app.include_router(own_usage.router, prefix=prefix)
     app.include_router(health.router)
     app.include_router(page.router(Page(settings.site_directory, api_url=settings.public_api_url)))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RedisError, _redis_error)
     app.add_exception_handler(ClientGoneError, _client_gone)
     app.add_exception_handler(Exception, _fault)
     return Access(app, origins=settings.origins())
@@ -51,6 +54,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101  # what it is registered for
+    error.headers = {**getattr(request.state, "limit_headers", {}), **error.headers}
     return error.response()
 
 
@@ -66,12 +70,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     else:
         message = str(error.detail)
     return ApiError(error.status_code, message, headers=error.headers).response()
-
-
-async def _redis_error(request: Request, error: Exception) -> Response:
-    metrics.REDIS_FAILURES.inc()
-    _log.warning("Redis does not answer: %s", type(error).__name__)
-    return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.").response()
 
 
 async def _fault(request: Request, error: Exception) -> Response:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
-from redis.asyncio import Redis
 from starlette.requests import Request
 
-from services.gateway import keys
 from services.gateway.errors import unauthorized
+from services.gateway.keyring import Keyring
+from services.gateway.keys import Key
+from services.gateway.secret import is_well_formed
 
 _HINT: Final = "Send it as the header `Authorization: Bearer KEY`."
 
 
-async def authenticate(request: Request, redis: Redis) -> keys.Key:
-    """The key that the request carries. Raises ApiError (401) when it carries none that is valid."""
+async def authenticate(request: Request, keyring: Keyring) -> Key:
+    """The key that the request carries. Raises ApiError: 401 when it carries none that is valid, 503 when nobody knows."""
     scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
     api_key = api_key.strip()
     if scheme.lower() != "bearer" or not api_key:
         raise unauthorized(f"You did not provide an API key. {_HINT}")
-    key = await keys.find(redis, api_key)
+    key = await keyring.find(api_key)
     if key is None:
         # The key itself is not repeated: an answer may end up in somebody's log.
-        problem = "unknown or was revoked" if keys.is_well_formed(api_key) else "mistyped or incomplete"
+        problem = "unknown or was revoked" if is_well_formed(api_key) else "mistyped or incomplete"
         raise unauthorized(f"The API key is {problem}. Check it, or ask your operator for a new one. {_HINT}")
     request.state.log["key_id"] = key.id
     return key

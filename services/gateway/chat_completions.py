@@ -13,11 +13,13 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import sse
+from services.gateway.admission import Waiting, admit
 from services.gateway.answer import Answer, open_answer
 from services.gateway.auth import authenticate
 from services.gateway.body import read_json
 from services.gateway.chat_objects import WholeAnswer
-from services.gateway.chat_request import translate
+from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.demand import demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
@@ -29,15 +31,20 @@ router: Final = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     gateway = dependencies(request)
-    key = await authenticate(request, gateway.redis)
+    key = await authenticate(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
     limit = gateway.settings.max_body_bytes
     chat = await read_json(request, partial(translate, refuse_ignored=strict), max_bytes=limit)
     request.state.log.update(model=chat.generate.model, stream=chat.stream)
-    admission = await gateway.limits.admit(key)
+    chat.generate.tenant = key.tenant
+    demand = demand_of(chat.generate, reserve_output=gateway.settings.reserve_output)
+    admission = await admit(request, key, demand)
+    if isinstance(admission, Waiting) and chat.stream:
+        return QueuedAnswer(request, chat, admission, keep_alive=gateway.settings.keep_alive)
+    lease = await admission.get()
     patience = gateway.settings.early_commit if chat.stream else None
-    answer = await open_answer(request, chat, gateway.workers, seconds=patience)
-    headers = {**admission.headers, **_ignored(answer)}
+    answer = await open_answer(request, chat, lease, gateway.workers, seconds=patience)
+    headers = {**lease.headers, **_ignored(answer)}
     if chat.stream:
         return StreamedAnswer(answer, headers, keep_alive=gateway.settings.keep_alive)
     return await _whole(answer, headers)
@@ -46,11 +53,11 @@ async def create_chat_completion(request: Request) -> Response:
 class StreamedAnswer(Response):
     """Sends an answer as Server-Sent Events: one send for all that is ready, straight to the server."""
 
-    def __init__(self, answer: Answer, headers: dict[str, str], *, keep_alive: float) -> None:
+    def __init__(self, answer: Answer | None, headers: dict[str, str], *, keep_alive: float) -> None:
         """`keep_alive` is how many seconds of silence are broken by a comment line."""
         super().__init__(headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]
-        self._answer: Final = answer
+        self._answer = answer
         self._keep_alive: Final = keep_alive
         self._last_sent = 0.0
 
@@ -62,19 +69,21 @@ class StreamedAnswer(Response):
             # Without a first byte, proxies and clients may wait with the headers too.
             self._last_sent = time.monotonic()
             keeping_alive = asyncio.create_task(self._break_silence(send))
-            async for data in self._events():
+            async for data in self._data():
                 self._last_sent = time.monotonic()
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except ClientGoneError:
             pass
         finally:
-            self._answer.close()
+            if self._answer is not None:
+                self._answer.close()
             if keeping_alive is not None:
                 keeping_alive.cancel()
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _data(self) -> AsyncIterator[bytes]:
         answer = self._answer
+        assert answer is not None  # noqa: S101  # it is there, or was waited for
         encoder = sse.ChunkEncoder(answer.chat, answer_id=answer.id, created=answer.created)
         try:
             async for events in answer.events():
@@ -84,6 +93,7 @@ class StreamedAnswer(Response):
                 if data:
                     yield data
         except ApiError as error:
+            await answer.settle()
             yield sse.error_event(error.body())
 
     async def _break_silence(self, send: Send) -> None:
@@ -93,6 +103,29 @@ class StreamedAnswer(Response):
                 self._last_sent = time.monotonic()
                 await send({"type": "http.response.body", "body": sse.KEEP_ALIVE, "more_body": True})
             await asyncio.sleep(max(self._last_sent + self._keep_alive - time.monotonic(), 0))
+
+
+class QueuedAnswer(StreamedAnswer):
+    """A streamed answer whose request first waits for a slot of its key. What goes wrong meanwhile is an error event."""
+
+    def __init__(self, request: Request, chat: ChatRequest, waiting: Waiting, *, keep_alive: float) -> None:
+        """`keep_alive` is as above."""
+        super().__init__(None, waiting.headers, keep_alive=keep_alive)
+        self._request: Final = request
+        self._chat: Final = chat
+        self._waiting: Final = waiting
+
+    async def _data(self) -> AsyncIterator[bytes]:
+        try:
+            async for place in self._waiting.places():
+                yield sse.queued(place)
+            lease, workers = await self._waiting.get(), dependencies(self._request).workers
+            self._answer = await open_answer(self._request, self._chat, lease, workers, seconds=None)
+        except ApiError as error:
+            yield sse.error_event(error.body())
+            return
+        async for data in super()._data():
+            yield data
 
 
 async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
@@ -108,6 +141,9 @@ async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
         async for events in answer.events():
             for event in events:
                 whole.add(event)
+    except ApiError:
+        await answer.settle()
+        raise
     finally:
         answer.close()
     return Response(orjson.dumps(whole.to_object()), headers=headers, media_type=JSON)

@@ -7,19 +7,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from services.certificates import Certificates
+from services.gateway.census import Census
 from services.gateway.embeddings_client import EmbeddingsWorkers, embeddings_service
 from services.gateway.inference_client import InferenceWorkers, Patience, inference_service
-from services.gateway.limits import Limits
+from services.gateway.keyring import Keyring
+from services.gateway.lease import Leases
+from services.gateway.local_limits import LocalLimits
+from services.gateway.redis_connection import connect
+from services.gateway.redis_link import RedisLink
 from services.gateway.settings import GatewaySettings
+from services.gateway.tiers import Tiers
 from services.gateway.worker_connection import Connections
 from services.gateway.workers import Workers
-
-CONNECT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class Dependencies:
     """The connections of a running gateway."""
 
     settings: GatewaySettings
-    redis: Redis
-    limits: Limits
+    link: RedisLink
+    keyring: Keyring
+    tiers: Tiers
+    leases: Leases
     workers: InferenceWorkers
     embedders: EmbeddingsWorkers
 
@@ -39,16 +42,28 @@ def dependencies(request: Request) -> Dependencies:
     return found
 
 
+def check(settings: GatewaySettings) -> None:
+    """Raises ValueError and OSError when the settings cannot be right, before anything is started."""
+    connect(settings.redis_url, timeout=settings.redis_timeout)
+    Tiers(settings.tiers_file)
+    if settings.renew_seconds >= settings.lease_seconds:
+        raise ValueError(
+            f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than VILIX_LEASE_SECONDS={settings.lease_seconds}"
+        )
+
+
 @asynccontextmanager
 async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     """Connect to Redis and the workers. Neither needs to be there yet."""
-    redis = Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_timeout=settings.redis_timeout,
-        socket_connect_timeout=max(settings.redis_timeout, CONNECT_SECONDS),
-        # One more attempt, on a new connection: the old one may have ended with an earlier Redis.
-        retry=Retry(NoBackoff(), 1),
+    tiers = Tiers(settings.tiers_file)
+    link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)
+    census = Census(link)
+    leases = Leases(
+        link,
+        LocalLimits(settings.redis_away_policy, lambda: census.gateways),
+        lease_seconds=settings.lease_seconds,
+        renew_seconds=settings.renew_seconds,
+        reserve_output=settings.reserve_output,
     )
     connections = Connections(
         Certificates(settings.tls_dir) if settings.tls_dir else None, server_name=settings.tls_server_name
@@ -68,11 +83,18 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         connections=connections,
     )
     workers.others, embedders.others = (embedders,), (workers,)
+    tiers.open()
+    census.open()
+    leases.open()
     await workers.open()
     await embedders.open()
     try:
-        yield Dependencies(settings, redis, Limits(redis), workers, embedders)
+        keyring = Keyring(link, grace_seconds=settings.auth_grace)
+        yield Dependencies(settings, link, keyring, tiers, leases, workers, embedders)
     finally:
         await embedders.close()
         await workers.close()
-        await redis.aclose()
+        await leases.close()
+        await census.close()
+        await tiers.close()
+        await link.close()

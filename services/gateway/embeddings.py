@@ -11,8 +11,10 @@ from starlette.types import Receive, Scope, Send
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway import metrics
+from services.gateway.admission import admit
 from services.gateway.auth import authenticate
 from services.gateway.body import read_json
+from services.gateway.demand import demand_of_embedding
 from services.gateway.dependencies import dependencies
 from services.gateway.embedding_objects import PIECE_NUMBERS, pieces
 from services.gateway.embedding_request import EmbeddingRequest, translate
@@ -27,12 +29,14 @@ router: Final = APIRouter()
 async def create_embeddings(request: Request) -> Response:
     """Answer texts with vectors."""
     gateway = dependencies(request)
-    key = await authenticate(request, gateway.redis)
+    key = await authenticate(request, gateway.keyring)
     asked = await read_json(request, translate, max_bytes=gateway.settings.max_body_bytes)
     request.state.log["model"] = asked.embed.model
-    admission = await gateway.limits.admit(key)
-    answer = await _embed(request, asked.embed, gateway.embedders)
-    return Vectors(asked, answer, admission.headers)
+    admission = await admit(request, key, demand_of_embedding(asked.embed))
+    async with await admission.get() as lease:
+        answer = await _embed(request, asked.embed, gateway.embedders)
+        lease.produced.prompt = sum(answer.token_counts)
+    return Vectors(asked, answer, lease.headers)
 
 
 class Vectors(Response):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from redis.exceptions import RedisError
 
 from services.gateway.dependencies import dependencies
+from services.gateway.redis_link import RedisAwayError
 
 router: Final = APIRouter()
 
@@ -19,9 +19,9 @@ async def healthz(request: Request) -> Any:
     known = {**gateway.workers.models(), **gateway.embedders.models()}
     models = {model_id: model is not None for model_id, model in known.items()}
     try:
-        await gateway.redis.ping()
+        await gateway.link.run(lambda redis: redis.ping())
         redis = "ok"
-    except (TimeoutError, RedisError, OSError):
+    except RedisAwayError:
         redis = "unreachable"
     return {"status": "ok", "redis": redis, "models": models}
 

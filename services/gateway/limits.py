@@ -1,62 +1,176 @@
-"""Admission: takes what a request needs from its key's limits, in one script, all or nothing."""
+"""Runs limits.lua: what it is asked, and what it answers. What is decided, and how, stands there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import orjson
 from redis.asyncio import Redis
 
-from services.gateway import metrics
-from services.gateway.errors import ApiError, retry_headers
+from services.gateway.allowance import Allowance
+from services.gateway.demand import Demand
 from services.gateway.keys import Key
+from services.gateway.redis_link import Script
 
-_SCRIPT: Final = (Path(__file__).parent / "limits.lua").read_text()
+SCRIPT: Final = Script((Path(__file__).parent / "limits.lua").read_text())
+STREAM_LENGTH: Final = 10_000
+"""Usage records that each of the 64 shards keeps."""
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """A request that was let in."""
+class Subject:
+    """A key, and the limits that hold for it and one model."""
 
-    headers: dict[str, str]
-    """What the answer says about the limits."""
-
-
-class Limits:
-    """The limits of all keys."""
-
-    def __init__(self, redis: Redis) -> None:
-        """Keeps everything in `redis`."""
-        self._script: Final = redis.register_script(_SCRIPT)
-
-    async def admit(self, key: Key) -> Admission:
-        """Take one request of `key`. Raises ApiError (429) that says which limit was reached, and when to come back."""
-        if key.rpm is None:
-            return Admission({})
-        bucket = f"vilix:{{{key.shard}}}:limit:{key.id}:requests"
-        allowed, remaining, reset, wait = await self._script(keys=[bucket], args=[key.rpm])
-        headers = {
-            "x-ratelimit-limit-requests": str(key.rpm),
-            "x-ratelimit-remaining-requests": str(remaining),
-            "x-ratelimit-reset-requests": duration(reset / 1e6),
-        }
-        if allowed:
-            return Admission(headers)
-        metrics.LIMITS_REFUSED.labels("requests").inc()
-        raise ApiError(
-            429,
-            f"Rate limit reached: {key.rpm} requests per minute for this key. Try again in {duration(wait / 1e6)}.",
-            type="rate_limit_error",
-            code="rate_limit_exceeded",
-            headers={**headers, **retry_headers(wait / 1e6)},
-        )
+    key: Key
+    model: str
+    limits: Allowance
+    model_limits: Allowance
+    queue_length: int = 0
+    """How many of its requests may wait for a slot."""
+    queue_seconds: float = 0.0
 
 
-def duration(seconds: float) -> str:
-    """A duration as OpenAI's headers write it: 12ms, 5s, 1m30s."""
-    if seconds < 1:
-        return f"{round(seconds * 1000)}ms"
-    minutes, rest = divmod(seconds, 60)
-    shown = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
-    return f"{minutes:.0f}m{shown}" if minutes else shown
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a request is known by to the limits."""
+
+    lease_id: str
+    request_id: str
+    seconds: float
+    """How long it lasts unless it is renewed."""
+
+
+@dataclass(slots=True)
+class Produced:
+    """What is known of a request's tokens. `prompt` is None until the worker has counted it."""
+
+    prompt: int | None = None
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The state of one scope: all requests of a key, or those for one model. Resets are in microseconds."""
+
+    reserved: int
+    slots: int = 0
+    """Of running requests. This, and what was used, is not told of an admission."""
+    daily: int = 0
+    monthly: int = 0
+    requests: int | None = None
+    requests_reset: int = 0
+    tokens: int | None = None
+    tokens_reset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The limit that refused: rpm, tpm, concurrency, daily or monthly."""
+
+    limit: str
+    scope: str
+    """key or model."""
+    wait: int
+    """Microseconds until there is room; -1: never, for this request, or not before a budget begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a request was admitted, and how the limits stand."""
+
+    seconds: int
+    """Redis's clock, since 1970."""
+    scopes: dict[str, Scope]
+    """By name: key and model."""
+    refusal: Refusal | None = None
+    ahead: int | None = None
+    """How many requests wait before this one; None when it may not wait."""
+
+
+async def admit(redis: Redis, subject: Subject, demand: Demand, hold: Hold) -> Decision:
+    """Take what a request needs, all of it or nothing. Asking twice for one lease takes it once."""
+    queue = {"queue": subject.queue_length} if subject.queue_length else {}
+    answer = await _run(
+        redis, subject, "admit", **_identity(hold), estimate=demand.prompt, output=demand.output, **queue
+    )
+    return _decision(answer)
+
+
+async def renew(
+    redis: Redis, *, subject: Subject, demand: Demand, hold: Hold, produced: Produced, reserve_output: int
+) -> None:
+    """Go on holding what a request holds, charge what it produced so far, and reserve for what may follow."""
+    known = {"max_output": demand.max_output, "prompt": produced.prompt}
+    await _run(
+        redis,
+        subject,
+        "renew",
+        **_identity(hold),
+        completion=produced.completion,
+        reserve=reserve_output,
+        **{name: value for name, value in known.items() if value is not None},
+    )
+
+
+async def settle(redis: Redis, subject: Subject, hold: Hold, produced: Produced, *, outcome: str) -> None:
+    """Give back what a request held, and charge what it produced in all. The second time, nothing happens."""
+    await _run(
+        redis,
+        subject,
+        "settle",
+        **_identity(hold),
+        prompt=produced.prompt or 0,
+        completion=produced.completion,
+        cached=produced.cached,
+        reasoning=produced.reasoning,
+        outcome=outcome,
+    )
+
+
+async def show(redis: Redis, subject: Subject) -> Decision:
+    """How the limits stand. Leases of gateways that are gone are ended on the way."""
+    return _decision(await _run(redis, subject, "show"))
+
+
+def name_of(key: Key) -> str:
+    """The script's KEYS[1]."""
+    return f"vilix:{{{key.shard}}}:limits:{key.id}"
+
+
+async def _run(redis: Redis, subject: Subject, operation: str, **more: Any) -> dict[str, Any]:
+    ask = {
+        "model": subject.model,
+        "owner": subject.key.owner,
+        "limits": _limits(subject.limits),
+        "model_limits": _limits(subject.model_limits),
+        "stream_length": STREAM_LENGTH,
+        **more,
+    }
+    answer = await SCRIPT.run(redis, name_of(subject.key), operation, orjson.dumps(ask).decode())
+    found: dict[str, Any] = orjson.loads(answer)
+    return found
+
+
+def _identity(hold: Hold) -> dict[str, Any]:
+    return {"id": hold.lease_id, "request_id": hold.request_id, "lease": round(hold.seconds * 1e6)}
+
+
+_NAMES: Final = {"daily_tokens": "daily", "monthly_tokens": "monthly"}
+
+
+def _limits(allowance: Allowance) -> dict[str, int]:
+    return {_NAMES.get(name, name): value for name, value in allowance if value is not None}
+
+
+def _decision(answer: dict[str, Any]) -> Decision:
+    refusal = answer.get("refusal")
+    return Decision(
+        seconds=answer["seconds"],
+        scopes={name: Scope(**scope) for name, scope in answer["scopes"].items()},
+        refusal=Refusal(**refusal) if refusal else None,
+        ahead=answer.get("ahead"),
+    )

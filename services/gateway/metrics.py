@@ -34,7 +34,9 @@ EMBEDDINGS: Final = Counter(
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
 LIMITS_REFUSED: Final = Counter("vilix_limits_refused", "Requests that a key's limit refused.", ["limit"])
-REDIS_FAILURES: Final = Counter("vilix_redis_failures", "Requests refused because Redis did not answer.")
+REDIS_AWAY: Final = Counter(
+    "vilix_redis_away_decisions", "Decisions that were made without Redis, by what was decided.", ["decision"]
+)
 WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
 
 
@@ -42,3 +44,5 @@ def prepare() -> None:
     """Show what has not happened yet as 0, so that the first time is a change that an alert can see."""
     for cause in ("connections", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
         CONNECTIONS_REFUSED.labels(cause)
+    for decision in ("key_grace", "key_refused", "limits_local", "limits_open", "limits_closed"):
+        REDIS_AWAY.labels(decision)

@@ -27,16 +27,17 @@ _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.field
 async def list_models(request: Request) -> Any:
     """List the models."""
     gateway = dependencies(request)
-    await authenticate(request, gateway.redis)
-    return {"object": "list", "data": describe_all(gateway)}
+    key = await authenticate(request, gateway.keyring)
+    data = [model for model in describe_all(gateway) if key.may_use(model["id"])]
+    return {"object": "list", "data": data}
 
 
 @router.get("/models/{model_id:path}")
 async def retrieve_model(request: Request, model_id: str) -> Any:
     """Describe one model."""
     gateway = dependencies(request)
-    await authenticate(request, gateway.redis)
-    models = _known(gateway)
+    key = await authenticate(request, gateway.keyring)
+    models = {name: model for name, model in _known(gateway).items() if key.may_use(name)}
     if model_id not in models:
         known = ", ".join(models) or "none at the moment"
         message = f"The model {model_id[:128]!r} does not exist. There are: {known}."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from services.certificates import checked
+from services.gateway.local_limits import Policy
 from services.settings import Settings
 
 
@@ -16,8 +17,35 @@ class GatewaySettings(Settings):
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey with keys and limits.")
-    redis_timeout: float = Field(0.25, gt=0, description="The longest wait for an answer of Redis, in seconds.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis or Valkey with keys and limits: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// with TLS; "
+        "redis+sentinel://…@HOST:PORT,HOST:PORT/DATABASE?master=NAME; redis+cluster://…@HOST:PORT,HOST:PORT. TLS takes "
+        "ssl_ca_certs=FILE, ssl_certfile=FILE and ssl_keyfile=FILE after the question mark.",
+    )
+    redis_timeout: float = Field(0.05, gt=0, description="The longest wait for an answer of Redis, in seconds.")
+    auth_grace: float = Field(
+        30.0,
+        ge=0,
+        description="While Redis is away, a key that was found in the last so many seconds stays valid; 0 for none.",
+    )
+    redis_away_policy: Policy = Field(
+        Policy.LOCAL,
+        description="Limits while Redis is away: local (each gateway its share; budgets are not checked), open (none), "
+        "closed (503).",
+    )
+    tiers_file: Path | None = Field(
+        None, description="YAML file with the tiers that keys name; it is read again when it changes."
+    )
+    reserve_output: int = Field(
+        1024, gt=0, description="Tokens reserved for an answer at first, where max_tokens is not smaller."
+    )
+    lease_seconds: float = Field(
+        6.0, gt=0, description="What a request holds of its key's limits is free so long after its gateway died."
+    )
+    renew_seconds: float = Field(
+        2.0, gt=0, description="How often that is renewed, and what was produced is billed; well below lease_seconds."
+    )
     inference_workers: str = Field(
         "127.0.0.1:9001",
         description="Comma-separated HOST:PORT of inference workers. A name with several addresses stands for all of them.",
@@ -65,6 +93,9 @@ class GatewaySettings(Settings):
     max_connections: int = Field(8192, gt=0, description="The most connections at a time.")
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    admin_host: str = Field("127.0.0.1", description="The address where the admin API is served.")
+    admin_port: int = Field(0, ge=0, le=65535, description="The port of the admin API; 0 for none.")
+    admin_token: SecretStr | None = Field(None, description="The admin API's credential, of at least 16 characters.")
     drain_seconds: int = Field(30, ge=0, description="How long running requests may go on after SIGTERM.")
     cors_origins: str = Field("*", description="Comma-separated origins whose pages may call the API; * for all.")
 

@@ -31,6 +31,11 @@ def error_event(body: bytes) -> bytes:
     return b"data: " + body + b"\n\n"
 
 
+def queued(place: int) -> bytes:
+    """The comment for a request that waits; the next one has place 1."""
+    return b": queued %d\n\n" % place
+
+
 class ChunkEncoder:
     """Encodes the `chat.completion.chunk` events of one answer."""
 

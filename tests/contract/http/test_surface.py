@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway import keys
+from services.gateway.secret import draw
 from tests.contract.http.conftest import EXPECTED, running_gateway, until
 from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 
@@ -41,7 +42,7 @@ def assert_error(answer: httpx.Response, status: int, error_type: str, code: str
         ("Bearer", "did not provide"),
         ("Bearer sk-wrong", "mistyped"),
         ("Bearer vlx_" + "0" * 36, "mistyped"),
-        ("Bearer " + keys._draw("s01"), "unknown"),
+        ("Bearer " + draw("s01"), "unknown"),
     ],
 )
 @pytest.mark.parametrize("path", ["/api/models", URL])

@@ -1,0 +1,159 @@
+"""What keys, limits and usage cost per request: `python bench/limits_cost.py`. Prints a table.
+
+Measured without HTTP: a real Valkey on this machine, and the gateway's own calls in the order in which a request makes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from statistics import median, quantiles
+
+from redis.asyncio import Redis
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway import keys
+from services.gateway.allowance import Allowance
+from services.gateway.demand import demand_of
+from services.gateway.keyring import Keyring
+from services.gateway.lease import Leases
+from services.gateway.local_limits import LocalLimits, Policy
+from services.gateway.redis_connection import connect
+from services.gateway.redis_link import RedisAwayError, RedisLink
+from services.gateway.tiers import Tiers
+from services.stack import valkey
+from services.stack.ports import free_ports, is_free
+
+REQUESTS = 2_000
+ALL_LIMITS = Allowance(rpm=10**6, tpm=10**8, concurrency=1000, daily_tokens=10**11, monthly_tokens=10**12)
+ASKED = pb.GenerateRequest(
+    model="m", messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Why is the sky blue?" * 20)])]
+)
+
+
+async def measure(redis: Redis, *, name: str, allowance: Allowance) -> list[str]:
+    """One row: what requests of a key with these limits cost."""
+    link = RedisLink(redis, timeout=5)
+    keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
+    leases = Leases(link, LocalLimits(Policy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024)
+    _, secret = await keys.create(redis, name=name, limits=allowance, model_limits={"m": allowance})
+    before: list[float] = []
+    after: list[float] = []
+
+    async def request() -> None:
+        began = time.perf_counter()
+        key = await keyring.find(secret)
+        assert key is not None  # noqa: S101  # it was just made
+        subject, demand = tiers.subject(key, "m"), demand_of(ASKED, reserve_output=1024)
+        hold = leases.new_hold("r")
+        lease = leases.admitted(subject, demand, hold, await leases.decide(subject, demand, hold))
+        before.append(time.perf_counter() - began)
+        lease.count([pb.Event(started=pb.Started(prompt_tokens=100))])
+        # The correction of the prompt is on no request's path.
+        await asyncio.sleep(0.002)
+        lease.count([pb.Event(usage=pb.Usage(prompt_tokens=100, completion_tokens=50))])
+        began = time.perf_counter()
+        await lease.settle("complete")
+        after.append(time.perf_counter() - began)
+
+    await request()
+    await redis.config_resetstat()
+    before.clear()
+    after.clear()
+    began = _processor_seconds()
+    for _ in range(REQUESTS):
+        await request()
+    own = _processor_seconds() - began
+    stats = await redis.info("commandstats")
+    commands = {command: stats[f"cmdstat_{command}"] for command in ("evalsha",)}
+    calls = sum(each["calls"] for each in commands.values())
+    server = sum(each["usec"] for each in commands.values())
+    return [
+        name,
+        f"{calls / REQUESTS:.2f}",
+        f"{median(before) * 1e6:.0f} / {quantiles(before, n=100)[98] * 1e6:.0f}",
+        f"{median(after) * 1e6:.0f} / {quantiles(after, n=100)[98] * 1e6:.0f}",
+        f"{own / REQUESTS * 1e6:.0f}",
+        f"{server / REQUESTS:.0f}",
+    ]
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def report(url: str) -> None:
+    """Measure and print."""
+    redis = connect(url, timeout=5)
+    rows = [
+        await measure(redis, name="no limits", allowance=Allowance()),
+        await measure(redis, name="every limit, of key and model", allowance=ALL_LIMITS),
+    ]
+    await redis.aclose()
+    columns = ("key with", "round trips", "before the worker, µs p50 / p99", "settling, µs p50 / p99")
+    head = [*columns, "gateway CPU, µs", "Redis CPU, µs"]
+    for row in (head, ["---"] * len(head), *rows):
+        print("| " + " | ".join(row) + " |")
+
+
+async def added_while_frozen(url: str, pid: int) -> None:
+    """What requests of a known key wait for a Redis that was stopped in the middle of its work."""
+    link = RedisLink(connect(url, timeout=0.05), timeout=0.05)
+    keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
+    leases = Leases(link, LocalLimits(Policy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024)
+    _, secret = await keys.create(link.redis, name="frozen")
+    waited: list[float] = []
+
+    async def request() -> None:
+        began = time.perf_counter()
+        key = await keyring.find(secret)
+        assert key is not None  # noqa: S101  # it was just made
+        subject, demand = tiers.subject(key, "m"), demand_of(ASKED, reserve_output=1024)
+        hold = leases.new_hold("r")
+        try:
+            await leases.decide(subject, demand, hold)
+        except RedisAwayError:
+            leases.admit_alone(subject, demand, hold)
+        waited.append(time.perf_counter() - began)
+
+    await request()
+    os.kill(pid, signal.SIGSTOP)
+    waited.clear()
+    try:
+        for _ in range(20):
+            await asyncio.gather(*(request() for _ in range(20)))
+            await asyncio.sleep(0.05)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await link.close()
+    p50, p99, most = median(waited) * 1e3, quantiles(waited, n=100)[98] * 1e3, max(waited) * 1e3
+    print(f"\nRedis frozen, time-out 50 ms, 400 requests: p50 {p50:.1f}, p99 {p99:.1f}, max {most:.1f} ms")
+
+
+def main() -> None:
+    """Start a Valkey, measure, and stop it."""
+    with tempfile.TemporaryDirectory() as directory:
+        port = free_ports(1)[0]
+        process = subprocess.Popen(
+            valkey.command(port=port, directory=Path(directory), persist=False), stdout=subprocess.DEVNULL
+        )
+        url = f"redis://127.0.0.1:{port}/0"
+        try:
+            while is_free(port):
+                time.sleep(0.02)
+            asyncio.run(report(url))
+            asyncio.run(added_while_frozen(url, process.pid))
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Counts the gateways that share a Redis, and tidies up after those that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from redis.asyncio import Redis
+
+from services.gateway import limits
+from services.gateway.allowance import UNLIMITED
+from services.gateway.keys import Key
+from services.gateway.limits import Subject
+from services.gateway.redis_link import RedisAwayError, RedisLink
+from services.gateway.secret import SHARDS
+
+GATEWAYS: Final = "vilix:gateways"
+"""A sorted set of running gateways, by when they were last there."""
+BEAT_SECONDS: Final = 5.0
+GONE_SECONDS: Final = 3 * BEAT_SECONDS
+
+
+class Census:
+    """`gateways` is how many there were when Redis was last seen, this one included."""
+
+    def __init__(self, link: RedisLink) -> None:
+        """Counts through `link`, between `open` and `close`."""
+        self.gateways = 1
+        self._link: Final = link
+        self._name: Final = secrets.token_hex(8)
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Join."""
+        self._task = asyncio.create_task(self._beat())
+
+    async def close(self) -> None:
+        """Leave."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with suppress(RedisAwayError):  # It would be forgotten by itself.
+            await self._link.run(lambda redis: redis.zrem(GATEWAYS, self._name))
+
+    async def _beat(self) -> None:
+        while True:
+            with suppress(RedisAwayError):
+                self.gateways = await self._link.run(self._count)
+                for key_id in await self._link.run(_overdue):
+                    await self._link.run(partial(_reap, key_id))
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _count(self, redis: Redis) -> int:
+        now = time.time()
+        async with redis.pipeline(transaction=False) as pipeline:
+            pipeline.zadd(GATEWAYS, {self._name: now})
+            pipeline.zremrangebyscore(GATEWAYS, "-inf", now - GONE_SECONDS)
+            pipeline.zcard(GATEWAYS)
+            *_, count = await pipeline.execute()
+        return max(1, int(count))
+
+
+async def _overdue(redis: Redis) -> list[str]:
+    """The ids of keys all of whose leases have ended without having been settled."""
+    # Leases are timed by Redis's clock. One that is a little ahead of ours only makes the tidying a little later.
+    now = round(time.time() * 1e6)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for number in range(SHARDS):
+            pipeline.zrangebyscore(f"vilix:{{s{number:02}}}:due", "-inf", now, start=0, num=100)
+        found = await pipeline.execute()
+    return [str(key_id) for shard in found for key_id in shard]
+
+
+async def _reap(key_id: str, redis: Redis) -> None:
+    await limits.show(redis, Subject(Key(id=key_id, name="-", created=0), "", UNLIMITED, UNLIMITED))

@@ -1,0 +1,59 @@
+"""Finds keys by their secrets, and remembers them for a moment, in case Redis goes away."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from services.gateway import keys, metrics
+from services.gateway.errors import ApiError, unavailable
+from services.gateway.keys import Key
+from services.gateway.redis_link import RedisAwayError, RedisLink
+from services.gateway.secret import digest, is_well_formed
+
+
+class Keyring:
+    """The keys that this gateway has seen. While Redis answers, it is asked every time: revoked is revoked."""
+
+    def __init__(self, link: RedisLink, *, grace_seconds: float) -> None:
+        """A key that was found in the last `grace_seconds` stays valid while Redis is away."""
+        self._link: Final = link
+        self._grace: Final = grace_seconds
+        self._verified: Final[dict[str, tuple[float, Key]]] = {}
+        self._swept = time.monotonic()
+
+    async def find(self, secret: str) -> Key | None:
+        """The key with this secret, or None. Raises ApiError (503) when that cannot be told."""
+        if not is_well_formed(secret):
+            return None
+        hashed = digest(secret)
+        try:
+            key = await self._link.run(lambda redis: keys.find(redis, secret))
+        except RedisAwayError:
+            return self._remembered(hashed)
+        if key is None:
+            self._verified.pop(hashed, None)
+        elif self._grace:
+            self._verified[hashed] = (time.monotonic(), key)
+            self._sweep()
+        return key
+
+    def _remembered(self, hashed: str) -> Key:
+        verified, key = self._verified.get(hashed, (float("-inf"), None))
+        expired = key is not None and key.expires is not None and key.expires <= time.time()
+        if key is None or expired or time.monotonic() - verified > self._grace:
+            metrics.REDIS_AWAY.labels("key_refused").inc()
+            raise _unknown()
+        metrics.REDIS_AWAY.labels("key_grace").inc()
+        return key
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._swept > self._grace:
+            self._swept = now
+            for hashed in [each for each, (verified, _) in self._verified.items() if now - verified > self._grace]:
+                del self._verified[hashed]
+
+
+def _unknown() -> ApiError:
+    return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.")

@@ -1,0 +1,206 @@
+"""What a running request holds of its key's limits: taken once, renewed while it runs, settled exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway import limits, metrics, refusal
+from services.gateway.demand import Demand
+from services.gateway.limits import Decision, Hold, Produced, Subject
+from services.gateway.local_limits import LocalLimits
+from services.gateway.redis_link import RedisAwayError, RedisLink
+
+AT_ONCE: Final = 32
+MAX_UNSETTLED: Final = 100_000
+RETRY_SECONDS: Final = 0.5
+_log: Final = logging.getLogger(__name__)
+
+
+class Lease:
+    """A request that was let in."""
+
+    def __init__(self, leases: Leases, subject: Subject, demand: Demand, hold: Hold, headers: dict[str, str]) -> None:
+        """`headers` is what its answer says about the limits."""
+        self.subject: Final = subject
+        self.demand: Final = demand
+        self.hold: Final = hold
+        self.headers: Final = headers
+        self.produced: Final = Produced()
+        self.outcome = ""
+        self._leases: Final = leases
+        self._settlement: asyncio.Task[None] | None = None
+
+    def count(self, events: Iterable[pb.Event]) -> None:
+        """Take note of what a worker produced."""
+        for event in events:
+            match event.WhichOneof("event"):
+                case "delta":
+                    self.produced.completion += event.delta.token_count
+                case "started" if self.produced.prompt is None:
+                    self.produced.prompt = event.started.prompt_tokens
+                    self._leases.correct(self)
+                case "usage":
+                    usage = event.usage
+                    self.produced.prompt = usage.prompt_tokens
+                    self.produced.completion = usage.completion_tokens
+                    self.produced.cached = usage.cached_tokens
+                    self.produced.reasoning = usage.reasoning_tokens
+
+    async def __aenter__(self) -> Lease:
+        """Settled at the end, whatever happens."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Settle."""
+        await self.settle("complete" if kind is None else "failed")
+
+    async def get(self) -> Lease:
+        """This lease; a request that waits for one is asked likewise."""
+        return self
+
+    def settle(self, outcome: str) -> asyncio.Future[None]:
+        """Give back what it holds and bill what it produced. Only the first call does; every call can be awaited."""
+        if self._settlement is None:
+            self.outcome = outcome
+            self._settlement = self._leases.settle(self)
+        # Whoever stops waiting for it does not stop it.
+        return asyncio.shield(self._settlement)
+
+
+class Leases:
+    """The leases of this gateway. `open` and `close` it."""
+
+    def __init__(
+        self, link: RedisLink, local: LocalLimits, *, lease_seconds: float, renew_seconds: float, reserve_output: int
+    ) -> None:
+        """A lease ends by itself after `lease_seconds`, unless it is renewed, which happens every `renew_seconds`."""
+        self._link: Final = link
+        self._local: Final = local
+        self._lease_seconds: Final = lease_seconds
+        self._renew_seconds: Final = renew_seconds
+        self._reserve_output: Final = reserve_output
+        self._live: Final[set[Lease]] = set()
+        self._running: Final[Counter[tuple[str, str]]] = Counter()
+        self._unsettled: Final[deque[Lease]] = deque()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Begin to renew, and to settle again what could not be settled."""
+        self._loops = [asyncio.create_task(self._keep_renewing()), asyncio.create_task(self._keep_settling())]
+
+    async def close(self) -> None:
+        """Settle what is left, as far as Redis answers."""
+        for loop in self._loops:
+            loop.cancel()
+        for lease in list(self._live):
+            lease.settle("stopped")
+        await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        await self._settle_again()
+        if self._unsettled:
+            _log.error("usage was not recorded, because redis is away", extra={"requests": len(self._unsettled)})
+
+    def new_hold(self, request_id: str) -> Hold:
+        """The identity of a lease. It is ours: a request's id is its client's choice, and may come twice."""
+        return Hold(secrets.token_hex(12), request_id, self._lease_seconds)
+
+    async def decide(self, subject: Subject, demand: Demand, hold: Hold) -> Decision:
+        """What Redis decides. Raises RedisAwayError."""
+        decision = await self._link.run(lambda redis: limits.admit(redis, subject, demand, hold))
+        self._local.forget()
+        return decision
+
+    def admitted(self, subject: Subject, demand: Demand, hold: Hold, decision: Decision) -> Lease:
+        """The lease that Redis decided on. Raises ApiError (429) when it decided against it."""
+        if decision.refusal is not None:
+            metrics.LIMITS_REFUSED.labels(decision.refusal.limit).inc()
+            raise refusal.refused(decision, subject, demand)
+        return self._lease(subject, demand, hold, refusal.headers(decision, subject))
+
+    def admit_alone(self, subject: Subject, demand: Demand, hold: Hold) -> Lease:
+        """Let a request in without Redis, by the policy for that. Raises ApiError: 429, 503."""
+        key_id = subject.key.id
+        running = {"key": self._running[key_id, ""], "model": self._running[key_id, subject.model]}
+        self._local.admit(subject, demand, running)
+        return self._lease(subject, demand, hold, {})
+
+    def correct(self, lease: Lease) -> None:
+        """Replace the estimate of a prompt by what the worker counted."""
+        self._begin(self._renew(lease))
+
+    def settle(self, lease: Lease) -> asyncio.Task[None]:
+        """Begin to settle a lease."""
+        self._live.discard(lease)
+        self._count_running(lease, -1)
+        return self._begin(self._settle(lease))
+
+    def _lease(self, subject: Subject, demand: Demand, hold: Hold, headers: dict[str, str]) -> Lease:
+        lease = Lease(self, subject, demand, hold, headers)
+        self._live.add(lease)
+        self._count_running(lease, 1)
+        return lease
+
+    def _count_running(self, lease: Lease, change: int) -> None:
+        for scope in ("", lease.subject.model):
+            who = (lease.subject.key.id, scope)
+            self._running[who] += change
+            if not self._running[who]:
+                del self._running[who]
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            live = list(self._live)
+            for first in range(0, len(live), AT_ONCE):
+                await asyncio.gather(*(self._renew(lease) for lease in live[first : first + AT_ONCE]))
+
+    async def _renew(self, lease: Lease) -> None:
+        if lease not in self._live:
+            return
+        renewal = partial(
+            limits.renew,
+            subject=lease.subject,
+            demand=lease.demand,
+            hold=lease.hold,
+            produced=lease.produced,
+            reserve_output=self._reserve_output,
+        )
+        with suppress(RedisAwayError):  # The next renewal, or the settlement, makes up for it.
+            await self._link.run(renewal)
+
+    async def _settle(self, lease: Lease) -> None:
+        try:
+            await self._link.run(
+                lambda redis: limits.settle(redis, lease.subject, lease.hold, lease.produced, outcome=lease.outcome)
+            )
+        except RedisAwayError:
+            if len(self._unsettled) < MAX_UNSETTLED:
+                self._unsettled.append(lease)
+            else:
+                _log.error("usage is lost: redis has been away for too long", extra={"key_id": lease.subject.key.id})
+
+    async def _keep_settling(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            await self._settle_again()
+
+    async def _settle_again(self) -> None:
+        for _ in range(len(self._unsettled)):
+            if self._link.away:
+                return
+            await self._settle(self._unsettled.popleft())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

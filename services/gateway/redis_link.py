@@ -1,0 +1,87 @@
+"""Commands to Redis that are answered in time, or not at all: no request waits long for a Redis that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from services.gateway.redis_connection import disconnect
+
+T = TypeVar("T")
+PROBE_SECONDS: Final = 0.1
+IN_FLIGHT: Final = 64
+_log: Final = logging.getLogger(__name__)
+
+
+class RedisAwayError(Exception):
+    """Redis did not answer in time, or could not do what was asked."""
+
+
+class RedisLink:
+    """The gateway's use of Redis. `open` and `close` it."""
+
+    def __init__(self, redis: Redis, *, timeout: float) -> None:
+        """No command takes longer than `timeout` seconds, and none is tried while Redis is known to be away."""
+        self.redis: Final = redis
+        self.away = False
+        self._timeout: Final = timeout
+        # A crowd of requests waits here, and not with its time-out running.
+        self._room: Final = asyncio.Semaphore(IN_FLIGHT)
+        self._probe: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop looking for Redis, and close its connections."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+        await disconnect(self.redis)
+
+    async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """What `command` returns. Raises RedisAwayError."""
+        async with self._room:
+            if self.away:
+                raise RedisAwayError
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await command(self.redis)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._lost(error)
+                raise RedisAwayError from error
+
+    def _lost(self, error: Exception) -> None:
+        if not self.away:
+            self.away = True
+            _log.warning("redis is away", extra={"error": f"{type(error).__name__}: {error}"[:200]})
+            self._probe = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        while self.away:
+            try:
+                async with asyncio.timeout(max(self._timeout, PROBE_SECONDS)):
+                    await self.redis.ping()
+                self.away = False
+                _log.warning("redis is back")
+            except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(PROBE_SECONDS)
+
+
+class Script:
+    """A Lua script, by its digest; sent in whole to a server that does not know it (any more)."""
+
+    def __init__(self, source: str) -> None:
+        """Of the script's text."""
+        self._source: Final = source
+        self._digest: Final = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: Redis, key: str, *arguments: str) -> Any:
+        """Its answer. Raises RedisError."""
+        try:
+            return await redis.evalsha(self._digest, 1, key, *arguments)
+        except NoScriptError:
+            return await redis.eval(self._source, 1, key, *arguments)

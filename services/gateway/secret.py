@@ -1,0 +1,55 @@
+"""The secret of an API key: `vlx_`, 30 base62 characters and 6 of their CRC-32. Only its SHA-256 is ever stored."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+import zlib
+from typing import Final
+
+PREFIX: Final = "vlx_"
+SHARDS: Final = 64
+_ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_RANDOM_LENGTH: Final = 30
+_CHECKSUM_LENGTH: Final = 6
+
+
+def is_well_formed(secret: str) -> bool:
+    """Whether the checksum is right: a key that was mistyped or cut is refused without a look into Redis."""
+    body = secret[len(PREFIX) :]
+    if not secret.startswith(PREFIX) or len(body) != _RANDOM_LENGTH + _CHECKSUM_LENGTH:
+        return False
+    return body[_RANDOM_LENGTH:] == _checksum(body[:_RANDOM_LENGTH])
+
+
+def draw(shard: str) -> str:
+    """A new secret whose hash falls into `shard`, so that the shard is known from the secret alone."""
+    while True:
+        body = random_text(_RANDOM_LENGTH)
+        secret = PREFIX + body + _checksum(body)
+        if shard_of(digest(secret)) == shard:
+            return secret
+
+
+def digest(text: str) -> str:
+    """SHA-256, as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shard_of(hashed: str) -> str:
+    """The hash tag, s00 to s63, of what has this digest."""
+    return f"s{int(hashed[:2], 16) % SHARDS:02}"
+
+
+def random_text(length: int) -> str:
+    """Base62 characters that nobody can guess."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def _checksum(body: str) -> str:
+    number, digits = zlib.crc32(body.encode()), ""
+    for _ in range(_CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return digits

@@ -1,0 +1,99 @@
+"""The admin API: own listener, own credential, and everything that can be done to a key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.contract.tenancy.conftest import ADMIN_TOKEN, URL, body, client_of
+from tests.contract.tenancy.counting_worker import CountingWorker
+
+
+@pytest.fixture
+async def admin(gateways: list[str], admin_port: int) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(f"http://127.0.0.1:{admin_port}", ADMIN_TOKEN) as client:
+        yield client
+
+
+async def test_a_key_lives_and_ends_through_the_admin_api(
+    admin: httpx.AsyncClient, gateways: list[str], worker: CountingWorker
+) -> None:
+    made = await admin.post("/admin/v1/keys", json={"name": "web", "owner": "team", "limits": {"rpm": 9}})
+    assert made.status_code == 201
+    secret, key_id = made.json()["key"], made.json()["id"]
+    listed = await admin.get("/admin/v1/keys")
+    assert key_id in {key["id"] for key in listed.json()}
+    assert secret not in listed.text, "a secret is shown once"
+    async with client_of(gateways[1], secret) as client:
+        assert (await client.post(URL, json=body(4))).status_code == 200
+        changed = await admin.patch("/admin/v1/keys/web", json={"limits": {"rpm": 1, "tpm": 500}})
+        assert changed.json()["limits"]["rpm"] == 1
+        assert changed.json()["owner"] == "team"
+        assert (await client.post(URL, json=body(4))).status_code == 429
+        rotated = await admin.post("/admin/v1/keys/web/rotate", json={"grace_seconds": 0})
+        assert rotated.status_code == 201
+        assert (await client.get("/api/models")).status_code == 401
+        client.headers["Authorization"] = f"Bearer {rotated.json()['key']}"
+        assert (await client.get("/api/models")).status_code == 200
+        by_model = (await admin.get("/admin/v1/keys/web/usage", params={"by": "model"})).json()
+        assert by_model["small"]["completion_tokens"] == 4
+        revoked = await admin.delete("/admin/v1/keys/web")
+        assert revoked.json() == {"id": key_id, "name": "web", "replicas": 0, "acknowledged": 0}
+        assert (await client.get("/api/models")).status_code == 401
+    assert (await admin.get(f"/admin/v1/keys/{key_id}/usage")).status_code == 200, "a revoked key's usage stays"
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer wrong-token-wrong-token", f"Basic {ADMIN_TOKEN}"])
+async def test_nobody_gets_in_without_the_credential(admin: httpx.AsyncClient, authorization: str) -> None:
+    for method, path in (("GET", "/admin/v1/keys"), ("POST", "/admin/v1/keys"), ("DELETE", "/admin/v1/keys/x")):
+        refused = await admin.request(method, path, headers={"Authorization": authorization})
+        assert refused.status_code == 401
+        assert refused.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_it_is_not_on_the_public_port(gateways: list[str], admin: httpx.AsyncClient) -> None:
+    async with client_of(gateways[0], ADMIN_TOKEN) as public:
+        assert (await public.get("/admin/v1/keys")).status_code == 404
+        assert (await public.get("/admin/v1/openapi.json")).status_code == 404
+    assert (await admin.post(URL, json=body())).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        (("POST", "/keys", {"name": ""}), 400, "name"),
+        (("POST", "/keys", {"name": "a", "limits": {"rpm": 0}}), 400, "limits.rpm"),
+        (("POST", "/keys", {"name": "a", "limits": {"rmp": 1}}), 400, "limits.rmp"),
+        (("POST", "/keys", {"name": "a", "expires": 1}), 400, "in the past"),
+        (("PATCH", "/keys/nobody", {"owner": "x"}), 404, "'nobody'"),
+        (("DELETE", "/keys/nobody", None), 404, "'nobody'"),
+        (("GET", "/nothing", None), 404, "openapi.json"),
+    ],
+)
+async def test_what_is_wrong_is_said(
+    admin: httpx.AsyncClient, request_: tuple[str, str, dict[str, object] | None], status: int, said: str
+) -> None:
+    method, path, fields = request_
+    answer = await admin.request(method, f"/admin/v1{path}", json=fields)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]["message"]
+
+
+async def test_a_name_is_taken_once(admin: httpx.AsyncClient) -> None:
+    assert (await admin.post("/admin/v1/keys", json={"name": "twice"})).status_code == 201
+    again = await admin.post("/admin/v1/keys", json={"name": "twice"})
+    assert again.status_code == 409
+    assert "'twice'" in again.json()["error"]["message"]
+
+
+async def test_the_openapi_document_describes_it(admin: httpx.AsyncClient) -> None:
+    document = (await admin.get("/admin/v1/openapi.json")).json()
+    assert set(document["paths"]) == {
+        "/admin/v1/keys",
+        "/admin/v1/keys/{name_or_id}",
+        "/admin/v1/keys/{name_or_id}/rotate",
+        "/admin/v1/keys/{name_or_id}/usage",
+    }
+    assert "HTTPBearer" in document["components"]["securitySchemes"]

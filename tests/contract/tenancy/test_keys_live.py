@@ -1,0 +1,321 @@
+"""What operators change takes effect on all gateways at once; what gateways held is free when they are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from services.gateway import keys
+from services.gateway.allowance import Allowance
+from services.gateway.keys import Change, Key
+from tests.contract.http.conftest import running_gateway
+from tests.contract.tenancy.conftest import (
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    URL,
+    body,
+    client_of,
+    nothing_is_held,
+    ready,
+    records,
+    state_of,
+    until,
+    used,
+)
+from tests.contract.tenancy.counting_worker import CountingWorker
+
+NewKey = Callable[..., Awaitable[tuple[Key, str]]]
+
+
+async def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
+) -> None:
+    key, secret = await new_key()
+    accepted: list[float] = []
+    refused: set[str] = set()
+
+    async def ask_on(gateway: str) -> None:
+        async with client_of(gateway, secret) as client:
+            while gateway not in refused:
+                began = time.monotonic()
+                status = (await client.post(URL, json=body(1))).status_code
+                if status == 401:
+                    refused.add(gateway)
+                else:
+                    assert status == 200
+                    accepted.append(began)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for gateway in gateways:
+            group.create_task(ask_on(gateway))
+        while len(accepted) < 50:  # noqa: ASYNC110  # the tasks fill it
+            await asyncio.sleep(0.01)
+        await keys.revoke(redis, key.id)
+        revoked = time.monotonic()
+    assert max(accepted) - revoked < 1
+
+
+async def test_a_rotated_key_has_two_secrets_for_the_grace_period_only(
+    gateways: list[str], new_key: NewKey, redis: Redis
+) -> None:
+    key, old = await new_key(limits={"concurrency": 7})
+    _, new = await keys.rotate(redis, key.id, grace_seconds=2)
+
+    async def status(secret: str) -> int:
+        async with client_of(gateways[0], secret) as client:
+            return (await client.get("/api/usage")).status_code
+
+    assert (await status(old), await status(new)) == (200, 200)
+
+    async def old_is_refused() -> bool:
+        return await status(old) == 401
+
+    await until(old_is_refused)
+    assert await status(new) == 200
+
+
+async def test_an_expired_key_is_refused(gateways: list[str], new_key: NewKey, redis: Redis) -> None:
+    key, secret = await new_key(expires=int(time.time()) + 3600)
+    async with client_of(gateways[0], secret) as client:
+        assert (await client.get("/api/models")).status_code == 200
+        await keys.change(redis, key.id, Change(expires=int(time.time()) - 1))
+        assert (await client.get("/api/models")).status_code == 401
+
+
+async def test_changed_limits_and_tiers_hold_from_the_next_request(
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis, tiers_file: Path
+) -> None:
+    key, secret = await new_key(tier="free")
+    async with client_of(gateways[1], secret) as client:
+        assert (await client.post(URL, json=body())).headers["x-ratelimit-limit-requests"] == "1000"
+        await keys.change(redis, key.id, Change(limits=Allowance(rpm=7)))
+        assert (await client.post(URL, json=body())).headers["x-ratelimit-limit-requests"] == "7"
+        await keys.change(redis, key.id, Change(limits=Allowance(rpm=None)))
+
+        async def tier_has(limit: str) -> bool:
+            return (await client.post(URL, json=body())).headers.get("x-ratelimit-limit-requests") == limit
+
+        with changed(tiers_file, "rpm: 1000", "rpm: 900"):
+            await until(lambda: tier_has("900"))
+        await until(lambda: tier_has("1000"))
+        await keys.change(redis, key.id, Change(tier="unknown"))
+        refused = await client.post(URL, json=body())
+        assert refused.status_code == 503
+        assert "'unknown'" in refused.json()["error"]["message"]
+
+
+async def test_a_key_sees_and_uses_only_the_models_on_its_list(gateways: list[str], new_key: NewKey) -> None:
+    _, secret = await new_key(models=["small"])
+    async with client_of(gateways[0], secret) as client:
+        listed = (await client.get("/api/models")).json()["data"]
+        assert [model["id"] for model in listed] == ["small"]
+        refused = await client.post(URL, json=body(model="large"))
+        assert refused.status_code == 403
+        assert refused.json()["error"] == {
+            "message": "This API key may not use the model 'large'. It may use: small.",
+            "type": "permission_error",
+            "param": "model",
+            "code": "model_not_allowed",
+        }
+
+
+async def test_a_key_sees_what_it_used_and_what_is_left(
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
+) -> None:
+    limits = {"rpm": 10, "tpm": 1000, "concurrency": 3, "daily_tokens": 5000}
+    _, secret = await new_key(limits=limits, model_limits={"large": {"rpm": 2}})
+    async with client_of(gateways[2], secret) as client:
+        await client.post(URL, json=body(4))
+        await client.post(URL, json=body(6, model="large"))
+        answer = (await client.get("/api/usage")).json()
+        assert (await client.get("/v1/usage")).status_code == 200
+    assert answer["today"] | {"period": "", "ends": ""} == {
+        "period": "",
+        "ends": "",
+        "requests": 2,
+        "prompt_tokens": 10,
+        "completion_tokens": 10,
+        "cached_tokens": 2,
+        "reasoning_tokens": 0,
+        "models": {
+            "large": {
+                "requests": 1,
+                "prompt_tokens": 5,
+                "completion_tokens": 6,
+                "cached_tokens": 1,
+                "reasoning_tokens": 0,
+            },
+            "small": {
+                "requests": 1,
+                "prompt_tokens": 5,
+                "completion_tokens": 4,
+                "cached_tokens": 1,
+                "reasoning_tokens": 0,
+            },
+        },
+    }
+    assert answer["month"]["prompt_tokens"] == 10
+    assert answer["limits"] == {**limits, "monthly_tokens": None}
+    assert answer["remaining"] | {"rpm": 8, "tpm": 980} == {
+        "rpm": 8,
+        "tpm": 980,
+        "concurrency": 3,
+        "daily_tokens": 4980,
+        "monthly_tokens": None,
+    }
+    assert answer["remaining"]["rpm"] in (8, 9)
+    assert answer["model_limits"]["large"]["rpm"] == 2
+
+
+@pytest.fixture
+async def doomed(
+    redis_url: str, worker: CountingWorker, settings: dict[str, str], tmp_path: Path
+) -> AsyncIterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A fourth gateway, to be killed."""
+    with running_gateway(redis_url, worker.address, tmp_path / "log", **settings) as (url, process):
+        await ready(url)
+        yield url, process
+
+
+async def test_a_killed_gateway_holds_nothing_and_what_it_had_produced_is_billed(
+    doomed: tuple[str, subprocess.Popen[bytes]],
+    worker: CountingWorker,
+    gateways: list[str],
+    new_key: NewKey,
+    redis: Redis,
+) -> None:
+    url, process = doomed
+    worker.pace = 0.05
+    key, secret = await new_key(limits={"concurrency": 5})
+
+    async def billed() -> bool:
+        return (await used(redis, key)).completion_tokens >= 50
+
+    async with client_of(url, secret) as client, client_of(gateways[0], secret) as other:
+        for _ in range(5):
+            request = client.build_request("POST", URL, json=body(1000, stream=True))
+            assert (await client.send(request, stream=True)).status_code == 200
+        await until(billed)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        killed = time.monotonic()
+        produced = {name: entry.completion for name, entry in worker.books.items()}
+        assert (await other.post(URL, json=body(1))).status_code == 429
+
+        async def a_slot_is_free() -> bool:
+            return (await other.post(URL, json=body(1))).status_code == 200
+
+        await until(a_slot_is_free)
+        assert time.monotonic() - killed < LEASE_SECONDS + 2
+    await until(lambda: nothing_is_held(redis, key))
+    lost = [record for record in await records(redis, key) if record["outcome"] == "lost"]
+    assert len(lost) == 5
+    for record in lost:
+        missing = produced[record["request_id"]] - int(record["completion_tokens"])
+        assert 0 <= missing <= (RENEW_SECONDS + 1) / worker.pace, "what was produced since the last renewal"
+
+
+async def test_what_a_killed_gateway_held_is_tidied_up_without_another_request(
+    doomed: tuple[str, subprocess.Popen[bytes]],
+    worker: CountingWorker,
+    gateways: list[str],
+    new_key: NewKey,
+    redis: Redis,
+) -> None:
+    url, process = doomed
+    worker.going.clear()
+    key, secret = await new_key()
+    async with client_of(url, secret) as client:
+        request = client.build_request("POST", URL, json=body(1000, stream=True))
+        assert (await client.send(request, stream=True)).status_code == 200
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+    async def recorded() -> bool:
+        return len(await records(redis, key)) == 1
+
+    await until(recorded, LEASE_SECONDS + 15)
+
+
+async def test_a_request_in_a_patient_tier_waits_for_its_slot(
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
+) -> None:
+    worker.going.clear()
+    key, secret = await new_key(tier="patient")
+    async with client_of(gateways[0], secret) as client, client_of(gateways[1], secret) as another:
+        first = asyncio.create_task(client.post(URL, json=body(2)))
+        await until(lambda: holds(redis, key, 1))
+        streamed = asyncio.create_task(another.post(URL, json=body(2, stream=True)))
+        await until(lambda: waits(redis, key, 1))
+        whole = asyncio.create_task(client.post(URL, json=body(2)))
+        await until(lambda: waits(redis, key, 2))
+        refused = await another.post(URL, json=body(2))
+        assert refused.status_code == 429, "the line is full"
+        worker.going.set()
+        text = (await streamed).text
+        assert text.startswith(": queued 1\n\n")
+        assert text.endswith("data: [DONE]\n\n")
+        assert [(await each).status_code for each in (first, whole)] == [200, 200]
+    assert worker.most_running == 1
+    assert await nothing_is_held(redis, key)
+
+
+async def test_who_waited_too_long_is_refused_in_the_stream(
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
+) -> None:
+    worker.going.clear()
+    key, secret = await new_key(tier="hasty")
+    async with client_of(gateways[0], secret) as client:
+        first = asyncio.create_task(client.post(URL, json=body(2)))
+        await until(lambda: holds(redis, key, 1))
+        streamed = await client.post(URL, json=body(2, stream=True))
+        assert streamed.status_code == 200
+        assert '"code":"rate_limit_exceeded"' in streamed.text
+        assert "[DONE]" not in streamed.text
+        whole = await client.post(URL, json=body(2))
+        assert whole.status_code == 429
+        worker.going.set()
+        assert (await first).status_code == 200
+
+
+async def test_who_hangs_up_in_the_line_makes_room(
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
+) -> None:
+    worker.going.clear()
+    key, secret = await new_key(tier="patient")
+    async with client_of(gateways[0], secret) as client:
+        first = asyncio.create_task(client.post(URL, json=body(2)))
+        await until(lambda: holds(redis, key, 1))
+        async with client.stream("POST", URL, json=body(2, stream=True)) as waiting:
+            assert waiting.status_code == 200
+        last = asyncio.create_task(client.post(URL, json=body(2)))
+        worker.going.set()
+        assert [(await each).status_code for each in (first, last)] == [200, 200]
+    assert await nothing_is_held(redis, key)
+    assert (await used(redis, key)).requests == 2
+
+
+@contextmanager
+def changed(file: Path, old: str, new: str) -> Iterator[None]:
+    before = file.read_text()
+    file.write_text(before.replace(old, new))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+async def holds(redis: Redis, key: Key, slots: int) -> bool:
+    return (await state_of(redis, key))["key"].slots == slots
+
+
+async def waits(redis: Redis, key: Key, requests: int) -> bool:
+    return bool(await redis.zcard(f"vilix:{{{key.shard}}}:limits:{key.id}:waiting") == requests)

@@ -1,0 +1,181 @@
+"""Redis killed, frozen, restarted: what the gateway still answers, and that nothing is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from services.gateway import keys
+from services.gateway.allowance import Allowance
+from services.gateway.redis_connection import connect, disconnect
+from services.stack.ports import free_ports
+from tests.contract.http.conftest import running_gateway
+from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, ready, until, used
+from tests.contract.tenancy.counting_worker import CountingWorker
+from tests.contract.tenancy.redis_servers import Server, running
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always")
+    with running([server]):
+        yield server
+
+
+@pytest.fixture
+async def own_redis(server: Server) -> AsyncIterator[Redis]:
+    redis = connect(server.url, timeout=5)
+    yield redis
+    await disconnect(redis)
+
+
+@pytest.fixture
+def grace(request: pytest.FixtureRequest) -> dict[str, str]:
+    return {"VILIX_REDIS_TIMEOUT": "0.3", "VILIX_RENEW_SECONDS": "0.2", **getattr(request, "param", {})}
+
+
+@pytest.fixture
+async def gateway(
+    server: Server, worker: CountingWorker, settings: dict[str, str], grace: dict[str, str], tmp_path: Path
+) -> AsyncIterator[str]:
+    with running_gateway(server.url, worker.address, tmp_path / "log", **{**settings, **grace}) as (url, _):
+        await ready(url)
+        yield url
+
+
+async def redis_is(gateway: str, word: str) -> None:
+    async with client_of(gateway) as client:
+
+        async def seen() -> bool:
+            return bool((await client.get("/healthz")).json()["redis"] == word)
+
+        await until(seen)
+
+
+async def status(client: httpx.AsyncClient, **fields: object) -> int:
+    return (await client.post(URL, json=body(3, **fields))).status_code
+
+
+@pytest.mark.parametrize("fault", ["frozen", "killed"])
+async def test_a_known_key_is_served_meanwhile_and_its_usage_is_recorded_afterwards(
+    server: Server, gateway: str, own_redis: Redis, fault: str
+) -> None:
+    key, secret = await keys.create(own_redis, name="known")
+    _, unknown = await keys.create(own_redis, name="never seen")
+    async with client_of(gateway, secret) as client, client_of(gateway, unknown) as stranger:
+        assert await status(client) == 200
+        if fault == "frozen":
+            server.signal(signal.SIGSTOP)
+        else:
+            server.kill()
+        try:
+            assert [await status(client) for _ in range(5)] == [200] * 5
+            assert await status(stranger) == 503
+            assert (await client.get("/readyz")).status_code == 200, "one blip does not empty the service"
+            await redis_is(gateway, "unreachable")
+        finally:
+            if fault == "frozen":
+                server.signal(signal.SIGCONT)
+            else:
+                server.start()
+        await redis_is(gateway, "ok")
+        assert await status(stranger) == 200
+
+        async def all_recorded() -> bool:
+            total = await used(own_redis, key)
+            return (total.requests, total.prompt_tokens, total.completion_tokens) == (6, 30, 18)
+
+        await until(all_recorded)
+
+
+async def test_a_stream_outlives_an_outage_and_is_billed_to_the_token(
+    server: Server, gateway: str, own_redis: Redis, worker: CountingWorker
+) -> None:
+    worker.pace = 0.02
+    key, secret = await keys.create(own_redis, name="streaming", limits=Allowance(concurrency=1))
+    async with client_of(gateway, secret) as client:
+        stream = asyncio.create_task(client.post(URL, json=body(150, stream=True)))
+
+        async def has_begun() -> bool:
+            return (await used(own_redis, key)).completion_tokens > 0
+
+        await until(has_begun)
+        server.signal(signal.SIGSTOP)
+        await redis_is(gateway, "unreachable")
+        server.signal(signal.SIGCONT)
+        assert (await stream).text.endswith("data: [DONE]\n\n")
+    await until(lambda: nothing_is_held(own_redis, key))
+    total = await used(own_redis, key)
+    assert (total.requests, total.prompt_tokens, total.completion_tokens) == (1, 5, 150)
+
+
+@pytest.mark.parametrize("grace", [{"VILIX_AUTH_GRACE": "1"}, {"VILIX_AUTH_GRACE": "0"}], indirect=True)
+async def test_after_the_grace_no_key_is_valid(
+    server: Server, gateway: str, own_redis: Redis, grace: dict[str, str]
+) -> None:
+    _, secret = await keys.create(own_redis, name="known")
+    async with client_of(gateway, secret) as client:
+        assert await status(client) == 200
+        server.kill()
+
+        async def refused() -> bool:
+            return await status(client) == 503
+
+        if grace["VILIX_AUTH_GRACE"] == "0":
+            assert await refused()
+        await until(refused)
+        server.start()
+        await redis_is(gateway, "ok")
+        assert await status(client) == 200
+
+
+@pytest.mark.parametrize(
+    ("grace", "answered"),
+    [
+        ({"VILIX_REDIS_AWAY_POLICY": "local"}, 4),
+        ({"VILIX_REDIS_AWAY_POLICY": "open"}, 10),
+        ({"VILIX_REDIS_AWAY_POLICY": "closed"}, 0),
+    ],
+    indirect=["grace"],
+    ids=["local", "open", "closed"],
+)
+@pytest.mark.usefixtures("grace")
+async def test_limits_follow_the_policy(server: Server, gateway: str, own_redis: Redis, answered: int) -> None:
+    _, secret = await keys.create(own_redis, name="limited", limits=Allowance(rpm=4))
+    async with client_of(gateway, secret) as client:
+        assert (await client.get("/api/models")).status_code == 200
+        server.kill()
+        statuses = Counter([await status(client) for _ in range(10)])
+    assert statuses[200] == answered
+    assert statuses[503 if answered == 0 else 429] == 10 - answered
+
+
+async def test_each_gateway_has_its_share_of_the_limits(
+    server: Server, worker: CountingWorker, settings: dict[str, str], own_redis: Redis, tmp_path: Path
+) -> None:
+    _, secret = await keys.create(own_redis, name="shared", limits=Allowance(rpm=6))
+    metrics = free_ports(1)[0]
+    more = {**settings, "VILIX_REDIS_TIMEOUT": "0.3", "VILIX_METRICS_PORT": str(metrics)}
+    with running_gateway(server.url, worker.address, tmp_path / "a", **settings) as (other, _):
+        await ready(other)
+        with running_gateway(server.url, worker.address, tmp_path / "b", **more) as (url, _):
+            await ready(url)
+            async with client_of(url, secret) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
+                assert (await client.get("/api/models")).status_code == 200
+
+                async def both_are_counted() -> bool:
+                    return bool(await own_redis.zcard("vilix:gateways") == 2)
+
+                await until(both_are_counted)
+                server.kill()
+                assert Counter([await status(client) for _ in range(10)]) == {200: 3, 429: 7}
+                shown = (await scraper.get("/metrics")).text
+                assert 'vilix_redis_away_decisions_total{decision="limits_local"} 10.0' in shown
+                assert 'vilix_redis_away_decisions_total{decision="key_grace"}' in shown

@@ -1,0 +1,152 @@
+"""What limits.lua must decide, as simply as it can be said: no running sums, no clever numbers, nothing forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+
+MINUTE = 60_000_000
+ORDER = ("monthly", "daily", "tpm", "rpm")
+Limits = dict[str, int]
+
+
+@dataclass
+class Lease:
+    model: str
+    ends: int
+    estimate: int = 0
+    output: int = 0
+    prompt: int = 0
+    completion: int = 0
+
+
+@dataclass
+class ReferenceLimits:
+    """One key. Times are whole microseconds since 1970."""
+
+    limits: Limits
+    model_limits: dict[str, Limits]
+    leases: dict[str, Lease] = field(default_factory=dict)
+    lost: dict[str, Lease] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    requests: list[tuple[int, str, int]] = field(default_factory=list)
+    """Of every admitted request: when, and for which model."""
+    tokens: list[tuple[int, str, int]] = field(default_factory=list)
+    """Of every charge: when, for which model, how many."""
+
+    def scopes(self, model: str) -> list[tuple[str, Limits, str | None]]:
+        return [("key", self.limits, None), ("model", self.model_limits[model], model)]
+
+    def level(self, events: list[tuple[int, str, int]], per_minute: int, model: str | None, now: int) -> Fraction:
+        """How full a bucket is that leaks `per_minute`, after all these events."""
+        filled, at = Fraction(0), 0
+        for when, whose, amount in [*events, (now, model or "", 0)]:
+            if model in (None, whose) or when == now:
+                filled = max(Fraction(0), filled - Fraction((when - at) * per_minute, MINUTE))
+                if model in (None, whose):
+                    filled = max(Fraction(0), filled + amount)
+                at = when
+        return filled
+
+    def reserved(self, model: str | None) -> int:
+        return sum(lease.estimate + lease.output for lease in self.leases.values() if model in (None, lease.model))
+
+    def slots(self, model: str | None) -> int:
+        return sum(model in (None, lease.model) for lease in self.leases.values())
+
+    def used(self, period: str, model: str | None, now: int) -> int:
+        form = "%Y-%m-%d" if period == "daily" else "%Y-%m"
+        today = _date(now, form)
+        return sum(n for when, whose, n in self.tokens if model in (None, whose) and _date(when, form) == today)
+
+    def tokens_refusals(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
+        """What stands in the way of so many tokens: scopes and waits, by limit."""
+        found: dict[str, set[tuple[str, int]]] = {}
+        for scope, limits, only in self.scopes(model):
+            reserved = self.reserved(only)
+            for period in ("monthly", "daily"):
+                if period in limits and self.used(period, only, now) + reserved + amount > limits[period]:
+                    found.setdefault(period, set()).add((scope, -1))
+            if "tpm" in limits:
+                missing = self.level(self.tokens, limits["tpm"], only, now) + reserved + amount - limits["tpm"]
+                if missing > 0:
+                    wait = -1 if amount > limits["tpm"] else -(-missing * MINUTE // limits["tpm"])
+                    found.setdefault("tpm", set()).add((scope, int(wait)))
+        return found
+
+    def refusals(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
+        found = self.tokens_refusals(model, amount, now)
+        for scope, limits, only in self.scopes(model):
+            if "rpm" in limits:
+                missing = self.level(self.requests, limits["rpm"], only, now) + 1 - limits["rpm"]
+                if missing > 0:
+                    found.setdefault("rpm", set()).add((scope, int(-(-missing * MINUTE // limits["rpm"]))))
+            if "concurrency" in limits and self.slots(only) >= limits["concurrency"]:
+                found.setdefault("concurrency", set()).add((scope, 0))
+        return found
+
+    def admit(self, lease_id: str, model: str, estimate: int, output: int, *, now: int, lease: int) -> bool:
+        self.reap(now)
+        if self.refusals(model, estimate + output, now):
+            return False
+        self.requests.append((now, model, 1))
+        self.leases[lease_id] = Lease(model, now + lease, estimate, output)
+        return True
+
+    def renew(
+        self,
+        lease_id: str,
+        model: str,
+        *,
+        prompt: int | None,
+        completion: int,
+        maximum: int | None,
+        reserve: int,
+        now: int,
+        lease: int,
+    ) -> None:
+        self.reap(now, spare=lease_id)
+        if lease_id in self.settled:
+            return
+        mine = self._lease(lease_id, model)
+        if prompt is not None:
+            self._charge(model, max(0, prompt - mine.prompt), now)
+            mine.prompt, mine.estimate = max(mine.prompt, prompt), 0
+        new = max(0, completion - mine.completion)
+        self._charge(model, new, now)
+        mine.completion += new
+        mine.output = max(0, mine.output - new)
+        wanted = reserve - mine.output
+        if maximum is not None:
+            wanted = min(wanted, maximum - mine.completion - mine.output)
+        if mine.output * 2 <= reserve and wanted > 0 and not self.tokens_refusals(model, wanted, now):
+            mine.output += wanted
+        mine.ends = now + lease
+
+    def settle(self, lease_id: str, model: str, prompt: int, completion: int, now: int) -> None:
+        self.reap(now, spare=lease_id)
+        if lease_id in self.settled:
+            return
+        mine = self._lease(lease_id, model)
+        self._charge(model, prompt + completion - mine.prompt - mine.completion, now)
+        del self.leases[lease_id]
+        self.settled.add(lease_id)
+
+    def reap(self, now: int, spare: str = "") -> None:
+        for lease_id in [each for each, lease in self.leases.items() if lease.ends <= now and each != spare]:
+            self.lost[lease_id] = self.leases.pop(lease_id)
+
+    def _lease(self, lease_id: str, model: str) -> Lease:
+        if lease_id not in self.leases:
+            lost = self.lost.get(lease_id, Lease(model, 0))
+            self.leases[lease_id] = Lease(model, 0, prompt=lost.prompt, completion=lost.completion)
+        return self.leases[lease_id]
+
+    def _charge(self, model: str, amount: int, now: int) -> None:
+        if amount:
+            self.tokens.append((now, model, amount))
+
+
+def _date(now: int, form: str) -> str:
+    return datetime.fromtimestamp(now // 1_000_000, UTC).strftime(form)

@@ -1,0 +1,217 @@
+"""limits.lua in a real Valkey against a reference model: random requests, renewals, settlements and lost gateways."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from typing import Any, ClassVar
+
+import pytest
+import redis as sync_redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from services.gateway import limits
+from tests.unit.gateway.reference_limits import MINUTE, ReferenceLimits
+
+NAME = "vilix:{s00}:limits:key_test"
+# A day and a month end ten minutes later.
+BEGINNING = 1_772_322_600_000_000
+LEASE = 6_000_000
+MODELS = ("a", "b:c")
+# The test says what time it is.
+CLOCK = "redis.call('TIME')"
+SOURCE = limits.SCRIPT._source.replace(CLOCK, "cjson.decode(ARGV[3])")
+
+small = st.integers(0, 30)
+amount = st.integers(20, 200)
+each_limit = {
+    "rpm": st.integers(1, 10),
+    "tpm": amount,
+    "concurrency": st.integers(1, 4),
+    "daily": amount,
+    "monthly": amount,
+}
+# One limit at a time shows most; all together, which of them is named.
+some_limits = st.one_of(
+    *(st.fixed_dictionaries({name: value}) for name, value in each_limit.items()),
+    st.fixed_dictionaries({}, optional=each_limit),
+)
+
+
+class LimitsMachine(RuleBasedStateMachine):
+    client: ClassVar[sync_redis.Redis]
+
+    @initialize(key=some_limits, of_models=st.fixed_dictionaries(dict.fromkeys(MODELS, some_limits)))
+    def begin(self, key: dict[str, int], of_models: dict[str, dict[str, int]]) -> None:
+        self.client.flushall()
+        self.model = ReferenceLimits(key, of_models)
+        self.now = BEGINNING
+        self.ids = (f"r{number}" for number in itertools.count())
+        self.of: dict[str, str] = {}
+        self.produced: dict[str, tuple[int, int]] = {}
+
+    def run(self, operation: str, model: str, **more: Any) -> dict[str, Any]:
+        seconds, rest = divmod(self.now, 1_000_000)
+        ask = {
+            "model": model,
+            "owner": "o",
+            "request_id": "x",
+            "limits": self.model.limits,
+            "model_limits": self.model.model_limits[model],
+            "stream_length": 10_000,
+            **{name: value for name, value in more.items() if value is not None},
+        }
+        arguments = (operation, json.dumps(ask), json.dumps([str(seconds), str(rest)]))
+        return json.loads(self.client.eval(SOURCE, 1, NAME, *arguments))  # type: ignore[no-any-return,arg-type]
+
+    @rule(passed=st.one_of(st.integers(0, 2_000_000), st.integers(0, 3 * MINUTE), st.integers(0, 7_000_000)))
+    def time_passes(self, passed: int) -> None:
+        self.now += passed
+
+    @rule(model=st.sampled_from(MODELS), estimate=small, output=small, twice=st.booleans())
+    def admit(self, model: str, estimate: int, output: int, twice: bool) -> None:
+        lease_id = next(self.ids)
+        self.model.reap(self.now)
+        refusals = self.model.refusals(model, estimate + output, self.now)
+        admitted = self.model.admit(lease_id, model, estimate, output, now=self.now, lease=LEASE)
+        for _ in range(1 + (twice and admitted)):
+            answer = self.run("admit", model, id=lease_id, estimate=estimate, output=output, lease=LEASE)
+            assert answer["admitted"] == admitted
+        if admitted:
+            self.of[lease_id] = model
+            self.produced[lease_id] = (0, 0)
+            return
+        refusal = answer["refusal"]
+        assert (refusal["scope"], refusal["wait"]) in refusals[refusal["limit"]]
+        self.is_the_right_one(refusal, refusals)
+
+    def is_the_right_one(self, refusal: dict[str, Any], refusals: dict[str, set[tuple[str, int]]]) -> None:
+        budgets = refusals.keys() & {"daily", "monthly"}
+        waits = [wait for limit in ("tpm", "rpm") for _, wait in refusals.get(limit, ())]
+        if budgets:
+            assert refusal["limit"] in budgets
+        elif waits:
+            assert refusal["wait"] == (-1 if -1 in waits else max(waits))
+        else:
+            assert refusal["limit"] == "concurrency"
+
+    @precondition(lambda self: self.of)
+    @rule(data=st.data(), more=small, prompt=st.one_of(st.none(), small), maximum=st.one_of(st.none(), small))
+    def renew(self, data: st.DataObject, more: int, prompt: int | None, maximum: int | None) -> None:
+        lease_id = data.draw(st.sampled_from(sorted(self.of)))
+        model, (counted, completion) = self.of[lease_id], self.produced[lease_id]
+        prompt = None if prompt is None and not counted else (counted or prompt)
+        if lease_id not in self.model.settled:
+            completion += more
+            self.produced[lease_id] = (prompt or 0, completion)
+        self.model.renew(
+            lease_id,
+            model,
+            prompt=prompt,
+            completion=completion,
+            maximum=maximum,
+            reserve=10,
+            now=self.now,
+            lease=LEASE,
+        )
+        self.run(
+            "renew",
+            model,
+            id=lease_id,
+            prompt=prompt,
+            completion=completion,
+            max_output=maximum,
+            reserve=10,
+            lease=LEASE,
+        )
+
+    @precondition(lambda self: self.of)
+    @rule(data=st.data(), more=small, prompt=small)
+    def settle(self, data: st.DataObject, more: int, prompt: int) -> None:
+        lease_id = data.draw(st.sampled_from(sorted(self.of)))
+        model, (counted, completion) = self.of[lease_id], self.produced[lease_id]
+        if lease_id not in self.model.settled:
+            self.produced[lease_id] = (counted or prompt, completion + more)
+        prompt, completion = self.produced[lease_id]
+        self.model.settle(lease_id, model, prompt, completion, self.now)
+        more_fields = {"cached": 0, "reasoning": 0, "outcome": "complete"}
+        self.run("settle", model, id=lease_id, prompt=prompt, completion=completion, **more_fields)
+
+    @rule(number=amount, name=st.sampled_from(["daily", "concurrency"]))
+    def a_limit_is_changed(self, number: int, name: str) -> None:
+        self.model.limits = {**self.model.limits, name: number}
+
+    @invariant()
+    def both_see_the_same(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        self.model.reap(self.now)
+        for model in MODELS:
+            answer = self.run("show", model)["scopes"]
+            for scope, its_limits, only in self.model.scopes(model):
+                seen = answer[scope]
+                assert seen["slots"] == self.model.slots(only)
+                assert seen["reserved"] == self.model.reserved(only)
+                assert seen["daily"] == self.model.used("daily", only, self.now)
+                assert seen["monthly"] == self.model.used("monthly", only, self.now)
+                if "rpm" in its_limits:
+                    filled = self.model.level(self.model.requests, its_limits["rpm"], only, self.now)
+                    assert seen["requests"] == max(0, (its_limits["rpm"] - filled) // 1)
+                if "tpm" in its_limits:
+                    filled = self.model.level(self.model.tokens, its_limits["tpm"], only, self.now)
+                    filled += self.model.reserved(only)
+                    assert seen["tokens"] == max(0, (its_limits["tpm"] - filled) // 1)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        for lease_id, model in self.of.items():
+            prompt, completion = self.produced[lease_id]
+            self.model.settle(lease_id, model, prompt, completion, self.now)
+            more = {"cached": 0, "reasoning": 0, "outcome": "complete"}
+            self.run("settle", model, id=lease_id, prompt=prompt, completion=completion, **more)
+        self.both_see_the_same()
+        scopes = self.run("show", "a")["scopes"]
+        assert scopes["key"]["slots"] == scopes["key"]["reserved"] == 0
+        records = [fields for _, fields in self.client.xrange("vilix:{s00}:usage")]  # type: ignore[union-attr]
+        last = {fields["id"]: (int(fields["prompt_tokens"]), int(fields["completion_tokens"])) for fields in records}
+        assert last == self.produced, "the last record of a request says what it produced"
+        twice = {lease_id for lease_id, count in Counter(fields["id"] for fields in records).items() if count > 1}
+        assert twice <= self.model.lost.keys(), "a request has one record, unless its gateway was taken for dead"
+
+
+def test_the_script_decides_as_the_reference_model_does(redis_url: str) -> None:
+    assert SOURCE.count("ARGV[3]") == 1
+    with sync_redis.Redis.from_url(redis_url, decode_responses=True) as LimitsMachine.client:
+        run_state_machine_as_test(
+            LimitsMachine, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
+        )
+
+
+@pytest.mark.parametrize(
+    ("day", "date"),
+    [("1970-01-01", 0), ("2000-02-29", 951_782_400), ("2026-12-31", 1_798_675_200), ("2100-03-01", 4_107_542_400)],
+)
+def test_days_and_months_are_those_of_the_calendar(redis_url: str, day: str, date: int) -> None:
+    with sync_redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        ask = {"model": "a", "limits": {}, "model_limits": {}, "owner": "", "request_id": "", "id": "r"}
+        ask |= {"prompt": 1, "completion": 1, "cached": 0, "reasoning": 0, "outcome": "", "stream_length": 1}
+        client.eval(SOURCE, 1, NAME, "settle", json.dumps(ask), json.dumps([str(date + 86_399), "999999"]))  # type: ignore[arg-type]
+        assert (
+            set(client.keys("*usage:*"))
+            == {  # type: ignore[arg-type]
+                f"vilix:{{s00}}:usage:key_test:{day}",
+                f"vilix:{{s00}}:usage:key_test:{day[:7]}",
+            }
+        )
