@@ -24,7 +24,14 @@ class Answer:
     """An open answer. `events` may be read once; `close` must be called."""
 
     def __init__(
-        self, request: Request, chat: ChatRequest, lease: Lease, *, worker: InferenceWorker, call: GenerateCall, hang_up: HangUp
+        self,
+        request: Request,
+        chat: ChatRequest,
+        lease: Lease,
+        *,
+        worker: InferenceWorker,
+        call: GenerateCall,
+        hang_up: HangUp,
     ) -> None:
         """Of a call that was begun on `worker`, for a request that holds `lease`."""
         self.id: Final = f"chatcmpl-{secrets.token_hex(12)}"
