@@ -37,6 +37,8 @@ class BatchSpec(_Entry):
 
     texts: int = Field(32, ge=1)
     tokens: int = Field(ge=1)
+    in_flight: int = Field(2, ge=1)
+    """How many full batches Triton is given at once: 2 keep a fast engine busy, 1 keeps a slow one open for newcomers."""
 
 
 class ModelSpec(_Entry):

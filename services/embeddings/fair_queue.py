@@ -37,7 +37,7 @@ class FairQueue:
     """Lets batches through while at most `room` tokens are inside; a batch that is larger goes alone."""
 
     def __init__(self, *, room: int) -> None:
-        """`room` should be one batch that runs and one that is about to."""
+        """`room` is what the engine may have before it: a newcomer waits for so much at most."""
         self._room: Final = room
         self._inside = 0
         self._now = 0.0

