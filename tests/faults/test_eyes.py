@@ -38,7 +38,7 @@ async def test_every_request_leaves_one_line(system: System) -> None:
     assert (gone["status"], gone["outcome"]) == (200, "client gone")
 
     worker_lines = [line for line in _json_lines(system.worker) if line.get("request_id") == "req-of-a-client"]
-    assert [line["outcome"] for line in worker_lines] == ["complete"]
+    assert [line["outcome"] for line in worker_lines] == ["ok"]
     for process in (system.gateway, system.worker):
         log = process.log.read_text()
         assert QUESTION not in log
