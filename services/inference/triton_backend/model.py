@@ -24,7 +24,7 @@ from services.inference.triton_backend.contract import (
 )
 from services.inference.triton_backend.stream import Sender, Stream, answer, answer_error, answer_nothing
 
-ENGINES: Final = ("llamacpp", "replay")
+ENGINES: Final = ("trtllm", "llamacpp", "replay")
 
 
 class TritonPythonModel:
