@@ -58,6 +58,8 @@ class _Job:
     output: Any = None
     deadline: asyncio.Timeout | None = None
     """Of what comes after an abort."""
+    generated: int = 0
+    """By TensorRT-LLM; perhaps not passed on yet."""
     started: float = 0.0
     first_token: float | None = None
     ended: bool = False
@@ -143,7 +145,7 @@ class TrtllmEngine:
             raise self._failed
         with self._lock:
             running = list(self._running.values())
-        held = sum(job.usage.prompt_tokens + job.answer.taken for job in running)
+        held = sum(job.usage.prompt_tokens + job.generated for job in running)
         return self._meter.load(
             in_flight=len(running),
             queued=len(self._waiting),
@@ -266,18 +268,21 @@ class TrtllmEngine:
         async with asyncio.timeout(None) as job.deadline:
             async for result in job.result:
                 job.output = result.outputs[0]
-                if job.first_token is None and job.output.token_ids:
-                    job.first_token = time.monotonic()
+                self._count(job, len(job.output.token_ids))
                 self._advance(job, final=result.finished)
         if not job.ended:
             raise RequestError("ENGINE_FAILED", "TensorRT-LLM's result ended before the answer did")
+
+    def _count(self, job: _Job, generated: int) -> None:
+        if generated > job.generated and not job.ended:
+            job.first_token = job.first_token or time.monotonic()
+            self._meter.generated(generated - job.generated)
+            job.generated = generated
 
     def _advance(self, job: _Job, *, final: bool) -> None:
         if job.ended or not (final or job.sink.has_room()):
             return
         tokens = job.answer.take(job.output, final=final)
-        if tokens.token_ids:
-            self._meter.generated(len(tokens.token_ids))
         if job.answer.reason is not None:
             self._end(job, job.answer.reason, tokens)
             if not final:
