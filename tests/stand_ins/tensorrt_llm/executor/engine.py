@@ -30,6 +30,8 @@ class Script:
     """Ends it, and the engine with it."""
     final: str = ""
     """Ends it after its tokens with this reason: TIMED_OUT, CANCELLED, or NONE for none at all."""
+    stalls: bool = False
+    """Nothing comes after its tokens."""
     hides_eos: bool = False
     """The end-of-sequence token is not among the ids."""
     trims: int = 0
@@ -112,9 +114,12 @@ class Engine:
             if not script.silent_abort:
                 running.result.put(Response(reason="CANCELLED"))
             return
-        if len(running.generated) >= len(script.token_ids) and (script.request_error or script.fatal or script.final):
-            self._misbehave(running)
-            return
+        if len(running.generated) >= len(script.token_ids):
+            if script.request_error or script.fatal or script.final:
+                self._misbehave(running)
+                return
+            if script.stalls:
+                return
         token_id, logits = self._choose(running)
         running.generated.append(token_id)
         hidden = script.hides_eos and token_id == running.params.end_id and not running.params.ignore_eos
@@ -191,7 +196,7 @@ class Engine:
             if params.frequency_penalty and "frequency_penalty" in self._honours:
                 logits[token_id] -= params.frequency_penalty * running.generated.count(token_id)
             if params.repetition_penalty and "repetition_penalty" in self._honours:
-                logits[token_id] *= params.repetition_penalty
+                logits[token_id] -= 5 * (params.repetition_penalty - 1)
 
     def _logprobs(self, running: Running, token_id: int, logits: dict[int, float]) -> Any:
         if self._flat:
