@@ -1,6 +1,7 @@
 """On a machine with a GPU: whether the engines `trtllm` and `transformers` agree, and how fast they are.
 
-`python -m bench.embeddings.gpu_smoke /models/Qwen3-Embedding-0.6B` needs torch and transformers, and for `trtllm` TensorRT-LLM 1.3 or newer; what is missing is said and left out.
+`python -m bench.embeddings.gpu_smoke /models/Qwen3-Embedding-0.6B` needs torch and transformers, and for `trtllm`
+TensorRT-LLM 1.3 or newer; what is missing is said and left out.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, embeddings, health, metrics, models, own_usage, page
+from services.gateway import chat_completions, embeddings, health, models, own_usage, page
 from services.gateway.access import Access
 from services.gateway.admin import create_admin_app
 from services.gateway.admin_listener import serving

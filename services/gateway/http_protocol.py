@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Any, Final
 
 import httptools
@@ -18,6 +19,9 @@ from services.gateway import metrics
 from services.gateway.errors import ApiError
 from services.gateway.settings import GatewaySettings
 
+UNSENT_BYTES: Final = 64 * 1024
+LINGER_SECONDS: Final = 5.0
+"""How long what a refused client still sends is thrown away."""
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 _log: Final = logging.getLogger(__name__)
 
@@ -42,6 +46,30 @@ class _Flow(FlowControl):
         self._protocol.reader_caught_up()
 
 
+class _Transport:
+    """The connection's transport, which uvicorn closes when an answer is over: also while the client still sends."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: LimitedProtocol) -> None:
+        self.write = transport.write
+        self.write_eof = transport.write_eof
+        self.abort = transport.abort
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.close_now = transport.close
+        self._transport = transport
+        self._protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self._protocol.is_lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._protocol.is_receiving:
+            self._protocol.linger()
+        else:
+            self.close_now()
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. `limits` is set by `protocol_for`."""
 
@@ -54,13 +82,22 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
-        self._refused = False
+        self.is_lingering = False
+        """Whether what still comes is thrown away, because the last answer was sent."""
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the rest of a body is on its way."""
+        return not self._in_headers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Take the connection, or close it at once when there are too many."""
         super().connection_made(transport)
         metrics.CONNECTIONS.inc()
+        self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what is used of it
         self.flow = _Flow(transport, self)
+        # The kernel would take megabytes for a client that does not read, and the engine would go on for it.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         if len(self.connections) > self.limits.max_connections:
             self._close("connections")
             return
@@ -69,13 +106,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         metrics.CONNECTIONS.dec()
+        self._in_headers = True
         self._stop_waiting()
         self.reader_caught_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; refuse them when they make the headers too long, or are no HTTP."""
-        if self._refused or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         if self._in_headers:
             self._header_bytes += len(data)
@@ -88,7 +126,7 @@ class LimitedProtocol(HttpToolsProtocol):
             # An offer of HTTP/2 or WebSockets, which may be ignored.
             pass
         except httptools.HttpParserError as error:
-            if not self._refused:
+            if not self.is_lingering:
                 self._refuse(400, "malformed", _malformed(error))
         else:
             # A header without an end never reaches `on_headers_complete`.
@@ -153,25 +191,34 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             # It is we who do not read.
             self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
+        elif self.cycle.response_complete:
+            self._close("body_time")
         else:
             self._refuse(408, "body_time", f"The body did not come within {self.limits.body_seconds:g} s.")
 
+    def linger(self) -> None:
+        """End the connection. To close it at once would reset it, before a client that is still sending reads its answer."""
+        self._stop_waiting()
+        self.is_lingering = True
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
     def _reader_is_stuck(self) -> None:
         self._write_deadline = None
-        self._refused = True
         metrics.CONNECTIONS_REFUSED.labels("write_time").inc()
         # What waits to be written would keep the connection open for as long as the client does.
         self.transport.abort()
 
     def _refuse(self, status: int, cause: str, message: str) -> None:
-        if not self._is_answering():
-            error = ApiError(status, message, code=cause)
-            body = error.body()
-            head = (
-                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head % (status, _REASONS[status], len(body)) + body)
-        self._close(cause)
+        if self._is_answering():
+            self._close(cause)
+            return
+        metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        body = ApiError(status, message, code=cause).body()
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (status, _REASONS[status], len(body)) + body)
+        self.linger()
 
     def _refuse_headers(self) -> None:
         limit = self.limits.max_header_bytes
@@ -183,9 +230,9 @@ class LimitedProtocol(HttpToolsProtocol):
         return cycle is not None and ((cycle.response_started and not cycle.response_complete) or bool(self.pipeline))
 
     def _close(self, cause: str) -> None:
-        self._refused = True
-        self._stop_waiting()
         metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        self._in_headers = True
+        self._stop_waiting()
         self.transport.close()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.system import ROOT, System, running_system
+from tests.faults.system import ROOT, Connection, System, running_system
 
 FULL = os.environ.get("VILIX_FAULTS") == "full"
 _rows: list[tuple[str, str, str]] = []
@@ -30,6 +30,13 @@ def milliseconds(seconds: Sequence[float]) -> str:
     ordered = sorted(seconds)
     p99 = ordered[min(len(ordered) - 1, round(len(ordered) * 0.99))]
     return f"p50 {statistics.median(ordered) * 1000:.0f}, p99 {p99 * 1000:.0f}, max {ordered[-1] * 1000:.0f} ms"
+
+
+@pytest.fixture(autouse=True)
+async def no_connection_stays() -> AsyncIterator[None]:
+    """A test that fails leaves connections open."""
+    yield
+    await Connection.hang_up_all()
 
 
 @pytest.fixture

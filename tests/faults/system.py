@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import grpc
 import httpx
@@ -46,7 +47,7 @@ descriptions: {en: Recordings.}
 """
 
 PREFILL, LONG, STEADY, BURST = "PREFILL", "LONG", "STEADY", "BURST"
-"""Words that a message is made of to get: half a minute of prefill, an answer without an end, five seconds of tokens, very many."""
+"""Words of messages that get half a minute of prefill, an answer without an end, five seconds of tokens, very many."""
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0, what: str = "") -> None:
@@ -277,7 +278,13 @@ async def running_system(
     with contextlib.ExitStack() as stack:
         triton = stack.enter_context(launched(directory / "triton", {MODEL: engine}))
         system = await _start(
-            directory, triton, stack, workers, gateways, worker_settings or {}, gateway_settings or {}
+            directory,
+            triton,
+            stack,
+            workers=workers,
+            gateways=gateways,
+            worker_settings=worker_settings or {},
+            gateway_settings=gateway_settings or {},
         )
         try:
             await system.wait_until_ready()
@@ -290,6 +297,7 @@ async def _start(
     directory: Path,
     triton: Server,
     stack: contextlib.ExitStack,
+    *,
     workers: int,
     gateways: int,
     worker_settings: Mapping[str, str],
@@ -404,16 +412,34 @@ class Connection:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    opened: ClassVar[list[Connection]] = []
+    """For the end of a test, which may come before it closed them."""
 
     @classmethod
-    async def open(cls, address: str) -> Connection:
+    async def open(cls, address: str, *, receive_buffer: int | None = None) -> Connection:
+        """`receive_buffer` is how many bytes the kernel keeps for a client that does not read."""
         host, _, port = address.rpartition(":")
-        return cls(*await asyncio.open_connection(host, int(port)))
+        made = socket.socket()
+        made.setblocking(False)
+        if receive_buffer is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(made, (host, int(port)))
+        connection = cls(*await asyncio.open_connection(sock=made))
+        cls.opened.append(connection)
+        return connection
 
     @classmethod
-    async def ask(cls, system: System, request: Mapping[str, Any]) -> Connection:
+    async def hang_up_all(cls) -> None:
+        """Close what was opened, and wait until it is."""
+        for connection in cls.opened:
+            connection.hang_up()
+        await asyncio.gather(*(connection.writer.wait_closed() for connection in cls.opened), return_exceptions=True)
+        cls.opened.clear()
+
+    @classmethod
+    async def ask(cls, system: System, request: Mapping[str, Any], *, receive_buffer: int | None = None) -> Connection:
         """Send a chat request, and do not wait for its answer."""
-        connection = await cls.open(system.gateway.address)
+        connection = await cls.open(system.gateway.address, receive_buffer=receive_buffer)
         content = orjson.dumps(request)
         connection.writer.write(
             b"POST /api/chat/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"

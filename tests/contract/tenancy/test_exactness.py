@@ -84,7 +84,7 @@ async def test_random_hang_ups_and_errors_leave_nothing_behind_and_bill_what_was
 ) -> None:
     worker.pace = 0.002
     key, secret = await new_key(limits={"concurrency": 20, "tpm": 1_000_000, "monthly_tokens": 1_000_000})
-    chance = random.Random(6)  # noqa: S311  # no secret
+    chance = random.Random(6)
     received: dict[str, int] = {}
 
     async def ask(number: int) -> None:
