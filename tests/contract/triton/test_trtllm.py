@@ -22,23 +22,24 @@ from tests.contract.triton.waits import until
 from tests.stand_ins import trtllm as stand_in
 
 
-def png(width: int, height: int) -> bytes:
+def png(width: int, height: int, colour: tuple[int, ...] = (200, 30, 30, 128)) -> bytes:
     data = io.BytesIO()
-    Image.new("RGBA", (width, height), (200, 30, 30, 128)).save(data, "PNG")
+    Image.new("RGBA", (width, height), colour).save(data, "PNG")
     return data.getvalue()
 
 
 async def with_images(client: TritonClient, prompt: list[int], images: list[bytes]) -> Answer:
     outputs = client.generate(
-        TRTLLM_13, request_id="test", prompt_token_ids=prompt, params={"max_tokens": 3}, images=images
+        TRTLLM_13, request_id="test", prompt_token_ids=prompt, params={"temperature": 0}, images=images
     )
     return Answer([output async for output in outputs])
 
 
 async def test_images_take_the_places_that_the_prompt_has_for_them(client: TritonClient) -> None:
     prompt = [1, stand_in.IMAGE_TOKEN, 7, stand_in.IMAGE_TOKEN, 8]
-    result = await with_images(client, prompt, [png(56, 28), png(84, 28)])
-    assert len(result.token_ids) == 3
+    result = await with_images(client, prompt, [png(56, 28), png(84, 28, (0, 0, 250))])
+    # What the stand-in sees.
+    assert "".join(map(chr, result.token_ids[:-1])) == "red, blue"
     assert result.usage["prompt_tokens"] == 3 + 2 + 3
 
 

@@ -6,7 +6,8 @@ beside this one says. Its model plays the answers in `stand_in.json` of the mode
     {"eos_token_id": 2, "special_tokens": {"<|image_pad|>": 49000}, "step_ms": 5, "guided": {"json_object": "{}"},
      "answers": [{"prompt_contains": [7, 8], "token_ids": [5, 6, 2], ...}]}
 
-An answer is repeated until something ends it. Further keys of an answer make it misbehave: see `Script` in executor/engine.py.
+An answer is repeated until something ends it. The answer to images is their colours. Further keys of an answer make it
+misbehave: see `Script` in executor/engine.py.
 """
 
 from tensorrt_llm import version

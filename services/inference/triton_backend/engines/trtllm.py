@@ -104,13 +104,14 @@ class TrtllmEngine:
         self.supported_parameters = api.supported_parameters(llm)
         self._guide_kinds: Final = api.guide_kinds(llm)
         self._api: Final = api
-        self._checkpoint: Final = trtllm_checkpoint.read(Path(model))
+        self.checkpoint: Final = trtllm_checkpoint.read(Path(model))
         self._llm: Final = api.load(
-            self._checkpoint, model=model, context_length=context_length, slots=slots, arguments=llm
+            self.checkpoint, model=model, context_length=context_length, slots=slots, arguments=llm
         )
         self._cached_tokens_at_most: Final = llm.get("kv_cache_config", {}).get("max_tokens") or slots * context_length
-        self._eos_id: Final[int | None] = self._llm.tokenizer.eos_token_id
-        self._end_ids: Final = self._checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
+        self.tokenizer: Final[Any] = self._llm.tokenizer
+        self._eos_id: Final[int | None] = self.tokenizer.eos_token_id
+        self._end_ids: Final = self.checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
         self._waiting: Final[WaitingLine[_Job]] = WaitingLine(limit=max_queued)
         self._running: Final[dict[int, _Job]] = {}
         self._meter: Final = LoadMeter()
@@ -162,9 +163,9 @@ class TrtllmEngine:
 
     def _job(self, request: Request, sink: Sink) -> _Job:
         """Raises RequestError for what would harm the engine, or fail in it without saying why."""
-        params, prompt, vocabulary = request.params, request.prompt_token_ids, self._checkpoint.vocabulary
+        params, prompt, vocabulary = request.params, request.prompt_token_ids, self.checkpoint.vocabulary
         if request.text_input is not None:
-            prompt = self._llm.tokenizer.encode(request.text_input, add_special_tokens=False)
+            prompt = self.tokenizer.encode(request.text_input, add_special_tokens=False)
         limit = output_limit(len(prompt), params, self.context_length)
         refuse_unknown_tokens("prompt_token_ids", prompt, vocabulary)
         refuse_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
@@ -179,7 +180,7 @@ class TrtllmEngine:
         return _Job(request, sink, limit, Usage(prompt_tokens=len(prompt)), answer)
 
     def _refuse_images(self, count: int, prompt: Sequence[int]) -> None:
-        placeholder = self._checkpoint.image_token_id
+        placeholder = self.checkpoint.image_token_id
         if placeholder is None:
             raise RequestError("UNSUPPORTED_PARAMETER", "images is not supported: the model reads text only")
         places = prompt.count(placeholder)
@@ -255,7 +256,7 @@ class TrtllmEngine:
         """Hand it to TensorRT-LLM, which reads images in here: meanwhile, no answer's tokens are passed on."""
         try:
             job.result = self._api.generate(
-                self._llm, job.request, images=images, limit=job.limit, checkpoint=self._checkpoint
+                self._llm, job.request, images=images, limit=job.limit, checkpoint=self.checkpoint
             )
         except Exception as error:
             if isinstance(error, ValueError | TypeError) or is_request_error(error):

@@ -14,7 +14,7 @@ from tensorrt_llm.executor.result import Logprob, RequestOutput, Response
 from tensorrt_llm.executor.utils import RequestError
 from tensorrt_llm.sampling_params import SamplingParams
 
-CANDIDATES = 8
+CANDIDATES = 24
 STEP = 0.8
 """By how much each candidate's logit is below the one before."""
 
@@ -74,7 +74,7 @@ class Engine:
         if self.dead:
             raise RuntimeError("LLM is shutting down")
         if running.params.seed is not None and "seed" in self._honours:
-            running.randomness = random.Random(running.params.seed)  # noqa: S311 - no secret
+            running.randomness = random.Random(running.params.seed)
         running.result.abort_request = lambda: self._abort(running)
         with self._changed:
             self._waiting.append(running)
