@@ -66,14 +66,17 @@ def test_the_end_token_is_there_once_whether_they_show_it_or_not(bench: Bench, *
     assert len(answer.logprobs) == len(answer.top) == answer.usage.completion_tokens == 3
 
 
-def test_a_stop_token_is_there_and_ends_the_answer(bench: Bench) -> None:
-    bench.engine([{"token_ids": [5, 6, 7, 8]}])
-    answer = bench.ask([1], temperature=0, stop_token_ids=[7]).wait()
+@pytest.mark.parametrize("hides_stop", [True, False])
+def test_a_stop_token_is_there_once_and_ends_the_answer(bench: Bench, *, hides_stop: bool) -> None:
+    bench.engine([{"token_ids": [5, 6, 7, 8], "hides_stop": hides_stop}])
+    answer = bench.ask([1], temperature=0, stop_token_ids=[7], logprobs=0).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, 7], "stop")
+    assert len(answer.logprobs) == 3
+    assert bench.llm.requests[0][1].include_stop_str_in_output is not hides_stop
 
 
 def test_a_stop_token_waits_for_min_tokens(bench: Bench) -> None:
-    bench.engine([{"token_ids": [5, 6, 7, 8]}])
+    bench.engine([{"token_ids": [5, 6, 7, 8]}], context_length=100_000)
     answer = bench.ask([1], temperature=0, stop_token_ids=[7], min_tokens=6).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, 7, 8, 5, 6, 7], "stop")
     until(lambda: bench.llm.engine.active == 0)
@@ -186,8 +189,9 @@ def test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed(b
     assert first.stop is None
 
 
-def test_a_temperature_of_zero_repeats_the_answer(bench: Bench) -> None:
-    bench.engine()
+@pytest.mark.parametrize(("version", "sampler"), [("1.2.1", "auto"), ("1.2.1", "TRTLLMSampler"), ("1.3.0rc29", "auto")])
+def test_a_temperature_of_zero_repeats_the_answer(bench: Bench, sampler: str) -> None:
+    bench.engine(sampler_type=sampler)
     answers = [bench.ask([1], temperature=0, top_k=5, top_p=0.9, max_tokens=30).wait().token_ids for _ in range(3)]
     assert answers == [[10 + i % 3 for i in range(30)]] * 3
 
@@ -233,6 +237,7 @@ def test_a_seed_repeats_the_answer(bench: Bench) -> None:
     bench.engine()
     first, second, other = [bench.ask([1], max_tokens=30, seed=seed).wait().token_ids for seed in (-7, -7, 8)]
     assert first == second != other
+    assert len(first) == len(other) == 30
 
 
 @new
@@ -300,6 +305,12 @@ def test_images_reach_the_engine(bench: Bench, architecture: str) -> None:
     inputs = bench.llm.requests[0][0]
     assert inputs["mm_processor_kwargs"] == {}
     assert [image.size for image in inputs["multi_modal_data"]["image"]] == [(56, 56)]
+
+
+def test_every_image_needs_a_place_in_the_prompt(bench: Bench) -> None:
+    engine = bench.engine(architecture=stand_in.QWEN25_VL)
+    with pytest.raises(RequestError, match="places for 1 images, and there are 2"):
+        engine.submit(Request(read({}), [1, stand_in.IMAGE_TOKEN], images=(b"", b"")), Reader())
 
 
 # Requests that end otherwise

@@ -97,8 +97,6 @@ class TrtllmApi:
         arguments = self._checked(checkpoint, context_length, arguments)
         if "max_input_len" in self._arguments:
             arguments["max_input_len"] = context_length
-        if "kv_cache_config" in arguments:
-            arguments["kv_cache_config"] = self._llmapi.KvCacheConfig(**arguments["kv_cache_config"])
         try:
             return self._package.LLM(model=model, max_batch_size=slots, max_seq_len=context_length, **arguments)
         except Exception as error:
@@ -161,7 +159,7 @@ class TrtllmApi:
 
     def _sampling(self, params: Params, limit: int, checkpoint: Checkpoint) -> Any:
         """A new SamplingParams: generate_async changes it. end_id stays unset, or its tokenizer is never asked."""
-        # Neither unset values (which mean greedy) nor a temperature of 0 are the same to all samplers.
+        # Unset values mean greedy to theirs, and a temperature of 0 is refused by one of their samplers.
         greedy = params.temperature == 0
         stops = params.stop_token_ids | (frozenset() if params.ignore_eos else checkpoint.end_ids)
         values: dict[str, Any] = {

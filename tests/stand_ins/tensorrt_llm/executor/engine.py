@@ -34,6 +34,8 @@ class Script:
     """Nothing comes after its tokens."""
     hides_eos: bool = False
     """The end-of-sequence token is not among the ids."""
+    hides_stop: bool = False
+    """As if include_stop_str_in_output were unset."""
     trims: int = 0
     """Its last response takes so many ids away again that were there before."""
     top_without_chosen: bool = False
@@ -73,6 +75,11 @@ class Engine:
     def add(self, running: Running) -> None:
         if self.dead:
             raise RuntimeError("LLM is shutting down")
+        if self._flat and running.params.temperature is not None and running.params.temperature <= 0:
+            running.result.put(Response(error=RequestError("temperature must be greater than 0")))
+            return
+        if running.script.hides_stop:
+            running.params.include_stop_str_in_output = False
         if running.params.seed is not None and "seed" in self._honours:
             running.randomness = random.Random(running.params.seed)
         running.result.abort_request = lambda: self._abort(running)
