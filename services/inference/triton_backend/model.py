@@ -57,6 +57,14 @@ class TritonPythonModel:
                 pb_utils.Logger.log_error(f"request {request.request_id()!r}: {error!r}")
                 answer_error(response_sender, RequestError("ENGINE_FAILED", "the model could not take the request"))
 
+    def is_ready(self) -> bool:
+        """Whether the engine still works. Triton asks this for the model's readiness, in versions since spring 2026."""
+        try:
+            self._engine.load()
+        except RequestError:
+            return False
+        return True
+
     def finalize(self) -> None:
         """Stop all threads."""
         self._engine.close()

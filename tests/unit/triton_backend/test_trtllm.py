@@ -361,13 +361,14 @@ def test_a_request_that_fails_alone_leaves_the_others(bench: Bench) -> None:
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
 
 
-def test_any_other_error_ends_the_engine(bench: Bench) -> None:
+def test_any_other_error_ends_the_engine(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     engine = bench.engine([{"prompt_contains": [31], "token_ids": [5], "fatal": "CUDA error"}, {"token_ids": [10]}])
     answers = [bench.ask([1]), bench.ask([31]), bench.ask([1])]
     assert all("CUDA error" in str(answer.wait().error) for answer in answers)
     for call in (engine.load, lambda: bench.ask([1])):
         with pytest.raises(RequestError, match="must be restarted: RuntimeError: CUDA error"):
             call()
+    assert "Traceback" in caplog.text
 
 
 @new

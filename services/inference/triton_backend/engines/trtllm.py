@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ CANCELLATION_POLL_SECONDS: Final = 0.1
 HEALTH_CHECK_SECONDS: Final = 1.0
 ABORT_SECONDS: Final = 5.0
 """How long an aborted request keeps its slot at most: a last result may follow."""
+_log: Final = logging.getLogger(__name__)
 
 
 def create(arguments: dict[str, Any]) -> TrtllmEngine:
@@ -209,7 +211,7 @@ class TrtllmEngine:
                     next_health_check = time.monotonic() + HEALTH_CHECK_SECONDS
                     self._check_health()
             except Exception as error:  # noqa: BLE001 - without this task, nothing is cancelled any more
-                self._fail(f"{type(error).__name__}: {error}")
+                self._fail(error)
 
     def _sweep(self) -> None:
         with self._lock:
@@ -248,7 +250,7 @@ class TrtllmEngine:
                 self._end(job, RequestError("ENGINE_FAILED", f"TensorRT-LLM gave the request up: {error}"))
             # Nothing may follow an abort.
             elif not (isinstance(error, TimeoutError) and job.ended):
-                self._fail(f"{type(error).__name__}: {error}")
+                self._fail(error)
         finally:
             self._leave(job)
 
@@ -329,8 +331,11 @@ class TrtllmEngine:
             self._running[id(following)] = following
         self._start(following)
 
-    def _fail(self, why: str) -> None:
-        self._fail_all(RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {why}"))
+    def _fail(self, cause: Exception | str) -> None:
+        why = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
+        error = RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {why}")
+        _log.critical(error.message, exc_info=None if isinstance(cause, str) else cause)
+        self._fail_all(error)
 
     def _fail_all(self, error: RequestError) -> None:
         with self._lock:
