@@ -91,7 +91,13 @@ def test_what_they_take_back_at_the_end_changes_nothing(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("final", "said"), [("NONE", "without a reason"), ("TIMED_OUT", "timeout"), ("CANCELLED", "cancelled")]
+    ("final", "said"),
+    [
+        ("NONE", "without a reason"),
+        ("TIMED_OUT", "timeout"),
+        ("CANCELLED", "cancelled"),
+        ("NO_OUTPUTS", "ended before"),
+    ],
 )
 def test_an_answer_that_they_give_up_is_an_error(bench: Bench, final: str, said: str) -> None:
     bench.engine([{"token_ids": [5, 6], "final": final}])
@@ -349,6 +355,29 @@ def test_a_request_that_they_refuse_is_its_own_fault(bench: Bench) -> None:
     assert "max_num_tokens (3)" in answer.error.message
     assert bench.ask([1] * 3, max_tokens=1).wait().reason == "length"
     assert engine.load().in_flight == 0
+
+
+@pytest.mark.parametrize("broken", ["tiny", "cut off"])
+def test_an_image_that_breaks_its_reader_leaves_the_others(bench: Bench, broken: str) -> None:
+    engine = bench.engine(architecture=stand_in.QWEN25_VL)
+    data = io.BytesIO()
+    Image.new("RGB", (9, 9) if broken == "tiny" else (600, 600)).save(data, "PNG")
+    answer = Reader()
+    image = data.getvalue() if broken == "tiny" else data.getvalue()[:200]
+    engine.submit(Request(read({}), [stand_in.IMAGE_TOKEN], images=(image,)), answer)
+    error = answer.wait().error
+    assert error is not None
+    assert error.reason == "INVALID_ARGUMENT"
+    assert bench.ask([1], max_tokens=1).wait().reason == "length"
+
+
+def test_an_answer_in_a_strange_form_leaves_the_others(bench: Bench) -> None:
+    bench.engine([{"prompt_contains": [31], "token_ids": [5], "strange_logprobs": True}, {"token_ids": [10]}])
+    error = bench.ask([31], logprobs=1).wait().error
+    assert error is not None
+    assert "could not be read" in error.message
+    until(lambda: bench.llm.engine.active == 0)
+    assert bench.ask([1], max_tokens=1).wait().reason == "length"
 
 
 def test_a_request_that_fails_alone_leaves_the_others(bench: Bench) -> None:

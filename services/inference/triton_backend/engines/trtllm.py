@@ -261,18 +261,20 @@ class TrtllmEngine:
                 self._llm, job.request, images=images, limit=job.limit, checkpoint=self.checkpoint
             )
         except Exception as error:
-            if isinstance(error, ValueError | TypeError) or is_request_error(error):
-                raise RequestError("INVALID_ARGUMENT", f"TensorRT-LLM refuses the request: {error}") from error
-            raise
+            # Only what it says of itself is its end. Images are read by code that raises anything.
+            if isinstance(error, RuntimeError) and not images and not is_request_error(error):
+                raise
+            raise RequestError("INVALID_ARGUMENT", f"TensorRT-LLM refuses the request: {error}") from error
         # With images, it has become longer. Its ids are not the vocabulary's then.
         job.usage.prompt_tokens = len(job.result.prompt_token_ids)
 
     async def _read(self, job: _Job) -> None:
         async with asyncio.timeout(None) as job.deadline:
             async for result in job.result:
-                job.output = result.outputs[0]
-                self._count(job, len(job.output.token_ids))
-                self._advance(job, final=result.finished)
+                if result.outputs:
+                    job.output = result.outputs[0]
+                    self._count(job, len(job.output.token_ids))
+                    self._advance(job, final=result.finished)
         if not job.ended:
             raise RequestError("ENGINE_FAILED", "TensorRT-LLM's result ended before the answer did")
 
@@ -285,7 +287,17 @@ class TrtllmEngine:
     def _advance(self, job: _Job, *, final: bool) -> None:
         if job.ended or not (final or job.sink.has_room()):
             return
-        tokens = job.answer.take(job.output, final=final)
+        try:
+            tokens = job.answer.take(job.output, final=final)
+        except RequestError as error:
+            self._end(job, error)
+            return
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # One answer in a form that we do not know is no reason to end the others.
+            _log.exception("an answer could not be read")
+            self._end(job, RequestError("ENGINE_FAILED", f"TensorRT-LLM's answer could not be read: {error!r}"))
+            self._abort(job)
+            return
         if job.answer.reason is not None:
             self._end(job, job.answer.reason, tokens)
             if not final:
@@ -362,6 +374,6 @@ def _decode(images: Sequence[bytes]) -> list[Any]:
     for number, data in enumerate(images, 1):
         try:
             decoded.append(Image.open(io.BytesIO(data)).convert("RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
             raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
     return decoded

@@ -29,7 +29,7 @@ class Script:
     fatal: str = ""
     """Ends it, and the engine with it."""
     final: str = ""
-    """Ends it after its tokens with this reason: TIMED_OUT, CANCELLED, or NONE for none at all."""
+    """Ends it after its tokens with this reason: TIMED_OUT, CANCELLED, NONE for none at all, or NO_OUTPUTS."""
     stalls: bool = False
     """Nothing comes after its tokens."""
     hides_eos: bool = False
@@ -40,6 +40,8 @@ class Script:
     """Its last response takes so many ids away again that were there before."""
     top_without_chosen: bool = False
     """The chosen token is only there if it is one of the most probable."""
+    strange_logprobs: bool = False
+    """In a form of their own."""
     silent_abort: bool = False
     """Nothing follows an abort."""
 
@@ -206,6 +208,8 @@ class Engine:
                 logits[token_id] -= 5 * (params.repetition_penalty - 1)
 
     def _logprobs(self, running: Running, token_id: int, logits: dict[int, float]) -> Any:
+        if running.script.strange_logprobs:
+            return "?"
         if self._flat:
             return logits.get(token_id, -20.0)
         order = sorted(logits, key=lambda i: -logits[i])

@@ -93,6 +93,8 @@ class RequestOutput:
         match response.reason:
             case "CANCELLED":
                 output.finish_reason = "cancelled"
+            case "NO_OUTPUTS":
+                self.outputs = []
             case "TIMED_OUT":
                 output.finish_reason = "timeout"
             case "LENGTH":

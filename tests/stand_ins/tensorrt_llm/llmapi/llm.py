@@ -129,6 +129,8 @@ class BaseLLM:
             if image.mode != "RGB":
                 raise ValueError(f"image mode {image.mode}")
             width, height = image.size
+            if min(width, height) < IMAGE_FACTOR:
+                raise RuntimeError(f"shape '[{width}, {height}]' is invalid for input")
             count = (width // IMAGE_FACTOR) * (height // IMAGE_FACTOR)
             # No id of the vocabulary.
             expanded += [self._config["vocab_size"] + 1] * count
