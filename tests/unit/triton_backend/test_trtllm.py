@@ -372,7 +372,10 @@ def test_an_image_that_breaks_its_reader_leaves_the_others(bench: Bench, broken:
 
 
 def test_an_answer_in_a_strange_form_leaves_the_others(bench: Bench) -> None:
-    bench.engine([{"prompt_contains": [31], "token_ids": [5], "strange_logprobs": True}, {"token_ids": [10]}])
+    bench.engine(
+        [{"prompt_contains": [31], "token_ids": [5], "strange_logprobs": True}, {"token_ids": [10]}],
+        context_length=100_000,
+    )
     error = bench.ask([31], logprobs=1).wait().error
     assert error is not None
     assert "could not be read" in error.message
@@ -398,6 +401,27 @@ def test_any_other_error_ends_the_engine(bench: Bench, caplog: pytest.LogCapture
         with pytest.raises(RequestError, match="must be restarted: RuntimeError: CUDA error"):
             call()
     assert "Traceback" in caplog.text
+
+
+@old
+def test_an_engine_that_has_stopped_by_itself_is_noticed_by_the_next_request(bench: Bench) -> None:
+    engine = bench.engine()
+    bench.llm.engine.dead = True
+    assert "must be restarted: RuntimeError: LLM is shutting down" in str(bench.ask([1]).wait().error)
+    with pytest.raises(RequestError, match="must be restarted"):
+        engine.load()
+
+
+@new
+def test_a_health_check_that_fails_itself_ends_the_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> bool:
+        raise OSError("the pipe is closed")
+
+    monkeypatch.setattr(trtllm, "HEALTH_CHECK_SECONDS", 0.01)
+    engine = bench.engine()
+    monkeypatch.setattr(bench.llm, "_check_health", broken)
+    with pytest.raises(RequestError, match="the pipe is closed"):
+        until(lambda: engine.load().in_flight > 0)
 
 
 @new
