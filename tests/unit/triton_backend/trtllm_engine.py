@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,10 @@ def read(params: Mapping[str, Any]) -> Params:
 def forget_stand_in() -> None:
     for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt_llm", "torch")]:
         del sys.modules[name]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
