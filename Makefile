@@ -20,7 +20,7 @@ IN_SITE = cd $(SITE) && PATH="$$(echo $(NODE)/bin):$$PATH"
 NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test faults bench lint format proto proto-release lock chart-readme system-deps clean
+.PHONY: help run site test faults bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -77,6 +77,10 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 
 chart-readme: $(INSTALLED) ## Write the chart's README from its values
 	@$(BIN)/python helm/readme.py
+
+# In NVIDIA's image there is nothing of ours, and nothing of ours is needed.
+gpu-smoke: ## In NVIDIA's image: check the TensorRT-LLM engine with MODEL=directory (ARGS=--help says more)
+	@python3 -m bench.trtllm.gpu_smoke $(MODEL) $(ARGS)
 
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
