@@ -27,8 +27,8 @@ from services.stack.supervisor import Program, Supervisor, Watcher
 ROOT = Path(__file__).parents[2]
 LITELLM = ROOT / ".cache" / "litellm" / "bin" / "litellm"
 MODEL = "replay"
-PACED, INSTANT = "PACED", "INSTANT"
-"""Words of prompts that are answered with a token every so many milliseconds, and at once."""
+PACED, INSTANT, PAGES = "PACED", "INSTANT", "PAGES"
+"""Words of prompts: a token every so many milliseconds, a few at once, and pages of Markdown at 300 tokens per second."""
 PACED_TOKENS, PACED_MS = 256, 20.0
 LIMITS = Allowance(rpm=10**6, tpm=10**8, concurrency=10**4, daily_tokens=10**11, monthly_tokens=10**12)
 _CATALOG = """\
@@ -60,8 +60,8 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, watcher: Watcher) -> AsyncIterator[System]:
-    """Start everything, and stop it at the end."""
+async def running(directory: Path, watcher: Watcher, *, litellm: bool = True) -> AsyncIterator[System]:
+    """Start everything, with or without LiteLLM, and stop it at the end."""
     names = ("redis", "triton_http", "triton", "triton_metrics", "worker", "gateway", "upstream", "litellm")
     metrics = free_ports(len(names) + 2)
     ports = dict(zip(names, metrics, strict=False))
@@ -71,7 +71,8 @@ async def running(directory: Path, watcher: Watcher) -> AsyncIterator[System]:
         await supervisor.start(_programs(directory, ports, metrics[len(names) :]))
         async with Redis.from_url(_redis_url(ports), decode_responses=True) as redis:
             _, api_key = await keys.create(redis, name="benchmark", limits=LIMITS, model_limits={MODEL: LIMITS})
-        await supervisor.start([_litellm(directory, ports, api_key)])
+        if litellm:
+            await supervisor.start([_litellm(directory, ports, api_key)])
         target = f"{LOOPBACK}:{ports['worker']}"
         yield System(ports["gateway"], ports["litellm"], target, api_key, supervisor)
     finally:
@@ -84,9 +85,11 @@ def _write_repository(directory: Path) -> None:
     words = tokenizer.encode(" one two three four five six seven eight nine ten")
     paced = {"interval_ms": PACED_MS, "token_ids": [words[i % len(words)] for i in range(PACED_TOKENS - 1)] + [2]}
     instant = {"interval_ms": 0.1, "token_ids": [*words[:7], 2]}
+    markdown = "A paragraph with **bold** words.\n\n```python\nprint(1)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
+    pages = {"interval_ms": 1000 / 300, "token_ids": [*tokenizer.encode(markdown * 60), 2]}
     recordings = [
         {"name": name, "prompt_contains": tokenizer.encode(name), **fields}
-        for name, fields in ((PACED, paced), (INSTANT, instant))
+        for name, fields in ((PACED, paced), (INSTANT, instant), (PAGES, pages))
     ]
     (directory / "recordings.json").write_text(json.dumps(recordings))
     arguments = {
