@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,11 +74,13 @@ def own_model(model_id: str, source: Path, state: Path) -> LocalModel:
     """
     directory = (state / "models" / model_id).absolute()
     try:
-        load_model(model_id)
+        spec = load_model(model_id)
         model_import.from_gguf(source, directory)
     except (OSError, ValueError) as error:
         raise StackError(f"--gguf {model_id}={source}: {error}") from None
-    return LocalModel(model_id, directory, "llamacpp")
+    trained_for = json.loads((directory / "tokenizer_config.json").read_text())["model_max_length"]
+    context_length = min(spec.context_length, rendering.GGUF_CONTEXT_LENGTH, trained_for)
+    return LocalModel(model_id, directory, "llamacpp", {"context_length": context_length})
 
 
 def parse_gguf(options: Sequence[str]) -> Iterator[tuple[str, Path]]:

