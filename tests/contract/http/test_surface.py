@@ -97,17 +97,13 @@ async def test_a_large_body_is_refused_whether_its_size_was_announced_or_not(htt
             yield b" " * 10_000
 
     for large in (b" " * 200_000, pieces()):
-        try:
-            answer = await http.post(URL, content=large)
-        except httpx.TransportError:
-            continue  # closed while we were still sending: refused as well
+        answer = await http.post(URL, content=large)
         assert_error(answer, 413, "invalid_request_error", "request_too_large")
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/api",
         "/api/",
         "/api/nothing",
