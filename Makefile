@@ -20,7 +20,7 @@ IN_SITE = cd $(SITE) && PATH="$$(echo $(NODE)/bin):$$PATH"
 NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test lint format proto proto-release lock chart-readme system-deps clean
+.PHONY: help run site test faults lint format proto proto-release lock chart-readme system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -33,6 +33,9 @@ site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 
 test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest $(T)
+
+faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (half an hour), and write docs/faults.md
+	@VILIX_FAULTS=full $(BIN)/pytest tests/faults tests/contract/tenancy $(T)
 
 lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports and protos
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run make format"; exit 1; }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Any, Final
 
 import httptools
@@ -18,6 +19,7 @@ from services.gateway import metrics
 from services.gateway.errors import ApiError
 from services.gateway.settings import GatewaySettings
 
+UNSENT_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 5.0
 """How long what a refused client still sends is thrown away."""
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
@@ -94,6 +96,8 @@ class LimitedProtocol(HttpToolsProtocol):
         metrics.CONNECTIONS.inc()
         self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what is used of it
         self.flow = _Flow(transport, self)
+        # The kernel would take megabytes for a client that does not read, and the engine would go on for it.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         if len(self.connections) > self.limits.max_connections:
             self._close("connections")
             return

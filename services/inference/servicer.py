@@ -55,6 +55,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
                 model = self._accept(request)
                 prompt = await render(request, model)
+                ignored = ignored_parameters(request, model)
                 choices = [Choice(index, request, model, prompt) for index in range(max(1, request.n))]
                 generation = Generation(
                     self._triton, model, request, prompt, request_id=call_id, patience=self._patience
@@ -64,7 +65,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
                         if not outputs:
                             yield SIGN_OF_LIFE
                             continue
-                        events = usage.started(prompt, ignored_parameters(request, model))
+                        events = usage.started(prompt, ignored)
                         for index, output in outputs.items():
                             choice = choices[index]
                             texts = choice.detokenize(output)

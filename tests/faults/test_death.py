@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 
+from services.gateway import secret
 from tests.faults.conftest import milliseconds, record, times
 from tests.faults.system import LONG, PREFILL, STEADY, Process, Stream, System, body, read, until
 
@@ -138,9 +139,7 @@ async def test_a_killed_valkey_does_not_touch_running_streams(system: System) ->
 
 
 def _other_key() -> str:
-    from services.gateway import keys
-
-    return keys._draw("s00")  # a well-formed key that nobody has
+    return secret.draw("s00")
 
 
 async def _worker_with_a_request(system: System) -> Process:

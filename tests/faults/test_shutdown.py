@@ -20,7 +20,7 @@ async def test_a_gateway_finishes_its_streams_and_takes_no_new_ones(system: Syst
     system.gateway.signal(signal.SIGTERM)
     await until(lambda: _refuses(system), what="new connections are refused")
     answers = await asyncio.gather(*running)
-    assert all(answer.is_whole for answer in answers)
+    assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
     assert await system.gateway.exit_code() == 0
     record(
         "SIGTERM to a gateway with 100 open streams",
@@ -38,7 +38,7 @@ async def test_a_worker_finishes_its_streams_and_the_other_takes_the_new_ones(pa
     new = [await client.post("/chat/completions", json=body(stream=False)) for _ in range(20)]
     assert {answer.status_code for answer in new} == {200}
     answers = await asyncio.gather(*running)
-    assert all(answer.is_whole for answer in answers)
+    assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
     assert await pair.worker.exit_code() == 0
     record(
         "SIGTERM to a worker with 100 open streams",
@@ -51,7 +51,7 @@ async def test_a_triton_finishes_its_streams(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
     system.triton.process.terminate()
     answers = await asyncio.gather(*running)
-    assert all(answer.is_whole for answer in answers)
+    assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
     assert await asyncio.to_thread(system.triton.process.wait, 20) == 0
     assert (await system.client().post("/chat/completions", json=body())).status_code == 503
     record(
