@@ -200,6 +200,10 @@ class LimitedProtocol(HttpToolsProtocol):
         """End the connection. To close it at once would reset it, before a client that is still sending reads its answer."""
         self._stop_waiting()
         self.is_lingering = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Its request was refused: what its handler still says goes nowhere, and it hears that the client has gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.write_eof()
         self.flow.resume_reading()
         self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
@@ -225,9 +229,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
 
     def _is_answering(self) -> bool:
-        """Whether bytes of ours would fall into the middle of an answer."""
+        """Whether bytes of ours would fall into the middle of an answer, or be taken for that of an earlier request."""
         cycle = self.cycle
-        return cycle is not None and ((cycle.response_started and not cycle.response_complete) or bool(self.pipeline))
+        if cycle is None or cycle.response_complete:
+            return bool(self.pipeline)
+        return cycle.response_started or not cycle.more_body or bool(self.pipeline)
 
     def _close(self, cause: str) -> None:
         metrics.CONNECTIONS_REFUSED.labels(cause).inc()

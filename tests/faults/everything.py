@@ -69,6 +69,10 @@ class Everything:
         read = {name: log.read_bytes() for name, log in self.logs.items()}
         return {name: _around(_TRACEBACK, text) for name, text in read.items() if _TRACEBACK.search(text)}
 
+    def dead(self) -> list[str]:
+        """Processes that have ended."""
+        return [name for name, pid in self.pids.items() if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE]
+
     def memory(self) -> dict[str, int]:
         """Resident bytes, children included, by process."""
         return {name: _resident(psutil.Process(pid)) for name, pid in self.pids.items()}
