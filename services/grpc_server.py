@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.certificates import Certificates
 from services.failure import Failure, Reason
+from services.malformed_messages import MalformedMessages
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -41,7 +42,7 @@ class WorkerServer:
     def __init__(self, service: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`."""
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
-        self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits])
+        self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits], interceptors=[MalformedMessages()])
         self._health: Final = _Health(("", service))
         self._draining: Final = asyncio.Event()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
@@ -98,7 +99,7 @@ class WorkerServer:
         if not listen:
             yield
             return
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=_OPTIONS, interceptors=[MalformedMessages()])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _bind(server, listen, None)
         await server.start()
@@ -147,7 +148,7 @@ class _Health(health_pb2_grpc.HealthServicer):
     ) -> health_pb2.HealthCheckResponse:
         """The status of one service, now."""
         if request.service not in (*self._services, LIVENESS):
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:128]!r} here")
         return self._status(request.service)
 
     async def Watch(  # noqa: N802  # as above

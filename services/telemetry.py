@@ -51,6 +51,15 @@ class _Terminal(_Format):
         return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
 
 
+class _CallersBytes(logging.Filter):
+    """Makes one line of what gRPC logs, with tracebacks, about paths and headers of a caller that are no text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+            record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
+        return True
+
+
 def configure_logging(service: str) -> None:
     """Send all logs of this process to standard error. `extra={…}` of a call becomes fields of its line."""
     handler = logging.StreamHandler(sys.stderr)
@@ -59,6 +68,7 @@ def configure_logging(service: str) -> None:
     # One line a request is enough, and ours has more in it.
     for name in ("uvicorn.access", "httpx", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_CallersBytes())
 
 
 def serve_metrics(host: str, port: int) -> None:

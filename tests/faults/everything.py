@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,10 +64,10 @@ class Everything:
         ours = {p.name: f"{LOOPBACK}:{p.metrics_port}" for p in (*self.system.workers, *self.system.gateways)}
         return ours | {"embedder": self.embedder_metrics}
 
-    def tracebacks(self) -> dict[str, str]:
-        """What went wrong inside a process, by process: the end of its log, where there is a traceback in it."""
-        read = {name: log.read_bytes() for name, log in self.logs.items()}
-        return {name: _around(_TRACEBACK, text) for name, text in read.items() if _TRACEBACK.search(text)}
+    def tracebacks(self) -> dict[str, list[str]]:
+        """What went wrong inside a process, by process: the tracebacks in its log."""
+        read = {name: list(_tracebacks(log.read_bytes())) for name, log in self.logs.items()}
+        return {name: found for name, found in read.items() if found}
 
     def dead(self) -> list[str]:
         """Processes that have ended."""
@@ -119,7 +119,9 @@ def _resident(process: psutil.Process) -> int:
     return total
 
 
-def _around(pattern: re.Pattern[bytes], text: bytes) -> str:
-    found = pattern.search(text)
-    assert found is not None
-    return text[max(0, found.start() - 500) : found.end() + 4000].decode(errors="replace")
+def _tracebacks(log: bytes) -> Iterator[str]:
+    for found in _TRACEBACK.finditer(log):
+        text = log[found.start() : found.start() + 5000]
+        # gRPC prints this by itself when a caller has gone before it could be told what was wrong.
+        if b"ExecuteBatchError: " not in text.partition(b"\n\n")[0]:
+            yield text.decode(errors="replace")
