@@ -14,10 +14,12 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import metrics
 from services.gateway.chat_request import ChatRequest
+from services.gateway.dependencies import dependencies
 from services.gateway.errors import ApiError, from_rpc, retry_headers, server_error, unavailable
 from services.gateway.hang_up import ClientGoneError, HangUp
 from services.gateway.inference_client import GenerateCall, InferenceWorker, InferenceWorkers, SilentWorkerError
 from services.gateway.lease import Lease
+from services.gateway.transcript import Transcript
 
 
 class Answer:
@@ -48,6 +50,8 @@ class Answer:
         self._produced = 0
         self._model: Final = chat.generate.model
         self._outcome = "stopped"
+        settings = dependencies(request).settings
+        self._transcript: Final = Transcript(chat.generate) if settings.log_content else None
         worker.in_flight += 1
         metrics.ANSWERS_IN_FLIGHT.labels(self._model).inc()
         self._gaps: Final = metrics.INTER_TOKEN_SECONDS.labels(self._model)
@@ -87,6 +91,8 @@ class Answer:
             async for events in self._call:
                 self._produced += sum(event.delta.token_count for event in events)
                 self._lease.count(events)
+                if self._transcript is not None:
+                    self._transcript.add(events)
                 self._note_tokens()
                 if events[-1].HasField("usage"):
                     complete = True
@@ -123,6 +129,9 @@ class Answer:
         self._call.cancel()
         self._worker.in_flight -= 1
         self._log["outcome"] = self._outcome
+        if self._transcript is not None:
+            self._log.update(self._transcript.fields())
+        metrics.ANSWER_SECONDS.labels(self._model).observe(time.perf_counter() - self._began)
         metrics.ANSWERS_IN_FLIGHT.labels(self._model).dec()
         metrics.ANSWERS.labels(self._model, self._outcome).inc()
         metrics.TOKENS.labels(self._model, "completion").inc(self._produced)

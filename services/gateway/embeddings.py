@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 import grpc
@@ -97,6 +98,7 @@ async def _call(
     hang_up.stops(call.cancel)
     outcome = "stopped"
     worker.in_flight += 1
+    began = time.perf_counter()
     try:
         answer = await call
         outcome = "complete"
@@ -108,6 +110,7 @@ async def _call(
         call.cancel()
         request.state.log["outcome"] = outcome
         metrics.EMBEDDINGS.labels(embed.model, outcome).inc()
+        metrics.ANSWER_SECONDS.labels(embed.model).observe(time.perf_counter() - began)
     tokens = sum(answer.token_counts)
     request.state.log.update(texts=answer.count, prompt_tokens=tokens)
     metrics.TOKENS.labels(embed.model, "prompt").inc(tokens)

@@ -22,6 +22,9 @@ CONNECTIONS_REFUSED: Final = Counter(
 )
 ANSWERS_IN_FLIGHT: Final = Gauge("vilix_answers_in_flight", "Answers that workers are giving.", ["model"])
 ANSWERS: Final = Counter("vilix_answers", "Answers that workers began, by how they ended.", ["model", "outcome"])
+ANSWER_SECONDS: Final = Histogram(
+    "vilix_answer_duration_seconds", "From the call of a worker to the answer's end.", ["model"], buckets=_LATENCIES
+)
 FIRST_TOKEN_SECONDS: Final = Histogram(
     "vilix_first_token_seconds", "From the call of a worker to its first token.", ["model"], buckets=_LATENCIES
 )

@@ -66,6 +66,9 @@ class GatewaySettings(Settings):
     )
     expected_embedding_models: str = Field("", description="The same for embedding models.")
     max_body_bytes: int = Field(20 * 2**20, gt=0, description="The largest request body, in bytes.")
+    log_content: bool = Field(
+        False, description="Log what requests say and are answered, too: personal data, for debugging only. Never keys."
+    )
     early_commit: float = Field(
         10.0,
         gt=0,

@@ -1,0 +1,112 @@
+"""What an operator can see: metrics, and one log line per request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.faults.system import LONG, Connection, Process, System, body, read, running_system, until
+
+QUESTION = "سلام، این را هیچ‌کس نباید ببیند"
+TIMINGS = ("duration_ms", "first_token_ms")
+
+
+async def test_every_request_leaves_one_line(system: System) -> None:
+    client = system.client()
+    messages = [{"role": "user", "content": QUESTION}]
+    headers = {"x-request-id": "req-of-a-client"}
+    asked = body(messages=messages, stream_options={"include_usage": True})
+    streamed = await client.post("/chat/completions", json=asked, headers=headers)
+    refused = await client.post("/chat/completions", json={"model": "nothing", "messages": messages})
+    left = await Connection.ask(system, body(LONG))
+    await left.until(b"data: ")
+    left.hang_up()
+    await until(lambda: len(_lines(system.gateway)) == 3, what="three lines")
+
+    whole, unknown, gone = _lines(system.gateway)
+    assert whole["request_id"] == "req-of-a-client"
+    usage = next(chunk["usage"] for chunk in _chunks(streamed) if chunk.get("usage"))
+    assert (whole["prompt_tokens"], whole["completion_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+    assert (whole["route"], whole["status"], whole["model"]) == ("/chat/completions", 200, "replay")
+    assert whole["outcome"] == "complete"
+    assert whole["key_id"].startswith("key_")
+    assert all(isinstance(whole[timing], float) and whole[timing] > 0 for timing in TIMINGS)
+    assert (unknown["request_id"], unknown["status"]) == (refused.headers["x-request-id"], 404)
+    assert (gone["status"], gone["outcome"]) == (200, "client gone")
+
+    worker_lines = [line for line in _json_lines(system.worker) if line.get("request_id") == "req-of-a-client"]
+    assert [line["outcome"] for line in worker_lines] == ["ok"]
+    for process in (system.gateway, system.worker):
+        log = process.log.read_text()
+        assert QUESTION not in log
+        assert json.dumps(QUESTION) not in log
+
+
+async def test_content_is_logged_where_it_was_switched_on(tmp_path: Path) -> None:
+    async with running_system(tmp_path, gateway_settings={"VILIX_LOG_CONTENT": "true"}) as system:
+        messages = [{"role": "user", "content": QUESTION}]
+        answer = await system.client().post("/chat/completions", json=body(messages=messages, stream=False))
+        await until(lambda: len(_lines(system.gateway)) == 1)
+        (line,) = _lines(system.gateway)
+        assert line["messages"][0]["content"] == [{"text": QUESTION}]
+        assert line["answers"][0]["content"] == answer.json()["choices"][0]["message"]["content"]
+        assert system.api_key not in system.gateway.log.read_text()
+
+
+async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> None:
+    client = system.client()
+    before = await system.gateway.metrics()
+    usages = []
+    for _ in range(3):
+        answer = (await client.post("/chat/completions", json=body(stream=False))).json()
+        usages.append(answer["usage"])
+    assert (await read(client, "")).is_whole
+    assert (await client.post("/chat/completions", json={"model": "nothing", "messages": []})).status_code >= 400
+    assert (await client.get("/nothing")).status_code == 404
+    await until(system.is_idle)
+    after = await system.gateway.metrics()
+
+    def grew(name: str) -> float:
+        return after.get(name, 0) - before.get(name, 0)
+
+    chat = 'vilix_http_requests_total{method="POST",route="/chat/completions",status="%d"}'
+    assert grew(chat % 200) == 4
+    assert grew(chat % 404) + grew(chat % 400) == 1
+    assert grew('vilix_http_requests_total{method="GET",route="none",status="404"}') == 1
+    assert grew('vilix_http_request_duration_seconds_count{route="/chat/completions"}') == 5
+    assert grew('vilix_answer_duration_seconds_count{model="replay"}') == 4
+    assert grew('vilix_first_token_seconds_count{model="replay"}') == 4
+    assert grew('vilix_inter_token_seconds_count{model="replay"}') > 0
+    completion = usages[0]["completion_tokens"]
+    assert grew('vilix_tokens_total{kind="completion",model="replay"}') == 4 * completion
+    assert grew('vilix_tokens_total{kind="prompt",model="replay"}') == 4 * usages[0]["prompt_tokens"]
+    worker = await system.worker.metrics()
+    assert worker['vilix_worker_damaged_characters_total{model="replay"}'] == 0
+    assert worker['vilix_worker_first_token_seconds_count{model="replay"}'] == 4
+    for text in [await _text(system.gateway), await _text(system.worker)]:
+        assert _lines(system.gateway)[0]["key_id"] not in text
+        assert "req-" not in text
+        assert "nothing" not in text
+
+
+def _lines(process: Process) -> list[dict[str, Any]]:
+    """The log lines of chat requests."""
+    found = [line for line in _json_lines(process) if line["message"] == "request"]
+    return [line for line in found if line["route"] == "/chat/completions"]
+
+
+def _json_lines(process: Process) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in process.log.read_text().splitlines()]
+
+
+def _chunks(response: httpx.Response) -> list[dict[str, Any]]:
+    lines = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+async def _text(process: Process) -> str:
+    async with httpx.AsyncClient() as client:
+        return (await client.get(f"http://127.0.0.1:{process.metrics_port}/metrics")).text

@@ -1,0 +1,36 @@
+"""Logs: JSON lines for machines, and lines that people like to read on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+PROGRAM = """
+import logging
+from services.telemetry import configure_logging
+configure_logging("gateway")
+logging.getLogger("test").info("request", extra={"model": "qwen3-8b", "path": "a\\x1b[2Jb"})
+"""
+
+
+def test_a_file_gets_json_lines() -> None:
+    log = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True, text=True).stderr
+    line = json.loads(log)
+    assert (line["level"], line["service"], line["message"]) == ("info", "gateway", "request")
+    assert line["model"] == "qwen3-8b"
+
+
+def test_a_terminal_gets_a_readable_line_that_cannot_move_its_cursor() -> None:
+    reader, terminal = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", PROGRAM], stderr=terminal, check=True)
+        line = os.read(reader, 4096).decode()
+    finally:
+        os.close(reader)
+        os.close(terminal)
+    assert "request model=qwen3-8b" in line
+    assert "{" not in line
+    assert "\x1b" not in line
