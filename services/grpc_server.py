@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from services.certificates import Certificates
 from services.failure import Failure, Reason
 from services.malformed_messages import MalformedMessages
+from services.telemetry import without_keys
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -199,7 +200,7 @@ def request_id(context: Context) -> str:
     """The caller's `x-request-id`, cut to 128 characters, or one made up here."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and value:
-            return value[:LONGEST_REQUEST_ID]
+            return without_keys(value[:LONGEST_REQUEST_ID])
     return secrets.token_hex(8)
 
 

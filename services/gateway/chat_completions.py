@@ -23,6 +23,7 @@ from services.gateway.demand import demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
+from services.telemetry import without_keys
 
 router: Final = APIRouter()
 
@@ -35,10 +36,10 @@ async def create_chat_completion(request: Request) -> Response:
     strict = request.headers.get("x-strict-params") == "true"
     limit = gateway.settings.max_body_bytes
     chat = await read_json(request, partial(translate, refuse_ignored=strict), max_bytes=limit)
-    request.state.log.update(model=chat.generate.model, stream=chat.stream)
+    request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
     chat.generate.tenant = key.tenant
     demand = demand_of(chat.generate, reserve_output=gateway.settings.reserve_output)
-    admission = await admit(request, key, demand)
+    admission = await admit(request, key, demand, gateway.workers)
     if isinstance(admission, Waiting) and chat.stream:
         return QueuedAnswer(request, chat, admission, keep_alive=gateway.settings.keep_alive)
     lease = await admission.get()
@@ -152,4 +153,4 @@ async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
 def _ignored(answer: Answer) -> dict[str, str]:
     # Names come from the client: only what a header may hold is repeated.
     names = [name for name in answer.ignored_parameters if name.isascii() and name.isprintable() and "," not in name]
-    return {"x-ignored-params": ",".join(names)[:1024]} if names else {}
+    return {"x-ignored-params": without_keys(",".join(names))[:1024]} if names else {}

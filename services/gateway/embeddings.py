@@ -32,8 +32,8 @@ async def create_embeddings(request: Request) -> Response:
     gateway = dependencies(request)
     key = await authenticate(request, gateway.keyring)
     asked = await read_json(request, translate, max_bytes=gateway.settings.max_body_bytes)
-    request.state.log["model"] = asked.embed.model
-    admission = await admit(request, key, demand_of_embedding(asked.embed))
+    request.state.log["model"] = asked.embed.model[:128]
+    admission = await admit(request, key, demand_of_embedding(asked.embed), gateway.embedders)
     async with await admission.get() as lease:
         answer = await _embed(request, asked.embed, gateway.embedders)
         lease.produced.prompt = sum(answer.token_counts)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 import psutil
 from grpc_health.v1 import health_pb2
 
@@ -16,7 +17,7 @@ from services.stack.ports import LOOPBACK, free_ports
 from tests.contract.embeddings.conftest import MODEL as EMBEDDING_MODEL
 from tests.contract.embeddings.conftest import Worker, embedding_triton, started
 from tests.contract.triton.servers import Server
-from tests.faults.system import System, running_system, until
+from tests.faults.system import MODEL, START_SECONDS, System, running_system, until
 
 ADMIN_TOKEN: Final = "admin-token-of-the-tests"
 _TRACEBACK: Final = re.compile(
@@ -64,10 +65,24 @@ class Everything:
         ours = {p.name: f"{LOOPBACK}:{p.metrics_port}" for p in (*self.system.workers, *self.system.gateways)}
         return ours | {"embedder": self.embedder_metrics}
 
-    def tracebacks(self) -> dict[str, list[str]]:
+    async def wait_until_ready(self) -> None:
+        """Wait until the gateway has found both workers."""
+
+        async def is_ready() -> bool:
+            async with self.system.client() as client:
+                try:
+                    listed = (await client.get("/models")).json()
+                except httpx.TransportError:
+                    return False
+            available = {model["id"] for model in listed.get("data", ()) if model["available"]}
+            return available == {MODEL, EMBEDDING_MODEL}
+
+        await until(is_ready, START_SECONDS, "the gateway has found both workers")
+
+    def tracebacks(self) -> dict[str, str]:
         """What went wrong inside a process, by process: the tracebacks in its log."""
-        read = {name: list(_tracebacks(log.read_bytes())) for name, log in self.logs.items()}
-        return {name: found for name, found in read.items() if found}
+        read = {name: "\n".join(_tracebacks(log.read_bytes())) for name, log in self.logs.items()}
+        return {name: found[:10_000] for name, found in read.items() if found}
 
     def dead(self) -> list[str]:
         """Processes that have ended."""
@@ -102,13 +117,8 @@ async def running_everything(
                 everything = Everything(
                     system, embedder, triton, f"{LOOPBACK}:{metrics_port}", f"{LOOPBACK}:{admin_port}"
                 )
-                await until(lambda: _embeds(everything), what="the gateway has found the embeddings worker")
+                await everything.wait_until_ready()
                 yield everything
-
-
-async def _embeds(everything: Everything) -> bool:
-    answer = await everything.system.client().get(f"/models/{EMBEDDING_MODEL}")
-    return bool(answer.json().get("available"))
 
 
 def _resident(process: psutil.Process) -> int:

@@ -53,7 +53,8 @@ async def capable_system(directory: Path) -> AsyncIterator[Everything]:
 async def unharmed(everything: Everything) -> AsyncIterator[None]:
     """Whatever was sent meanwhile: the processes live, their logs have no traceback, and a good client is served."""
     yield
-    assert everything.tracebacks() == {}
+    found = everything.tracebacks()
+    assert not found, "\n".join(f"{name}: {each}" for name, each in found.items())
     assert everything.dead() == []
     client = everything.system.client()
     answer = await read(client, "")

@@ -160,8 +160,8 @@ async def test_http_requests_with_wrong_bytes(everything: Everything) -> None:
                 whole = request(everything, path, with_hostile_value(random, content))
             case 1:
                 # Several in one connection, of which one is wrong.
-                several = random.choices(valid, k=3)
-                several[random.randrange(3)] = mutated(random, random.choice(valid), valid)
+                several = [each.replace(b"Connection: close\r\n", b"") for each in random.choices(valid, k=2)]
+                several.insert(random.randrange(3), mutated(random, random.choice(several), valid))
                 whole = b"".join(several)
             case 2:
                 path, content = random.choice(BODIES)
@@ -178,8 +178,8 @@ async def test_http_requests_with_wrong_bytes(everything: Everything) -> None:
         answer = await exchange(everything.system.gateway.address, pieces)
         statuses = [int(status) for status in _STATUS.findall(answer)]
         seen.update(statuses)
-        assert not [status for status in statuses if status >= 500], (pieces, answer)
-        assert b'"server_error"' not in answer, (pieces, answer)
+        if max(statuses, default=0) >= 500 or b'"server_error"' in answer:
+            pytest.fail(f"{pieces!r:.10000}\n{answer!r:.2000}")
 
     grown = await without_growth(everything, at_once(one))
     assert len(seen) > 3
