@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.certificates import Certificates
 from services.failure import Failure, Reason
+from services.loop_watch import watched_loop
 from services.malformed_messages import MalformedMessages
 from services.telemetry import without_keys
 
@@ -78,7 +79,7 @@ class WorkerServer:
         for probes that know none. A second signal ends calls at once. Raises OSError when an address cannot be had.
         """
         _bind(self.grpc, listen, certificates)
-        async with _signals() as signals, self._health_server(health_listen):
+        async with _signals() as signals, self._health_server(health_listen), watched_loop():
             await self.grpc.start()
             _log.info("listening on %s", listen)
             await anext(signals)

@@ -44,7 +44,7 @@ _TEMPLATE: Final = """\
 @contextlib.asynccontextmanager
 async def capable_system(directory: Path) -> AsyncIterator[Everything]:
     """Everything, with a model that thinks, calls functions, and has a template that looks into all of it."""
-    settings = _capable_model(directory)
+    settings = capable_settings(directory)
     async with running_everything(directory, gateway_settings=_PATIENCE, worker_settings=settings) as everything:
         yield everything
 
@@ -117,7 +117,7 @@ async def exchange(address: str, pieces: list[bytes], *, seconds: float = 30) ->
     return bytes(answer)
 
 
-def _capable_model(directory: Path) -> dict[str, str]:
+def capable_settings(directory: Path) -> dict[str, str]:
     """Settings of a worker whose model thinks, calls functions, and has a template that looks into everything."""
     source = ROOT / ".cache" / "models" / "smollm2-135m"
     model_import.smollm2(source)
