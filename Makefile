@@ -20,7 +20,7 @@ IN_SITE = cd $(SITE) && PATH="$$(echo $(NODE)/bin):$$PATH"
 NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test faults lint format proto proto-release lock chart-readme system-deps clean
+.PHONY: help run site test faults bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -36,6 +36,9 @@ test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" pa
 
 faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (half an hour), and write docs/faults.md
 	@VILIX_FAULTS=full $(BIN)/pytest tests/faults tests/contract/tenancy $(T)
+
+bench: $(INSTALLED) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
+	@$(BIN)/python -m bench
 
 lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports and protos
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run make format"; exit 1; }
@@ -67,12 +70,17 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@echo 'openai>=1.109,<2' | $(COMPILE) --upgrade --no-deps - --output-file requirements/triton.txt >/dev/null
 	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
 	@$(COMPILE) --upgrade --group clients --output-file requirements/clients.txt >/dev/null
+	@$(COMPILE) --upgrade --group litellm --output-file requirements/litellm.txt >/dev/null
 	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
 
 chart-readme: $(INSTALLED) ## Write the chart's README from its values
 	@$(BIN)/python helm/readme.py
+
+# In NVIDIA's image there is nothing of ours, and nothing of ours is needed.
+gpu-smoke: ## In NVIDIA's image: check the TensorRT-LLM engine with MODEL=directory (ARGS=--help says more)
+	@python3 -m bench.trtllm.gpu_smoke $(MODEL) $(ARGS)
 
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
@@ -106,6 +114,12 @@ $(CHART_TOOLS): requirements/chart.txt | $(INSTALLED)
 	@echo "Installing client frameworks into $(@D) (about 300 MB) …"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/clients.txt
+	@touch $@
+
+.cache/litellm/.installed: requirements/litellm.txt | $(INSTALLED)
+	@echo "Installing LiteLLM into $(@D) (about 400 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/litellm.txt
 	@touch $@
 
 .cache/transformers/.installed: requirements/transformers.txt | $(INSTALLED)

@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 MAX_CONNECTIONS: Final = 256
+LEAST_SECONDS: Final = 1.0
 _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OWN_OPTIONS: Final = (
     "username",
@@ -43,8 +44,9 @@ def connect(url: str, *, timeout: float) -> Redis:
         raise ValueError(f"the Redis URL begins with {parts.scheme!r}; it must begin with redis:// or rediss://")
     options: dict[str, Any] = {
         "decode_responses": True,
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
+        # The gateway's own time-out, which knows how busy the gateway is, comes first.
+        "socket_timeout": max(timeout, LEAST_SECONDS),
+        "socket_connect_timeout": max(timeout, LEAST_SECONDS),
         "max_connections": MAX_CONNECTIONS,
         # Once more on a new connection: the old one may have ended with an earlier Redis. A time-out is no such sign.
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),

@@ -15,7 +15,9 @@ from services.gateway.redis_connection import disconnect
 
 T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
-IN_FLIGHT: Final = 64
+IN_FLIGHT: Final = 16
+TURNS: Final = 16
+"""Of the event loop, after the time-out: what came in time and was not looked at yet, because the loop was busy, counts."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -48,8 +50,12 @@ class RedisLink:
             if self.away:
                 raise RedisAwayError
             try:
-                async with asyncio.timeout(self._timeout):
-                    return await command(self.redis)
+                async with asyncio.timeout(None) as limit:
+                    expiry = _Expiry(limit, self._timeout)
+                    try:
+                        return await command(self.redis)
+                    finally:
+                        expiry.cancel()
             except (RedisError, OSError, TimeoutError) as error:
                 self._lost(error)
                 raise RedisAwayError from error
@@ -69,6 +75,26 @@ class RedisLink:
                 _log.warning("redis is back")
             except (RedisError, OSError, TimeoutError):
                 await asyncio.sleep(PROBE_SECONDS)
+
+
+class _Expiry:
+    """Ends a time limit after some seconds and some turns of the event loop."""
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limit = limit
+        self._turns = TURNS
+        self._handle: asyncio.Handle = self._loop.call_later(seconds, self._turn)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _turn(self) -> None:
+        if self._turns:
+            self._turns -= 1
+            self._handle = self._loop.call_soon(self._turn)
+        else:
+            self._limit.reschedule(self._loop.time())
 
 
 class Script:

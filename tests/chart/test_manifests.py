@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -108,6 +109,13 @@ def test_loading_may_take_long(production: list[Manifest]) -> None:
                 assert "startupProbe" in container, "what starts slowly must not be killed for it"
                 probe = container["livenessProbe"]
                 assert probe["failureThreshold"] * probe["periodSeconds"] >= 60
+
+
+def test_an_engine_that_has_failed_is_restarted(production: list[Manifest]) -> None:
+    for name in GPUS:
+        triton = containers(find(production, "Deployment", f"vilix-{name}"))["triton"]
+        model_id = name.replace("-", "[-.]")
+        assert re.search(f"/v2/models/{model_id}/ready", triton["livenessProbe"]["exec"]["command"][-1])
 
 
 def test_triton_is_there_before_its_worker_and_after_it(production: list[Manifest]) -> None:

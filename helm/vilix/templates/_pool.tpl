@@ -178,12 +178,13 @@
     {{- toYaml $resources | nindent 4 }}
   # Its HTTP and gRPC listen on loopback, where the kubelet cannot reach them.
   startupProbe:
-    exec: {command: {{ include "vilix.tritonProbe" "ready" }}}
+    exec: {command: {{ include "vilix.tritonProbe" "health/ready" }}}
     periodSeconds: 5
     timeoutSeconds: 5
     failureThreshold: {{ div (add (int $pool.loadSeconds) 4) 5 }}
+  # Of the model too: an engine that has failed for good stays so until it is started again.
   livenessProbe:
-    exec: {command: {{ include "vilix.tritonProbe" "live" }}}
+    exec: {command: {{ include "vilix.tritonProbe" (printf "models/%s/ready" $pool.id) }}}
     periodSeconds: 10
     timeoutSeconds: 5
     failureThreshold: 6
@@ -197,7 +198,7 @@
 {{- end }}
 
 {{- define "vilix.tritonProbe" -}}
-[python3, -c, "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/{{ . }}', timeout=4)"]
+[python3, -c, "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/{{ . }}', timeout=4)"]
 {{- end }}
 
 {{- define "vilix.workerContainer" -}}

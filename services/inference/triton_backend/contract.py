@@ -177,7 +177,7 @@ class Sink(Protocol):
     """Where an engine puts the answer to one request. Methods may be called from any thread and never block long."""
 
     def has_room(self) -> bool:
-        """False while the reader is behind: produce nothing more for this request until it has room again."""
+        """False while the reader is behind: emit nothing until it has room again, and produce nothing if that can be paused."""
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""

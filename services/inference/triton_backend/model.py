@@ -24,7 +24,7 @@ from services.inference.triton_backend.contract import (
 )
 from services.inference.triton_backend.stream import Sender, Stream, answer, answer_error, answer_nothing
 
-ENGINES: Final = ("llamacpp", "replay")
+ENGINES: Final = ("trtllm", "llamacpp", "replay")
 
 
 class TritonPythonModel:
@@ -56,6 +56,14 @@ class TritonPythonModel:
             except Exception as error:  # noqa: BLE001 - one request's trouble must not end the others
                 pb_utils.Logger.log_error(f"request {request.request_id()!r}: {error!r}")
                 answer_error(response_sender, RequestError("ENGINE_FAILED", "the model could not take the request"))
+
+    def is_ready(self) -> bool:
+        """Whether the engine still works. Triton asks this for the model's readiness, in versions since spring 2026."""
+        try:
+            self._engine.load()
+        except RequestError:
+            return False
+        return True
 
     def finalize(self) -> None:
         """Stop all threads."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.gateway.settings import GatewaySettings
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 
@@ -73,3 +74,12 @@ async def test_a_gateway_whose_page_was_not_built_still_answers(redis_url: str, 
     assert page.json()["error"]["type"] == "invalid_request_error"
     assert [model["available"] for model in models.json()["models"]] == [False, False]
     assert "make site" in (tmp_path / "gateway.log").read_text()
+
+
+def test_a_first_visit_loads_little() -> None:
+    dist = GatewaySettings().site_directory
+    if not dist.exists():
+        pytest.skip("the page is not built; make test builds it")
+    files = [*(dist / "site").rglob("*.br"), dist / "index.html.br"]
+    assert len(files) > 4
+    assert sum(file.stat().st_size for file in files) < 250_000

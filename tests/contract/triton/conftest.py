@@ -11,7 +11,21 @@ import pytest
 
 from services.triton_client import TritonClient
 from tests.contract.triton.servers import serving
-from tests.contract.triton.subjects import CONTEXT_LENGTH, FRAGILE, LESSER, RECORDINGS, REPLAY, SLOTS, SMOLLM2, Subject
+from tests.contract.triton.subjects import (
+    CONTEXT_LENGTH,
+    FRAGILE,
+    LESSER,
+    RECORDINGS,
+    REPLAY,
+    SLOTS,
+    SMOLLM2,
+    STAND_IN_ANSWERS,
+    TRTLLM_12,
+    TRTLLM_13,
+    TRTLLM_VERSIONS,
+    Subject,
+)
+from tests.stand_ins import trtllm as stand_in
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,10 +58,16 @@ async def client(gguf: Path, recordings: Path, tmp_path_factory: pytest.TempPath
         ),
         FRAGILE: ("replay", {"recordings": str(recordings)}),
     }
-    async with serving(tmp_path_factory.mktemp("triton"), models) as (_, connected):
+    for model_id in TRTLLM_VERSIONS:
+        architecture = stand_in.QWEN3_VL if model_id == TRTLLM_13 else stand_in.QWEN3
+        directory = tmp_path_factory.mktemp("checkpoint")
+        stand_in.write_checkpoint(directory, STAND_IN_ANSWERS, architecture=architecture)
+        models[model_id] = ("trtllm", {"model": str(directory), "guided_decoding_backend": "xgrammar", **limits})
+    directory = tmp_path_factory.mktemp("triton")
+    async with serving(directory, models, trtllm=TRTLLM_VERSIONS) as (_, connected):
         yield connected
 
 
-@pytest.fixture(params=[SMOLLM2, REPLAY])
+@pytest.fixture(params=[SMOLLM2, REPLAY, TRTLLM_12, TRTLLM_13])
 def subject(client: TritonClient, request: pytest.FixtureRequest) -> Subject:
     return Subject(client, request.param)

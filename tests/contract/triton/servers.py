@@ -18,6 +18,7 @@ from services.stack import triton
 from services.stack.ports import free_ports
 from services.triton_client import EngineOutput, TritonClient
 from tests.contract.triton.waits import until
+from tests.stand_ins import trtllm as stand_in
 
 START_SECONDS = 60
 STOP_SECONDS = 20
@@ -40,15 +41,21 @@ class Server:
 
 @contextlib.contextmanager
 def launched(
-    directory: Path, models: Mapping[str, tuple[str, Mapping[str, Any]]], *, python: Path = Path(sys.executable)
+    directory: Path,
+    models: Mapping[str, tuple[str, Mapping[str, Any]]],
+    *,
+    python: Path = Path(sys.executable),
+    trtllm: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """A server with `models` (engine and engine_args by id), started but perhaps not ready; stopped at the end.
 
-    The models' packages are those of `python`.
+    The models' packages are those of `python`. The models in `trtllm` find the stand-in for that version of TensorRT-LLM.
     """
     triton.install(directory)
     for model_id, (engine, arguments) in models.items():
-        write_model(directory / "models", model_id=model_id, engine=engine, engine_args=arguments)
+        written = write_model(directory / "models", model_id=model_id, engine=engine, engine_args=arguments)
+        if trtllm and model_id in trtllm:
+            stand_in.install(written / "1", version=trtllm[model_id])
     http, grpc, metrics = free_ports(3)
     argv, environment = triton.command(
         directory=directory,
@@ -75,10 +82,13 @@ def launched(
 
 @contextlib.asynccontextmanager
 async def serving(
-    directory: Path, models: Mapping[str, tuple[str, Mapping[str, Any]]]
+    directory: Path,
+    models: Mapping[str, tuple[str, Mapping[str, Any]]],
+    *,
+    trtllm: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[Server, TritonClient]]:
     """A server whose `models` are ready, and a client of it."""
-    with launched(directory, models) as server:
+    with launched(directory, models, trtllm=trtllm) as server:
         client = TritonClient(server.target)
         try:
             for model_id in models:

@@ -11,6 +11,13 @@ CONTEXT_LENGTH = 256
 SLOTS = 2
 SMOLLM2 = "smollm2-135m"
 REPLAY = "replay"
+TRTLLM_12 = "trtllm-1.2"
+"""The engine trtllm over a stand-in for TensorRT-LLM 1.2.1, without images."""
+TRTLLM_13 = "trtllm-1.3"
+"""The same over a stand-in for a candidate of 1.3, with images."""
+TRTLLM_FRAGILE = "trtllm-fragile"
+"""The engine trtllm over a stand-in that a test breaks."""
+TRTLLM_VERSIONS = {TRTLLM_12: "1.2.1", TRTLLM_13: "1.3.0rc29", TRTLLM_FRAGILE: "1.2.1"}
 LESSER = "lesser"
 """A replay model that lacks parameters and has little room."""
 FRAGILE = "fragile"
@@ -43,6 +50,16 @@ RECORDINGS: list[dict[str, Any]] = [
     {"name": "flood", "prompt_contains": [51], "token_ids": [7]},
     {"name": "crash", "prompt_contains": [61], "token_ids": [5], "crash": True},
     {"name": "story", "token_ids": list(range(1000, 1200)), "start_ms": 10, "interval_ms": 5},
+]
+STAND_IN_ANSWERS: list[dict[str, Any]] = [
+    {"prompt_contains": [31], "token_ids": [5, 6], "request_error": "no room in the cache"},
+    {"prompt_contains": [61], "token_ids": [5], "fatal": "CUDA error: an illegal memory access was encountered"},
+    *(
+        {key: r[key] for key in ("prompt_contains", "token_ids") if key in r}
+        for r in RECORDINGS
+        if r["name"] == "short"
+    ),
+    {"token_ids": list(range(1000, 1200))},
 ]
 
 

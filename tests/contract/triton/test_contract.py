@@ -10,7 +10,16 @@ import pytest
 
 from services.failure import Failure, Reason
 from tests.contract.triton.servers import Answer, answer
-from tests.contract.triton.subjects import CONTEXT_LENGTH, QUESTION, SLOTS, STORY, Subject
+from tests.contract.triton.subjects import (
+    CONTEXT_LENGTH,
+    QUESTION,
+    REPLAY,
+    SLOTS,
+    SMOLLM2,
+    STORY,
+    TRTLLM_12,
+    Subject,
+)
 from tests.contract.triton.waits import until
 
 
@@ -33,7 +42,7 @@ async def until_idle(subject: Subject) -> None:
 
 async def test_describes_itself(subject: Subject) -> None:
     description = await subject.client.describe(subject.model)
-    assert description["engine"] in ("llamacpp", "replay")
+    assert description["engine"] in ("llamacpp", "replay", "trtllm")
     assert description["version"]
     assert description["context_length"] == CONTEXT_LENGTH
     assert description["slots"] == SLOTS
@@ -120,6 +129,7 @@ async def test_a_bad_parameter_is_refused_by_name(subject: Subject, params: dict
     assert refusal.value.reason is Reason.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("subject", [SMOLLM2, REPLAY, TRTLLM_12], indirect=True)
 async def test_images_are_refused_by_an_engine_without_vision(subject: Subject) -> None:
     with pytest.raises(Failure, match="images") as refusal:
         async for _ in subject.client.generate(
@@ -234,6 +244,8 @@ async def test_cancelling_a_request_that_waits(subject: Subject) -> None:
     assert (await load(subject))["cancelled_total"] == before + SLOTS + 1
 
 
+# TensorRT-LLM cannot pause a request: see test_trtllm.py.
+@pytest.mark.parametrize("subject", [SMOLLM2, REPLAY], indirect=True)
 async def test_pauses_for_a_reader_that_is_behind(subject: Subject) -> None:
     window = 4
     before = (await load(subject))["generated_tokens_total"]

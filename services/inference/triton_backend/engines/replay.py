@@ -65,9 +65,15 @@ class ReplayEngine:
         context_length: int = 4096,
         slots: int = 8,
         max_queued: int = 1000,
+        step_ms: float = 0.0,
         unsupported_parameters: tuple[str, ...] | list[str] = (),
     ) -> None:
-        """`recordings` is a file; see Recording. `unsupported_parameters` are refused, to stand for a lesser engine."""
+        """`recordings` is a file; see Recording. `unsupported_parameters` are refused, to stand for a lesser engine.
+
+        With `step_ms`, requests begin at multiples of it, so that those with the same interval get their tokens together,
+        as from an engine that decodes all its sequences in one step.
+        """
+        self._step: Final = step_ms / 1000
         self.context_length = context_length
         self.slots = slots
         self.supported_parameters = ALL_PARAMETERS - set(unsupported_parameters)
@@ -154,6 +160,8 @@ class ReplayEngine:
 
     def _start(self, playback: _Playback) -> None:
         playback.started = time.monotonic()
+        if self._step:
+            playback.started += -playback.started % self._step
         playback.usage.queued_s = playback.started - playback.request.arrived
         self._running[id(playback)] = playback
         self._schedule(playback)

@@ -1,4 +1,4 @@
-"""What keys, limits and usage cost per request: `python bench/limits_cost.py`. Prints a table.
+"""What keys, limits and usage cost per request: `python -m bench.limits`. Prints a table.
 
 Measured without HTTP: a real Valkey on this machine, and the gateway's own calls in the order in which a request makes them.
 """

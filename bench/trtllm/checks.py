@@ -1,0 +1,357 @@
+"""What must hold of the engine trtllm on a machine with a GPU, each checked with a few short requests."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from services.inference.triton_backend.contract import Params, Request, RequestError, Tokens, Usage, parse
+from services.inference.triton_backend.engines.trtllm import TrtllmEngine
+from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
+
+ANSWER_SECONDS = 300
+"""The first requests may wait for kernels to be compiled."""
+IDLE_SECONDS = 20
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+class Skipped(Exception):
+    """There is nothing to check, and why."""
+
+
+class Reader:
+    """A sink that keeps all it is given."""
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.top: list[list[tuple[int, float]]] = []
+        self.reason = ""
+        self.usage = Usage()
+        self.error: RequestError | None = None
+        self.cancelled = False
+        self.started = threading.Event()
+        self._ended = threading.Event()
+
+    def has_room(self) -> bool:
+        """See Sink."""
+        return True
+
+    def is_cancelled(self) -> bool:
+        """See Sink."""
+        return self.cancelled
+
+    def emit(self, tokens: Tokens) -> None:
+        """See Sink."""
+        self.token_ids += tokens.token_ids
+        self.logprobs += tokens.logprobs or []
+        self.top += tokens.top or []
+        self.started.set()
+
+    def finish(self, finish_reason: str, usage: Usage, last: Tokens | None = None) -> None:
+        """See Sink."""
+        if last is not None:
+            self.emit(last)
+        self.reason, self.usage = finish_reason, usage
+        self._ended.set()
+
+    def fail(self, error: RequestError) -> None:
+        """See Sink."""
+        self.error = error
+        self._ended.set()
+
+    def wait(self) -> Reader:
+        """Until the answer's end. Raises the error that ended it."""
+        if not self._ended.wait(ANSWER_SECONDS):
+            raise AssertionError(f"no answer within {ANSWER_SECONDS} s")
+        if self.error is not None:
+            raise self.error
+        return self
+
+
+class Subject:
+    """A loaded engine, and how to ask it."""
+
+    def __init__(self, engine: TrtllmEngine) -> None:
+        self.engine = engine
+        self._salts = itertools.count()
+        self.question = self.chat("What is the capital of France? Answer in one word.")
+        self.repetition = self.ids("ha ha ha ha ha ha ha ha")
+
+    def chat(self, content: Any) -> list[int]:
+        """A prompt of one user message, by the checkpoint's template."""
+        messages = [{"role": "user", "content": content}]
+        text = self.engine.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return self.ids(text)
+
+    def ids(self, text: str) -> list[int]:
+        """Its tokens."""
+        return list(self.engine.tokenizer.encode(text, add_special_tokens=False))
+
+    def text(self, answer: Reader) -> str:
+        """What an answer says, without the token that ended it."""
+        ends = self.engine.checkpoint.end_ids
+        return str(self.engine.tokenizer.decode([i for i in answer.token_ids if i not in ends]))
+
+    def start(self, prompt: list[int] | str, images: Sequence[bytes] = (), **params: Any) -> Reader:
+        """Ask, without waiting. Nothing is cached from one request to the next unless they share a `cache_salt`."""
+        # What was read from the cache may differ in its last digits, and then greedy answers differ.
+        salt = {"cache_salt": f"smoke-{next(self._salts)}"}
+        reader, parsed = Reader(), parse(json.dumps(salt | params))
+        assert isinstance(parsed, Params)
+        request = (
+            Request(parsed, text_input=prompt, images=tuple(images))
+            if isinstance(prompt, str)
+            else Request(parsed, prompt, images=tuple(images))
+        )
+        self.engine.submit(request, reader)
+        return reader
+
+    def ask(self, prompt: list[int] | str, images: Sequence[bytes] = (), **params: Any) -> Reader:
+        """Ask and wait for the answer's end."""
+        return self.start(prompt, images, **params).wait()
+
+    def greedy(self, prompt: list[int], tokens: int = 24, **params: Any) -> list[int]:
+        """The ids of an answer of the most probable tokens."""
+        return self.ask(prompt, temperature=0, ignore_eos=True, max_tokens=tokens, **params).token_ids
+
+    def needs(self, parameter: str) -> None:
+        """Raise Skipped for what is declared as unsupported."""
+        if parameter not in self.engine.supported_parameters:
+            raise Skipped("declared as unsupported")
+
+
+def tokens(subject: Subject) -> str:
+    """Ids go in, ids come out: as many as asked for, and all counted."""
+    answer = subject.ask(subject.question, temperature=0, ignore_eos=True, max_tokens=48)
+    assert len(answer.token_ids) == answer.usage.completion_tokens == 48, f"{len(answer.token_ids)} instead of 48"
+    assert answer.reason == "length", answer.reason
+    assert answer.usage.prompt_tokens == len(subject.question), answer.usage
+    return f"first token after {answer.usage.first_token_s:.3f} s, then {47 / answer.usage.decode_s:.0f}/s"
+
+
+def text(subject: Subject) -> str:
+    """A prompt as text is the same as its ids."""
+    prompt = "The capital of France is"
+    by_text = subject.ask(prompt, temperature=0, max_tokens=8).token_ids
+    assert by_text == subject.ask(subject.ids(prompt), temperature=0, max_tokens=8).token_ids
+    return repr(subject.engine.tokenizer.decode(by_text))
+
+
+def greedy(subject: Subject) -> str:
+    """A temperature of 0 repeats, a high one does not."""
+    first = subject.greedy(subject.question)
+    assert first == subject.greedy(subject.question), "two greedy answers differ"
+    sampled = [subject.ask(subject.question, temperature=2, ignore_eos=True, max_tokens=24).token_ids for _ in range(3)]
+    assert any(other != sampled[0] for other in sampled), "three answers at temperature 2 are the same"
+    return f"{len(first)} tokens twice"
+
+
+def end(subject: Subject) -> str:
+    """The end token ends an answer, and is its last id."""
+    answer = subject.ask(subject.question, temperature=0, max_tokens=512)
+    assert answer.reason == "stop", answer.reason
+    assert answer.token_ids[-1] in subject.engine.checkpoint.end_ids, f"the last id is {answer.token_ids[-1]}"
+    return f"{answer.token_ids[-1]} after {subject.text(answer)!r}"
+
+
+def stop(subject: Subject) -> str:
+    """A stop token ends an answer, and is its last id; before min_tokens it does not."""
+    whole = subject.greedy(subject.question)
+    token_id = whole[5]
+    found = subject.greedy(subject.question, stop_token_ids=[token_id])
+    assert found == whole[: whole.index(token_id) + 1], found
+    least = whole.index(token_id) + 4
+    late = subject.greedy(subject.question, stop_token_ids=[token_id], min_tokens=least)
+    assert len(late) >= least, f"{len(late)} tokens, at least {least} were wanted"
+    return f"at {token_id}"
+
+
+def min_tokens(subject: Subject) -> str:
+    """The end token waits for min_tokens."""
+    subject.needs("min_tokens")
+    answer = subject.ask(subject.question, temperature=0, min_tokens=40, max_tokens=60)
+    assert len(answer.token_ids) >= 40, f"{len(answer.token_ids)} tokens"
+    return f"{len(answer.token_ids)} tokens"
+
+
+def logprobs(subject: Subject) -> str:
+    """Every chosen token has a log probability, and as many others as were asked for."""
+    subject.needs("logprobs")
+    for count in (0, 1, 5, 20):
+        answer = subject.ask(subject.question, temperature=1, ignore_eos=True, max_tokens=24, logprobs=count)
+        assert len(answer.logprobs) == len(answer.token_ids), f"logprobs={count}: {len(answer.logprobs)} for 24 tokens"
+        assert all(UNLIKELY < value <= 0 for value in answer.logprobs), f"logprobs={count}: {min(answer.logprobs)}"
+        widths = {len(pairs) for pairs in answer.top}
+        assert widths == ({count} if count else set()), f"logprobs={count}: {widths} most probable ones"
+    return "0, 1, 5 and 20"
+
+
+def cancel(subject: Subject) -> str:
+    """A cancelled request stops, and frees its slot."""
+    reader = subject.start(subject.question, ignore_eos=True)
+    assert reader.started.wait(ANSWER_SECONDS), "no token came"
+    reader.cancelled = True
+    began = time.monotonic()
+    subject.engine.wake()
+    reader.wait()
+    assert reader.reason == "cancelled", reader.reason
+    while subject.engine.load().in_flight:
+        assert time.monotonic() - began < IDLE_SECONDS, f"still running after {IDLE_SECONDS} s"
+        time.sleep(0.01)
+    return f"free after {time.monotonic() - began:.3f} s"
+
+
+def many(subject: Subject) -> str:
+    """Twice as many requests as slots are all answered."""
+    count = 2 * subject.engine.slots
+    readers = [subject.start(subject.question, ignore_eos=True, max_tokens=32) for _ in range(count)]
+    assert all(len(reader.wait().token_ids) == 32 for reader in readers)
+    return f"{count} requests"
+
+
+def guides(subject: Subject) -> str:
+    """The text has the form that was asked for."""
+    subject.needs("guide")
+    prompt = subject.chat("Name a city, as JSON with the key city.")
+    value = json.loads(subject.text(subject.ask(prompt, temperature=0, max_tokens=64, guide={"json": SCHEMA})))
+    assert value.keys() == {"city"}, value
+    json.loads(subject.text(subject.ask(prompt, temperature=0, max_tokens=128, guide={"json_object": True})))
+    number = subject.text(subject.ask(prompt, temperature=0, max_tokens=16, guide={"regex": "[0-9]{2}"}))
+    assert re.fullmatch("[0-9]{2}", number), number
+    return f"{value}, {number}"
+
+
+def bad_guide(subject: Subject) -> str:
+    """A guide that cannot be compiled fails its own request, and nothing else."""
+    subject.needs("guide")
+    try:
+        subject.ask(subject.question, max_tokens=8, guide={"regex": "(unclosed"})
+        said = "it was not refused"
+    except RequestError as error:
+        said = str(error)
+    assert len(subject.greedy(subject.question, 4)) == 4
+    return said
+
+
+def penalty(name: str) -> Callable[[Subject], str]:
+    """Whether it changes a repetitive answer."""
+
+    def check(subject: Subject) -> str:
+        subject.needs(name)
+        plain, penalised = (subject.greedy(subject.repetition, 32, **extra) for extra in ({}, {name: 1.9}))
+        assert plain != penalised, "it changes nothing"
+        return "it changes the answer"
+
+    check.__doc__ = f"{name} changes a repetitive answer."
+    return check
+
+
+def seed(subject: Subject) -> str:
+    """A seed repeats an answer."""
+    subject.needs("seed")
+    first, second, other = (
+        subject.ask(subject.question, temperature=2, ignore_eos=True, max_tokens=24, seed=number).token_ids
+        for number in (7, 7, 8)
+    )
+    assert first == second, "the same seed gives two answers"
+    assert first != other, "another seed gives the same answer"
+    return "it repeats"
+
+
+def min_p(subject: Subject) -> str:
+    """With min_p=1 only the most probable token is left."""
+    subject.needs("min_p")
+    sampled = subject.ask(subject.question, temperature=2, min_p=1, ignore_eos=True, max_tokens=8).token_ids
+    assert sampled == subject.greedy(subject.question, 8)
+    return "as greedy"
+
+
+def bias(subject: Subject) -> str:
+    """A bias forces a token."""
+    subject.needs("logit_bias")
+    token_id = subject.ids("7")[-1]
+    assert subject.greedy(subject.question, 3, logit_bias={str(token_id): 100}) == [token_id] * 3
+    return f"{token_id} three times"
+
+
+def cache(subject: Subject) -> str:
+    """A tenant's prompt is cached for this tenant only."""
+    prompt = subject.ids(" ".join(str(number) for number in range(200)))
+    used = [subject.ask(prompt, max_tokens=1, cache_salt=salt).usage.cached_tokens for salt in ("one", "one", "two")]
+    assert used[0] == used[2] == 0, f"cached tokens: {used}"
+    if not used[1]:
+        raise Skipped("nothing is cached: is enable_block_reuse off?")
+    return f"{used[1]} of {len(prompt)} tokens"
+
+
+def images(subject: Subject) -> str:
+    """Images take the places of their placeholders, in order."""
+    if subject.engine.checkpoint.image_token_id is None:
+        raise Skipped("the model reads text only")
+    red, blue = picture((220, 20, 20)), picture((20, 20, 220))
+    parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Name the two images' colours in order."}]
+    prompt = subject.chat(parts)
+    answers = [subject.ask(prompt, pair, temperature=0, max_tokens=32) for pair in ([red, blue], [blue, red])]
+    said = [subject.text(answer).lower() for answer in answers]
+    assert said[0].find("blue") > said[0].find("red") >= 0, f"a red and a blue image are {said[0]!r}"
+    assert said[1].find("red") > said[1].find("blue") >= 0, f"a blue and a red image are {said[1]!r}"
+    longer = answers[0].usage.prompt_tokens - len(prompt)
+    assert longer > 0, "the images added no tokens"
+    return f"+{longer} tokens; {said[0]!r}, {said[1]!r}"
+
+
+def picture(colour: tuple[int, int, int]) -> bytes:
+    """A PNG of one colour."""
+    from PIL import Image  # noqa: PLC0415 - only a model with images needs it
+
+    data = io.BytesIO()
+    Image.new("RGB", (224, 224), colour).save(data, "PNG")
+    return data.getvalue()
+
+
+def too_long(subject: Subject) -> str:
+    """A prompt that fills the context is answered, and a longer one refused."""
+    length = subject.engine.context_length
+    prompt = (subject.ids(" word") * length)[: length - 1]
+    assert len(subject.ask(prompt, ignore_eos=True).token_ids) == 1
+    try:
+        subject.ask([*prompt, prompt[0]])
+    except RequestError as error:
+        return f"{length - 1} tokens; one more: {error.reason}"
+    raise AssertionError("a prompt as long as the context was not refused")
+
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    "tokens": tokens,
+    "text": text,
+    "greedy": greedy,
+    "end": end,
+    "stop": stop,
+    "min_tokens": min_tokens,
+    "logprobs": logprobs,
+    "cancel": cancel,
+    "many": many,
+    "guides": guides,
+    "bad_guide": bad_guide,
+    **{name: penalty(name) for name in ("presence_penalty", "frequency_penalty", "repetition_penalty")},
+    "seed": seed,
+    "min_p": min_p,
+    "logit_bias": bias,
+    "cache": cache,
+    "images": images,
+    "too_long": too_long,
+}

@@ -1,0 +1,379 @@
+"""Runs checkpoints on GPUs with TensorRT-LLM's LLM API: production. Coded for 1.2.1 and the candidates of 1.3.
+
+It was written from TensorRT-LLM's sources and tested against a stand-in; `make gpu-smoke` checks it on a GPU. A loop in a
+thread of its own starts requests and reads their results. TensorRT-LLM can neither order requests that wait nor pause one
+that runs: waiting ones wait here, and what a slow reader has no room for stays in TensorRT-LLM's own result until it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.inference.triton_backend.contract import (
+    Load,
+    Request,
+    RequestError,
+    Sink,
+    Tokens,
+    Usage,
+    output_limit,
+    refuse_unknown_tokens,
+)
+from services.inference.triton_backend.engines import trtllm_checkpoint
+from services.inference.triton_backend.engines.trtllm_answer import Answer
+from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
+from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.waiting import WaitingLine
+
+CANCELLATION_POLL_SECONDS: Final = 0.1
+HEALTH_CHECK_SECONDS: Final = 1.0
+ABORT_SECONDS: Final = 5.0
+"""How long an aborted request keeps its slot at most: a last result may follow."""
+_log: Final = logging.getLogger(__name__)
+
+
+def create(arguments: dict[str, Any]) -> TrtllmEngine:
+    """The engine for these `engine_args`. Raises OSError, TypeError, ValueError or RuntimeError that says what is wrong."""
+    return TrtllmEngine(**arguments)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One request."""
+
+    request: Request
+    sink: Sink
+    limit: int
+    usage: Usage
+    answer: Answer
+    task: asyncio.Task[None] | None = None
+    result: Any = None
+    output: Any = None
+    deadline: asyncio.Timeout | None = None
+    """Of what comes after an abort."""
+    generated: int = 0
+    """By TensorRT-LLM; perhaps not passed on yet."""
+    started: float = 0.0
+    first_token: float | None = None
+    ended: bool = False
+    """Its sink was told the end."""
+
+
+class TrtllmEngine:
+    """One LLM, and a thread with the loop that it answers in."""
+
+    name = "trtllm"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        context_length: int,
+        slots: int = 64,
+        max_queued: int = 1000,
+        requires: str = "",
+        **llm: Any,
+    ) -> None:
+        """Loads a model, which takes minutes.
+
+        * `model`: the checkpoint's directory, as Hugging Face lays it out. Quantization is the checkpoint's.
+        * `context_length`: most tokens of a prompt and its answer.
+        * `slots`: how many requests run at once (TensorRT-LLM's max_batch_size); `max_queued` more may wait.
+        * `requires`: the versions of TensorRT-LLM that can run the model, as `>=1.3`; its release candidates count as 1.3.
+
+        Everything else is an argument of tensorrt_llm.LLM, by its own name, and refused when the installed version does not
+        have it. Useful ones: tensor_parallel_size, moe_expert_parallel_size, enable_attention_dp, kv_cache_config (a
+        mapping: `dtype: fp8`, enable_block_reuse, free_gpu_memory_fraction, host_cache_size), enable_chunked_prefill (not
+        for images on 1.2), max_num_tokens (by default enough for the longest prompt), guided_decoding_backend
+        (`xgrammar`; without one, guides are unsupported), sampler_type (before 1.3.0rc24 only `TRTLLMSampler` honours
+        penalties, min_p and seed, which are unsupported otherwise; not with speculative_config, and gone since
+        1.3.0rc26), cuda_graph_config, moe_config, speculative_config, trust_remote_code.
+        """
+        api = TrtllmApi()
+        api.refuse_older(requires)
+        self.version = f"TensorRT-LLM {api.version}"
+        self.context_length = context_length
+        self.slots = slots
+        self.supported_parameters = api.supported_parameters(llm)
+        self._guide_kinds: Final = api.guide_kinds(llm)
+        self._api: Final = api
+        self.checkpoint: Final = trtllm_checkpoint.read(Path(model))
+        self._llm: Final = api.load(
+            self.checkpoint, model=model, context_length=context_length, slots=slots, arguments=llm
+        )
+        self._cached_tokens_at_most: Final = llm.get("kv_cache_config", {}).get("max_tokens") or slots * context_length
+        self.tokenizer: Final[Any] = self._llm.tokenizer
+        self._eos_id: Final[int | None] = self.tokenizer.eos_token_id
+        self._end_ids: Final = self.checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
+        self._waiting: Final[WaitingLine[_Job]] = WaitingLine(limit=max_queued)
+        self._running: Final[dict[int, _Job]] = {}
+        self._meter: Final = LoadMeter()
+        self._failed: RequestError | None = None
+        self._lock: Final = threading.Lock()
+        """Held for what `submit` and the loop both change: who runs, who waits, whether the engine failed."""
+        self._loop: Final = asyncio.new_event_loop()
+        self._woken: Final = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+        self._thread: Final = threading.Thread(target=self._run, name="trtllm", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        """See Engine."""
+        job = self._job(request, sink)
+        with self._lock:
+            if self._failed:
+                raise self._failed
+            if len(self._running) >= self.slots:
+                self._waiting.push(job)
+                return
+            self._running[id(job)] = job
+        self._loop.call_soon_threadsafe(self._start, job)
+
+    def wake(self) -> None:
+        """See Engine."""
+        self._loop.call_soon_threadsafe(self._woken.set)
+
+    def load(self) -> Load:
+        """See Engine. The cache's use is of the tokens that requests hold, without what is kept for later ones."""
+        if self._failed:
+            raise self._failed
+        with self._lock:
+            running = list(self._running.values())
+        held = sum(job.usage.prompt_tokens + job.generated for job in running)
+        return self._meter.load(
+            in_flight=len(running),
+            queued=len(self._waiting),
+            kv_cache_use=min(1.0, held / self._cached_tokens_at_most),
+        )
+
+    def close(self) -> None:
+        """See Engine."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._llm.shutdown()
+
+    def _job(self, request: Request, sink: Sink) -> _Job:
+        """Raises RequestError for what would harm the engine, or fail in it without saying why."""
+        params, prompt, vocabulary = request.params, request.prompt_token_ids, self.checkpoint.vocabulary
+        if request.text_input is not None:
+            prompt = self.tokenizer.encode(request.text_input, add_special_tokens=False)
+        limit = output_limit(len(prompt), params, self.context_length)
+        refuse_unknown_tokens("prompt_token_ids", prompt, vocabulary)
+        refuse_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
+        refuse_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
+        if params.guide is not None and params.guide.kind not in self._guide_kinds:
+            raise RequestError(
+                "UNSUPPORTED_PARAMETER", f"guide.{params.guide.kind} is not supported by the engine trtllm"
+            )
+        if request.images:
+            self._refuse_images(len(request.images), prompt)
+        answer = Answer(params, limit=limit, end_ids=self._end_ids, eos_id=self._eos_id)
+        return _Job(request, sink, limit, Usage(prompt_tokens=len(prompt)), answer)
+
+    def _refuse_images(self, count: int, prompt: Sequence[int]) -> None:
+        placeholder = self.checkpoint.image_token_id
+        if placeholder is None:
+            raise RequestError("UNSUPPORTED_PARAMETER", "images is not supported: the model reads text only")
+        places = prompt.count(placeholder)
+        if places != count:
+            raise RequestError(
+                "INVALID_ARGUMENT",
+                f"the prompt has places for {places} images, and there are {count}; give one to each",
+            )
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._watcher = self._loop.create_task(self._watch())
+        self._loop.run_forever()
+
+    async def _watch(self) -> None:
+        """Look after requests that can change without a token."""
+        next_health_check = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CANCELLATION_POLL_SECONDS):
+                    await self._woken.wait()
+            self._woken.clear()
+            try:
+                self._sweep()
+                if time.monotonic() >= next_health_check:
+                    next_health_check = time.monotonic() + HEALTH_CHECK_SECONDS
+                    self._check_health()
+            except Exception as error:  # noqa: BLE001 - without this task, nothing is cancelled any more
+                self._fail(error)
+
+    def _sweep(self) -> None:
+        with self._lock:
+            gone = self._waiting.remove_cancelled()
+            running = [job for job in self._running.values() if not job.ended]
+        for job in gone:
+            job.usage.queued_s = time.monotonic() - job.request.arrived
+            self._cancel(job)
+        for job in running:
+            if job.sink.is_cancelled():
+                self._cancel(job)
+            elif job.output is not None:
+                self._advance(job, final=False)
+
+    def _check_health(self) -> None:
+        # Not in all versions.
+        check = getattr(self._llm, "_check_health", None)
+        if check is not None and not self._failed and not check():
+            self._fail("its processes are not healthy")
+
+    def _start(self, job: _Job) -> None:
+        job.started = time.monotonic()
+        job.usage.queued_s = job.started - job.request.arrived
+        job.task = self._loop.create_task(self._serve(job))
+
+    async def _serve(self, job: _Job) -> None:
+        try:
+            images = await asyncio.to_thread(_decode, job.request.images) if job.request.images else ()
+            if not job.ended:
+                self._begin(job, images)
+                await self._read(job)
+        except RequestError as error:
+            self._end(job, error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, requests must hear of it
+            if is_request_error(error):
+                self._end(job, RequestError("ENGINE_FAILED", f"TensorRT-LLM gave the request up: {error}"))
+            # Nothing may follow an abort.
+            elif not (isinstance(error, TimeoutError) and job.ended):
+                self._fail(error)
+        finally:
+            self._leave(job)
+
+    def _begin(self, job: _Job, images: Sequence[Any]) -> None:
+        """Hand it to TensorRT-LLM, which reads images in here: meanwhile, no answer's tokens are passed on."""
+        try:
+            job.result = self._api.generate(
+                self._llm, job.request, images=images, limit=job.limit, checkpoint=self.checkpoint
+            )
+        except Exception as error:
+            # Only what it says of itself is its end. Images are read by code that raises anything.
+            if isinstance(error, RuntimeError) and not images and not is_request_error(error):
+                raise
+            raise RequestError("INVALID_ARGUMENT", f"TensorRT-LLM refuses the request: {error}") from error
+        # With images, it has become longer. Its ids are not the vocabulary's then.
+        job.usage.prompt_tokens = len(job.result.prompt_token_ids)
+
+    async def _read(self, job: _Job) -> None:
+        async with asyncio.timeout(None) as job.deadline:
+            async for result in job.result:
+                if result.outputs:
+                    job.output = result.outputs[0]
+                    self._count(job, len(job.output.token_ids))
+                    self._advance(job, final=result.finished)
+        if not job.ended:
+            raise RequestError("ENGINE_FAILED", "TensorRT-LLM's result ended before the answer did")
+
+    def _count(self, job: _Job, generated: int) -> None:
+        if generated > job.generated and not job.ended:
+            job.first_token = job.first_token or time.monotonic()
+            self._meter.generated(generated - job.generated)
+            job.generated = generated
+
+    def _advance(self, job: _Job, *, final: bool) -> None:
+        if job.ended or not (final or job.sink.has_room()):
+            return
+        try:
+            tokens = job.answer.take(job.output, final=final)
+        except RequestError as error:
+            self._end(job, error)
+            return
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # One answer in a form that we do not know is no reason to end the others.
+            _log.exception("an answer could not be read")
+            self._end(job, RequestError("ENGINE_FAILED", f"TensorRT-LLM's answer could not be read: {error!r}"))
+            self._abort(job)
+            return
+        if job.answer.reason is not None:
+            self._end(job, job.answer.reason, tokens)
+            if not final:
+                self._abort(job)
+        elif tokens.token_ids:
+            job.sink.emit(tokens)
+
+    def _cancel(self, job: _Job) -> None:
+        self._meter.cancelled()
+        self._end(job, "cancelled")
+        self._abort(job)
+
+    def _abort(self, job: _Job) -> None:
+        """Stop it in TensorRT-LLM. To stop reading would not."""
+        if job.result is not None and job.deadline is not None:
+            job.result.abort()
+            job.deadline.reschedule(self._loop.time() + ABORT_SECONDS)
+
+    def _end(self, job: _Job, end: str | RequestError, last: Tokens | None = None) -> None:
+        """Tell its sink how it ended, unless it was told."""
+        if job.ended:
+            return
+        job.ended = True
+        if isinstance(end, RequestError):
+            job.sink.fail(end)
+            return
+        now, usage = time.monotonic(), job.usage
+        usage.completion_tokens = job.answer.taken
+        usage.cached_tokens = getattr(job.result, "cached_tokens", 0) or 0
+        if job.first_token is not None:
+            usage.prefill_s = job.first_token - job.started
+            usage.decode_s = now - job.first_token
+            usage.first_token_s = job.first_token - job.request.arrived
+        job.sink.finish(end, usage, last)
+
+    def _leave(self, job: _Job) -> None:
+        """Give its slot to the next one."""
+        with self._lock:
+            self._running.pop(id(job), None)
+            if self._failed or not self._waiting:
+                return
+            following = self._waiting.pop()
+            self._running[id(following)] = following
+        self._start(following)
+
+    def _fail(self, cause: Exception | str) -> None:
+        why = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
+        error = RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {why}")
+        _log.critical(error.message, exc_info=None if isinstance(cause, str) else cause)
+        self._fail_all(error)
+
+    def _fail_all(self, error: RequestError) -> None:
+        with self._lock:
+            self._failed = error
+            jobs = list(self._running.values())
+            while self._waiting:
+                jobs.append(self._waiting.pop())
+        for job in jobs:
+            self._end(job, error)
+
+    async def _stop(self) -> None:
+        self._fail_all(RequestError("ENGINE_FAILED", "the engine is stopping"))
+        tasks = [job.task for job in self._running.values() if job.task] + ([self._watcher] if self._watcher else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _decode(images: Sequence[bytes]) -> list[Any]:
+    """The images as PIL has them, in RGB. Raises RequestError for the first that is none."""
+    from PIL import Image  # noqa: PLC0415 - only the images of NVIDIA have it for sure, and only images need it
+
+    decoded = []
+    for number, data in enumerate(images, 1):
+        try:
+            decoded.append(Image.open(io.BytesIO(data)).convert("RGB"))
+        except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
+            raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
+    return decoded

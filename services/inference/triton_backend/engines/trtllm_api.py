@@ -1,0 +1,262 @@
+"""The installed TensorRT-LLM: what it has is looked at when a model is loaded, because 1.2 and 1.3 differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from services.inference.triton_backend.contract import Params, Request
+from services.inference.triton_backend.engines.trtllm_checkpoint import Checkpoint
+
+_VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:rc(\d+))?")
+_OWN: Final = {
+    "max_batch_size": "slots",
+    "max_seq_len": "context_length",
+    "max_input_len": "context_length",
+    "num_postprocess_workers": "nothing: tokens are wanted, not text",
+    "skip_tokenizer_init": "nothing: without a tokenizer nothing ends an answer",
+}
+"""Arguments of LLM that the engine sets, and what to use instead."""
+_LEAST_NUM_TOKENS: Final = 8192
+_NEEDED: Final = frozenset(
+    {"max_tokens", "temperature", "top_p", "top_k", "stop_token_ids", "ignore_eos", "detokenize"}
+    | {"include_stop_str_in_output", "add_special_tokens"}
+)
+_OPTIONAL: Final = {
+    "min_tokens": "min_tokens",
+    "min_p": "min_p",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "seed": "seed",
+    "logprobs": "logprobs",
+    "logit_bias": "embedding_bias",
+    "guide": "guided_decoding",
+}
+"""Fields of Params and what SamplingParams calls them."""
+_TORCH_SAMPLER_SINCE: Final = {
+    "frequency_penalty": "1.3.0rc24",
+    "presence_penalty": "1.3.0rc24",
+    "repetition_penalty": "1.3.0rc24",
+    "min_p": "1.3.0rc24",
+    "seed": "1.3.0rc26",
+}
+"""What the default sampler accepts in every version, but ignores before this one."""
+_NO_OTHER_SAMPLER_SINCE: Final = "1.3.0rc26"
+_CHUNKS_IMAGES_SINCE: Final = "1.3"
+
+
+class TrtllmApi:
+    """The package `tensorrt_llm`, imported on construction."""
+
+    def __init__(self) -> None:
+        """Raises RuntimeError when it cannot be imported or lacks what the engine needs."""
+        _leave_mpi_job()
+        try:
+            self._package: Final = importlib.import_module("tensorrt_llm")
+            self._llmapi: Final = importlib.import_module("tensorrt_llm.llmapi")
+            arguments = importlib.import_module("tensorrt_llm.llmapi.llm_args").TorchLlmArgs.model_fields
+        except ImportError as error:
+            raise RuntimeError(
+                f"tensorrt_llm cannot be imported ({error}); Triton must run in NVIDIA's image "
+                "tritonserver:…-trtllm-python-py3 with what docker/triton.Dockerfile adds"
+            ) from error
+        self.version: Final[str] = self._package.__version__
+        self._arguments: Final = frozenset(arguments)
+        self._fields: Final = {f.name for f in dataclasses.fields(self._package.SamplingParams)}
+        self._generate_takes: Final = frozenset(inspect.signature(self._package.LLM.generate_async).parameters)
+        missing = sorted(_NEEDED - self._fields)
+        if missing:
+            raise RuntimeError(f"TensorRT-LLM {self.version}: SamplingParams has no {missing[0]}; use 1.2.1 or 1.3")
+
+    def refuse_older(self, requires: str) -> None:
+        """Raise ValueError unless the version is in `requires`, as in `>=1.3`; candidates of a release count as it."""
+        if not requires:
+            return
+        wanted = requires.removeprefix(">=")
+        if wanted == requires or not _VERSION.fullmatch(wanted):
+            raise ValueError(f"requires={requires!r}: expected a version as in >=1.3")
+        if not at_least(self.version, wanted):
+            raise ValueError(
+                f"this model needs TensorRT-LLM {wanted} or newer, and {self.version} is installed; "
+                "use an image that has it"
+            )
+
+    def load(
+        self, checkpoint: Checkpoint, *, model: str, context_length: int, slots: int, arguments: Mapping[str, Any]
+    ) -> Any:
+        """Load the directory `model`; returns an LLM. Raises ValueError or RuntimeError that says what to change."""
+        arguments = self._checked(checkpoint, context_length, arguments)
+        if "max_input_len" in self._arguments:
+            arguments["max_input_len"] = context_length
+        try:
+            return self._package.LLM(model=model, max_batch_size=slots, max_seq_len=context_length, **arguments)
+        except Exception as error:
+            known = self._known_architectures()
+            if known and checkpoint.architecture not in known:
+                raise ValueError(
+                    f"TensorRT-LLM {self.version} cannot run {checkpoint.architecture}; use an image with a newer one"
+                ) from error
+            raise RuntimeError(f"TensorRT-LLM {self.version} could not load {model}: {error}") from error
+
+    def supported_parameters(self, arguments: Mapping[str, Any]) -> frozenset[str]:
+        """The fields of Params that this version honours when a model was loaded with `arguments`."""
+        other_sampler = arguments.get("sampler_type") == "TRTLLMSampler"
+        honoured = {
+            name
+            for name, field in _OPTIONAL.items()
+            if field in self._fields
+            and (other_sampler or at_least(self.version, _TORCH_SAMPLER_SINCE.get(name, "0.0")))
+        }
+        if not arguments.get("guided_decoding_backend"):
+            honoured.discard("guide")
+        # Waiting requests are ordered, and end tokens looked for, by the engine itself.
+        always = {
+            "max_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+            "stop_token_ids",
+            "ignore_eos",
+            "cache_salt",
+            "priority",
+        }
+        return frozenset(honoured | always)
+
+    def guide_kinds(self, arguments: Mapping[str, Any]) -> frozenset[str]:
+        """The kinds of Guide that the chosen guided_decoding_backend takes."""
+        backend = arguments.get("guided_decoding_backend")
+        if not backend:
+            return frozenset()
+        kinds = {f.name for f in dataclasses.fields(self._llmapi.GuidedDecodingParams)}
+        return frozenset(kinds if backend == "xgrammar" else kinds - {"structural_tag"})
+
+    def generate(self, llm: Any, request: Request, *, images: Sequence[Any], limit: int, checkpoint: Checkpoint) -> Any:
+        """Start a request; returns the result to iterate over. To be called in the loop that does.
+
+        Raises ValueError, TypeError or a request error (see `is_request_error`) when it is refused.
+        """
+        inputs: dict[str, Any] = (
+            {"prompt_token_ids": request.prompt_token_ids}
+            if request.text_input is None
+            else {"prompt": request.text_input}
+        )
+        if images:
+            # 1.2 unpacks mm_processor_kwargs unasked.
+            inputs |= {"multi_modal_data": {"image": list(images)}, "mm_processor_kwargs": {}}
+        arguments = {"cache_salt": request.params.cache_salt or None} if "cache_salt" in self._generate_takes else {}
+        return llm.generate_async(
+            inputs, sampling_params=self._sampling(request.params, limit, checkpoint), streaming=True, **arguments
+        )
+
+    def _sampling(self, params: Params, limit: int, checkpoint: Checkpoint) -> Any:
+        """A new SamplingParams: generate_async changes it. end_id stays unset, or its tokenizer is never asked."""
+        # Unset values mean greedy to theirs, and a temperature of 0 is refused by one of their samplers.
+        greedy = params.temperature == 0
+        stops = params.stop_token_ids | (frozenset() if params.ignore_eos else checkpoint.end_ids)
+        values: dict[str, Any] = {
+            "max_tokens": limit,
+            "temperature": 1.0 if greedy else params.temperature,
+            "top_k": 1 if greedy else params.top_k,
+            "top_p": 1.0 if greedy else params.top_p,
+            # min_tokens holds back the end token, but no stop tokens: the answer's reader looks for them then.
+            "stop_token_ids": None if params.min_tokens else sorted(stops) or None,
+            "include_stop_str_in_output": True,
+            "ignore_eos": params.ignore_eos,
+            "detokenize": False,
+            "add_special_tokens": False,
+        }
+        for name in _OPTIONAL.keys() & params.given:
+            values[_OPTIONAL[name]] = self._value(name, params, checkpoint)
+        return self._package.SamplingParams(**values)
+
+    def _value(self, name: str, params: Params, checkpoint: Checkpoint) -> Any:
+        value = getattr(params, name)
+        if name == "logprobs":
+            # To 1.2, 0 is none at all.
+            return max(1, value)
+        if name == "seed":
+            # Theirs has no sign.
+            return value % 2**63
+        if name == "logit_bias":
+            bias = np.zeros(checkpoint.vocabulary, np.float32)
+            for token_id, addend in value:
+                bias[token_id] = addend
+            return importlib.import_module("torch").from_numpy(bias)
+        if name == "guide":
+            return self._llmapi.GuidedDecodingParams(**{value.kind: value.kind == "json_object" or value.text})
+        return value
+
+    def _checked(self, checkpoint: Checkpoint, context_length: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with what a request must not fail on later. Raises ValueError that names the argument."""
+        for name in given:
+            if name in _OWN:
+                raise ValueError(f"{name} is the engine's own; use {_OWN[name]}")
+            if name not in self._arguments:
+                raise ValueError(
+                    f"TensorRT-LLM {self.version} has no argument {name!r}; take it out of the model's entry"
+                )
+        if given.get("sampler_type") == "TRTLLMSampler" and at_least(self.version, _NO_OTHER_SAMPLER_SINCE):
+            raise ValueError(f"TensorRT-LLM {self.version} has no TRTLLMSampler any more; leave sampler_type out")
+        reuses = given.get("kv_cache_config", {}).get("enable_block_reuse", True)
+        if reuses and "cache_salt" not in self._generate_takes:
+            raise ValueError(
+                f"TensorRT-LLM {self.version} cannot keep the caches of tenants apart; "
+                "set kv_cache_config.enable_block_reuse to false"
+            )
+        if given.get("enable_chunked_prefill"):
+            if checkpoint.image_token_id is not None and not at_least(self.version, _CHUNKS_IMAGES_SINCE):
+                raise ValueError(
+                    f"TensorRT-LLM {self.version} cannot split prompts with images; leave enable_chunked_prefill out"
+                )
+            return dict(given)
+        most = given.get("max_num_tokens", max(_LEAST_NUM_TOKENS, context_length))
+        if most < context_length:
+            raise ValueError(
+                f"max_num_tokens={most} is less than the context of {context_length}, so that long prompts would be "
+                "refused; set enable_chunked_prefill, or raise it"
+            )
+        return {**given, "max_num_tokens": most}
+
+    def _known_architectures(self) -> frozenset[str]:
+        """Empty where this version does not say."""
+        try:
+            models = importlib.import_module("tensorrt_llm._torch.models.modeling_utils")
+        except ImportError:
+            return frozenset()
+        return frozenset(getattr(models, "MODEL_CLASS_MAPPING", ()))
+
+
+def is_request_error(error: BaseException) -> bool:
+    """Whether only one request failed. Any other error is the engine's end."""
+    # By name: where it is imported from is not the same in all versions.
+    return any(kind.__name__ == "RequestError" for kind in type(error).__mro__)
+
+
+def at_least(version: str, wanted: str) -> bool:
+    """Whether `version` is `wanted` or newer. A `wanted` release is met by its candidates as well."""
+    return _number(version, final=math.inf) >= _number(wanted, final=0)
+
+
+def _number(version: str, *, final: float) -> tuple[float, ...]:
+    match = _VERSION.match(version)
+    if match is None:
+        raise ValueError(f"{version!r} is no version as in 1.2.1 or 1.3.0rc24")
+    major, minor, patch, candidate = match.groups()
+    return int(major), int(minor), int(patch or 0), final if candidate is None else int(candidate)
+
+
+def _leave_mpi_job() -> None:
+    """Forget that Triton may run as a rank of an MPI job: TensorRT-LLM starts processes of its own, which would join it."""
+    for name in list(os.environ):
+        job = name.startswith(("OMPI_", "PMIX_", "PMI_")) and not name.startswith("OMPI_MCA_")
+        if job or name.startswith("OMPI_MCA_orte_"):
+            del os.environ[name]

@@ -1,0 +1,47 @@
+"""What the engine must know about a checkpoint before TensorRT-LLM loads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Facts from a model directory's JSON files."""
+
+    architecture: str
+    """The name of its model class."""
+    vocabulary: int
+    """How many token ids there are. One beyond them is an assertion on the device, which ends the whole engine."""
+    end_ids: frozenset[int]
+    """All tokens that end an answer. TensorRT-LLM itself takes only the tokenizer's."""
+    image_token_id: int | None
+    """The placeholder of an image in a prompt; None for a model that reads text only."""
+
+
+def read(directory: Path) -> Checkpoint:
+    """Read `directory`, as Hugging Face lays it out. Raises OSError or ValueError that names the file."""
+    config = _json(directory / "config.json")
+    text = config.get("text_config", config)
+    generation = directory / "generation_config.json"
+    ends = _json(generation).get("eos_token_id") if generation.exists() else config.get("eos_token_id")
+    try:
+        return Checkpoint(
+            architecture=config["architectures"][0],
+            vocabulary=int(text.get("vocab_size") or config["vocab_size"]),
+            end_ids=frozenset([ends] if isinstance(ends, int) else ends or ()),
+            image_token_id=config.get("image_token_id"),
+        )
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{directory / 'config.json'} has no {error}") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    return values

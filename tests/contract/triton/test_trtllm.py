@@ -1,0 +1,117 @@
+"""What the engine trtllm does beyond the contract, over a stand-in for TensorRT-LLM: there is no GPU here.
+
+What it makes of TensorRT-LLM's own behaviour is in tests/unit/triton_backend/test_trtllm.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from services.failure import Failure, Reason
+from services.stack import triton
+from services.triton_client import EngineOutput, TritonClient
+from tests.contract.triton.servers import Answer, answer, launched
+from tests.contract.triton.subjects import CONTEXT_LENGTH, SHORT_RECORDING, STORY, TRTLLM_12, TRTLLM_13, TRTLLM_FRAGILE
+from tests.contract.triton.waits import until
+from tests.stand_ins import trtllm as stand_in
+
+
+def png(width: int, height: int, colour: tuple[int, ...] = (200, 30, 30, 128)) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGBA", (width, height), colour).save(data, "PNG")
+    return data.getvalue()
+
+
+async def with_images(client: TritonClient, prompt: list[int], images: list[bytes]) -> Answer:
+    outputs = client.generate(
+        TRTLLM_13, request_id="test", prompt_token_ids=prompt, params={"temperature": 0}, images=images
+    )
+    return Answer([output async for output in outputs])
+
+
+async def test_images_take_the_places_that_the_prompt_has_for_them(client: TritonClient) -> None:
+    prompt = [1, stand_in.IMAGE_TOKEN, 7, stand_in.IMAGE_TOKEN, 8]
+    result = await with_images(client, prompt, [png(56, 28), png(84, 28, (0, 0, 250))])
+    # What the stand-in sees.
+    assert "".join(map(chr, result.token_ids[:-1])) == "red, blue"
+    assert result.usage["prompt_tokens"] == 3 + 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("images", "said"), [([b"\x89PNG"], "image 1 cannot be read"), ([png(28, 28)] * 2, "places for 1 images")]
+)
+async def test_images_that_cannot_be_taken_are_refused(client: TritonClient, images: list[bytes], said: str) -> None:
+    with pytest.raises(Failure, match=said) as refusal:
+        await with_images(client, [1, stand_in.IMAGE_TOKEN], images)
+    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+
+
+async def test_text_is_a_prompt_too(client: TritonClient) -> None:
+    text = "".join(map(chr, [282, 4649, 47]))
+    outputs = client.generate(
+        TRTLLM_12, request_id="t", prompt_token_ids=[], text_input=text, params={"temperature": 0}
+    )
+    result = Answer([output async for output in outputs])
+    assert result.token_ids == SHORT_RECORDING
+    assert result.usage["prompt_tokens"] == 3
+
+
+async def test_a_reader_that_is_behind_gets_all_in_few_responses(client: TritonClient) -> None:
+    stream = client.generate(
+        TRTLLM_12, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True}, window=4
+    )
+    outputs: list[EngineOutput] = [await anext(stream)]
+
+    async def all_is_generated() -> bool:
+        return bool((await client.describe(TRTLLM_12))["load"]["in_flight"] == 0)
+
+    await until(all_is_generated)
+    outputs += [output async for output in stream]
+    assert len(outputs) <= 4 + 1
+    assert sum(len(output.token_ids) for output in outputs) == CONTEXT_LENGTH - len(STORY)
+
+
+async def test_what_one_request_breaks_is_its_own(client: TritonClient) -> None:
+    with pytest.raises(Failure, match="no room in the cache") as failure:
+        await answer(client, TRTLLM_12, [31])
+    assert failure.value.reason is Reason.ENGINE_FAILED
+    assert len((await answer(client, TRTLLM_12, STORY, max_tokens=3)).token_ids) == 3
+
+
+async def test_an_engine_that_has_failed_is_not_ready_and_says_so(client: TritonClient) -> None:
+    running = client.generate(TRTLLM_FRAGILE, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
+    await anext(running)
+
+    async def drained() -> None:
+        async for _ in running:
+            pass
+
+    calls: list[Any] = [answer(client, TRTLLM_FRAGILE, [61]), drained()]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    calls = [answer(client, TRTLLM_FRAGILE, STORY), client.describe(TRTLLM_FRAGILE)]
+    results += await asyncio.gather(*calls, return_exceptions=True)
+    assert [r.reason for r in results if isinstance(r, Failure)] == [Reason.ENGINE_FAILED] * 4
+    assert all("illegal memory access" in str(r) for r in results)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (None, "tensorrt_llm cannot be imported"),
+        ("1.2.1", "this model needs TensorRT-LLM 1.3 or newer, and 1.2.1 is installed"),
+    ],
+)
+def test_what_the_operator_must_change_is_said_at_start(tmp_path: Path, version: str | None, said: str) -> None:
+    directory = stand_in.write_checkpoint(tmp_path / "checkpoint", [{"token_ids": [5]}])
+    models = {"m": ("trtllm", {"model": str(directory), "context_length": 256, "requires": ">=1.3"})}
+    with launched(tmp_path / "triton", models, trtllm={"m": version} if version else {}) as server:
+        assert server.process.wait(60) != 0
+        explanation = triton.explain(server.log.read_text())
+    assert said in explanation
+    assert explanation.startswith("model m: engine trtllm: ")

@@ -1,0 +1,68 @@
+"""Keys, limits and usage hold for embeddings as for chats."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from tests.e2e.conftest import RunningStack
+
+MODEL = "multilingual-e5-small"
+
+
+def new_key(stack: RunningStack, name: str, *limits: str) -> httpx.Client:
+    made = stack.vilix("keys", "create", "--name", name, *limits)
+    assert made.returncode == 0, made.stderr
+    found = re.search(r"vlx_\w{36}", made.stdout)
+    assert found is not None, made.stdout
+    return httpx.Client(base_url=stack.url, headers={"Authorization": f"Bearer {found[0]}"}, timeout=60)
+
+
+def embed(client: httpx.Client, *texts: str) -> httpx.Response:
+    return client.post("/embeddings", json={"model": MODEL, "input": list(texts)})
+
+
+def today(client: httpx.Client) -> dict[str, int]:
+    return dict(client.get("/usage").json()["today"])
+
+
+def test_tokens_are_counted_to_the_token(stack: RunningStack) -> None:
+    with new_key(stack, "embeds", "--daily-tokens", "10000") as client:
+        answers = [embed(client, "سلام دنیا"), embed(client, "یک", "دو", "سه")]
+        billed = sum(answer.json()["usage"]["prompt_tokens"] for answer in answers)
+        usage = client.get("/usage").json()
+        assert (usage["today"]["prompt_tokens"], usage["today"]["completion_tokens"]) == (billed, 0)
+        assert usage["remaining"]["daily_tokens"] == 10_000 - billed
+        assert (usage["running"], usage["reserved_tokens"]) == (0, 0)
+
+
+def test_a_refused_request_costs_nothing(stack: RunningStack) -> None:
+    with new_key(stack, "embeds-wrongly", "--daily-tokens", "10000") as client:
+        assert embed(client, "سلام", "").status_code == 400
+        usage = client.get("/usage").json()
+        assert usage["today"]["prompt_tokens"] == 0
+        assert (usage["running"], usage["reserved_tokens"]) == (0, 0)
+
+
+def test_a_limit_refuses_and_says_which(stack: RunningStack) -> None:
+    with new_key(stack, "embeds-too-often", "--rpm", "1") as client:
+        assert embed(client, "سلام").headers["x-ratelimit-remaining-requests"] == "0"
+        refused = embed(client, "سلام")
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert int(refused.headers["retry-after"]) > 0
+
+
+def test_more_tokens_than_a_minute_has_are_refused(stack: RunningStack) -> None:
+    with new_key(stack, "embeds-too-much", "--tpm", "50") as client:
+        refused = embed(client, "سلام دنیا " * 40)
+        assert refused.status_code == 429
+        assert "tokens" in refused.json()["error"]["message"]
+
+
+def test_a_key_for_another_model_may_not_embed(stack: RunningStack) -> None:
+    with new_key(stack, "chats-only", "--models", "smollm2-135m") as client:
+        refused = embed(client, "سلام")
+        assert refused.status_code == 403
+        assert refused.json()["error"]["code"] == "model_not_allowed"

@@ -1,0 +1,1 @@
+from tensorrt_llm.executor.utils import RequestError as RequestError

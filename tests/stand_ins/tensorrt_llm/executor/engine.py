@@ -1,0 +1,219 @@
+"""One thread that gives every running request a token per step, as the real one's executor does."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorrt_llm.executor.result import Logprob, RequestOutput, Response
+from tensorrt_llm.executor.utils import RequestError
+from tensorrt_llm.sampling_params import SamplingParams
+
+CANDIDATES = 24
+STEP = 0.8
+"""By how much each candidate's logit is below the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """An answer, and how it misbehaves."""
+
+    token_ids: list[int]
+    request_error: str = ""
+    """Ends it after its tokens; the engine goes on."""
+    fatal: str = ""
+    """Ends it, and the engine with it."""
+    final: str = ""
+    """Ends it after its tokens with this reason: TIMED_OUT, CANCELLED, NONE for none at all, or NO_OUTPUTS."""
+    stalls: bool = False
+    """Nothing comes after its tokens."""
+    hides_eos: bool = False
+    """The end-of-sequence token is not among the ids."""
+    hides_stop: bool = False
+    """As if include_stop_str_in_output were unset."""
+    trims: int = 0
+    """Its last response takes so many ids away again that were there before."""
+    top_without_chosen: bool = False
+    """The chosen token is only there if it is one of the most probable."""
+    strange_logprobs: bool = False
+    """In a form of their own."""
+    silent_abort: bool = False
+    """Nothing follows an abort."""
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    result: RequestOutput
+    params: SamplingParams
+    script: Script
+    limit: int
+    generated: list[int] = field(default_factory=list)
+    step: int = 0
+    pending: list[int] = field(default_factory=list)
+    pending_logprobs: list[Any] = field(default_factory=list)
+    randomness: random.Random = field(default_factory=random.Random)
+    aborted: bool = False
+
+
+class Engine:
+    def __init__(
+        self, *, slots: int, step_seconds: float, stream_interval: int, honours: frozenset[str], flat_logprobs: bool
+    ) -> None:
+        self.steps = 0
+        self._slots, self._step_seconds, self._interval = slots, step_seconds, stream_interval
+        self._honours, self._flat = honours, flat_logprobs
+        self._waiting: deque[Running] = deque()
+        self._running: list[Running] = []
+        self._changed = threading.Condition()
+        self.dead = False
+        self._thread = threading.Thread(target=self._run, name="stand-in executor", daemon=True)
+        self._thread.start()
+
+    def add(self, running: Running) -> None:
+        if self.dead:
+            raise RuntimeError("LLM is shutting down")
+        if self._flat and running.params.temperature is not None and running.params.temperature <= 0:
+            running.result.put(Response(error=RequestError("temperature must be greater than 0")))
+            return
+        if running.script.hides_stop:
+            running.params.include_stop_str_in_output = False
+        if running.params.seed is not None and "seed" in self._honours:
+            running.randomness = random.Random(running.params.seed)
+        running.result.abort_request = lambda: self._abort(running)
+        with self._changed:
+            self._waiting.append(running)
+            self._changed.notify()
+
+    @property
+    def active(self) -> int:
+        return len(self._running) + len(self._waiting)
+
+    def stop(self) -> None:
+        with self._changed:
+            self.dead = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _abort(self, running: Running) -> None:
+        running.aborted = True
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self.dead and not self._running and not self._waiting:
+                    self._changed.wait()
+                if self.dead:
+                    return
+                while self._waiting and len(self._running) < self._slots:
+                    self._running.append(self._waiting.popleft())
+            time.sleep(self._step_seconds)
+            self.steps += 1
+            for running in list(self._running):
+                self._advance(running)
+
+    def _advance(self, running: Running) -> None:
+        script = running.script
+        if running.aborted:
+            self._running.remove(running)
+            if not script.silent_abort:
+                running.result.put(Response(reason="CANCELLED"))
+            return
+        if len(running.generated) >= len(script.token_ids):
+            if script.request_error or script.fatal or script.final:
+                self._misbehave(running)
+                return
+            if script.stalls:
+                return
+        token_id, logits = self._choose(running)
+        running.generated.append(token_id)
+        hidden = script.hides_eos and token_id == running.params.end_id and not running.params.ignore_eos
+        if not hidden:
+            running.pending.append(token_id)
+            if running.params.returns_logprobs:
+                running.pending_logprobs.append(self._logprobs(running, token_id, logits))
+        reason = self._reason(running, token_id)
+        if reason is not None or len(running.generated) % self._interval == 0:
+            self._respond(running, reason)
+
+    def _misbehave(self, running: Running) -> None:
+        script = running.script
+        self._running.remove(running)
+        if script.fatal:
+            self.dead = True
+            for other in [running, *self._running]:
+                other.result.put(Response(error=RuntimeError(script.fatal)))
+        elif script.request_error:
+            running.result.put(Response(error=RequestError(script.request_error)))
+        else:
+            running.result.put(Response(reason="" if script.final == "NONE" else script.final))
+
+    def _respond(self, running: Running, reason: str | None) -> None:
+        trim = running.script.trims if reason is not None else 0
+        running.result.put(Response(running.pending, running.pending_logprobs, reason, trim))
+        running.pending, running.pending_logprobs = [], []
+        if reason is not None:
+            self._running.remove(running)
+
+    def _reason(self, running: Running, token_id: int) -> str | None:
+        params = running.params
+        if token_id == params.end_id and not params.ignore_eos:
+            return "END_ID"
+        # Unlike the end-of-sequence token, stop words do not wait for min_tokens.
+        if any(running.generated[-len(ids) :] == ids for _, ids in params.stop_words()):
+            return "STOP_WORDS"
+        return "LENGTH" if len(running.generated) >= running.limit else None
+
+    def _choose(self, running: Running) -> tuple[int, dict[int, float]]:
+        params = running.params
+        logits = self._logits(running)
+        raw = dict(logits)
+        self._penalise(running, logits)
+        if params.embedding_bias is not None:
+            for token_id in params.embedding_bias.nonzero():
+                logits[token_id] = logits.get(token_id, -20.0) + params.embedding_bias[token_id]
+        best = max(logits, key=logits.__getitem__)
+        if params.is_greedy:
+            return best, raw
+        kept = sorted(logits, key=lambda i: -logits[i])[: params.top_k or None]
+        if params.min_p and "min_p" in self._honours:
+            kept = [i for i in kept if math.exp(logits[i] - logits[best]) >= params.min_p]
+        weights = [math.exp((logits[i] - logits[best]) / (params.temperature or 1.0)) for i in kept]
+        return running.randomness.choices(kept, weights)[0], raw
+
+    def _logits(self, running: Running) -> dict[int, float]:
+        """Log probabilities of the next token: the script's and its neighbours."""
+        params, ids = running.params, running.script.token_ids
+        too_early = len(running.generated) + 1 < (params.min_tokens or 0)
+        while too_early and ids[running.step % len(ids)] == params.end_id:
+            running.step += 1
+        token_id = ids[running.step % len(ids)]
+        running.step += 1
+        neighbours = [i for i in range(token_id, token_id + CANDIDATES + 1) if i == token_id or i != params.end_id]
+        norm = math.log(sum(math.exp(-STEP * n) for n in range(CANDIDATES)))
+        return {i: -STEP * n - norm for n, i in enumerate(neighbours[:CANDIDATES])}
+
+    def _penalise(self, running: Running, logits: dict[int, float]) -> None:
+        params = running.params
+        for token_id in set(running.generated) & logits.keys():
+            if params.presence_penalty and "presence_penalty" in self._honours:
+                logits[token_id] -= params.presence_penalty
+            if params.frequency_penalty and "frequency_penalty" in self._honours:
+                logits[token_id] -= params.frequency_penalty * running.generated.count(token_id)
+            if params.repetition_penalty and "repetition_penalty" in self._honours:
+                logits[token_id] -= 5 * (params.repetition_penalty - 1)
+
+    def _logprobs(self, running: Running, token_id: int, logits: dict[int, float]) -> Any:
+        if running.script.strange_logprobs:
+            return "?"
+        if self._flat:
+            return logits.get(token_id, -20.0)
+        order = sorted(logits, key=lambda i: -logits[i])
+        top = order[: running.params.logprobs]
+        if token_id not in top and not running.script.top_without_chosen:
+            top.append(token_id)
+        return {i: Logprob(logits.get(i, -20.0), order.index(i) + 1 if i in order else None) for i in reversed(top)}

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tensorrt_llm._torch.models.modeling_utils import MODEL_CLASS_MAPPING
+from tensorrt_llm.executor.engine import Engine, Running, Script
+from tensorrt_llm.executor.result import RequestOutput
+from tensorrt_llm.executor.utils import RequestError
+from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
+from tensorrt_llm.sampling_params import SamplingParams
+from tensorrt_llm.version import since
+
+PENALTIES = {"repetition_penalty", "presence_penalty", "frequency_penalty"}
+IMAGE_FACTOR = 28
+GPUS = 8
+
+
+class Tokenizer:
+    """A character is its code point, a special token what the model directory says."""
+
+    def __init__(self, *, eos_token_id: int, special_tokens: dict[str, int]) -> None:
+        self.eos_token_id = eos_token_id
+        self._special = special_tokens
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        ids = []
+        while text:
+            special = next((name for name in self._special if text.startswith(name)), None)
+            ids.append(self._special[special] if special else ord(text[0]))
+            text = text[len(special or " ") :]
+        return ids
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **_: Any) -> str:
+        parts = [m["content"] if isinstance(m["content"], list) else [{"text": m["content"]}] for m in messages]
+        return "".join(part.get("text", "<|image_pad|>") for content in parts for part in content)
+
+    def decode(self, ids: list[int]) -> str:
+        names = {token_id: name for name, token_id in self._special.items()}
+        return "".join(names.get(i) or chr(i) for i in ids)
+
+
+class BaseLLM:
+    made: ClassVar[list[BaseLLM]] = []
+    """For tests."""
+
+    def __init__(self, model: str, **kwargs: Any) -> None:
+        for key in kwargs:
+            if key not in TorchLlmArgs.model_fields:
+                raise ValueError(f"LLM got invalid argument: {key}")
+        self.args = TorchLlmArgs(model=model, **kwargs)
+        if self.args.sampler_type == "TRTLLMSampler" and since("1.3.0rc26"):
+            raise ValueError("TRTLLMSampler has been removed")
+        if self.args.tensor_parallel_size > GPUS:
+            raise RuntimeError(f"Only {GPUS} GPUs are available, but {self.args.tensor_parallel_size} are required.")
+        directory = Path(model)
+        self._config = json.loads((directory / "config.json").read_text())
+        if self._config["architectures"][0] not in MODEL_CLASS_MAPPING:
+            raise RuntimeError("Executor worker returned error")
+        self._stand_in = json.loads((directory / "stand_in.json").read_text())
+        self.tokenizer = Tokenizer(
+            eos_token_id=self._stand_in["eos_token_id"], special_tokens=self._stand_in.get("special_tokens", {})
+        )
+        self.requests: list[tuple[dict[str, Any], SamplingParams, dict[str, Any]]] = []
+        """For tests: what generate_async was given, before it changed it."""
+        self.made.append(self)
+        self._prompts: dict[str | None, list[list[int]]] = {}
+        self.engine = Engine(
+            slots=self.args.max_batch_size,
+            step_seconds=self._stand_in.get("step_ms", 5) / 1000,
+            stream_interval=self.args.stream_interval,
+            honours=self._honours(),
+            flat_logprobs=self.args.sampler_type == "TRTLLMSampler",
+        )
+
+    def shutdown(self) -> None:
+        self.engine.stop()
+
+    def _honours(self) -> frozenset[str]:
+        other_sampler = self.args.sampler_type == "TRTLLMSampler"
+        return frozenset(
+            (PENALTIES | {"min_p"} if since("1.3.0rc24") or other_sampler else set())
+            | ({"seed"} if since("1.3.0rc26") or other_sampler else set())
+        )
+
+    def _start(self, inputs: Any, params: SamplingParams, *, streaming: bool, **rest: Any) -> RequestOutput:
+        if self.engine.dead:
+            raise RuntimeError("LLM is shutting down")
+        assert streaming
+        inputs = {"prompt_token_ids": inputs} if isinstance(inputs, list) else dict(inputs)
+        self.requests.append((inputs, params, rest))
+        if params.end_id is None:
+            params.set_up(self.tokenizer)
+        if params.detokenize:
+            raise AssertionError("the stand-in makes no text")
+        prompt = self._prompt_ids(inputs, params)
+        self._check_length(len(prompt))
+        result = RequestOutput(params, prompt, cached_tokens=self._cached(prompt, rest.get("cache_salt")))
+        room = (self.args.max_seq_len or 2**31) - len(prompt)
+        self.engine.add(Running(result, params, self._script(prompt, params, inputs), min(params.max_tokens, room)))
+        return result
+
+    def _prompt_ids(self, inputs: dict[str, Any], params: SamplingParams) -> list[int]:
+        images = (inputs.get("multi_modal_data") or {}).get("image")
+        if not images:
+            ids = inputs.get("prompt_token_ids")
+            return list(ids) if ids is not None else self.tokenizer.encode(inputs["prompt"])
+        if "image_token_id" not in self._config:
+            raise ValueError("the model has no image processor")
+        if since("1.3.0rc0") and "prompt_token_ids" in inputs:
+            ids = list(inputs["prompt_token_ids"])
+        else:
+            text = inputs.get("prompt") or self.tokenizer.decode(inputs["prompt_token_ids"])
+            params.add_special_tokens = False
+            ids = self.tokenizer.encode(text)
+            _process(**inputs.get("mm_processor_kwargs"))
+        return self._expanded(ids, images)
+
+    def _expanded(self, ids: list[int], images: list[Any]) -> list[int]:
+        left = list(images)
+        expanded: list[int] = []
+        for token_id in ids:
+            if token_id != self._config["image_token_id"]:
+                expanded.append(token_id)
+                continue
+            image = left.pop(0)
+            if image.mode != "RGB":
+                raise ValueError(f"image mode {image.mode}")
+            width, height = image.size
+            if min(width, height) < IMAGE_FACTOR:
+                raise RuntimeError(f"shape '[{width}, {height}]' is invalid for input")
+            count = (width // IMAGE_FACTOR) * (height // IMAGE_FACTOR)
+            # No id of the vocabulary.
+            expanded += [self._config["vocab_size"] + 1] * count
+        if left:
+            raise ValueError(f"{len(left)} images without a placeholder")
+        time.sleep(0.001 * len(images))
+        return expanded
+
+    def _check_length(self, length: int) -> None:
+        if not self.args.enable_chunked_prefill and length > self.args.max_num_tokens:
+            refusal = RequestError if since("1.3.0rc0") else ValueError
+            raise refusal(
+                f"The sum of prompt length ({length}) should not exceed max_num_tokens ({self.args.max_num_tokens})"
+            )
+
+    def _cached(self, prompt: list[int], salt: str | None) -> int:
+        if not self.args.kv_cache_config.enable_block_reuse:
+            return 0
+        block = self.args.kv_cache_config.tokens_per_block
+        earlier = self._prompts.setdefault(salt, [])
+        longest = 0
+        for other in earlier:
+            same = next(
+                (n for n, (a, b) in enumerate(zip(prompt, other, strict=False)) if a != b), min(len(prompt), len(other))
+            )
+            longest = max(longest, min(same, len(prompt) - 1) // block * block)
+        earlier.append(prompt)
+        return longest
+
+    def _script(self, prompt: list[int], params: SamplingParams, inputs: dict[str, Any]) -> Script:
+        guide = params.guided_decoding
+        if guide is not None:
+            if self.args.guided_decoding_backend is None:
+                raise ValueError("guided decoding is not enabled")
+            kind = next(name for name, text in self._stand_in["guided"].items() if getattr(guide, name))
+            return Script([*self.tokenizer.encode(self._stand_in["guided"][kind]), self.tokenizer.eos_token_id])
+        images = (inputs.get("multi_modal_data") or {}).get("image")
+        if images:
+            return Script([*self.tokenizer.encode(", ".join(map(_colour, images))), self.tokenizer.eos_token_id])
+        for answer in self._stand_in["answers"]:
+            wanted = answer.get("prompt_contains", [])
+            if any(prompt[i : i + len(wanted)] == wanted for i in range(len(prompt) - len(wanted) + 1)):
+                return Script(**{key: answer[key] for key in Script.__dataclass_fields__ if key in answer})
+        raise ValueError("the stand-in has no answer to this prompt")
+
+
+class LLM12(BaseLLM):
+    def generate_async(  # noqa: PLR0917 - the real signature
+        self,
+        inputs: Any,
+        sampling_params: SamplingParams | None = None,
+        lora_request: Any = None,
+        prompt_adapter_request: Any = None,
+        streaming: bool = False,
+        kv_cache_retention_config: Any = None,
+        disaggregated_params: Any = None,
+        _postproc_params: Any = None,
+        scheduling_params: Any = None,
+        cache_salt: str | None = None,
+    ) -> RequestOutput:
+        return self._start(inputs, sampling_params or SamplingParams(), streaming=streaming, cache_salt=cache_salt)
+
+
+class LLM13(BaseLLM):
+    def generate_async(  # noqa: PLR0917 - the real signature
+        self,
+        inputs: Any,
+        sampling_params: SamplingParams | None = None,
+        lora_request: Any = None,
+        streaming: bool = False,
+        kv_cache_retention_config: Any = None,
+        disaggregated_params: Any = None,
+        trace_headers: dict[str, str] | None = None,
+        _postproc_params: Any = None,
+        scheduling_params: Any = None,
+        conversation_params: Any = None,
+        cache_salt: str | None = None,
+        priority: float = 0.5,
+    ) -> RequestOutput:
+        return self._start(inputs, sampling_params or SamplingParams(), streaming=streaming, cache_salt=cache_salt)
+
+    def _check_health(self) -> bool:
+        return not self.engine.dead
+
+
+LLM = LLM13 if since("1.3.0rc0") else LLM12
+
+
+def _process(**kwargs: Any) -> None:
+    """What the model's processor does with mm_processor_kwargs."""
+
+
+def _colour(image: Any) -> str:
+    red, green, blue = image.getpixel((0, 0))
+    return max((red, "red"), (green, "green"), (blue, "blue"))[1]

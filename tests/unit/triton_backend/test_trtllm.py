@@ -1,0 +1,309 @@
+"""What the engine trtllm makes of TensorRT-LLM's surprises, over a stand-in that has them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from services.inference.triton_backend.contract import Request, RequestError
+from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
+from tests.stand_ins import trtllm as stand_in
+from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read, until
+
+EOS, OTHER_EOS = stand_in.EOS, stand_in.OTHER_EOS
+old = pytest.mark.parametrize("version", ["1.2.1"])
+new = pytest.mark.parametrize("version", ["1.3.0rc29"])
+
+
+# How an answer ends
+
+
+def test_an_answer_without_a_limit_is_longer_than_their_default(bench: Bench) -> None:
+    bench.engine()
+    answer = bench.ask([1, 2]).wait()
+    assert len(answer.token_ids) == 254
+    assert answer.reason == "length"
+
+
+@pytest.mark.parametrize("params", [{}, {"min_tokens": 2}])
+def test_every_end_token_of_the_checkpoint_ends_an_answer(bench: Bench, params: dict[str, int]) -> None:
+    bench.engine([{"token_ids": [5, 6, OTHER_EOS, 7]}])
+    answer = bench.ask([1], temperature=0, **params).wait()
+    assert (answer.token_ids, answer.reason) == ([5, 6, OTHER_EOS], "stop")
+    assert answer.usage.completion_tokens == 3
+
+
+def test_the_engine_itself_is_told_every_end_token(bench: Bench) -> None:
+    bench.engine([{"token_ids": [5, 6, OTHER_EOS, 7]}])
+    bench.ask([1], temperature=0, stop_token_ids=[9]).wait()
+    until(lambda: bench.llm.engine.active == 0)
+    assert set(bench.llm.requests[0][1].stop_token_ids) == {EOS, OTHER_EOS, 9}
+
+
+def test_no_end_token_ends_an_answer_that_ignores_them(bench: Bench) -> None:
+    bench.engine([{"token_ids": [5, EOS, OTHER_EOS]}])
+    answer = bench.ask([1], temperature=0, ignore_eos=True, max_tokens=7).wait()
+    assert (answer.token_ids, answer.reason) == ([5, EOS, OTHER_EOS, 5, EOS, OTHER_EOS, 5], "length")
+
+
+@pytest.mark.parametrize("hides_eos", [True, False])
+def test_the_end_token_is_there_once_whether_they_show_it_or_not(bench: Bench, *, hides_eos: bool) -> None:
+    bench.engine([{"token_ids": [5, 6, EOS], "hides_eos": hides_eos}])
+    answer = bench.ask([1], temperature=0, logprobs=2).wait()
+    assert (answer.token_ids, answer.reason) == ([5, 6, EOS], "stop")
+    assert len(answer.logprobs) == len(answer.top) == answer.usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("hides_stop", [True, False])
+def test_a_stop_token_is_there_once_and_ends_the_answer(bench: Bench, *, hides_stop: bool) -> None:
+    bench.engine([{"token_ids": [5, 6, 7, 8], "hides_stop": hides_stop}])
+    answer = bench.ask([1], temperature=0, stop_token_ids=[7], logprobs=0).wait()
+    assert (answer.token_ids, answer.reason) == ([5, 6, 7], "stop")
+    assert len(answer.logprobs) == 3
+    assert bench.llm.requests[0][1].include_stop_str_in_output is not hides_stop
+
+
+def test_a_stop_token_waits_for_min_tokens(bench: Bench) -> None:
+    bench.engine([{"token_ids": [5, 6, 7, 8]}], context_length=100_000)
+    answer = bench.ask([1], temperature=0, stop_token_ids=[7], min_tokens=6).wait()
+    assert (answer.token_ids, answer.reason) == ([5, 6, 7, 8, 5, 6, 7], "stop")
+    until(lambda: bench.llm.engine.active == 0)
+
+
+def test_what_they_take_back_at_the_end_changes_nothing(bench: Bench) -> None:
+    bench.engine([{"token_ids": [5, 6, 7, 8], "trims": 2}])
+    answer = bench.ask([1], temperature=0, max_tokens=4, logprobs=1).wait()
+    assert answer.token_ids[:3] == [5, 6, 7]
+    assert answer.usage.completion_tokens == len(answer.token_ids) == len(answer.logprobs)
+    assert answer.reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("final", "said"),
+    [
+        ("NONE", "without a reason"),
+        ("TIMED_OUT", "timeout"),
+        ("CANCELLED", "cancelled"),
+        ("NO_OUTPUTS", "ended before"),
+    ],
+)
+def test_an_answer_that_they_give_up_is_an_error(bench: Bench, final: str, said: str) -> None:
+    bench.engine([{"token_ids": [5, 6], "final": final}])
+    answer = bench.ask([1], temperature=0).wait()
+    assert answer.token_ids == [5, 6]
+    assert answer.error is not None
+    assert answer.error.reason == "ENGINE_FAILED"
+    assert said in answer.error.message
+
+
+# What comes in between
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+def test_every_token_comes_once(bench: Bench, interval: int) -> None:
+    bench.engine([{"token_ids": list(range(100, 140))}], stream_interval=interval)
+    answer = bench.ask([1], temperature=0, max_tokens=40).wait()
+    assert answer.token_ids == list(range(100, 140))
+
+
+def test_what_a_slow_reader_has_no_room_for_comes_when_it_has(bench: Bench) -> None:
+    engine = bench.engine([{"token_ids": list(range(100, 140))}])
+    answer = Reader()
+    answer.room = False
+    engine.submit(Request(read({"temperature": 0}), [1]), answer)
+    until(lambda: engine.load().generated_tokens_total >= 20)
+    assert answer.batches == []
+    answer.room = True
+    engine.wake()
+    answer.wait_for_tokens()
+    answer.wait()
+    assert answer.token_ids == [100 + i % 40 for i in range(255)]
+
+
+def test_room_alone_brings_what_was_held_back(bench: Bench) -> None:
+    engine = bench.engine([{"token_ids": [100, 101, 102], "stalls": True}])
+    answer = Reader()
+    answer.room = False
+    engine.submit(Request(read({"temperature": 0}), [1]), answer)
+    until(lambda: engine.load().generated_tokens_total == 3)
+    answer.room = True
+    engine.wake()
+    answer.wait_for_tokens()
+    assert answer.token_ids == [100, 101, 102]
+
+
+# Log probabilities
+
+
+def test_the_chosen_tokens_alone(bench: Bench) -> None:
+    bench.engine()
+    answer = bench.ask([1], logprobs=0, max_tokens=20).wait()
+    assert len(answer.logprobs) == 20
+    assert all(-10 < value < 0 for value in answer.logprobs)
+    assert answer.top == []
+
+
+def test_the_most_probable_tokens_best_first(bench: Bench) -> None:
+    bench.engine()
+    answer = bench.ask([1], logprobs=3, max_tokens=20).wait()
+    for token_id, value, top in zip(answer.token_ids, answer.logprobs, answer.top, strict=True):
+        assert len(top) == 3
+        assert [v for _, v in top] == sorted((v for _, v in top), reverse=True)
+        assert dict(top).get(token_id, value) == value
+
+
+def test_a_chosen_token_that_they_leave_out_is_unlikely(bench: Bench) -> None:
+    bench.engine([{"token_ids": [10], "top_without_chosen": True}])
+    answer = bench.ask([1], logprobs=1, max_tokens=3, logit_bias={"77": 100}).wait()
+    assert answer.token_ids == [77] * 3
+    assert answer.logprobs == [UNLIKELY] * 3
+    assert [pairs[0][0] for pairs in answer.top] == [10] * 3
+
+
+@old
+def test_the_other_samplers_bare_numbers(bench: Bench) -> None:
+    bench.engine([{"token_ids": [10, 11]}], sampler_type="TRTLLMSampler")
+    answer = bench.ask([1], temperature=0, logprobs=2, max_tokens=2).wait()
+    assert all(-10 < value < 0 for value in answer.logprobs)
+    assert [[token_id for token_id, _ in pairs] for pairs in answer.top] == [[10], [11]]
+
+
+# What is asked for
+
+
+def test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed(bench: Bench) -> None:
+    bench.engine()
+    for _ in range(2):
+        bench.ask([1], max_tokens=1).wait()
+    (_, first, _), (_, second, _) = bench.llm.requests
+    assert first is not second
+    # end_id was unset, or pad_id would be.
+    assert first.end_id == first.pad_id == EOS
+    assert first.n == 1
+    assert first.stop is None
+
+
+@pytest.mark.parametrize(("version", "sampler"), [("1.2.1", "auto"), ("1.2.1", "TRTLLMSampler"), ("1.3.0rc29", "auto")])
+def test_a_temperature_of_zero_repeats_the_answer(bench: Bench, sampler: str) -> None:
+    bench.engine(sampler_type=sampler)
+    answers = [bench.ask([1], temperature=0, top_k=5, top_p=0.9, max_tokens=30).wait().token_ids for _ in range(3)]
+    assert answers == [[10 + i % 3 for i in range(30)]] * 3
+
+
+def test_without_any_parameter_it_is_sampled(bench: Bench) -> None:
+    bench.engine()
+    answers = [bench.ask([1], max_tokens=50).wait().token_ids for _ in range(2)]
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "sampler", "missing"),
+    [
+        ("1.2.1", "auto", {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "guide"}),
+        ("1.2.1", "TRTLLMSampler", {"guide"}),
+        (
+            "1.3.0rc20",
+            "auto",
+            {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "guide"},
+        ),
+        ("1.3.0rc24", "auto", {"seed", "guide"}),
+        ("1.3.0rc29", "auto", {"guide"}),
+        ("1.3.0", "auto", {"guide"}),
+    ],
+)
+def test_what_the_sampler_would_ignore_is_declared_unsupported(bench: Bench, sampler: str, missing: set[str]) -> None:
+    from services.inference.triton_backend.contract import ALL_PARAMETERS, SUPPORTED_BY_ALL
+
+    engine = bench.engine(sampler_type=sampler)
+    assert ALL_PARAMETERS - SUPPORTED_BY_ALL - engine.supported_parameters == missing
+
+
+@pytest.mark.parametrize(("version", "sampler"), [("1.2.1", "TRTLLMSampler"), ("1.3.0rc29", "auto")])
+@pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty", "repetition_penalty"])
+def test_penalties_reach_the_sampler(bench: Bench, sampler: str, penalty: str) -> None:
+    bench.engine([{"token_ids": [10]}], sampler_type=sampler)
+    assert bench.ask([1], temperature=0, max_tokens=6).wait().token_ids == [10] * 6
+    assert bench.ask([1], temperature=0, max_tokens=6, **{penalty: 1.9}).wait().token_ids != [10] * 6
+
+
+@new
+def test_a_seed_repeats_the_answer(bench: Bench) -> None:
+    bench.engine()
+    first, second, other = [bench.ask([1], max_tokens=30, seed=seed).wait().token_ids for seed in (-7, -7, 8)]
+    assert first == second != other
+    assert len(first) == len(other) == 30
+
+
+@new
+def test_a_share_of_the_best_probability_leaves_the_best(bench: Bench) -> None:
+    bench.engine()
+    assert bench.ask([1], max_tokens=30, min_p=1.0).wait().token_ids == [10 + i % 3 for i in range(30)]
+
+
+def test_a_bias_forces_and_forbids_tokens(bench: Bench) -> None:
+    bench.engine()
+    assert bench.ask([1], temperature=0, max_tokens=2, logit_bias={"77": 100}).wait().token_ids == [77, 77]
+    assert bench.ask([1], temperature=0, max_tokens=1, logit_bias={"10": -100}).wait().token_ids != [10]
+
+
+@pytest.mark.parametrize(
+    ("guide", "text"),
+    [
+        ({"json": {"type": "object"}}, '{"city": "تهران"}'),
+        ({"json_object": True}, "{}"),
+        ({"regex": "4[0-9]"}, "42"),
+        ({"grammar": 'root ::= "oui"'}, "oui"),
+        ({"structural_tag": {}}, "x"),
+    ],
+)
+def test_guides_reach_the_engine(bench: Bench, guide: dict[str, object], text: str) -> None:
+    bench.engine(guided_decoding_backend="xgrammar")
+    answer = bench.ask([1], guide=guide, temperature=0).wait()
+    assert "".join(map(chr, answer.token_ids[:-1])) == text
+
+
+def test_a_guide_that_the_backend_lacks_is_refused_by_name(bench: Bench) -> None:
+    bench.engine(guided_decoding_backend="llguidance")
+    with pytest.raises(RequestError, match=r"guide\.structural_tag"):
+        bench.ask([1], guide={"structural_tag": {}})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params"),
+    [([stand_in.VOCABULARY], {}), ([1], {"stop_token_ids": [60000]}), ([1], {"logit_bias": {"60000": 1}})],
+)
+def test_an_id_that_would_crash_the_device_is_refused(
+    bench: Bench, prompt: list[int], params: dict[str, object]
+) -> None:
+    bench.engine()
+    with pytest.raises(RequestError, match="the model's are 0 to 49151"):
+        bench.ask(prompt, **params)
+
+
+def test_the_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
+    bench.engine()
+    prompt = list(range(100, 170))
+    used = [bench.ask(prompt, max_tokens=1, cache_salt=salt).wait().usage.cached_tokens for salt in ("a", "a", "b", "")]
+    assert used == [0, 64, 0, 0]
+
+
+@pytest.mark.parametrize("architecture", [stand_in.QWEN25_VL])
+def test_images_reach_the_engine(bench: Bench, architecture: str) -> None:
+    engine = bench.engine(architecture=architecture)
+    data = io.BytesIO()
+    Image.new("L", (56, 56)).save(data, "PNG")
+    answer = Reader()
+    engine.submit(Request(read({"max_tokens": 1}), [1, stand_in.IMAGE_TOKEN, 3], images=(data.getvalue(),)), answer)
+    assert answer.wait().reason == "length"
+    assert answer.usage.prompt_tokens == 1 + 4 + 1
+    inputs = bench.llm.requests[0][0]
+    assert inputs["mm_processor_kwargs"] == {}
+    assert [image.size for image in inputs["multi_modal_data"]["image"]] == [(56, 56)]
+
+
+def test_every_image_needs_a_place_in_the_prompt(bench: Bench) -> None:
+    engine = bench.engine(architecture=stand_in.QWEN25_VL)
+    with pytest.raises(RequestError, match="places for 1 images, and there are 2"):
+        engine.submit(Request(read({}), [1, stand_in.IMAGE_TOKEN], images=(b"", b"")), Reader())

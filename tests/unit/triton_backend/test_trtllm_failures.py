@@ -1,0 +1,135 @@
+"""What ends a request before its answer does, and what ends the engine trtllm, over a stand-in for TensorRT-LLM."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from services.inference.triton_backend.contract import Request, RequestError
+from services.inference.triton_backend.engines import trtllm
+from tests.stand_ins import trtllm as stand_in
+from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read, until
+
+old = pytest.mark.parametrize("version", ["1.2.1"])
+new = pytest.mark.parametrize("version", ["1.3.0rc29"])
+
+
+def test_a_cancelled_answer_stops_in_the_engine(bench: Bench) -> None:
+    engine = bench.engine(context_length=100_000)
+    answer = bench.ask([1])
+    answer.wait_for_tokens()
+    answer.cancelled = True
+    engine.wake()
+    assert answer.wait().reason == "cancelled"
+    assert answer.usage.completion_tokens == len(answer.token_ids)
+    until(lambda: bench.llm.engine.active == 0)
+    until(lambda: engine.load().in_flight == 0)
+    assert engine.load().cancelled_total == 1
+
+
+def test_an_abort_that_nothing_follows_gives_its_slot_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trtllm, "ABORT_SECONDS", 0.05)
+    engine = bench.engine([{"token_ids": [10], "silent_abort": True}], slots=1, context_length=100_000)
+    answer = bench.ask([1])
+    answer.wait_for_tokens()
+    answer.cancelled = True
+    following = bench.ask([2], max_tokens=2)
+    assert following.wait().reason == "length"
+    assert engine.load().in_flight == 0
+
+
+def test_a_request_that_they_refuse_is_its_own_fault(bench: Bench) -> None:
+    engine = bench.engine()
+    bench.llm.args.max_num_tokens = 3
+    answer = bench.ask([1] * 4).wait()
+    assert answer.error is not None
+    assert answer.error.reason == "INVALID_ARGUMENT"
+    assert "max_num_tokens (3)" in answer.error.message
+    assert bench.ask([1] * 3, max_tokens=1).wait().reason == "length"
+    assert engine.load().in_flight == 0
+
+
+@pytest.mark.parametrize("broken", ["tiny", "cut off"])
+def test_an_image_that_breaks_its_reader_leaves_the_others(bench: Bench, broken: str) -> None:
+    engine = bench.engine(architecture=stand_in.QWEN25_VL)
+    data = io.BytesIO()
+    Image.new("RGB", (9, 9) if broken == "tiny" else (600, 600)).save(data, "PNG")
+    answer = Reader()
+    image = data.getvalue() if broken == "tiny" else data.getvalue()[:200]
+    engine.submit(Request(read({}), [stand_in.IMAGE_TOKEN], images=(image,)), answer)
+    error = answer.wait().error
+    assert error is not None
+    assert error.reason == "INVALID_ARGUMENT"
+    assert bench.ask([1], max_tokens=1).wait().reason == "length"
+
+
+def test_an_answer_in_a_strange_form_leaves_the_others(bench: Bench) -> None:
+    bench.engine(
+        [{"prompt_contains": [31], "token_ids": [5], "strange_logprobs": True}, {"token_ids": [10]}],
+        context_length=100_000,
+    )
+    error = bench.ask([31], logprobs=1).wait().error
+    assert error is not None
+    assert "could not be read" in error.message
+    until(lambda: bench.llm.engine.active == 0)
+    assert bench.ask([1], max_tokens=1).wait().reason == "length"
+
+
+def test_a_request_that_fails_alone_leaves_the_others(bench: Bench) -> None:
+    bench.engine([{"prompt_contains": [31], "token_ids": [5], "request_error": "no blocks"}, {"token_ids": [10]}])
+    other, failing = bench.ask([1], max_tokens=100), bench.ask([31]).wait()
+    assert failing.error is not None
+    assert failing.error.reason == "ENGINE_FAILED"
+    assert "no blocks" in failing.error.message
+    assert other.wait().reason == "length"
+    assert bench.ask([1], max_tokens=1).wait().reason == "length"
+
+
+def test_any_other_error_ends_the_engine(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    engine = bench.engine([{"prompt_contains": [31], "token_ids": [5], "fatal": "CUDA error"}, {"token_ids": [10]}])
+    answers = [bench.ask([1]), bench.ask([31]), bench.ask([1])]
+    assert all("CUDA error" in str(answer.wait().error) for answer in answers)
+    for call in (engine.load, lambda: bench.ask([1])):
+        with pytest.raises(RequestError, match="must be restarted: RuntimeError: CUDA error"):
+            call()
+    assert "Traceback" in caplog.text
+
+
+@old
+def test_an_engine_that_has_stopped_by_itself_is_noticed_by_the_next_request(bench: Bench) -> None:
+    engine = bench.engine()
+    bench.llm.engine.dead = True
+    assert "must be restarted: RuntimeError: LLM is shutting down" in str(bench.ask([1]).wait().error)
+    with pytest.raises(RequestError, match="must be restarted"):
+        engine.load()
+
+
+@new
+def test_a_health_check_that_fails_itself_ends_the_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> bool:
+        raise OSError("the pipe is closed")
+
+    monkeypatch.setattr(trtllm, "HEALTH_CHECK_SECONDS", 0.01)
+    engine = bench.engine()
+    monkeypatch.setattr(bench.llm, "_check_health", broken)
+    with pytest.raises(RequestError, match="the pipe is closed"):
+        until(lambda: engine.load().in_flight > 0)
+
+
+@new
+def test_processes_that_die_in_silence_end_the_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trtllm, "HEALTH_CHECK_SECONDS", 0.01)
+    engine = bench.engine()
+    bench.llm.engine.dead = True
+    with pytest.raises(RequestError, match="not healthy"):
+        until(lambda: engine.load().in_flight > 0)
+
+
+def test_stopping_fails_what_runs(bench: Bench) -> None:
+    bench.engine(context_length=100_000)
+    answers = [bench.ask([1]) for _ in range(3)]
+    answers[0].wait_for_tokens()
+    bench.close()
+    assert all("stopping" in str(answer.wait().error) for answer in answers)

@@ -1,0 +1,125 @@
+"""The engine trtllm over the stand-in for TensorRT-LLM, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from services.inference.triton_backend.contract import Params, Request, RequestError, Tokens, Usage, parse
+from services.inference.triton_backend.engines import trtllm
+from tests.stand_ins import trtllm as stand_in
+
+SECONDS = 20
+
+
+class Reader:
+    """A sink that keeps all it is given."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tokens] = []
+        self.reason: str | None = None
+        self.usage = Usage()
+        self.error: RequestError | None = None
+        self.room = True
+        self.cancelled = False
+        self._first = threading.Event()
+        self._ended = threading.Event()
+
+    def has_room(self) -> bool:
+        return self.room
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
+    def emit(self, tokens: Tokens) -> None:
+        assert not self._ended.is_set()
+        self.batches.append(tokens)
+        self._first.set()
+
+    def finish(self, finish_reason: str, usage: Usage, last: Tokens | None = None) -> None:
+        assert not self._ended.is_set()
+        self.batches += [last] if last else []
+        self.reason, self.usage = finish_reason, usage
+        self._ended.set()
+
+    def fail(self, error: RequestError) -> None:
+        assert not self._ended.is_set()
+        self.error = error
+        self._ended.set()
+
+    def wait_for_tokens(self) -> None:
+        assert self._first.wait(SECONDS)
+
+    def wait(self) -> Reader:
+        assert self._ended.wait(SECONDS)
+        return self
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token_id for batch in self.batches for token_id in batch.token_ids]
+
+    @property
+    def logprobs(self) -> list[float]:
+        return [value for batch in self.batches for value in batch.logprobs or ()]
+
+    @property
+    def top(self) -> list[list[tuple[int, float]]]:
+        return [pairs for batch in self.batches for pairs in batch.top or ()]
+
+
+class Bench:
+    """Makes engines, and looks into what the stand-in saw."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._engines: list[trtllm.TrtllmEngine] = []
+
+    def engine(
+        self,
+        answers: Sequence[Mapping[str, Any]] = ({"token_ids": [10, 11, 12]},),
+        *,
+        architecture: str = stand_in.QWEN3,
+        **arguments: Any,
+    ) -> trtllm.TrtllmEngine:
+        model = stand_in.write_checkpoint(self._directory / "model", answers, architecture=architecture, step_ms=1)
+        engine = trtllm.create({"model": str(model), "context_length": 256, "slots": 2, **arguments})
+        self._engines.append(engine)
+        return engine
+
+    def ask(self, prompt: list[int], engine: trtllm.TrtllmEngine | None = None, **params: Any) -> Reader:
+        reader = Reader()
+        (engine or self._engines[-1]).submit(Request(read(params), prompt), reader)
+        return reader
+
+    @property
+    def llm(self) -> Any:
+        """The stand-in's LLM that was made last."""
+        return sys.modules["tensorrt_llm"].LLM.made[-1]
+
+    def close(self) -> None:
+        """Close all engines."""
+        while self._engines:
+            self._engines.pop().close()
+
+
+def read(params: Mapping[str, Any]) -> Params:
+    parsed = parse(json.dumps(dict(params)))
+    assert isinstance(parsed, Params)
+    return parsed
+
+
+def forget_stand_in() -> None:
+    for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt_llm", "torch")]:
+        del sys.modules[name]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
