@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +9,7 @@ import orjson
 from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway import data_url
 from services.gateway.errors import ApiError, bad_request, shown
 from services.gateway.json_fields import Fields, wrong_type
 
@@ -179,7 +178,7 @@ def _add_part(part: Fields, translated: pb.Message) -> None:
         if image is None:
             raise bad_request(part.path("image_url"), f"{part.path('image_url')} is missing")
         detail = image.one_of("detail", *_DETAILS)
-        mime_type, data = _data_url(image.path("url"), image.required_string("url"))
+        mime_type, data = data_url.read(image.path("url"), image.required_string("url"))
         translated.content.add(
             image=pb.Image(
                 data=data, mime_type=mime_type, detail=_DETAILS[detail] if detail else pb.IMAGE_DETAIL_UNSPECIFIED
@@ -189,21 +188,6 @@ def _add_part(part: Fields, translated: pb.Message) -> None:
         raise bad_request(
             part.path("type"), f"{part.path('type')} is {shown(kind)}; only text and image_url are available here"
         )
-
-
-def _data_url(path: str, url: str) -> tuple[str, bytes]:
-    head, comma, encoded = url.partition(",")
-    if not head.startswith("data:") or not comma:
-        raise bad_request(
-            path, f"{path} must be a data: URL (data:image/png;base64,…); images are not fetched from elsewhere here"
-        )
-    mime_type, *parameters = head.removeprefix("data:").split(";")
-    if "base64" not in parameters:
-        raise bad_request(path, f"{path} must be encoded as base64 (data:image/png;base64,…)")
-    try:
-        return mime_type, b64decode(encoded, validate=True)
-    except binascii.Error as error:
-        raise bad_request(path, f"{path} is not valid base64: {error}") from None
 
 
 def _add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
