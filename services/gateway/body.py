@@ -29,10 +29,11 @@ async def read_json(request: Request, into: Callable[[Any], T], *, max_bytes: in
     Raises ApiError when it is too large or no JSON, ClientGoneError when it never came, and what `into` raises.
     """
     raw = await _read(request, max_bytes)
-    return await asyncio.to_thread(_parse, raw, into) if len(raw) > IN_THREAD_BYTES else _parse(raw, into)
+    return await asyncio.to_thread(parse, raw, into) if len(raw) > IN_THREAD_BYTES else parse(raw, into)
 
 
-def _parse(raw: bytes, into: Callable[[Any], T]) -> T:
+def parse(raw: bytes, into: Callable[[Any], T]) -> T:
+    """What `into` makes of a body. Raises ApiError, and what `into` raises."""
     _refuse_too_many_values(raw)
     try:
         value = orjson.loads(raw)
