@@ -107,7 +107,6 @@ async def test_a_large_body_is_refused_whether_its_size_was_announced_or_not(htt
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/api",
         "/api/",
         "/api/nothing",
