@@ -16,6 +16,9 @@ from grpc_reflection.v1alpha import reflection
 
 from services.certificates import Certificates
 from services.failure import Failure, Reason
+from services.loop_watch import watched_loop
+from services.malformed_messages import MalformedMessages
+from services.telemetry import without_keys
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -41,7 +44,7 @@ class WorkerServer:
     def __init__(self, service: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`."""
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
-        self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits])
+        self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits], interceptors=[MalformedMessages()])
         self._health: Final = _Health(("", service))
         self._draining: Final = asyncio.Event()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
@@ -76,7 +79,7 @@ class WorkerServer:
         for probes that know none. A second signal ends calls at once. Raises OSError when an address cannot be had.
         """
         _bind(self.grpc, listen, certificates)
-        async with _signals() as signals, self._health_server(health_listen):
+        async with _signals() as signals, self._health_server(health_listen), watched_loop():
             await self.grpc.start()
             _log.info("listening on %s", listen)
             await anext(signals)
@@ -98,7 +101,7 @@ class WorkerServer:
         if not listen:
             yield
             return
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=_OPTIONS, interceptors=[MalformedMessages()])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _bind(server, listen, None)
         await server.start()
@@ -147,7 +150,7 @@ class _Health(health_pb2_grpc.HealthServicer):
     ) -> health_pb2.HealthCheckResponse:
         """The status of one service, now."""
         if request.service not in (*self._services, LIVENESS):
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:128]!r} here")
         return self._status(request.service)
 
     async def Watch(  # noqa: N802  # as above
@@ -198,7 +201,7 @@ def request_id(context: Context) -> str:
     """The caller's `x-request-id`, cut to 128 characters, or one made up here."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and value:
-            return value[:LONGEST_REQUEST_ID]
+            return without_keys(value[:LONGEST_REQUEST_ID])
     return secrets.token_hex(8)
 
 

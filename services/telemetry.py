@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Final
@@ -15,6 +16,14 @@ import prometheus_client
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+
+
+_KEY: Final = re.compile(r"vlx_[0-9A-Za-z]{6,}")
+
+
+def without_keys(text: str) -> str:
+    """The text with every API key, and everything that could be a part of one, made unreadable."""
+    return _KEY.sub("vlx_…", text) if "vlx_" in text else text
 
 
 class _Format(logging.Formatter):
@@ -26,9 +35,17 @@ class _Format(logging.Formatter):
         """What was passed as `extra`."""
         return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
+    def line(self, record: logging.LogRecord) -> str:
+        """The record as it is written, but for keys."""
+        raise NotImplementedError
+
+    def format(self, record: logging.LogRecord) -> str:
+        # Whatever a caller's key has come to be a part of, down to a traceback: it must not be here.
+        return without_keys(self.line(record))
+
 
 class _JsonLines(_Format):
-    def format(self, record: logging.LogRecord) -> str:
+    def line(self, record: logging.LogRecord) -> str:
         seconds = time.gmtime(record.created)
         line = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', seconds)}.{int(record.msecs):03d}Z",
@@ -43,12 +60,21 @@ class _JsonLines(_Format):
 
 
 class _Terminal(_Format):
-    def format(self, record: logging.LogRecord) -> str:
+    def line(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = "".join(f" {name}={value}" for name, value in self.fields(record).items())
         # What a caller sent must not move the cursor of whoever reads it.
         text = f"{clock} {record.levelname.lower():7} {record.getMessage()}{fields}".translate(_CONTROL)
         return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
+
+
+class _CallersBytes(logging.Filter):
+    """Makes one line of what gRPC logs, with tracebacks, about paths and headers of a caller that are no text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+            record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
+        return True
 
 
 def configure_logging(service: str) -> None:
@@ -59,6 +85,7 @@ def configure_logging(service: str) -> None:
     # One line a request is enough, and ours has more in it.
     for name in ("uvicorn.access", "httpx", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_CallersBytes())
 
 
 def serve_metrics(host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""From a checked request to the rows for the engine."""
+"""From a request to the rows for the engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings import persian
+from services.embeddings.request_checks import RequestLimits, check, check_rows
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row, UnknownTokenError
 from services.failure import invalid
@@ -17,14 +18,21 @@ IN_THREAD_BYTES: Final = 4096
 """Larger requests are counted in a thread: it costs about a microsecond per token, and the loop serves others."""
 
 
-async def prepare(request: pb.EmbedRequest, model: ServedModel) -> list[Row]:
-    """The rows of a request, in its order. Raises Failure for token ids that are none."""
+async def prepare(request: pb.EmbedRequest, model: ServedModel, limits: RequestLimits) -> list[Row]:
+    """The rows of a request, in its order. Raises Failure for what it must not hold."""
     if request.ByteSize() > IN_THREAD_BYTES:
-        return await asyncio.to_thread(_prepare, request, model)
-    return _prepare(request, model)
+        return await asyncio.to_thread(_prepare, request, model, limits)
+    return _prepare(request, model, limits)
 
 
-def _prepare(request: pb.EmbedRequest, model: ServedModel) -> list[Row]:
+def _prepare(request: pb.EmbedRequest, model: ServedModel, limits: RequestLimits) -> list[Row]:
+    check(request, model, limits)
+    rows = _rows(request, model)
+    check_rows("texts" if request.texts else "token_ids", rows, model, limits)
+    return rows
+
+
+def _rows(request: pb.EmbedRequest, model: ServedModel) -> list[Row]:
     prefix = _prefix(request, model)
     cut_at = model.max_input_tokens() if request.truncate else None
     if request.texts:

@@ -14,7 +14,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 from services.embeddings.call_record import CallRecord
 from services.embeddings.embedding import Embedder
 from services.embeddings.preparation import prepare
-from services.embeddings.request_checks import RequestLimits, check, check_rows
+from services.embeddings.request_checks import RequestLimits
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.embeddings.vectors import shortened
@@ -46,10 +46,8 @@ class EmbeddingsServicer(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
         try:
             model = self._find(request.model)
             with CallRecord(call_id, model) as record:
-                check(request, model, self._limits)
                 field = "texts" if request.texts else "token_ids"
-                rows = await prepare(request, model)
-                check_rows(field, rows, model, self._limits)
+                rows = await prepare(request, model, self._limits)
                 record.texts, record.tokens = len(rows), sum(row.tokens for row in rows)
                 vectors = await self._embedder.embed(model, field, rows, request_id=call_id, priority=request.priority)
                 return await _response(request, rows, vectors)

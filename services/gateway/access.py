@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway import metrics
 from services.gateway.errors import server_error
 
-_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
+"""An id goes through all logs: it must fit into a line, and be no key that was sent in the wrong place."""
 _EXPOSED: Final = (
     b"x-request-id, x-ignored-params, openai-processing-ms, retry-after, retry-after-ms, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "

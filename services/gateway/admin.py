@@ -33,7 +33,9 @@ class NewKey(Key):
 class Rotation(BaseModel):
     """How to rotate."""
 
-    grace_seconds: int = Field(keys.GRACE_SECONDS, ge=0, description="How long older secrets stay valid.")
+    grace_seconds: int = Field(
+        keys.GRACE_SECONDS, ge=0, le=keys.MAX_GRACE_SECONDS, description="How long older secrets stay valid."
+    )
 
 
 class Revocation(BaseModel):

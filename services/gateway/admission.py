@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request
 
@@ -18,17 +18,21 @@ from services.gateway.lease import Lease, Leases
 from services.gateway.limits import Subject
 from services.gateway.redis_link import RedisAwayError
 from services.gateway.refusal import headers
+from services.gateway.workers import Workers
 
 ASK_SECONDS: Final = 0.2
 """A place in the line is lost after a second without asking."""
 
 
-async def admit(request: Request, key: Key, demand: Demand) -> Lease | Waiting:
+async def admit(request: Request, key: Key, demand: Demand, workers: Workers[Any, Any]) -> Lease | Waiting:
     """The lease of a request, or its place in the line for one, if its key's tier lets it wait.
 
-    Raises ApiError: 403 for a model that the key may not use, 429, 503.
+    `workers` are those that could answer it. Raises ApiError: 403 for a model that the key may not use, 404 for one that
+    there is not, 429, 503.
     """
     check_model(key, demand.model)
+    # What somebody made up must not become a name in Redis.
+    workers.check(demand.model)
     gateway = dependencies(request)
     waiting = Waiting(request, gateway.leases, gateway.tiers.subject(key, demand.model), demand)
     await waiting.ask()

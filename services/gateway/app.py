@@ -20,6 +20,7 @@ from services.gateway.errors import ApiError, server_error
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.page import Page
 from services.gateway.settings import GatewaySettings
+from services.loop_watch import watched_loop
 
 PREFIXES: Final = ("/api", "/v1")
 """The API's own, and the one that some tools insist on."""
@@ -32,6 +33,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(watched_loop())
             app.state.dependencies = await stack.enter_async_context(connected(settings))
             if admin is not None:
                 await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin))

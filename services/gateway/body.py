@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
@@ -14,6 +16,11 @@ from services.gateway.hang_up import ClientGoneError
 
 T = TypeVar("T")
 IN_THREAD_BYTES: Final = 64 * 1024
+MAX_VALUES: Final = 500_000
+"""More than the token ids of the largest embeddings request."""
+MAX_CONTAINERS: Final = 100_000
+"""Lists, objects and fields: far more than messages and tools need."""
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 async def read_json(request: Request, into: Callable[[Any], T], *, max_bytes: int) -> T:
@@ -22,10 +29,12 @@ async def read_json(request: Request, into: Callable[[Any], T], *, max_bytes: in
     Raises ApiError when it is too large or no JSON, ClientGoneError when it never came, and what `into` raises.
     """
     raw = await _read(request, max_bytes)
-    return await asyncio.to_thread(_parse, raw, into) if len(raw) > IN_THREAD_BYTES else _parse(raw, into)
+    return await asyncio.to_thread(parse, raw, into) if len(raw) > IN_THREAD_BYTES else parse(raw, into)
 
 
-def _parse(raw: bytes, into: Callable[[Any], T]) -> T:
+def parse(raw: bytes, into: Callable[[Any], T]) -> T:
+    """What `into` makes of a body. Raises ApiError, and what `into` raises."""
+    _refuse_too_many_values(raw)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -35,6 +44,33 @@ def _parse(raw: bytes, into: Callable[[Any], T]) -> T:
         return into(value)
     except RecursionError:
         raise bad_request(None, "The body is nested too deeply. Send a flatter JSON object.") from None
+
+
+def _refuse_too_many_values(raw: bytes) -> None:
+    """Refuse what would take the parser, which lets nothing else run meanwhile, longer than others should wait."""
+    if len(raw) <= MAX_CONTAINERS or _count(raw, b",:[{") <= MAX_CONTAINERS:
+        return
+    # Most of it may be text. What stands between the strings decides.
+    scalars = containers = end = 0
+    for string in _STRING.finditer(raw):
+        between, end = raw[end : string.start()], string.end()
+        scalars += between.count(b",")
+        containers += between.count(b":") + between.count(b"[") + between.count(b"{")
+        if scalars > MAX_VALUES or containers > MAX_CONTAINERS:
+            break
+    rest = raw[end:]
+    if scalars + _count(rest, b",") > MAX_VALUES or containers + _count(rest, b":[{") > MAX_CONTAINERS:
+        raise bad_request(
+            None,
+            f"The body has too many values; at most {MAX_VALUES} are allowed, and {MAX_CONTAINERS} lists, objects and "
+            "their fields. Split the request.",
+        )
+
+
+def _count(raw: bytes, marks: bytes) -> int:
+    """How often any of these bytes is there. Others run meanwhile."""
+    data = np.frombuffer(raw, np.uint8)
+    return sum(int(np.count_nonzero(data == mark)) for mark in marks)
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

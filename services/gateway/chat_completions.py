@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -19,10 +19,11 @@ from services.gateway.auth import authenticate
 from services.gateway.body import read_json
 from services.gateway.chat_objects import WholeAnswer
 from services.gateway.chat_request import ChatRequest, translate
-from services.gateway.demand import demand_of
+from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
+from services.telemetry import without_keys
 
 router: Final = APIRouter()
 
@@ -34,11 +35,11 @@ async def create_chat_completion(request: Request) -> Response:
     key = await authenticate(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
     limit = gateway.settings.max_body_bytes
-    chat = await read_json(request, partial(translate, refuse_ignored=strict), max_bytes=limit)
-    request.state.log.update(model=chat.generate.model, stream=chat.stream)
+    understand = partial(_understand, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output)
+    chat, demand = await read_json(request, understand, max_bytes=limit)
+    request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
     chat.generate.tenant = key.tenant
-    demand = demand_of(chat.generate, reserve_output=gateway.settings.reserve_output)
-    admission = await admit(request, key, demand)
+    admission = await admit(request, key, demand, gateway.workers)
     if isinstance(admission, Waiting) and chat.stream:
         return QueuedAnswer(request, chat, admission, keep_alive=gateway.settings.keep_alive)
     lease = await admission.get()
@@ -48,6 +49,11 @@ async def create_chat_completion(request: Request) -> Response:
     if chat.stream:
         return StreamedAnswer(answer, headers, keep_alive=gateway.settings.keep_alive)
     return await _whole(answer, headers)
+
+
+def _understand(body: Any, *, refuse_ignored: bool, reserve_output: int) -> tuple[ChatRequest, Demand]:
+    chat = translate(body, refuse_ignored=refuse_ignored)
+    return chat, demand_of(chat.generate, reserve_output=reserve_output)
 
 
 class StreamedAnswer(Response):
@@ -152,4 +158,4 @@ async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
 def _ignored(answer: Answer) -> dict[str, str]:
     # Names come from the client: only what a header may hold is repeated.
     names = [name for name in answer.ignored_parameters if name.isascii() and name.isprintable() and "," not in name]
-    return {"x-ignored-params": ",".join(names)[:1024]} if names else {}
+    return {"x-ignored-params": without_keys(",".join(names))[:1024]} if names else {}

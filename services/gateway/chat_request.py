@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +9,7 @@ import orjson
 from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway import data_url
 from services.gateway.errors import ApiError, bad_request, shown
 from services.gateway.json_fields import Fields, wrong_type
 
@@ -33,6 +32,8 @@ _EFFORTS: Final = {
 }
 _DETAILS: Final = {"auto": pb.IMAGE_DETAIL_AUTO, "low": pb.IMAGE_DETAIL_LOW, "high": pb.IMAGE_DETAIL_HIGH}
 _NUMBERS: Final = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
+_MAX_VARIABLES_LENGTH: Final = 16_384
+_MAX_VARIABLES_DEPTH: Final = 16
 # Part of the API, and without influence on an answer here.
 _WITHOUT_EFFECT: Final = (
     "metadata",
@@ -177,7 +178,7 @@ def _add_part(part: Fields, translated: pb.Message) -> None:
         if image is None:
             raise bad_request(part.path("image_url"), f"{part.path('image_url')} is missing")
         detail = image.one_of("detail", *_DETAILS)
-        mime_type, data = _data_url(image.path("url"), image.required_string("url"))
+        mime_type, data = data_url.read(image.path("url"), image.required_string("url"))
         translated.content.add(
             image=pb.Image(
                 data=data, mime_type=mime_type, detail=_DETAILS[detail] if detail else pb.IMAGE_DETAIL_UNSPECIFIED
@@ -187,21 +188,6 @@ def _add_part(part: Fields, translated: pb.Message) -> None:
         raise bad_request(
             part.path("type"), f"{part.path('type')} is {shown(kind)}; only text and image_url are available here"
         )
-
-
-def _data_url(path: str, url: str) -> tuple[str, bytes]:
-    head, comma, encoded = url.partition(",")
-    if not head.startswith("data:") or not comma:
-        raise bad_request(
-            path, f"{path} must be a data: URL (data:image/png;base64,…); images are not fetched from elsewhere here"
-        )
-    mime_type, *parameters = head.removeprefix("data:").split(";")
-    if "base64" not in parameters:
-        raise bad_request(path, f"{path} must be encoded as base64 (data:image/png;base64,…)")
-    try:
-        return mime_type, b64decode(encoded, validate=True)
-    except binascii.Error as error:
-        raise bad_request(path, f"{path} is not valid base64: {error}") from None
 
 
 def _add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
@@ -228,7 +214,8 @@ def _add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
     if bias is not None:
         biases = Fields(bias, "logit_bias")
         for token in bias:
-            if not token.isdecimal():
+            # More digits than a token id has would be slow to read, or be refused by Python itself.
+            if not token.isdecimal() or len(token) > 10:
                 raise bad_request("logit_bias", f"logit_bias has the key {shown(token)}; keys must be token ids")
             sampling.logit_bias[_token_id("logit_bias", int(token))] = biases.number(token) or 0.0
 
@@ -354,12 +341,28 @@ def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:
         enabled_there = Fields(variables, "chat_template_kwargs").boolean("enable_thinking")
         enabled = enabled if enabled_there is None else enabled_there
         others = {name: value for name, value in variables.items() if name != "enable_thinking"}
-        try:
-            json_format.ParseDict(others, generate.chat_template_kwargs)
-        except json_format.ParseError:
-            raise bad_request("chat_template_kwargs", "chat_template_kwargs is nested too deeply") from None
+        _check_variables(others)
+        json_format.ParseDict(others, generate.chat_template_kwargs)
     if enabled is not None:
         generate.reasoning.enabled = enabled
+
+
+def _check_variables(variables: dict[str, Any]) -> None:
+    """Raises ApiError for what would be slow to translate, or would be too deep for the worker's parser."""
+    path = "chat_template_kwargs"
+    size = len(_json(path, variables))
+    if size > _MAX_VARIABLES_LENGTH:
+        raise bad_request(path, f"{path} is {size} characters long; at most {_MAX_VARIABLES_LENGTH} are allowed")
+    level: list[Any] = [variables]
+    for _ in range(_MAX_VARIABLES_DEPTH):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+    if level:
+        raise bad_request(path, f"{path} is nested too deeply; at most {_MAX_VARIABLES_DEPTH} levels are allowed")
 
 
 def _json(path: str, value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from fastapi import APIRouter, Request, Response
@@ -15,7 +15,7 @@ from services.gateway import metrics
 from services.gateway.admission import admit
 from services.gateway.auth import authenticate
 from services.gateway.body import read_json
-from services.gateway.demand import demand_of_embedding
+from services.gateway.demand import Demand, demand_of_embedding
 from services.gateway.dependencies import dependencies
 from services.gateway.embedding_objects import PIECE_NUMBERS, pieces
 from services.gateway.embedding_request import EmbeddingRequest, translate
@@ -31,13 +31,18 @@ async def create_embeddings(request: Request) -> Response:
     """Answer texts with vectors."""
     gateway = dependencies(request)
     key = await authenticate(request, gateway.keyring)
-    asked = await read_json(request, translate, max_bytes=gateway.settings.max_body_bytes)
-    request.state.log["model"] = asked.embed.model
-    admission = await admit(request, key, demand_of_embedding(asked.embed))
+    asked, demand = await read_json(request, _understand, max_bytes=gateway.settings.max_body_bytes)
+    request.state.log["model"] = asked.embed.model[:128]
+    admission = await admit(request, key, demand, gateway.embedders)
     async with await admission.get() as lease:
         answer = await _embed(request, asked.embed, gateway.embedders)
         lease.produced.prompt = sum(answer.token_counts)
     return Vectors(asked, answer, lease.headers)
+
+
+def _understand(body: Any) -> tuple[EmbeddingRequest, Demand]:
+    asked = translate(body)
+    return asked, demand_of_embedding(asked.embed)
 
 
 class Vectors(Response):

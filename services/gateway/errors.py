@@ -12,6 +12,7 @@ import orjson
 from starlette.responses import Response
 
 from services.failure import Failure, Reason, failure_of
+from services.telemetry import without_keys
 
 JSON: Final = "application/json"
 
@@ -40,8 +41,9 @@ class ApiError(Exception):
 
     def body(self) -> bytes:
         """The JSON document `{"error": {message, type, param, code}}`."""
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return orjson.dumps({"error": error})
+        # An error quotes what it is about, and ends up in its caller's logs.
+        message, param = without_keys(self.message), self.param and without_keys(self.param)
+        return orjson.dumps({"error": {"message": message, "type": self.type, "param": param, "code": self.code}})
 
     def response(self) -> Response:
         """The HTTP response."""

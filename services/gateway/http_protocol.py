@@ -82,6 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
+        self._answered: Any = None
         self.is_lingering = False
         """Whether what still comes is thrown away, because the last answer was sent."""
 
@@ -106,6 +107,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         metrics.CONNECTIONS.dec()
+        self._abandon()
         self._in_headers = True
         self._stop_waiting()
         self.reader_caught_up()
@@ -200,6 +202,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """End the connection. To close it at once would reset it, before a client that is still sending reads its answer."""
         self._stop_waiting()
         self.is_lingering = True
+        self._abandon()
         self.transport.write_eof()
         self.flow.resume_reading()
         self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
@@ -224,13 +227,29 @@ class LimitedProtocol(HttpToolsProtocol):
         limit = self.limits.max_header_bytes
         self._refuse(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _abandon(self) -> None:
+        """Tell the request that is being answered that its client has gone; what its handler still says goes nowhere.
+
+        uvicorn tells the one that came last, which waits behind it where requests are pipelined.
+        """
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+
     def _is_answering(self) -> bool:
-        """Whether bytes of ours would fall into the middle of an answer."""
+        """Whether bytes of ours would fall into the middle of an answer, or be taken for that of an earlier request."""
         cycle = self.cycle
-        return cycle is not None and ((cycle.response_started and not cycle.response_complete) or bool(self.pipeline))
+        if cycle is None or cycle.response_complete:
+            return bool(self.pipeline)
+        return cycle.response_started or not cycle.more_body or bool(self.pipeline)
 
     def _close(self, cause: str) -> None:
         metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        self._abandon()
         self._in_headers = True
         self._stop_waiting()
         self.transport.close()

@@ -27,6 +27,9 @@ from services.gateway.secret import digest, draw, is_well_formed, random_text, s
 
 NAMES: Final = "vilix:names"
 GRACE_SECONDS: Final = 86_400
+MAX_GRACE_SECONDS: Final = 400 * 86_400
+LAST_SECOND: Final = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970. Redis refuses times that are much later."""
 ACKNOWLEDGE_MS: Final = 1_000
 REVOKED_SECONDS: Final = 400 * 86_400
 """How long a revoked key's record is kept, for its usage."""
@@ -48,7 +51,9 @@ class Draft(BaseModel):
 
     name: str = Field(min_length=1, max_length=128, description="A name to find the key by; unique and not secret.")
     owner: str = Field("", max_length=128, description="Whose key it is.")
-    expires: int | None = Field(None, gt=0, description="When it stops to be valid, in seconds since 1970.")
+    expires: int | None = Field(
+        None, gt=0, le=LAST_SECOND, description="When it stops to be valid, in seconds since 1970."
+    )
     tier: str | None = Field(None, description="The tier whose limits hold where the key has none of its own.")
     models: frozenset[str] | None = Field(None, description="The models that it may use; all when null.")
     limits: Allowance = Field(UNLIMITED, description="Limits on all of its requests.")

@@ -191,8 +191,13 @@ class Workers(Generic[C, M]):
         others = [worker for worker in able if worker is not but]
         if others or able:
             return min(others or able, key=lambda worker: (worker.in_flight, random.random()))  # noqa: S311  # a tie
-        if model in self._expected:
-            raise unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
+        self.check(model)
+        raise unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
+
+    def check(self, model: str) -> None:
+        """Raises ApiError: 404 for a model that does not exist, 400 for one of another kind."""
+        if model in self._expected or any(model in worker.models for worker in self._workers.values()):
+            return
         for other in self.others:
             if model in other.models():
                 raise bad_request(
@@ -201,7 +206,7 @@ class Workers(Generic[C, M]):
         known = ", ".join(self.models()) or "none at the moment"
         raise ApiError(
             404,
-            f"The model {model!r} does not exist, or you may not use it. There are: {known}.",
+            f"The model {model[:128]!r} does not exist, or you may not use it. There are: {known}.",
             param="model",
             code="model_not_found",
         )

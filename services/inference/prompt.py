@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -12,12 +12,12 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
 from services.inference.chat_template import TemplateRefusal
+from services.inference.large_requests import apart
 from services.inference.reasoning import OPEN_TAG
 from services.inference.served_model import ServedModel
+from services.inference.tokenizer import TooManyTokensError
 from services.inference.tools import template_tools
 
-IN_THREAD_BYTES: Final = 4096
-"""Larger requests are rendered in a thread: encoding costs about 0.2 ms per kilobyte, and the loop serves others."""
 MAX_REFUSAL_LENGTH: Final = 300
 
 _ROLES: Final = {
@@ -43,9 +43,7 @@ class Prompt:
 
 async def render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     """The prompt of a checked request. Raises Failure when the template refuses it or the context is too short."""
-    if request.ByteSize() > IN_THREAD_BYTES:
-        return await asyncio.to_thread(_render, request, model)
-    return _render(request, model)
+    return await apart(request, partial(_render, request, model))
 
 
 def context_length(model: ServedModel) -> int:
@@ -75,16 +73,20 @@ def _least_answer(request: pb.GenerateRequest) -> int:
 
 def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     tokenizer = model.tokenizer
-    if request.prompt_token_ids:
-        text, token_ids = "", list(request.prompt_token_ids)
-    elif request.HasField("prompt"):
-        text, token_ids = request.prompt, tokenizer.encode(request.prompt)
-    else:
-        guarded = _apply_template(request, model)
-        text, token_ids = tokenizer.unguard(guarded), tokenizer.encode(guarded)
+    most = context_length(model)
+    try:
+        if request.prompt_token_ids:
+            text, token_ids = "", list(request.prompt_token_ids)
+        elif request.HasField("prompt"):
+            text, token_ids = request.prompt, tokenizer.encode(request.prompt, most=most)
+        else:
+            guarded = _apply_template(request, model)
+            text, token_ids = tokenizer.unguard(guarded), tokenizer.encode(guarded, most=most)
+    except TooManyTokensError as error:
+        raise context_exceeded(request, model, error.count) from None
     if not token_ids:
         raise invalid("prompt", "the prompt is empty; it needs at least one token")
-    room = context_length(model) - len(token_ids)
+    room = most - len(token_ids)
     if _least_answer(request) > room:
         raise context_exceeded(request, model, len(token_ids))
     return Prompt(text, token_ids, room, opens_thought=text.rstrip().endswith(OPEN_TAG))

@@ -16,6 +16,8 @@ from services.inference.tools import check_tools
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
+MAX_ARGUMENTS_LENGTH: Final = 512 * 1024
+"""Of one tool call that is sent back; reading JSON lets nothing else run meanwhile."""
 MAX_STOP_STRINGS: Final = 4
 MAX_STOP_LENGTH: Final = 256
 MAX_STOP_TOKEN_IDS: Final = 64
@@ -117,6 +119,7 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
 
 
 def _check_arguments(field: str, text: str) -> None:
+    _at_most(field, len(text), MAX_ARGUMENTS_LENGTH, unit=" characters long")
     try:
         json.loads(text or "{}")
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,8 @@ from services.grpc_server import Context, WorkerServer, refuse, request_id
 from services.inference.choice import Choice
 from services.inference.engine_status import EngineStatus
 from services.inference.generation import Generation, Patience
-from services.inference.prompt import render
+from services.inference.large_requests import apart
+from services.inference.prompt import Prompt, render
 from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.served_model import ServedModel
 from services.inference.usage import UsageCount
@@ -53,10 +54,10 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         call_id = request_id(context)
         try:
             with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
-                model = self._accept(request)
+                model = await apart(request, lambda: self._accept(request))
                 prompt = await render(request, model)
                 ignored = ignored_parameters(request, model)
-                choices = [Choice(index, request, model, prompt) for index in range(max(1, request.n))]
+                choices = await apart(request, lambda: _choices(request, model, prompt))
                 generation = Generation(
                     self._triton, model, request, prompt, request_id=call_id, patience=self._patience
                 )
@@ -95,7 +96,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def RenderPrompt(self, request: pb.RenderPromptRequest, context: Context) -> pb.RenderPromptResponse:  # noqa: N802
         """Render a prompt and count its tokens."""
         try:
-            model = self._accept(request.request)
+            model = await apart(request.request, lambda: self._accept(request.request))
             prompt = await render(request.request, model)
         except Exception as error:  # noqa: BLE001  # as above
             await refuse(context, error, request_id=request_id(context))
@@ -135,6 +136,10 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             message = f"this worker does not serve the model {model_id[:128]!r}; it serves {known}"
             raise Failure(Reason.MODEL_NOT_FOUND, message, violations=(Violation("model", message, model_id[:128]),))
         return model
+
+
+def _choices(request: pb.GenerateRequest, model: ServedModel, prompt: Prompt) -> list[Choice]:
+    return [Choice(index, request, model, prompt) for index in range(max(1, request.n))]
 
 
 def _interval(request: pb.WatchStatusRequest) -> float:

@@ -21,6 +21,21 @@ def _byte_alphabet() -> dict[str, int]:
 BYTES_OF_LETTERS: Final = _byte_alphabet()
 
 
+SHORT: Final = 4096
+"""Characters that are encoded so fast that others can wait."""
+BATCH: Final = 512
+"""Parts that are encoded together: as many as can be handed over and back before others have waited for long."""
+
+
+class TooManyTokensError(Exception):
+    """A text has more tokens than it may have: `count`."""
+
+    def __init__(self, count: int) -> None:
+        """Of so many tokens."""
+        super().__init__(count)
+        self.count = count
+
+
 class ModelTokenizer:
     """The byte-level BPE tokenizer of a model directory. Calls may come from several threads."""
 
@@ -56,13 +71,26 @@ class ModelTokenizer:
         """Remove the marks that `guard` made."""
         return text.replace(self._guard, "")
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a prompt. Special tokens in it are those tokens, except where `guard` marked them."""
-        if self._guard not in text:
+    def encode(self, text: str, *, most: int | None = None) -> list[int]:
+        """The ids of a prompt. Special tokens in it are those tokens, except where `guard` marked them.
+
+        Raises TooManyTokensError when a long text has more than `most`.
+        """
+        if len(text) <= SHORT and self._guard not in text:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        token_ids: list[int] = []
+        count = 0
         # The mark stands inside the special token's name, which so comes apart.
-        parts = self._tokenizer.encode_batch(text.split(self._guard), add_special_tokens=False)
-        return [token_id for part in parts for token_id in part.ids]
+        parts = text.split(self._guard)
+        for start in range(0, len(parts), BATCH):
+            # Unlike `encode`, this lets other threads run meanwhile.
+            encodings = self._tokenizer.encode_batch_fast(parts[start : start + BATCH], add_special_tokens=False)
+            count += sum(map(len, encodings))
+            if most is None or count <= most:
+                token_ids += [token_id for encoding in encodings for token_id in encoding.ids]
+        if most is not None and count > most:
+            raise TooManyTokensError(count)
+        return token_ids
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary lacks (some checkpoints pad their output layer)."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
+import secrets
 import socket
+from typing import Final
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK: Final = "127.0.0.1"
+_BELOW_CONNECTIONS: Final = range(16_384, 32_768)
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nothing listens on at the moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+    """`count` different ports that nothing listens on at the moment.
+
+    They are below those that systems give to connections, or else one of these might take a port before its server does.
+    """
+    found: set[int] = set()
+    while len(found) < count:
+        port = secrets.choice(_BELOW_CONNECTIONS)
+        if is_free(port):
+            found.add(port)
+    return list(found)
 
 
 def is_free(port: int) -> bool:

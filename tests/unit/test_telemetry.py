@@ -8,6 +8,8 @@ import pty
 import subprocess
 import sys
 
+from services.telemetry import without_keys
+
 PROGRAM = """
 import logging
 from services.telemetry import configure_logging
@@ -34,3 +36,21 @@ def test_a_terminal_gets_a_readable_line_that_cannot_move_its_cursor() -> None:
     assert "request model=qwen3-8b" in line
     assert "{" not in line
     assert "\x1b" not in line
+
+
+def test_a_key_that_came_into_a_line_cannot_be_read_in_it() -> None:
+    key = "vlx_" + "aB3" * 12
+    text = without_keys(f"the model '{key}' does not exist; {key[:20]}... neither, vlx_ is no key")
+    assert text == "the model 'vlx_…' does not exist; vlx_…... neither, vlx_ is no key"
+    program = (
+        PROGRAM
+        + f"""
+try:
+    raise ValueError("{key}")
+except ValueError:
+    logging.getLogger("{key}").exception("{key}", extra={{"a": ["{key}"]}})
+"""
+    )
+    log = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stderr
+    assert "ValueError" in log
+    assert key not in log

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.tokenizer import ModelTokenizer
+from services.inference.tokenizer import ModelTokenizer, TooManyTokensError
 from tests.unit.inference.scripted import TEXTS
 
 HOSTILE = st.lists(
@@ -67,3 +67,19 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json does not exist"):
         ModelTokenizer(tmp_path)
+
+
+def test_a_long_text_has_the_ids_that_it_would_have_in_one_piece(tokenizer: ModelTokenizer) -> None:
+    text = "<|im_start|>سلام، one two\n" * 2000
+    ids = tokenizer.encode(text[:26])
+    assert tokenizer.encode(text) == ids * 2000
+    guarded = tokenizer.guard(text)
+    assert tokenizer.encode(guarded) == tokenizer.encode(guarded[: len(guarded) // 2000]) * 2000
+
+
+def test_too_many_tokens_are_counted_and_not_handed_out(tokenizer: ModelTokenizer) -> None:
+    text = "<|im_start|>" * 5000
+    assert len(tokenizer.encode(text, most=5000)) == 5000
+    with pytest.raises(TooManyTokensError) as caught:
+        tokenizer.encode(text, most=4999)
+    assert caught.value.count == 5000

@@ -1,0 +1,137 @@
+"""The whole system: chat and embeddings workers, the admin API and the page, with what a test sees of its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import psutil
+from grpc_health.v1 import health_pb2
+
+from services.stack.ports import LOOPBACK, free_ports
+from tests.contract.embeddings.conftest import MODEL as EMBEDDING_MODEL
+from tests.contract.embeddings.conftest import Worker, embedding_triton, started
+from tests.contract.triton.servers import Server
+from tests.faults.system import MODEL, START_SECONDS, System, running_system, until
+
+ADMIN_TOKEN: Final = "admin-token-of-the-tests"
+_TRACEBACK: Final = re.compile(
+    rb"Traceback \(most recent call last\)|Segmentation fault|Signal \(\d+\) received|panicked at"
+)
+
+
+@dataclass
+class Everything:
+    """A running system with all of its parts."""
+
+    system: System
+    embedder: Worker
+    embedding_triton: Server
+    embedder_metrics: str
+    admin_address: str
+
+    @property
+    def logs(self) -> dict[str, Path]:
+        """The log files, by process."""
+        ours = {
+            process.name: process.log for process in (self.system.valkey, *self.system.workers, *self.system.gateways)
+        }
+        return ours | {
+            "embedder": self.embedder.log,
+            "triton": self.system.triton.log,
+            "embedding triton": self.embedding_triton.log,
+        }
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids, by process."""
+        ours = {
+            process.name: process.pid for process in (self.system.valkey, *self.system.workers, *self.system.gateways)
+        }
+        return ours | {
+            "embedder": self.embedder.process.pid,
+            "triton": self.system.triton.process.pid,
+            "embedding triton": self.embedding_triton.process.pid,
+        }
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """The addresses of the metrics, by process."""
+        ours = {p.name: f"{LOOPBACK}:{p.metrics_port}" for p in (*self.system.workers, *self.system.gateways)}
+        return ours | {"embedder": self.embedder_metrics}
+
+    async def wait_until_ready(self) -> None:
+        """Wait until the gateway has found both workers."""
+
+        async def is_ready() -> bool:
+            async with self.system.client() as client:
+                try:
+                    listed = (await client.get("/models")).json()
+                except httpx.TransportError:
+                    return False
+            available = {model["id"] for model in listed.get("data", ()) if model["available"]}
+            return available == {MODEL, EMBEDDING_MODEL}
+
+        await until(is_ready, START_SECONDS, "the gateway has found both workers")
+
+    def tracebacks(self) -> dict[str, str]:
+        """What went wrong inside a process, by process: the tracebacks in its log."""
+        read = {name: "\n".join(_tracebacks(log.read_bytes())) for name, log in self.logs.items()}
+        return {name: found[:10_000] for name, found in read.items() if found}
+
+    def dead(self) -> list[str]:
+        """Processes that have ended."""
+        return [name for name, pid in self.pids.items() if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE]
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes, children included, by process."""
+        return {name: _resident(psutil.Process(pid)) for name, pid in self.pids.items()}
+
+
+@contextlib.asynccontextmanager
+async def running_everything(
+    directory: Path,
+    *,
+    gateway_settings: Mapping[str, str] | None = None,
+    worker_settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[Everything]:
+    """All parts; stopped at the end."""
+    (directory / "embeddings").mkdir()
+    metrics_port, admin_port = free_ports(2)
+    settings = {
+        "VILIX_EXPECTED_EMBEDDING_MODELS": EMBEDDING_MODEL,
+        "VILIX_ADMIN_PORT": str(admin_port),
+        "VILIX_ADMIN_TOKEN": ADMIN_TOKEN,
+        **(gateway_settings or {}),
+    }
+    async with embedding_triton(directory / "embeddings" / "triton") as triton:
+        with started(directory / "embeddings", triton=triton.target, metrics_port=str(metrics_port)) as embedder:
+            settings["VILIX_EMBEDDINGS_WORKERS"] = embedder.target
+            async with running_system(directory, gateway_settings=settings, worker_settings=worker_settings) as system:
+                await embedder.reaches(health_pb2.HealthCheckResponse.SERVING)
+                everything = Everything(
+                    system, embedder, triton, f"{LOOPBACK}:{metrics_port}", f"{LOOPBACK}:{admin_port}"
+                )
+                await everything.wait_until_ready()
+                yield everything
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += one.memory_info().rss
+    return total
+
+
+def _tracebacks(log: bytes) -> Iterator[str]:
+    for found in _TRACEBACK.finditer(log):
+        text = log[found.start() : found.start() + 5000]
+        # gRPC prints this by itself when a caller has gone before it could be told what was wrong.
+        if b"ExecuteBatchError: " not in text.partition(b"\n\n")[0]:
+            yield text.decode(errors="replace")

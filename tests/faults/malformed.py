@@ -1,0 +1,132 @@
+"""What the tests with malformed input share: a system with much to stumble over, and what must hold after them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from services.inference import model_import
+from tests.faults.conftest import times
+from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
+from tests.faults.system import MODEL, ROOT, Connection, read, until
+
+CASES: Final = times(500, 10_000)
+AT_ONCE: Final = 40
+MEGABYTES: Final = 32
+"""By which a process may grow after a warm-up: what allocators keep. In 10,000 cases, a leak of 4 kB a case would be seen."""
+_PATIENCE: Final = {"VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1", "VILIX_KEEP_ALIVE_SECONDS": "1"}
+_CATALOG_ENTRY: Final = """\
+id: replay
+created: 2026-01-01
+owned_by: test
+checkpoint: none
+licence: none
+context_length: 100000
+engine: {name: replay}
+capabilities: {reasoning_optional: true}
+parsers: {reasoning: think, tool_calls: hermes}
+descriptions: {en: Recordings of a model that can do everything.}
+"""
+# Looks into everything that a conversation may hold, as the templates of real models do.
+_TEMPLATE: Final = """\
+{%- for tool in tools or [] %}{{ tool | tojson }}{{ tool.function.parameters.properties | length }}{% endfor %}
+{%- for message in messages %}<|im_start|>{{ message.role + '\\n' + message.content }}
+{%- if message.reasoning_content %}<think>{{ message.reasoning_content.strip('\\n') }}</think>{% endif %}
+{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function.name }}{{ call.function.arguments | tojson }}
+{%- for key, value in call.function.arguments.items() %}{{ key }}={{ value }}{% endfor %}</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}"""
+
+
+@contextlib.asynccontextmanager
+async def capable_system(directory: Path) -> AsyncIterator[Everything]:
+    """Everything, with a model that thinks, calls functions, and has a template that looks into all of it."""
+    settings = capable_settings(directory)
+    async with running_everything(directory, gateway_settings=_PATIENCE, worker_settings=settings) as everything:
+        yield everything
+
+
+@contextlib.asynccontextmanager
+async def unharmed(everything: Everything) -> AsyncIterator[None]:
+    """Whatever was sent meanwhile: the processes live, their logs have no traceback, and a good client is served."""
+    yield
+    found = everything.tracebacks()
+    assert not found, "\n".join(f"{name}: {each}" for name, each in found.items())
+    assert everything.dead() == []
+    client = everything.system.client()
+    answer = await read(client, "")
+    assert answer.done
+    assert not answer.errors
+    embedded = await client.post("/embeddings", json={"model": EMBEDDING_MODEL, "input": "good"})
+    assert embedded.status_code == 200
+    await client.aclose()
+    await until(everything.system.is_idle, what="nothing is in flight")
+
+
+async def without_growth(everything: Everything, run: Callable[[int], Awaitable[None]]) -> str:
+    """Run CASES after a warm-up, and see that no process has grown much; by how much the worst has."""
+    await run(CASES // 4)
+    before = everything.memory()
+    await run(CASES)
+    grown = {name: (size - before[name]) / 1e6 for name, size in everything.memory().items()}
+    assert max(grown.values()) < MEGABYTES, grown
+    return f"{max(grown.values()):+.1f} MB at most"
+
+
+def at_once(one: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[None]]:
+    """Runs `one` so many times, some at the same time."""
+
+    async def run(count: int) -> None:
+        left = iter(range(count))
+
+        async def some() -> None:
+            for _ in left:
+                await one()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(some())
+
+    return run
+
+
+def told(seen: Counter[Any]) -> str:
+    """What was answered how often."""
+    return ", ".join(f"{count} × {what}" for what, count in sorted(seen.items(), key=str))
+
+
+async def exchange(address: str, pieces: list[bytes], *, seconds: float = 30) -> bytes:
+    """Everything that is answered until the connection is closed, or `seconds` are over."""
+    connection = await Connection.open(address)
+    answer = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            for piece in pieces:
+                connection.writer.write(piece)
+                await connection.writer.drain()
+                await asyncio.sleep(0)
+            while data := await connection.reader.read(65536):
+                answer += data
+    except (ConnectionError, TimeoutError):
+        pass
+    finally:
+        connection.hang_up()
+    return bytes(answer)
+
+
+def capable_settings(directory: Path) -> dict[str, str]:
+    """Settings of a worker whose model thinks, calls functions, and has a template that looks into everything."""
+    source = ROOT / ".cache" / "models" / "smollm2-135m"
+    model_import.smollm2(source)
+    model = directory / "capable"
+    model.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        if (source / name).exists():
+            (model / name).write_bytes((source / name).read_bytes())
+    (model / "chat_template.jinja").write_text(_TEMPLATE)
+    (directory / "capable-catalog").mkdir()
+    (directory / "capable-catalog" / f"{MODEL}.yaml").write_text(_CATALOG_ENTRY)
+    return {"VILIX_MODELS": f"{MODEL}={model}", "VILIX_CATALOG_DIR": str(directory / "capable-catalog")}

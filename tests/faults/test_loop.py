@@ -1,0 +1,255 @@
+"""No request blocks an event loop.
+
+What is asserted is what each process measures of itself, which the load of the machine does not change: how late its loop
+was, as far as the process itself was busy meanwhile. What a client sees of it depends on the machine, and is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+import httpx
+import orjson
+import pytest
+from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
+from vilix.embeddings.v1 import embeddings_service_pb2_grpc
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from tests.faults.conftest import record, times
+from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
+from tests.faults.malformed import capable_settings, exchange
+from tests.faults.system import LONG, MODEL, body, until
+from tests.faults.test_secrets import post
+
+PATIENCE: Final = {"VILIX_IDLE_SECONDS": "60", "VILIX_BODY_SECONDS": "60"}
+BLOCKED: Final = "vilix_event_loop_blocked_seconds"
+LIMIT: Final = 0.05
+TRIES: Final = times(3, 5)
+WORDS: Final = "یک دو three four, five. "
+
+
+def chat(**fields: Any) -> tuple[str, bytes]:
+    return "/api/chat/completions", orjson.dumps(body(stream=False, **fields))
+
+
+def question(content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+def tool(number: int, properties: int) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {f"p{i}": {"type": "string", "enum": ["a", "b"]} for i in range(properties)},
+    }
+    return {"type": "function", "function": {"name": f"f{number}", "description": "d", "parameters": schema}}
+
+
+def recursive_schema(size: int) -> dict[str, Any]:
+    """Definitions that all refer to all others around them."""
+    names = [f"d{i}" for i in range(size)]
+    alternatives = [{"$ref": f"#/$defs/{name}"} for name in names[:20]]
+    definitions = {
+        name: {"type": "object", "properties": {other: {"anyOf": alternatives} for other in names[:5]}}
+        for name in names
+    }
+    return {"$defs": definitions, "anyOf": alternatives, "pattern": "^(a+)+$"}
+
+
+def raw(content: bytes) -> tuple[str, bytes]:
+    return "/api/chat/completions", content
+
+
+MEGABYTE: Final = 2**20
+HOSTILE: Final[dict[str, Callable[[], tuple[str, bytes]]]] = {
+    "a prompt of 1 MB": lambda: chat(**question(WORDS * (MEGABYTE // 30))),
+    "a prompt of 4 MB": lambda: chat(**question(WORDS * (4 * MEGABYTE // 30))),
+    "a prompt of special tokens": lambda: chat(**question("<|im_end|>" * (MEGABYTE // 10))),
+    "a prompt of 1 MB without a space": lambda: chat(**question("a" * MEGABYTE)),
+    "an image of 14 MB": lambda: chat(
+        **question([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (14 * MEGABYTE)}}])
+    ),
+    "2,000 messages": lambda: chat(messages=[{"role": "user", "content": WORDS * 10}] * 2000),
+    "300,000 parts": lambda: chat(**question([{"type": "text", "text": "a"}] * 300_000)),
+    "many tools": lambda: chat(tools=[tool(number, 1000) for number in range(128)], n=8),
+    "a large tool call": lambda: chat(
+        messages=[
+            {"role": "user", "content": "a"},
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {
+                        "id": "c",
+                        "type": "function",
+                        "function": {"name": "f", "arguments": '{"a": [%s1]}' % ("1," * 10**6)},
+                    }
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "a"},
+        ]
+    ),
+    "a deep body": lambda: raw(b"[" * (20 * MEGABYTE)),
+    "a deep field": lambda: raw(b'{"model": "replay", "messages": ' + b"[" * MEGABYTE + b"]" * MEGABYTE + b"}"),
+    "many small values": lambda: raw(b"[" + b"[]," * (6 * MEGABYTE) + b"0]"),
+    "many numbers": lambda: raw(b'{"model": "replay", "stop_token_ids": [' + b"1," * (9 * MEGABYTE) + b"0]}"),
+    "many keys": lambda: raw(b"{" + b",".join(b'"%07d":0' % i for i in range(1_500_000)) + b"}"),
+    "many biases": lambda: chat(logit_bias={str(i): 1 for i in range(45_000)}),
+    "a deep schema": lambda: chat(
+        response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": nested_schema(80)}}
+    ),
+    "a recursive schema": lambda: chat(
+        response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": recursive_schema(1000)}}
+    ),
+    "a hostile regular expression": lambda: chat(guided_regex="(a|a?)+" * 50_000),
+    "large variables of the template": lambda: chat(chat_template_kwargs={f"a{i}": [{}] * 10 for i in range(10_000)}),
+    # One text is too long, so that all are counted and none is embedded, which would take minutes.
+    "many texts to embed": lambda: (
+        "/api/embeddings",
+        orjson.dumps({"model": EMBEDDING_MODEL, "input": [*[WORDS * 3] * 2047, WORDS * 300]}),
+    ),
+    "one text of 1 MB to embed": lambda: (
+        "/api/embeddings",
+        orjson.dumps({"model": EMBEDDING_MODEL, "input": WORDS * (MEGABYTE // 30)}),
+    ),
+    "many token ids to embed": lambda: (
+        "/api/embeddings",
+        orjson.dumps({"model": EMBEDDING_MODEL, "input": [[1] * 8000] * 500}),
+    ),
+}
+
+
+def nested_schema(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema, "b": {"type": "array", "items": {"$ref": "#"}}}}
+    return schema
+
+
+@pytest.fixture(scope="module")
+async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Everything]:
+    directory = tmp_path_factory.mktemp("loop")
+    worker_settings = {**capable_settings(directory), **PATIENCE}
+    async with running_everything(directory, worker_settings=worker_settings, gateway_settings=PATIENCE) as running:
+        yield running
+
+
+class Probe:
+    """A stream of steady tokens, and the times between them."""
+
+    def __init__(self, everything: Everything) -> None:
+        self.gaps: list[float] = []
+        self._everything = everything
+
+    async def run(self) -> None:
+        client = self._everything.system.client()
+        last = 0.0
+        async with client.stream("POST", "/chat/completions", json=body(LONG)) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    now = time.perf_counter()
+                    self.gaps.append(now - last)
+                    last = now
+
+    def worst(self, since: int) -> float:
+        return max(self.gaps[max(1, since) :], default=0.0)
+
+
+@pytest.fixture(scope="module")
+async def probe(everything: Everything) -> AsyncIterator[Probe]:
+    probe = Probe(everything)
+    task = asyncio.create_task(probe.run())
+    await until(lambda: len(probe.gaps) > 100, what="the probe streams")
+    yield probe
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_a_request_blocks_no_loop(everything: Everything, probe: Probe, what: str) -> None:
+    target, content = HOSTILE[what]()
+    whole = post(target, everything.system.api_key, content)
+
+    async def ask() -> None:
+        answer = await exchange(everything.system.gateway.address, [whole], seconds=100)
+        assert answer[:13] in (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ", b"HTTP/1.1 413 "), answer[:500]
+
+    await see_no_block(everything, probe, what, ask)
+
+
+GRPC: Final[dict[str, Callable[[], Any]]] = {
+    "200,000 parts": lambda: pb.GenerateRequest(
+        model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="")] * 100)] * 2000
+    ),
+    "a million ids": lambda: pb.GenerateRequest(model=MODEL, prompt_token_ids=[1] * 1_000_000),
+    "texts of 1 MB": lambda: embeddings_pb.EmbedRequest(
+        model=EMBEDDING_MODEL, texts=[*["word " * 100] * 2047, "word " * 1000]
+    ),
+    "a million texts": lambda: embeddings_pb.EmbedRequest(model=EMBEDDING_MODEL, texts=["a"] * 1_000_000),
+}
+
+
+@pytest.mark.parametrize("what", GRPC)
+async def test_a_call_blocks_no_loop(everything: Everything, probe: Probe, what: str) -> None:
+    request = GRPC[what]()
+    inference = isinstance(request, pb.GenerateRequest)
+    target = everything.system.worker.address if inference else everything.embedder.target
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        generate: Any = inference_service_pb2_grpc.InferenceServiceStub(channel).Generate
+        embed: Any = embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel).Embed
+
+        async def ask() -> None:
+            try:
+                if inference:
+                    _ = [response async for response in generate(request, timeout=100)]
+                else:
+                    await embed(request, timeout=100)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
+
+        await see_no_block(everything, probe, what, ask)
+
+
+async def see_no_block(everything: Everything, probe: Probe, what: str, ask: Callable[[], Any]) -> None:
+    """What blocks does so every time; what happens once may have been something else."""
+    tries = []
+    since = len(probe.gaps)
+    for _ in range(TRIES):
+        before = await blocked(everything)
+        await ask()
+        after = await blocked(everything)
+        tries.append(
+            {
+                name: {k: n - before[name][k] for k, n in counts.items() if n > before[name][k]}
+                for name, counts in after.items()
+            }
+        )
+        if not any(tries[-1].values()):
+            break
+    assert not any(tries[-1].values()), f"loops were blocked for more than these seconds, so often: {tries}"
+    record(
+        f"The event loop is never blocked: {what}",
+        "no process blocks its loop for 50 ms",
+        f"no longer; worst gap of a probe with a token every 20 ms: {probe.worst(since) * 1000:.0f} ms",
+    )
+
+
+async def blocked(everything: Everything) -> dict[str, dict[str, float]]:
+    """How often each process's loop was blocked for more than a bucket's seconds, of those that are too many."""
+    found = {}
+    async with httpx.AsyncClient() as client:
+        for name, address in everything.metrics.items():
+            text = (await client.get(f"http://{address}/metrics", timeout=30)).text
+            counts = {
+                float(le): float(n)
+                for le, n in re.findall(rf'^{BLOCKED}_bucket{{le="(.*?)"}} (.*)$', text, re.MULTILINE)
+            }
+            assert counts, f"{name} does not measure its loop"
+            total = counts.pop(float("inf"))
+            found[name] = {f"{le:g}": total - n for le, n in counts.items() if le >= LIMIT}
+    return found

@@ -1,0 +1,195 @@
+"""Malformed input over HTTP, generated: never a 5xx, never a traceback, and no memory that stays."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any, Final
+
+import httpx
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+
+from tests.faults.conftest import record
+from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything
+from tests.faults.malformed import at_once, capable_system, exchange, told, unharmed, without_growth
+from tests.faults.mutation import mutated, with_hostile_value
+from tests.faults.system import MODEL, body
+
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
+VICTIM: Final = "victim"
+TOOL: Final[dict[str, Any]] = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "description": "d",
+        "parameters": {"type": "object", "properties": {"a": {"type": "string", "enum": ["x"]}}},
+        "strict": True,
+    },
+}
+CHAT: Final[dict[str, Any]] = {
+    "model": MODEL,
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "سلام"}], "name": "u"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "thought",
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": [1, {}]}'}}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "result"},
+    ],
+    "tools": [TOOL],
+    "tool_choice": "auto",
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "max_tokens": 20,
+    "stop": ["x"],
+    "n": 2,
+    "seed": 1,
+    "chat_template_kwargs": {"enable_thinking": False},
+    "metadata": {"a": "b"},
+    "response_format": {"type": "text"},
+}
+EMBED: Final[dict[str, Any]] = {
+    "model": EMBEDDING_MODEL,
+    "input": ["one", "دو"],
+    "encoding_format": "float",
+    "input_type": "query",
+    "dimensions": 384,
+}
+BODIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("/api/chat/completions", CHAT),
+    ("/api/chat/completions", body(stream=False)),
+    ("/v1/chat/completions", {**body(), "logit_bias": {"5": 1}, "logprobs": False, "stop_token_ids": [1]}),
+    ("/api/chat/completions", {**body(), "response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}),
+    ("/api/chat/completions", {**body(), "guided_regex": "a+", "structured_outputs": {"choice": ["a"]}}),
+    ("/api/embeddings", EMBED),
+    ("/api/embeddings", {**EMBED, "input": [[1, 2], [3]], "encoding_format": "base64"}),
+)
+
+
+@pytest.fixture(scope="module")
+async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Everything]:
+    async with capable_system(tmp_path_factory.mktemp("malformed")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+async def no_harm(everything: Everything) -> AsyncIterator[None]:
+    async with unharmed(everything):
+        yield
+
+
+async def test_requests_made_from_the_openapi_documents(everything: Everything) -> None:
+    system, admin = everything.system, f"http://{everything.admin_address}"
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}) as client:
+        public_document = (await client.get(f"{system.url}/api/openapi.json")).json()
+        admin_document = (await client.get(f"{admin}/admin/v1/openapi.json")).json()
+        assert (await client.post(f"{admin}/admin/v1/keys", json={"name": VICTIM})).status_code == 201
+    seen: Counter[int] = Counter()
+    runs = iter(range(10))
+
+    async def run(count: int) -> None:
+        number = next(runs)
+        for url, document, credential in (
+            (f"{system.url}/api", public_document, system.api_key),
+            (admin, admin_document, ADMIN_TOKEN),
+        ):
+            await asyncio.to_thread(ask_generated, url, document, credential, seen, count=count // 2, number=number)
+
+    grown = await without_growth(everything, run)
+    assert {200, 400, 404} <= set(seen)
+    record("Malformed input: schemathesis over both OpenAPI documents", "0 answers of 5xx", f"{told(seen)}; {grown}")
+
+
+def ask_generated(
+    url: str, document: dict[str, Any], credential: str, seen: Counter[int], *, count: int, number: int
+) -> None:
+    """Send requests that fit the document, and others that do not; `number` makes them other ones each time."""
+    operations = [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+
+    def ask(case: Any) -> None:
+        _aim(case)
+        answer = case.call(base_url=url, headers={"Authorization": f"Bearer {credential}"}, timeout=60)
+        seen[answer.status_code] += 1
+        assert answer.status_code < 500, f"{answer.status_code} {answer.text}: {case.as_curl_command()[:5000]}"
+        if answer.status_code >= 400:
+            assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+    for operation in operations:
+        for mode in modes:
+            limited = settings(
+                max_examples=max(1, count // (len(modes) * len(operations))),
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+                database=None,
+            )
+            limited(seed(number)(given(case=operation.as_strategy(mode))(ask)))()
+
+
+def _aim(case: Any) -> None:
+    """Most of what is made up would end where a name is not found."""
+    random = Random(str(case.body) + str(case.path_parameters))
+    known = {"/chat/completions": MODEL, "/embeddings": EMBEDDING_MODEL}.get(case.operation.path)
+    if known and isinstance(case.body, dict) and random.random() < 0.8:
+        case.body["model"] = known
+    for name in case.path_parameters or ():
+        if random.random() < 0.8:
+            case.path_parameters[name] = {"name_or_id": VICTIM}.get(name, MODEL)
+
+
+async def test_http_requests_with_wrong_bytes(everything: Everything) -> None:
+    random = Random(1)
+    valid = [request(everything, path, orjson.dumps(content)) for path, content in BODIES]
+    valid += [request(everything, path) for path in ("/api/models", "/", "/healthz", "/site/models.json", "/api/usage")]
+
+    def case() -> list[bytes]:
+        """Pieces that are sent one after another."""
+        match random.randrange(4):
+            case 0:
+                path, content = random.choice(BODIES)
+                whole = request(everything, path, with_hostile_value(random, content))
+            case 1:
+                # Several in one connection, of which one is wrong.
+                several = [each.replace(b"Connection: close\r\n", b"") for each in random.choices(valid, k=2)]
+                several.insert(random.randrange(3), mutated(random, random.choice(several), valid))
+                whole = b"".join(several)
+            case 2:
+                path, content = random.choice(BODIES)
+                whole = request(everything, path, mutated(random, orjson.dumps(content)))
+            case _:
+                whole = mutated(random, random.choice(valid), valid)
+        cut = random.randrange(len(whole) + 1)
+        return [whole] if random.random() < 0.5 else [whole[:cut], whole[cut:]]
+
+    seen: Counter[int] = Counter()
+
+    async def one() -> None:
+        pieces = case()
+        answer = await exchange(everything.system.gateway.address, pieces)
+        statuses = [int(status) for status in _STATUS.findall(answer)]
+        seen.update(statuses)
+        if max(statuses, default=0) >= 500 or b'"server_error"' in answer:
+            pytest.fail(f"{pieces!r:.10000}\n{answer!r:.2000}")
+
+    grown = await without_growth(everything, at_once(one))
+    assert len(seen) > 3
+    record("Malformed input: HTTP requests with wrong bytes", "0 answers of 5xx", f"{told(seen)}; {grown}")
+
+
+def request(everything: Everything, path: str, content: bytes | None = None) -> bytes:
+    """A valid request of which the connection is closed after it."""
+    head = f"{'GET' if content is None else 'POST'} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n"
+    head += f"Authorization: Bearer {everything.system.api_key}\r\nX-Request-Id: fuzz\r\n"
+    if content is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+    return head.encode() + b"\r\n" + (content or b"")

@@ -1,0 +1,295 @@
+"""Keys never leak: canaries go in everywhere, and come out nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import httpx
+import orjson
+import psutil
+import pytest
+from redis.asyncio import Redis
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.gateway.secret import draw
+from tests.faults.conftest import record
+from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything, running_everything
+from tests.faults.malformed import exchange
+from tests.faults.system import LONG, MODEL, Connection, body, read, until
+
+STRANGE: Final = draw("s00")
+"""A well-formed key that nobody has."""
+MISTYPED: Final = f"{STRANGE[:-1]}{'a' if STRANGE[-1] != 'a' else 'b'}"
+CONTENT: Final = "canary-of-content-5f0c"
+"""Stands in questions. It may be quoted to whoever sent it, and is in no log, metric or database."""
+SETTINGS: Final = {"VILIX_REDIS_TIMEOUT": "0.5", "VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1"}
+_STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+
+
+class Harvest:
+    """What clients were told, except for what they asked the model to say."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+        self.statuses: set[int] = set()
+
+    def add(self, answer: bytes) -> None:
+        self.answers.append(answer)
+        self.statuses |= {int(status) for status in _STATUS.findall(answer)}
+
+
+@pytest.fixture
+async def everything(tmp_path: Path) -> AsyncIterator[Everything]:
+    async with running_everything(tmp_path, gateway_settings=SETTINGS) as running:
+        yield running
+
+
+async def test_a_key_comes_out_nowhere(everything: Everything) -> None:
+    system, harvest = everything.system, Harvest()
+    secrets = (system.api_key, STRANGE, MISTYPED)
+    await requests_with_keys_everywhere(everything, secrets, harvest)
+    await calls_with_keys(everything, secrets)
+    assert {200, 400, 401, 404, 413} <= harvest.statuses
+    found = [await hits(everything, secrets)]
+    await killed_in_the_middle(everything, secrets, harvest)
+    await without_redis(everything, secrets, harvest)
+    assert 503 in harvest.statuses
+    found.append(await hits(everything, secrets))
+    answers = b"\n".join(harvest.answers)
+    found.append({f"answers ({secret})": around(secret, answers) for secret in secrets if secret.encode() in answers})
+    assert found == [{}, {}, {}]
+    record(
+        "Keys never leak",
+        "0 hits in logs, metrics, errors, Redis and its files, command lines and environments",
+        f"0 hits after {len(harvest.answers)} answers ({', '.join(map(str, sorted(harvest.statuses)))})",
+    )
+
+
+async def requests_with_keys_everywhere(everything: Everything, secrets: Iterable[str], harvest: Harvest) -> None:
+    """Keys in headers, targets and bodies, well-formed and not, with and without one that is accepted."""
+    system = everything.system
+    for key in secrets:
+        for authorization in (system.api_key, key):
+            for target, content in bodies(key):
+                for query in ("", f"?api_key={key}"):
+                    whole = post(target + query, authorization, content)
+                    harvest.add(await exchange(system.gateway.address, [whole]))
+        for raw in malformed(key, system.api_key):
+            harvest.add(await exchange(system.gateway.address, [raw]))
+        for raw in administrative(key):
+            harvest.add(await exchange(everything.admin_address, [raw]))
+
+
+def bodies(key: str) -> list[tuple[str, bytes]]:
+    """Requests with a key in some field, or instead of one."""
+    chats: list[Any] = [
+        {**body(stream=False), "user": key, "metadata": {"key": key}},
+        body(stream=False, messages=[{"role": "user", "content": f"{CONTENT} {key}"}]),
+        body(messages=[{"role": "user", "content": f"{CONTENT} {key}"}]),
+        {**body(), "model": key},
+        {**body(), key: key},
+        body(messages=[{"role": key, "content": CONTENT}]),
+        body(messages=[{"role": "user", "content": CONTENT, "name": key * 10}]),
+        body(messages=[{"role": "user", "content": [{"type": key}]}]),
+        body(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"https://{key}/"}}]}]),
+        body(tools=[{"type": "function", "function": {"name": key}}]),
+        body(tool_choice=key),
+        body(stop=[key] * 5),
+        body(response_format={"type": key}),
+        body(reasoning_effort=key),
+        body(chat_template_kwargs={key: key}),
+        body(logit_bias={key: 1}),
+        body(temperature=key),
+        body(max_tokens=key),
+        key,
+        [key],
+    ]
+    embeddings: list[Any] = [
+        {"model": EMBEDDING_MODEL, "input": f"{CONTENT} {key}"},
+        {"model": key, "input": CONTENT},
+        {"model": EMBEDDING_MODEL, "input": CONTENT, key: 1},
+        {"model": EMBEDDING_MODEL, "input": CONTENT, "encoding_format": key},
+        {"model": EMBEDDING_MODEL, "input": [1, key]},
+    ]
+    return [
+        *(("/api/chat/completions", orjson.dumps(chat)) for chat in chats),
+        *(("/api/embeddings", orjson.dumps(embedding)) for embedding in embeddings),
+        ("/v1/chat/completions", f'{{"model": "{key}", "messages": {key}'.encode()),
+        ("/api/chat/completions", f'"{key}"'.encode() + b" " * 21 * 2**20),
+        (f"/api/{key}", b"{}"),
+        (f"/{key}/chat/completions", b"{}"),
+    ]
+
+
+def malformed(key: str, api_key: str) -> list[bytes]:
+    """Requests that are no requests, or have their key where none belongs."""
+    head = "GET /api/models HTTP/1.1\r\nHost: test\r\n"
+    heads = (
+        f"{head}Authorization: {key}\r\n\r\n",
+        f"{head}Authorization: Basic {key}\r\n\r\n",
+        f"{head}Authorization: Bearer {key} {key}\r\n\r\n",
+        f"{head}Authorization: Bearer {key}\x01\r\n\r\n",
+        f"{head}Authorization Bearer {key}\r\n\r\n",
+        f"{head}Author\x00ization: Bearer {key}\r\n\r\n",
+        f"{head}Authorization: Bearer\r\n {key}\r\n\r\n",
+        f"{head}{key}: {key}\r\nX-Api-Key: {key}\r\nCookie: key={key}\r\n\r\n",
+        f"{head}X-Request-Id: {key}\r\nOrigin: https://{key}\r\nUser-Agent: {key}\r\nReferer: {key}\r\n\r\n",
+        f"{head}X-Request-Id: {key}\r\nAuthorization: Bearer {api_key}\r\n\r\n",
+        f"{head}Content-Length: {key}\r\n\r\n",
+        f"{head}Transfer-Encoding: {key}\r\n\r\n",
+        f"{head}X-Long: {key * 1000}\r\n\r\n",
+        f"{key} /api/models HTTP/1.1\r\nHost: test\r\n\r\n",
+        f"GET /api/models {key}\r\nHost: test\r\n\r\n",
+        f"GET http://{key}@test/api/models HTTP/1.1\r\nHost: {key}\r\n\r\n",
+        f"GET /api/models/{key} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {api_key}\r\n\r\n",
+        f"PUT /api/models/{key}?{key}#{key} HTTP/1.1\r\nHost: test\r\n\r\n",
+        f"CONNECT {key}:443 HTTP/1.1\r\nHost: {key}\r\n\r\n",
+        f"OPTIONS /{key} HTTP/1.1\r\nHost: test\r\nOrigin: {key}\r\nAccess-Control-Request-Method: {key}\r\n\r\n",
+    )
+    return [text.replace("\r\nHost", "\r\nConnection: close\r\nHost").encode("latin-1") for text in heads]
+
+
+def administrative(key: str) -> list[bytes]:
+    """Requests to the admin API with a key in the place of its credential, and in fields that refuse it."""
+    keys = "/admin/v1/keys"
+    return [
+        post(keys, key, b"{}"),
+        post(f"{keys}?token={key}", ADMIN_TOKEN, orjson.dumps({"name": key * 10})),
+        post(keys, ADMIN_TOKEN, orjson.dumps({"name": "a", "limits": {"rpm": key}})),
+        post(keys, ADMIN_TOKEN, orjson.dumps({"name": "a", key: key})),
+        post(keys, ADMIN_TOKEN, key.encode()),
+        post(f"{keys}/{key}/rotate", ADMIN_TOKEN, b"{}"),
+    ]
+
+
+async def calls_with_keys(everything: Everything, secrets: Iterable[str]) -> None:
+    """The same over gRPC, where keys do not belong at all."""
+    async with grpc.aio.insecure_channel(everything.system.worker.address) as channel:
+        stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        for key in secrets:
+            metadata = (("authorization", f"Bearer {key}"), ("x-request-id", key), (key.lower(), key))
+            for request in (
+                pb.GenerateRequest(model=key, prompt=CONTENT),
+                pb.GenerateRequest(model=MODEL, prompt=f"{CONTENT} {key}", tenant=key),
+                pb.GenerateRequest(model=MODEL, prompt=CONTENT, tenant=key * 10),
+                pb.GenerateRequest(model=MODEL, messages=[pb.Message(role=99, name=key)]),
+            ):
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    async for _ in stub.Generate(request, metadata=metadata, timeout=30):
+                        pass
+
+
+async def killed_in_the_middle(everything: Everything, secrets: Iterable[str], harvest: Harvest) -> None:
+    """A worker that crashes while it answers, requests while there is none, and a gateway that crashes."""
+    system = everything.system
+    streams = []
+    for key in secrets:
+        question = {"role": "user", "content": f"{LONG} please {CONTENT} {key}"}
+        streams.append(await Connection.ask(system, body(messages=[question])))
+        await streams[-1].until(b"data: ")
+    system.worker.kill()
+    for stream in streams:
+        async with asyncio.timeout(20):
+            harvest.add(await stream.reader.readuntil(b"\r\n0\r\n\r\n"))
+        stream.hang_up()
+    for key in secrets:
+        for target, content in bodies(key)[:3]:
+            harvest.add(await exchange(system.gateway.address, [post(target, system.api_key, content)]))
+    system.worker.start()
+    await everything.wait_until_ready()
+    begun = asyncio.Event()
+    cut = asyncio.create_task(read(system.client(), LONG, begun=begun))
+    async with asyncio.timeout(30):
+        await begun.wait()
+    system.gateway.kill()
+    with pytest.raises(httpx.TransportError):
+        await cut
+    system.gateway.start()
+    await everything.wait_until_ready()
+
+
+async def without_redis(everything: Everything, secrets: Iterable[str], harvest: Harvest) -> None:
+    """Redis stands still, and then is killed."""
+    system = everything.system
+
+    async def ask() -> None:
+        for key in secrets:
+            for target, content in bodies(key)[:4]:
+                harvest.add(await exchange(system.gateway.address, [post(target, key, content)]))
+            harvest.add(await exchange(everything.admin_address, [administrative(key)[-1]]))
+
+    with system.valkey.frozen():
+        await ask()
+    system.valkey.kill()
+    await ask()
+    system.valkey.start()
+    await until(lambda: _answers(system.redis_url), what="valkey answers")
+
+
+async def hits(everything: Everything, secrets: Iterable[str]) -> dict[str, str]:
+    """Where something secret is found, and what stands around it."""
+    found: dict[str, str] = {}
+    places = {f"log of {name}": log.read_bytes() for name, log in everything.logs.items()}
+    async with httpx.AsyncClient() as client:
+        for name, address in everything.metrics.items():
+            places[f"metrics of {name}"] = (await client.get(f"http://{address}/metrics")).content
+    places["redis"] = await dump(everything.system.redis_url)
+    for path in (everything.system.directory / "valkey").rglob("*"):
+        if path.is_file():
+            places[f"file of valkey: {path.name}"] = path.read_bytes()
+    for name, pid in everything.pids.items():
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            places[f"command line of {name} ({process.pid})"] = " ".join(process.cmdline()).encode()
+            # The one secret that is handed over in this way, to the one process that needs it.
+            environment = {k: v for k, v in process.environ().items() if (name, k) != ("gateway0", "VILIX_ADMIN_TOKEN")}
+            places[f"environment of {name} ({process.pid})"] = repr(environment).encode()
+    for secret in (*secrets, CONTENT, ADMIN_TOKEN):
+        found |= {place: around(secret, content) for place, content in places.items() if secret.encode() in content}
+    return found
+
+
+async def dump(url: str) -> bytes:
+    """Every key of Redis with everything in it."""
+    readers = {
+        "string": "GET",
+        "hash": "HGETALL",
+        "list": "LRANGE",
+        "set": "SMEMBERS",
+        "zset": "ZRANGE",
+        "stream": "XRANGE",
+    }
+    arguments = {"list": (0, -1), "zset": (0, -1, "WITHSCORES"), "stream": ("-", "+")}
+    lines = []
+    async with Redis.from_url(url) as redis:
+        async for name in redis.scan_iter():
+            kind = (await redis.type(name)).decode()
+            content = await redis.execute_command(readers[kind], name, *arguments.get(kind, ()))
+            lines.append(f"{name!r} {kind} {content!r}".encode())
+    assert lines
+    return b"\n".join(lines)
+
+
+def around(secret: str, content: bytes) -> str:
+    """What stands around a secret."""
+    place = content.find(secret.encode())
+    return content[max(0, place - 300) : place + 200].decode(errors="replace")
+
+
+def post(target: str, key: str, content: bytes) -> bytes:
+    head = f"POST {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+async def _answers(url: str) -> bool:
+    async with Redis.from_url(url) as redis:
+        try:
+            return bool(await redis.ping())
+        except Exception:  # noqa: BLE001  # whatever it is, it is not there yet
+            return False

@@ -1,0 +1,56 @@
+"""What is refused before it is parsed, and what is read in pieces."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from random import Random
+
+import orjson
+import pytest
+
+from services.gateway import data_url
+from services.gateway.body import MAX_CONTAINERS, MAX_VALUES, parse
+from services.gateway.errors import ApiError
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"0," * MAX_VALUES + b"0,0]",
+        b"[" + b"[]," * MAX_CONTAINERS + b"0]",
+        b"[" + b'{"a":0},' * (MAX_CONTAINERS // 2) + b"0]",
+        b"{" + b'"a":"b",' * MAX_CONTAINERS + b'"c":0}',
+        b'{"model": "' + b"[" * 10 + b'", "messages": ' + b"[" * MAX_CONTAINERS,
+    ],
+)
+def test_a_body_of_too_many_values_is_refused(body: bytes) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(body, lambda value: value)
+    assert caught.value.status == 400
+    assert "too many values" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"input": [1] * 300_000},
+        {"content": "1,2:[{" * 500_000},
+        {"content": '{"quoted": [",", "\\\\"], ' * 100_000},
+        {"content": [{"type": "text", "text": 'a\\",b'}] * 10_000},
+    ],
+)
+def test_a_large_body_with_few_values_is_taken(value: object) -> None:
+    assert parse(orjson.dumps(value), lambda value: value) == value
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 786_431, 786_432, 786_433, 3_000_000])
+def test_a_data_url_is_read_whole(size: int) -> None:
+    content = Random(size).randbytes(size)
+    url = f"data:image/png;base64,{b64encode(content).decode()}"
+    assert data_url.read("url", url) == ("image/png", content)
+
+
+@pytest.mark.parametrize("encoded", ["A", "AA=", "AA==AAAA", "AAA=" + "A" * 2**20, "A" * 2**20 + "A", "A*AA", "AAA\n"])
+def test_a_damaged_data_url_is_refused(encoded: str) -> None:
+    with pytest.raises(ApiError, match="not valid base64"):
+        data_url.read("url", f"data:image/png;base64,{encoded}")
