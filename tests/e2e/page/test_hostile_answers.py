@@ -66,7 +66,6 @@ async def test_injections_do_nothing(scripted: Scripted, open_page: OpenPage) ->
             *pieces,
             [content(f"\n\n{attack}\n\nend"), finish(), usage()],
         ]
-        await page.evaluate("document.querySelector('.turns').inert = false")
         await ask(page, f"attack {number}")
         await expect(page.locator(COMPLETE)).to_have_count(number)
     for button in await page.locator(".thought > button").all():
