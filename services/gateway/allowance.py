@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+
+from services import yaml_file
 
 # The script's numbers are whole up to 2**53, and a full bucket holds 60,000,000 times its limit.
 MAX_PER_MINUTE: Final = 100_000_000
@@ -53,11 +54,4 @@ class _File(BaseModel):
 
 def read_tiers(path: Path) -> dict[str, Tier]:
     """The tiers of a YAML file, by name. Raises ValueError that says which value is wrong, and OSError."""
-    try:
-        return _File.model_validate(yaml.safe_load(path.read_text())).tiers
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{path}: {where}: {problem['msg']}, and not {problem['input']!r}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+    return yaml_file.read(path, _File).tiers

@@ -15,9 +15,7 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from services.embeddings import model_repository as embeddings_repository
 from services.gateway import keys
-from services.inference import model_repository
 from services.stack import readiness, triton, valkey
 from services.stack.display import Display
 from services.stack.local_models import (
@@ -125,18 +123,8 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
             models.append(await asyncio.to_thread(own_model, model_id, source, options.state_dir))
     await asyncio.to_thread(triton.install, _triton_directory(options))
     shutil.rmtree(_repository(options), ignore_errors=True)
-    for model in models:
-        model_repository.write_model(
-            _repository(options), model_id=model.id, engine=model.engine, engine_args=model.engine_args
-        )
-    embedder = embedding_model()
-    embeddings_repository.write_model(
-        _repository(options),
-        model_id=embedder.id,
-        engine=embedder.engine,
-        engine_args=embedder.engine_args,
-        max_batch_size=embedder.max_batch_size,
-    )
+    for model in (*models, embedding_model()):
+        model.render(_repository(options))
     return models
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from services.embeddings import catalog as embeddings_catalog
 from services.inference import model_import
 from services.inference.catalog import load_model
-from services.stack import demo_thinking, qwen3_tokenizer
+from services.stack import demo_thinking, qwen3_tokenizer, rendering
 from services.stack.supervisor import StackError
 
 SMALL_MODEL: Final = "smollm2-135m"
 EMBEDDING_MODEL: Final = "multilingual-e5-small"
-GGUF_CONTEXT_LENGTH: Final = 8192
-GGUF_SLOTS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -27,34 +24,34 @@ class LocalModel:
     id: str
     directory: Path
     """Tokenizer and template."""
-    engine: str
-    engine_args: Mapping[str, Any]
+    engine: str | None = None
+    """The one of its entry in the catalog unless given."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the engine that are not those of its entry."""
+
+    def render(self, repository: Path) -> None:
+        """Write it into a Triton model repository."""
+        spec = rendering.find(self.id)
+        rendering.render(
+            repository,
+            spec,
+            directory=self.directory,
+            engine=self.engine,
+            threads=threads(),
+            changes=self.changes,
+        )
 
 
-@dataclass(frozen=True)
-class LocalEmbeddingModel:
-    """An embedding model that Triton serves on this machine."""
-
-    id: str
-    engine: str
-    engine_args: Mapping[str, Any]
-    max_batch_size: int
-    """In texts."""
-
-
-def embedding_model() -> LocalEmbeddingModel:
+def embedding_model() -> LocalModel:
     """The embedding model whose weights are in a Python package."""
-    spec = embeddings_catalog.load_model(EMBEDDING_MODEL)
-    arguments = {**spec.engine.arguments, "threads": _threads()}
-    return LocalEmbeddingModel(spec.id, spec.engine.name, arguments, spec.batch.texts)
+    return LocalModel(EMBEDDING_MODEL, Path())
 
 
 def small_model(cache: Path) -> LocalModel:
     """The small real model, from the weights in a Python package. Making it takes some seconds."""
     directory = (cache / "models" / SMALL_MODEL).absolute()
     model_import.smollm2(directory)
-    engine = load_model(SMALL_MODEL).engine
-    return LocalModel(SMALL_MODEL, directory, engine.name, {**engine.arguments, **_gguf_of(directory)})
+    return LocalModel(SMALL_MODEL, directory)
 
 
 def thinking_demo(cache: Path, state: Path) -> LocalModel:
@@ -66,8 +63,7 @@ def thinking_demo(cache: Path, state: Path) -> LocalModel:
         raise StackError(f"--demo-thinking: {error}") from None
     recordings = (state / "replay-thinking.json").absolute()
     demo_thinking.write_recordings(directory, recordings)
-    engine = load_model(demo_thinking.MODEL).engine
-    return LocalModel(demo_thinking.MODEL, directory, engine.name, {**engine.arguments, "recordings": str(recordings)})
+    return LocalModel(demo_thinking.MODEL, directory, changes={"recordings": str(recordings)})
 
 
 def own_model(model_id: str, source: Path, state: Path) -> LocalModel:
@@ -77,13 +73,11 @@ def own_model(model_id: str, source: Path, state: Path) -> LocalModel:
     """
     directory = (state / "models" / model_id).absolute()
     try:
-        spec = load_model(model_id)
+        load_model(model_id)
         model_import.from_gguf(source, directory)
     except (OSError, ValueError) as error:
         raise StackError(f"--gguf {model_id}={source}: {error}") from None
-    context_length = min(spec.context_length, GGUF_CONTEXT_LENGTH)
-    arguments = {"context_length": context_length, "slots": GGUF_SLOTS, **_gguf_of(directory)}
-    return LocalModel(model_id, directory, "llamacpp", arguments)
+    return LocalModel(model_id, directory, "llamacpp")
 
 
 def parse_gguf(options: Sequence[str]) -> Iterator[tuple[str, Path]]:
@@ -97,10 +91,6 @@ def parse_gguf(options: Sequence[str]) -> Iterator[tuple[str, Path]]:
         yield model_id, Path(path)
 
 
-def _gguf_of(directory: Path) -> dict[str, Any]:
-    return {"model": str(directory / "model.gguf"), "threads": _threads()}
-
-
-def _threads() -> int:
-    # One of two cores computes; the other is for everything around it.
+def threads() -> int:
+    """Cores of an engine: one of two computes, the other is for everything around it."""
     return max(1, len(os.sched_getaffinity(0)) // 2)

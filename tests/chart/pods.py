@@ -25,7 +25,7 @@ from services.stack.ports import free_ports
 from tests.chart.tools import ROOT, Manifest, containers, environment
 from tests.contract.triton.waits import until
 
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The demo of values-cpu-demo.yaml, acted out: the processes of its pods, started as the manifests say, pass `helm test`.
 
 Container images are the stand-in: what the CPU image holds is made by the program that its Dockerfile runs. Triton's model
-repositories are written here, and not by the pods' init container.
+repositories are written by the command of the pods' init container.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.embeddings import model_repository as embeddings_repository
 from services.gateway import keys
-from services.inference import catalog, model_repository
 from services.stack.image import prepare
-from services.stack.local_models import embedding_model
 from tests.chart.pods import Pod, ports, until_http_ok, until_serving
 from tests.chart.tools import containers, find, template
 from tests.valkey import running_valkey
@@ -43,22 +40,9 @@ async def test_the_demo_passes_its_own_test(tmp_path: Path, pods: list[Pod]) -> 
     manifests = template("values-cpu-demo", sets=["preStopSeconds=0", "maxStreamSeconds=10"])
     image = tmp_path / "image"
     await asyncio.to_thread(prepare, image)
-    model = image / "weights" / CHAT / "model.gguf"
-    engine = catalog.load_model(CHAT).engine
-    model_repository.write_model(
-        tmp_path / CHAT,
-        model_id=CHAT,
-        engine=engine.name,
-        engine_args={**engine.arguments, "model": str(model), "threads": 1},
-    )
-    embedder = embedding_model()
-    embeddings_repository.write_model(
-        tmp_path / EMBEDDINGS,
-        model_id=embedder.id,
-        engine=embedder.engine,
-        engine_args=embedder.engine_args,
-        max_batch_size=embedder.max_batch_size,
-    )
+    for model_id in (CHAT, EMBEDDINGS):
+        pool = find(manifests, "Deployment", f"vilix-{model_id}")
+        _render(containers(pool)["render"]["command"], tmp_path, model_id, image)
     targets = {}
     for model_id in (CHAT, EMBEDDINGS):
         pod = Pod(find(manifests, "Deployment", f"vilix-{model_id}"), tmp_path / f"pod-{model_id}")
@@ -120,6 +104,16 @@ async def test_the_demo_passes_its_own_test(tmp_path: Path, pods: list[Pod]) -> 
         assert len(answer.json()["data"][0]["embedding"]) == 384
         for pod in reversed(pods):
             await pod.delete()
+
+
+def _render(command: list[str], directory: Path, model_id: str, image: Path) -> None:
+    places = {"--output": directory / model_id, "--weights": image / "weights", "--catalog": directory}
+    arguments = [
+        f"{name}={places[name]}" if (name := argument.partition("=")[0]) in places else argument for argument in command
+    ]
+    arguments[0] = str(Path(sys.executable).with_name(arguments[0]))
+    run = _run(arguments, {})
+    assert run.returncode == 0, run.stderr
 
 
 def _run(command: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:

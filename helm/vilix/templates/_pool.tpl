@@ -47,6 +47,7 @@
 - --models={{ .id }}
 - --engine={{ .engine }}
 - --weights={{ .weightsRoot }}
+- --gpus={{ int .gpus }}
 - --output=/repository
 {{- end }}
 

