@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, Route
 from redis.asyncio import Redis
 
 from services.gateway import keys
@@ -62,6 +62,19 @@ async def test_a_gateway_that_dies_in_an_answer_leaves_it_marked_as_cut(
     await page.locator(".turn.answer .act").nth(1).click()
     await page.wait_for_selector(FAILED)
     assert "اتصال خود را بررسی کنید" in await page.locator(".problem").inner_text()
+
+
+async def test_a_stream_that_ends_without_its_last_event_is_cut(scripted: Scripted, open_page: OpenPage) -> None:
+    """As a proxy's time limit ends it: no error, just the end."""
+    page = await opened(await open_page(scripted.url + "/#playground"), scripted.api_key)
+    piece = '{"choices":[{"index":0,"delta":{"content":"the first half"},"finish_reason":null}]}'
+
+    async def half(route: Route) -> None:
+        await route.fulfill(content_type="text/event-stream", body=f"data: {piece}\n\n")
+
+    await page.route("**/chat/completions", half)
+    await ask(page, "?")
+    await assert_half(page, "در میانهٔ پاسخ قطع شد")
 
 
 async def test_a_key_that_is_revoked_meanwhile_is_said_plainly(scripted: Scripted, open_page: OpenPage) -> None:
