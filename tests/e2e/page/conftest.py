@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Seen:
 
 
 class OpenPage(Protocol):
-    """Opens an address in a browser context of its own."""
+    """Opens an address in a browser context of its own; `api` is another origin that the page may ask."""
 
     async def __call__(
         self,
@@ -55,6 +56,7 @@ class OpenPage(Protocol):
         scheme: str = "light",
         size: tuple[int, int] = DESKTOP,
         expected_errors: tuple[str, ...] = (),
+        api: str = "",
     ) -> Page: ...
 
 
@@ -79,6 +81,7 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
         scheme: Any = "light",
         size: tuple[int, int] = DESKTOP,
         expected_errors: tuple[str, ...] = (),
+        api: str = "",
     ) -> Page:
         context = await browser.new_context(
             viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce"
@@ -91,10 +94,10 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
         seen.append((mine, expected_errors))
         page.on("console", lambda message: mine.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: mine.errors.append(str(error)))
-        origin = urlsplit(url).netloc
+        origins = {urlsplit(url).netloc, urlsplit(api).netloc, ""}
 
         async def guard(route: Route, request: Request) -> None:
-            if urlsplit(request.url).netloc in {origin, ""}:
+            if urlsplit(request.url).netloc in origins:
                 await route.continue_()
             else:
                 mine.elsewhere.append(request.url)
@@ -131,6 +134,9 @@ class Scripted:
     url: str
     api_key: str
     worker: ScriptedWorker
+    process: subprocess.Popen[bytes]
+    """The gateway's."""
+    redis_url: str
 
 
 @asynccontextmanager
@@ -139,12 +145,12 @@ async def _scripted(directory: Path, worker: ScriptedWorker, **settings: str) ->
         running_valkey(directory) as redis_url,
         running_gateway(
             redis_url, worker.address, directory / "gateway.log", VILIX_MAX_BODY_BYTES="10000000", **settings
-        ) as (url, _),
+        ) as (url, process),
     ):
         async with Redis.from_url(redis_url, decode_responses=True) as redis:
             _, api_key = await keys.create(redis, name="page")
-        await _until_found(url)
-        yield Scripted(url, api_key, worker)
+        await until_found(url)
+        yield Scripted(url, api_key, worker, process, redis_url)
 
 
 @pytest.fixture
@@ -156,7 +162,8 @@ async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
             yield gateway
 
 
-async def _until_found(url: str) -> None:
+async def until_found(url: str) -> None:
+    """Wait until a gateway has found its worker."""
     async with httpx.AsyncClient() as client, asyncio.timeout(20):
         while True:
             try:

@@ -67,7 +67,7 @@ async def test_examples_are_filled_in_and_copied_as_shown(
     copied = await page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith(f"curl {thinking_stack.url}/chat/completions \\\n")
     assert '"model": "replay-thinking"' in copied
-    assert await block.locator("[data-copy]").inner_text() == "رونوشت شد"
+    assert await block.locator("[data-copy]").inner_text() == "کپی شد"
     # A language chosen once is chosen everywhere, and after a reload.
     assert await page.locator("#panel-stream-bash").is_visible()
     await page.reload()
@@ -140,7 +140,7 @@ async def test_print_shows_every_language_of_an_example(site: str, open_page: Op
 async def test_the_reference_describes_every_operation(site: str, open_page: OpenPage, path: str) -> None:
     page = await open_page(site + path)
     await filled(page)
-    for operation in ("createChatCompletion", "createEmbedding", "listModels", "retrieveModel"):
+    for operation in ("createChatCompletion", "createEmbedding", "listModels", "retrieveModel", "getUsage"):
         assert await page.locator(f"#{operation}").is_visible()
     assert f"POST {site}/api/chat/completions" in await page.locator(".operation").first.inner_text()
     assert await violations(page) == []

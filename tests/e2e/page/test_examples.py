@@ -74,7 +74,7 @@ async def run_all(blocks: dict[str, str], directory: Path, environment: dict[str
     return dict(result for result in done if not isinstance(result, BaseException))
 
 
-def expected_outputs() -> dict[str, str]:
+def expected_outputs(path: str) -> dict[str, str]:
     """A part of what each kind of example prints."""
     return {
         "chat": "text[::-1]",
@@ -84,7 +84,9 @@ def expected_outputs() -> dict[str, str]:
         "tools": "۲۴ درجه",
         "structured": " ",
         "embeddings": ">",
+        "search": "Thames" if path == "/en" else "زاینده‌رود",
         "models": "smollm2-135m",
+        "usage": "daily_tokens",
         "errors": "model_not_found",
         "internal": "text[::-1]",
     }
@@ -107,7 +109,7 @@ async def test_every_example_runs_as_shown(
         "VILIX_INFERENCE_TARGET": thinking_stack.state["inference_target"],
     }
     printed = await run_all(blocks, tmp_path, environment)
-    wanted = expected_outputs()
+    wanted = expected_outputs(path)
     for name, text in printed.items():
         kind, suffix = name.split(".")
         if suffix == "sh":
@@ -116,6 +118,7 @@ async def test_every_example_runs_as_shown(
                 "tools": "get_weather",
                 "structured": "content",
                 "embeddings": "embedding",
+                "search": "embedding",
                 "stream": "data: [DONE]",
             }.get(kind, wanted[kind])
         else:
@@ -132,7 +135,13 @@ async def capabilities(site: str) -> set[str]:
 
 def is_served(name: str, able: set[str]) -> bool:
     """Whether the stack has a model for an example. Images need a GPU: they have a test of their own."""
-    needed = {"image": "vision", "structured": "structured_output", "embeddings": "embeddings", "tools": "tools"}
+    needed = {
+        "image": "vision",
+        "structured": "structured_output",
+        "embeddings": "embeddings",
+        "search": "embeddings",
+        "tools": "tools",
+    }
     return needed.get(name.split(".", maxsplit=1)[0], "chat") in able
 
 

@@ -66,7 +66,6 @@ async def test_injections_do_nothing(scripted: Scripted, open_page: OpenPage) ->
             *pieces,
             [content(f"\n\n{attack}\n\nend"), finish(), usage()],
         ]
-        await page.evaluate("document.querySelector('.turns').inert = false")
         await ask(page, f"attack {number}")
         await expect(page.locator(COMPLETE)).to_have_count(number)
     for button in await page.locator(".thought > button").all():
@@ -133,14 +132,22 @@ async def test_a_block_that_has_ended_is_never_made_again(scripted: Scripted, op
     assert most <= 3
 
 
-@pytest.mark.parametrize("kind", ["paragraphs", "code", "one paragraph"])
+LONG = {
+    "paragraphs": ("", "words and more\n\n"),
+    "code": ("```python\n", "print('words')\n"),
+    "one paragraph": ("", "words and more "),
+    "one list": ("", "- words and more\n\n"),
+    "one table": ("| a | b |\n|---|---|\n", "| words | and more |\n"),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
 async def test_twenty_thousand_tokens_do_not_freeze_the_tab(scripted: Scripted, open_page: OpenPage, kind: str) -> None:
     page = await opened(open_page, scripted)
-    first = {"paragraphs": "", "code": "```python\n", "one paragraph": ""}[kind]
-    line = {"paragraphs": "words and more\n\n", "code": "print('words')\n", "one paragraph": "words and more "}[kind]
+    first, line = LONG[kind]
     batches = [[content(line) for _ in range(50)] for _ in range(100)]
     scripted.worker.script = [
-        [started(), content(first or " ")],
+        [started(), content(first or "\n")],
         *batches,
         [content("\nlast words"), finish(), usage(20_000)],
     ]
@@ -155,7 +162,7 @@ async def test_twenty_thousand_tokens_do_not_freeze_the_tab(scripted: Scripted, 
     await page.wait_for_selector(COMPLETE)
     assert "last words" in await page.locator(".answer .markdown").inner_text()
     text = await page.evaluate("document.querySelector('.answer .markdown').textContent.length")
-    assert text >= 5000 * (len(line) - 2)
+    assert text >= 5000 * (len(line.strip("-| \n")) - 3)
     # No speed is asserted but this: a reader would call it frozen.
     assert await page.evaluate("window.longest") < 2000
 

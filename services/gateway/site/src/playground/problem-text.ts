@@ -5,6 +5,7 @@ import { words } from "./words.ts";
 export function problemText(problem: Problem): string {
   const { errors } = words;
   if (problem.kind !== "api") return errors[problem.kind];
-  const key = [problem.code, problem.type, problem.status].find((name) => name != null && name in errors);
+  // A failure in the middle of an answer has no status.
+  const key = [problem.code, problem.status, problem.type].find((name) => name != null && name in errors);
   return key == null ? errors.server : errors[key as keyof typeof errors];
 }

@@ -9,6 +9,9 @@ import { Markdown } from "./markdown.tsx";
 import { ProblemView } from "./problem.tsx";
 import { Timeline } from "./timeline.tsx";
 
+/** What a screen reader says of an end. A failure is an alert of its own. */
+const endings: Partial<Record<Answer["status"], string>> = { complete: words.done, stopped: words.stopped };
+
 export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode: () => void }) {
   // The answer itself is changed in place; this says when.
   if (answer.status === "running") growth.value;
@@ -60,7 +63,7 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
         </p>
       )}
       <p class="unseen" aria-live="polite">
-        {answer.status === "running" ? announced.value : `${announced.value} ${words.done}`}
+        {`${announced.value} ${endings[answer.status] ?? ""}`}
       </p>
     </article>
   );

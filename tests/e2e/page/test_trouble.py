@@ -1,0 +1,149 @@
+"""What a reader sees when something breaks, and with an API elsewhere. The worker is a stand-in, so that it breaks on time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, Route
+from redis.asyncio import Redis
+
+from services.gateway import keys
+from tests.contract.http.conftest import running_gateway
+from tests.contract.http.scripted_worker import MODEL, content, finish, started, usage
+from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot, until_found
+
+COMPLETE = '.turn.answer[data-status="complete"]'
+FAILED = '.turn.answer[data-status="failed"]'
+
+
+async def opened(page: Page, api_key: str) -> Page:
+    await page.wait_for_selector(".lab")
+    await enter_key(page, api_key)
+    await page.select_option(".model-choice select", MODEL)
+    return page
+
+
+async def half_an_answer(scripted: Scripted, page: Page) -> None:
+    """Ask, and wait until the first words are seen. The rest never comes."""
+    scripted.worker.script = [[started()], [content("the first half")], asyncio.Event()]
+    await ask(page, "?")
+    await page.wait_for_selector(".turn.answer > .markdown")
+
+
+async def assert_half(page: Page, words: str) -> None:
+    await page.wait_for_selector(FAILED)
+    assert words in await page.locator(".problem").inner_text()
+    assert await page.locator(".turn.answer > .markdown").inner_text() == "the first half"
+    # Whoever cannot see the page is not told that the answer is complete.
+    assert "کامل شد" not in await page.locator(".turn.answer [aria-live]").inner_text()
+    assert await page.locator(".send:not(.stop)").is_enabled()
+
+
+async def test_a_worker_that_dies_in_an_answer_is_a_failure_that_can_be_tried_again(
+    scripted: Scripted, open_page: OpenPage
+) -> None:
+    page = await opened(await open_page(scripted.url + "/#playground"), scripted.api_key)
+    await half_an_answer(scripted, page)
+    await scripted.worker.server.stop(None)
+    await assert_half(page, "مدل در میانهٔ پاسخ از دسترس خارج شد")
+    await screenshot(page, "worker-died")
+
+
+async def test_a_gateway_that_dies_in_an_answer_leaves_it_marked_as_cut(
+    scripted: Scripted, open_page: OpenPage
+) -> None:
+    page = await opened(await open_page(scripted.url + "/#playground", expected_errors=("ERR_",)), scripted.api_key)
+    await half_an_answer(scripted, page)
+    scripted.process.kill()
+    await assert_half(page, "در میانهٔ پاسخ قطع شد")
+    # Now nobody answers at all.
+    await page.locator(".turn.answer .act").nth(1).click()
+    await page.wait_for_selector(FAILED)
+    assert "اتصال خود را بررسی کنید" in await page.locator(".problem").inner_text()
+
+
+async def test_a_stream_that_ends_without_its_last_event_is_cut(scripted: Scripted, open_page: OpenPage) -> None:
+    """As a proxy's time limit ends it: no error, just the end."""
+    page = await opened(await open_page(scripted.url + "/#playground"), scripted.api_key)
+    piece = '{"choices":[{"index":0,"delta":{"content":"the first half"},"finish_reason":null}]}'
+
+    async def half(route: Route) -> None:
+        await route.fulfill(content_type="text/event-stream", body=f"data: {piece}\n\n")
+
+    await page.route("**/chat/completions", half)
+    await ask(page, "?")
+    await assert_half(page, "در میانهٔ پاسخ قطع شد")
+
+
+async def test_a_key_that_is_revoked_meanwhile_is_said_plainly(scripted: Scripted, open_page: OpenPage) -> None:
+    page = await opened(await open_page(scripted.url + "/en#playground", expected_errors=("401",)), scripted.api_key)
+    async with Redis.from_url(scripted.redis_url, decode_responses=True) as redis:
+        await keys.revoke(redis, "page")
+    await ask(page, "?")
+    await page.wait_for_selector(FAILED)
+    assert "The key is wrong or was revoked." in await page.locator(".problem").inner_text()
+    await page.wait_for_selector(".panel .note.wrong")
+
+
+@pytest.mark.parametrize("language", ["fa", "en"])
+async def test_a_limit_is_told_with_the_time_to_wait(scripted: Scripted, open_page: OpenPage, language: str) -> None:
+    path, words = {"fa": ("/", "ثانیه صبر کنید"), "en": ("/en", "Wait")}[language]
+    async with Redis.from_url(scripted.redis_url, decode_responses=True) as redis:
+        _, secret = await keys.create(redis, name="slow", limits={"rpm": 1})
+    scripted.worker.script = [[started()], [content("yes"), finish(), usage()]]
+    page = await opened(await open_page(f"{scripted.url}{path}#playground", expected_errors=("429",)), secret)
+    await ask(page, "?")
+    await page.wait_for_selector(COMPLETE)
+    await ask(page, "?")
+    await page.wait_for_selector(FAILED)
+    assert words in await page.locator(".problem").inner_text()
+
+
+async def test_every_setting_is_in_the_request(scripted: Scripted, open_page: OpenPage) -> None:
+    scripted.worker.script = [[started()], [content("{}"), finish(), usage()]]
+    page = await opened(await open_page(scripted.url + "/en#playground"), scripted.api_key)
+    await page.fill(".panel textarea >> nth=0", "Be brief.")
+    await page.fill("#temperature", "0.3")
+    await page.fill("input[type=number]", "77")
+    await page.click(".json-field:first-of-type summary")
+    await page.click(".json-field:first-of-type .act")
+    await ask(page, "?")
+    await page.wait_for_selector(COMPLETE)
+    request = scripted.worker.requests[-1]
+    assert request.messages[0].content[0].text == "Be brief."
+    assert request.sampling.temperature == pytest.approx(0.3)
+    assert request.sampling.max_tokens == 77
+    assert '"title"' in str(request).replace("\\", "")
+
+
+async def test_the_api_may_be_at_another_host(scripted: Scripted, open_page: OpenPage, tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    with running_gateway(
+        scripted.redis_url,
+        scripted.worker.address,
+        tmp_path / "page/gateway.log",
+        VILIX_PUBLIC_API_URL=f"{scripted.url}/api",
+    ) as (url, _):
+        await until_found(url)
+        scripted.worker.script = [[started()], [content("from afar"), finish(), usage()]]
+        page = await opened(await open_page(url + "/en#playground", api=scripted.url), scripted.api_key)
+        await ask(page, "?")
+        await page.wait_for_selector(COMPLETE)
+        assert "from afar" in await page.locator(".turn.answer > .markdown").inner_text()
+        assert f"{scripted.url}/api" in await page.evaluate(
+            "document.querySelector('[data-file=\"chat.py\"]').textContent"
+        )
+
+
+async def test_nothing_scrolls_sideways(scripted: Scripted, open_page: OpenPage) -> None:
+    for path in ("/", "/en", "/#playground", "/en#playground"):
+        page = await open_page(scripted.url + path)
+        await page.wait_for_selector(".lab" if "#" in path else "html[data-filled]", state="attached")
+        await page.evaluate("document.fonts.ready")
+        name = f"{'playground' if '#' in path else 'documentation'}-{'en' if '/en' in path else 'fa'}"
+        for width in (320, 820, 1920):
+            await page.set_viewport_size({"width": width, "height": 1000})
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} at {width}"
+            await screenshot(page, f"{name}-{width}")
