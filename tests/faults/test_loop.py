@@ -27,6 +27,8 @@ from tests.faults.malformed import capable_settings, exchange
 from tests.faults.system import LONG, MODEL, body, until
 from tests.faults.test_secrets import post
 
+pytestmark = pytest.mark.timeout(300)
+
 PATIENCE: Final = {"VILIX_IDLE_SECONDS": "60", "VILIX_BODY_SECONDS": "60"}
 BLOCKED: Final = "vilix_event_loop_blocked_seconds"
 LIMIT: Final = 0.05

@@ -16,11 +16,13 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 
-from tests.faults.conftest import record
+from tests.faults.conftest import record, times
 from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything
 from tests.faults.malformed import at_once, capable_system, exchange, told, unharmed, without_growth
 from tests.faults.mutation import mutated, with_hostile_value
 from tests.faults.system import MODEL, body
+
+pytestmark = pytest.mark.timeout(times(300, 1800))
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 VICTIM: Final = "victim"
