@@ -11,7 +11,7 @@ from services.inference.prompt import Prompt
 from services.inference.reasoning import ReasoningParser
 from services.inference.served_model import ServedModel
 from services.inference.tool_calls import HermesParser, MiniMaxParser, ToolCallParser
-from services.inference.tools import callable_functions
+from services.inference.tools import callable_functions, demands_call
 
 _TOOL_PARSERS: Final[dict[str, type[ToolCallParser]]] = {"hermes": HermesParser, "minimax": MiniMaxParser}
 
@@ -25,6 +25,11 @@ class AnswerParser:
         functions = callable_functions(request)
         self._reasoning = ReasoningParser(opened=prompt.opens_thought) if parsers.reasoning else None
         self._tools = _TOOL_PARSERS[parsers.tool_calls](functions) if parsers.tool_calls and functions else None
+        self._is_forced: Final = demands_call(request)
+        if self._is_forced:
+            # The guide makes the model write the call alone, without the notation around it.
+            self._reasoning, self._tools = None, HermesParser(functions)
+            self._tools.feed(HermesParser.open_tag)
         self._hides_thoughts: Final = request.reasoning.exclude
         self._one_call: Final = request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
 
@@ -49,8 +54,18 @@ class AnswerParser:
 
     def close(self) -> list[Piece]:
         """Read the end of the text."""
+        if self._is_forced:
+            return self._close_forced()
         pieces = self._parse_calls([] if self._reasoning is None else self._reasoning.close())
         return pieces + ([] if self._tools is None or self.ended else self._tools.close())
+
+    def _close_forced(self) -> list[Piece]:
+        assert self._tools is not None  # noqa: S101  # a call that is demanded has its parser
+        # Of a call that was cut off before its name, the notation was never the model's.
+        return [
+            Answer(piece.text.removeprefix(HermesParser.open_tag)) if isinstance(piece, Answer) else piece
+            for piece in self._tools.close()
+        ]
 
     def _parse_calls(self, pieces: list[Piece]) -> list[Piece]:
         parsed: list[Piece] = []

@@ -31,7 +31,6 @@ class CapabilitiesSpec(_Entry):
     reasoning_optional: bool = False
     """Thinking can be turned off, by the template's variable `enable_thinking`."""
     vision: bool = False
-    structured_output: bool = False
     max_images: int = 0
 
 

@@ -12,6 +12,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
 from services.inference.chat_template import TemplateRefusal
+from services.inference.guides import is_guided
 from services.inference.large_requests import apart
 from services.inference.reasoning import OPEN_TAG
 from services.inference.served_model import ServedModel
@@ -99,7 +100,7 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
             messages,
             tools=template_tools(request),
             add_generation_prompt=not request.continue_final_message,
-            variables=_variables(request),
+            variables=_variables(request, model),
         )
     except TemplateRefusal as refusal:
         # A template may quote the messages, and a status must stay small.
@@ -139,11 +140,14 @@ def _tool_call(call: pb.ToolCall, model: ServedModel) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _variables(request: pb.GenerateRequest) -> dict[str, Any]:
+def _variables(request: pb.GenerateRequest, model: ServedModel) -> dict[str, Any]:
     variables: dict[str, Any] = json_format.MessageToDict(request.chat_template_kwargs)
     reasoning = request.reasoning
     if reasoning.HasField("enabled"):
         variables["enable_thinking"] = reasoning.enabled
     elif reasoning.effort != pb.REASONING_EFFORT_UNSPECIFIED:
         variables["enable_thinking"] = reasoning.effort != pb.REASONING_EFFORT_NONE
+    if is_guided(request) and model.spec.capabilities.reasoning_optional:
+        # A form holds from the first token on: there is no room for a thought.
+        variables["enable_thinking"] = False
     return variables

@@ -10,6 +10,7 @@ from typing import Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
+from services.inference.guides import check_guide
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
 from services.inference.tools import check_tools
@@ -192,10 +193,7 @@ def _check_token_ids(field: str, token_ids: Iterable[int], model: ServedModel) -
 def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
     """What would change the answer if it were ignored, and cannot be done. What asks for nothing may stand."""
     check_tools(request, model)
-    if request.response_format.WhichOneof("format"):
-        raise _unsupported(
-            "response_format", f"the model {model.id} cannot be held to a form; leave response_format out"
-        )
+    check_guide(request, model)
     _check_reasoning(request.reasoning, model)
     for name in sorted(request.chat_template_kwargs.fields):
         if name not in model.spec.template_variables:

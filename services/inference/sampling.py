@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.guides import guide
 from services.inference.served_model import ServedModel
 
 _OTHERWISE: Final = frozenset({"stop", "skip_special_tokens", "logit_bias", "stop_token_ids", "seed"})
@@ -33,6 +34,8 @@ def engine_params(request: pb.GenerateRequest, model: ServedModel, *, room: int,
         params["seed"] = _seed_of_choice(given.seed, choice)
     if request.HasField("logprobs"):
         params["logprobs"] = request.logprobs.top
+    if form := guide(request):
+        params["guide"] = form
     if request.tenant:
         params["cache_salt"] = request.tenant
     if request.priority:

@@ -86,6 +86,7 @@ class ServedModel:
                 tools=spec.parsers.tool_calls is not None,
                 vision=spec.capabilities.vision,
                 max_images=spec.capabilities.max_images,
+                structured_output=self._follows_forms(),
             ),
             supported_parameters=sorted(self._supported_fields()),
             sampling_defaults=pb.SamplingParams(**spec.sampling.model_dump(exclude_none=True)),
@@ -104,7 +105,14 @@ class ServedModel:
                 fields |= {"reasoning.enabled", "reasoning.effort"}
         if self.spec.parsers.tool_calls is not None:
             fields |= {"tools", "tool_choice", "parallel_tool_calls"}
+        if self._follows_forms():
+            fields |= {"response_format"}
         return set(fields)
+
+    def _follows_forms(self) -> bool:
+        """A model that always thinks would have to write its thought in the form."""
+        always_thinks = self.spec.parsers.reasoning is not None and not self.spec.capabilities.reasoning_optional
+        return self.supports("guide") and not always_thinks
 
 
 def _field_paths(parameters: frozenset[str]) -> list[str]:

@@ -18,9 +18,23 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 def callable_functions(request: pb.GenerateRequest) -> dict[str, Any]:
     """The functions that the model may call, with their parameters' JSON Schemas, by name. Empty for none."""
-    if request.tool_choice.mode == pb.TOOL_CHOICE_MODE_NONE:
+    choice = request.tool_choice
+    if choice.mode == pb.TOOL_CHOICE_MODE_NONE:
         return {}
-    return {tool.name: json.loads(tool.parameters_json or "{}") for tool in request.tools}
+    allowed = set(choice.function_names) if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS else None
+    return {
+        tool.name: json.loads(tool.parameters_json or "{}")
+        for tool in request.tools
+        if allowed is None or tool.name in allowed
+    }
+
+
+def demands_call(request: pb.GenerateRequest) -> bool:
+    """Whether the answer must be a call."""
+    choice = request.tool_choice
+    return choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED or (
+        choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and choice.required
+    )
 
 
 def template_tools(request: pb.GenerateRequest) -> list[dict[str, Any]]:
@@ -41,14 +55,12 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
     mode = request.tool_choice.mode
     if mode not in pb.ToolChoiceMode.values():
         raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
-    demands_call = mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
+    named = mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
     if model.spec.parsers.tool_calls is None:
-        if demands_call or (request.tools and mode != pb.TOOL_CHOICE_MODE_NONE):
+        if named or (request.tools and mode != pb.TOOL_CHOICE_MODE_NONE):
             field = "tools" if request.tools else "tool_choice"
             raise _unsupported(field, f"the model {model.id} cannot call functions; leave {field} out")
         return
-    if demands_call:
-        raise _unsupported("tool_choice", f"the model {model.id} cannot be made to call a function; send auto or none")
     if len(request.tools) > MAX_TOOLS:
         count = len(request.tools)
         raise invalid(
@@ -60,6 +72,12 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
         if tool.name in seen:
             raise invalid(f"tools[{index}].name", f"tools[{index}].name is {tool.name}, as an earlier one's")
         seen.add(tool.name)
+    if named and not request.tools:
+        raise invalid("tool_choice", "tool_choice asks for a call, and there are no tools; send tools as well")
+    for name in request.tool_choice.function_names:
+        if name not in seen:
+            message = f"tool_choice names {name[:80]!r}, which is not among the tools"
+            raise invalid("tool_choice.function_names", message, value=name[:80])
 
 
 def _check_tool(path: str, tool: pb.Tool) -> None:

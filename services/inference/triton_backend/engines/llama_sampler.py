@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections.abc import Iterable
@@ -152,9 +153,18 @@ def _guide(api: LlamaApi, vocab: Any, guide: Guide) -> tuple[Any, bool]:
     return _llguidance(api, vocab, guide), True
 
 
+def _compact(schema: str) -> str:
+    """Without room for white space, of which small models would write forever."""
+    try:
+        value = json.loads(schema)
+    except ValueError:
+        return schema
+    return json.dumps({"x-guidance": {"whitespace_flexible": False}, **value}) if isinstance(value, dict) else schema
+
+
 def _llguidance(api: LlamaApi, vocab: Any, guide: Guide) -> Any:
     kind = {"grammar": "lark", "json_object": "json"}.get(guide.kind, guide.kind)
-    text = guide.text or '{"type":"object"}'
+    text = _compact(guide.text or '{"type":"object"}') if kind == "json" else guide.text
     sampler = getattr(api.lib, INIT_LLGUIDANCE)(vocab, kind.encode(), text.encode())
     vocabulary = api.lib.llama_vocab_n_tokens(vocab)
     candidates = Candidates(api, vocabulary)

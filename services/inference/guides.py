@@ -1,0 +1,148 @@
+"""What an answer is held to: a response format, or the call that a request demands. The engine enforces it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason, Violation, invalid
+from services.inference.served_model import ServedModel
+from services.inference.tools import callable_functions, demands_call
+
+MAX_SCHEMA_LENGTH: Final = 65_536
+MAX_SCHEMA_DEPTH: Final = 32
+MAX_REGEX_LENGTH: Final = 4_096
+MAX_GRAMMAR_LENGTH: Final = 65_536
+MAX_CHOICES: Final = 256
+MAX_CHOICES_LENGTH: Final = 16_384
+_SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
+
+
+_GUIDES: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
+    "json_object": lambda _: {"json_object": True},
+    "json_schema": lambda form: {"json": json.loads(form.json_schema.schema_json or "{}")},
+    "regex": lambda form: {"regex": form.regex},
+    "choice": lambda form: {"regex": "|".join(_SPECIAL.sub(r"\\\g<0>", choice) for choice in form.choice.choices)},
+    "grammar": lambda form: {"grammar": form.grammar},
+    "structural_tag_json": lambda form: {"structural_tag": json.loads(form.structural_tag_json)},
+}
+
+
+def guide(request: pb.GenerateRequest) -> dict[str, Any] | None:
+    """The parameter `guide` of the Triton contract for a checked request; None for free text."""
+    if demands_call(request):
+        return {"json": _call_schema(request)}
+    form = request.response_format
+    kind = form.WhichOneof("format")
+    return _GUIDES[kind](form) if kind else None
+
+
+def is_guided(request: pb.GenerateRequest) -> bool:
+    """Whether an answer is held to anything."""
+    return demands_call(request) or request.response_format.WhichOneof("format") is not None
+
+
+def check_guide(request: pb.GenerateRequest, model: ServedModel) -> None:
+    """Raise Failure for a form that does not fit, or that the model cannot be held to."""
+    if not is_guided(request):
+        return
+    field = "tool_choice" if demands_call(request) else "response_format"
+    if not model.supports("guide"):
+        engine = model.engine().engine
+        raise _unsupported(
+            field, f"the engine {engine} of {model.id} cannot hold an answer to a form; leave {field} out"
+        )
+    if model.spec.parsers.reasoning is not None:
+        if not model.spec.capabilities.reasoning_optional:
+            raise _unsupported(
+                field, f"the model {model.id} always thinks first and cannot be held to a form; leave {field} out"
+            )
+        if request.reasoning.enabled:
+            raise _unsupported(
+                "reasoning.enabled", f"{model.id} does not think where {field} is set; leave reasoning.enabled out"
+            )
+    if not demands_call(request):
+        if callable_functions(request):
+            message = "response_format leaves no room for calls; send tool_choice none, or leave response_format out"
+            raise _unsupported("response_format", message)
+        _check_format(request.response_format)
+
+
+def _check_format(form: pb.ResponseFormat) -> None:
+    match form.WhichOneof("format"):
+        case "json_schema":
+            _check_json("response_format.json_schema.schema_json", form.json_schema.schema_json or "{}")
+        case "structural_tag_json":
+            _check_json("response_format.structural_tag_json", form.structural_tag_json)
+        case "regex":
+            _check_length("response_format.regex", form.regex, MAX_REGEX_LENGTH)
+        case "grammar":
+            _check_length("response_format.grammar", form.grammar, MAX_GRAMMAR_LENGTH)
+        case "choice":
+            _check_choices(form.choice.choices)
+
+
+def _check_choices(choices: Any) -> None:
+    field = "response_format.choice.choices"
+    if not 1 <= len(choices) <= MAX_CHOICES:
+        message = f"{field} has {len(choices)} entries; it must have 1 to {MAX_CHOICES}"
+        raise invalid(field, message, value=len(choices), limit=MAX_CHOICES)
+    for index, choice in enumerate(choices):
+        if not choice:
+            raise invalid(f"{field}[{index}]", f"{field}[{index}] is empty; it must have at least one character")
+    _check_length(field, "".join(choices), MAX_CHOICES_LENGTH)
+
+
+def _check_json(field: str, text: str) -> None:
+    _check_length(field, text, MAX_SCHEMA_LENGTH)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid(field, f"{field} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise invalid(field, f"{field} must be a JSON object")
+    depth = _depth(value)
+    if depth > MAX_SCHEMA_DEPTH:
+        message = f"{field} is nested {depth} levels deep; at most {MAX_SCHEMA_DEPTH} are allowed"
+        raise invalid(field, message, value=depth, limit=MAX_SCHEMA_DEPTH)
+
+
+def _check_length(field: str, text: str, limit: int) -> None:
+    if not text or len(text) > limit:
+        message = f"{field} is {len(text)} characters long; it must be 1 to {limit}"
+        raise invalid(field, message, value=len(text), limit=limit)
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            entry
+            for item in level
+            for entry in (item.values() if isinstance(item, dict) else item)
+            if isinstance(entry, dict | list)
+        ]
+    return depth
+
+
+def _call_schema(request: pb.GenerateRequest) -> dict[str, Any]:
+    """One call in the notation of Hermes, without its tags."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": name}, "arguments": {"type": "object", **parameters}},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for name, parameters in callable_functions(request).items()
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _unsupported(field: str, message: str) -> Failure:
+    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))
