@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, embeddings, health, models, own_usage, page
+from services.gateway import chat_completions, embeddings, health, models, own_usage, page, prompts
 from services.gateway.access import Access
 from services.gateway.admin import create_admin_app
 from services.gateway.admin_listener import serving
@@ -44,6 +44,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
         app.include_router(chat_completions.router, prefix=prefix)
         app.include_router(embeddings.router, prefix=prefix)
         app.include_router(models.router, prefix=prefix)
+        app.include_router(prompts.router, prefix=prefix)
         app.include_router(own_usage.router, prefix=prefix)
     app.include_router(health.router)
     app.include_router(page.router(Page(settings.site_directory, api_url=settings.public_api_url)))

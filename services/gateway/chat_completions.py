@@ -23,6 +23,7 @@ from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
+from services.gateway.prompts import dry_run
 from services.telemetry import without_keys
 
 router: Final = APIRouter()
@@ -38,6 +39,8 @@ async def create_chat_completion(request: Request) -> Response:
     understand = partial(_understand, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output)
     chat, demand = await read_json(request, understand, max_bytes=limit)
     request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
+    if chat.dry_run:
+        return await dry_run(request, key, chat)
     chat.generate.tenant = key.tenant
     admission = await admit(request, key, demand, gateway.workers)
     if isinstance(admission, Waiting) and chat.stream:

@@ -65,6 +65,8 @@ class ChatRequest:
     """Whether every chunk carries the usage so far."""
     ignored: list[str]
     """Fields that are no part of the API."""
+    dry_run: bool = False
+    """Whether only the prompt is asked for."""
 
 
 def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
@@ -90,6 +92,7 @@ def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
     _add_tools(fields, generate)
     _add_format(fields, generate.response_format)
     _add_reasoning(fields, generate)
+    dry_run = fields.boolean("dry_run") or False
     stream = fields.boolean("stream") or False
     options = fields.object("stream_options")
     if options is not None and not stream:
@@ -102,7 +105,7 @@ def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
     if ignored and refuse_ignored:
         names = ", ".join(ignored)
         raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
-    return ChatRequest(generate, stream, include_usage or False, continuous_usage or False, ignored)
+    return ChatRequest(generate, stream, include_usage or False, continuous_usage or False, ignored, dry_run)
 
 
 def _check_metadata(fields: Fields) -> None:

@@ -37,11 +37,13 @@ DECISIONS = {
     "/api/embeddings": KEY,
     "/api/models": KEY,
     "/api/models/{model_id:path}": KEY,
+    "/api/tokenize": KEY,
     "/api/usage": KEY,
     "/v1/chat/completions": KEY,
     "/v1/embeddings": KEY,
     "/v1/models": KEY,
     "/v1/models/{model_id:path}": KEY,
+    "/v1/tokenize": KEY,
     "/v1/usage": KEY,
 }
 """What every route of the public port asks for. A new route needs a line here, and with it somebody's decision."""

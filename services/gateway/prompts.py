@@ -1,0 +1,83 @@
+"""Prompts without answers: POST /tokenize, and what a chat with `dry_run` is answered."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+import orjson
+from fastapi import APIRouter, Request, Response
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.admission import admit
+from services.gateway.auth import authenticate
+from services.gateway.body import read_json
+from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.demand import Demand
+from services.gateway.dependencies import dependencies
+from services.gateway.errors import JSON, bad_request, from_rpc
+from services.gateway.inference_client import InferenceWorker
+from services.gateway.json_fields import Fields
+from services.gateway.keys import Key
+
+router: Final = APIRouter()
+
+
+@router.post("/tokenize")
+async def tokenize(request: Request) -> Response:
+    """Show the token ids of a prompt, or of a conversation in its model's template."""
+    gateway = dependencies(request)
+    key = await authenticate(request, gateway.keyring)
+    generate = await read_json(request, _understand, max_bytes=gateway.settings.max_body_bytes)
+    request.state.log["model"] = generate.model[:128]
+    answer, _, headers = await _render(request, key, generate)
+    shown = {
+        "count": answer.prompt_tokens,
+        "max_model_len": answer.prompt_tokens + answer.remaining_tokens,
+        "tokens": list(answer.token_ids),
+    }
+    return Response(orjson.dumps(shown), headers=headers, media_type=JSON)
+
+
+async def dry_run(request: Request, key: Key, chat: ChatRequest) -> Response:
+    """What would become of a chat request: its prompt, what of it would be ignored, and which worker would answer."""
+    answer, worker, headers = await _render(request, key, chat.generate)
+    shown = {
+        "object": "chat.completion.dry_run",
+        "model": chat.generate.model,
+        "prompt": answer.prompt,
+        "prompt_tokens": answer.prompt_tokens,
+        "remaining_tokens": answer.remaining_tokens,
+        "ignored_parameters": [*chat.ignored, *answer.ignored_parameters],
+        "worker": worker.address,
+    }
+    return Response(orjson.dumps(shown), headers=headers, media_type=JSON)
+
+
+async def _render(
+    request: Request, key: Key, generate: pb.GenerateRequest
+) -> tuple[pb.RenderPromptResponse, InferenceWorker, dict[str, str]]:
+    gateway = dependencies(request)
+    generate.tenant = key.tenant
+    # It counts as a request, and costs no tokens.
+    demand = Demand(model=generate.model, prompt=0, output=0, max_output=0)
+    admission = await admit(request, key, demand, gateway.workers)
+    async with await admission.get() as lease:
+        worker = gateway.workers.choose(generate.model)
+        try:
+            answer = await worker.client.render(generate, request_id=request.state.request_id)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, request_id=request.state.request_id) from error
+    return answer, worker, lease.headers
+
+
+def _understand(body: Any) -> pb.GenerateRequest:
+    if isinstance(body, dict) and "messages" in body:
+        return translate(body, refuse_ignored=False).generate
+    fields = Fields(body)
+    generate = pb.GenerateRequest(model=fields.required_string("model"))
+    prompt = fields.string("prompt")
+    if not prompt:
+        raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
+    generate.prompt = prompt
+    return generate

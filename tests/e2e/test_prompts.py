@@ -1,0 +1,77 @@
+"""What a request would become, without an answer: `dry_run` and POST /tokenize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tokenizers import Tokenizer
+
+from tests.e2e.conftest import ROOT, RunningStack
+
+MODEL = "smollm2-135m"
+TEXT = "سلام دنیا 👋 and hello"
+MESSAGES: Any = [{"role": "user", "content": TEXT}]
+
+
+@pytest.fixture(scope="module")
+def http(stack: RunningStack) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {stack.api_key}"}
+    with httpx.Client(base_url=stack.url, headers=headers, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(ROOT / ".cache" / "models" / MODEL / "tokenizer.json"))
+
+
+def test_a_dry_run_shows_the_prompt_that_an_answer_would_have(http: httpx.Client, tokenizer: Tokenizer) -> None:
+    body = {"model": MODEL, "messages": MESSAGES, "max_tokens": 5, "nonsense": 1}
+    shown = http.post("/chat/completions", json={**body, "dry_run": True}).json()
+    assert shown["object"] == "chat.completion.dry_run"
+    assert shown["prompt"].endswith(f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n")
+    assert shown["prompt_tokens"] == len(tokenizer.encode(shown["prompt"], add_special_tokens=False).ids)
+    assert shown["prompt_tokens"] + shown["remaining_tokens"] == 2048
+    assert "nonsense" in shown["ignored_parameters"]
+    assert shown["worker"].startswith("127.0.0.1:")
+    answered = http.post("/chat/completions", json=body).json()
+    assert answered["usage"]["prompt_tokens"] == shown["prompt_tokens"]
+
+
+def test_a_dry_run_is_checked_and_costs_no_tokens(http: httpx.Client) -> None:
+    before = http.get("/usage").json()["today"]
+    body = {"model": MODEL, "messages": MESSAGES, "dry_run": True, "stream": True}
+    assert http.post("/chat/completions", json=body).headers["content-type"].startswith("application/json")
+    wrong = http.post("/chat/completions", json={**body, "temperature": 7})
+    assert wrong.status_code == 400
+    assert wrong.json()["error"]["param"] == "temperature"
+    after = http.get("/usage").json()["today"]
+    assert after["prompt_tokens"] == before["prompt_tokens"]
+    assert after["completion_tokens"] == before["completion_tokens"]
+
+
+def test_texts_and_conversations_are_tokenized(http: httpx.Client, tokenizer: Tokenizer) -> None:
+    shown = http.post("/tokenize", json={"model": MODEL, "prompt": TEXT}).json()
+    assert shown["tokens"] == tokenizer.encode(TEXT, add_special_tokens=False).ids
+    assert (shown["count"], shown["max_model_len"]) == (len(shown["tokens"]), 2048)
+    chat = http.post("/tokenize", json={"model": MODEL, "messages": MESSAGES}).json()
+    assert chat["count"] > shown["count"]
+    assert TEXT in tokenizer.decode(chat["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"prompt": "x"}, 400, "model"),
+        ({"model": MODEL}, 400, "prompt"),
+        ({"model": MODEL, "prompt": 3}, 400, "prompt"),
+        ({"model": "nobody", "prompt": "x"}, 404, "model"),
+    ],
+)
+def test_what_is_wrong_is_named(http: httpx.Client, body: dict[str, Any], status: int, param: str) -> None:
+    answer = http.post("/tokenize", json=body)
+    assert answer.status_code == status
+    assert answer.json()["error"]["param"] == param
