@@ -37,7 +37,7 @@ test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" pa
 faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (half an hour), and write docs/faults.md
 	@VILIX_FAULTS=full $(BIN)/pytest tests/faults tests/contract/tenancy $(T)
 
-bench: $(INSTALLED) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
+bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
 	@$(BIN)/python -m bench
 
 lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports and protos

@@ -1,0 +1,60 @@
+"""`python -m bench`: every benchmark that needs no GPU, one after the other, into docs/benchmarks.md.
+
+Examples:
+  make bench
+  python -m bench gateway local_model
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PARTS = {
+    "gateway": "The gateway, with everything on, against LiteLLM and against direct calls",
+    "local_model": "The local model through the whole system, against its engine alone",
+    "limits": "Keys and limits",
+    "embeddings": "Embeddings",
+    "page": "The page",
+}
+_HEAD = """\
+# Benchmarks
+
+What `make bench` measured when it wrote this page, on {when}: {cores} cores ({machine}), Linux, Python {python}. Medians,
+and in parentheses the range over the rounds, which take turns. Ratios travel from machine to machine; seconds do not. Each part is a program of
+its own in [bench](../bench), with `--help`.
+"""
+
+
+def main() -> None:
+    """Run what is asked for, and write the page if that was everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all unless given")
+    chosen = parser.parse_args().parts or list(PARTS)
+    unknown = set(chosen) - set(PARTS)
+    if unknown:
+        sys.exit(f"error: there is no benchmark {min(unknown)!r}; there are {', '.join(PARTS)}")
+    sections = [f"## {PARTS[part]}\n\n{_run(part)}" for part in chosen]
+    if len(chosen) == len(PARTS):
+        when, cores = f"{datetime.now(UTC):%Y-%m-%d}", len(os.sched_getaffinity(0))
+        head = _HEAD.format(when=when, cores=cores, machine=platform.machine(), python=platform.python_version())
+        PAGE.write_text(head + "\n" + "\n\n".join(sections) + "\n")
+
+
+def _run(part: str) -> str:
+    done = subprocess.run([sys.executable, "-m", f"bench.{part}"], stdout=subprocess.PIPE, text=True, check=False)
+    print(f"## {PARTS[part]}\n\n{done.stdout}", flush=True)
+    if done.returncode:
+        sys.exit(f"error: bench.{part} failed with exit code {done.returncode}")
+    # Its own titles are a level lower here.
+    return done.stdout.strip().replace("\n## ", "\n### ")
+
+
+if __name__ == "__main__":
+    main()
