@@ -27,8 +27,8 @@ _HEAD = """\
 # Benchmarks
 
 What `make bench` measured when it wrote this page, on {when}: {cores} cores ({machine}), Linux, Python {python}. Medians,
-and in parentheses the range over the rounds, which take turns. Ratios travel from machine to machine; seconds do not. Each part is a program of
-its own in [bench](../bench), with `--help`.
+and in parentheses the range over the rounds, which take turns. Ratios travel from machine to machine; seconds do not.
+Each part is a program of its own in [bench](../bench), with `--help`.
 """
 
 
