@@ -80,7 +80,9 @@ class Stream:
         interval = max(CANCELLATION_POLL_SECONDS, len(self._sender.live) * CANCELLATION_POLL_SECONDS_PER_STREAM)
         if not self._cancelled and now - self._cancellation_polled >= interval:
             self._cancellation_polled = now
-            self._cancelled = self._response_sender.is_cancelled()
+            # While Triton is asked, `cancel` may be called; its word must not be overwritten.
+            if self._response_sender.is_cancelled():
+                self._cancelled = True
         return self._cancelled
 
     def emit(self, tokens: Tokens) -> None:

@@ -1,0 +1,36 @@
+"""The sink between engine and Triton, of which Triton's part is played by the test."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+STREAM = "services.inference.triton_backend.stream"
+
+
+@pytest.fixture
+def stream_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
+    sys.modules.pop(STREAM, None)
+    yield importlib.import_module(STREAM)
+    sys.modules.pop(STREAM, None)
+
+
+def test_a_cancellation_that_comes_while_triton_is_asked_is_not_lost(stream_module: Any) -> None:
+    class Triton:
+        def is_cancelled(self) -> bool:
+            # The question takes a while, in which another thread takes the reader's word.
+            stream.cancel()
+            return False
+
+    sender = stream_module.Sender()
+    try:
+        stream = stream_module.Stream(Triton(), sender, window=None)
+        assert stream.is_cancelled()
+    finally:
+        sender.close()
