@@ -84,8 +84,7 @@ class ServedModel:
                 reasoning=spec.parsers.reasoning is not None,
                 reasoning_optional=spec.capabilities.reasoning_optional,
                 tools=spec.parsers.tool_calls is not None,
-                vision=spec.capabilities.vision,
-                max_images=spec.capabilities.max_images,
+                # The catalog's vision is not told: requests with images are refused so far.
                 structured_output=self._follows_forms(),
             ),
             supported_parameters=sorted(self._supported_fields()),
