@@ -186,7 +186,7 @@ async def test_whoever_hangs_up_stops_every_choice(worker: Worker, how: str, whe
     worker.triton.script = script
     channel = grpc.aio.insecure_channel(worker.target, CHANNEL)
     stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
-    call = stub.Generate(ask(n=2), timeout=0.5 if how == "deadline" else 60)
+    call = stub.Generate(ask(n=2), timeout=2 if how == "deadline" else 60)
     await until(lambda: len(worker.triton.asked) == 2)
     if when != "before the first token":
         await call.read()
@@ -195,7 +195,7 @@ async def test_whoever_hangs_up_stops_every_choice(worker: Worker, how: str, whe
     elif how == "channel closed":
         await channel.close()
     for asked in worker.triton.asked:
-        await asyncio.wait_for(asked.closed.wait(), 2)
+        await asyncio.wait_for(asked.closed.wait(), 20)
     await channel.close()
 
 
@@ -241,7 +241,7 @@ async def test_a_refusal_of_the_engine_is_a_status_and_nothing_was_started(worke
     found = await failure(call)
     assert (found.reason, found.message, found.retry_after) == (refusal.reason, refusal.message, refusal.retry_after)
     for asked in worker.triton.asked:
-        await asyncio.wait_for(asked.closed.wait(), 2)
+        await asyncio.wait_for(asked.closed.wait(), 20)
 
 
 async def test_what_came_before_a_failure_is_sent_and_then_the_failure(worker: Worker) -> None:
