@@ -6,6 +6,7 @@ from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.guides import is_guided
 from services.inference.pieces import Answer, Piece, Thought
 from services.inference.prompt import Prompt
 from services.inference.reasoning import ReasoningParser
@@ -23,12 +24,13 @@ class AnswerParser:
         """Of a checked request. What its model or the request does not use is not looked for."""
         parsers = model.spec.parsers
         functions = callable_functions(request)
-        self._reasoning = ReasoningParser(opened=prompt.opens_thought) if parsers.reasoning else None
+        thinks = parsers.reasoning and (prompt.thought_apart or not is_guided(request))
+        self._reasoning = ReasoningParser(opened=prompt.opens_thought) if thinks else None
         self._tools = _TOOL_PARSERS[parsers.tool_calls](functions) if parsers.tool_calls and functions else None
         self._is_forced: Final = demands_call(request)
         if self._is_forced:
             # The guide makes the model write the call alone, without the notation around it.
-            self._reasoning, self._tools = None, HermesParser(functions)
+            self._tools = HermesParser(functions)
             self._tools.feed(HermesParser.open_tag)
         self._hides_thoughts: Final = request.reasoning.exclude
         self._one_call: Final = request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
@@ -54,9 +56,9 @@ class AnswerParser:
 
     def close(self) -> list[Piece]:
         """Read the end of the text."""
-        if self._is_forced:
-            return self._close_forced()
         pieces = self._parse_calls([] if self._reasoning is None else self._reasoning.close())
+        if self._is_forced:
+            return pieces + self._close_forced()
         return pieces + ([] if self._tools is None or self.ended else self._tools.close())
 
     def _close_forced(self) -> list[Piece]:

@@ -7,13 +7,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason
+from services.inference.choice_requests import ChoiceRequests
 from services.inference.prompt import Prompt
-from services.inference.sampling import engine_params
 from services.inference.served_model import ServedModel
 from services.triton_client import EngineOutput, TritonClient
 
@@ -50,8 +51,9 @@ class Generation:
     ) -> None:
         """Of a checked request. `request_id` begins the ids of its requests to Triton."""
         self._patience: Final = patience
-        self._last_output: float | None = None
-        self._began: Final = time.monotonic()
+        self._last_output = time.monotonic()
+        self._unanswered: dict[int, float] = {}
+        """When the engine was asked for the choices of which it has given nothing since."""
         self._triton: Final = triton
         self._model: Final = model
         self._request: Final = request
@@ -80,6 +82,7 @@ class Generation:
     def stop(self, choice: int) -> None:
         """End one choice: nothing more of it is wanted."""
         self._running.discard(choice)
+        self._unanswered.pop(choice, None)
         self._tasks[choice].cancel()
 
     async def outputs(self) -> AsyncIterator[dict[int, EngineOutput]]:
@@ -118,28 +121,36 @@ class Generation:
 
     def _refuse_silence(self) -> None:
         now = time.monotonic()
-        if self._last_output is not None:
+        asked = min(self._unanswered.values(), default=None)
+        if asked is None:
             silent, limit = now - self._last_output, self._patience.idle_seconds
-        elif now - self._began > self._patience.first_token_seconds:
-            silent, limit = now - self._began, self._patience.first_token_seconds
+        elif now - asked > self._patience.first_token_seconds:
+            silent, limit = now - asked, self._patience.first_token_seconds
         else:
             # It may be in the queue or read a long prompt; an engine that lives says so when it is asked.
-            silent = now - max(self._began, self._model.described_at)
+            silent = now - max(self._last_output, self._model.described_at)
             limit = self._patience.idle_seconds
         # A step of the clock that stands just before the limit must not cost a whole further wait.
         if silent >= limit * 0.99:
             raise Failure(Reason.TIMEOUT, f"the engine has been silent for {silent:.1f} s; try again", retry_after=1.0)
 
+    def _note_asked(self, choice: int) -> None:
+        self._unanswered[choice] = time.monotonic()
+
     async def _run(self, choice: int) -> None:
-        outputs = self._triton.generate(
-            self._model.id,
-            request_id=f"{self._request_id}.{choice}",
-            prompt_token_ids=self._prompt.token_ids,
-            params=engine_params(self._request, self._model, room=self._prompt.room, choice=choice),
+        requests = ChoiceRequests(
+            self._triton,
+            self._model,
+            self._request,
+            self._prompt,
+            choice=choice,
+            request_id=self._request_id,
+            asking=partial(self._note_asked, choice),
         )
         try:
-            async with contextlib.aclosing(outputs):
+            async with contextlib.aclosing(requests.outputs()) as outputs:
                 async for output in outputs:
+                    self._unanswered.pop(choice, None)
                     _refuse_broken_off(output)
                     await self._ready.put((choice, output))
         except Exception as error:  # noqa: BLE001  # whatever it was, it ends the whole request, where it is waited for

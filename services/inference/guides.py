@@ -57,11 +57,11 @@ def check_guide(request: pb.GenerateRequest, model: ServedModel) -> None:
             field, f"the engine {engine} of {model.id} cannot hold an answer to a form; leave {field} out"
         )
     if model.spec.parsers.reasoning is not None:
-        if not model.spec.capabilities.reasoning_optional:
+        if not model.follows_forms:
             raise _unsupported(
                 field, f"the model {model.id} always thinks first and cannot be held to a form; leave {field} out"
             )
-        if request.reasoning.enabled:
+        if request.reasoning.enabled and not model.ends_thoughts:
             raise _unsupported(
                 "reasoning.enabled", f"{model.id} does not think where {field} is set; leave reasoning.enabled out"
             )

@@ -211,8 +211,8 @@ def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None
         ) and not model.spec.capabilities.reasoning_optional:
             field = "reasoning.enabled" if turned_off else "reasoning.effort"
             raise _unsupported(field, f"the model {model.id} always thinks before it answers; leave {field} out")
-        if reasoning.HasField("budget_tokens"):
-            raise _unsupported("reasoning.budget_tokens", f"{model.id} takes no thinking budget yet; leave it out")
+        if reasoning.HasField("budget_tokens") and not model.ends_thoughts:
+            raise _unsupported("reasoning.budget_tokens", f"{model.id} takes no thinking budget; leave it out")
         return
     asked = {
         "reasoning.enabled": reasoning.enabled,

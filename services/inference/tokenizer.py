@@ -50,6 +50,7 @@ class ModelTokenizer:
         self._bytes: Final = _bytes_by_id(
             self._tokenizer.get_vocab(with_added_tokens=True), {i: token.content for i, token in added.items()}
         )
+        self._added_ids: Final = {token.content: token_id for token_id, token in added.items()}
         self.special_ids: Final = frozenset(token_id for token_id, token in added.items() if token.special)
         self._special_texts: Final = tuple(added[token_id].content for token_id in self.special_ids)
         self._guard: Final = f"\ufdd0{secrets.token_hex(8)}"
@@ -95,6 +96,10 @@ class ModelTokenizer:
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary lacks (some checkpoints pad their output layer)."""
         return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
+
+    def added_id(self, text: str) -> int | None:
+        """The id of a token that was added to the vocabulary as it stands, such as a tag; None when there is none."""
+        return self._added_ids.get(text)
 
     def _end_ids(self, directory: Path) -> frozenset[int]:
         """The tokens that end an answer: generation_config.json's, or else tokenizer_config.json's eos_token."""

@@ -69,8 +69,9 @@ def write_recordings(model_directory: Path, path: Path) -> None:
     recordings = [
         recording("tool result", _TOOL_RESULT, prompt_contains="<tool_response>"),
         recording("tool call", _TOOL_CALL, prompt_contains=TOOL),
-        # What the template writes in place of a thought when thinking is off.
-        recording("no thought", _ANSWER, prompt_contains="<think>\n\n</think>\n\n"),
+        # Thinking is off, or its budget is used up; or the thought ended by itself.
+        recording("no further thought", _ANSWER, prompt_contains="</think>\n\n"),
+        recording("answer", "\n\n" + _ANSWER, prompt_contains="</think>"),
         recording("thought", _THOUGHT + _ANSWER),
     ]
     path.write_text(json.dumps(recordings))

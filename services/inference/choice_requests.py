@@ -1,0 +1,151 @@
+"""One choice's requests to the engine: one; or two, where its thought ends by other rules than its answer.
+
+A budget is for the thought alone, a form for the answer alone. The engine knows neither: it writes the thought up to its
+closing tag, and goes on behind it in a second request, whose prompt its prefix cache makes cheap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.prompt import Prompt
+from services.inference.sampling import engine_params
+from services.inference.served_model import ServedModel
+from services.inference.thinking import AFTER_THOUGHT, CLOSING
+from services.triton_client import EngineOutput, TritonClient
+
+
+class ChoiceRequests:
+    """What the engine is asked for one choice of a checked request."""
+
+    def __init__(
+        self,
+        triton: TritonClient,
+        model: ServedModel,
+        request: pb.GenerateRequest,
+        prompt: Prompt,
+        *,
+        choice: int,
+        request_id: str,
+        asking: Callable[[], None],
+    ) -> None:
+        """`asking` is called before each request, which may wait in the engine's queue."""
+        self._triton: Final = triton
+        self._model: Final = model
+        self._request: Final = request
+        self._prompt: Final = prompt
+        self._request_id: Final = f"{request_id}.{choice}"
+        self._asking: Final = asking
+        self._params: Final = engine_params(request, model, room=prompt.room, choice=choice)
+        self._limit: Final[int] = self._params["max_tokens"]
+        self._written: list[int] = []
+        self._usages: list[dict[str, Any]] = []
+
+    async def outputs(self) -> AsyncGenerator[EngineOutput, None]:
+        """Everything that is generated; the last output has the finish reason, and the usage of the whole."""
+        parts = self._thought_and_answer() if self._prompt.thought_apart else self._ask(self._params)
+        async with contextlib.aclosing(parts):
+            async for output in parts:
+                yield output
+
+    async def _thought_and_answer(self) -> AsyncGenerator[EngineOutput, None]:
+        if "guide" in self._params:
+            await self._try_form()
+        async with contextlib.aclosing(self._thought()) as thought:
+            async for output in thought:
+                yield output
+                if output.finish_reason is not None:
+                    return
+        answer = {
+            **self._params,
+            "max_tokens": self._limit - len(self._written),
+            "min_tokens": max(0, self._params.get("min_tokens", 0) - len(self._written)),
+            # Whoever has begun to answer goes before those who have not.
+            "priority": self._params.get("priority", 0) + 1,
+        }
+        async with contextlib.aclosing(self._ask(self._supported(answer))) as outputs:
+            async for output in outputs:
+                yield output if output.usage is None else replace(output, usage=self._whole_usage(output.usage))
+
+    async def _try_form(self) -> None:
+        """A form that the engine refuses must be refused before anything is answered, not behind the thought."""
+        async with contextlib.aclosing(self._ask({**self._params, "max_tokens": 1})) as outputs:
+            async for output in outputs:
+                if output.usage is not None:
+                    self._usages.append({**output.usage, "timings": {}})
+
+    async def _thought(self) -> AsyncGenerator[EngineOutput, None]:
+        """The thought and what closes it; finished only if nothing is to follow."""
+        encode = self._model.tokenizer.encode
+        most = self._limit
+        if self._request.reasoning.HasField("budget_tokens"):
+            most = min(most, self._request.reasoning.budget_tokens - len(encode(CLOSING)))
+        is_closed = False
+        if most > 0:
+            stops = [*self._params.get("stop_token_ids", ()), self._model.thought_end_id]
+            params = {name: value for name, value in self._params.items() if name not in ("guide", "min_tokens")}
+            async with contextlib.aclosing(self._ask({**params, "stop_token_ids": stops, "max_tokens": most})) as asked:
+                async for output in asked:
+                    self._written += output.token_ids
+                    if output.finish_reason is None:
+                        yield output
+                        continue
+                    if self._is_last(output):
+                        yield replace(output, usage=self._whole_usage(output.usage or {}))
+                        return
+                    is_closed = output.token_ids[-1:] == [self._model.thought_end_id]
+                    self._usages.append(output.usage or {})
+                    yield replace(output, finish_reason=None, usage=None)
+        missing = "" if is_closed else CLOSING
+        # A form has no place for the empty line behind a thought.
+        missing += AFTER_THOUGHT if missing or "guide" in self._params else ""
+        closing = self._close(encode(missing))
+        if closing.token_ids or closing.finish_reason:
+            yield closing
+
+    def _is_last(self, output: EngineOutput) -> bool:
+        if output.finish_reason == "length":
+            return len(self._written) >= self._limit
+        stops = self._params.get("stop_token_ids", ())
+        return output.finish_reason != "stop" or bool(output.token_ids and output.token_ids[-1] in stops)
+
+    def _close(self, token_ids: list[int]) -> EngineOutput:
+        """The tokens that end the thought, as far as there is room. They are certain."""
+        token_ids = token_ids[: self._limit - len(self._written)]
+        self._written += token_ids
+        wanted: int | None = self._params.get("logprobs")
+        return EngineOutput(
+            token_ids=token_ids,
+            logprobs=None if wanted is None else [0.0] * len(token_ids),
+            top_token_ids=[[token_id] for token_id in token_ids] if wanted else None,
+            top_logprobs=[[0.0] for _ in token_ids] if wanted else None,
+            finish_reason="length" if len(self._written) >= self._limit else None,
+            usage=self._whole_usage({}) if len(self._written) >= self._limit else None,
+        )
+
+    def _ask(self, params: Mapping[str, Any]) -> AsyncGenerator[EngineOutput, None]:
+        self._asking()
+        return self._triton.generate(
+            self._model.id,
+            request_id=self._request_id,
+            prompt_token_ids=[*self._prompt.token_ids, *self._written],
+            params=params,
+        )
+
+    def _supported(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in params.items() if value and self._model.supports(name)}
+
+    def _whole_usage(self, last: Mapping[str, Any]) -> dict[str, Any]:
+        """The usage of all requests. What a later one found in the cache were the earlier ones' own tokens."""
+        usages = [*self._usages, last]
+        timings: dict[str, float] = {}
+        for usage in usages:
+            for name, seconds in usage.get("timings", {}).items():
+                timings[name] = timings.get(name, 0.0) + seconds
+        cached = next((usage["cached_tokens"] for usage in usages if "cached_tokens" in usage), 0)
+        return {"cached_tokens": min(cached, len(self._prompt.token_ids)), "timings": timings}

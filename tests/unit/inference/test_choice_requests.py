@@ -1,0 +1,171 @@
+"""Thought and answer as two requests to the engine, token by token."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.catalog import CapabilitiesSpec, ParsersSpec
+from services.inference.choice_requests import ChoiceRequests
+from services.inference.prompt import render
+from services.inference.served_model import EngineDescription, ServedModel
+from services.triton_client import EngineOutput
+from tests.unit.inference.scripted import PARAMETERS, Asked, ScriptedTriton, outputs
+
+END = 2
+WORD, OTHER = 1000, 2000
+
+
+@pytest.fixture(scope="session")
+def thinking_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
+    """The small model's tokenizer with the tags of a thought, and a template that opens it on demand."""
+    directory = tmp_path_factory.mktemp("thinking")
+    shutil.copy(model_directory / "generation_config.json", directory)
+    content = json.loads((model_directory / "tokenizer.json").read_text())
+    size = len(content["model"]["vocab"])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    content["added_tokens"] += [
+        {"id": size + place, "content": tag, **flags} for place, tag in enumerate(("<think>", "</think>"))
+    ]
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    template = "{{ messages[0].content }}{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    return directory
+
+
+@pytest.fixture
+def thinker(loaded: ServedModel, thinking_directory: Path) -> ServedModel:
+    spec = loaded.spec.model_copy(
+        update={
+            "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
+            "capabilities": CapabilitiesSpec(reasoning_optional=True),
+        }
+    )
+    engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=256, slots=4)
+    return replace(ServedModel.load(spec, thinking_directory), description=engine)
+
+
+def ask(*, budget: int | None = None, **fields: Any) -> pb.GenerateRequest:
+    message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Hello")])
+    request = pb.GenerateRequest(messages=[message], **fields)
+    if budget is not None:
+        request.reasoning.budget_tokens = budget
+    return request
+
+
+async def ran(
+    model: ServedModel, request: pb.GenerateRequest, *answers: tuple[Sequence[int], str]
+) -> tuple[list[EngineOutput], list[Asked], list[int]]:
+    """What came, what the engine was asked, and the prompt. The engine gives `answers` in turn."""
+    prompt = await render(request, model)
+    triton = ScriptedTriton()
+    left = list(answers)
+
+    def script(_: Asked) -> Any:
+        ids, finish = left.pop(0)
+        return outputs(*([token_id] for token_id in ids), finish=finish)
+
+    triton.script = script
+    requests = ChoiceRequests(triton, model, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
+    came = [output async for output in requests.outputs()]
+    assert not left
+    assert [output.finish_reason is not None for output in came] == [False] * (len(came) - 1) + [True]
+    return came, triton.asked, prompt.token_ids
+
+
+def ids_of(came: list[EngineOutput]) -> list[int]:
+    return [token_id for output in came for token_id in output.token_ids]
+
+
+async def test_without_a_budget_or_a_form_there_is_one_request(thinker: ServedModel) -> None:
+    came, asked, prompt = await ran(thinker, ask(), ([WORD, END], "stop"))
+    assert ids_of(came) == [WORD, END]
+    assert [one.prompt_token_ids for one in asked] == [prompt]
+    assert "stop_token_ids" not in asked[0].params
+
+
+async def test_a_used_up_budget_closes_the_thought(thinker: ServedModel) -> None:
+    encode = thinker.tokenizer.encode
+    closing = encode("\n</think>\n\n")
+    budget = 2 + len(encode("\n</think>"))
+    came, asked, prompt = await ran(thinker, ask(budget=budget), ([WORD, WORD], "length"), ([OTHER, END], "stop"))
+    assert ids_of(came) == [WORD, WORD, *closing, OTHER, END]
+    assert prompt[-len(encode("<think>\n")) :] == encode("<think>\n")
+    assert [one.prompt_token_ids for one in asked] == [prompt, [*prompt, WORD, WORD, *closing]]
+    assert asked[0].params["max_tokens"] == 2
+    assert asked[0].params["max_tokens"] + len(closing) + asked[1].params["max_tokens"] == 256 - len(prompt)
+    assert asked[1].params["priority"] == 1
+    assert came[-1].usage == {"cached_tokens": 3, "timings": {**came[-1].usage["timings"]}}  # type: ignore[index]  # it is there
+    assert came[-1].usage["timings"]["decode_s"] == 4.0  # type: ignore[index]  # as above
+
+
+async def test_a_thought_within_its_budget_is_left_alone(thinker: ServedModel) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    came, asked, prompt = await ran(thinker, ask(budget=50), ([WORD, close], "stop"), ([OTHER, END], "stop"))
+    assert ids_of(came) == [WORD, close, OTHER, END]
+    assert asked[0].params["stop_token_ids"] == [close]
+    assert asked[1].prompt_token_ids == [*prompt, WORD, close]
+    assert "stop_token_ids" not in asked[1].params
+
+
+async def test_a_thought_that_takes_all_tokens_ends_the_answer(thinker: ServedModel) -> None:
+    request = ask(budget=50, sampling=pb.SamplingParams(max_tokens=2))
+    came, asked, _ = await ran(thinker, request, ([WORD, WORD], "length"))
+    assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([WORD, WORD], "length", 1)
+
+
+async def test_what_closes_a_thought_counts_as_tokens(thinker: ServedModel) -> None:
+    closing = thinker.tokenizer.encode("\n</think>\n\n")
+    budget = 2 + len(thinker.tokenizer.encode("\n</think>"))
+    request = ask(budget=budget, sampling=pb.SamplingParams(max_tokens=2 + len(closing)))
+    came, asked, _ = await ran(thinker, request, ([WORD, WORD], "length"))
+    assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([WORD, WORD, *closing], "length", 1)
+
+
+async def test_a_stop_token_of_the_request_ends_it_in_the_thought_too(thinker: ServedModel) -> None:
+    request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD]))
+    came, asked, _ = await ran(thinker, request, ([OTHER, WORD], "stop"))
+    assert (came[-1].finish_reason, len(asked)) == ("stop", 1)
+
+
+async def test_a_budget_of_nothing_turns_thinking_off(thinker: ServedModel) -> None:
+    came, asked, prompt = await ran(thinker, ask(budget=0), ([WORD, END], "stop"))
+    assert ids_of(came) == [WORD, END]
+    assert thinker.thought_end_id in prompt
+    assert len(asked) == 1
+
+
+async def test_a_form_holds_for_the_answer_alone(thinker: ServedModel) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(
+        response_format=pb.ResponseFormat(regex="a+"),
+        reasoning=pb.ReasoningOptions(enabled=True),
+        logprobs=pb.LogprobsOptions(top=2),
+    )
+    came, asked, prompt = await ran(
+        thinker, request, ([WORD], "length"), ([WORD, close], "stop"), ([OTHER, END], "stop")
+    )
+    line = thinker.tokenizer.encode("\n\n")
+    assert ids_of(came) == [WORD, close, *line, OTHER, END]
+    # The first is there for the engine to refuse a form that is none.
+    assert [one.params.get("guide") for one in asked] == [{"regex": "a+"}, None, {"regex": "a+"}]
+    assert asked[0].params["max_tokens"] == 1
+    assert asked[2].prompt_token_ids == [*prompt, WORD, close, *line]
+    inserted = next(output for output in came if output.token_ids == line)
+    assert inserted.logprobs == [0.0] * len(line)
+    assert inserted.top_token_ids == [[token_id] for token_id in line]
+
+
+async def test_what_the_first_request_found_in_the_cache_is_what_counts(thinker: ServedModel) -> None:
+    came, _, prompt = await ran(thinker, ask(budget=9), ([WORD], "stop"), ([OTHER, END], "stop"))
+    assert came[-1].usage is not None
+    assert came[-1].usage["cached_tokens"] == 3 <= len(prompt)
