@@ -16,6 +16,7 @@ from services.gateway import metrics
 from services.gateway.chat_request import ChatRequest
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import ApiError, from_rpc, retry_headers, server_error, unavailable
+from services.gateway.field_names import openai_name
 from services.gateway.hang_up import ClientGoneError, HangUp
 from services.gateway.inference_client import GenerateCall, InferenceWorker, InferenceWorkers, SilentWorkerError
 from services.gateway.lease import Lease
@@ -60,7 +61,7 @@ class Answer:
     def ignored_parameters(self) -> list[str]:
         """Fields of the request that had no influence."""
         started = self._call.started
-        return [*self.chat.ignored, *(started.ignored_parameters if started else ())]
+        return [*self.chat.ignored, *map(openai_name, started.ignored_parameters if started else ())]
 
     async def begin(self, *, seconds: float | None) -> bool:
         """Wait for the beginning, up to `seconds`; whether it came.

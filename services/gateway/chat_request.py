@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
 from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import data_url
-from services.gateway.errors import ApiError, bad_request, shown
-from services.gateway.json_fields import Fields, wrong_type
+from services.gateway.chat_format import add_format
+from services.gateway.errors import bad_request, shown
+from services.gateway.json_fields import Fields, json_text, wrong_type
 
 _ROLES: Final = {
     "system": pb.ROLE_SYSTEM,
@@ -34,22 +34,20 @@ _DETAILS: Final = {"auto": pb.IMAGE_DETAIL_AUTO, "low": pb.IMAGE_DETAIL_LOW, "hi
 _NUMBERS: Final = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
 _MAX_VARIABLES_LENGTH: Final = 16_384
 _MAX_VARIABLES_DEPTH: Final = 16
-# Part of the API, and without influence on an answer here.
-_WITHOUT_EFFECT: Final = (
-    "metadata",
-    "store",
-    "user",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "service_tier",
-    "verbosity",
-)
+_LABELS: Final = ("metadata", "user", "safety_identifier", "prompt_cache_key")
+"""They influence no answer anywhere."""
+_WISHES: Final[dict[str, tuple[Any, ...]]] = {
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+    "verbosity": ("medium",),
+    "prompt_cache_retention": ("in-memory", "in_memory"),
+}
+"""Fields that are ignored, unless they ask for what is done anyway."""
 _REFUSED: Final = {
     "audio": "audio is not available here; leave it out",
     "functions": "functions was replaced by tools; send tools",
     "function_call": "function_call was replaced by tool_choice; send tool_choice",
-    "web_search_options": "web search is not available here; leave it out",
+    "web_search_options": "web_search_options is not available here; leave it out",
 }
 
 
@@ -81,8 +79,11 @@ def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
     for name, message in _REFUSED.items():
         if fields.get(name) is not None:
             raise bad_request(name, message, code="unsupported_parameter")
-    for name in _WITHOUT_EFFECT:
+    for name in _LABELS:
         fields.get(name)
+    for name, granted in _WISHES.items():
+        if name in body and body[name] in granted:
+            fields.get(name)
     _check_metadata(fields)
     if fields.strings("modalities") not in (None, ["text"]):
         raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
@@ -90,7 +91,7 @@ def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
     _add_sampling(fields, generate.sampling)
     _add_logprobs(fields, generate)
     _add_tools(fields, generate)
-    _add_format(fields, generate.response_format)
+    guides = add_format(fields, generate.response_format)
     _add_reasoning(fields, generate)
     dry_run = fields.boolean("dry_run") or False
     stream = fields.boolean("stream") or False
@@ -101,7 +102,7 @@ def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
     continuous_usage = options.boolean("continuous_usage_stats") if options else False
     if options:
         options.boolean("include_obfuscation")
-    ignored = fields.unread()
+    ignored = sorted(fields.unread() + guides + ([options.path(name) for name in options.unread()] if options else []))
     if ignored and refuse_ignored:
         names = ", ".join(ignored)
         raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
@@ -252,7 +253,7 @@ def _add_tools(fields: Fields, generate: pb.GenerateRequest) -> None:
         generate.tools.add(
             name=function.required_string("name"),
             description=function.string("description") or "",
-            parameters_json="" if parameters is None else _json(function.path("parameters"), parameters),
+            parameters_json="" if parameters is None else json_text(function.path("parameters"), parameters),
             strict=function.boolean("strict") or False,
         )
     parallel = fields.boolean("parallel_tool_calls")
@@ -290,45 +291,6 @@ def _add_tool_choice(fields: Fields, choice: pb.ToolChoice) -> None:
     choice.function_names.extend(function.required_string("name") for function in functions)
 
 
-def _add_format(fields: Fields, response_format: pb.ResponseFormat) -> None:
-    wanted = fields.object("response_format")
-    if wanted is not None:
-        kind = wanted.one_of("type", "text", "json_object", "json_schema")
-        if kind is None:
-            raise bad_request(
-                wanted.path("type"), f"{wanted.path('type')} is missing; it must be text, json_object or json_schema"
-            )
-        if kind == "json_object":
-            response_format.json_object.SetInParent()
-        elif kind == "json_schema":
-            form = wanted.object("json_schema")
-            if form is None or form.get("schema") is None:
-                raise bad_request(
-                    "response_format.json_schema", "response_format.json_schema must hold a name and a schema"
-                )
-            response_format.json_schema.name = form.string("name") or ""
-            response_format.json_schema.description = form.string("description") or ""
-            response_format.json_schema.strict = form.boolean("strict") or False
-            response_format.json_schema.schema_json = _json("response_format.json_schema.schema", form.get("schema"))
-    guides = fields.object("structured_outputs")
-    for prefix, source in (("guided_", fields), ("", guides)):
-        if source is not None:
-            _add_guide(source, prefix, response_format)
-
-
-def _add_guide(source: Fields, prefix: str, response_format: pb.ResponseFormat) -> None:
-    schema = source.get(f"{prefix}json")
-    if schema is not None:
-        text = schema if isinstance(schema, str) else _json(source.path(f"{prefix}json"), schema)
-        response_format.json_schema.schema_json = text
-    if (regex := source.string(f"{prefix}regex")) is not None:
-        response_format.regex = regex
-    if (choices := source.strings(f"{prefix}choice")) is not None:
-        response_format.choice.choices.extend(choices)
-    if (grammar := source.string(f"{prefix}grammar")) is not None:
-        response_format.grammar = grammar
-
-
 def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:
     effort = fields.one_of("reasoning_effort", *_EFFORTS)
     if effort is not None:
@@ -353,7 +315,7 @@ def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:
 def _check_variables(variables: dict[str, Any]) -> None:
     """Raises ApiError for what would be slow to translate, or would be too deep for the worker's parser."""
     path = "chat_template_kwargs"
-    size = len(_json(path, variables))
+    size = len(json_text(path, variables))
     if size > _MAX_VARIABLES_LENGTH:
         raise bad_request(path, f"{path} is {size} characters long; at most {_MAX_VARIABLES_LENGTH} are allowed")
     level: list[Any] = [variables]
@@ -366,14 +328,3 @@ def _check_variables(variables: dict[str, Any]) -> None:
         ]
     if level:
         raise bad_request(path, f"{path} is nested too deeply; at most {_MAX_VARIABLES_DEPTH} levels are allowed")
-
-
-def _json(path: str, value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        raise _too_deep(path) from None
-
-
-def _too_deep(path: str) -> ApiError:
-    return bad_request(path, f"{path} is nested too deeply; at most 254 levels are allowed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from services.failure import Failure, Reason, failure_of
+from services.gateway.field_names import openai_name
 from services.telemetry import without_keys
 
 JSON: Final = "application/json"
@@ -77,33 +77,11 @@ def retry_headers(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}
 
 
-# OpenAI's names of the fields that are called otherwise in GenerateRequest and EmbedRequest.
-_PARAMS: Final = (
-    (re.compile(r"^sampling\."), ""),
-    (re.compile(r"^logprobs\.top$"), "top_logprobs"),
-    (re.compile(r"^reasoning\.enabled$"), "enable_thinking"),
-    (re.compile(r"^reasoning\.effort$"), "reasoning_effort"),
-    (re.compile(r"^reasoning\.budget_tokens$"), "thinking_token_budget"),
-    (re.compile(r"^reasoning\.exclude$"), "include_reasoning"),
-    (re.compile(r"^(tools\[\d+\])\.parameters_json$"), r"\1.function.parameters"),
-    (re.compile(r"^(tools\[\d+\])\.name$"), r"\1.function.name"),
-    (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
-    (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
-    (re.compile(r"^(texts|token_ids)(?=\[|$)"), "input"),
-)
-
-
 _BAD_REQUESTS: Final = {
     Reason.INVALID_ARGUMENT: None,
     Reason.UNSUPPORTED_PARAMETER: "unsupported_parameter",
     Reason.CONTEXT_LENGTH_EXCEEDED: "context_length_exceeded",
 }
-
-
-def _param(field: str) -> str | None:
-    for pattern, name in _PARAMS:
-        field = pattern.sub(name, field)
-    return field or None
 
 
 def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str) -> ApiError:
@@ -120,7 +98,7 @@ def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str) -> ApiError:
 
 def from_failure(failure: Failure, *, request_id: str) -> ApiError:
     """The API's error for a worker's failure."""
-    param = _param(failure.violations[0].field) if failure.violations else None
+    param = (openai_name(failure.violations[0].field) or None) if failure.violations else None
     retry = retry_headers(failure.retry_after or 1.0)
     if failure.reason in _BAD_REQUESTS:
         message = failure.message

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
+import orjson
+
 from services.gateway.errors import ApiError, bad_request, shown
 
 T = TypeVar("T")
@@ -123,3 +125,11 @@ class Fields:
         if value is None or isinstance(value, kind):
             return value
         raise wrong_type(self.path(name), expected, value)
+
+
+def json_text(path: str, value: Any) -> str:
+    """A field's value as JSON text. Raises ApiError for one that is nested too deeply for the encoder."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        raise bad_request(path, f"{path} is nested too deeply; at most 254 levels are allowed") from None

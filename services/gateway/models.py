@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -12,14 +11,9 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway.auth import authenticate
 from services.gateway.dependencies import Dependencies, dependencies
 from services.gateway.errors import ApiError
+from services.gateway.field_names import openai_names
 
 router: Final = APIRouter()
-_OPENAI_NAMES: Final = {
-    "sampling.max_tokens": ("max_tokens", "max_completion_tokens"),
-    "logprobs": ("logprobs", "top_logprobs"),
-    # Fields of the gRPC API alone.
-    **dict.fromkeys(("prompt", "prompt_token_ids", "tenant", "priority"), ()),
-}
 _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.fields]
 
 
@@ -75,7 +69,7 @@ def _chat_model(model: pb.Model) -> dict[str, Any]:
     return {
         "context_length": model.context_length,
         "capabilities": {**capabilities, "embeddings": False},
-        "supported_parameters": _openai_names(model.supported_parameters),
+        "supported_parameters": openai_names(model.supported_parameters),
         "engine": {"name": model.engine.name, "version": model.engine.version},
     }
 
@@ -93,8 +87,3 @@ def _embedding_model(model: embeddings_pb.Model) -> dict[str, Any]:
         "token_input": token_input.removeprefix("TOKEN_INPUT_").lower(),
         "engine": {"name": model.engine},
     }
-
-
-def _openai_names(fields: Iterable[str]) -> list[str]:
-    """Names of the chat API for field paths of GenerateRequest."""
-    return sorted(name for path in fields for name in _OPENAI_NAMES.get(path, (path.removeprefix("sampling."),)))

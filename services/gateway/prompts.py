@@ -16,6 +16,7 @@ from services.gateway.chat_request import ChatRequest, translate
 from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, bad_request, from_rpc
+from services.gateway.field_names import openai_name
 from services.gateway.inference_client import InferenceWorker
 from services.gateway.json_fields import Fields
 from services.gateway.keys import Key
@@ -48,7 +49,7 @@ async def dry_run(request: Request, key: Key, chat: ChatRequest) -> Response:
         "prompt": answer.prompt,
         "prompt_tokens": answer.prompt_tokens,
         "remaining_tokens": answer.remaining_tokens,
-        "ignored_parameters": [*chat.ignored, *answer.ignored_parameters],
+        "ignored_parameters": [*chat.ignored, *map(openai_name, answer.ignored_parameters)],
         "worker": worker.address,
     }
     return Response(orjson.dumps(shown), headers=headers, media_type=JSON)

@@ -1,0 +1,40 @@
+"""OpenAI's names of fields that are called otherwise in GenerateRequest and EmbedRequest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+_NAMES: Final = (
+    (re.compile(r"^sampling\."), ""),
+    (re.compile(r"^logprobs\.top$"), "top_logprobs"),
+    (re.compile(r"^reasoning\.enabled$"), "enable_thinking"),
+    (re.compile(r"^reasoning\.effort$"), "reasoning_effort"),
+    (re.compile(r"^reasoning\.budget_tokens$"), "thinking_token_budget"),
+    (re.compile(r"^reasoning\.exclude$"), "include_reasoning"),
+    (re.compile(r"^(tools\[\d+\])\.parameters_json$"), r"\1.function.parameters"),
+    (re.compile(r"^(tools\[\d+\])\.name$"), r"\1.function.name"),
+    (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
+    (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
+    (re.compile(r"^(texts|token_ids)(?=\[|$)"), "input"),
+)
+_SEVERAL: Final = {
+    "sampling.max_tokens": ("max_tokens", "max_completion_tokens"),
+    "logprobs": ("logprobs", "top_logprobs"),
+    "response_format": ("response_format", "structured_outputs"),
+    # Fields of the gRPC API alone.
+    **dict.fromkeys(("prompt", "prompt_token_ids", "tenant", "priority"), ()),
+}
+
+
+def openai_name(field: str) -> str:
+    """The name of one field path."""
+    for pattern, name in _NAMES:
+        field = pattern.sub(name, field)
+    return field
+
+
+def openai_names(fields: Iterable[str]) -> list[str]:
+    """All names under which a client can set these fields."""
+    return sorted(name for field in fields for name in _SEVERAL.get(field, (openai_name(field),)))
