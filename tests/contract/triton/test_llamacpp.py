@@ -124,6 +124,23 @@ async def test_a_bad_guide_is_refused(client: TritonClient, guide: dict[str, Any
     assert refusal.value.reason is Reason.INVALID_ARGUMENT
 
 
+async def test_an_answer_never_leaves_a_guide_that_is_too_complex(client: TritonClient) -> None:
+    wide = {"type": "object", "properties": {f"p{i}": {"type": "string", "pattern": "^[a-z]+$"} for i in range(1000)}}
+    with pytest.raises(Failure, match="too complex") as refusal:
+        await generate(client, QUESTION, guide={"json": wide}, max_tokens=8)
+    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("expression", ["((a{1,1000}){1,1000}){1,1000}", "(a|b)*a(a|b){60}", r"(\w{1,500}){1,500}"])
+async def test_an_expression_that_explodes_is_followed_or_refused(client: TritonClient, expression: str) -> None:
+    try:
+        result = await generate(client, QUESTION, guide={"regex": expression}, max_tokens=4)
+    except Failure as refusal:
+        assert refusal.reason is Reason.INVALID_ARGUMENT
+    else:
+        assert len(result.token_ids) <= 4
+
+
 async def test_a_guide_that_it_lacks_is_refused_by_name(client: TritonClient) -> None:
     with pytest.raises(Failure, match=r"guide\.structural_tag") as refusal:
         await generate(client, QUESTION, guide={"structural_tag": {}})

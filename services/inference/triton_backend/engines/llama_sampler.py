@@ -53,6 +53,10 @@ class Candidates:
         chosen = self._array.data[self._array.selected]
         return int(chosen.id) if math.isfinite(chosen.logit) else None
 
+    def allow_all(self) -> bool:
+        """Whether a guide has left all. One with an error does, special tokens included, which no valid one allows."""
+        return self.allowed() == len(self._ids)
+
     def allowed(self) -> int:
         """How many candidates a guide has left."""
         return int(np.isfinite(self._rows["logit"][: self._array.size]).sum())
@@ -104,6 +108,10 @@ class Sampler:
         array = candidates.fill(logits, banned)
         if guided and self._guide is not None:
             self._lib.llama_sampler_apply(self._guide, array)
+            if self._is_fast and candidates.allow_all():
+                raise RequestError(
+                    "INVALID_ARGUMENT", "the guide turned out to be too complex to be followed; make it simpler"
+                )
         self._lib.llama_sampler_apply(self._chain, array)
         return candidates.selected()
 
@@ -169,8 +177,7 @@ def _llguidance(api: LlamaApi, vocab: Any, guide: Guide) -> Any:
     vocabulary = api.lib.llama_vocab_n_tokens(vocab)
     candidates = Candidates(api, vocabulary)
     api.lib.llama_sampler_apply(sampler, candidates.fill(np.zeros(vocabulary, np.float32), []))
-    # A guide with an error allows everything, even special tokens, which no valid one does.
-    if candidates.allowed() in (0, vocabulary):
+    if candidates.allow_all() or not candidates.allowed():
         api.lib.llama_sampler_free(sampler)
         raise _bad_guide(guide)
     return sampler
