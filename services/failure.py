@@ -92,6 +92,10 @@ class Failure(Exception):
 
     def status(self) -> grpc.Status:
         """The failure as a gRPC status, for `context.abort_with_status`."""
+        return rpc_status.to_status(self.to_proto())
+
+    def to_proto(self) -> status_pb2.Status:
+        """The failure as google.rpc has it; `from_proto` is the other way."""
         metadata: dict[str, str] = {}
         if self.violations:
             first = self.violations[0]
@@ -116,7 +120,7 @@ class Failure(Exception):
         for detail in details:
             packed.append(any_pb2.Any())
             packed[-1].Pack(detail)
-        return rpc_status.to_status(status_pb2.Status(code=self.code.value[0], message=self.message, details=packed))
+        return status_pb2.Status(code=self.code.value[0], message=self.message, details=packed)
 
 
 def invalid(field: str, message: str, *, value: object = "", limit: object = "") -> Failure:
@@ -130,8 +134,11 @@ def failure_of(error: grpc.aio.AioRpcError) -> Failure | None:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has the same three accessors
     except ValueError:
         return None
-    if status is None:
-        return None
+    return from_proto(status) if status is not None else None
+
+
+def from_proto(status: status_pb2.Status) -> Failure | None:
+    """The failure that a status tells of; None when it did not come from our code."""
     info, bad_request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), None
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):

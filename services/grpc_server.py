@@ -46,19 +46,20 @@ class WorkerServer:
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
         self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits], interceptors=[MalformedMessages()])
         self._health: Final = _Health(("", service))
-        self._draining: Final = asyncio.Event()
+        self.drain: Final = asyncio.Event()
+        """Set once it is about to stop."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
 
     @property
     def draining(self) -> bool:
         """Whether it is about to stop."""
-        return self._draining.is_set()
+        return self.drain.is_set()
 
     async def wait_for_drain(self, *, seconds: float) -> None:
         """Wait `seconds`, or until it is about to stop. For streams that have no end of their own."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._draining.wait(), seconds)
+            await asyncio.wait_for(self.drain.wait(), seconds)
 
     def set_serving(self, serving: bool) -> None:
         """Say over the health service whether requests can be answered. Once it drains, they cannot."""
@@ -84,7 +85,7 @@ class WorkerServer:
             _log.info("listening on %s", listen)
             await anext(signals)
             _log.info("draining: at most %g s for running calls", drain_seconds)
-            self._draining.set()
+            self.drain.set()
             self._health.end()
             drained = asyncio.ensure_future(self.grpc.stop(drain_seconds))
             second = asyncio.ensure_future(anext(signals))
@@ -200,15 +201,25 @@ async def _signals() -> AsyncIterator[AsyncIterator[int]]:
 def request_id(context: Context) -> str:
     """The caller's `x-request-id`, cut to 128 characters, or one made up here."""
     for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str) and value:
-            return without_keys(value[:LONGEST_REQUEST_ID])
-    return secrets.token_hex(8)
+        if key == REQUEST_ID_KEY and isinstance(value, str):
+            return as_request_id(value)
+    return as_request_id("")
+
+
+def as_request_id(text: str) -> str:
+    """What a caller gave as `x-request-id`, cut to 128 characters, or one made up here for an empty one."""
+    return without_keys(text[:LONGEST_REQUEST_ID]) or secrets.token_hex(8)
 
 
 async def refuse(context: Context, error: Exception, *, request_id: str = "") -> NoReturn:
-    """End a call with an error. What is no Failure is a fault of ours: it is logged, and its text is not sent."""
-    if not isinstance(error, Failure):
-        _log.error("call failed", exc_info=error, extra={"request_id": request_id})
-        error = Failure(Reason.INTERNAL, "something went wrong inside the worker; its log has the details")
-    await context.abort_with_status(error.status())
+    """End a call with an error, as `as_failure` makes it."""
+    await context.abort_with_status(as_failure(error, request_id=request_id).status())
     raise AssertionError("abort does not return")
+
+
+def as_failure(error: Exception, *, request_id: str) -> Failure:
+    """The failure that a call ends with. What is none is a fault of ours: it is logged, and its text is not sent."""
+    if isinstance(error, Failure):
+        return error
+    _log.error("call failed", exc_info=error, extra={"request_id": request_id})
+    return Failure(Reason.INTERNAL, "something went wrong inside the worker; its log has the details")

@@ -12,13 +12,15 @@ import grpc
 from fastapi import Request
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.failure import Failure
 from services.gateway import metrics
 from services.gateway.chat_request import ChatRequest
 from services.gateway.dependencies import dependencies
-from services.gateway.errors import ApiError, from_rpc, retry_headers, server_error, unavailable
+from services.gateway.errors import ApiError, from_failure, retry_headers, server_error, unavailable
 from services.gateway.field_names import openai_name
+from services.gateway.generate_stream import CallCancelledError, GenerateCall, SilentWorkerError
 from services.gateway.hang_up import ClientGoneError, HangUp
-from services.gateway.inference_client import GenerateCall, InferenceWorker, InferenceWorkers, SilentWorkerError
+from services.gateway.inference_client import InferenceWorker, InferenceWorkers
 from services.gateway.lease import Lease
 from services.gateway.transcript import Transcript
 
@@ -48,7 +50,6 @@ class Answer:
         self._hang_up: Final = hang_up
         self._began: Final = time.perf_counter()
         self._last_tokens: float | None = None
-        self._produced = 0
         self._model: Final = chat.generate.model
         self._outcome = "stopped"
         settings = dependencies(request).settings
@@ -66,17 +67,16 @@ class Answer:
     async def begin(self, *, seconds: float | None) -> bool:
         """Wait for the beginning, up to `seconds`; whether it came.
 
-        Raises AioRpcError, ClientGoneError, and ApiError when the worker is silent.
+        Raises Failure, ClientGoneError, and ApiError when the worker is silent.
         """
         try:
             began = await self._call.start(seconds=seconds)
-        except asyncio.CancelledError:
-            self._note_gone()
-            raise
+        except CallCancelledError:
+            raise self._client_gone() from None
         except SilentWorkerError:
             raise self._silent() from None
-        except grpc.aio.AioRpcError as error:
-            self._outcome = f"broken off: {error.code().name}"
+        except Failure as failure:
+            self._outcome = f"broken off: {failure.code.name}"
             raise
         if began:
             self._note_tokens()
@@ -90,7 +90,6 @@ class Answer:
         complete = False
         try:
             async for events in self._call:
-                self._produced += sum(event.delta.token_count for event in events)
                 self._lease.count(events)
                 if self._transcript is not None:
                     self._transcript.add(events)
@@ -101,15 +100,16 @@ class Answer:
                     # Before the client can know that it is over, and come back for the same slot.
                     await self._lease.settle(self._outcome)
                 yield events
+        except CallCancelledError:
+            raise self._client_gone() from None
         except asyncio.CancelledError:
-            self._note_gone()
-            # The other reason is the end of the time that this gateway has left.
+            # The time that this gateway has left has ended.
             raise unavailable("The server is being restarted. Please try again.") from None
         except SilentWorkerError:
             raise self._silent() from None
-        except grpc.aio.AioRpcError as error:
-            self._outcome = f"broken off: {error.code().name}"
-            raise from_rpc(error, request_id=self._request_id) from error
+        except Failure as failure:
+            self._outcome = f"broken off: {failure.code.name}"
+            raise from_failure(failure, request_id=self._request_id) from failure
         if not complete:
             # A worker that ends in the middle must not look like an answer that is complete.
             self._outcome = "broken off"
@@ -135,7 +135,7 @@ class Answer:
         metrics.ANSWER_SECONDS.labels(self._model).observe(time.perf_counter() - self._began)
         metrics.ANSWERS_IN_FLIGHT.labels(self._model).dec()
         metrics.ANSWERS.labels(self._model, self._outcome).inc()
-        metrics.TOKENS.labels(self._model, "completion").inc(self._produced)
+        metrics.TOKENS.labels(self._model, "completion").inc(self._lease.produced.completion)
 
     def _complete(self, usage: pb.Usage) -> None:
         self._outcome = "complete"
@@ -151,16 +151,14 @@ class Answer:
             self._gaps.observe(now - self._last_tokens)
         self._last_tokens = now
 
-    def _note_gone(self) -> None:
-        """Raise ClientGoneError if that is why the call was cancelled."""
-        self._log["completion_tokens"] = self._produced
-        if self._hang_up.happened:
-            self._outcome = "client gone"
-            raise ClientGoneError from None
+    def _client_gone(self) -> ClientGoneError:
+        self._outcome = "client gone"
+        self._log["completion_tokens"] = self._lease.produced.completion
+        return ClientGoneError()
 
     def _silent(self) -> ApiError:
         self._outcome = "silent"
-        self._log["completion_tokens"] = self._produced
+        self._log["completion_tokens"] = self._lease.produced.completion
         message = "The model has not answered for too long. Please try again."
         return ApiError(504, message, type="timeout", headers=retry_headers(1))
 
@@ -183,11 +181,11 @@ async def open_answer(
             answer = Answer(request, chat, lease, worker=worker, call=call, hang_up=hang_up)
             try:
                 await answer.begin(seconds=seconds)
-            except grpc.aio.AioRpcError as error:
+            except Failure as failure:
                 answer.abandon()
-                may_move = failed is None and error.code() is grpc.StatusCode.UNAVAILABLE
+                may_move = failed is None and failure.code is grpc.StatusCode.UNAVAILABLE
                 if not may_move or not workers.has_another(chat.generate.model, but=worker):
-                    raise from_rpc(error, request_id=request.state.request_id) from error
+                    raise from_failure(failure, request_id=request.state.request_id) from failure
                 failed = worker
                 metrics.RETRIES.labels(chat.generate.model).inc()
             except BaseException:

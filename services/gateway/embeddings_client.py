@@ -41,6 +41,9 @@ class EmbeddingsClient:
         answer = await self._stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
         return list(answer.models)
 
+    async def close(self) -> None:
+        """Nothing: its calls end with the channel."""
+
 
 EmbeddingsWorker = Worker[EmbeddingsClient, pb.Model]
 EmbeddingsWorkers = Workers[EmbeddingsClient, pb.Model]

@@ -86,14 +86,19 @@ _BAD_REQUESTS: Final = {
 
 def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str) -> ApiError:
     """The API's error for a call that failed."""
+    return from_failure(failure_of_rpc(error), request_id=request_id)
+
+
+def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
+    """The failure that a call ended with, also where the connection and not the worker ended it."""
     failure = failure_of(error)
     if failure is not None:
-        return from_failure(failure, request_id=request_id)
+        return failure
     if error.code() == grpc.StatusCode.UNAVAILABLE:
-        return unavailable("The model is not available at the moment. Please try again.")
+        return Failure(Reason.MODEL_UNAVAILABLE, "The model is not available at the moment. Please try again.")
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ApiError(504, "The model did not answer in time.", type="timeout", headers=retry_headers(1))
-    return server_error(request_id)
+        return Failure(Reason.TIMEOUT, "The model did not answer in time.")
+    return Failure(Reason.INTERNAL, f"the call ended with {error.code().name}")
 
 
 def from_failure(failure: Failure, *, request_id: str) -> ApiError:

@@ -31,6 +31,10 @@ class Client(Protocol):
         """The models of the worker, which have an `id`. Raises grpc.aio.AioRpcError."""
         ...
 
+    async def close(self) -> None:
+        """End what is still running. The channel is closed afterwards."""
+        ...
+
 
 C = TypeVar("C", bound=Client)
 M = TypeVar("M")
@@ -70,6 +74,7 @@ class Worker(Generic[C, M]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.client.close()
         await self._channel.close(grace=None)
 
     async def _watch(self) -> None:

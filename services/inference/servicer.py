@@ -1,8 +1,9 @@
-"""The inference API. `Generate` is a request's whole way through the worker."""
+"""The inference API. `answer` is a request's whole way through the worker."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -12,6 +13,7 @@ from services.failure import Failure, Reason, Violation, invalid
 from services.grpc_server import Context, WorkerServer, refuse, request_id
 from services.inference.choice import Choice
 from services.inference.engine_status import EngineStatus
+from services.inference.generate_stream import GenerateStream
 from services.inference.generation import Generation, Patience
 from services.inference.large_requests import apart
 from services.inference.prompt import Prompt, render
@@ -21,7 +23,6 @@ from services.inference.usage import UsageCount
 from services.triton_client import TritonClient
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
-SIGN_OF_LIFE: Final = pb.GenerateResponse()
 DEFAULT_STATUS_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = (0.1, 3600.0)
 
@@ -50,36 +51,55 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def Generate(  # noqa: N802  # the method's name in the proto
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Render the prompt, generate tokens, detokenize them, parse the text, and stream it as events."""
+        """Generate one answer, and stream it."""
         call_id = request_id(context)
         try:
-            with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
-                model = await apart(request, lambda: self._accept(request))
-                prompt = await render(request, model)
-                ignored = ignored_parameters(request, model)
-                choices = await apart(request, lambda: _choices(request, model, prompt))
-                generation = Generation(
-                    self._triton, model, request, prompt, request_id=call_id, patience=self._patience
-                )
-                async with generation:
-                    async for outputs in generation.outputs():
-                        if not outputs:
-                            yield SIGN_OF_LIFE
-                            continue
-                        events = usage.started(prompt, ignored)
-                        for index, output in outputs.items():
-                            choice = choices[index]
-                            texts = choice.detokenize(output)
-                            pieces = choice.parse(texts, at_end=output.finish_reason is not None)
-                            events += choice.events(output, texts, pieces)
-                            usage.note(output)
-                            if choice.stopped:
-                                generation.stop(index)
-                        if not generation.running:
-                            events.append(usage.event(choices))
-                        yield pb.GenerateResponse(events=events)
+            async with contextlib.aclosing(self.answer(request, call_id)) as answer:
+                async for events in answer:
+                    yield pb.GenerateResponse(events=events)
         except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
             await refuse(context, error, request_id=call_id)
+
+    async def GenerateMany(  # noqa: N802
+        self, requests: AsyncIterator[pb.GenerateManyRequest], context: Context
+    ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
+        """Generate many answers, and stream them together."""
+        stream = GenerateStream(self.answer, self._server.drain)
+        try:
+            async with contextlib.aclosing(stream.responses(requests)) as responses:
+                async for response in responses:
+                    yield response
+        except Failure as failure:
+            await refuse(context, failure)
+
+    async def answer(self, request: pb.GenerateRequest, call_id: str) -> AsyncGenerator[list[pb.Event], None]:
+        """Render the prompt, generate tokens, detokenize them, parse the text: the events of an answer, as they are ready.
+
+        An empty list is a sign of life. Raises Failure.
+        """
+        with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
+            model = await apart(request, lambda: self._accept(request))
+            prompt = await render(request, model)
+            ignored = ignored_parameters(request, model)
+            choices = await apart(request, lambda: _choices(request, model, prompt))
+            generation = Generation(self._triton, model, request, prompt, request_id=call_id, patience=self._patience)
+            async with generation:
+                async for outputs in generation.outputs():
+                    if not outputs:
+                        yield []
+                        continue
+                    events = usage.started(prompt, ignored)
+                    for index, output in outputs.items():
+                        choice = choices[index]
+                        texts = choice.detokenize(output)
+                        pieces = choice.parse(texts, at_end=output.finish_reason is not None)
+                        events += choice.events(output, texts, pieces)
+                        usage.note(output)
+                        if choice.stopped:
+                            generation.stop(index)
+                    if not generation.running:
+                        events.append(usage.event(choices))
+                    yield events
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """List the models whose engines answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.failure import Failure
+from services.inference.generate_stream import GenerateStream
 
 SERVICE = "vilix.inference.v1.InferenceService"
 MODEL = "scripted/model-1.0"
@@ -46,25 +46,30 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
     def __init__(self) -> None:
         self.script: list[Step] = []
         self.requests: list[pb.GenerateRequest] = []
-        self.metadata: list[dict[str, Any]] = []
+        self.request_ids: list[str] = []
         self.cancelled = asyncio.Event()
         self.capabilities = pb.Capabilities(chat=True)
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         self.address = ""
 
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncGenerator[pb.GenerateResponse, None]:  # noqa: N802
+    async def GenerateMany(  # noqa: N802
+        self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
+    ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
+        async with aclosing(GenerateStream(self._answer, asyncio.Event()).responses(requests)) as responses:
+            async for response in responses:
+                yield response
+
+    async def _answer(self, request: pb.GenerateRequest, request_id: str) -> AsyncGenerator[list[pb.Event], None]:
         self.requests.append(request)
-        self.metadata.append(dict(context.invocation_metadata()))
+        self.request_ids.append(request_id)
         try:
             for step in self.script:
-                if isinstance(step, Failure):
-                    await context.abort_with_status(step.status())
-                elif isinstance(step, Exception):
+                if isinstance(step, Exception):
                     raise step
-                elif isinstance(step, asyncio.Event):
+                if isinstance(step, asyncio.Event):
                     await step.wait()
                 else:
-                    yield pb.GenerateResponse(events=step)
+                    yield step
         except asyncio.CancelledError:
             self.cancelled.set()
             raise

@@ -269,7 +269,7 @@ async def test_what_was_ignored_is_said(http: httpx.AsyncClient, worker: Scripte
 async def test_the_worker_is_told_the_request_id(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     answer = await http.post(URL, json=body(), headers={"x-request-id": "mine-1"})
-    assert (answer.headers["x-request-id"], worker.metadata[0]["x-request-id"]) == ("mine-1", "mine-1")
+    assert (answer.headers["x-request-id"], worker.request_ids[0]) == ("mine-1", "mine-1")
 
 
 @pytest.mark.parametrize("given", ["", "has space", "x" * 129, "läßt"])

@@ -44,6 +44,11 @@ class InferenceServiceStub:
                 request_serializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.GenerateMany = channel.stream_stream(
+                '/vilix.inference.v1.InferenceService/GenerateMany',
+                request_serializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateManyRequest.SerializeToString,
+                response_deserializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateManyResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/vilix.inference.v1.InferenceService/ListModels',
                 request_serializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.ListModelsRequest.SerializeToString,
@@ -77,6 +82,14 @@ class InferenceServiceServicer:
     def Generate(self, request, context):
         """Generates one or several answers to a conversation and streams them as typed events.
         The stream ends with OK only after every choice has had its `finish` and the `usage` was sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GenerateMany(self, request_iterator, context):
+        """Generates for a caller that has many answers in flight: each is one of `Generate`, and what is ready for any of them
+        travels in one message. When the worker stops, the stream ends with OK once its calls have ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +130,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateRequest.FromString,
                     response_serializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateResponse.SerializeToString,
+            ),
+            'GenerateMany': grpc.stream_stream_rpc_method_handler(
+                    servicer.GenerateMany,
+                    request_deserializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateManyRequest.FromString,
+                    response_serializer=vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateManyResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -171,6 +189,33 @@ class InferenceService:
             '/vilix.inference.v1.InferenceService/Generate',
             vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateRequest.SerializeToString,
             vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateMany(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vilix.inference.v1.InferenceService/GenerateMany',
+            vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateManyRequest.SerializeToString,
+            vilix_dot_inference_dot_v1_dot_inference__service__pb2.GenerateManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class InferenceServiceStub:
     """Generates one or several answers to a conversation and streams them as typed events.
     The stream ends with OK only after every choice has had its `finish` and the `usage` was sent.
     """
+    GenerateMany: _grpc.StreamStreamMultiCallable[_inference_service_pb2.GenerateManyRequest, _inference_service_pb2.GenerateManyResponse]
+    """Generates for a caller that has many answers in flight: each is one of `Generate`, and what is ready for any of them
+    travels in one message. When the worker stops, the stream ends with OK once its calls have ended.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
     """Lists the models that this worker serves."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _inference_service_pb2.GetModelResponse]
@@ -64,6 +68,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generates one or several answers to a conversation and streams them as typed events.
     The stream ends with OK only after every choice has had its `finish` and the `usage` was sent.
+    """
+    GenerateMany: _aio.StreamStreamMultiCallable[_inference_service_pb2.GenerateManyRequest, _inference_service_pb2.GenerateManyResponse]  # type: ignore[assignment]
+    """Generates for a caller that has many answers in flight: each is one of `Generate`, and what is ready for any of them
+    travels in one message. When the worker stops, the stream ends with OK once its calls have ended.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that this worker serves."""
@@ -90,6 +98,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.GenerateResponse], _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]]:
         """Generates one or several answers to a conversation and streams them as typed events.
         The stream ends with OK only after every choice has had its `finish` and the `usage` was sent.
+        """
+
+    @_abc_1.abstractmethod
+    def GenerateMany(
+        self,
+        request_iterator: _MaybeAsyncIterator[_inference_service_pb2.GenerateManyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.GenerateManyResponse], _abc.AsyncIterator[_inference_service_pb2.GenerateManyResponse]]:
+        """Generates for a caller that has many answers in flight: each is one of `Generate`, and what is ready for any of them
+        travels in one message. When the worker stops, the stream ends with OK once its calls have ended.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,201 @@
+"""Many answers over one stream from a worker: everything that an engine's step makes for them comes in one message."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+from google.rpc import status_pb2
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason, from_proto
+from services.gateway.errors import failure_of_rpc
+
+WINDOW: Final = 64
+"""Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
+
+Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
+
+
+class SilentWorkerError(Exception):
+    """A worker gave no sign of life for too long. Its call was cancelled."""
+
+
+class CallCancelledError(Exception):
+    """`cancel` ended the call."""
+
+
+class GenerateCall:
+    """One running answer."""
+
+    def __init__(self, stream: GenerateStream, number: int, *, idle_seconds: float) -> None:
+        """Of a call of `stream`, that is given up when its reader waits for `idle_seconds` without a message."""
+        self.started: pb.Started | None = None
+        self._stream: Final = stream
+        self._number: Final = number
+        self._idle_seconds: Final = idle_seconds
+        self._loop: Final = asyncio.get_running_loop()
+        self._inbox: Final[deque[pb.CallOutput]] = deque()
+        self._ended = False
+        self._error: Exception | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._silent_since = self._loop.time()
+        self._unacknowledged = 0
+        self._watch: asyncio.TimerHandle = self._loop.call_later(idle_seconds, self._look)
+
+    async def start(self, *, seconds: float | None) -> bool:
+        """Wait up to `seconds` (None: for ever) for the beginning of the answer; whether it came.
+
+        Raises Failure, SilentWorkerError, and CallCancelledError.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wait()
+        except TimeoutError:
+            return False
+        if self._inbox:
+            self.started = self._inbox[0].events[0].started
+        return True
+
+    def __aiter__(self) -> AsyncIterator[list[pb.Event]]:
+        """The events, from the first, in groups of what is ready. Raises as `start` does."""
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[list[pb.Event]]:
+        while True:
+            if not self._inbox:
+                await self._wait()
+            if not self._inbox:
+                return
+            events = list(self._inbox.popleft().events)
+            self._unacknowledged += 1
+            while self._inbox:
+                events += self._inbox.popleft().events
+                self._unacknowledged += 1
+            if self._unacknowledged >= WINDOW // 2 and not self._ended:
+                self._stream.say(self._number, credit=self._unacknowledged)
+                self._unacknowledged = 0
+            yield events
+
+    async def _wait(self) -> None:
+        """Wait until there is an output, or the end. Raises what it ended with."""
+        while not self._inbox:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return
+            self._silent_since = self._loop.time()
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    def receive(self, output: pb.CallOutput) -> None:
+        """Take what the worker sent."""
+        self._silent_since = self._loop.time()
+        if output.HasField("status"):
+            status = status_pb2.Status.FromString(output.status)
+            self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
+        elif output.events:
+            self._inbox.append(output)
+            self._wake()
+
+    def end(self, error: Exception | None) -> None:
+        """End it, once what was received is read. Only the first end counts."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            self._watch.cancel()
+            self._stream.forget(self._number)
+            self._wake()
+
+    def cancel(self) -> None:
+        """Stop it, in the worker and the engine too. Nothing happens when it has ended."""
+        self._give_up(CallCancelledError())
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._ended:
+            self._stream.say(self._number, cancel=pb.CancelCall())
+            self._inbox.clear()
+            self.end(error)
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _look(self) -> None:
+        # One timer per call that looks back costs far less than a timeout around each wait.
+        now = self._loop.time()
+        since = self._silent_since if self._reader is not None else now
+        if now - since >= self._idle_seconds:
+            self._give_up(SilentWorkerError())
+        else:
+            self._watch = self._loop.call_at(since + self._idle_seconds, self._look)
+
+
+class GenerateStream:
+    """One stream, from its opening until it breaks or the worker ends it."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        """Reads and writes `rpc` until `close`."""
+        self._rpc: Final = rpc
+        self._calls: Final[dict[int, GenerateCall]] = {}
+        self._numbers: Final = itertools.count(1)
+        self._unsent: Final[asyncio.Queue[pb.GenerateManyRequest]] = asyncio.Queue()
+        self._tasks: Final = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
+
+    @property
+    def open(self) -> bool:
+        """Whether calls can be begun."""
+        return not self._tasks[0].done()
+
+    async def close(self) -> None:
+        """End it, and the calls that are left."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._rpc.cancel()
+
+    def call(self, start: pb.StartCall, *, idle_seconds: float) -> GenerateCall:
+        """Begin a call."""
+        number = next(self._numbers)
+        self._calls[number] = call = GenerateCall(self, number, idle_seconds=idle_seconds)
+        start.credit = WINDOW
+        self.say(number, start=start)
+        return call
+
+    def say(self, number: int, **action: Any) -> None:
+        """Tell the worker something about a call: `start`, `credit` or `cancel`."""
+        self._unsent.put_nowait(pb.GenerateManyRequest(call=number, **action))
+
+    def forget(self, number: int) -> None:
+        """Let go of a call that has ended."""
+        self._calls.pop(number, None)
+
+    async def _read(self) -> None:
+        failure = Failure(Reason.MODEL_UNAVAILABLE, "The model is not available at the moment. Please try again.")
+        try:
+            while isinstance(response := await self._rpc.read(), pb.GenerateManyResponse):
+                for output in response.outputs:
+                    call = self._calls.get(output.call)
+                    # What was on its way when the call was cancelled is nobody's.
+                    if call is not None:
+                        call.receive(output)
+        except grpc.aio.AioRpcError as broken:
+            failure = failure_of_rpc(broken)
+        finally:
+            self._tasks[1].cancel()
+            for call in list(self._calls.values()):
+                call.end(failure)
+
+    async def _write(self) -> None:
+        while True:
+            request = await self._unsent.get()
+            try:
+                await self._rpc.write(request)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return  # Its reader finds out why.

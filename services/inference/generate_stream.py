@@ -1,0 +1,117 @@
+"""Many calls in one stream: what is ready for any of them is sent in one message.
+
+A stream per call, with messages of its own, costs both ends several times as much processor time per token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Final
+
+from google.rpc import status_pb2
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason, invalid
+from services.grpc_server import as_failure, as_request_id
+
+GATHER_SECONDS: Final = 0.002
+"""Between two messages, so that one holds the whole of an engine's step. After a silence, nothing waits."""
+
+MOST_CREDIT: Final = 1024
+
+Answer = Callable[[pb.GenerateRequest, str], AsyncGenerator[list[pb.Event], None]]
+"""Answers a request, which has an id: lists of events; an empty one is a sign of life. Raises Failure."""
+
+
+class GenerateStream:
+    """One stream. `responses` is used once."""
+
+    def __init__(self, answer: Answer, drain: asyncio.Event) -> None:
+        """Once `drain` is set, no further call is taken, and the stream ends with the last one."""
+        self._answer: Final = answer
+        self._drain: Final = drain
+        self._tasks: Final[dict[int, asyncio.Task[None]]] = {}
+        self._credits: Final[dict[int, asyncio.Semaphore]] = {}
+        self._last_call = 0
+        self._outputs: list[pb.CallOutput] = []
+        self._changed: Final = asyncio.Event()
+
+    async def responses(
+        self, requests: AsyncIterator[pb.GenerateManyRequest]
+    ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
+        """What is to be sent for what the caller says. Leaving it ends all calls. Raises Failure."""
+        reading, draining = asyncio.create_task(self._read(requests)), asyncio.create_task(self._drain.wait())
+        for task in (reading, draining):
+            task.add_done_callback(self._note_change)
+        try:
+            while self._tasks or self._outputs or not (reading.done() or draining.done()):
+                await self._changed.wait()
+                self._changed.clear()
+                if reading.done():
+                    reading.result()
+                if self._outputs:
+                    outputs, self._outputs = self._outputs, []
+                    yield pb.GenerateManyResponse(outputs=outputs)
+                    await asyncio.sleep(GATHER_SECONDS)
+        finally:
+            tasks = [reading, draining, *self._tasks.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, requests: AsyncIterator[pb.GenerateManyRequest]) -> None:
+        async for request in requests:
+            call = request.call
+            match request.WhichOneof("action"):
+                case "start":
+                    self._start(call, request.start)
+                case "credit" if call in self._credits:
+                    for _ in range(min(request.credit, MOST_CREDIT)):
+                        self._credits[call].release()
+                case "cancel" if call in self._tasks:
+                    self._tasks[call].cancel()
+
+    def _start(self, call: int, start: pb.StartCall) -> None:
+        if call <= self._last_call:
+            message = f"call is {call}; it must be greater than {self._last_call}, which was the last one"
+            raise invalid("call", message, value=call, limit=self._last_call + 1)
+        self._last_call = call
+        self._credits[call] = asyncio.Semaphore(start.credit)
+        self._tasks[call] = task = asyncio.create_task(self._run(call, start))
+        task.add_done_callback(lambda _: self._forget(call))
+
+    def _forget(self, call: int) -> None:
+        del self._tasks[call], self._credits[call]
+        self._changed.set()
+
+    def _note_change(self, _: object) -> None:
+        self._changed.set()
+
+    async def _run(self, call: int, start: pb.StartCall) -> None:
+        request_id, credit = as_request_id(start.request_id), self._credits[call]
+        limit = asyncio.timeout(start.timeout.ToMicroseconds() / 1e6 if start.HasField("timeout") else None)
+        failure: Failure | None = None
+        try:
+            self._refuse_when_draining()
+            async with limit, contextlib.aclosing(self._answer(start.request, request_id)) as answer:
+                async for events in answer:
+                    if events:
+                        await credit.acquire()
+                    self._send(pb.CallOutput(call=call, events=events))
+        except Exception as error:  # noqa: BLE001  # whatever it was, it ends this call, and with a status
+            if limit.expired():
+                failure = Failure(Reason.TIMEOUT, "the answer took longer than its caller allowed", retry_after=1.0)
+            else:
+                failure = as_failure(error, request_id=request_id)
+        status = status_pb2.Status() if failure is None else failure.to_proto()
+        self._send(pb.CallOutput(call=call, status=status.SerializeToString()))
+
+    def _refuse_when_draining(self) -> None:
+        if self._drain.is_set():
+            raise Failure(Reason.DRAINING, "this worker is about to stop; ask another one", retry_after=1.0)
+
+    def _send(self, output: pb.CallOutput) -> None:
+        self._outputs.append(output)
+        self._changed.set()
