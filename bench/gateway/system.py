@@ -26,20 +26,21 @@ from services.stack.supervisor import Program, Supervisor, Watcher
 
 ROOT = Path(__file__).parents[2]
 LITELLM = ROOT / ".cache" / "litellm" / "bin" / "litellm"
-MODEL = "replay"
+MODEL, STEPLESS = "replay", "stepless"
+"""The engine of the first makes the tokens of all its answers in steps; that of the second makes each when it is due."""
 PACED, INSTANT, PAGES = "PACED", "INSTANT", "PAGES"
 """Words of prompts: a token every so many milliseconds, a few at once, and pages of Markdown at 300 tokens per second."""
 PACED_TOKENS, PACED_MS = 256, 20.0
 LIMITS = Allowance(rpm=10**6, tpm=10**8, concurrency=10**4, daily_tokens=10**11, monthly_tokens=10**12)
 _CATALOG = """\
-id: replay
+id: {model}
 created: 2026-01-01
 owned_by: benchmark
 checkpoint: none
 licence: none
 context_length: 100000
-engine: {name: replay}
-descriptions: {en: Recordings.}
+engine: {{name: replay}}
+descriptions: {{en: Recordings.}}
 """
 
 
@@ -70,7 +71,7 @@ async def running(directory: Path, watcher: Watcher, *, litellm: bool = True) ->
     try:
         await supervisor.start(_programs(directory, ports, metrics[len(names) :]))
         async with Redis.from_url(_redis_url(ports), decode_responses=True) as redis:
-            _, api_key = await keys.create(redis, name="benchmark", limits=LIMITS, model_limits={MODEL: LIMITS})
+            _, api_key = await keys.create(redis, name="benchmark", limits=LIMITS, model_limits={MODEL: LIMITS, STEPLESS: LIMITS})
         if litellm:
             await supervisor.start([_litellm(directory, ports, api_key)])
         target = f"{LOOPBACK}:{ports['worker']}"
@@ -97,11 +98,11 @@ def _write_repository(directory: Path) -> None:
         "context_length": 100_000,
         "slots": 1024,
         "max_queued": 1000,
-        "step_ms": PACED_MS,
     }
-    model_repository.write_model(directory / "models", model_id=MODEL, engine="replay", engine_args=arguments)
     (directory / "catalog").mkdir()
-    (directory / "catalog" / "replay.yaml").write_text(_CATALOG)
+    for model, engine_args in ((MODEL, {**arguments, "step_ms": PACED_MS}), (STEPLESS, arguments)):
+        model_repository.write_model(directory / "models", model_id=model, engine="replay", engine_args=engine_args)
+        (directory / "catalog" / f"{model}.yaml").write_text(_CATALOG.format(model=model))
 
 
 def _programs(directory: Path, ports: Mapping[str, int], metrics: list[int]) -> list[Program]:
@@ -115,13 +116,13 @@ def _programs(directory: Path, ports: Mapping[str, int], metrics: list[int]) -> 
     worker = {
         "VILIX_LISTEN": f"{LOOPBACK}:{ports['worker']}",
         "VILIX_TRITON": f"{LOOPBACK}:{ports['triton']}",
-        "VILIX_MODELS": f"{MODEL}={small_model(ROOT / '.cache').directory}",
+        "VILIX_MODELS": ",".join(f"{model}={small_model(ROOT / '.cache').directory}" for model in (MODEL, STEPLESS)),
         "VILIX_CATALOG_DIR": str(directory / "catalog"),
     }
     gateway = {
         "VILIX_REDIS_URL": _redis_url(ports),
         "VILIX_INFERENCE_WORKERS": f"{LOOPBACK}:{ports['worker']}",
-        "VILIX_EXPECTED_MODELS": MODEL,
+        "VILIX_EXPECTED_MODELS": f"{MODEL},{STEPLESS}",
     }
 
     def gateway_program(name: str, metrics_port: int) -> Program:
@@ -165,9 +166,10 @@ def _litellm(directory: Path, ports: Mapping[str, int], api_key: str) -> Program
     config = {
         "model_list": [
             {
-                "model_name": MODEL,
-                "litellm_params": {"model": f"openai/{MODEL}", "api_base": upstream, "api_key": api_key},
+                "model_name": model,
+                "litellm_params": {"model": f"openai/{model}", "api_base": upstream, "api_key": api_key},
             }
+            for model in (MODEL, STEPLESS)
         ],
         # The same key, so that one client can call both.
         "general_settings": {"master_key": api_key},
