@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,18 +33,25 @@ async def watched_loop() -> AsyncIterator[None]:
 
 
 async def _watch() -> None:
-    while True:
-        due, used, waited = time.perf_counter() + TICK_SECONDS, time.process_time(), _waited_for_processor()
-        await asyncio.sleep(TICK_SECONDS)
-        # On a machine that others keep busy, every process is late: what is ours of it cost us processor time, and the
-        # loop's thread was not waiting for a processor meanwhile.
-        late = time.perf_counter() - due - (_waited_for_processor() - waited)
-        BLOCKED_SECONDS.observe(max(0.0, min(late, time.process_time() - used)))
+    with _scheduler() as waited_for_processor:
+        waited = waited_for_processor()
+        while True:
+            due, used, waited_before = time.perf_counter() + TICK_SECONDS, time.process_time(), waited
+            await asyncio.sleep(TICK_SECONDS)
+            # On a machine that others keep busy, every process is late: what is ours of it cost us processor time, and
+            # the loop's thread was not waiting for a processor meanwhile.
+            waited = waited_for_processor()
+            late = time.perf_counter() - due - (waited - waited_before)
+            BLOCKED_SECONDS.observe(max(0.0, min(late, time.process_time() - used)))
 
 
-def _waited_for_processor() -> float:
+@contextlib.contextmanager
+def _scheduler() -> Iterator[Callable[[], float]]:
     """How many seconds this thread has been ready to run and did not (Linux; elsewhere 0)."""
     try:
-        return int(_SCHEDULER.read_text().split()[1]) / 1e9
+        file = _SCHEDULER.open("rb", buffering=0)
     except OSError:
-        return 0.0
+        yield lambda: 0.0
+        return
+    with file:
+        yield lambda: int(os.pread(file.fileno(), 64, 0).split()[1]) / 1e9

@@ -71,7 +71,9 @@ async def running(directory: Path, watcher: Watcher, *, litellm: bool = True) ->
     try:
         await supervisor.start(_programs(directory, ports, metrics[len(names) :]))
         async with Redis.from_url(_redis_url(ports), decode_responses=True) as redis:
-            _, api_key = await keys.create(redis, name="benchmark", limits=LIMITS, model_limits={MODEL: LIMITS, STEPLESS: LIMITS})
+            _, api_key = await keys.create(
+                redis, name="benchmark", limits=LIMITS, model_limits={MODEL: LIMITS, STEPLESS: LIMITS}
+            )
         if litellm:
             await supervisor.start([_litellm(directory, ports, api_key)])
         target = f"{LOOPBACK}:{ports['worker']}"

@@ -15,7 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason, from_proto
 from services.gateway.errors import failure_of_rpc
 
-WINDOW: Final = 64
+WINDOW: Final = 256
 """Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
 
 Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -102,7 +103,7 @@ async def find(redis: Redis, secret: str) -> Key | None:
     if not is_well_formed(secret):
         return None
     record = await _FIND.run(redis, _secret(digest(secret)))
-    return _key(dict(zip(record[::2], record[1::2], strict=True))) if record else None
+    return _key_of(tuple(record)) if record else None
 
 
 async def create(redis: Redis, *, name: str, **draft: Any) -> tuple[Key, str]:
@@ -229,6 +230,12 @@ def _fields(key: Key) -> dict[EncodableT, EncodableT]:
         else "",
     }
     return fields | {name: str(getattr(key.limits, name) or "") for name in LIMITS}
+
+
+@lru_cache(maxsize=4096)
+def _key_of(record: tuple[str, ...]) -> Key | None:
+    """Of names and values in turns. A key's record rarely changes between its requests."""
+    return _key(dict(zip(record[::2], record[1::2], strict=True)))
 
 
 def _key(record: Mapping[Any, Any]) -> Key | None:

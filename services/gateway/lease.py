@@ -45,9 +45,9 @@ class Lease:
             match event.WhichOneof("event"):
                 case "delta":
                     self.produced.completion += event.delta.token_count
-                case "started" if self.produced.prompt is None:
+                case "started":
+                    # It replaces the estimate with the next renewal.
                     self.produced.prompt = event.started.prompt_tokens
-                    self._leases.correct(self)
                 case "usage":
                     usage = event.usage
                     self.produced.prompt = usage.prompt_tokens
@@ -132,10 +132,6 @@ class Leases:
         running = {"key": self._running[key_id, ""], "model": self._running[key_id, subject.model]}
         self._local.admit(subject, demand, running)
         return self._lease(subject, demand, hold, {})
-
-    def correct(self, lease: Lease) -> None:
-        """Replace the estimate of a prompt by what the worker counted."""
-        self._begin(self._renew(lease))
 
     def settle(self, lease: Lease) -> asyncio.Task[None]:
         """Begin to settle a lease."""

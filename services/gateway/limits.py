@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,6 +163,7 @@ def _identity(hold: Hold) -> dict[str, Any]:
 _NAMES: Final = {"daily_tokens": "daily", "monthly_tokens": "monthly"}
 
 
+@lru_cache(maxsize=4096)
 def _limits(allowance: Allowance) -> dict[str, int]:
     return {_NAMES.get(name, name): value for name, value in allowance if value is not None}
 

@@ -16,7 +16,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason, invalid
 from services.grpc_server import as_failure, as_request_id
 
-GATHER_SECONDS: Final = 0.002
+GATHER_SECONDS: Final = 0.004
 """Between two messages, so that one holds the whole of an engine's step. After a silence, nothing waits."""
 
 MOST_CREDIT: Final = 1024
