@@ -43,8 +43,8 @@ class GenerateStream:
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
         """What is to be sent for what the caller says. Leaving it ends all calls. Raises Failure."""
         reading, draining = asyncio.create_task(self._read(requests)), asyncio.create_task(self._drain.wait())
-        for task in (reading, draining):
-            task.add_done_callback(self._note_change)
+        reading.add_done_callback(self._note_change)
+        draining.add_done_callback(self._note_change)
         try:
             while self._tasks or self._outputs or not (reading.done() or draining.done()):
                 await self._changed.wait()
