@@ -24,6 +24,7 @@ from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.prompts import dry_run
+from services.gateway.settings import GatewaySettings
 from services.telemetry import without_keys
 
 router: Final = APIRouter()
@@ -35,9 +36,8 @@ async def create_chat_completion(request: Request) -> Response:
     gateway = dependencies(request)
     key = await authenticate(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
-    limit = gateway.settings.max_body_bytes
-    understand = partial(_understand, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output)
-    chat, demand = await read_json(request, understand, max_bytes=limit)
+    understand = partial(_understand, refuse_ignored=strict, settings=gateway.settings)
+    chat, demand = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
     request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
     if chat.dry_run:
         return await dry_run(request, key, chat)
@@ -54,9 +54,9 @@ async def create_chat_completion(request: Request) -> Response:
     return await _whole(answer, headers)
 
 
-def _understand(body: Any, *, refuse_ignored: bool, reserve_output: int) -> tuple[ChatRequest, Demand]:
-    chat = translate(body, refuse_ignored=refuse_ignored)
-    return chat, demand_of(chat.generate, reserve_output=reserve_output)
+def _understand(body: Any, *, refuse_ignored: bool, settings: GatewaySettings) -> tuple[ChatRequest, Demand]:
+    chat = translate(body, refuse_ignored=refuse_ignored, image_limits=settings.image_limits())
+    return chat, demand_of(chat.generate, reserve_output=settings.reserve_output)
 
 
 class StreamedAnswer(Response):
