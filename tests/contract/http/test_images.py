@@ -69,33 +69,38 @@ async def test_web_addresses_are_refused_while_no_host_is_listed(
     assert worker.requests == []
 
 
-async def test_a_listed_host_must_be_a_public_one(
-    http: httpx.AsyncClient,
-    worker: ScriptedWorker,
-    loopback: Loopback,
-    redis_url: str,
-    worker_port: int,
-    tmp_path: Path,
-) -> None:
-    names = ("localhost", "127.0.0.1", "0.0.0.0", "169.254.169.254", "10.0.0.1", "::1")  # noqa: S104  # refused
-    hosts = ",".join(f"{name}:{loopback.port}" for name in names)
-    settings = {"VILIX_IMAGE_HOSTS": hosts, "VILIX_IMAGE_SECONDS": "5"}
+NAMES = ("localhost", "127.0.0.1", "0.0.0.0", "169.254.169.254", "10.0.0.1", "::1")  # noqa: S104  # refused
+
+
+@pytest.fixture
+async def listing(
+    http: httpx.AsyncClient, loopback: Loopback, redis_url: str, worker_port: int, tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway whose operator listed all the wrong hosts."""
+    settings = {"VILIX_IMAGE_HOSTS": ",".join(f"{name}:{loopback.port}" for name in NAMES), "VILIX_IMAGE_SECONDS": "5"}
     with running_gateway(redis_url, f"127.0.0.1:{worker_port}", tmp_path / "log", **settings) as (url, _):
         async with httpx.AsyncClient(base_url=url, headers=http.headers, timeout=20) as client:
             async with asyncio.timeout(20):
-                while not await _is_ready(client):
+                while not await _is_ready(client):  # noqa: ASYNC110  # another process's state
                     await asyncio.sleep(0.05)
-            for name in names:
-                host = f"[{name}]" if ":" in name else name
-                for fields in ({}, {"stream": True}, {"dry_run": True}):
-                    asked = body(f"https://{host}:{loopback.port}/a.png", **fields)
-                    answer = await client.post("/api/chat/completions", json=asked)
-                    assert answer.status_code == 400, answer.text
-                    error = answer.json()["error"]
-                    assert (error["param"], error["code"]) == (PATH, "invalid_image_url")
-                    assert "is not a public one" in error["message"]
-            elsewhere = await client.post("/api/chat/completions", json=body("https://example.org/a.png"))
-            assert "images are only fetched from" in elsewhere.json()["error"]["message"]
+            yield client
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_listed_host_must_be_a_public_one(
+    listing: httpx.AsyncClient, worker: ScriptedWorker, loopback: Loopback, name: str
+) -> None:
+    host = f"[{name}]" if ":" in name else name
+    fields: tuple[dict[str, Any], ...] = ({}, {"stream": True}, {"dry_run": True})
+    for more in fields:
+        asked = body(f"https://{host}:{loopback.port}/a.png", **more)
+        answer = await listing.post("/api/chat/completions", json=asked)
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert (error["param"], error["code"]) == (PATH, "invalid_image_url")
+        assert "is not a public one" in error["message"]
+    elsewhere = await listing.post("/api/chat/completions", json=body("https://example.org/a.png"))
+    assert "images are only fetched from" in elsewhere.json()["error"]["message"]
     assert loopback.connections == 0
     assert worker.requests == []
 
