@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
+from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import sse
 from services.gateway.admission import Waiting, admit
@@ -23,6 +24,7 @@ from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
+from services.gateway.http_protocol import DIRECT_WRITER, DirectWriter
 from services.gateway.prompts import dry_run
 from services.telemetry import without_keys
 
@@ -69,10 +71,12 @@ class StreamedAnswer(Response):
         self._answer = answer
         self._keep_alive: Final = keep_alive
         self._last_sent = 0.0
+        self._writer: DirectWriter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, and end the answer however that goes."""
         keeping_alive: asyncio.Task[None] | None = None
+        self._writer = scope.get("extensions", {}).get(DIRECT_WRITER)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             # Without a first byte, proxies and clients may wait with the headers too.
@@ -94,6 +98,7 @@ class StreamedAnswer(Response):
         answer = self._answer
         assert answer is not None  # noqa: S101  # it is there, or was waited for
         encoder = sse.ChunkEncoder(answer.chat, answer_id=answer.id, created=answer.created)
+        answer.offer_tokens_to(partial(self._write_at_once, encoder))
         try:
             async for events in answer.events():
                 data = encoder.encode(events)
@@ -104,6 +109,13 @@ class StreamedAnswer(Response):
         except ApiError as error:
             await answer.settle()
             yield sse.error_event(error.body())
+
+    def _write_at_once(self, encoder: sse.ChunkEncoder, events: Sequence[pb.Event]) -> bool:
+        if self._writer is None or not self._writer.ready:
+            return False
+        self._writer.write(encoder.encode(events))
+        self._last_sent = time.monotonic()
+        return True
 
     async def _break_silence(self, send: Send) -> None:
         while True:
