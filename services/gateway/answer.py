@@ -185,6 +185,7 @@ async def open_answer(
     A worker that turns out to be unavailable before it began is replaced by another one, once. Whatever is raised, `lease`
     is settled. Raises ApiError, ClientGoneError.
     """
+    chat.generate.tenant = lease.subject.key.tenant
     hang_up = HangUp(request.receive)
     failed: InferenceWorker | None = None
     try:

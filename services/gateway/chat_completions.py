@@ -16,7 +16,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway import sse
 from services.gateway.admission import Waiting, admit
 from services.gateway.answer import Answer, open_answer
-from services.gateway.auth import authenticate
+from services.gateway.auth import recognise
 from services.gateway.body import read_json
 from services.gateway.chat_objects import WholeAnswer
 from services.gateway.chat_request import ChatRequest, translate
@@ -35,16 +35,15 @@ router: Final = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     gateway = dependencies(request)
-    key = await authenticate(request, gateway.keyring)
+    caller = await recognise(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
     limit = gateway.settings.max_body_bytes
     understand = partial(_understand, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output)
     chat, demand = await read_json(request, understand, max_bytes=limit)
     request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
     if chat.dry_run:
-        return await dry_run(request, key, chat)
-    chat.generate.tenant = key.tenant
-    admission = await admit(request, key, demand, gateway.workers)
+        return await dry_run(request, caller, chat)
+    admission = await admit(request, caller, demand, gateway.workers)
     if isinstance(admission, Waiting) and chat.stream:
         return QueuedAnswer(request, chat, admission, keep_alive=gateway.settings.keep_alive)
     lease = await admission.get()
