@@ -26,6 +26,7 @@ from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.http_protocol import DIRECT_WRITER, DirectWriter
 from services.gateway.prompts import dry_run
+from services.gateway.settings import GatewaySettings
 from services.telemetry import without_keys
 
 router: Final = APIRouter()
@@ -37,9 +38,8 @@ async def create_chat_completion(request: Request) -> Response:
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
-    limit = gateway.settings.max_body_bytes
-    understand = partial(_understand, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output)
-    chat, demand = await read_json(request, understand, max_bytes=limit)
+    understand = partial(_understand, refuse_ignored=strict, settings=gateway.settings)
+    chat, demand = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
     request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
     if chat.dry_run:
         return await dry_run(request, caller, chat)
@@ -55,9 +55,9 @@ async def create_chat_completion(request: Request) -> Response:
     return await _whole(answer, headers)
 
 
-def _understand(body: Any, *, refuse_ignored: bool, reserve_output: int) -> tuple[ChatRequest, Demand]:
-    chat = translate(body, refuse_ignored=refuse_ignored)
-    return chat, demand_of(chat.generate, reserve_output=reserve_output)
+def _understand(body: Any, *, refuse_ignored: bool, settings: GatewaySettings) -> tuple[ChatRequest, Demand]:
+    chat = translate(body, refuse_ignored=refuse_ignored, image_limits=settings.image_limits())
+    return chat, demand_of(chat.generate, reserve_output=settings.reserve_output)
 
 
 class StreamedAnswer(Response):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway import data_url
 from services.gateway.chat_format import add_format
 from services.gateway.errors import bad_request, shown
+from services.gateway.image_parts import ImageLimits, Images
 from services.gateway.json_fields import Fields, json_text, wrong_type
 
 _ROLES: Final = {
@@ -30,7 +30,6 @@ _EFFORTS: Final = {
     "xhigh": pb.REASONING_EFFORT_XHIGH,
     "max": pb.REASONING_EFFORT_MAX,
 }
-_DETAILS: Final = {"auto": pb.IMAGE_DETAIL_AUTO, "low": pb.IMAGE_DETAIL_LOW, "high": pb.IMAGE_DETAIL_HIGH}
 _NUMBERS: Final = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
 _MAX_VARIABLES_LENGTH: Final = 16_384
 _MAX_VARIABLES_DEPTH: Final = 16
@@ -65,9 +64,11 @@ class ChatRequest:
     """Fields that are no part of the API."""
     dry_run: bool = False
     """Whether only the prompt is asked for."""
+    images: Images = field(default_factory=Images)
+    """Its images; some may have to be fetched."""
 
 
-def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
+def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | None = None) -> ChatRequest:
     """Translate a parsed body. Raises ApiError (400) that names the field, what it holds and what it must be."""
     fields = Fields(body)
     generate = pb.GenerateRequest(
@@ -87,7 +88,8 @@ def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
     _check_metadata(fields)
     if fields.strings("modalities") not in (None, ["text"]):
         raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
-    _add_messages(fields, generate)
+    images = Images(image_limits or ImageLimits())
+    _add_messages(fields, generate, images)
     _add_sampling(fields, generate.sampling)
     _add_logprobs(fields, generate)
     _add_tools(fields, generate)
@@ -106,7 +108,7 @@ def translate(body: Any, *, refuse_ignored: bool) -> ChatRequest:
     if ignored and refuse_ignored:
         names = ", ".join(ignored)
         raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
-    return ChatRequest(generate, stream, include_usage or False, continuous_usage or False, ignored, dry_run)
+    return ChatRequest(generate, stream, include_usage or False, continuous_usage or False, ignored, dry_run, images)
 
 
 def _check_metadata(fields: Fields) -> None:
@@ -125,7 +127,7 @@ def _check_metadata(fields: Fields) -> None:
             )
 
 
-def _add_messages(fields: Fields, generate: pb.GenerateRequest) -> None:
+def _add_messages(fields: Fields, generate: pb.GenerateRequest, images: Images) -> None:
     if fields.array("messages") is None:
         raise bad_request("messages", "messages is missing; it must be a list of at least one message")
     for message in fields.objects("messages"):
@@ -141,7 +143,7 @@ def _add_messages(fields: Fields, generate: pb.GenerateRequest) -> None:
             reasoning_content=reasoning or message.string("reasoning") or "",
             tool_call_id=message.string("tool_call_id") or "",
         )
-        _add_content(message, translated)
+        _add_content(message, translated, images)
         for call in message.objects("tool_calls"):
             function = call.object("function")
             if function is None:
@@ -155,14 +157,14 @@ def _add_messages(fields: Fields, generate: pb.GenerateRequest) -> None:
         raise bad_request("messages", "messages is empty; it must hold at least one message")
 
 
-def _add_content(message: Fields, translated: pb.Message) -> None:
+def _add_content(message: Fields, translated: pb.Message, images: Images) -> None:
     content = message.get("content")
     if isinstance(content, str):
         if content:
             translated.content.add(text=content)
     elif isinstance(content, list):
         for part in message.objects("content"):
-            _add_part(part, translated)
+            _add_part(part, translated, images)
     elif content is not None:
         raise wrong_type(message.path("content"), "a string or a list of parts", content)
     if content is None and translated.role != pb.ROLE_ASSISTANT:
@@ -173,21 +175,12 @@ def _add_content(message: Fields, translated: pb.Message) -> None:
         translated.content.add(text="")
 
 
-def _add_part(part: Fields, translated: pb.Message) -> None:
+def _add_part(part: Fields, translated: pb.Message, images: Images) -> None:
     kind = part.required_string("type")
     if kind == "text":
         translated.content.add(text=part.required_string("text"))
     elif kind == "image_url":
-        image = part.object("image_url")
-        if image is None:
-            raise bad_request(part.path("image_url"), f"{part.path('image_url')} is missing")
-        detail = image.one_of("detail", *_DETAILS)
-        mime_type, data = data_url.read(image.path("url"), image.required_string("url"))
-        translated.content.add(
-            image=pb.Image(
-                data=data, mime_type=mime_type, detail=_DETAILS[detail] if detail else pb.IMAGE_DETAIL_UNSPECIFIED
-            )
-        )
+        images.add(part, translated)
     else:
         raise bad_request(
             part.path("type"), f"{part.path('type')} is {shown(kind)}; only text and image_url are available here"

@@ -12,18 +12,24 @@ _PIECE: Final = 4 * 2**18
 """Characters that are decoded at a time. Nothing else runs meanwhile; whole groups of four."""
 
 
-def read(path: str, url: str) -> tuple[str, bytes]:
-    """Media type and content. Raises ApiError (400) for any other URL; `path` names the field."""
+def read(path: str, url: str, *, max_bytes: int) -> bytes:
+    """The content, whatever its media type is said to be. `path` names the field.
+
+    Raises ApiError (400) for any other URL, and for a content that is larger: before it is decoded.
+    """
     head, comma, encoded = url.partition(",")
-    if not head.startswith("data:") or not comma:
-        raise bad_request(
-            path, f"{path} must be a data: URL (data:image/png;base64,…); images are not fetched from elsewhere here"
-        )
-    mime_type, *parameters = head.removeprefix("data:").split(";")
-    if "base64" not in parameters:
+    scheme, _, description = head.partition(":")
+    if scheme.lower() != "data" or not comma:
+        raise bad_request(path, f"{path} must be a data: URL with base64 (data:image/png;base64,…)")
+    if description.split(";")[-1].strip().lower() != "base64":
         raise bad_request(path, f"{path} must be encoded as base64 (data:image/png;base64,…)")
+    size = len(encoded) * 3 // 4 - encoded[-2:].count("=")
+    if size > max_bytes:
+        raise bad_request(
+            path, f"{path} is an image of {size} bytes; at most {max_bytes} are allowed. Make it smaller."
+        )
     try:
-        return mime_type, _decoded(encoded)
+        return _decoded(encoded)
     except ValueError as error:
         raise bad_request(path, f"{path} is not valid base64: {error}") from None
 

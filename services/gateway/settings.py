@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.certificates import checked
+from services.gateway.image_parts import ImageLimits
 from services.gateway.local_limits import Policy
 from services.settings import Settings
 
@@ -66,6 +67,11 @@ class GatewaySettings(Settings):
     )
     expected_embedding_models: str = Field("", description="The same for embedding models.")
     max_body_bytes: int = Field(20 * 2**20, gt=0, description="The largest request body, in bytes.")
+    max_images: int = Field(32, ge=0, description="The most images of one request; a model may take fewer.")
+    max_image_bytes: int = Field(12 * 2**20, gt=0, description="The largest encoded image, in bytes.")
+    max_images_bytes: int = Field(
+        24 * 2**20, gt=0, le=28 * 2**20, description="The most bytes of all encoded images of one request."
+    )
     log_content: bool = Field(
         False, description="Log what requests say and are answered, too: personal data, for debugging only. Never keys."
     )
@@ -110,6 +116,10 @@ class GatewaySettings(Settings):
         description="Base URL of the API as browsers reach it, for example https://ai.example.com/api. Empty: the path api "
         "beside the page, whatever host and path a proxy gave that.",
     )
+
+    def image_limits(self) -> ImageLimits:
+        """The limits of images."""
+        return ImageLimits(self.max_images, self.max_image_bytes, self.max_images_bytes)
 
     def worker_targets(self) -> list[str]:
         """The workers' targets."""

@@ -16,6 +16,7 @@ from services.inference import metrics
 from services.inference.catalog import DIRECTORY, load_model
 from services.inference.engine_status import EngineStatus
 from services.inference.generation import Patience
+from services.inference.images import ImageLimits
 from services.inference.request_checks import RequestLimits
 from services.inference.served_model import ServedModel
 from services.inference.servicer import SERVICE, InferenceServicer
@@ -60,6 +61,7 @@ async def _serve(
         max_choices=settings.max_choices,
         max_messages=settings.max_messages,
         max_prompt_bytes=settings.max_prompt_bytes,
+        images=ImageLimits(settings.max_image_pixels, settings.max_images_pixels),
     )
     metrics.prepare(models)
     patience = Patience(settings.idle_seconds, settings.first_token_seconds)

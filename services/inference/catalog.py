@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services import yaml_file
 
@@ -32,6 +32,30 @@ class CapabilitiesSpec(_Entry):
     """Thinking can be turned off, by the template's variable `enable_thinking`."""
     vision: bool = False
     max_images: int = 0
+
+
+class ImageTokensSpec(_Entry):
+    """Most tokens of one image, by the `detail` that a request asks for; larger images are shrunk."""
+
+    low: int = Field(256, gt=0)
+    auto: int = Field(2048, gt=0)
+    """Also where a request says nothing."""
+    high: int = Field(8192, gt=0)
+
+
+class ImagesSpec(_Entry):
+    """How the checkpoint sees images. Its preprocessor_config.json, where there is one, goes before the sizes here."""
+
+    placeholder: str = "<|image_pad|>"
+    """The special token that the template writes once for each image."""
+    patch_size: int = Field(gt=0)
+    merge_size: int = Field(2, gt=0)
+    """Patches per side that become one token."""
+    min_pixels: int = Field(gt=0)
+    """Smaller images are enlarged."""
+    max_pixels: int = Field(gt=0)
+    """Larger images are shrunk."""
+    tokens: ImageTokensSpec = ImageTokensSpec()
 
 
 class ParsersSpec(_Entry):
@@ -70,12 +94,20 @@ class ModelSpec(_Entry):
     """Most tokens of prompt and answer together."""
     engine: EngineSpec
     capabilities: CapabilitiesSpec = CapabilitiesSpec()
+    images: ImagesSpec | None = None
+    """Of a model with vision."""
     parsers: ParsersSpec = ParsersSpec()
     sampling: SamplingSpec = SamplingSpec()
     template_variables: tuple[str, ...] = Field((), strict=False)
     """Further variables of the chat template that a request may set."""
     descriptions: dict[Literal["en", "fa"], str]
     """What the model is good for, in a sentence per language."""
+
+    @model_validator(mode="after")
+    def _vision_has_its_rule(self) -> Self:
+        if self.capabilities.vision and (self.images is None or not self.capabilities.max_images):
+            raise ValueError("a model with capabilities.vision needs images and capabilities.max_images")
+        return self
 
 
 def load_model(model_id: str, *, directory: Path = DIRECTORY) -> ModelSpec:

@@ -42,6 +42,8 @@ class ChoiceRequests:
         self._request_id: Final = f"{request_id}.{choice}"
         self._asking: Final = asking
         self._params: Final = engine_params(request, model, room=prompt.room, choice=choice)
+        if prompt.images:
+            self._params["image_sizes"] = [image.size for image in prompt.images]
         self._limit: Final[int] = self._params["max_tokens"]
         self._written: list[int] = []
         self._usages: list[dict[str, Any]] = []
@@ -135,6 +137,7 @@ class ChoiceRequests:
             request_id=self._request_id,
             prompt_token_ids=[*self._prompt.token_ids, *self._written],
             params=params,
+            images=[image.data for image in self._prompt.images],
         )
 
     def _supported(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,4 +151,4 @@ class ChoiceRequests:
             for name, seconds in usage.get("timings", {}).items():
                 timings[name] = timings.get(name, 0.0) + seconds
         cached = next((usage["cached_tokens"] for usage in usages if "cached_tokens" in usage), 0)
-        return {"cached_tokens": min(cached, len(self._prompt.token_ids)), "timings": timings}
+        return {"cached_tokens": min(cached, self._prompt.token_count), "timings": timings}

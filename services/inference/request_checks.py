@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
 from services.inference.guides import check_guide
+from services.inference.images import ImageLimits, check_images, image_bytes
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
 from services.inference.tools import check_tools
@@ -49,6 +50,8 @@ class RequestLimits:
     max_choices: int = 8
     max_messages: int = 2048
     max_prompt_bytes: int = 8 * 2**20
+    """Without images."""
+    images: ImageLimits = field(default_factory=ImageLimits)
 
 
 def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits) -> None:
@@ -87,10 +90,12 @@ def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: Reques
         found = " and ".join(given) or "none of them"
         raise invalid("messages", f"exactly one of messages, prompt and prompt_token_ids is needed, and {found} is set")
     _at_most("messages", len(request.messages), limits.max_messages, unit=" in number")
-    size = len(request.prompt.encode()) or sum(message.ByteSize() for message in request.messages)
+    messages = sum(message.ByteSize() for message in request.messages)
+    size = len(request.prompt.encode()) or messages - image_bytes(request)
     _at_most(given[0], size, limits.max_prompt_bytes, unit=" bytes long")
     for index, message in enumerate(request.messages):
         _check_message(f"messages[{index}]", message, model)
+    check_images(request, model, limits.images)
     if request.continue_final_message:
         _check_continuation(request)
     if len(request.prompt_token_ids) >= context_length(model):
@@ -113,9 +118,7 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
     _at_most(f"{path}.content", len(message.content), MAX_PARTS, unit=" parts long")
     for index, part in enumerate(message.content):
         field = f"{path}.content[{index}]"
-        if part.HasField("image"):
-            raise _unsupported(f"{field}.image", f"the model {model.id} cannot see images; send text only")
-        if not part.HasField("text"):
+        if part.WhichOneof("part") is None:
             raise invalid(field, f"{field} is empty")
 
 

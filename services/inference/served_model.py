@@ -11,6 +11,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason
 from services.inference.catalog import ModelSpec
 from services.inference.chat_template import ChatTemplate
+from services.inference.image_rule import ImageRule
 from services.inference.reasoning import CLOSE_TAG
 from services.inference.tokenizer import ModelTokenizer
 
@@ -48,11 +49,17 @@ class ServedModel:
     description: EngineDescription | None = field(default=None)
     described_at: float = field(default=0.0)
     """When the engine last answered, on the monotonic clock."""
+    image_rule: ImageRule | None = field(default=None)
+    """How it sees images; None for a model that reads text only."""
 
     @classmethod
     def load(cls, spec: ModelSpec, directory: Path) -> ServedModel:
         """Read the model directory. Raises OSError or ValueError that says what is wrong with it."""
-        return cls(spec, ModelTokenizer(directory), ChatTemplate(directory))
+        rule = ImageRule.load(spec.images, directory) if spec.capabilities.vision and spec.images else None
+        tokenizer = ModelTokenizer(directory)
+        if rule is not None and tokenizer.added_id(rule.placeholder) is None:
+            raise ValueError(f"the tokenizer in {directory} has no token {rule.placeholder}, which stands for images")
+        return cls(spec, tokenizer, ChatTemplate(directory), image_rule=rule)
 
     @property
     def id(self) -> str:
@@ -84,6 +91,11 @@ class ServedModel:
         return self.thought_end_id is not None and self.supports("stop_token_ids")
 
     @property
+    def sees(self) -> bool:
+        """Whether it can be shown images: the catalog and the engine must say so."""
+        return self.image_rule is not None and self.supports("images")
+
+    @property
     def follows_forms(self) -> bool:
         """Whether its answers can be held to a form. One that always thinks would have to write its thought in it."""
         always_thinks = self.spec.parsers.reasoning is not None and not self.spec.capabilities.reasoning_optional
@@ -101,7 +113,8 @@ class ServedModel:
                 reasoning=spec.parsers.reasoning is not None,
                 reasoning_optional=spec.capabilities.reasoning_optional,
                 tools=spec.parsers.tool_calls is not None,
-                # The catalog's vision is not told: requests with images are refused so far.
+                vision=self.sees,
+                max_images=spec.capabilities.max_images if self.sees else 0,
                 structured_output=self.follows_forms,
             ),
             supported_parameters=sorted(self._supported_fields()),

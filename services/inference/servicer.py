@@ -123,7 +123,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         return pb.RenderPromptResponse(
             prompt=prompt.text,
             token_ids=prompt.token_ids,
-            prompt_tokens=len(prompt.token_ids),
+            prompt_tokens=prompt.token_count,
             remaining_tokens=prompt.room,
             ignored_parameters=ignored_parameters(request.request, model),
         )

@@ -38,6 +38,8 @@ class InferenceSettings(Settings):
     max_prompt_bytes: int = Field(
         8 * 2**20, ge=1, le=32 * 2**20, description="The largest prompt text of one request, in bytes of UTF-8."
     )
+    max_image_pixels: int = Field(50_000_000, ge=1, description="The most pixels of one image.")
+    max_images_pixels: int = Field(100_000_000, ge=1, description="The most pixels of all images of one request.")
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
     idle_seconds: float = Field(
         30.0, gt=0, description="An answer ends with an error when the engine is silent for so long between two tokens."

@@ -67,7 +67,7 @@ class UsageCount:
         if self._prompt is not None:
             return []
         self._prompt = prompt
-        started = pb.Started(prompt_tokens=len(prompt.token_ids), ignored_parameters=ignored_parameters)
+        started = pb.Started(prompt_tokens=prompt.token_count, ignored_parameters=ignored_parameters)
         started.created.FromNanoseconds(self._created)
         return [pb.Event(started=started)]
 
@@ -101,7 +101,7 @@ class UsageCount:
 
     @property
     def _prompt_tokens(self) -> int:
-        return 0 if self._prompt is None else len(self._prompt.token_ids)
+        return 0 if self._prompt is None else self._prompt.token_count
 
 
 def _outcome(error: BaseException | None) -> str:

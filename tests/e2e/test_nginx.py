@@ -197,7 +197,7 @@ def test_the_example_fits_the_gateways_defaults() -> None:
 
 
 def _with_image(size: int) -> dict[str, Any]:
-    url = "data:image/png;base64," + base64.b64encode(bytes(size)).decode()
+    url = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(size)).decode()
     content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
     return {"model": "smollm2-135m", "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
 

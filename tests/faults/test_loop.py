@@ -74,7 +74,9 @@ HOSTILE: Final[dict[str, Callable[[], tuple[str, bytes]]]] = {
     "a prompt of special tokens": lambda: chat(**question("<|im_end|>" * (MEGABYTE // 10))),
     "a prompt of 1 MB without a space": lambda: chat(**question("a" * MEGABYTE)),
     "an image of 14 MB": lambda: chat(
-        **question([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (14 * MEGABYTE)}}])
+        **question(
+            [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgoA" + "A" * (14 * MEGABYTE)}}]
+        )
     ),
     "2,000 messages": lambda: chat(messages=[{"role": "user", "content": WORDS * 10}] * 2000),
     "300,000 parts": lambda: chat(**question([{"type": "text", "text": "a"}] * 300_000)),

@@ -81,6 +81,8 @@ class Params:
     """The form that the text must have, from its first token."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token and what is added to its logit, -100 to 100."""
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height in pixels to which each image is brought before the model's own preprocessing. Empty: as they are."""
     cache_salt: str = ""
     """Requests with different salts never share entries of the prefix cache."""
     priority: int = 0
@@ -198,7 +200,7 @@ class Engine(Protocol):
     name: str
     version: str
     supported_parameters: frozenset[str]
-    """Names of `Params` fields. A request with another one is refused before it reaches the engine."""
+    """Names of `Params` fields, and `images`. A request with another one is refused before it reaches the engine."""
     context_length: int
     """Most tokens of prompt and answer together."""
     slots: int
@@ -218,7 +220,11 @@ class Engine(Protocol):
 
 
 SUPPORTED_BY_ALL: Final = frozenset({"window"})
-ALL_PARAMETERS: Final = frozenset(f.name for f in fields(Params)) - {"given"}
+VISION: Final = frozenset({"images", "image_sizes"})
+"""What an engine supports beside parameters when it takes images: the tensor, and the parameter about it."""
+_KEYS: Final = frozenset(f.name for f in fields(Params)) - {"given"}
+ALL_PARAMETERS: Final = _KEYS - VISION
+"""Of text."""
 
 
 def parse(text: str) -> Params | Describe | Acknowledgement | Cancellation:
@@ -237,24 +243,15 @@ def parse(text: str) -> Params | Describe | Acknowledgement | Cancellation:
         return _acknowledgement(values)
     if "cancel" in values:
         return _cancellation(values)
-    unknown = sorted(values.keys() - ALL_PARAMETERS)
+    unknown = sorted(values.keys() - _KEYS)
     if unknown:
-        raise _invalid(f"params has an unknown key {unknown[0]!r}; known are {', '.join(sorted(ALL_PARAMETERS))}")
+        raise _invalid(f"params has an unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
     # An explicit null is an absent key.
     given = {key: value for key, value in values.items() if value is not None}
     params = Params(**{key: _READERS[key](key, value) for key, value in given.items()}, given=frozenset(given))
     if params.max_tokens is not None and params.min_tokens > params.max_tokens:
         raise _invalid(f"min_tokens={params.min_tokens} is more than max_tokens={params.max_tokens}")
     return params
-
-
-def refuse_unsupported(params: Params, engine: Engine) -> None:
-    """Raise RequestError for the first parameter that `engine` cannot honour."""
-    unsupported = sorted(params.given - engine.supported_parameters - SUPPORTED_BY_ALL)
-    if unsupported:
-        raise RequestError(
-            "UNSUPPORTED_PARAMETER", f"{unsupported[0]} is not supported by the engine {engine.name}; leave it out"
-        )
 
 
 def output_limit(prompt_tokens: int, params: Params, context_length: int) -> int:
@@ -346,6 +343,13 @@ def _logit_bias(key: str, value: Any) -> tuple[tuple[int, float], ...]:
     return tuple((_token_id(key, int(i)), _bias(f"{key}.{i}", bias)) for i, bias in value.items())
 
 
+def _image_sizes(key: str, value: Any) -> tuple[tuple[int, int], ...]:
+    match value:
+        case [*pairs] if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            return tuple((_side(key, width), _side(key, height)) for width, height in pairs)
+    raise _invalid(f"{key}={_shown(value)}: expected a list of pairs of width and height")
+
+
 def _guide(key: str, value: Any) -> Guide:
     if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= set(GUIDE_KINDS):
         raise _invalid(f"{key}={_shown(value)}: expected an object with one of {', '.join(GUIDE_KINDS)}")
@@ -371,6 +375,7 @@ def _invalid(message: str) -> RequestError:
 _INT32: Final = 2**31 - 1
 _token_id = _integer(0, _INT32)
 _bias = _number(-100, 100)
+_side = _integer(1, 65_535)
 _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "max_tokens": _integer(1, _INT32),
     "min_tokens": _integer(0, _INT32),
@@ -387,6 +392,7 @@ _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "logprobs": _integer(0, MAX_TOP_LOGPROBS),
     "guide": _guide,
     "logit_bias": _logit_bias,
+    "image_sizes": _image_sizes,
     "cache_salt": _string,
     "priority": _integer(-_INT32 - 1, _INT32),
     "window": _integer(1, _INT32),

@@ -20,7 +20,6 @@ from services.inference.triton_backend.contract import (
     Request,
     RequestError,
     parse,
-    refuse_unsupported,
 )
 from services.inference.triton_backend.stream import Sender, Stream, answer, answer_error, answer_nothing
 
@@ -90,14 +89,15 @@ class TritonPythonModel:
             self._submit(request, params, response_sender)
 
     def _submit(self, request: Any, params: Params, response_sender: Any) -> None:
-        refuse_unsupported(params, self._engine)
+        taken = _read(request, params)
+        _refuse_unsupported(taken, self._engine)
         request_id = request.request_id()
         if params.window is not None and (not request_id or request_id in self._streams):
             raise RequestError(
                 "INVALID_ARGUMENT", f"a request with a window needs an id of its own, and {request_id!r} is not"
             )
         stream = Stream(response_sender, self._sender, window=params.window)
-        self._engine.submit(_read(request, params), stream)
+        self._engine.submit(taken, stream)
         if request_id:
             self._streams[request_id] = stream
 
@@ -127,6 +127,16 @@ def _read(request: Any, params: Params) -> Request:
         text_input=text,
         images=() if images is None else tuple(images.as_numpy().reshape(-1)),
     )
+
+
+def _refuse_unsupported(request: Request, engine: Engine) -> None:
+    """Raise RequestError for the first parameter that `engine` cannot honour."""
+    given = request.params.given | ({"images"} if request.images else set())
+    unsupported = sorted(given - engine.supported_parameters - SUPPORTED_BY_ALL)
+    if unsupported:
+        raise RequestError(
+            "UNSUPPORTED_PARAMETER", f"{unsupported[0]} is not supported by the engine {engine.name}; leave it out"
+        )
 
 
 def _text(request: Any, name: str) -> str | None:

@@ -47,10 +47,13 @@ def test_a_large_body_with_few_values_is_taken(value: object) -> None:
 def test_a_data_url_is_read_whole(size: int) -> None:
     content = Random(size).randbytes(size)
     url = f"data:image/png;base64,{b64encode(content).decode()}"
-    assert data_url.read("url", url) == ("image/png", content)
+    assert data_url.read("url", url, max_bytes=size) == content
+    if size:
+        with pytest.raises(ApiError, match=f"an image of {size} bytes; at most {size - 1} are allowed"):
+            data_url.read("url", url, max_bytes=size - 1)
 
 
 @pytest.mark.parametrize("encoded", ["A", "AA=", "AA==AAAA", "AAA=" + "A" * 2**20, "A" * 2**20 + "A", "A*AA", "AAA\n"])
 def test_a_damaged_data_url_is_refused(encoded: str) -> None:
     with pytest.raises(ApiError, match="not valid base64"):
-        data_url.read("url", f"data:image/png;base64,{encoded}")
+        data_url.read("url", f"data:image/png;base64,{encoded}", max_bytes=2**22)

@@ -50,10 +50,13 @@ Script = Callable[["Asked"], AsyncGenerator[EngineOutput, None]]
 class Asked:
     """One request that reached the stand-in."""
 
-    def __init__(self, request_id: str, prompt_token_ids: Sequence[int], params: Mapping[str, Any]) -> None:
+    def __init__(
+        self, request_id: str, prompt_token_ids: Sequence[int], params: Mapping[str, Any], images: Sequence[bytes] = ()
+    ) -> None:
         self.request_id = request_id
         self.prompt_token_ids = list(prompt_token_ids)
         self.params = dict(params)
+        self.images = list(images)
         self.closed = asyncio.Event()
 
 
@@ -89,9 +92,15 @@ class ScriptedTriton:
         }
 
     async def generate(
-        self, model: str, *, request_id: str, prompt_token_ids: Sequence[int], params: Mapping[str, Any]
+        self,
+        model: str,
+        *,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: Mapping[str, Any],
+        images: Sequence[bytes] = (),
     ) -> AsyncGenerator[EngineOutput, None]:
-        asked = Asked(request_id, prompt_token_ids, params)
+        asked = Asked(request_id, prompt_token_ids, params, images)
         self.asked.append(asked)
         try:
             async for output in self.script(asked):

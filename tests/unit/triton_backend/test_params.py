@@ -45,8 +45,9 @@ def test_every_parameter_is_read() -> None:
         "window": 4,
     }
     assert values.keys() == ALL_PARAMETERS
-    params = read(values)
-    assert params.given == ALL_PARAMETERS
+    params = read({**values, "image_sizes": [[64, 32], [28, 28]]})
+    assert params.given == ALL_PARAMETERS | {"image_sizes"}
+    assert params.image_sizes == ((64, 32), (28, 28))
     assert params.stop_token_ids == {0, 2}
     assert params.guide == Guide("regex", "a+")
     assert params.logit_bias == ((7, -100.0), (8, 0.5))
@@ -64,6 +65,8 @@ def test_nothing_given_changes_nothing() -> None:
     ("values", "message"),
     [
         ({"tempo": 1}, "unknown key 'tempo'"),
+        ({"image_sizes": [64, 32]}, "pairs of width and height"),
+        ({"image_sizes": [[64, 0]]}, "image_sizes=0: expected an integer from 1"),
         ({"temperature": 2.5}, "temperature=2.5: expected a number from 0 to 2"),
         ({"temperature": "hot"}, 'temperature="hot": expected a number'),
         ({"temperature": True}, "temperature=true: expected a number"),

@@ -303,6 +303,22 @@ def test_images_reach_the_engine(bench: Bench, architecture: str) -> None:
     assert [image.size for image in inputs["multi_modal_data"]["image"]] == [(56, 56)]
 
 
+def test_images_are_brought_to_their_sizes(bench: Bench) -> None:
+    engine = bench.engine(architecture=stand_in.QWEN25_VL)
+    assert engine.supported_parameters >= {"images", "image_sizes"}
+    images = []
+    for size in ((300, 200), (30, 40)):
+        data = io.BytesIO()
+        Image.new("P", size).save(data, "GIF")
+        images.append(data.getvalue())
+    answer = Reader()
+    params = read({"max_tokens": 1, "image_sizes": [[84, 56], [56, 56]]})
+    engine.submit(Request(params, [1, stand_in.IMAGE_TOKEN, stand_in.IMAGE_TOKEN], images=tuple(images)), answer)
+    assert answer.wait().reason == "length"
+    given = bench.llm.requests[0][0]["multi_modal_data"]["image"]
+    assert [(image.size, image.mode) for image in given] == [((84, 56), "RGB"), ((56, 56), "RGB")]
+
+
 def test_every_image_needs_a_place_in_the_prompt(bench: Bench) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     with pytest.raises(RequestError, match="places for 1 images, and there are 2"):

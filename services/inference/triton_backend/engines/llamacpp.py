@@ -121,8 +121,6 @@ class LlamaCppEngine:
 
     def submit(self, request: Request, sink: Sink) -> None:
         """See Engine."""
-        if request.images:
-            raise RequestError("UNSUPPORTED_PARAMETER", "images is not supported by the engine llamacpp")
         prompt = request.prompt_token_ids
         if request.text_input is not None:
             prompt = self._model.tokenize(request.text_input)

@@ -17,6 +17,10 @@ class Recording:
     token_ids: tuple[int, ...]
     prompt_contains: tuple[int, ...] = ()
     """Ids that stand in the prompt, next to one another. Empty: every prompt matches."""
+    images_sha256: tuple[str, ...] | None = None
+    """SHA-256 of the request's images, in hex and in order. None: whatever images there are."""
+    image_sizes: tuple[tuple[int, int], ...] | None = None
+    """The sizes to which the images are to be brought. None: any."""
     start_ms: float = 0.0
     """From the request's place in the engine to its first token."""
     interval_ms: float = 0.0
@@ -41,8 +45,10 @@ class Recording:
             return self.start_ms + (round_ * len(self.token_ids) + index) * self.interval_ms
         return round_ * self.at_ms[-1] + self.at_ms[index]
 
-    def matches(self, prompt: bytes) -> bool:
-        """Whether the prompt, as the bytes of 32-bit ids, has the ids of `prompt_contains` in a row."""
+    def matches(self, prompt: bytes, images: tuple[str, ...] = (), sizes: tuple[tuple[int, int], ...] = ()) -> bool:
+        """Whether the prompt, as the bytes of 32-bit ids, has the ids of `prompt_contains` in a row, and these images."""
+        if self.images_sha256 not in (None, images) or self.image_sizes not in (None, sizes):
+            return False
         wanted = array("i", self.prompt_contains).tobytes()
         found = prompt.find(wanted)
         while found % 4 and found != -1:

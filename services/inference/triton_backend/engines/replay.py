@@ -6,6 +6,7 @@ Every parameter is taken. Those that influence which token comes next change not
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from services.inference.triton_backend.contract import (
     ALL_PARAMETERS,
+    VISION,
     Load,
     Request,
     RequestError,
@@ -27,6 +29,7 @@ from services.inference.triton_backend.contract import (
 )
 from services.inference.triton_backend.engines.recordings import Recording, read
 from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.prompt_images import refuse_misplaced
 from services.inference.triton_backend.waiting import WaitingLine
 
 CANCELLATION_POLL_SECONDS: Final = 0.1
@@ -67,8 +70,11 @@ class ReplayEngine:
         max_queued: int = 1000,
         step_ms: float = 0.0,
         unsupported_parameters: tuple[str, ...] | list[str] = (),
+        image_token_id: int | None = None,
     ) -> None:
         """`recordings` is a file; see Recording. `unsupported_parameters` are refused, to stand for a lesser engine.
+
+        Images are taken if there is an `image_token_id`, the token that stands for one in a prompt.
 
         With `step_ms`, requests begin at multiples of it, so that those with the same interval get their tokens together,
         as from an engine that decodes all its sequences in one step.
@@ -76,7 +82,9 @@ class ReplayEngine:
         self._step: Final = step_ms / 1000
         self.context_length = context_length
         self.slots = slots
-        self.supported_parameters = ALL_PARAMETERS - set(unsupported_parameters)
+        vision = VISION if image_token_id is not None else frozenset()
+        self.supported_parameters = (ALL_PARAMETERS | vision) - set(unsupported_parameters)
+        self._image_token_id: Final = image_token_id
         self._recordings = read(Path(recordings))
         self._waiting: WaitingLine[_Playback] = WaitingLine(limit=max_queued)
         self._running: dict[int, _Playback] = {}
@@ -93,13 +101,14 @@ class ReplayEngine:
 
     def submit(self, request: Request, sink: Sink) -> None:
         """See Engine."""
-        for unsupported, given in (("images", request.images), ("text_input", request.text_input)):
-            if given:
-                raise RequestError("UNSUPPORTED_PARAMETER", f"{unsupported} is not supported by the engine replay")
+        if request.text_input:
+            raise RequestError("UNSUPPORTED_PARAMETER", "text_input is not supported by the engine replay")
+        refuse_misplaced(request, request.prompt_token_ids, self._image_token_id)
         prompt_tokens = len(request.prompt_token_ids)
         limit = output_limit(prompt_tokens, request.params, self.context_length)
         prompt = array("i", request.prompt_token_ids).tobytes()
-        recording = next((r for r in self._recordings if r.matches(prompt)), None)
+        digests = tuple(hashlib.sha256(image).hexdigest() for image in request.images)
+        recording = next((r for r in self._recordings if r.matches(prompt, digests, request.params.image_sizes)), None)
         if recording is None:
             raise RequestError("INVALID_ARGUMENT", "no recording matches the prompt, and there is none for all prompts")
         playback = _Playback(request, sink, recording, limit, Usage(prompt_tokens=prompt_tokens))

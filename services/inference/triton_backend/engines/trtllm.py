@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.inference.triton_backend.contract import (
+    VISION,
     Load,
     Request,
     RequestError,
@@ -32,6 +32,7 @@ from services.inference.triton_backend.engines import trtllm_checkpoint
 from services.inference.triton_backend.engines.trtllm_answer import Answer
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
 from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
 from services.inference.triton_backend.waiting import WaitingLine
 
 CANCELLATION_POLL_SECONDS: Final = 0.1
@@ -107,6 +108,8 @@ class TrtllmEngine:
         self._guide_kinds: Final = api.guide_kinds(llm)
         self._api: Final = api
         self.checkpoint: Final = trtllm_checkpoint.read(Path(model))
+        if self.checkpoint.image_token_id is not None:
+            self.supported_parameters |= VISION
         self._llm: Final = api.load(
             self.checkpoint, model=model, context_length=context_length, slots=slots, arguments=llm
         )
@@ -176,21 +179,9 @@ class TrtllmEngine:
             raise RequestError(
                 "UNSUPPORTED_PARAMETER", f"guide.{params.guide.kind} is not supported by the engine trtllm"
             )
-        if request.images:
-            self._refuse_images(len(request.images), prompt)
+        refuse_misplaced(request, prompt, self.checkpoint.image_token_id)
         answer = Answer(params, limit=limit, end_ids=self._end_ids, eos_id=self._eos_id)
         return _Job(request, sink, limit, Usage(prompt_tokens=len(prompt)), answer)
-
-    def _refuse_images(self, count: int, prompt: Sequence[int]) -> None:
-        placeholder = self.checkpoint.image_token_id
-        if placeholder is None:
-            raise RequestError("UNSUPPORTED_PARAMETER", "images is not supported: the model reads text only")
-        places = prompt.count(placeholder)
-        if places != count:
-            raise RequestError(
-                "INVALID_ARGUMENT",
-                f"the prompt has places for {places} images, and there are {count}; give one to each",
-            )
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -239,7 +230,7 @@ class TrtllmEngine:
 
     async def _serve(self, job: _Job) -> None:
         try:
-            images = await asyncio.to_thread(_decode, job.request.images) if job.request.images else ()
+            images = await asyncio.to_thread(decode, job.request) if job.request.images else ()
             if not job.ended:
                 self._begin(job, images)
                 await self._read(job)
@@ -364,16 +355,3 @@ class TrtllmEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _decode(images: Sequence[bytes]) -> list[Any]:
-    """The images as PIL has them, in RGB. Raises RequestError for the first that is none."""
-    from PIL import Image  # noqa: PLC0415 - only the images of NVIDIA have it for sure, and only images need it
-
-    decoded = []
-    for number, data in enumerate(images, 1):
-        try:
-            decoded.append(Image.open(io.BytesIO(data)).convert("RGB"))
-        except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
-            raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
-    return decoded

@@ -1,0 +1,36 @@
+"""Which web addresses a request may name for its images: https, and hosts that the operator listed."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from services.gateway.errors import bad_request, shown
+
+HTTPS_PORT: Final = 443
+MAX_LENGTH: Final = 4096
+
+
+def check_url(path: str, url: str, hosts: frozenset[str]) -> SplitResult:
+    """The parts of a URL from which an image may be fetched. `hosts` are HOST or HOST:PORT; `path` names the field.
+
+    Raises ApiError (400) for any other.
+    """
+    if not hosts:
+        raise bad_request(
+            path, f"{path} must be a data: URL (data:image/png;base64,…); images are not fetched from elsewhere here"
+        )
+    if len(url) > MAX_LENGTH or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
+        raise bad_request(path, f"{path} is {shown(url)}, which is no URL of at most {MAX_LENGTH} printable characters")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or HTTPS_PORT
+    except ValueError as error:
+        raise bad_request(path, f"{path} is {shown(url)}, which is no URL: {error}") from None
+    if parts.scheme != "https" or parts.username is not None or parts.password is not None:
+        raise bad_request(path, f"{path} is {shown(url)}; only https: without a user's name is fetched")
+    name = host if port == HTTPS_PORT else f"{host}:{port}"
+    if name not in hosts:
+        allowed = ", ".join(sorted(hosts))
+        raise bad_request(path, f"{path} is on the host {shown(name)}; images are only fetched from {allowed}")
+    return parts

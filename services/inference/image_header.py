@@ -1,0 +1,139 @@
+"""Reads an image's dimensions from its header, without decoding it: what must not be decoded is found out here.
+
+Where a file says its size twice, what a decoder would allocate counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_MAX_SEGMENTS: Final = 4096
+"""Of a JPEG or GIF before its first frame. Files of cameras and editors have dozens."""
+_TRUNCATED: Final = "it ends before its dimensions"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image says of itself."""
+
+    format: str
+    """PNG, JPEG, WebP or GIF."""
+    width: int
+    """Of the (first) frame, in pixels."""
+    height: int
+
+
+def read(data: bytes) -> ImageHeader:
+    """Read the header of an encoded image. Raises ValueError with the end of a sentence about it."""
+    for name, signature, size in _FORMATS:
+        if data.startswith(signature) and (name != "WebP" or data[8:12] == b"WEBP"):
+            try:
+                width, height = size(data)
+            except IndexError:
+                raise ValueError(_TRUNCATED) from None
+            if not width or not height:
+                raise ValueError(f"it is a {name} of {width}×{height} pixels")
+            return ImageHeader(name, width, height)
+    raise ValueError("it is no PNG, JPEG, WebP or GIF")
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    if data[12:16] != b"IHDR"[: max(0, len(data) - 12)]:
+        raise ValueError("it is a PNG that does not begin with its dimensions")
+    return _big(data, 16, 4), _big(data, 20, 4)
+
+
+def _jpeg(data: bytes) -> tuple[int, int]:
+    size, place = None, 2
+    for _ in range(_MAX_SEGMENTS):
+        if data[place] != 0xFF:
+            raise ValueError("it is a JPEG with damaged segments")
+        marker = data[place + 1]
+        if marker == 0xFF:
+            place += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:
+            place += 2
+        elif marker in (0xD9, 0xDA):
+            break
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                if size is not None:
+                    raise ValueError("it is a JPEG with two sizes")
+                size = _big(data, place + 7, 2), _big(data, place + 5, 2)
+            length = _big(data, place + 2, 2)
+            if length < 2:
+                raise ValueError("it is a JPEG with damaged segments")
+            place += 2 + length
+    else:
+        raise ValueError(f"it is a JPEG with more than {_MAX_SEGMENTS} segments before its first scan")
+    if size is None:
+        raise ValueError("it is a JPEG without dimensions")
+    return size
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + _little(data, 24, 3), 1 + _little(data, 27, 3)
+    if kind == b"VP8L":
+        if data[20] != 0x2F:
+            raise ValueError("it is a WebP with a damaged lossless frame")
+        bits = _little(data, 21, 4)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        if len(data) > 26 and data[23:26] != b"\x9d\x01\x2a":
+            raise ValueError("it is a WebP with a damaged frame")
+        return _little(data, 26, 2) & 0x3FFF, _little(data, 28, 2) & 0x3FFF
+    if len(data) < 16:
+        raise ValueError(_TRUNCATED)
+    raise ValueError("it is a WebP that does not begin with its dimensions")
+
+
+def _gif(data: bytes) -> tuple[int, int]:
+    width, height = _little(data, 6, 2), _little(data, 8, 2)
+    place = 13 + _colours(data[10])
+    blocks = 0
+    while data[place] == 0x21:
+        place += 2
+        while length := data[place]:
+            place += 1 + length
+            blocks += 1
+            if blocks > _MAX_SEGMENTS:
+                raise ValueError(f"it is a GIF with more than {_MAX_SEGMENTS} blocks before its first frame")
+        place += 1
+        blocks += 1
+    if data[place] != 0x2C:
+        raise ValueError("it is a GIF without a frame")
+    # A frame that reaches beyond the screen enlarges it.
+    right = _little(data, place + 1, 2) + _little(data, place + 5, 2)
+    bottom = _little(data, place + 3, 2) + _little(data, place + 7, 2)
+    return max(width, right), max(height, bottom)
+
+
+def _colours(flags: int) -> int:
+    """The bytes of a colour table."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _big(data: bytes, place: int, count: int) -> int:
+    return int.from_bytes(_piece(data, place, count), "big")
+
+
+def _little(data: bytes, place: int, count: int) -> int:
+    return int.from_bytes(_piece(data, place, count), "little")
+
+
+def _piece(data: bytes, place: int, count: int) -> bytes:
+    if place + count > len(data):
+        raise IndexError
+    return data[place : place + count]
+
+
+_FORMATS: Final[tuple[tuple[str, bytes | tuple[bytes, ...], Callable[[bytes], tuple[int, int]]], ...]] = (
+    ("PNG", b"\x89PNG\r\n\x1a\n", _png),
+    ("JPEG", b"\xff\xd8\xff", _jpeg),
+    ("WebP", b"RIFF", _webp),
+    ("GIF", (b"GIF87a", b"GIF89a"), _gif),
+)

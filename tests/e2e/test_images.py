@@ -1,0 +1,245 @@
+"""Images from OpenAI's client to the engine's input: gateway, worker and Triton are real, and the engine plays a recording.
+
+The recording is chosen by SHA-256, size and place of the images, so that its answer says that exactly these arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import openai
+import pytest
+from grpc_health.v1 import health_pb2
+from redis.asyncio import Redis
+from tokenizers import Tokenizer
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.gateway import keys
+from services.stack import qwen3_tokenizer
+from tests.contract.http.conftest import running_gateway
+from tests.contract.inference.conftest import started
+from tests.contract.triton.servers import serving
+from tests.unit.inference.pictures import animated, encoded
+from tests.valkey import running_valkey
+from tests.vision_template import TEMPLATE
+
+TOKENIZER = Path(__file__).parents[2] / ".cache" / "models" / "replay-thinking"
+MODEL, BLIND = "seer", "blind"
+ENTRY = """\
+id: {id}
+created: 2026-01-01
+owned_by: test
+checkpoint: none
+licence: none
+context_length: 4096
+engine: {{name: replay}}
+capabilities: {{vision: true, max_images: 4}}
+images: {{patch_size: 16, min_pixels: 65536, max_pixels: 16777216}}
+descriptions: {{en: Sees.}}
+"""
+PNG, JPEG = encoded("PNG", 640, 480), encoded("JPEG", 1000, 2000)
+WEBP, GIF = encoded("WEBP", 320, 320, lossless=True), animated("GIF", 100, 50)
+IMAGES = [PNG, JPEG, WEBP, GIF]
+# 1000×2000 with detail low: √(2000000/262144) = 2.76214; 1000/2.76214/32 = 11.3 → 11, 22.6 → 22.
+# 100×50: √(65536/5000) = 3.62039; 100 · 3.62039/32 = 11.3 → 12, 5.66 → 6.
+SIZES = [[640, 480], [352, 704], [320, 320], [384, 192]]
+TOKENS = 20 * 15 + 11 * 22 + 10 * 10 + 12 * 6
+PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
+PROMPT = (
+    f"<|im_start|>user\nیک {PLACE}دو{PLACE}<|im_end|>\n<|im_start|>assistant\nدیدم.<|im_end|>\n"
+    f"<|im_start|>user\n{PLACE}{PLACE}و این‌ها؟<|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+def data_url(data: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def image(data: bytes, **fields: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data_url(data), **fields}}
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
+
+
+def conversation(first: bytes = PNG, second: bytes = JPEG) -> Any:
+    return [
+        {"role": "user", "content": [text("یک "), image(first), text("دو"), image(second, detail="low")]},
+        {"role": "assistant", "content": "دیدم."},
+        {"role": "user", "content": [image(WEBP), image(GIF, detail="high"), text("و این‌ها؟")]},
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    qwen3_tokenizer.fetch(TOKENIZER)
+    return Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+async def places(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> AsyncIterator[tuple[str, str, str]]:
+    """The URL of a gateway, a key, and the target of its worker."""
+    directory = tmp_path_factory.mktemp("images")
+    end = tokenizer.token_to_id("<|im_end|>")
+
+    def recording(name: str, said: str, **matching: Any) -> dict[str, Any]:
+        return {"name": name, "token_ids": [*tokenizer.encode(said).ids, end], **matching}
+
+    exact = recording(
+        "exact",
+        "همین‌ها را دیدم.",
+        prompt_contains=tokenizer.encode(PROMPT, add_special_tokens=False).ids,
+        images_sha256=[hashlib.sha256(one).hexdigest() for one in IMAGES],
+        image_sizes=SIZES,
+    )
+    (directory / "recordings.json").write_text(
+        json.dumps(
+            [exact, recording("none", "هیچ تصویری نیست.", images_sha256=[]), recording("other", "چیز دیگری است.")]
+        )
+    )
+    models = directory / "model"
+    shutil.copytree(TOKENIZER, models)
+    (models / "chat_template.jinja").write_text(TEMPLATE)
+    catalog = directory / "catalog"
+    catalog.mkdir()
+    for model_id in (MODEL, BLIND):
+        (catalog / f"{model_id}.yaml").write_text(ENTRY.format(id=model_id))
+    arguments = {"recordings": str(directory / "recordings.json")}
+    placeholder = tokenizer.token_to_id("<|image_pad|>")
+    engines = {MODEL: ("replay", {**arguments, "image_token_id": placeholder}), BLIND: ("replay", arguments)}
+    settings = {"models": f"{MODEL}={models},{BLIND}={models}", "catalog_dir": str(catalog), "status_seconds": "0.2"}
+    (directory / "triton").mkdir()
+    async with serving(directory / "triton", engines) as (triton, _):
+        with started(directory, triton=triton.target, **settings) as worker, running_valkey(directory) as redis_url:
+            await worker.reaches(health_pb2.HealthCheckResponse.SERVING)
+            async with Redis.from_url(redis_url, decode_responses=True) as redis:
+                _, secret = await keys.create(redis, name="images")
+            log = directory / "gateway.log"
+            limits = {"VILIX_MAX_BODY_BYTES": "20000000", "VILIX_MAX_IMAGE_BYTES": "3000000"}
+            with running_gateway(redis_url, worker.target, log, **limits) as (url, _):
+                async with openai.AsyncOpenAI(base_url=f"{url}/api", api_key=secret, max_retries=0) as client:
+                    await _until_served(client)
+                yield f"{url}/api", secret, worker.target
+
+
+async def _until_served(client: openai.AsyncOpenAI) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                model: Any = await client.models.retrieve(MODEL)
+            except openai.APIError:
+                pass
+            else:
+                if model.available:
+                    return
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def client(places: tuple[str, str, str]) -> AsyncIterator[openai.AsyncOpenAI]:
+    url, secret, _ = places
+    async with openai.AsyncOpenAI(
+        base_url=url, api_key=secret, max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+async def ask(client: openai.AsyncOpenAI, messages: Any, model: str = MODEL, **fields: Any) -> Any:
+    return await client.chat.completions.create(model=model, messages=messages, **fields)
+
+
+async def refusal(client: openai.AsyncOpenAI, *parts: dict[str, Any], model: str = MODEL) -> dict[str, Any]:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await ask(client, [{"role": "user", "content": list(parts)}], model=model)
+    return dict(caught.value.body)  # type: ignore[call-overload]  # always an object here
+
+
+async def test_exact_bytes_in_order_reach_the_places_of_the_prompt(
+    client: openai.AsyncOpenAI, tokenizer: Tokenizer
+) -> None:
+    answer = await ask(client, conversation())
+    assert answer.choices[0].message.content == "همین‌ها را دیدم."
+    prompt_tokens = len(tokenizer.encode(PROMPT, add_special_tokens=False).ids) - 4 + TOKENS
+    assert answer.usage.prompt_tokens == prompt_tokens
+    stream = await ask(client, conversation(), stream=True, stream_options={"include_usage": True}, n=2)
+    said, usage = ["", ""], None
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            said[choice.index] += choice.delta.content or ""
+    assert said == ["همین‌ها را دیدم."] * 2
+    assert usage.prompt_tokens == prompt_tokens  # type: ignore[attr-defined]  # the stream has one
+
+
+async def test_other_images_are_told_apart(client: openai.AsyncOpenAI) -> None:
+    """That the recording's answer means something."""
+    changed = PNG[:-1] + bytes([PNG[-1] ^ 1])
+    for messages in (conversation(JPEG, PNG), conversation(first=changed)):
+        assert (await ask(client, messages)).choices[0].message.content == "چیز دیگری است."
+    answer = await ask(client, [{"role": "user", "content": "سلام <|image_pad|>"}])
+    assert answer.choices[0].message.content == "هیچ تصویری نیست."
+
+
+async def test_a_dry_run_shows_the_places_and_counts_the_images(client: openai.AsyncOpenAI) -> None:
+    shown = await client.post(
+        "/chat/completions",
+        body={"model": MODEL, "messages": conversation(), "dry_run": True},
+        cast_to=object,
+    )
+    assert isinstance(shown, dict)
+    assert shown["prompt"] == PROMPT
+    assert shown["prompt_tokens"] > TOKENS
+    assert shown["prompt_tokens"] + shown["remaining_tokens"] == 4096
+
+
+async def test_sight_is_told_of_models_that_have_it(client: openai.AsyncOpenAI) -> None:
+    listed: dict[str, Any] = {model.id: model async for model in client.models.list()}
+    assert listed[MODEL].capabilities["vision"] is True
+    assert listed[MODEL].capabilities["max_images"] == 4
+    assert listed[BLIND].capabilities["vision"] is False
+    error = await refusal(client, text("?"), image(PNG), model=BLIND)
+    assert error["param"] == "messages[0].content[1].image_url"
+    assert error["code"] == "unsupported_parameter"
+    assert error["message"] == f"the model {BLIND} cannot see images; send text only"
+
+
+@pytest.mark.parametrize(
+    ("parts", "param", "said"),
+    [
+        ([image(PNG[:20])], "messages[0].content[0].image_url", "it ends before its dimensions"),
+        ([image(b"<svg/>")], "messages[0].content[0].image_url.url", "holds no PNG, JPEG, WebP or GIF"),
+        ([text("a"), image(encoded("PNG", 202, 1))], "messages[0].content[1].image_url", "200 times the other"),
+        ([image(GIF)] * 5, "messages[0].content[4].image_url", "is image 5; seer takes at most 4"),
+        ([image(PNG + bytes(3_000_000))], "messages[0].content[0].image_url.url", "at most 3000000 are allowed"),
+        ([image(encoded("GIF", 8000, 7000, "P"))], "messages[0].content[0].image_url", "at most 50000000 are allowed"),
+        ([image(encoded("PNG", 3000, 3000), detail="high")], "messages", "maximum context length of seer is 4096"),
+    ],
+)
+async def test_what_cannot_be_shown_is_refused(
+    client: openai.AsyncOpenAI, parts: list[dict[str, Any]], param: str, said: str
+) -> None:
+    error = await refusal(client, *parts)
+    assert error["param"] == param
+    assert said in error["message"]
+
+
+async def test_images_arrive_over_grpc_too(places: tuple[str, str, str]) -> None:
+    parts = [pb.ContentPart(image=pb.Image(data=PNG)), pb.ContentPart(text="?")]
+    request = pb.GenerateRequest(model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, content=parts)])
+    async with grpc.aio.insecure_channel(places[2]) as channel:
+        stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        rendered = await stub.RenderPrompt(pb.RenderPromptRequest(request=request))
+        assert rendered.prompt_tokens == len(rendered.token_ids) - 1 + 300
+        answer = [event async for response in stub.Generate(request) for event in response.events]
+    assert "".join(event.delta.content for event in answer) == "چیز دیگری است."
+    assert answer[-1].usage.prompt_tokens == rendered.prompt_tokens

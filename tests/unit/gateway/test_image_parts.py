@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.chat_request import translate
+from services.gateway.errors import ApiError
+from services.gateway.image_parts import ImageLimits
+
+PNG = b"\x89PNG\r\n\x1a\n and more"
+IMAGES = {
+    "image/png": PNG,
+    "image/jpeg": b"\xff\xd8\xff\xe0 and more",
+    "image/gif": b"GIF89a and more",
+    "image/webp": b"RIFF\x00\x00\x00\x00WEBPVP8 ",
+}
+URL = "messages[0].content[{}].image_url.url"
+
+
+def data_url(content: bytes, media_type: str = "image/png") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def part(url: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **fields}}
+
+
+def request(*messages: list[dict[str, Any]], limits: ImageLimits | None = None) -> pb.GenerateRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": content} for content in messages]}
+    return translate(body, refuse_ignored=True, image_limits=limits).generate
+
+
+def refusal(*content: dict[str, Any], limits: ImageLimits | None = None) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        request(list(content), limits=limits)
+    assert caught.value.status == 400
+    return caught.value
+
+
+@pytest.mark.parametrize(("media_type", "content"), IMAGES.items())
+@pytest.mark.parametrize("said", ["", "image/png", "image/jpeg", "text/html;charset=utf-8"])
+def test_an_images_content_says_what_it_is(media_type: str, content: bytes, said: str) -> None:
+    generate = request([part(data_url(content, said), detail="low")])
+    expected = pb.Image(data=content, mime_type=media_type, detail=pb.IMAGE_DETAIL_LOW)
+    assert generate.messages[0].content[0].image == expected
+
+
+def test_images_and_texts_keep_their_order_over_several_turns() -> None:
+    jpeg, gif = IMAGES["image/jpeg"], IMAGES["image/gif"]
+    first = [part(data_url(PNG)), {"type": "text", "text": "a"}, part(data_url(jpeg))]
+    generate = request(first, [{"type": "text", "text": "b"}, part(data_url(gif))])
+    assert [[one.text or one.image.data for one in message.content] for message in generate.messages] == [
+        [PNG, "a", jpeg],
+        ["b", gif],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://example.org/a.png", "images are not fetched from elsewhere here"),
+        ("http://example.org/a.png", "must be a data: URL"),
+        ("file:///etc/passwd", "must be a data: URL"),
+        ("", "must be a data: URL"),
+        ("data:image/png,abc", "must be encoded as base64"),
+        ("data:image/png;base64,???", "not valid base64"),
+        ("data:image/png;base64,", "holds no PNG, JPEG, WebP or GIF"),
+        (data_url(b"<svg/>", "image/svg+xml"), "holds no PNG, JPEG, WebP or GIF"),
+    ],
+)
+def test_what_is_no_image_is_refused(url: str, said: str) -> None:
+    error = refusal({"type": "text", "text": "?"}, part(url))
+    assert error.param == URL.format(1)
+    assert said in error.message
+
+
+def test_a_detail_that_does_not_exist_is_refused() -> None:
+    error = refusal(part(data_url(PNG), detail="huge"))
+    assert error.param == "messages[0].content[0].image_url.detail"
+    assert "auto, low, high" in error.message
+
+
+@pytest.mark.parametrize("kind", ["input_audio", "file", "video_url"])
+def test_other_parts_are_refused_by_name(kind: str) -> None:
+    error = refusal({"type": kind, kind: {}})
+    assert error.param == "messages[0].content[0].type"
+    assert kind in error.message
+
+
+def test_limits_are_named_with_the_value() -> None:
+    image = part(data_url(PNG))
+    size = len(PNG)
+    exact = ImageLimits(most=2, max_bytes=size, max_total_bytes=2 * size)
+    request([image, image], limits=exact)
+    error = refusal(image, image, limits=ImageLimits(most=1))
+    assert (error.param, "is image 2 of the request; at most 1 are" in error.message) == (
+        "messages[0].content[1].image_url",
+        True,
+    )
+    error = refusal(image, limits=ImageLimits(max_bytes=size - 1))
+    assert (error.param, f"{size} bytes; at most {size - 1} are" in error.message) == (URL.format(0), True)
+    error = refusal(image, image, limits=ImageLimits(max_total_bytes=2 * size - 1))
+    assert (error.param, f"are {2 * size} bytes; at most {2 * size - 1} are" in error.message) == (URL.format(1), True)

@@ -1,0 +1,179 @@
+"""Requests with images, up to what the engine is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import AddedToken, Tokenizer
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason
+from services.inference.catalog import load_model
+from services.inference.choice_requests import ChoiceRequests
+from services.inference.images import ImageLimits
+from services.inference.prompt import render
+from services.inference.request_checks import RequestLimits, check
+from services.inference.served_model import EngineDescription, ServedModel
+from tests.unit.inference.pictures import encoded
+from tests.unit.inference.scripted import PARAMETERS, ScriptedTriton
+from tests.vision_template import TEMPLATE
+
+SEEING = PARAMETERS | {"images", "image_sizes"}
+LIMITS = RequestLimits(images=ImageLimits(max_pixels=1_000_000, max_total_pixels=1_500_000), max_prompt_bytes=200)
+WIDE, TALL = encoded("PNG", 640, 480), encoded("JPEG", 480, 960)
+
+
+@pytest.fixture(scope="session")
+def vision_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
+    """SmolLM2's tokenizer with Qwen's placeholders."""
+    directory = tmp_path_factory.mktemp("vision")
+    tokenizer = Tokenizer.from_file(str(model_directory / "tokenizer.json"))
+    marks = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    return directory
+
+
+@pytest.fixture
+def seer(vision_directory: Path) -> ServedModel:
+    engine = EngineDescription("scripted", "1", SEEING, context_length=4096, slots=4)
+    return dataclasses.replace(ServedModel.load(load_model("qwen3-vl"), vision_directory), description=engine)
+
+
+def text(content: str) -> pb.ContentPart:
+    return pb.ContentPart(text=content)
+
+
+def image(data: bytes, detail: pb.ImageDetail.ValueType = pb.IMAGE_DETAIL_UNSPECIFIED) -> pb.ContentPart:
+    return pb.ContentPart(image=pb.Image(data=data, detail=detail))
+
+
+def user(*parts: pb.ContentPart) -> pb.Message:
+    return pb.Message(role=pb.ROLE_USER, content=parts)
+
+
+def refusal(model: ServedModel, *messages: pb.Message) -> Failure:
+    with pytest.raises(Failure) as caught:
+        check(pb.GenerateRequest(messages=messages), model, LIMITS)
+    return caught.value
+
+
+TURNS = [
+    user(image(WIDE), text("first <|image_pad|>"), image(TALL, pb.IMAGE_DETAIL_LOW)),
+    pb.Message(role=pb.ROLE_ASSISTANT, content=[text("I see.")]),
+    user(text("and "), image(WIDE)),
+]
+
+
+async def test_images_stand_where_they_were_sent(seer: ServedModel) -> None:
+    request = pb.GenerateRequest(messages=TURNS)
+    check(request, seer, LIMITS)
+    prompt = await render(request, seer)
+    mark = "<|vision_start|><|image_pad|><|vision_end|>"
+    assert prompt.text == (
+        f"<|im_start|>user\n{mark}first <|image_pad|>{mark}<|im_end|>\n<|im_start|>assistant\nI see.<|im_end|>\n"
+        f"<|im_start|>user\nand {mark}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    # The one that the user wrote is none.
+    assert prompt.token_ids.count(seer.tokenizer.added_id("<|image_pad|>") or -1) == 3
+    assert [one.data for one in prompt.images] == [WIDE, TALL, WIDE]
+    # 480 by 960 are 1.8 times the pixels of 256 tokens.
+    assert [(one.size, one.tokens) for one in prompt.images] == [
+        ((640, 480), 300),
+        ((352, 704), 11 * 22),
+        ((640, 480), 300),
+    ]
+    assert prompt.token_count == len(prompt.token_ids) - 3 + 842
+    assert prompt.room == 4096 - prompt.token_count
+
+
+async def test_the_engine_gets_the_bytes_and_the_sizes(seer: ServedModel) -> None:
+    triton, request = ScriptedTriton(), pb.GenerateRequest(messages=TURNS)
+    prompt = await render(request, seer)
+    choice = ChoiceRequests(
+        triton,  # type: ignore[arg-type]  # a stand-in
+        seer,
+        request,
+        prompt,
+        choice=0,
+        request_id="r",
+        asking=lambda: None,
+    )
+    async for _ in choice.outputs():
+        pass
+    (asked,) = triton.asked
+    assert asked.images == [WIDE, TALL, WIDE]
+    assert asked.params["image_sizes"] == [(640, 480), (352, 704), (640, 480)]
+    assert asked.params["max_tokens"] == prompt.room
+
+
+async def test_images_count_in_the_context(seer: ServedModel) -> None:
+    request = pb.GenerateRequest(messages=TURNS, sampling=pb.SamplingParams(max_tokens=3200))
+    seer.description = dataclasses.replace(seer.engine(), context_length=4000)
+    with pytest.raises(Failure, match=r"4000 tokens; your messages have 8\d\d tokens and you asked for 3200") as caught:
+        await render(request, seer)
+    assert caught.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
+
+
+def test_images_do_not_count_as_text(seer: ServedModel) -> None:
+    check(pb.GenerateRequest(messages=[user(image(WIDE + bytes(5000)))]), seer, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("parts", "field", "said"),
+    [
+        ([image(b"")], 0, "no PNG, JPEG, WebP or GIF"),
+        ([text("a"), image(WIDE[:18])], 1, "it ends before its dimensions"),
+        ([image(encoded("PNG", 1001, 1000))], 0, "1001×1000 pixels, 1001000 in all; at most 1000000 are allowed"),
+        ([image(encoded("PNG", 1000, 900, "1"))] * 2, 1, "makes them 1800000 in all images; at most 1500000"),
+        ([image(encoded("PNG", 402, 2))], 0, "402×2 pixels; one side may be 200 times the other"),
+        ([image(encoded("PNG", 2, 2))] * 17, 16, "is image 17; qwen3-vl takes at most 16"),
+    ],
+)
+def test_an_image_that_cannot_be_shown_is_refused_by_name(
+    seer: ServedModel, parts: list[pb.ContentPart], field: int, said: str
+) -> None:
+    failure = refusal(seer, user(text("?")), user(*parts))
+    assert failure.reason is Reason.INVALID_ARGUMENT
+    assert failure.violations[0].field == f"messages[1].content[{field}].image"
+    assert failure.message.startswith(f"messages[1].content[{field}].image ")
+    assert said in failure.message
+
+
+def test_images_belong_to_users(seer: ServedModel) -> None:
+    for role in (pb.ROLE_SYSTEM, pb.ROLE_ASSISTANT):
+        failure = refusal(seer, pb.Message(role=role, content=[image(WIDE)]), user(text("?")))
+        assert "is in a message that is not the user's" in failure.message
+
+
+def test_a_model_sees_only_if_its_engine_takes_images(seer: ServedModel, model: ServedModel) -> None:
+    assert seer.to_proto().capabilities.vision
+    assert seer.to_proto().capabilities.max_images == 16
+    seer.description = dataclasses.replace(seer.engine(), supported_parameters=PARAMETERS)
+    model.description = dataclasses.replace(model.engine(), supported_parameters=SEEING)
+    for blind in (seer, model):
+        capabilities = blind.to_proto().capabilities
+        assert (capabilities.vision, capabilities.max_images) == (False, 0)
+        failure = refusal(blind, user(text("?"), image(WIDE)))
+        assert failure.reason is Reason.UNSUPPORTED_PARAMETER
+        assert failure.violations[0].field == "messages[0].content[1].image"
+        assert failure.message == f"the model {blind.id} cannot see images; send text only"
+
+
+@pytest.mark.parametrize("ids", [True, False])
+async def test_a_placeholder_needs_an_image(seer: ServedModel, ids: bool) -> None:
+    placeholder = seer.tokenizer.added_id("<|image_pad|>") or -1
+    request = (
+        pb.GenerateRequest(prompt_token_ids=[1, placeholder]) if ids else pb.GenerateRequest(prompt="<|image_pad|>")
+    )
+    with pytest.raises(Failure, match="has 1 places for images of qwen3-vl, and there are 0 images"):
+        await render(request, seer)
+
+
+def test_a_tokenizer_without_the_placeholder_is_refused(model_directory: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no token <\|image_pad\|>, which stands for images"):
+        ServedModel.load(load_model("qwen3-vl"), model_directory)
