@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -90,10 +90,7 @@ class Answer:
         complete = False
         try:
             async for events in self._call:
-                self._lease.count(events)
-                if self._transcript is not None:
-                    self._transcript.add(events)
-                self._note_tokens()
+                self._note(events)
                 if events[-1].HasField("usage"):
                     complete = True
                     self._complete(events[-1].usage)
@@ -114,6 +111,17 @@ class Answer:
             # A worker that ends in the middle must not look like an answer that is complete.
             self._outcome = "broken off"
             raise server_error(self._request_id)
+
+    def offer_tokens_to(self, write: Callable[[Sequence[pb.Event]], bool]) -> None:
+        """Offer what comes between the beginning and the end to `write` first, at once; what it writes is no event any more."""
+
+        def take(events: Sequence[pb.Event]) -> bool:
+            written = not events[0].HasField("started") and not events[-1].HasField("usage") and write(events)
+            if written:
+                self._note(events)
+            return written
+
+        self._call.offer_to(take)
 
     async def settle(self) -> None:
         """Bill what was produced, and give back what the request held of its key's limits."""
@@ -141,6 +149,12 @@ class Answer:
         self._outcome = "complete"
         self._log.update(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
         metrics.TOKENS.labels(self._model, "prompt").inc(usage.prompt_tokens)
+
+    def _note(self, events: Sequence[pb.Event]) -> None:
+        self._lease.count(events)
+        if self._transcript is not None:
+            self._transcript.add(events)
+        self._note_tokens()
 
     def _note_tokens(self) -> None:
         now = time.perf_counter()
@@ -171,6 +185,7 @@ async def open_answer(
     Images that are elsewhere are fetched first. A worker that turns out to be unavailable before it began is replaced by
     another one, once. Whatever is raised, `lease` is settled. Raises ApiError, ClientGoneError.
     """
+    chat.generate.tenant = lease.subject.key.tenant
     hang_up = HangUp(request.receive)
     failed: InferenceWorker | None = None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,6 +38,9 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
             app.state.dependencies = await stack.enter_async_context(connected(settings))
             if admin is not None:
                 await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin))
+            # What there is now stays: to look through it again and again for garbage would stop all streams meanwhile.
+            gc.collect()
+            gc.freeze()
             yield
 
     app = FastAPI(title="Vilix", lifespan=lifespan, openapi_url=None, redirect_slashes=False)

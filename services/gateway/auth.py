@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import Request
 
 from services.gateway.errors import unauthorized
 from services.gateway.keyring import Keyring
-from services.gateway.keys import Key
+from services.gateway.keys import Key, Proof
 from services.gateway.secret import is_well_formed
 
 _HINT: Final = "Send it as the header `Authorization: Bearer KEY`."
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    key: Key
+    proof: Proof | None = None
+    """For a key that was not looked up for this request: whoever lets it in has it proven that it is still valid."""
+
+
 async def authenticate(request: Request, keyring: Keyring) -> Key:
     """The key that the request carries. Raises ApiError: 401 when it carries none that is valid, 503 when nobody knows."""
-    scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
-    api_key = api_key.strip()
-    if scheme.lower() != "bearer" or not api_key:
-        raise unauthorized(f"You did not provide an API key. {_HINT}")
+    api_key = _api_key(request)
     key = await keyring.find(api_key)
     if key is None:
         # The key itself is not repeated: an answer may end up in somebody's log.
@@ -27,3 +34,21 @@ async def authenticate(request: Request, keyring: Keyring) -> Key:
         raise unauthorized(f"The API key is {problem}. Check it, or ask your operator for a new one. {_HINT}")
     request.state.log["key_id"] = key.id
     return key
+
+
+async def recognise(request: Request, keyring: Keyring) -> Caller:
+    """Who asks, without looking up again a key that was valid a moment ago. For `admit`. Raises as `authenticate` does."""
+    recalled = keyring.recall(_api_key(request))
+    if recalled is None:
+        return Caller(await authenticate(request, keyring))
+    key, proof = recalled
+    request.state.log["key_id"] = key.id
+    return Caller(key, proof)
+
+
+def _api_key(request: Request) -> str:
+    scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
+    api_key = api_key.strip()
+    if scheme.lower() != "bearer" or not api_key:
+        raise unauthorized(f"You did not provide an API key. {_HINT}")
+    return api_key

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
+from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import sse
 from services.gateway.admission import Waiting, admit
 from services.gateway.answer import Answer, open_answer
-from services.gateway.auth import authenticate
+from services.gateway.auth import recognise
 from services.gateway.body import read_json
 from services.gateway.chat_objects import WholeAnswer
 from services.gateway.chat_request import ChatRequest, translate
@@ -23,6 +24,7 @@ from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
+from services.gateway.http_protocol import DIRECT_WRITER, DirectWriter
 from services.gateway.prompts import dry_run
 from services.gateway.settings import GatewaySettings
 from services.telemetry import without_keys
@@ -34,15 +36,14 @@ router: Final = APIRouter()
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     gateway = dependencies(request)
-    key = await authenticate(request, gateway.keyring)
+    caller = await recognise(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
     understand = partial(_understand, refuse_ignored=strict, settings=gateway.settings)
     chat, demand = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
     request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
     if chat.dry_run:
-        return await dry_run(request, key, chat)
-    chat.generate.tenant = key.tenant
-    admission = await admit(request, key, demand, gateway.workers)
+        return await dry_run(request, caller, chat)
+    admission = await admit(request, caller, demand, gateway.workers)
     if isinstance(admission, Waiting) and chat.stream:
         return QueuedAnswer(request, chat, admission, keep_alive=gateway.settings.keep_alive)
     lease = await admission.get()
@@ -55,7 +56,7 @@ async def create_chat_completion(request: Request) -> Response:
 
 
 def _understand(body: Any, *, refuse_ignored: bool, settings: GatewaySettings) -> tuple[ChatRequest, Demand]:
-    chat = translate(body, refuse_ignored=refuse_ignored, image_limits=settings.image_limits())
+    chat = translate(body, refuse_ignored=refuse_ignored, image_limits=settings.image_limits)
     return chat, demand_of(chat.generate, reserve_output=settings.reserve_output)
 
 
@@ -69,10 +70,12 @@ class StreamedAnswer(Response):
         self._answer = answer
         self._keep_alive: Final = keep_alive
         self._last_sent = 0.0
+        self._writer: DirectWriter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, and end the answer however that goes."""
         keeping_alive: asyncio.Task[None] | None = None
+        self._writer = scope.get("extensions", {}).get(DIRECT_WRITER)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             # Without a first byte, proxies and clients may wait with the headers too.
@@ -94,6 +97,7 @@ class StreamedAnswer(Response):
         answer = self._answer
         assert answer is not None  # noqa: S101  # it is there, or was waited for
         encoder = sse.ChunkEncoder(answer.chat, answer_id=answer.id, created=answer.created)
+        answer.offer_tokens_to(partial(self._write_at_once, encoder))
         try:
             async for events in answer.events():
                 data = encoder.encode(events)
@@ -104,6 +108,13 @@ class StreamedAnswer(Response):
         except ApiError as error:
             await answer.settle()
             yield sse.error_event(error.body())
+
+    def _write_at_once(self, encoder: sse.ChunkEncoder, events: Sequence[pb.Event]) -> bool:
+        if self._writer is None or not self._writer.ready:
+            return False
+        self._writer.write(encoder.encode(events))
+        self._last_sent = time.monotonic()
+        return True
 
     async def _break_silence(self, send: Send) -> None:
         while True:

@@ -13,7 +13,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway import metrics
 from services.gateway.admission import admit
-from services.gateway.auth import authenticate
+from services.gateway.auth import recognise
 from services.gateway.body import read_json
 from services.gateway.demand import Demand, demand_of_embedding
 from services.gateway.dependencies import dependencies
@@ -30,10 +30,10 @@ router: Final = APIRouter()
 async def create_embeddings(request: Request) -> Response:
     """Answer texts with vectors."""
     gateway = dependencies(request)
-    key = await authenticate(request, gateway.keyring)
+    caller = await recognise(request, gateway.keyring)
     asked, demand = await read_json(request, _understand, max_bytes=gateway.settings.max_body_bytes)
     request.state.log["model"] = asked.embed.model[:128]
-    admission = await admit(request, key, demand, gateway.embedders)
+    admission = await admit(request, caller, demand, gateway.embedders)
     async with await admission.get() as lease:
         answer = await _embed(request, asked.embed, gateway.embedders)
         lease.produced.prompt = sum(answer.token_counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -18,6 +18,7 @@ from services.gateway.errors import failure_of_rpc
 WINDOW: Final = 256
 """Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
 
+Take = Callable[[Sequence[pb.Event]], bool]
 Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
 
 
@@ -45,6 +46,7 @@ class GenerateCall:
         self._reader: asyncio.Future[None] | None = None
         self._silent_since = self._loop.time()
         self._unacknowledged = 0
+        self._take: Take | None = None
         self._watch: asyncio.TimerHandle = self._loop.call_later(idle_seconds, self._look)
 
     async def start(self, *, seconds: float | None) -> bool:
@@ -71,15 +73,17 @@ class GenerateCall:
                 await self._wait()
             if not self._inbox:
                 return
-            events = list(self._inbox.popleft().events)
-            self._unacknowledged += 1
-            while self._inbox:
-                events += self._inbox.popleft().events
-                self._unacknowledged += 1
-            if self._unacknowledged >= WINDOW // 2 and not self._ended:
-                self._stream.say(self._number, credit=self._unacknowledged)
-                self._unacknowledged = 0
-            yield events
+            outputs = list(self._inbox)
+            self._inbox.clear()
+            self._acknowledge(len(outputs))
+            yield [event for output in outputs for event in output.events]
+
+    def offer_to(self, take: Take) -> None:
+        """Offer what comes while the reader waits to `take` first; what it takes, and returns true for, is not read any more.
+
+        It saves to wake the reader's task, which costs more than to write a token. It must not wait.
+        """
+        self._take = take
 
     async def _wait(self) -> None:
         """Wait until there is an output, or the end. Raises what it ended with."""
@@ -102,8 +106,11 @@ class GenerateCall:
             status = status_pb2.Status.FromString(output.status)
             self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
         elif output.events:
-            self._inbox.append(output)
-            self._wake()
+            if self._take is not None and self._reader is not None and self._is_taken(self._take, output):
+                self._acknowledge(1)
+            else:
+                self._inbox.append(output)
+                self._wake()
 
     def end(self, error: Exception | None) -> None:
         """End it, once what was received is read. Only the first end counts."""
@@ -122,6 +129,20 @@ class GenerateCall:
             self._stream.say(self._number, cancel=pb.CancelCall())
             self._inbox.clear()
             self.end(error)
+
+    def _is_taken(self, take: Take, output: pb.CallOutput) -> bool:
+        try:
+            # The reader may have been woken and not have come yet: it goes first.
+            return not self._inbox and take(output.events)
+        except Exception as error:  # noqa: BLE001  # it is the fault of this call, and must not end all those of the stream
+            self._give_up(error)
+            return True
+
+    def _acknowledge(self, outputs: int) -> None:
+        self._unacknowledged += outputs
+        if self._unacknowledged >= WINDOW // 2 and not self._ended:
+            self._stream.say(self._number, credit=self._unacknowledged)
+            self._unacknowledged = 0
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from services.gateway import metrics
 from services.gateway.errors import ApiError
 from services.gateway.settings import GatewaySettings
 
 UNSENT_BYTES: Final = 64 * 1024
+DIRECT_WRITER: Final = "vilix.direct_writer"
+"""The ASGI extension that holds an answer's DirectWriter."""
 LINGER_SECONDS: Final = 5.0
 """How long what a refused client still sends is thrown away."""
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
@@ -68,6 +70,28 @@ class _Transport:
             self._protocol.linger()
         else:
             self.close_now()
+
+
+class DirectWriter:
+    """Writes to the body of an answer that has begun, at once and past ASGI, whose `send` takes a task that waits for it."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        """Of uvicorn's state of one answer."""
+        self._cycle: Final = cycle
+
+    @property
+    def ready(self) -> bool:
+        """Whether the body has begun, has no length, and its reader keeps up."""
+        cycle = self._cycle
+        return bool(
+            cycle.response_started
+            and cycle.chunked_encoding
+            and not (cycle.response_complete or cycle.disconnected or cycle.flow.write_paused)
+        )
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the body. To be called while `ready`."""
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -229,6 +253,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answered = cycle
+        cycle.scope["extensions"] = {DIRECT_WRITER: DirectWriter(cycle)}
         super()._start_asgi_task(cycle, app)
 
     def _abandon(self) -> None:

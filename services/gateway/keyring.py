@@ -7,7 +7,7 @@ from typing import Final
 
 from services.gateway import keys, metrics
 from services.gateway.errors import ApiError, unavailable
-from services.gateway.keys import Key
+from services.gateway.keys import Key, Proof
 from services.gateway.redis_link import RedisAwayError, RedisLink
 from services.gateway.secret import digest, is_well_formed
 
@@ -19,8 +19,15 @@ class Keyring:
         """A key that was found in the last `grace_seconds` stays valid while Redis is away."""
         self._link: Final = link
         self._grace: Final = grace_seconds
-        self._verified: Final[dict[str, tuple[float, Key]]] = {}
+        self._verified: Final[dict[str, tuple[float, Key, Proof]]] = {}
         self._swept = time.monotonic()
+
+    def recall(self, secret: str) -> tuple[Key, Proof] | None:
+        """The key with this secret as it was when it was found last, if that was not long ago. It may be revoked since."""
+        verified, key, proof = self._verified.get(digest(secret), (float("-inf"), None, None))
+        if key is None or proof is None or time.monotonic() - verified > self._grace:
+            return None
+        return key, proof
 
     async def find(self, secret: str) -> Key | None:
         """The key with this secret, or None. Raises ApiError (503) when that cannot be told."""
@@ -28,18 +35,18 @@ class Keyring:
             return None
         hashed = digest(secret)
         try:
-            key = await self._link.run(lambda redis: keys.find(redis, secret))
+            key, proof = await self._link.run(lambda redis: keys.find_with_proof(redis, secret))
         except RedisAwayError:
             return self._remembered(hashed)
-        if key is None:
+        if key is None or proof is None:
             self._verified.pop(hashed, None)
         elif self._grace:
-            self._verified[hashed] = (time.monotonic(), key)
+            self._verified[hashed] = (time.monotonic(), key, proof)
             self._sweep()
         return key
 
     def _remembered(self, hashed: str) -> Key:
-        verified, key = self._verified.get(hashed, (float("-inf"), None))
+        verified, key, _ = self._verified.get(hashed, (float("-inf"), None, None))
         expired = key is not None and key.expires is not None and key.expires <= time.time()
         if key is None or expired or time.monotonic() - verified > self._grace:
             metrics.REDIS_AWAY.labels("key_refused").inc()
@@ -51,7 +58,7 @@ class Keyring:
         now = time.monotonic()
         if now - self._swept > self._grace:
             self._swept = now
-            for hashed in [each for each, (verified, _) in self._verified.items() if now - verified > self._grace]:
+            for hashed in [each for each, (verified, *_) in self._verified.items() if now - verified > self._grace]:
                 del self._verified[hashed]
 
 

@@ -10,6 +10,7 @@ Everything about a key is in one shard of 64, named by a hash tag, so that one s
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,12 +99,32 @@ class Replication:
     """Replicas that had the change, after waiting up to a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """As what a key was found: while its secret and its record are these, it would be found so again."""
+
+    secret: str
+    """The secret's digest."""
+    record: str
+    """The record's SHA-1, as limits.lua makes it."""
+
+
 async def find(redis: Redis, secret: str) -> Key | None:
     """The key with this secret; None when there is none, or it is not valid any more. One round trip."""
+    key, _ = await find_with_proof(redis, secret)
+    return key
+
+
+async def find_with_proof(redis: Redis, secret: str) -> tuple[Key | None, Proof | None]:
+    """As `find`, and what to tell limits.lua to have it find the key again."""
     if not is_well_formed(secret):
-        return None
-    record = await _FIND.run(redis, _secret(digest(secret)))
-    return _key_of(tuple(record)) if record else None
+        return None, None
+    hashed = digest(secret)
+    record = tuple(await _FIND.run(redis, _secret(hashed)))
+    if not record:
+        return None, None
+    key, record_digest = _key_of(record)
+    return key, Proof(hashed, record_digest)
 
 
 async def create(redis: Redis, *, name: str, **draft: Any) -> tuple[Key, str]:
@@ -233,9 +254,10 @@ def _fields(key: Key) -> dict[EncodableT, EncodableT]:
 
 
 @lru_cache(maxsize=4096)
-def _key_of(record: tuple[str, ...]) -> Key | None:
-    """Of names and values in turns. A key's record rarely changes between its requests."""
-    return _key(dict(zip(record[::2], record[1::2], strict=True)))
+def _key_of(record: tuple[str, ...]) -> tuple[Key | None, str]:
+    """The key and the digest of names and values in turns. A key's record rarely changes between its requests."""
+    record_digest = hashlib.sha1("\0".join(record).encode(), usedforsecurity=False).hexdigest()
+    return _key(dict(zip(record[::2], record[1::2], strict=True))), record_digest
 
 
 def _key(record: Mapping[Any, Any]) -> Key | None:

@@ -386,6 +386,18 @@ local function settle()
   return cjson.encode({alive = true})
 end
 
+-- A caller that remembers a key, and did not look it up, says as what: only while it is still that is anything decided.
+local function is_stale(proof)
+  if redis.call('GET', shard .. ':secret:' .. proof.secret) ~= key_id then
+    return true
+  end
+  local record = redis.call('HGETALL', shard .. ':key:' .. key_id)
+  return redis.sha1hex(table.concat(record, '\0')) ~= proof.record
+end
+
+if ask.proof and is_stale(ask.proof) then
+  return cjson.encode({stale = true})
+end
 reap()
 if operation == 'admit' then
   return admit()

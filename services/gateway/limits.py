@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from services.gateway.allowance import Allowance
 from services.gateway.demand import Demand
-from services.gateway.keys import Key
+from services.gateway.keys import Key, Proof
 from services.gateway.redis_link import Script
 
 SCRIPT: Final = Script((Path(__file__).parent / "limits.lua").read_text())
@@ -31,6 +31,12 @@ class Subject:
     queue_length: int = 0
     """How many of its requests may wait for a slot."""
     queue_seconds: float = 0.0
+    proof: Proof | None = None
+    """For a key that was not looked up for this request."""
+
+
+class StaleKeyError(Exception):
+    """A key that was not looked up is not what it was, or not valid any more. Nothing was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +99,14 @@ class Decision:
 
 
 async def admit(redis: Redis, subject: Subject, demand: Demand, hold: Hold) -> Decision:
-    """Take what a request needs, all of it or nothing. Asking twice for one lease takes it once."""
+    """Take what a request needs, all of it or nothing. Asking twice for one lease takes it once. Raises StaleKeyError."""
+    proof = {"proof": subject.proof} if subject.proof else {}
     queue = {"queue": subject.queue_length} if subject.queue_length else {}
     answer = await _run(
-        redis, subject, "admit", **_identity(hold), estimate=demand.prompt, output=demand.output, **queue
+        redis, subject, "admit", **_identity(hold), estimate=demand.prompt, output=demand.output, **queue, **proof
     )
+    if answer.get("stale"):
+        raise StaleKeyError
     return _decision(answer)
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.admission import admit
-from services.gateway.auth import authenticate
+from services.gateway.auth import Caller, recognise
 from services.gateway.body import read_json
 from services.gateway.chat_request import ChatRequest, translate
 from services.gateway.demand import Demand
@@ -21,7 +21,6 @@ from services.gateway.field_names import openai_name
 from services.gateway.image_parts import ImageLimits, Images
 from services.gateway.inference_client import InferenceWorker
 from services.gateway.json_fields import Fields
-from services.gateway.keys import Key
 
 router: Final = APIRouter()
 
@@ -30,11 +29,11 @@ router: Final = APIRouter()
 async def tokenize(request: Request) -> Response:
     """Show the token ids of a prompt, or of a conversation in its model's template."""
     gateway = dependencies(request)
-    key = await authenticate(request, gateway.keyring)
-    understand = partial(_understand, limits=gateway.settings.image_limits())
+    caller = await recognise(request, gateway.keyring)
+    understand = partial(_understand, limits=gateway.settings.image_limits)
     generate, images = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
     request.state.log["model"] = generate.model[:128]
-    answer, _, headers = await _render(request, key, generate, images)
+    answer, _, headers = await _render(request, caller, generate, images)
     shown = {
         "count": answer.prompt_tokens,
         "max_model_len": answer.prompt_tokens + answer.remaining_tokens,
@@ -43,9 +42,9 @@ async def tokenize(request: Request) -> Response:
     return Response(orjson.dumps(shown), headers=headers, media_type=JSON)
 
 
-async def dry_run(request: Request, key: Key, chat: ChatRequest) -> Response:
+async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Response:
     """What would become of a chat request: its prompt, what of it would be ignored, and which worker would answer."""
-    answer, worker, headers = await _render(request, key, chat.generate, chat.images)
+    answer, worker, headers = await _render(request, caller, chat.generate, chat.images)
     shown = {
         "object": "chat.completion.dry_run",
         "model": chat.generate.model,
@@ -59,14 +58,14 @@ async def dry_run(request: Request, key: Key, chat: ChatRequest) -> Response:
 
 
 async def _render(
-    request: Request, key: Key, generate: pb.GenerateRequest, images: Images
+    request: Request, caller: Caller, generate: pb.GenerateRequest, images: Images
 ) -> tuple[pb.RenderPromptResponse, InferenceWorker, dict[str, str]]:
     gateway = dependencies(request)
-    generate.tenant = key.tenant
     # It counts as a request, and costs no tokens.
     demand = Demand(model=generate.model, prompt=0, output=0, max_output=0)
-    admission = await admit(request, key, demand, gateway.workers)
+    admission = await admit(request, caller, demand, gateway.workers)
     async with await admission.get() as lease:
+        generate.tenant = lease.subject.key.tenant
         await gateway.image_fetcher.fill(images)
         worker = gateway.workers.choose(generate.model)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -123,6 +124,7 @@ class GatewaySettings(Settings):
         "beside the page, whatever host and path a proxy gave that.",
     )
 
+    @cached_property
     def image_limits(self) -> ImageLimits:
         """The limits of images."""
         return ImageLimits(

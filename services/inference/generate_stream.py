@@ -20,6 +20,7 @@ GATHER_SECONDS: Final = 0.004
 """Between two messages, so that one holds the whole of an engine's step. After a silence, nothing waits."""
 
 MOST_CREDIT: Final = 1024
+MOST_SECONDS: Final = 86_400.0
 
 Answer = Callable[[pb.GenerateRequest, str], AsyncGenerator[list[pb.Event], None]]
 """Answers a request, which has an id: lists of events; an empty one is a sign of life. Raises Failure."""
@@ -78,7 +79,7 @@ class GenerateStream:
             message = f"call is {call}; it must be greater than {self._last_call}, which was the last one"
             raise invalid("call", message, value=call, limit=self._last_call + 1)
         self._last_call = call
-        self._credits[call] = asyncio.Semaphore(start.credit)
+        self._credits[call] = asyncio.Semaphore(min(start.credit, MOST_CREDIT))
         self._tasks[call] = task = asyncio.create_task(self._run(call, start))
         task.add_done_callback(lambda _: self._forget(call))
 
@@ -91,10 +92,11 @@ class GenerateStream:
 
     async def _run(self, call: int, start: pb.StartCall) -> None:
         request_id, credit = as_request_id(start.request_id), self._credits[call]
-        limit = asyncio.timeout(start.timeout.ToMicroseconds() / 1e6 if start.HasField("timeout") else None)
+        limit = asyncio.timeout(None)
         failure: Failure | None = None
         try:
             self._refuse_when_draining()
+            limit = asyncio.timeout(_seconds(start))
             async with limit, contextlib.aclosing(self._answer(start.request, request_id)) as answer:
                 async for events in answer:
                     if events:
@@ -115,3 +117,13 @@ class GenerateStream:
     def _send(self, output: pb.CallOutput) -> None:
         self._outputs.append(output)
         self._changed.set()
+
+
+def _seconds(start: pb.StartCall) -> float | None:
+    if not start.HasField("timeout"):
+        return None
+    seconds = start.timeout.seconds + start.timeout.nanos / 1e9
+    if not 0 < seconds <= MOST_SECONDS:
+        message = f"timeout is {seconds:g} s; it must be more than 0 s, and at most {MOST_SECONDS:g} s"
+        raise invalid("timeout", message, value=f"{seconds:g}", limit=f"{MOST_SECONDS:g}")
+    return seconds

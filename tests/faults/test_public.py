@@ -62,7 +62,8 @@ ELSEWHERE = (
     "/detokenize", "/version", "/ping", "/load", "/pause", "/reset_prefix_cache", "/start_profile", "/v1", "/api",
     "/site", "/site/", "/site/../services", "/site/%2e%2e/%2e%2e/settings.py", "/site/..%2f..%2fsettings.py",
     "/site//etc/passwd", "//etc/passwd", "/api/../metrics", "/API/models", "/api/models/../../metrics",
-    "/vilix.inference.v1.InferenceService/Generate", "/inference.GRPCInferenceService/ServerLive",
+    "/vilix.inference.v1.InferenceService/Generate", "/vilix.inference.v1.InferenceService/GenerateMany",
+    "/inference.GRPCInferenceService/ServerLive",
     "/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )  # fmt: skip
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.failure import Failure, Reason
+from services.inference.generate_stream import GenerateStream
 
 SERVICE = "vilix.inference.v1.InferenceService"
 MODELS = ("small", "large")
@@ -41,34 +42,36 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.address = ""
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
 
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncGenerator[pb.GenerateResponse, None]:  # noqa: N802
-        request_id = dict(context.invocation_metadata())["x-request-id"]
+    async def GenerateMany(  # noqa: N802
+        self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
+    ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
+        async with aclosing(GenerateStream(self._answer, asyncio.Event()).responses(requests)) as responses:
+            async for response in responses:
+                yield response
+
+    async def _answer(self, request: pb.GenerateRequest, request_id: str) -> AsyncGenerator[list[pb.Event], None]:
         entry = self.books[request_id] = Entry(prompt=len(request.messages[-1].content[0].text))
         fails_at = request.sampling.seed if request.sampling.HasField("seed") else None
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            yield _response(pb.Event(started=pb.Started(prompt_tokens=entry.prompt)))
+            yield [pb.Event(started=pb.Started(prompt_tokens=entry.prompt))]
             for number in range(1, request.sampling.max_tokens + 1):
                 await self.going.wait()
                 await asyncio.sleep(self.pace)
                 if number == fails_at:
                     entry.ended = "broken"
-                    await context.abort_with_status(Failure(Reason.INTERNAL, "the engine broke").status())
+                    raise Failure(Reason.INTERNAL, "the engine broke")
                 entry.completion += 1
-                yield _response(pb.Event(delta=pb.Delta(content="x", token_count=1)))
+                yield [pb.Event(delta=pb.Delta(content="x", token_count=1))]
             usage = pb.Usage(prompt_tokens=entry.prompt, completion_tokens=entry.completion, cached_tokens=1)
             entry.ended = "complete"
-            yield _response(pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP)), pb.Event(usage=usage))
+            yield [pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP)), pb.Event(usage=usage)]
         finally:
             self.running -= 1
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         return pb.ListModelsResponse(models=[pb.Model(id=model, owned_by="tests") for model in MODELS])
-
-
-def _response(*events: pb.Event) -> pb.GenerateResponse:
-    return pb.GenerateResponse(events=events)
 
 
 @asynccontextmanager

@@ -69,11 +69,11 @@ async def test_of_a_hundred_requests_at_once_exactly_the_limit_pass(redis: Redis
 
 
 async def test_a_refusal_says_when_to_come_back_and_is_not_counted(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(rpm=600))
+    whom = await subject(redis, limits=Allowance(rpm=60))
     while lease := await admitted(leases, whom):
         await lease.settle("complete")
     error = await refused(leases, whom)
-    assert 1 <= int(error.headers["retry-after-ms"]) <= 100
+    assert 1 <= int(error.headers["retry-after-ms"]) <= 1000
     assert error.headers["Retry-After"] == "1"
     assert error.headers["x-ratelimit-remaining-requests"] == "0"
     await asyncio.sleep(int(error.headers["retry-after-ms"]) / 1000)

@@ -1,0 +1,179 @@
+"""The gateway's end of a stream that many calls share, against the worker's end of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.failure import Failure, Reason
+from services.gateway.generate_stream import WINDOW, CallCancelledError, GenerateCall, SilentWorkerError
+from services.gateway.inference_client import InferenceClient, Patience
+from tests.unit.inference.test_generate_stream import Answers, until
+
+LIMIT = 10.0
+IDLE_SECONDS = 0.3
+
+
+@asynccontextmanager
+async def serving(answers: Answers, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield server, port
+    finally:
+        await server.stop(None)
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@asynccontextmanager
+async def client_of(port: int) -> AsyncIterator[InferenceClient]:
+    async with grpc.aio.insecure_channel(
+        f"127.0.0.1:{port}", [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100)]
+    ) as channel:
+        client = InferenceClient(channel, Patience(idle_seconds=IDLE_SECONDS, stream_seconds=60))
+        yield client
+        await client.close()
+
+
+@pytest.fixture
+async def client(answers: Answers) -> AsyncIterator[InferenceClient]:
+    async with serving(answers) as (_, port), client_of(port) as client:
+        yield client
+
+
+def begin(client: InferenceClient, model: str) -> GenerateCall:
+    return client.generate(pb.GenerateRequest(model=model), request_id="r")
+
+
+async def read(call: GenerateCall) -> int:
+    """How many events there were, up to the end."""
+    async with asyncio.timeout(LIMIT):
+        return sum([len(events) async for events in call])
+
+
+async def test_answers_do_not_mix(client: InferenceClient) -> None:
+    calls = [begin(client, str(number)) for number in range(1, 30)]
+    assert await asyncio.gather(*map(read, calls)) == list(range(1, 30))
+
+
+async def test_a_slow_reader_stops_the_engine_and_nothing_is_lost(answers: Answers, client: InferenceClient) -> None:
+    call = begin(client, str(3 * WINDOW))
+    assert await call.start(seconds=LIMIT)
+    await until(lambda: answers.produced == WINDOW + 1)
+    assert await read(begin(client, "5")) == 5, "others are not held up"
+    assert answers.produced == WINDOW + 1 + 5
+    assert await read(call) == 3 * WINDOW
+
+
+async def test_a_cancelled_call_is_over_on_both_ends(answers: Answers, client: InferenceClient) -> None:
+    call = begin(client, "waits")
+    waiting = asyncio.create_task(call.start(seconds=None))
+    await until(lambda: answers.running == 1)
+    call.cancel()
+    with pytest.raises(CallCancelledError):
+        await waiting
+    await until(lambda: answers.running == 0)
+    call.cancel()
+
+
+async def test_a_silent_worker_is_given_up(answers: Answers, client: InferenceClient) -> None:
+    with pytest.raises(SilentWorkerError):
+        await read(begin(client, "waits"))
+    await until(lambda: answers.running == 0)
+
+
+async def test_a_failure_is_that_of_the_worker(client: InferenceClient) -> None:
+    with pytest.raises(Failure, match="the queue is full") as caught:
+        await begin(client, "fails").start(seconds=None)
+    assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 2.0)
+
+
+async def test_a_dead_worker_ends_all_calls_and_one_that_is_back_is_used_again(answers: Answers) -> None:
+    async with serving(answers) as (server, port), client_of(port) as client:
+        calls = [begin(client, "waits") for _ in range(3)]
+        await until(lambda: answers.running == 3)
+        reading = [asyncio.create_task(read(call)) for call in calls]
+        await server.stop(None)
+        for task in reading:
+            with pytest.raises(Failure) as caught:
+                await task
+            assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(Failure):
+            await read(begin(client, "1"))
+        async with serving(answers, port), asyncio.timeout(LIMIT):
+            while True:
+                try:
+                    assert await read(begin(client, "7")) == 7
+                    break
+                except Failure:
+                    await asyncio.sleep(0.05)
+
+
+async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: InferenceClient) -> None:
+    taken: list[pb.Event] = []
+
+    def take(events: Any) -> bool:
+        if len(taken) >= 10:
+            return False
+        taken.extend(events)
+        return True
+
+    call = begin(client, "waits")
+    call.offer_to(take)
+    reading = asyncio.create_task(read(call))
+    await until(lambda: answers.running == 1)
+    answers.going.set()
+    call_of_500 = begin(client, "500")
+    assert await read(call_of_500) == 500, "an engine without end does not keep others from theirs"
+    await until(lambda: len(taken) == 10)
+    call.cancel()
+    with pytest.raises(CallCancelledError):
+        await reading
+
+
+async def test_all_of_a_long_answer_can_be_taken_at_once(client: InferenceClient) -> None:
+    taken: list[pb.Event] = []
+    call = begin(client, str(5 * WINDOW))
+    call.offer_to(lambda events: bool(taken.extend(events)) or True)
+    assert await read(call) + len(taken) == 5 * WINDOW
+    assert taken
+
+
+async def test_the_order_holds_when_only_some_is_taken_at_once(client: InferenceClient) -> None:
+    seen: list[int] = []
+
+    def take(events: Any) -> bool:
+        taken = events[0].delta.token_count % 5 != 0
+        seen.extend(event.delta.token_count for event in events if taken)
+        return taken
+
+    call = begin(client, "1000")
+    call.offer_to(take)
+    async with asyncio.timeout(LIMIT):
+        async for events in call:
+            seen += [event.delta.token_count for event in events]
+    assert seen == list(range(1000))
+
+
+async def test_a_fault_in_what_takes_ends_only_its_call(client: InferenceClient) -> None:
+    def take(_: Any) -> bool:
+        raise RuntimeError("a bug")
+
+    call = begin(client, "20000")
+    call.offer_to(take)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await read(call)
+    assert await read(begin(client, "8")) == 8

@@ -1,0 +1,222 @@
+"""Many calls in one stream, over real gRPC, with answers that say what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import status_pb2
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.failure import Failure, Reason, failure_of, from_proto
+from services.inference.generate_stream import GenerateStream
+
+LIMIT = 10.0
+
+
+class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Answers by the request's model: `endless`, `waits`, `fails`, `breaks`; any other is the number of its tokens."""
+
+    def __init__(self) -> None:
+        self.drain = asyncio.Event()
+        self.going = asyncio.Event()
+        self.produced = 0
+        self.running = 0
+
+    async def GenerateMany(  # noqa: N802  # the method's name in the proto
+        self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
+    ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
+        try:
+            async with aclosing(GenerateStream(self._answer, self.drain).responses(requests)) as responses:
+                async for response in responses:
+                    yield response
+        except Failure as failure:
+            await context.abort_with_status(failure.status())
+
+    async def _answer(self, request: pb.GenerateRequest, _: str) -> AsyncGenerator[list[pb.Event], None]:
+        self.running += 1
+        try:
+            if request.model == "fails":
+                raise Failure(Reason.OVERLOADED, "the queue is full", retry_after=2.0)
+            if request.model == "breaks":
+                raise RuntimeError("a secret of ours")
+            if request.model == "waits":
+                yield []
+                await self.going.wait()
+            for number in range(int(request.model) if request.model.isdecimal() else 10**6):
+                self.produced += 1
+                yield [pb.Event(delta=pb.Delta(content="x", token_count=number))]
+        finally:
+            self.running -= 1
+
+
+class Caller:
+    """One stream, from the caller's side. `texts` and `ends` are by call."""
+
+    def __init__(self, rpc: Any) -> None:
+        self.rpc = rpc
+        self.messages = 0
+        self.texts: dict[int, str] = {}
+        self.ends: dict[int, Failure | None] = {}
+        self.signs_of_life = 0
+
+    async def start(self, call: int, model: str, *, credit: int = 1000, seconds: float | None = None) -> None:
+        start = pb.StartCall(request=pb.GenerateRequest(model=model), credit=credit)
+        if seconds is not None:
+            start.timeout.FromMilliseconds(round(seconds * 1000))
+        await self.rpc.write(pb.GenerateManyRequest(call=call, start=start))
+
+    async def read_until(self, condition: Any) -> None:
+        async with asyncio.timeout(LIMIT):
+            while not condition():
+                response = await self.rpc.read()
+                assert response is not grpc.aio.EOF, "the stream has ended"
+                self.messages += 1
+                for output in response.outputs:
+                    self._note(output)
+
+    def _note(self, output: pb.CallOutput) -> None:
+        if output.HasField("status"):
+            status = status_pb2.Status.FromString(output.status)
+            self.ends[output.call] = from_proto(status) if status.code else None
+        elif output.events:
+            texts = "".join(event.delta.content for event in output.events)
+            self.texts[output.call] = self.texts.get(output.call, "") + texts
+        else:
+            self.signs_of_life += 1
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@asynccontextmanager
+async def stream_to(answers: Answers) -> AsyncIterator[Caller]:
+    server = grpc.aio.server()
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
+            yield Caller(stub.GenerateMany())
+    finally:
+        await server.stop(None)
+
+
+@pytest.fixture
+async def caller(answers: Answers) -> AsyncIterator[Caller]:
+    async with stream_to(answers) as caller:
+        yield caller
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not condition():  # noqa: ASYNC110  # it comes true in another task
+            await asyncio.sleep(0.01)
+
+
+async def test_every_call_gets_its_own_answer_and_what_is_ready_together_travels_together(caller: Caller) -> None:
+    for call in range(1, 41):
+        await caller.start(call, str(call))
+    await caller.read_until(lambda: len(caller.ends) == 40)
+    assert caller.texts == {call: "x" * call for call in range(1, 41)}
+    assert set(caller.ends.values()) == {None}
+    assert caller.messages < 820 / 4, "outputs of many calls share a message"
+
+
+async def test_a_call_without_credit_pauses_and_goes_on_with_more(answers: Answers, caller: Caller) -> None:
+    await caller.start(1, "endless", credit=3)
+    await caller.start(2, "5")
+    await caller.read_until(lambda: caller.texts.get(1) == "xxx" and 2 in caller.ends)
+    assert answers.produced == 3 + 1 + 5, "it is one ahead of what it may send"
+    await caller.rpc.write(pb.GenerateManyRequest(call=1, credit=2))
+    await caller.read_until(lambda: caller.texts[1] == "xxxxx")
+    assert answers.produced == 5 + 1 + 5
+
+
+async def test_a_cancelled_call_ends_and_the_others_go_on(answers: Answers, caller: Caller) -> None:
+    await caller.start(1, "waits")
+    await caller.start(2, "waits")
+    await caller.read_until(lambda: caller.signs_of_life == 2)
+    await caller.rpc.write(pb.GenerateManyRequest(call=1, cancel=pb.CancelCall()))
+    await until(lambda: answers.running == 1)
+    answers.going.set()
+    await caller.rpc.write(pb.GenerateManyRequest(call=2, cancel=pb.CancelCall()))
+    await until(lambda: answers.running == 0)
+    assert 1 not in caller.ends, "nothing more is said of it"
+
+
+async def test_a_failure_ends_only_its_call(caller: Caller) -> None:
+    await caller.start(1, "fails")
+    await caller.start(2, "breaks")
+    await caller.start(3, "4")
+    await caller.read_until(lambda: len(caller.ends) == 3)
+    failed, broken = caller.ends[1], caller.ends[2]
+    assert failed is not None
+    assert (failed.reason, failed.message, failed.retry_after) == (Reason.OVERLOADED, "the queue is full", 2.0)
+    assert broken is not None
+    assert broken.reason is Reason.INTERNAL
+    assert "secret" not in broken.message
+    assert caller.ends[3] is None
+
+
+async def test_a_call_ends_with_its_time(answers: Answers, caller: Caller) -> None:
+    await caller.start(1, "waits", seconds=0.05)
+    await caller.read_until(lambda: 1 in caller.ends)
+    ended = caller.ends[1]
+    assert ended is not None
+    assert ended.reason is Reason.TIMEOUT
+    assert answers.running == 0
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 1e9])
+async def test_a_time_that_makes_no_sense_is_refused(caller: Caller, seconds: float) -> None:
+    await caller.start(1, "1", seconds=seconds)
+    await caller.read_until(lambda: 1 in caller.ends)
+    refused = caller.ends[1]
+    assert refused is not None
+    assert refused.violations[0].field == "timeout"
+
+
+async def test_a_number_that_was_used_ends_the_stream(answers: Answers, caller: Caller) -> None:
+    await caller.start(5, "waits")
+    await caller.start(5, "waits")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await caller.read_until(lambda: False)
+    failure = failure_of(caught.value)
+    assert failure is not None
+    assert failure.violations[0].field == "call"
+    await until(lambda: answers.running == 0)
+
+
+async def test_a_worker_that_stops_finishes_its_calls_and_takes_no_more(answers: Answers, caller: Caller) -> None:
+    await caller.start(1, "waits")
+    await caller.read_until(lambda: caller.signs_of_life == 1)
+    answers.drain.set()
+    await caller.start(2, "1")
+    await caller.read_until(lambda: 2 in caller.ends)
+    refused = caller.ends[2]
+    assert refused is not None
+    assert refused.reason is Reason.DRAINING
+    assert 1 not in caller.ends
+    await caller.start(3, "1")
+    await caller.rpc.write(pb.GenerateManyRequest(call=1, cancel=pb.CancelCall()))
+    async with asyncio.timeout(LIMIT):
+        while await caller.rpc.read() is not grpc.aio.EOF:
+            pass
+        assert await caller.rpc.code() is grpc.StatusCode.OK
+
+
+async def test_a_caller_that_goes_ends_all_its_calls(answers: Answers, caller: Caller) -> None:
+    await caller.start(1, "waits")
+    await caller.start(2, "endless", credit=1)
+    await caller.read_until(lambda: caller.signs_of_life == 1 and 2 in caller.texts)
+    caller.rpc.cancel()
+    await until(lambda: answers.running == 0)
