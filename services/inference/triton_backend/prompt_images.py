@@ -28,7 +28,7 @@ def refuse_misplaced(request: Request, prompt: Sequence[int], placeholder: int |
 
 
 def decode(request: Request) -> list[Any]:
-    """The images as PIL has them, in RGB and in their sizes. Raises RequestError for the first that is none."""
+    """The images as PIL has them, in RGB, in their sizes and then turned upright. Raises RequestError for the first that is none."""
     from PIL import Image  # noqa: PLC0415 - only the images of NVIDIA have it for sure, and only images need it
 
     decoded = []
@@ -38,7 +38,17 @@ def decode(request: Request) -> list[Any]:
             if request.params.image_sizes:
                 # One after another: only small ones stay.
                 image = image.resize(request.params.image_sizes[number - 1], Image.Resampling.BICUBIC)
-            decoded.append(image)
+            decoded.append(_upright(image))
         except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
             raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
     return decoded
+
+
+def _upright(image: Any) -> Any:
+    """Turned as a camera says that it was held. A size and its transpose are as many tokens."""
+    from PIL import ImageOps  # noqa: PLC0415 - as above
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - metadata may be anything, and is not what was asked about
+        return image

@@ -319,6 +319,23 @@ def test_images_are_brought_to_their_sizes(bench: Bench) -> None:
     assert [(image.size, image.mode) for image in given] == [((84, 56), "RGB"), ((56, 56), "RGB")]
 
 
+@pytest.mark.parametrize(("orientation", "size"), [(1, (84, 56)), (6, (56, 84)), (None, (84, 56))])
+def test_photos_stand_upright(bench: Bench, orientation: int | None, size: tuple[int, int]) -> None:
+    engine = bench.engine(architecture=stand_in.QWEN25_VL)
+    exif = Image.Exif()
+    exif[0x0112] = orientation or 6
+    damaged = b"Exif\0\0damaged" + bytes(20)
+    data = io.BytesIO()
+    Image.new("RGB", (300, 200)).save(data, "JPEG", exif=damaged if orientation is None else exif)
+    answer = Reader()
+    params = read({"max_tokens": 1, "image_sizes": [[84, 56]]})
+    engine.submit(Request(params, [1, stand_in.IMAGE_TOKEN], images=(data.getvalue(),)), answer)
+    assert answer.wait().reason == "length"
+    (image,) = bench.llm.requests[0][0]["multi_modal_data"]["image"]
+    assert image.size == size
+    assert answer.usage.prompt_tokens == 1 + 6
+
+
 def test_every_image_needs_a_place_in_the_prompt(bench: Bench) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     with pytest.raises(RequestError, match="places for 1 images, and there are 2"):
