@@ -28,7 +28,7 @@ def refuse_misplaced(request: Request, prompt: Sequence[int], placeholder: int |
 
 
 def decode(request: Request) -> list[Any]:
-    """The images as PIL has them, in RGB, in their sizes and then turned upright. Raises RequestError for the first that is none."""
+    """The images in RGB, in their sizes and then turned upright. Raises RequestError for the first that is none."""
     from PIL import Image  # noqa: PLC0415 - only the images of NVIDIA have it for sure, and only images need it
 
     decoded = []
