@@ -336,6 +336,15 @@ def test_photos_stand_upright(bench: Bench, orientation: int | None, size: tuple
     assert answer.usage.prompt_tokens == 1 + 6
 
 
+def test_other_formats_are_not_read(bench: Bench) -> None:
+    engine = bench.engine(architecture=stand_in.QWEN25_VL)
+    data = io.BytesIO()
+    Image.new("RGB", (56, 56)).save(data, "BMP")
+    answer = Reader()
+    engine.submit(Request(read({}), [1, stand_in.IMAGE_TOKEN], images=(data.getvalue(),)), answer)
+    assert "image 1 cannot be read" in str(answer.wait().error)
+
+
 def test_every_image_needs_a_place_in_the_prompt(bench: Bench) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     with pytest.raises(RequestError, match="places for 1 images, and there are 2"):
