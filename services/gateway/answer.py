@@ -182,13 +182,14 @@ async def open_answer(
 ) -> Answer:
     """Begin an answer on the best worker, and wait up to `seconds` (None: as long as it takes) for its beginning.
 
-    A worker that turns out to be unavailable before it began is replaced by another one, once. Whatever is raised, `lease`
-    is settled. Raises ApiError, ClientGoneError.
+    Images that are elsewhere are fetched first. A worker that turns out to be unavailable before it began is replaced by
+    another one, once. Whatever is raised, `lease` is settled. Raises ApiError, ClientGoneError.
     """
     chat.generate.tenant = lease.subject.key.tenant
     hang_up = HangUp(request.receive)
     failed: InferenceWorker | None = None
     try:
+        await dependencies(request).image_fetcher.fill(chat.images)
         while True:
             worker = workers.choose(chat.generate.model, but=failed)
             call = worker.client.generate(chat.generate, request_id=request.state.request_id)

@@ -36,7 +36,7 @@ router: Final = APIRouter()
 @router.post("/chat/completions")
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
-    images = dependencies(request).settings.image_limits()
+    images = dependencies(request).settings.image_limits
     return await _create(request, partial(translate, image_limits=images))
 
 

@@ -11,6 +11,7 @@ from fastapi import Request
 from services.certificates import Certificates
 from services.gateway.census import Census
 from services.gateway.embeddings_client import EmbeddingsWorkers, embeddings_service
+from services.gateway.image_fetch import ImageFetcher
 from services.gateway.inference_client import InferenceWorkers, Patience, inference_service
 from services.gateway.keyring import Keyring
 from services.gateway.lease import Leases
@@ -34,6 +35,7 @@ class Dependencies:
     leases: Leases
     workers: InferenceWorkers
     embedders: EmbeddingsWorkers
+    image_fetcher: ImageFetcher
 
 
 def dependencies(request: Request) -> Dependencies:
@@ -83,6 +85,7 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         connections=connections,
     )
     workers.others, embedders.others = (embedders,), (workers,)
+    image_fetcher = ImageFetcher(seconds=settings.image_seconds)
     tiers.open()
     census.open()
     leases.open()
@@ -90,8 +93,9 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     await embedders.open()
     try:
         keyring = Keyring(link, grace_seconds=settings.auth_grace)
-        yield Dependencies(settings, link, keyring, tiers, leases, workers, embedders)
+        yield Dependencies(settings, link, keyring, tiers, leases, workers, embedders, image_fetcher)
     finally:
+        await image_fetcher.close()
         await embedders.close()
         await workers.close()
         await leases.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -17,6 +18,7 @@ from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, bad_request, from_rpc
 from services.gateway.field_names import openai_name
+from services.gateway.image_parts import ImageLimits, Images
 from services.gateway.inference_client import InferenceWorker
 from services.gateway.json_fields import Fields
 
@@ -28,9 +30,10 @@ async def tokenize(request: Request) -> Response:
     """Show the token ids of a prompt, or of a conversation in its model's template."""
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
-    generate = await read_json(request, _understand, max_bytes=gateway.settings.max_body_bytes)
+    understand = partial(_understand, limits=gateway.settings.image_limits)
+    generate, images = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
     request.state.log["model"] = generate.model[:128]
-    answer, _, headers = await _render(request, caller, generate)
+    answer, _, headers = await _render(request, caller, generate, images)
     shown = {
         "count": answer.prompt_tokens,
         "max_model_len": answer.prompt_tokens + answer.remaining_tokens,
@@ -41,7 +44,7 @@ async def tokenize(request: Request) -> Response:
 
 async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Response:
     """What would become of a chat request: its prompt, what of it would be ignored, and which worker would answer."""
-    answer, worker, headers = await _render(request, caller, chat.generate)
+    answer, worker, headers = await _render(request, caller, chat.generate, chat.images)
     shown = {
         "object": "chat.completion.dry_run",
         "model": chat.generate.model,
@@ -55,7 +58,7 @@ async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Respon
 
 
 async def _render(
-    request: Request, caller: Caller, generate: pb.GenerateRequest
+    request: Request, caller: Caller, generate: pb.GenerateRequest, images: Images
 ) -> tuple[pb.RenderPromptResponse, InferenceWorker, dict[str, str]]:
     gateway = dependencies(request)
     # It counts as a request, and costs no tokens.
@@ -63,6 +66,7 @@ async def _render(
     admission = await admit(request, caller, demand, gateway.workers)
     async with await admission.get() as lease:
         generate.tenant = lease.subject.key.tenant
+        await gateway.image_fetcher.fill(images)
         worker = gateway.workers.choose(generate.model)
         try:
             answer = await worker.client.render(generate, request_id=request.state.request_id)
@@ -71,13 +75,14 @@ async def _render(
     return answer, worker, lease.headers
 
 
-def _understand(body: Any) -> pb.GenerateRequest:
+def _understand(body: Any, *, limits: ImageLimits) -> tuple[pb.GenerateRequest, Images]:
     if isinstance(body, dict) and "messages" in body:
-        return translate(body, refuse_ignored=False).generate
+        chat = translate(body, refuse_ignored=False, image_limits=limits)
+        return chat.generate, chat.images
     fields = Fields(body)
     generate = pb.GenerateRequest(model=fields.required_string("model"))
     prompt = fields.string("prompt")
     if not prompt:
         raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
     generate.prompt = prompt
-    return generate
+    return generate, Images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,12 @@ class GatewaySettings(Settings):
     max_images_bytes: int = Field(
         24 * 2**20, gt=0, le=28 * 2**20, description="The most bytes of all encoded images of one request."
     )
+    image_hosts: str = Field(
+        "",
+        description="Comma-separated HOST or HOST:PORT from which images may be fetched by https, if their addresses are "
+        "public; empty for none: then images come in data: URLs alone.",
+    )
+    image_seconds: float = Field(10.0, gt=0, description="The longest that fetching a request's images may take.")
     log_content: bool = Field(
         False, description="Log what requests say and are answered, too: personal data, for debugging only. Never keys."
     )
@@ -117,9 +124,15 @@ class GatewaySettings(Settings):
         "beside the page, whatever host and path a proxy gave that.",
     )
 
+    @cached_property
     def image_limits(self) -> ImageLimits:
         """The limits of images."""
-        return ImageLimits(self.max_images, self.max_image_bytes, self.max_images_bytes)
+        return ImageLimits(
+            self.max_images,
+            self.max_image_bytes,
+            self.max_images_bytes,
+            frozenset(host.lower() for host in _split(self.image_hosts)),
+        )
 
     def worker_targets(self) -> list[str]:
         """The workers' targets."""

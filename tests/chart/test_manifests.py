@@ -184,6 +184,14 @@ def test_tiers_are_a_file_that_may_change() -> None:
     assert "subPath" not in mount
 
 
+def test_images_come_from_listed_hosts_alone(production: list[Manifest]) -> None:
+    gateway = containers(find(production, "Deployment", "vilix-gateway"))["gateway"]
+    assert "VILIX_IMAGE_HOSTS" not in environment(gateway)
+    listed = template("values/qwen3-8b", sets=['gateway.imageHosts=["img.example.com","cdn.example.com:8443"]'])
+    gateway = containers(find(listed, "Deployment", "vilix-gateway"))["gateway"]
+    assert environment(gateway)["VILIX_IMAGE_HOSTS"] == "img.example.com,cdn.example.com:8443"
+
+
 def test_gateways_know_all_pools(production: list[Manifest]) -> None:
     variables = environment(containers(find(production, "Deployment", "vilix-gateway"))["gateway"])
     targets = variables["VILIX_INFERENCE_WORKERS"].split(",")

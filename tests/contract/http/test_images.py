@@ -1,0 +1,112 @@
+"""Images on their way through the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.contract.http.conftest import running_gateway
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+
+PNG = b"\x89PNG\r\n\x1a\n and more"
+PATH = "messages[0].content[0].image_url.url"
+
+
+def body(url: str, **fields: Any) -> dict[str, Any]:
+    parts = [{"type": "image_url", "image_url": {"url": url}}]
+    return {"model": MODEL, "messages": [{"role": "user", "content": parts}], **fields}
+
+
+def data_url(image: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+
+
+class Loopback:
+    """A place on this machine that must never be reached."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.port = 0
+
+    async def count(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.close()
+
+
+@pytest.fixture
+async def loopback() -> AsyncIterator[Loopback]:
+    found = Loopback()
+    server = await asyncio.start_server(found.count, "127.0.0.1", 0)
+    async with server:
+        found.port = server.sockets[0].getsockname()[1]
+        yield found
+
+
+async def test_an_image_reaches_the_worker(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[started()], [content("بله")], [finish(), usage()]]
+    answer = await http.post("/api/chat/completions", json=body(data_url(PNG)))
+    assert answer.status_code == 200, answer.text
+    (part,) = worker.requests[-1].messages[0].content
+    assert (part.image.data, part.image.mime_type) == (PNG, "image/png")
+
+
+async def test_web_addresses_are_refused_while_no_host_is_listed(
+    http: httpx.AsyncClient, worker: ScriptedWorker, loopback: Loopback
+) -> None:
+    for path in ("chat/completions", "tokenize"):
+        for scheme in ("https", "http", "ftp", "file"):
+            answer = await http.post(f"/api/{path}", json=body(f"{scheme}://localhost:{loopback.port}/a.png"))
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] == PATH
+            assert "must be a data: URL" in answer.json()["error"]["message"]
+    assert loopback.connections == 0
+    assert worker.requests == []
+
+
+NAMES = ("localhost", "127.0.0.1", "0.0.0.0", "169.254.169.254", "10.0.0.1", "::1")  # noqa: S104  # refused
+
+
+@pytest.fixture
+async def listing(
+    http: httpx.AsyncClient, loopback: Loopback, redis_url: str, worker_port: int, tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway whose operator listed all the wrong hosts."""
+    settings = {"VILIX_IMAGE_HOSTS": ",".join(f"{name}:{loopback.port}" for name in NAMES), "VILIX_IMAGE_SECONDS": "5"}
+    with running_gateway(redis_url, f"127.0.0.1:{worker_port}", tmp_path / "log", **settings) as (url, _):
+        async with httpx.AsyncClient(base_url=url, headers=http.headers, timeout=20) as client:
+            async with asyncio.timeout(20):
+                while not await _is_ready(client):  # noqa: ASYNC110  # another process's state
+                    await asyncio.sleep(0.05)
+            yield client
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_listed_host_must_be_a_public_one(
+    listing: httpx.AsyncClient, worker: ScriptedWorker, loopback: Loopback, name: str
+) -> None:
+    host = f"[{name}]" if ":" in name else name
+    fields: tuple[dict[str, Any], ...] = ({}, {"stream": True}, {"dry_run": True})
+    for more in fields:
+        asked = body(f"https://{host}:{loopback.port}/a.png", **more)
+        answer = await listing.post("/api/chat/completions", json=asked)
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert (error["param"], error["code"]) == (PATH, "invalid_image_url")
+        assert "is not a public one" in error["message"]
+    elsewhere = await listing.post("/api/chat/completions", json=body("https://example.org/a.png"))
+    assert "images are only fetched from" in elsewhere.json()["error"]["message"]
+    assert loopback.connections == 0
+    assert worker.requests == []
+
+
+async def _is_ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False

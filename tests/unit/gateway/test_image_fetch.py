@@ -1,0 +1,283 @@
+"""Images are fetched from listed hosts with public addresses, and no connection is made to anything else.
+
+The servers are on loopback, which is not public: tests that must reach one say that these addresses are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.errors import ApiError
+from services.gateway.image_fetch import Address, ImageFetcher, is_public
+from services.gateway.image_parts import ImageLimits
+from tests.certificates import Authority
+
+PNG = b"\x89PNG\r\n\x1a\n and more"
+PATH = "messages[0].content[0].image_url.url"
+LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+
+
+@dataclass
+class Host:
+    """A server that answers every path as it is told, and counts."""
+
+    port: int = 0
+    answers: dict[str, bytes] = field(default_factory=dict)
+    connections: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            path = head.split(" ")[1]
+            self.asked.append(head)
+            answer = self.answers.get(path, response(PNG))
+            writer.write(answer)
+            await writer.drain()
+            if answer.endswith(b"and wait"):
+                await reader.read()
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            pass
+        finally:
+            writer.close()
+
+
+def response(content: bytes, status: str = "200 OK", **headers: Any) -> bytes:
+    lines = {"content_length": len(content), "connection": "close", **headers}
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + content
+
+
+def redirect(to: str) -> bytes:
+    return response(b"", "302 Found", location=to)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, for the name localhost, and that of a client that trusts it."""
+    directory = tmp_path_factory.mktemp("certificates")
+    authority = Authority(directory / "ca")
+    authority.issue(directory / "server", name="localhost")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(directory / "server" / "tls.crt", directory / "server" / "tls.key")
+    return server, ssl.create_default_context(cafile=str(Path(authority.certificate)))
+
+
+@pytest.fixture
+async def host(certificates: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncIterator[Host]:
+    """A host with https."""
+    found = Host()
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0, ssl=certificates[0])
+    async with server:
+        found.port = server.sockets[0].getsockname()[1]
+        yield found
+
+
+@pytest.fixture
+async def forbidden() -> AsyncIterator[Host]:
+    """A host to which nobody may connect: it counts before any TLS."""
+    found = Host()
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    async with server:
+        found.port = server.sockets[0].getsockname()[1]
+        yield found
+
+
+@asynccontextmanager
+async def fetching(
+    certificates: tuple[ssl.SSLContext, ssl.SSLContext], *, seconds: float = 10, loopback: bool = True
+) -> AsyncIterator[ImageFetcher]:
+    def may_connect(address: Address) -> bool:
+        return (loopback and address in LOOPBACK) or is_public(address)
+
+    fetcher = ImageFetcher(seconds=seconds, may_connect=may_connect, ssl_context=certificates[1])
+    try:
+        yield fetcher
+    finally:
+        await fetcher.close()
+
+
+def chat(*urls: str, hosts: str = "", **limits: int) -> ChatRequest:
+    content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    body = {"model": "m", "messages": [{"role": "user", "content": content}]}
+    return translate(body, refuse_ignored=True, image_limits=ImageLimits(hosts=frozenset(hosts.split()), **limits))
+
+
+async def refused(fetcher: ImageFetcher, *urls: str, hosts: str, **limits: int) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await fetcher.fill(chat(*urls, hosts=hosts, **limits).images)
+    assert caught.value.status == 400
+    assert caught.value.param is not None
+    assert caught.value.param.startswith("messages[0].content[")
+    return caught.value
+
+
+async def test_an_image_of_a_listed_host_arrives(certificates: Any, host: Host) -> None:
+    at = f"localhost:{host.port}"
+    host.answers["/a?b=c"] = redirect("/there")
+    async with fetching(certificates) as fetcher:
+        request = chat(f"https://{at}/a?b=c#d", f"https://LOCALHOST:{host.port}/second", hosts=at)
+        await fetcher.fill(request.images)
+    images = [part.image for part in request.generate.messages[0].content]
+    assert [(image.data, image.mime_type) for image in images] == [(PNG, "image/png")] * 2
+    assert sorted(head.split(" ")[1] for head in host.asked) == ["/a?b=c", "/second", "/there"]
+    assert all(f"host: localhost:{host.port}\r\n" in head.lower() for head in host.asked)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "said"),
+    [
+        ("https://example.org/", "", "images are not fetched from elsewhere here"),
+        (
+            "https://example.org/",
+            "example.com",
+            'is on the host "example.org"; images are only fetched from example.com',
+        ),
+        ("https://example.com:8443/", "example.com", 'is on the host "example.com:8443"'),
+        ("https://example.com.evil.org/", "example.com", "images are only fetched from example.com"),
+        ("https://example.com@evil.org/", "example.com", "only https: without a user's name"),
+        ("https://example.com\\@evil.org/", "example.com", "which is no URL"),
+        ("https://example.com\t.evil.org/", "example.com", "which is no URL"),
+        ("https://example.com:99999/", "example.com", "which is no URL"),
+        ("https:///", "example.com", "is on the host"),
+        ("https://" + "a" * 5000, "example.com", "which is no URL of at most 4096"),
+        ("http://example.com/", "example.com", "must be a data: URL"),
+        ("ftp://example.com/", "example.com", "must be a data: URL"),
+    ],
+)
+def test_other_urls_are_refused_at_once(url: str, hosts: str, said: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        chat(url, hosts=hosts)
+    assert caught.value.param == PATH
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["localhost", "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104  # refused
+)
+async def test_nothing_connects_to_this_machine(certificates: Any, forbidden: Host, name: str) -> None:
+    at = f"{name.strip('[]')}:{forbidden.port}"
+    async with fetching(certificates, loopback=False) as fetcher:
+        error = await refused(fetcher, f"https://{name}:{forbidden.port}/", hosts=at)
+    assert "is not a public one" in error.message or "could not be fetched" in error.message
+    assert error.code == "invalid_image_url"
+    assert forbidden.connections == 0
+
+
+async def test_every_hop_is_checked(certificates: Any, host: Host, forbidden: Host) -> None:
+    at = f"localhost:{host.port}"
+    there = f"127.0.0.2:{forbidden.port}"
+    host.answers |= {
+        "/plain": redirect(f"http://{at}/"),
+        "/unlisted": redirect(f"https://127.0.0.1:{forbidden.port}/"),
+        "/private": redirect(f"https://10.0.0.1:{forbidden.port}/"),
+        "/round": redirect("/round"),
+        "/file": redirect("file:///etc/passwd"),
+    }
+    async with fetching(certificates) as fetcher:
+        for path, said in {
+            "/plain": "only https:",
+            "/unlisted": "is on the host",
+            "/private": "10.0.0.1, whose address is not a public one",
+            "/round": "is redirected more than 3 times",
+            "/file": "only https:",
+        }.items():
+            error = await refused(fetcher, f"https://{at}{path}", hosts=f"{at} {there} 10.0.0.1:{forbidden.port}")
+            assert said in error.message, error.message
+    assert forbidden.connections == 0
+    assert len(host.asked) == 4 + 4
+
+
+async def test_a_name_is_looked_up_once_and_all_its_addresses_count(
+    certificates: Any, host: Host, forbidden: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = f"localhost:{host.port}"
+    looked_up: list[str] = []
+    found = {"first": ["127.0.0.1"], "mixed": ["127.0.0.1", "192.168.1.1"], "mapped": ["::ffff:127.0.0.1"]}
+    answers = iter(("first", "mixed", "mapped"))
+
+    async def getaddrinfo(name: str, port: int, **_: Any) -> list[Any]:
+        looked_up.append(name)
+        return [(0, 0, 0, "", (address, port)) for address in found[next(answers)]]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    async with fetching(certificates) as fetcher:
+        await fetcher.fill(chat(f"https://{at}/", hosts=at).images)
+        assert looked_up == ["localhost"]
+        for _ in range(2):
+            assert "not a public one" in (await refused(fetcher, f"https://{at}/", hosts=at)).message
+    assert host.connections == 1
+
+
+async def test_a_certificate_must_be_of_the_name(certificates: Any, host: Host) -> None:
+    at = f"127.0.0.1:{host.port}"
+    async with fetching(certificates) as fetcher:
+        error = await refused(fetcher, f"https://{at}/", hosts=at)
+    assert "could not be fetched from 127.0.0.1" in error.message
+    assert host.asked == []
+
+
+async def test_sizes_are_bounded_while_they_arrive(certificates: Any, host: Host) -> None:
+    at = f"localhost:{host.port}"
+    chunks = b"".join(b"400\r\n" + b"x" * 1024 + b"\r\n" for _ in range(20))
+    endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks
+    host.answers |= {
+        "/announced": response(PNG, content_length=10**6),
+        "/endless": endless + b"and wait",
+        "/packed": response(PNG, content_encoding="gzip"),
+        "/missing": response(b"", "404 Not Found"),
+        "/page": response(b"<html>"),
+    }
+    limits = {"max_bytes": 10_000, "max_total_bytes": 30_000}
+    async with fetching(certificates) as fetcher:
+        for path, said in {
+            "/announced": "is an image of 1000000 bytes; at most 10000 are allowed",
+            "/endless": "at most 10000 are allowed",
+            "/packed": "compressed form",
+            "/missing": "its host answers 404",
+            "/page": "holds no PNG",
+        }.items():
+            assert said in (await refused(fetcher, f"https://{at}{path}", hosts=at, **limits)).message
+        host.answers["/a"] = response(PNG + bytes(8_000))
+        urls = [f"https://{at}/a"] * 4
+        assert "more than 30000 bytes" in (await refused(fetcher, *urls, hosts=at, **limits)).message
+
+
+async def test_a_slow_host_is_given_up(certificates: Any, host: Host) -> None:
+    at = f"localhost:{host.port}"
+    host.answers["/slow"] = response(PNG, content_length=10_000) + b"and wait"
+    async with fetching(certificates, seconds=0.3) as fetcher:
+        error = await refused(fetcher, f"https://{at}/slow", hosts=at)
+    assert "0.3 s" in error.message or "could not be fetched" in error.message
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0",  # noqa: S104  # nothing is bound
+        *("10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.0.1"),
+        *("192.0.0.1", "192.0.2.1", "198.18.0.1", "203.0.113.1", "224.0.0.1", "239.1.1.1", "240.0.0.1"),
+        *("255.255.255.255", "::", "::1", "::ffff:8.8.8.8", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1"),
+        *("64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::1", "fc00::1", "fd00:ec2::254"),
+        *("fe80::1", "fec0::1", "ff02::1", "3fff::1", "5f00::1"),
+    ],
+)
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:82a::200e"])
+def test_addresses_that_are_public(address: str) -> None:
+    assert is_public(ipaddress.ip_address(address))
