@@ -39,7 +39,7 @@ class Answer:
         hang_up: HangUp,
     ) -> None:
         """Of a call that was begun on `worker`, for a request that holds `lease`."""
-        self.id: Final = f"chatcmpl-{secrets.token_hex(12)}"
+        self.id: Final = f"{'chatcmpl' if chat.text is None else 'cmpl'}-{secrets.token_hex(12)}"
         self.chat: Final = chat
         self.created: Final = int(time.time())
         self._request_id: Final[str] = request.state.request_id
@@ -53,7 +53,7 @@ class Answer:
         self._model: Final = chat.generate.model
         self._outcome = "stopped"
         settings = dependencies(request).settings
-        self._transcript: Final = Transcript(chat.generate) if settings.log_content else None
+        self._transcript: Final = Transcript(chat) if settings.log_content else None
         worker.in_flight += 1
         metrics.ANSWERS_IN_FLIGHT.labels(self._model).inc()
         self._gaps: Final = metrics.INTER_TOKEN_SECONDS.labels(self._model)

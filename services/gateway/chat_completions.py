@@ -1,10 +1,10 @@
-"""POST /chat/completions: a request's whole way through the gateway."""
+"""POST /chat/completions and /completions: a request's whole way through the gateway."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from services.gateway.errors import JSON, ApiError
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.http_protocol import DIRECT_WRITER, DirectWriter
 from services.gateway.prompts import dry_run
-from services.gateway.settings import GatewaySettings
+from services.gateway.text_objects import TextEncoder, WholeText
+from services.gateway.text_request import translate_text
 from services.telemetry import without_keys
 
 router: Final = APIRouter()
@@ -35,10 +36,23 @@ router: Final = APIRouter()
 @router.post("/chat/completions")
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
+    images = dependencies(request).settings.image_limits
+    return await _create(request, partial(translate, image_limits=images))
+
+
+@router.post("/completions")
+async def create_completion(request: Request) -> Response:
+    """Continue a text, whole or as a stream."""
+    return await _create(request, translate_text)
+
+
+async def _create(request: Request, translate_body: Callable[..., ChatRequest]) -> Response:
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
-    understand = partial(_understand, refuse_ignored=strict, settings=gateway.settings)
+    understand = partial(
+        _understand, translate_body, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output
+    )
     chat, demand = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
     request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
     if chat.dry_run:
@@ -55,9 +69,11 @@ async def create_chat_completion(request: Request) -> Response:
     return await _whole(answer, headers)
 
 
-def _understand(body: Any, *, refuse_ignored: bool, settings: GatewaySettings) -> tuple[ChatRequest, Demand]:
-    chat = translate(body, refuse_ignored=refuse_ignored, image_limits=settings.image_limits)
-    return chat, demand_of(chat.generate, reserve_output=settings.reserve_output)
+def _understand(
+    translate_body: Callable[..., ChatRequest], body: Any, *, refuse_ignored: bool, reserve_output: int
+) -> tuple[ChatRequest, Demand]:
+    chat = translate_body(body, refuse_ignored=refuse_ignored)
+    return chat, demand_of(chat.generate, reserve_output=reserve_output)
 
 
 class StreamedAnswer(Response):
@@ -96,7 +112,8 @@ class StreamedAnswer(Response):
     async def _data(self) -> AsyncIterator[bytes]:
         answer = self._answer
         assert answer is not None  # noqa: S101  # it is there, or was waited for
-        encoder = sse.ChunkEncoder(answer.chat, answer_id=answer.id, created=answer.created)
+        encoder_class = sse.ChunkEncoder if answer.chat.text is None else TextEncoder
+        encoder = encoder_class(answer.chat, answer_id=answer.id, created=answer.created)
         answer.offer_tokens_to(partial(self._write_at_once, encoder))
         try:
             async for events in answer.events():
@@ -109,7 +126,7 @@ class StreamedAnswer(Response):
             await answer.settle()
             yield sse.error_event(error.body())
 
-    def _write_at_once(self, encoder: sse.ChunkEncoder, events: Sequence[pb.Event]) -> bool:
+    def _write_at_once(self, encoder: sse.ChunkEncoder | TextEncoder, events: Sequence[pb.Event]) -> bool:
         if self._writer is None or not self._writer.ready:
             return False
         self._writer.write(encoder.encode(events))
@@ -149,14 +166,8 @@ class QueuedAnswer(StreamedAnswer):
 
 
 async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
-    request = answer.chat.generate
-    whole = WholeAnswer(
-        answer_id=answer.id,
-        created=answer.created,
-        model=request.model,
-        choices=request.n,
-        with_logprobs=request.HasField("logprobs"),
-    )
+    whole_class = WholeAnswer if answer.chat.text is None else WholeText
+    whole = whole_class(answer.chat, answer_id=answer.id, created=answer.created)
     try:
         async for events in answer.events():
             for event in events:

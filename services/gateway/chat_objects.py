@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.chat_request import ChatRequest
+
 FINISH_REASONS: Final = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_LENGTH: "length",
@@ -39,11 +41,12 @@ def _token(entry: pb.TokenLogprob | pb.TopLogprob) -> dict[str, Any]:
 class WholeAnswer:
     """An answer that is put together before it is sent."""
 
-    def __init__(self, *, answer_id: str, created: int, model: str, choices: int, with_logprobs: bool) -> None:
-        """`choices` is the request's n."""
+    def __init__(self, request: ChatRequest, *, answer_id: str, created: int) -> None:
+        """`created` is in seconds since 1970."""
+        generate, with_logprobs = request.generate, request.generate.HasField("logprobs")
         self._id: Final = answer_id
-        self._model: Final = model
-        self._choices: Final = [_WholeChoice(index, with_logprobs=with_logprobs) for index in range(choices)]
+        self._model: Final = generate.model
+        self._choices: Final = [_WholeChoice(index, with_logprobs=with_logprobs) for index in range(max(1, generate.n))]
         self._created: Final = created
         self.usage = pb.Usage()
 

@@ -12,6 +12,8 @@ from services.gateway.chat_format import add_format
 from services.gateway.errors import bad_request, shown
 from services.gateway.image_parts import ImageLimits, Images
 from services.gateway.json_fields import Fields, json_text, wrong_type
+from services.gateway.sampling_fields import add_sampling
+from services.gateway.stream_fields import add_stream, ignored_fields
 
 _ROLES: Final = {
     "system": pb.ROLE_SYSTEM,
@@ -30,7 +32,6 @@ _EFFORTS: Final = {
     "xhigh": pb.REASONING_EFFORT_XHIGH,
     "max": pb.REASONING_EFFORT_MAX,
 }
-_NUMBERS: Final = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
 _MAX_VARIABLES_LENGTH: Final = 16_384
 _MAX_VARIABLES_DEPTH: Final = 16
 _LABELS: Final = ("metadata", "user", "safety_identifier", "prompt_cache_key")
@@ -51,6 +52,14 @@ _REFUSED: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class TextOptions:
+    """What only a text completion has."""
+
+    echo: str = ""
+    """The text that comes before what is generated."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A translated request."""
 
@@ -66,6 +75,8 @@ class ChatRequest:
     """Whether only the prompt is asked for."""
     images: Images = field(default_factory=Images)
     """Its images; some may have to be fetched."""
+    text: TextOptions | None = None
+    """For a text completion, which is no chat."""
 
 
 def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | None = None) -> ChatRequest:
@@ -90,25 +101,17 @@ def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | No
         raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
     images = Images(image_limits or ImageLimits())
     _add_messages(fields, generate, images)
-    _add_sampling(fields, generate.sampling)
+    add_sampling(fields, generate.sampling)
     _add_logprobs(fields, generate)
     _add_tools(fields, generate)
     guides = add_format(fields, generate.response_format)
     _add_reasoning(fields, generate)
     dry_run = fields.boolean("dry_run") or False
-    stream = fields.boolean("stream") or False
-    options = fields.object("stream_options")
-    if options is not None and not stream:
-        raise bad_request("stream_options", "stream_options is only allowed when stream is true")
-    include_usage = options.boolean("include_usage") if options else False
-    continuous_usage = options.boolean("continuous_usage_stats") if options else False
-    if options:
-        options.boolean("include_obfuscation")
-    ignored = sorted(fields.unread() + guides + ([options.path(name) for name in options.unread()] if options else []))
-    if ignored and refuse_ignored:
-        names = ", ".join(ignored)
-        raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
-    return ChatRequest(generate, stream, include_usage or False, continuous_usage or False, ignored, dry_run, images)
+    streaming = add_stream(fields)
+    ignored = ignored_fields(fields, guides + streaming.unread, refuse=refuse_ignored)
+    return ChatRequest(
+        generate, streaming.stream, streaming.include_usage, streaming.continuous_usage, ignored, dry_run, images
+    )
 
 
 def _check_metadata(fields: Fields) -> None:
@@ -185,42 +188,6 @@ def _add_part(part: Fields, translated: pb.Message, images: Images) -> None:
         raise bad_request(
             part.path("type"), f"{part.path('type')} is {shown(kind)}; only text and image_url are available here"
         )
-
-
-def _add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
-    for name in _NUMBERS:
-        if (number := fields.number(name)) is not None:
-            setattr(sampling, name, number)
-    for name in ("top_k", "min_tokens"):
-        # Some clients write -1 for "all".
-        if (integer := fields.integer(name, least=-1 if name == "top_k" else 0)) is not None:
-            setattr(sampling, name, max(integer, 0))
-    if (seed := fields.integer("seed", least=-(2**63), most=2**63 - 1)) is not None:
-        sampling.seed = seed
-    newer, older = fields.integer("max_completion_tokens", least=1), fields.integer("max_tokens", least=1)
-    if (limit := newer if newer is not None else older) is not None:
-        sampling.max_tokens = limit
-    for name in ("ignore_eos", "skip_special_tokens"):
-        if (flag := fields.boolean(name)) is not None:
-            setattr(sampling, name, flag)
-    stop = fields.get("stop")
-    sampling.stop.extend([stop] if isinstance(stop, str) else fields.strings("stop") or ())
-    for index, token_id in enumerate(fields.array("stop_token_ids") or ()):
-        sampling.stop_token_ids.append(_token_id(f"stop_token_ids[{index}]", token_id))
-    bias = fields.get("logit_bias")
-    if bias is not None:
-        biases = Fields(bias, "logit_bias")
-        for token in bias:
-            # More digits than a token id has would be slow to read, or be refused by Python itself.
-            if not token.isdecimal() or len(token) > 10:
-                raise bad_request("logit_bias", f"logit_bias has the key {shown(token)}; keys must be token ids")
-            sampling.logit_bias[_token_id("logit_bias", int(token))] = biases.number(token) or 0.0
-
-
-def _token_id(path: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise wrong_type(path, "a token id", value)
-    return value
 
 
 def _add_logprobs(fields: Fields, generate: pb.GenerateRequest) -> None:

@@ -9,17 +9,17 @@ from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.chat_objects import WholeAnswer
+from services.gateway.chat_request import ChatRequest
 
 
 class Transcript:
     """Takes down one answer."""
 
-    def __init__(self, request: pb.GenerateRequest) -> None:
+    def __init__(self, request: ChatRequest) -> None:
         """Of a request that is about to be answered."""
-        self._messages: Final = [_message(message) for message in request.messages]
-        self._answer: Final = WholeAnswer(
-            answer_id="", created=0, model=request.model, choices=max(1, request.n), with_logprobs=False
-        )
+        asked = request.generate
+        self._messages: Final = [_message(message) for message in asked.messages] or asked.prompt
+        self._answer: Final = WholeAnswer(request, answer_id="", created=0)
 
     def add(self, events: Iterable[pb.Event]) -> None:
         """Take note of what the worker produced."""
@@ -27,7 +27,7 @@ class Transcript:
             self._answer.add(event)
 
     def fields(self) -> dict[str, Any]:
-        """Fields of the request's log line: `messages`, and `answers` as far as they came. Images are left out."""
+        """Fields of the request's log line: `messages`, or a prompt, and `answers` as far as they came, without images."""
         answers = [choice["message"] for choice in self._answer.to_object()["choices"]]
         return {"messages": self._messages, "answers": answers}
 

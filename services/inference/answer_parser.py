@@ -24,7 +24,9 @@ class AnswerParser:
         """Of a checked request. What its model or the request does not use is not looked for."""
         parsers = model.spec.parsers
         functions = callable_functions(request)
-        thinks = parsers.reasoning and (prompt.thought_apart or not is_guided(request))
+        thinks = (
+            parsers.reasoning and not request.reasoning.in_content and (prompt.thought_apart or not is_guided(request))
+        )
         self._reasoning = ReasoningParser(opened=prompt.opens_thought) if thinks else None
         self._tools = _TOOL_PARSERS[parsers.tool_calls](functions) if parsers.tool_calls and functions else None
         self._is_forced: Final = demands_call(request)

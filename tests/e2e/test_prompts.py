@@ -41,6 +41,17 @@ def test_a_dry_run_shows_the_prompt_that_an_answer_would_have(http: httpx.Client
     assert answered["usage"]["prompt_tokens"] == shown["prompt_tokens"]
 
 
+def test_a_rendered_prompt_is_completed_as_the_chat_is_answered(http: httpx.Client, tokenizer: Tokenizer) -> None:
+    body = {"model": MODEL, "max_tokens": 12, "temperature": 0, "seed": 1}
+    prompt = http.post("/chat/completions", json={**body, "messages": MESSAGES, "dry_run": True}).json()["prompt"]
+    answered = http.post("/chat/completions", json={**body, "messages": MESSAGES}).json()
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    for given in (prompt, ids):
+        completed = http.post("/completions", json={**body, "prompt": given}).json()
+        assert completed["choices"][0]["text"] == answered["choices"][0]["message"]["content"]
+        assert completed["usage"]["prompt_tokens"] == answered["usage"]["prompt_tokens"]
+
+
 def test_a_dry_run_is_checked_and_costs_no_tokens(http: httpx.Client) -> None:
     before = http.get("/usage").json()["today"]
     body = {"model": MODEL, "messages": MESSAGES, "dry_run": True, "stream": True}

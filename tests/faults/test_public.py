@@ -33,6 +33,8 @@ DECISIONS = {
     "/site/{path:path}": PUBLIC,
     "/healthz": PUBLIC,
     "/readyz": PUBLIC,
+    "/api/completions": KEY,
+    "/v1/completions": KEY,
     "/api/chat/completions": KEY,
     "/api/embeddings": KEY,
     "/api/models": KEY,

@@ -89,6 +89,11 @@ def test_a_thought_can_be_left_out_and_still_counts(thinker: ServedModel) -> Non
     assert reasoning_tokens > 0
 
 
+def test_a_thought_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> None:
+    thought, answer, *_ = answered(thinker, ask(reasoning=pb.ReasoningOptions(in_content=True)), THOUGHT + "پاسخ")
+    assert (thought, answer) == ("", THOUGHT + "پاسخ")
+
+
 def test_a_call_behind_a_thought(thinker: ServedModel) -> None:
     thought, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), f"{THOUGHT}می‌پرسم\n{CALL}\n{CALL}")
     assert (thought, answer, finish) == ("اول فکر", "می‌پرسم", pb.FINISH_REASON_TOOL_CALLS)

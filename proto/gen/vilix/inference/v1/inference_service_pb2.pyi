@@ -789,6 +789,7 @@ class ReasoningOptions(_message.Message):
     EFFORT_FIELD_NUMBER: _builtins.int
     BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
+    IN_CONTENT_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """Whether the model thinks first. Unset means the model's default."""
     effort: Global___ReasoningEffort.ValueType
@@ -797,6 +798,8 @@ class ReasoningOptions(_message.Message):
     """Most tokens of thought. When they are used up, the thought is ended and the answer follows."""
     exclude: _builtins.bool
     """Leave the thought out of the stream (it still counts)."""
+    in_content: _builtins.bool
+    """Leave the thought in the content, with its tags, as the model writes it."""
     def __init__(
         self,
         *,
@@ -804,10 +807,11 @@ class ReasoningOptions(_message.Message):
         effort: Global___ReasoningEffort.ValueType = ...,
         budget_tokens: _builtins.int | None = ...,
         exclude: _builtins.bool = ...,
+        in_content: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_enabled", b"_enabled", "budget_tokens", b"budget_tokens", "enabled", b"enabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_enabled", b"_enabled", "budget_tokens", b"budget_tokens", "effort", b"effort", "enabled", b"enabled", "exclude", b"exclude"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_enabled", b"_enabled", "budget_tokens", b"budget_tokens", "effort", b"effort", "enabled", b"enabled", "exclude", b"exclude", "in_content", b"in_content"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
     _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015

@@ -1,0 +1,43 @@
+"""How an answer is to be sent, and what of a request is no part of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services.gateway.errors import bad_request
+from services.gateway.json_fields import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """The fields `stream` and `stream_options`."""
+
+    stream: bool
+    include_usage: bool = False
+    continuous_usage: bool = False
+    unread: list[str] = field(default_factory=list)
+    """The paths of options that are not known."""
+
+
+def add_stream(fields: Fields) -> Streaming:
+    """How the answer is to be sent. Raises ApiError."""
+    stream = fields.boolean("stream") or False
+    options = fields.object("stream_options")
+    if options is None:
+        return Streaming(stream)
+    if not stream:
+        raise bad_request("stream_options", "stream_options is only allowed when stream is true")
+    include_usage = options.boolean("include_usage") or False
+    continuous_usage = options.boolean("continuous_usage_stats") or False
+    options.boolean("include_obfuscation")
+    return Streaming(stream, include_usage, continuous_usage, [options.path(name) for name in options.unread()])
+
+
+def ignored_fields(fields: Fields, others: Sequence[str], *, refuse: bool) -> list[str]:
+    """The paths of what was not read, `others` among them. Raises ApiError when they are to be refused."""
+    ignored = sorted([*fields.unread(), *others])
+    if ignored and refuse:
+        names = ", ".join(ignored)
+        raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
+    return ignored

@@ -1,0 +1,134 @@
+"""POST /completions, OpenAI's older API for text, as its SDK reads it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+
+URL = "/api/completions"
+
+
+@pytest.fixture
+async def sdk(http: httpx.AsyncClient) -> AsyncIterator[openai.AsyncOpenAI]:
+    """Checks every answer against its own types. Waits, through `http`, until the gateway has found the worker."""
+    api_key = http.headers["authorization"].removeprefix("Bearer ")
+    async with openai.AsyncOpenAI(
+        base_url=f"{http.base_url}/api", api_key=api_key, max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def lenient(sdk: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
+    """For streams: OpenAI's type of a chunk wants a reason in every one, which OpenAI's server does not send either."""
+    return sdk.with_options(_extra_kwargs={"_strict_response_validation": False})
+
+
+def token(text: str, logprob: float, *top: tuple[str, float]) -> pb.Event:
+    entry = pb.TokenLogprob(
+        token=text,
+        token_bytes=text.encode(),
+        logprob=logprob,
+        top=[pb.TopLogprob(token=other, logprob=value) for other, value in top],
+    )
+    return pb.Event(delta=pb.Delta(content=text, token_count=1, logprobs=[entry]))
+
+
+async def test_a_text_is_continued_as_it_stands(sdk: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    worker.script = [[started(), content(" سلام")], [content("\u200cها")], [finish(pb.FINISH_REASON_LENGTH), usage()]]
+    found = await sdk.completions.create(model=MODEL, prompt="گفت:", stop=["\n"], temperature=0.5)
+    assert (found.object, found.id[:5], found.choices[0].text) == ("text_completion", "cmpl-", " سلام\u200cها")
+    assert found.choices[0].finish_reason == "length"
+    assert found.usage is not None
+    assert found.usage.total_tokens == 5
+    asked = worker.requests[-1]
+    assert (asked.prompt, asked.sampling.max_tokens, list(asked.sampling.stop)) == ("گفت:", 16, ["\n"])
+    assert not asked.messages
+    assert asked.reasoning.in_content, "thoughts are a part of the text"
+
+
+async def test_a_stream_of_several_with_their_prompt(lenient: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+    worker.script = [
+        [started(), content("a", 0), content("b", 1)],
+        [content("c", 0), finish(index=0), finish(pb.FINISH_REASON_LENGTH, 1), usage(3)],
+    ]
+    chunks = [
+        chunk
+        async for chunk in await lenient.completions.create(
+            model=MODEL, prompt=["One "], n=2, echo=True, stream=True, stream_options={"include_usage": True}
+        )
+    ]
+    texts, reasons = ["", ""], ["", ""]
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            reasons[choice.index] = choice.finish_reason or reasons[choice.index]
+    assert (texts, reasons) == (["One ac", "One b"], ["stop", "length"])
+    assert [chunk.usage.completion_tokens for chunk in chunks if chunk.usage] == [3]
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_logprobs_say_where_each_token_begins(
+    sdk: openai.AsyncOpenAI, lenient: openai.AsyncOpenAI, worker: ScriptedWorker, *, stream: bool
+) -> None:
+    worker.script = [
+        [started(), token("ab", -0.5, ("ab", -0.5), ("x", -1.5))],
+        [token("c", -0.25), finish(), usage()],
+    ]
+    asked: Any = await (lenient if stream else sdk).completions.create(
+        model=MODEL, prompt="z", logprobs=2, stream=stream
+    )
+    parts = [chunk async for chunk in asked] if stream else [asked]
+    found = [choice.logprobs for part in parts for choice in part.choices if choice.logprobs]
+    assert [text for each in found for text in each.tokens] == ["ab", "c"]
+    assert [value for each in found for value in each.token_logprobs] == [-0.5, -0.25]
+    assert [top for each in found for top in each.top_logprobs] == [{"ab": -0.5, "x": -1.5}, {}]
+    assert [offset for each in found for offset in each.text_offset] == [0, 2]
+    assert worker.requests[-1].logprobs.top == 2
+
+
+async def test_token_ids_are_a_prompt_too(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[started()], [finish(), usage()]]
+    for prompt in ([5, 6, 7], [[5, 6, 7]]):
+        answer = await http.post(URL, json={"model": MODEL, "prompt": prompt})
+        assert answer.status_code == 200
+        assert list(worker.requests[-1].prompt_token_ids) == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({}, "prompt", "prompt is null; it must be"),
+        ({"prompt": ""}, "prompt", "at least one character"),
+        ({"prompt": ["a", "b"]}, "prompt", "2 prompts"),
+        ({"prompt": 5}, "prompt", "got an integer: 5"),
+        ({"prompt": [1, -1]}, "prompt[1]", "must be a token id"),
+        ({"prompt": "a", "suffix": "b"}, "suffix", "not available here"),
+        ({"prompt": "a", "best_of": 3}, "best_of", "best_of is 3"),
+        ({"prompt": "a", "logprobs": 21}, "logprobs", "logprobs is 21"),
+        ({"prompt": "a", "logprobs": 1, "echo": True}, "echo", "together with logprobs"),
+        ({"prompt": [1], "echo": True}, "echo", "token ids"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused(
+    http: httpx.AsyncClient, worker: ScriptedWorker, fields: dict[str, Any], param: str, said: str
+) -> None:
+    answer = await http.post(URL, json={"model": MODEL, **fields})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert said in error["message"]
+    assert not worker.requests
+
+
+async def test_what_is_not_known_is_reported(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[started()], [finish(), usage()]]
+    answer = await http.post(URL, json={"model": MODEL, "prompt": "a", "user": "u", "messages": [], "tools": 1})
+    assert answer.headers["x-ignored-params"] == "messages,tools"
