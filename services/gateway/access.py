@@ -13,11 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import metrics
 from services.gateway.errors import server_error
+from services.gateway.language import ACCEPTED
 
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
 """An id goes through all logs: it must fit into a line, and be no key that was sent in the wrong place."""
 _EXPOSED: Final = (
-    b"x-request-id, x-ignored-params, openai-processing-ms, retry-after, retry-after-ms, "
+    b"x-request-id, x-ignored-params, content-language, openai-processing-ms, retry-after, retry-after-ms, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
@@ -43,6 +44,7 @@ class Access:
         request_id = given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}".encode()
         log: dict[str, Any] = {}
         scope.setdefault("state", {}).update(request_id=request_id.decode(), log=log)
+        ACCEPTED.set(headers.get(b"accept-language", b"").decode("latin-1"))
         extra = [(b"x-request-id", request_id), *self._cors(headers)]
         status = 0
         metrics.REQUESTS_IN_FLIGHT.inc()

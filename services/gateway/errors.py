@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from services.failure import Failure, Reason, failure_of
 from services.gateway.field_names import openai_name
+from services.gateway.language import ACCEPTED, preferred, translated
 from services.telemetry import without_keys
 
 JSON: Final = "application/json"
@@ -40,14 +41,25 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> bytes:
-        """The JSON document `{"error": {message, type, param, code}}`."""
-        # An error quotes what it is about, and ends up in its caller's logs.
-        message, param = without_keys(self.message), self.param and without_keys(self.param)
+        """The JSON document `{"error": {message, type, param, code}}`, with its message in the caller's language."""
+        return self._body(self._said()[0])
+
+    def _body(self, message: str) -> bytes:
+        param = self.param and without_keys(self.param)
         return orjson.dumps({"error": {"message": message, "type": self.type, "param": param, "code": self.code}})
+
+    def _said(self) -> tuple[str, str]:
+        """The message, and the language it is in."""
+        # An error quotes what it is about, and ends up in its caller's logs.
+        message, language = without_keys(self.message), preferred(ACCEPTED.get())
+        text = translated(message, language)
+        return (message, "en") if text is None else (text, language)
 
     def response(self) -> Response:
         """The HTTP response."""
-        return Response(self.body(), self.status, self.headers, JSON)
+        message, language = self._said()
+        headers = {"Content-Language": language, "Vary": "Accept-Language", **self.headers}
+        return Response(self._body(message), self.status, headers, JSON)
 
 
 def bad_request(param: str | None, message: str, *, code: str | None = None) -> ApiError:

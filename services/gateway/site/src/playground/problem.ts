@@ -8,6 +8,8 @@ export interface Problem {
   param?: string | null;
   /** The server's own words. */
   message?: string;
+  /** The language of the message, where the server told it. */
+  language?: string;
   requestId?: string;
   /** Seconds. */
   retryAfter?: number;
@@ -30,6 +32,7 @@ export async function problemOf(response: Response): Promise<Problem> {
     kind: "api",
     status: response.status,
     ...errorFields(body.error),
+    language: response.headers.get("content-language") ?? undefined,
     requestId: response.headers.get("x-request-id") ?? undefined,
     retryAfter: retryAfter > 0 ? retryAfter : undefined,
   };

@@ -1,5 +1,6 @@
 import { createParser } from "eventsource-parser";
 import { apiUrl } from "../api.ts";
+import { language } from "../language.ts";
 import { ApiProblem, errorFields, problemOf } from "./problem.ts";
 
 export interface Usage {
@@ -70,7 +71,7 @@ export function isAbort(error: unknown): boolean {
 }
 
 async function send(path: string, key: string, init: RequestInit): Promise<Response> {
-  const headers = { ...init.headers, authorization: `Bearer ${key}` };
+  const headers = { ...init.headers, authorization: `Bearer ${key}`, "accept-language": language };
   const response = await fetch(apiUrl + path, { ...init, headers, credentials: "omit", cache: "no-store" }).catch(
     (error: unknown) => {
       if (isAbort(error)) throw error;

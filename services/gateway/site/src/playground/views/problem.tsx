@@ -11,7 +11,7 @@ export function ProblemView({ problem }: { problem: Problem }) {
       </p>
       {problem.message && (
         <p>
-          {words.serverSays} <bdi lang="en">{problem.message}</bdi>
+          {words.serverSays} <bdi lang={problem.language}>{problem.message}</bdi>
         </p>
       )}
       {problem.requestId && (

@@ -1,0 +1,87 @@
+"""Errors in the caller's language, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from services.failure import Failure, Reason, invalid
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker
+
+CHAT = "/api/chat/completions"
+PERSIAN = {"accept-language": "fa-IR,fa;q=0.9,en;q=0.8"}
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": "سلام"}], **fields}
+
+
+def is_persian(text: str) -> bool:
+    return sum("\u0600" <= letter <= "\u06ff" for letter in text) > 12
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "request_body"),
+    [
+        ("GET", "/api/nothing", None),
+        ("DELETE", CHAT, None),
+        ("GET", "/api/models/none", None),
+        ("POST", CHAT, {}),
+        ("POST", CHAT, []),
+        ("POST", CHAT, body(model="none")),
+        ("POST", CHAT, body(model=7)),
+        ("POST", CHAT, body(messages=[])),
+        ("POST", CHAT, body(messages=[{"role": "cook", "content": "x"}])),
+        ("POST", CHAT, body(temperature="hot")),
+        ("POST", CHAT, body(top_logprobs=3)),
+        ("POST", CHAT, body(tools=[{"type": "web"}])),
+        ("POST", CHAT, body(response_format={"type": "xml"})),
+        ("POST", CHAT, body(stream_options={})),
+        ("POST", CHAT, body(user="x" * 110_000)),
+        ("POST", "/api/completions", {"model": MODEL}),
+        ("POST", "/api/embeddings", {"model": MODEL}),
+    ],
+)
+async def test_the_message_is_persian_and_the_rest_as_ever(
+    http: httpx.AsyncClient, method: str, path: str, request_body: Any
+) -> None:
+    content = {"json": request_body} if request_body is not None else {}
+    persian = await http.request(method, path, headers=PERSIAN, **content)
+    english = await http.request(method, path, **content)
+    errors = [answer.json()["error"] for answer in (persian, english)]
+    assert [is_persian(error.pop("message")) for error in errors] == [True, False]
+    assert errors[0] == errors[1]
+    assert persian.status_code == english.status_code
+    assert persian.status_code >= 400
+    assert (persian.headers["content-language"], english.headers["content-language"]) == ("fa", "en")
+    assert "accept-language" in persian.headers["vary"].lower()
+    assert "accept-language" in english.headers["vary"].lower()
+
+
+async def test_a_body_that_is_no_json_and_a_missing_key_are_explained_in_persian(http: httpx.AsyncClient) -> None:
+    answer = await http.post(CHAT, headers=PERSIAN, content=b"{")
+    assert is_persian(answer.json()["error"]["message"])
+    http.headers.pop("authorization")
+    answer = await http.post(CHAT, headers=PERSIAN, json=body())
+    assert answer.status_code == 401
+    assert is_persian(answer.json()["error"]["message"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (invalid("temperature", "temperature is 3; it must be 0 to 2", value=3, limit="0 to 2"), 400),
+        (Failure(Reason.OVERLOADED, "64 requests are waiting already; try again in a moment"), 429),
+        (Failure(Reason.TIMEOUT, "the model m did not answer in time"), 504),
+        (Failure(Reason.INTERNAL, "secret"), 500),
+    ],
+)
+async def test_what_a_worker_refuses_is_explained_in_persian(
+    http: httpx.AsyncClient, worker: ScriptedWorker, failure: Failure, status: int
+) -> None:
+    worker.script = [failure]
+    answer = await http.post(CHAT, headers=PERSIAN, json=body())
+    assert answer.status_code == status
+    assert is_persian(answer.json()["error"]["message"])

@@ -1,0 +1,127 @@
+"""The language that a caller prefers, and messages in it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from services.gateway.language import messages, preferred, translated
+
+SERVICES = Path(__file__).parents[3] / "services"
+MAKERS = {"bad_request": 1, "unauthorized": 0, "unavailable": 0, "invalid": 1}
+INTERNAL = {
+    "services/gateway/admin.py": "the admin API is in English",
+    "services/inference/generate_stream.py": "what the gateway's own calls cannot do wrong",
+    "services/malformed_messages.py": "what the gateway's own calls cannot do wrong",
+    "services/gateway/http_protocol.py": "ended before a language is known",
+}
+ASSEMBLED = {
+    "services/gateway/refusal.py": "of parts: below",
+    "services/inference/prompt.py": "of parts: below",
+    "services/embeddings/preparation.py": "of parts: below",
+}
+OF_GRPC_ONLY = ("interval is ", "tool_choice.mode is ", "input_type is ", "tenant has ", "texts and token_ids are both")
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"),
+        ("fa", "fa"),
+        ("fa-IR,fa;q=0.9,en;q=0.8", "fa"),
+        ("en-GB,en;q=0.9,fa;q=0.8", "en"),
+        ("en;q=0.2, FA;q=0.7", "fa"),
+        ("de,fa;q=0.3", "fa"),
+        ("fa;q=0", "en"),
+        ("fa;q=many", "en"),
+        ("*", "en"),
+        ("de", "en"),
+    ],
+)
+def test_the_language_that_a_caller_likes_best(header: str, language: str) -> None:
+    assert preferred(header) == language
+
+
+def test_every_text_inserts_what_its_english_message_inserts() -> None:
+    for english, persian in messages("fa").items():
+        # English says whether one has or several have it; Persian does not need to.
+        assert set(places(persian)) == set(places(english)) - {"what", "verb"}, english
+        outside = re.sub(r"`[^`]*`|\{\w+\}", "", persian)
+        assert set(re.findall("[A-Za-z]+", outside)) <= {"API"}, persian
+
+
+def places(text: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", text)
+
+
+def test_every_message_of_the_public_api_has_a_persian_text() -> None:
+    missing = {}
+    for path in [*SERVICES.glob("gateway/*.py"), *SERVICES.glob("inference/*.py"), *SERVICES.glob("embeddings/*.py")]:
+        name = path.relative_to(SERVICES.parent).as_posix()
+        for message in written(path) if name not in INTERNAL | ASSEMBLED else ():
+            if not message.startswith(OF_GRPC_ONLY) and translated(message, "fa") is None:
+                missing[message] = name
+    assert not missing
+
+
+def written(path: Path) -> list[str]:
+    """The messages that a module's calls write out, with something for each insertion."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
+            place = MAKERS[node.func.id]
+            text = literal(node.args[place]) if len(node.args) > place else None
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "message":
+            text = literal(node.value)
+        else:
+            continue
+        if text is not None:
+            found.append(text)
+    return found
+
+
+def literal(node: ast.expr) -> str | None:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in values)
+    return None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Rate limit reached: 5 requests per minute for this key. Try again in 12s.",
+        "Rate limit reached: 900 tokens per minute for this key and the model m. 7 are left, and this request needs about 30: "
+        "10 for its prompt and 20 for its answer. Try again in 1m30s.",
+        "The request is too large: 900 tokens per minute is the limit for this key, and this request needs about 1200: 200 for "
+        "its prompt and 1000 for its answer. Send a shorter prompt or a smaller max_tokens.",
+        "Concurrency limit reached: 2 requests at the same time for this key. Try again when one has ended.",
+        "the maximum context length of m is 100 tokens; your messages have 90 tokens and you asked for 20, 110 in all; "
+        "shorten the one or lower the other",
+        "the maximum context length of m is 100 tokens; your prompt has 100 tokens, which leaves no room for an answer; "
+        "shorten it",
+        "the prompt has 2 places for images of m, and there are 1 images; send images in the user's messages",
+        "input[3]: 100277 is no id of cl100k_base",
+        "input[3]: the ids begin or end in the middle of a character",
+    ],
+)
+def test_a_message_that_is_assembled_has_a_persian_text_without_english_sentences(message: str) -> None:
+    text = translated(message, "fa")
+    assert text is not None
+    for fragment in re.findall("\u2068([^\u2069]*)\u2069", text):
+        assert " " not in fragment
+
+
+def test_what_is_inserted_keeps_its_direction() -> None:
+    text = translated('messages[0].role must be a string, got a list: ["سلام"]', "fa")
+    assert text == '\u2068messages[0].role\u2069 باید یک رشته باشد، اما یک فهرست است: \u2068["سلام"]\u2069'
+
+
+def test_an_unknown_message_stays_in_english() -> None:
+    assert translated("an engine of tomorrow says something new", "fa") is None
+    assert translated("x" * 100_000 + " is missing", "fa") is None
