@@ -129,8 +129,10 @@ class StreamedAnswer(Response):
     def _write_at_once(self, encoder: sse.ChunkEncoder | TextEncoder, events: Sequence[pb.Event]) -> bool:
         if self._writer is None or not self._writer.ready:
             return False
-        self._writer.write(encoder.encode(events))
-        self._last_sent = time.monotonic()
+        # Tokens without text of their own come to nothing, and a chunk of nothing would end the body.
+        if data := encoder.encode(events):
+            self._writer.write(data)
+            self._last_sent = time.monotonic()
         return True
 
     async def _break_silence(self, send: Send) -> None:

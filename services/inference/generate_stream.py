@@ -16,8 +16,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason, invalid
 from services.grpc_server import as_failure, as_request_id
 
-GATHER_SECONDS: Final = 0.004
-"""Between two messages, so that one holds the whole of an engine's step. After a silence, nothing waits."""
+GATHER_SECONDS: Final = 0.003
+"""How long the first output of a step waits for those of other calls, which are on their way. Alone, nothing waits."""
 
 MOST_CREDIT: Final = 1024
 MOST_SECONDS: Final = 86_400.0
@@ -52,10 +52,11 @@ class GenerateStream:
                 self._changed.clear()
                 if reading.done():
                     reading.result()
+                if self._outputs and len(self._tasks) > 1:
+                    await asyncio.sleep(GATHER_SECONDS)
                 if self._outputs:
                     outputs, self._outputs = self._outputs, []
                     yield pb.GenerateManyResponse(outputs=outputs)
-                    await asyncio.sleep(GATHER_SECONDS)
         finally:
             tasks = [reading, draining, *self._tasks.values()]
             for task in tasks:

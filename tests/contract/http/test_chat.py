@@ -45,6 +45,20 @@ async def until_status(http: httpx.AsyncClient, status: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [
+        [started()],
+        [content("a")],
+        [pb.Event(delta=pb.Delta(token_count=1))],
+        [content("b")],
+        [finish(), usage()],
+    ]
+    async with http.stream("POST", URL, json=body(stream=True)) as answer:
+        text = (await answer.aread()).decode()
+    assert [json.loads(event[6:])["choices"][0]["delta"].get("content") for event in events(text)[1:3]] == ["a", "b"]
+    assert events(text)[-1] == "data: [DONE]"
+
+
 async def test_a_whole_answer(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     answer = await http.post(URL, json=body())
