@@ -46,15 +46,16 @@ async def until_status(http: httpx.AsyncClient, status: int) -> None:
 
 
 async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    worker.script = [
-        [started()],
-        [content("a")],
-        [pb.Event(delta=pb.Delta(token_count=1))],
-        [content("b")],
-        [finish(), usage()],
-    ]
+    read = asyncio.Event()
+    silent = pb.Event(delta=pb.Delta(token_count=1))
+    worker.script = [[started()], [content("a")], read, [silent], [content("b")], [finish(), usage()]]
+    text = ""
     async with http.stream("POST", URL, json=body(stream=True)) as answer:
-        text = (await answer.aread()).decode()
+        async for piece in answer.aiter_text():
+            text += piece
+            if '"content":"a"' in text:
+                # The gateway waits for what comes next, and writes it at once.
+                read.set()
     assert [json.loads(event[6:])["choices"][0]["delta"].get("content") for event in events(text)[1:3]] == ["a", "b"]
     assert events(text)[-1] == "data: [DONE]"
 
