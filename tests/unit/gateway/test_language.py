@@ -20,6 +20,7 @@ INTERNAL = {
 }
 ASSEMBLED = {
     "services/gateway/refusal.py": "of parts: below",
+    "services/gateway/image_fetch.py": "of parts: below",
     "services/inference/prompt.py": "of parts: below",
     "services/embeddings/preparation.py": "of parts: below",
 }
@@ -106,6 +107,15 @@ def literal(node: ast.expr) -> str | None:
         "the maximum context length of m is 100 tokens; your prompt has 100 tokens, which leaves no room for an answer; "
         "shorten it",
         "the prompt has 2 places for images of m, and there are 1 images; send images in the user's messages",
+        "messages[0].content[1].image_url.url could not be fetched within 5 s; send the image as a data: URL",
+        "messages[0].content[1].image_url.url could not be fetched from example.org: refused; send the image as a data: URL",
+        "messages[0].content[1].image_url.url is on example.org, whose address is not a public one; "
+        "send the image as a data: URL",
+        "messages[0].content[1].image_url.url is redirected more than 3 times; send the image as a data: URL",
+        "messages[0].content[1].image_url.url is not there: its host answers 404; send the image as a data: URL",
+        "messages[0].content[1].image_url.url is answered in a compressed form, which was not asked for; "
+        "send the image as a data: URL",
+        "with messages[0].content[1].image_url.url, the request's images have more than 90 bytes; send fewer",
         "input[3]: 100277 is no id of cl100k_base",
         "input[3]: the ids begin or end in the middle of a character",
     ],
