@@ -127,7 +127,7 @@ async def test_a_bad_guide_is_refused(client: TritonClient, guide: dict[str, Any
 async def test_an_answer_never_leaves_a_guide_that_is_too_complex(client: TritonClient) -> None:
     wide = {"type": "object", "properties": {f"p{i}": {"type": "string", "pattern": "^[a-z]+$"} for i in range(1000)}}
     with pytest.raises(Failure, match="too complex") as refusal:
-        await generate(client, QUESTION, guide={"json": wide}, max_tokens=8)
+        await generate(client, QUESTION, guide={"json": wide}, max_tokens=64, temperature=0)
     assert refusal.value.reason is Reason.INVALID_ARGUMENT
 
 

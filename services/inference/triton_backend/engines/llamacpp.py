@@ -223,21 +223,12 @@ class LlamaCppEngine:
     def _step(self) -> None:
         entries: list[Entry] = []
         choosing: list[tuple[_Sequence, int]] = []
-        active = [s for s in self._running if _can_go_on(s)]
-        for sequence in active:
-            if sequence.next_token is not None:
-                self._add(entries, sequence, [sequence.next_token])
+        pieces, prefilled = self._pieces()
+        # llama.cpp computes together only what comes in the order of the slots, and the rest in passes of their own.
+        for sequence, slot, piece in sorted(pieces, key=lambda one: one[1].number):
+            self._add(entries, sequence, slot, piece)
+            if len(slot.tokens) >= len(sequence.prompt):
                 choosing.append((sequence, len(entries) - 1))
-        budget = min(self._prefill_budget, PREFILL_BESIDE_OTHERS if len(self._running) > 1 else PREFILL_ALONE)
-        prefilled = 0
-        for sequence in active:
-            if sequence.next_token is None and prefilled < budget and sequence.slot:
-                done = len(sequence.slot.tokens)
-                piece = sequence.prompt[done : done + budget - prefilled]
-                self._add(entries, sequence, piece)
-                prefilled += len(piece)
-                if done + len(piece) == len(sequence.prompt):
-                    choosing.append((sequence, len(entries) - 1))
         if not entries:
             return
         began = time.monotonic()
@@ -247,6 +238,24 @@ class LlamaCppEngine:
         for sequence, index in choosing:
             self._choose(sequence, self._model.logits(index))
 
+    def _pieces(self) -> tuple[list[tuple[_Sequence, _Slot, list[int]]], int]:
+        """What each sequence has read in this step, and how many tokens of prompts are in it, the oldest request's first."""
+        pieces: list[tuple[_Sequence, _Slot, list[int]]] = []
+        budget = min(self._prefill_budget, PREFILL_BESIDE_OTHERS if len(self._running) > 1 else PREFILL_ALONE)
+        prefilled = 0
+        for sequence in self._running:
+            slot = sequence.slot
+            if slot is None or not _can_go_on(sequence):
+                continue
+            if sequence.next_token is not None:
+                pieces.append((sequence, slot, [sequence.next_token]))
+            elif prefilled < budget:
+                done = len(slot.tokens)
+                piece = sequence.prompt[done : done + budget - prefilled]
+                prefilled += len(piece)
+                pieces.append((sequence, slot, piece))
+        return pieces, prefilled
+
     def _adapt_prefill(self, tokens: int, seconds: float) -> None:
         """A step with `tokens` tokens of prompts took `seconds`."""
         if seconds > STEP_SECONDS:
@@ -254,11 +263,8 @@ class LlamaCppEngine:
         elif tokens == self._prefill_budget:
             self._prefill_budget = min(PREFILL_ALONE, tokens * 5 // 4)
 
-    def _add(self, entries: list[Entry], sequence: _Sequence, token_ids: list[int]) -> None:
+    def _add(self, entries: list[Entry], sequence: _Sequence, slot: _Slot, token_ids: list[int]) -> None:
         """Have `token_ids` read next; logits are wanted after the last one unless prompt is left."""
-        slot = sequence.slot
-        if slot is None:
-            raise RuntimeError("a sequence without a slot was about to be read")
         first = len(slot.tokens)
         slot.tokens.extend(token_ids)
         last = len(slot.tokens) - 1
