@@ -20,12 +20,17 @@ from services.stack.supervisor import StackError
 
 
 def up(
+    *,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The gateway's port on 127.0.0.1.")] = 8000,
     state_dir: Annotated[Path, typer.Option(help="Where the stack keeps its key, logs and data.")] = Path(".run"),
     cache_dir: Annotated[Path, typer.Option(help="Where prepared models are kept.")] = Path(".cache"),
     gguf: Annotated[
         list[str] | None,
         typer.Option(metavar="ID=PATH", help="Serve your own GGUF file under an id of the catalog. May be repeated."),
+    ] = None,
+    mmproj: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=PATH", help="The GGUF of the eyes of a model of --gguf. May be repeated."),
     ] = None,
     demo_thinking: Annotated[  # a flag of the command line
         bool,
@@ -42,10 +47,12 @@ def up(
       vilix up
       vilix up --port 8001 --state-dir .run2
       vilix up --gguf qwen3-8b=Qwen3-8B-Q4_K_M.gguf
+      vilix up --gguf qwen3-vl=Qwen3VL-8B-Q4_K_M.gguf --mmproj qwen3-vl=mmproj-Qwen3VL-8B-F16.gguf
       vilix up --demo-thinking
     """
     try:
-        asyncio.run(_up(Options(port, state_dir, cache_dir, tuple(gguf or ()), demo_thinking), Console()))
+        options = Options(port, state_dir, cache_dir, tuple(gguf or ()), tuple(mmproj or ()), demo_thinking)
+        asyncio.run(_up(options, Console()))
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

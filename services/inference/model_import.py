@@ -22,6 +22,9 @@ Progress = Callable[[str], None]
 
 _CONTROL, _USER_DEFINED = 3, 4
 _FILE_TYPE_Q8_0: Final = 7
+_PROJECTORS: Final = ("qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger")
+_MERGE_SIZE: Final = 2
+"""Of files that do not say it."""
 _QWEN2_PATTERN: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -43,18 +46,24 @@ def smollm2(directory: Path, *, progress: Progress = lambda _: None) -> None:
         _requantise(source, draft / "model.gguf")
 
 
-def from_gguf(source: Path, directory: Path) -> None:
+def from_gguf(source: Path, directory: Path, *, mmproj: Path | None = None) -> None:
     """Make the directory of a model from somebody's own GGUF, which stays where it is. Replaces `directory`.
 
-    Raises ValueError for a file that is no GGUF, or whose tokenizer is of a kind that is not known to give the same ids.
+    `mmproj` is the GGUF of its eyes. Raises ValueError for a file that is no GGUF, whose tokenizer is of a kind that is not
+    known to give the same ids, or whose images are not cut as the Qwen-VL family does it.
     """
+    with _atomic(directory) as draft:
+        if mmproj is not None:
+            _write_preprocessor(_read(mmproj), mmproj, draft)
+        _write_tokenizer(_read(source), source, draft)
+        (draft / "model.gguf").symlink_to(source.absolute())
+
+
+def _read(source: Path) -> gguf.GGUFReader:
     try:
-        reader = gguf.GGUFReader(source)
+        return gguf.GGUFReader(source)
     except (OSError, ValueError) as error:
         raise ValueError(f"{source} cannot be read as GGUF: {error}") from None
-    with _atomic(directory) as draft:
-        _write_tokenizer(reader, source, draft)
-        (draft / "model.gguf").symlink_to(source.absolute())
 
 
 @contextmanager
@@ -101,6 +110,20 @@ def _write_tokenizer(reader: gguf.GGUFReader, source: Path, directory: Path) -> 
         },
     )
     _write_json(directory / "generation_config.json", {"eos_token_id": _end_ids(tokens, eos)})
+
+
+def _write_preprocessor(reader: gguf.GGUFReader, source: Path, directory: Path) -> None:
+    """What the worker must know of how images are cut."""
+    names = ("clip.projector_type", "clip.vision.projector_type")
+    projector = next((field.contents() for name in names if (field := reader.get_field(name))), None)
+    if projector not in _PROJECTORS:
+        raise ValueError(f"{source} has the projector {projector}; the ones known here are {', '.join(_PROJECTORS)}")
+    merge = reader.get_field("clip.vision.spatial_merge_size")
+    sizes = {
+        "patch_size": _value(reader, "clip.vision.patch_size"),
+        "merge_size": merge.contents() if merge else _MERGE_SIZE,
+    }
+    _write_json(directory / "preprocessor_config.json", sizes)
 
 
 def _smollm(tokenizer: Tokenizer) -> None:

@@ -24,7 +24,7 @@ from services.stack.local_models import (
     LocalModel,
     embedding_model,
     own_model,
-    parse_gguf,
+    parse_files,
     small_model,
     thinking_demo,
 )
@@ -49,6 +49,8 @@ class Options:
     """What is made once and shared by all stacks: models."""
     gguf: tuple[str, ...] = ()
     """Further models: ID=PATH of a GGUF, ID being in the catalog."""
+    mmproj: tuple[str, ...] = ()
+    """Their eyes: ID=PATH of a GGUF."""
     demo_thinking: bool = False
     """Whether recorded answers with thoughts are served too."""
 
@@ -112,7 +114,9 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
 
 
 async def _prepare(options: Options, display: Display) -> list[LocalModel]:
-    own = list(parse_gguf(options.gguf))
+    own, eyes = list(parse_files("--gguf", options.gguf)), dict(parse_files("--mmproj", options.mmproj))
+    for model_id in eyes.keys() - dict(own).keys():
+        raise StackError(f"--mmproj {model_id}={eyes[model_id]}: there is no --gguf {model_id}=PATH that it belongs to")
     with display.step(f"preparing {SMALL_MODEL}"):
         models = [await asyncio.to_thread(small_model, options.cache_dir)]
     if options.demo_thinking:
@@ -120,7 +124,9 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
             models.append(await asyncio.to_thread(thinking_demo, options.cache_dir, options.state_dir))
     for model_id, source in own:
         with display.step(f"reading {source.name}"):
-            models.append(await asyncio.to_thread(own_model, model_id, source, options.state_dir))
+            models.append(
+                await asyncio.to_thread(own_model, model_id, source, options.state_dir, mmproj=eyes.get(model_id))
+            )
     await asyncio.to_thread(triton.install, _triton_directory(options))
     shutil.rmtree(_repository(options), ignore_errors=True)
     for model in (*models, embedding_model()):

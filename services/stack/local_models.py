@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.inference import model_import
-from services.inference.catalog import load_model
+from services.inference.catalog import ModelSpec, load_model
 from services.stack import demo_thinking, qwen3_tokenizer, rendering
 from services.stack.supervisor import StackError
 
@@ -67,31 +67,43 @@ def thinking_demo(cache: Path, state: Path) -> LocalModel:
     return LocalModel(demo_thinking.MODEL, directory, changes={"recordings": str(recordings)})
 
 
-def own_model(model_id: str, source: Path, state: Path) -> LocalModel:
-    """Somebody's own GGUF under an id of the catalog, whose parsers it gets.
+def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None = None) -> LocalModel:
+    """Somebody's own GGUF under an id of the catalog, whose parsers it gets; `mmproj` is the GGUF of its eyes.
 
     Raises StackError for an id that is not in the catalog, and a file that cannot be used.
     """
+    option = f"--gguf {model_id}={source}" + (f" --mmproj {model_id}={mmproj}" if mmproj else "")
     directory = (state / "models" / model_id).absolute()
     try:
         spec = load_model(model_id)
-        model_import.from_gguf(source, directory)
+        if mmproj is not None:
+            _refuse_blind(spec)
+        model_import.from_gguf(source, directory, mmproj=mmproj)
     except (OSError, ValueError) as error:
-        raise StackError(f"--gguf {model_id}={source}: {error}") from None
+        raise StackError(f"{option}: {error}") from None
     trained_for = json.loads((directory / "tokenizer_config.json").read_text())["model_max_length"]
     context_length = min(spec.context_length, rendering.GGUF_CONTEXT_LENGTH, trained_for)
-    return LocalModel(model_id, directory, "llamacpp", {"context_length": context_length})
+    eyes = {"mmproj": str(mmproj.absolute())} if mmproj else {}
+    return LocalModel(model_id, directory, "llamacpp", {"context_length": context_length, **eyes})
 
 
-def parse_gguf(options: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The ids and files of `--gguf ID=PATH` options. Raises StackError for another form, or a file that is not there."""
+def _refuse_blind(spec: ModelSpec) -> None:
+    if spec.images is None:
+        raise ValueError(f"{spec.id} reads no images; give it as one that does, such as qwen3-vl")
+
+
+def parse_files(name: str, options: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The ids and files of options `name` ID=PATH. Raises StackError for another form, or a file that is not there."""
     for option in options:
         model_id, separator, path = option.partition("=")
         if not separator or not model_id or not path:
-            raise StackError(f"--gguf {option}: give it as ID=PATH, for example --gguf qwen3-8b=Qwen3-8B-Q4_K_M.gguf")
+            raise StackError(f"{name} {option}: give it as ID=PATH, for example {name} {_EXAMPLES[name]}")
         if not Path(path).is_file():
-            raise StackError(f"--gguf {option}: there is no file {path}")
+            raise StackError(f"{name} {option}: there is no file {path}")
         yield model_id, Path(path)
+
+
+_EXAMPLES: Final = {"--gguf": "qwen3-8b=Qwen3-8B-Q4_K_M.gguf", "--mmproj": "qwen3-vl=mmproj-F16.gguf"}
 
 
 def threads() -> int:

@@ -9,10 +9,14 @@ import gguf
 import numpy as np
 
 LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_WIDTH, INNER, CONTEXT = 2, 64, 2, 1, 32, 128, 4096
+PATCH, GRID, EYE_WIDTH, DEEPSTACK = 16, 16, 32, 1
 
 
-def write(path: Path, tokenizer: Path) -> None:
-    """Write the file. `tokenizer` is a directory with Qwen3's tokenizer.json and tokenizer_config.json."""
+def write(path: Path, tokenizer: Path, *, template: str = "", sees: bool = False) -> None:
+    """Write the file. `tokenizer` is a directory with Qwen3's tokenizer.json and tokenizer_config.json.
+
+    `template` takes the place of Qwen3's own; a model that `sees` has Qwen3-VL's shape.
+    """
     vocabulary = json.loads((tokenizer / "tokenizer.json").read_text())
     configuration = json.loads((tokenizer / "tokenizer_config.json").read_text())
     added = {entry["id"]: entry for entry in vocabulary["added_tokens"]}
@@ -21,7 +25,10 @@ def write(path: Path, tokenizer: Path) -> None:
         **{i: e["content"] for i, e in added.items()},
     }
     tokens = [ids[i] for i in range(len(ids))]
-    writer = gguf.GGUFWriter(path, arch="qwen3")
+    writer = gguf.GGUFWriter(path, arch="qwen3vl" if sees else "qwen3")
+    if sees:
+        writer.add_rope_dimension_sections([6, 5, 5, 0])
+        writer.add_num_deepstack_layers(DEEPSTACK)
     writer.add_context_length(CONTEXT)
     writer.add_block_count(LAYERS)
     writer.add_embedding_length(WIDTH)
@@ -40,8 +47,35 @@ def write(path: Path, tokenizer: Path) -> None:
         [merge if isinstance(merge, str) else " ".join(merge) for merge in vocabulary["model"]["merges"]]
     )
     writer.add_eos_token_id(tokens.index("<|im_end|>"))
-    writer.add_chat_template(configuration["chat_template"])
+    writer.add_chat_template(template or configuration["chat_template"])
     _add_weights(writer, len(tokens))
+    _finish(writer)
+
+
+def write_mmproj(path: Path, *, projector: str = gguf.VisionProjectorType.QWEN3VL) -> None:
+    """Write the encoder and projector of images that belong to a model that `sees`."""
+    writer = gguf.GGUFWriter(path, arch="clip")
+    writer.add_type("mmproj")
+    writer.add_clip_has_vision_encoder(value=True)
+    writer.add_clip_projector_type(projector)
+    writer.add_vision_projection_dim(WIDTH)
+    writer.add_vision_patch_size(PATCH)
+    writer.add_vision_image_size(PATCH * GRID)
+    writer.add_vision_embedding_length(EYE_WIDTH)
+    writer.add_vision_feed_forward_length(EYE_WIDTH * 2)
+    writer.add_vision_block_count(1)
+    writer.add_vision_head_count(2)
+    writer.add_vision_attention_layernorm_eps(1e-6)
+    writer.add_vision_image_mean([0.5] * 3)
+    writer.add_vision_image_std([0.5] * 3)
+    writer.add_vision_spatial_merge_size(2)
+    writer.add_vision_use_gelu(value=True)
+    writer.add_vision_is_deepstack_layers([True])
+    _add_eye(writer)
+    _finish(writer)
+
+
+def _finish(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -76,3 +110,32 @@ def _add_weights(writer: gguf.GGUFWriter, vocabulary: int) -> None:
         add(f"{block}.ffn_gate", INNER, WIDTH)
         add(f"{block}.ffn_up", INNER, WIDTH)
         add(f"{block}.ffn_down", WIDTH, INNER)
+
+
+def _add_eye(writer: gguf.GGUFWriter) -> None:
+    chance = np.random.default_rng(5)
+
+    def add(name: str, rows: int, columns: int) -> None:
+        writer.add_tensor(f"{name}.weight", chance.normal(0, 0.2, (rows, columns)).astype(np.float32))
+        writer.add_tensor(f"{name}.bias", np.zeros(rows, np.float32))
+
+    def add_norm(name: str, size: int) -> None:
+        writer.add_tensor(f"{name}.weight", np.ones(size, np.float32))
+        writer.add_tensor(f"{name}.bias", np.zeros(size, np.float32))
+
+    for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):
+        writer.add_tensor(name, chance.normal(0, 0.2, (EYE_WIDTH, 3, PATCH, PATCH)).astype(np.float32))
+    writer.add_tensor("v.patch_embd.bias", np.zeros(EYE_WIDTH, np.float32))
+    writer.add_tensor("v.position_embd.weight", chance.normal(0, 0.2, (GRID**2, EYE_WIDTH)).astype(np.float32))
+    add_norm("v.blk.0.ln1", EYE_WIDTH)
+    add_norm("v.blk.0.ln2", EYE_WIDTH)
+    add("v.blk.0.attn_qkv", EYE_WIDTH * 3, EYE_WIDTH)
+    add("v.blk.0.attn_out", EYE_WIDTH, EYE_WIDTH)
+    add("v.blk.0.ffn_up", EYE_WIDTH * 2, EYE_WIDTH)
+    add("v.blk.0.ffn_down", EYE_WIDTH, EYE_WIDTH * 2)
+    add_norm("v.deepstack.0.norm", EYE_WIDTH * 4)
+    add("v.deepstack.0.fc1", EYE_WIDTH * 4, EYE_WIDTH * 4)
+    add("v.deepstack.0.fc2", WIDTH, EYE_WIDTH * 4)
+    add_norm("v.post_ln", EYE_WIDTH)
+    add("mm.0", EYE_WIDTH * 4, EYE_WIDTH * 4)
+    add("mm.2", WIDTH, EYE_WIDTH * 4)

@@ -58,6 +58,7 @@ class LlamaApi:
         # Kept, because the library calls it for as long as it lives.
         self._log = self.ffi.callback("void(enum ggml_log_level, const char *, void *)", self._on_log)
         self.lib.llama_log_set(self._log, self.ffi.NULL)
+        self.lib.mtmd_log_set(self._log, self.ffi.NULL)
         self.lib.llama_backend_init()
 
     def last_error(self) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.inference.triton_backend.engines.llama_api import LlamaApi
+from services.inference.triton_backend.engines.llama_vision import LlamaVision, SeenImage
 
 PRE_TOKENIZERS: Final = ("smollm", "qwen2")
 """The worker makes the same ids as llama.cpp for these; for others nobody has checked."""
@@ -57,6 +58,11 @@ class LlamaModel:
         count = self._lib.llama_tokenize(self.vocab, raw, len(raw), ids, size, add_begin, True)
         return list(ids[0:count])
 
+    def token(self, name: str) -> int | None:
+        """The id of a special token; None where there is none of that name."""
+        ids = self.tokenize(name)
+        return ids[0] if len(ids) == 1 else None
+
     def decode(self, entries: list[Entry]) -> None:
         """Run the model over `entries`. Raises RuntimeError when it fails, after which it cannot be used any more."""
         batch = self._batch
@@ -70,6 +76,34 @@ class LlamaModel:
         status = self._lib.llama_decode(self._context, batch)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status}: {self._api.last_error()}")
+
+    def decode_image(self, image: SeenImage, first: int, last: int, *, position: int, sequence: int) -> None:
+        """Run the model over the tokens from `first` to before `last` of an image that begins at `position`.
+
+        Raises RuntimeError as `decode` does.
+        """
+        count = last - first
+        embeddings = np.ascontiguousarray(image.embeddings[first:last])
+        # Time, row and column count from where the image begins; the fourth is not used.
+        positions = np.ascontiguousarray(image.positions[:, first:last])
+        positions[:3] += position
+        own_sequence = self._ffi.new("llama_seq_id[]", [sequence])
+        batch = self._ffi.new("llama_batch *")
+        batch.n_tokens = count
+        batch.embd = self._ffi.from_buffer("float[]", embeddings)
+        batch.pos = self._ffi.from_buffer("llama_pos[]", positions)
+        batch.n_seq_id = counts = self._ffi.new("int32_t[]", [1] * count)
+        batch.seq_id = sequences = self._ffi.new("llama_seq_id *[]", [own_sequence] * count)
+        batch.logits = wanted = self._ffi.new("int8_t[]", count)
+        status = self._lib.llama_decode(self._context, batch[0])
+        del counts, sequences, wanted
+        if status != 0:
+            raise RuntimeError(f"llama_decode of an image returned {status}: {self._api.last_error()}")
+
+    def open_vision(self, path: Path, *, threads: int) -> LlamaVision:
+        """Its eyes. Raises ValueError or OSError that says what is wrong with the file."""
+        width = self._lib.llama_model_n_embd_inp(self._model)
+        return LlamaVision(self._api, path, model=self._model, width=width, threads=threads)
 
     def logits(self, index: int) -> npt.NDArray[np.float32]:
         """Logits after entry `index` of the last decode, one per token of the vocabulary; valid until the next one."""

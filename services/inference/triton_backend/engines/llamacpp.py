@@ -4,14 +4,15 @@ One thread does everything: in each step it decodes one token of every running s
 are still to be read, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans
 several tokens.) A slot keeps what it has read, so that a conversation's next turn reads only what is new; a request that
 asks for repeatability, by a seed or temperature 0, reads everything anew, because results depend in their last digits on
-how a prompt was split.
+how a prompt was split. Images are looked at by a second thread, while the sequence that they belong to waits in its slot.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from services.inference.triton_backend.contract import (
     ALL_PARAMETERS,
+    VISION,
     Guide,
     Load,
     Params,
@@ -32,9 +34,15 @@ from services.inference.triton_backend.contract import (
     refuse_unknown_tokens,
 )
 from services.inference.triton_backend.engines.llama_api import LlamaApi
+from services.inference.triton_backend.engines.llama_candidates import Candidates
+from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
-from services.inference.triton_backend.engines.llama_sampler import Candidates, Sampler
+from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, PlacedImage, with_images
+from services.inference.triton_backend.engines.llama_sampler import Sampler
+from services.inference.triton_backend.engines.llama_sequence import Sequence, Slot, common_prefix
+from services.inference.triton_backend.engines.llama_vision import PLACEHOLDER
 from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
 from services.inference.triton_backend.waiting import WaitingLine
 
 PREFILL_BESIDE_OTHERS: Final = 32
@@ -52,45 +60,27 @@ def create(arguments: dict[str, Any]) -> LlamaCppEngine:
     return LlamaCppEngine(**arguments)
 
 
-@dataclass(slots=True)
-class _Slot:
-    """A place in the KV cache."""
-
-    number: int
-    tokens: list[int] = field(default_factory=list)
-    """What was read into it, in order."""
-    salt: str = ""
-    used: float = 0.0
-
-
-@dataclass(slots=True)
-class _Sequence:
-    """One request."""
-
-    request: Request
-    sink: Sink
-    sampler: Sampler
-    limit: int
-    usage: Usage
-    prompt: list[int]
-    slot: _Slot | None = None
-    next_token: int | None = None
-    """Chosen, but not read yet; None while the prompt is being read."""
-    generated: int = 0
-    started: float = 0.0
-    first_token: float | None = None
+_Text = tuple[Sequence, Slot, list[int]]
+_Image = tuple[Sequence, Slot, PlacedImage, int]
+"""With how many of the image's tokens."""
 
 
 class LlamaCppEngine:
     """One thread that steps over all running requests."""
 
     name = "llamacpp"
-    supported_parameters = ALL_PARAMETERS
 
     def __init__(
-        self, *, model: str, context_length: int = 2048, slots: int = 4, threads: int = 1, max_queued: int = 1000
+        self,
+        *,
+        model: str,
+        mmproj: str | None = None,
+        context_length: int = 2048,
+        slots: int = 4,
+        threads: int = 1,
+        max_queued: int = 1000,
     ) -> None:
-        """`model` is a GGUF file, `context_length` is per request, `max_queued` how many may wait for a slot."""
+        """`model` is a GGUF, `mmproj` that of its eyes; `context_length` is per request, `max_queued` may wait for a slot."""
         api = LlamaApi()
         self.version = f"llama.cpp of xllamacpp {api.version}"
         self.context_length = context_length
@@ -104,12 +94,22 @@ class LlamaCppEngine:
             threads=threads,
             most_entries=slots + PREFILL_ALONE,
         )
+        self._placeholder = self._model.token(PLACEHOLDER)
+        self._vision = self._model.open_vision(Path(mmproj), threads=threads) if mmproj else None
+        if self._vision is not None and self._placeholder is None:
+            raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
+        self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
+        self._looking = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
         self._candidates = Candidates(api, self._model.vocabulary)
+        self._guides = Guides(api, self._model.vocab, self._model.vocabulary)
+        self._sampler = partial(
+            Sampler, api, guides=self._guides, vocabulary=self._model.vocabulary, context_length=context_length
+        )
         # The first guide prepares the vocabulary, which takes part of a second.
         self._sampler(Params(guide=Guide("json_object", "")), []).close()
-        self._free = [_Slot(i) for i in range(slots)]
-        self._running: list[_Sequence] = []
-        self._waiting: WaitingLine[_Sequence] = WaitingLine(limit=max_queued)
+        self._free = [Slot(i) for i in range(slots)]
+        self._running: list[Sequence] = []
+        self._waiting: WaitingLine[Sequence] = WaitingLine(limit=max_queued)
         self._meter = LoadMeter()
         self._prefill_budget = PREFILL_BESIDE_OTHERS
         self._next_sweep = 0.0
@@ -124,10 +124,19 @@ class LlamaCppEngine:
         prompt = request.prompt_token_ids
         if request.text_input is not None:
             prompt = self._model.tokenize(request.text_input)
+        placeholder = self._placeholder if self._vision else None
+        refuse_misplaced(request, prompt, placeholder)
+        if request.images and prompt[-1] == placeholder:
+            raise RequestError("INVALID_ARGUMENT", "the prompt ends with an image; it must go on behind it")
         limit = output_limit(len(prompt), request.params, self.context_length)
         refuse_unknown_tokens("prompt_token_ids", prompt, self._model.vocabulary)
         sampler = self._sampler(request.params, prompt)
-        sequence = _Sequence(request, sink, sampler, limit, Usage(prompt_tokens=len(prompt)), prompt)
+        usage = Usage(prompt_tokens=len(prompt))
+        # At least one token must be read again: its logits choose the first new one. Images are always read again.
+        reusable = prompt.index(placeholder) if placeholder is not None and request.images else len(prompt) - 1
+        sequence = Sequence(
+            request, sink, sampler, limit, usage, LlamaPrompt(prompt), reusable, is_ready=not request.images
+        )
         try:
             with self._changed:
                 if self._failed:
@@ -161,6 +170,10 @@ class LlamaCppEngine:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        self._looking.shutdown()
+        if self._vision is not None:
+            self._vision.close()
+        self._guides.close()
         self._model.close()
 
     def _run(self) -> None:
@@ -168,6 +181,7 @@ class LlamaCppEngine:
         try:
             while self._wait_for_work():
                 self._drop_cancelled()
+                self._drop_unreadable()
                 self._admit()
                 self._step()
         except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
@@ -179,7 +193,7 @@ class LlamaCppEngine:
         with self._changed:
             if not self._closing and not self._running and not self._waiting:
                 self._changed.wait()
-            elif self._running and not any(map(_can_go_on, self._running)):
+            elif self._running and not any(sequence.can_go_on() for sequence in self._running):
                 self._changed.wait(PAUSE_SECONDS)
             return not self._closing
 
@@ -194,6 +208,12 @@ class LlamaCppEngine:
             self._meter.cancelled()
             self._finish(sequence, "cancelled")
 
+    def _drop_unreadable(self) -> None:
+        for sequence in [sequence for sequence in self._running if sequence.problem]:
+            assert sequence.problem is not None  # noqa: S101 - just seen
+            self._leave(sequence)
+            sequence.sink.fail(sequence.problem)
+
     def _admit(self) -> None:
         while self._free:
             with self._changed:
@@ -204,57 +224,97 @@ class LlamaCppEngine:
             sequence.usage.queued_s = sequence.started - sequence.request.arrived
             self._place(sequence)
             self._running.append(sequence)
+            if not sequence.is_ready:
+                self._looking.submit(self._look, sequence)
 
-    def _place(self, sequence: _Sequence) -> None:
+    def _look(self, sequence: Sequence) -> None:
+        """Look at a sequence's images, and make them a part of its prompt."""
+        try:
+            prompt = self._seen(sequence)
+            sequence.limit = output_limit(len(prompt), sequence.request.params, self.context_length)
+            sequence.prompt, sequence.usage.prompt_tokens = prompt, len(prompt)
+        except RequestError as error:
+            sequence.problem = error
+        except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
+            sequence.problem = RequestError("ENGINE_FAILED", f"an image could not be looked at: {error}")
+        sequence.is_ready = True
+        self.wake()
+
+    def _seen(self, sequence: Sequence) -> LlamaPrompt:
+        assert self._vision is not None  # noqa: S101 - or images were refused
+        assert self._placeholder is not None  # noqa: S101 - as well
+        seen = []
+        for image in decode(sequence.request):
+            if self._closing or sequence.sink.is_cancelled():
+                raise RequestError("ENGINE_FAILED", "nobody waits for the image any more")
+            seen.append(self._vision.see(image.width, image.height, image.tobytes()))
+        return with_images(sequence.prompt.tokens, seen, placeholder=self._placeholder)
+
+    def _place(self, sequence: Sequence) -> None:
         """Give it the free slot that has read most of its prompt already, or the one unused for longest."""
-        params, prompt = sequence.request.params, sequence.prompt
+        params, prompt = sequence.request.params, sequence.prompt.tokens
         reusable = dict.fromkeys(range(self.slots), 0)
         if params.seed is None and params.temperature > 0:
             for slot in self._free:
                 if slot.salt == params.cache_salt:
-                    reusable[slot.number] = _common_prefix(slot.tokens, prompt)
+                    reusable[slot.number] = common_prefix(slot.tokens, prompt)
         slot = max(self._free, key=lambda s: (reusable[s.number], -s.used))
         self._free.remove(slot)
-        # At least one token must be read again: its logits choose the first new one.
-        kept = self._model.keep(slot.number, min(reusable[slot.number], len(prompt) - 1))
+        kept = self._model.keep(slot.number, min(reusable[slot.number], sequence.reusable))
         slot.tokens, slot.salt = prompt[:kept], params.cache_salt
         sequence.slot, sequence.usage.cached_tokens = slot, kept
 
     def _step(self) -> None:
         entries: list[Entry] = []
-        choosing: list[tuple[_Sequence, int]] = []
-        pieces, prefilled = self._pieces()
+        choosing: list[tuple[Sequence, int]] = []
+        texts, images, prefilled = self._pieces()
         # llama.cpp computes together only what comes in the order of the slots, and the rest in passes of their own.
-        for sequence, slot, piece in sorted(pieces, key=lambda one: one[1].number):
+        for sequence, slot, piece in sorted(texts, key=lambda one: one[1].number):
             self._add(entries, sequence, slot, piece)
             if len(slot.tokens) >= len(sequence.prompt):
                 choosing.append((sequence, len(entries) - 1))
-        if not entries:
-            return
         began = time.monotonic()
-        self._model.decode(entries)
-        if prefilled:
-            self._adapt_prefill(prefilled, time.monotonic() - began)
+        if entries:
+            self._model.decode(entries)
+        seconds = time.monotonic() - began
         for sequence, index in choosing:
             self._choose(sequence, self._model.logits(index))
+        began = time.monotonic()
+        for sequence, slot, placed, count in images:
+            self._read_image(sequence, slot, placed, count)
+        if prefilled:
+            self._adapt_prefill(prefilled, seconds + time.monotonic() - began)
 
-    def _pieces(self) -> tuple[list[tuple[_Sequence, _Slot, list[int]]], int]:
-        """What each sequence has read in this step, and how many tokens of prompts are in it, the oldest request's first."""
-        pieces: list[tuple[_Sequence, _Slot, list[int]]] = []
+    def _pieces(self) -> tuple[list[_Text], list[_Image], int]:
+        """What each sequence reads in this step, and how many tokens of prompts that is, the oldest request's first."""
+        texts: list[_Text] = []
+        images: list[_Image] = []
         budget = min(self._prefill_budget, PREFILL_BESIDE_OTHERS if len(self._running) > 1 else PREFILL_ALONE)
         prefilled = 0
         for sequence in self._running:
             slot = sequence.slot
-            if slot is None or not _can_go_on(sequence):
+            if slot is None or not sequence.can_go_on():
                 continue
+            done = len(slot.tokens)
             if sequence.next_token is not None:
-                pieces.append((sequence, slot, [sequence.next_token]))
-            elif prefilled < budget:
-                done = len(slot.tokens)
-                piece = sequence.prompt[done : done + budget - prefilled]
+                texts.append((sequence, slot, [sequence.next_token]))
+            elif prefilled >= budget:
+                continue
+            elif placed := sequence.prompt.image_at(done):
+                count = min(placed.end - done, budget - prefilled)
+                prefilled += count
+                images.append((sequence, slot, placed, count))
+            else:
+                piece = sequence.prompt.text_at(done, budget - prefilled)
                 prefilled += len(piece)
-                pieces.append((sequence, slot, piece))
-        return pieces, prefilled
+                texts.append((sequence, slot, piece))
+        return texts, images, prefilled
+
+    def _read_image(self, sequence: Sequence, slot: Slot, placed: PlacedImage, count: int) -> None:
+        first = len(slot.tokens) - placed.start
+        position = sequence.prompt.position(placed.start)
+        self._model.decode_image(placed.image, first, first + count, position=position, sequence=slot.number)
+        slot.tokens += [IMAGE_TOKEN] * count
 
     def _adapt_prefill(self, tokens: int, seconds: float) -> None:
         """A step with `tokens` tokens of prompts took `seconds`."""
@@ -263,16 +323,17 @@ class LlamaCppEngine:
         elif tokens == self._prefill_budget:
             self._prefill_budget = min(PREFILL_ALONE, tokens * 5 // 4)
 
-    def _add(self, entries: list[Entry], sequence: _Sequence, slot: _Slot, token_ids: list[int]) -> None:
+    def _add(self, entries: list[Entry], sequence: Sequence, slot: Slot, token_ids: list[int]) -> None:
         """Have `token_ids` read next; logits are wanted after the last one unless prompt is left."""
         first = len(slot.tokens)
         slot.tokens.extend(token_ids)
         last = len(slot.tokens) - 1
         wants_logits = last + 1 >= len(sequence.prompt)
-        for position, token_id in enumerate(token_ids, first):
-            entries.append(Entry(token_id, position, slot.number, wants_logits and position == last))
+        for index, token_id in enumerate(token_ids, first):
+            position = sequence.prompt.position(index)
+            entries.append(Entry(token_id, position, slot.number, wants_logits and index == last))
 
-    def _choose(self, sequence: _Sequence, logits: npt.NDArray[np.float32]) -> None:
+    def _choose(self, sequence: Sequence, logits: npt.NDArray[np.float32]) -> None:
         params = sequence.request.params
         too_early = sequence.generated + 1 < params.min_tokens
         forbidden = self._model.end_ids | params.stop_token_ids if too_early else ()
@@ -295,7 +356,7 @@ class LlamaCppEngine:
         else:
             sequence.sink.emit(tokens)
 
-    def _finish(self, sequence: _Sequence, reason: str, last: Tokens | None = None) -> None:
+    def _finish(self, sequence: Sequence, reason: str, last: Tokens | None = None) -> None:
         self._leave(sequence)
         now, usage = time.monotonic(), sequence.usage
         usage.completion_tokens = sequence.generated
@@ -307,7 +368,7 @@ class LlamaCppEngine:
             usage.first_token_s = sequence.first_token - sequence.request.arrived
         sequence.sink.finish(reason, usage, last)
 
-    def _leave(self, sequence: _Sequence) -> None:
+    def _leave(self, sequence: Sequence) -> None:
         sequence.sampler.close()
         if sequence.slot is not None:
             sequence.slot.used = time.monotonic()
@@ -323,20 +384,6 @@ class LlamaCppEngine:
         for sequence in left:
             sequence.sampler.close()
             sequence.sink.fail(error)
-
-    def _sampler(self, params: Params, prompt: list[int]) -> Sampler:
-        return Sampler(self._api, self._model.vocab, params, prompt, context_length=self.context_length)
-
-
-def _can_go_on(sequence: _Sequence) -> bool:
-    return sequence.sink.has_room()
-
-
-def _common_prefix(one: list[int], other: list[int]) -> int:
-    for i, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return i
-    return min(len(one), len(other))
 
 
 def _tokens(token_id: int, logits: npt.NDArray[np.float32], logprobs: int | None) -> Tokens:

@@ -1,0 +1,104 @@
+"""Images for a GGUF: the encoder and projector that llama.cpp calls mmproj, over its library mtmd.
+
+An image becomes embeddings, one for each of its tokens, which the model reads in their place. The models of the Qwen-VL
+family count an image's positions in three directions (M-RoPE): time, row and column.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.inference.triton_backend.engines.llama_api import LlamaApi
+
+PLACEHOLDER: Final = "<|image_pad|>"
+"""The token that stands for an image in prompts of the Qwen-VL family."""
+MOST_TOKENS: Final = 16_384
+"""Of an image. Images come in the size that the worker has chosen, and must not be brought to another one."""
+_IMAGE: Final = 1
+"""mtmd's MTMD_INPUT_CHUNK_TYPE_IMAGE."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenImage:
+    """An image as the model reads it."""
+
+    embeddings: npt.NDArray[np.float32]
+    """One row per token."""
+    positions: npt.NDArray[np.int32]
+    """Four rows: time, row, column and nothing, of each token, from 0."""
+    advance: int
+    """How many positions later the text goes on; fewer than there are tokens."""
+
+    def __len__(self) -> int:
+        """How many tokens it is."""
+        return len(self.embeddings)
+
+
+class LlamaVision:
+    """A loaded mmproj file. Used by one thread at a time, which need not be that of the model."""
+
+    def __init__(self, api: LlamaApi, path: Path, *, model: Any, width: int, threads: int) -> None:
+        """`width` numbers make an embedding of `model`. Raises ValueError or OSError that says what is wrong with the file."""
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no mmproj file {path}")
+        self._lib, self._ffi, self._api = api.lib, api.ffi, api
+        self._width: Final = width
+        params = self._lib.mtmd_context_params_default()
+        params.use_gpu = params.print_timings = params.warmup = False
+        params.n_threads = threads
+        params.image_min_tokens, params.image_max_tokens = 1, MOST_TOKENS
+        self._context = self._lib.mtmd_init_from_file(str(path).encode(), model, params)
+        if self._context == self._ffi.NULL:
+            raise ValueError(f"{path} cannot be loaded: {api.last_error() or 'llama.cpp gave no reason'}")
+        if not self._lib.mtmd_support_vision(self._context) or not self._lib.mtmd_decode_use_mrope(self._context):
+            self.close()
+            raise ValueError(f"{path} is of another kind than those of the Qwen-VL family, which are supported")
+
+    def see(self, width: int, height: int, rgb: bytes) -> SeenImage:
+        """Look at an image. It takes long. Raises RuntimeError when that fails."""
+        with ExitStack() as stack:
+            chunk = self._chunk(stack, width, height, rgb)
+            if self._lib.mtmd_encode_chunk(self._context, chunk) != 0:
+                raise RuntimeError(f"the image could not be encoded: {self._api.last_error()}")
+            count = self._lib.mtmd_input_chunk_get_n_tokens(chunk)
+            embeddings = self._ffi.buffer(self._lib.mtmd_get_output_embd(self._context), count * self._width * 4)
+            return SeenImage(
+                np.frombuffer(embeddings, np.float32).reshape(count, self._width).copy(),
+                self._positions(chunk, count),
+                self._lib.mtmd_input_chunk_get_n_pos(chunk),
+            )
+
+    def close(self) -> None:
+        """Free everything."""
+        self._lib.mtmd_free(self._context)
+
+    def _chunk(self, stack: ExitStack, width: int, height: int, rgb: bytes) -> Any:
+        """The image without what mtmd puts around it: the prompt has that already."""
+        bitmap = self._lib.mtmd_bitmap_init(width, height, self._ffi.from_buffer("unsigned char[]", rgb))
+        stack.callback(self._lib.mtmd_bitmap_free, bitmap)
+        chunks = self._lib.mtmd_input_chunks_init()
+        stack.callback(self._lib.mtmd_input_chunks_free, chunks)
+        text = self._ffi.new("mtmd_input_text *")
+        text.text = self._lib.mtmd_get_marker(self._context)
+        text.text_len = len(self._ffi.string(text.text))
+        bitmaps = self._ffi.new("mtmd_bitmap * []", [bitmap])
+        if self._lib.mtmd_tokenize(self._context, chunks, text, bitmaps, 1) != 0:
+            raise RuntimeError(f"the image could not be prepared: {self._api.last_error()}")
+        all_chunks = [
+            self._lib.mtmd_input_chunks_get(chunks, i) for i in range(self._lib.mtmd_input_chunks_size(chunks))
+        ]
+        images = [chunk for chunk in all_chunks if self._lib.mtmd_input_chunk_get_type(chunk) == _IMAGE]
+        if len(images) != 1:
+            raise RuntimeError(f"the image was cut into {len(images)} pieces; only whole ones are supported")
+        return images[0]
+
+    def _positions(self, chunk: Any, count: int) -> npt.NDArray[np.int32]:
+        tokens = self._lib.mtmd_input_chunk_get_tokens_image(chunk)
+        found = [self._lib.mtmd_image_tokens_get_decoder_pos(tokens, 0, i) for i in range(count)]
+        return np.array([[p.t, p.y, p.x, p.z] for p in found], np.int32).T.copy()

@@ -1,0 +1,86 @@
+"""Guides of the engine llamacpp are made once, and every answer begins at their beginning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.trtllm.checks import Reader
+from services.inference import model_import
+from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
+from services.inference.triton_backend.engines import llama_guides
+from services.inference.triton_backend.engines.llama_guides import Guides
+from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
+
+DIRECTORY = Path(__file__).parents[3] / ".cache" / "models" / "smollm2-135m"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LlamaCppEngine]:
+    model_import.smollm2(DIRECTORY)
+    engine = LlamaCppEngine(model=str(DIRECTORY / "model.gguf"), context_length=256, slots=2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Guide]:
+    """The guides that were made since."""
+    guides: list[Guide] = []
+    original = Guides._made
+
+    def counted(self: Guides, guide: Guide) -> tuple[Any, bool]:
+        guides.append(guide)
+        return original(self, guide)
+
+    monkeypatch.setattr(Guides, "_made", counted)
+    return guides
+
+
+def held_to(engine: LlamaCppEngine, kind: str, form: Any) -> str:
+    params = parse(json.dumps({"guide": {kind: form}, "max_tokens": 60, "temperature": 1.0}))
+    assert isinstance(params, Params)
+    reader = Reader()
+    engine.submit(Request(params, [1, 2, 3]), reader)
+    ids = [i for i in reader.wait().token_ids if i not in engine._model.end_ids]
+    return b"".join(_bytes(engine, i) for i in ids).decode()
+
+
+def _bytes(engine: LlamaCppEngine, token_id: int) -> bytes:
+    lib, ffi = engine._api.lib, engine._api.ffi
+    piece = ffi.new("char[]", 64)
+    count = lib.llama_token_to_piece(engine._model.vocab, token_id, piece, 64, 0, False)
+    return bytes(ffi.buffer(piece, count))
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [("regex", "(yes|no), [0-9]{3}"), ("grammar", 'root ::= ("yes" | "no") ", " [0-9]')]
+)
+def test_a_form_is_made_once_and_begins_anew(engine: LlamaCppEngine, made: list[Guide], kind: str, form: str) -> None:
+    for _ in range(4):
+        answer = held_to(engine, kind, form)
+        assert answer.split(", ")[0] in ("yes", "no")
+        assert answer.split(", ")[1].isdigit()
+    assert len(made) == 1
+
+
+def test_the_ones_that_nobody_asked_for_go_first(engine: LlamaCppEngine, made: list[Guide]) -> None:
+    forms = [f"form {number}" for number in range(llama_guides.MOST_KEPT + 1)]
+    for form in forms:
+        assert held_to(engine, "regex", form) == form
+        assert held_to(engine, "regex", forms[0]) == forms[0]
+    assert len(made) == len(forms)
+    assert held_to(engine, "regex", forms[1]) == forms[1]
+    assert len(made) == len(forms) + 1
+    assert len(engine._guides._kept) == llama_guides.MOST_KEPT
+
+
+def test_a_form_that_is_none_is_not_kept(engine: LlamaCppEngine, made: list[Guide]) -> None:
+    for _ in range(2):
+        with pytest.raises(RequestError, match="is not valid"):
+            held_to(engine, "regex", "(((")
+    assert len(made) == 2

@@ -1,0 +1,151 @@
+"""`vilix up --gguf ID=PATH --mmproj ID=PATH`: images, with random weights of Qwen3-VL's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+from services.stack import qwen3_tokenizer
+from tests.e2e import qwen3_gguf
+from tests.e2e.conftest import ROOT, RunningStack, up, vilix
+
+TOKENIZER = ROOT / ".cache" / "models" / "replay-thinking"
+MODEL, BLIND = "qwen3-vl", "smollm2-135m"
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    qwen3_tokenizer.fetch(TOKENIZER)
+    directory = tmp_path_factory.mktemp("seeing")
+    qwen3_gguf.write(directory / "tiny.gguf", TOKENIZER, template=TEMPLATE, sees=True)
+    qwen3_gguf.write_mmproj(directory / "eyes.gguf")
+    qwen3_gguf.write_mmproj(directory / "other.gguf", projector="gemma3")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def seeing_stack(files: Path) -> Iterator[RunningStack]:
+    with up(
+        files / "run", f"--gguf={MODEL}={files / 'tiny.gguf'}", f"--mmproj={MODEL}={files / 'eyes.gguf'}"
+    ) as running:
+        yield running
+        assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def seeing(seeing_stack: RunningStack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=seeing_stack.url, api_key=seeing_stack.api_key, max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+def picture(seed: int, *, side: int = 320) -> str:
+    pixels = np.random.default_rng(seed).integers(0, 255, (side, side, 3), np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def about(*images: str, text: str = "چه می‌بینی؟", **more: Any) -> dict[str, Any]:
+    content: list[Any] = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+    return {"model": MODEL, "messages": messages, "max_tokens": 6, "temperature": 0, **more}
+
+
+def likelihoods(client: openai.OpenAI, request: dict[str, Any]) -> list[float]:
+    answer = client.chat.completions.create(**request, logprobs=True)
+    assert answer.choices[0].logprobs is not None
+    return [token.logprob for token in answer.choices[0].logprobs.content or []]
+
+
+def test_an_answer_depends_on_the_image_and_on_nothing_else(seeing: openai.OpenAI) -> None:
+    first = likelihoods(seeing, about(picture(1)))
+    assert likelihoods(seeing, about(picture(2))) != first
+    assert likelihoods(seeing, about(picture(1))) == first
+    assert likelihoods(seeing, about(picture(1), picture(2))) != likelihoods(seeing, about(picture(2), picture(1)))
+
+
+def test_an_image_from_before_is_not_taken_for_another(seeing: openai.OpenAI) -> None:
+    lasting = {"temperature": 1e-6, "extra_body": {"cache_salt": "one"}}
+    seen = [likelihoods(seeing, about(picture(seed), **lasting)) for seed in (1, 2, 1, 2)]
+    assert np.allclose(seen[0], seen[2], atol=1e-3)
+    assert np.allclose(seen[1], seen[3], atol=1e-3)
+    assert not np.allclose(seen[0], seen[1], atol=1e-3)
+
+
+def test_its_tokens_are_counted_by_the_models_rule(seeing: openai.OpenAI) -> None:
+    texts = [seeing.chat.completions.create(**about(*images)).usage for images in ((picture(1),), (picture(1),) * 2)]
+    assert texts[0] is not None
+    assert texts[1] is not None
+    # 10 by 10 squares of 32 pixels, between a token of the beginning and one of the end.
+    assert texts[1].prompt_tokens - texts[0].prompt_tokens == 102
+
+
+def test_text_alone_is_answered_as_ever(seeing: openai.OpenAI) -> None:
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "سلام"}], "max_tokens": 6, "temperature": 0}
+    assert likelihoods(seeing, request) == likelihoods(seeing, request)
+
+
+def test_what_can_be_seen_is_declared(seeing: openai.OpenAI) -> None:
+    found = {model.id: model.model_dump()["capabilities"].get("vision") for model in seeing.models.list()}
+    assert (found[MODEL], found[BLIND]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("request_", "problem"),
+    [
+        (about(picture(1), model=BLIND), "image"),
+        (about("data:image/png;base64,bm9uc2Vuc2U="), "image"),
+        (about(picture(1, side=640), text="x " * 3800), "context"),
+    ],
+)
+def test_what_cannot_be_seen_is_refused(seeing: openai.OpenAI, request_: dict[str, Any], problem: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=problem):
+        seeing.chat.completions.create(**request_)
+
+
+async def test_who_hangs_up_while_an_image_is_looked_at_leaves_nothing_running(seeing_stack: RunningStack) -> None:
+    async with openai.AsyncOpenAI(base_url=seeing_stack.url, api_key=seeing_stack.api_key, max_retries=0) as client:
+        large = about(*(picture(seed, side=960) for seed in range(3)), max_tokens=400)
+        for seconds in (0.05, 0.2, 0.4, 0.8):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await client.chat.completions.create(**large)
+        answer = await asyncio.wait_for(client.chat.completions.create(**about(picture(1))), 30)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--mmproj=qwen3-vl=README.md"], "there is no --gguf qwen3-vl=PATH that it belongs to"),
+        (["--mmproj=qwen3-vl"], "give it as ID=PATH"),
+        (["--gguf=qwen3-8b={tiny}", "--mmproj=qwen3-8b={eyes}"], "reads no images"),
+        (["--gguf=qwen3-vl={tiny}", "--mmproj=qwen3-vl={other}"], "has the projector gemma3"),
+    ],
+)
+def test_eyes_that_fit_nothing_are_one_line(files: Path, tmp_path: Path, options: list[str], problem: str) -> None:
+    paths = {name: files / f"{name}.gguf" for name in ("tiny", "eyes", "other")}
+    given = [option.format(**paths) for option in options]
+    result = vilix("up", *given, "--state-dir", str(tmp_path), "--cache-dir", str(ROOT / ".cache"))
+    assert result.returncode == 1
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("error: --")
+    assert problem in error
