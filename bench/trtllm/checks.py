@@ -314,6 +314,22 @@ def images(subject: Subject) -> str:
     return f"+{longer} tokens; {said[0]!r}, {said[1]!r}"
 
 
+def image_sizes(subject: Subject) -> str:
+    """An image is brought to the size that is asked for: twice the side is four times the tokens."""
+    if subject.engine.checkpoint.image_token_id is None:
+        raise Skipped("the model reads text only")
+    prompt = subject.chat([{"type": "image"}, {"type": "text", "text": "Name the colour."}])
+
+    def tokens_of(side: int) -> int:
+        answer = subject.ask(prompt, [picture((20, 20, 220))], image_sizes=[[side, side]], max_tokens=1)
+        return answer.usage.prompt_tokens - len(prompt) + 1
+
+    # Sides of which every Qwen-VL makes whole tokens, within its bounds.
+    small, large = tokens_of(448), tokens_of(896)
+    assert large == 4 * small, f"448 pixels squared are {small} tokens, 896 are {large}"
+    return f"448²: {small} tokens, 896²: {large}"
+
+
 def picture(colour: tuple[int, int, int]) -> bytes:
     """A PNG of one colour."""
     from PIL import Image  # noqa: PLC0415 - only a model with images needs it
@@ -353,5 +369,6 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "logit_bias": bias,
     "cache": cache,
     "images": images,
+    "image_sizes": image_sizes,
     "too_long": too_long,
 }
