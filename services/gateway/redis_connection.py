@@ -20,6 +20,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from services.gateway.redis_pipe import ScriptRedis
+
 MAX_CONNECTIONS: Final = 256
 LEAST_SECONDS: Final = 1.0
 _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -52,7 +54,9 @@ def connect(url: str, *, timeout: float) -> Redis:
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     }
     if not topology:
-        return Redis.from_url(url, **options)
+        client: ScriptRedis = ScriptRedis.from_url(url, **options)  # type: ignore[assignment]  # what it is called on
+        client.patience = timeout
+        return client
     account, _, addresses = parts.netloc.rpartition("@")
     username, _, password = account.partition(":")
     query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -68,7 +72,10 @@ def connect(url: str, *, timeout: float) -> Redis:
     times = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     sentinel = Sentinel(hosts, sentinel_kwargs=times)  # type: ignore[no-untyped-call]  # redis-py left it without types
     database = int(parts.path.strip("/") or 0)
-    master: Redis = sentinel.master_for(query["master"], db=database, ssl=scheme == "rediss", **options)
+    master: ScriptRedis = sentinel.master_for(
+        query["master"], ScriptRedis, db=database, ssl=scheme == "rediss", **options
+    )
+    master.patience = timeout
     return master
 
 

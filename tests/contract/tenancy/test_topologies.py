@@ -70,8 +70,8 @@ async def test_a_cluster_of_three(worker: CountingWorker, settings: dict[str, st
 
 
 async def test_a_failover_by_sentinel(worker: CountingWorker, settings: dict[str, str], tmp_path: Path) -> None:
-    with sentinel_pair(tmp_path) as (url, master, _):
-        redis = connect(url, timeout=5)
+    with sentinel_pair(tmp_path) as (url, master, replica):
+        redis, promoted = connect(url, timeout=5), connect(replica.url, timeout=5)
         try:
             key, secret = await keys.create(redis, name="web", limits=Allowance(concurrency=5))
             with running_gateway(url, worker.address, tmp_path / "log", **settings) as (gateway, _):
@@ -89,9 +89,10 @@ async def test_a_failover_by_sentinel(worker: CountingWorker, settings: dict[str
                     await until(redis_is_away)
                     assert (await client.post(URL, json=body())).status_code == 200, "known keys are served meanwhile"
                     await until(redis_is_back)
-                await exactly_five_of_forty(gateway, worker, redis, key, secret)
+                await exactly_five_of_forty(gateway, worker, promoted, key, secret)
         finally:
             await disconnect(redis)
+            await disconnect(promoted)
 
 
 async def test_a_revocation_says_whether_a_replica_has_it(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""Scripts over one shared connection to a real Valkey: in order, and never with another's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from services.gateway.redis_connection import connect, disconnect
+from services.gateway.redis_link import RedisAwayError, RedisLink, Script
+from tests.contract.tenancy.redis_servers import Server, running
+
+SECONDS = 0.3
+ECHO = Script("if ARGV[1] == 'fault' then return redis.error_reply('ERR a fault') end return ARGV[1] .. KEYS[1]")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "redis")
+    with running([server]):
+        yield server
+
+
+@pytest.fixture
+async def link(server: Server) -> AsyncIterator[RedisLink]:
+    async with linked(server.port) as link:
+        yield link
+
+
+@asynccontextmanager
+async def linked(port: int, *, seconds: float = SECONDS) -> AsyncIterator[RedisLink]:
+    link = RedisLink(connect(f"redis://127.0.0.1:{port}", timeout=seconds), timeout=seconds)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+class Swallowing:
+    """A network in front of a port: what was connected before `swallow` leads nowhere, and is not ended."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Swallowing:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.swallow()
+        for writer in self._writers:
+            writer.close()
+
+    def swallow(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers += [writer, far_writer]
+        self._tasks |= {asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))}
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+
+
+async def ask(link: RedisLink, word: str) -> str:
+    answer: str = await link.run(lambda redis: ECHO.run(redis, "!", word))
+    return answer
+
+
+async def connections(server: Server) -> int:
+    """Those over which scripts are run."""
+    async with Redis.from_url(server.url, decode_responses=True) as other:
+        return sum(client["cmd"] == "evalsha" for client in await other.client_list())
+
+
+async def answers_again(link: RedisLink, word: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await ask(link, word) == f"{word}!"
+            except RedisAwayError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+async def test_everybody_gets_the_own_answer(link: RedisLink, server: Server) -> None:
+    await ask(link, "first")
+    words = [str(number) for number in range(500)]
+    assert await asyncio.gather(*(ask(link, word) for word in words)) == [f"{word}!" for word in words]
+    assert await connections(server) == 1
+
+
+async def test_a_script_that_fails_harms_no_other(link: RedisLink) -> None:
+    await ask(link, "first")
+    redis, words = link.redis, [f"{number}" if number % 3 else "fault" for number in range(90)]
+    found = await asyncio.gather(*(ECHO.run(redis, "!", word) for word in words), return_exceptions=True)
+    for word, answer in zip(words, found, strict=True):
+        if word == "fault":
+            assert isinstance(answer, ResponseError)
+        else:
+            assert answer == f"{word}!"
+
+
+async def test_a_connection_that_was_ended_is_opened_anew(link: RedisLink, server: Server) -> None:
+    await ask(link, "first")
+    async with Redis.from_url(server.url) as other:
+        await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert await ask(link, "second") == "second!"
+    assert not link.away
+
+
+async def test_what_a_redis_took_along_is_asked_of_the_next(server: Server) -> None:
+    async with linked(server.port, seconds=20) as patient:
+        await ask(patient, "first")
+        await ask(patient, "second")
+        server.signal(signal.SIGSTOP)
+        asked = [asyncio.create_task(ask(patient, word)) for word in "abc"]
+        await asyncio.sleep(0)
+        server.kill()
+        server.start()
+        assert await asyncio.gather(*asked) == ["a!", "b!", "c!"]
+
+
+async def test_a_connection_that_swallows_everything_is_left(server: Server) -> None:
+    async with Swallowing(server.port) as network, linked(network.port) as link:
+        await ask(link, "first")
+        await ask(link, "second")
+        network.swallow()
+        with pytest.raises(RedisAwayError):
+            await ask(link, "third")
+        await answers_again(link, "fourth")
+        await ask(link, "fifth")
+
+
+async def test_answers_that_come_too_late_are_nobodys(link: RedisLink, server: Server) -> None:
+    await ask(link, "first")
+    server.signal(signal.SIGSTOP)
+    try:
+        late = await asyncio.gather(*(ask(link, f"late-{number}") for number in range(5)), return_exceptions=True)
+        assert all(isinstance(answer, RedisAwayError) for answer in late)
+    finally:
+        server.signal(signal.SIGCONT)
+    await answers_again(link, "after")
+    assert await asyncio.gather(*(ask(link, word) for word in "abc")) == ["a!", "b!", "c!"]
+
+
+async def test_who_goes_away_takes_no_answer_along(link: RedisLink) -> None:
+    await ask(link, "first")
+    gone = [asyncio.create_task(ask(link, f"gone-{number}")) for number in range(5)]
+    staying = [asyncio.create_task(ask(link, f"stays-{number}")) for number in range(5)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    assert await asyncio.gather(*staying) == [f"stays-{number}!" for number in range(5)]
+
+
+async def test_a_server_that_is_no_master_any_more_is_left(link: RedisLink, server: Server) -> None:
+    write = Script("return redis.call('SET', KEYS[1], ARGV[1])['ok']")
+    await link.run(lambda redis: write.run(redis, "k", "1"))
+    async with Redis.from_url(server.url) as other:
+        await other.execute_command("REPLICAOF", "127.0.0.1", str(server.port))
+        with pytest.raises(RedisAwayError):
+            await link.run(lambda redis: write.run(redis, "k", "2"))
+        assert await connections(server) == 0
+        await other.execute_command("REPLICAOF", "NO", "ONE")
+
+
+async def test_nothing_is_left_open(server: Server) -> None:
+    redis = connect(server.url, timeout=SECONDS)
+    await ECHO.run(redis, "!", "a")
+    await ECHO.run(redis, "!", "b")
+    await disconnect(redis)
+    assert await connections(server) == 0
