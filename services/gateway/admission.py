@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from fastapi import Request
+from starlette.requests import Request
 
 from services.gateway.auth import Caller, authenticate
 from services.gateway.demand import Demand

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import grpc
-from fastapi import Request
+from starlette.requests import Request
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure
@@ -18,7 +18,7 @@ from services.gateway.chat_request import ChatRequest
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import ApiError, from_failure, retry_headers, server_error, unavailable
 from services.gateway.field_names import openai_name
-from services.gateway.generate_stream import CallCancelledError, GenerateCall, SilentWorkerError
+from services.gateway.generate_stream import CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
 from services.gateway.hang_up import ClientGoneError, HangUp
 from services.gateway.inference_client import InferenceWorker, InferenceWorkers
 from services.gateway.lease import Lease
@@ -112,16 +112,18 @@ class Answer:
             self._outcome = "broken off"
             raise server_error(self._request_id)
 
-    def offer_tokens_to(self, write: Callable[[Sequence[pb.Event]], bool]) -> None:
-        """Offer what comes between the beginning and the end to `write` first, at once; what it writes is no event any more."""
+    def offer_tokens_to(self, take: Take) -> None:
+        """Offer what comes between the beginning and the end to `take` first, at once; what it takes is no event any more."""
 
-        def take(events: Sequence[pb.Event]) -> bool:
-            written = not events[0].HasField("started") and not events[-1].HasField("usage") and write(events)
-            if written:
+        def take_tokens(events: Sequence[pb.Event]) -> Write | None:
+            if events[0].HasField("started") or events[-1].HasField("usage"):
+                return None
+            write = take(events)
+            if write is not None:
                 self._note(events)
-            return written
+            return write
 
-        self._call.offer_to(take)
+        self._call.offer_to(take_tokens)
 
     async def settle(self) -> None:
         """Bill what was produced, and give back what the request held of its key's limits."""

@@ -8,23 +8,41 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from services.gateway import chat_completions, embeddings, health, models, own_usage, page, prompts
+from services.gateway import page
 from services.gateway.access import Access
 from services.gateway.admin import create_admin_app
 from services.gateway.admin_listener import serving
+from services.gateway.chat_completions import create_chat_completion, create_completion
 from services.gateway.dependencies import connected
+from services.gateway.embeddings import create_embeddings
 from services.gateway.errors import ApiError, server_error
 from services.gateway.hang_up import ClientGoneError
+from services.gateway.health import healthz, readyz
+from services.gateway.models import list_models, retrieve_model
+from services.gateway.own_usage import own_usage
 from services.gateway.page import Page
+from services.gateway.prompts import tokenize
 from services.gateway.settings import GatewaySettings
 from services.loop_watch import watched_loop
 
 PREFIXES: Final = ("/api", "/v1")
 """The API's own, and the one that some tools insist on."""
+_API: Final = (
+    ("POST", "/chat/completions", create_chat_completion),
+    ("POST", "/completions", create_completion),
+    ("POST", "/embeddings", create_embeddings),
+    ("POST", "/tokenize", tokenize),
+    ("GET", "/models", list_models),
+    ("GET", "/models/{model_id:path}", retrieve_model),
+    ("GET", "/usage", own_usage),
+)
 _CLIENT_CLOSED_REQUEST: Final = 499
 
 
@@ -32,7 +50,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     """The gateway as an ASGI application. The admin API is served on `admin`."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(watched_loop())
             app.state.dependencies = await stack.enter_async_context(connected(settings))
@@ -43,19 +61,14 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
             gc.freeze()
             yield
 
-    app = FastAPI(title="Vilix", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    for prefix in PREFIXES:
-        app.include_router(chat_completions.router, prefix=prefix)
-        app.include_router(embeddings.router, prefix=prefix)
-        app.include_router(models.router, prefix=prefix)
-        app.include_router(prompts.router, prefix=prefix)
-        app.include_router(own_usage.router, prefix=prefix)
-    app.include_router(health.router)
-    app.include_router(page.router(Page(settings.site_directory, api_url=settings.public_api_url)))
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientGoneError, _client_gone)
-    app.add_exception_handler(Exception, _fault)
+    routes = [
+        Route(prefix + path, endpoint, methods=[method]) for prefix in PREFIXES for method, path, endpoint in _API
+    ]
+    routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
+    routes += page.routes(Page(settings.site_directory, api_url=settings.public_api_url))
+    handlers = {ApiError: _api_error, HTTPException: _http_error, ClientGoneError: _client_gone, Exception: _fault}
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app.router.redirect_slashes = False
     return Access(app, origins=settings.origins())
 
 

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from vilix.inference.v1 import inference_service_pb2 as pb
 
@@ -23,6 +24,7 @@ from services.gateway.chat_request import ChatRequest, translate
 from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, ApiError
+from services.gateway.generate_stream import Write
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.http_protocol import DIRECT_WRITER, DirectWriter
 from services.gateway.prompts import dry_run
@@ -30,17 +32,13 @@ from services.gateway.text_objects import TextEncoder, WholeText
 from services.gateway.text_request import translate_text
 from services.telemetry import without_keys
 
-router: Final = APIRouter()
 
-
-@router.post("/chat/completions")
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     images = dependencies(request).settings.image_limits
     return await _create(request, partial(translate, image_limits=images))
 
 
-@router.post("/completions")
 async def create_completion(request: Request) -> Response:
     """Continue a text, whole or as a stream."""
     return await _create(request, translate_text)
@@ -114,7 +112,7 @@ class StreamedAnswer(Response):
         assert answer is not None  # noqa: S101  # it is there, or was waited for
         encoder_class = sse.ChunkEncoder if answer.chat.text is None else TextEncoder
         encoder = encoder_class(answer.chat, answer_id=answer.id, created=answer.created)
-        answer.offer_tokens_to(partial(self._write_at_once, encoder))
+        answer.offer_tokens_to(partial(self._take, encoder))
         try:
             async for events in answer.events():
                 data = encoder.encode(events)
@@ -126,14 +124,11 @@ class StreamedAnswer(Response):
             await answer.settle()
             yield sse.error_event(error.body())
 
-    def _write_at_once(self, encoder: sse.ChunkEncoder | TextEncoder, events: Sequence[pb.Event]) -> bool:
+    def _take(self, encoder: sse.ChunkEncoder | TextEncoder, events: Sequence[pb.Event]) -> Write | None:
         if self._writer is None or not self._writer.ready:
-            return False
-        # Tokens without text of their own come to nothing, and a chunk of nothing would end the body.
-        if data := encoder.encode(events):
-            self._writer.write(data)
-            self._last_sent = time.monotonic()
-        return True
+            return None
+        self._last_sent = time.monotonic()
+        return partial(self._writer.write, encoder.encode(events))
 
     async def _break_silence(self, send: Send) -> None:
         while True:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import Request
+from starlette.requests import Request
 
 from services.certificates import Certificates
 from services.gateway.census import Census

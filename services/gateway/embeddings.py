@@ -7,7 +7,8 @@ import time
 from typing import Any, Final
 
 import grpc
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
@@ -23,10 +24,7 @@ from services.gateway.embeddings_client import EmbeddingsWorker, EmbeddingsWorke
 from services.gateway.errors import JSON, from_rpc, unavailable
 from services.gateway.hang_up import ClientGoneError, HangUp
 
-router: Final = APIRouter()
 
-
-@router.post("/embeddings")
 async def create_embeddings(request: Request) -> Response:
     """Answer texts with vectors."""
     gateway = dependencies(request)

@@ -18,7 +18,9 @@ from services.gateway.errors import failure_of_rpc
 WINDOW: Final = 256
 """Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
 
-Take = Callable[[Sequence[pb.Event]], bool]
+Write = Callable[[], None]
+Take = Callable[[Sequence[pb.Event]], Write | None]
+"""Makes of events what writes them, or nothing, if they must be read."""
 Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
 
 
@@ -47,6 +49,7 @@ class GenerateCall:
         self._silent_since = self._loop.time()
         self._unacknowledged = 0
         self._take: Take | None = None
+        self._unwritten: Final[list[Write]] = []
         self._watch: asyncio.TimerHandle = self._loop.call_later(idle_seconds, self._look)
 
     async def start(self, *, seconds: float | None) -> bool:
@@ -79,9 +82,9 @@ class GenerateCall:
             yield [event for output in outputs for event in output.events]
 
     def offer_to(self, take: Take) -> None:
-        """Offer what comes while the reader waits to `take` first; what it takes, and returns true for, is not read any more.
+        """Offer what comes while the reader waits to `take` first; what it takes is not read any more.
 
-        It saves to wake the reader's task, which costs more than to write a token. It must not wait.
+        It saves to wake the reader's task, which costs more than to write a token. Neither may wait.
         """
         self._take = take
 
@@ -99,18 +102,27 @@ class GenerateCall:
             finally:
                 self._reader = None
 
-    def receive(self, output: pb.CallOutput) -> None:
-        """Take what the worker sent."""
+    def receive(self, output: pb.CallOutput) -> bool:
+        """Take what the worker sent; whether `write` is to be called before anything else runs."""
         self._silent_since = self._loop.time()
         if output.HasField("status"):
             status = status_pb2.Status.FromString(output.status)
             self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
         elif output.events:
-            if self._take is not None and self._reader is not None and self._is_taken(self._take, output):
-                self._acknowledge(1)
-            else:
-                self._inbox.append(output)
-                self._wake()
+            if self._is_taken(output.events):
+                return True
+            self._inbox.append(output)
+            self._wake()
+        return False
+
+    def write(self) -> None:
+        """Write what was taken."""
+        try:
+            for write in self._unwritten:
+                write()
+        except Exception as error:  # noqa: BLE001  # it is the fault of this call, and must not end all those of the stream
+            self._give_up(error)
+        self._unwritten.clear()
 
     def end(self, error: Exception | None) -> None:
         """End it, once what was received is read. Only the first end counts."""
@@ -130,13 +142,20 @@ class GenerateCall:
             self._inbox.clear()
             self.end(error)
 
-    def _is_taken(self, take: Take, output: pb.CallOutput) -> bool:
+    def _is_taken(self, events: Sequence[pb.Event]) -> bool:
+        # The reader may have been woken and not have come yet: it goes first.
+        if self._take is None or self._reader is None or self._inbox:
+            return False
         try:
-            # The reader may have been woken and not have come yet: it goes first.
-            return not self._inbox and take(output.events)
-        except Exception as error:  # noqa: BLE001  # it is the fault of this call, and must not end all those of the stream
+            write = self._take(events)
+        except Exception as error:  # noqa: BLE001  # as above
             self._give_up(error)
             return True
+        if write is None:
+            return False
+        self._unwritten.append(write)
+        self._acknowledge(1)
+        return True
 
     def _acknowledge(self, outputs: int) -> None:
         self._unacknowledged += outputs
@@ -201,11 +220,11 @@ class GenerateStream:
         failure = Failure(Reason.MODEL_UNAVAILABLE, "The model is not available at the moment. Please try again.")
         try:
             while isinstance(response := await self._rpc.read(), pb.GenerateManyResponse):
-                for output in response.outputs:
-                    call = self._calls.get(output.call)
-                    # What was on its way when the call was cancelled is nobody's.
-                    if call is not None:
-                        call.receive(output)
+                # What was on its way when the call was cancelled is nobody's.
+                outputs = ((self._calls.get(output.call), output) for output in response.outputs)
+                # A process that reads many answers is woken once, when they are written one right after the other.
+                for call in [call for call, output in outputs if call is not None and call.receive(output)]:
+                    call.write()
         except grpc.aio.AioRpcError as broken:
             failure = failure_of_rpc(broken)
         finally:

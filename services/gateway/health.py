@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from fastapi import APIRouter, Request, Response
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 
 from services.gateway.dependencies import dependencies
+from services.gateway.errors import JSON
 from services.gateway.redis_link import RedisAwayError
 
-router: Final = APIRouter()
 
-
-@router.get("/healthz")
-async def healthz(request: Request) -> Any:
+async def healthz(request: Request) -> Response:
     """Say that the process lives, and what it sees. Always 200: what it sees is not its own health."""
     gateway = dependencies(request)
     known = {**gateway.workers.models(), **gateway.embedders.models()}
@@ -23,16 +21,14 @@ async def healthz(request: Request) -> Any:
         redis = "ok"
     except RedisAwayError:
         redis = "unreachable"
-    return {"status": "ok", "redis": redis, "models": models}
+    return Response(orjson.dumps({"status": "ok", "redis": redis, "models": models}), media_type=JSON)
 
 
-@router.get("/readyz")
-async def readyz(request: Request, response: Response) -> Any:
+async def readyz(request: Request) -> Response:
     """Say whether requests should be sent here: 200 when some model can answer, else 503.
 
     Redis does not count: one blip of it must not take every gateway out of service.
     """
     gateway = dependencies(request)
     ready = gateway.workers.any_ready() or gateway.embedders.any_ready()
-    response.status_code = 200 if ready else 503
-    return {"ready": ready}
+    return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type=JSON)

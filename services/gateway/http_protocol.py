@@ -91,7 +91,9 @@ class DirectWriter:
 
     def write(self, data: bytes) -> None:
         """Write a part of the body. To be called while `ready`."""
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        # A part of nothing would end the body.
+        if data:
+            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 class LimitedProtocol(HttpToolsProtocol):

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.auth import authenticate
 from services.gateway.dependencies import Dependencies, dependencies
-from services.gateway.errors import ApiError
+from services.gateway.errors import JSON, ApiError
 from services.gateway.field_names import openai_names
 
-router: Final = APIRouter()
 _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.fields]
 
 
-@router.get("/models")
-async def list_models(request: Request) -> Any:
+async def list_models(request: Request) -> Response:
     """List the models."""
     gateway = dependencies(request)
     key = await authenticate(request, gateway.keyring)
     data = [model for model in describe_all(gateway) if key.may_use(model["id"])]
-    return {"object": "list", "data": data}
+    return Response(orjson.dumps({"object": "list", "data": data}), media_type=JSON)
 
 
-@router.get("/models/{model_id:path}")
-async def retrieve_model(request: Request, model_id: str) -> Any:
+async def retrieve_model(request: Request) -> Response:
     """Describe one model."""
+    model_id = request.path_params["model_id"]
     gateway = dependencies(request)
     key = await authenticate(request, gateway.keyring)
     models = {name: model for name, model in _known(gateway).items() if key.may_use(name)}
@@ -36,7 +36,7 @@ async def retrieve_model(request: Request, model_id: str) -> Any:
         known = ", ".join(models) or "none at the moment"
         message = f"The model {model_id[:128]!r} does not exist. There are: {known}."
         raise ApiError(404, message, param="model", code="model_not_found")
-    return _model(model_id, models[model_id])
+    return Response(orjson.dumps(_model(model_id, models[model_id])), media_type=JSON)
 
 
 def describe_all(gateway: Dependencies) -> list[dict[str, Any]]:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from fastapi import APIRouter, Request
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 
 from services.gateway import limits
 from services.gateway.allowance import Allowance
 from services.gateway.auth import authenticate
 from services.gateway.dependencies import dependencies
-from services.gateway.errors import unavailable
+from services.gateway.errors import JSON, unavailable
 from services.gateway.limits import Scope
 from services.gateway.redis_link import RedisAwayError
 from services.gateway.refusal import next_day, next_month
 from services.gateway.usage import Counts, Usage, of_periods
 
-router: Final = APIRouter()
 
-
-@router.get("/usage")
-async def own_usage(request: Request) -> Any:
+async def own_usage(request: Request) -> Response:
     """Show a key what it used today and this month, its limits, and what is left of them."""
     gateway = dependencies(request)
     key = await authenticate(request, gateway.keyring)
@@ -34,7 +33,7 @@ async def own_usage(request: Request) -> Any:
     except RedisAwayError:
         raise unavailable("Usage cannot be read at the moment. Please try again in a few seconds.") from None
     of_models = {model: gateway.tiers.subject(key, model).model_limits for model in gateway.tiers.limited_models(key)}
-    return {
+    usage = {
         "object": "usage",
         "key": {"id": key.id, "name": key.name, "expires": key.expires, "tier": key.tier},
         "today": _period(day, next_day(now), used),
@@ -45,6 +44,7 @@ async def own_usage(request: Request) -> Any:
         "running": decision.scopes["key"].slots,
         "reserved_tokens": decision.scopes["key"].reserved,
     }
+    return Response(orjson.dumps(usage), media_type=JSON)
 
 
 def remaining(allowance: Allowance, scope: Scope) -> dict[str, int | None]:

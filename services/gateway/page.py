@@ -7,21 +7,23 @@ import html
 import logging
 import mimetypes
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
-from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON
 from services.gateway.models import describe_all
 
-_METHODS: Final = ["GET", "HEAD"]
+Endpoint = Callable[[Request], Awaitable[Response]]
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 _ASSETS: Final = "site/assets/"
 """Files whose names change with their content."""
@@ -62,35 +64,31 @@ class Page:
         return self._files[name]
 
 
-def router(page: Page) -> APIRouter:
+def routes(page: Page) -> list[Route]:
     """The routes of the page."""
-    routes = APIRouter()
 
-    def serve(path: str, name: str) -> None:
-        @routes.api_route(path, methods=_METHODS)
-        async def document(request: Request) -> Response:
-            return page.file(name).response(request)
+    def document(name: str) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            return page.file(name.format(**request.path_params)).response(request)
 
-    serve("/", "index.html")
-    serve("/en", "en.html")
-    serve("/api/docs", "api/docs.html")
-    serve("/api/docs.en", "api/docs.en.html")
-    serve("/api/openapi.json", "api/openapi.json")
+        return endpoint
 
-    @routes.api_route("/site/models.json", methods=_METHODS)
-    async def models(request: Request) -> Response:
-        """List the models for whoever looks at the page: without a key, so without what only callers need."""
-        data = [
-            {name: model[name] for name in _SHOWN if name in model} for model in describe_all(dependencies(request))
-        ]
-        headers = {"cache-control": "public, max-age=10"}
-        return Response(orjson.dumps({"models": data}), headers=headers, media_type=JSON)
+    return [
+        Route("/", document("index.html")),
+        Route("/en", document("en.html")),
+        Route("/api/docs", document("api/docs.html")),
+        Route("/api/docs.en", document("api/docs.en.html")),
+        Route("/api/openapi.json", document("api/openapi.json")),
+        Route("/site/models.json", _models),
+        Route("/site/{path:path}", document("site/{path}")),
+    ]
 
-    @routes.api_route("/site/{path:path}", methods=_METHODS)
-    async def asset(request: Request, path: str) -> Response:
-        return page.file(f"site/{path}").response(request)
 
-    return routes
+async def _models(request: Request) -> Response:
+    """List the models for whoever looks at the page: without a key, so without what only callers need."""
+    data = [{name: model[name] for name in _SHOWN if name in model} for model in describe_all(dependencies(request))]
+    headers = {"cache-control": "public, max-age=10"}
+    return Response(orjson.dumps({"models": data}), headers=headers, media_type=JSON)
 
 
 _SHOWN: Final = (

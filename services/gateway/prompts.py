@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import orjson
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.admission import admit
@@ -22,10 +23,7 @@ from services.gateway.image_parts import ImageLimits, Images
 from services.gateway.inference_client import InferenceWorker
 from services.gateway.json_fields import Fields
 
-router: Final = APIRouter()
 
-
-@router.post("/tokenize")
 async def tokenize(request: Request) -> Response:
     """Show the token ids of a prompt, or of a conversation in its model's template."""
     gateway = dependencies(request)

@@ -16,8 +16,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason, invalid
 from services.grpc_server import as_failure, as_request_id
 
-GATHER_SECONDS: Final = 0.003
-"""How long the first output of a step waits for those of other calls, which are on their way. Alone, nothing waits."""
+GATHER_SECONDS: Final = 0.006
+"""How long the first output of a step waits, at most, for those of all other calls, which are on their way."""
 
 MOST_CREDIT: Final = 1024
 MOST_SECONDS: Final = 86_400.0
@@ -38,6 +38,7 @@ class GenerateStream:
         self._last_call = 0
         self._outputs: list[pb.CallOutput] = []
         self._changed: Final = asyncio.Event()
+        self._complete: Final = asyncio.Event()
 
     async def responses(
         self, requests: AsyncIterator[pb.GenerateManyRequest]
@@ -53,7 +54,7 @@ class GenerateStream:
                 if reading.done():
                     reading.result()
                 if self._outputs and len(self._tasks) > 1:
-                    await asyncio.sleep(GATHER_SECONDS)
+                    await self._gather()
                 if self._outputs:
                     outputs, self._outputs = self._outputs, []
                     yield pb.GenerateManyResponse(outputs=outputs)
@@ -62,6 +63,14 @@ class GenerateStream:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _gather(self) -> None:
+        """Wait until every call has an output, as after a step of the engine, but not for long."""
+        self._complete.clear()
+        if len(self._outputs) < len(self._tasks):
+            timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._complete.set)
+            await self._complete.wait()
+            timer.cancel()
 
     async def _read(self, requests: AsyncIterator[pb.GenerateManyRequest]) -> None:
         async for request in requests:
@@ -118,6 +127,8 @@ class GenerateStream:
     def _send(self, output: pb.CallOutput) -> None:
         self._outputs.append(output)
         self._changed.set()
+        if len(self._outputs) >= len(self._tasks):
+            self._complete.set()
 
 
 def _seconds(start: pb.StartCall) -> float | None:

@@ -30,7 +30,7 @@ async def test_every_request_leaves_one_line(system: System) -> None:
     assert whole["request_id"] == "req-of-a-client"
     usage = next(chunk["usage"] for chunk in _chunks(streamed) if chunk.get("usage"))
     assert (whole["prompt_tokens"], whole["completion_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
-    assert (whole["route"], whole["status"], whole["model"]) == ("/chat/completions", 200, "replay")
+    assert (whole["route"], whole["status"], whole["model"]) == ("/api/chat/completions", 200, "replay")
     assert whole["outcome"] == "complete"
     assert whole["key_id"].startswith("key_")
     assert all(isinstance(whole[timing], float) and whole[timing] > 0 for timing in TIMINGS)
@@ -72,11 +72,11 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
     def grew(name: str) -> float:
         return after.get(name, 0) - before.get(name, 0)
 
-    chat = 'vilix_http_requests_total{method="POST",route="/chat/completions",status="%d"}'
+    chat = 'vilix_http_requests_total{method="POST",route="/api/chat/completions",status="%d"}'
     assert grew(chat % 200) == 4
     assert grew(chat % 404) + grew(chat % 400) == 1
     assert grew('vilix_http_requests_total{method="GET",route="none",status="404"}') == 1
-    assert grew('vilix_http_request_duration_seconds_count{route="/chat/completions"}') == 5
+    assert grew('vilix_http_request_duration_seconds_count{route="/api/chat/completions"}') == 5
     assert grew('vilix_answer_duration_seconds_count{model="replay"}') == 4
     assert grew('vilix_first_token_seconds_count{model="replay"}') == 4
     assert grew('vilix_inter_token_seconds_count{model="replay"}') > 0
@@ -95,7 +95,7 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
 def _lines(process: Process) -> list[dict[str, Any]]:
     """The log lines of chat requests."""
     found = [line for line in _json_lines(process) if line["message"] == "request"]
-    return [line for line in found if line["route"] == "/chat/completions"]
+    return [line for line in found if line["route"] == "/api/chat/completions"]
 
 
 def _json_lines(process: Process) -> list[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 
 from services.failure import Failure, Reason, invalid
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, started
 
 CHAT = "/api/chat/completions"
 PERSIAN = {"accept-language": "fa-IR,fa;q=0.9,en;q=0.8"}
@@ -85,3 +86,14 @@ async def test_what_a_worker_refuses_is_explained_in_persian(
     answer = await http.post(CHAT, headers=PERSIAN, json=body())
     assert answer.status_code == status
     assert is_persian(answer.json()["error"]["message"])
+
+
+async def test_a_stream_that_breaks_off_says_so_in_persian(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    told = []
+    for headers in (PERSIAN, {}):
+        worker.script = [[started(), content("one")], Failure(Reason.ENGINE_FAILED, "secret")]
+        answer = await http.post(CHAT, headers=headers, json=body(stream=True))
+        assert answer.status_code == 200
+        told.append(json.loads(answer.text.split("data: ")[-1])["error"])
+    assert [is_persian(error.pop("message")) for error in told] == [True, False]
+    assert told[0] == told[1]

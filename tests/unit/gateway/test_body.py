@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import partial
 from random import Random
 
 import orjson
@@ -10,6 +11,7 @@ import pytest
 
 from services.gateway import data_url
 from services.gateway.body import MAX_CONTAINERS, MAX_VALUES, parse
+from services.gateway.chat_request import translate
 from services.gateway.errors import ApiError
 
 
@@ -57,3 +59,11 @@ def test_a_data_url_is_read_whole(size: int) -> None:
 def test_a_damaged_data_url_is_refused(encoded: str) -> None:
     with pytest.raises(ApiError, match="not valid base64"):
         data_url.read("url", f"data:image/png;base64,{encoded}", max_bytes=2**22)
+
+
+@pytest.mark.parametrize("field", ["temperature", "messages", "stop", "tools", "metadata", "response_format", "model"])
+def test_a_value_that_is_nested_too_deeply_is_refused(field: str) -> None:
+    raw = b'{"model": "m", "%b": %b1%b}' % (field.encode(), b'{"a":' * 1000, b"}" * 1000)
+    with pytest.raises(ApiError) as refusal:
+        parse(raw, partial(translate, refuse_ignored=False))
+    assert refusal.value.status == 400

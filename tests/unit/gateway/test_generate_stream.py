@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.failure import Failure, Reason
-from services.gateway.generate_stream import WINDOW, CallCancelledError, GenerateCall, SilentWorkerError
+from services.gateway.generate_stream import WINDOW, CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
 from services.gateway.inference_client import InferenceClient, Patience
 from tests.unit.inference.test_generate_stream import Answers, until
 
@@ -123,13 +124,14 @@ async def test_a_dead_worker_ends_all_calls_and_one_that_is_back_is_used_again(a
 
 
 async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: InferenceClient) -> None:
-    taken: list[pb.Event] = []
+    taken: list[int] = []
+    written: list[int] = []
 
-    def take(events: Any) -> bool:
-        if len(taken) >= 10:
-            return False
-        taken.extend(events)
-        return True
+    def take(events: Any) -> Write | None:
+        if len(taken) == 10:
+            return None
+        taken.append(events[0].delta.token_count)
+        return partial(written.append, taken[-1])
 
     call = begin(client, "waits")
     call.offer_to(take)
@@ -138,7 +140,8 @@ async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: Infer
     answers.going.set()
     call_of_500 = begin(client, "500")
     assert await read(call_of_500) == 500, "an engine without end does not keep others from theirs"
-    await until(lambda: len(taken) == 10)
+    await until(lambda: len(written) == 10)
+    assert written == taken
     call.cancel()
     with pytest.raises(CallCancelledError):
         await reading
@@ -147,7 +150,7 @@ async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: Infer
 async def test_all_of_a_long_answer_can_be_taken_at_once(client: InferenceClient) -> None:
     taken: list[pb.Event] = []
     call = begin(client, str(5 * WINDOW))
-    call.offer_to(lambda events: bool(taken.extend(events)) or True)
+    call.offer_to(lambda events: partial(taken.extend, list(events)))
     assert await read(call) + len(taken) == 5 * WINDOW
     assert taken
 
@@ -155,10 +158,9 @@ async def test_all_of_a_long_answer_can_be_taken_at_once(client: InferenceClient
 async def test_the_order_holds_when_only_some_is_taken_at_once(client: InferenceClient) -> None:
     seen: list[int] = []
 
-    def take(events: Any) -> bool:
-        taken = events[0].delta.token_count % 5 != 0
-        seen.extend(event.delta.token_count for event in events if taken)
-        return taken
+    def take(events: Any) -> Write | None:
+        counts = [event.delta.token_count for event in events]
+        return partial(seen.extend, counts) if counts[0] % 5 != 0 else None
 
     call = begin(client, "1000")
     call.offer_to(take)
@@ -168,10 +170,12 @@ async def test_the_order_holds_when_only_some_is_taken_at_once(client: Inference
     assert seen == list(range(1000))
 
 
-async def test_a_fault_in_what_takes_ends_only_its_call(client: InferenceClient) -> None:
-    def take(_: Any) -> bool:
-        raise RuntimeError("a bug")
+def _fault(_: Any = None) -> None:
+    raise RuntimeError("a bug")
 
+
+@pytest.mark.parametrize("take", [_fault, lambda _: _fault], ids=["taking", "writing"])
+async def test_a_fault_in_what_writes_ends_only_its_call(client: InferenceClient, take: Take) -> None:
     call = begin(client, "20000")
     call.offer_to(take)
     with pytest.raises(RuntimeError, match="a bug"):
