@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import os
+from typing import Any, Final
 
+import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # The same examples in every run, so that a failure can be repeated; `VILIX_TEST_RANDOM=1` looks for new ones. No deadline:
 # a loaded machine says nothing about the code.
 settings.register_profile("vilix", derandomize=os.environ.get("VILIX_TEST_RANDOM") != "1", deadline=None)
 settings.load_profile("vilix")
+
+_WHOLE_SYSTEMS: Final = ("e2e", "faults")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Give each of the two workers of `make test` whole layers: their tests share the processes that they start."""
+    return _ByLayer(config, log)
+
+
+class _ByLayer(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        layer = nodeid.split("/")[1]
+        return layer if layer in _WHOLE_SYSTEMS else "parts"

@@ -112,6 +112,18 @@ async def test_headers_just_below_the_limit_are_taken(system: System) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+async def test_headers_just_above_the_limit_are_refused_though_they_come_at_once(system: System) -> None:
+    answer = await exchange(system, HEAD + b"X-Long: " + b"a" * 33_000 + b"\r\nContent-Length: 0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_an_announced_body_is_refused_before_it_comes(system: System) -> None:
+    length = b"Content-Length: %d\r\n\r\n" % (64 * 2**20)
+    async with asyncio.timeout(2):
+        answer = await exchange(system, HEAD + _authorization(system) + length)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_of_64_mib_is_refused(system: System, announced: bool) -> None:
     memory = _memory(system.gateway)
@@ -221,10 +233,11 @@ async def crowd(
 ) -> None:
     """200 bad clients at a time, all closed by the deadline, while a good one is served."""
     before = await _refused(system, cause)
-    alone = await _latencies(system, 30)
+    alone = await _latencies(system)
     connections = [await Connection.open(system.gateway.address) for _ in range(200)]
 
-    async def misbehave(connection: Connection) -> bytes:
+    async def misbehave(connection: Connection, after: float) -> bytes:
+        await asyncio.sleep(after)
         # What is sent after the end may fail in any way.
         sending = asyncio.ensure_future(do(connection))
         with contextlib.suppress(OSError):
@@ -235,8 +248,9 @@ async def crowd(
         sending.cancel()
         return b""
 
-    bad = [asyncio.create_task(misbehave(connection)) for connection in connections]
-    meanwhile = await _latencies(system, 30)
+    # Strangers do not keep step.
+    bad = [asyncio.create_task(misbehave(connection, i / 2000)) for i, connection in enumerate(connections)]
+    meanwhile = await _latencies(system, bad)
     answers = await asyncio.gather(*bad)
     for connection in connections:
         connection.hang_up()
@@ -252,13 +266,15 @@ async def crowd(
     )
 
 
-async def _latencies(system: System, count: int) -> list[float]:
+async def _latencies(system: System, crowd: Sequence[asyncio.Task[bytes]] = ()) -> list[float]:
+    """Seconds of each of a good client's requests, while there is a crowd."""
     found = []
     async with httpx.AsyncClient(base_url=system.url) as client:
-        for _ in range(count):
+        while len(found) < 100 or not all(bad.done() for bad in crowd):
             began = time.perf_counter()
             assert (await client.get("/readyz")).status_code == 200
             found.append(time.perf_counter() - began)
+            await asyncio.sleep(0.01)
     return found
 
 

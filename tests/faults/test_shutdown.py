@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.faults.conftest import record
 from tests.faults.system import LONG, STEADY, System, body, read, running_system, until
@@ -73,16 +74,17 @@ async def test_the_drain_is_bounded_and_says_so(tmp_path: Path) -> None:
         await until(lambda: _engine_is_free(system))
 
 
-async def test_a_second_signal_ends_at_once(system: System) -> None:
+@pytest.mark.parametrize(("name", "said"), [("gateway", "Shutting down"), ("worker", "draining")])
+async def test_a_second_signal_ends_at_once(system: System, name: str, said: str) -> None:
     running = await streams(system, LONG, 4)
-    for process, said in ((system.gateway, "Shutting down"), (system.worker, "draining")):
-        process.signal(signal.SIGTERM)
-        await until(lambda process=process, said=said: said in process.log.read_text())
-        assert process.running is not None
-        assert process.running.poll() is None
-        process.signal(signal.SIGTERM)
-        # Far sooner than the 30 seconds that the drain may take.
-        await process.exit_code(5)
+    process = getattr(system, name)
+    process.signal(signal.SIGTERM)
+    await until(lambda: said in process.log.read_text())
+    assert process.running is not None
+    assert process.running.poll() is None
+    process.signal(signal.SIGTERM)
+    # Far sooner than the 30 seconds that the drain may take.
+    await process.exit_code(5)
     await asyncio.gather(*running, return_exceptions=True)
 
 
