@@ -120,10 +120,13 @@ class LlamaModel:
         return 0
 
     def close(self) -> None:
-        """Free everything."""
+        """Free what a model needs to run.
+
+        Its weights and vocabulary stay: llguidance remembers the last vocabulary by its address, and would take another
+        model's at the same place for it.
+        """
         self._lib.llama_batch_free(self._batch)
         self._lib.llama_free(self._context)
-        self._lib.llama_model_free(self._model)
 
     def _new_context(self, context_length: int, slots: int, threads: int) -> Any:
         params = self._lib.llama_context_default_params()
