@@ -17,7 +17,7 @@ from services.failure import Failure, Reason, invalid
 from services.grpc_server import as_failure, as_request_id
 
 GATHER_SECONDS: Final = 0.006
-"""How long the first output of a step waits, at most, for those of all other calls, which are on their way."""
+"""How long the first output of a step waits, at most, for those of the other calls that are in it."""
 
 MOST_CREDIT: Final = 1024
 MOST_SECONDS: Final = 86_400.0
@@ -38,6 +38,10 @@ class GenerateStream:
         self._last_call = 0
         self._outputs: list[pb.CallOutput] = []
         self._changed: Final = asyncio.Event()
+        self._in_step: Final[set[int]] = set()
+        """The calls that had an output in the engine's last step, and so will have one in the next."""
+        self._awaited: Final[set[int]] = set()
+        """Those of them that have not had it yet."""
         self._complete: Final = asyncio.Event()
 
     async def responses(
@@ -53,10 +57,12 @@ class GenerateStream:
                 self._changed.clear()
                 if reading.done():
                     reading.result()
-                if self._outputs and len(self._tasks) > 1:
-                    await self._gather()
                 if self._outputs:
+                    await self._gather()
                     outputs, self._outputs = self._outputs, []
+                    self._complete.clear()
+                    if not self._awaited:
+                        self._awaited.update(self._in_step)
                     yield pb.GenerateManyResponse(outputs=outputs)
         finally:
             tasks = [reading, draining, *self._tasks.values()]
@@ -65,12 +71,17 @@ class GenerateStream:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _gather(self) -> None:
-        """Wait until every call has an output, as after a step of the engine, but not for long."""
-        self._complete.clear()
-        if len(self._outputs) < len(self._tasks):
-            timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._complete.set)
+        """Wait until the engine's step is there for all calls that are in it, but not for long."""
+        if not self._complete.is_set():
+            timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._wait_no_longer)
             await self._complete.wait()
             timer.cancel()
+
+    def _wait_no_longer(self) -> None:
+        # They pause. What they have next is a beginning again.
+        self._in_step.difference_update(self._awaited)
+        self._awaited.clear()
+        self._complete.set()
 
     async def _read(self, requests: AsyncIterator[pb.GenerateManyRequest]) -> None:
         async for request in requests:
@@ -95,6 +106,8 @@ class GenerateStream:
 
     def _forget(self, call: int) -> None:
         del self._tasks[call], self._credits[call]
+        self._in_step.discard(call)
+        self._note_arrival(call)
         self._changed.set()
 
     def _note_change(self, _: object) -> None:
@@ -127,7 +140,20 @@ class GenerateStream:
     def _send(self, output: pb.CallOutput) -> None:
         self._outputs.append(output)
         self._changed.set()
-        if len(self._outputs) >= len(self._tasks):
+        if output.call in self._awaited:
+            self._note_arrival(output.call)
+            return
+        # The beginning of an answer, its end, or the next step already: it waits for nobody.
+        self._complete.set()
+        if output.events and output.call not in self._in_step:
+            if self._awaited == self._in_step:
+                # The next step has not begun.
+                self._awaited.add(output.call)
+            self._in_step.add(output.call)
+
+    def _note_arrival(self, call: int) -> None:
+        self._awaited.discard(call)
+        if not self._awaited:
             self._complete.set()
 
 

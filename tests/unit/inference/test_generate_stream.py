@@ -14,19 +14,22 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.failure import Failure, Reason, failure_of, from_proto
+from services.inference import generate_stream
 from services.inference.generate_stream import GenerateStream
 
 LIMIT = 10.0
+STEPS = 10
 
 
 class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Answers by the request's model: `endless`, `waits`, `fails`, `breaks`; any other is the number of its tokens."""
+    """Answers by the request's model: `endless`, `waits`, `steps`, `fails`, `breaks`; any other is the number of its tokens."""
 
     def __init__(self) -> None:
         self.drain = asyncio.Event()
         self.going = asyncio.Event()
         self.produced = 0
         self.running = 0
+        self.step = 0
 
     async def GenerateMany(  # noqa: N802  # the method's name in the proto
         self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
@@ -45,6 +48,10 @@ class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
                 raise Failure(Reason.OVERLOADED, "the queue is full", retry_after=2.0)
             if request.model == "breaks":
                 raise RuntimeError("a secret of ours")
+            if request.model == "steps":
+                async for event in self._stepwise(late=request.n):
+                    yield [event]
+                return
             if request.model == "waits":
                 yield []
                 await self.going.wait()
@@ -53,6 +60,15 @@ class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
                 yield [pb.Event(delta=pb.Delta(content="x", token_count=number))]
         finally:
             self.running -= 1
+
+    async def _stepwise(self, *, late: int) -> AsyncGenerator[pb.Event, None]:
+        """A token per step, so many turns of the loop after others."""
+        for step in range(1, 10 * STEPS):
+            while self.step < step:  # noqa: ASYNC110  # turns of the loop are what is counted
+                await asyncio.sleep(0)
+            for _ in range(late):
+                await asyncio.sleep(0)
+            yield pb.Event(delta=pb.Delta(content="x", token_count=1))
 
 
 class Caller:
@@ -65,8 +81,10 @@ class Caller:
         self.ends: dict[int, Failure | None] = {}
         self.signs_of_life = 0
 
-    async def start(self, call: int, model: str, *, credit: int = 1000, seconds: float | None = None) -> None:
-        start = pb.StartCall(request=pb.GenerateRequest(model=model), credit=credit)
+    async def start(
+        self, call: int, model: str, *, credit: int = 1000, seconds: float | None = None, n: int = 0
+    ) -> None:
+        start = pb.StartCall(request=pb.GenerateRequest(model=model, n=n), credit=credit)
         if seconds is not None:
             start.timeout.FromMilliseconds(round(seconds * 1000))
         await self.rpc.write(pb.GenerateManyRequest(call=call, start=start))
@@ -129,6 +147,34 @@ async def test_every_call_gets_its_own_answer_and_what_is_ready_together_travels
     assert caller.texts == {call: "x" * call for call in range(1, 41)}
     assert set(caller.ends.values()) == {None}
     assert caller.messages < 820 / 4, "outputs of many calls share a message"
+
+
+@pytest.fixture
+def long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for nothing waits until the test fails."""
+    monkeypatch.setattr(generate_stream, "GATHER_SECONDS", 10 * LIMIT)
+
+
+@pytest.mark.usefixtures("long_steps")
+async def test_the_outputs_of_a_step_travel_together_though_some_are_later(answers: Answers, caller: Caller) -> None:
+    for call in (1, 2, 3):
+        await caller.start(call, "steps", n=call * 5)
+    await until(lambda: answers.running == 3)
+    for step in range(1, STEPS + 1):
+        answers.step = step
+        await caller.read_until(lambda step=step: list(caller.texts.values()) == ["x" * step] * 3)
+    # The first step may come one by one, for nobody knows then who is in it.
+    assert caller.messages <= 3 + STEPS - 1
+
+
+@pytest.mark.usefixtures("long_steps")
+async def test_a_call_that_begins_or_ends_waits_for_none_that_pauses(answers: Answers, caller: Caller) -> None:
+    await caller.start(1, "steps")
+    answers.step = 1
+    await caller.read_until(lambda: caller.texts.get(1) == "x")
+    await caller.start(2, "3")
+    await caller.read_until(lambda: 2 in caller.ends)
+    assert caller.texts == {1: "x", 2: "xxx"}
 
 
 async def test_a_call_without_credit_pauses_and_goes_on_with_more(answers: Answers, caller: Caller) -> None:
