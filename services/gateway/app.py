@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.gateway import page
@@ -50,7 +49,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     """The gateway as an ASGI application. The admin API is served on `admin`."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(watched_loop())
             app.state.dependencies = await stack.enter_async_context(connected(settings))
@@ -61,14 +60,16 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
             gc.freeze()
             yield
 
-    routes = [
-        Route(prefix + path, endpoint, methods=[method]) for prefix in PREFIXES for method, path, endpoint in _API
-    ]
-    routes += [Route("/healthz", healthz), Route("/readyz", readyz)]
-    routes += page.routes(Page(settings.site_directory, api_url=settings.public_api_url))
-    handlers = {ApiError: _api_error, HTTPException: _http_error, ClientGoneError: _client_gone, Exception: _fault}
-    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
-    app.router.redirect_slashes = False
+    app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    for problem, handler in _PROBLEMS:
+        app.add_exception_handler(problem, handler)
+    for prefix in PREFIXES:
+        for method, path, endpoint in _API:
+            app.add_api_route(prefix + path, endpoint, methods=[method])
+    app.add_api_route("/healthz", healthz, methods=["GET", "HEAD"])
+    app.add_api_route("/readyz", readyz, methods=["GET", "HEAD"])
+    for path, document in page.routes(Page(settings.site_directory, api_url=settings.public_api_url)):
+        app.add_api_route(path, document, methods=["GET", "HEAD"])
     return Access(app, origins=settings.origins())
 
 
@@ -99,3 +100,11 @@ async def _fault(request: Request, error: Exception) -> Response:
 
 async def _client_gone(request: Request, error: Exception) -> Response:
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+_PROBLEMS: Final = (
+    (ApiError, _api_error),
+    (HTTPException, _http_error),
+    (ClientGoneError, _client_gone),
+    (Exception, _fault),
+)

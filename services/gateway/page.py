@@ -7,7 +7,7 @@ import html
 import logging
 import mimetypes
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,6 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON
@@ -64,8 +63,8 @@ class Page:
         return self._files[name]
 
 
-def routes(page: Page) -> list[Route]:
-    """The routes of the page."""
+def routes(page: Page) -> Iterator[tuple[str, Endpoint]]:
+    """Where the parts of the page are, and what answers with them."""
 
     def document(name: str) -> Endpoint:
         async def endpoint(request: Request) -> Response:
@@ -73,15 +72,13 @@ def routes(page: Page) -> list[Route]:
 
         return endpoint
 
-    return [
-        Route("/", document("index.html")),
-        Route("/en", document("en.html")),
-        Route("/api/docs", document("api/docs.html")),
-        Route("/api/docs.en", document("api/docs.en.html")),
-        Route("/api/openapi.json", document("api/openapi.json")),
-        Route("/site/models.json", _models),
-        Route("/site/{path:path}", document("site/{path}")),
-    ]
+    yield "/", document("index.html")
+    yield "/en", document("en.html")
+    yield "/api/docs", document("api/docs.html")
+    yield "/api/docs.en", document("api/docs.en.html")
+    yield "/api/openapi.json", document("api/openapi.json")
+    yield "/site/models.json", _models
+    yield "/site/{path:path}", document("site/{path}")
 
 
 async def _models(request: Request) -> Response:

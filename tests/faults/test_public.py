@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from starlette.applications import Starlette
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
@@ -173,6 +173,6 @@ def paths(app: object) -> Iterator[str]:
     """The paths of all routes of an application. A mounted application is one of them, whatever it holds."""
     while isinstance(app, Access):
         app = app._app
-    assert isinstance(app, Starlette)
+    assert isinstance(app, FastAPI)
     for route in iter_route_contexts(app.routes):
         yield route.path or repr(route)
