@@ -142,7 +142,7 @@ async def test_a_message_can_be_edited_and_an_answer_asked_for_again(
     thinking_stack: RunningStack, site: str, open_page: OpenPage
 ) -> None:
     page = await opened(open_page, site, thinking_stack.api_key, model=SMALL, language="en")
-    await page.fill("input[type=number]", "8")
+    await page.fill("input[type=number]", "1")
     await ask(page, "Name a colour.")
     await page.wait_for_selector(COMPLETE)
     assert "length limit" in await page.locator(".turn.answer .notice").inner_text()
