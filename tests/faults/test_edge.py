@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
+import orjson
 import psutil
 import pytest
 
@@ -117,6 +118,37 @@ async def test_headers_just_above_the_limit_are_refused_though_they_come_at_once
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+TRAILERS = {
+    "many short ones": b"X-Short: value\r\n" * (8 * 2**20 // 16),
+    "one without an end": b"X-Long: " + b"a" * (8 * 2**20),
+}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("name", TRAILERS)
+async def test_huge_trailers_are_refused(system: System, name: str, known: bool) -> None:
+    before = await _refused(system, "header_bytes")
+    memory = _memory(system.gateway)
+    head = HEAD + (_authorization(system) if known else b"") + b"Transfer-Encoding: chunked\r\n\r\n"
+    answer = await exchange(system, head + b"2\r\n{}\r\n0\r\n", TRAILERS[name])
+    # Who has no key may have heard so before the trailers came.
+    assert answer.startswith(b"HTTP/1.1 431 " if known else (b"HTTP/1.1 431 ", b"HTTP/1.1 401 "))
+    assert await _refused(system, "header_bytes") == before + 1
+    assert _memory(system.gateway) - memory < 20e6
+    record(f"Trailers of 8 MiB, {name}", "refused, memory is bounded", "431" if known else "401 or 431, without a key")
+
+
+async def test_trailers_are_no_headers(system: System) -> None:
+    content = orjson.dumps(body(stream=False))
+
+    async def ask(headers: bytes, trailers: bytes) -> bytes:
+        head = HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n" + headers + b"\r\n"
+        return await exchange(system, head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(content), content, trailers))
+
+    assert (await ask(b"", _authorization(system))).startswith(b"HTTP/1.1 401 ")
+    assert (await ask(_authorization(system), b"X-Sum: 1\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_announced_body_is_refused_before_it_comes(system: System) -> None:
     length = b"Content-Length: %d\r\n\r\n" % (64 * 2**20)
     async with asyncio.timeout(2):
@@ -213,12 +245,16 @@ async def test_http_1_0_is_answered_and_closed(system: System) -> None:
     assert b"connection: close" in answer.lower()
 
 
-async def exchange(system: System, request: bytes) -> bytes:
-    """Send bytes and return everything that comes back until the connection is closed."""
+async def exchange(system: System, request: bytes, after: bytes = b"") -> bytes:
+    """Send bytes and return everything that comes back until the connection is closed; `after` goes a moment later."""
     connection = await Connection.open(system.gateway.address)
     with contextlib.suppress(OSError):
         connection.writer.write(request)
         await asyncio.wait_for(connection.writer.drain(), 10)
+        if after:
+            await asyncio.sleep(0.1)
+            connection.writer.write(after)
+            await asyncio.wait_for(connection.writer.drain(), 10)
     answer = b""
     with contextlib.suppress(OSError):
         async with asyncio.timeout(20):
