@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from services.gateway import metrics
 from services.gateway.errors import ApiError
 from services.gateway.settings import GatewaySettings
+from services.gateway.unframed import Unframed
 
 UNSENT_BYTES: Final = 64 * 1024
 DIRECT_WRITER: Final = "vilix.direct_writer"
@@ -81,7 +82,7 @@ class DirectWriter:
 
     @property
     def ready(self) -> bool:
-        """Whether the body has begun, has no length, and its reader keeps up."""
+        """Whether the body has begun, goes in chunks, and its reader keeps up."""
         cycle = self._cycle
         return bool(
             cycle.response_started
@@ -278,6 +279,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answered = cycle
         cycle.scope["extensions"] = {DIRECT_WRITER: DirectWriter(cycle)}
+        if cycle.scope["http_version"] in ("0.9", "1.0"):
+            app = Unframed(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _abandon(self) -> None:

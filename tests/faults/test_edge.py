@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.faults.conftest import record, times
-from tests.faults.system import BURST, LONG, Connection, Process, System, body, read, running_system, until
+from tests.faults.system import BURST, LONG, Connection, Process, Stream, System, body, read, running_system, until
 
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 2.0, 2.0, 2.0
 MAX_CONNECTIONS = 400
@@ -243,6 +243,44 @@ async def test_http_1_0_is_answered_and_closed(system: System) -> None:
     answer = await exchange(system, b"GET /healthz HTTP/1.0\r\n\r\n")
     assert b" 200 " in answer.splitlines()[0]
     assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_http_1_0_gets_no_chunks(system: System, stream: bool) -> None:
+    content = orjson.dumps(body(stream=stream))
+    head = b"POST /api/chat/completions HTTP/1.0\r\n" + _authorization(system)
+    answer = await exchange(system, head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
+    headers, _, got = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in headers.lower()
+    assert b"connection: close" in headers.lower()
+    if stream:
+        whole = Stream()
+        for line in got.decode().split("\n"):
+            assert not line or line.startswith("data: ")
+            whole.add(line)
+        assert whole.is_whole
+    else:
+        assert orjson.loads(got)["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_long_stream_over_http_1_0_is_whole_for_a_slow_reader(system: System) -> None:
+    content = orjson.dumps(body(BURST))
+    connection = await Connection.open(system.gateway.address, receive_buffer=4096)
+    head = b"POST /api/chat/completions HTTP/1.0\r\n" + _authorization(system)
+    connection.writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
+    got = bytearray()
+    async with asyncio.timeout(60):
+        await connection.until(b"\r\n\r\n")
+        # Long enough for all buffers on the way to be full.
+        await asyncio.sleep(WRITE_SECONDS / 2)
+        while piece := await connection.reader.read(256 * 1024):
+            got += piece
+    connection.hang_up()
+    answer = Stream()
+    for line in got.decode().split("\n"):
+        assert not line or line.startswith("data: ")
+        answer.add(line)
+    assert answer.is_whole
 
 
 async def exchange(system: System, request: bytes, after: bytes = b"") -> bytes:
