@@ -60,7 +60,7 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -
         max_request_bytes=settings.max_request_bytes,
     )
     # 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
-    server = WorkerServer(SERVICE, max_message_bytes=64 * 2**20)
+    server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds, max_message_bytes=64 * 2**20)
     servicer = EmbeddingsServicer(models, Embedder(triton, settings.batch_seconds), limits, server)
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)
     watching = asyncio.create_task(status.run(server.set_serving))
