@@ -31,6 +31,8 @@ _OPTIONS: Final = [
     # A peer that vanished without a word is noticed after half a minute.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A Triton that was restarted is found again at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
