@@ -91,6 +91,14 @@ class TritonClient:
         if self._channel is not None:
             await self._channel.close()
 
+    async def is_live(self) -> bool:
+        """Whether Triton answers within a second, whatever its models do. Never raises."""
+        try:
+            await self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=READY_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
     async def is_ready(self, model: str) -> bool:
         """Whether Triton answers within a second that `model` is ready. Never raises."""
         try:

@@ -41,6 +41,9 @@ class EmbeddingsSettings(Settings):
     max_request_tokens: int = Field(300_000, ge=1, description="The most tokens of all texts of one request.")
     max_request_bytes: int = Field(8 * 2**20, ge=1, le=32 * 2**20, description="The most bytes of one request.")
     batch_seconds: float = Field(60.0, gt=0, description="How long the engine may take for one batch.")
+    idle_seconds: float = Field(
+        30.0, gt=0, description="A request ends with an error when Triton has given no sign of life for so long."
+    )
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
     keepalive_seconds: float = Field(
         KEEPALIVE_SECONDS,

@@ -16,7 +16,7 @@ from services.failure import Failure
 from services.gateway import metrics
 from services.gateway.chat_request import ChatRequest
 from services.gateway.dependencies import dependencies
-from services.gateway.errors import ApiError, from_failure, retry_headers, server_error, unavailable
+from services.gateway.errors import ApiError, from_failure, server_error, silent, unavailable
 from services.gateway.field_names import openai_name
 from services.gateway.generate_stream import CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
 from services.gateway.hang_up import ClientGoneError, HangUp
@@ -175,8 +175,7 @@ class Answer:
     def _silent(self) -> ApiError:
         self._outcome = "silent"
         self._log["completion_tokens"] = self._lease.produced.completion
-        message = "The model has not answered for too long. Please try again."
-        return ApiError(504, message, type="timeout", headers=retry_headers(1))
+        return silent()
 
 
 async def open_answer(
