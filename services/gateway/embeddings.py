@@ -21,7 +21,7 @@ from services.gateway.dependencies import dependencies
 from services.gateway.embedding_objects import PIECE_NUMBERS, pieces
 from services.gateway.embedding_request import EmbeddingRequest, translate
 from services.gateway.embeddings_client import EmbeddingsWorker, EmbeddingsWorkers
-from services.gateway.errors import JSON, from_rpc, silent, unavailable
+from services.gateway.errors import JSON, from_rpc, restarting, silent
 from services.gateway.hang_up import ClientGoneError, HangUp
 from services.pulse import SilenceError
 
@@ -90,7 +90,7 @@ async def _embed(request: Request, embed: pb.EmbedRequest, workers: EmbeddingsWo
         if hang_up.happened:
             raise ClientGoneError from None
         # The other reason is the end of the time that this gateway has left.
-        raise unavailable("The server is being restarted. Please try again.") from None
+        raise restarting() from None
     finally:
         hang_up.close()
 

@@ -79,6 +79,11 @@ def unavailable(message: str, *, retry_after: float = 1.0) -> ApiError:
     return ApiError(503, message, type="service_unavailable", headers=retry_headers(retry_after))
 
 
+def restarting() -> ApiError:
+    """A 503 for a request that this gateway has no time left for."""
+    return unavailable("The server is being restarted. Please try again.")
+
+
 def silent() -> ApiError:
     """A 504 for a worker that has given no sign of life for too long."""
     message = "The model has not answered for too long. Please try again."
