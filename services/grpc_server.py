@@ -25,6 +25,7 @@ REQUEST_ID_KEY: Final = "x-request-id"
 LIVENESS: Final = "liveness"
 """A name that the health service knows: SERVING for as long as the process can answer at all."""
 LONGEST_REQUEST_ID: Final = 128
+KEEPALIVE_SECONDS: Final = 30.0
 
 _OPTIONS: Final = [
     # Clients may ask whether we are still there, also while nothing else is said.
@@ -41,10 +42,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class WorkerServer:
     """A gRPC server with one service beside health and reflection."""
 
-    def __init__(self, service: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
-        """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`."""
+    def __init__(
+        self, service: str, *, keepalive_seconds: float = KEEPALIVE_SECONDS, max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`.
+
+        The calls of a caller that has given no sign of life for `keepalive_seconds` are cancelled.
+        """
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
-        self.grpc: Final = grpc.aio.server(options=[*_OPTIONS, *limits], interceptors=[MalformedMessages()])
+        options = [*_OPTIONS, *_keepalive(keepalive_seconds), *limits]
+        self.grpc: Final = grpc.aio.server(options=options, interceptors=[MalformedMessages()])
         self._health: Final = _Health(("", service))
         self.drain: Final = asyncio.Event()
         """Set once it is about to stop."""
@@ -110,6 +117,18 @@ class WorkerServer:
             yield
         finally:
             await server.stop(None)
+
+
+def _keepalive(seconds: float) -> list[tuple[str, int]]:
+    # The connection of a process that is frozen, or behind a network that has gone, is not closed: only its silence tells.
+    half = round(seconds * 500)
+    return [
+        ("grpc.keepalive_time_ms", half),
+        ("grpc.keepalive_timeout_ms", half),
+        # Without it, this gRPC waits a minute for the answer, whatever the keepalive's timeout is.
+        ("grpc.http2.ping_timeout_ms", half),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
 
 
 def _bind(server: grpc.aio.Server, listen: str, certificates: Certificates | None) -> None:

@@ -31,6 +31,8 @@ _OPTIONS: Final = [
     # A peer that vanished without a word is noticed after half a minute.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A Triton that was restarted is found again at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -88,6 +90,14 @@ class TritonClient:
         await asyncio.gather(*self._winding_down)
         if self._channel is not None:
             await self._channel.close()
+
+    async def is_live(self) -> bool:
+        """Whether Triton answers within a second, whatever its models do. Never raises."""
+        try:
+            await self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=READY_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
 
     async def is_ready(self, model: str) -> bool:
         """Whether Triton answers within a second that `model` is ready. Never raises."""
@@ -166,11 +176,12 @@ class TritonClient:
         acknowledge_every = max(1, window // 2)
         received = 0
         ended = False
+        # Shielded, all of them: to cancel a read or a write that waits would cancel the gRPC call.
+        writing = asyncio.ensure_future(call.write(request))
         reading: asyncio.Future[Any] | None = None
         try:
-            await call.write(request)
+            await asyncio.shield(writing)
             while True:
-                # Shielded: to cancel a read that waits would cancel the gRPC call.
                 reading = asyncio.ensure_future(call.read())
                 response = await asyncio.shield(reading)
                 if response is grpc.aio.EOF:
@@ -188,7 +199,9 @@ class TritonClient:
                     return
                 received += 1
                 if received % acknowledge_every == 0:
-                    await call.write(_acknowledgement(model, next(self._ids), unique_id, received))
+                    acknowledgement = _acknowledgement(model, next(self._ids), unique_id, received)
+                    writing = asyncio.ensure_future(call.write(acknowledgement))
+                    await asyncio.shield(writing)
             ended = True
         except grpc.aio.AioRpcError as error:
             ended = True
@@ -199,7 +212,7 @@ class TritonClient:
             await _raise_status(call, model)
         finally:
             last = None if ended else _cancellation(model, next(self._ids), unique_id)
-            self._keep(asyncio.create_task(_wind_down(call, reading, last)))
+            self._keep(asyncio.create_task(_wind_down(call, writing, reading, last)))
         raise Failure(Reason.ENGINE_FAILED, f"the model {model} broke off its answer")
 
     def _keep(self, task: asyncio.Task[None]) -> None:
@@ -228,13 +241,16 @@ def _cancellation(model: str, own_id: str, request_id: str) -> Any:
     return _request(model, own_id, {"cancel": {"request_id": request_id}})
 
 
-async def _wind_down(call: Any, reading: asyncio.Future[Any] | None, last: Any | None) -> None:
-    """Say the last word, if there is one, and let Triton end the stream.
+async def _wind_down(
+    call: Any, writing: asyncio.Future[Any], reading: asyncio.Future[Any] | None, last: Any | None
+) -> None:
+    """Finish what is being written, say the last word, if there is one, and let Triton end the stream.
 
     A gRPC call is not cancelled unless Triton stays silent: in this Triton that can crash the whole server (see contract.py).
     """
     try:
         async with asyncio.timeout(WIND_DOWN_SECONDS):
+            await writing
             if last is not None:
                 await call.write(last)
             await call.done_writing()

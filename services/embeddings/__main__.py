@@ -11,6 +11,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services import settings as settings_module
 from services.certificates import Certificates
+from services.embeddings import triton_pulse
 from services.embeddings.catalog import DIRECTORY, load_model
 from services.embeddings.cl100k import Cl100kTable
 from services.embeddings.embedding import Embedder
@@ -20,6 +21,7 @@ from services.embeddings.served_model import ServedModel
 from services.embeddings.servicer import SERVICE, EmbeddingsServicer
 from services.embeddings.settings import EmbeddingsSettings
 from services.grpc_server import WorkerServer
+from services.pulse import Pulse
 from services.telemetry import configure_logging, serve_metrics
 from services.triton_client import TritonClient
 
@@ -59,11 +61,14 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -
         max_request_tokens=settings.max_request_tokens,
         max_request_bytes=settings.max_request_bytes,
     )
+    pulse = Pulse(idle_seconds=settings.idle_seconds)
     # 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
-    server = WorkerServer(SERVICE, max_message_bytes=64 * 2**20)
-    servicer = EmbeddingsServicer(models, Embedder(triton, settings.batch_seconds), limits, server)
+    server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds, max_message_bytes=64 * 2**20)
+    servicer = EmbeddingsServicer(models, Embedder(triton, settings.batch_seconds, pulse), limits, server)
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)
-    watching = asyncio.create_task(status.run(server.set_serving))
+    watching = asyncio.gather(
+        status.run(server.set_serving), triton_pulse.follow(triton, pulse, idle_seconds=settings.idle_seconds)
+    )
     try:
         serve_metrics(settings.metrics_host, settings.metrics_port)
         await server.run(

@@ -16,6 +16,7 @@ from services.embeddings.fair_queue import Flow
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.failure import Failure, Reason, Violation
+from services.pulse import Pulse, SilenceError
 from services.triton_client import TritonClient
 
 _THE_INPUTS_FAULT: Final = (Reason.ENGINE_FAILED, Reason.INVALID_ARGUMENT)
@@ -28,6 +29,8 @@ class Embedder:
     triton: TritonClient
     batch_seconds: float
     """How long the engine may take for one batch."""
+    pulse: Pulse
+    """Of Triton. A request has many batches, and may take longer than Triton may be silent."""
 
     async def embed(
         self, model: ServedModel, field: str, rows: Sequence[Row], *, request_id: str, priority: int
@@ -53,11 +56,14 @@ class Embedder:
                     await fill([index])
 
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self.pulse.required(), asyncio.TaskGroup() as group:
                 for batch in batches(rows, model.spec.batch):
                     group.create_task(fill(batch))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        except SilenceError as silence:
+            message = f"the engine has been silent for {silence.seconds:.1f} s; try again"
+            raise Failure(Reason.TIMEOUT, message, retry_after=1.0) from None
         return vectors
 
     async def _run(self, model: ServedModel, rows: Sequence[Row], flow: Flow, request_id: str) -> NDArray[float32]:

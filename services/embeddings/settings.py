@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator
 
 from services.certificates import checked
+from services.grpc_server import KEEPALIVE_SECONDS
 from services.settings import Settings
 
 
@@ -40,7 +41,16 @@ class EmbeddingsSettings(Settings):
     max_request_tokens: int = Field(300_000, ge=1, description="The most tokens of all texts of one request.")
     max_request_bytes: int = Field(8 * 2**20, ge=1, le=32 * 2**20, description="The most bytes of one request.")
     batch_seconds: float = Field(60.0, gt=0, description="How long the engine may take for one batch.")
+    idle_seconds: float = Field(
+        30.0, gt=0, description="A request ends with an error when Triton has given no sign of life for so long."
+    )
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
+    keepalive_seconds: float = Field(
+        KEEPALIVE_SECONDS,
+        ge=1,
+        description="What runs for a caller is cancelled when it has given no sign of life for so long: a process that is "
+        "frozen, or behind a network that has gone.",
+    )
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
     drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")

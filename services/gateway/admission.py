@@ -14,7 +14,7 @@ from starlette.requests import Request
 from services.gateway.auth import Caller, authenticate
 from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
-from services.gateway.errors import ApiError
+from services.gateway.errors import ApiError, restarting
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.keys import Key
 from services.gateway.lease import Lease, Leases
@@ -104,10 +104,14 @@ class Waiting:
             if self._place != said:
                 said = self._place
                 yield said
-            await asyncio.sleep(ASK_SECONDS)
-            if await self._request.is_disconnected():
-                raise ClientGoneError
-            await self.ask()
+            try:
+                await asyncio.sleep(ASK_SECONDS)
+                if await self._request.is_disconnected():
+                    raise ClientGoneError
+                await self.ask()
+            except asyncio.CancelledError:
+                # The time that this gateway has left has ended.
+                raise restarting() from None
 
     async def get(self) -> Lease:
         """The lease, when it is there. Raises as `places` does."""

@@ -16,7 +16,7 @@ from services.failure import Failure
 from services.gateway import metrics
 from services.gateway.chat_request import ChatRequest
 from services.gateway.dependencies import dependencies
-from services.gateway.errors import ApiError, from_failure, retry_headers, server_error, unavailable
+from services.gateway.errors import ApiError, from_failure, restarting, server_error, silent
 from services.gateway.field_names import openai_name
 from services.gateway.generate_stream import CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
 from services.gateway.hang_up import ClientGoneError, HangUp
@@ -101,7 +101,7 @@ class Answer:
             raise self._client_gone() from None
         except asyncio.CancelledError:
             # The time that this gateway has left has ended.
-            raise unavailable("The server is being restarted. Please try again.") from None
+            raise restarting() from None
         except SilentWorkerError:
             raise self._silent() from None
         except Failure as failure:
@@ -175,8 +175,7 @@ class Answer:
     def _silent(self) -> ApiError:
         self._outcome = "silent"
         self._log["completion_tokens"] = self._lease.produced.completion
-        message = "The model has not answered for too long. Please try again."
-        return ApiError(504, message, type="timeout", headers=retry_headers(1))
+        return silent()
 
 
 async def open_answer(
@@ -211,6 +210,11 @@ async def open_answer(
                 raise
             else:
                 return answer
+    except asyncio.CancelledError:
+        # As in `events`: nobody but this gateway's end cancels a request.
+        hang_up.close()
+        await lease.settle("stopped")
+        raise restarting() from None
     except BaseException as error:
         hang_up.close()
         if isinstance(error, ApiError):

@@ -70,15 +70,16 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     connections = Connections(
         Certificates(settings.tls_dir) if settings.tls_dir else None, server_name=settings.tls_server_name
     )
+    patience = Patience(settings.idle_seconds, settings.max_stream_seconds)
     workers: InferenceWorkers = Workers(
-        inference_service(Patience(settings.idle_seconds, settings.max_stream_seconds)),
+        inference_service(patience),
         settings.worker_targets(),
         expected=settings.expected(),
         resolve_seconds=settings.resolve_seconds,
         connections=connections,
     )
     embedders: EmbeddingsWorkers = Workers(
-        embeddings_service(seconds=settings.max_stream_seconds),
+        embeddings_service(patience),
         settings.embeddings_targets(),
         expected=settings.expected_embeddings(),
         resolve_seconds=settings.resolve_seconds,

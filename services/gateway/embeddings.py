@@ -21,8 +21,9 @@ from services.gateway.dependencies import dependencies
 from services.gateway.embedding_objects import PIECE_NUMBERS, pieces
 from services.gateway.embedding_request import EmbeddingRequest, translate
 from services.gateway.embeddings_client import EmbeddingsWorker, EmbeddingsWorkers
-from services.gateway.errors import JSON, from_rpc, unavailable
+from services.gateway.errors import JSON, from_rpc, restarting, silent
 from services.gateway.hang_up import ClientGoneError, HangUp
+from services.pulse import SilenceError
 
 
 async def create_embeddings(request: Request) -> Response:
@@ -89,7 +90,7 @@ async def _embed(request: Request, embed: pb.EmbedRequest, workers: EmbeddingsWo
         if hang_up.happened:
             raise ClientGoneError from None
         # The other reason is the end of the time that this gateway has left.
-        raise unavailable("The server is being restarted. Please try again.") from None
+        raise restarting() from None
     finally:
         hang_up.close()
 
@@ -103,8 +104,12 @@ async def _call(
     worker.in_flight += 1
     began = time.perf_counter()
     try:
-        answer = await call
+        async with worker.client.signs_of_life.required():
+            answer = await call
         outcome = "complete"
+    except SilenceError:
+        outcome = "silent"
+        raise silent() from None
     except grpc.aio.AioRpcError as error:
         outcome = error.code().name
         raise

@@ -8,7 +8,8 @@ import grpc
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.gateway.inference_client import LIST_SECONDS, OPTIONS
+from services.gateway.inference_client import LIST_SECONDS, OPTIONS, Patience
+from services.gateway.signs_of_life import SignsOfLife
 from services.gateway.workers import Service, Worker, Workers
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
@@ -26,10 +27,12 @@ EmbedCall = grpc.aio.UnaryUnaryCall[pb.EmbedRequest, pb.EmbedResponse]
 class EmbeddingsClient:
     """A connection to one worker."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, seconds: float) -> None:
-        """Over an open channel. A call may take up to `seconds`."""
-        self._seconds: Final = seconds
+    def __init__(self, channel: grpc.aio.Channel, patience: Patience) -> None:
+        """Over an open channel."""
+        self._seconds: Final = patience.stream_seconds
         self._stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel)
+        self.signs_of_life: Final = SignsOfLife(self._stub, idle_seconds=patience.idle_seconds)
+        """What waits for a call is to require them."""
 
     def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
         """Begin to embed; awaiting the call raises grpc.aio.AioRpcError."""
@@ -49,6 +52,6 @@ EmbeddingsWorker = Worker[EmbeddingsClient, pb.Model]
 EmbeddingsWorkers = Workers[EmbeddingsClient, pb.Model]
 
 
-def embeddings_service(*, seconds: float) -> Service[EmbeddingsClient]:
+def embeddings_service(patience: Patience) -> Service[EmbeddingsClient]:
     """The workers that embed."""
-    return Service(SERVICE, "/embeddings", lambda channel: EmbeddingsClient(channel, seconds=seconds), _OPTIONS)
+    return Service(SERVICE, "/embeddings", lambda channel: EmbeddingsClient(channel, patience), _OPTIONS)

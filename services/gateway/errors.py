@@ -79,6 +79,17 @@ def unavailable(message: str, *, retry_after: float = 1.0) -> ApiError:
     return ApiError(503, message, type="service_unavailable", headers=retry_headers(retry_after))
 
 
+def restarting() -> ApiError:
+    """A 503 for a request that this gateway has no time left for."""
+    return unavailable("The server is being restarted. Please try again.")
+
+
+def silent() -> ApiError:
+    """A 504 for a worker that has given no sign of life for too long."""
+    message = "The model has not answered for too long. Please try again."
+    return ApiError(504, message, type="timeout", headers=retry_headers(1))
+
+
 def server_error(request_id: str) -> ApiError:
     """A 500. What happened is in the log, under the request id."""
     return ApiError(500, f"The server had an error. Please report the request id {request_id}.", type="server_error")

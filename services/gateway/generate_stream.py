@@ -14,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, from_proto
 from services.gateway.errors import failure_of_rpc
+from services.gateway.outbox import Outbox
 
 WINDOW: Final = 256
 """Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
@@ -138,7 +139,7 @@ class GenerateCall:
 
     def _give_up(self, error: Exception) -> None:
         if not self._ended:
-            self._stream.say(self._number, cancel=pb.CancelCall())
+            self._stream.cancel(self._number)
             self._inbox.clear()
             self.end(error)
 
@@ -185,7 +186,7 @@ class GenerateStream:
         self._rpc: Final = rpc
         self._calls: Final[dict[int, GenerateCall]] = {}
         self._numbers: Final = itertools.count(1)
-        self._unsent: Final[asyncio.Queue[pb.GenerateManyRequest]] = asyncio.Queue()
+        self._unsent: Final = Outbox()
         self._tasks: Final = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
 
     @property
@@ -208,9 +209,14 @@ class GenerateStream:
         self.say(number, start=start)
         return call
 
+    def cancel(self, number: int) -> None:
+        """Tell the worker that a call is over, if it was told of it at all."""
+        if not self._unsent.take_back(number):
+            self.say(number, cancel=pb.CancelCall())
+
     def say(self, number: int, **action: Any) -> None:
         """Tell the worker something about a call: `start`, `credit` or `cancel`."""
-        self._unsent.put_nowait(pb.GenerateManyRequest(call=number, **action))
+        self._unsent.put(pb.GenerateManyRequest(call=number, **action))
 
     def forget(self, number: int) -> None:
         """Let go of a call that has ended."""

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from services.gateway import metrics
 from services.gateway.errors import ApiError
 from services.gateway.settings import GatewaySettings
+from services.gateway.unframed import Unframed
 
 UNSENT_BYTES: Final = 64 * 1024
 DIRECT_WRITER: Final = "vilix.direct_writer"
@@ -81,7 +82,7 @@ class DirectWriter:
 
     @property
     def ready(self) -> bool:
-        """Whether the body has begun, has no length, and its reader keeps up."""
+        """Whether the body has begun, goes in chunks, and its reader keeps up."""
         cycle = self._cycle
         return bool(
             cycle.response_started
@@ -105,6 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """As uvicorn makes it."""
         super().__init__(*args, **kwargs)
         self._header_bytes = 0
+        self._trailer_bytes = 0
         self._in_headers = True
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -143,10 +145,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """Take bytes; refuse them when they make the headers too long, or are no HTTP."""
         if self.transport.is_closing():
             return
-        if self._in_headers:
-            self._header_bytes += len(data)
-            if self._deadline is None:
-                self._await_headers()
+        self._header_bytes += len(data)
+        if self._in_headers and self._deadline is None:
+            self._await_headers()
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -154,17 +155,27 @@ class LimitedProtocol(HttpToolsProtocol):
             # An offer of HTTP/2 or WebSockets, which may be ignored.
             pass
         except httptools.HttpParserError as error:
-            if not self.is_lingering:
+            if not self.transport.is_closing():
                 self._refuse(400, "malformed", _malformed(error))
         else:
-            # A header without an end never reaches `on_headers_complete`.
-            if self._in_headers and self._header_bytes > self.limits.max_header_bytes:
+            # A header without an end never reaches `on_headers_complete`, and a trailer without one never `on_header`.
+            if self._header_bytes > self.limits.max_header_bytes:
                 self._refuse_headers()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._in_headers = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. One that comes after the body is thrown away: who sent it was decided without it."""
+        if self._in_headers:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > self.limits.max_header_bytes:
+            self._refuse_headers()
+            raise _RefusedError
 
     def on_headers_complete(self) -> None:
         """Hand the request over, and wait for its body."""
@@ -174,14 +185,21 @@ class LimitedProtocol(HttpToolsProtocol):
             raise _RefusedError
         self._in_headers = False
         self._header_bytes = 0
+        self._trailer_bytes = 0
         self._stop_waiting()
         self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body. What comes between two parts, or after the last, counts as headers do."""
+        self._header_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that the body is there."""
         self._stop_waiting()
         self._in_headers = True
+        self._header_bytes = 0
         super().on_message_complete()
 
     def reader_is_behind(self) -> None:
@@ -250,12 +268,19 @@ class LimitedProtocol(HttpToolsProtocol):
         self.linger()
 
     def _refuse_headers(self) -> None:
+        if self.is_receiving and self.cycle.response_complete:
+            # Behind the body of a request that has its answer already, which its client is to be able to read.
+            metrics.CONNECTIONS_REFUSED.labels("header_bytes").inc()
+            self.linger()
+            return
         limit = self.limits.max_header_bytes
         self._refuse(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answered = cycle
         cycle.scope["extensions"] = {DIRECT_WRITER: DirectWriter(cycle)}
+        if cycle.scope["http_version"] in ("0.9", "1.0"):
+            app = Unframed(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _abandon(self) -> None:

@@ -16,12 +16,13 @@ from services.gateway.workers import Service, Worker, Workers
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 LIST_SECONDS: Final = 5.0
-RENDER_SECONDS: Final = 30.0
 OPTIONS: Final = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A worker that was started again is found again at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -69,7 +70,7 @@ class InferenceClient:
         """The prompt of a request. Raises grpc.aio.AioRpcError."""
         metadata = (("x-request-id", request_id),)
         asked = pb.RenderPromptRequest(request=request)
-        return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=RENDER_SECONDS)
+        return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._patience.idle_seconds)
 
     async def list_models(self) -> list[pb.Model]:
         """The models of the worker. Raises grpc.aio.AioRpcError."""

@@ -92,7 +92,7 @@ class GatewaySettings(Settings):
         35.0,
         gt=0,
         description="An answer ends with an error when its worker gives no sign of life for so long. Workers give one every "
-        "few seconds while they wait for their engine.",
+        "few seconds while they wait for their engine. A prompt that is only shown must be there within it.",
     )
     max_stream_seconds: float = Field(900.0, gt=0, description="The longest that one answer may take.")
     header_seconds: float = Field(10.0, gt=0, description="How long a client may take to send a request's headers.")

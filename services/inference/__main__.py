@@ -65,7 +65,7 @@ async def _serve(
     )
     metrics.prepare(models)
     patience = Patience(settings.idle_seconds, settings.first_token_seconds)
-    server = WorkerServer(SERVICE)
+    server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds)
     servicer = InferenceServicer(models, triton, status, limits=limits, patience=patience, server=server)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     watching = asyncio.create_task(status.run(server.set_serving))

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator
 
 from services.certificates import checked
+from services.grpc_server import KEEPALIVE_SECONDS
 from services.settings import Settings
 
 
@@ -46,6 +47,12 @@ class InferenceSettings(Settings):
     )
     first_token_seconds: float = Field(
         300.0, gt=0, description="The longest wait for the first token, in the engine's queue and for its prefill."
+    )
+    keepalive_seconds: float = Field(
+        KEEPALIVE_SECONDS,
+        ge=1,
+        description="What runs for a caller is cancelled when it has given no sign of life for so long: a process that is "
+        "frozen, or behind a network that has gone.",
     )
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")

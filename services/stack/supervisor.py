@@ -117,13 +117,16 @@ class Supervisor:
     async def start(self, programs: Sequence[Program]) -> None:
         """Start all programs at the same time, and return when every one of them answers.
 
-        Raises StackError when one dies or stays silent before that. Afterwards they are kept alive.
+        Raises StackError when one cannot be started, dies or stays silent before that. Afterwards they are kept alive.
         """
         for program in programs:
-            program.log.unlink(missing_ok=True)
             child = _Child(program)
             self._children.append(child)
-            await self._spawn(child)
+            try:
+                program.log.unlink(missing_ok=True)
+                await self._spawn(child)
+            except OSError as error:
+                raise StackError(f"{program.name} could not be started: {error}") from None
         async with contextlib.AsyncExitStack() as stack:
             starts = [asyncio.create_task(self._wait_until_ready(child)) for child in self._children[-len(programs) :]]
             for start in starts:
@@ -192,7 +195,11 @@ class Supervisor:
             for watcher in self._watchers:
                 watcher.died(child.program.name, exit_code, pause)
             await asyncio.sleep(pause)
-            await self._spawn(child)
+            try:
+                await self._spawn(child)
+            except OSError as error:
+                self._fail(f"{child.program.name} died, and could not be started again: {error}")
+                return
 
     async def _spawn(self, child: _Child) -> None:
         process = await child.spawn()

@@ -99,8 +99,9 @@ async def running_everything(
     *,
     gateway_settings: Mapping[str, str] | None = None,
     worker_settings: Mapping[str, str] | None = None,
+    embedder_settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Everything]:
-    """All parts; stopped at the end."""
+    """All parts; stopped at the end. `embedder_settings` are named without VILIX_, in lower case."""
     (directory / "embeddings").mkdir()
     metrics_port, admin_port = free_ports(2)
     settings = {
@@ -110,7 +111,8 @@ async def running_everything(
         **(gateway_settings or {}),
     }
     async with embedding_triton(directory / "embeddings" / "triton") as triton:
-        with started(directory / "embeddings", triton=triton.target, metrics_port=str(metrics_port)) as embedder:
+        addresses = {"triton": triton.target, "metrics_port": str(metrics_port)}
+        with started(directory / "embeddings", **addresses, **(embedder_settings or {})) as embedder:
             settings["VILIX_EMBEDDINGS_WORKERS"] = embedder.target
             async with running_system(directory, gateway_settings=settings, worker_settings=worker_settings) as system:
                 await embedder.reaches(health_pb2.HealthCheckResponse.SERVING)

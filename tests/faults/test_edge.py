@@ -9,11 +9,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
+import orjson
 import psutil
 import pytest
 
 from tests.faults.conftest import record, times
-from tests.faults.system import BURST, LONG, Connection, Process, System, body, read, running_system, until
+from tests.faults.system import BURST, LONG, Connection, Process, Stream, System, body, read, running_system, until
 
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 2.0, 2.0, 2.0
 MAX_CONNECTIONS = 400
@@ -117,6 +118,37 @@ async def test_headers_just_above_the_limit_are_refused_though_they_come_at_once
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+TRAILERS = {
+    "many short ones": b"X-Short: value\r\n" * (8 * 2**20 // 16),
+    "one without an end": b"X-Long: " + b"a" * (8 * 2**20),
+}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("name", TRAILERS)
+async def test_huge_trailers_are_refused(system: System, name: str, known: bool) -> None:
+    before = await _refused(system, "header_bytes")
+    memory = _memory(system.gateway)
+    head = HEAD + (_authorization(system) if known else b"") + b"Transfer-Encoding: chunked\r\n\r\n"
+    answer = await exchange(system, head + b"2\r\n{}\r\n0\r\n", TRAILERS[name])
+    # Who has no key may have heard so before the trailers came.
+    assert answer.startswith(b"HTTP/1.1 431 " if known else (b"HTTP/1.1 431 ", b"HTTP/1.1 401 "))
+    assert await _refused(system, "header_bytes") == before + 1
+    assert _memory(system.gateway) - memory < 20e6
+    record(f"Trailers of 8 MiB, {name}", "refused, memory is bounded", "431" if known else "401 or 431, without a key")
+
+
+async def test_trailers_are_no_headers(system: System) -> None:
+    content = orjson.dumps(body(stream=False))
+
+    async def ask(headers: bytes, trailers: bytes) -> bytes:
+        head = HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n" + headers + b"\r\n"
+        return await exchange(system, head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(content), content, trailers))
+
+    assert (await ask(b"", _authorization(system))).startswith(b"HTTP/1.1 401 ")
+    assert (await ask(_authorization(system), b"X-Sum: 1\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_announced_body_is_refused_before_it_comes(system: System) -> None:
     length = b"Content-Length: %d\r\n\r\n" % (64 * 2**20)
     async with asyncio.timeout(2):
@@ -213,12 +245,54 @@ async def test_http_1_0_is_answered_and_closed(system: System) -> None:
     assert b"connection: close" in answer.lower()
 
 
-async def exchange(system: System, request: bytes) -> bytes:
-    """Send bytes and return everything that comes back until the connection is closed."""
+@pytest.mark.parametrize("stream", [True, False])
+async def test_http_1_0_gets_no_chunks(system: System, stream: bool) -> None:
+    content = orjson.dumps(body(stream=stream))
+    head = b"POST /api/chat/completions HTTP/1.0\r\n" + _authorization(system)
+    answer = await exchange(system, head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
+    headers, _, got = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in headers.lower()
+    assert b"connection: close" in headers.lower()
+    if stream:
+        whole = Stream()
+        for line in got.decode().split("\n"):
+            assert not line or line.startswith("data: ")
+            whole.add(line)
+        assert whole.is_whole
+    else:
+        assert orjson.loads(got)["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_long_stream_over_http_1_0_is_whole_for_a_slow_reader(system: System) -> None:
+    content = orjson.dumps(body(BURST))
+    connection = await Connection.open(system.gateway.address, receive_buffer=4096)
+    head = b"POST /api/chat/completions HTTP/1.0\r\n" + _authorization(system)
+    connection.writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
+    got = bytearray()
+    async with asyncio.timeout(60):
+        await connection.until(b"\r\n\r\n")
+        # Long enough for all buffers on the way to be full.
+        await asyncio.sleep(WRITE_SECONDS / 2)
+        while piece := await connection.reader.read(256 * 1024):
+            got += piece
+    connection.hang_up()
+    answer = Stream()
+    for line in got.decode().split("\n"):
+        assert not line or line.startswith("data: ")
+        answer.add(line)
+    assert answer.is_whole
+
+
+async def exchange(system: System, request: bytes, after: bytes = b"") -> bytes:
+    """Send bytes and return everything that comes back until the connection is closed; `after` goes a moment later."""
     connection = await Connection.open(system.gateway.address)
     with contextlib.suppress(OSError):
         connection.writer.write(request)
         await asyncio.wait_for(connection.writer.drain(), 10)
+        if after:
+            await asyncio.sleep(0.1)
+            connection.writer.write(after)
+            await asyncio.wait_for(connection.writer.drain(), 10)
     answer = b""
     with contextlib.suppress(OSError):
         async with asyncio.timeout(20):

@@ -3,34 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.faults.conftest import milliseconds, record
-from tests.faults.system import IDLE_SECONDS, LONG, PREFILL, STEADY, System, body, read, until
+from tests.faults.system import (
+    IDLE_SECONDS,
+    LONG,
+    MODEL,
+    PREFILL,
+    ROOT,
+    STEADY,
+    Connection,
+    System,
+    body,
+    read,
+    running_system,
+    until,
+)
 from tests.faults.test_death import streams
 
 SLACK_SECONDS = 0.5
 STREAMS = 4
+KEEPALIVE_SECONDS = 3.0
+CALLER = """
+import sys, grpc
+from vilix.inference.v1 import inference_service_pb2 as pb, inference_service_pb2_grpc
+target, model, text = sys.argv[1:]
+message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=text)])
+stub = inference_service_pb2_grpc.InferenceServiceStub(grpc.insecure_channel(target))
+for _ in stub.Generate(pb.GenerateRequest(model=model, messages=[message])):
+    pass
+"""
 
 
-@contextmanager
+@contextlib.contextmanager
 def frozen(system: System, what: str) -> Iterator[None]:
     """Meanwhile, the process stands still."""
-    if what == "triton":
-        system.triton.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            system.triton.process.send_signal(signal.SIGCONT)
-    else:
-        with getattr(system, what).frozen():
-            yield
+    process = system.triton.process if what == "triton" else getattr(system, what)
+    with standing_still(process.pid):
+        yield
+
+
+@contextlib.contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Meanwhile, the process with this id stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def calling(system: System) -> AsyncIterator[asyncio.subprocess.Process]:
+    """An internal service that calls the worker without a gateway, and gets an answer without an end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CALLER, system.worker.address, MODEL, LONG, cwd=ROOT
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @pytest.mark.parametrize("what", ["worker", "triton"])
@@ -74,6 +117,24 @@ async def test_every_client_has_its_error_within_the_idle_timeout(system: System
     assert (await read(client, STEADY)).is_whole
 
 
+@pytest.mark.parametrize("who", ["gateway", "caller"])
+async def test_the_engine_is_free_soon_after_a_frozen_caller_is_silent(tmp_path: Path, who: str) -> None:
+    settings = {"VILIX_KEEPALIVE_SECONDS": f"{KEEPALIVE_SECONDS}"}
+    async with running_system(tmp_path, worker_settings=settings) as system, contextlib.AsyncExitStack() as stack:
+        if who == "gateway":
+            await Connection.ask(system, body(LONG))
+            caller = system.gateway.pid
+        else:
+            caller = (await stack.enter_async_context(calling(system))).pid
+        await until(lambda: _has(system, 1), what="the engine works for the caller")
+        with standing_still(caller):
+            began = time.monotonic()
+            await until(lambda: _has_none(system), KEEPALIVE_SECONDS * 4, "the engine is free")
+            delay = time.monotonic() - began
+    what = f"free once it was silent for {KEEPALIVE_SECONDS:g} s"
+    record(f"A frozen {who} does not hold the engine", what, f"{delay:.1f} s")
+
+
 async def test_a_frozen_valkey_refuses_strangers_in_time_and_touches_no_stream(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
     with frozen(system, "valkey"):
@@ -95,6 +156,10 @@ async def test_a_frozen_valkey_refuses_strangers_in_time_and_touches_no_stream(s
         return (await client.post("/chat/completions", json=body(stream=False))).status_code == 200
 
     await until(is_back)
+
+
+async def _has_none(system: System) -> bool:
+    return not await _has(system, 1)
 
 
 async def _has(system: System, count: int) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
+from services.gateway import keys
 from tests.faults.conftest import record
-from tests.faults.system import LONG, STEADY, System, body, read, running_system, until
+from tests.faults.system import LONG, PREFILL, STEADY, Connection, System, body, read, running_system, until
 from tests.faults.test_death import streams
 
 STREAMS = 100
@@ -74,6 +76,33 @@ async def test_the_drain_is_bounded_and_says_so(tmp_path: Path) -> None:
         await until(lambda: _engine_is_free(system))
 
 
+async def test_who_waits_at_the_end_of_the_drain_hears_of_it(tmp_path: Path) -> None:
+    (tmp_path / "tiers.yaml").write_text(
+        "tiers: {patient: {concurrency: 1, queue: true, queue_seconds: 60}, other: {}}"
+    )
+    settings = {"VILIX_DRAIN_SECONDS": "1", "VILIX_TIERS_FILE": str(tmp_path / "tiers.yaml")}
+    async with running_system(tmp_path, gateway_settings=settings) as system:
+        prefilling = asyncio.create_task(system.client().post("/chat/completions", json=body(PREFILL, stream=False)))
+        async with Redis.from_url(system.redis_url, decode_responses=True) as redis:
+            _, system.api_key = await keys.create(redis, name="patient", tier="patient")
+        holder = await Connection.ask(system, body(LONG))
+        await holder.until(b"data: ")
+        queued = await Connection.ask(system, body(LONG))
+        await queued.until(b": queued 1\n\n")
+        queued_whole = asyncio.create_task(system.client().post("/chat/completions", json=body(stream=False)))
+        await until(lambda: _works_on(system, 4))
+        system.gateway.signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            said = await queued.reader.read()
+        assert said.count(b'data: {"error":') == 1
+        assert b'"type":"service_unavailable"' in said
+        assert b"[DONE]" not in said
+        for answer in await asyncio.gather(prefilling, queued_whole):
+            assert (answer.status_code, answer.json()["error"]["type"]) == (503, "service_unavailable")
+        assert await system.gateway.exit_code() == 0
+        await until(lambda: _engine_is_free(system))
+
+
 @pytest.mark.parametrize(("name", "said"), [("gateway", "Shutting down"), ("worker", "draining")])
 async def test_a_second_signal_ends_at_once(system: System, name: str, said: str) -> None:
     running = await streams(system, LONG, 4)
@@ -104,6 +133,10 @@ async def _refuses(system: System) -> bool:
     except httpx.TransportError:
         return True
     return False
+
+
+async def _works_on(system: System, count: int) -> bool:
+    return await system.gateway.metric("vilix_http_requests_in_flight") == count
 
 
 async def _engine_is_free(system: System) -> bool:

@@ -23,7 +23,7 @@ IDLE_SECONDS = 0.3
 
 
 @asynccontextmanager
-async def serving(answers: Answers, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+async def serving(answers: Any, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
@@ -88,6 +88,38 @@ async def test_a_cancelled_call_is_over_on_both_ends(answers: Answers, client: I
         await waiting
     await until(lambda: answers.running == 0)
     call.cancel()
+
+
+class Listener(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Notes what it is told about calls, once it may read."""
+
+    def __init__(self) -> None:
+        self.may_read = asyncio.Event()
+        self.heard: list[tuple[int, str | None]] = []
+
+    async def GenerateMany(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateManyResponse]:  # noqa: N802
+        await self.may_read.wait()
+        async for request in requests:
+            self.heard.append((request.call, request.WhichOneof("action")))
+        yield pb.GenerateManyResponse()
+
+
+async def test_a_worker_that_read_nothing_never_hears_of_calls_that_were_cancelled_meanwhile() -> None:
+    listener = Listener()
+    async with serving(listener) as (_, port), client_of(port) as client:
+        large = pb.GenerateRequest(model="m", prompt="a" * 3_000_000)
+        calls = [client.generate(large, request_id="r") for _ in range(50)]
+        # Long enough for everything to be written that fits on the way.
+        await asyncio.sleep(0.1)
+        for call in calls[:-1]:
+            call.cancel()
+        listener.may_read.set()
+        await until(lambda: (50, "start") in listener.heard)
+        calls[-1].cancel()
+        await until(lambda: (50, "cancel") in listener.heard)
+    started = {call for call, action in listener.heard if action == "start"}
+    assert started == {call for call, action in listener.heard if action == "cancel"}
+    assert len(started) < 10
 
 
 async def test_a_silent_worker_is_given_up(answers: Answers, client: InferenceClient) -> None:

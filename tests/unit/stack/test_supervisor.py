@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,28 @@ async def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
         await until(lambda: supervisor.pids["a"] != first)
         assert alive(supervisor.pids["a"])
         assert ("died", "a") in journal.events
+
+
+async def test_a_program_that_cannot_be_started_stops_the_start_in_one_line(tmp_path: Path) -> None:
+    async with supervised(Journal()) as supervisor:
+        missing = replace(program(tmp_path, "missing", STAY), argv=[str(tmp_path / "nowhere")])
+        with pytest.raises(StackError, match=r"^missing could not be started: .*nowhere'$"):
+            await supervisor.start([program(tmp_path, "stays", STAY), missing])
+        pid = supervisor.pids["stays"]
+    assert not alive(pid)
+
+
+async def test_a_program_that_cannot_be_started_again_is_the_end(tmp_path: Path) -> None:
+    async with supervised(Journal()) as supervisor:
+        python = tmp_path / "python"
+        python.symlink_to(sys.executable)
+        stays = program(tmp_path, "a", STAY)
+        await supervisor.start([replace(stays, argv=[str(python), *stays.argv[1:]])])
+        python.unlink()
+        os.kill(supervisor.pids["a"], signal.SIGKILL)
+        with pytest.raises(StackError, match=r"^a died, and could not be started again: .*python'$"):
+            async with asyncio.timeout(20):
+                await supervisor.wait_until_failure()
 
 
 async def test_the_fourth_death_within_a_minute_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,19 @@
+"""Whether Triton lives. It says so itself, while its models work on a batch and have no time to be asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from services.pulse import Pulse
+from services.triton_client import TritonClient
+
+INTERVAL_SECONDS: Final = 1.0
+
+
+async def follow(triton: TritonClient, pulse: Pulse, *, idle_seconds: float) -> None:
+    """Ask again and again, several times in `idle_seconds`, and note each answer in `pulse`; forever."""
+    while True:
+        if await triton.is_live():
+            pulse.beat()
+        await asyncio.sleep(min(INTERVAL_SECONDS, idle_seconds / 4))

@@ -1,0 +1,57 @@
+"""When somebody was last heard of: what needs them ends once they have been silent for too long, however long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+
+class SilenceError(Exception):
+    """Somebody who was needed gave no sign of life for too long."""
+
+    def __init__(self, seconds: float) -> None:
+        """For `seconds`."""
+        super().__init__(f"silent for {seconds:g} s")
+        self.seconds: Final = seconds
+
+
+class Pulse:
+    """The signs of life of a process."""
+
+    def __init__(self, *, idle_seconds: float) -> None:
+        """Silence of `idle_seconds` is too long. It counts from now, and from every `beat`."""
+        self._idle_seconds: Final = idle_seconds
+        self._deadlines: Final[set[asyncio.Timeout]] = set()
+        self._until: float | None = None
+        self.beat()
+
+    def beat(self) -> None:
+        """Note a sign of life."""
+        self._wait_until(asyncio.get_running_loop().time() + self._idle_seconds)
+
+    def excuse(self) -> None:
+        """Let its silence mean nothing, until the next sign of life."""
+        self._wait_until(None)
+
+    @contextlib.asynccontextmanager
+    async def required(self) -> AsyncIterator[None]:
+        """What runs inside is cancelled by too long a silence, which then is raised as SilenceError."""
+        try:
+            async with asyncio.timeout_at(self._until) as deadline:
+                self._deadlines.add(deadline)
+                try:
+                    yield
+                finally:
+                    self._deadlines.discard(deadline)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise SilenceError(self._idle_seconds) from None
+
+    def _wait_until(self, until: float | None) -> None:
+        self._until = until
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(until)

@@ -1,0 +1,123 @@
+"""An embeddings worker or its Triton that stands still: every client hears of it in time, however long its request takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+
+from tests.faults.conftest import milliseconds, record
+from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
+from tests.faults.system import IDLE_SECONDS, MODEL, until
+
+SLACK_SECONDS = 0.5
+REQUESTS = 3
+LONG_REQUEST_SECONDS = IDLE_SECONDS * 2
+
+
+@pytest.fixture(scope="module")
+async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Everything]:
+    settings = {"idle_seconds": f"{IDLE_SECONDS}"}
+    async with running_everything(tmp_path_factory.mktemp("everything"), embedder_settings=settings) as running:
+        yield running
+
+
+def texts(count: int) -> dict[str, object]:
+    return {"model": EMBEDDING_MODEL, "input": [f"{number} " + "کتاب " * 50 for number in range(count)]}
+
+
+@contextlib.contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Meanwhile, the process stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_request_may_take_longer_than_the_idle_timeout(everything: Everything) -> None:
+    count = await _long_request(everything)
+    client = everything.system.client()
+    # Two at once: the second waits for the engine meanwhile.
+    answers = await asyncio.gather(*(client.post("/embeddings", json=texts(count)) for _ in range(2)))
+    assert [(answer.status_code, len(answer.json()["data"])) for answer in answers] == [(200, count)] * 2
+
+
+@pytest.mark.parametrize("what", ["embedder", "embedding triton"])
+async def test_every_client_has_its_error_within_the_idle_timeout(everything: Everything, what: str) -> None:
+    count = await _long_request(everything)
+    client = everything.system.client()
+    running = [asyncio.create_task(client.post("/embeddings", json=texts(count))) for _ in range(REQUESTS)]
+    await until(lambda: _works_on(everything, REQUESTS), what="the worker works on the requests")
+    delays = []
+    with standing_still(everything.pids[what]):
+        began = time.monotonic()
+
+        async def measured(task: asyncio.Task[httpx.Response]) -> httpx.Response:
+            answer = await task
+            delays.append(time.monotonic() - began)
+            return answer
+
+        async with asyncio.timeout(IDLE_SECONDS * 4):
+            answers = await asyncio.gather(*(measured(task) for task in running))
+        assert {answer.status_code for answer in answers} == {504}
+        assert {answer.json()["error"]["type"] for answer in answers} == {"timeout"}
+        # A machine that is busy with other things may be late, but not by a whole further wait.
+        assert max(delays) < IDLE_SECONDS * 1.75
+        record(
+            f"A frozen {what} cannot hang a client",
+            f"error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s",
+            milliseconds(delays),
+        )
+        await until(lambda: _has_no_request(everything))
+    await everything.wait_until_ready()
+    await until(lambda: _works_on(everything, 0), 90, "what was frozen has given everything up")
+    assert (await client.post("/embeddings", json=texts(1))).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/chat/completions"])
+async def test_a_prompt_that_is_only_shown_has_its_error_as_soon(everything: Everything, path: str) -> None:
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    body = asked if path == "/tokenize" else {**asked, "dry_run": True}
+    client = everything.system.client()
+    assert (await client.post(path, json=body)).status_code == 200
+    with everything.system.worker.frozen():
+        began = time.monotonic()
+        answer = await client.post(path, json=body)
+        delay = time.monotonic() - began
+    assert answer.status_code == 504
+    assert delay < IDLE_SECONDS * 1.75
+    record(f"A frozen worker cannot hang {path} without an answer", "as above", f"{delay:.2f} s")
+    await everything.wait_until_ready()
+
+
+async def _long_request(everything: Everything) -> int:
+    """How many texts take this machine clearly longer than the idle timeout."""
+    client = everything.system.client()
+    count = 50
+    while True:
+        began = time.monotonic()
+        assert (await client.post("/embeddings", json=texts(count))).status_code == 200
+        if time.monotonic() - began > LONG_REQUEST_SECONDS:
+            return count
+        count *= 2
+
+
+async def _has_no_request(everything: Everything) -> bool:
+    return await everything.system.gateway.metric("vilix_http_requests_in_flight") == 0
+
+
+async def _works_on(everything: Everything, count: int) -> bool:
+    async with everything.embedder.connected() as stub:
+        watch = stub.WatchStatus(pb.WatchStatusRequest(), timeout=10)
+        state = (await watch.read()).models[0]
+        watch.cancel()
+    return bool(state.in_flight == count and (count or not state.queued))
