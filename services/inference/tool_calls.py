@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services.inference.json_scanner import JsonScanner
+from services.inference.parameter_value import ParameterSchema
 from services.inference.pieces import Answer, CallArguments, CallStart, Piece
 from services.inference.stop_strings import overlap
 
@@ -228,9 +229,9 @@ class MiniMaxParser(ToolCallParser):
         self._held = self._held[parameter.end() :]
         separator = ", " if self._arguments else ""
         self._arguments += 1
-        value = _typed(parameter[2], _schema_of(self._functions[self._name], parameter[1]))
+        value = ParameterSchema(self._functions[self._name], parameter[1]).to_json(parameter[2])
         name = json.dumps(parameter[1], ensure_ascii=False)
-        text = f"{separator}{name}: {json.dumps(value, ensure_ascii=False)}"
+        text = f"{separator}{name}: {value}"
         pieces.append(CallArguments(self.calls - 1, text))
         return True
 
@@ -249,24 +250,3 @@ def _string(literal: str) -> str:
 
 def _may_become(text: str, tag: str) -> bool:
     return tag.startswith(text) or text.startswith(tag)
-
-
-def _schema_of(schema: Any, name: str) -> Any:
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    return properties.get(name) if isinstance(properties, dict) else None
-
-
-def _typed(text: str, schema: Any) -> Any:
-    """The value that a parameter's text stands for: the text itself where the schema has a string, else JSON."""
-    types = schema.get("type") if isinstance(schema, dict) else None
-    if types == "string" or (isinstance(types, list) and "string" in types and not _is_json(text)):
-        return text
-    return json.loads(text) if _is_json(text) else text
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

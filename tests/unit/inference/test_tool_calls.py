@@ -67,13 +67,21 @@ def test_parallel_calls_of_minimax_stand_in_one_block() -> None:
         ("5", {"type": "integer"}, 5),
         ("x y", {"type": "integer"}, "x y"),
         ("null", {}, None),
+        ("123", {"anyOf": [{"type": "string"}, {"type": "null"}]}, "123"),
+        ("null", {"anyOf": [{"type": "string"}, {"type": "null"}]}, None),
+        ("true", {"type": ["string", "null"]}, "true"),
+        ("true", {"$ref": "#/$defs/Unit"}, "true"),
+        ("NaN", {"type": "number"}, "NaN"),
+        ("1e400", {"type": "number"}, "1e400"),
+        ("[" * 100_000, {}, "[" * 100_000),
     ],
 )
 def test_parameters_of_minimax_are_typed_by_the_schema(value: str, schema: Any, meaning: Any) -> None:
-    parser = MiniMaxParser({"f": {"properties": {"p": schema}}})
+    definitions = {"Unit": {"enum": ["true", "false"]}}
+    parser = MiniMaxParser({"f": {"properties": {"p": schema}, "$defs": definitions}})
     text = f'<minimax:tool_call><invoke name="f"><parameter name="p">{value}</parameter></invoke></minimax:tool_call>'
     arguments = "".join(piece.json for piece in parser.feed(text) if isinstance(piece, CallArguments))
-    assert json.loads(arguments) == {"p": meaning}
+    assert json.loads(arguments, parse_constant=pytest.fail) == {"p": meaning}
 
 
 @pytest.mark.parametrize(
