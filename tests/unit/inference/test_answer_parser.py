@@ -113,10 +113,9 @@ def test_a_call_that_nobody_allowed_is_text(thinker: ServedModel, mode: pb.ToolC
     assert answered(thinker, request, CALL)[1:4] == (CALL, [], pb.FINISH_REASON_STOP)
 
 
-def test_a_call_that_is_cut_off_ends_with_length(thinker: ServedModel) -> None:
-    *_, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), CALL[:60], finish="length")
-    assert finish == pb.FINISH_REASON_LENGTH
-    assert len(calls) == 1
+def test_a_call_that_is_cut_off_is_text_and_ends_with_length(thinker: ServedModel) -> None:
+    _, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), CALL[:60], finish="length")
+    assert (answer, calls, finish) == (CALL[:60], [], pb.FINISH_REASON_LENGTH)
 
 
 @pytest.mark.parametrize(
