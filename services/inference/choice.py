@@ -19,7 +19,6 @@ from services.inference.stop_strings import StopStrings
 from services.triton_client import EngineOutput
 
 REPLACEMENT: Final = "\ufffd"
-_REASONS: Final = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
 
 class Choice:
@@ -60,6 +59,9 @@ class Choice:
         """The part of the answer that is certain now."""
         pieces: list[Piece] = []
         for text in texts:
+            if self.stopped:
+                # Whether the engine wrote on before it heard of it must change nothing.
+                break
             self.reasoning_tokens += self._parser.thinking
             # What min_tokens asked for comes before any stop.
             certain = text if self._tokens_parsed < self._min_tokens else self._stop_strings.feed(text)
@@ -108,12 +110,20 @@ class Choice:
         return pb.Delta(index=self._index, tool_call=call)
 
     def _finish(self, output: EngineOutput) -> pb.Finish:
-        if self._stop_strings.found is not None:
-            return pb.Finish(index=self._index, reason=pb.FINISH_REASON_STOP, stop_string=self._stop_strings.found)
-        reason = output.finish_reason or "stop"
-        if self._parser.called and reason == "stop":
-            return pb.Finish(index=self._index, reason=pb.FINISH_REASON_TOOL_CALLS)
-        finish = pb.Finish(index=self._index, reason=_REASONS[reason])
-        if reason == "stop" and output.token_ids and output.token_ids[-1] in self._stop_token_ids:
+        """The end.
+
+        `length` when the engine ran out of tokens first, though calls may be complete: the model was not at its end. Else
+        `tool_calls` when calls were made, all of them complete: a client that sees it may run every call it has; it says so
+        also where a stop came behind them. Else `stop`. What was no proper call is text and changes nothing, except a long one
+        of which a part was shown (see tool_calls.py): then it is `stop`, as not every call that the client has can be run.
+        """
+        found, ended = self._stop_strings.found, self._parser.ended
+        by_engine = found is None and not ended
+        reason = pb.FINISH_REASON_TOOL_CALLS if self._parser.called else pb.FINISH_REASON_STOP
+        if by_engine and output.finish_reason == "length":
+            reason = pb.FINISH_REASON_LENGTH
+        finish = pb.Finish(index=self._index, reason=reason, stop_string=found or "")
+        stopped = by_engine and output.finish_reason == "stop" and output.token_ids
+        if stopped and output.token_ids[-1] in self._stop_token_ids:
             finish.stop_token_id = output.token_ids[-1]
         return finish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -14,13 +15,19 @@ from services.inference.choice import Choice
 from services.inference.prompt import Prompt, render
 from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.served_model import ServedModel
+from services.inference.tool_calls import MOST_HELD
 from tests.unit.inference.scripted import output
 
 END = 2
 WEATHER = pb.Tool(name="weather", description="هوا", parameters_json='{"type": "object"}')
 THOUGHT = "<think>\nاول فکر\n</think>\n\n"
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "تهران"}}\n</tool_call>'
+WEATHER_CALL = ("weather", '{"city": "تهران"}')
+CALLED = pb.FINISH_REASON_TOOL_CALLS
+BROKEN = CALL.replace('"}}', '"}')
+LONG_CALL = CALL.replace("تهران", "تهران " * MOST_HELD)
 LIMITS = RequestLimits()
+TOGETHER = pytest.mark.parametrize("together", [False, True])
 
 
 @pytest.fixture
@@ -39,19 +46,34 @@ def ask(**fields: object) -> pb.GenerateRequest:
     return pb.GenerateRequest(messages=messages, **fields)  # type: ignore[arg-type]  # any fields
 
 
-def answered(
-    model: ServedModel, request: pb.GenerateRequest, text: str, *, finish: str = "stop", opened: bool = False
-) -> tuple[str, str, list[tuple[str, str]], pb.FinishReason.ValueType, int]:
-    """Thought, answer, calls, the finish reason and the tokens of the thought; a token per output."""
+def events_of(
+    model: ServedModel,
+    request: pb.GenerateRequest,
+    text: str,
+    *,
+    finish: str = "stop",
+    opened: bool = False,
+    together: bool = False,
+) -> tuple[list[pb.Event], Choice]:
+    """The events of an answer, a token per output, or all `together`."""
     choice = Choice(0, request, model, Prompt("", [1], 100, opens_thought=opened))
     token_ids = [*model.tokenizer.encode(text), *([END] if finish == "stop" else [])]
     events: list[pb.Event] = []
-    for place, token_id in enumerate(token_ids):
-        one = output([token_id], finish=finish if place == len(token_ids) - 1 else None)
+    outputs = [token_ids] if together else [[token_id] for token_id in token_ids]
+    for place, one_ids in enumerate(outputs):
+        one = output(one_ids, finish=finish if place == len(outputs) - 1 else None)
         texts = choice.detokenize(one)
         events += choice.events(one, texts, choice.parse(texts, at_end=one.finish_reason is not None))
         if choice.stopped:
             break
+    return events, choice
+
+
+def answered(
+    model: ServedModel, request: pb.GenerateRequest, text: str, **how: Any
+) -> tuple[str, str, list[tuple[str, str]], pb.FinishReason.ValueType, int]:
+    """Thought, answer, calls, the finish reason and the tokens of the thought."""
+    events, choice = events_of(model, request, text, **how)
     deltas = [event.delta for event in events if event.HasField("delta")]
     fragments = [delta.tool_call for delta in deltas if delta.HasField("tool_call")]
     names = [fragment for fragment in fragments if fragment.name]
@@ -96,14 +118,63 @@ def test_a_thought_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> No
 
 def test_a_call_behind_a_thought(thinker: ServedModel) -> None:
     thought, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), f"{THOUGHT}می‌پرسم\n{CALL}\n{CALL}")
-    assert (thought, answer, finish) == ("اول فکر", "می‌پرسم", pb.FINISH_REASON_TOOL_CALLS)
+    assert (thought, answer, finish) == ("اول فکر", "می‌پرسم", CALLED)
     assert [(name, json.loads(arguments)) for name, arguments in calls] == [("weather", {"city": "تهران"})] * 2
 
 
 def test_without_parallel_calls_the_first_one_ends_the_answer(thinker: ServedModel) -> None:
     request = ask(tools=[WEATHER], parallel_tool_calls=False)
     _, answer, calls, finish, _ = answered(thinker, request, f"{CALL}\n{CALL} and more")
-    assert (answer, len(calls), finish) == ("", 1, pb.FINISH_REASON_TOOL_CALLS)
+    assert (answer, len(calls), finish) == ("", 1, CALLED)
+
+
+@TOGETHER
+@pytest.mark.parametrize("rest", ["", " and", " and more"])
+def test_the_one_call_that_is_allowed_decides_how_it_ends_and_not_what_came_with_it(
+    thinker: ServedModel, *, rest: str, together: bool
+) -> None:
+    request = ask(tools=[WEATHER], parallel_tool_calls=False, sampling=pb.SamplingParams(stop=["more"]))
+    how: Any = {"finish": "length", "together": together}
+    assert answered(thinker, request, f"{CALL}\n{CALL}{rest}", **how)[1:4] == ("", [WEATHER_CALL], CALLED)
+    events, _ = events_of(thinker, request, f"{CALL}\n{CALL}{rest}", **how)
+    assert events[-1].finish == pb.Finish(reason=CALLED)
+
+
+@TOGETHER
+@pytest.mark.parametrize(
+    ("text", "finish", "answer", "calls", "reason"),
+    [
+        (f"{CALL}\nObservation: 3", "stop", "", 1, CALLED),
+        (f"{CALL}\nObservation: 3", "length", "", 1, CALLED),
+        (f"سلام\nObservation: {CALL}", "stop", "سلام", 0, pb.FINISH_REASON_STOP),
+        (f"{CALL}\n{BROKEN}", "stop", BROKEN, 1, CALLED),
+        (f"{BROKEN}\n{CALL}", "stop", BROKEN, 1, CALLED),
+        (BROKEN, "stop", BROKEN, 0, pb.FINISH_REASON_STOP),
+        (CALL[:60], "stop", CALL[:60], 0, pb.FINISH_REASON_STOP),
+        (f"{CALL}\n{CALL[:60]}", "stop", CALL[:60], 1, CALLED),
+        (f"{CALL}\n{CALL[:60]}", "length", CALL[:60], 1, pb.FINISH_REASON_LENGTH),
+        (CALL, "length", "", 1, pb.FINISH_REASON_LENGTH),
+        (f"{LONG_CALL[:-20]}\n{CALL}", "stop", None, 2, pb.FINISH_REASON_STOP),
+        (LONG_CALL[:-20], "length", "", 1, pb.FINISH_REASON_LENGTH),
+        (f"{CALL}\n{LONG_CALL}", "stop", "", 2, CALLED),
+    ],
+)
+def test_only_calls_that_can_all_be_run_end_an_answer_as_calls(
+    thinker: ServedModel,
+    *,
+    text: str,
+    finish: str,
+    answer: str | None,
+    calls: int,
+    reason: pb.FinishReason.ValueType,
+    together: bool,
+) -> None:
+    request = ask(tools=[WEATHER], sampling=pb.SamplingParams(stop=["\nObservation"]))
+    found = answered(thinker, request, text, finish=finish, together=together)
+    assert (len(found[2]), found[3]) == (calls, reason)
+    assert answer is None or found[1] == answer
+    if reason == CALLED:
+        assert all(isinstance(json.loads(arguments), dict) for _, arguments in found[2])
 
 
 @pytest.mark.parametrize("mode", [pb.TOOL_CHOICE_MODE_NONE, pb.TOOL_CHOICE_MODE_UNSPECIFIED])
