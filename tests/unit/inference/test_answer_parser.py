@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure
@@ -15,6 +17,7 @@ from services.inference.choice import Choice
 from services.inference.prompt import Prompt, render
 from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.served_model import ServedModel
+from services.inference.tokenizer import ModelTokenizer
 from services.inference.tool_calls import MOST_HELD
 from tests.unit.inference.scripted import output
 
@@ -61,7 +64,8 @@ def events_of(
     events: list[pb.Event] = []
     outputs = [token_ids] if together else [[token_id] for token_id in token_ids]
     for place, one_ids in enumerate(outputs):
-        one = output(one_ids, finish=finish if place == len(outputs) - 1 else None)
+        last = place == len(outputs) - 1
+        one = output(one_ids, finish=finish if last else None, logprobs=[-0.5] * len(one_ids))
         texts = choice.detokenize(one)
         events += choice.events(one, texts, choice.parse(texts, at_end=one.finish_reason is not None))
         if choice.stopped:
@@ -114,6 +118,108 @@ def test_a_thought_can_be_left_out_and_still_counts(thinker: ServedModel) -> Non
 def test_a_thought_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> None:
     thought, answer, *_ = answered(thinker, ask(reasoning=pb.ReasoningOptions(in_content=True)), THOUGHT + "پاسخ")
     assert (thought, answer) == ("", THOUGHT + "پاسخ")
+
+
+@TOGETHER
+@pytest.mark.parametrize(
+    ("stop", "text", "opened", "thought", "answer", "ended_by"),
+    [
+        (["\n\n"], f"{THOUGHT}سلام\n\nدوم", False, "اول فکر", "سلام", "\n\n"),
+        (["\n\n", "</think>"], "یک\n\nدو\n</think>\n\nسلام", True, "یک\n\nدو", "سلام", ""),
+        (["\n"], "فکر\n</think>\n\nسلام\nدوم", True, "فکر", "سلام", "\n"),
+        (["سلام"], f"<think>\nسلام\n</think>\n\n{'a' * 9}سلام", False, "سلام", "a" * 9, "سلام"),
+        (["<think>", "فکر"], f"{THOUGHT}پاسخ", False, "اول فکر", "پاسخ", ""),
+        (["<think>"], "پاسخ <think>", False, "", "پاسخ ", "<think>"),
+    ],
+)
+def test_stop_strings_are_of_the_answer_and_not_of_the_thought(
+    thinker: ServedModel,
+    *,
+    stop: list[str],
+    text: str,
+    opened: bool,
+    thought: str,
+    answer: str,
+    ended_by: str,
+    together: bool,
+) -> None:
+    request = ask(sampling=pb.SamplingParams(stop=stop))
+    assert answered(thinker, request, text, opened=opened, together=together)[:2] == (thought, answer)
+    events, _ = events_of(thinker, request, text, opened=opened, together=together)
+    assert events[-1].finish == pb.Finish(reason=pb.FINISH_REASON_STOP, stop_string=ended_by)
+
+
+def spelled(events: list[pb.Event]) -> bytes:
+    """What the tokens spell whose log probabilities are shown."""
+    return b"".join(entry.token_bytes for event in events for entry in event.delta.logprobs)
+
+
+@TOGETHER
+@pytest.mark.parametrize("exclude", [False, True])
+def test_log_probabilities_of_a_thought_are_never_shown(thinker: ServedModel, *, exclude: bool, together: bool) -> None:
+    request = ask(reasoning=pb.ReasoningOptions(exclude=exclude), tools=[WEATHER])
+    events, _ = events_of(thinker, request, f"{THOUGHT}سلام{CALL}", together=together)
+    assert spelled(events).decode() == "سلام"
+    shown = [event.delta for event in events if event.delta.logprobs]
+    assert {delta.WhichOneof("fragment") for delta in shown} == {"content"}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                THOUGHT,
+                "<think>",
+                "</think>",
+                CALL,
+                BROKEN,
+                LONG_CALL,
+                "<tool_call>",
+                "سلام",
+                "👨‍👩‍👧",
+                "\n",
+                " ",
+                "ایست",
+                "ای",
+            ]
+        ),
+        min_size=1,
+        max_size=7,
+    ),
+    exclude=st.booleans(),
+    opened=st.booleans(),
+    together=st.booleans(),
+    min_tokens=st.sampled_from([0, 0, 40]),
+)
+def test_log_probabilities_spell_the_answer_and_nothing_else(
+    thinker: ServedModel,
+    bytewise: ModelTokenizer,
+    *,
+    parts: list[str],
+    exclude: bool,
+    opened: bool,
+    together: bool,
+    min_tokens: int,
+) -> None:
+    request = ask(
+        reasoning=pb.ReasoningOptions(exclude=exclude),
+        tools=[WEATHER],
+        sampling=pb.SamplingParams(stop=["ایست"], min_tokens=min_tokens),
+    )
+    letters = replace(thinker, tokenizer=bytewise)
+    how: Any = {"finish": "length", "opened": opened}
+    events, _ = events_of(letters, request, "".join(parts), together=together, **how)
+    assert spelled(events).decode() == "".join(event.delta.content for event in events)
+    assert (
+        answered(letters, request, "".join(parts), together=not together, **how)[:4]
+        == answered(letters, request, "".join(parts), together=together, **how)[:4]
+    )
+
+
+def test_a_token_that_has_no_text_has_no_log_probability(thinker: ServedModel) -> None:
+    events, _ = events_of(thinker, ask(), "سلام<|im_start|>!")
+    assert spelled(events).decode() == "سلام!"
 
 
 def test_a_call_behind_a_thought(thinker: ServedModel) -> None:
