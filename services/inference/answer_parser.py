@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.guides import is_guided
-from services.inference.pieces import Answer, Piece, Thought
+from services.inference.hermes_calls import HermesParser
+from services.inference.minimax_calls import MiniMaxParser
+from services.inference.pieces import Answer, Piece
 from services.inference.prompt import Prompt
 from services.inference.reasoning import ReasoningParser
 from services.inference.served_model import ServedModel
-from services.inference.tool_calls import HermesParser, MiniMaxParser, ToolCallParser
+from services.inference.stop_strings import StopStrings
+from services.inference.tool_calls import ToolCallParser
 from services.inference.tools import callable_functions, demands_call
 
 _TOOL_PARSERS: Final[dict[str, type[ToolCallParser]]] = {"hermes": HermesParser, "minimax": MiniMaxParser}
 
 
 class AnswerParser:
-    """Reads one choice's text in pieces of any size."""
+    """Reads one choice's text in pieces of any size.
+
+    Stop strings are looked for in what follows the thought, the notation of calls included: neither a thought nor what we
+    write ourselves to end one can end an answer that has not begun. Where the thought is left in the answer, it is part of
+    what is looked at.
+    """
 
     def __init__(self, request: pb.GenerateRequest, model: ServedModel, prompt: Prompt) -> None:
         """Of a checked request. What its model or the request does not use is not looked for."""
         parsers = model.spec.parsers
-        functions = callable_functions(request)
         thinks = (
             parsers.reasoning and not request.reasoning.in_content and (prompt.thought_apart or not is_guided(request))
         )
         self._reasoning = ReasoningParser(opened=prompt.opens_thought) if thinks else None
-        self._tools = _TOOL_PARSERS[parsers.tool_calls](functions) if parsers.tool_calls and functions else None
-        self._is_forced: Final = demands_call(request)
-        if self._is_forced:
-            # The guide makes the model write the call alone, without the notation around it.
-            self._tools = HermesParser(functions)
-            self._tools.feed(HermesParser.open_tag)
+        self._tools: Final = _tool_parser(request, model)
+        self._stops: Final = StopStrings(list(request.sampling.stop))
         self._hides_thoughts: Final = request.reasoning.exclude
-        self._one_call: Final = request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
+        self._length = 0
+        self._answer_begin: int | None = None
+        self._answer_length = 0
 
     @property
     def thinking(self) -> bool:
@@ -50,34 +56,62 @@ class AnswerParser:
     @property
     def ended(self) -> bool:
         """Whether nothing more is wanted: the one call that was allowed is complete."""
-        return self._one_call and self.called
+        return self._tools is not None and self._tools.ended
 
-    def feed(self, text: str) -> list[Piece]:
-        """Read the next piece of text."""
-        return self._parse_calls([Answer(text)] if self._reasoning is None else self._reasoning.feed(text))
+    @property
+    def decided(self) -> int:
+        """Of how many of the text's characters it is clear whether they are part of the answer."""
+        if self._answer_begin is None:
+            return self._length if self.thinking else 0
+        return self._answer_begin + (self._answer_length if self._tools is None else self._tools.decided)
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer."""
+        return self._stops.found
+
+    def feed(self, text: str, *, may_stop: bool = True) -> list[Piece]:
+        """Read the next piece of text. Only if it `may_stop` are stop strings looked for in it."""
+        self._length += len(text)
+        pieces: list[Piece] = [Answer(text)] if self._reasoning is None else self._reasoning.feed(text)
+        return self._parse(pieces, may_stop=may_stop)
 
     def close(self) -> list[Piece]:
         """Read the end of the text."""
-        pieces = self._parse_calls([] if self._reasoning is None else self._reasoning.close())
-        if self._is_forced:
-            return pieces + self._close_forced()
-        return pieces + ([] if self._tools is None or self.ended else self._tools.close())
+        pieces = self._parse([] if self._reasoning is None else self._reasoning.close(), may_stop=True)
+        if self._stops.found is None:
+            pieces += self._answer(self._stops.close())
+        return pieces + ([] if self._tools is None else self._placed(self._tools.close()))
 
-    def _close_forced(self) -> list[Piece]:
-        assert self._tools is not None  # noqa: S101  # a call that is demanded has its parser
-        # Of a call that was cut off before its name, the notation was never the model's.
-        return [
-            Answer(piece.text.removeprefix(HermesParser.open_tag)) if isinstance(piece, Answer) else piece
-            for piece in self._tools.close()
-        ]
-
-    def _parse_calls(self, pieces: list[Piece]) -> list[Piece]:
+    def _parse(self, pieces: Iterable[Piece], *, may_stop: bool) -> list[Piece]:
         parsed: list[Piece] = []
         for piece in pieces:
-            if isinstance(piece, Thought):
-                parsed += [] if self._hides_thoughts else [piece]
-            elif self._tools is None or not isinstance(piece, Answer):
+            if isinstance(piece, Answer):
+                if self._answer_begin is None:
+                    # An answer goes on to the text's end.
+                    self._answer_begin = self._length - len(piece.text)
+                parsed += self._answer(self._stops.feed(piece.text) if may_stop else piece.text)
+            elif not self._hides_thoughts:
                 parsed.append(piece)
-            elif not self.ended:
-                parsed += self._tools.feed(piece.text)
-        return [piece for piece in parsed if not isinstance(piece, Answer) or piece.text]
+        return parsed
+
+    def _answer(self, text: str) -> list[Piece]:
+        """Read what is certainly part of the answer."""
+        place, self._answer_length = self._answer_length, self._answer_length + len(text)
+        if self._tools is None:
+            return self._placed([Answer(text, place)] if text else [])
+        return self._placed(self._tools.feed(text))
+
+    def _placed(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """The same with places in the whole text instead of the answer's."""
+        begin = self._answer_begin or 0
+        return [Answer(piece.text, begin + piece.start) if isinstance(piece, Answer) else piece for piece in pieces]
+
+
+def _tool_parser(request: pb.GenerateRequest, model: ServedModel) -> ToolCallParser | None:
+    functions, notation = callable_functions(request), model.spec.parsers.tool_calls
+    only_one = request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
+    if demands_call(request):
+        # The guide makes the model write the call alone, without the notation around it.
+        return HermesParser(functions, only_one=only_one, opened=True)
+    return _TOOL_PARSERS[notation](functions, only_one=only_one) if notation and functions else None

@@ -15,11 +15,9 @@ from services.inference.logprobs import TokenLogprobs
 from services.inference.pieces import Answer, CallArguments, CallStart, Piece, Thought, joined
 from services.inference.prompt import Prompt
 from services.inference.served_model import ServedModel
-from services.inference.stop_strings import StopStrings
 from services.triton_client import EngineOutput
 
 REPLACEMENT: Final = "\ufffd"
-_REASONS: Final = {"stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
 
 
 class Choice:
@@ -34,18 +32,16 @@ class Choice:
         self._stop_token_ids: Final = frozenset(sampling.stop_token_ids)
         self._min_tokens: Final = sampling.min_tokens
         self._detokenizer: Final = Detokenizer(model.tokenizer, skip_special_tokens=skip)
-        self._stop_strings: Final = StopStrings(list(sampling.stop))
         self._parser: Final = AnswerParser(request, model, prompt)
-        self._logprobs: Final = TokenLogprobs(model.tokenizer)
+        self._logprobs: Final = TokenLogprobs(model.tokenizer, self._detokenizer.skipped)
         self.reasoning_tokens = 0
         """How many tokens of the thought were generated."""
         self._tokens_parsed = 0
-        self._certain = 0
 
     @property
     def stopped(self) -> bool:
         """Whether it ended for a reason of which the engine knows nothing: a stop string, the one call that was allowed."""
-        return self._stop_strings.found is not None or self._parser.ended
+        return self._parser.stop_string is not None or self._parser.ended
 
     def detokenize(self, output: EngineOutput) -> list[str]:
         """The text that each token completes. A token that ends the answer has none and is left out."""
@@ -60,13 +56,13 @@ class Choice:
         """The part of the answer that is certain now."""
         pieces: list[Piece] = []
         for text in texts:
+            if self.stopped:
+                # Whether the engine wrote on before it heard of it must change nothing.
+                break
             self.reasoning_tokens += self._parser.thinking
             # What min_tokens asked for comes before any stop.
-            certain = text if self._tokens_parsed < self._min_tokens else self._stop_strings.feed(text)
+            pieces += self._parser.feed(text, may_stop=self._tokens_parsed >= self._min_tokens)
             self._tokens_parsed += 1
-            pieces += self._take(certain)
-        if at_end and not self.stopped:
-            pieces += self._take(self._stop_strings.close())
         if at_end or self.stopped:
             pieces += self._parser.close()
         return joined(pieces)
@@ -74,31 +70,22 @@ class Choice:
     def events(self, output: EngineOutput, texts: Sequence[str], pieces: Sequence[Piece]) -> list[pb.Event]:
         """The events that show `pieces` and count the output's tokens; with the last one, the end."""
         self._logprobs.note(output, texts)
-        at_end = output.finish_reason is not None
-        logprobs = self._logprobs.released(self._certain)
-        if at_end and not self.stopped:
-            logprobs += self._logprobs.rest()
         deltas = [self._delta(piece) for piece in pieces]
-        if not deltas and logprobs:
-            deltas = [pb.Delta(index=self._index, content="")]
+        self._logprobs.forget(self._parser.decided)
         if not deltas and output.token_ids:
             deltas = [pb.Delta(index=self._index)]
         if deltas:
             deltas[0].token_count = len(output.token_ids)
-            deltas[0].logprobs.extend(logprobs)
         events = [pb.Event(delta=delta) for delta in deltas]
-        if at_end or self.stopped:
+        if output.finish_reason is not None or self.stopped:
             events.append(pb.Event(finish=self._finish(output)))
         return events
 
-    def _take(self, certain: str) -> list[Piece]:
-        self._certain += len(certain)
-        return self._parser.feed(certain) if certain else []
-
     def _delta(self, piece: Piece) -> pb.Delta:
         match piece:
-            case Answer(text):
-                return pb.Delta(index=self._index, content=text)
+            case Answer(text, start):
+                logprobs = self._logprobs.shown(start, start + len(text))
+                return pb.Delta(index=self._index, content=text, logprobs=logprobs)
             case Thought(text):
                 return pb.Delta(index=self._index, reasoning_content=text)
             case CallStart(index, name):
@@ -108,12 +95,20 @@ class Choice:
         return pb.Delta(index=self._index, tool_call=call)
 
     def _finish(self, output: EngineOutput) -> pb.Finish:
-        if self._stop_strings.found is not None:
-            return pb.Finish(index=self._index, reason=pb.FINISH_REASON_STOP, stop_string=self._stop_strings.found)
-        reason = output.finish_reason or "stop"
-        if self._parser.called and reason == "stop":
-            return pb.Finish(index=self._index, reason=pb.FINISH_REASON_TOOL_CALLS)
-        finish = pb.Finish(index=self._index, reason=_REASONS[reason])
-        if reason == "stop" and output.token_ids and output.token_ids[-1] in self._stop_token_ids:
+        """The end.
+
+        `length` when the engine ran out of tokens first, though calls may be complete: the model was not at its end. Else
+        `tool_calls` when calls were made, all of them complete: a client that sees it may run every call it has; it says so
+        also where a stop came behind them. Else `stop`. What was no proper call is text and changes nothing, except a long one
+        of which a part was shown (see tool_calls.py): then it is `stop`, as not every call that the client has can be run.
+        """
+        found, ended = self._parser.stop_string, self._parser.ended
+        by_engine = found is None and not ended
+        reason = pb.FINISH_REASON_TOOL_CALLS if self._parser.called else pb.FINISH_REASON_STOP
+        if by_engine and output.finish_reason == "length":
+            reason = pb.FINISH_REASON_LENGTH
+        finish = pb.Finish(index=self._index, reason=reason, stop_string=found or "")
+        stopped = by_engine and output.finish_reason == "stop" and output.token_ids
+        if stopped and output.token_ids[-1] in self._stop_token_ids:
             finish.stop_token_id = output.token_ids[-1]
         return finish

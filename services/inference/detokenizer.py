@@ -17,11 +17,12 @@ class Detokenizer:
     def __init__(self, tokenizer: ModelTokenizer, *, skip_special_tokens: bool = True) -> None:
         """With `skip_special_tokens`, special tokens have no text."""
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self.skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        """The tokens that have no text."""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token_id: int) -> str:
         """The characters that this token completes."""
-        if token_id in self._skipped:
+        if token_id in self.skipped:
             return ""
         return self._decoder.decode(self._tokenizer.bytes_of(token_id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 
@@ -19,6 +19,8 @@ class Answer:
     """A piece of the answer."""
 
     text: str
+    start: int = field(default=0, compare=False)
+    """Where it begins in the text that was parsed, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,17 @@ Piece = Thought | Answer | CallStart | CallArguments
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """The same with neighbours of one kind made one: what is ready at the same time travels together."""
+    """The same with neighbours of one kind made one: what is ready at the same time travels together.
+
+    Pieces of the answer that are neighbours follow one another in the text, too: what is no part of it, thought or call, was
+    before them or stands between them.
+    """
     result: list[Piece] = []
     for kind, group in groupby(pieces, key=_kind):
         match kind:
             case (_, "answer"):
-                result.append(Answer("".join(piece.text for piece in group if isinstance(piece, Answer))))
+                answers = [piece for piece in group if isinstance(piece, Answer)]
+                result.append(Answer("".join(piece.text for piece in answers), answers[0].start))
             case (_, "thought"):
                 result.append(Thought("".join(piece.text for piece in group if isinstance(piece, Thought))))
             case (index, "arguments"):

@@ -1,23 +1,28 @@
 """Finds tool calls in a model's answer, while it streams.
 
-Two notations are known. `HermesParser`: a JSON object between `<tool_call>` and `</tool_call>` (Qwen's models, after
-NousResearch's Hermes function calling). `MiniMaxParser`: XML between `<minimax:tool_call>` and `</minimax:tool_call>`, one
-`invoke` per call, whose parameters are typed by the function's schema.
+What the notations have in common: an opening tag, and behind it either a proper call or text. `HermesParser` and
+`MiniMaxParser` read their own.
 
-What is no proper call stays text. Where the text is cut into pieces does not change what comes out, joined.
+What is no proper call, or is cut off, stays text: its opening tag is given back, and what follows the tag is read again, as
+if the tag had not been there. No text is lost, and only what the text says decides, never how it was cut into pieces.
+
+A call is held until it is complete, so that a client sees no call that turns out to be none. Only what is long is shown
+while it is written, as a client would wait for it in silence: see `MOST_HELD`. Such a call cannot be taken back; when it
+breaks, its arguments end there, as no JSON, and what follows is text.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-from services.inference.json_scanner import JsonScanner
 from services.inference.pieces import Answer, CallArguments, CallStart, Piece
 from services.inference.stop_strings import overlap
+
+MOST_HELD: Final = 1_024
+"""So many characters of arguments are held while they may turn out to be none: more than most calls have."""
+SPACE: Final = " \t\r\n"
 
 
 class ToolCallParser(ABC):
@@ -26,247 +31,97 @@ class ToolCallParser(ABC):
     open_tag: str
     close_tag: str
 
-    def __init__(self, functions: Mapping[str, Any]) -> None:
-        """`functions` are the parameters' JSON Schemas of the functions that may be called, by name."""
+    def __init__(self, functions: Mapping[str, Any], *, only_one: bool = False, opened: bool = False) -> None:
+        """`functions` are the parameters' JSON Schemas of the functions that may be called, by name.
+
+        With `only_one`, nothing behind the first complete call is read. `opened` says that the text begins inside a call,
+        whose tag is not part of it.
+        """
         self._functions: Final = functions
+        self._only_one: Final = only_one
+        self._inside = opened
         self._held = ""
-        self._inside = False
+        self._opening = ""
+        """The tag of the call that is being read, with the line breaks before it, as long as it may be given back."""
         self._after_call = False
+        self._length = 0
         self.calls = 0
-        """How many calls were begun."""
+        """How many calls were shown, entirely or in part."""
         self.complete = 0
         """How many of them are complete."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is wanted: the only call that is allowed is complete."""
+        return self._only_one and self.complete > 0
+
+    @property
+    def decided(self) -> int:
+        """Of how many of the text's characters it is clear what they are."""
+        return self._length - len(self._held) - len(self._opening)
 
     def feed(self, text: str) -> list[Piece]:
         """Read the next piece of the answer. What may be a part of a call's beginning is held until it is clear."""
         self._held += text
+        self._length += len(text)
         pieces: list[Piece] = []
-        while self._read_call(pieces) if self._inside else self._read_text(pieces):
-            pass
+        self._read(pieces)
         return pieces
 
     def close(self) -> list[Piece]:
-        """Read the end: what was held is text, unless a call was already begun with it."""
-        held, self._held = self._held, ""
-        if not self._inside:
-            return [Answer(held)] if held and not (self._after_call and held.isspace()) else []
-        return self._cut_off(held)
+        """Read the end: a call that was begun and not shown is text."""
+        pieces: list[Piece] = []
+        while self._inside and not self.ended:
+            self._cut_off(pieces)
+            self._read(pieces)
+        if not self.ended and not (self._after_call and not self._held.strip("\r\n")):
+            self._say(pieces, len(self._held))
+        self._held = ""
+        return pieces
+
+    def _read(self, pieces: list[Piece]) -> None:
+        while not self.ended and (self._read_call(pieces) if self._inside else self._read_text(pieces)):
+            pass
+        if self.ended:
+            self._held = ""
 
     def _read_text(self, pieces: list[Piece]) -> bool:
         if self._after_call:
             # Line breaks behind a call belong to it, as do those before one.
             self._held = self._held.lstrip("\r\n")
-        text, tag, rest = self._held.partition(self.open_tag)
+        text, tag, _ = self._held.partition(self.open_tag)
+        size = len(text)
+        self._say(pieces, len(text[: size if tag else size - overlap(text, self.open_tag)].rstrip("\r\n")))
         if tag:
-            self._inside, self._held = True, rest
-            text = text.rstrip("\r\n")
-        else:
-            keep = len(text[: len(text) - overlap(text, self.open_tag)].rstrip("\r\n"))
-            text, self._held = text[:keep], text[keep:]
-        if text:
-            self._after_call = False
-            pieces.append(Answer(text))
+            end = self._held.index(tag) + len(tag)
+            self._opening, self._held = self._held[:end], self._held[end:]
+            self._inside = True
         return bool(tag)
 
-    def _begin(self, name: str) -> CallStart:
-        self.calls += 1
-        return CallStart(self.calls - 1, name)
+    def _say(self, pieces: list[Piece], size: int) -> None:
+        """Make the first `size` characters of what is held text."""
+        if size:
+            pieces.append(Answer(self._held[:size], self._length - len(self._held)))
+            self._held = self._held[size:]
+            self._after_call = False
 
-    def _give_up(self, pieces: list[Piece], text: str) -> None:
-        """What looked like a call is none: it is text."""
-        pieces.append(Answer(text))
-        self._inside = False
+    def _give_back(self, pieces: list[Piece]) -> bool:
+        """What looked like a call is none. What is behind its tag is to be read next."""
+        size = len(self._opening)
+        self._held, self._opening, self._inside = self._opening + self._held, "", False
+        self._say(pieces, size)
+        return True
+
+    def _show(self, pieces: list[Piece], name: str, arguments: str) -> None:
+        """Begin a call."""
+        self._opening = ""
+        self.calls += 1
+        pieces += [CallStart(self.calls - 1, name), CallArguments(self.calls - 1, arguments)]
 
     @abstractmethod
     def _read_call(self, pieces: list[Piece]) -> bool:
         """Read what is held inside a call; whether something else is to be read next."""
 
     @abstractmethod
-    def _cut_off(self, held: str) -> list[Piece]:
-        """The pieces of a call that the answer's end cuts off."""
-
-
-class HermesParser(ToolCallParser):
-    """`<tool_call>` {"name": …, "arguments": {…}} `</tool_call>`. Arguments are streamed as the model writes them."""
-
-    open_tag = "<tool_call>"
-    close_tag = "</tool_call>"
-
-    _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
-    _TAIL = re.compile(r"\s*\}\s*</tool_call>")
-    _LONGEST_HEAD = 512
-
-    def __init__(self, functions: Mapping[str, Any]) -> None:
-        """See the class."""
-        super().__init__(functions)
-        self._scanner: JsonScanner | None = None
-
-    def _read_call(self, pieces: list[Piece]) -> bool:
-        if self._scanner is None:
-            return self._read_head(pieces)
-        if not self._scanner.complete:
-            return self._read_arguments(pieces)
-        return self._read_tail(pieces)
-
-    def _read_head(self, pieces: list[Piece]) -> bool:
-        head = self._HEAD.match(self._held)
-        name = _string(head[1]) if head else ""
-        if head and name in self._functions:
-            self._held = self._held[head.end() :]
-            self._scanner = JsonScanner()
-            pieces.append(self._begin(name))
-            return True
-        end = self._held.find(self.close_tag)
-        if head or end >= 0 or len(self._held) > self._LONGEST_HEAD:
-            end = end + len(self.close_tag) if end >= 0 else len(self._held)
-            text, self._held = self._held[:end], self._held[end:]
-            self._give_up(pieces, self.open_tag + text)
-            return True
-        return False
-
-    def _read_arguments(self, pieces: list[Piece]) -> bool:
-        assert self._scanner is not None  # noqa: S101  # it was made with the head
-        taken = 0
-        for letter in self._held:
-            if self._scanner.complete:
-                break
-            if not self._scanner.feed(letter):
-                self._emit(pieces, taken)
-                self._leave(pieces)
-                return True
-            taken += 1
-        self._emit(pieces, taken)
-        return self._scanner.complete
-
-    def _emit(self, pieces: list[Piece], length: int) -> None:
-        if length:
-            pieces.append(CallArguments(self.calls - 1, self._held[:length]))
-            self._held = self._held[length:]
-
-    def _read_tail(self, pieces: list[Piece]) -> bool:
-        tail = self._TAIL.match(self._held)
-        if tail is None and self._may_become_tail():
-            return False
-        self.complete += 1
-        if tail is None:
-            self._leave(pieces)
-        else:
-            self._held = self._held[tail.end() :]
-            self._inside, self._scanner, self._after_call = False, None, True
-        return True
-
-    def _may_become_tail(self) -> bool:
-        rest = "".join(self._held.split())
-        return ("}" + self.close_tag).startswith(rest)
-
-    def _leave(self, pieces: list[Piece]) -> None:
-        """The call is broken here; what follows it is text again."""
-        self._inside, self._scanner = False, None
-
-    def _cut_off(self, held: str) -> list[Piece]:
-        if self._scanner is None:
-            return [Answer(self.open_tag + held)]
-        if self._scanner.complete:
-            # Only the closing was missing.
-            self.complete += 1
-        return []
-
-
-class MiniMaxParser(ToolCallParser):
-    """`<invoke name="…">` with `<parameter name="…">` per argument. A parameter is streamed when it is complete."""
-
-    open_tag = "<minimax:tool_call>"
-    close_tag = "</minimax:tool_call>"
-
-    _INVOKE = re.compile(r'\s*<invoke name="([^"]*)">')
-    _PARAMETER = re.compile(r'\s*<parameter name="([^"]*)">(.*?)</parameter>', re.DOTALL)
-    _END_INVOKE = re.compile(r"\s*</invoke>")
-    _END = re.compile(r"\s*</minimax:tool_call>")
-
-    def __init__(self, functions: Mapping[str, Any]) -> None:
-        """See the class."""
-        super().__init__(functions)
-        self._name: str | None = None
-        self._arguments = 0
-
-    def _read_call(self, pieces: list[Piece]) -> bool:
-        return self._read_invoke(pieces) if self._name is None else self._read_parameter(pieces)
-
-    def _read_invoke(self, pieces: list[Piece]) -> bool:
-        if end := self._END.match(self._held):
-            self._inside, self._after_call = False, True
-            self._held = self._held[end.end() :]
-            return True
-        invoke = self._INVOKE.match(self._held)
-        if invoke and invoke[1] in self._functions:
-            self._name, self._arguments = invoke[1], 0
-            self._held = self._held[invoke.end() :]
-            pieces += [self._begin(invoke[1]), CallArguments(self.calls - 1, "{")]
-            return True
-        visible = self._held.lstrip()
-        if invoke or not any(_may_become(visible, tag) for tag in ('<invoke name="', self.close_tag)):
-            end_place = self._held.find(self.close_tag)
-            if end_place < 0:
-                return False
-            end_place += len(self.close_tag)
-            text, self._held = self._held[:end_place], self._held[end_place:]
-            self._give_up(pieces, text if self.calls else self.open_tag + text)
-            return True
-        return False
-
-    def _read_parameter(self, pieces: list[Piece]) -> bool:
-        assert self._name is not None  # noqa: S101  # it was set with the call
-        if end := self._END_INVOKE.match(self._held):
-            self._held = self._held[end.end() :]
-            self._name = None
-            self.complete += 1
-            pieces.append(CallArguments(self.calls - 1, "}"))
-            return True
-        parameter = self._PARAMETER.match(self._held)
-        if parameter is None:
-            return False
-        self._held = self._held[parameter.end() :]
-        separator = ", " if self._arguments else ""
-        self._arguments += 1
-        value = _typed(parameter[2], _schema_of(self._functions[self._name], parameter[1]))
-        name = json.dumps(parameter[1], ensure_ascii=False)
-        text = f"{separator}{name}: {json.dumps(value, ensure_ascii=False)}"
-        pieces.append(CallArguments(self.calls - 1, text))
-        return True
-
-    def _cut_off(self, held: str) -> list[Piece]:
-        if self._name is not None or self.complete or not held:
-            return []
-        return [Answer(self.open_tag + held)]
-
-
-def _string(literal: str) -> str:
-    try:
-        return str(json.loads(literal))
-    except ValueError:
-        return ""
-
-
-def _may_become(text: str, tag: str) -> bool:
-    return tag.startswith(text) or text.startswith(tag)
-
-
-def _schema_of(schema: Any, name: str) -> Any:
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    return properties.get(name) if isinstance(properties, dict) else None
-
-
-def _typed(text: str, schema: Any) -> Any:
-    """The value that a parameter's text stands for: the text itself where the schema has a string, else JSON."""
-    types = schema.get("type") if isinstance(schema, dict) else None
-    if types == "string" or (isinstance(types, list) and "string" in types and not _is_json(text)):
-        return text
-    return json.loads(text) if _is_json(text) else text
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+    def _cut_off(self, pieces: list[Piece]) -> None:
+        """Leave a call that the answer's end cuts off."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure
@@ -14,13 +17,20 @@ from services.inference.choice import Choice
 from services.inference.prompt import Prompt, render
 from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.served_model import ServedModel
+from services.inference.tokenizer import ModelTokenizer
+from services.inference.tool_calls import MOST_HELD
 from tests.unit.inference.scripted import output
 
 END = 2
 WEATHER = pb.Tool(name="weather", description="هوا", parameters_json='{"type": "object"}')
 THOUGHT = "<think>\nاول فکر\n</think>\n\n"
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "تهران"}}\n</tool_call>'
+WEATHER_CALL = ("weather", '{"city": "تهران"}')
+CALLED = pb.FINISH_REASON_TOOL_CALLS
+BROKEN = CALL.replace('"}}', '"}')
+LONG_CALL = CALL.replace("تهران", "تهران " * MOST_HELD)
 LIMITS = RequestLimits()
+TOGETHER = pytest.mark.parametrize("together", [False, True])
 
 
 @pytest.fixture
@@ -39,19 +49,35 @@ def ask(**fields: object) -> pb.GenerateRequest:
     return pb.GenerateRequest(messages=messages, **fields)  # type: ignore[arg-type]  # any fields
 
 
-def answered(
-    model: ServedModel, request: pb.GenerateRequest, text: str, *, finish: str = "stop", opened: bool = False
-) -> tuple[str, str, list[tuple[str, str]], pb.FinishReason.ValueType, int]:
-    """Thought, answer, calls, the finish reason and the tokens of the thought; a token per output."""
+def events_of(
+    model: ServedModel,
+    request: pb.GenerateRequest,
+    text: str,
+    *,
+    finish: str = "stop",
+    opened: bool = False,
+    together: bool = False,
+) -> tuple[list[pb.Event], Choice]:
+    """The events of an answer, a token per output, or all `together`."""
     choice = Choice(0, request, model, Prompt("", [1], 100, opens_thought=opened))
     token_ids = [*model.tokenizer.encode(text), *([END] if finish == "stop" else [])]
     events: list[pb.Event] = []
-    for place, token_id in enumerate(token_ids):
-        one = output([token_id], finish=finish if place == len(token_ids) - 1 else None)
+    outputs = [token_ids] if together else [[token_id] for token_id in token_ids]
+    for place, one_ids in enumerate(outputs):
+        last = place == len(outputs) - 1
+        one = output(one_ids, finish=finish if last else None, logprobs=[-0.5] * len(one_ids))
         texts = choice.detokenize(one)
         events += choice.events(one, texts, choice.parse(texts, at_end=one.finish_reason is not None))
         if choice.stopped:
             break
+    return events, choice
+
+
+def answered(
+    model: ServedModel, request: pb.GenerateRequest, text: str, **how: Any
+) -> tuple[str, str, list[tuple[str, str]], pb.FinishReason.ValueType, int]:
+    """Thought, answer, calls, the finish reason and the tokens of the thought."""
+    events, choice = events_of(model, request, text, **how)
     deltas = [event.delta for event in events if event.HasField("delta")]
     fragments = [delta.tool_call for delta in deltas if delta.HasField("tool_call")]
     names = [fragment for fragment in fragments if fragment.name]
@@ -94,16 +120,167 @@ def test_a_thought_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> No
     assert (thought, answer) == ("", THOUGHT + "پاسخ")
 
 
+@TOGETHER
+@pytest.mark.parametrize(
+    ("stop", "text", "opened", "thought", "answer", "ended_by"),
+    [
+        (["\n\n"], f"{THOUGHT}سلام\n\nدوم", False, "اول فکر", "سلام", "\n\n"),
+        (["\n\n", "</think>"], "یک\n\nدو\n</think>\n\nسلام", True, "یک\n\nدو", "سلام", ""),
+        (["\n"], "فکر\n</think>\n\nسلام\nدوم", True, "فکر", "سلام", "\n"),
+        (["سلام"], f"<think>\nسلام\n</think>\n\n{'a' * 9}سلام", False, "سلام", "a" * 9, "سلام"),
+        (["<think>", "فکر"], f"{THOUGHT}پاسخ", False, "اول فکر", "پاسخ", ""),
+        (["<think>"], "پاسخ <think>", False, "", "پاسخ ", "<think>"),
+    ],
+)
+def test_stop_strings_are_of_the_answer_and_not_of_the_thought(
+    thinker: ServedModel,
+    *,
+    stop: list[str],
+    text: str,
+    opened: bool,
+    thought: str,
+    answer: str,
+    ended_by: str,
+    together: bool,
+) -> None:
+    request = ask(sampling=pb.SamplingParams(stop=stop))
+    assert answered(thinker, request, text, opened=opened, together=together)[:2] == (thought, answer)
+    events, _ = events_of(thinker, request, text, opened=opened, together=together)
+    assert events[-1].finish == pb.Finish(reason=pb.FINISH_REASON_STOP, stop_string=ended_by)
+
+
+def spelled(events: list[pb.Event]) -> bytes:
+    """What the tokens spell whose log probabilities are shown."""
+    return b"".join(entry.token_bytes for event in events for entry in event.delta.logprobs)
+
+
+@TOGETHER
+@pytest.mark.parametrize("exclude", [False, True])
+def test_log_probabilities_of_a_thought_are_never_shown(thinker: ServedModel, *, exclude: bool, together: bool) -> None:
+    request = ask(reasoning=pb.ReasoningOptions(exclude=exclude), tools=[WEATHER])
+    events, _ = events_of(thinker, request, f"{THOUGHT}سلام{CALL}", together=together)
+    assert spelled(events).decode() == "سلام"
+    shown = [event.delta for event in events if event.delta.logprobs]
+    assert {delta.WhichOneof("fragment") for delta in shown} == {"content"}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                THOUGHT,
+                "<think>",
+                "</think>",
+                CALL,
+                BROKEN,
+                LONG_CALL,
+                "<tool_call>",
+                "سلام",
+                "👨‍👩‍👧",
+                "\n",
+                " ",
+                "ایست",
+                "ای",
+            ]
+        ),
+        min_size=1,
+        max_size=7,
+    ),
+    exclude=st.booleans(),
+    opened=st.booleans(),
+    together=st.booleans(),
+    min_tokens=st.sampled_from([0, 0, 40]),
+)
+def test_log_probabilities_spell_the_answer_and_nothing_else(
+    thinker: ServedModel,
+    bytewise: ModelTokenizer,
+    *,
+    parts: list[str],
+    exclude: bool,
+    opened: bool,
+    together: bool,
+    min_tokens: int,
+) -> None:
+    request = ask(
+        reasoning=pb.ReasoningOptions(exclude=exclude),
+        tools=[WEATHER],
+        sampling=pb.SamplingParams(stop=["ایست"], min_tokens=min_tokens),
+    )
+    letters = replace(thinker, tokenizer=bytewise)
+    how: Any = {"finish": "length", "opened": opened}
+    events, _ = events_of(letters, request, "".join(parts), together=together, **how)
+    assert spelled(events).decode() == "".join(event.delta.content for event in events)
+    assert (
+        answered(letters, request, "".join(parts), together=not together, **how)[:4]
+        == answered(letters, request, "".join(parts), together=together, **how)[:4]
+    )
+
+
+def test_a_token_that_has_no_text_has_no_log_probability(thinker: ServedModel) -> None:
+    events, _ = events_of(thinker, ask(), "سلام<|im_start|>!")
+    assert spelled(events).decode() == "سلام!"
+
+
 def test_a_call_behind_a_thought(thinker: ServedModel) -> None:
     thought, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), f"{THOUGHT}می‌پرسم\n{CALL}\n{CALL}")
-    assert (thought, answer, finish) == ("اول فکر", "می‌پرسم", pb.FINISH_REASON_TOOL_CALLS)
+    assert (thought, answer, finish) == ("اول فکر", "می‌پرسم", CALLED)
     assert [(name, json.loads(arguments)) for name, arguments in calls] == [("weather", {"city": "تهران"})] * 2
 
 
 def test_without_parallel_calls_the_first_one_ends_the_answer(thinker: ServedModel) -> None:
     request = ask(tools=[WEATHER], parallel_tool_calls=False)
     _, answer, calls, finish, _ = answered(thinker, request, f"{CALL}\n{CALL} and more")
-    assert (answer, len(calls), finish) == ("", 1, pb.FINISH_REASON_TOOL_CALLS)
+    assert (answer, len(calls), finish) == ("", 1, CALLED)
+
+
+@TOGETHER
+@pytest.mark.parametrize("rest", ["", " and", " and more"])
+def test_the_one_call_that_is_allowed_decides_how_it_ends_and_not_what_came_with_it(
+    thinker: ServedModel, *, rest: str, together: bool
+) -> None:
+    request = ask(tools=[WEATHER], parallel_tool_calls=False, sampling=pb.SamplingParams(stop=["more"]))
+    how: Any = {"finish": "length", "together": together}
+    assert answered(thinker, request, f"{CALL}\n{CALL}{rest}", **how)[1:4] == ("", [WEATHER_CALL], CALLED)
+    events, _ = events_of(thinker, request, f"{CALL}\n{CALL}{rest}", **how)
+    assert events[-1].finish == pb.Finish(reason=CALLED)
+
+
+@TOGETHER
+@pytest.mark.parametrize(
+    ("text", "finish", "answer", "calls", "reason"),
+    [
+        (f"{CALL}\nObservation: 3", "stop", "", 1, CALLED),
+        (f"{CALL}\nObservation: 3", "length", "", 1, CALLED),
+        (f"سلام\nObservation: {CALL}", "stop", "سلام", 0, pb.FINISH_REASON_STOP),
+        (f"{CALL}\n{BROKEN}", "stop", BROKEN, 1, CALLED),
+        (f"{BROKEN}\n{CALL}", "stop", BROKEN, 1, CALLED),
+        (BROKEN, "stop", BROKEN, 0, pb.FINISH_REASON_STOP),
+        (CALL[:60], "stop", CALL[:60], 0, pb.FINISH_REASON_STOP),
+        (f"{CALL}\n{CALL[:60]}", "stop", CALL[:60], 1, CALLED),
+        (f"{CALL}\n{CALL[:60]}", "length", CALL[:60], 1, pb.FINISH_REASON_LENGTH),
+        (CALL, "length", "", 1, pb.FINISH_REASON_LENGTH),
+        (f"{LONG_CALL[:-20]}\n{CALL}", "stop", None, 2, pb.FINISH_REASON_STOP),
+        (LONG_CALL[:-20], "length", "", 1, pb.FINISH_REASON_LENGTH),
+        (f"{CALL}\n{LONG_CALL}", "stop", "", 2, CALLED),
+    ],
+)
+def test_only_calls_that_can_all_be_run_end_an_answer_as_calls(
+    thinker: ServedModel,
+    *,
+    text: str,
+    finish: str,
+    answer: str | None,
+    calls: int,
+    reason: pb.FinishReason.ValueType,
+    together: bool,
+) -> None:
+    request = ask(tools=[WEATHER], sampling=pb.SamplingParams(stop=["\nObservation"]))
+    found = answered(thinker, request, text, finish=finish, together=together)
+    assert (len(found[2]), found[3]) == (calls, reason)
+    assert answer is None or found[1] == answer
+    if reason == CALLED:
+        assert all(isinstance(json.loads(arguments), dict) for _, arguments in found[2])
 
 
 @pytest.mark.parametrize("mode", [pb.TOOL_CHOICE_MODE_NONE, pb.TOOL_CHOICE_MODE_UNSPECIFIED])
@@ -113,10 +290,9 @@ def test_a_call_that_nobody_allowed_is_text(thinker: ServedModel, mode: pb.ToolC
     assert answered(thinker, request, CALL)[1:4] == (CALL, [], pb.FINISH_REASON_STOP)
 
 
-def test_a_call_that_is_cut_off_ends_with_length(thinker: ServedModel) -> None:
-    *_, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), CALL[:60], finish="length")
-    assert finish == pb.FINISH_REASON_LENGTH
-    assert len(calls) == 1
+def test_a_call_that_is_cut_off_is_text_and_ends_with_length(thinker: ServedModel) -> None:
+    _, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), CALL[:60], finish="length")
+    assert (answer, calls, finish) == (CALL[:60], [], pb.FINISH_REASON_LENGTH)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Tool calls in both notations: what is a call, what is text, and that no text is lost."""
+
 from __future__ import annotations
 
 import itertools
@@ -5,11 +7,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.inference.hermes_calls import HermesParser
+from services.inference.minimax_calls import MiniMaxParser
 from services.inference.pieces import Answer, CallArguments, CallStart
-from services.inference.tool_calls import HermesParser, MiniMaxParser, ToolCallParser
+from services.inference.tool_calls import MOST_HELD, ToolCallParser
 
 FUNCTIONS: dict[str, Any] = {
     "weather": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
@@ -21,16 +25,21 @@ MINIMAX = (
     '<parameter name="days">3</parameter>\n</invoke>\n</minimax:tool_call>'
 )
 CALL = ("weather", {"city": "تهران", "days": 3})
+UNKNOWN = HERMES.replace("weather", "unknown")
+LONG = "واژه " * MOST_HELD
+BOTH = pytest.mark.parametrize(("kind", "call"), [(HermesParser, HERMES), (MiniMaxParser, MINIMAX)])
 
 
-def parse(kind: type[ToolCallParser], *texts: str) -> tuple[str, list[tuple[str, str]], int]:
+def parse(kind: type[ToolCallParser], *texts: str, only_one: bool = False) -> tuple[str, list[tuple[str, str]], int]:
     """The text, the calls with their arguments' JSON, and how many of them are complete."""
-    parser = kind(FUNCTIONS)
+    parser = kind(FUNCTIONS, only_one=only_one)
     pieces = [piece for text in texts for piece in parser.feed(text)] + parser.close()
     names = [piece for piece in pieces if isinstance(piece, CallStart)]
     assert [call.index for call in names] == list(range(len(names)))
     arguments = ["".join(p.json for p in pieces if isinstance(p, CallArguments) and p.index == c.index) for c in names]
-    text = "".join(piece.text for piece in pieces if isinstance(piece, Answer))
+    said = [piece for piece in pieces if isinstance(piece, Answer)]
+    assert all("".join(texts)[piece.start :].startswith(piece.text) and piece.text for piece in said)
+    text = "".join(piece.text for piece in said)
     return text, list(zip((call.name for call in names), arguments, strict=True)), parser.complete
 
 
@@ -40,24 +49,41 @@ def calls(kind: type[ToolCallParser], text: str) -> list[tuple[str, Any]]:
     return [(name, json.loads(arguments)) for name, arguments in found]
 
 
-@pytest.mark.parametrize(("kind", "text"), [(HermesParser, HERMES), (MiniMaxParser, MINIMAX)])
-def test_a_call(kind: type[ToolCallParser], text: str) -> None:
-    assert calls(kind, text) == [CALL]
-    assert parse(kind, text)[0] == ""
+def minimax(*invokes: str) -> str:
+    return "<minimax:tool_call>\n" + "\n".join(invokes) + "\n</minimax:tool_call>"
 
 
-@pytest.mark.parametrize(("kind", "text"), [(HermesParser, HERMES), (MiniMaxParser, MINIMAX)])
-def test_text_before_a_call_stays_and_line_breaks_between_go(kind: type[ToolCallParser], text: str) -> None:
-    found = parse(kind, f"الان می‌پرسم.\n\n{text}\n{text}\n")
+def invoke(name: str, **parameters: str) -> str:
+    lines = [f'<parameter name="{parameter}">{value}</parameter>' for parameter, value in parameters.items()]
+    return "\n".join([f'<invoke name="{name}">', *lines, "</invoke>"])
+
+
+@BOTH
+def test_a_call(kind: type[ToolCallParser], call: str) -> None:
+    assert calls(kind, call) == [CALL]
+    assert parse(kind, call)[0] == ""
+
+
+@BOTH
+def test_text_before_a_call_stays_and_line_breaks_between_go(kind: type[ToolCallParser], call: str) -> None:
+    found = parse(kind, f"الان می‌پرسم.\n\n{call}\n{call}\n")
     assert (found[0], len(found[1]), found[2]) == ("الان می‌پرسم.", 2, 2)
 
 
+@BOTH
+def test_text_behind_a_call_stays(kind: type[ToolCallParser], call: str) -> None:
+    text, found, complete = parse(kind, f"{call}\nپاسخ ۴۲ است.\n")
+    assert (text, len(found), complete) == ("پاسخ ۴۲ است.\n", 1, 1)
+
+
+@BOTH
+def test_where_only_one_call_is_allowed_nothing_is_read_behind_it(kind: type[ToolCallParser], call: str) -> None:
+    assert parse(kind, f"a\n{call}\n{call} b", only_one=True) == parse(kind, f"a\n{call}")
+
+
 def test_parallel_calls_of_minimax_stand_in_one_block() -> None:
-    text = (
-        '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">a</parameter>\n</invoke>\n'
-        '<invoke name="search">\n<parameter name="q">[1, "x"]</parameter>\n</invoke>\n</minimax:tool_call>'
-    )
-    assert calls(MiniMaxParser, text) == [("weather", {"city": "a"}), ("search", {"q": [1, "x"]})]
+    text = minimax(invoke("weather", city="a"), invoke("search", q='[1, "x"]'), invoke("search"))
+    assert calls(MiniMaxParser, text) == [("weather", {"city": "a"}), ("search", {"q": [1, "x"]}), ("search", {})]
 
 
 @pytest.mark.parametrize(
@@ -67,87 +93,260 @@ def test_parallel_calls_of_minimax_stand_in_one_block() -> None:
         ("5", {"type": "integer"}, 5),
         ("x y", {"type": "integer"}, "x y"),
         ("null", {}, None),
+        ("123", {"anyOf": [{"type": "string"}, {"type": "null"}]}, "123"),
+        ("null", {"anyOf": [{"type": "string"}, {"type": "null"}]}, None),
+        ("true", {"type": ["string", "null"]}, "true"),
+        ("true", {"$ref": "#/$defs/Unit"}, "true"),
+        ("NaN", {"type": "number"}, "NaN"),
+        ("1e400", {"type": "number"}, "1e400"),
+        ("[" * 100_000, {}, "[" * 100_000),
     ],
 )
 def test_parameters_of_minimax_are_typed_by_the_schema(value: str, schema: Any, meaning: Any) -> None:
-    parser = MiniMaxParser({"f": {"properties": {"p": schema}}})
+    definitions = {"Unit": {"enum": ["true", "false"]}}
+    parser = MiniMaxParser({"f": {"properties": {"p": schema}, "$defs": definitions}})
     text = f'<minimax:tool_call><invoke name="f"><parameter name="p">{value}</parameter></invoke></minimax:tool_call>'
     arguments = "".join(piece.json for piece in parser.feed(text) if isinstance(piece, CallArguments))
-    assert json.loads(arguments) == {"p": meaning}
+    assert json.loads(arguments, parse_constant=pytest.fail) == {"p": meaning}
+
+
+@pytest.mark.parametrize("value", ["a < b", 'a\n"b" \\ </', "<parameter>", '<parameter name="x" value="1"/>', LONG])
+def test_a_value_of_minimax_may_look_a_little_like_its_notation(value: str) -> None:
+    assert calls(MiniMaxParser, minimax(invoke("weather", city=value, days="3"))) == [
+        ("weather", {"city": value, "days": 3})
+    ]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "<tool_call>\nnot json\n</tool_call>",
-        '<tool_call>\n{"name": "unknown", "arguments": {}}\n</tool_call>',
+        UNKNOWN,
+        f"one\n\n{UNKNOWN}\n",
         '<tool_call>\n{"arguments": {}}\n</tool_call>',
         '<tool_call>\n{"name": "weather", "arguments": "city"}\n</tool_call>',
+        '<tool_call>\n{"name": "weather", "arguments": {}, "id": 1}\n</tool_call>',
+        '<tool_call>\n{"name": "weather", "arguments": {}} that is all </tool_call>',
+        '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool _call>',
         '<tool_call>\n{"name": "weath',
         "<tool_call",
         "a < b <tool>",
+        HERMES.replace("3", "three"),
+        HERMES[: HERMES.index("}}")],
+        f"{UNKNOWN}\n<tool_call>",
+        f"<tool_call>{'x' * 600}</tool_call>",
+        f"<tool_call>{' ' * 600}</tool_call>",
     ],
 )
 def test_what_is_no_call_stays_text(text: str) -> None:
-    assert parse(HermesParser, text) == (text, [], 0)
+    assert parse(HermesParser, text) == parse(HermesParser, *text) == (text, [], 0)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        '<minimax:tool_call>\n<invoke name="unknown">\n</invoke>\n</minimax:tool_call>',
+        minimax('<invoke name="unknown">\n</invoke>'),
+        minimax(),
         "<minimax:tool_call>nothing</minimax:tool_call>",
         '<minimax:tool_call>\n<invoke name="wea',
+        minimax('<invoke name="weather">garbage</invoke>') + "\nThe final answer is 42.",
+        minimax('<invoke name="weather">\n<parameter name="city">1\n</invoke>', invoke("weather", city="2")),
+        minimax('<invoke name="weather">\n<parameter name="city">1\n<parameter name="days">2</parameter>\n</invoke>'),
+        minimax('<invoke name="weather">\n<parameter name="city">1') + "\nand so on",
+        minimax('<invoke name="weather">\n<parameter name="city">1</parameter>'),
+        minimax(invoke("weather", city="1").replace("</invoke>", '<parameter name="city">2</parameter></invoke>')),
+        f"one\n\n{MINIMAX[:60]}",
+        MINIMAX[: MINIMAX.index("</invoke>")],
     ],
 )
 def test_what_is_no_call_of_minimax_stays_text(text: str) -> None:
-    assert parse(MiniMaxParser, text) == (text, [], 0)
+    assert parse(MiniMaxParser, text) == parse(MiniMaxParser, *text) == (text, [], 0)
 
 
-@pytest.mark.parametrize("cut", range(70, len(HERMES) - 16, 7))
-def test_a_call_that_is_cut_off_is_not_complete(cut: int) -> None:
-    _, found, complete = parse(HermesParser, HERMES[: min(cut, HERMES.index("}}"))])
-    assert len(found) <= 1
-    assert complete == 0
-
-
-def test_arguments_that_are_no_json_never_make_a_complete_call() -> None:
-    text, found, complete = parse(HermesParser, HERMES.replace('"days": 3', '"days": three'))
-    assert complete == 0
-    assert found[0][1] == '{"city": "تهران", "days": t'
-    assert text.endswith("</tool_call>")
-
-
-def test_arguments_are_streamed_while_they_are_written() -> None:
-    parser = HermesParser(FUNCTIONS)
-    assert parser.feed('<tool_call>\n{"name": "weather", "arguments": {"ci') == [
-        CallStart(0, "weather"),
-        CallArguments(0, '{"ci'),
-    ]
-    assert parser.feed('ty"') == [CallArguments(0, 'ty"')]
-
-
-PARTS = st.sampled_from(
+@pytest.mark.parametrize(
+    ("text", "said"),
     [
+        (f"<tool_call>{'x' * 600}\n{HERMES}", f"<tool_call>{'x' * 600}"),
+        (f"<tool_call>\n{HERMES}", "<tool_call>"),
+        (f"{UNKNOWN}\n{HERMES}", UNKNOWN),
+        (HERMES.replace("3", "three") + HERMES, HERMES.replace("3", "three")),
+        (f"{HERMES[:70]}\n{HERMES}", HERMES[:70]),
+    ],
+)
+def test_a_good_call_behind_one_that_is_none_is_found(text: str, said: str) -> None:
+    assert parse(HermesParser, text) == parse(HermesParser, *text) == (said, parse(HermesParser, HERMES)[1], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"<minimax:tool_call>{'x' * 600}\n{MINIMAX}", f"<minimax:tool_call>{'x' * 600}"),
+        (f"<minimax:tool_call>\n{MINIMAX}", "<minimax:tool_call>"),
+        (minimax(invoke("unknown", city="1")) + MINIMAX, minimax(invoke("unknown", city="1"))),
+        (f"{MINIMAX[:80]}\n{MINIMAX}", MINIMAX[:80]),
+    ],
+)
+def test_a_good_call_of_minimax_behind_one_that_is_none_is_found(text: str, said: str) -> None:
+    assert parse(MiniMaxParser, text) == parse(MiniMaxParser, *text) == (said, parse(MiniMaxParser, MINIMAX)[1], 1)
+
+
+def test_the_calls_before_a_fault_in_a_block_count_and_the_rest_is_text() -> None:
+    text = minimax(invoke("weather", city="a"), "so far\n" + invoke("weather", city="b"))
+    said = "so far\n" + invoke("weather", city="b") + "\n</minimax:tool_call>"
+    assert parse(MiniMaxParser, text) == (said, [("weather", '{"city": "a"}')], 1)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n</minimax:tool"])
+def test_a_block_whose_end_is_missing_keeps_its_calls_and_loses_no_text(end: str) -> None:
+    block = MINIMAX.removesuffix("\n</minimax:tool_call>")
+    assert parse(MiniMaxParser, block + end) == parse(MiniMaxParser, MINIMAX)
+    assert parse(MiniMaxParser, f"{block}\nپاسخ")[0] == "پاسخ"
+
+
+@pytest.mark.parametrize("end", ["", "}", "}\n", "}\n</tool_c"])
+def test_a_call_that_lacks_only_its_end_is_complete(end: str) -> None:
+    assert parse(HermesParser, HERMES[: HERMES.index("}}") + 1] + end) == parse(HermesParser, HERMES)
+
+
+@BOTH
+def test_a_call_that_is_cut_off_is_text(kind: type[ToolCallParser], call: str) -> None:
+    for cut in range(call.index(CALL[1]["city"])):
+        assert parse(kind, call[:cut]) == (call[:cut], [], 0)
+
+
+LONG_HERMES = HERMES.replace("تهران", LONG)
+LONG_MINIMAX = MINIMAX.replace("تهران", LONG)
+
+
+@pytest.mark.parametrize(("kind", "call"), [(HermesParser, LONG_HERMES), (MiniMaxParser, LONG_MINIMAX)])
+def test_long_arguments_are_shown_while_they_are_written(kind: type[ToolCallParser], call: str) -> None:
+    parser = kind(FUNCTIONS)
+    pieces = [parser.feed(call[place : place + 100]) for place in range(0, len(call), 100)]
+    begun = next(number for number, found in enumerate(pieces) if found)
+    assert begun * 100 < MOST_HELD + 300
+    shown = pieces[begun : begun + 20]
+    assert shown[0][0] == CallStart(0, "weather")
+    assert all(isinstance(piece, CallArguments) for found in shown[1:] for piece in found)
+    assert all(found for found in shown)
+    whole = "".join(piece.json for found in pieces for piece in found if isinstance(piece, CallArguments))
+    assert json.loads(whole) == {"city": LONG, "days": 3}
+    assert parser.complete == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "call", "fault"),
+    [
+        (HermesParser, LONG_HERMES.replace(" 3", " three"), "hree}}\n</tool_call>"),
+        (
+            MiniMaxParser,
+            LONG_MINIMAX.replace("3</parameter>", "3"),
+            '<parameter name="days">3\n</invoke>\n</minimax:tool_call>',
+        ),
+        (
+            MiniMaxParser,
+            LONG_MINIMAX.replace('\n<parameter name="days"', " garbage<invoke"),
+            " garbage<invoke>3</parameter>\n</invoke>\n</minimax:tool_call>",
+        ),
+    ],
+)
+def test_long_arguments_that_break_are_no_json_and_no_complete_call(
+    kind: type[ToolCallParser], call: str, fault: str
+) -> None:
+    text, found, complete = parse(kind, call)
+    assert parse(kind, *call) == (text, found, complete)
+    assert (len(found), complete) == (1, 0)
+    assert text == fault
+    assert LONG in found[0][1]
+    assert not is_object(found[0][1])
+
+
+def test_what_comes_behind_long_arguments_instead_of_their_end_is_text() -> None:
+    text, found, complete = parse(HermesParser, LONG_HERMES.replace("}}", "} and more }"))
+    assert (text, len(found), complete) == (" and more }\n</tool_call>", 1, 1)
+    assert json.loads(found[0][1]) == {"city": LONG, "days": 3}
+
+
+WORD = "سلام "
+PARTS = {
+    HermesParser: [
         HERMES,
-        MINIMAX,
-        "\n",
-        "سلام ",
+        UNKNOWN,
+        LONG_HERMES,
+        HERMES[:70],
+        LONG_HERMES[:-40],
+        "<tool_call>",
+        "<tool_call>\n<tool_call>",
         "<tool",
         "_call>",
         "</tool_call>",
         '{"name": "weather", "arguments": {',
+        '{"name": "unknown", "arguments": {"a": ',
+        '"city": "',
+        '"',
         "}",
+    ],
+    MiniMaxParser: [
+        MINIMAX,
+        MINIMAX.replace("weather", "unknown"),
+        LONG_MINIMAX,
+        MINIMAX[:70],
+        LONG_MINIMAX[:-70],
+        minimax(invoke("search"), invoke("search", q="[1]"), invoke("weather", city="a")),
+        "<minimax:tool_call>",
+        "</minimax:tool_call>",
+        "<minimax",
+        ":tool_call>",
+        '<invoke name="weather">',
+        '<invoke name="unknown">',
         "<invoke",
-    ]
+        "</invoke>",
+        '<parameter name="city">',
+        '<parameter name="days">',
+        "</parameter>",
+    ],
+}
+for parts in PARTS.values():
+    parts += ["\n", "\n\n", " ", WORD, "x" * 600]
+CASES = st.sampled_from(list(PARTS)).flatmap(
+    lambda kind: st.tuples(st.just(kind), st.lists(st.sampled_from(PARTS[kind]), max_size=7).map("".join))
 )
 
 
-@given(parts=st.lists(PARTS, max_size=5), kind=st.sampled_from([HermesParser, MiniMaxParser]), data=st.data())
+@settings(max_examples=300)
+@given(case=CASES, only_one=st.booleans(), data=st.data())
 def test_where_the_stream_is_cut_changes_nothing(
-    parts: list[str], kind: type[ToolCallParser], data: st.DataObject
+    case: tuple[type[ToolCallParser], str], only_one: bool, data: st.DataObject
 ) -> None:
-    text = "".join(parts)
+    kind, text = case
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     pieces = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
-    assert parse(kind, *pieces) == parse(kind, text) == parse(kind, *text)
+    whole = parse(kind, text, only_one=only_one)
+    assert parse(kind, *pieces, only_one=only_one) == whole
+    assert parse(kind, *text, only_one=only_one) == whole
+
+
+@given(case=CASES)
+def test_no_word_is_lost_and_complete_calls_are_json(case: tuple[type[ToolCallParser], str]) -> None:
+    kind, text = case
+    said, found, complete = parse(kind, text)
+    shown = said + "".join(arguments for _, arguments in found)
+    assert shown.count(WORD) == text.count(WORD)
+    assert shown.count("x" * 600) == text.count("x" * 600)
+    assert len(found) - complete == sum(not is_object(arguments) for _, arguments in found)
+
+
+def is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=[kind.__name__ for kind in PARTS])
+def test_every_place_to_cut_two_parts_in_two(parts: list[str]) -> None:
+    kind = next(kind for kind, its in PARTS.items() if its is parts)
+    for first, second in itertools.product([part for part in parts if len(part) < 200], repeat=2):
+        text = first + second
+        whole = parse(kind, text)
+        for cut in range(1, len(text)):
+            assert parse(kind, text[:cut], text[cut:]) == whole
