@@ -66,10 +66,13 @@ class ChoiceRequests:
         answer = {
             **self._params,
             "max_tokens": self._limit - len(self._written),
-            "min_tokens": max(0, self._params.get("min_tokens", 0) - len(self._written)),
             # Whoever has begun to answer goes before those who have not.
             "priority": self._params.get("priority", 0) + 1,
         }
+        if "min_tokens" in answer:
+            answer["min_tokens"] -= len(self._written)
+            if answer["min_tokens"] <= 0:
+                del answer["min_tokens"]
         async with contextlib.aclosing(self._ask(self._supported(answer))) as outputs:
             async for output in outputs:
                 yield output if output.usage is None else replace(output, usage=self._whole_usage(output.usage))
@@ -141,7 +144,7 @@ class ChoiceRequests:
         )
 
     def _supported(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in params.items() if value and self._model.supports(name)}
+        return {name: value for name, value in params.items() if self._model.supports(name)}
 
     def _whole_usage(self, last: Mapping[str, Any]) -> dict[str, Any]:
         """The usage of all requests. What a later one found in the cache were the earlier ones' own tokens."""

@@ -169,3 +169,32 @@ async def test_what_the_first_request_found_in_the_cache_is_what_counts(thinker:
     came, _, prompt = await ran(thinker, ask(budget=9), ([WORD], "stop"), ([OTHER, END], "stop"))
     assert came[-1].usage is not None
     assert came[-1].usage["cached_tokens"] == 3 <= len(prompt)
+
+
+@pytest.mark.parametrize("fields", [{}, {"response_format": pb.ResponseFormat(regex="a+")}])
+async def test_the_answer_behind_a_thought_is_sampled_as_the_request_says(
+    thinker: ServedModel, fields: dict[str, Any]
+) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    zeros = {"temperature": 0.0, "seed": 0, "top_k": 0, "min_p": 0.0, "presence_penalty": 0.0}
+    request = ask(
+        budget=50, sampling=pb.SamplingParams(**zeros, max_tokens=90), logprobs=pb.LogprobsOptions(top=0), **fields
+    )
+    answers: list[tuple[Sequence[int], str]] = [([WORD, close], "stop"), ([OTHER, END], "stop")]
+    _, asked, _ = await ran(thinker, request, *([([WORD], "length")] if fields else []), *answers)
+    line = thinker.tokenizer.encode("\n\n") if fields else []
+    sampled = {name: asked[-1].params.get(name, "missing") for name in (*zeros, "logprobs")}
+    assert sampled == {**zeros, "logprobs": 0}
+    assert asked[-1].params["max_tokens"] == 88 - len(line)
+
+
+@pytest.mark.parametrize(("least", "left"), [(2, None), (5, 3)])
+async def test_the_thought_counts_towards_the_least_number_of_tokens(
+    thinker: ServedModel, least: int, left: int | None
+) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(budget=50, sampling=pb.SamplingParams(min_tokens=least))
+    _, asked, _ = await ran(thinker, request, ([WORD, close], "stop"), ([OTHER, END], "stop"))
+    assert asked[1].params.get("min_tokens") == left
