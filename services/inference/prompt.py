@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -135,6 +136,10 @@ def _thinks_apart(request: pb.GenerateRequest, model: ServedModel) -> bool:
 
 def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
     messages = [_message(message, model) for message in request.messages]
+    # What a template puts behind the last message is to be generated instead, and any short text may occur in that too.
+    mark = secrets.token_hex(16) if request.continue_final_message else ""
+    if mark:
+        messages[-1]["content"] += mark
     try:
         text = model.template.render(
             messages,
@@ -144,20 +149,16 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
         )
     except TemplateRefusal as refusal:
         # A template may quote the messages, and a status must stay small.
-        said = model.tokenizer.unguard(str(refusal))[:MAX_REFUSAL_LENGTH]
+        said = model.tokenizer.unguard(str(refusal)).replace(mark, "")[:MAX_REFUSAL_LENGTH]
         message = f"the chat template of {model.id} refuses these messages: {said}"
         raise invalid("messages", message) from None
-    return _without_end(text, messages[-1]["content"], model) if request.continue_final_message else text
-
-
-def _without_end(text: str, last: str, model: ServedModel) -> str:
-    """The prompt up to its last message's content: what the template puts behind it is to be generated instead."""
-    # Some templates strip contents.
-    for content in (last, last.rstrip(), last.strip()):
-        before, found, _ = text.rpartition(content)
-        if found:
-            return before + found
-    raise invalid("continue_final_message", f"the chat template of {model.id} changes the last message; leave it out")
+    if not mark:
+        return text
+    before, found, _ = text.rpartition(mark)
+    if not found:
+        message = f"the chat template of {model.id} changes the last message; leave it out"
+        raise invalid("continue_final_message", message)
+    return before
 
 
 def _message(message: pb.Message, model: ServedModel) -> dict[str, Any]:

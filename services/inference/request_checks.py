@@ -132,10 +132,10 @@ def _check_arguments(field: str, text: str) -> None:
 
 def _check_continuation(request: pb.GenerateRequest) -> None:
     last = request.messages[-1] if request.messages else pb.Message()
-    if last.role != pb.ROLE_ASSISTANT or not any(part.text.strip() for part in last.content):
+    if last.role != pb.ROLE_ASSISTANT or last.tool_calls or not any(part.text.strip() for part in last.content):
         raise invalid(
             "continue_final_message",
-            "only an assistant's message with text can be continued, and the last message is none",
+            "only an assistant's message with text and without calls can be continued, and the last message is none",
         )
 
 

@@ -52,6 +52,33 @@ async def test_the_last_message_can_be_continued(model: ServedModel) -> None:
     assert prompt.text.endswith("Once<|im_end|>\n<|im_start|>assistant\nupon ")
 
 
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+MINIMAX = "{% for m in messages %}]~b]{{ m.role }}\n{{ m.content | trim }}[e~[\n{% endfor %}"
+
+
+@pytest.mark.parametrize("source", [CHATML, MINIMAX], ids=["chatml", "minimax"])
+@pytest.mark.parametrize("begun", ["<", "|", "e", "end", "im_end", "[", "~", "<|im_end|>", "a\n<", "a ", "{{ 1 }}", "<thi"])
+async def test_whatever_an_answer_begins_with_it_is_continued_there(
+    model: ServedModel, tmp_path: Path, source: str, begun: str
+) -> None:
+    model.template = template(tmp_path, source)
+    request = chat(say(pb.ROLE_USER, "Once"), say(pb.ROLE_ASSISTANT, begun), continue_final_message=True)
+    prompt = await render(request, model)
+    assert prompt.text.endswith(f"assistant\n{begun}")
+    assert b"".join(map(model.tokenizer.bytes_of, prompt.token_ids)) == prompt.text.encode()
+    assert prompt.text.count("im_end|>") == (source == CHATML) * 2 + (begun == "<|im_end|>")
+
+
+async def test_a_template_that_leaves_the_last_message_out_cannot_continue_it(
+    model: ServedModel, tmp_path: Path
+) -> None:
+    model.template = template(tmp_path, "{{ messages[0].content }}")
+    request = chat(say(pb.ROLE_USER, "Once"), say(pb.ROLE_ASSISTANT, "upon"), continue_final_message=True)
+    with pytest.raises(Failure, match="changes the last message") as refusal:
+        await render(request, model)
+    assert refusal.value.violations[0].field == "continue_final_message"
+
+
 async def test_a_raw_prompt_and_token_ids_stand_as_they_are(model: ServedModel) -> None:
     raw = await render(pb.GenerateRequest(prompt="<|im_start|>user\n"), model)
     assert (raw.text, raw.token_ids) == ("<|im_start|>user\n", [1, 4093, 198])

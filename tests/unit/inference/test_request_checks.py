@@ -131,6 +131,16 @@ def test_what_fits_or_asks_for_nothing_is_taken(model: ServedModel, fields: dict
     engine_params(request(**fields), model, room=100, choice=0)
 
 
+def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> None:
+    last = pb.Message(
+        role=pb.ROLE_ASSISTANT, content=[pb.ContentPart(text="x")], tool_calls=[pb.ToolCall(id="c", name="f")]
+    )
+    check(request(messages=[USER, last]), caller, LIMITS)
+    with pytest.raises(Failure, match="without calls") as refusal:
+        check(request(messages=[USER, last], continue_final_message=True), caller, LIMITS)
+    assert refusal.value.violations[0].field == "continue_final_message"
+
+
 def test_a_value_and_its_limit_are_given(model: ServedModel) -> None:
     with pytest.raises(Failure) as refusal:
         check(request(**sampling(temperature=3)), model, LIMITS)
