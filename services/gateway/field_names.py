@@ -16,6 +16,7 @@ _NAMES: Final = (
     (re.compile(r"^(tools\[\d+\])\.parameters_json$"), r"\1.function.parameters"),
     (re.compile(r"^(tools\[\d+\])\.name$"), r"\1.function.name"),
     (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
+    (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.name$"), r"\1.function.name"),
     (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
     (re.compile(r"^prompt_token_ids"), "prompt"),
     (re.compile(r"^(texts|token_ids)(?=\[|$)"), "input"),

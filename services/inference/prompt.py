@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -143,7 +144,7 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
     try:
         text = model.template.render(
             messages,
-            tools=template_tools(request),
+            tools=model.tokenizer.guard_values(template_tools(request)),
             add_generation_prompt=not request.continue_final_message,
             variables=_variables(request, model),
         )
@@ -177,20 +178,25 @@ def _content(message: pb.Message, model: ServedModel) -> str | list[dict[str, st
     guard = model.tokenizer.guard
     if not any(part.HasField("image") for part in message.content):
         return guard("".join(part.text for part in message.content))
-    return [
-        {"type": "image"} if part.HasField("image") else {"type": "text", "text": guard(part.text)}
-        for part in message.content
-    ]
+    parts: list[dict[str, str]] = []
+    for is_image, group in groupby(message.content, lambda part: part.HasField("image")):
+        if is_image:
+            parts += [{"type": "image"} for _ in group]
+        else:
+            # Joined, because templates put nothing between texts: halves of a special token would become one.
+            parts.append({"type": "text", "text": guard("".join(part.text for part in group))})
+    return parts
 
 
 def _tool_call(call: pb.ToolCall, model: ServedModel) -> dict[str, Any]:
-    # Guarded as text: what a caller says that a model once wrote is no control token either.
-    arguments = json.loads(model.tokenizer.guard(call.arguments_json) or "{}")
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    # What a caller says that a model once wrote is no control token either, nor is it when it comes out of an escape.
+    function = {"name": call.name, "arguments": json.loads(call.arguments_json or "{}")}
+    return dict(model.tokenizer.guard_values({"id": call.id, "type": "function", "function": function}))
 
 
 def _variables(request: pb.GenerateRequest, model: ServedModel) -> dict[str, Any]:
-    variables: dict[str, Any] = json_format.MessageToDict(request.chat_template_kwargs)
+    given = json_format.MessageToDict(request.chat_template_kwargs)
+    variables: dict[str, Any] = model.tokenizer.guard_values(given)
     if is_said(request) and model.spec.capabilities.reasoning_optional:
         variables["enable_thinking"] = may_think(request, model)
     return variables

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,7 +13,7 @@ from services.inference.guides import check_guide
 from services.inference.images import ImageLimits, check_images, image_bytes
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
-from services.inference.tools import check_tools
+from services.inference.tools import check_function_name, check_tools, read_json
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -113,21 +112,15 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
     if not message.content and message.role != pb.ROLE_ASSISTANT:
         raise invalid(f"{path}.content", f"{path} has no content")
     for index, call in enumerate(message.tool_calls):
-        _check_arguments(f"{path}.tool_calls[{index}].arguments_json", call.arguments_json)
+        field = f"{path}.tool_calls[{index}]"
+        check_function_name(f"{field}.name", call.name)
+        read_json(f"{field}.arguments_json", call.arguments_json, most=MAX_ARGUMENTS_LENGTH)
     _at_most(f"{path}.name", len(message.name), MAX_NAME_LENGTH, unit=" characters long")
     _at_most(f"{path}.content", len(message.content), MAX_PARTS, unit=" parts long")
     for index, part in enumerate(message.content):
         field = f"{path}.content[{index}]"
         if part.WhichOneof("part") is None:
             raise invalid(field, f"{field} is empty")
-
-
-def _check_arguments(field: str, text: str) -> None:
-    _at_most(field, len(text), MAX_ARGUMENTS_LENGTH, unit=" characters long")
-    try:
-        json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise invalid(field, f"{field} is not JSON: {error}") from None
 
 
 def _check_continuation(request: pb.GenerateRequest) -> None:
