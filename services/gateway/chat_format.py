@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.errors import bad_request
 from services.gateway.json_fields import Fields, json_text
 
 
-def add_format(fields: Fields, response_format: pb.ResponseFormat) -> list[str]:
-    """Take over `response_format`, `structured_outputs` and `guided_…`.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Where a request gives the form of its answer."""
 
-    Returns the paths of what is not known in them. Raises ApiError.
-    """
+    path: str = "response_format"
+    unread: list[str] = field(default_factory=list)
+    """The paths of what is not known there."""
+
+
+def add_format(fields: Fields, response_format: pb.ResponseFormat) -> Form:
+    """Take over `response_format`, `structured_outputs` and `guided_…`. Raises ApiError."""
     wanted = fields.object("response_format")
     if wanted is not None:
         kind = wanted.one_of("type", "text", "json_object", "json_schema")
@@ -41,7 +49,8 @@ def add_format(fields: Fields, response_format: pb.ResponseFormat) -> list[str]:
             forms += _add_guide(source, prefix, response_format)
     if len(forms) > 1:
         raise bad_request(forms[1], f"{' and '.join(forms)} exclude one another; send one of them")
-    return [guides.path(name) for name in guides.unread()] if guides is not None else []
+    unread = [guides.path(name) for name in guides.unread()] if guides is not None else []
+    return Form(forms[0] if forms else "response_format", unread)
 
 
 def _add_guide(source: Fields, prefix: str, response_format: pb.ResponseFormat) -> list[str]:

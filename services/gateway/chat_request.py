@@ -75,6 +75,8 @@ class ChatRequest:
     """Whether only the prompt is asked for."""
     images: Images = field(default_factory=Images)
     """Its images; some may have to be fetched."""
+    form: str = "response_format"
+    """The path at which it gives the form of its answer."""
     text: TextOptions | None = None
     """For a text completion, which is no chat."""
 
@@ -104,13 +106,20 @@ def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | No
     add_sampling(fields, generate.sampling)
     _add_logprobs(fields, generate)
     _add_tools(fields, generate)
-    guides = add_format(fields, generate.response_format)
+    form = add_format(fields, generate.response_format)
     _add_reasoning(fields, generate)
     dry_run = fields.boolean("dry_run") or False
     streaming = add_stream(fields)
-    ignored = ignored_fields(fields, guides + streaming.unread, refuse=refuse_ignored)
+    ignored = ignored_fields(fields, form.unread + streaming.unread, refuse=refuse_ignored)
     return ChatRequest(
-        generate, streaming.stream, streaming.include_usage, streaming.continuous_usage, ignored, dry_run, images
+        generate,
+        stream=streaming.stream,
+        include_usage=streaming.include_usage,
+        continuous_usage=streaming.continuous_usage,
+        ignored=ignored,
+        dry_run=dry_run,
+        images=images,
+        form=form.path,
     )
 
 

@@ -17,6 +17,7 @@ _NAMES: Final = (
     (re.compile(r"^(tools\[\d+\])\.name$"), r"\1.function.name"),
     (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
     (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.name$"), r"\1.function.name"),
+    (re.compile(r"^response_format\.json_schema\.schema_json$"), "response_format.json_schema.schema"),
     (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
     (re.compile(r"^prompt_token_ids"), "prompt"),
     (re.compile(r"^(texts|token_ids)(?=\[|$)"), "input"),
@@ -30,8 +31,13 @@ _SEVERAL: Final = {
 }
 
 
-def openai_name(field: str) -> str:
-    """The name of one field path."""
+_FORM: Final = re.compile(r"^response_format(\.\w+(\.choices|\.schema_json)?)?")
+
+
+def openai_name(field: str, *, form: str = "response_format") -> str:
+    """The name of one field path. `form` is the path at which the request gave the form of its answer."""
+    if form != "response_format":
+        field = _FORM.sub(form, field)
     for pattern, name in _NAMES:
         field = pattern.sub(name, field)
     return field

@@ -19,7 +19,7 @@ from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, bad_request, from_rpc
 from services.gateway.field_names import openai_name
-from services.gateway.image_parts import ImageLimits, Images
+from services.gateway.image_parts import ImageLimits
 from services.gateway.inference_client import InferenceWorker
 from services.gateway.json_fields import Fields
 
@@ -29,9 +29,9 @@ async def tokenize(request: Request) -> Response:
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
     understand = partial(_understand, limits=gateway.settings.image_limits)
-    generate, images = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
-    request.state.log["model"] = generate.model[:128]
-    answer, _, headers = await _render(request, caller, generate, images)
+    chat = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
+    request.state.log["model"] = chat.generate.model[:128]
+    answer, _, headers = await _render(request, caller, chat)
     shown = {
         "count": answer.prompt_tokens,
         "max_model_len": answer.prompt_tokens + answer.remaining_tokens,
@@ -42,7 +42,7 @@ async def tokenize(request: Request) -> Response:
 
 async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Response:
     """What would become of a chat request: its prompt, what of it would be ignored, and which worker would answer."""
-    answer, worker, headers = await _render(request, caller, chat.generate, chat.images)
+    answer, worker, headers = await _render(request, caller, chat)
     shown = {
         "object": "chat.completion.dry_run",
         "model": chat.generate.model,
@@ -56,31 +56,30 @@ async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Respon
 
 
 async def _render(
-    request: Request, caller: Caller, generate: pb.GenerateRequest, images: Images
+    request: Request, caller: Caller, chat: ChatRequest
 ) -> tuple[pb.RenderPromptResponse, InferenceWorker, dict[str, str]]:
-    gateway = dependencies(request)
+    gateway, generate = dependencies(request), chat.generate
     # It counts as a request, and costs no tokens.
     demand = Demand(model=generate.model, prompt=0, output=0, max_output=0)
     admission = await admit(request, caller, demand, gateway.workers)
     async with await admission.get() as lease:
         generate.tenant = lease.subject.key.tenant
-        await gateway.image_fetcher.fill(images)
+        await gateway.image_fetcher.fill(chat.images)
         worker = gateway.workers.choose(generate.model)
         try:
             answer = await worker.client.render(generate, request_id=request.state.request_id)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, request_id=request.state.request_id) from error
+            raise from_rpc(error, request_id=request.state.request_id, form=chat.form) from error
     return answer, worker, lease.headers
 
 
-def _understand(body: Any, *, limits: ImageLimits) -> tuple[pb.GenerateRequest, Images]:
+def _understand(body: Any, *, limits: ImageLimits) -> ChatRequest:
     if isinstance(body, dict) and "messages" in body:
-        chat = translate(body, refuse_ignored=False, image_limits=limits)
-        return chat.generate, chat.images
+        return translate(body, refuse_ignored=False, image_limits=limits)
     fields = Fields(body)
     generate = pb.GenerateRequest(model=fields.required_string("model"))
     prompt = fields.string("prompt")
     if not prompt:
         raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
     generate.prompt = prompt
-    return generate, Images()
+    return ChatRequest(generate, stream=False, include_usage=False, continuous_usage=False, ignored=[])

@@ -43,11 +43,17 @@ def translate_text(body: Any, *, refuse_ignored: bool) -> ChatRequest:
         raise bad_request("suffix", "suffix is not available here; leave it out", code="unsupported_parameter")
     fields.get("user")
     text = TextOptions(_echo(fields, generate))
-    guides = add_format(fields, generate.response_format)
+    form = add_format(fields, generate.response_format)
     streaming = add_stream(fields)
-    ignored = ignored_fields(fields, guides + streaming.unread, refuse=refuse_ignored)
+    ignored = ignored_fields(fields, form.unread + streaming.unread, refuse=refuse_ignored)
     return ChatRequest(
-        generate, streaming.stream, streaming.include_usage, streaming.continuous_usage, ignored, text=text
+        generate,
+        stream=streaming.stream,
+        include_usage=streaming.include_usage,
+        continuous_usage=streaming.continuous_usage,
+        ignored=ignored,
+        form=form.path,
+        text=text,
     )
 
 

@@ -52,7 +52,7 @@ def _moved(schema: Any, root: str) -> Any:
         return [_moved(entry, root) for entry in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {}
+    moved: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
             moved[key] = root + value[1:]

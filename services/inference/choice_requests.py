@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.failure import Failure
+from services.inference.guide_refusals import restated
 from services.inference.prompt import Prompt
 from services.inference.sampling import engine_params
 from services.inference.served_model import ServedModel
@@ -49,11 +51,17 @@ class ChoiceRequests:
         self._usages: list[dict[str, Any]] = []
 
     async def outputs(self) -> AsyncGenerator[EngineOutput, None]:
-        """Everything that is generated; the last output has the finish reason, and the usage of the whole."""
+        """Everything that is generated; the last output has the finish reason, and the usage of the whole.
+
+        Raises Failure.
+        """
         parts = self._thought_and_answer() if self._prompt.thought_apart else self._ask(self._params)
-        async with contextlib.aclosing(parts):
-            async for output in parts:
-                yield output
+        try:
+            async with contextlib.aclosing(parts):
+                async for output in parts:
+                    yield output
+        except Failure as failure:
+            raise restated(failure, self._request) from failure
 
     async def _thought_and_answer(self) -> AsyncGenerator[EngineOutput, None]:
         if "guide" in self._params:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
+from services.failure import Failure, Reason, Violation
 from services.gateway.chat_request import translate
-from services.gateway.errors import ApiError
+from services.gateway.errors import ApiError, from_failure
 from services.gateway.field_names import openai_names
 
 MESSAGES = [{"role": "user", "content": "سلام"}]
@@ -153,3 +154,26 @@ def test_a_model_lists_its_parameters_by_openais_names() -> None:
         *("logprobs", "max_completion_tokens", "max_tokens", "n"),
         *("reasoning_effort", "thinking_token_budget", "top_logprobs"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "param"),
+    [
+        ({"guided_regex": "(("}, "response_format.regex", "guided_regex"),
+        ({"structured_outputs": {"regex": "(("}}, "response_format.regex", "structured_outputs.regex"),
+        (
+            {"structured_outputs": {"choice": ["a", ""]}},
+            "response_format.choice.choices[1]",
+            "structured_outputs.choice[1]",
+        ),
+        ({"guided_json": "{"}, "response_format.json_schema.schema_json", "guided_json"),
+        ({"guided_grammar": "x"}, "response_format", "guided_grammar"),
+        ({"response_format": SCHEMA}, "response_format.json_schema.schema_json", "response_format.json_schema.schema"),
+        ({"response_format": SCHEMA}, "response_format", "response_format"),
+        ({}, "tool_choice", "tool_choice"),
+    ],
+)
+def test_a_refused_form_is_named_as_it_was_given(fields: dict[str, Any], field: str, param: str) -> None:
+    failure = Failure(Reason.INVALID_ARGUMENT, f"{field} is not good", violations=(Violation(field, ""),))
+    error = from_failure(failure, request_id="r", form=request(**fields).form)
+    assert (error.param, error.message) == (param, f"{param} is not good")
