@@ -56,6 +56,7 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
     mode = request.tool_choice.mode
     if mode not in pb.ToolChoiceMode.values():
         raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
+    _check_names(request.tool_choice)
     named = mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
     if model.spec.parsers.tool_calls is None:
         if named or (request.tools and mode != pb.TOOL_CHOICE_MODE_NONE):
@@ -79,6 +80,17 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
         if name not in seen:
             message = f"tool_choice names {name[:80]!r}, which is not among the tools"
             raise invalid("tool_choice.function_names", message, value=name[:80])
+
+
+def _check_names(choice: pb.ToolChoice) -> None:
+    """Nothing but the one mode looks at them, and it must be left something to allow."""
+    if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and not choice.function_names:
+        message = "tool_choice allows no tool at all; name those that may be called, or send tool_choice none"
+        raise invalid("tool_choice.function_names", message)
+    if choice.mode != pb.TOOL_CHOICE_MODE_FUNCTIONS and (choice.function_names or choice.required):
+        mode = pb.ToolChoiceMode.Name(choice.mode)
+        message = f"tool_choice.mode is {mode}, which takes neither function_names nor required; send FUNCTIONS"
+        raise invalid("tool_choice.mode", message, value=mode)
 
 
 def check_function_name(field: str, name: str) -> None:

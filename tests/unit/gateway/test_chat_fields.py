@@ -171,6 +171,7 @@ def test_a_model_lists_its_parameters_by_openais_names() -> None:
         ({"response_format": SCHEMA}, "response_format.json_schema.schema_json", "response_format.json_schema.schema"),
         ({"response_format": SCHEMA}, "response_format", "response_format"),
         ({}, "tool_choice", "tool_choice"),
+        ({}, "tool_choice.function_names", "tool_choice"),
     ],
 )
 def test_a_refused_form_is_named_as_it_was_given(fields: dict[str, Any], field: str, param: str) -> None:
