@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.errors import bad_request
 from services.gateway.json_fields import Fields, json_text
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """Where a request gives the form of its answer."""
+def add_format(fields: Fields, response_format: pb.ResponseFormat) -> str:
+    """Take over `response_format`, `structured_outputs` and `guided_…`. Returns the path of the one that is given.
 
-    path: str = "response_format"
-    unread: list[str] = field(default_factory=list)
-    """The paths of what is not known there."""
-
-
-def add_format(fields: Fields, response_format: pb.ResponseFormat) -> Form:
-    """Take over `response_format`, `structured_outputs` and `guided_…`. Raises ApiError."""
+    Raises ApiError.
+    """
     wanted = fields.object("response_format")
     if wanted is not None:
         kind = wanted.one_of("type", "text", "json_object", "json_schema")
@@ -32,11 +24,11 @@ def add_format(fields: Fields, response_format: pb.ResponseFormat) -> Form:
             response_format.json_object.SetInParent()
         elif kind == "json_schema":
             form = wanted.object("json_schema")
-            if form is None or form.get("schema") is None:
+            if form is None or form.get("schema") is None or form.get("name") is None:
                 raise bad_request(
                     "response_format.json_schema", "response_format.json_schema must hold a name and a schema"
                 )
-            response_format.json_schema.name = form.string("name") or ""
+            response_format.json_schema.name = form.required_string("name")
             response_format.json_schema.description = form.string("description") or ""
             response_format.json_schema.strict = form.boolean("strict") or False
             response_format.json_schema.schema_json = json_text(
@@ -49,8 +41,7 @@ def add_format(fields: Fields, response_format: pb.ResponseFormat) -> Form:
             forms += _add_guide(source, prefix, response_format)
     if len(forms) > 1:
         raise bad_request(forms[1], f"{' and '.join(forms)} exclude one another; send one of them")
-    unread = [guides.path(name) for name in guides.unread()] if guides is not None else []
-    return Form(forms[0] if forms else "response_format", unread)
+    return forms[0] if forms else "response_format"
 
 
 def _add_guide(source: Fields, prefix: str, response_format: pb.ResponseFormat) -> list[str]:

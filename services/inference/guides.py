@@ -21,6 +21,7 @@ MAX_REGEX_LENGTH: Final = 4_096
 MAX_GRAMMAR_LENGTH: Final = 65_536
 MAX_CHOICES: Final = 256
 MAX_CHOICES_LENGTH: Final = 16_384
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
@@ -94,6 +95,11 @@ def _check_functions(request: pb.GenerateRequest) -> None:
 def _check_format(form: pb.ResponseFormat) -> None:
     match form.WhichOneof("format"):
         case "json_schema":
+            name = form.json_schema.name
+            if name and not _NAME.fullmatch(name):
+                field = "response_format.json_schema.name"
+                message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _ or -"
+                raise invalid(field, message, value=name[:80])
             _check_json("response_format.json_schema.schema_json", form.json_schema.schema_json or "{}")
         case "structural_tag_json":
             _check_json("response_format.structural_tag_json", form.structural_tag_json)

@@ -13,7 +13,7 @@ from services.inference.guides import check_guide
 from services.inference.images import ImageLimits, check_images, image_bytes
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
-from services.inference.tools import check_function_name, check_tools, read_json
+from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call, read_json
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -75,6 +75,13 @@ def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
     if model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT:
         ignored.append("reasoning.effort")
+    if request.response_format.json_schema.description:
+        ignored.append("response_format.json_schema.description")
+    if any(tool.strict for tool in request.tools) and not demands_call(request):
+        # Only a call that is demanded is written under its schema.
+        functions = callable_functions(request)
+        strict = (index for index, tool in enumerate(request.tools) if tool.strict and tool.name in functions)
+        ignored += [f"tools[{index}].strict" for index in strict]
     return ignored
 
 

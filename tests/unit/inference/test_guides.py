@@ -14,7 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason
 from services.inference.guides import MAX_SCHEMA_DEPTH, MAX_SCHEMA_LENGTH, guide
-from services.inference.request_checks import RequestLimits, check
+from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.served_model import ServedModel
 
 LIMITS = RequestLimits()
@@ -125,3 +125,25 @@ def test_the_schemas_of_demanded_calls_are_not_too_large_together(caller: Served
     with pytest.raises(Failure, match=f"at most {MAX_SCHEMA_LENGTH} are allowed where tool_choice asks") as refusal:
         check(demand({"f": half, "g": half}), caller, LIMITS)
     assert (refusal.value.reason, refusal.value.violations[0].field) == (Reason.INVALID_ARGUMENT, "tools")
+
+
+def schema(**fields: Any) -> pb.GenerateRequest:
+    form = pb.JsonSchemaFormat(schema_json="{}", **fields)
+    return pb.GenerateRequest(messages=[USER], response_format=pb.ResponseFormat(json_schema=form))
+
+
+@pytest.mark.parametrize("name", ["a b", "a.b", "نام", "x" * 65])
+def test_a_schemas_name_is_short_and_plain(caller: ServedModel, name: str) -> None:
+    check(schema(name="a_B-9" * 12), caller, LIMITS)
+    check(schema(), caller, LIMITS)
+    with pytest.raises(Failure, match="1 to 64 letters, digits, _ or -") as refusal:
+        check(schema(name=name), caller, LIMITS)
+    assert refusal.value.violations[0].field == "response_format.json_schema.name"
+
+
+def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
+    request = schema(name="a", description="what it is for")
+    assert ignored_parameters(request, caller) == ["response_format.json_schema.description"]
+    request.refuse_ignored_parameters = True
+    with pytest.raises(Failure, match=r"cannot honour response_format\.json_schema\.description"):
+        check(request, caller, LIMITS)

@@ -13,7 +13,7 @@ from services.inference.answer_parser import AnswerParser
 from services.inference.guides import guide
 from services.inference.pieces import Answer, CallStart
 from services.inference.prompt import Prompt
-from services.inference.request_checks import RequestLimits, check
+from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.sampling import engine_params
 from services.inference.served_model import ServedModel
 from services.inference.tools import template_tools
@@ -96,3 +96,20 @@ def test_a_choice_that_makes_no_sense_is_refused_by_name(
         check(ask(**choice), caller, LIMITS)
     assert refusal.value.reason is Reason.INVALID_ARGUMENT
     assert refusal.value.violations[0].field == field
+
+
+def test_a_strict_function_is_reported_where_its_schema_is_not_enforced(caller: ServedModel) -> None:
+    tools = [pb.Tool(name="f"), pb.Tool(name="g", strict=True), pb.Tool(name="h", strict=True)]
+    message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])
+    request = pb.GenerateRequest(messages=[message], tools=tools)
+    assert ignored_parameters(request, caller) == ["tools[1].strict", "tools[2].strict"]
+    request.refuse_ignored_parameters = True
+    with pytest.raises(Failure) as refusal:
+        check(request, caller, LIMITS)
+    assert refusal.value.violations[0].field == "tools[1].strict"
+    request.tool_choice.CopyFrom(pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["f", "g"]))
+    assert ignored_parameters(request, caller) == ["tools[1].strict"]
+    request.tool_choice.required = True
+    check(request, caller, LIMITS)
+    request.tool_choice.CopyFrom(pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_NONE))
+    check(request, caller, LIMITS)
