@@ -206,6 +206,31 @@ def test_a_file_of_its_own_takes_precedence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("vision.jinja", "from another file"),
+        ("chat_template.json", json.dumps({"chat_template": "from another file"})),
+        ("several.json", json.dumps({"chat_template": [{"name": "default", "template": "from another file"}]})),
+    ],
+)
+def test_the_catalog_can_name_another_file(tmp_path: Path, name: str, content: str) -> None:
+    template(tmp_path, "from the configuration")
+    (tmp_path / "chat_template.jinja").write_text("from the usual file")
+    (tmp_path / name).write_text(content)
+    assert ChatTemplate(tmp_path, file=name).render([]) == "from another file"
+    with pytest.raises(FileNotFoundError, match=r"other\.jinja does not exist"):
+        ChatTemplate(tmp_path, file="other.jinja")
+
+
+def test_a_served_model_has_the_template_that_its_entry_names(model_directory: Path, tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(model_directory / name, tmp_path)
+    (tmp_path / "own.jinja").write_text("mine")
+    spec = load_model(MODEL).model_copy(update={"template": "own.jinja"})
+    assert ServedModel.load(spec, tmp_path).template.render([]) == "mine"
+
+
+@pytest.mark.parametrize(
     ("configuration", "problem"),
     [("{}", "has no chat template"), ('{"chat_template": "{% if"}', "no template"), ("{", "JSON")],
 )
