@@ -13,9 +13,13 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read(path: Path, into: type[M]) -> M:
-    """Raises ValueError in one line, with the line of an unknown key or a value that does not fit, and OSError."""
+    """Raises ValueError in one line, with the line of an unknown key or a value that does not fit, and OSError.
+
+    A key that is there twice is refused too: YAML's reader would take the last one, and say nothing.
+    """
     text = path.read_text()
     try:
+        _refuse_twice(path, yaml.compose(text, yaml.SafeLoader))
         return into.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
@@ -25,6 +29,28 @@ def read(path: Path, into: type[M]) -> M:
         line = _line(yaml.compose(text, yaml.SafeLoader), problem["loc"])
         given = "" if problem["type"] == "missing" else f" (it is {problem['input']!r})"
         raise ValueError(f"{path.name}, line {line}: {key}: {problem['msg']}{given}") from None
+
+
+def _refuse_twice(path: Path, root: yaml.Node | None) -> None:
+    left, seen = [root], set[int]()
+    while left:
+        node = left.pop()
+        # An alias is the very node that it stands for.
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in lines:
+                        first = lines[key.value]
+                        raise ValueError(f"{path.name}, line {line}: {key.value}: it is there already, in line {first}")
+                    lines[key.value] = line
+                left.append(value)
 
 
 def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:

@@ -72,6 +72,8 @@ def show(
         _fail(error)
     entry = spec.model_dump(mode="json", exclude_defaults=True)
     entry["created"] = spec.created
+    if isinstance(spec, ModelSpec):
+        entry.setdefault("template", spec.template)
     print(yaml.safe_dump(entry, allow_unicode=True, sort_keys=False), end="")
 
 

@@ -106,7 +106,7 @@ class Answer:
             raise self._silent() from None
         except Failure as failure:
             self._outcome = f"broken off: {failure.code.name}"
-            raise from_failure(failure, request_id=self._request_id) from failure
+            raise from_failure(failure, request_id=self._request_id, form=self.chat.form) from failure
         if not complete:
             # A worker that ends in the middle must not look like an answer that is complete.
             self._outcome = "broken off"
@@ -202,7 +202,7 @@ async def open_answer(
                 answer.abandon()
                 may_move = failed is None and failure.code is grpc.StatusCode.UNAVAILABLE
                 if not may_move or not workers.has_another(chat.generate.model, but=worker):
-                    raise from_failure(failure, request_id=request.state.request_id) from failure
+                    raise from_failure(failure, request_id=request.state.request_id, form=chat.form) from failure
                 failed = worker
                 metrics.RETRIES.labels(chat.generate.model).inc()
             except BaseException:

@@ -27,10 +27,10 @@ from services.gateway.errors import JSON, ApiError
 from services.gateway.generate_stream import Write
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.http_protocol import DIRECT_WRITER, DirectWriter
+from services.gateway.ignored_header import ignored_header
 from services.gateway.prompts import dry_run
 from services.gateway.text_objects import TextEncoder, WholeText
 from services.gateway.text_request import translate_text
-from services.telemetry import without_keys
 
 
 async def create_chat_completion(request: Request) -> Response:
@@ -61,7 +61,7 @@ async def _create(request: Request, translate_body: Callable[..., ChatRequest]) 
     lease = await admission.get()
     patience = gateway.settings.early_commit if chat.stream else None
     answer = await open_answer(request, chat, lease, gateway.workers, seconds=patience)
-    headers = {**lease.headers, **_ignored(answer)}
+    headers = {**lease.headers, **ignored_header(answer.ignored_parameters)}
     if chat.stream:
         return StreamedAnswer(answer, headers, keep_alive=gateway.settings.keep_alive)
     return await _whole(answer, headers)
@@ -144,7 +144,7 @@ class QueuedAnswer(StreamedAnswer):
 
     def __init__(self, request: Request, chat: ChatRequest, waiting: Waiting, *, keep_alive: float) -> None:
         """`keep_alive` is as above."""
-        super().__init__(None, waiting.headers, keep_alive=keep_alive)
+        super().__init__(None, {**waiting.headers, **ignored_header(chat.ignored)}, keep_alive=keep_alive)
         self._request: Final = request
         self._chat: Final = chat
         self._waiting: Final = waiting
@@ -175,9 +175,3 @@ async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
     finally:
         answer.close()
     return Response(orjson.dumps(whole.to_object()), headers=headers, media_type=JSON)
-
-
-def _ignored(answer: Answer) -> dict[str, str]:
-    # Names come from the client: only what a header may hold is repeated.
-    names = [name for name in answer.ignored_parameters if name.isascii() and name.isprintable() and "," not in name]
-    return {"x-ignored-params": without_keys(",".join(names))[:1024]} if names else {}

@@ -8,10 +8,10 @@ from services.gateway.errors import bad_request
 from services.gateway.json_fields import Fields, json_text
 
 
-def add_format(fields: Fields, response_format: pb.ResponseFormat) -> list[str]:
-    """Take over `response_format`, `structured_outputs` and `guided_…`.
+def add_format(fields: Fields, response_format: pb.ResponseFormat) -> str:
+    """Take over `response_format`, `structured_outputs` and `guided_…`. Returns the path of the one that is given.
 
-    Returns the paths of what is not known in them. Raises ApiError.
+    Raises ApiError.
     """
     wanted = fields.object("response_format")
     if wanted is not None:
@@ -24,11 +24,11 @@ def add_format(fields: Fields, response_format: pb.ResponseFormat) -> list[str]:
             response_format.json_object.SetInParent()
         elif kind == "json_schema":
             form = wanted.object("json_schema")
-            if form is None or form.get("schema") is None:
+            if form is None or form.get("schema") is None or form.get("name") is None:
                 raise bad_request(
                     "response_format.json_schema", "response_format.json_schema must hold a name and a schema"
                 )
-            response_format.json_schema.name = form.string("name") or ""
+            response_format.json_schema.name = form.required_string("name")
             response_format.json_schema.description = form.string("description") or ""
             response_format.json_schema.strict = form.boolean("strict") or False
             response_format.json_schema.schema_json = json_text(
@@ -41,7 +41,7 @@ def add_format(fields: Fields, response_format: pb.ResponseFormat) -> list[str]:
             forms += _add_guide(source, prefix, response_format)
     if len(forms) > 1:
         raise bad_request(forms[1], f"{' and '.join(forms)} exclude one another; send one of them")
-    return [guides.path(name) for name in guides.unread()] if guides is not None else []
+    return forms[0] if forms else "response_format"
 
 
 def _add_guide(source: Fields, prefix: str, response_format: pb.ResponseFormat) -> list[str]:

@@ -34,7 +34,7 @@ _EFFORTS: Final = {
 }
 _MAX_VARIABLES_LENGTH: Final = 16_384
 _MAX_VARIABLES_DEPTH: Final = 16
-_LABELS: Final = ("metadata", "user", "safety_identifier", "prompt_cache_key")
+_LABELS: Final = ("user", "safety_identifier", "prompt_cache_key")
 """They influence no answer anywhere."""
 _WISHES: Final[dict[str, tuple[Any, ...]]] = {
     "store": (False,),
@@ -75,6 +75,8 @@ class ChatRequest:
     """Whether only the prompt is asked for."""
     images: Images = field(default_factory=Images)
     """Its images; some may have to be fetched."""
+    form: str = "response_format"
+    """The path at which it gives the form of its answer."""
     text: TextOptions | None = None
     """For a text completion, which is no chat."""
 
@@ -92,10 +94,9 @@ def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | No
         if fields.get(name) is not None:
             raise bad_request(name, message, code="unsupported_parameter")
     for name in _LABELS:
-        fields.get(name)
+        fields.string(name)
     for name, granted in _WISHES.items():
-        if name in body and body[name] in granted:
-            fields.get(name)
+        fields.granted(name, *granted)
     _check_metadata(fields)
     if fields.strings("modalities") not in (None, ["text"]):
         raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
@@ -104,13 +105,20 @@ def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | No
     add_sampling(fields, generate.sampling)
     _add_logprobs(fields, generate)
     _add_tools(fields, generate)
-    guides = add_format(fields, generate.response_format)
+    form = add_format(fields, generate.response_format)
     _add_reasoning(fields, generate)
     dry_run = fields.boolean("dry_run") or False
     streaming = add_stream(fields)
-    ignored = ignored_fields(fields, guides + streaming.unread, refuse=refuse_ignored)
+    ignored = ignored_fields(fields, refuse=refuse_ignored)
     return ChatRequest(
-        generate, streaming.stream, streaming.include_usage, streaming.continuous_usage, ignored, dry_run, images
+        generate,
+        stream=streaming.stream,
+        include_usage=streaming.include_usage,
+        continuous_usage=streaming.continuous_usage,
+        ignored=ignored,
+        dry_run=dry_run,
+        images=images,
+        form=form,
     )
 
 
@@ -139,25 +147,44 @@ def _add_messages(fields: Fields, generate: pb.GenerateRequest, images: Images) 
             raise bad_request(
                 message.path("role"), f"{message.path('role')} is missing; it must be one of {', '.join(_ROLES)}"
             )
-        reasoning = message.string("reasoning_content")
+        reasoning, newer = message.string("reasoning_content"), message.string("reasoning")
         translated = generate.messages.add(
             role=_ROLES[role],
             name=message.string("name") or "",
-            reasoning_content=reasoning or message.string("reasoning") or "",
+            reasoning_content=reasoning or newer or "",
             tool_call_id=message.string("tool_call_id") or "",
         )
         _add_content(message, translated, images)
-        for call in message.objects("tool_calls"):
-            function = call.object("function")
-            if function is None:
-                raise bad_request(call.path("function"), f"{call.path('function')} is missing")
-            translated.tool_calls.add(
-                id=call.string("id") or "",
-                name=function.required_string("name"),
-                arguments_json=function.string("arguments") or "",
-            )
+        _add_calls(message, translated)
     if not generate.messages:
         raise bad_request("messages", "messages is empty; it must hold at least one message")
+
+
+def _add_calls(message: Fields, translated: pb.Message) -> None:
+    for call in message.objects("tool_calls"):
+        kind, function = call.string("type"), call.object("function")
+        if kind not in (None, "function"):
+            raise bad_request(
+                call.path("type"), f"{call.path('type')} is {shown(kind)}; only function tools are available here"
+            )
+        if function is None:
+            raise bad_request(call.path("function"), f"{call.path('function')} is missing")
+        _add_call(function, translated, call_id=call.string("id") or "")
+    older = message.object("function_call")
+    if older is not None:
+        if translated.tool_calls:
+            forms = f"{message.path('tool_calls')} and {message.path('function_call')}"
+            raise bad_request(message.path("function_call"), f"{forms} exclude one another; send one of them")
+        _add_call(older, translated, call_id="")
+    if message.get("audio") is not None:
+        path = message.path("audio")
+        raise bad_request(path, f"{path} is not available here; leave it out", code="unsupported_parameter")
+
+
+def _add_call(function: Fields, translated: pb.Message, *, call_id: str) -> None:
+    translated.tool_calls.add(
+        id=call_id, name=function.required_string("name"), arguments_json=function.string("arguments") or ""
+    )
 
 
 def _add_content(message: Fields, translated: pb.Message, images: Images) -> None:
@@ -224,8 +251,6 @@ def _add_tools(fields: Fields, generate: pb.GenerateRequest) -> None:
 
 def _add_tool_choice(fields: Fields, choice: pb.ToolChoice) -> None:
     value = fields.get("tool_choice")
-    if value is None:
-        return
     modes = {
         "none": pb.TOOL_CHOICE_MODE_NONE,
         "auto": pb.TOOL_CHOICE_MODE_AUTO,
@@ -238,13 +263,18 @@ def _add_tool_choice(fields: Fields, choice: pb.ToolChoice) -> None:
             )
         choice.mode = modes[value]
         return
-    named = Fields(value, "tool_choice")
+    named = fields.object("tool_choice")
+    if named is None:
+        return
     kind = named.one_of("type", "function", "allowed_tools")
     choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
     if kind == "allowed_tools":
         allowed = named.object("allowed_tools") or named
         choice.required = allowed.one_of("mode", "auto", "required") == "required"
-        functions = [tool.object("function") or tool for tool in allowed.objects("tools")]
+        functions = []
+        for tool in allowed.objects("tools"):
+            tool.one_of("type", "function")
+            functions.append(tool.object("function") or tool)
     else:
         choice.required = True
         functions = [named.object("function") or named]

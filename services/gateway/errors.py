@@ -107,9 +107,9 @@ _BAD_REQUESTS: Final = {
 }
 
 
-def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str) -> ApiError:
-    """The API's error for a call that failed."""
-    return from_failure(failure_of_rpc(error), request_id=request_id)
+def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str, form: str = "response_format") -> ApiError:
+    """The API's error for a call that failed. `form` is as below."""
+    return from_failure(failure_of_rpc(error), request_id=request_id, form=form)
 
 
 def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
@@ -124,9 +124,9 @@ def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
     return Failure(Reason.INTERNAL, f"the call ended with {error.code().name}")
 
 
-def from_failure(failure: Failure, *, request_id: str) -> ApiError:
-    """The API's error for a worker's failure."""
-    param = (openai_name(failure.violations[0].field) or None) if failure.violations else None
+def from_failure(failure: Failure, *, request_id: str, form: str = "response_format") -> ApiError:
+    """The API's error for a worker's failure. `form` is the path at which the request gave the form of its answer."""
+    param = (openai_name(failure.violations[0].field, form=form) or None) if failure.violations else None
     retry = retry_headers(failure.retry_after or 1.0)
     if failure.reason in _BAD_REQUESTS:
         message = failure.message

@@ -14,8 +14,11 @@ _NAMES: Final = (
     (re.compile(r"^reasoning\.budget_tokens$"), "thinking_token_budget"),
     (re.compile(r"^reasoning\.exclude$"), "include_reasoning"),
     (re.compile(r"^(tools\[\d+\])\.parameters_json$"), r"\1.function.parameters"),
-    (re.compile(r"^(tools\[\d+\])\.name$"), r"\1.function.name"),
+    (re.compile(r"^(tools\[\d+\])\.(name|strict)$"), r"\1.function.\2"),
+    (re.compile(r"^tool_choice\.function_names$"), "tool_choice"),
     (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
+    (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.name$"), r"\1.function.name"),
+    (re.compile(r"^response_format\.json_schema\.schema_json$"), "response_format.json_schema.schema"),
     (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
     (re.compile(r"^prompt_token_ids"), "prompt"),
     (re.compile(r"^(texts|token_ids)(?=\[|$)"), "input"),
@@ -29,8 +32,13 @@ _SEVERAL: Final = {
 }
 
 
-def openai_name(field: str) -> str:
-    """The name of one field path."""
+_FORM: Final = re.compile(r"^response_format(\.\w+(\.choices|\.schema_json)?)?")
+
+
+def openai_name(field: str, *, form: str = "response_format") -> str:
+    """The name of one field path. `form` is the path at which the request gave the form of its answer."""
+    if form != "response_format":
+        field = _FORM.sub(form, field)
     for pattern, name in _NAMES:
         field = pattern.sub(name, field)
     return field

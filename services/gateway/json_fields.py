@@ -39,6 +39,7 @@ class Fields:
         self._values: Final[dict[str, Any]] = value
         self._path: Final = path
         self._read: Final[set[str]] = set()
+        self._inner: Final[dict[str, Fields]] = {}
 
     def path(self, name: str) -> str:
         """The path of a field."""
@@ -49,9 +50,19 @@ class Fields:
         self._read.add(name)
         return self._values.get(name)
 
+    def granted(self, name: str, *values: Any) -> None:
+        """Take note of a field that asks for what is done anyway: one of `values`. With another one it counts as unread."""
+        if any(self._values.get(name) == value for value in values):
+            self._read.add(name)
+
     def unread(self) -> list[str]:
         """Names of fields that nobody asked for, and that hold something."""
         return sorted(name for name, value in self._values.items() if name not in self._read and value is not None)
+
+    def unread_paths(self) -> list[str]:
+        """Paths of such fields here and in every object that was read from here."""
+        inner = (path for fields in self._inner.values() for path in fields.unread_paths())
+        return [*map(self.path, self.unread()), *inner]
 
     def string(self, name: str) -> str | None:
         """A string."""
@@ -93,7 +104,7 @@ class Fields:
     def object(self, name: str) -> Fields | None:
         """An object."""
         value = self.get(name)
-        return None if value is None else Fields(value, self.path(name))
+        return None if value is None else self._object(self.path(name), value)
 
     def array(self, name: str) -> list[Any] | None:
         """A list."""
@@ -102,7 +113,7 @@ class Fields:
     def objects(self, name: str) -> Iterator[Fields]:
         """The objects of a list."""
         for index, value in enumerate(self.array(name) or ()):
-            yield Fields(value, f"{self.path(name)}[{index}]")
+            yield self._object(f"{self.path(name)}[{index}]", value)
 
     def strings(self, name: str) -> list[str] | None:
         """The strings of a list."""
@@ -119,6 +130,12 @@ class Fields:
             choices = ", ".join(allowed)
             raise bad_request(self.path(name), f"{self.path(name)} is {shown(value)}; it must be one of {choices}")
         return value
+
+    def _object(self, path: str, value: Any) -> Fields:
+        """What was read of an object is known, however often it is asked for."""
+        if path not in self._inner:
+            self._inner[path] = Fields(value, path)
+        return self._inner[path]
 
     def _typed(self, name: str, kind: type[T], expected: str) -> T | None:
         value = self.get(name)

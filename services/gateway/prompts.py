@@ -1,4 +1,4 @@
-"""Prompts without answers: POST /tokenize, and what a chat with `dry_run` is answered."""
+"""Prompts without answers: POST /tokenize, and what a request with `dry_run` is answered."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON, bad_request, from_rpc
 from services.gateway.field_names import openai_name
-from services.gateway.image_parts import ImageLimits, Images
+from services.gateway.ignored_header import ignored_header
+from services.gateway.image_parts import ImageLimits
 from services.gateway.inference_client import InferenceWorker
 from services.gateway.json_fields import Fields
+from services.gateway.stream_fields import ignored_fields
 
 
 async def tokenize(request: Request) -> Response:
     """Show the token ids of a prompt, or of a conversation in its model's template."""
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
-    understand = partial(_understand, limits=gateway.settings.image_limits)
-    generate, images = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
-    request.state.log["model"] = generate.model[:128]
-    answer, _, headers = await _render(request, caller, generate, images)
+    strict = request.headers.get("x-strict-params") == "true"
+    understand = partial(_understand, limits=gateway.settings.image_limits, refuse_ignored=strict)
+    chat = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
+    request.state.log["model"] = chat.generate.model[:128]
+    answer, _, headers = await _render(request, caller, chat)
     shown = {
         "count": answer.prompt_tokens,
         "max_model_len": answer.prompt_tokens + answer.remaining_tokens,
@@ -41,46 +44,50 @@ async def tokenize(request: Request) -> Response:
 
 
 async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Response:
-    """What would become of a chat request: its prompt, what of it would be ignored, and which worker would answer."""
-    answer, worker, headers = await _render(request, caller, chat.generate, chat.images)
+    """What would become of a request: its prompt, what of it would be ignored, and which worker would answer."""
+    answer, worker, headers = await _render(request, caller, chat)
     shown = {
-        "object": "chat.completion.dry_run",
+        "object": "chat.completion.dry_run" if chat.text is None else "text_completion.dry_run",
         "model": chat.generate.model,
         "prompt": answer.prompt,
         "prompt_tokens": answer.prompt_tokens,
         "remaining_tokens": answer.remaining_tokens,
-        "ignored_parameters": [*chat.ignored, *map(openai_name, answer.ignored_parameters)],
+        "ignored_parameters": _ignored(chat, answer),
         "worker": worker.address,
     }
     return Response(orjson.dumps(shown), headers=headers, media_type=JSON)
 
 
 async def _render(
-    request: Request, caller: Caller, generate: pb.GenerateRequest, images: Images
+    request: Request, caller: Caller, chat: ChatRequest
 ) -> tuple[pb.RenderPromptResponse, InferenceWorker, dict[str, str]]:
-    gateway = dependencies(request)
+    gateway, generate = dependencies(request), chat.generate
     # It counts as a request, and costs no tokens.
     demand = Demand(model=generate.model, prompt=0, output=0, max_output=0)
     admission = await admit(request, caller, demand, gateway.workers)
     async with await admission.get() as lease:
         generate.tenant = lease.subject.key.tenant
-        await gateway.image_fetcher.fill(images)
+        await gateway.image_fetcher.fill(chat.images)
         worker = gateway.workers.choose(generate.model)
         try:
             answer = await worker.client.render(generate, request_id=request.state.request_id)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, request_id=request.state.request_id) from error
-    return answer, worker, lease.headers
+            raise from_rpc(error, request_id=request.state.request_id, form=chat.form) from error
+    return answer, worker, {**lease.headers, **ignored_header(_ignored(chat, answer))}
 
 
-def _understand(body: Any, *, limits: ImageLimits) -> tuple[pb.GenerateRequest, Images]:
+def _ignored(chat: ChatRequest, answer: pb.RenderPromptResponse) -> list[str]:
+    return [*chat.ignored, *map(openai_name, answer.ignored_parameters)]
+
+
+def _understand(body: Any, *, limits: ImageLimits, refuse_ignored: bool) -> ChatRequest:
     if isinstance(body, dict) and "messages" in body:
-        chat = translate(body, refuse_ignored=False, image_limits=limits)
-        return chat.generate, chat.images
+        return translate(body, refuse_ignored=refuse_ignored, image_limits=limits)
     fields = Fields(body)
-    generate = pb.GenerateRequest(model=fields.required_string("model"))
+    generate = pb.GenerateRequest(model=fields.required_string("model"), refuse_ignored_parameters=refuse_ignored)
     prompt = fields.string("prompt")
     if not prompt:
         raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
     generate.prompt = prompt
-    return generate, Images()
+    ignored = ignored_fields(fields, refuse=refuse_ignored)
+    return ChatRequest(generate, stream=False, include_usage=False, continuous_usage=False, ignored=ignored)

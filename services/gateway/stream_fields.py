@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.gateway.errors import bad_request
 from services.gateway.json_fields import Fields
@@ -16,8 +15,6 @@ class Streaming:
     stream: bool
     include_usage: bool = False
     continuous_usage: bool = False
-    unread: list[str] = field(default_factory=list)
-    """The paths of options that are not known."""
 
 
 def add_stream(fields: Fields) -> Streaming:
@@ -30,14 +27,14 @@ def add_stream(fields: Fields) -> Streaming:
         raise bad_request("stream_options", "stream_options is only allowed when stream is true")
     include_usage = options.boolean("include_usage") or False
     continuous_usage = options.boolean("continuous_usage_stats") or False
-    options.boolean("include_obfuscation")
-    return Streaming(stream, include_usage, continuous_usage, [options.path(name) for name in options.unread()])
+    options.granted("include_obfuscation", False)
+    return Streaming(stream, include_usage, continuous_usage)
 
 
-def ignored_fields(fields: Fields, others: Sequence[str], *, refuse: bool) -> list[str]:
-    """The paths of what was not read, `others` among them. Raises ApiError when they are to be refused."""
-    ignored = sorted([*fields.unread(), *others])
+def ignored_fields(fields: Fields, *, refuse: bool) -> list[str]:
+    """The paths of what was not read, also inside of what was. Raises ApiError when they are to be refused."""
+    ignored = sorted(fields.unread_paths())
     if ignored and refuse:
-        names = ", ".join(ignored)
+        names = ", ".join(name[:80] for name in ignored[:8])
         raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
     return ignored

@@ -41,13 +41,21 @@ def translate_text(body: Any, *, refuse_ignored: bool) -> ChatRequest:
         raise bad_request("best_of", f"best_of is {best_of}; it must be n, which is {generate.n}: all are returned")
     if fields.string("suffix"):
         raise bad_request("suffix", "suffix is not available here; leave it out", code="unsupported_parameter")
-    fields.get("user")
+    fields.string("user")
     text = TextOptions(_echo(fields, generate))
-    guides = add_format(fields, generate.response_format)
+    form = add_format(fields, generate.response_format)
+    dry_run = fields.boolean("dry_run") or False
     streaming = add_stream(fields)
-    ignored = ignored_fields(fields, guides + streaming.unread, refuse=refuse_ignored)
+    ignored = ignored_fields(fields, refuse=refuse_ignored)
     return ChatRequest(
-        generate, streaming.stream, streaming.include_usage, streaming.continuous_usage, ignored, text=text
+        generate,
+        stream=streaming.stream,
+        include_usage=streaming.include_usage,
+        continuous_usage=streaming.continuous_usage,
+        ignored=ignored,
+        dry_run=dry_run,
+        form=form,
+        text=text,
     )
 
 

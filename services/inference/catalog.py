@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from services import yaml_file
+from services.inference.engine_arguments import known_arguments
 
 DIRECTORY: Final = Path(__file__).parent / "models"
 
@@ -22,7 +25,43 @@ class EngineSpec(_Entry):
 
     name: Literal["trtllm", "llamacpp", "replay"]
     arguments: dict[str, Any] = {}
-    """Passed to the engine as they are."""
+    """Passed to the engine as they are; only those that it is known to take."""
+    unchecked_arguments: dict[str, Any] = {}
+    """The same, for arguments that an engine's newer version takes and this catalog does not know yet."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """All arguments."""
+        return self.arguments | self.unchecked_arguments
+
+    @model_validator(mode="after")
+    def _knows_its_arguments(self) -> Self:
+        known = known_arguments(self.name)
+        problems = []
+        for argument, value in self.arguments.items():
+            if argument not in known:
+                close = difflib.get_close_matches(argument, known, n=1)
+                hint = f"; is it {close[0]}?" if close else ""
+                error = PydanticCustomError(
+                    "argument", "the engine takes no argument of this name{hint}", {"hint": hint}
+                )
+                problems.append(InitErrorDetails(type=error, loc=("arguments", argument), input=value))
+        if problems:
+            raise ValidationError.from_exception_data("EngineSpec", problems)
+        return self
+
+
+class SizingSpec(_Entry):
+    """What a model takes, and what it runs on by default."""
+
+    weights_gb: float = Field(ge=0)
+    """All weights as they are loaded, in 10⁹ bytes."""
+    kv_kib_per_token: float = Field(ge=0)
+    """The cache of one token in 16 bits, in 1024 bytes, over all GPUs; with an FP8 cache half of it."""
+    gpus: int = Field(ge=0)
+    """GPUs of one instance. None for an engine that runs on CPUs."""
+    gpu_memory_gb: int | None = Field(None, gt=0)
+    """Of each GPU, at least."""
 
 
 class CapabilitiesSpec(_Entry):
@@ -93,6 +132,13 @@ class ModelSpec(_Entry):
     context_length: int = Field(gt=0)
     """Most tokens of prompt and answer together."""
     engine: EngineSpec
+    sizing: SizingSpec | None = None
+    """None: not known, as of a model of one's own."""
+    template: str = Field("auto", pattern=r"^(auto|[A-Za-z0-9][A-Za-z0-9._-]*\.(jinja|json))$")
+    """Where the model directory has the chat template. `auto`: in chat_template.jinja, or else in tokenizer_config.json.
+
+    Otherwise the name of a file there: a template (.jinja), or JSON with one under `chat_template` (.json).
+    """
     capabilities: CapabilitiesSpec = CapabilitiesSpec()
     images: ImagesSpec | None = None
     """Of a model with vision."""

@@ -22,23 +22,21 @@ class TemplateRefusal(Exception):
 
 
 class ChatTemplate:
-    """The chat template of a model directory: chat_template.jinja, or the one in tokenizer_config.json."""
+    """The chat template of a model directory."""
 
-    def __init__(self, directory: Path) -> None:
-        """Read and compile it. Raises ValueError when there is none, or it is no template."""
+    def __init__(self, directory: Path, *, file: str = "auto") -> None:
+        """Read and compile it.
+
+        `file` is the one that has it: a template, or JSON with one under `chat_template`. `auto` is chat_template.jinja, or
+        else tokenizer_config.json. Raises ValueError when there is none, or it is no template, and OSError.
+        """
         settings = directory / "tokenizer_config.json"
-        if not settings.is_file():
-            raise FileNotFoundError(f"{settings} does not exist; a model directory needs it")
-        try:
-            configuration = json.loads(settings.read_text())
-        except ValueError as error:
-            raise ValueError(f"{settings} is not JSON: {error}") from None
-        path = directory / "chat_template.jinja"
-        source = path.read_text() if path.is_file() else configuration.get("chat_template")
-        if isinstance(source, list):
-            source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
+        configuration = _read_json(settings)
+        if file == "auto":
+            file = "chat_template.jinja" if (directory / "chat_template.jinja").is_file() else settings.name
+        source = _source(directory / file)
         if not source:
-            raise ValueError(f"{directory} has no chat template")
+            raise ValueError(f"{directory} has no chat template in {file}")
         tokens = ("bos_token", "eos_token", "pad_token", "unk_token")
         self._tokens: Final = {name: _content(configuration.get(name)) for name in tokens}
         try:
@@ -68,6 +66,31 @@ class ChatTemplate:
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             # A template is a program; what a conversation makes it stumble over is the conversation's fault.
             raise TemplateRefusal(str(error)) from None
+
+
+def _source(path: Path) -> Any:
+    if path.suffix != ".json":
+        return _text(path)
+    source = _read_json(path).get("chat_template")
+    if isinstance(source, list):
+        source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
+    return source
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no JSON object")  # noqa: TRY004  # it is about a file's content
+    return content
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; a model directory needs it")
+    return path.read_text()
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

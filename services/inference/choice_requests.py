@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.failure import Failure
+from services.inference.guide_refusals import restated
 from services.inference.prompt import Prompt
 from services.inference.sampling import engine_params
 from services.inference.served_model import ServedModel
@@ -49,11 +51,17 @@ class ChoiceRequests:
         self._usages: list[dict[str, Any]] = []
 
     async def outputs(self) -> AsyncGenerator[EngineOutput, None]:
-        """Everything that is generated; the last output has the finish reason, and the usage of the whole."""
+        """Everything that is generated; the last output has the finish reason, and the usage of the whole.
+
+        Raises Failure.
+        """
         parts = self._thought_and_answer() if self._prompt.thought_apart else self._ask(self._params)
-        async with contextlib.aclosing(parts):
-            async for output in parts:
-                yield output
+        try:
+            async with contextlib.aclosing(parts):
+                async for output in parts:
+                    yield output
+        except Failure as failure:
+            raise restated(failure, self._request) from failure
 
     async def _thought_and_answer(self) -> AsyncGenerator[EngineOutput, None]:
         if "guide" in self._params:
@@ -66,10 +74,13 @@ class ChoiceRequests:
         answer = {
             **self._params,
             "max_tokens": self._limit - len(self._written),
-            "min_tokens": max(0, self._params.get("min_tokens", 0) - len(self._written)),
             # Whoever has begun to answer goes before those who have not.
             "priority": self._params.get("priority", 0) + 1,
         }
+        if "min_tokens" in answer:
+            answer["min_tokens"] -= len(self._written)
+            if answer["min_tokens"] <= 0:
+                del answer["min_tokens"]
         async with contextlib.aclosing(self._ask(self._supported(answer))) as outputs:
             async for output in outputs:
                 yield output if output.usage is None else replace(output, usage=self._whole_usage(output.usage))
@@ -141,7 +152,7 @@ class ChoiceRequests:
         )
 
     def _supported(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in params.items() if value and self._model.supports(name)}
+        return {name: value for name, value in params.items() if self._model.supports(name)}
 
     def _whole_usage(self, last: Mapping[str, Any]) -> dict[str, Any]:
         """The usage of all requests. What a later one found in the cache were the earlier ones' own tokens."""

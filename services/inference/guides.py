@@ -10,6 +10,8 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
+from services.inference.call_schema import call_schema
+from services.inference.json_depth import depth_of
 from services.inference.served_model import ServedModel
 from services.inference.tools import callable_functions, demands_call
 
@@ -19,6 +21,7 @@ MAX_REGEX_LENGTH: Final = 4_096
 MAX_GRAMMAR_LENGTH: Final = 65_536
 MAX_CHOICES: Final = 256
 MAX_CHOICES_LENGTH: Final = 16_384
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
@@ -35,7 +38,7 @@ _GUIDES: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
 def guide(request: pb.GenerateRequest) -> dict[str, Any] | None:
     """The parameter `guide` of the Triton contract for a checked request; None for free text."""
     if demands_call(request):
-        return {"json": _call_schema(request)}
+        return {"json": call_schema(callable_functions(request))}
     form = request.response_format
     kind = form.WhichOneof("format")
     return _GUIDES[kind](form) if kind else None
@@ -65,16 +68,38 @@ def check_guide(request: pb.GenerateRequest, model: ServedModel) -> None:
             raise _unsupported(
                 "reasoning.enabled", f"{model.id} does not think where {field} is set; leave reasoning.enabled out"
             )
-    if not demands_call(request):
+    if demands_call(request):
+        _check_functions(request)
+    else:
         if callable_functions(request):
             message = "response_format leaves no room for calls; send tool_choice none, or leave response_format out"
             raise _unsupported("response_format", message)
         _check_format(request.response_format)
 
 
+def _check_functions(request: pb.GenerateRequest) -> None:
+    """Their schemas are compiled as one."""
+    functions = callable_functions(request)
+    for index, tool in enumerate(request.tools):
+        if tool.name in functions:
+            _check_depth(f"tools[{index}].parameters_json", functions[tool.name])
+    size = sum(len(tool.parameters_json) for tool in request.tools if tool.name in functions)
+    if size > MAX_SCHEMA_LENGTH:
+        message = (
+            f"the parameters of the tools that may be called are {size} characters long; at most {MAX_SCHEMA_LENGTH} are "
+            "allowed where tool_choice asks for a call"
+        )
+        raise invalid("tools", message, value=size, limit=MAX_SCHEMA_LENGTH)
+
+
 def _check_format(form: pb.ResponseFormat) -> None:
     match form.WhichOneof("format"):
         case "json_schema":
+            name = form.json_schema.name
+            if name and not _NAME.fullmatch(name):
+                field = "response_format.json_schema.name"
+                message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _ or -"
+                raise invalid(field, message, value=name[:80])
             _check_json("response_format.json_schema.schema_json", form.json_schema.schema_json or "{}")
         case "structural_tag_json":
             _check_json("response_format.structural_tag_json", form.structural_tag_json)
@@ -105,7 +130,11 @@ def _check_json(field: str, text: str) -> None:
         raise invalid(field, f"{field} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise invalid(field, f"{field} must be a JSON object")
-    depth = _depth(value)
+    _check_depth(field, value)
+
+
+def _check_depth(field: str, value: Any) -> None:
+    depth = depth_of(value)
     if depth > MAX_SCHEMA_DEPTH:
         message = f"{field} is nested {depth} levels deep; at most {MAX_SCHEMA_DEPTH} are allowed"
         raise invalid(field, message, value=depth, limit=MAX_SCHEMA_DEPTH)
@@ -115,33 +144,6 @@ def _check_length(field: str, text: str, limit: int) -> None:
     if not text or len(text) > limit:
         message = f"{field} is {len(text)} characters long; it must be 1 to {limit}"
         raise invalid(field, message, value=len(text), limit=limit)
-
-
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        level = [
-            entry
-            for item in level
-            for entry in (item.values() if isinstance(item, dict) else item)
-            if isinstance(entry, dict | list)
-        ]
-    return depth
-
-
-def _call_schema(request: pb.GenerateRequest) -> dict[str, Any]:
-    """One call in the notation of Hermes, without its tags."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": name}, "arguments": {"type": "object", **parameters}},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for name, parameters in callable_functions(request).items()
-    ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
 def _unsupported(field: str, message: str) -> Failure:

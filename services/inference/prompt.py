@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -135,29 +137,29 @@ def _thinks_apart(request: pb.GenerateRequest, model: ServedModel) -> bool:
 
 def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
     messages = [_message(message, model) for message in request.messages]
+    # What a template puts behind the last message is to be generated instead, and any short text may occur in that too.
+    mark = secrets.token_hex(16) if request.continue_final_message else ""
+    if mark:
+        messages[-1]["content"] += mark
     try:
         text = model.template.render(
             messages,
-            tools=template_tools(request),
+            tools=model.tokenizer.guard_values(template_tools(request)),
             add_generation_prompt=not request.continue_final_message,
             variables=_variables(request, model),
         )
     except TemplateRefusal as refusal:
         # A template may quote the messages, and a status must stay small.
-        said = model.tokenizer.unguard(str(refusal))[:MAX_REFUSAL_LENGTH]
+        said = model.tokenizer.unguard(str(refusal)).replace(mark, "")[:MAX_REFUSAL_LENGTH]
         message = f"the chat template of {model.id} refuses these messages: {said}"
         raise invalid("messages", message) from None
-    return _without_end(text, messages[-1]["content"], model) if request.continue_final_message else text
-
-
-def _without_end(text: str, last: str, model: ServedModel) -> str:
-    """The prompt up to its last message's content: what the template puts behind it is to be generated instead."""
-    # Some templates strip contents.
-    for content in (last, last.rstrip(), last.strip()):
-        before, found, _ = text.rpartition(content)
-        if found:
-            return before + found
-    raise invalid("continue_final_message", f"the chat template of {model.id} changes the last message; leave it out")
+    if not mark:
+        return text
+    before, found, _ = text.rpartition(mark)
+    if not found:
+        message = f"the chat template of {model.id} changes the last message; leave it out"
+        raise invalid("continue_final_message", message)
+    return before
 
 
 def _message(message: pb.Message, model: ServedModel) -> dict[str, Any]:
@@ -176,20 +178,25 @@ def _content(message: pb.Message, model: ServedModel) -> str | list[dict[str, st
     guard = model.tokenizer.guard
     if not any(part.HasField("image") for part in message.content):
         return guard("".join(part.text for part in message.content))
-    return [
-        {"type": "image"} if part.HasField("image") else {"type": "text", "text": guard(part.text)}
-        for part in message.content
-    ]
+    parts: list[dict[str, str]] = []
+    for is_image, group in groupby(message.content, lambda part: part.HasField("image")):
+        if is_image:
+            parts += [{"type": "image"} for _ in group]
+        else:
+            # Joined, because templates put nothing between texts: halves of a special token would become one.
+            parts.append({"type": "text", "text": guard("".join(part.text for part in group))})
+    return parts
 
 
 def _tool_call(call: pb.ToolCall, model: ServedModel) -> dict[str, Any]:
-    # Guarded as text: what a caller says that a model once wrote is no control token either.
-    arguments = json.loads(model.tokenizer.guard(call.arguments_json) or "{}")
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    # What a caller says that a model once wrote is no control token either, nor is it when it comes out of an escape.
+    function = {"name": call.name, "arguments": json.loads(call.arguments_json or "{}")}
+    return dict(model.tokenizer.guard_values({"id": call.id, "type": "function", "function": function}))
 
 
 def _variables(request: pb.GenerateRequest, model: ServedModel) -> dict[str, Any]:
-    variables: dict[str, Any] = json_format.MessageToDict(request.chat_template_kwargs)
+    given = json_format.MessageToDict(request.chat_template_kwargs)
+    variables: dict[str, Any] = model.tokenizer.guard_values(given)
     if is_said(request) and model.spec.capabilities.reasoning_optional:
         variables["enable_thinking"] = may_think(request, model)
     return variables

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,7 +13,7 @@ from services.inference.guides import check_guide
 from services.inference.images import ImageLimits, check_images, image_bytes
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
-from services.inference.tools import check_tools
+from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call, read_json
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -76,6 +75,13 @@ def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
     if model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT:
         ignored.append("reasoning.effort")
+    if request.response_format.json_schema.description:
+        ignored.append("response_format.json_schema.description")
+    if any(tool.strict for tool in request.tools) and not demands_call(request):
+        # Only a call that is demanded is written under its schema.
+        functions = callable_functions(request)
+        strict = (index for index, tool in enumerate(request.tools) if tool.strict and tool.name in functions)
+        ignored += [f"tools[{index}].strict" for index in strict]
     return ignored
 
 
@@ -113,7 +119,9 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
     if not message.content and message.role != pb.ROLE_ASSISTANT:
         raise invalid(f"{path}.content", f"{path} has no content")
     for index, call in enumerate(message.tool_calls):
-        _check_arguments(f"{path}.tool_calls[{index}].arguments_json", call.arguments_json)
+        field = f"{path}.tool_calls[{index}]"
+        check_function_name(f"{field}.name", call.name)
+        read_json(f"{field}.arguments_json", call.arguments_json, most=MAX_ARGUMENTS_LENGTH)
     _at_most(f"{path}.name", len(message.name), MAX_NAME_LENGTH, unit=" characters long")
     _at_most(f"{path}.content", len(message.content), MAX_PARTS, unit=" parts long")
     for index, part in enumerate(message.content):
@@ -122,20 +130,12 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
             raise invalid(field, f"{field} is empty")
 
 
-def _check_arguments(field: str, text: str) -> None:
-    _at_most(field, len(text), MAX_ARGUMENTS_LENGTH, unit=" characters long")
-    try:
-        json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise invalid(field, f"{field} is not JSON: {error}") from None
-
-
 def _check_continuation(request: pb.GenerateRequest) -> None:
     last = request.messages[-1] if request.messages else pb.Message()
-    if last.role != pb.ROLE_ASSISTANT or not any(part.text.strip() for part in last.content):
+    if last.role != pb.ROLE_ASSISTANT or last.tool_calls or not any(part.text.strip() for part in last.content):
         raise invalid(
             "continue_final_message",
-            "only an assistant's message with text can be continued, and the last message is none",
+            "only an assistant's message with text and without calls can be continued, and the last message is none",
         )
 
 

@@ -59,7 +59,7 @@ class ServedModel:
         tokenizer = ModelTokenizer(directory)
         if rule is not None and tokenizer.added_id(rule.placeholder) is None:
             raise ValueError(f"the tokenizer in {directory} has no token {rule.placeholder}, which stands for images")
-        return cls(spec, tokenizer, ChatTemplate(directory), image_rule=rule)
+        return cls(spec, tokenizer, ChatTemplate(directory, file=spec.template), image_rule=rule)
 
     @property
     def id(self) -> str:

@@ -53,6 +53,7 @@ class ModelTokenizer:
         self._added_ids: Final = {token.content: token_id for token_id, token in added.items()}
         self.special_ids: Final = frozenset(token_id for token_id, token in added.items() if token.special)
         self._special_texts: Final = tuple(added[token_id].content for token_id in self.special_ids)
+        self._special_json: Final = [json.dumps(text, ensure_ascii=False)[1:-1] for text in self._special_texts]
         self._guard: Final = f"\ufdd0{secrets.token_hex(8)}"
         self.end_ids: Final = self._end_ids(directory)
 
@@ -67,6 +68,21 @@ class ModelTokenizer:
             if special in text:
                 text = text.replace(special, special[0] + self._guard + special[1:])
         return text
+
+    def guard_values(self, value: Any) -> Any:
+        """The same for every text in a JSON value, the names of fields among them. Not for one nested very deeply."""
+        # One look at the whole is much faster than one at each text.
+        text = json.dumps(value, ensure_ascii=False)
+        return self._guard_values(value) if any(special in text for special in self._special_json) else value
+
+    def _guard_values(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.guard(value)
+        if isinstance(value, list):
+            return [self._guard_values(entry) for entry in value]
+        if isinstance(value, dict):
+            return {self.guard(name): self._guard_values(inner) for name, inner in value.items()}
+        return value
 
     def unguard(self, text: str) -> str:
         """Remove the marks that `guard` made."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
+from services.inference.json_depth import MAX_DEPTH, depth_of
 from services.inference.served_model import ServedModel
 
 MAX_TOOLS: Final = 128
@@ -55,6 +56,7 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
     mode = request.tool_choice.mode
     if mode not in pb.ToolChoiceMode.values():
         raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
+    _check_names(request.tool_choice)
     named = mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
     if model.spec.parsers.tool_calls is None:
         if named or (request.tools and mode != pb.TOOL_CHOICE_MODE_NONE):
@@ -80,18 +82,48 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
             raise invalid("tool_choice.function_names", message, value=name[:80])
 
 
-def _check_tool(path: str, tool: pb.Tool) -> None:
-    if not _NAME.fullmatch(tool.name):
-        message = f"{path}.name is {tool.name[:80]!r}; it must be 1 to 64 letters, digits, _, . or -"
-        raise invalid(f"{path}.name", message, value=tool.name[:80])
-    size = len(tool.parameters_json)
-    if size > MAX_SCHEMA_LENGTH:
-        message = f"{path}.parameters is {size} characters long; at most {MAX_SCHEMA_LENGTH} are allowed"
-        raise invalid(f"{path}.parameters_json", message, value=size, limit=MAX_SCHEMA_LENGTH)
+def _check_names(choice: pb.ToolChoice) -> None:
+    """Nothing but the one mode looks at them, and it must be left something to allow."""
+    if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and not choice.function_names:
+        message = "tool_choice allows no tool at all; name those that may be called, or send tool_choice none"
+        raise invalid("tool_choice.function_names", message)
+    if choice.mode != pb.TOOL_CHOICE_MODE_FUNCTIONS and (choice.function_names or choice.required):
+        mode = pb.ToolChoiceMode.Name(choice.mode)
+        message = f"tool_choice.mode is {mode}, which takes neither function_names nor required; send FUNCTIONS"
+        raise invalid("tool_choice.mode", message, value=mode)
+
+
+def check_function_name(field: str, name: str) -> None:
+    """Raise Failure for what is no function's name."""
+    if not _NAME.fullmatch(name):
+        message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _, . or -"
+        raise invalid(field, message, value=name[:80])
+
+
+def read_json(field: str, text: str, *, most: int) -> Any:
+    """JSON of at most `most` characters that is to be written into a prompt; an empty object for an empty text.
+
+    Raises Failure.
+    """
+    if len(text) > most:
+        message = f"{field} is {len(text)} characters long; at most {most} is allowed"
+        raise invalid(field, message, value=len(text), limit=most)
     try:
-        schema = json.loads(tool.parameters_json or "{}")
+        value = json.loads(text or "{}")
+        # An escape can stand for half a character, which cannot be written.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise invalid(f"{path}.parameters_json", f"{path}.parameters_json is not JSON: {error}") from None
+        raise invalid(field, f"{field} is not JSON: {error}") from None
+    depth = depth_of(value)
+    if depth > MAX_DEPTH:
+        message = f"{field} is nested {depth} levels deep; at most {MAX_DEPTH} are allowed"
+        raise invalid(field, message, value=depth, limit=MAX_DEPTH)
+    return value
+
+
+def _check_tool(path: str, tool: pb.Tool) -> None:
+    check_function_name(f"{path}.name", tool.name)
+    schema = read_json(f"{path}.parameters_json", tool.parameters_json, most=MAX_SCHEMA_LENGTH)
     if not isinstance(schema, dict):
         raise invalid(f"{path}.parameters_json", f"{path}.parameters_json must be a JSON Schema object")
 

@@ -52,6 +52,33 @@ def test_a_rendered_prompt_is_completed_as_the_chat_is_answered(http: httpx.Clie
         assert completed["usage"]["prompt_tokens"] == answered["usage"]["prompt_tokens"]
 
 
+def test_a_dry_run_of_a_text_shows_its_tokens_and_completes_nothing(http: httpx.Client, tokenizer: Tokenizer) -> None:
+    before = http.get("/usage").json()["today"]
+    body = {"model": MODEL, "prompt": TEXT, "dry_run": True, "nonsense": 1, "user": "u"}
+    answer = http.post("/completions", json=body)
+    shown = answer.json()
+    assert (shown["object"], shown["prompt"]) == ("text_completion.dry_run", TEXT)
+    assert shown["prompt_tokens"] == len(tokenizer.encode(TEXT, add_special_tokens=False).ids)
+    assert "choices" not in shown
+    assert shown["ignored_parameters"] == answer.headers["x-ignored-params"].split(",") == ["nonsense"]
+    assert http.get("/usage").json()["today"]["completion_tokens"] == before["completion_tokens"]
+
+
+@pytest.mark.parametrize("given", [{"prompt": TEXT}, {"messages": MESSAGES}, {"prompt": TEXT, "messages": MESSAGES}])
+def test_what_has_no_influence_on_tokens_is_reported_or_refused(http: httpx.Client, given: dict[str, Any]) -> None:
+    body = {"model": MODEL, **given, "nonsense": 1}
+    answer = http.post("/tokenize", json=body)
+    assert answer.status_code == 200
+    ignored = ["nonsense", *(["prompt"] if len(given) > 1 else [])]
+    assert answer.headers["x-ignored-params"].split(",") == ignored
+    strict = http.post("/tokenize", json=body, headers={"x-strict-params": "true"})
+    assert strict.status_code == 400
+    assert strict.json()["error"]["param"] == "nonsense"
+    del body["nonsense"]
+    good = http.post("/tokenize", json=body, headers={"x-strict-params": "true"})
+    assert good.status_code == (200 if len(given) == 1 else 400)
+
+
 def test_a_dry_run_is_checked_and_costs_no_tokens(http: httpx.Client) -> None:
     before = http.get("/usage").json()["today"]
     body = {"model": MODEL, "messages": MESSAGES, "dry_run": True, "stream": True}

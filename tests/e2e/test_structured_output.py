@@ -74,6 +74,7 @@ def test_a_form_that_is_none_is_refused(client: openai.OpenAI, form: dict[str, A
     with pytest.raises(openai.BadRequestError) as refusal:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form)
     assert problem in refusal.value.message
+    assert (refusal.value.param or "").startswith(*form)
 
 
 def test_the_model_says_that_it_can(client: openai.OpenAI) -> None:

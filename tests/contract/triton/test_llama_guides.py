@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from bench.trtllm.checks import Reader
 from services.inference import model_import
+from services.inference.call_schema import call_schema
 from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
 from services.inference.triton_backend.engines import llama_guides
 from services.inference.triton_backend.engines.llama_guides import Guides
@@ -84,3 +86,11 @@ def test_a_form_that_is_none_is_not_kept(engine: LlamaCppEngine, made: list[Guid
         with pytest.raises(RequestError, match="is not valid"):
             held_to(engine, "regex", "(((")
     assert len(made) == 2
+
+
+def test_arguments_may_refer_to_definitions_of_their_function(engine: LlamaCppEngine) -> None:
+    place = {"enum": ["Tehran", "Shiraz"]}
+    inner = {"properties": {"place": {"$ref": "#/$defs/Place"}, "more": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}
+    schema = {**inner, "required": ["place", "more"], "additionalProperties": False, "$defs": {"Place": place}}
+    answer = held_to(engine, "json", call_schema({"get.weather": schema, "get_time": {**schema, "$id": "x:y"}}))
+    assert re.match(r'\{"name":"(get\.weather|get_time)","arguments":\{"place":"(Tehran|Shiraz)","more":', answer)

@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.failure import Failure, Reason, Violation
 from services.gateway.chat_request import translate
-from services.gateway.errors import ApiError
+from services.gateway.errors import ApiError, from_failure
 from services.gateway.field_names import openai_names
 
 MESSAGES = [{"role": "user", "content": "سلام"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True}}
+SCHEMA: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True},
+}
 
 # A field, a value, and what must have been set in the request to the worker.
 WORKING: list[tuple[str, Any, str]] = [
@@ -126,12 +131,104 @@ def test_the_newest_sdk_knows_no_further_field() -> None:
     assert set(CompletionCreateParamsBase.__annotations__) - here == set()
 
 
-def test_what_is_unknown_inside_a_field_is_reported_too() -> None:
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "name": "f"}]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"stream": True, "stream_options": {"include_usage": True, "x": 1}}, ["stream_options.x"]),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, ["stream_options.include_obfuscation"]),
+        ({"stream": True, "stream_options": {"include_obfuscation": False}}, []),
+        ({"structured_outputs": {"regex": "a", "y": 2}}, ["structured_outputs.y"]),
+        (
+            {"response_format": {**SCHEMA, "x": 1, "json_schema": {**SCHEMA["json_schema"], "y": 2, "z": None}}},
+            ["response_format.json_schema.y", "response_format.x"],
+        ),
+        ({"response_format": {"type": "text", "json_schema": {}}}, ["response_format.json_schema"]),
+        (
+            {"tools": [TOOL, {**TOOL, "x": 1, "function": {"name": "g", "y": 2}}]},
+            ["tools[1].function.y", "tools[1].x"],
+        ),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}, "x": 1}}, ["tool_choice.x"]),
+        ({"tools": [TOOL], "tool_choice": ALLOWED}, []),
+        ({"messages": [{"role": "user", "content": "a", "weight": 1}]}, ["messages[0].weight"]),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}]},
+            ["messages[0].content[0].cache_control"],
+        ),
+        (
+            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{**CALL, "index": 0}], "refusal": None}]},
+            ["messages[1].tool_calls[0].index"],
+        ),
+        ({"messages": [*MESSAGES, {"role": "assistant", "content": "a", "refusal": "no"}]}, ["messages[1].refusal"]),
+        (
+            {
+                "messages": [
+                    *MESSAGES,
+                    {"role": "assistant", "content": "a", "reasoning": "b", "reasoning_content": "b"},
+                ]
+            },
+            [],
+        ),
+    ],
+)
+def test_what_is_unknown_inside_a_field_is_reported_or_refused_too(fields: dict[str, Any], ignored: list[str]) -> None:
+    assert request(**fields).ignored == ignored
+    if ignored:
+        with pytest.raises(ApiError, match="x-strict-params") as refusal:
+            translate({"model": "m", "messages": MESSAGES, **fields}, refuse_ignored=True)
+        assert refusal.value.param == ignored[0]
+
+
+@pytest.mark.parametrize("name", ["user", "safety_identifier", "prompt_cache_key"])
+def test_a_label_must_be_a_string(name: str) -> None:
+    with pytest.raises(ApiError, match=f"{name} must be a string, got an integer: 5"):
+        request(**{name: 5})
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "said"),
+    [
+        ({"name": None}, "response_format.json_schema", "must hold a name and a schema"),
+        ({"name": 5}, "response_format.json_schema.name", "must be a string"),
+        ({"schema": None}, "response_format.json_schema", "must hold a name and a schema"),
+    ],
+)
+def test_a_schema_has_a_name(change: dict[str, Any], param: str, said: str) -> None:
+    with pytest.raises(ApiError, match=said) as refusal:
+        request(response_format={**SCHEMA, "json_schema": {**SCHEMA["json_schema"], **change}})
+    assert refusal.value.param == param
+
+
+def test_a_call_in_the_older_notation_is_a_call() -> None:
+    call = {"name": "f", "arguments": '{"a":1}'}
     chat = request(
-        stream=True, stream_options={"include_usage": True, "x": 1}, structured_outputs={"regex": "a", "y": 2}
+        messages=[
+            *MESSAGES,
+            {"role": "assistant", "content": None, "function_call": call},
+            {"role": "function", "name": "f", "content": "4"},
+        ]
     )
-    assert chat.ignored == ["stream_options.x", "structured_outputs.y"]
-    assert chat.include_usage
+    assert chat.ignored == []
+    assert [(made.name, made.arguments_json) for made in chat.generate.messages[1].tool_calls] == [("f", '{"a":1}')]
+    assert (chat.generate.messages[2].role, chat.generate.messages[2].name) == (pb.ROLE_TOOL, "f")
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "said"),
+    [
+        ({"function_call": {"name": "f", "arguments": "{}"}, "tool_calls": [CALL]}, "function_call", "exclude one"),
+        ({"function_call": {"arguments": "{}"}}, "function_call.name", "is missing"),
+        ({"audio": {"id": "a"}}, "audio", "is not available here"),
+        ({"tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls[0].type", "only function tools"),
+    ],
+)
+def test_what_of_a_past_answer_cannot_be_shown_is_refused(message: dict[str, Any], name: str, said: str) -> None:
+    with pytest.raises(ApiError, match=said) as refusal:
+        request(messages=[*MESSAGES, {"role": "assistant", "content": None, **message}])
+    assert refusal.value.param == f"messages[1].{name}"
 
 
 @pytest.mark.parametrize(
@@ -153,3 +250,27 @@ def test_a_model_lists_its_parameters_by_openais_names() -> None:
         *("logprobs", "max_completion_tokens", "max_tokens", "n"),
         *("reasoning_effort", "thinking_token_budget", "top_logprobs"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "param"),
+    [
+        ({"guided_regex": "(("}, "response_format.regex", "guided_regex"),
+        ({"structured_outputs": {"regex": "(("}}, "response_format.regex", "structured_outputs.regex"),
+        (
+            {"structured_outputs": {"choice": ["a", ""]}},
+            "response_format.choice.choices[1]",
+            "structured_outputs.choice[1]",
+        ),
+        ({"guided_json": "{"}, "response_format.json_schema.schema_json", "guided_json"),
+        ({"guided_grammar": "x"}, "response_format", "guided_grammar"),
+        ({"response_format": SCHEMA}, "response_format.json_schema.schema_json", "response_format.json_schema.schema"),
+        ({"response_format": SCHEMA}, "response_format", "response_format"),
+        ({}, "tool_choice", "tool_choice"),
+        ({}, "tool_choice.function_names", "tool_choice"),
+    ],
+)
+def test_a_refused_form_is_named_as_it_was_given(fields: dict[str, Any], field: str, param: str) -> None:
+    failure = Failure(Reason.INVALID_ARGUMENT, f"{field} is not good", violations=(Violation(field, ""),))
+    error = from_failure(failure, request_id="r", form=request(**fields).form)
+    assert (error.param, error.message) == (param, f"{param} is not good")

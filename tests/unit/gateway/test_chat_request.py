@@ -101,6 +101,19 @@ def test_tools_and_formats() -> None:
     assert list(generate.chat_template_kwargs) == ["x"]
 
 
+@pytest.mark.parametrize(("mode", "required"), [("auto", False), ("required", True), (None, False)])
+@pytest.mark.parametrize("nested", [True, False])
+def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested: bool) -> None:
+    # OpenAI's specification has them in an object of their own; some clients send them beside `type`.
+    allowed: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    if mode is not None:
+        allowed["mode"] = mode
+    choice = {"type": "allowed_tools", "allowed_tools": allowed} if nested else {"type": "allowed_tools", **allowed}
+    assert request(tool_choice=choice).generate.tool_choice == pb.ToolChoice(
+        mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["f"], required=required
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "param", "said"),
     [

@@ -9,7 +9,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from services.inference import model_import
-from services.inference.catalog import load_model
+from services.inference.catalog import ParsersSpec, load_model
 from services.inference.served_model import EngineDescription, ServedModel
 from services.inference.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
 from tests.unit.inference.scripted import MODEL, PARAMETERS
@@ -61,3 +61,11 @@ def model(loaded: ServedModel) -> ServedModel:
     """A model of its own for each test, with an engine that can do everything."""
     engine = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=4)
     return dataclasses.replace(loaded, description=engine)
+
+
+@pytest.fixture
+def caller(model: ServedModel) -> ServedModel:
+    """The same, but it calls functions, and can be held to forms."""
+    engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=4096, slots=4)
+    spec = model.spec.model_copy(update={"parsers": ParsersSpec(tool_calls="hermes")})
+    return dataclasses.replace(model, spec=spec, description=engine)

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
+import yaml
 
 from services.inference.catalog import DIRECTORY, load_model
+from services.inference.engine_arguments import OF_TENSORRT_LLM, known_arguments
+from services.stack import rendering
+
+ROOT = Path(__file__).parents[3]
 
 ENTRY = """\
 id: mine
@@ -40,6 +47,23 @@ def test_whoever_tries_the_small_model_is_told_about_its_persian() -> None:
         (ENTRY.replace("replay", "vllm"), r"line 7: engine\.name"),
         (ENTRY.replace("licence: MIT\n", ""), "licence: Field required"),
         (ENTRY.replace("id: mine", "id: other"), "id: it must be the file's name, and is 'other'"),
+        (
+            ENTRY.replace("replay}", "replay,\n  arguments: {slots: 1,\n  slot: 2}}"),
+            r"line 9: engine\.arguments\.slot: .*is it slots\?",
+        ),
+        (
+            ENTRY.replace("replay}", "trtllm,\n  arguments: {enable_chunked_prefil: true}}"),
+            r"line 8: .*enable_chunked_prefil: .*no argument of this name; is it enable_chunked_prefill\? \(it is True\)",
+        ),
+        (
+            ENTRY.replace("replay}", "llamacpp, arguments: {tensor_parallel_size: 2}}"),
+            "tensor_parallel_size: .*no argument",
+        ),
+        (ENTRY + "sizing: {weights_gb: 1, kv_kib_per_token: 2, gpus: -1}\n", r"line 9: sizing\.gpus"),
+        (ENTRY + "sizing: {weights_gb: 1}\n", r"sizing\.kv_kib_per_token: Field required"),
+        (ENTRY + "template: ../secrets.jinja\n", "line 9: template: "),
+        (ENTRY + "owned_by: you\n", "line 9: owned_by: it is there already, in line 3"),
+        (ENTRY.replace("{en: Mine.}", "{en: Mine., fa: من, en: Yours.}"), "line 8: en: it is there already, in line 8"),
         ("a: [", "is not YAML"),
         ("- a", "dictionary"),
     ],
@@ -59,3 +83,44 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
     (tmp_path / "mine.yaml").write_text(ENTRY)
     with pytest.raises(ValueError, match=r"'yours'.*there are mine"):
         load_model("yours", directory=tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["trtllm", "llamacpp", "replay"])
+def test_what_an_engine_takes_may_be_given(engine: str) -> None:
+    module = importlib.import_module(f"services.inference.triton_backend.engines.{engine}")
+    (made,) = [each for each in vars(module).values() if getattr(each, "name", None) == engine]
+    takes = inspect.signature(made).parameters.values()
+    own = {parameter.name for parameter in takes if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert own
+    assert known_arguments(engine) - own == (OF_TENSORRT_LLM if engine == "trtllm" else frozenset())
+
+
+def test_what_only_a_newer_engine_takes_may_be_given_unchecked(tmp_path: Path) -> None:
+    engine = "engine: {name: trtllm, arguments: {slots: 2}, unchecked_arguments: {of_tomorrow: 1}}"
+    (tmp_path / "mine.yaml").write_text(ENTRY.replace("engine: {name: replay}", engine))
+    spec = load_model("mine", directory=tmp_path)
+    written = rendering.render(tmp_path / "repository", spec, directory=tmp_path)
+    configuration = (written / "config.pbtxt").read_text()
+    assert "of_tomorrow" in configuration
+    assert "slots" in configuration
+
+
+@pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_the_chart_asks_for_is_what_a_model_takes(path: Path) -> None:
+    sizing = load_model(path.stem).sizing
+    assert sizing is not None
+    values = ROOT / "helm" / "vilix" / "values" / path.name
+    if not values.is_file():
+        assert sizing.gpus == 0, "what needs a GPU has example values"
+        return
+    pool = yaml.safe_load(values.read_text())["models"][path.stem]
+    assert pool["gpus"] == sizing.gpus
+    assert load_model(path.stem).engine.arguments.get("tensor_parallel_size", sizing.gpus) == sizing.gpus
+    size = float(pool["weights"]["volume"]["size"].removesuffix("Gi")) * 2**30
+    assert size >= sizing.weights_gb * 1e9 * 1.1
+    said = values.read_text().splitlines()[0]
+    assert f"{sizing.weights_gb:g} GB of weights" in said
+    assert f"{sizing.kv_kib_per_token:g} KiB of KV cache per token" in said
+    assert f"{sizing.gpu_memory_gb} " in said
+    if sizing.gpus == 1:
+        assert sizing.weights_gb < (sizing.gpu_memory_gb or 0) * 0.7, "there must be room for a cache"

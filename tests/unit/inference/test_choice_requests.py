@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.failure import Failure, Reason
+from services.gateway.language import translated
 from services.inference.catalog import CapabilitiesSpec, ParsersSpec
 from services.inference.choice_requests import ChoiceRequests
 from services.inference.prompt import render
@@ -169,3 +171,118 @@ async def test_what_the_first_request_found_in_the_cache_is_what_counts(thinker:
     came, _, prompt = await ran(thinker, ask(budget=9), ([WORD], "stop"), ([OTHER, END], "stop"))
     assert came[-1].usage is not None
     assert came[-1].usage["cached_tokens"] == 3 <= len(prompt)
+
+
+@pytest.mark.parametrize("fields", [{}, {"response_format": pb.ResponseFormat(regex="a+")}])
+async def test_the_answer_behind_a_thought_is_sampled_as_the_request_says(
+    thinker: ServedModel, fields: dict[str, Any]
+) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    zeros = {"temperature": 0.0, "seed": 0, "top_k": 0, "min_p": 0.0, "presence_penalty": 0.0}
+    request = ask(
+        budget=50, sampling=pb.SamplingParams(**zeros, max_tokens=90), logprobs=pb.LogprobsOptions(top=0), **fields
+    )
+    answers: list[tuple[Sequence[int], str]] = [([WORD, close], "stop"), ([OTHER, END], "stop")]
+    _, asked, _ = await ran(thinker, request, *([([WORD], "length")] if fields else []), *answers)
+    line = thinker.tokenizer.encode("\n\n") if fields else []
+    sampled = {name: asked[-1].params.get(name, "missing") for name in (*zeros, "logprobs")}
+    assert sampled == {**zeros, "logprobs": 0}
+    assert asked[-1].params["max_tokens"] == 88 - len(line)
+
+
+@pytest.mark.parametrize(("least", "left"), [(2, None), (5, 3)])
+async def test_the_thought_counts_towards_the_least_number_of_tokens(
+    thinker: ServedModel, least: int, left: int | None
+) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(budget=50, sampling=pb.SamplingParams(min_tokens=least))
+    _, asked, _ = await ran(thinker, request, ([WORD, close], "stop"), ([OTHER, END], "stop"))
+    assert asked[1].params.get("min_tokens") == left
+
+
+BAD = "is not valid, or has a part that the engine does not know: a guide"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "field", "message"),
+    [
+        (
+            {"response_format": pb.ResponseFormat(regex="((")},
+            f"guide.regex {BAD}",
+            "response_format.regex",
+            "{} " + BAD,
+        ),
+        (
+            {"response_format": pb.ResponseFormat(json_schema=pb.JsonSchemaFormat(schema_json='{"type":"x"}'))},
+            f"guide.json {BAD}",
+            "response_format.json_schema.schema_json",
+            "{} " + BAD,
+        ),
+        (
+            {"response_format": pb.ResponseFormat(structural_tag_json="{}")},
+            "guide.structural_tag is not supported by the engine e",
+            "response_format.structural_tag_json",
+            "{} is not supported by the engine e",
+        ),
+        (
+            {"response_format": pb.ResponseFormat(grammar="x")},
+            "the guide turned out to be too complex to be followed; make it simpler",
+            "response_format.grammar",
+            "{} turned out to be too complex to be followed; make it simpler",
+        ),
+        (
+            {
+                "tools": [pb.Tool(name="f", parameters_json='{"type":"x"}')],
+                "tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED),
+            },
+            f"guide.json {BAD}",
+            "tool_choice",
+            "the schema of a call that {} asks for " + BAD,
+        ),
+        (
+            {"response_format": pb.ResponseFormat(regex="a"), "sampling": pb.SamplingParams(min_tokens=2)},
+            "min_tokens and guide exclude one another: a guide says itself when a text is complete",
+            "sampling.min_tokens",
+            "min_tokens and a form exclude one another: the form says itself when a text is complete",
+        ),
+    ],
+)
+async def test_what_an_engine_says_against_a_form_names_the_requests_field(
+    thinker: ServedModel, fields: dict[str, Any], said: str, field: str, message: str
+) -> None:
+    request = ask(**fields)
+    prompt = await render(request, thinker)
+    triton = ScriptedTriton()
+    reason = Reason.UNSUPPORTED_PARAMETER if "supported" in said else Reason.INVALID_ARGUMENT
+
+    async def refuse(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+        raise Failure(reason, said)
+        yield
+
+    triton.script = refuse
+    requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
+    with pytest.raises(Failure) as refusal:
+        _ = [output async for output in requests.outputs()]
+    assert refusal.value.reason is reason
+    assert refusal.value.violations[0].field == field
+    assert refusal.value.message == message.format(field)
+    assert translated(refusal.value.message, "fa")
+
+
+async def test_an_engine_that_speaks_of_something_else_is_quoted(thinker: ServedModel) -> None:
+    request = ask(response_format=pb.ResponseFormat(regex="a+"))
+    prompt = await render(request, thinker)
+    for reason, said in ((Reason.INVALID_ARGUMENT, "no recording"), (Reason.ENGINE_FAILED, "the guide broke")):
+        triton = ScriptedTriton()
+
+        async def refuse(_: Asked, failure: Failure = Failure(reason, said)) -> AsyncGenerator[EngineOutput, None]:  # noqa: B008  # bound now
+            raise failure
+            yield
+
+        triton.script = refuse
+        requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
+        with pytest.raises(Failure) as refusal:
+            _ = [output async for output in requests.outputs()]
+        assert (refusal.value.message, refusal.value.violations) == (said, ())

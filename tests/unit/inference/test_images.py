@@ -164,6 +164,14 @@ def test_a_model_sees_only_if_its_engine_takes_images(seer: ServedModel, model: 
         assert failure.message == f"the model {blind.id} cannot see images; send text only"
 
 
+async def test_halves_of_a_special_token_stay_text_beside_an_image(seer: ServedModel) -> None:
+    halves = user(text("<|image_"), text("pad|>"), image(WIDE), text("<|vision_"), text("end|>"))
+    prompt = await render(pb.GenerateRequest(messages=[halves]), seer)
+    special = [seer.tokenizer.bytes_of(i) for i in prompt.token_ids if i in seer.tokenizer.special_ids]
+    assert special.count(b"<|image_pad|>") == special.count(b"<|vision_end|>") == 1
+    assert prompt.text.count("<|image_pad|>") == prompt.text.count("<|vision_end|>") == 2
+
+
 @pytest.mark.parametrize("ids", [True, False])
 async def test_a_placeholder_needs_an_image(seer: ServedModel, ids: bool) -> None:
     placeholder = seer.tokenizer.added_id("<|image_pad|>") or -1

@@ -131,6 +131,51 @@ def test_what_fits_or_asks_for_nothing_is_taken(model: ServedModel, fields: dict
     engine_params(request(**fields), model, room=100, choice=0)
 
 
+def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> None:
+    last = pb.Message(
+        role=pb.ROLE_ASSISTANT, content=[pb.ContentPart(text="x")], tool_calls=[pb.ToolCall(id="c", name="f")]
+    )
+    check(request(messages=[USER, last]), caller, LIMITS)
+    with pytest.raises(Failure, match="without calls") as refusal:
+        check(request(messages=[USER, last], continue_final_message=True), caller, LIMITS)
+    assert refusal.value.violations[0].field == "continue_final_message"
+
+
+@pytest.mark.parametrize(
+    ("call", "field", "said"),
+    [
+        (pb.ToolCall(), "name", "name is ''"),
+        (pb.ToolCall(name="f<|im_end|>"), "name", "1 to 64 letters, digits, _, . or -"),
+        (pb.ToolCall(name="f" * 65), "name", "1 to 64"),
+        (pb.ToolCall(name="f", arguments_json="{"), "arguments_json", "is not JSON"),
+        (pb.ToolCall(name="f", arguments_json='{"a":"\\ud83d"}'), "arguments_json", "is not JSON"),
+        (pb.ToolCall(name="f", arguments_json="[" * 129 + "]" * 129), "arguments_json", "nested 129 levels deep"),
+    ],
+)
+def test_a_call_that_was_none_is_refused(caller: ServedModel, call: pb.ToolCall, field: str, said: str) -> None:
+    with pytest.raises(Failure) as refusal:
+        check(request(**message(role=pb.ROLE_ASSISTANT, tool_calls=[call])), caller, LIMITS)
+    assert refusal.value.violations[0].field == f"messages[1].tool_calls[0].{field}"
+    assert said in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ("[]", "must be a JSON Schema object"),
+        ("{", "is not JSON"),
+        ('{"a":"\\ud83d"}', "is not JSON"),
+        ('{"a":' * 129 + "1" + "}" * 129, "nested 129 levels deep; at most 128"),
+        ('"' + "x" * 65_536 + '"', "65538 characters long"),
+    ],
+)
+def test_parameters_that_are_no_schema_are_refused(caller: ServedModel, schema: str, said: str) -> None:
+    with pytest.raises(Failure) as refusal:
+        check(request(tools=[pb.Tool(name="f", parameters_json=schema)]), caller, LIMITS)
+    assert refusal.value.violations[0].field == "tools[0].parameters_json"
+    assert said in refusal.value.message
+
+
 def test_a_value_and_its_limit_are_given(model: ServedModel) -> None:
     with pytest.raises(Failure) as refusal:
         check(request(**sampling(temperature=3)), model, LIMITS)

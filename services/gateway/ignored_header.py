@@ -1,0 +1,17 @@
+"""The header that lists what of a request had no influence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from services.telemetry import without_keys
+
+MOST_CHARACTERS: Final = 1024
+
+
+def ignored_header(names: Iterable[str]) -> dict[str, str]:
+    """`x-ignored-params`, or nothing where nothing is to be said."""
+    # Names come from the client: only what a header may hold is repeated.
+    shown = [name for name in names if name.isascii() and name.isprintable() and "," not in name]
+    return {"x-ignored-params": without_keys(",".join(shown))[:MOST_CHARACTERS]} if shown else {}

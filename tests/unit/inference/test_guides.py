@@ -1,0 +1,149 @@
+"""What a demanded call is held to."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Any
+
+import jsonschema_rs
+import openai
+import pytest
+from pydantic import BaseModel
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason
+from services.inference.guides import MAX_SCHEMA_DEPTH, MAX_SCHEMA_LENGTH, guide
+from services.inference.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.served_model import ServedModel
+
+LIMITS = RequestLimits()
+USER = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])
+
+
+class Unit(StrEnum):
+    """In which."""
+
+    CELSIUS = "C"
+    KELVIN = "K"
+
+
+class Place(BaseModel):
+    """Where."""
+
+    city: str
+    inside: Place | None
+
+
+class Weather(BaseModel):
+    """What the weather is."""
+
+    place: Place
+    unit: Unit
+
+
+CITY = {"place": {"city": "تهران", "inside": {"city": "ایران", "inside": None}}, "unit": "K"}
+TREE = {
+    "$id": "https://example.com/tree",
+    "properties": {"word": {"type": "string"}, "$ref": {"const": 1}, "children": {"items": {"$ref": "#"}}},
+    "additionalProperties": False,
+}
+POINTERS = {
+    "properties": {
+        "a": {"type": "integer"},
+        "b": {"$ref": "#/properties/a"},
+        "c": {"$ref": "#/definitions/a~1b"},
+        "d": {"const": {"$ref": "#/properties/a"}},
+    },
+    "definitions": {"a/b": {"enum": ["x", {"$ref": "#"}]}},
+}
+
+
+def demand(schemas: dict[str, Any], *names: str) -> pb.GenerateRequest:
+    """A request that demands a call of one of the functions, or of those that are named."""
+    return pb.GenerateRequest(
+        messages=[USER],
+        tools=[pb.Tool(name=name, parameters_json=json.dumps(schema)) for name, schema in schemas.items()],
+        tool_choice=pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=names, required=True)
+        if names
+        else pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED),
+    )
+
+
+def is_call(request: pb.GenerateRequest, name: str, arguments: Any) -> bool:
+    form = guide(request)
+    assert form is not None
+    return bool(jsonschema_rs.is_valid(form["json"], {"name": name, "arguments": arguments}))
+
+
+def weather() -> dict[str, Any]:
+    return dict(openai.pydantic_function_tool(Weather)["function"]["parameters"])  # type: ignore[typeddict-item]  # it is there
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        (weather(), CITY, {**CITY, "unit": "F"}),
+        (weather(), CITY, {**CITY, "place": {"city": "تهران", "inside": {"city": 5, "inside": None}}}),
+        (TREE, {"children": [{"word": "a", "children": [{"$ref": 1}]}]}, {"children": [{"children": [{"word": 3}]}]}),
+        (POINTERS, {"a": 1, "b": 2, "c": "x", "d": {"$ref": "#/properties/a"}}, {"b": "2"}),
+        (POINTERS, {"c": {"$ref": "#"}}, {"c": "y"}),
+        ({"properties": {"a": {"type": "integer"}}}, {"a": 1}, {"a": "1"}),
+        ({}, {}, 5),
+    ],
+)
+@pytest.mark.parametrize("others", [{}, {"other": TREE, "third": {"$defs": {"Unit": {"const": 1}}}}])
+def test_a_call_has_the_arguments_of_its_function_also_where_they_refer_to_definitions(
+    caller: ServedModel, schema: dict[str, Any], good: Any, bad: Any, others: dict[str, Any]
+) -> None:
+    request = demand({**others, "get.weather-1": schema})
+    check(request, caller, LIMITS)
+    assert is_call(request, "get.weather-1", good)
+    assert not is_call(request, "get.weather-1", bad)
+    assert not is_call(request, "nobody", good)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        schema = {"not": schema}
+    return schema
+
+
+def test_a_demanded_calls_schema_is_not_too_deep(caller: ServedModel) -> None:
+    check(demand({"f": nested(MAX_SCHEMA_DEPTH)}), caller, LIMITS)
+    deep = {"f": {}, "g": nested(MAX_SCHEMA_DEPTH + 1)}
+    check(demand(deep, "f"), caller, LIMITS)
+    with pytest.raises(Failure, match=r"nested 33 levels deep; at most 32") as refusal:
+        check(demand(deep), caller, LIMITS)
+    assert refusal.value.violations[0].field == "tools[1].parameters_json"
+
+
+def test_the_schemas_of_demanded_calls_are_not_too_large_together(caller: ServedModel) -> None:
+    half = {"description": "x" * (MAX_SCHEMA_LENGTH // 2)}
+    check(demand({"f": half, "g": half}, "g"), caller, LIMITS)
+    with pytest.raises(Failure, match=f"at most {MAX_SCHEMA_LENGTH} are allowed where tool_choice asks") as refusal:
+        check(demand({"f": half, "g": half}), caller, LIMITS)
+    assert (refusal.value.reason, refusal.value.violations[0].field) == (Reason.INVALID_ARGUMENT, "tools")
+
+
+def schema(**fields: Any) -> pb.GenerateRequest:
+    form = pb.JsonSchemaFormat(schema_json="{}", **fields)
+    return pb.GenerateRequest(messages=[USER], response_format=pb.ResponseFormat(json_schema=form))
+
+
+@pytest.mark.parametrize("name", ["a b", "a.b", "نام", "x" * 65])
+def test_a_schemas_name_is_short_and_plain(caller: ServedModel, name: str) -> None:
+    check(schema(name="a_B-9" * 12), caller, LIMITS)
+    check(schema(), caller, LIMITS)
+    with pytest.raises(Failure, match="1 to 64 letters, digits, _ or -") as refusal:
+        check(schema(name=name), caller, LIMITS)
+    assert refusal.value.violations[0].field == "response_format.json_schema.name"
+
+
+def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
+    request = schema(name="a", description="what it is for")
+    assert ignored_parameters(request, caller) == ["response_format.json_schema.description"]
+    request.refuse_ignored_parameters = True
+    with pytest.raises(Failure, match=r"cannot honour response_format\.json_schema\.description"):
+        check(request, caller, LIMITS)

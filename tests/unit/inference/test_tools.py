@@ -1,0 +1,115 @@
+"""Which functions may be called, and which must be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason
+from services.inference.answer_parser import AnswerParser
+from services.inference.guides import guide
+from services.inference.pieces import Answer, CallStart
+from services.inference.prompt import Prompt
+from services.inference.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.sampling import engine_params
+from services.inference.served_model import ServedModel
+from services.inference.tools import template_tools
+
+LIMITS = RequestLimits()
+NAMES = ("get_weather", "get_time", "get_news")
+
+
+def ask(*, tools: tuple[str, ...] = NAMES, **choice: Any) -> pb.GenerateRequest:
+    message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])
+    return pb.GenerateRequest(
+        messages=[message], tools=[pb.Tool(name=name) for name in tools], tool_choice=pb.ToolChoice(**choice)
+    )
+
+
+def call(name: str) -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {{}}}}\n</tool_call>'
+
+
+def read(model: ServedModel, request: pb.GenerateRequest, text: str) -> tuple[list[str], str]:
+    """The functions that are called in a text, and what of it is an answer."""
+    parser = AnswerParser(request, model, Prompt("", [1], 100))
+    pieces = [*parser.feed(text), *parser.close()]
+    return (
+        [piece.name for piece in pieces if isinstance(piece, CallStart)],
+        "".join(piece.text for piece in pieces if isinstance(piece, Answer)),
+    )
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_only_allowed_functions_are_offered(caller: ServedModel, required: bool) -> None:
+    request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time", "get_news"], required=required)
+    check(request, caller, LIMITS)
+    assert [tool["function"]["name"] for tool in template_tools(request)] == ["get_time", "get_news"]
+
+
+def test_of_allowed_functions_one_may_be_called_and_another_one_is_no_call(caller: ServedModel) -> None:
+    request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time"])
+    assert "guide" not in engine_params(request, caller, room=9, choice=0)
+    assert read(caller, request, call("get_time")) == (["get_time"], "")
+    assert read(caller, request, call("get_weather")) == ([], call("get_weather"))
+    assert read(caller, request, "no call") == ([], "no call")
+
+
+def test_of_allowed_functions_one_must_be_called_if_that_is_required(caller: ServedModel) -> None:
+    request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time", "get_news"], required=True)
+    form = json.dumps(engine_params(request, caller, room=9, choice=0)["guide"])
+    assert "get_time" in form
+    assert "get_news" in form
+    assert "get_weather" not in form
+
+
+def test_without_a_choice_all_may_be_called_and_with_none_none(caller: ServedModel) -> None:
+    assert read(caller, ask(), call("get_weather")) == (["get_weather"], "")
+    none = ask(mode=pb.TOOL_CHOICE_MODE_NONE)
+    assert read(caller, none, call("get_weather")) == ([], call("get_weather"))
+    assert template_tools(none) == []
+    assert guide(none) is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "field", "said"),
+    [
+        ({"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS}, "tool_choice.function_names", "allows no tool at all"),
+        ({"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "required": True}, "tool_choice.function_names", "no tool at all"),
+        (
+            {"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "function_names": ["get_time", "get_lost"]},
+            "tool_choice.function_names",
+            "'get_lost', which is not among the tools",
+        ),
+        ({"mode": pb.TOOL_CHOICE_MODE_AUTO, "function_names": ["get_time"]}, "tool_choice.mode", "MODE_AUTO, which"),
+        ({"mode": pb.TOOL_CHOICE_MODE_NONE, "required": True}, "tool_choice.mode", "neither function_names nor"),
+        ({"mode": pb.TOOL_CHOICE_MODE_REQUIRED, "tools": ()}, "tool_choice", "send tools as well"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused_by_name(
+    caller: ServedModel, choice: dict[str, Any], field: str, said: str
+) -> None:
+    with pytest.raises(Failure, match=said) as refusal:
+        check(ask(**choice), caller, LIMITS)
+    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    assert refusal.value.violations[0].field == field
+
+
+def test_a_strict_function_is_reported_where_its_schema_is_not_enforced(caller: ServedModel) -> None:
+    tools = [pb.Tool(name="f"), pb.Tool(name="g", strict=True), pb.Tool(name="h", strict=True)]
+    message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])
+    request = pb.GenerateRequest(messages=[message], tools=tools)
+    assert ignored_parameters(request, caller) == ["tools[1].strict", "tools[2].strict"]
+    request.refuse_ignored_parameters = True
+    with pytest.raises(Failure) as refusal:
+        check(request, caller, LIMITS)
+    assert refusal.value.violations[0].field == "tools[1].strict"
+    request.tool_choice.CopyFrom(pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["f", "g"]))
+    assert ignored_parameters(request, caller) == ["tools[1].strict"]
+    request.tool_choice.required = True
+    check(request, caller, LIMITS)
+    request.tool_choice.CopyFrom(pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_NONE))
+    check(request, caller, LIMITS)
