@@ -20,8 +20,8 @@ from typing import Any, Final
 from services.inference.pieces import Answer, CallArguments, CallStart, Piece
 from services.inference.stop_strings import overlap
 
-MOST_HELD: Final = 1_024
-"""So many characters of arguments are held while they may turn out to be none: more than most calls have."""
+MOST_HELD: Final = 256
+"""So many characters of arguments are held while they may turn out to be none: more than most calls have, about a second."""
 SPACE: Final = " \t\r\n"
 
 

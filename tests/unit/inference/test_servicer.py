@@ -180,7 +180,7 @@ async def test_whoever_hangs_up_stops_every_choice(worker: Worker, how: str, whe
         if when == "before the first token":
             await asyncio.Event().wait()
         while True:
-            yield output([50] * 4000)
+            yield output([EIGHTY_LETTERS] * 500)
             await asyncio.sleep(0 if when == "with a reader that does not read" else 0.005)
 
     worker.triton.script = script
@@ -199,6 +199,9 @@ async def test_whoever_hangs_up_stops_every_choice(worker: Worker, how: str, whe
     await channel.close()
 
 
+EIGHTY_LETTERS = 45855
+
+
 async def test_a_reader_that_does_not_read_stops_the_reading_from_triton(worker: Worker) -> None:
     produced = 0
 
@@ -206,7 +209,7 @@ async def test_a_reader_that_does_not_read_stops_the_reading_from_triton(worker:
         nonlocal produced
         while True:
             produced += 1
-            yield output([50] * 4000)
+            yield output([EIGHTY_LETTERS] * 500)
 
     worker.triton.script = script
     call = worker.stub.Generate(ask())
