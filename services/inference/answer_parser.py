@@ -40,7 +40,7 @@ class AnswerParser:
         self._stops: Final = StopStrings(list(request.sampling.stop))
         self._hides_thoughts: Final = request.reasoning.exclude
         self._length = 0
-        self._answer_begin: int | None = None
+        self._answer_begin: int | None = None if thinks else 0
         self._answer_length = 0
 
     @property
@@ -73,34 +73,38 @@ class AnswerParser:
     def feed(self, text: str, *, may_stop: bool = True) -> list[Piece]:
         """Read the next piece of text. Only if it `may_stop` are stop strings looked for in it."""
         self._length += len(text)
-        pieces: list[Piece] = [Answer(text)] if self._reasoning is None else self._reasoning.feed(text)
-        return self._parse(pieces, may_stop=may_stop)
+        if self._reasoning is None:
+            return self._read_answer(text, may_stop=may_stop)
+        return self._read_pieces(self._reasoning.feed(text), may_stop=may_stop)
 
     def close(self) -> list[Piece]:
         """Read the end of the text."""
-        pieces = self._parse([] if self._reasoning is None else self._reasoning.close(), may_stop=True)
+        pieces = [] if self._reasoning is None else self._read_pieces(self._reasoning.close(), may_stop=True)
         if self._stops.found is None:
-            pieces += self._answer(self._stops.close())
+            pieces += self._read_calls(self._stops.close())
         return pieces + ([] if self._tools is None else self._placed(self._tools.close()))
 
-    def _parse(self, pieces: Iterable[Piece], *, may_stop: bool) -> list[Piece]:
-        parsed: list[Piece] = []
+    def _read_pieces(self, pieces: Iterable[Piece], *, may_stop: bool) -> list[Piece]:
+        read: list[Piece] = []
         for piece in pieces:
             if isinstance(piece, Answer):
                 if self._answer_begin is None:
                     # An answer goes on to the text's end.
                     self._answer_begin = self._length - len(piece.text)
-                parsed += self._answer(self._stops.feed(piece.text) if may_stop else piece.text)
+                read += self._read_answer(piece.text, may_stop=may_stop)
             elif not self._hides_thoughts:
-                parsed.append(piece)
-        return parsed
+                read.append(piece)
+        return read
 
-    def _answer(self, text: str) -> list[Piece]:
+    def _read_answer(self, text: str, *, may_stop: bool) -> list[Piece]:
+        return self._read_calls(self._stops.feed(text) if may_stop else text)
+
+    def _read_calls(self, text: str) -> list[Piece]:
         """Read what is certainly part of the answer."""
         place, self._answer_length = self._answer_length, self._answer_length + len(text)
-        if self._tools is None:
-            return self._placed([Answer(text, place)] if text else [])
-        return self._placed(self._tools.feed(text))
+        if self._tools is not None:
+            return self._placed(self._tools.feed(text))
+        return [Answer(text, (self._answer_begin or 0) + place)] if text else []
 
     def _placed(self, pieces: Iterable[Piece]) -> list[Piece]:
         """The same with places in the whole text instead of the answer's."""

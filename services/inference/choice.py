@@ -71,7 +71,8 @@ class Choice:
         """The events that show `pieces` and count the output's tokens; with the last one, the end."""
         self._logprobs.note(output, texts)
         deltas = [self._delta(piece) for piece in pieces]
-        self._logprobs.forget(self._parser.decided)
+        if output.logprobs is not None:
+            self._logprobs.forget(self._parser.decided)
         if not deltas and output.token_ids:
             deltas = [pb.Delta(index=self._index)]
         if deltas:
@@ -83,9 +84,11 @@ class Choice:
 
     def _delta(self, piece: Piece) -> pb.Delta:
         match piece:
-            case Answer(text, start):
-                logprobs = self._logprobs.shown(start, start + len(text))
-                return pb.Delta(index=self._index, content=text, logprobs=logprobs)
+            case Answer(text):
+                delta = pb.Delta(index=self._index, content=text)
+                if logprobs := self._logprobs.shown(piece.start, piece.start + len(text)):
+                    delta.logprobs.extend(logprobs)
+                return delta
             case Thought(text):
                 return pb.Delta(index=self._index, reasoning_content=text)
             case CallStart(index, name):
