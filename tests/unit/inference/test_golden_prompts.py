@@ -1,4 +1,4 @@
-"""The very prompts that models see: with Qwen3's own template, and with those of stand_in_templates.py."""
+"""The very prompts that models see: with Qwen3's own template, and with those of tests/chat_templates.py."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from services.inference.prompt import render
 from services.inference.request_checks import RequestLimits, check
 from services.inference.served_model import EngineDescription, ServedModel
 from services.stack import qwen3_tokenizer
+from tests.chat_templates import template_of
 from tests.unit.inference.scripted import PARAMETERS
-from tests.unit.inference.stand_in_templates import template_of
 
 QWEN3 = Path(__file__).parents[3] / ".cache" / "models" / "replay-thinking"
 LIMITS = RequestLimits()
