@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import openai
 import pytest
+from pydantic import BaseModel
 from tokenizers import Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
@@ -17,7 +21,9 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 from services.stack import qwen3_tokenizer
 from tests.e2e import qwen3_gguf
 from tests.e2e.conftest import ROOT, RunningStack, up, vilix
+from tests.environments import INSTALL_SECONDS, python_of
 
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
 DEMO = "replay-thinking"
 TOKENIZER = ROOT / ".cache" / "models" / DEMO
 WEATHER: Any = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
@@ -238,6 +244,68 @@ def test_a_call_that_is_demanded_is_made_even_by_random_weights(
     assert answer.choices[0].finish_reason == "tool_calls"
     assert not answer.choices[0].message.content
     assert getattr(answer.choices[0].message, "reasoning_content", None) is None
+
+
+class Place(BaseModel):
+    """Where."""
+
+    city: Literal["تهران", "شیراز"]
+
+
+class Unit(StrEnum):
+    """In which."""
+
+    CELSIUS = "C"
+    KELVIN = "K"
+
+
+class Weather(BaseModel):
+    """The weather of a place."""
+
+    place: Place
+    others: tuple[Place, Place]
+    unit: Unit
+
+
+def test_arguments_of_a_class_with_classes_come_back_as_it(own_client: openai.OpenAI) -> None:
+    tool = openai.pydantic_function_tool(Weather)
+    assert "$defs" in tool["function"].get("parameters", {})
+    choice: Any = {"type": "function", "function": {"name": "Weather"}}
+    for more in (choice, "required"):
+        answer = own_client.chat.completions.parse(
+            model="qwen3-8b",
+            messages=[{"role": "user", "content": "?"}],
+            tools=[tool, openai.pydantic_function_tool(Place)],
+            tool_choice=more,
+            max_tokens=400,
+        )
+        (call,) = answer.choices[0].message.tool_calls or []
+        assert isinstance(call.function.parsed_arguments, Weather if more == choice else Weather | Place)
+        assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_langchain_gets_a_class_by_a_call(own_stack: RunningStack) -> None:
+    program = Path(__file__).with_name("clients") / "langchain_calls.py"
+    environment = {**os.environ, "VILIX_URL": own_stack.url, "VILIX_API_KEY": own_stack.api_key}
+    command = [python_of("clients"), "-W", "ignore", program]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_demo_stops_at_a_string_behind_its_thought(own_client: openai.OpenAI, stream: bool) -> None:
+    request: dict[str, Any] = {"model": DEMO, "messages": [{"role": "user", "content": "سلام"}]}
+    whole: Any = own_client.chat.completions.create(**request).choices[0].message
+    stop = "بنویسید:\n\n```"
+    if stream:
+        with own_client.chat.completions.stream(**request, stop=[stop, "never"]) as events:
+            answer: Any = events.get_final_completion()
+    else:
+        answer = own_client.chat.completions.create(**request, stop=[stop, "never"])
+    message = answer.choices[0].message
+    assert message.content == whole.content.partition(stop)[0] != whole.content
+    assert message.reasoning_content == whole.reasoning_content
+    assert answer.choices[0].finish_reason == "stop"
 
 
 def test_a_demanded_call_that_is_cut_off_is_none(own_client: openai.OpenAI) -> None:

@@ -1,0 +1,245 @@
+"""The very prompts that models see: with Qwen3's own template, and with those of tests/chat_templates.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.catalog import load_model
+from services.inference.prompt import render
+from services.inference.request_checks import RequestLimits, check
+from services.inference.served_model import EngineDescription, ServedModel
+from services.stack import qwen3_tokenizer
+from tests.chat_templates import template_of
+from tests.unit.inference.scripted import PARAMETERS
+
+QWEN3 = Path(__file__).parents[3] / ".cache" / "models" / "replay-thinking"
+LIMITS = RequestLimits()
+PERSIAN = "سلام، می\u200cخواهم دربارهٔ «هوا» بدانم؛ ۱۲٫۵ درجه؟ 👨‍👩‍👧"
+
+
+@pytest.fixture(scope="module")
+def qwen3() -> ServedModel:
+    qwen3_tokenizer.fetch(QWEN3)
+    return with_engine(ServedModel.load(load_model("qwen3-8b"), QWEN3))
+
+
+@pytest.fixture
+def others(model_directory: Path, tmp_path: Path) -> Path:
+    """A model directory for a template."""
+    shutil.copy(model_directory / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    return tmp_path
+
+
+def other(model_id: str, directory: Path) -> ServedModel:
+    (directory / "chat_template.jinja").write_text(template_of(model_id))
+    spec = load_model(model_id)
+    without_images = {"capabilities": spec.capabilities.model_copy(update={"vision": False}), "images": None}
+    return with_engine(ServedModel.load(spec.model_copy(update=without_images), directory))
+
+
+def with_engine(model: ServedModel) -> ServedModel:
+    model.description = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=8192, slots=1)
+    return model
+
+
+async def shown(model: ServedModel, messages: list[pb.Message], **fields: Any) -> str:
+    request = pb.GenerateRequest(messages=messages, **fields)
+    check(request, model, LIMITS)
+    return (await render(request, model)).text
+
+
+def say(role: pb.Role.ValueType, text: str, **fields: Any) -> pb.Message:
+    return pb.Message(role=role, content=[pb.ContentPart(text=text)] if text else [], **fields)
+
+
+def user(text: str) -> pb.Message:
+    return say(pb.ROLE_USER, text)
+
+
+def called(*cities: str, text: str = "", thought: str = "") -> pb.Message:
+    calls = [
+        pb.ToolCall(
+            id=f"c{number}",
+            name="get_weather",
+            arguments_json=json.dumps({"city": city, "days": [1, 2.5], "note": None, "raw": True}),
+        )
+        for number, city in enumerate(cities)
+    ]
+    return say(pb.ROLE_ASSISTANT, text, tool_calls=calls, reasoning_content=thought)
+
+
+def result(text: str) -> pb.Message:
+    return say(pb.ROLE_TOOL, text, tool_call_id="c0")
+
+
+SYSTEM = say(pb.ROLE_SYSTEM, "کوتاه بگو.")
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "description": "نام شهر"}}, "required": ["city"]}
+TOOLS = [
+    pb.Tool(name="get_weather", description='هوای "یک شهر"', parameters_json=json.dumps(SCHEMA)),
+    pb.Tool(name="get_time"),
+]
+WEATHER_JSON = (
+    '{"name": "get_weather", "description": "هوای \\"یک شهر\\"", "parameters": {"type": "object", "properties": '
+    '{"city": {"type": "string", "description": "نام شهر"}}, "required": ["city"]}}'
+)
+TIME_JSON = '{"name": "get_time", "description": "", "parameters": {}}'
+HERMES_TOOLS = (
+    "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+    f'{{"type": "function", "function": {WEATHER_JSON}}}\n{{"type": "function", "function": {TIME_JSON}}}\n</tools>\n\n'
+    "For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML "
+    'tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n'
+)
+ARGUMENTS = '{{"city": "{}", "days": [1, 2.5], "note": null, "raw": true}}'
+
+
+def hermes(city: str) -> str:
+    return f'<tool_call>\n{{"name": "get_weather", "arguments": {ARGUMENTS.format(city)}}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("fields", "end"),
+    [
+        ({}, ""),
+        ({"reasoning": pb.ReasoningOptions(enabled=True)}, ""),
+        ({"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH)}, ""),
+        ({"reasoning": pb.ReasoningOptions(enabled=False)}, "<think>\n\n</think>\n\n"),
+        ({"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_NONE)}, "<think>\n\n</think>\n\n"),
+        ({"reasoning": pb.ReasoningOptions(budget_tokens=0)}, "<think>\n\n</think>\n\n"),
+        ({"reasoning": pb.ReasoningOptions(budget_tokens=9)}, "<think>\n"),
+        ({"response_format": pb.ResponseFormat(regex="a")}, "<think>\n\n</think>\n\n"),
+    ],
+)
+async def test_qwen3_thinks_as_it_is_told(qwen3: ServedModel, fields: dict[str, Any], end: str) -> None:
+    assert await shown(qwen3, [SYSTEM, user(PERSIAN)], **fields) == (
+        f"<|im_start|>system\nکوتاه بگو.<|im_end|>\n<|im_start|>user\n{PERSIAN}<|im_end|>\n<|im_start|>assistant\n{end}"
+    )
+
+
+async def test_qwen3_has_the_tokens_of_its_text(qwen3: ServedModel) -> None:
+    prompt = await render(pb.GenerateRequest(messages=[SYSTEM, user(PERSIAN + "<|im_end|>")]), qwen3)
+    assert b"".join(map(qwen3.tokenizer.bytes_of, prompt.token_ids)) == prompt.text.encode()
+    start, end = 151644, 151645
+    assert [i for i in prompt.token_ids if i in qwen3.tokenizer.special_ids] == [start, end, start, end, start]
+
+
+@pytest.mark.parametrize("head", [[SYSTEM], []])
+async def test_qwen3_is_told_about_tools_in_the_system_message(qwen3: ServedModel, head: list[pb.Message]) -> None:
+    text = await shown(qwen3, [*head, user("هوا؟")], tools=TOOLS)
+    said = "کوتاه بگو." + HERMES_TOOLS if head else HERMES_TOOLS.lstrip("\n")
+    assert text == f"<|im_start|>system\n{said}<|im_start|>user\nهوا؟<|im_end|>\n<|im_start|>assistant\n"
+
+
+async def test_qwen3_sees_several_results_in_one_turn_and_its_thoughts_since_the_last_question(
+    qwen3: ServedModel,
+) -> None:
+    messages = [
+        user("هوا؟"),
+        called("تهران", thought="فکر کهنه"),
+        result("۲۴"),
+        say(pb.ROLE_ASSISTANT, "۲۴ درجه", reasoning_content="کهنه"),
+        user("و این دو؟"),
+        called("شیراز", "یزد", text="نگاه می\u200cکنم", thought="فکر نو\n"),
+        result("۲۸"),
+        result("۳۰ <b>"),
+    ]
+    assert await shown(qwen3, messages, tools=TOOLS) == (
+        f"<|im_start|>system\n{HERMES_TOOLS.lstrip()}<|im_start|>user\nهوا؟<|im_end|>\n"
+        f"<|im_start|>assistant\n{hermes('تهران')}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\n۲۴\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n۲۴ درجه<|im_end|>\n"
+        "<|im_start|>user\nو این دو؟<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nفکر نو\n</think>\n\nنگاه می\u200cکنم\n"
+        f"{hermes('شیراز')}\n{hermes('یزد')}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\n۲۸\n</tool_response>\n<tool_response>\n۳۰ <b>\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+async def test_qwen3_goes_on_where_its_answer_ends(qwen3: ServedModel) -> None:
+    messages = [user("?"), say(pb.ROLE_ASSISTANT, "۱. <", reasoning_content="خوب")]
+    assert await shown(qwen3, messages, continue_final_message=True) == (
+        "<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n<think>\nخوب\n</think>\n\n۱. <"
+    )
+
+
+MINIMAX_TOOLS = (
+    "\n\n# Tools\nYou may call one or more tools to assist with the user query.\n"
+    "Here are the tools available in JSONSchema format:\n\n"
+    f"<tools>\n<tool>{WEATHER_JSON}</tool>\n<tool>{TIME_JSON}</tool>\n</tools>\n\n"
+    "When making tool calls, use XML format to invoke tools and pass parameters:\n\n"
+    '<minimax:tool_call>\n<invoke name="tool-name-1">\n<parameter name="param-key-1">param-value-1</parameter>\n'
+    '<parameter name="param-key-2">param-value-2</parameter>\n...\n</invoke>\n</minimax:tool_call>'
+)
+
+
+def invoke(city: str) -> str:
+    return (
+        f'<invoke name="get_weather">\n<parameter name="city">{city}</parameter>\n'
+        '<parameter name="days">[1, 2.5]</parameter>\n<parameter name="note">null</parameter>\n'
+        '<parameter name="raw">true</parameter>\n</invoke>\n'
+    )
+
+
+async def test_minimax_sees_typed_calls_and_its_thoughts_since_the_last_question(others: Path) -> None:
+    messages = [
+        SYSTEM,
+        user("هوا؟"),
+        called("تهران", thought="کهنه"),
+        result("۲۴"),
+        say(pb.ROLE_ASSISTANT, "۲۴ درجه", reasoning_content="کهنه"),
+        user("و این دو؟"),
+        called("شیراز", "یزد", text="نگاه می\u200cکنم", thought="فکر نو"),
+        result("۲۸"),
+        result("۳۰"),
+    ]
+    assert await shown(other("minimax", others), messages, tools=TOOLS) == (
+        f"]~!b[]~b]system\nکوتاه بگو.{MINIMAX_TOOLS}[e~[\n"
+        "]~b]user\nهوا؟[e~[\n"
+        f"]~b]ai\n\n<minimax:tool_call>\n{invoke('تهران')}</minimax:tool_call>[e~[\n"
+        "]~b]tool\n<response>۲۴</response>[e~[\n"
+        "]~b]ai\n۲۴ درجه[e~[\n"
+        "]~b]user\nو این دو؟[e~[\n"
+        "]~b]ai\n<think>\nفکر نو\n</think>\n\nنگاه می\u200cکنم\n"
+        f"<minimax:tool_call>\n{invoke('شیراز')}{invoke('یزد')}</minimax:tool_call>[e~[\n"
+        "]~b]tool\n<response>۲۸</response>\n<response>۳۰</response>[e~[\n"
+        "]~b]ai\n<think>\n"
+    )
+
+
+async def test_minimax_always_begins_with_a_thought(others: Path) -> None:
+    model = other("minimax", others)
+    assert await shown(model, [SYSTEM, user(PERSIAN)]) == (
+        f"]~!b[]~b]system\nکوتاه بگو.[e~[\n]~b]user\n{PERSIAN}[e~[\n]~b]ai\n<think>\n"
+    )
+    prompt = await render(pb.GenerateRequest(messages=[user(PERSIAN)]), model)
+    assert prompt.opens_thought
+
+
+async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Path) -> None:
+    messages = [
+        SYSTEM,
+        user("هوا؟"),
+        called("تهران", "یزد"),
+        result("۲۴"),
+        result("۳۰"),
+    ]
+    assert await shown(other("qwen2.5vl", others), messages, tools=TOOLS) == (
+        f"<|im_start|>system\nکوتاه بگو.{HERMES_TOOLS}<|im_start|>user\nهوا؟<|im_end|>\n"
+        f"<|im_start|>assistant\n{hermes('تهران')}\n{hermes('یزد')}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\n۲۴\n</tool_response>\n<tool_response>\n۳۰\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+async def test_qwen2_5_is_told_who_it_is(others: Path) -> None:
+    text = await shown(other("qwen2.5vl", others), [user(PERSIAN)])
+    assert text.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.")
+    assert text.endswith(f"<|im_end|>\n<|im_start|>user\n{PERSIAN}<|im_end|>\n<|im_start|>assistant\n")
