@@ -127,8 +127,9 @@ class StreamedAnswer(Response):
     def _take(self, encoder: sse.ChunkEncoder | TextEncoder, events: Sequence[pb.Event]) -> Write | None:
         if self._writer is None or not self._writer.ready:
             return None
-        self._last_sent = time.monotonic()
-        return partial(self._writer.write, encoder.encode(events))
+        if data := encoder.encode(events):
+            self._last_sent = time.monotonic()
+        return partial(self._writer.write, data)
 
     async def _break_silence(self, send: Send) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -149,6 +149,27 @@ async def test_silence_is_filled_with_comments_that_the_sdk_ignores(
         proceed.set()
         text += "".join([piece async for piece in pieces])
     assert text.endswith("data: [DONE]\n\n")
+
+
+class Pause(asyncio.Event):
+    """Is over by itself, sooner than a comment is due."""
+
+    async def wait(self) -> Literal[True]:
+        await asyncio.sleep(0.05)
+        return True
+
+
+async def test_tokens_that_are_not_shown_are_silence_too(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    hidden = [pb.Event(delta=pb.Delta(token_count=1))]
+    worker.script = [[started(), content("a")], *([hidden, Pause()] * 400), [finish(), usage()]]
+    async with http.stream("POST", URL, json=body(stream=True)) as answer:
+        text = ""
+        async for piece in answer.aiter_text():
+            text += piece
+            if ": keep-alive" in text:
+                break
+    assert text.count(": keep-alive") == 1
+    assert "finish_reason\":\"" not in text
 
 
 async def test_the_sdk_understands_every_part(
