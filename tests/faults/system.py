@@ -23,7 +23,10 @@ from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway import keys
+from services.gateway import keys, limits
+from services.gateway.allowance import UNLIMITED
+from services.gateway.keys import Key
+from services.gateway.limits import Subject
 from services.inference import model_import
 from services.inference.tokenizer import ModelTokenizer
 from services.stack import valkey
@@ -144,8 +147,10 @@ class System:
     valkey: Process
     workers: list[Process]
     gateways: list[Process]
+    key: Key
     api_key: str
     redis_url: str
+    redis: Redis
     directory: Path
     engine: TritonClient
     _clients: list[httpx.AsyncClient] = field(default_factory=list)
@@ -179,15 +184,21 @@ class System:
         for client in self._clients:
             await client.aclose()
         await self.engine.close()
+        await self.redis.aclose()
 
     async def load(self) -> dict[str, Any]:
         """What the engine says of itself: in_flight, queued, cancelled_total, …"""
         return dict((await self.engine.describe(MODEL))["load"])
 
+    async def held(self) -> int:
+        """What requests hold of the key's limits in Redis: slots, and tokens reserved."""
+        shown = (await limits.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
+        return shown.slots + shown.reserved
+
     async def is_idle(self) -> bool:
-        """Whether nothing is in flight anywhere."""
+        """Whether nothing is in flight, and nothing held, anywhere."""
         load = await self.load()
-        busy = load["in_flight"] + load["queued"]
+        busy = load["in_flight"] + load["queued"] + await self.held()
         for process in self.workers:
             busy += await process.metric("vilix_worker_requests_in_flight")
         for process in self.gateways:
@@ -346,11 +357,13 @@ async def _start(
         }
         argv = [*python, "services.gateway"]
         gateway_processes.append(process(f"gateway{number}", argv, port, metrics_port, environment))
-    async with Redis.from_url(redis_url, decode_responses=True) as connection:
-        await until(lambda: _answers(connection), START_SECONDS, "valkey answers")
-        _, api_key = await keys.create(connection, name="faults")
+    connection = Redis.from_url(redis_url, decode_responses=True)
+    await until(lambda: _answers(connection), START_SECONDS, "valkey answers")
+    key, api_key = await keys.create(connection, name="faults")
     engine = TritonClient(triton.target)
-    return System(triton, redis, worker_processes, gateway_processes, api_key, redis_url, directory, engine)
+    return System(
+        triton, redis, worker_processes, gateway_processes, key, api_key, redis_url, connection, directory, engine
+    )
 
 
 def _recordings(model_directory: Path) -> list[dict[str, Any]]:

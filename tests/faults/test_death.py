@@ -118,8 +118,10 @@ async def test_a_killed_gateway_holds_nothing(system: System) -> None:
         return bool(left == 0)
 
     await until(is_free, what="worker and engine are free")
+    assert await system.held() > 0
     system.gateway.start()
     await system.wait_until_ready()
+    await until(system.is_idle, what="what it held of the key's limits has run out")
     assert (await read(system.client(), STEADY)).is_whole
 
 
