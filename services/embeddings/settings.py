@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator
 
 from services.certificates import checked
+from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.settings import Settings
 
 
@@ -43,6 +44,7 @@ class EmbeddingsSettings(Settings):
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    loop_watch_seconds: float = Field(INTERVAL_SECONDS, ge=0.001, description=DESCRIPTION)
     drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
 
     @field_validator("models")

@@ -52,7 +52,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(watched_loop())
+            await stack.enter_async_context(watched_loop(seconds=settings.loop_watch_seconds))
             app.state.dependencies = await stack.enter_async_context(connected(settings))
             if admin is not None:
                 await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin))

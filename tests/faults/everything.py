@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import psutil
@@ -75,7 +75,7 @@ class Everything:
                 except httpx.TransportError:
                     return False
             available = {model["id"] for model in listed.get("data", ()) if model["available"]}
-            return available == {MODEL, EMBEDDING_MODEL}
+            return available >= {MODEL, EMBEDDING_MODEL, *self.system.more_models}
 
         await until(is_ready, START_SECONDS, "the gateway has found both workers")
 
@@ -99,8 +99,10 @@ async def running_everything(
     *,
     gateway_settings: Mapping[str, str] | None = None,
     worker_settings: Mapping[str, str] | None = None,
+    embedder_settings: Mapping[str, str] | None = None,
+    more_models: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> AsyncIterator[Everything]:
-    """All parts; stopped at the end."""
+    """All parts; stopped at the end. `more_models` are further ones in Triton, engine and arguments by id."""
     (directory / "embeddings").mkdir()
     metrics_port, admin_port = free_ports(2)
     settings = {
@@ -110,9 +112,13 @@ async def running_everything(
         **(gateway_settings or {}),
     }
     async with embedding_triton(directory / "embeddings" / "triton") as triton:
-        with started(directory / "embeddings", triton=triton.target, metrics_port=str(metrics_port)) as embedder:
+        own = {name.removeprefix("VILIX_").lower(): value for name, value in (embedder_settings or {}).items()}
+        own |= {"triton": triton.target, "metrics_port": str(metrics_port)}
+        with started(directory / "embeddings", **own) as embedder:
             settings["VILIX_EMBEDDINGS_WORKERS"] = embedder.target
-            async with running_system(directory, gateway_settings=settings, worker_settings=worker_settings) as system:
+            async with running_system(
+                directory, gateway_settings=settings, worker_settings=worker_settings, more_models=more_models
+            ) as system:
                 await embedder.reaches(health_pb2.HealthCheckResponse.SERVING)
                 everything = Everything(
                     system, embedder, triton, f"{LOOPBACK}:{metrics_port}", f"{LOOPBACK}:{admin_port}"

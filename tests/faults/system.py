@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 import grpc
 import httpx
 import orjson
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -37,6 +38,7 @@ from tests.contract.triton.servers import Server, launched
 ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = "replay"
 IDLE_SECONDS: Final = 2.0
+REDIS_SECONDS: Final = 2.0
 START_SECONDS: Final = 60.0
 _CATALOG_ENTRY: Final = """\
 id: replay
@@ -134,6 +136,10 @@ class Process:
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
 
+    async def residue(self) -> dict[str, float]:
+        """What a request could leave behind in it: threads, and tasks of its event loop."""
+        return {"threads": psutil.Process(self.pid).num_threads(), "tasks": await self.metric("vilix_event_loop_tasks")}
+
     async def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
         return sum(value for key, value in (await self.metrics()).items() if key.partition("{")[0] == name)
@@ -153,6 +159,7 @@ class System:
     redis: Redis
     directory: Path
     engine: TritonClient
+    more_models: tuple[str, ...] = ()
     _clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     @property
@@ -277,6 +284,7 @@ async def running_system(
     gateways: int = 1,
     worker_settings: Mapping[str, str] | None = None,
     gateway_settings: Mapping[str, str] | None = None,
+    more_models: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> AsyncIterator[System]:
     """Valkey, Triton with the replay engine, workers and gateways; all stopped at the end."""
     model_directory = ROOT / ".cache" / "models" / "smollm2-135m"
@@ -287,7 +295,7 @@ async def running_system(
     (directory / "catalog" / "replay.yaml").write_text(_CATALOG_ENTRY)
     engine = ("replay", {"recordings": str(recordings), "context_length": 100_000, "slots": slots, "max_queued": 2000})
     with contextlib.ExitStack() as stack:
-        triton = stack.enter_context(launched(directory / "triton", {MODEL: engine}))
+        triton = stack.enter_context(launched(directory / "triton", {MODEL: engine, **(more_models or {})}))
         system = await _start(
             directory,
             triton,
@@ -297,6 +305,7 @@ async def running_system(
             worker_settings=worker_settings or {},
             gateway_settings=gateway_settings or {},
         )
+        system.more_models = tuple(more_models or ())
         try:
             await system.wait_until_ready()
             yield system
@@ -347,7 +356,7 @@ async def _start(
         environment = {
             "VILIX_PORT": str(port),
             "VILIX_REDIS_URL": redis_url,
-            "VILIX_REDIS_TIMEOUT": "2",
+            "VILIX_REDIS_TIMEOUT": str(REDIS_SECONDS),
             "VILIX_INFERENCE_WORKERS": ",".join(worker.address for worker in worker_processes),
             "VILIX_EXPECTED_MODELS": MODEL,
             "VILIX_METRICS_PORT": str(metrics_port),
