@@ -51,8 +51,9 @@ engine: {name: replay}
 descriptions: {en: Recordings.}
 """
 
-PREFILL, LONG, STEADY, BURST = "PREFILL", "LONG", "STEADY", "BURST"
-"""Words of messages that get half a minute of prefill, an answer without an end, five seconds of tokens, very many."""
+PREFILL, SLOW, LONG, STEADY, BURST = "PREFILL", "SLOW", "LONG", "STEADY", "BURST"
+"""Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, five seconds of tokens,
+and very many."""
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0, what: str = "") -> None:
@@ -385,6 +386,7 @@ def _recordings(model_directory: Path) -> list[dict[str, Any]]:
 
     return [
         recording(PREFILL, 5, start_ms=30_000),
+        recording(SLOW, 5, start_ms=2_000),
         recording(LONG, 60_000, interval_ms=20),
         recording(STEADY, 125, interval_ms=40),
         recording(BURST, 60_000, interval_ms=0.1, tokens_per_response=100),

@@ -10,9 +10,11 @@ import pytest
 
 from services.gateway import secret
 from tests.faults.conftest import milliseconds, record, times
-from tests.faults.system import LONG, PREFILL, STEADY, Process, Stream, System, body, read, until
+from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STEADY, Process, Stream, System, body, read, until
 
 STREAMS = 4
+TEXT = " one two three four five"
+"""Of the recording."""
 ERROR_SECONDS = 0.1
 
 
@@ -52,25 +54,35 @@ async def test_a_worker_killed_in_the_middle_is_an_error_and_never_an_end(system
     )
 
 
-async def test_before_its_first_token_a_request_moves_to_another_worker(pair: System) -> None:
+async def test_before_its_first_token_a_request_is_answered_by_another_worker(pair: System) -> None:
     client = pair.client()
     rounds = times(2, 20)
-    for _ in range(rounds):
-        request = asyncio.create_task(client.post("/chat/completions", json=body(PREFILL, stream=False)))
+    for round_ in range(rounds):
+        if round_ % 2:
+            request = asyncio.create_task(read(client, SLOW))
+        else:
+            request = asyncio.create_task(client.post("/chat/completions", json=body(SLOW, stream=False)))
         first = await _worker_with_a_request(pair)
         (second,) = (worker for worker in pair.workers if worker is not first)
+        before = await _answered(second)
         first.kill()
-        await until(lambda second=second: _is_busy(second), what="the other worker has the request")
-        request.cancel()
-        await asyncio.gather(request, return_exceptions=True)
+        answer = await asyncio.wait_for(request, 30)
+        if isinstance(answer, Stream):
+            assert answer.is_whole
+            assert answer.text == TEXT
+        else:
+            assert answer.status_code == 200
+            assert answer.json()["choices"][0]["message"]["content"] == TEXT
+        await until(
+            lambda second=second, before=before: _has_answered(second, before + 1), what="the other answered it"
+        )
         first.start()
         await pair.wait_until_ready()
         await until(pair.is_idle)
-    assert (await client.post("/chat/completions", json=body())).status_code == 200
     assert await pair.gateway.metric("vilix_retries_total") == rounds
     record(
         "Before the first token a request moves to another worker",
-        f"{rounds} of {rounds}",
+        f"{rounds} of {rounds} answered by the other one, streaming and not",
         f"{rounds} of {rounds}",
         met=True,
     )
@@ -160,6 +172,15 @@ async def _worker_with_a_request(system: System) -> Process:
 
     await until(is_found, what="a worker has the request")
     return found[0]
+
+
+async def _answered(worker: Process) -> float:
+    """How many requests it has answered."""
+    return (await worker.metrics()).get(f'vilix_worker_requests_total{{model="{MODEL}",outcome="ok"}}', 0.0)
+
+
+async def _has_answered(worker: Process, count: float) -> bool:
+    return await _answered(worker) == count
 
 
 async def _is_busy(worker: Process) -> bool:
