@@ -15,8 +15,8 @@ from tests.faults.system import ROOT, Connection, System, running_system
 
 FULL: Final = os.environ.get("VILIX_FAULTS") == "full"
 BUDGET_MINUTES: Final = 30
-_DIRECTORIES: Final = {ROOT / "tests" / "faults", ROOT / "tests" / "contract" / "tenancy"}
-"""All tests of `make faults`."""
+_WHOLE: Final = {ROOT / "tests" / part for part in ("faults", "contract/tenancy", "e2e/test_stack.py")}
+"""What `make faults` runs."""
 _BEGAN: Final = time.monotonic()
 
 
@@ -118,7 +118,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _is_whole(config: pytest.Config) -> bool:
     """Whether all tests were to be run, and not some that were picked."""
     asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
-    return asked >= _DIRECTORIES and not _unselected
+    return asked >= _WHOLE and not _unselected
 
 
 _HEAD: Final = """\
