@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.gateway import page
-from services.gateway.access import Access
+from services.gateway.access import CLIENT_CLOSED_REQUEST, Access
 from services.gateway.admin import create_admin_app
 from services.gateway.admin_listener import serving
 from services.gateway.chat_completions import create_chat_completion, create_completion
@@ -43,7 +43,6 @@ _API: Final = (
     ("GET", "/models/{model_id:path}", retrieve_model),
     ("GET", "/usage", own_usage),
 )
-_CLIENT_CLOSED_REQUEST: Final = 499
 
 
 def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
@@ -98,4 +97,4 @@ async def _fault(request: Request, error: Exception) -> Response:
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)

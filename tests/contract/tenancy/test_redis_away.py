@@ -179,3 +179,4 @@ async def test_each_gateway_has_its_share_of_the_limits(
                 shown = (await scraper.get("/metrics")).text
                 assert 'vilix_redis_away_decisions_total{decision="limits_local"} 10.0' in shown
                 assert 'vilix_redis_away_decisions_total{decision="key_grace"}' in shown
+                assert 'vilix_limits_refused_total{limit="rpm"} 7.0' in shown
