@@ -183,6 +183,7 @@ async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
 
 
 def _ignored(answer: Answer) -> dict[str, str]:
-    # Names come from the client: only what a header may hold is repeated.
-    names = [name for name in answer.ignored_parameters if name.isascii() and name.isprintable() and "," not in name]
-    return {"x-ignored-params": without_keys(",".join(names))[:1024]} if names else {}
+    # Names come from the client: only what a header may hold is repeated, and what stands for a key is not ASCII.
+    names = map(without_keys, answer.ignored_parameters)
+    shown = ",".join(name for name in names if name.isascii() and name.isprintable() and "," not in name)
+    return {"x-ignored-params": shown[:1024]} if shown else {}

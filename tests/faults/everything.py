@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from tests.contract.triton.servers import Server
 from tests.faults.system import MODEL, START_SECONDS, System, running_system, until
 
 ADMIN_TOKEN: Final = "admin-token-of-the-tests"
-_TRACEBACK: Final = re.compile(
-    rb"Traceback \(most recent call last\)|Segmentation fault|Signal \(\d+\) received|panicked at"
+_FAULT: Final = re.compile(
+    r"Traceback \(most recent call last\)|Segmentation fault|Signal \(\d+\) received|panicked at"
 )
+_CALLER_GONE: Final = "grpc._cython.cygrpc.ExecuteBatchError: "
+"""gRPC prints this by itself when a caller has gone before it could be told what was wrong."""
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Everything:
 
     def tracebacks(self) -> dict[str, str]:
         """What went wrong inside a process, by process: the tracebacks in its log."""
-        read = {name: "\n".join(_tracebacks(log.read_bytes())) for name, log in self.logs.items()}
+        read = {name: "\n".join(tracebacks_in(log.read_text(errors="replace"))) for name, log in self.logs.items()}
         return {name: found[:10_000] for name, found in read.items() if found}
 
     def dead(self) -> list[str]:
@@ -135,9 +138,25 @@ def _resident(process: psutil.Process) -> int:
     return total
 
 
-def _tracebacks(log: bytes) -> Iterator[str]:
-    for found in _TRACEBACK.finditer(log):
-        text = log[found.start() : found.start() + 5000]
-        # gRPC prints this by itself when a caller has gone before it could be told what was wrong.
-        if b"ExecuteBatchError: " not in text.partition(b"\n\n")[0]:
-            yield text.decode(errors="replace")
+def tracebacks_in(log: str) -> Iterator[str]:
+    """The tracebacks and crashes in a log, in JSON or plain, each as far as it goes."""
+    lines = [part for line in log.splitlines() for part in _unfolded(line)]
+    for number, line in enumerate(lines):
+        if not _FAULT.search(line):
+            continue
+        # The error itself is the first line that is not indented.
+        rest = lines[number + 1 :]
+        length = next((index for index, each in enumerate(rest) if not each.startswith((" ", "\t"))), len(rest))
+        if not (length < len(rest) and rest[length].startswith(_CALLER_GONE)):
+            yield "\n".join(lines[max(0, number - 1) : number + length + 2])
+
+
+def _unfolded(line: str) -> list[str]:
+    """The lines of what stands in one line of JSON."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return [line]
+    if not isinstance(found, dict) or "exception" not in found:
+        return [line]
+    return [str(found.get("message")), *str(found["exception"]).splitlines()]
