@@ -98,6 +98,7 @@ async def test_without_another_worker_it_is_a_503(system: System) -> None:
     assert answer.json()["error"]["type"] == "service_unavailable"
     assert "retry-after" in answer.headers
     assert (await client.post("/chat/completions", json=body())).status_code == 503
+    record("Without another worker it is a 503", "503 with Retry-After", "503 with Retry-After", met=True)
 
 
 async def test_a_killed_triton_is_an_error_and_takes_the_worker_out_of_service(system: System) -> None:
@@ -115,6 +116,12 @@ async def test_a_killed_triton_is_an_error_and_takes_the_worker_out_of_service(s
     await until(is_out_of_service)
     answered = await system.client().post("/chat/completions", json=body())
     assert answered.status_code == 503
+    record(
+        "Triton killed with open streams",
+        "one error each, no false end; the worker is out of service",
+        f"{STREAMS} of {STREAMS}; 503 from then on",
+        met=True,
+    )
 
 
 async def test_a_killed_gateway_holds_nothing(system: System) -> None:
@@ -135,6 +142,12 @@ async def test_a_killed_gateway_holds_nothing(system: System) -> None:
     await system.wait_until_ready()
     await until(system.is_idle, what="what it held of the key's limits has run out")
     assert (await read(system.client(), STEADY)).is_whole
+    record(
+        "A gateway killed with open streams",
+        "clients see a cut stream; worker, engine and the key's limits are free again",
+        f"{STREAMS} of {STREAMS} cut; in flight 0, held 0",
+        met=True,
+    )
 
 
 async def test_a_killed_valkey_does_not_touch_running_streams(system: System) -> None:
@@ -157,6 +170,12 @@ async def test_a_killed_valkey_does_not_touch_running_streams(system: System) ->
         return (await known.post("/chat/completions", json=body(stream=False))).status_code == 200
 
     await until(is_back, what="the key is accepted again")
+    record(
+        "Valkey killed and started again with open streams",
+        "streams finish, strangers get 503, the gateway stays ready, and the key is accepted again by itself",
+        f"{STREAMS} of {STREAMS} finished; 503; ready; accepted",
+        met=True,
+    )
 
 
 def _other_key() -> str:

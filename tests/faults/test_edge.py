@@ -178,6 +178,7 @@ async def test_pipelined_requests_are_answered_in_order(system: System) -> None:
     answer = await exchange(system, one * 20 + last)
     assert answer.count(b"HTTP/1.1 200 ") == 20
     assert answer.rindex(b"HTTP/1.1 200 ") < answer.index(b"HTTP/1.1 404 ")
+    record("21 requests in one go (pipelining)", "answered in order", "21 answers in order", met=True)
 
 
 async def test_a_half_request_behind_a_stream_does_not_cut_it_off(system: System) -> None:
@@ -209,12 +210,14 @@ async def test_malformed_requests_are_refused(system: System, name: str) -> None
     answer = await exchange(system, MALFORMED[name])
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), answer
     assert b'"error"' in answer
+    record(f"Malformed HTTP: {name}", "an error of 4xx, and the connection is closed", answer[9:12].decode(), met=True)
 
 
 async def test_http_1_0_is_answered_and_closed(system: System) -> None:
     answer = await exchange(system, b"GET /healthz HTTP/1.0\r\n\r\n")
     assert b" 200 " in answer.splitlines()[0]
     assert b"connection: close" in answer.lower()
+    record("HTTP/1.0", "answered, and the connection is closed", "200, closed", met=True)
 
 
 async def exchange(system: System, request: bytes) -> bytes:
