@@ -34,8 +34,8 @@ site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest $(if $(T),,--numprocesses 2) $(T)
 
-faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (half an hour), and write docs/faults.md
-	@VILIX_FAULTS=full $(BIN)/pytest tests/faults tests/contract/tenancy $(T)
+faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (half an hour at most), judge the figures, and write docs/faults.md
+	@VILIX_FAULTS=full $(BIN)/pytest tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)
 
 bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
 	@$(BIN)/python -m bench

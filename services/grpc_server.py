@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.certificates import Certificates
 from services.failure import Failure, Reason
-from services.loop_watch import watched_loop
+from services.loop_watch import INTERVAL_SECONDS, watched_loop
 from services.malformed_messages import MalformedMessages
 from services.telemetry import without_keys
 
@@ -80,6 +80,7 @@ class WorkerServer:
         drain_seconds: float,
         health_listen: str = "",
         certificates: Certificates | None = None,
+        loop_watch_seconds: float = INTERVAL_SECONDS,
     ) -> None:
         """Serve on `listen` (HOST:PORT) until SIGTERM or SIGINT, then let running calls finish within `drain_seconds`.
 
@@ -87,7 +88,7 @@ class WorkerServer:
         for probes that know none. A second signal ends calls at once. Raises OSError when an address cannot be had.
         """
         _bind(self.grpc, listen, certificates)
-        async with _signals() as signals, self._health_server(health_listen), watched_loop():
+        async with _signals() as signals, self._health_server(health_listen), watched_loop(seconds=loop_watch_seconds):
             await self.grpc.start()
             _log.info("listening on %s", listen)
             await anext(signals)

@@ -10,21 +10,31 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import Histogram
+from prometheus_client import Gauge, Histogram
 
-TICK_SECONDS: Final = 0.05
+INTERVAL_SECONDS: Final = 0.05
+"""Twenty times a second: to be woken costs more than to look."""
+DESCRIPTION: Final = (
+    "Seconds between two looks at how late the event loop is, for the metrics. A block of the loop may look shorter than it "
+    "was by this much."
+)
+"""Of the setting."""
 _SCHEDULER: Final = Path("/proc/thread-self/schedstat")
 BLOCKED_SECONDS: Final = Histogram(
     "vilix_event_loop_blocked_seconds",
     "How late the event loop was, as far as this process itself was busy meanwhile.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+TASKS: Final = Gauge("vilix_event_loop_tasks", "Tasks of the event loop that have not ended.")
 
 
 @contextlib.asynccontextmanager
-async def watched_loop() -> AsyncIterator[None]:
-    """Measure meanwhile, twenty times a second: to be woken costs more than to look."""
-    task = asyncio.create_task(_watch())
+async def watched_loop(*, seconds: float = INTERVAL_SECONDS) -> AsyncIterator[None]:
+    """Measure meanwhile, every `seconds`."""
+    loop = asyncio.get_running_loop()
+    # Counted when somebody asks, in the thread that serves the metrics.
+    TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
+    task = asyncio.create_task(_watch(seconds))
     try:
         yield
     finally:
@@ -32,12 +42,12 @@ async def watched_loop() -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _watch() -> None:
+async def _watch(interval: float) -> None:
     with _scheduler() as waited_for_processor:
         waited = waited_for_processor()
         while True:
-            due, used, waited_before = time.perf_counter() + TICK_SECONDS, time.process_time(), waited
-            await asyncio.sleep(TICK_SECONDS)
+            due, used, waited_before = time.perf_counter() + interval, time.process_time(), waited
+            await asyncio.sleep(interval)
             # On a machine that others keep busy, every process is late: what is ours of it cost us processor time, and
             # the loop's thread was not waiting for a processor meanwhile.
             waited = waited_for_processor()

@@ -76,6 +76,7 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -
             drain_seconds=settings.drain_seconds,
             health_listen=settings.health_listen,
             certificates=Certificates(settings.tls_dir) if settings.tls_dir else None,
+            loop_watch_seconds=settings.loop_watch_seconds,
         )
     except OSError as error:
         _refuse_to_start(error)

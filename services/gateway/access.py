@@ -15,6 +15,8 @@ from services.gateway import metrics
 from services.gateway.errors import server_error
 from services.gateway.language import ACCEPTED
 
+CLIENT_CLOSED_REQUEST: Final = 499
+"""The status of a request whose client did not wait. It sees none."""
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
 """An id goes through all logs: it must fit into a line, and be no key that was sent in the wrong place."""
 _EXPOSED: Final = (
@@ -71,8 +73,10 @@ class Access:
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.perf_counter() - began
             metrics.REQUESTS_IN_FLIGHT.dec()
-            metrics.REQUESTS.labels(route, _method(scope["method"]), status).inc()
-            metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+            model = scope["state"].get("model", "none")
+            metrics.REQUESTS.labels(route, _method(scope["method"]), status, model).inc()
+            metrics.REQUEST_SECONDS.labels(route, model).observe(seconds)
+            log.setdefault("outcome", _outcome(status))
             _log.info(
                 "request",
                 extra={
@@ -95,6 +99,13 @@ class Access:
             (b"access-control-expose-headers", _EXPOSED),
             *([] if allowed == b"*" else [(b"vary", b"origin")]),
         ]
+
+
+def _outcome(status: int) -> str:
+    """Of a request of which nobody said more."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return "client gone"
+    return "complete" if status < 400 else "refused" if status < 500 else "failed"
 
 
 def _method(name: str) -> str:

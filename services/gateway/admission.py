@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from services.gateway import metrics
 from services.gateway.auth import Caller, authenticate
 from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
@@ -100,18 +101,25 @@ class Waiting:
         Raises ApiError, and ClientGoneError when nobody waits for it any more.
         """
         said = 0
-        while self.lease is None:
-            if self._place != said:
-                said = self._place
-                yield said
-            try:
+        if self.lease is not None:
+            return
+        with metrics.LIMITS_WAITING.track_inprogress():
+            while self.lease is None:
+                if self._place != said:
+                    said = self._place
+                    yield said
+                try:
+                    await asyncio.sleep(ASK_SECONDS)
+                    if await self._request.is_disconnected():
+                        raise ClientGoneError
+                    await self.ask()
+                except asyncio.CancelledError:
+                    # The time that this gateway has left has ended.
+                    raise restarting() from None
                 await asyncio.sleep(ASK_SECONDS)
                 if await self._request.is_disconnected():
                     raise ClientGoneError
                 await self.ask()
-            except asyncio.CancelledError:
-                # The time that this gateway has left has ended.
-                raise restarting() from None
 
     async def get(self) -> Lease:
         """The lease, when it is there. Raises as `places` does."""

@@ -50,6 +50,8 @@ class Answer:
         self._hang_up: Final = hang_up
         self._began: Final = time.perf_counter()
         self._last_tokens: float | None = None
+        self._first_is_noted = False
+        """Whether the group that is read next was noted when it came."""
         self._model: Final = chat.generate.model
         self._outcome = "stopped"
         settings = dependencies(request).settings
@@ -80,6 +82,7 @@ class Answer:
             raise
         if began:
             self._note_tokens()
+            self._first_is_noted = True
         return began
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
@@ -101,6 +104,7 @@ class Answer:
             raise self._client_gone() from None
         except asyncio.CancelledError:
             # The time that this gateway has left has ended.
+            self._outcome = "drained"
             raise restarting() from None
         except SilentWorkerError:
             raise self._silent() from None
@@ -139,24 +143,29 @@ class Answer:
         """End what is still running and give the worker's place back; another worker may take over."""
         self._call.cancel()
         self._worker.in_flight -= 1
-        self._log["outcome"] = self._outcome
+        produced = self._lease.produced
+        self._log.update(outcome=self._outcome, completion_tokens=produced.completion)
+        if produced.prompt is not None:
+            self._log["prompt_tokens"] = produced.prompt
         if self._transcript is not None:
             self._log.update(self._transcript.fields())
         metrics.ANSWER_SECONDS.labels(self._model).observe(time.perf_counter() - self._began)
         metrics.ANSWERS_IN_FLIGHT.labels(self._model).dec()
         metrics.ANSWERS.labels(self._model, self._outcome).inc()
-        metrics.TOKENS.labels(self._model, "completion").inc(self._lease.produced.completion)
+        metrics.TOKENS.labels(self._model, "completion").inc(produced.completion)
 
     def _complete(self, usage: pb.Usage) -> None:
         self._outcome = "complete"
-        self._log.update(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
         metrics.TOKENS.labels(self._model, "prompt").inc(usage.prompt_tokens)
 
     def _note(self, events: Sequence[pb.Event]) -> None:
         self._lease.count(events)
         if self._transcript is not None:
             self._transcript.add(events)
-        self._note_tokens()
+        if self._first_is_noted:
+            self._first_is_noted = False
+        elif any(event.delta.token_count for event in events):
+            self._note_tokens()
 
     def _note_tokens(self) -> None:
         now = time.perf_counter()
@@ -169,12 +178,10 @@ class Answer:
 
     def _client_gone(self) -> ClientGoneError:
         self._outcome = "client gone"
-        self._log["completion_tokens"] = self._lease.produced.completion
         return ClientGoneError()
 
     def _silent(self) -> ApiError:
         self._outcome = "silent"
-        self._log["completion_tokens"] = self._lease.produced.completion
         return silent()
 
 
@@ -217,7 +224,7 @@ async def open_answer(
         raise restarting() from None
     except BaseException as error:
         hang_up.close()
-        if isinstance(error, ApiError):
+        if isinstance(error, ApiError) and error.status < 500:
             request.state.log["outcome"] = "refused"
         await lease.settle("refused" if isinstance(error, ApiError) else "client gone")
         raise

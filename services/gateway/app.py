@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from services.gateway import page
-from services.gateway.access import Access
+from services.gateway.access import CLIENT_CLOSED_REQUEST, Access
 from services.gateway.admin import create_admin_app
 from services.gateway.admin_listener import serving
 from services.gateway.chat_completions import create_chat_completion, create_completion
@@ -42,7 +42,6 @@ _API: Final = (
     ("GET", "/models/{model_id:path}", retrieve_model),
     ("GET", "/usage", own_usage),
 )
-_CLIENT_CLOSED_REQUEST: Final = 499
 
 
 def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
@@ -51,7 +50,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(watched_loop())
+            await stack.enter_async_context(watched_loop(seconds=settings.loop_watch_seconds))
             app.state.dependencies = await stack.enter_async_context(connected(settings))
             if admin is not None:
                 await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin))
@@ -99,7 +98,7 @@ async def _fault(request: Request, error: Exception) -> Response:
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 _PROBLEMS: Final = (

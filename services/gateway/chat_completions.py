@@ -22,7 +22,7 @@ from services.gateway.body import read_json
 from services.gateway.chat_objects import WholeAnswer
 from services.gateway.chat_request import ChatRequest, translate
 from services.gateway.demand import Demand, demand_of
-from services.gateway.dependencies import dependencies
+from services.gateway.dependencies import dependencies, note_model
 from services.gateway.errors import JSON, ApiError
 from services.gateway.generate_stream import Write
 from services.gateway.hang_up import ClientGoneError
@@ -52,7 +52,8 @@ async def _create(request: Request, translate_body: Callable[..., ChatRequest]) 
         _understand, translate_body, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output
     )
     chat, demand = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
-    request.state.log.update(model=chat.generate.model[:128], stream=chat.stream)
+    note_model(request, chat.generate.model)
+    request.state.log["stream"] = chat.stream
     if chat.dry_run:
         return await dry_run(request, caller, chat)
     admission = await admit(request, caller, demand, gateway.workers)
@@ -156,7 +157,11 @@ class QueuedAnswer(StreamedAnswer):
                 yield sse.queued(place)
             lease, workers = await self._waiting.get(), dependencies(self._request).workers
             self._answer = await open_answer(self._request, self._chat, lease, workers, seconds=None)
+        except ClientGoneError:
+            self._request.state.log["outcome"] = "client gone"
+            raise
         except ApiError as error:
+            self._request.state.log["outcome"] = "refused"
             yield sse.error_event(error.body())
             return
         async for data in super()._data():

@@ -44,6 +44,13 @@ def dependencies(request: Request) -> Dependencies:
     return found
 
 
+def note_model(request: Request, model: str) -> None:
+    """Note which model a request names, for its line in the log, and for the metrics, which know only those that there are."""
+    gateway = dependencies(request)
+    request.state.log["model"] = model[:128]
+    request.state.model = model if gateway.workers.knows(model) or gateway.embedders.knows(model) else "unknown"
+
+
 def check(settings: GatewaySettings) -> None:
     """Raises ValueError and OSError when the settings cannot be right, before anything is started."""
     connect(settings.redis_url, timeout=settings.redis_timeout)

@@ -17,7 +17,7 @@ from services.gateway.admission import admit
 from services.gateway.auth import recognise
 from services.gateway.body import read_json
 from services.gateway.demand import Demand, demand_of_embedding
-from services.gateway.dependencies import dependencies
+from services.gateway.dependencies import dependencies, note_model
 from services.gateway.embedding_objects import PIECE_NUMBERS, pieces
 from services.gateway.embedding_request import EmbeddingRequest, translate
 from services.gateway.embeddings_client import EmbeddingsWorker, EmbeddingsWorkers
@@ -31,7 +31,7 @@ async def create_embeddings(request: Request) -> Response:
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
     asked, demand = await read_json(request, _understand, max_bytes=gateway.settings.max_body_bytes)
-    request.state.log["model"] = asked.embed.model[:128]
+    note_model(request, asked.embed.model)
     admission = await admit(request, caller, demand, gateway.embedders)
     async with await admission.get() as lease:
         answer = await _embed(request, asked.embed, gateway.embedders)

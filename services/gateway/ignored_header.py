@@ -12,6 +12,6 @@ MOST_CHARACTERS: Final = 1024
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
     """`x-ignored-params`, or nothing where nothing is to be said."""
-    # Names come from the client: only what a header may hold is repeated.
-    shown = [name for name in names if name.isascii() and name.isprintable() and "," not in name]
-    return {"x-ignored-params": without_keys(",".join(shown))[:MOST_CHARACTERS]} if shown else {}
+    # Names come from the client: only what a header may hold is repeated, and what stands for a key is not ASCII.
+    shown = [name for name in map(without_keys, names) if name.isascii() and name.isprintable() and "," not in name]
+    return {"x-ignored-params": ",".join(shown)[:MOST_CHARACTERS]} if shown else {}

@@ -67,6 +67,7 @@ class LocalLimits:
         for name, (limits, model) in scopes.items():
             for limit, wait in self._waits(subject.key.id, model, limits, demand, running=running[name], now=now):
                 if wait > 0:
+                    metrics.LIMITS_REFUSED.labels(limit).inc()
                     raise refused(_decision(name, limit, wait), subject, demand)
         for limits, model in scopes.values():
             self._bucket(subject.key.id, model, "rpm", now).fill(1 if limits.rpm else 0)

@@ -1,4 +1,7 @@
-"""What the gateway counts, for Prometheus. Labels are routes, model ids and causes: few, and nothing about anybody."""
+"""What the gateway counts, for Prometheus. Labels are routes, model ids and causes: few, and nothing about anybody.
+
+Of requests, `model` is none where none was named, and unknown where there is no such model.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from prometheus_client import Counter, Gauge, Histogram
 _LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-REQUESTS: Final = Counter("vilix_http_requests", "Answered requests.", ["route", "method", "status"])
+REQUESTS: Final = Counter("vilix_http_requests", "Answered requests.", ["route", "method", "status", "model"])
 REQUEST_SECONDS: Final = Histogram(
-    "vilix_http_request_duration_seconds", "From a request's headers to its last byte.", ["route"], buckets=_LATENCIES
+    "vilix_http_request_duration_seconds",
+    "From a request's headers to its last byte.",
+    ["route", "model"],
+    buckets=_LATENCIES,
 )
 REQUESTS_IN_FLIGHT: Final = Gauge("vilix_http_requests_in_flight", "Requests that are being answered.")
 CONNECTIONS: Final = Gauge("vilix_http_connections", "Open connections.")
@@ -36,6 +42,7 @@ EMBEDDINGS: Final = Counter(
     "vilix_embeddings", "Embedding requests that workers took, by how they ended.", ["model", "outcome"]
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
+LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait for a slot of their key.")
 LIMITS_REFUSED: Final = Counter("vilix_limits_refused", "Requests that a key's limit refused.", ["limit"])
 REDIS_AWAY: Final = Counter(
     "vilix_redis_away_decisions", "Decisions that were made without Redis, by what was decided.", ["decision"]

@@ -16,7 +16,7 @@ from services.gateway.auth import Caller, recognise
 from services.gateway.body import read_json
 from services.gateway.chat_request import ChatRequest, translate
 from services.gateway.demand import Demand
-from services.gateway.dependencies import dependencies
+from services.gateway.dependencies import dependencies, note_model
 from services.gateway.errors import JSON, bad_request, from_rpc
 from services.gateway.field_names import openai_name
 from services.gateway.ignored_header import ignored_header
@@ -33,7 +33,7 @@ async def tokenize(request: Request) -> Response:
     strict = request.headers.get("x-strict-params") == "true"
     understand = partial(_understand, limits=gateway.settings.image_limits, refuse_ignored=strict)
     chat = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
-    request.state.log["model"] = chat.generate.model[:128]
+    note_model(request, chat.generate.model)
     answer, _, headers = await _render(request, caller, chat)
     shown = {
         "count": answer.prompt_tokens,

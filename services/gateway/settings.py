@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from services.certificates import checked
 from services.gateway.image_parts import ImageLimits
 from services.gateway.local_limits import Policy
+from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.settings import Settings
 
 
@@ -109,6 +110,7 @@ class GatewaySettings(Settings):
     max_connections: int = Field(8192, gt=0, description="The most connections at a time.")
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    loop_watch_seconds: float = Field(INTERVAL_SECONDS, ge=0.001, description=DESCRIPTION)
     admin_host: str = Field("127.0.0.1", description="The address where the admin API is served.")
     admin_port: int = Field(0, ge=0, le=65535, description="The port of the admin API; 0 for none.")
     admin_token: SecretStr | None = Field(None, description="The admin API's credential, of at least 16 characters.")

@@ -199,9 +199,13 @@ class Workers(Generic[C, M]):
         self.check(model)
         raise unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
 
+    def knows(self, model: str) -> bool:
+        """Whether some worker serves the model, or one is expected to."""
+        return model in self._expected or any(model in worker.models for worker in self._workers.values())
+
     def check(self, model: str) -> None:
         """Raises ApiError: 404 for a model that does not exist, 400 for one of another kind."""
-        if model in self._expected or any(model in worker.models for worker in self._workers.values()):
+        if self.knows(model):
             return
         for other in self.others:
             if model in other.models():

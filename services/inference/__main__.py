@@ -76,6 +76,7 @@ async def _serve(
             drain_seconds=settings.drain_seconds,
             health_listen=settings.health_listen,
             certificates=certificates,
+            loop_watch_seconds=settings.loop_watch_seconds,
         )
     except OSError as error:
         _refuse_to_start(error)

@@ -16,6 +16,8 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+LARGE_CHARACTERS: Final = 16_384
+
 
 class TemplateRefusal(Exception):
     """The template does not take this conversation. The message is the template's own."""
@@ -39,6 +41,8 @@ class ChatTemplate:
             raise ValueError(f"{directory} has no chat template in {file}")
         tokens = ("bos_token", "eos_token", "pad_token", "unk_token")
         self._tokens: Final = {name: _content(configuration.get(name)) for name in tokens}
+        self.is_large: Final = len(source) > LARGE_CHARACTERS
+        """Whether to render even a short conversation may take long: most of it may end up in every prompt."""
         try:
             self._template: Final = _environment().from_string(source)
         except TemplateError as error:

@@ -58,7 +58,8 @@ class Prompt:
 
 async def render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     """The prompt of a checked request. Raises Failure when the template refuses it or the context is too short."""
-    return await apart(request, partial(_render, request, model))
+    is_much = bool(request.messages) and model.template.is_large
+    return await apart(request, partial(_render, request, model), is_much=is_much)
 
 
 def context_length(model: ServedModel) -> int:

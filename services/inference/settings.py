@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from services.certificates import checked
 from services.grpc_server import KEEPALIVE_SECONDS
+from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.settings import Settings
 
 
@@ -56,6 +57,7 @@ class InferenceSettings(Settings):
     )
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    loop_watch_seconds: float = Field(INTERVAL_SECONDS, ge=0.001, description=DESCRIPTION)
     drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
 
     @field_validator("models")

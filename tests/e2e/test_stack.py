@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,9 @@ import pytest
 
 from services.stack.ports import LOOPBACK, free_ports
 from tests.e2e.conftest import ROOT, RunningStack, is_alive, up, vilix
+from tests.faults.conftest import record
 
+END_SECONDS = 2.0
 BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
@@ -49,6 +52,34 @@ def test_a_signal_stops_everything_and_a_second_start_has_the_same_key(tmp_path:
         assert chat_status(second) == 200
 
 
+def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
+    """Also Triton, which takes no notice of a second one itself, and waits for its streams for half a minute."""
+    with up(tmp_path) as stack:
+        pids, headers = stack.state["pids"].values(), {"Authorization": f"Bearer {stack.api_key}"}
+        asked = {**BODY, "max_tokens": 1500, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{stack.url}/chat/completions", headers=headers, json=asked, timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: ")
+            stack.process.send_signal(signal.SIGINT)
+            until(lambda: chat_status(stack) == 0)
+            assert stack.process.poll() is None, "it waits for the stream"
+            began = time.monotonic()
+            assert stack.stop(signal.SIGINT) == 130
+            until(lambda: not any(is_alive(pid) for pid in pids))
+            seconds = time.monotonic() - began
+            rest: list[str] = []
+            with contextlib.suppress(httpx.TransportError):
+                rest.extend(lines)
+            assert "data: [DONE]" not in rest
+    record(
+        "A second Ctrl-C for `vilix up` with an open stream (Triton by itself ignores a second SIGTERM, and ends after its "
+        "--exit-timeout-secs)",
+        f"all processes end at once: within {END_SECONDS:g} s",
+        f"all {len(pids)} ended within {seconds:.2f} s",
+        met=seconds < END_SECONDS,
+    )
+
+
 def test_the_key_file_is_private(stack: RunningStack) -> None:
     assert stat.S_IMODE((stack.directory / "api-key").stat().st_mode) == 0o600
 
@@ -64,9 +95,17 @@ def test_every_process_listens_on_loopback_only(stack: RunningStack) -> None:
 @pytest.mark.parametrize("name", ["inference", "triton", "gateway", "valkey"])
 def test_a_killed_process_is_started_again_and_the_service_returns(stack: RunningStack, name: str) -> None:
     killed = stack.state["pids"][name]
+    began = time.monotonic()
     os.kill(killed, signal.SIGKILL)
     until(lambda: stack.state["pids"][name] != killed)
     until(lambda: chat_status(stack) == 200)
+    seconds = time.monotonic() - began
+    record(
+        f"`vilix up` after the death of {name}",
+        "it is started again, and the service returns by itself",
+        f"a chat is answered again after {seconds:.1f} s",
+        met=True,
+    )
 
 
 def test_a_port_in_use_is_one_clear_line(stack: RunningStack, tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import psutil
@@ -20,9 +21,11 @@ from tests.contract.triton.servers import Server
 from tests.faults.system import MODEL, START_SECONDS, System, running_system, until
 
 ADMIN_TOKEN: Final = "admin-token-of-the-tests"
-_TRACEBACK: Final = re.compile(
-    rb"Traceback \(most recent call last\)|Segmentation fault|Signal \(\d+\) received|panicked at"
+_FAULT: Final = re.compile(
+    r"Traceback \(most recent call last\)|Segmentation fault|Signal \(\d+\) received|panicked at"
 )
+_CALLER_GONE: Final = "grpc._cython.cygrpc.ExecuteBatchError: "
+"""gRPC prints this by itself when a caller has gone before it could be told what was wrong."""
 
 
 @dataclass
@@ -75,13 +78,13 @@ class Everything:
                 except httpx.TransportError:
                     return False
             available = {model["id"] for model in listed.get("data", ()) if model["available"]}
-            return available == {MODEL, EMBEDDING_MODEL}
+            return available >= {MODEL, EMBEDDING_MODEL, *self.system.more_models}
 
         await until(is_ready, START_SECONDS, "the gateway has found both workers")
 
     def tracebacks(self) -> dict[str, str]:
         """What went wrong inside a process, by process: the tracebacks in its log."""
-        read = {name: "\n".join(_tracebacks(log.read_bytes())) for name, log in self.logs.items()}
+        read = {name: "\n".join(tracebacks_in(log.read_text(errors="replace"))) for name, log in self.logs.items()}
         return {name: found[:10_000] for name, found in read.items() if found}
 
     def dead(self) -> list[str]:
@@ -100,8 +103,9 @@ async def running_everything(
     gateway_settings: Mapping[str, str] | None = None,
     worker_settings: Mapping[str, str] | None = None,
     embedder_settings: Mapping[str, str] | None = None,
+    more_models: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> AsyncIterator[Everything]:
-    """All parts; stopped at the end. `embedder_settings` are named without VILIX_, in lower case."""
+    """All parts; stopped at the end. `more_models` are further ones in Triton, engine and arguments by id."""
     (directory / "embeddings").mkdir()
     metrics_port, admin_port = free_ports(2)
     settings = {
@@ -111,10 +115,13 @@ async def running_everything(
         **(gateway_settings or {}),
     }
     async with embedding_triton(directory / "embeddings" / "triton") as triton:
-        addresses = {"triton": triton.target, "metrics_port": str(metrics_port)}
-        with started(directory / "embeddings", **addresses, **(embedder_settings or {})) as embedder:
+        own = {name.removeprefix("VILIX_").lower(): value for name, value in (embedder_settings or {}).items()}
+        own |= {"triton": triton.target, "metrics_port": str(metrics_port)}
+        with started(directory / "embeddings", **own) as embedder:
             settings["VILIX_EMBEDDINGS_WORKERS"] = embedder.target
-            async with running_system(directory, gateway_settings=settings, worker_settings=worker_settings) as system:
+            async with running_system(
+                directory, gateway_settings=settings, worker_settings=worker_settings, more_models=more_models
+            ) as system:
                 await embedder.reaches(health_pb2.HealthCheckResponse.SERVING)
                 everything = Everything(
                     system, embedder, triton, f"{LOOPBACK}:{metrics_port}", f"{LOOPBACK}:{admin_port}"
@@ -131,9 +138,25 @@ def _resident(process: psutil.Process) -> int:
     return total
 
 
-def _tracebacks(log: bytes) -> Iterator[str]:
-    for found in _TRACEBACK.finditer(log):
-        text = log[found.start() : found.start() + 5000]
-        # gRPC prints this by itself when a caller has gone before it could be told what was wrong.
-        if b"ExecuteBatchError: " not in text.partition(b"\n\n")[0]:
-            yield text.decode(errors="replace")
+def tracebacks_in(log: str) -> Iterator[str]:
+    """The tracebacks and crashes in a log, in JSON or plain, each as far as it goes."""
+    lines = [part for line in log.splitlines() for part in _unfolded(line)]
+    for number, line in enumerate(lines):
+        if not _FAULT.search(line):
+            continue
+        # The error itself is the first line that is not indented.
+        rest = lines[number + 1 :]
+        length = next((index for index, each in enumerate(rest) if not each.startswith((" ", "\t"))), len(rest))
+        if not (length < len(rest) and rest[length].startswith(_CALLER_GONE)):
+            yield "\n".join(lines[max(0, number - 1) : number + length + 2])
+
+
+def _unfolded(line: str) -> list[str]:
+    """The lines of what stands in one line of JSON."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return [line]
+    if not isinstance(found, dict) or "exception" not in found:
+        return [line]
+    return [str(found.get("message")), *str(found["exception"]).splitlines()]

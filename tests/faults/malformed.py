@@ -19,7 +19,7 @@ AT_ONCE: Final = 40
 MEGABYTES: Final = 32
 """By which a process may grow after a warm-up: what allocators keep. In 10,000 cases, a leak of 4 kB a case would be seen."""
 _PATIENCE: Final = {"VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1", "VILIX_KEEP_ALIVE_SECONDS": "1"}
-_CATALOG_ENTRY: Final = """\
+CATALOG_ENTRY: Final = """\
 id: replay
 created: 2026-01-01
 owned_by: test
@@ -32,7 +32,7 @@ parsers: {reasoning: think, tool_calls: hermes}
 descriptions: {en: Recordings of a model that can do everything.}
 """
 # Looks into everything that a conversation may hold, as the templates of real models do.
-_TEMPLATE: Final = """\
+TEMPLATE: Final = """\
 {%- for tool in tools or [] %}{{ tool | tojson }}{{ tool.function.parameters.properties | length }}{% endfor %}
 {%- for message in messages %}<|im_start|>{{ message.role + '\\n' + message.content }}
 {%- if message.reasoning_content %}<think>{{ message.reasoning_content.strip('\\n') }}</think>{% endif %}
@@ -119,14 +119,19 @@ async def exchange(address: str, pieces: list[bytes], *, seconds: float = 30) ->
 
 def capable_settings(directory: Path) -> dict[str, str]:
     """Settings of a worker whose model thinks, calls functions, and has a template that looks into everything."""
+    model = model_directory(directory / "capable", TEMPLATE)
+    (directory / "capable-catalog").mkdir()
+    (directory / "capable-catalog" / f"{MODEL}.yaml").write_text(CATALOG_ENTRY)
+    return {"VILIX_MODELS": f"{MODEL}={model}", "VILIX_CATALOG_DIR": str(directory / "capable-catalog")}
+
+
+def model_directory(directory: Path, template: str) -> Path:
+    """A model directory with the tokenizer of the small model and a template of its own."""
     source = ROOT / ".cache" / "models" / "smollm2-135m"
     model_import.smollm2(source)
-    model = directory / "capable"
-    model.mkdir()
+    directory.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         if (source / name).exists():
-            (model / name).write_bytes((source / name).read_bytes())
-    (model / "chat_template.jinja").write_text(_TEMPLATE)
-    (directory / "capable-catalog").mkdir()
-    (directory / "capable-catalog" / f"{MODEL}.yaml").write_text(_CATALOG_ENTRY)
-    return {"VILIX_MODELS": f"{MODEL}={model}", "VILIX_CATALOG_DIR": str(directory / "capable-catalog")}
+            (directory / name).write_bytes((source / name).read_bytes())
+    (directory / "chat_template.jinja").write_text(template)
+    return directory

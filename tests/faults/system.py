@@ -18,12 +18,16 @@ from typing import Any, ClassVar, Final
 import grpc
 import httpx
 import orjson
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway import keys
+from services.gateway import keys, limits
+from services.gateway.allowance import UNLIMITED
+from services.gateway.keys import Key
+from services.gateway.limits import Subject
 from services.inference import model_import
 from services.inference.tokenizer import ModelTokenizer
 from services.stack import valkey
@@ -34,6 +38,7 @@ from tests.contract.triton.servers import Server, launched
 ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = "replay"
 IDLE_SECONDS: Final = 2.0
+REDIS_SECONDS: Final = 2.0
 START_SECONDS: Final = 60.0
 _CATALOG_ENTRY: Final = """\
 id: replay
@@ -46,8 +51,9 @@ engine: {name: replay}
 descriptions: {en: Recordings.}
 """
 
-PREFILL, LONG, STEADY, BURST = "PREFILL", "LONG", "STEADY", "BURST"
-"""Words of messages that get half a minute of prefill, an answer without an end, five seconds of tokens, very many."""
+PREFILL, SLOW, LONG, STEADY, BURST = "PREFILL", "SLOW", "LONG", "STEADY", "BURST"
+"""Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, five seconds of tokens,
+and very many."""
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0, what: str = "") -> None:
@@ -131,6 +137,10 @@ class Process:
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
 
+    async def residue(self) -> dict[str, float]:
+        """What a request could leave behind in it: threads, and tasks of its event loop."""
+        return {"threads": psutil.Process(self.pid).num_threads(), "tasks": await self.metric("vilix_event_loop_tasks")}
+
     async def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
         return sum(value for key, value in (await self.metrics()).items() if key.partition("{")[0] == name)
@@ -144,10 +154,13 @@ class System:
     valkey: Process
     workers: list[Process]
     gateways: list[Process]
+    key: Key
     api_key: str
     redis_url: str
+    redis: Redis
     directory: Path
     engine: TritonClient
+    more_models: tuple[str, ...] = ()
     _clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     @property
@@ -179,15 +192,21 @@ class System:
         for client in self._clients:
             await client.aclose()
         await self.engine.close()
+        await self.redis.aclose()
 
     async def load(self) -> dict[str, Any]:
         """What the engine says of itself: in_flight, queued, cancelled_total, …"""
         return dict((await self.engine.describe(MODEL))["load"])
 
+    async def held(self) -> int:
+        """What requests hold of the key's limits in Redis: slots, and tokens reserved."""
+        shown = (await limits.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
+        return shown.slots + shown.reserved
+
     async def is_idle(self) -> bool:
-        """Whether nothing is in flight anywhere."""
+        """Whether nothing is in flight, and nothing held, anywhere."""
         load = await self.load()
-        busy = load["in_flight"] + load["queued"]
+        busy = load["in_flight"] + load["queued"] + await self.held()
         for process in self.workers:
             busy += await process.metric("vilix_worker_requests_in_flight")
         for process in self.gateways:
@@ -266,6 +285,7 @@ async def running_system(
     gateways: int = 1,
     worker_settings: Mapping[str, str] | None = None,
     gateway_settings: Mapping[str, str] | None = None,
+    more_models: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> AsyncIterator[System]:
     """Valkey, Triton with the replay engine, workers and gateways; all stopped at the end."""
     model_directory = ROOT / ".cache" / "models" / "smollm2-135m"
@@ -276,7 +296,7 @@ async def running_system(
     (directory / "catalog" / "replay.yaml").write_text(_CATALOG_ENTRY)
     engine = ("replay", {"recordings": str(recordings), "context_length": 100_000, "slots": slots, "max_queued": 2000})
     with contextlib.ExitStack() as stack:
-        triton = stack.enter_context(launched(directory / "triton", {MODEL: engine}))
+        triton = stack.enter_context(launched(directory / "triton", {MODEL: engine, **(more_models or {})}))
         system = await _start(
             directory,
             triton,
@@ -286,6 +306,7 @@ async def running_system(
             worker_settings=worker_settings or {},
             gateway_settings=gateway_settings or {},
         )
+        system.more_models = tuple(more_models or ())
         try:
             await system.wait_until_ready()
             yield system
@@ -336,7 +357,7 @@ async def _start(
         environment = {
             "VILIX_PORT": str(port),
             "VILIX_REDIS_URL": redis_url,
-            "VILIX_REDIS_TIMEOUT": "2",
+            "VILIX_REDIS_TIMEOUT": str(REDIS_SECONDS),
             "VILIX_INFERENCE_WORKERS": ",".join(worker.address for worker in worker_processes),
             "VILIX_EXPECTED_MODELS": MODEL,
             "VILIX_METRICS_PORT": str(metrics_port),
@@ -346,11 +367,13 @@ async def _start(
         }
         argv = [*python, "services.gateway"]
         gateway_processes.append(process(f"gateway{number}", argv, port, metrics_port, environment))
-    async with Redis.from_url(redis_url, decode_responses=True) as connection:
-        await until(lambda: _answers(connection), START_SECONDS, "valkey answers")
-        _, api_key = await keys.create(connection, name="faults")
+    connection = Redis.from_url(redis_url, decode_responses=True)
+    await until(lambda: _answers(connection), START_SECONDS, "valkey answers")
+    key, api_key = await keys.create(connection, name="faults")
     engine = TritonClient(triton.target)
-    return System(triton, redis, worker_processes, gateway_processes, api_key, redis_url, directory, engine)
+    return System(
+        triton, redis, worker_processes, gateway_processes, key, api_key, redis_url, connection, directory, engine
+    )
 
 
 def _recordings(model_directory: Path) -> list[dict[str, Any]]:
@@ -363,6 +386,7 @@ def _recordings(model_directory: Path) -> list[dict[str, Any]]:
 
     return [
         recording(PREFILL, 5, start_ms=30_000),
+        recording(SLOW, 5, start_ms=2_000),
         recording(LONG, 60_000, interval_ms=20),
         recording(STEADY, 125, interval_ms=40),
         recording(BURST, 60_000, interval_ms=0.1, tokens_per_response=100),

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import statistics
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-import httpx
 import orjson
 import psutil
 import pytest
 
-from tests.faults.conftest import record, times
+from tests.faults.conftest import percentile99, record, times
+from tests.faults.good_client import good_client
 from tests.faults.system import BURST, LONG, Connection, Process, Stream, System, body, read, running_system, until
 
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 2.0, 2.0, 2.0
 MAX_CONNECTIONS = 400
+NOISE_SECONDS = 0.02
 SETTINGS = {
     "VILIX_HEADER_SECONDS": f"{HEADER_SECONDS}",
     "VILIX_BODY_SECONDS": f"{BODY_SECONDS}",
@@ -90,6 +89,7 @@ async def test_too_many_connections_are_closed_at_once(system: System) -> None:
         "the others are closed at once, memory is bounded",
         f"{await _refused(system, 'connections') - before:.0f} closed; "
         f"{(_memory(system.gateway) - memory) / 1e6:+.1f} MB",
+        met=True,
     )
 
 
@@ -103,7 +103,7 @@ async def test_huge_headers_are_refused(system: System, mebibytes: int) -> None:
         assert answer.startswith(b"HTTP/1.1 431 ")
         assert b'"code":"header_bytes"' in answer
     assert _memory(system.gateway) - memory < 20e6
-    record(f"Headers of {mebibytes} MiB", "431", "431, one long one and many short ones")
+    record(f"Headers of {mebibytes} MiB", "431", "431, one long one and many short ones", met=True)
 
 
 async def test_headers_just_below_the_limit_are_taken(system: System) -> None:
@@ -135,7 +135,8 @@ async def test_huge_trailers_are_refused(system: System, name: str, known: bool)
     assert answer.startswith(b"HTTP/1.1 431 " if known else (b"HTTP/1.1 431 ", b"HTTP/1.1 401 "))
     assert await _refused(system, "header_bytes") == before + 1
     assert _memory(system.gateway) - memory < 20e6
-    record(f"Trailers of 8 MiB, {name}", "refused, memory is bounded", "431" if known else "401 or 431, without a key")
+    shown = "431" if known else "401 or 431, without a key"
+    record(f"Trailers of 8 MiB, {name}", "refused, memory is bounded", shown, met=True)
 
 
 async def test_trailers_are_no_headers(system: System) -> None:
@@ -168,7 +169,10 @@ async def test_a_body_of_64_mib_is_refused(system: System, announced: bool) -> N
     assert _memory(system.gateway) - memory < 20e6
     how = "announced" if announced else "in chunks"
     record(
-        f"A body of 64 MiB, {how}", "413, memory is bounded", f"413; {(_memory(system.gateway) - memory) / 1e6:+.1f} MB"
+        f"A body of 64 MiB, {how}",
+        "413, memory is bounded",
+        f"413; {(_memory(system.gateway) - memory) / 1e6:+.1f} MB",
+        met=True,
     )
 
 
@@ -197,6 +201,7 @@ async def test_a_reader_that_stops_reading_is_given_up(system: System) -> None:
         f"{count} clients that stop reading a fast answer",
         f"given up after {WRITE_SECONDS:g} s, the engine is free, memory is bounded",
         f"all given up; at most {most / 1e6:+.1f} MB",
+        met=True,
     )
 
 
@@ -206,6 +211,7 @@ async def test_pipelined_requests_are_answered_in_order(system: System) -> None:
     answer = await exchange(system, one * 20 + last)
     assert answer.count(b"HTTP/1.1 200 ") == 20
     assert answer.rindex(b"HTTP/1.1 200 ") < answer.index(b"HTTP/1.1 404 ")
+    record("21 requests in one go (pipelining)", "answered in order", "21 answers in order", met=True)
 
 
 async def test_a_half_request_behind_a_stream_does_not_cut_it_off(system: System) -> None:
@@ -237,12 +243,14 @@ async def test_malformed_requests_are_refused(system: System, name: str) -> None
     answer = await exchange(system, MALFORMED[name])
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), answer
     assert b'"error"' in answer
+    record(f"Malformed HTTP: {name}", "an error of 4xx, and the connection is closed", answer[9:12].decode(), met=True)
 
 
 async def test_http_1_0_is_answered_and_closed(system: System) -> None:
     answer = await exchange(system, b"GET /healthz HTTP/1.0\r\n\r\n")
     assert b" 200 " in answer.splitlines()[0]
     assert b"connection: close" in answer.lower()
+    record("HTTP/1.0", "answered, and the connection is closed", "200, closed", met=True)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -307,53 +315,52 @@ async def crowd(
 ) -> None:
     """200 bad clients at a time, all closed by the deadline, while a good one is served."""
     before = await _refused(system, cause)
-    alone = await _latencies(system)
-    connections = [await Connection.open(system.gateway.address) for _ in range(200)]
-
-    async def misbehave(connection: Connection, after: float) -> bytes:
-        await asyncio.sleep(after)
-        # What is sent after the end may fail in any way.
-        sending = asyncio.ensure_future(do(connection))
-        with contextlib.suppress(OSError):
-            got = await asyncio.wait_for(connection.reader.read(), 20)
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            return got
-        sending.cancel()
-        return b""
-
-    # Strangers do not keep step.
-    bad = [asyncio.create_task(misbehave(connection, i / 2000)) for i, connection in enumerate(connections)]
-    meanwhile = await _latencies(system, bad)
-    answers = await asyncio.gather(*bad)
-    for connection in connections:
-        connection.hang_up()
-    assert await _refused(system, cause) - before == 200
-    assert all(got.startswith(b"HTTP/1.1 " + answer) for got in answers if got)
-    if answer:
-        assert sum(bool(got) for got in answers) >= 190
-    ratio = _p99(meanwhile) / _p99(alone)
+    rounds = times(1, 5)
+    meanwhile: list[float] = []
+    async with good_client(system) as client:
+        await client.more(20)
+        alone = await client.more(times(50, 500))
+        for _ in range(rounds):
+            first = len(client.waited)
+            answers = await _misbehaviour(system, do)
+            meanwhile += client.waited[first:]
+            assert all(got.startswith(b"HTTP/1.1 " + answer) for got in answers if got)
+            if answer:
+                assert sum(bool(got) for got in answers) >= 190
+    assert await _refused(system, cause) - before == 200 * rounds
+    assert len(meanwhile) > 10
+    # On a small machine, a handful of milliseconds is how evenly it runs other things.
+    most = max(2 * percentile99(alone), percentile99(alone) + NOISE_SECONDS)
     record(
-        f"{what}",
-        "all closed by the deadline; a good client's p99 stays under 2×",
-        f"200 of 200 closed; p99 {_p99(alone) * 1000:.1f} ms alone, {_p99(meanwhile) * 1000:.1f} ms meanwhile ({ratio:.1f}×)",
+        what,
+        f"all closed by the deadline; a good client's p99 to the first event of a chat is under 2× what it is alone, or "
+        f"at most {NOISE_SECONDS * 1000:g} ms more",
+        f"{200 * rounds} of {200 * rounds} closed; p99 {percentile99(alone) * 1000:.1f} ms alone, "
+        f"{percentile99(meanwhile) * 1000:.1f} ms meanwhile "
+        f"({percentile99(meanwhile) / percentile99(alone):.1f}×, of {len(meanwhile)} chats)",
+        met=percentile99(meanwhile) < most,
     )
 
 
-async def _latencies(system: System, crowd: Sequence[asyncio.Task[bytes]] = ()) -> list[float]:
-    """Seconds of each of a good client's requests, while there is a crowd."""
-    found = []
-    async with httpx.AsyncClient(base_url=system.url) as client:
-        while len(found) < 100 or not all(bad.done() for bad in crowd):
-            began = time.perf_counter()
-            assert (await client.get("/readyz")).status_code == 200
-            found.append(time.perf_counter() - began)
-            await asyncio.sleep(0.01)
-    return found
+async def _misbehaviour(system: System, do: Callable[[Connection], Awaitable[None]]) -> list[bytes]:
+    """What 200 bad clients are told before their connections are closed."""
 
+    async def misbehave(after: float) -> bytes:
+        await asyncio.sleep(after)
+        connection = await Connection.open(system.gateway.address)
+        # What is sent after the end may fail in any way.
+        sending = asyncio.ensure_future(do(connection))
+        try:
+            return await asyncio.wait_for(connection.reader.read(), 20)
+        except OSError:
+            return b""
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            connection.hang_up()
 
-def _p99(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[98]
+    # Strangers do not keep step: they come within half of the time that each of them has.
+    return await asyncio.gather(*(misbehave(i / 200) for i in range(200)))
 
 
 def _authorization(system: System) -> bytes:

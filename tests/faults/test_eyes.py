@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from services.gateway import keys
 from tests.faults.system import LONG, Connection, Process, System, body, read, running_system, until
+from tests.faults.test_death import streams
 
 QUESTION = "سلام، این را هیچ‌کس نباید ببیند"
 TIMINGS = ("duration_ms", "first_token_ms")
@@ -35,7 +38,10 @@ async def test_every_request_leaves_one_line(system: System) -> None:
     assert whole["key_id"].startswith("key_")
     assert all(isinstance(whole[timing], float) and whole[timing] > 0 for timing in TIMINGS)
     assert (unknown["request_id"], unknown["status"]) == (refused.headers["x-request-id"], 404)
+    assert unknown["outcome"] == "refused"
     assert (gone["status"], gone["outcome"]) == (200, "client gone")
+    assert gone["completion_tokens"] > 0
+    assert gone["prompt_tokens"] > 0
 
     worker_lines = [line for line in _json_lines(system.worker) if line.get("request_id") == "req-of-a-client"]
     assert [line["outcome"] for line in worker_lines] == ["ok"]
@@ -64,7 +70,8 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
         answer = (await client.post("/chat/completions", json=body(stream=False))).json()
         usages.append(answer["usage"])
     assert (await read(client, "")).is_whole
-    assert (await client.post("/chat/completions", json={"model": "nothing", "messages": []})).status_code >= 400
+    assert (await client.post("/chat/completions", json={**body(), "model": "nothing"})).status_code == 404
+    assert (await client.post("/chat/completions", json=body(max_tokens=10**9))).status_code == 400
     assert (await client.get("/nothing")).status_code == 404
     await until(system.is_idle)
     after = await system.gateway.metrics()
@@ -72,12 +79,16 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
     def grew(name: str) -> float:
         return after.get(name, 0) - before.get(name, 0)
 
-    chat = 'vilix_http_requests_total{method="POST",route="/api/chat/completions",status="%d"}'
-    assert grew(chat % 200) == 4
-    assert grew(chat % 404) + grew(chat % 400) == 1
-    assert grew('vilix_http_requests_total{method="GET",route="none",status="404"}') == 1
-    assert grew('vilix_http_request_duration_seconds_count{route="/api/chat/completions"}') == 5
-    assert grew('vilix_answer_duration_seconds_count{model="replay"}') == 4
+    chat = 'vilix_http_requests_total{method="POST",model="%s",route="/api/chat/completions",status="%d"}'
+    assert grew(chat % ("replay", 200)) == 4
+    assert grew(chat % ("replay", 400)) == 1
+    assert grew(chat % ("unknown", 404)) == 1
+    assert grew('vilix_http_requests_total{method="GET",model="none",route="none",status="404"}') == 1
+    seconds = 'vilix_http_request_duration_seconds_count{model="%s",route="/api/chat/completions"}'
+    assert grew(seconds % "replay") == 5
+    assert grew(seconds % "unknown") == 1
+    # One was refused by the worker.
+    assert grew('vilix_answer_duration_seconds_count{model="replay"}') == 5
     assert grew('vilix_first_token_seconds_count{model="replay"}') == 4
     assert grew('vilix_inter_token_seconds_count{model="replay"}') > 0
     completion = usages[0]["completion_tokens"]
@@ -90,6 +101,70 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
         assert _lines(system.gateway)[0]["key_id"] not in text
         assert "req-" not in text
         assert "nothing" not in text
+
+
+async def test_cancels_are_counted_by_their_cause(system: System) -> None:
+    left = await Connection.ask(system, body(LONG))
+    await left.until(b"data: ")
+    left.hang_up()
+    await until(lambda: _counts(system, "client gone", 1))
+    (stream,) = await streams(system, LONG, 1)
+    with system.worker.frozen():
+        assert (await stream).errors
+        await until(lambda: _counts(system, "silent", 1))
+    await system.wait_until_ready()
+    (stream,) = await streams(system, LONG, 1)
+    system.worker.kill()
+    assert (await stream).errors
+    await until(lambda: _counts(system, "broken off: UNAVAILABLE", 1))
+    outcomes = [line["outcome"] for line in _lines(system.gateway)]
+    assert outcomes == ["client gone", "silent", "broken off: UNAVAILABLE"]
+    assert all(line["completion_tokens"] > 0 and line["prompt_tokens"] > 0 for line in _lines(system.gateway))
+
+
+async def test_an_answer_that_the_end_of_the_drain_cut_off_says_so(tmp_path: Path) -> None:
+    async with running_system(tmp_path, gateway_settings={"VILIX_DRAIN_SECONDS": "1"}) as system:
+        (stream,) = await streams(system, LONG, 1)
+        system.gateway.signal(signal.SIGTERM)
+        assert (await stream).errors
+        await system.gateway.exit_code()
+        (line,) = _lines(system.gateway)
+        assert (line["outcome"], line["status"]) == ("drained", 200)
+        assert line["completion_tokens"] > 0
+
+
+async def test_requests_that_wait_for_a_slot_of_their_key_and_those_it_refuses_are_seen(tmp_path: Path) -> None:
+    tiers = tmp_path / "tiers.yaml"
+    tiers.write_text("tiers: {patient: {concurrency: 1, queue: true, queue_seconds: 60, queue_length: 2}}")
+    async with running_system(tmp_path, gateway_settings={"VILIX_TIERS_FILE": str(tiers)}) as system:
+        _, system.api_key = await keys.create(system.redis, name="patient", tier="patient")
+        running = await Connection.ask(system, body(LONG))
+        await running.until(b"data: ")
+        waiting = [await Connection.ask(system, body(LONG, stream=stream)) for stream in (True, False)]
+        await until(lambda: _waits(system, 2), what="two requests wait")
+        refused = await system.client().post("/chat/completions", json=body())
+        assert refused.status_code == 429
+        seen = await system.gateway.metrics()
+        assert seen['vilix_limits_refused_total{limit="concurrency"}'] == 1
+        chat = 'vilix_http_requests_total{method="POST",model="replay",route="/api/chat/completions",status="429"}'
+        assert seen[chat] == 1
+        for connection in waiting:
+            connection.hang_up()
+        await until(lambda: _waits(system, 0), what="nobody waits")
+        running.hang_up()
+        await until(system.is_idle)
+        await until(lambda: len(_lines(system.gateway)) == 4)
+        outcomes = sorted(line["outcome"] for line in _lines(system.gateway))
+        assert outcomes == ["client gone", "client gone", "client gone", "refused"]
+
+
+async def _counts(system: System, outcome: str, count: int) -> bool:
+    name = f'vilix_answers_total{{model="replay",outcome="{outcome}"}}'
+    return (await system.gateway.metrics()).get(name) == count
+
+
+async def _waits(system: System, count: int) -> bool:
+    return await system.gateway.metric("vilix_limits_waiting") == count
 
 
 def _lines(process: Process) -> list[dict[str, Any]]:

@@ -14,12 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.faults.conftest import milliseconds, record
+from services.gateway import secret
+from tests.faults.conftest import milliseconds, record, times
 from tests.faults.system import (
     IDLE_SECONDS,
     LONG,
     MODEL,
     PREFILL,
+    REDIS_SECONDS,
     ROOT,
     STEADY,
     Connection,
@@ -33,6 +35,8 @@ from tests.faults.test_death import streams
 
 SLACK_SECONDS = 0.5
 STREAMS = 4
+PATIENCE_SECONDS = 20.0
+"""Less than what is frozen would take to answer by itself."""
 KEEPALIVE_SECONDS = 3.0
 CALLER = """
 import sys, grpc
@@ -78,6 +82,29 @@ async def calling(system: System) -> AsyncIterator[asyncio.subprocess.Process]:
 
 @pytest.mark.parametrize("what", ["worker", "triton"])
 async def test_every_client_has_its_error_within_the_idle_timeout(system: System, what: str) -> None:
+    delays: list[float] = []
+    # The first time, threads are started that stay.
+    await freeze_in_the_middle(system, what)
+    before = await residue(system)
+    for _ in range(times(1, 5)):
+        delays += await freeze_in_the_middle(system, what)
+
+    async def is_as_before() -> bool:
+        after = await residue(system)
+        return all(after[process][kind] <= count for process in before for kind, count in before[process].items())
+
+    await until(is_as_before, what=f"no more threads and tasks than before: {before}")
+    assert (await read(system.client(), STEADY)).is_whole
+    record(
+        f"A frozen {what} cannot hang a client",
+        f"error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s; no thread or task remains",
+        f"{milliseconds(delays)}; none more than before",
+        met=max(delays) < IDLE_SECONDS + SLACK_SECONDS,
+    )
+
+
+async def freeze_in_the_middle(system: System, what: str) -> list[float]:
+    """How long clients waited for their errors when something froze, in seconds."""
     client = system.client()
     running = await streams(system, LONG, STREAMS)
     waiting = [asyncio.create_task(client.post("/chat/completions", json=body(PREFILL))) for _ in range(STREAMS)]
@@ -92,20 +119,13 @@ async def test_every_client_has_its_error_within_the_idle_timeout(system: System
             delays.append(time.monotonic() - began)
             return result
 
-        async with asyncio.timeout(IDLE_SECONDS * 3):
-            answers = await asyncio.gather(*(measured(task) for task in running))
-            refusals = await asyncio.gather(*(measured(task) for task in [*waiting, *whole]))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            results = await asyncio.gather(*(measured(task) for task in [*running, *waiting, *whole]))
+        answers, refusals = results[:STREAMS], results[STREAMS:]
         for answer in answers:
             assert len(answer.errors) == 1
             assert not answer.done
         assert {refusal.status_code for refusal in refusals} <= {503, 504}
-        # A machine that is busy with other things may be late, but not by a whole further wait.
-        assert max(delays) < IDLE_SECONDS * 1.75
-        record(
-            f"A frozen {what} cannot hang a client",
-            f"error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s",
-            milliseconds(delays),
-        )
 
         async def has_nothing_left() -> bool:
             left = await system.gateway.metric("vilix_answers_in_flight")
@@ -114,7 +134,12 @@ async def test_every_client_has_its_error_within_the_idle_timeout(system: System
         await until(has_nothing_left)
     await system.wait_until_ready()
     await until(system.is_idle, what="what was frozen has given everything up")
-    assert (await read(client, STEADY)).is_whole
+    return delays
+
+
+async def residue(system: System) -> dict[str, dict[str, float]]:
+    """What is left in the processes of requests that are over."""
+    return {process.name: await process.residue() for process in (system.gateway, system.worker)}
 
 
 @pytest.mark.parametrize("who", ["gateway", "caller"])
@@ -131,31 +156,47 @@ async def test_the_engine_is_free_soon_after_a_frozen_caller_is_silent(tmp_path:
             began = time.monotonic()
             await until(lambda: _has_none(system), KEEPALIVE_SECONDS * 4, "the engine is free")
             delay = time.monotonic() - began
-    what = f"free once it was silent for {KEEPALIVE_SECONDS:g} s"
-    record(f"A frozen {who} does not hold the engine", what, f"{delay:.1f} s")
+    record(
+        f"A frozen {who} does not hold the engine",
+        f"free once it was silent for {KEEPALIVE_SECONDS:g} s, within {2 * KEEPALIVE_SECONDS:g} s",
+        f"{delay:.1f} s",
+        met=delay < 2 * KEEPALIVE_SECONDS,
+    )
 
 
 async def test_a_frozen_valkey_refuses_strangers_in_time_and_touches_no_stream(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
+    stranger = {"Authorization": f"Bearer {secret.draw('s00')}"}
+    known = {"Authorization": f"Bearer {system.api_key}"}
+    delays = []
     with frozen(system, "valkey"):
-        stranger = {"Authorization": "Bearer " + "vlx_" + "0" * 36}
-        async with httpx.AsyncClient(base_url=f"{system.url}/api") as client:
-            began = time.monotonic()
-            refused = await client.get("/models", headers=stranger)
-            assert refused.status_code in {401, 503}
-            known = {"Authorization": f"Bearer {system.api_key}"}
-            answered = await client.post("/chat/completions", json=body(), headers=known, timeout=30)
-            delay = time.monotonic() - began
-        assert answered.status_code in {200, 503}
+        async with httpx.AsyncClient(base_url=f"{system.url}/api", timeout=PATIENCE_SECONDS) as client:
+
+            async def status(method: str, path: str, headers: dict[str, str], **fields: object) -> int:
+                began = time.monotonic()
+                answer = await client.request(method, path, headers=headers, **fields)
+                delays.append(time.monotonic() - began)
+                return answer.status_code
+
+            assert await status("GET", "/models", stranger) == 503
+            assert await status("POST", "/chat/completions", stranger, json=body()) == 503
+            assert await status("POST", "/chat/completions", known, json=body()) == 200
         for task in running:
             assert (await asyncio.wait_for(task, 20)).is_whole
-    record("A frozen Valkey", "running streams go on; others have an answer within the timeout", f"{delay:.2f} s")
+    record(
+        "A frozen Valkey",
+        f"running streams go on, a key seen lately is served, a stranger is refused (503), each within the timeout of "
+        f"Redis ({REDIS_SECONDS:g} s) + {SLACK_SECONDS:g} s",
+        milliseconds(delays),
+        met=max(delays) < REDIS_SECONDS + SLACK_SECONDS,
+    )
     client = system.client()
 
     async def is_back() -> bool:
         return (await client.post("/chat/completions", json=body(stream=False))).status_code == 200
 
     await until(is_back)
+    await until(system.is_idle, what="what was held of the key's limits is given back")
 
 
 async def _has_none(system: System) -> bool:

@@ -148,7 +148,12 @@ async def test_grpc_calls_with_wrong_bytes(everything: Everything) -> None:
         for channel in channels.values():
             await channel.close()
     assert {"OK", "INVALID_ARGUMENT"} <= set(seen)
-    record("Malformed input: gRPC calls with wrong protobufs", "neither UNKNOWN nor INTERNAL", f"{told(seen)}; {grown}")
+    record(
+        "Malformed input: gRPC calls with wrong protobufs",
+        "neither UNKNOWN nor INTERNAL",
+        f"{told(seen)}; {grown}",
+        met=True,
+    )
 
 
 async def test_grpc_ports_take_wrong_http2(everything: Everything) -> None:
@@ -162,7 +167,9 @@ async def test_grpc_ports_take_wrong_http2(everything: Everything) -> None:
         assert b"Traceback" not in answer
 
     grown = await without_growth(everything, at_once(one))
-    record("Malformed input: wrong HTTP/2 on the gRPC ports", "the workers live", f"{CASES} connections; {grown}")
+    record(
+        "Malformed input: wrong HTTP/2 on the gRPC ports", "the workers live", f"{CASES} connections; {grown}", met=True
+    )
 
 
 def with_wrong_values(random: Random, message: Message) -> bytes:

@@ -20,9 +20,9 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.secret import draw
 from tests.faults.conftest import record
-from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything, running_everything
+from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything, running_everything, tracebacks_in
 from tests.faults.malformed import exchange
-from tests.faults.system import LONG, MODEL, Connection, body, read, until
+from tests.faults.system import LONG, MODEL, Connection, body, read, running_system, until
 
 STRANGE: Final = draw("s00")
 """A well-formed key that nobody has."""
@@ -30,6 +30,16 @@ MISTYPED: Final = f"{STRANGE[:-1]}{'a' if STRANGE[-1] != 'a' else 'b'}"
 CONTENT: Final = "canary-of-content-5f0c"
 """Stands in questions. It may be quoted to whoever sent it, and is in no log, metric or database."""
 SETTINGS: Final = {"VILIX_REDIS_TIMEOUT": "0.5", "VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1"}
+_MISTAKE: Final = """
+from services.gateway import chat_completions, models
+
+
+def quotes_the_request(request, *arguments):
+    raise RuntimeError(f"cannot serve {request.headers['authorization']}: {dict(request.headers)} {arguments}")
+
+
+models.dependencies = chat_completions.note_model = quotes_the_request
+"""
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
@@ -65,11 +75,34 @@ async def test_a_key_comes_out_nowhere(everything: Everything) -> None:
     answers = b"\n".join(harvest.answers)
     found.append({f"answers ({secret})": around(secret, answers) for secret in secrets if secret.encode() in answers})
     assert found == [{}, {}, {}]
+    # What is sent in the wrong place is refused or ignored, and no fault of ours.
+    assert 500 not in harvest.statuses
+    assert everything.tracebacks() == {}
     record(
         "Keys never leak",
         "0 hits in logs, metrics, errors, Redis and its files, command lines and environments",
         f"0 hits after {len(harvest.answers)} answers ({', '.join(map(str, sorted(harvest.statuses)))})",
+        met=True,
     )
+
+
+async def test_a_fault_that_quotes_a_key_does_not_write_it_down(tmp_path: Path) -> None:
+    """A gateway with a mistake in it, of the kind that nobody has made yet."""
+    (tmp_path / "mistake").mkdir()
+    (tmp_path / "mistake" / "sitecustomize.py").write_text(_MISTAKE)
+    settings = {"PYTHONPATH": str(tmp_path / "mistake")}
+    async with running_system(tmp_path, gateway_settings=settings) as system:
+        for method, path in (("GET", "/models"), ("POST", "/chat/completions")):
+            content = orjson.dumps({**body(), "model": STRANGE}) if method == "POST" else None
+            answer = await system.client().request(method, path, content=content)
+            assert answer.status_code == 500
+            assert STRANGE not in answer.text
+            assert system.api_key not in answer.text
+        await until(lambda: len(list(tracebacks_in(system.gateway.log.read_text()))) == 2, what="both are in the log")
+        log = system.gateway.log.read_text()
+        found = list(tracebacks_in(log))
+        assert all("RuntimeError: cannot serve Bearer vlx_…" in each for each in found)
+        assert [around(key, log.encode()) for key in (system.api_key, STRANGE) if key in log] == []
 
 
 async def requests_with_keys_everywhere(everything: Everything, secrets: Iterable[str], harvest: Harvest) -> None:

@@ -169,7 +169,7 @@ async def test_tokens_that_are_not_shown_are_silence_too(http: httpx.AsyncClient
             if ": keep-alive" in text:
                 break
     assert text.count(": keep-alive") == 1
-    assert "finish_reason\":\"" not in text
+    assert 'finish_reason":"' not in text
 
 
 async def test_the_sdk_understands_every_part(

@@ -20,6 +20,7 @@ from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, ready, until, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, running
+from tests.faults.conftest import record
 
 
 @pytest.fixture
@@ -93,6 +94,12 @@ async def test_a_known_key_is_served_meanwhile_and_its_usage_is_recorded_afterwa
             return (total.requests, total.prompt_tokens, total.completion_tokens) == (6, 30, 18)
 
         await until(all_recorded)
+    record(
+        f"Valkey {fault}, then back",
+        "a key seen lately is served, a stranger gets 503; afterwards both are served, and nothing went unbilled",
+        "5 of 5 served meanwhile; 503; 6 of 6 billed",
+        met=True,
+    )
 
 
 async def test_a_stream_outlives_an_outage_and_is_billed_to_the_token(
@@ -179,3 +186,4 @@ async def test_each_gateway_has_its_share_of_the_limits(
                 shown = (await scraper.get("/metrics")).text
                 assert 'vilix_redis_away_decisions_total{decision="limits_local"} 10.0' in shown
                 assert 'vilix_redis_away_decisions_total{decision="key_grace"}' in shown
+                assert 'vilix_limits_refused_total{limit="rpm"} 7.0' in shown

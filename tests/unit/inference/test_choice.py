@@ -5,6 +5,7 @@ import math
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.choice import Choice
@@ -87,6 +88,20 @@ def test_log_probabilities_spell_what_is_shown_and_never_a_stop(
     # The last token may also hold the first byte of the stop's first character, which spells nothing yet.
     assert content(stopped).startswith(spelled.decode(errors="ignore"))
     assert all(event.delta.WhichOneof("fragment") for event in stopped if event.delta.logprobs)
+
+
+def test_bytes_that_are_no_text_are_counted_as_damaged_characters(model: ServedModel) -> None:
+    def damaged() -> float:
+        return REGISTRY.get_sample_value("vilix_worker_damaged_characters_total", {"model": model.id}) or 0.0
+
+    before = damaged()
+    first, *_ = model.tokenizer.encode("👨")
+    whole = model.tokenizer.encode("سلام")
+    assert content(events_of(model, ask(), output([*whole, END], finish="stop"))) == "سلام"
+    assert damaged() == before
+    # A token is lost between the two: the first character's bytes end in the middle.
+    assert content(events_of(model, ask(), output([first, *whole, END], finish="stop"))) == "\ufffdسلام"
+    assert damaged() == before + 1
 
 
 def test_half_a_character_is_counted_and_not_shown(model: ServedModel) -> None:

@@ -1,0 +1,90 @@
+"""`python -m tests.faults.good_client ADDRESS`: asks one short chat after the other, and prints how long each let it wait.
+
+The request is what is written to it, and the key is VILIX_API_KEY. The seconds are those to an answer's first event. It is a
+process of its own, so that what else a test does is not measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import orjson
+
+from tests.faults.system import System, body, until
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+
+PAUSE_SECONDS = 0.005
+
+
+class GoodClient:
+    """What the process has measured so far."""
+
+    def __init__(self) -> None:
+        self.waited: list[float] = []
+        """Seconds to the first event of each chat."""
+
+    async def more(self, count: int) -> list[float]:
+        """Wait for so many further chats."""
+        first = len(self.waited)
+        await until(lambda: len(self.waited) >= first + count, 60, "a good client is served")
+        return self.waited[first:]
+
+    async def follow(self, process: Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            self.waited.append(float(line))
+
+
+@contextlib.asynccontextmanager
+async def good_client(system: System) -> AsyncIterator[GoodClient]:
+    """A client that goes on asking meanwhile."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.faults.good_client", system.gateway.address),
+        stdin=pipe,
+        stdout=pipe,
+        env={**os.environ, "VILIX_API_KEY": system.api_key},
+    )
+    client = GoodClient()
+    following = asyncio.create_task(client.follow(process))
+    try:
+        assert process.stdin is not None
+        process.stdin.write(orjson.dumps(body()))
+        process.stdin.write_eof()
+        yield client
+        assert process.returncode is None, "the good client was not served"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        await following
+
+
+def main() -> None:
+    """Ask until it is ended, or not served."""
+    headers = {"Authorization": f"Bearer {os.environ['VILIX_API_KEY']}", "Content-Type": "application/json"}
+    content = sys.stdin.buffer.read()
+    connection = http.client.HTTPConnection(sys.argv[1], timeout=20)
+    while True:
+        began = time.perf_counter()
+        connection.request("POST", "/api/chat/completions", content, headers)
+        answer = connection.getresponse()
+        first = next(line for line in answer if line.startswith(b"data: "))
+        waited = time.perf_counter() - began
+        assert b'"error"' not in first, first
+        assert answer.read().endswith(b"data: [DONE]\n\n")
+        print(waited, flush=True)
+        time.sleep(PAUSE_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
