@@ -271,14 +271,12 @@ def _add_tool_choice(fields: Fields, choice: pb.ToolChoice) -> None:
     if kind == "allowed_tools":
         allowed = named.object("allowed_tools") or named
         choice.required = allowed.one_of("mode", "auto", "required") == "required"
-        functions = []
         for tool in allowed.objects("tools"):
             tool.one_of("type", "function")
-            functions.append(tool.object("function") or tool)
+            choice.function_names.append((tool.object("function") or tool).required_string("name"))
     else:
         choice.required = True
-        functions = [named.object("function") or named]
-    choice.function_names.extend(function.required_string("name") for function in functions)
+        choice.function_names.append((named.object("function") or named).required_string("name"))
 
 
 def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:

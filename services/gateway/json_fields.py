@@ -40,6 +40,7 @@ class Fields:
         self._path: Final = path
         self._read: Final[set[str]] = set()
         self._inner: Final[dict[str, Fields]] = {}
+        self._unread_in_lists: Final[list[str]] = []
 
     def path(self, name: str) -> str:
         """The path of a field."""
@@ -57,12 +58,14 @@ class Fields:
 
     def unread(self) -> list[str]:
         """Names of fields that nobody asked for, and that hold something."""
+        if self._values.keys() <= self._read:
+            return []
         return sorted(name for name, value in self._values.items() if name not in self._read and value is not None)
 
     def unread_paths(self) -> list[str]:
         """Paths of such fields here and in every object that was read from here."""
         inner = (path for fields in self._inner.values() for path in fields.unread_paths())
-        return [*map(self.path, self.unread()), *inner]
+        return [*map(self.path, self.unread()), *inner, *self._unread_in_lists]
 
     def string(self, name: str) -> str | None:
         """A string."""
@@ -104,16 +107,23 @@ class Fields:
     def object(self, name: str) -> Fields | None:
         """An object."""
         value = self.get(name)
-        return None if value is None else self._object(self.path(name), value)
+        if value is None:
+            return None
+        if name not in self._inner:
+            # What was read of it is known, however often it is asked for.
+            self._inner[name] = Fields(value, self.path(name))
+        return self._inner[name]
 
     def array(self, name: str) -> list[Any] | None:
         """A list."""
         return self._typed(name, list, "a list")
 
     def objects(self, name: str) -> Iterator[Fields]:
-        """The objects of a list."""
+        """The objects of a list. Each is read before the next one is taken: there may be very many."""
         for index, value in enumerate(self.array(name) or ()):
-            yield self._object(f"{self.path(name)}[{index}]", value)
+            fields = Fields(value, f"{self.path(name)}[{index}]")
+            yield fields
+            self._unread_in_lists.extend(fields.unread_paths())
 
     def strings(self, name: str) -> list[str] | None:
         """The strings of a list."""
@@ -130,12 +140,6 @@ class Fields:
             choices = ", ".join(allowed)
             raise bad_request(self.path(name), f"{self.path(name)} is {shown(value)}; it must be one of {choices}")
         return value
-
-    def _object(self, path: str, value: Any) -> Fields:
-        """What was read of an object is known, however often it is asked for."""
-        if path not in self._inner:
-            self._inner[path] = Fields(value, path)
-        return self._inner[path]
 
     def _typed(self, name: str, kind: type[T], expected: str) -> T | None:
         value = self.get(name)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from services.gateway.errors import bad_request
 from services.gateway.json_fields import Fields
+
+MOST_IGNORED: Final = 100
+"""So many are named; who sends more has seen enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ def add_stream(fields: Fields) -> Streaming:
 
 def ignored_fields(fields: Fields, *, refuse: bool) -> list[str]:
     """The paths of what was not read, also inside of what was. Raises ApiError when they are to be refused."""
-    ignored = sorted(fields.unread_paths())
+    ignored = sorted(fields.unread_paths())[:MOST_IGNORED]
     if ignored and refuse:
         names = ", ".join(name[:80] for name in ignored[:8])
         raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")

@@ -87,7 +87,11 @@ class ChoiceRequests:
 
     async def _try_form(self) -> None:
         """A form that the engine refuses must be refused before anything is answered, not behind the thought."""
-        async with contextlib.aclosing(self._ask({**self._params, "max_tokens": 1})) as outputs:
+        params = {**self._params, "max_tokens": 1}
+        if "min_tokens" in params:
+            # It stays, since engines that cannot have both say so, but no more than one is made.
+            params["min_tokens"] = min(params["min_tokens"], 1)
+        async with contextlib.aclosing(self._ask(params)) as outputs:
             async for output in outputs:
                 if output.usage is not None:
                     self._usages.append({**output.usage, "timings": {}})

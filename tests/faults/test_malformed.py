@@ -71,7 +71,10 @@ BODIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("/api/chat/completions", CHAT),
     ("/api/chat/completions", body(stream=False)),
     ("/v1/chat/completions", {**body(), "logit_bias": {"5": 1}, "logprobs": False, "stop_token_ids": [1]}),
-    ("/api/chat/completions", {**body(), "response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}),
+    (
+        "/api/chat/completions",
+        {**body(), "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}},
+    ),
     ("/api/chat/completions", {**body(), "guided_regex": "a+", "structured_outputs": {"choice": ["a"]}}),
     ("/api/embeddings", EMBED),
     ("/api/embeddings", {**EMBED, "input": [[1, 2], [3]], "encoding_format": "base64"}),

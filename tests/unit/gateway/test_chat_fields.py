@@ -182,6 +182,11 @@ def test_what_is_unknown_inside_a_field_is_reported_or_refused_too(fields: dict[
         assert refusal.value.param == ignored[0]
 
 
+def test_not_more_is_reported_than_can_be_read() -> None:
+    many = [{"type": "text", "text": "a", "x": 1}] * 500
+    assert len(request(messages=[{"role": "user", "content": many}]).ignored) == 100
+
+
 @pytest.mark.parametrize("name", ["user", "safety_identifier", "prompt_cache_key"])
 def test_a_label_must_be_a_string(name: str) -> None:
     with pytest.raises(ApiError, match=f"{name} must be a string, got an integer: 5"):

@@ -202,6 +202,18 @@ async def test_the_thought_counts_towards_the_least_number_of_tokens(
     assert asked[1].params.get("min_tokens") == left
 
 
+async def test_a_form_is_tried_with_no_more_tokens_than_one(thinker: ServedModel) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(
+        budget=50,
+        response_format=pb.ResponseFormat(regex="a+"),
+        sampling=pb.SamplingParams(min_tokens=9, max_tokens=90),
+    )
+    _, asked, _ = await ran(thinker, request, ([WORD], "length"), ([WORD, close], "stop"), ([OTHER, END], "stop"))
+    assert all(one.params.get("min_tokens", 0) <= one.params["max_tokens"] for one in asked)
+
+
 BAD = "is not valid, or has a part that the engine does not know: a guide"
 
 
