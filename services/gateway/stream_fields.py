@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from services.gateway.errors import bad_request
 from services.gateway.json_fields import Fields
+
+_MOST_CHARACTERS: Final = 200
+"""Of names that are said again: they may be as long as a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +43,6 @@ def ignored_fields(fields: Fields, others: Sequence[str], *, refuse: bool) -> li
     ignored = sorted([*fields.unread(), *others])
     if ignored and refuse:
         names = ", ".join(ignored)
+        names = names if len(names) <= _MOST_CHARACTERS else names[: _MOST_CHARACTERS - 3] + "..."
         raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
     return ignored

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from services.gateway.language import messages, preferred, translated
+from services.gateway.language import MOST_CHARACTERS, messages, preferred, translated
 
 SERVICES = Path(__file__).parents[3] / "services"
 MAKERS = {"bad_request": 1, "unauthorized": 0, "unavailable": 0, "invalid": 1}
@@ -24,6 +25,7 @@ ASSEMBLED = {
     "services/inference/prompt.py": "of parts: below",
     "services/embeddings/preparation.py": "of parts: below",
 }
+TEXTS = messages("fa")
 OF_GRPC_ONLY = ("interval is ", "tool_choice.mode is ", "input_type is ", "tenant has ", "texts and token_ids are both")
 
 
@@ -47,7 +49,7 @@ def test_the_language_that_a_caller_likes_best(header: str, language: str) -> No
 
 
 def test_every_text_inserts_what_its_english_message_inserts() -> None:
-    for english, persian in messages("fa").items():
+    for english, persian in TEXTS.items():
         # English says whether one has or several have it; Persian does not need to.
         assert set(places(persian)) == set(places(english)) - {"what", "verb"}, english
         outside = re.sub(r"`[^`]*`|\{\w+\}", "", persian)
@@ -123,13 +125,39 @@ def literal(node: ast.expr) -> str | None:
 def test_a_message_that_is_assembled_has_a_persian_text_without_english_sentences(message: str) -> None:
     text = translated(message, "fa")
     assert text is not None
-    for fragment in re.findall("\u2068([^\u2069]*)\u2069", text):
+    for fragment in re.findall("\u2066([^\u2069]*)\u2069", text):
         assert " " not in fragment
 
 
-def test_what_is_inserted_keeps_its_direction() -> None:
+def test_what_is_inserted_is_laid_out_from_left_to_right() -> None:
     text = translated('messages[0].role must be a string, got a list: ["سلام"]', "fa")
-    assert text == '\u2068messages[0].role\u2069 باید یک رشته باشد، اما یک فهرست است: \u2068["سلام"]\u2069'
+    assert text == '\u2066messages[0].role\u2069 باید یک رشته باشد، اما یک فهرست است: \u2066["سلام"]\u2069'
+
+
+@pytest.mark.parametrize("english", TEXTS)
+def test_every_message_is_recognised_with_whatever_is_inserted(english: str) -> None:
+    names = places(english)
+    inserted = {name: f"<{name}>" for name in names}
+    text = translated(english.format_map(inserted), "fa")
+    assert text is not None
+    assert all(f"\u2066<{name}>\u2069" in text for name in names if f"{{{name}}}" in TEXTS[english])
+
+
+@pytest.mark.parametrize("english", TEXTS)
+def test_no_message_takes_long_to_recognise_whatever_it_repeats(english: str) -> None:
+    """An unknown field may have any name, and is said again in the message about it."""
+    separators = [piece for piece in re.split(r"\{\w+\}", english)[1:] if piece.strip()]
+    room = MOST_CHARACTERS // max(1, len(separators))
+    name = "a" + "".join(f"{piece}a" * (room // (len(piece) + 1)) for piece in separators)
+    message = f"{name[: MOST_CHARACTERS - 100]}: not part of the API (x-strict-params is on); leave it out"
+    began = time.process_time()
+    assert translated(message, "fa")
+    translated(name[:MOST_CHARACTERS], "fa")
+    assert time.process_time() - began < 0.5
+
+
+def test_a_message_that_repeats_itself_deeply_is_still_translated() -> None:
+    assert translated(("a is not JSON: " * 1000)[:MOST_CHARACTERS], "fa")
 
 
 def test_an_unknown_message_stays_in_english() -> None:
