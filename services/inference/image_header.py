@@ -132,7 +132,7 @@ def _gif(data: bytes) -> tuple[int, int]:
 
 
 def _is_ambiguous(data: bytes, place: int) -> bool:
-    """Whether decoders could disagree where an extension ends: to some, an empty block ends it; to others, it is a part of it."""
+    """Whether decoders disagree where an extension ends: to some, an empty block ends it; to others, it is a part of it."""
     kind, length = data[place + 1], data[place + 2]
     block = data[place + 3 : place + 3 + length]
     after = data[place + 3 + length]

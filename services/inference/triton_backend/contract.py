@@ -165,8 +165,8 @@ class Load:
 
     in_flight: int
     queued: int
-    kv_cache_use: float
-    """Used share: 0 to 1."""
+    kv_cache_use: float | None
+    """Used share: 0 to 1. None where the engine cannot know."""
     last_token_age_s: float | None
     """None before the first token."""
     tokens_per_second: float

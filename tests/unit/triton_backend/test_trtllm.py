@@ -289,6 +289,23 @@ def test_the_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
     assert used == [0, 64, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("version", "arguments", "share"),
+    [
+        ("1.2.1", {}, None),
+        ("1.2.1", {"kv_cache_config": {"max_tokens": 2000}}, 0.05),
+        ("1.3.0rc29", {"kv_cache_config": {"max_tokens": 2000}}, round(100 / 1024, 4)),
+    ],
+)
+def test_how_full_the_cache_is_is_said_where_it_is_known(
+    bench: Bench, arguments: dict[str, object], share: float | None
+) -> None:
+    engine = bench.engine([{"token_ids": [5], "stalls": True}], **arguments)
+    answer = bench.ask([1] * 99)
+    answer.wait_for_tokens()
+    assert engine.load().kv_cache_use == share
+
+
 @pytest.mark.parametrize("architecture", [stand_in.QWEN25_VL])
 def test_images_reach_the_engine(bench: Bench, architecture: str) -> None:
     engine = bench.engine(architecture=architecture)

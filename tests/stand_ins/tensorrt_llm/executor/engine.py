@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import threading
@@ -28,6 +29,8 @@ class Script:
     """Ends it after its tokens; the engine goes on."""
     fatal: str = ""
     """Ends it, and the engine with it."""
+    cancelled_error: bool = False
+    """It ends after its tokens as a task that was cancelled does."""
     final: str = ""
     """Ends it after its tokens with this reason: TIMED_OUT, CANCELLED, NONE for none at all, or NO_OUTPUTS."""
     stalls: bool = False
@@ -124,7 +127,7 @@ class Engine:
                 running.result.put(Response(reason="CANCELLED"))
             return
         if len(running.generated) >= len(script.token_ids):
-            if script.request_error or script.fatal or script.final:
+            if script.request_error or script.fatal or script.final or script.cancelled_error:
                 self._misbehave(running)
                 return
             if script.stalls:
@@ -147,6 +150,8 @@ class Engine:
             self.dead = True
             for other in [running, *self._running]:
                 other.result.put(Response(error=RuntimeError(script.fatal)))
+        elif script.cancelled_error:
+            running.result.put(Response(error=asyncio.CancelledError()))
         elif script.request_error:
             running.result.put(Response(error=RequestError(script.request_error)))
         else:

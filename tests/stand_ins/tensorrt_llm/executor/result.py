@@ -38,7 +38,7 @@ class Response:
     reason: str | None = None
     """END_ID, STOP_WORDS, LENGTH or CANCELLED, with the last one only; empty where a reason is forgotten."""
     trim: int = 0
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class RequestOutput:
