@@ -89,7 +89,7 @@ def test_a_request_that_fails_alone_leaves_the_others(bench: Bench) -> None:
 
 def test_an_answer_that_they_cancel_by_themselves_has_an_end(bench: Bench) -> None:
     engine = bench.engine([{"prompt_contains": [31], "token_ids": [5], "cancelled_error": True}, {"token_ids": [10]}])
-    answer = bench.ask([31]).wait()
+    answer = bench.ask([31], temperature=0).wait()
     assert answer.token_ids == [5]
     assert answer.error is not None
     assert answer.error.reason == "ENGINE_FAILED"
