@@ -20,7 +20,7 @@ MOST_CHARACTERS: Final = 4000
 _NESTED: Final = 3
 """An insertion may be a message of ours, and have one in it; so deep, and the caller's own words no deeper."""
 _FIXED: Final = re.compile(r"`([^`]*)`")
-_VERBATIM: Final = frozenset({"field", "value", "model", "name", "url", "known", "where"})
+_VERBATIM: Final = frozenset({"field", "value", "model", "name", "url", "known", "where", "text"})
 """Insertions that are the caller's or the operator's own words, even where they look like ours."""
 _ISOLATED: Final = "\N{LEFT-TO-RIGHT ISOLATE}{}\N{POP DIRECTIONAL ISOLATE}"
 

@@ -46,20 +46,31 @@ def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> li
         try:
             # One after another: only small ones stay.
             decoded.append(_upright(_decoded(data, size)))
-        except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
+        except _UnreadableError as error:
             raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
+        except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
+            raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: it is damaged ({error})") from None
     return decoded
 
 
+class _UnreadableError(Exception):
+    """The end of a sentence about an image."""
+
+
 def _decoded(data: bytes, size: tuple[int, int] | None) -> Any:
-    from PIL import Image  # noqa: PLC0415 - only the images of NVIDIA have it for sure, and only images need it
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only NVIDIA's images surely have it, and only images need it
 
     if data.startswith(b"\xff\xd8") and has_too_many_scans(data):
-        raise ValueError(f"it is a JPEG with more than {MOST_SCANS} scans")
+        raise _UnreadableError(f"it is a JPEG with more than {MOST_SCANS} scans")
     # Nothing is allocated for its pixels yet. The caller has read the header as well, but perhaps in another way.
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise _UnreadableError("it is no PNG, JPEG, WebP or GIF") from None
+    except Image.DecompressionBombError:
+        raise _UnreadableError(f"it has more than {MOST_PIXELS} pixels") from None
     if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"it is an image of {image.width}×{image.height} pixels; at most {MOST_PIXELS} are decoded")
+        raise _UnreadableError(f"it has more than {MOST_PIXELS} pixels")
     if size is None:
         return image.convert("RGB")
     # A JPEG can be decoded at a half, a quarter or an eighth. Twice the size is left for the better way to shrink.

@@ -34,8 +34,26 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
 ) -> None:
     monkeypatch.setattr(prompt_images, "MOST_PIXELS", 64 * 64)
     assert len(decode(request(encoded(form, 64, 64), sizes=sizes))) == 1
-    with pytest.raises(RequestError, match="image 1 cannot be read: it is an image of 65×64 pixels; at most 4096"):
+    with pytest.raises(RequestError, match="image 1 cannot be read: it has more than 4096 pixels"):
         decode(request(encoded(form, 65, 64), sizes=sizes))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (b"no image", "it is no PNG, JPEG, WebP or GIF"),
+        (encoded("BMP", 8, 8), "it is no PNG, JPEG, WebP or GIF"),
+        (encoded("PNG", 600, 600)[:200], r"it is damaged \(.+\)"),
+        # Pillow itself refuses to open it.
+        (
+            encoded("GIF", 1, 1, "P").replace(b"GIF87a\x01\x00\x01\x00", b"GIF87a\xff\xff\xff\xff"),
+            "it has more than 89478485 pixels",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_image_is_said(image: bytes, said: str) -> None:
+    with pytest.raises(RequestError, match=f"^INVALID_ARGUMENT: image 1 cannot be read: {said}$"):
+        decode(request(image))
 
 
 def test_no_image_is_begun_that_nobody_waits_for() -> None:
