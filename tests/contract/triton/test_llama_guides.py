@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from bench.trtllm.checks import Reader
 from services.inference import model_import
 from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
-from services.inference.triton_backend.engines import llama_guides
+from services.inference.triton_backend.engines import llama_guides, llamacpp
 from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 
@@ -84,3 +85,64 @@ def test_a_form_that_is_none_is_not_kept(engine: LlamaCppEngine, made: list[Guid
         with pytest.raises(RequestError, match="is not valid"):
             held_to(engine, "regex", "(((")
     assert len(made) == 2
+
+
+class SlowMaking:
+    """Guides that are made when they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        original = Guides._made
+
+        def slowly(guides: Guides, guide: Guide) -> tuple[Any, bool]:
+            self.begun.set()
+            assert self.may_end.wait(20)
+            return original(guides, guide)
+
+        monkeypatch.setattr(Guides, "_made", slowly)
+
+
+@pytest.fixture
+def making(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowMaking]:
+    slow = SlowMaking(monkeypatch)
+    yield slow
+    slow.may_end.set()
+
+
+def started(engine: LlamaCppEngine, **params: Any) -> Reader:
+    parsed = parse(json.dumps({"max_tokens": 30, **params}))
+    assert isinstance(parsed, Params)
+    reader = Reader()
+    engine.submit(Request(parsed, [1, 2, 3]), reader)
+    return reader
+
+
+def test_other_answers_go_on_while_a_form_is_made(engine: LlamaCppEngine, making: SlowMaking) -> None:
+    slow = started(engine, guide={"regex": "slow[0-9]"})
+    assert making.begun.wait(20)
+    assert started(engine).wait().reason
+    assert engine.load().in_flight == 1
+    making.may_end.set()
+    assert slow.wait().reason == "stop"
+
+
+def test_a_request_that_is_cancelled_while_its_form_is_made_gives_its_slot_back(
+    engine: LlamaCppEngine, making: SlowMaking
+) -> None:
+    slow = [started(engine, guide={"regex": f"cancelled{i}"}) for i in range(engine.slots)]
+    assert making.begun.wait(20)
+    for reader in slow:
+        reader.cancelled = True
+        assert reader.wait().reason == "cancelled"
+    assert started(engine).wait().reason
+
+
+def test_a_form_that_takes_too_long_is_refused(
+    engine: LlamaCppEngine, making: SlowMaking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llamacpp, "GUIDE_SECONDS", 0.1)
+    with pytest.raises(RequestError, match=r"could not be made within 0\.1 s") as refusal:
+        started(engine, guide={"regex": "endless"}).wait()
+    assert refusal.value.reason == "INVALID_ARGUMENT"
+    making.may_end.set()
+    assert started(engine).wait().reason
