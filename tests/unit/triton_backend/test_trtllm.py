@@ -56,6 +56,12 @@ def test_the_end_token_is_there_once_whether_they_show_it_or_not(bench: Bench, *
     assert len(answer.logprobs) == len(answer.top) == answer.usage.completion_tokens == 3
 
 
+def test_an_end_that_they_hide_is_known_by_their_reason(bench: Bench) -> None:
+    bench.engine([{"token_ids": [5, 6, EOS], "hides_eos": True}])
+    answer = bench.ask([1], temperature=0.01).wait()
+    assert (answer.token_ids, answer.reason) == ([5, 6, EOS], "stop")
+
+
 @pytest.mark.parametrize("hides_stop", [True, False])
 def test_a_stop_token_is_there_once_and_ends_the_answer(bench: Bench, *, hides_stop: bool) -> None:
     bench.engine([{"token_ids": [5, 6, 7, 8], "hides_stop": hides_stop}])

@@ -109,7 +109,9 @@ class BaseLLM:
         self._check_length(len(prompt))
         result = RequestOutput(params, prompt, cached_tokens=self._cached(prompt, rest.get("cache_salt")))
         room = (self.args.max_seq_len or 2**31) - len(prompt)
-        self.engine.add(Running(result, params, self._script(prompt, params, inputs), min(params.max_tokens, room)))
+        for index in range(params.n):
+            script = self._script(prompt, params, inputs)
+            self.engine.add(Running(result, params, script, min(params.max_tokens, room), index))
         return result
 
     def _prompt_ids(self, inputs: dict[str, Any], params: SamplingParams) -> list[int]:
