@@ -18,6 +18,7 @@ from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
 ANSWER_SECONDS = 300
 """The first requests may wait for kernels to be compiled."""
 IDLE_SECONDS = 20
+QUIET_SECONDS = 0.2
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"type": "string"}},
@@ -37,6 +38,8 @@ class Reader:
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
         self.top: list[list[tuple[int, float]]] = []
+        self.moments: list[float] = []
+        """When tokens came, in seconds of the monotonic clock."""
         self.reason = ""
         self.usage = Usage()
         self.error: RequestError | None = None
@@ -57,6 +60,7 @@ class Reader:
         self.token_ids += tokens.token_ids
         self.logprobs += tokens.logprobs or []
         self.top += tokens.top or []
+        self.moments.append(time.monotonic())
         self.started.set()
 
     def finish(self, finish_reason: str, usage: Usage, last: Tokens | None = None) -> None:
@@ -330,12 +334,42 @@ def image_sizes(subject: Subject) -> str:
     return f"448²: {small} tokens, 896²: {large}"
 
 
-def picture(colour: tuple[int, int, int]) -> bytes:
+def image_gap(subject: Subject) -> str:
+    """An answer's tokens go on while another request's large images are read; for how long they pause is printed."""
+    if subject.engine.checkpoint.image_token_id is None:
+        raise Skipped("the model reads text only")
+    pair = [picture((20, 20, 220), 2048)] * 2
+    prompt = subject.chat([{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Name the colour."}])
+    sizes = [[896, 896]] * 2
+    subject.ask(prompt, pair, image_sizes=sizes, max_tokens=1)
+    stream = subject.start(subject.question, ignore_eos=True)
+    assert stream.started.wait(ANSWER_SECONDS), "no token came"
+    time.sleep(QUIET_SECONDS)
+    began = time.monotonic()
+    subject.ask(prompt, pair, image_sizes=sizes, max_tokens=1)
+    ended = time.monotonic()
+    time.sleep(QUIET_SECONDS)
+    stream.cancelled = True
+    subject.engine.wake()
+    stream.wait()
+    alone = longest(stream.moments, began - QUIET_SECONDS, began)
+    beside = longest(stream.moments, began, ended + QUIET_SECONDS)
+    if beside is None or alone is None:
+        raise Skipped("the answer was over before the images were: raise --context-length")
+    return f"tokens at most {beside * 1000:.0f} ms apart, {alone * 1000:.0f} ms without images"
+
+
+def longest(moments: Sequence[float], first: float, last: float) -> float | None:
+    """The longest time between two moments, of which the second is between `first` and `last`; None without any."""
+    return max((b - a for a, b in itertools.pairwise(moments) if first <= b <= last), default=None)
+
+
+def picture(colour: tuple[int, int, int], side: int = 224) -> bytes:
     """A PNG of one colour."""
     from PIL import Image  # noqa: PLC0415 - only a model with images needs it
 
     data = io.BytesIO()
-    Image.new("RGB", (224, 224), colour).save(data, "PNG")
+    Image.new("RGB", (side, side), colour).save(data, "PNG")
     return data.getvalue()
 
 
@@ -370,5 +404,6 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "cache": cache,
     "images": images,
     "image_sizes": image_sizes,
+    "image_gap": image_gap,
     "too_long": too_long,
 }

@@ -10,16 +10,19 @@ from typing import Final
 
 import yaml
 
+from services.gateway.message_pattern import MessagePattern
+
 ACCEPTED: ContextVar[str] = ContextVar("accept_language", default="")
 """The header `Accept-Language` of the request that is being answered."""
 LANGUAGES: Final = ("en", "fa")
-MOST_CHARACTERS: Final = 1000
-"""Longer messages quote much, and stay as they are: to recognise one takes longer the longer it is."""
-_PLACE: Final = re.compile(r"\{(\w+)\}")
+MOST_CHARACTERS: Final = 4000
+"""Longer messages quote much, and stay as they are."""
+_NESTED: Final = 3
+"""An insertion may be a message of ours, and have one in it; so deep, and the caller's own words no deeper."""
 _FIXED: Final = re.compile(r"`([^`]*)`")
-_VERBATIM: Final = frozenset({"field", "value", "model", "name", "url", "known", "where"})
+_VERBATIM: Final = frozenset({"field", "value", "model", "name", "url", "known", "where", "text"})
 """Insertions that are the caller's or the operator's own words, even where they look like ours."""
-_ISOLATED: Final = "\N{FIRST STRONG ISOLATE}{}\N{POP DIRECTIONAL ISOLATE}"
+_ISOLATED: Final = "\N{LEFT-TO-RIGHT ISOLATE}{}\N{POP DIRECTIONAL ISOLATE}"
 
 
 def preferred(header: str) -> str:
@@ -39,23 +42,23 @@ def preferred(header: str) -> str:
     return best if named[best] > 0 and best in weights else "en"
 
 
-def translated(message: str, language: str) -> str | None:
-    """A message in another language than English; None for one that has no text in it."""
-    if language == "en" or len(message) > MOST_CHARACTERS:
+def translated(message: str, language: str, *, nested: int = 0) -> str | None:
+    """A message in another language than English; None for one that has no text in it. `nested` is for insertions."""
+    if language == "en" or nested > _NESTED or len(message) > MOST_CHARACTERS:
         return None
     for pattern, text in catalogue(language):
-        if found := pattern.fullmatch(message):
-            shown = {name: _inserted(name, value, language) for name, value in found.groupdict().items()}
+        inserted = pattern.match(message)
+        if inserted is not None:
+            shown = {name: _inserted(name, value, language, nested) for name, value in inserted.items()}
             return _FIXED.sub(lambda part: _isolated(part[1]), text).format_map(shown)
     return None
 
 
 @cache
-def catalogue(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+def catalogue(language: str) -> tuple[tuple[MessagePattern, str], ...]:
     """Patterns of English messages with their texts, those that say most first."""
-    texts = messages(language)
-    by_length = sorted(texts, key=lambda english: -len(_PLACE.sub("", english)))
-    return tuple((_pattern(english), texts[english]) for english in by_length)
+    patterns = [(MessagePattern(english), text) for english, text in messages(language).items()]
+    return tuple(sorted(patterns, key=lambda entry: -entry[0].literal_length))
 
 
 def messages(language: str) -> dict[str, str]:
@@ -64,19 +67,11 @@ def messages(language: str) -> dict[str, str]:
     return texts
 
 
-def _pattern(english: str) -> re.Pattern[str]:
-    pieces = _PLACE.split(english)
-    names = pieces[1::2]
-    pieces[::2] = map(re.escape, pieces[::2])
-    pieces[1::2] = [f"(?P<{name}>.+?)" for name in names]
-    return re.compile("".join(pieces), re.DOTALL)
-
-
-def _inserted(name: str, value: str, language: str) -> str:
-    text = None if name in _VERBATIM else translated(value, language)
+def _inserted(name: str, value: str, language: str, nested: int) -> str:
+    text = None if name in _VERBATIM else translated(value, language, nested=nested + 1)
     return _isolated(value) if text is None else text
 
 
 def _isolated(value: str) -> str:
-    """A fragment that keeps its own direction, and does not change that of the text around it."""
+    """A fragment from left to right, as code and values are, that does not change the direction of the text around it."""
     return _ISOLATED.format(value)

@@ -10,6 +10,8 @@ from services.gateway.json_fields import Fields
 
 MOST_IGNORED: Final = 100
 """So many are named; who sends more has seen enough."""
+_MOST_CHARACTERS: Final = 200
+"""Of names that are said again: they may be as long as a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ def ignored_fields(fields: Fields, *, refuse: bool) -> list[str]:
     """The paths of what was not read, also inside of what was. Raises ApiError when they are to be refused."""
     ignored = sorted(fields.unread_paths())[:MOST_IGNORED]
     if ignored and refuse:
-        names = ", ".join(name[:80] for name in ignored[:8])
+        names = ", ".join(ignored)
+        names = names if len(names) <= _MOST_CHARACTERS else names[: _MOST_CHARACTERS - 3] + "..."
         raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
     return ignored

@@ -12,7 +12,7 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure
-from services.inference.metrics import note_engines
+from services.inference.metrics import note_cache_use, note_engines
 from services.inference.served_model import ServedModel, describe
 from services.triton_client import TritonClient
 
@@ -60,9 +60,11 @@ class EngineStatus:
         return list(self._states.values())
 
     async def _look(self, model: ServedModel) -> None:
+        cache_use: float | None = None
         try:
             answer = await self._triton.describe(model.id)
             description, state = describe(answer), _state(model.id, answer)
+            cache_use = answer["load"]["kv_cache_use"]
         except Failure as failure:
             if self._ready:
                 _log.warning("model %s: %s", model.id, failure.message)
@@ -70,6 +72,7 @@ class EngineStatus:
         except Exception:  # noqa: BLE001  # whatever it was, health must go on being true
             _log.exception("model %s described itself in a way that was not understood", model.id)
             description, state = None, pb.ModelStatus(model=model.id)
+        note_cache_use(model.id, cache_use)
         model.description, self._states[model.id] = description, state
         if description is not None:
             model.described_at = time.monotonic()

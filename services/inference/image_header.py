@@ -1,6 +1,7 @@
 """Reads an image's dimensions from its header, without decoding it: what must not be decoded is found out here.
 
-Where a file says its size twice, what a decoder would allocate counts.
+Where a file says its size twice, what a decoder would allocate counts. What decoders could read in another way than it is
+read here is refused, or a small image would hide a large one.
 """
 
 from __future__ import annotations
@@ -9,8 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from services.inference.triton_backend.jpeg_scans import MOST_SCANS, has_too_many_scans
+
 _MAX_SEGMENTS: Final = 4096
 """Of a JPEG or GIF before its first frame. Files of cameras and editors have dozens."""
+_JPEG_SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SEGMENTS: Final = _JPEG_SIZES | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+"""Those with a length to every decoder."""
 _TRUNCATED: Final = "it ends before its dimensions"
 
 
@@ -42,7 +48,16 @@ def read(data: bytes) -> ImageHeader:
 def _png(data: bytes) -> tuple[int, int]:
     if data[12:16] != b"IHDR"[: max(0, len(data) - 12)]:
         raise ValueError("it is a PNG that does not begin with its dimensions")
-    return _big(data, 16, 4), _big(data, 20, 4)
+    size = _big(data, 16, 4), _big(data, 20, 4)
+    place = 8
+    for _ in range(_MAX_SEGMENTS):
+        place += 12 + _big(data, place, 4)
+        kind = _piece(data, place + 4, 4)
+        if kind in (b"IDAT", b"fdAT"):
+            return size
+        if kind == b"IHDR":
+            raise ValueError("it is a PNG with two sizes")
+    raise ValueError(f"it is a PNG with more than {_MAX_SEGMENTS} chunks before its pixels")
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
@@ -51,14 +66,14 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if data[place] != 0xFF:
             raise ValueError("it is a JPEG with damaged segments")
         marker = data[place + 1]
-        if marker == 0xFF:
+        if marker == 0xFF:  # filling
             place += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:
-            place += 2
-        elif marker in (0xD9, 0xDA):
+        elif marker == 0xDA:
             break
+        elif marker not in _JPEG_SEGMENTS:
+            raise ValueError("it is a JPEG with damaged segments")
         else:
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if marker in _JPEG_SIZES:
                 if size is not None:
                     raise ValueError("it is a JPEG with two sizes")
                 size = _big(data, place + 7, 2), _big(data, place + 5, 2)
@@ -70,6 +85,8 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         raise ValueError(f"it is a JPEG with more than {_MAX_SEGMENTS} segments before its first scan")
     if size is None:
         raise ValueError("it is a JPEG without dimensions")
+    if has_too_many_scans(data, place):
+        raise ValueError(f"it is a JPEG with more than {MOST_SCANS} scans")
     return size
 
 
@@ -96,6 +113,8 @@ def _gif(data: bytes) -> tuple[int, int]:
     place = 13 + _colours(data[10])
     blocks = 0
     while data[place] == 0x21:
+        if _is_ambiguous(data, place):
+            raise ValueError("it is a GIF with a damaged extension")
         place += 2
         while length := data[place]:
             place += 1 + length
@@ -110,6 +129,14 @@ def _gif(data: bytes) -> tuple[int, int]:
     right = _little(data, place + 1, 2) + _little(data, place + 5, 2)
     bottom = _little(data, place + 3, 2) + _little(data, place + 7, 2)
     return max(width, right), max(height, bottom)
+
+
+def _is_ambiguous(data: bytes, place: int) -> bool:
+    """Whether decoders disagree where an extension ends: to some, an empty block ends it; to others, it is a part of it."""
+    kind, length = data[place + 1], data[place + 2]
+    block = data[place + 3 : place + 3 + length]
+    after = data[place + 3 + length]
+    return kind != 0xFE and (not length or (kind == 0xFF and block.startswith(b"NETSCAPE2.0") and not after))
 
 
 def _colours(flags: int) -> int:

@@ -39,10 +39,10 @@ class SeenImage:
 def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageLimits) -> None:
     """Raise Failure for the first image that this model cannot be shown, naming it, its value and the limit."""
     most, total = model.spec.capabilities.max_images, 0
-    for number, (field, message, image) in enumerate(_images(request), 1):
+    for number, (field, role, image) in enumerate(_images(request), 1):
         if not model.sees:
             raise _unsupported(field, f"the model {model.id} cannot see images; send text only")
-        if message.role not in _ROLES:
+        if role not in _ROLES:
             raise invalid(field, f"{field} is in a message that is not the user's; images belong into the user's")
         if number > most:
             raise invalid(
@@ -54,15 +54,19 @@ def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageL
             raise invalid(field, f"{field} cannot be read: {error}; send a PNG, JPEG, WebP or GIF") from None
         pixels = header.width * header.height
         total += pixels
-        shown = f"{field} is a {header.format} of {header.width}×{header.height} pixels"
+        kind, size = header.format, f"{header.width}×{header.height}"
         if pixels > limits.max_pixels:
-            message_text = f"{shown}, {pixels} in all; at most {limits.max_pixels} are allowed; make it smaller"
-            raise invalid(field, message_text, value=pixels, limit=limits.max_pixels)
-        if total > limits.max_total_pixels:
-            message_text = (
-                f"{shown}, and makes them {total} in all images; at most {limits.max_total_pixels} are allowed"
+            message = (
+                f"{field} is a {kind} of {size} pixels, {pixels} in all; at most {limits.max_pixels} are allowed; "
+                "make it smaller"
             )
-            raise invalid(field, message_text, value=total, limit=limits.max_total_pixels)
+            raise invalid(field, message, value=pixels, limit=limits.max_pixels)
+        if total > limits.max_total_pixels:
+            message = (
+                f"{field} is a {kind} of {size} pixels, and makes them {total} in all images; at most "
+                f"{limits.max_total_pixels} are allowed"
+            )
+            raise invalid(field, message, value=total, limit=limits.max_total_pixels)
         _size(field, header, image, model)
 
 
@@ -80,11 +84,11 @@ def image_bytes(request: pb.GenerateRequest) -> int:
     return sum(len(image.data) for _, _, image in _images(request))
 
 
-def _images(request: pb.GenerateRequest) -> Iterator[tuple[str, pb.Message, pb.Image]]:
+def _images(request: pb.GenerateRequest) -> Iterator[tuple[str, pb.Role.ValueType, pb.Image]]:
     for index, message in enumerate(request.messages):
         for place, part in enumerate(message.content):
             if part.HasField("image"):
-                yield f"messages[{index}].content[{place}].image", message, part.image
+                yield f"messages[{index}].content[{place}].image", message.role, part.image
 
 
 def _size(field: str, header: image_header.ImageHeader, image: pb.Image, model: ServedModel) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -47,6 +48,14 @@ def note_engines(states: Iterable[pb.ModelStatus]) -> None:
         ENGINE_IN_FLIGHT.labels(state.model).set(state.in_flight)
         ENGINE_QUEUED.labels(state.model).set(state.queued)
         ENGINE_SLOTS.labels(state.model).set(state.slots)
-        ENGINE_KV_CACHE_USE.labels(state.model).set(state.kv_cache_use)
         ENGINE_TOKENS_PER_SECOND.labels(state.model).set(state.tokens_per_second)
         ENGINE_CANCELLED.labels(state.model).set(state.cancelled_total)
+
+
+def note_cache_use(model_id: str, share: float | None) -> None:
+    """Show how full an engine's KV cache is; nothing where it is not known."""
+    if share is not None:
+        ENGINE_KV_CACHE_USE.labels(model_id).set(share)
+        return
+    with contextlib.suppress(KeyError):
+        ENGINE_KV_CACHE_USE.remove(model_id)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from services.certificates import checked
 from services.grpc_server import KEEPALIVE_SECONDS
+from services.inference.triton_backend.prompt_images import MOST_PIXELS
 from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.settings import Settings
 
@@ -40,7 +41,7 @@ class InferenceSettings(Settings):
     max_prompt_bytes: int = Field(
         8 * 2**20, ge=1, le=32 * 2**20, description="The largest prompt text of one request, in bytes of UTF-8."
     )
-    max_image_pixels: int = Field(50_000_000, ge=1, description="The most pixels of one image.")
+    max_image_pixels: int = Field(50_000_000, ge=1, le=MOST_PIXELS, description="The most pixels of one image.")
     max_images_pixels: int = Field(100_000_000, ge=1, description="The most pixels of all images of one request.")
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
     idle_seconds: float = Field(

@@ -10,14 +10,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from services.stack.ports import free_ports
-from tests.e2e.conftest import VILIX, RunningStack
+from tests.e2e.conftest import VILIX, RunningStack, up
 
 MODEL = "smollm2-135m"
 PROMPT = "› "
+THINKING = "replay-thinking"
+DIM = "\x1b[2m"
 BEGIN, END = "\x1b[0m", "\x1b[0m\r\n"
 
 
@@ -88,6 +91,28 @@ def test_a_conversation_goes_on_until_ctrl_d(stack: RunningStack) -> None:
         screen.wait_for(END)
         screen.type("\x04")
         assert process.wait(20) == 0
+
+
+@pytest.fixture
+def thinking(tmp_path: Path) -> Iterator[RunningStack]:
+    with up(tmp_path, "--demo-thinking") as running:
+        yield running
+
+
+def test_a_thought_is_dim_and_the_answer_is_not(thinking: RunningStack) -> None:
+    with terminal(thinking, THINKING) as (screen, process):
+        screen.wait_for(PROMPT)
+        screen.seen = ""
+        screen.type("Hello!\n")
+        screen.wait_for(END)
+        thought, answer = screen.seen.split(DIM, 1)[1].split("\r\n\r\n" + BEGIN, 1)
+        assert thought.strip()
+        assert "\x1b" not in thought
+        assert answer.split(END)[0].strip()
+        assert DIM not in answer.split(END)[0]
+        assert process.poll() is None
+    # Whoever pipes the answer on wants no colours in it.
+    assert "\x1b" not in piped(thinking, "Hello!", THINKING).stdout
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(stack: RunningStack) -> None:

@@ -54,7 +54,8 @@ class Params:
     max_tokens: int | None = None
     """Most tokens to generate, at least 1. None: up to the context's end."""
     min_tokens: int = 0
-    """Before so many tokens neither an end-of-sequence token nor a stop token is chosen."""
+    """Before so many tokens nothing ends the answer. An engine that can forbids the tokens that would; to another one, those
+    that are not the tokenizer's own are tokens like any other until then."""
     temperature: float = 1.0
     """0 (the most probable token, always) to 2."""
     top_p: float = 1.0
@@ -165,8 +166,8 @@ class Load:
 
     in_flight: int
     queued: int
-    kv_cache_use: float
-    """Used share: 0 to 1."""
+    kv_cache_use: float | None
+    """Used share: 0 to 1. None where the engine cannot know."""
     last_token_age_s: float | None
     """None before the first token."""
     tokens_per_second: float

@@ -34,14 +34,14 @@ class LoadMeter:
         """A request was cancelled."""
         self.cancelled_total += 1
 
-    def load(self, *, in_flight: int, queued: int, kv_cache_use: float) -> Load:
+    def load(self, *, in_flight: int, queued: int, kv_cache_use: float | None) -> Load:
         """The engine's load, with what only the engine knows."""
         now = time.monotonic()
         recent = sum(tokens for second, tokens in list(self._seconds) if second > int(now) - WINDOW_SECONDS)
         return Load(
             in_flight=in_flight,
             queued=queued,
-            kv_cache_use=round(kv_cache_use, 4),
+            kv_cache_use=None if kv_cache_use is None else round(kv_cache_use, 4),
             last_token_age_s=None if self._last_token is None else round(now - self._last_token, 3),
             tokens_per_second=recent / WINDOW_SECONDS,
             cancelled_total=self.cancelled_total,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from services.inference.triton_backend.contract import Request, RequestError
+from services.inference.triton_backend.jpeg_scans import MOST_SCANS, has_too_many_scans
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")
 """PIL knows many more, whose readers nobody needs here."""
+MOST_PIXELS: Final = 89_478_485
+"""Of one image, whatever the caller allows: beyond it, PIL itself warns."""
 
 
 def refuse_misplaced(request: Request, prompt: Sequence[int], placeholder: int | None) -> None:
@@ -30,21 +33,49 @@ def refuse_misplaced(request: Request, prompt: Sequence[int], placeholder: int |
         raise RequestError("INVALID_ARGUMENT", f"image_sizes has {sizes} entries for {count} images")
 
 
-def decode(request: Request) -> list[Any]:
-    """The images in RGB, in their sizes and then turned upright. Raises RequestError for the first that is none."""
-    from PIL import Image  # noqa: PLC0415 - only the images of NVIDIA have it for sure, and only images need it
+def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> list[Any]:
+    """The images in RGB, in their sizes and then turned upright. Raises RequestError for the first that is none.
 
+    One image cannot be interrupted, but none is begun that is no longer wanted: RequestError then, too.
+    """
     decoded = []
     for number, data in enumerate(request.images, 1):
+        if not is_wanted():
+            raise RequestError("ENGINE_FAILED", "nobody waits for the images any more")
+        size = request.params.image_sizes[number - 1] if request.params.image_sizes else None
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
-            if request.params.image_sizes:
-                # One after another: only small ones stay.
-                image = image.resize(request.params.image_sizes[number - 1], Image.Resampling.BICUBIC)
-            decoded.append(_upright(image))
-        except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
+            # One after another: only small ones stay.
+            decoded.append(_upright(_decoded(data, size)))
+        except _UnreadableError as error:
             raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
+        except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
+            raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: it is damaged ({error})") from None
     return decoded
+
+
+class _UnreadableError(Exception):
+    """The end of a sentence about an image."""
+
+
+def _decoded(data: bytes, size: tuple[int, int] | None) -> Any:
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only NVIDIA's images surely have it, and only images need it
+
+    if data.startswith(b"\xff\xd8") and has_too_many_scans(data):
+        raise _UnreadableError(f"it is a JPEG with more than {MOST_SCANS} scans")
+    # Nothing is allocated for its pixels yet. The caller has read the header as well, but perhaps in another way.
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise _UnreadableError("it is no PNG, JPEG, WebP or GIF") from None
+    except Image.DecompressionBombError:
+        raise _UnreadableError(f"it has more than {MOST_PIXELS} pixels") from None
+    if image.width * image.height > MOST_PIXELS:
+        raise _UnreadableError(f"it has more than {MOST_PIXELS} pixels")
+    if size is None:
+        return image.convert("RGB")
+    # A JPEG can be decoded at a half, a quarter or an eighth. Twice the size is left for the better way to shrink.
+    image.draft(image.mode, (2 * size[0], 2 * size[1]))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
 def _upright(image: Any) -> Any:

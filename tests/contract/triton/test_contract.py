@@ -88,6 +88,13 @@ async def test_generates_at_least_min_tokens(subject: Subject) -> None:
     assert len(result.token_ids) >= 15
 
 
+async def test_a_stop_token_does_not_end_the_answer_before_min_tokens(subject: Subject) -> None:
+    whole = await generate(subject, STORY, temperature=0, max_tokens=10)
+    stops = [*dict.fromkeys(whole.token_ids[:5])]
+    result = await generate(subject, STORY, temperature=0, min_tokens=8, max_tokens=10, stop_token_ids=stops)
+    assert len(result.token_ids) >= 8
+
+
 async def test_a_stop_token_ends_the_answer_and_is_sent(subject: Subject) -> None:
     whole = await generate(subject, STORY, temperature=0, max_tokens=10)
     stop = whole.token_ids[5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bench.trtllm.checks import Reader
 from services.inference import model_import
 from services.inference.call_schema import call_schema
 from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
-from services.inference.triton_backend.engines import llama_guides
+from services.inference.triton_backend.engines import llama_guides, llamacpp
 from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 
@@ -94,3 +95,64 @@ def test_arguments_may_refer_to_definitions_of_their_function(engine: LlamaCppEn
     schema = {**inner, "required": ["place", "more"], "additionalProperties": False, "$defs": {"Place": place}}
     answer = held_to(engine, "json", call_schema({"get.weather": schema, "get_time": {**schema, "$id": "x:y"}}))
     assert re.match(r'\{"name":"(get\.weather|get_time)","arguments":\{"place":"(Tehran|Shiraz)","more":', answer)
+
+
+class SlowMaking:
+    """Guides that are made when they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        original = Guides._made
+
+        def slowly(guides: Guides, guide: Guide) -> tuple[Any, bool]:
+            self.begun.set()
+            assert self.may_end.wait(20)
+            return original(guides, guide)
+
+        monkeypatch.setattr(Guides, "_made", slowly)
+
+
+@pytest.fixture
+def making(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowMaking]:
+    slow = SlowMaking(monkeypatch)
+    yield slow
+    slow.may_end.set()
+
+
+def started(engine: LlamaCppEngine, **params: Any) -> Reader:
+    parsed = parse(json.dumps({"max_tokens": 30, **params}))
+    assert isinstance(parsed, Params)
+    reader = Reader()
+    engine.submit(Request(parsed, [1, 2, 3]), reader)
+    return reader
+
+
+def test_other_answers_go_on_while_a_form_is_made(engine: LlamaCppEngine, making: SlowMaking) -> None:
+    slow = started(engine, guide={"regex": "slow[0-9]"})
+    assert making.begun.wait(20)
+    assert started(engine).wait().reason
+    assert engine.load().in_flight == 1
+    making.may_end.set()
+    assert slow.wait().reason == "stop"
+
+
+def test_a_request_that_is_cancelled_while_its_form_is_made_gives_its_slot_back(
+    engine: LlamaCppEngine, making: SlowMaking
+) -> None:
+    slow = [started(engine, guide={"regex": f"cancelled{i}"}) for i in range(engine.slots)]
+    assert making.begun.wait(20)
+    for reader in slow:
+        reader.cancelled = True
+        assert reader.wait().reason == "cancelled"
+    assert started(engine).wait().reason
+
+
+def test_a_form_that_takes_too_long_is_refused(
+    engine: LlamaCppEngine, making: SlowMaking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llamacpp, "GUIDE_SECONDS", 0.1)
+    with pytest.raises(RequestError, match=r"could not be made within 0\.1 s") as refusal:
+        started(engine, guide={"regex": "endless"}).wait()
+    assert refusal.value.reason == "INVALID_ARGUMENT"
+    making.may_end.set()
+    assert started(engine).wait().reason

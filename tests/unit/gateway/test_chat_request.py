@@ -160,6 +160,7 @@ def test_a_refusal_names_the_field_and_what_it_holds(change: dict[str, Any], par
 def test_unknown_fields_are_listed_or_refused() -> None:
     assert request(zeta=1, alpha=2, nothing=None, user="u", metadata={"k": "v"}).ignored == ["alpha", "zeta"]
     assert refusal({"model": "m", "messages": USER, "zeta": 1}, strict=True).param == "zeta"
+    assert len(refusal({"model": "m", "messages": USER, "zeta" * 10_000: 1}, strict=True).message) < 300
 
 
 JSON = st.recursive(

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
+import time
 
 import pytest
 
-from services.gateway.language import messages, preferred, translated
+from services.gateway.language import MOST_CHARACTERS, messages, preferred, translated
+from tests.unit.gateway.written_messages import SERVICES, modules, written
 
-SERVICES = Path(__file__).parents[3] / "services"
-MAKERS = {"bad_request": 1, "unauthorized": 0, "unavailable": 0, "invalid": 1}
 INTERNAL = {
     "services/gateway/admin.py": "the admin API is in English",
     "services/inference/generate_stream.py": "what the gateway's own calls cannot do wrong",
     "services/malformed_messages.py": "what the gateway's own calls cannot do wrong",
+    "services/inference/triton_backend/model.py": "what the worker's own requests cannot do wrong, but for one: below",
+    "services/embeddings/triton_backend/model.py": "what the worker's own requests cannot do wrong",
     "services/gateway/http_protocol.py": "ended before a language is known",
 }
 ASSEMBLED = {
     "services/gateway/refusal.py": "of parts: below",
-    "services/gateway/image_fetch.py": "of parts: below",
     "services/inference/prompt.py": "of parts: below",
     "services/embeddings/preparation.py": "of parts: below",
 }
-OF_GRPC_ONLY = ("interval is ", "tool_choice.mode is ", "input_type is ", "tenant has ", "texts and token_ids are both")
+OF_GRPC_ONLY = (
+    "interval is ",
+    "tool_choice.mode is ",
+    "input_type is ",
+    "tenant has ",
+    "texts and token_ids are both",
+    "image_sizes has ",
+    "a text has no token ids",
+    "a text must begin with ",
+)
+TEXTS = messages("fa")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +56,7 @@ def test_the_language_that_a_caller_likes_best(header: str, language: str) -> No
 
 
 def test_every_text_inserts_what_its_english_message_inserts() -> None:
-    for english, persian in messages("fa").items():
+    for english, persian in TEXTS.items():
         # English says whether one has or several have it; Persian does not need to.
         assert set(places(persian)) == set(places(english)) - {"what", "verb"}, english
         outside = re.sub(r"`[^`]*`|\{\w+\}", "", persian)
@@ -59,38 +68,38 @@ def places(text: str) -> list[str]:
 
 
 def test_every_message_of_the_public_api_has_a_persian_text() -> None:
-    missing = {}
-    for path in [*SERVICES.glob("gateway/*.py"), *SERVICES.glob("inference/*.py"), *SERVICES.glob("embeddings/*.py")]:
+    missing, english = {}, {}
+    for path in modules():
         name = path.relative_to(SERVICES.parent).as_posix()
         for message in written(path) if name not in INTERNAL | ASSEMBLED else ():
-            if not message.startswith(OF_GRPC_ONLY) and translated(message, "fa") is None:
+            text = translated(message, "fa")
+            if text is None and not message.startswith(OF_GRPC_ONLY):
                 missing[message] = name
+            # A clause that was taken for an insertion stays English.
+            if any(fragment.count(" ") > 2 for fragment in re.findall("\u2066([^\u2069]*)\u2069", text or "")):
+                english[message] = name
     assert not missing
+    assert not english
 
 
-def written(path: Path) -> list[str]:
-    """The messages that a module's calls write out, with something for each insertion."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
-            place = MAKERS[node.func.id]
-            text = literal(node.args[place]) if len(node.args) > place else None
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "message":
-            text = literal(node.value)
-        else:
-            continue
-        if text is not None:
-            found.append(text)
-    return found
-
-
-def literal(node: ast.expr) -> str | None:
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.JoinedStr(values=values):
-            return "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in values)
-    return None
+def test_the_scan_finds_messages_wherever_they_are_written() -> None:
+    found = {path.relative_to(SERVICES).as_posix(): written(path) for path in modules()}
+    for name, message in {
+        "gateway/chat_request.py": "audio is not available here; leave it out",
+        "gateway/image_fetch.py": "7 is redirected more than 7 times; send the image as a data: URL",
+        "gateway/json_fields.py": "7 must be 7, got 7: 7",
+        "inference/image_header.py": "it is a GIF without a frame",
+        "inference/image_rule.py": "it is 7×7 pixels; one side may be 7 times the other",
+        "inference/images.py": "7 is a 7 of 7 pixels, 7 in all; at most 7 are allowed; make it smaller",
+        "inference/request_checks.py": "7 is 7; it must be at most max_tokens, 7",
+        "inference/triton_backend/contract.py": "7 has the token id 7; the model's are 0 to 7",
+        "inference/triton_backend/engines/llama_guides.py": (
+            "guide.7 is not valid, or has a part that the engine does not know: 7 (7)"
+        ),
+        "inference/triton_backend/engines/trtllm.py": "TensorRT-LLM refuses the request: 7",
+        "inference/triton_backend/prompt_images.py": "it is a JPEG with more than 7 scans",
+    }.items():
+        assert message in found[name]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +125,13 @@ def literal(node: ast.expr) -> str | None:
         "messages[0].content[1].image_url.url is answered in a compressed form, which was not asked for; "
         "send the image as a data: URL",
         "with messages[0].content[1].image_url.url, the request's images have more than 90 bytes; send fewer",
+        "messages[0].content[1].image cannot be read: it is a JPEG with more than 100 scans; send a PNG, JPEG, WebP or GIF",
+        "messages[0].content[1].image cannot be read: it is a GIF of 0×10 pixels; send a PNG, JPEG, WebP or GIF",
+        "messages[0].content[1].image cannot be shown to m: it is 9000×9 pixels; one side may be 200 times the other",
+        "messages[0].content[1].image is a PNG of 9000×9000 pixels, 81000000 in all; at most 50000000 are allowed; "
+        "make it smaller",
+        "image 2 cannot be read: it is no PNG, JPEG, WebP or GIF",
+        "seed is not supported by the engine trtllm; leave it out",
         "input[3]: 100277 is no id of cl100k_base",
         "input[3]: the ids begin or end in the middle of a character",
     ],
@@ -123,13 +139,39 @@ def literal(node: ast.expr) -> str | None:
 def test_a_message_that_is_assembled_has_a_persian_text_without_english_sentences(message: str) -> None:
     text = translated(message, "fa")
     assert text is not None
-    for fragment in re.findall("\u2068([^\u2069]*)\u2069", text):
+    for fragment in re.findall("\u2066([^\u2069]*)\u2069", text):
         assert " " not in fragment
 
 
-def test_what_is_inserted_keeps_its_direction() -> None:
+def test_what_is_inserted_is_laid_out_from_left_to_right() -> None:
     text = translated('messages[0].role must be a string, got a list: ["سلام"]', "fa")
-    assert text == '\u2068messages[0].role\u2069 باید یک رشته باشد، اما یک فهرست است: \u2068["سلام"]\u2069'
+    assert text == '\u2066messages[0].role\u2069 باید یک رشته باشد، اما یک فهرست است: \u2066["سلام"]\u2069'
+
+
+@pytest.mark.parametrize("english", TEXTS)
+def test_every_message_is_recognised_with_whatever_is_inserted(english: str) -> None:
+    names = places(english)
+    inserted = {name: f"<{name}>" for name in names}
+    text = translated(english.format_map(inserted), "fa")
+    assert text is not None
+    assert all(f"\u2066<{name}>\u2069" in text for name in names if f"{{{name}}}" in TEXTS[english])
+
+
+@pytest.mark.parametrize("english", TEXTS)
+def test_no_message_takes_long_to_recognise_whatever_it_repeats(english: str) -> None:
+    """An unknown field may have any name, and is said again in the message about it."""
+    separators = [piece for piece in re.split(r"\{\w+\}", english)[1:] if piece.strip()]
+    room = MOST_CHARACTERS // max(1, len(separators))
+    name = "a" + "".join(f"{piece}a" * (room // (len(piece) + 1)) for piece in separators)
+    message = f"{name[: MOST_CHARACTERS - 100]}: not part of the API (x-strict-params is on); leave it out"
+    began = time.process_time()
+    assert translated(message, "fa")
+    translated(name[:MOST_CHARACTERS], "fa")
+    assert time.process_time() - began < 0.5
+
+
+def test_a_message_that_repeats_itself_deeply_is_still_translated() -> None:
+    assert translated(("a is not JSON: " * 1000)[:MOST_CHARACTERS], "fa")
 
 
 def test_an_unknown_message_stays_in_english() -> None:

@@ -68,6 +68,7 @@ class ScriptedTriton:
         self.asked: list[Asked] = []
         self.described = 0
         self.down = False
+        self.kv_cache_use: float | None = 0.5
         self.supported = PARAMETERS
 
     async def describe(self, model: str) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class ScriptedTriton:
             "load": {
                 "in_flight": 3,
                 "queued": 2,
-                "kv_cache_use": 0.5,
+                "kv_cache_use": self.kv_cache_use,
                 "last_token_age_s": 1.5,
                 "tokens_per_second": 7.0,
                 "cancelled_total": 11,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from services.inference import image_header
-from tests.unit.inference.pictures import animated, encoded
+from services.inference.triton_backend.prompt_images import FORMATS
+from tests.unit.inference.pictures import animated, encoded, scans
 
 SIZES = [(1, 1), (2, 300), (1023, 7), (640, 480)]
 KINDS = {
@@ -28,6 +30,7 @@ KINDS = {
     "GIF": lambda w, h: encoded("GIF", w, h, "P", comment=b"c" * 700),
     "animated GIF": lambda w, h: animated("GIF", w, h),
 }
+PNG = encoded("PNG", 3000, 2000)
 SAMPLES = [make(65, 33) for make in KINDS.values()]
 
 
@@ -89,6 +92,108 @@ def test_a_second_size_is_refused() -> None:
         image_header.read(jpeg[:place] + frame + jpeg[place:])
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
+@given(
+    changes=st.lists(st.tuples(st.integers(3, 80), st.integers(0, 255)), max_size=4),
+    inserted=st.lists(
+        st.tuples(
+            st.integers(2, 80),
+            st.one_of(
+                st.binary(min_size=1, max_size=12),
+                st.sampled_from(
+                    [
+                        b"\x21\xf9\x00",
+                        b"\x21\xff\x0bNETSCAPE2.0\x00",
+                        b"\x21\xfe\x00",
+                        b"\x2c",
+                        b"\xff\x00\x00\x09",
+                        b"\xff",
+                    ]
+                    + [
+                        bytes((0xFF, marker, 0, 9))
+                        for marker in (0xC0, 0xD0, 0xD8, 0xD9, 0xDC, 0xDE, 0xDF, 0xE1, 0xF0, 1)
+                    ]
+                    + [PNG[8:33], PNG[33:] + PNG[8:33]]
+                ),
+            ),
+        ),
+        max_size=3,
+    ),
+)
+def test_no_decoder_finds_more_pixels_than_the_header_says(
+    sample: bytes, changes: list[tuple[int, int]], inserted: list[tuple[int, bytes]]
+) -> None:
+    damaged = bytearray(sample)
+    for place, piece in inserted:
+        damaged[place:place] = piece
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    try:
+        header = image_header.read(bytes(damaged))
+    except ValueError:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(damaged), formats=FORMATS)
+    except Exception:  # noqa: BLE001 - the formats' own code raises anything
+        return
+    assert image.width * image.height <= header.width * header.height
+
+
+def test_a_second_size_of_a_png_is_refused() -> None:
+    small, large = encoded("PNG", 100, 100), encoded("PNG", 3000, 2000)
+    both = small[:33] + large[8:]
+    assert Image.open(io.BytesIO(both)).size == (3000, 2000)
+    with pytest.raises(ValueError, match="PNG with two sizes"):
+        image_header.read(both)
+
+
+@pytest.mark.parametrize("extension", [b"\x21\xf9\x00", b"\x21\xff\x00", b"\x21\xff\x0bNETSCAPE2.0\x00"])
+def test_a_gif_that_hides_its_frame_in_an_extension_is_refused(extension: bytes) -> None:
+    """An extension that is over at once to us goes on to Pillow, which finds the large frame behind the small one."""
+    gif = encoded("GIF", 10, 10, "P")
+    place = gif.rindex(b"\x2c\x00\x00\x00\x00\x0a\x00\x0a\x00")
+    small = gif[place : place + 10]
+    hidden = small + bytes(0x2C + 1 - len(small))
+    large = small[:5] + struct.pack("<HH", 3000, 2000) + gif[place + 9 :]
+    data = gif[:place] + extension + hidden + b"\x00" + large
+    assert Image.open(io.BytesIO(data)).size == (3000, 2000)
+    with pytest.raises(ValueError, match="damaged extension"):
+        image_header.read(data)
+
+
+@pytest.mark.parametrize("marker", [0x00, 0xD0, 0xD8, 0xD9, 0xDE, 0xF0])
+def test_a_jpeg_that_hides_its_size_in_a_segment_is_refused(marker: int) -> None:
+    """What is a segment to one decoder is no more than a marker to another, which finds a size in it."""
+    small, large = encoded("JPEG", 8, 8), encoded("JPEG", 3000, 2000)
+    place = large.index(b"\xff\xc0")
+    size = large[place : place + 19]
+    scan = small.index(b"\xff\xda")
+    data = small[:scan] + bytes((0xFF, marker)) + (b"" if marker == 0xD9 else b"\x00\x15") + size + small[scan:]
+    if marker == 0xDE:
+        data = small[:scan] + bytes((0xFF, marker)) + size[2:] + small[scan:]
+    assert Image.open(io.BytesIO(data)).size == (3000, 2000)
+    with pytest.raises(ValueError, match="damaged segments"):
+        image_header.read(data)
+
+
+@pytest.mark.parametrize(("more", "is_read"), [(80, True), (101, False), (1000, False)])
+def test_a_jpeg_may_have_a_hundred_scans(more: int, *, is_read: bool) -> None:
+    data = scans(more)
+    if is_read:
+        assert image_header.read(data).width == 64
+    else:
+        with pytest.raises(ValueError, match="more than 100 scans"):
+            image_header.read(data)
+
+
+def test_what_looks_like_a_scan_in_metadata_or_behind_the_end_is_none() -> None:
+    comment = b"\xff\xfe" + (2 + 600).to_bytes(2, "big") + b"\xff\xda" * 300
+    data = scans(2)
+    assert image_header.read(data[:-2] + comment + data[-2:] + b"\xff\xda" * 300).width == 64
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -96,7 +201,7 @@ def test_a_second_size_is_refused() -> None:
         (b"GIF89a\x01\x00\x01\x00\x00\x00\x00\x21\xfe" + b"\x01a" * 3_000_000, "more than 4096 blocks"),
         (b"\xff\xd8" + b"\xff" * 3_000_000, "more than 4096 segments"),
         (b"\xff\xd8\xff\xc0\x00\x00", "ends before|damaged"),
-        (encoded("PNG", 1, 1)[:16] + bytes(20), "0×0 pixels"),
+        (encoded("PNG", 1, 1)[:16] + bytes(8) + encoded("PNG", 1, 1)[24:], "0×0 pixels"),
         (b"BM" + bytes(100), "no PNG, JPEG, WebP or GIF"),
         (b"RIFF\x00\x00\x00\x00WAVEfmt " + bytes(40), "no PNG, JPEG, WebP or GIF"),
     ],

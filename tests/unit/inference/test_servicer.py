@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import duration_pb2
+from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
@@ -368,6 +369,16 @@ async def test_status_is_what_the_engine_says(worker: Worker) -> None:
     assert (state.model, state.ready, state.in_flight, state.queued, state.slots) == (MODEL, True, 3, 2, 4)
     assert (state.cancelled_total, state.generated_tokens_total) == (11, 1234)
     assert state.last_token_age.ToMilliseconds() == 1500
+
+
+async def test_how_full_the_cache_is_is_shown_only_where_the_engine_knows(worker: Worker) -> None:
+    def shown() -> float | None:
+        return REGISTRY.get_sample_value("vilix_engine_kv_cache_use", {"model": MODEL})
+
+    await until(lambda: shown() == 0.5)
+    worker.triton.kv_cache_use = None
+    await until(lambda: shown() is None)
+    assert worker.model.description is not None
 
 
 @pytest.mark.parametrize("seconds", [0.05, 4000])

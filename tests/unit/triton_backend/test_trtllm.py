@@ -56,6 +56,12 @@ def test_the_end_token_is_there_once_whether_they_show_it_or_not(bench: Bench, *
     assert len(answer.logprobs) == len(answer.top) == answer.usage.completion_tokens == 3
 
 
+def test_an_end_that_they_hide_is_known_by_their_reason(bench: Bench) -> None:
+    bench.engine([{"token_ids": [5, 6, EOS], "hides_eos": True}])
+    answer = bench.ask([1], temperature=0.01).wait()
+    assert (answer.token_ids, answer.reason) == ([5, 6, EOS], "stop")
+
+
 @pytest.mark.parametrize("hides_stop", [True, False])
 def test_a_stop_token_is_there_once_and_ends_the_answer(bench: Bench, *, hides_stop: bool) -> None:
     bench.engine([{"token_ids": [5, 6, 7, 8], "hides_stop": hides_stop}])
@@ -287,6 +293,23 @@ def test_the_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
     prompt = list(range(100, 170))
     used = [bench.ask(prompt, max_tokens=1, cache_salt=salt).wait().usage.cached_tokens for salt in ("a", "a", "b", "")]
     assert used == [0, 64, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("version", "arguments", "share"),
+    [
+        ("1.2.1", {}, None),
+        ("1.2.1", {"kv_cache_config": {"max_tokens": 2000}}, 0.05),
+        ("1.3.0rc29", {"kv_cache_config": {"max_tokens": 2000}}, round(100 / 1024, 4)),
+    ],
+)
+def test_how_full_the_cache_is_is_said_where_it_is_known(
+    bench: Bench, arguments: dict[str, object], share: float | None
+) -> None:
+    engine = bench.engine([{"token_ids": [5], "stalls": True}], **arguments)
+    answer = bench.ask([1] * 99)
+    answer.wait_for_tokens()
+    assert engine.load().kv_cache_use == share
 
 
 @pytest.mark.parametrize("architecture", [stand_in.QWEN25_VL])

@@ -87,6 +87,16 @@ def test_a_request_that_fails_alone_leaves_the_others(bench: Bench) -> None:
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
 
 
+def test_an_answer_that_they_cancel_by_themselves_has_an_end(bench: Bench) -> None:
+    engine = bench.engine([{"prompt_contains": [31], "token_ids": [5], "cancelled_error": True}, {"token_ids": [10]}])
+    answer = bench.ask([31], temperature=0).wait()
+    assert answer.token_ids == [5]
+    assert answer.error is not None
+    assert answer.error.reason == "ENGINE_FAILED"
+    assert bench.ask([1], max_tokens=1).wait().reason == "length"
+    until(lambda: engine.load().in_flight == 0)
+
+
 def test_any_other_error_ends_the_engine(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     engine = bench.engine([{"prompt_contains": [31], "token_ids": [5], "fatal": "CUDA error"}, {"token_ids": [10]}])
     answers = [bench.ask([1]), bench.ask([31]), bench.ask([1])]

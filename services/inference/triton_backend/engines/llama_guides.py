@@ -32,19 +32,33 @@ class Guides:
     def begin(self, guide: Guide) -> tuple[Any, bool]:
         """A sampler at the beginning of a guide, to be freed, and whether it looks at all tokens in under a millisecond.
 
-        Raises RequestError for a guide that is not valid.
+        To make one takes up to a third of a second; only one thread may do it. Raises RequestError for a guide that is
+        not valid.
         """
+        begun = self.begin_kept(guide)
+        return self._keep(guide, *self._made(guide)) if begun is None else begun
+
+    def begin_kept(self, guide: Guide) -> tuple[Any, bool] | None:
+        """The same for a guide that is kept, at once and in any thread; None for another."""
         with self._lock:
-            sampler, is_fast = self._kept.pop(guide) if guide in self._kept else self._made(guide)
-            self._kept[guide] = sampler, is_fast
-            if len(self._kept) > MOST_KEPT:
-                self._lib.llama_sampler_free(self._kept.popitem(last=False)[1][0])
-            return self._lib.llama_sampler_clone(sampler), is_fast
+            return self._begun(guide) if guide in self._kept else None
 
     def close(self) -> None:
         """Free what was kept."""
         while self._kept:
             self._lib.llama_sampler_free(self._kept.popitem()[1][0])
+
+    def _keep(self, guide: Guide, sampler: Any, is_fast: bool) -> tuple[Any, bool]:
+        with self._lock:
+            self._kept[guide] = sampler, is_fast
+            if len(self._kept) > MOST_KEPT:
+                self._lib.llama_sampler_free(self._kept.popitem(last=False)[1][0])
+            return self._begun(guide)
+
+    def _begun(self, guide: Guide) -> tuple[Any, bool]:
+        self._kept.move_to_end(guide)
+        sampler, is_fast = self._kept[guide]
+        return self._lib.llama_sampler_clone(sampler), is_fast
 
     def _made(self, guide: Guide) -> tuple[Any, bool]:
         if guide.kind == "structural_tag":

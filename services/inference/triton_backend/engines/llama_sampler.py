@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,7 @@ class Sampler:
     def __init__(
         self, api: LlamaApi, params: Params, prompt: list[int], *, guides: Guides, vocabulary: int, context_length: int
     ) -> None:
-        """Raises RequestError when a guide or a token id is not valid."""
+        """Raises RequestError when a token id is not valid, or another parameter and a guide exclude one another."""
         refuse_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
         refuse_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
         if params.guide is not None and params.min_tokens:
@@ -30,11 +31,31 @@ class Sampler:
                 "min_tokens and guide exclude one another: a guide says itself when a text is complete",
             )
         self._lib = api.lib
+        self._guides = guides
+        self._wanted = params.guide
         self._guide: Any
-        self._guide, self._is_fast = guides.begin(params.guide) if params.guide else (None, True)
+        self._guide, self._is_fast = (params.guide and guides.begin_kept(params.guide)) or (None, True)
+        self._lock = threading.Lock()
+        """Held to change the guide: it may be made while the request ends."""
+        self._closed = False
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         for sampler in _samplers(api, vocabulary, params, prompt, context_length):
             self._lib.llama_sampler_chain_add(self._chain, sampler)
+
+    @property
+    def lacks_guide(self) -> bool:
+        """Whether `make_guide` must be called before it can choose."""
+        return self._wanted is not None and self._guide is None
+
+    def make_guide(self) -> None:
+        """Make the guide, which may take long. Raises RequestError when it is not valid."""
+        assert self._wanted is not None  # noqa: S101 - or it lacks none
+        begun, is_fast = self._guides.begin(self._wanted)
+        with self._lock:
+            if self._closed:
+                self._lib.llama_sampler_free(begun)
+            else:
+                self._guide, self._is_fast = begun, is_fast
 
     def sample(self, candidates: Candidates, logits: npt.NDArray[np.float32], forbidden: Iterable[int] = ()) -> int:
         """The next token; it counts as chosen. Raises RequestError when the guide allows none."""
@@ -53,8 +74,10 @@ class Sampler:
     def close(self) -> None:
         """Free the samplers."""
         self._lib.llama_sampler_free(self._chain)
-        if self._guide is not None:
-            self._lib.llama_sampler_free(self._guide)
+        with self._lock:
+            self._closed = True
+            if self._guide is not None:
+                self._lib.llama_sampler_free(self._guide)
 
     def _choose(
         self, candidates: Candidates, logits: npt.NDArray[np.float32], banned: list[int], *, guided: bool

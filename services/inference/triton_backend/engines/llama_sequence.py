@@ -33,9 +33,9 @@ class Sequence:
     reusable: int
     """How many of its first tokens may come from what a slot has read before."""
     is_ready: bool = True
-    """Whether its images have been looked at, if it has any."""
+    """Whether its guide is made and its images have been looked at, if it has any."""
     problem: RequestError | None = None
-    """With its images."""
+    """With its guide or its images."""
     slot: Slot | None = None
     next_token: int | None = None
     """Chosen, but not read yet; None while the prompt is being read."""

@@ -4,11 +4,13 @@ One thread does everything: in each step it decodes one token of every running s
 are still to be read, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans
 several tokens.) A slot keeps what it has read, so that a conversation's next turn reads only what is new; a request that
 asks for repeatability, by a seed or temperature 0, reads everything anew, because results depend in their last digits on
-how a prompt was split. Images are looked at by a second thread, while the sequence that they belong to waits in its slot.
+how a prompt was split. Guides are made by a second thread and images looked at by a third, while the sequence that they
+belong to waits in its slot.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,6 @@ from services.inference.triton_backend.contract import (
     VISION,
     Guide,
     Load,
-    Params,
     Request,
     RequestError,
     Sink,
@@ -53,6 +54,8 @@ STEP_SECONDS: Final = 0.08
 """What a step that reads prompts should take at most, so that tokens come and cancellations are seen meanwhile."""
 PAUSE_SECONDS: Final = 0.02
 WAITING_SWEEP_SECONDS: Final = 0.1
+GUIDE_SECONDS: Final = 10.0
+"""How long a request waits for its guide. The largest that the worker lets through take a third of a second."""
 
 
 def create(arguments: dict[str, Any]) -> LlamaCppEngine:
@@ -99,6 +102,7 @@ class LlamaCppEngine:
         if self._vision is not None and self._placeholder is None:
             raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
         self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
+        self._making = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-guides")
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
         self._candidates = Candidates(api, self._model.vocabulary)
         self._guides = Guides(api, self._model.vocab, self._model.vocabulary)
@@ -106,7 +110,7 @@ class LlamaCppEngine:
             Sampler, api, guides=self._guides, vocabulary=self._model.vocabulary, context_length=context_length
         )
         # The first guide prepares the vocabulary, which takes part of a second.
-        self._sampler(Params(guide=Guide("json_object", "")), []).close()
+        self._api.lib.llama_sampler_free(self._guides.begin(Guide("json_object", ""))[0])
         self._free = [Slot(i) for i in range(slots)]
         self._running: list[Sequence] = []
         self._waiting: WaitingLine[Sequence] = WaitingLine(limit=max_queued)
@@ -134,9 +138,8 @@ class LlamaCppEngine:
         usage = Usage(prompt_tokens=len(prompt))
         # At least one token must be read again: its logits choose the first new one. Images are always read again.
         reusable = prompt.index(placeholder) if placeholder is not None and request.images else len(prompt) - 1
-        sequence = Sequence(
-            request, sink, sampler, limit, usage, LlamaPrompt(prompt), reusable, is_ready=not request.images
-        )
+        is_ready = not (request.images or sampler.lacks_guide)
+        sequence = Sequence(request, sink, sampler, limit, usage, LlamaPrompt(prompt), reusable, is_ready)
         try:
             with self._changed:
                 if self._failed:
@@ -170,7 +173,8 @@ class LlamaCppEngine:
             self._closing = True
             self._changed.notify()
         self._thread.join()
-        self._looking.shutdown()
+        self._making.shutdown(cancel_futures=True)
+        self._looking.shutdown(cancel_futures=True)
         if self._vision is not None:
             self._vision.close()
         self._guides.close()
@@ -181,7 +185,7 @@ class LlamaCppEngine:
         try:
             while self._wait_for_work():
                 self._drop_cancelled()
-                self._drop_unreadable()
+                self._drop_impossible()
                 self._admit()
                 self._step()
         except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
@@ -208,11 +212,16 @@ class LlamaCppEngine:
             self._meter.cancelled()
             self._finish(sequence, "cancelled")
 
-    def _drop_unreadable(self) -> None:
-        for sequence in [sequence for sequence in self._running if sequence.problem]:
-            assert sequence.problem is not None  # noqa: S101 - just seen
-            self._leave(sequence)
-            sequence.sink.fail(sequence.problem)
+    def _drop_impossible(self) -> None:
+        latest = time.monotonic() - GUIDE_SECONDS
+        for sequence in [sequence for sequence in self._running if not sequence.is_ready or sequence.problem]:
+            if sequence.sampler.lacks_guide and sequence.started < latest and not sequence.problem:
+                sequence.problem = RequestError(
+                    "INVALID_ARGUMENT", f"the guide could not be made within {GUIDE_SECONDS:g} s; make it simpler"
+                )
+            if sequence.problem:
+                self._leave(sequence)
+                sequence.sink.fail(sequence.problem)
 
     def _admit(self) -> None:
         while self._free:
@@ -225,7 +234,26 @@ class LlamaCppEngine:
             self._place(sequence)
             self._running.append(sequence)
             if not sequence.is_ready:
+                self._making.submit(self._prepare, sequence)
+
+    def _prepare(self, sequence: Sequence) -> None:
+        """Make a sequence's guide, and have its images looked at then."""
+        try:
+            if sequence.sampler.lacks_guide and not self._is_over(sequence):
+                sequence.sampler.make_guide()
+        except RequestError as error:
+            sequence.problem = error
+        except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
+            sequence.problem = RequestError("ENGINE_FAILED", f"a guide could not be made: {error}")
+        if sequence.request.images and sequence.problem is None:
+            with contextlib.suppress(RuntimeError):  # the engine is stopping
                 self._looking.submit(self._look, sequence)
+            return
+        sequence.is_ready = True
+        self.wake()
+
+    def _is_over(self, sequence: Sequence) -> bool:
+        return self._closing or sequence.problem is not None or sequence.sink.is_cancelled()
 
     def _look(self, sequence: Sequence) -> None:
         """Look at a sequence's images, and make them a part of its prompt."""
@@ -244,8 +272,8 @@ class LlamaCppEngine:
         assert self._vision is not None  # noqa: S101 - or images were refused
         assert self._placeholder is not None  # noqa: S101 - as well
         seen = []
-        for image in decode(sequence.request):
-            if self._closing or sequence.sink.is_cancelled():
+        for image in decode(sequence.request, is_wanted=lambda: not self._is_over(sequence)):
+            if self._is_over(sequence):
                 raise RequestError("ENGINE_FAILED", "nobody waits for the image any more")
             seen.append(self._vision.see(image.width, image.height, image.tobytes()))
         return with_images(sequence.prompt.tokens, seen, placeholder=self._placeholder)

@@ -3,6 +3,10 @@
 It was written from TensorRT-LLM's sources and tested against a stand-in; `make gpu-smoke` checks it on a GPU. A loop in a
 thread of its own starts requests and reads their results. TensorRT-LLM can neither order requests that wait nor pause one
 that runs: waiting ones wait here, and what a slow reader has no room for stays in TensorRT-LLM's own result until it has.
+
+Images are decoded in threads, and there TensorRT-LLM makes them into its own form where it has `LLM.preprocess`. Before
+some candidate of 1.3 it has not, and does so in `generate_async`, in the loop: meanwhile no answer's tokens are passed on.
+`make gpu-smoke` says for how long.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +24,7 @@ from typing import Any, Final
 from services.inference.triton_backend.contract import (
     VISION,
     Load,
+    Params,
     Request,
     RequestError,
     Sink,
@@ -39,6 +44,9 @@ CANCELLATION_POLL_SECONDS: Final = 0.1
 HEALTH_CHECK_SECONDS: Final = 1.0
 ABORT_SECONDS: Final = 5.0
 """How long an aborted request keeps its slot at most: a last result may follow."""
+PROBE_SECONDS: Final = 10.0
+IMAGES_AT_ONCE: Final = 2
+"""So many requests' images are decoded at the same time: a large one takes hundreds of MiB meanwhile."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -57,6 +65,8 @@ class _Job:
     usage: Usage
     answer: Answer
     task: asyncio.Task[None] | None = None
+    looking: asyncio.Future[Any] | None = None
+    """At its images."""
     result: Any = None
     output: Any = None
     deadline: asyncio.Timeout | None = None
@@ -113,7 +123,7 @@ class TrtllmEngine:
         self._llm: Final = api.load(
             self.checkpoint, model=model, context_length=context_length, slots=slots, arguments=llm
         )
-        self._cached_tokens_at_most: Final = llm.get("kv_cache_config", {}).get("max_tokens") or slots * context_length
+        self._cache_size: Final = api.cache_size(self._llm, llm)
         self.tokenizer: Final[Any] = self._llm.tokenizer
         self._eos_id: Final[int | None] = self.tokenizer.eos_token_id
         self._end_ids: Final = self.checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
@@ -123,6 +133,7 @@ class TrtllmEngine:
         self._failed: RequestError | None = None
         self._lock: Final = threading.Lock()
         """Held for what `submit` and the loop both change: who runs, who waits, whether the engine failed."""
+        self._looking: Final = ThreadPoolExecutor(IMAGES_AT_ONCE, thread_name_prefix="trtllm-images")
         self._loop: Final = asyncio.new_event_loop()
         self._woken: Final = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -155,7 +166,7 @@ class TrtllmEngine:
         return self._meter.load(
             in_flight=len(running),
             queued=len(self._waiting),
-            kv_cache_use=min(1.0, held / self._cached_tokens_at_most),
+            kv_cache_use=None if self._cache_size is None else min(1.0, held / self._cache_size),
         )
 
     def close(self) -> None:
@@ -164,6 +175,7 @@ class TrtllmEngine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._looking.shutdown(cancel_futures=True)
         self._llm.shutdown()
 
     def _job(self, request: Request, sink: Sink) -> _Job:
@@ -230,9 +242,9 @@ class TrtllmEngine:
 
     async def _serve(self, job: _Job) -> None:
         try:
-            images = await asyncio.to_thread(decode, job.request) if job.request.images else ()
+            inputs = await self._inputs(job)
             if not job.ended:
-                self._begin(job, images)
+                await self._begin(job, inputs)
                 await self._read(job)
         except RequestError as error:
             self._end(job, error)
@@ -243,21 +255,63 @@ class TrtllmEngine:
             elif not (isinstance(error, TimeoutError) and job.ended):
                 self._fail(error)
         finally:
+            # Theirs may be cancelled without a word.
+            self._end(job, RequestError("ENGINE_FAILED", "TensorRT-LLM gave the request up"))
             self._leave(job)
 
-    def _begin(self, job: _Job, images: Sequence[Any]) -> None:
-        """Hand it to TensorRT-LLM, which reads images in here: meanwhile, no answer's tokens are passed on."""
+    async def _inputs(self, job: _Job) -> Any:
+        """What TensorRT-LLM is given. Images are looked at by a thread, from which a cancelled request goes away at once."""
+        if not job.request.images:
+            return self._api.inputs(job.request)
+        job.looking = self._loop.run_in_executor(self._looking, self._look, job)
         try:
-            job.result = self._api.generate(
-                self._llm, job.request, images=images, limit=job.limit, checkpoint=self.checkpoint
-            )
-        except Exception as error:
-            # Only what it says of itself is its end. Images are read by code that raises anything.
-            if isinstance(error, RuntimeError) and not images and not is_request_error(error):
+            return await job.looking
+        except asyncio.CancelledError:
+            if not job.ended:
                 raise
-            raise RequestError("INVALID_ARGUMENT", f"TensorRT-LLM refuses the request: {error}") from error
+            return None
+        except RequestError:
+            raise
+        except Exception as error:
+            raise await self._refusal(job, error) from error
+
+    def _look(self, job: _Job) -> Any:
+        images = decode(job.request, is_wanted=lambda: not job.ended)
+        return self._api.inputs(job.request, images, llm=self._llm, limit=job.limit, checkpoint=self.checkpoint)
+
+    async def _begin(self, job: _Job, inputs: Any) -> None:
+        try:
+            job.result = self._api.generate(self._llm, inputs, job.request, limit=job.limit, checkpoint=self.checkpoint)
+        except Exception as error:
+            raise await self._refusal(job, error) from error
         # With images, it has become longer. Its ids are not the vocabulary's then.
         job.usage.prompt_tokens = len(job.result.prompt_token_ids)
+
+    async def _refusal(self, job: _Job, error: Exception) -> Exception:
+        """Whose fault it is that a request did not begin: the caller's, or the engine's, which has ended then."""
+        # Only what it says of itself is its end. Images are read by code that raises anything.
+        if isinstance(error, RuntimeError) and not is_request_error(error):
+            end = await self._end_of_engine() if job.request.images else error
+            if end is not None:
+                return end
+        return RequestError("INVALID_ARGUMENT", f"TensorRT-LLM refuses the request: {error}")
+
+    async def _end_of_engine(self) -> Exception | None:
+        """Ask for one token; returns what an engine says that has stopped."""
+        request = Request(Params(max_tokens=1), [0])
+        try:
+            probe = self._api.generate(
+                self._llm, self._api.inputs(request), request, limit=1, checkpoint=self.checkpoint
+            )
+            async with asyncio.timeout(PROBE_SECONDS):
+                async for _ in probe:
+                    pass
+        except TimeoutError:
+            # A busy one takes longer, and lives.
+            probe.abort()
+        except Exception as error:  # noqa: BLE001 - it may say anything
+            return error if isinstance(error, RuntimeError) and not is_request_error(error) else None
+        return None
 
     async def _read(self, job: _Job) -> None:
         async with asyncio.timeout(None) as job.deadline:
@@ -312,6 +366,8 @@ class TrtllmEngine:
         if job.ended:
             return
         job.ended = True
+        if job.looking is not None:
+            job.looking.cancel()
         if isinstance(end, RequestError):
             job.sink.fail(end)
             return

@@ -8,6 +8,7 @@ import inspect
 import math
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -73,6 +74,8 @@ class TrtllmApi:
         self._arguments: Final = frozenset(arguments)
         self._fields: Final = {f.name for f in dataclasses.fields(self._package.SamplingParams)}
         self._generate_takes: Final = frozenset(inspect.signature(self._package.LLM.generate_async).parameters)
+        self._one_at_a_time: Final = threading.Lock()
+        """Tokenizers are not safe for use by several threads at once."""
         missing = sorted(_NEEDED - self._fields)
         if missing:
             raise RuntimeError(f"TensorRT-LLM {self.version}: SamplingParams has no {missing[0]}; use 1.2.1 or 1.3")
@@ -139,23 +142,50 @@ class TrtllmApi:
         kinds = {f.name for f in dataclasses.fields(self._llmapi.GuidedDecodingParams)}
         return frozenset(kinds if backend == "xgrammar" else kinds - {"structural_tag"})
 
-    def generate(self, llm: Any, request: Request, *, images: Sequence[Any], limit: int, checkpoint: Checkpoint) -> Any:
-        """Start a request; returns the result to iterate over. To be called in the loop that does.
+    def inputs(
+        self,
+        request: Request,
+        images: Sequence[Any] = (),
+        *,
+        llm: Any = None,
+        limit: int = 1,
+        checkpoint: Checkpoint | None = None,
+    ) -> Any:
+        """What `generate` takes. With images, which takes `llm` and the rest, it may take long and run in any thread.
 
-        Raises ValueError, TypeError or a request error (see `is_request_error`) when it is refused.
+        Raises anything where TensorRT-LLM cannot read an image.
         """
         inputs: dict[str, Any] = (
             {"prompt_token_ids": request.prompt_token_ids}
             if request.text_input is None
             else {"prompt": request.text_input}
         )
-        if images:
-            # 1.2 unpacks mm_processor_kwargs unasked.
-            inputs |= {"multi_modal_data": {"image": list(images)}, "mm_processor_kwargs": {}}
+        if not images:
+            return inputs
+        # 1.2 unpacks mm_processor_kwargs unasked.
+        inputs |= {"multi_modal_data": {"image": list(images)}, "mm_processor_kwargs": {}}
+        if checkpoint is None or not hasattr(llm, "preprocess"):
+            return inputs
+        with self._one_at_a_time:
+            return llm.preprocess(inputs, sampling_params=self._sampling(request.params, limit, checkpoint))
+
+    def generate(self, llm: Any, inputs: Any, request: Request, *, limit: int, checkpoint: Checkpoint) -> Any:
+        """Start a request; returns the result to iterate over. To be called in the loop that does.
+
+        Raises ValueError, TypeError or a request error (see `is_request_error`) when it is refused.
+        """
         arguments = {"cache_salt": request.params.cache_salt or None} if "cache_salt" in self._generate_takes else {}
         return llm.generate_async(
             inputs, sampling_params=self._sampling(request.params, limit, checkpoint), streaming=True, **arguments
         )
+
+    def cache_size(self, llm: Any, arguments: Mapping[str, Any]) -> int | None:
+        """How many tokens the KV cache holds, where it is known."""
+        try:
+            return int(llm.get_kv_cache_capacity()["maxNumTokens"]) or None
+        except Exception:  # noqa: BLE001 - not in all versions, and nothing depends on it
+            size: int | None = arguments.get("kv_cache_config", {}).get("max_tokens")
+            return size
 
     def _sampling(self, params: Params, limit: int, checkpoint: Checkpoint) -> Any:
         """A new SamplingParams: generate_async changes it. end_id stays unset, or its tokenizer is never asked."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tensorrt_llm.executor.result import Logprob, RequestOutput, Response
@@ -28,6 +29,8 @@ class Script:
     """Ends it after its tokens; the engine goes on."""
     fatal: str = ""
     """Ends it, and the engine with it."""
+    cancelled_error: bool = False
+    """It ends after its tokens as a task that was cancelled does."""
     final: str = ""
     """Ends it after its tokens with this reason: TIMED_OUT, CANCELLED, NONE for none at all, or NO_OUTPUTS."""
     stalls: bool = False
@@ -48,10 +51,13 @@ class Script:
 
 @dataclass(slots=True, eq=False)
 class Running:
+    """One choice of a request."""
+
     result: RequestOutput
     params: SamplingParams
     script: Script
     limit: int
+    index: int = 0
     generated: list[int] = field(default_factory=list)
     step: int = 0
     pending: list[int] = field(default_factory=list)
@@ -84,7 +90,7 @@ class Engine:
             running.params.include_stop_str_in_output = False
         if running.params.seed is not None and "seed" in self._honours:
             running.randomness = random.Random(running.params.seed)
-        running.result.abort_request = lambda: self._abort(running)
+        running.result.on_abort(lambda: self._abort(running))
         with self._changed:
             self._waiting.append(running)
             self._changed.notify()
@@ -121,10 +127,10 @@ class Engine:
         if running.aborted:
             self._running.remove(running)
             if not script.silent_abort:
-                running.result.put(Response(reason="CANCELLED"))
+                self._put_last(running, Response(reason="CANCELLED"))
             return
         if len(running.generated) >= len(script.token_ids):
-            if script.request_error or script.fatal or script.final:
+            if script.request_error or script.fatal or script.final or script.cancelled_error:
                 self._misbehave(running)
                 return
             if script.stalls:
@@ -147,17 +153,28 @@ class Engine:
             self.dead = True
             for other in [running, *self._running]:
                 other.result.put(Response(error=RuntimeError(script.fatal)))
+        elif script.cancelled_error:
+            running.result.put(Response(error=asyncio.CancelledError()))
         elif script.request_error:
             running.result.put(Response(error=RequestError(script.request_error)))
         else:
-            running.result.put(Response(reason="" if script.final == "NONE" else script.final))
+            self._put_last(running, Response(reason="" if script.final == "NONE" else script.final))
 
     def _respond(self, running: Running, reason: str | None) -> None:
         trim = running.script.trims if reason is not None else 0
-        running.result.put(Response(running.pending, running.pending_logprobs, reason, trim))
+        response = Response(running.pending, running.pending_logprobs, reason, trim, index=running.index)
         running.pending, running.pending_logprobs = [], []
-        if reason is not None:
-            self._running.remove(running)
+        if reason is None:
+            running.result.put(response)
+            return
+        self._running.remove(running)
+        self._put_last(running, response)
+
+    def _put_last(self, running: Running, response: Response) -> None:
+        running.result.choices_left -= 1
+        # Only the response that ends the whole request brings a reason, and only to its own choice.
+        is_last = not running.result.choices_left
+        running.result.put(replace(response, index=running.index, reason=response.reason if is_last else None))
 
     def _reason(self, running: Running, token_id: int) -> str | None:
         params = running.params

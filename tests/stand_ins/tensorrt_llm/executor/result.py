@@ -38,7 +38,9 @@ class Response:
     reason: str | None = None
     """END_ID, STOP_WORDS, LENGTH or CANCELLED, with the last one only; empty where a reason is forgotten."""
     trim: int = 0
-    error: Exception | None = None
+    index: int = 0
+    """Which of the choices it is about. The others stay as they were."""
+    error: BaseException | None = None
 
 
 class RequestOutput:
@@ -46,9 +48,10 @@ class RequestOutput:
 
     def __init__(self, params: SamplingParams, prompt_token_ids: list[int], *, cached_tokens: int) -> None:
         self.prompt_token_ids = prompt_token_ids
-        self.outputs = [CompletionOutput(0)]
+        self.outputs = [CompletionOutput(index) for index in range(params.n)]
+        self.choices_left = params.n
         self.cached_tokens = cached_tokens
-        self.abort_request: Callable[[], None] | None = None
+        self._on_abort: list[Callable[[], None]] = []
         self._params = params
         self._done = False
         try:
@@ -61,9 +64,13 @@ class RequestOutput:
     def finished(self) -> bool:
         return self._done
 
+    def on_abort(self, callback: Callable[[], None]) -> None:
+        self._on_abort.append(callback)
+
     def abort(self) -> None:
-        assert self.abort_request is not None
-        self.abort_request()
+        assert self._on_abort
+        for callback in self._on_abort:
+            callback()
 
     def put(self, response: Response) -> None:
         """Called by the engine's thread."""
@@ -85,7 +92,7 @@ class RequestOutput:
         if response.error is not None:
             self._done = True
             raise response.error
-        output = self.outputs[0]
+        output = self.outputs[response.index]
         output._last_token_ids_len = len(output.token_ids)
         output.token_ids.extend(response.token_ids)
         output.logprobs.extend(response.logprobs)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,13 @@ from tensorrt_llm.version import since
 PENALTIES = {"repetition_penalty", "presence_penalty", "frequency_penalty"}
 IMAGE_FACTOR = 28
 GPUS = 8
+CACHED_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessedInputs:
+    prompt_token_ids: list[int]
+    inputs: dict[str, Any]
 
 
 class Tokenizer:
@@ -89,17 +97,21 @@ class BaseLLM:
         if self.engine.dead:
             raise RuntimeError("LLM is shutting down")
         assert streaming
+        preprocessed = inputs if isinstance(inputs, PreprocessedInputs) else None
+        inputs = preprocessed.inputs if preprocessed else inputs
         inputs = {"prompt_token_ids": inputs} if isinstance(inputs, list) else dict(inputs)
         self.requests.append((inputs, params, rest))
         if params.end_id is None:
             params.set_up(self.tokenizer)
         if params.detokenize:
             raise AssertionError("the stand-in makes no text")
-        prompt = self._prompt_ids(inputs, params)
+        prompt = preprocessed.prompt_token_ids if preprocessed else self._prompt_ids(inputs, params)
         self._check_length(len(prompt))
         result = RequestOutput(params, prompt, cached_tokens=self._cached(prompt, rest.get("cache_salt")))
         room = (self.args.max_seq_len or 2**31) - len(prompt)
-        self.engine.add(Running(result, params, self._script(prompt, params, inputs), min(params.max_tokens, room)))
+        for index in range(params.n):
+            script = self._script(prompt, params, inputs)
+            self.engine.add(Running(result, params, script, min(params.max_tokens, room), index))
         return result
 
     def _prompt_ids(self, inputs: dict[str, Any], params: SamplingParams) -> list[int]:
@@ -216,7 +228,20 @@ class LLM13(BaseLLM):
         return not self.engine.dead
 
 
-LLM = LLM13 if since("1.3.0rc0") else LLM12
+class LLM13Preprocessing(LLM13):
+    def preprocess(
+        self, inputs: Any, sampling_params: SamplingParams | None = None, disaggregated_params: Any = None
+    ) -> PreprocessedInputs:
+        params = sampling_params or SamplingParams()
+        if params.end_id is None:
+            params.set_up(self.tokenizer)
+        return PreprocessedInputs(self._prompt_ids(inputs, params), inputs)
+
+    def get_kv_cache_capacity(self) -> dict[str, int]:
+        return {"maxNumBlocks": 32, "tokensPerBlock": 32, "maxNumTokens": CACHED_TOKENS}
+
+
+LLM = LLM13Preprocessing if since("1.3.0rc22") else LLM13 if since("1.3.0rc0") else LLM12
 
 
 def _process(**kwargs: Any) -> None:

@@ -1777,7 +1777,7 @@ class ModelStatus(_message.Message):
     slots: _builtins.int
     """How many requests the engine can work on at once."""
     kv_cache_use: _builtins.float
-    """Used share of the KV cache: 0 to 1."""
+    """Used share of the KV cache: 0 to 1. 0 as well where the engine cannot know."""
     tokens_per_second: _builtins.float
     """Tokens generated per second, over the last ten seconds."""
     cancelled_total: _builtins.int

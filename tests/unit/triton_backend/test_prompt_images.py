@@ -1,0 +1,73 @@
+"""What the engine decodes and what it refuses to, when nobody has looked at an image before it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from services.inference.triton_backend import prompt_images
+from services.inference.triton_backend.contract import Params, Request, RequestError, parse
+from services.inference.triton_backend.prompt_images import decode
+from tests.unit.inference.pictures import encoded, halves, scans
+
+
+def request(*images: bytes, sizes: list[list[int]] | None = None) -> Request:
+    params = parse(json.dumps({"image_sizes": sizes}))
+    assert isinstance(params, Params)
+    return Request(params, [1], images=images)
+
+
+def test_a_jpeg_of_many_scans_is_refused_at_once() -> None:
+    """Decoding it would take seconds for every ten kilobytes."""
+    began = time.process_time()
+    with pytest.raises(RequestError, match="image 1 cannot be read: it is a JPEG with more than 100 scans"):
+        decode(request(scans(20_000, side=3000)))
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("sizes", [None, [[28, 28]]])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, form: str, sizes: list[list[int]] | None
+) -> None:
+    monkeypatch.setattr(prompt_images, "MOST_PIXELS", 64 * 64)
+    assert len(decode(request(encoded(form, 64, 64), sizes=sizes))) == 1
+    with pytest.raises(RequestError, match="image 1 cannot be read: it has more than 4096 pixels"):
+        decode(request(encoded(form, 65, 64), sizes=sizes))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (b"no image", "it is no PNG, JPEG, WebP or GIF"),
+        (encoded("BMP", 8, 8), "it is no PNG, JPEG, WebP or GIF"),
+        (encoded("PNG", 600, 600)[:200], r"it is damaged \(.+\)"),
+        # Pillow itself refuses to open it.
+        (
+            encoded("GIF", 1, 1, "P").replace(b"GIF87a\x01\x00\x01\x00", b"GIF87a\xff\xff\xff\xff"),
+            "it has more than 89478485 pixels",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_image_is_said(image: bytes, said: str) -> None:
+    with pytest.raises(RequestError, match=f"^INVALID_ARGUMENT: image 1 cannot be read: {said}$"):
+        decode(request(image))
+
+
+def test_no_image_is_begun_that_nobody_waits_for() -> None:
+    answers = [True, False]
+    with pytest.raises(RequestError, match="nobody waits"):
+        decode(request(encoded("PNG", 8, 8), b"no image"), is_wanted=lambda: answers.pop(0))
+
+
+@pytest.mark.parametrize("size", [(100, 60), (600, 400), (1200, 800)])
+def test_a_jpeg_is_the_same_picture_in_every_size(size: tuple[int, int]) -> None:
+    """Large ones are decoded at a part of their size, which may not move anything."""
+    (image,) = decode(request(halves("JPEG", 1200, 800), sizes=[list(size)]))
+    assert image.size == size
+    width, height = size
+    left, right = image.getpixel((width // 4, height // 2)), image.getpixel((3 * width // 4, height // 2))
+    assert (left[0] > 230, left[2] < 20) == (right[2] > 230, right[0] < 20) == (True, True)
+    assert all(image.getpixel((width // 2 - 3, y))[0] > 150 for y in range(0, height, 7))

@@ -1,0 +1,243 @@
+"""Every surprise of TensorRT-LLM is noticed: what the engine does about it is taken out, and a test must fail then."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+from services.inference.triton_backend.contract import RequestError
+from services.inference.triton_backend.engines import trtllm, trtllm_answer, trtllm_api
+from tests.stand_ins import trtllm as stand_in
+from tests.unit.triton_backend import test_trtllm as tests
+from tests.unit.triton_backend import test_trtllm_failures as failures
+from tests.unit.triton_backend import test_trtllm_loading as loading
+from tests.unit.triton_backend import trtllm_engine
+from tests.unit.triton_backend.trtllm_engine import Bench
+
+OLD, NEW = "1.2.1", "1.3.0rc29"
+PENALTIES = {"frequency_penalty", "presence_penalty", "repetition_penalty"}
+ENTRY = {trtllm: "create", trtllm_answer: "Answer", trtllm_api: "TrtllmApi"}
+
+
+@dataclass(frozen=True)
+class Trap:
+    """A surprise, the lines about it, what would be there without them, and the test that would fail."""
+
+    name: str
+    version: str
+    module: ModuleType
+    lines: str
+    without: str
+    test: Callable[[Bench], object]
+
+
+TRAPS = [
+    Trap(
+        "the default sampler of 1.2 ignores penalties",
+        OLD,
+        trtllm_api,
+        'and (other_sampler or at_least(self.version, _TORCH_SAMPLER_SINCE.get(name, "0.0")))',
+        "",
+        lambda bench: tests.test_what_the_sampler_would_ignore_is_declared_unsupported(
+            bench, "auto", {*PENALTIES, "min_p", "seed", "guide"}
+        ),
+    ),
+    Trap(
+        "with an end_id, their tokenizer is not asked",
+        NEW,
+        trtllm_api,
+        '"detokenize": False,',
+        '"detokenize": False, "end_id": 2,',
+        tests.test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed,
+    ),
+    Trap(
+        "only the tokenizer's end token ends an answer",
+        NEW,
+        trtllm_api,
+        "(frozenset() if params.ignore_eos else checkpoint.end_ids)",
+        "frozenset()",
+        tests.test_the_engine_itself_is_told_every_end_token,
+    ),
+    Trap(
+        "an answer has 32 tokens",
+        NEW,
+        trtllm_api,
+        '"max_tokens": limit,',
+        "",
+        tests.test_an_answer_without_a_limit_is_longer_than_their_default,
+    ),
+    Trap(
+        "their difference is stale where nothing is new",
+        NEW,
+        trtllm_answer,
+        "output.token_ids[first : self._limit]",
+        "output.token_ids_diff",
+        tests.test_what_a_slow_reader_has_no_room_for_comes_when_it_has,
+    ),
+    Trap(
+        "the last result takes tokens back",
+        NEW,
+        trtllm_answer,
+        "self.taken += len(token_ids)",
+        "self.taken = len(output.token_ids)",
+        tests.test_what_they_take_back_at_the_end_changes_nothing,
+    ),
+    Trap(
+        "a final result may have no reason",
+        NEW,
+        trtllm_answer,
+        'if reason not in ("stop", "length"):',
+        "if False:",
+        lambda bench: tests.test_an_answer_that_they_give_up_is_an_error(bench, "NONE", "without a reason"),
+    ),
+    Trap(
+        "one of several choices ends without a reason",
+        NEW,
+        trtllm_api,
+        '"max_tokens": limit,',
+        '"max_tokens": limit, "n": 2,',
+        tests.test_an_end_that_they_hide_is_known_by_their_reason,
+    ),
+    Trap(
+        "several choices of the most probable tokens are refused",
+        NEW,
+        trtllm_api,
+        '"max_tokens": limit,',
+        '"max_tokens": limit, "n": 2,',
+        lambda bench: tests.test_a_temperature_of_zero_repeats_the_answer(bench, "auto"),
+    ),
+    Trap(
+        "no log probabilities are asked for by 0",
+        OLD,
+        trtllm_api,
+        "return max(1, value)",
+        "return value",
+        tests.test_the_chosen_tokens_alone,
+    ),
+    Trap(
+        "log probabilities may be bare numbers",
+        OLD,
+        trtllm_answer,
+        "if isinstance(entry, dict)",
+        "if True",
+        tests.test_the_other_samplers_bare_numbers,
+    ),
+    Trap(
+        "a prompt beyond max_num_tokens is refused",
+        NEW,
+        trtllm_api,
+        'return {**given, "max_num_tokens": most}',
+        "return dict(given)",
+        loading.test_the_longest_prompt_is_not_refused,
+    ),
+    Trap(
+        "a refusal of 1.3 looks like the engine's end",
+        NEW,
+        trtllm,
+        "isinstance(error, RuntimeError) and not is_request_error(error):\n            end",
+        "isinstance(error, RuntimeError):\n            end",
+        failures.test_a_request_that_they_refuse_is_its_own_fault,
+    ),
+    Trap(
+        "mm_processor_kwargs is unpacked where there is none",
+        OLD,
+        trtllm_api,
+        ', "mm_processor_kwargs": {}',
+        "",
+        lambda bench: tests.test_images_reach_the_engine(bench, stand_in.QWEN25_VL),
+    ),
+    Trap(
+        "a request changes its parameters",
+        NEW,
+        trtllm_api,
+        "return self._package.SamplingParams(**values)",
+        'return self.__dict__.setdefault("_shared", self._package.SamplingParams(**values))',
+        tests.test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed,
+    ),
+    Trap(
+        "a RequestError is one request's",
+        NEW,
+        trtllm,
+        "            if is_request_error(error):\n",
+        "            if False:\n",
+        failures.test_a_request_that_fails_alone_leaves_the_others,
+    ),
+    Trap(
+        "to stop reading does not stop an answer",
+        NEW,
+        trtllm,
+        "job.result.abort()",
+        "pass",
+        failures.test_a_cancelled_answer_stops_in_the_engine,
+    ),
+    Trap(
+        "nothing may follow an abort",
+        NEW,
+        trtllm,
+        "job.deadline.reschedule(self._loop.time() + ABORT_SECONDS)",
+        "pass",
+        lambda bench: with_patch(failures.test_an_abort_that_nothing_follows_gives_its_slot_back, bench),
+    ),
+    Trap(
+        "an answer may be cancelled without a word",
+        NEW,
+        trtllm,
+        'self._end(job, RequestError("ENGINE_FAILED", "TensorRT-LLM gave the request up"))',
+        "pass",
+        failures.test_an_answer_that_they_cancel_by_themselves_has_an_end,
+    ),
+    Trap(
+        "the end token may be left out",
+        NEW,
+        trtllm_answer,
+        "return [] if ended_by is None else [ended_by]",
+        "return []",
+        lambda bench: tests.test_the_end_token_is_there_once_whether_they_show_it_or_not(bench, hides_eos=True),
+    ),
+    Trap(
+        "stop tokens do not wait for min_tokens",
+        NEW,
+        trtllm_api,
+        "None if params.min_tokens else sorted(stops) or None",
+        "sorted(stops) or None",
+        tests.test_a_stop_token_waits_for_min_tokens,
+    ),
+]
+
+
+def with_patch(test: Callable[[Bench, pytest.MonkeyPatch], object], bench: Bench) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        test(bench, patch)
+
+
+@contextmanager
+def running(module: ModuleType, source: str) -> Iterator[None]:
+    """Meanwhile, `module` is what `source` makes of it."""
+    before, entry = dict(vars(module)), ENTRY[module]
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            exec(compile(source, module.__name__, "exec"), vars(module))  # noqa: S102 - it is our own
+            patch.setattr(trtllm, entry, getattr(module, entry))
+            yield
+        finally:
+            patch.undo()
+            vars(module).update(before)
+
+
+@pytest.mark.parametrize(("version", "trap"), [pytest.param(t.version, t, id=t.name) for t in TRAPS])
+def test_without_what_the_engine_does_about_it_a_test_fails(bench: Bench, trap: Trap) -> None:
+    source = inspect.getsource(trap.module)
+    assert source.count(trap.lines) == 1, "the engine has changed; change the trap's lines as well"
+    with running(trap.module, source):
+        trap.test(bench)
+    with pytest.MonkeyPatch.context() as patch, running(trap.module, source.replace(trap.lines, trap.without)):
+        # What fails by waiting in vain fails soon.
+        patch.setattr(trtllm_engine, "SECONDS", 1.5)
+        with pytest.raises((AssertionError, ValueError, RuntimeError, RequestError)):
+            trap.test(bench)
+        bench.close()
