@@ -116,10 +116,6 @@ class Waiting:
                 except asyncio.CancelledError:
                     # The time that this gateway has left has ended.
                     raise restarting() from None
-                await asyncio.sleep(ASK_SECONDS)
-                if await self._request.is_disconnected():
-                    raise ClientGoneError
-                await self.ask()
 
     async def get(self) -> Lease:
         """The lease, when it is there. Raises as `places` does."""
