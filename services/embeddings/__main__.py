@@ -66,8 +66,15 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -
     server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds, max_message_bytes=64 * 2**20)
     servicer = EmbeddingsServicer(models, Embedder(triton, settings.batch_seconds, pulse), limits, server)
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)
+
+    def on_change(ready: bool) -> None:
+        if ready:
+            # It has just answered, also if the pulse has not been looked for since it was away.
+            pulse.beat()
+        server.set_serving(ready)
+
     watching = asyncio.gather(
-        status.run(server.set_serving), triton_pulse.follow(triton, pulse, idle_seconds=settings.idle_seconds)
+        status.run(on_change), triton_pulse.follow(triton, pulse, idle_seconds=settings.idle_seconds)
     )
     try:
         serve_metrics(settings.metrics_host, settings.metrics_port)

@@ -105,6 +105,8 @@ def _outcome(status: int) -> str:
     """Of a request of which nobody said more."""
     if status == CLIENT_CLOSED_REQUEST:
         return "client gone"
+    if status == 0:
+        return "stopped"
     return "complete" if status < 400 else "refused" if status < 500 else "failed"
 
 

@@ -75,6 +75,9 @@ class Answer:
             began = await self._call.start(seconds=seconds)
         except CallCancelledError:
             raise self._client_gone() from None
+        except asyncio.CancelledError:
+            self._outcome = "drained"
+            raise
         except SilentWorkerError:
             raise self._silent() from None
         except Failure as failure:
@@ -220,11 +223,15 @@ async def open_answer(
     except asyncio.CancelledError:
         # As in `events`: nobody but this gateway's end cancels a request.
         hang_up.close()
-        await lease.settle("stopped")
+        await lease.settle("drained")
         raise restarting() from None
-    except BaseException as error:
+    except ApiError as error:
         hang_up.close()
-        if isinstance(error, ApiError) and error.status < 500:
+        if error.status < 500:
             request.state.log["outcome"] = "refused"
-        await lease.settle("refused" if isinstance(error, ApiError) else "client gone")
+        await lease.settle("refused" if error.status < 500 else "failed")
+        raise
+    except BaseException:
+        hang_up.close()
+        await lease.settle("client gone")
         raise

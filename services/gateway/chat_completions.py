@@ -161,7 +161,7 @@ class QueuedAnswer(StreamedAnswer):
             self._request.state.log["outcome"] = "client gone"
             raise
         except ApiError as error:
-            self._request.state.log["outcome"] = "refused"
+            self._request.state.log.setdefault("outcome", "refused" if error.status < 500 else "failed")
             yield sse.error_event(error.body())
             return
         async for data in super()._data():

@@ -57,8 +57,11 @@ class SignsOfLife:
                         # It lets no new stream in any more, and finishes what it has within its drain.
                         self._pulse.excuse()
             except grpc.aio.AioRpcError as error:
-                # Whatever else it is, somebody has said it.
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    # It drains, as above; or the connection is lost, which has ended the calls by itself.
+                    self._pulse.excuse()
+                else:
+                    # Whatever it is, somebody has said it.
                     self._pulse.beat()
             finally:
                 reports.cancel()
