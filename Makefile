@@ -35,7 +35,7 @@ test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" pa
 	@$(BIN)/pytest $(if $(T),,--numprocesses 2) $(T)
 
 faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (half an hour at most), judge the figures, and write docs/faults.md
-	@VILIX_FAULTS=full $(BIN)/pytest tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)
+	@VILIX_FAULTS=full $(BIN)/pytest --timeout 900 --durations 15 tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)
 
 bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
 	@$(BIN)/python -m bench

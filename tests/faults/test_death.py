@@ -33,8 +33,8 @@ async def test_a_worker_killed_in_the_middle_is_an_error_and_never_an_end(system
     rounds = times(3, 50)
     for _ in range(rounds):
         tasks = await streams(system, LONG, STREAMS)
-        system.worker.kill()
         killed = time.monotonic()
+        system.worker.kill()
         for task in tasks:
             answer = await asyncio.wait_for(task, 10)
             delays.append(time.monotonic() - killed)
