@@ -170,17 +170,19 @@ async def test_each_gateway_has_its_share_of_the_limits(
     _, secret = await keys.create(own_redis, name="shared", limits=Allowance(rpm=6))
     metrics = free_ports(1)[0]
     more = {**settings, "VILIX_REDIS_TIMEOUT": "0.3", "VILIX_METRICS_PORT": str(metrics)}
+
+    async def counted(gateways: int) -> bool:
+        return bool(await own_redis.zcard("vilix:gateways") == gateways)
+
     with running_gateway(server.url, worker.address, tmp_path / "a", **settings) as (other, _):
         await ready(other)
+        # Whoever comes to be counted hears of those who were there.
+        await until(lambda: counted(1))
         with running_gateway(server.url, worker.address, tmp_path / "b", **more) as (url, _):
             await ready(url)
             async with client_of(url, secret) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
                 assert (await client.get("/api/models")).status_code == 200
-
-                async def both_are_counted() -> bool:
-                    return bool(await own_redis.zcard("vilix:gateways") == 2)
-
-                await until(both_are_counted)
+                await until(lambda: counted(2))
                 server.kill()
                 assert Counter([await status(client) for _ in range(10)]) == {200: 3, 429: 7}
                 shown = (await scraper.get("/metrics")).text
