@@ -173,8 +173,8 @@ def _add_calls(message: Fields, translated: pb.Message) -> None:
     older = message.object("function_call")
     if older is not None:
         if translated.tool_calls:
-            forms = f"{message.path('tool_calls')} and {message.path('function_call')}"
-            raise bad_request(message.path("function_call"), f"{forms} exclude one another; send one of them")
+            newer, path = message.path("tool_calls"), message.path("function_call")
+            raise bad_request(path, f"{newer} and {path} exclude one another; send one of them")
         _add_call(older, translated, call_id="")
     if message.get("audio") is not None:
         path = message.path("audio")

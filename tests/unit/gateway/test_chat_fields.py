@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from services.failure import Failure, Reason, Violation
 from services.gateway.chat_request import translate
 from services.gateway.errors import ApiError, from_failure
 from services.gateway.field_names import openai_names
+from services.gateway.language import translated
 
 MESSAGES = [{"role": "user", "content": "سلام"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -131,7 +133,7 @@ def test_the_newest_sdk_knows_no_further_field() -> None:
     assert set(CompletionCreateParamsBase.__annotations__) - here == set()
 
 
-CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL: dict[str, Any] = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "name": "f"}]}}
 
 
@@ -242,11 +244,18 @@ def test_what_of_a_past_answer_cannot_be_shown_is_refused(message: dict[str, Any
         {"guided_regex": "a", "guided_choice": ["b"]},
         {"response_format": {"type": "json_object"}, "guided_regex": "a"},
         {"structured_outputs": {"json": {}, "regex": "a"}},
+        {"guided_json": {}, "guided_regex": "a", "guided_choice": ["b"]},
+        {"messages": [*MESSAGES, {"role": "assistant", "function_call": CALL["function"], "tool_calls": [CALL]}]},
     ],
 )
 def test_forms_exclude_one_another(fields: dict[str, Any]) -> None:
-    with pytest.raises(ApiError, match="exclude one another"):
+    with pytest.raises(ApiError, match="exclude one another") as refusal:
         request(**fields)
+    persian = translated(refusal.value.message, "fa")
+    assert persian is not None
+    # Two names, each of them a fragment of its own.
+    assert [fragment for fragment in re.findall("\u2066([^\u2069]*)\u2069", persian) if " " in fragment] == []
+    assert persian.count("\u2066") == 2
 
 
 def test_a_model_lists_its_parameters_by_openais_names() -> None:
