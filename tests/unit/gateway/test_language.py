@@ -169,6 +169,12 @@ def test_what_is_inserted_is_laid_out_from_left_to_right() -> None:
     assert text == '\u2066messages[0].role\u2069 باید یک رشته باشد، اما یک فهرست است: \u2066["سلام"]\u2069'
 
 
+@pytest.mark.parametrize("controls", ["\u2069\u202e", "\u202a\u202b\u202c\u202d", "\u2066\u2067\u2068"])
+def test_what_is_inserted_cannot_turn_the_text_around_it(controls: str) -> None:
+    text = translated(f'stop[0] must be a string, got a list: ["{controls} x"]', "fa")
+    assert text == '\u2066stop[0]\u2069 باید یک رشته باشد، اما یک فهرست است: \u2066[" x"]\u2069'
+
+
 @pytest.mark.parametrize("english", TEXTS)
 def test_every_message_is_recognised_with_whatever_is_inserted(english: str) -> None:
     names = places(english)
