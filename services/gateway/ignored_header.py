@@ -7,6 +7,7 @@ from typing import Final
 
 from services.telemetry import without_keys
 
+IGNORED_HEADER: Final = "x-ignored-params"
 MOST_CHARACTERS: Final = 1024
 
 
@@ -14,4 +15,4 @@ def ignored_header(names: Iterable[str]) -> dict[str, str]:
     """`x-ignored-params`, or nothing where nothing is to be said."""
     # Names come from the client: only what a header may hold is repeated, and what stands for a key is not ASCII.
     shown = [name for name in map(without_keys, names) if name.isascii() and name.isprintable() and "," not in name]
-    return {"x-ignored-params": ",".join(shown)[:MOST_CHARACTERS]} if shown else {}
+    return {IGNORED_HEADER: ",".join(shown)[:MOST_CHARACTERS]} if shown else {}
