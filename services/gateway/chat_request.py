@@ -97,6 +97,8 @@ def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | No
         fields.string(name)
     for name, granted in _WISHES.items():
         fields.granted(name, *granted)
+    # What vLLM's clients send so that the last message is continued.
+    fields.granted("add_generation_prompt", not generate.continue_final_message)
     _check_metadata(fields)
     if fields.strings("modalities") not in (None, ["text"]):
         raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
@@ -163,6 +165,8 @@ def _add_messages(fields: Fields, generate: pb.GenerateRequest, images: Images) 
 def _add_calls(message: Fields, translated: pb.Message) -> None:
     for call in message.objects("tool_calls"):
         kind, function = call.string("type"), call.object("function")
+        # Deltas of a stream that a client has joined still say where in the list they belong.
+        call.get("index")
         if kind not in (None, "function"):
             raise bad_request(
                 call.path("type"), f"{call.path('type')} is {shown(kind)}; only function tools are available here"

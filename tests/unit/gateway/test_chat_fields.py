@@ -148,7 +148,7 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
             {"response_format": {**SCHEMA, "x": 1, "json_schema": {**SCHEMA["json_schema"], "y": 2, "z": None}}},
             ["response_format.json_schema.y", "response_format.x"],
         ),
-        ({"response_format": {"type": "text", "json_schema": {}}}, ["response_format.json_schema"]),
+        ({"response_format": {"type": "text", "json_schema": {"name": "s"}}}, ["response_format.json_schema"]),
         (
             {"tools": [TOOL, {**TOOL, "x": 1, "function": {"name": "g", "y": 2}}]},
             ["tools[1].function.y", "tools[1].x"],
@@ -157,13 +157,35 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         ({"tools": [TOOL], "tool_choice": ALLOWED}, []),
         ({"messages": [{"role": "user", "content": "a", "weight": 1}]}, ["messages[0].weight"]),
         (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}]},
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}]}
+                ]
+            },
             ["messages[0].content[0].cache_control"],
         ),
         (
-            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{**CALL, "index": 0}], "refusal": None}]},
-            ["messages[1].tool_calls[0].index"],
+            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{**CALL, "index": 0, "x": 1}]}]},
+            ["messages[1].tool_calls[0].x"],
         ),
+        # As OpenAI's own answers are when a client sends them back.
+        (
+            {
+                "messages": [
+                    *MESSAGES,
+                    {
+                        **{"role": "assistant", "content": "a", "annotations": [], "audio": None, "refusal": None},
+                        **{"function_call": None, "tool_calls": None},
+                    },
+                ]
+            },
+            [],
+        ),
+        ({"zeta": [], "eta": {}, "theta": None, "iota": "", "kappa": 0, "la": False}, ["iota", "kappa", "la"]),
+        ({"continue_final_message": True, "add_generation_prompt": False}, []),
+        ({"add_generation_prompt": True}, []),
+        ({"add_generation_prompt": False}, ["add_generation_prompt"]),
+        ({"continue_final_message": True, "add_generation_prompt": True}, ["add_generation_prompt"]),
         ({"messages": [*MESSAGES, {"role": "assistant", "content": "a", "refusal": "no"}]}, ["messages[1].refusal"]),
         (
             {
