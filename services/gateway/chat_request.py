@@ -150,6 +150,8 @@ def _add_messages(fields: Fields, generate: pb.GenerateRequest, images: Images) 
                 message.path("role"), f"{message.path('role')} is missing; it must be one of {', '.join(_ROLES)}"
             )
         reasoning, newer = message.string("reasoning_content"), message.string("reasoning")
+        if reasoning and newer and newer != reasoning:
+            message.overruled("reasoning")
         translated = generate.messages.add(
             role=_ROLES[role],
             name=message.string("name") or "",
@@ -296,7 +298,10 @@ def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:
     variables = fields.get("chat_template_kwargs")
     if variables is not None:
         enabled_there = Fields(variables, "chat_template_kwargs").boolean("enable_thinking")
-        enabled = enabled if enabled_there is None else enabled_there
+        if enabled_there is not None:
+            if enabled not in (None, enabled_there):
+                fields.overruled("enable_thinking")
+            enabled = enabled_there
         others = {name: value for name, value in variables.items() if name != "enable_thinking"}
         _check_variables(others)
         json_format.ParseDict(others, generate.chat_template_kwargs)

@@ -57,8 +57,12 @@ class Fields:
         if any(self._values.get(name) == value for value in values):
             self._read.add(name)
 
+    def overruled(self, name: str) -> None:
+        """Take note of a field that was read and has no influence, because another one says something else."""
+        self._read.discard(name)
+
     def unread(self) -> list[str]:
-        """Names of fields that nobody asked for, and that hold something: null, [] and {} ask for nothing."""
+        """Names of fields that nobody asked for, or that were overruled. Null, [] and {} ask for nothing."""
         if self._values.keys() <= self._read:
             return []
         return sorted(name for name, value in self._values.items() if name not in self._read and value not in _NOTHING)

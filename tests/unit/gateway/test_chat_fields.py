@@ -186,6 +186,18 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         ({"add_generation_prompt": True}, []),
         ({"add_generation_prompt": False}, ["add_generation_prompt"]),
         ({"continue_final_message": True, "add_generation_prompt": True}, ["add_generation_prompt"]),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, ["max_tokens"]),
+        ({"max_tokens": 5, "max_completion_tokens": 5}, []),
+        (
+            {"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}},
+            ["enable_thinking"],
+        ),
+        ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": True}}, []),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "reasoning": "b", "reasoning_content": "c"}]},
+            ["messages[0].reasoning"],
+        ),
+        ({"messages": [{"role": "assistant", "content": "a", "reasoning": "", "reasoning_content": "c"}]}, []),
         ({"messages": [*MESSAGES, {"role": "assistant", "content": "a", "refusal": "no"}]}, ["messages[1].refusal"]),
         (
             {
