@@ -174,8 +174,13 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
                 "messages": [
                     *MESSAGES,
                     {
-                        **{"role": "assistant", "content": "a", "annotations": [], "audio": None, "refusal": None},
-                        **{"function_call": None, "tool_calls": None},
+                        "role": "assistant",
+                        "content": "a",
+                        "annotations": [],
+                        "audio": None,
+                        "refusal": None,
+                        "function_call": None,
+                        "tool_calls": None,
                     },
                 ]
             },
