@@ -327,3 +327,10 @@ def test_a_refused_form_is_named_as_it_was_given(fields: dict[str, Any], field: 
     failure = Failure(Reason.INVALID_ARGUMENT, f"{field} is not good", violations=(Violation(field, ""),))
     error = from_failure(failure, request_id="r", form=request(**fields).form)
     assert (error.param, error.message) == (param, f"{param} is not good")
+
+
+def test_a_refusal_names_no_form_that_was_not_given() -> None:
+    message = "m does not think where response_format is set; leave reasoning.enabled out"
+    failure = Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation("reasoning.enabled", message),))
+    error = from_failure(failure, request_id="r", form=request(guided_json={}, enable_thinking=True).form)
+    assert error.message == "m does not think where guided_json is set; leave enable_thinking out"
