@@ -27,7 +27,7 @@ from services.gateway.errors import JSON, ApiError
 from services.gateway.generate_stream import Write
 from services.gateway.hang_up import ClientGoneError
 from services.gateway.http_protocol import DIRECT_WRITER, DirectWriter
-from services.gateway.ignored_header import ignored_header
+from services.gateway.ignored_header import IGNORED_HEADER, ignored_header
 from services.gateway.prompts import dry_run
 from services.gateway.text_objects import TextEncoder, WholeText
 from services.gateway.text_request import translate_text
@@ -117,6 +117,8 @@ class StreamedAnswer(Response):
         try:
             async for events in answer.events():
                 data = encoder.encode(events)
+                if events[0].HasField("started"):
+                    data = self._late_ignored(answer) + data
                 if events[-1].HasField("usage"):
                     data += sse.DONE
                 if data:
@@ -124,6 +126,11 @@ class StreamedAnswer(Response):
         except ApiError as error:
             await answer.settle()
             yield sse.error_event(error.body())
+
+    def _late_ignored(self, answer: Answer) -> bytes:
+        """What the headers do not say, because they were sent before the worker had said it."""
+        names = ignored_header(answer.ignored_parameters).get(IGNORED_HEADER, "")
+        return b"" if names == self.headers.get(IGNORED_HEADER, "") else sse.ignored(names)
 
     def _take(self, encoder: sse.ChunkEncoder | TextEncoder, events: Sequence[pb.Event]) -> Write | None:
         if self._writer is None or not self._writer.ready:

@@ -40,7 +40,7 @@ def add_format(fields: Fields, response_format: pb.ResponseFormat) -> str:
         if source is not None:
             forms += _add_guide(source, prefix, response_format)
     if len(forms) > 1:
-        raise bad_request(forms[1], f"{' and '.join(forms)} exclude one another; send one of them")
+        raise bad_request(forms[1], f"{forms[0]} and {forms[1]} exclude one another; send one of them")
     return forms[0] if forms else "response_format"
 
 

@@ -97,6 +97,8 @@ def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | No
         fields.string(name)
     for name, granted in _WISHES.items():
         fields.granted(name, *granted)
+    # What vLLM's clients send so that the last message is continued.
+    fields.granted("add_generation_prompt", not generate.continue_final_message)
     _check_metadata(fields)
     if fields.strings("modalities") not in (None, ["text"]):
         raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
@@ -148,6 +150,8 @@ def _add_messages(fields: Fields, generate: pb.GenerateRequest, images: Images) 
                 message.path("role"), f"{message.path('role')} is missing; it must be one of {', '.join(_ROLES)}"
             )
         reasoning, newer = message.string("reasoning_content"), message.string("reasoning")
+        if reasoning and newer and newer != reasoning:
+            message.overruled("reasoning")
         translated = generate.messages.add(
             role=_ROLES[role],
             name=message.string("name") or "",
@@ -163,6 +167,8 @@ def _add_messages(fields: Fields, generate: pb.GenerateRequest, images: Images) 
 def _add_calls(message: Fields, translated: pb.Message) -> None:
     for call in message.objects("tool_calls"):
         kind, function = call.string("type"), call.object("function")
+        # Deltas of a stream that a client has joined still say where in the list they belong.
+        call.get("index")
         if kind not in (None, "function"):
             raise bad_request(
                 call.path("type"), f"{call.path('type')} is {shown(kind)}; only function tools are available here"
@@ -173,8 +179,8 @@ def _add_calls(message: Fields, translated: pb.Message) -> None:
     older = message.object("function_call")
     if older is not None:
         if translated.tool_calls:
-            forms = f"{message.path('tool_calls')} and {message.path('function_call')}"
-            raise bad_request(message.path("function_call"), f"{forms} exclude one another; send one of them")
+            newer, path = message.path("tool_calls"), message.path("function_call")
+            raise bad_request(path, f"{newer} and {path} exclude one another; send one of them")
         _add_call(older, translated, call_id="")
     if message.get("audio") is not None:
         path = message.path("audio")
@@ -292,7 +298,10 @@ def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:
     variables = fields.get("chat_template_kwargs")
     if variables is not None:
         enabled_there = Fields(variables, "chat_template_kwargs").boolean("enable_thinking")
-        enabled = enabled if enabled_there is None else enabled_there
+        if enabled_there is not None:
+            if enabled not in (None, enabled_there):
+                fields.overruled("enable_thinking")
+            enabled = enabled_there
         others = {name: value for name, value in variables.items() if name != "enable_thinking"}
         _check_variables(others)
         json_format.ParseDict(others, generate.chat_template_kwargs)

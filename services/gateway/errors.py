@@ -16,6 +16,8 @@ from services.gateway.language import ACCEPTED, preferred, translated
 from services.telemetry import without_keys
 
 JSON: Final = "application/json"
+_FORM: Final = "response_format"
+"""The worker's field for the form of an answer, however the request gave it."""
 
 
 class ApiError(Exception):
@@ -107,7 +109,7 @@ _BAD_REQUESTS: Final = {
 }
 
 
-def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str, form: str = "response_format") -> ApiError:
+def from_rpc(error: grpc.aio.AioRpcError, *, request_id: str, form: str = _FORM) -> ApiError:
     """The API's error for a call that failed. `form` is as below."""
     return from_failure(failure_of_rpc(error), request_id=request_id, form=form)
 
@@ -124,15 +126,18 @@ def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
     return Failure(Reason.INTERNAL, f"the call ended with {error.code().name}")
 
 
-def from_failure(failure: Failure, *, request_id: str, form: str = "response_format") -> ApiError:
+def from_failure(failure: Failure, *, request_id: str, form: str = _FORM) -> ApiError:
     """The API's error for a worker's failure. `form` is the path at which the request gave the form of its answer."""
     param = (openai_name(failure.violations[0].field, form=form) or None) if failure.violations else None
     retry = retry_headers(failure.retry_after or 1.0)
     if failure.reason in _BAD_REQUESTS:
         message = failure.message
         if param is not None:
-            # The caller knows the field by OpenAI's name.
-            message = message.replace(failure.violations[0].field, param)
+            # The caller knows the field by OpenAI's name, and a form that another field is at odds with by its own.
+            field = failure.violations[0].field
+            message = message.replace(field, param)
+            if not field.startswith(_FORM):
+                message = message.replace(_FORM, form)
         return bad_request(param, message, code=_BAD_REQUESTS[failure.reason])
     match failure.reason:
         case Reason.MODEL_NOT_FOUND:

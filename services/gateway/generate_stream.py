@@ -64,7 +64,7 @@ class GenerateCall:
         except TimeoutError:
             return False
         if self._inbox:
-            self.started = self._inbox[0].events[0].started
+            self._note_beginning(self._inbox[0].events)
         return True
 
     def __aiter__(self) -> AsyncIterator[list[pb.Event]]:
@@ -78,6 +78,7 @@ class GenerateCall:
             if not self._inbox:
                 return
             outputs = list(self._inbox)
+            self._note_beginning(outputs[0].events)
             self._inbox.clear()
             self._acknowledge(len(outputs))
             yield [event for output in outputs for event in output.events]
@@ -88,6 +89,10 @@ class GenerateCall:
         It saves to wake the reader's task, which costs more than to write a token. Neither may wait.
         """
         self._take = take
+
+    def _note_beginning(self, events: Sequence[pb.Event]) -> None:
+        if self.started is None:
+            self.started = events[0].started
 
     async def _wait(self) -> None:
         """Wait until there is an output, or the end. Raises what it ended with."""

@@ -20,6 +20,7 @@ _NAMES: Final = {
     float: "a number",
     type(None): "null",
 }
+_NOTHING: Final[tuple[Any, ...]] = (None, [], {})
 
 
 def wrong_type(path: str, expected: str, value: object) -> ApiError:
@@ -56,11 +57,15 @@ class Fields:
         if any(self._values.get(name) == value for value in values):
             self._read.add(name)
 
+    def overruled(self, name: str) -> None:
+        """Take note of a field that was read and has no influence, because another one says something else."""
+        self._read.discard(name)
+
     def unread(self) -> list[str]:
-        """Names of fields that nobody asked for, and that hold something."""
+        """Names of fields that nobody asked for, or that were overruled. Null, [] and {} ask for nothing."""
         if self._values.keys() <= self._read:
             return []
-        return sorted(name for name, value in self._values.items() if name not in self._read and value is not None)
+        return sorted(name for name, value in self._values.items() if name not in self._read and value not in _NOTHING)
 
     def unread_paths(self) -> list[str]:
         """Paths of such fields here and in every object that was read from here."""

@@ -23,6 +23,8 @@ _FIXED: Final = re.compile(r"`([^`]*)`")
 _VERBATIM: Final = frozenset({"field", "value", "model", "name", "url", "known", "where", "text"})
 """Insertions that are the caller's or the operator's own words, even where they look like ours."""
 _ISOLATED: Final = "\N{LEFT-TO-RIGHT ISOLATE}{}\N{POP DIRECTIONAL ISOLATE}"
+_DIRECTIONS: Final = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+"""Characters that turn the text behind them, or end an isolate."""
 
 
 def preferred(header: str) -> str:
@@ -74,4 +76,5 @@ def _inserted(name: str, value: str, language: str, nested: int) -> str:
 
 def _isolated(value: str) -> str:
     """A fragment from left to right, as code and values are, that does not change the direction of the text around it."""
-    return _ISOLATED.format(value)
+    # What a client sends must not end its isolate and reorder the text behind it.
+    return _ISOLATED.format(value.translate(_DIRECTIONS))

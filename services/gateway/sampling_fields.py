@@ -23,9 +23,7 @@ def add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
             setattr(sampling, name, max(integer, 0))
     if (seed := fields.integer("seed", least=-(2**63), most=2**63 - 1)) is not None:
         sampling.seed = seed
-    newer, older = fields.integer("max_completion_tokens", least=1), fields.integer("max_tokens", least=1)
-    if (limit := newer if newer is not None else older) is not None:
-        sampling.max_tokens = limit
+    _add_limit(fields, sampling)
     for name in ("ignore_eos", "skip_special_tokens"):
         if (flag := fields.boolean(name)) is not None:
             setattr(sampling, name, flag)
@@ -41,6 +39,16 @@ def add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
             if not token.isdecimal() or len(token) > 10:
                 raise bad_request("logit_bias", f"logit_bias has the key {shown(token)}; keys must be token ids")
             sampling.logit_bias[read_token_id("logit_bias", int(token))] = biases.number(token) or 0.0
+
+
+def _add_limit(fields: Fields, sampling: pb.SamplingParams) -> None:
+    newer, older = fields.integer("max_completion_tokens", least=1), fields.integer("max_tokens", least=1)
+    limit = older if newer is None else newer
+    if limit is None:
+        return
+    sampling.max_tokens = limit
+    if older not in (None, limit):
+        fields.overruled("max_tokens")
 
 
 def read_token_id(path: str, value: Any) -> int:

@@ -36,6 +36,11 @@ def queued(place: int) -> bytes:
     return b": queued %d\n\n" % place
 
 
+def ignored(names: str) -> bytes:
+    """The comment that says what of the request has no influence, where the headers were sent before it was known."""
+    return b": x-ignored-params %s\n\n" % names.encode("ascii")
+
+
 class ChunkEncoder:
     """Encodes the `chat.completion.chunk` events of one answer."""
 

@@ -302,6 +302,39 @@ async def test_what_was_ignored_is_said(http: httpx.AsyncClient, worker: Scripte
     assert (strict.status_code, strict.json()["error"]["param"]) == (400, "zeta")
 
 
+async def test_what_was_ignored_is_said_in_the_stream_when_the_headers_were_too_early(
+    http: httpx.AsyncClient, worker: ScriptedWorker, gateway_url: str, api_key: str
+) -> None:
+    begin = asyncio.Event()
+    begun = [pb.Event(started=pb.Started(ignored_parameters=["sampling.seed", "tools[0].strict"])), content("a")]
+    worker.script = [begin, begun, [finish(), usage()]]
+    async with http.stream("POST", URL, json=body(stream=True, zeta=1)) as answer:
+        assert answer.headers["x-ignored-params"] == "zeta"
+        begin.set()
+        text = "".join([piece async for piece in answer.aiter_text()])
+    assert text.count(": x-ignored-params zeta,seed,tools[0].function.strict\n\n") == 1
+    assert text.index(": x-ignored-params") < text.index('"content":"a"')
+    begin.clear()
+    async with openai.AsyncOpenAI(base_url=f"{gateway_url}/api", api_key=api_key, max_retries=0) as client:
+        chunks = await client.chat.completions.create(**body(stream=True))
+        begin.set()
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in chunks]) == "a"
+
+
+async def test_what_the_headers_say_is_not_said_again_in_the_stream(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    begin = asyncio.Event()
+    worker.script = [[pb.Event(started=pb.Started(ignored_parameters=["sampling.seed"])), finish(), usage()]]
+    early = await http.post(URL, json=body(stream=True))
+    assert early.headers["x-ignored-params"] == "seed"
+    worker.script = [begin, [started(), finish(), usage()]]
+    async with http.stream("POST", URL, json=body(stream=True, zeta=1)) as answer:
+        begin.set()
+        late = "".join([piece async for piece in answer.aiter_text()])
+    assert "x-ignored-params" not in early.text + late
+
+
 async def test_the_worker_is_told_the_request_id(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     answer = await http.post(URL, json=body(), headers={"x-request-id": "mine-1"})

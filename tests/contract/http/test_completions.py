@@ -130,5 +130,7 @@ async def test_what_cannot_be_done_is_refused(
 
 async def test_what_is_not_known_is_reported(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started()], [finish(), usage()]]
-    answer = await http.post(URL, json={"model": MODEL, "prompt": "a", "user": "u", "messages": [], "tools": 1})
+    answer = await http.post(
+        URL, json={"model": MODEL, "prompt": "a", "user": "u", "messages": [1], "tools": 1, "zeta": []}
+    )
     assert answer.headers["x-ignored-params"] == "messages,tools"

@@ -55,7 +55,8 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            yield [pb.Event(started=pb.Started(prompt_tokens=entry.prompt))]
+            ignored = ["reasoning.effort"] if request.reasoning.effort else []
+            yield [pb.Event(started=pb.Started(prompt_tokens=entry.prompt, ignored_parameters=ignored))]
             for number in range(1, request.sampling.max_tokens + 1):
                 await self.going.wait()
                 await asyncio.sleep(self.pace)

@@ -268,7 +268,7 @@ async def test_a_request_in_a_patient_tier_waits_for_its_slot(
     async with client_of(gateways[0], secret) as client, client_of(gateways[1], secret) as another:
         first = asyncio.create_task(client.post(URL, json=body(2)))
         await until(lambda: holds(redis, key, 1))
-        streamed = asyncio.create_task(another.post(URL, json=body(2, stream=True, nonsense=1)))
+        streamed = asyncio.create_task(another.post(URL, json=body(2, stream=True, nonsense=1, reasoning_effort="low")))
         await until(lambda: waits(redis, key, 1))
         whole = asyncio.create_task(client.post(URL, json=body(2)))
         await until(lambda: waits(redis, key, 2))
@@ -278,7 +278,9 @@ async def test_a_request_in_a_patient_tier_waits_for_its_slot(
         text = (await streamed).text
         assert text.startswith(": queued 1\n\n")
         assert text.endswith("data: [DONE]\n\n")
+        # The headers went out with the first place in line, before a worker knew of the request.
         assert streamed.result().headers["x-ignored-params"] == "nonsense"
+        assert ": x-ignored-params nonsense,reasoning_effort\n\n" in text
         assert [(await each).status_code for each in (first, whole)] == [200, 200]
     assert worker.most_running == 1
     assert await nothing_is_held(redis, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from services.failure import Failure, Reason, Violation
 from services.gateway.chat_request import translate
 from services.gateway.errors import ApiError, from_failure
 from services.gateway.field_names import openai_names
+from services.gateway.language import translated
 
 MESSAGES = [{"role": "user", "content": "سلام"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -131,7 +133,7 @@ def test_the_newest_sdk_knows_no_further_field() -> None:
     assert set(CompletionCreateParamsBase.__annotations__) - here == set()
 
 
-CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL: dict[str, Any] = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "name": "f"}]}}
 
 
@@ -146,7 +148,7 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
             {"response_format": {**SCHEMA, "x": 1, "json_schema": {**SCHEMA["json_schema"], "y": 2, "z": None}}},
             ["response_format.json_schema.y", "response_format.x"],
         ),
-        ({"response_format": {"type": "text", "json_schema": {}}}, ["response_format.json_schema"]),
+        ({"response_format": {"type": "text", "json_schema": {"name": "s"}}}, ["response_format.json_schema"]),
         (
             {"tools": [TOOL, {**TOOL, "x": 1, "function": {"name": "g", "y": 2}}]},
             ["tools[1].function.y", "tools[1].x"],
@@ -155,13 +157,52 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         ({"tools": [TOOL], "tool_choice": ALLOWED}, []),
         ({"messages": [{"role": "user", "content": "a", "weight": 1}]}, ["messages[0].weight"]),
         (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}]},
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}]}
+                ]
+            },
             ["messages[0].content[0].cache_control"],
         ),
         (
-            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{**CALL, "index": 0}], "refusal": None}]},
-            ["messages[1].tool_calls[0].index"],
+            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{**CALL, "index": 0, "x": 1}]}]},
+            ["messages[1].tool_calls[0].x"],
         ),
+        # As OpenAI's own answers are when a client sends them back.
+        (
+            {
+                "messages": [
+                    *MESSAGES,
+                    {
+                        "role": "assistant",
+                        "content": "a",
+                        "annotations": [],
+                        "audio": None,
+                        "refusal": None,
+                        "function_call": None,
+                        "tool_calls": None,
+                    },
+                ]
+            },
+            [],
+        ),
+        ({"zeta": [], "eta": {}, "theta": None, "iota": "", "kappa": 0, "la": False}, ["iota", "kappa", "la"]),
+        ({"continue_final_message": True, "add_generation_prompt": False}, []),
+        ({"add_generation_prompt": True}, []),
+        ({"add_generation_prompt": False}, ["add_generation_prompt"]),
+        ({"continue_final_message": True, "add_generation_prompt": True}, ["add_generation_prompt"]),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, ["max_tokens"]),
+        ({"max_tokens": 5, "max_completion_tokens": 5}, []),
+        (
+            {"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}},
+            ["enable_thinking"],
+        ),
+        ({"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": True}}, []),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "reasoning": "b", "reasoning_content": "c"}]},
+            ["messages[0].reasoning"],
+        ),
+        ({"messages": [{"role": "assistant", "content": "a", "reasoning": "", "reasoning_content": "c"}]}, []),
         ({"messages": [*MESSAGES, {"role": "assistant", "content": "a", "refusal": "no"}]}, ["messages[1].refusal"]),
         (
             {
@@ -242,11 +283,18 @@ def test_what_of_a_past_answer_cannot_be_shown_is_refused(message: dict[str, Any
         {"guided_regex": "a", "guided_choice": ["b"]},
         {"response_format": {"type": "json_object"}, "guided_regex": "a"},
         {"structured_outputs": {"json": {}, "regex": "a"}},
+        {"guided_json": {}, "guided_regex": "a", "guided_choice": ["b"]},
+        {"messages": [*MESSAGES, {"role": "assistant", "function_call": CALL["function"], "tool_calls": [CALL]}]},
     ],
 )
 def test_forms_exclude_one_another(fields: dict[str, Any]) -> None:
-    with pytest.raises(ApiError, match="exclude one another"):
+    with pytest.raises(ApiError, match="exclude one another") as refusal:
         request(**fields)
+    persian = translated(refusal.value.message, "fa")
+    assert persian is not None
+    # Two names, each of them a fragment of its own.
+    assert [fragment for fragment in re.findall("\u2066([^\u2069]*)\u2069", persian) if " " in fragment] == []
+    assert persian.count("\u2066") == 2
 
 
 def test_a_model_lists_its_parameters_by_openais_names() -> None:
@@ -279,3 +327,10 @@ def test_a_refused_form_is_named_as_it_was_given(fields: dict[str, Any], field: 
     failure = Failure(Reason.INVALID_ARGUMENT, f"{field} is not good", violations=(Violation(field, ""),))
     error = from_failure(failure, request_id="r", form=request(**fields).form)
     assert (error.param, error.message) == (param, f"{param} is not good")
+
+
+def test_a_refusal_names_no_form_that_was_not_given() -> None:
+    message = "m does not think where response_format is set; leave reasoning.enabled out"
+    failure = Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation("reasoning.enabled", message),))
+    error = from_failure(failure, request_id="r", form=request(guided_json={}, enable_thinking=True).form)
+    assert error.message == "m does not think where guided_json is set; leave enable_thinking out"

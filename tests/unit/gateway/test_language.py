@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from services.failure import Failure, Reason, Violation
+from services.gateway.errors import from_failure
 from services.gateway.language import MOST_CHARACTERS, messages, preferred, translated
-from tests.unit.gateway.written_messages import SERVICES, modules, written
+from tests.unit.gateway.written_messages import SERVICES, failures, modules, written
 
 INTERNAL = {
     "services/gateway/admin.py": "the admin API is in English",
@@ -82,6 +84,25 @@ def test_every_message_of_the_public_api_has_a_persian_text() -> None:
     assert not english
 
 
+@pytest.mark.parametrize("form", ["response_format", "guided_json", "structured_outputs.json"])
+def test_a_workers_message_is_persian_also_under_the_names_that_the_caller_knows(form: str) -> None:
+    lost = set()
+    for path in modules():
+        name = path.relative_to(SERVICES.parent).as_posix()
+        for field, message in failures(path) if name not in INTERNAL | ASSEMBLED else ():
+            failure = Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message),))
+            said = from_failure(failure, request_id="r", form=form).message
+            if translated(said, "fa") is None and not message.startswith(OF_GRPC_ONLY):
+                lost.add(said)
+    assert not lost
+
+
+def test_the_scan_finds_which_field_a_message_is_about() -> None:
+    found = failures(SERVICES / "inference/guides.py")
+    assert ("reasoning.enabled", "7 does not think where 7 is set; leave reasoning.enabled out") in found
+    assert "response_format" in {field for field, message in found if message.startswith("response_format leaves")}
+
+
 def test_the_scan_finds_messages_wherever_they_are_written() -> None:
     found = {path.relative_to(SERVICES).as_posix(): written(path) for path in modules()}
     for name, message in {
@@ -146,6 +167,12 @@ def test_a_message_that_is_assembled_has_a_persian_text_without_english_sentence
 def test_what_is_inserted_is_laid_out_from_left_to_right() -> None:
     text = translated('messages[0].role must be a string, got a list: ["سلام"]', "fa")
     assert text == '\u2066messages[0].role\u2069 باید یک رشته باشد، اما یک فهرست است: \u2066["سلام"]\u2069'
+
+
+@pytest.mark.parametrize("controls", ["\u2069\u202e", "\u202a\u202b\u202c\u202d", "\u2066\u2067\u2068"])
+def test_what_is_inserted_cannot_turn_the_text_around_it(controls: str) -> None:
+    text = translated(f'stop[0] must be a string, got a list: ["{controls} x"]', "fa")
+    assert text == '\u2066stop[0]\u2069 باید یک رشته باشد، اما یک فهرست است: \u2066[" x"]\u2069'
 
 
 @pytest.mark.parametrize("english", TEXTS)

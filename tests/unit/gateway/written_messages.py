@@ -39,6 +39,33 @@ def written(path: Path) -> list[str]:
     return [text for node in ast.walk(ast.parse(path.read_text())) for text in of_node(node, path)]
 
 
+def failures(path: Path) -> set[tuple[str, str]]:
+    """The fields that a module refuses, each with what it says of it; 7 for each insertion."""
+    found: set[tuple[str, str]] = set()
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                match node:
+                    case ast.Call(
+                        func=ast.Name(id="invalid" | "_unsupported" | "Violation"), args=[field, message, *_]
+                    ):
+                        messages = possible(message, function)
+                        found |= {(name, text) for name in possible(field, function) for text in messages}
+    return found
+
+
+def possible(node: ast.expr, function: ast.AST) -> list[str]:
+    """What an expression may be, also where it is a name that its function has given to a text."""
+    if not isinstance(node, ast.Name):
+        return literals(node)
+    texts: list[str] = []
+    for assignment in ast.walk(function):
+        match assignment:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name == node.id:
+                texts += literals(value)
+    return texts
+
+
 def of_node(node: ast.AST, path: Path) -> list[str]:
     module, found = path.relative_to(SERVICES).as_posix(), []
     match node:

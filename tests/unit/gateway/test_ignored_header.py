@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from services.gateway.ignored_header import MOST_CHARACTERS, ignored_header
+
+
+def test_names_are_said_whole_or_not_at_all() -> None:
+    names = [f"field_{number:04}" for number in range(500)]
+    said = ignored_header(names)["x-ignored-params"]
+    assert said.split(",") == names[: len(said.split(","))]
+    assert MOST_CHARACTERS - len("field_0000,") < len(said) <= MOST_CHARACTERS
+
+
+def test_a_name_that_is_too_long_does_not_hide_the_others() -> None:
+    assert ignored_header(["a", "b" * 2000, "c"]) == {"x-ignored-params": "a,c"}
+    assert ignored_header(["b" * 2000]) == {}
