@@ -75,7 +75,10 @@ def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
     if model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT:
         ignored.append("reasoning.effort")
-    if request.response_format.json_schema.description:
+    if demands_call(request) and request.response_format.WhichOneof("format") is not None:
+        # The call has a form of its own.
+        ignored.append("response_format")
+    elif request.response_format.json_schema.description:
         ignored.append("response_format.json_schema.description")
     if any(tool.strict for tool in request.tools) and not demands_call(request):
         # Only a call that is demanded is written under its schema.

@@ -147,3 +147,21 @@ def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedM
     request.refuse_ignored_parameters = True
     with pytest.raises(Failure, match=r"cannot honour response_format\.json_schema\.description"):
         check(request, caller, LIMITS)
+
+
+def test_where_a_call_is_demanded_a_response_format_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
+    request = demand({"f": {}})
+    request.response_format.json_schema.CopyFrom(pb.JsonSchemaFormat(schema_json="{}", description="what it is for"))
+    check(request, caller, LIMITS)
+    assert ignored_parameters(request, caller) == ["response_format"]
+    request.refuse_ignored_parameters = True
+    with pytest.raises(Failure, match="cannot honour response_format; leave it out"):
+        check(request, caller, LIMITS)
+
+
+def test_a_response_format_that_does_not_fit_is_refused_also_where_a_call_is_demanded(caller: ServedModel) -> None:
+    request = demand({"f": {}})
+    request.response_format.json_schema.schema_json = "{"
+    with pytest.raises(Failure, match="is not JSON") as refusal:
+        check(request, caller, LIMITS)
+    assert refusal.value.violations[0].field == "response_format.json_schema.schema_json"
