@@ -48,6 +48,8 @@ class ChoiceRequests:
             self._params["image_sizes"] = [image.size for image in prompt.images]
         self._limit: Final[int] = self._params["max_tokens"]
         self._written: list[int] = []
+        self._left_out = 0
+        """Tokens that were generated, but that the answer's prompt does not have."""
         self._usages: list[dict[str, Any]] = []
 
     async def outputs(self) -> AsyncGenerator[EngineOutput, None]:
@@ -73,12 +75,12 @@ class ChoiceRequests:
                     return
         answer = {
             **self._params,
-            "max_tokens": self._limit - len(self._written),
+            "max_tokens": self._left,
             # Whoever has begun to answer goes before those who have not.
             "priority": self._params.get("priority", 0) + 1,
         }
         if "min_tokens" in answer:
-            answer["min_tokens"] -= len(self._written)
+            answer["min_tokens"] -= self._limit - self._left
             if answer["min_tokens"] <= 0:
                 del answer["min_tokens"]
         async with contextlib.aclosing(self._ask(self._supported(answer))) as outputs:
@@ -107,12 +109,14 @@ class ChoiceRequests:
             stops = [*self._params.get("stop_token_ids", ()), self._model.thought_end_id]
             params = {name: value for name, value in self._params.items() if name not in ("guide", "min_tokens")}
             async with contextlib.aclosing(self._ask({**params, "stop_token_ids": stops, "max_tokens": most})) as asked:
-                async for output in asked:
+                async for whole in asked:
+                    output = self._without_end(whole)
                     self._written += output.token_ids
+                    self._left_out += output.left_out
                     if output.finish_reason is None:
                         yield output
                         continue
-                    if self._is_last(output):
+                    if self._is_last(whole):
                         yield replace(output, usage=self._whole_usage(output.usage or {}))
                         return
                     is_closed = output.token_ids[-1:] == [self._model.thought_end_id]
@@ -127,13 +131,36 @@ class ChoiceRequests:
 
     def _is_last(self, output: EngineOutput) -> bool:
         if output.finish_reason == "length":
-            return len(self._written) >= self._limit
+            return not self._left
         stops = self._params.get("stop_token_ids", ())
         return output.finish_reason != "stop" or bool(output.token_ids and output.token_ids[-1] in stops)
 
+    def _without_end(self, output: EngineOutput) -> EngineOutput:
+        """A part of a thought without the token by which the model ended it as if it were an answer: more is to follow."""
+        last = output.token_ids[-1:]
+        if (
+            output.finish_reason != "stop"
+            or not self._model.tokenizer.end_ids.intersection(last)
+            or self._is_last(output)
+        ):
+            return output
+        return replace(
+            output,
+            token_ids=output.token_ids[:-1],
+            logprobs=output.logprobs and output.logprobs[:-1],
+            top_token_ids=output.top_token_ids and output.top_token_ids[:-1],
+            top_logprobs=output.top_logprobs and output.top_logprobs[:-1],
+            left_out=1,
+        )
+
+    @property
+    def _left(self) -> int:
+        """How many tokens may still be generated."""
+        return self._limit - len(self._written) - self._left_out
+
     def _close(self, token_ids: list[int]) -> EngineOutput:
         """The tokens that end the thought, as far as there is room. They are certain."""
-        token_ids = token_ids[: self._limit - len(self._written)]
+        token_ids = token_ids[: self._left]
         self._written += token_ids
         wanted: int | None = self._params.get("logprobs")
         return EngineOutput(
@@ -141,8 +168,8 @@ class ChoiceRequests:
             logprobs=None if wanted is None else [0.0] * len(token_ids),
             top_token_ids=[[token_id] for token_id in token_ids] if wanted else None,
             top_logprobs=[[0.0] for _ in token_ids] if wanted else None,
-            finish_reason="length" if len(self._written) >= self._limit else None,
-            usage=self._whole_usage({}) if len(self._written) >= self._limit else None,
+            finish_reason=None if self._left else "length",
+            usage=None if self._left else self._whole_usage({}),
         )
 
     def _ask(self, params: Mapping[str, Any]) -> AsyncGenerator[EngineOutput, None]:

@@ -15,6 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason
 from services.gateway.language import translated
 from services.inference.catalog import CapabilitiesSpec, ParsersSpec
+from services.inference.choice import Choice
 from services.inference.choice_requests import ChoiceRequests
 from services.inference.prompt import render
 from services.inference.served_model import EngineDescription, ServedModel
@@ -136,6 +137,35 @@ async def test_a_stop_token_of_the_request_ends_it_in_the_thought_too(thinker: S
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD]))
     came, asked, _ = await ran(thinker, request, ([OTHER, WORD], "stop"))
     assert (came[-1].finish_reason, len(asked)) == ("stop", 1)
+
+
+@pytest.mark.parametrize("wanted", [None, 1])
+async def test_a_token_that_ends_an_answer_is_no_part_of_a_thought_though_it_counts(
+    thinker: ServedModel, wanted: int | None
+) -> None:
+    logprobs = None if wanted is None else pb.LogprobsOptions(top=wanted)
+    sampling = pb.SamplingParams(max_tokens=20, skip_special_tokens=False)
+    request = ask(budget=15, sampling=sampling, logprobs=logprobs)
+    closing = thinker.tokenizer.encode("\n</think>\n\n")
+    came, asked, prompt = await ran(thinker, request, ([WORD, END], "stop"), ([OTHER, END], "stop"))
+    assert ids_of(came) == [WORD, *closing, OTHER, END]
+    assert asked[1].prompt_token_ids == [*prompt, WORD, *closing]
+    assert asked[1].params["max_tokens"] == 20 - 2 - len(closing)
+    choice = Choice(0, request, thinker, await render(request, thinker))
+    counted, thought = 0, ""
+    for output in came:
+        texts = choice.detokenize(output)
+        for event in choice.events(output, texts, choice.parse(texts, at_end=output.finish_reason is not None)):
+            counted += event.delta.token_count
+            thought += event.delta.reasoning_content
+    assert counted == 2 + len(closing) + 2
+    assert thought.strip() == thinker.tokenizer.bytes_of(WORD).decode().strip()
+
+
+async def test_an_end_in_the_thought_that_the_request_names_ends_the_answer(thinker: ServedModel) -> None:
+    request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[END]))
+    came, asked, _ = await ran(thinker, request, ([OTHER, END], "stop"))
+    assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([OTHER, END], "stop", 1)
 
 
 async def test_a_budget_of_nothing_turns_thinking_off(thinker: ServedModel) -> None:
