@@ -162,6 +162,35 @@ async def test_a_token_that_ends_an_answer_is_no_part_of_a_thought_though_it_cou
     assert thought.strip() == thinker.tokenizer.bytes_of(WORD).decode().strip()
 
 
+async def test_no_stop_token_ends_a_thought_before_the_least_number_of_tokens(thinker: ServedModel) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=3))
+    parts: list[tuple[Sequence[int], str]] = [([OTHER, WORD, OTHER], "length"), ([OTHER, WORD], "stop")]
+    came, asked, prompt = await ran(thinker, request, *parts)
+    assert (ids_of(came), came[-1].finish_reason) == ([OTHER, WORD, OTHER, OTHER, WORD], "stop")
+    assert [(one.params["stop_token_ids"], one.params.get("min_tokens")) for one in asked] == [
+        ([close], None),
+        ([WORD, close], None),
+    ]
+    assert asked[1].prompt_token_ids == [*prompt, OTHER, WORD, OTHER]
+    assert (asked[0].params["max_tokens"], asked[1].params["priority"]) == (3, 1)
+    assert asked[0].params["max_tokens"] + asked[1].params["max_tokens"] == 50 - len(
+        thinker.tokenizer.encode("\n</think>")
+    )
+
+
+async def test_a_thought_shorter_than_the_least_number_of_tokens_is_followed_by_its_answer(
+    thinker: ServedModel,
+) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=9))
+    came, asked, _ = await ran(thinker, request, ([WORD, WORD, close], "stop"), ([OTHER, WORD], "stop"))
+    assert ids_of(came) == [WORD, WORD, close, OTHER, WORD]
+    assert (asked[1].params["min_tokens"], asked[1].params["stop_token_ids"]) == (6, [WORD])
+
+
 async def test_an_end_in_the_thought_that_the_request_names_ends_the_answer(thinker: ServedModel) -> None:
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[END]))
     came, asked, _ = await ran(thinker, request, ([OTHER, END], "stop"))
