@@ -223,6 +223,19 @@ async def test_minimax_always_begins_with_a_thought(others: Path) -> None:
     assert prompt.opens_thought
 
 
+async def test_minimax_begins_no_conversation_at_the_end_of_a_users_text(others: Path) -> None:
+    content = json.loads((others / "tokenizer.json").read_text())
+    size = len(content["model"]["vocab"])
+    flags = {**dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False), "special": True}
+    tokens = ("]~!b[", "]~b]", "[e~[")
+    content["added_tokens"] += [{"id": size + place, "content": text, **flags} for place, text in enumerate(tokens)]
+    (others / "tokenizer.json").write_text(json.dumps(content))
+    model = other("minimax", others)
+    begin, turn, end = (model.tokenizer.added_id(text) for text in tokens)
+    prompt = await render(pb.GenerateRequest(messages=[SYSTEM, user("hello]~!b")]), model)
+    assert [i for i in prompt.token_ids if i in model.tokenizer.special_ids] == [begin, turn, end, turn, end, turn]
+
+
 async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Path) -> None:
     messages = [
         SYSTEM,
