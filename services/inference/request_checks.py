@@ -13,6 +13,7 @@ from services.inference.guides import check_guide
 from services.inference.images import ImageLimits, check_images, image_bytes
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
+from services.inference.thinking import effort_decides
 from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call, read_json
 
 MAX_PARTS: Final = 1024
@@ -73,7 +74,8 @@ def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits
 def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[str]:
     """Fields that the request sets and the engine cannot honour, though it can answer without them."""
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
-    if model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT:
+    has_degree = model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT
+    if has_degree and not effort_decides(request, model):
         ignored.append("reasoning.effort")
     if demands_call(request) and request.response_format.WhichOneof("format") is not None:
         # The call has a form of its own.

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,45 +10,15 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason
 from services.gateway.language import translated
-from services.inference.catalog import CapabilitiesSpec, ParsersSpec
 from services.inference.choice import Choice
 from services.inference.choice_requests import ChoiceRequests
 from services.inference.prompt import render
-from services.inference.served_model import EngineDescription, ServedModel
+from services.inference.served_model import ServedModel
 from services.triton_client import EngineOutput
-from tests.unit.inference.scripted import PARAMETERS, Asked, ScriptedTriton, outputs
+from tests.unit.inference.scripted import Asked, ScriptedTriton, outputs
 
 END = 2
 WORD, OTHER = 1000, 2000
-
-
-@pytest.fixture(scope="session")
-def thinking_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
-    """The small model's tokenizer with the tags of a thought, and a template that opens it on demand."""
-    directory = tmp_path_factory.mktemp("thinking")
-    shutil.copy(model_directory / "generation_config.json", directory)
-    content = json.loads((model_directory / "tokenizer.json").read_text())
-    size = len(content["model"]["vocab"])
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    content["added_tokens"] += [
-        {"id": size + place, "content": tag, **flags} for place, tag in enumerate(("<think>", "</think>"))
-    ]
-    (directory / "tokenizer.json").write_text(json.dumps(content))
-    template = "{{ messages[0].content }}{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
-    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    return directory
-
-
-@pytest.fixture
-def thinker(loaded: ServedModel, thinking_directory: Path) -> ServedModel:
-    spec = loaded.spec.model_copy(
-        update={
-            "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
-            "capabilities": CapabilitiesSpec(reasoning_optional=True),
-        }
-    )
-    engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=256, slots=4)
-    return replace(ServedModel.load(spec, thinking_directory), description=engine)
 
 
 def ask(*, budget: int | None = None, **fields: Any) -> pb.GenerateRequest:

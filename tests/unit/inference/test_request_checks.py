@@ -9,6 +9,7 @@ from services.failure import Failure, Reason
 from services.inference.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.sampling import engine_params
 from services.inference.served_model import EngineDescription, ServedModel
+from services.inference.thinking import may_think
 from tests.unit.inference.scripted import PARAMETERS
 
 LIMITS = RequestLimits(max_choices=4, max_messages=8, max_prompt_bytes=1000)
@@ -229,3 +230,34 @@ def test_each_choice_has_a_seed_of_its_own_within_64_bits(model: ServedModel) ->
     given = request(**sampling(seed=2**63 - 1))
     seeds = [engine_params(given, model, room=1, choice=choice)["seed"] for choice in range(3)]
     assert seeds == [2**63 - 1, -(2**63), -(2**63) + 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({}, ["reasoning.effort"]),
+        ({"response_format": pb.ResponseFormat(regex="a")}, []),
+        (
+            {
+                "response_format": pb.ResponseFormat(regex="a"),
+                "reasoning": pb.ReasoningOptions(enabled=False, effort=pb.REASONING_EFFORT_HIGH),
+            },
+            ["reasoning.effort"],
+        ),
+        (
+            {
+                "response_format": pb.ResponseFormat(regex="a"),
+                "reasoning": pb.ReasoningOptions(budget_tokens=9, effort=pb.REASONING_EFFORT_HIGH),
+            },
+            ["reasoning.effort"],
+        ),
+    ],
+)
+def test_an_effort_is_ignored_except_where_it_turns_thinking_on(
+    thinker: ServedModel, fields: dict[str, Any], ignored: list[str]
+) -> None:
+    given = request(**{"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH), **fields})
+    assert ignored_parameters(given, thinker) == ignored
+    thought = may_think(given, thinker)
+    given.reasoning.ClearField("effort")
+    assert (may_think(given, thinker) == thought) is bool(ignored)
