@@ -14,7 +14,7 @@ from services.inference.images import ImageLimits, check_images, image_bytes
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
 from services.inference.thinking import effort_decides
-from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call, read_json
+from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -126,7 +126,7 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
     for index, call in enumerate(message.tool_calls):
         field = f"{path}.tool_calls[{index}]"
         check_function_name(f"{field}.name", call.name)
-        read_json(f"{field}.arguments_json", call.arguments_json, most=MAX_ARGUMENTS_LENGTH)
+        _at_most(f"{field}.arguments_json", len(call.arguments_json), MAX_ARGUMENTS_LENGTH, unit=" characters long")
     _at_most(f"{path}.name", len(message.name), MAX_NAME_LENGTH, unit=" characters long")
     _at_most(f"{path}.content", len(message.content), MAX_PARTS, unit=" parts long")
     for index, part in enumerate(message.content):

@@ -148,14 +148,13 @@ def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> Non
         (pb.ToolCall(), "name", "name is ''"),
         (pb.ToolCall(name="f<|im_end|>"), "name", "1 to 64 letters, digits, _, . or -"),
         (pb.ToolCall(name="f" * 65), "name", "1 to 64"),
-        (pb.ToolCall(name="f", arguments_json="{"), "arguments_json", "is not JSON"),
-        (pb.ToolCall(name="f", arguments_json='{"a":"\\ud83d"}'), "arguments_json", "is not JSON"),
-        (pb.ToolCall(name="f", arguments_json="[" * 129 + "]" * 129), "arguments_json", "nested 129 levels deep"),
+        (pb.ToolCall(name="f", arguments_json="x" * 524_289), "arguments_json", "at most 524288 is allowed"),
     ],
 )
 def test_a_call_that_was_none_is_refused(caller: ServedModel, call: pb.ToolCall, field: str, said: str) -> None:
+    limits = RequestLimits(max_prompt_bytes=2**20)
     with pytest.raises(Failure) as refusal:
-        check(request(**message(role=pb.ROLE_ASSISTANT, tool_calls=[call])), caller, LIMITS)
+        check(request(**message(role=pb.ROLE_ASSISTANT, tool_calls=[call])), caller, limits)
     assert refusal.value.violations[0].field == f"messages[1].tool_calls[0].{field}"
     assert said in refusal.value.message
 
