@@ -72,6 +72,8 @@ class EngineOutput:
     """stop, length or cancelled, on the last output."""
     usage: dict[str, Any] | None
     """prompt_tokens, completion_tokens, cached_tokens and timings (seconds), on the last output."""
+    left_out: int = 0
+    """How many tokens were generated that are not in the lists, since they are no part of the text."""
 
 
 class TritonClient:

@@ -1,6 +1,7 @@
 """A chat template of the Qwen-VL kind, written for tests: images stand in user's turns, where they were sent."""
 
 TEMPLATE = """\
+{%- set seen = namespace(images=0) %}
 {%- for message in messages %}
 {{- '<|im_start|>' + message.role + '\\n' }}
 {%- if message.content is string %}
@@ -8,6 +9,8 @@ TEMPLATE = """\
 {%- else %}
 {%- for part in message.content %}
 {%- if part.type == 'image' %}
+{%- set seen.images = seen.images + 1 %}
+{%- if add_vision_id %}{{- 'Picture ' ~ seen.images ~ ': ' }}{% endif %}
 {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
 {%- else %}
 {{- part.text }}

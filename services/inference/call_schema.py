@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote, urljoin
 
 _DATA: Final = frozenset({"const", "enum", "default", "examples"})
 """What stands there is no schema, and what looks like a reference in it is none."""
@@ -13,6 +14,8 @@ _BY_NAME: Final = frozenset(
 """Their keys are names, whatever they look like."""
 _IDENTITY: Final = frozenset({"$id", "id", "$schema"})
 """Of a whole document, which a function's schema no longer is: references would be looked up in it."""
+_REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+_ANCHORS: Final = frozenset({"$anchor", "$dynamicAnchor", "$recursiveAnchor"})
 
 
 def call_schema(functions: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,8 +28,7 @@ def call_schema(functions: Mapping[str, Any]) -> dict[str, Any]:
     for name, parameters in functions.items():
         arguments = {"type": "object", **parameters}
         if _refers(arguments):
-            document = {key: value for key, value in arguments.items() if key not in _IDENTITY}
-            definitions[name] = _moved(document, f"#/$defs/{name}")
+            definitions[name] = _Move(arguments, f"#/$defs/{name}").moved
             arguments = {"$ref": f"#/$defs/{name}"}
         calls.append(
             {
@@ -42,24 +44,84 @@ def call_schema(functions: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refers(schema: Any) -> bool:
     if isinstance(schema, dict):
-        return "$ref" in schema or any(map(_refers, schema.values()))
+        return not _REFERENCES.isdisjoint(schema) or any(map(_refers, schema.values()))
     return isinstance(schema, list) and any(map(_refers, schema))
 
 
-def _moved(schema: Any, root: str) -> Any:
-    """A schema whose references to its own document lead to `root` in another one."""
-    if isinstance(schema, list):
-        return [_moved(entry, root) for entry in schema]
-    if not isinstance(schema, dict):
-        return schema
-    moved: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
-            moved[key] = root + value[1:]
-        elif key in _DATA:
-            moved[key] = value
-        elif key in _BY_NAME and isinstance(value, dict):
-            moved[key] = {name: _moved(inner, root) for name, inner in value.items()}
+class _Move:
+    """Takes a document into another one, to `root`: what refers to it, and to its parts, then leads there."""
+
+    def __init__(self, document: Mapping[str, Any], root: str) -> None:
+        self._root: Final = root
+        named = document.get("$id", document.get("id"))
+        self._own_id: Final = named.partition("#")[0] if isinstance(named, str) else ""
+        self._documents: Final = {self._own_id: ""}
+        """Pointers to what has an id. Like anchors, ids are left out: engines know neither, and functions may share them."""
+        self._anchors: Final[dict[str, str]] = {}
+        content = {key: value for key, value in document.items() if key not in _IDENTITY}
+        self._find_names(content, "")
+        self.moved: Final = self._moved(content)
+
+    def _find_names(self, schema: Any, place: str) -> None:
+        if isinstance(schema, list):
+            for index, entry in enumerate(schema):
+                self._find_names(entry, f"{place}/{index}")
+        elif isinstance(schema, dict):
+            for key, value in schema.items():
+                if _is_name(key, value):
+                    self._note(str(value), place, is_anchor=key in _ANCHORS)
+                elif key in _BY_NAME and isinstance(value, dict):
+                    for name, inner in value.items():
+                        self._find_names(inner, f"{place}/{key}/{_step(name)}")
+                elif key not in _DATA:
+                    self._find_names(value, f"{place}/{_step(key)}")
+
+    def _note(self, name: str, place: str, *, is_anchor: bool) -> None:
+        if is_anchor or name.startswith("#"):
+            self._anchors.setdefault(name.removeprefix("#"), place)
         else:
-            moved[key] = _moved(value, root)
-    return moved
+            self._documents.setdefault(self._absolute(name).partition("#")[0], place)
+
+    def _moved(self, schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [self._moved(entry) for entry in schema]
+        if not isinstance(schema, dict):
+            return schema
+        moved: dict[str, Any] = {}
+        for key, value in schema.items():
+            if key in _REFERENCES and isinstance(value, str):
+                # Within one document all kinds lead to the same place, and engines know the usual one.
+                moved[key if "$ref" in schema else "$ref"] = self._target(value)
+            elif key in _DATA:
+                moved[key] = value
+            elif key in _BY_NAME and isinstance(value, dict):
+                moved[key] = {name: self._moved(inner) for name, inner in value.items()}
+            elif not _is_name(key, value):
+                moved[key] = self._moved(value)
+        return moved
+
+    def _target(self, reference: str) -> str:
+        base, _, fragment = self._absolute(reference).partition("#")
+        place = self._documents.get(base)
+        if place is not None and (not fragment or fragment.startswith("/")):
+            return self._root + place + fragment
+        if place is not None and fragment in self._anchors:
+            return self._root + self._anchors[fragment]
+        return reference
+
+    def _absolute(self, reference: str) -> str:
+        if reference.startswith("#"):
+            return self._own_id + reference
+        try:
+            return urljoin(self._own_id, reference)
+        except ValueError:
+            return reference
+
+
+def _is_name(key: str, value: Any) -> bool:
+    return key in _ANCHORS or (key == "$id" and isinstance(value, str))
+
+
+def _step(name: str) -> str:
+    """Of a pointer."""
+    return quote(name.replace("~", "~0").replace("/", "~1"), safe="~$")

@@ -73,10 +73,11 @@ class Choice:
         deltas = [self._delta(piece) for piece in pieces]
         if output.logprobs is not None:
             self._logprobs.forget(self._parser.decided)
-        if not deltas and output.token_ids:
+        count = len(output.token_ids) + output.left_out
+        if not deltas and count:
             deltas = [pb.Delta(index=self._index)]
         if deltas:
-            deltas[0].token_count = len(output.token_ids)
+            deltas[0].token_count = count
         events = [pb.Event(delta=delta) for delta in deltas]
         if output.finish_reason is not None or self.stopped:
             events.append(pb.Event(finish=self._finish(output)))

@@ -173,6 +173,7 @@ def _merged(outputs: Sequence[EngineOutput]) -> EngineOutput:
         top_logprobs=_joined(output.top_logprobs for output in outputs),
         finish_reason=outputs[-1].finish_reason,
         usage=outputs[-1].usage,
+        left_out=sum(output.left_out for output in outputs),
     )
 
 

@@ -70,11 +70,10 @@ def check_guide(request: pb.GenerateRequest, model: ServedModel) -> None:
             )
     if demands_call(request):
         _check_functions(request)
-    else:
-        if callable_functions(request):
-            message = "response_format leaves no room for calls; send tool_choice none, or leave response_format out"
-            raise _unsupported("response_format", message)
-        _check_format(request.response_format)
+    elif callable_functions(request):
+        message = "response_format leaves no room for calls; send tool_choice none, or leave response_format out"
+        raise _unsupported("response_format", message)
+    _check_format(request.response_format)
 
 
 def _check_functions(request: pb.GenerateRequest) -> None:

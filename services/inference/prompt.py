@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from services.inference.reasoning import OPEN_TAG
 from services.inference.served_model import ServedModel
 from services.inference.thinking import OPENING, ends_apart, is_said, may_think
 from services.inference.tokenizer import TooManyTokensError
-from services.inference.tools import template_tools
+from services.inference.tools import called_arguments, template_tools
 
 MAX_REFUSAL_LENGTH: Final = 300
 
@@ -191,7 +190,7 @@ def _content(message: pb.Message, model: ServedModel) -> str | list[dict[str, st
 
 def _tool_call(call: pb.ToolCall, model: ServedModel) -> dict[str, Any]:
     # What a caller says that a model once wrote is no control token either, nor is it when it comes out of an escape.
-    function = {"name": call.name, "arguments": json.loads(call.arguments_json or "{}")}
+    function = {"name": call.name, "arguments": called_arguments(call.arguments_json)}
     return dict(model.tokenizer.guard_values({"id": call.id, "type": "function", "function": function}))
 
 

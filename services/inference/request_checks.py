@@ -13,7 +13,8 @@ from services.inference.guides import check_guide
 from services.inference.images import ImageLimits, check_images, image_bytes
 from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
-from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call, read_json
+from services.inference.thinking import effort_decides
+from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -73,9 +74,13 @@ def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits
 def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[str]:
     """Fields that the request sets and the engine cannot honour, though it can answer without them."""
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
-    if model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT:
+    has_degree = model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT
+    if has_degree and not effort_decides(request, model):
         ignored.append("reasoning.effort")
-    if request.response_format.json_schema.description:
+    if demands_call(request) and request.response_format.WhichOneof("format") is not None:
+        # The call has a form of its own.
+        ignored.append("response_format")
+    elif request.response_format.json_schema.description:
         ignored.append("response_format.json_schema.description")
     if any(tool.strict for tool in request.tools) and not demands_call(request):
         # Only a call that is demanded is written under its schema.
@@ -121,7 +126,7 @@ def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
     for index, call in enumerate(message.tool_calls):
         field = f"{path}.tool_calls[{index}]"
         check_function_name(f"{field}.name", call.name)
-        read_json(f"{field}.arguments_json", call.arguments_json, most=MAX_ARGUMENTS_LENGTH)
+        _at_most(f"{field}.arguments_json", len(call.arguments_json), MAX_ARGUMENTS_LENGTH, unit=" characters long")
     _at_most(f"{path}.name", len(message.name), MAX_NAME_LENGTH, unit=" characters long")
     _at_most(f"{path}.content", len(message.content), MAX_PARTS, unit=" parts long")
     for index, part in enumerate(message.content):

@@ -31,6 +31,19 @@ def may_think(request: pb.GenerateRequest, model: ServedModel) -> bool:
     return reasoning.HasField("budget_tokens") or not is_guided(request)
 
 
+def effort_decides(request: pb.GenerateRequest, model: ServedModel) -> bool:
+    """Whether nothing but its effort lets a checked request's model think: beside a form, and where nothing else says so."""
+    reasoning = request.reasoning
+    return (
+        reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
+        and model.spec.capabilities.reasoning_optional
+        and model.ends_thoughts
+        and is_guided(request)
+        and not reasoning.HasField("enabled")
+        and not reasoning.HasField("budget_tokens")
+    )
+
+
 def is_said(request: pb.GenerateRequest) -> bool:
     """Whether anything in the request decides about thinking, so that it is not left to the template."""
     reasoning = request.reasoning

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,8 +54,12 @@ class ModelTokenizer:
         self._added_ids: Final = {token.content: token_id for token_id, token in added.items()}
         self.special_ids: Final = frozenset(token_id for token_id, token in added.items() if token.special)
         self._special_texts: Final = tuple(added[token_id].content for token_id in self.special_ids)
-        self._special_json: Final = [json.dumps(text, ensure_ascii=False)[1:-1] for text in self._special_texts]
+        self._beginnings: Final = _parts(self._special_texts, lambda text, size: text[:size])
+        self._endings: Final = _parts(self._special_texts, lambda text, size: text[-size:])
+        outermost = {letter for text in self._special_texts for letter in (text[0], text[-1])}
+        self._outermost_json: Final = [json.dumps(letter, ensure_ascii=False)[1:-1] for letter in outermost]
         self._guard: Final = f"\ufdd0{secrets.token_hex(8)}"
+        self._edge: Final = f"\ufdd1{secrets.token_hex(8)}"
         self.end_ids: Final = self._end_ids(directory)
 
     @property
@@ -63,17 +68,27 @@ class ModelTokenizer:
         return len(self._bytes)
 
     def guard(self, text: str) -> str:
-        """Mark what looks like a special token in a user's text, so that `encode` takes it as mere text."""
+        """Mark what looks like a special token in a user's text, so that `encode` takes it as mere text.
+
+        Marked is also an end or a beginning that becomes one with what a template puts beside it; the space around a text
+        is outside, since templates take it away.
+        """
         for special in self._special_texts:
             if special in text:
                 text = text.replace(special, special[0] + self._guard + special[1:])
+        for end in sorted({len(text), len(text.rstrip())}, reverse=True):
+            if text.endswith(self._beginnings, 0, end):
+                text = text[:end] + self._edge + text[end:]
+        for start in sorted({0, len(text) - len(text.lstrip())}, reverse=True):
+            if text.startswith(self._endings, start):
+                text = text[:start] + self._edge + text[start:]
         return text
 
     def guard_values(self, value: Any) -> Any:
         """The same for every text in a JSON value, the names of fields among them. Not for one nested very deeply."""
         # One look at the whole is much faster than one at each text.
         text = json.dumps(value, ensure_ascii=False)
-        return self._guard_values(value) if any(special in text for special in self._special_json) else value
+        return self._guard_values(value) if any(letter in text for letter in self._outermost_json) else value
 
     def _guard_values(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -86,13 +101,14 @@ class ModelTokenizer:
 
     def unguard(self, text: str) -> str:
         """Remove the marks that `guard` made."""
-        return text.replace(self._guard, "")
+        return text.replace(self._guard, "").replace(self._edge, "")
 
     def encode(self, text: str, *, most: int | None = None) -> list[int]:
         """The ids of a prompt. Special tokens in it are those tokens, except where `guard` marked them.
 
         Raises TooManyTokensError when a long text has more than `most`.
         """
+        text = self._with_edges_guarded(text)
         if len(text) <= SHORT and self._guard not in text:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
         token_ids: list[int] = []
@@ -108,6 +124,25 @@ class ModelTokenizer:
         if most is not None and count > most:
             raise TooManyTokensError(count)
         return token_ids
+
+    def _with_edges_guarded(self, text: str) -> str:
+        """A guard takes the place of each edge at which a special token would arise.
+
+        The others go: a guard between two letters can change into which tokens they fall.
+        """
+        pieces = text.split(self._edge)
+        if len(pieces) == 1:
+            return text
+        whole, place = self.unguard(text), 0
+        guarded = pieces[:1]
+        for before, piece in pairwise(pieces):
+            place += len(self.unguard(before))
+            arises = any(
+                whole.find(special, max(0, place - len(special) + 1), place + len(special) - 1) >= 0
+                for special in self._special_texts
+            )
+            guarded += [self._guard if arises else "", piece]
+        return "".join(guarded)
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary lacks (some checkpoints pad their output layer)."""
@@ -125,6 +160,11 @@ class ModelTokenizer:
         eos = _read_json(directory / "tokenizer_config.json").get("eos_token")
         token_id = self._tokenizer.token_to_id(eos["content"] if isinstance(eos, dict) else eos) if eos else None
         return frozenset(() if token_id is None else (token_id,))
+
+
+def _parts(texts: Iterable[str], part: Callable[[str, int], str]) -> tuple[str, ...]:
+    """All parts of texts but the whole ones."""
+    return tuple({part(text, size) for text in texts for size in range(1, len(text))})
 
 
 def _load(path: Path) -> Tokenizer:

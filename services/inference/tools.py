@@ -121,6 +121,18 @@ def read_json(field: str, text: str, *, most: int) -> Any:
     return value
 
 
+def called_arguments(text: str) -> dict[str, Any] | str:
+    """The arguments of a call that is sent back: an object, or the text where it is none.
+
+    What a model wrote may have broken (docs/adr/0012), and must not end the conversation that it stands in.
+    """
+    try:
+        value = read_json("arguments", text, most=len(text))
+    except Failure:
+        return text
+    return value if isinstance(value, dict) else text
+
+
 def _check_tool(path: str, tool: pb.Tool) -> None:
     check_function_name(f"{path}.name", tool.name)
     schema = read_json(f"{path}.parameters_json", tool.parameters_json, most=MAX_SCHEMA_LENGTH)

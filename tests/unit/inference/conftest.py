@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from services.inference import model_import
-from services.inference.catalog import ParsersSpec, load_model
+from services.inference.catalog import CapabilitiesSpec, ParsersSpec, load_model
 from services.inference.served_model import EngineDescription, ServedModel
 from services.inference.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
 from tests.unit.inference.scripted import MODEL, PARAMETERS
@@ -69,3 +70,32 @@ def caller(model: ServedModel) -> ServedModel:
     engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=4096, slots=4)
     spec = model.spec.model_copy(update={"parsers": ParsersSpec(tool_calls="hermes")})
     return dataclasses.replace(model, spec=spec, description=engine)
+
+
+@pytest.fixture(scope="session")
+def thinking_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
+    """The small model's tokenizer with the tags of a thought, and a template that opens it on demand."""
+    directory = tmp_path_factory.mktemp("thinking")
+    shutil.copy(model_directory / "generation_config.json", directory)
+    content = json.loads((model_directory / "tokenizer.json").read_text())
+    size = len(content["model"]["vocab"])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    content["added_tokens"] += [
+        {"id": size + place, "content": tag, **flags} for place, tag in enumerate(("<think>", "</think>"))
+    ]
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    template = "{{ messages[0].content }}{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    return directory
+
+
+@pytest.fixture
+def thinker(loaded: ServedModel, thinking_directory: Path) -> ServedModel:
+    spec = loaded.spec.model_copy(
+        update={
+            "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
+            "capabilities": CapabilitiesSpec(reasoning_optional=True),
+        }
+    )
+    engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=256, slots=4)
+    return dataclasses.replace(ServedModel.load(spec, thinking_directory), description=engine)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,44 +10,15 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason
 from services.gateway.language import translated
-from services.inference.catalog import CapabilitiesSpec, ParsersSpec
+from services.inference.choice import Choice
 from services.inference.choice_requests import ChoiceRequests
 from services.inference.prompt import render
-from services.inference.served_model import EngineDescription, ServedModel
+from services.inference.served_model import ServedModel
 from services.triton_client import EngineOutput
-from tests.unit.inference.scripted import PARAMETERS, Asked, ScriptedTriton, outputs
+from tests.unit.inference.scripted import Asked, ScriptedTriton, outputs
 
 END = 2
 WORD, OTHER = 1000, 2000
-
-
-@pytest.fixture(scope="session")
-def thinking_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
-    """The small model's tokenizer with the tags of a thought, and a template that opens it on demand."""
-    directory = tmp_path_factory.mktemp("thinking")
-    shutil.copy(model_directory / "generation_config.json", directory)
-    content = json.loads((model_directory / "tokenizer.json").read_text())
-    size = len(content["model"]["vocab"])
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    content["added_tokens"] += [
-        {"id": size + place, "content": tag, **flags} for place, tag in enumerate(("<think>", "</think>"))
-    ]
-    (directory / "tokenizer.json").write_text(json.dumps(content))
-    template = "{{ messages[0].content }}{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
-    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    return directory
-
-
-@pytest.fixture
-def thinker(loaded: ServedModel, thinking_directory: Path) -> ServedModel:
-    spec = loaded.spec.model_copy(
-        update={
-            "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
-            "capabilities": CapabilitiesSpec(reasoning_optional=True),
-        }
-    )
-    engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=256, slots=4)
-    return replace(ServedModel.load(spec, thinking_directory), description=engine)
 
 
 def ask(*, budget: int | None = None, **fields: Any) -> pb.GenerateRequest:
@@ -136,6 +103,64 @@ async def test_a_stop_token_of_the_request_ends_it_in_the_thought_too(thinker: S
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD]))
     came, asked, _ = await ran(thinker, request, ([OTHER, WORD], "stop"))
     assert (came[-1].finish_reason, len(asked)) == ("stop", 1)
+
+
+@pytest.mark.parametrize("wanted", [None, 1])
+async def test_a_token_that_ends_an_answer_is_no_part_of_a_thought_though_it_counts(
+    thinker: ServedModel, wanted: int | None
+) -> None:
+    logprobs = None if wanted is None else pb.LogprobsOptions(top=wanted)
+    sampling = pb.SamplingParams(max_tokens=20, skip_special_tokens=False)
+    request = ask(budget=15, sampling=sampling, logprobs=logprobs)
+    closing = thinker.tokenizer.encode("\n</think>\n\n")
+    came, asked, prompt = await ran(thinker, request, ([WORD, END], "stop"), ([OTHER, END], "stop"))
+    assert ids_of(came) == [WORD, *closing, OTHER, END]
+    assert asked[1].prompt_token_ids == [*prompt, WORD, *closing]
+    assert asked[1].params["max_tokens"] == 20 - 2 - len(closing)
+    choice = Choice(0, request, thinker, await render(request, thinker))
+    counted, thought = 0, ""
+    for output in came:
+        texts = choice.detokenize(output)
+        for event in choice.events(output, texts, choice.parse(texts, at_end=output.finish_reason is not None)):
+            counted += event.delta.token_count
+            thought += event.delta.reasoning_content
+    assert counted == 2 + len(closing) + 2
+    assert thought.strip() == thinker.tokenizer.bytes_of(WORD).decode().strip()
+
+
+async def test_no_stop_token_ends_a_thought_before_the_least_number_of_tokens(thinker: ServedModel) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=3))
+    parts: list[tuple[Sequence[int], str]] = [([OTHER, WORD, OTHER], "length"), ([OTHER, WORD], "stop")]
+    came, asked, prompt = await ran(thinker, request, *parts)
+    assert (ids_of(came), came[-1].finish_reason) == ([OTHER, WORD, OTHER, OTHER, WORD], "stop")
+    assert [(one.params["stop_token_ids"], one.params.get("min_tokens")) for one in asked] == [
+        ([close], None),
+        ([WORD, close], None),
+    ]
+    assert asked[1].prompt_token_ids == [*prompt, OTHER, WORD, OTHER]
+    assert (asked[0].params["max_tokens"], asked[1].params["priority"]) == (3, 1)
+    assert asked[0].params["max_tokens"] + asked[1].params["max_tokens"] == 50 - len(
+        thinker.tokenizer.encode("\n</think>")
+    )
+
+
+async def test_a_thought_shorter_than_the_least_number_of_tokens_is_followed_by_its_answer(
+    thinker: ServedModel,
+) -> None:
+    close = thinker.thought_end_id
+    assert close is not None
+    request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=9))
+    came, asked, _ = await ran(thinker, request, ([WORD, WORD, close], "stop"), ([OTHER, WORD], "stop"))
+    assert ids_of(came) == [WORD, WORD, close, OTHER, WORD]
+    assert (asked[1].params["min_tokens"], asked[1].params["stop_token_ids"]) == (6, [WORD])
+
+
+async def test_an_end_in_the_thought_that_the_request_names_ends_the_answer(thinker: ServedModel) -> None:
+    request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[END]))
+    came, asked, _ = await ran(thinker, request, ([OTHER, END], "stop"))
+    assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([OTHER, END], "stop", 1)
 
 
 async def test_a_budget_of_nothing_turns_thinking_off(thinker: ServedModel) -> None:

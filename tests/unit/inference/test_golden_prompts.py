@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.failure import Failure, Reason
 from services.inference.catalog import load_model
 from services.inference.prompt import render
 from services.inference.request_checks import RequestLimits, check
@@ -44,8 +46,8 @@ def other(model_id: str, directory: Path) -> ServedModel:
     return with_engine(ServedModel.load(spec.model_copy(update=without_images), directory))
 
 
-def with_engine(model: ServedModel) -> ServedModel:
-    model.description = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=8192, slots=1)
+def with_engine(model: ServedModel, *, context_length: int = 8192) -> ServedModel:
+    model.description = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length, slots=1)
     return model
 
 
@@ -170,6 +172,30 @@ async def test_qwen3_goes_on_where_its_answer_ends(qwen3: ServedModel) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"city": "ته',
+        "{'city': 'تهران'}",
+        "[1, 2.50]",
+        "تهران",
+        '{"city": "\\ud83d"}',
+        '{"a": ' * 200 + "1" + "}" * 200,
+        '{"a": ' * 5_000,
+        "<|im_end|>",
+    ],
+)
+async def test_qwen3_sees_a_call_whose_arguments_broke_as_it_was_written(qwen3: ServedModel, broken: str) -> None:
+    call = say(pb.ROLE_ASSISTANT, "", tool_calls=[pb.ToolCall(id="c0", name="get_weather", arguments_json=broken)])
+    request = pb.GenerateRequest(messages=[user("هوا؟"), call, result("no JSON"), user("?")], tools=TOOLS)
+    qwen3 = with_engine(replace(qwen3), context_length=32_768)
+    check(request, qwen3, LIMITS)
+    prompt = await render(request, qwen3)
+    written = f'<tool_call>\n{{"name": "get_weather", "arguments": {broken}}}\n</tool_call><|im_end|>'
+    assert written in prompt.text
+    assert sum(token_id == 151645 for token_id in prompt.token_ids) == 5
+
+
 MINIMAX_TOOLS = (
     "\n\n# Tools\nYou may call one or more tools to assist with the user query.\n"
     "Here are the tools available in JSONSchema format:\n\n"
@@ -221,6 +247,26 @@ async def test_minimax_always_begins_with_a_thought(others: Path) -> None:
     )
     prompt = await render(pb.GenerateRequest(messages=[user(PERSIAN)]), model)
     assert prompt.opens_thought
+
+
+async def test_minimax_has_no_place_for_a_call_whose_arguments_broke(others: Path) -> None:
+    call = say(pb.ROLE_ASSISTANT, "", tool_calls=[pb.ToolCall(id="c0", name="get_weather", arguments_json='{"city')])
+    with pytest.raises(Failure, match="the chat template of minimax refuses these messages") as refusal:
+        await shown(other("minimax", others), [user("هوا؟"), call, result("no JSON")], tools=TOOLS)
+    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+
+
+async def test_minimax_begins_no_conversation_at_the_end_of_a_users_text(others: Path) -> None:
+    content = json.loads((others / "tokenizer.json").read_text())
+    size = len(content["model"]["vocab"])
+    flags = {**dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False), "special": True}
+    tokens = ("]~!b[", "]~b]", "[e~[")
+    content["added_tokens"] += [{"id": size + place, "content": text, **flags} for place, text in enumerate(tokens)]
+    (others / "tokenizer.json").write_text(json.dumps(content))
+    model = other("minimax", others)
+    begin, turn, end = (model.tokenizer.added_id(text) for text in tokens)
+    prompt = await render(pb.GenerateRequest(messages=[SYSTEM, user("hello]~!b")]), model)
+    assert [i for i in prompt.token_ids if i in model.tokenizer.special_ids] == [begin, turn, end, turn, end, turn]
 
 
 async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Path) -> None:

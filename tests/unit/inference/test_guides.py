@@ -57,6 +57,43 @@ POINTERS = {
     },
     "definitions": {"a/b": {"enum": ["x", {"$ref": "#"}]}},
 }
+OWN = "https://example.com/shapes/own.json"
+ABSOLUTE = {
+    "$id": f"{OWN}#",
+    "properties": {
+        "a": {"$ref": f"{OWN}#/definitions/word"},
+        "b": {"$ref": "own.json#/definitions/word"},
+        "c": {"$ref": OWN},
+    },
+    "definitions": {"word": {"type": "string"}},
+    "additionalProperties": False,
+}
+ANCHORS = {
+    "$id": "urn:own",
+    "properties": {
+        "a": {"$ref": "#word"},
+        "b": {"$ref": "urn:own#word"},
+        "c": {"$dynamicRef": "#node"},
+        "$anchor": {"const": 1},
+    },
+    "$defs": {
+        "a/b": {"$anchor": "word", "type": "string"},
+        "node": {"$dynamicAnchor": "node", "properties": {"c": {"$dynamicRef": "#node"}, "d": {"type": "integer"}}},
+    },
+    "additionalProperties": False,
+}
+BUNDLED = {
+    "$id": OWN,
+    "properties": {"a": {"$ref": "word.json"}, "b": {"$ref": "word.json#/$defs/b"}, "c": {"$ref": "#/$defs/here"}},
+    "$defs": {
+        "word": {"$id": "word.json", "type": "string", "$defs": {"b": {"type": "integer"}}},
+        "here": {"$id": "#/$defs/here", "type": "boolean"},
+    },
+}
+RECURSIVE = {
+    "$recursiveAnchor": True,
+    "properties": {"word": {"type": "string"}, "children": {"items": {"$recursiveRef": "#"}}},
+}
 
 
 def demand(schemas: dict[str, Any], *names: str) -> pb.GenerateRequest:
@@ -88,11 +125,23 @@ def weather() -> dict[str, Any]:
         (TREE, {"children": [{"word": "a", "children": [{"$ref": 1}]}]}, {"children": [{"children": [{"word": 3}]}]}),
         (POINTERS, {"a": 1, "b": 2, "c": "x", "d": {"$ref": "#/properties/a"}}, {"b": "2"}),
         (POINTERS, {"c": {"$ref": "#"}}, {"c": "y"}),
+        (ABSOLUTE, {"a": "x", "b": "y", "c": {"a": "z"}}, {"a": 1}),
+        (ABSOLUTE, {}, {"b": 1}),
+        (ABSOLUTE, {}, {"c": {"c": {"a": 1}}}),
+        (ANCHORS, {"a": "x", "b": "y", "c": {"c": {"d": 1}}, "$anchor": 1}, {"a": 1}),
+        (ANCHORS, {}, {"b": 1}),
+        (ANCHORS, {}, {"c": {"c": {"d": "1"}}}),
+        (BUNDLED, {"a": "x", "b": 1, "c": True}, {"a": 1}),
+        (BUNDLED, {}, {"b": "x"}),
+        (BUNDLED, {}, {"c": 1}),
+        (RECURSIVE, {"children": [{"children": [{"word": "x"}]}]}, {"children": [{"children": [{"word": 1}]}]}),
         ({"properties": {"a": {"type": "integer"}}}, {"a": 1}, {"a": "1"}),
         ({}, {}, 5),
     ],
 )
-@pytest.mark.parametrize("others", [{}, {"other": TREE, "third": {"$defs": {"Unit": {"const": 1}}}}])
+@pytest.mark.parametrize(
+    "others", [{}, {"other": TREE, "anchors": ANCHORS, "third": {"$defs": {"Unit": {"const": 1}}}}]
+)
 def test_a_call_has_the_arguments_of_its_function_also_where_they_refer_to_definitions(
     caller: ServedModel, schema: dict[str, Any], good: Any, bad: Any, others: dict[str, Any]
 ) -> None:
@@ -147,3 +196,21 @@ def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedM
     request.refuse_ignored_parameters = True
     with pytest.raises(Failure, match=r"cannot honour response_format\.json_schema\.description"):
         check(request, caller, LIMITS)
+
+
+def test_where_a_call_is_demanded_a_response_format_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
+    request = demand({"f": {}})
+    request.response_format.json_schema.CopyFrom(pb.JsonSchemaFormat(schema_json="{}", description="what it is for"))
+    check(request, caller, LIMITS)
+    assert ignored_parameters(request, caller) == ["response_format"]
+    request.refuse_ignored_parameters = True
+    with pytest.raises(Failure, match="cannot honour response_format; leave it out"):
+        check(request, caller, LIMITS)
+
+
+def test_a_response_format_that_does_not_fit_is_refused_also_where_a_call_is_demanded(caller: ServedModel) -> None:
+    request = demand({"f": {}})
+    request.response_format.json_schema.schema_json = "{"
+    with pytest.raises(Failure, match="is not JSON") as refusal:
+        check(request, caller, LIMITS)
+    assert refusal.value.violations[0].field == "response_format.json_schema.schema_json"

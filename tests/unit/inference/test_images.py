@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from tokenizers import AddedToken, Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason
+from services.inference.answer_parser import AnswerParser
 from services.inference.catalog import load_model
+from services.inference.chat_template import ChatTemplate
 from services.inference.choice_requests import ChoiceRequests
 from services.inference.images import ImageLimits
+from services.inference.pieces import Answer, Thought
 from services.inference.prompt import render
 from services.inference.request_checks import RequestLimits, check
 from services.inference.served_model import EngineDescription, ServedModel
@@ -21,6 +26,7 @@ from tests.unit.inference.pictures import encoded
 from tests.unit.inference.scripted import PARAMETERS, ScriptedTriton
 from tests.vision_template import TEMPLATE
 
+ROOT = Path(__file__).parents[3]
 SEEING = PARAMETERS | {"images", "image_sizes"}
 LIMITS = RequestLimits(images=ImageLimits(max_pixels=1_000_000, max_total_pixels=1_500_000), max_prompt_bytes=200)
 WIDE, TALL = encoded("PNG", 640, 480), encoded("JPEG", 480, 960)
@@ -67,6 +73,40 @@ TURNS = [
     pb.Message(role=pb.ROLE_ASSISTANT, content=[text("I see.")]),
     user(text("and "), image(WIDE)),
 ]
+
+
+@pytest.mark.parametrize("entry", ["qwen3-vl", "qwen2.5vl"])
+async def test_images_are_numbered_on_demand(seer: ServedModel, entry: str) -> None:
+    seer.spec = load_model(entry)
+    request = pb.GenerateRequest(messages=TURNS, chat_template_kwargs={"add_vision_id": True})  # type: ignore[arg-type]  # a Struct
+    check(request, seer, LIMITS)
+    prompt = await render(request, seer)
+    numbered = [f"Picture {number}: <|vision_start|><|image_pad|>" for number in (1, 2, 3)]
+    assert [prompt.text.count(one) for one in numbered] == [1, 1, 1]
+
+
+async def test_the_documented_entry_makes_qwen3_vl_one_that_always_thinks(seer: ServedModel, tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "kubernetes.md").read_text()
+    values = next(block for block in re.findall(r"```yaml\n(.*?)```", document, re.DOTALL) if "8B-Thinking" in block)
+    pool = yaml.safe_load(values)["models"]["qwen3-vl"]
+    (tmp_path / "qwen3-vl.yaml").write_text(yaml.safe_dump({"id": "qwen3-vl", **pool["catalog"]}))
+    spec, usual = load_model("qwen3-vl", directory=tmp_path), load_model("qwen3-vl")
+    assert spec.checkpoint == pool["weights"]["repo"] == usual.checkpoint.replace("Instruct", "Thinking")
+    differing = ("checkpoint", "parsers", "sampling", "descriptions")
+    assert spec.model_dump(exclude=set(differing)) == usual.model_dump(exclude=set(differing))
+    configuration = {"chat_template": TEMPLATE + "{{- '<think>\\n' }}"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(configuration))
+    seer = dataclasses.replace(seer, spec=spec, template=ChatTemplate(tmp_path))
+    request = pb.GenerateRequest(messages=TURNS)
+    check(request, seer, LIMITS)
+    parser = AnswerParser(request, seer, await render(request, seer))
+    assert [*parser.feed("It is a cat.\n</think>\n\nA cat."), *parser.close()] == [
+        Thought("It is a cat."),
+        Answer("A cat."),
+    ]
+    request.reasoning.enabled = False
+    with pytest.raises(Failure, match="always thinks"):
+        check(request, seer, LIMITS)
 
 
 async def test_images_stand_where_they_were_sent(seer: ServedModel) -> None:

@@ -32,6 +32,46 @@ def test_no_text_of_a_user_becomes_a_special_token(tokenizer: ModelTokenizer, te
     assert sum(token_id in tokenizer.special_ids for token_id in prompt) == 2
 
 
+MINIMAX = ("]~!b[", "]~b]", "[e~[")
+
+
+@pytest.fixture(scope="module")
+def minimax(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
+    """The small model's tokenizer with MiniMax's special tokens, of which one may end as another one begins."""
+    directory = tmp_path_factory.mktemp("minimax")
+    content = json.loads((model_directory / "tokenizer.json").read_text())
+    size = len(content["model"]["vocab"])
+    flags = {**dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False), "special": True}
+    content["added_tokens"] += [{"id": size + place, "content": text, **flags} for place, text in enumerate(MINIMAX)]
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    return ModelTokenizer(directory)
+
+
+@pytest.mark.parametrize(
+    "text", ["hello]~!b", "hello]~!b \n", "]", "[e~", "~b]", " ]x", "e~[", "]~!b[]~!b", "]~", "سلام["]
+)
+@pytest.mark.parametrize(
+    ("before", "after"), [("]~b]user\n", "[e~[\n"), ("]~b]", "]~b]"), ("]~", "]~!b["), ("[e", "~["), ("]~!b", "~b]")]
+)
+def test_no_text_of_a_user_becomes_a_special_token_with_what_a_template_puts_beside_it(
+    minimax: ModelTokenizer, text: str, before: str, after: str
+) -> None:
+    def special(prompt: str) -> list[int]:
+        return [token_id for token_id in minimax.encode(prompt) if token_id in minimax.special_ids]
+
+    for written, guarded in ((text, minimax.guard(text)), (text.strip(), minimax.guard(text).strip())):
+        assert minimax.unguard(guarded) == written
+        assert special(before + guarded + after) == special(before) + special(after)
+    value = minimax.guard_values({"a": [text]})["a"][0]
+    assert special(before + value + after) == special(before) + special(after)
+
+
+def test_texts_that_only_look_like_half_a_special_token_have_the_ids_of_their_prompt(minimax: ModelTokenizer) -> None:
+    for text in ("[1, 2]", "a]~b", "]", "~[x"):
+        prompt = "]~b]tool\n<response>{}</response>[e~[\n"
+        assert minimax.encode(prompt.format(minimax.guard(text))) == minimax.encode(prompt.format(text))
+
+
 def test_an_ordinary_prompt_is_encoded_as_it_stands(tokenizer: ModelTokenizer) -> None:
     question = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
     text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"

@@ -7,6 +7,10 @@ that runs: waiting ones wait here, and what a slow reader has no room for stays 
 Images are decoded in threads, and there TensorRT-LLM makes them into its own form where it has `LLM.preprocess`. Before
 some candidate of 1.3 it has not, and does so in `generate_async`, in the loop: meanwhile no answer's tokens are passed on.
 `make gpu-smoke` says for how long.
+
+Guides are compiled by TensorRT-LLM, whose API takes no limit on the time for it. The bound is on what may reach it: the worker
+refuses forms that are too long or too deep (guides.py there), and gives up a request that has no token in time. A short form
+can still take long, such as a regular expression whose counts of repetitions multiply.
 """
 
 from __future__ import annotations
