@@ -134,13 +134,18 @@ def test_streams_pass_tls_and_http2(stack: RunningStack, example: Example) -> No
     assert len(reads) >= 20
 
 
-def test_connections_are_kept_on_both_sides(stack: RunningStack, example: Example) -> None:
+async def test_connections_are_kept_on_both_sides(stack: RunningStack, example: Example) -> None:
+    async def all_are_logged() -> bool:
+        return len(example.access_log.read_text().splitlines()) == 10
+
     with example.client(stack.api_key) as client:
         assert client.get("/models").status_code == 200
         before = _connections_to(example.upstream)
         example.access_log.write_text("")
         for _ in range(10):
             assert client.get("/models").status_code == 200
+    # Nginx writes its line after the answer.
+    await until(all_are_logged)
     lines = [line.split() for line in example.access_log.read_text().splitlines()]
     assert len({connection for connection, *_ in lines}) == 1
     assert [int(count) for _, count, *_ in lines] == list(range(2, 12))
@@ -157,8 +162,10 @@ async def test_a_hang_up_reaches_the_engine(stack: RunningStack, request: pytest
     async with httpx.AsyncClient(headers=headers, verify=verify, timeout=60) as client:
         before = await _metric(client, metrics, "vilix_engine_cancelled_requests")
         async with client.stream("POST", f"{base}/chat/completions", json=ENDLESS) as response:
+            assert response.status_code == 200
             await anext(response.aiter_lines())
-            assert await _metric(client, metrics, "vilix_worker_requests_in_flight") == 1
+            shown = (await client.get(metrics)).text
+            assert 'vilix_worker_requests_in_flight{model="smollm2-135m"} 1.0' in shown, shown
 
         async def has_ended() -> bool:
             cancelled = await _metric(client, metrics, "vilix_engine_cancelled_requests") > before
