@@ -26,7 +26,8 @@ from bench.processes import cpu_seconds, memory_bytes
 from bench.ratios import summary, table
 from services.stack.display import Display
 
-STREAMS = 16
+STREAMS = 32
+"""So many, at the pace of PACED, are what LiteLLM can just follow on one core."""
 MANY_STREAMS = 256
 
 

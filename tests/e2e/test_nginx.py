@@ -163,7 +163,9 @@ async def test_a_hang_up_reaches_the_engine(stack: RunningStack, request: pytest
         before = await _metric(client, metrics, "vilix_engine_cancelled_requests")
         async with client.stream("POST", f"{base}/chat/completions", json=ENDLESS) as response:
             assert response.status_code == 200
-            await anext(response.aiter_lines())
+            # Kept: a reading that nobody holds is ended, and the connection with it.
+            lines = response.aiter_lines()
+            await anext(lines)
             shown = (await client.get(metrics)).text
             assert 'vilix_worker_requests_in_flight{model="smollm2-135m"} 1.0' in shown, shown
 
