@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-import numpy as np
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
@@ -20,6 +19,8 @@ MAX_VALUES: Final = 500_000
 """More than the token ids of the largest embeddings request."""
 MAX_CONTAINERS: Final = 100_000
 """Lists, objects and fields: far more than messages and tools need."""
+_COUNTED_BYTES: Final = 2**20
+"""In one go, which takes a millisecond at most."""
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
@@ -68,9 +69,9 @@ def _refuse_too_many_values(raw: bytes) -> None:
 
 
 def _count(raw: bytes, marks: bytes) -> int:
-    """How often any of these bytes is there. Others run meanwhile."""
-    data = np.frombuffer(raw, np.uint8)
-    return sum(int(np.count_nonzero(data == mark)) for mark in marks)
+    """How often any of these bytes is there. Others run between two pieces."""
+    starts = range(0, len(raw), _COUNTED_BYTES)
+    return sum(raw.count(mark, start, start + _COUNTED_BYTES) for start in starts for mark in marks)
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import binascii
+import struct
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 PIECE_NUMBERS: Final = 16_384
 """Most numbers of one piece; a vector is never cut."""
+_NUMBER_BYTES: Final = 4
 
 
 def pieces(answer: pb.EmbedResponse, *, model: str, in_base64: bool) -> Iterator[bytes]:
     """The object `list` of a whole answer."""
-    vectors = np.frombuffer(answer.embeddings, "<f4").reshape(answer.count, answer.dimensions)
+    numbers, size = memoryview(answer.embeddings), answer.dimensions * _NUMBER_BYTES
     step = max(1, PIECE_NUMBERS // answer.dimensions)
     encode = _base64 if in_base64 else _numbers
     separator = b'{"object":"list","data":['
     for start in range(0, answer.count, step):
         piece: list[bytes] = []
         for index in range(start, min(start + step, answer.count)):
-            piece += (separator, b'{"object":"embedding","index":%d,"embedding":' % index, encode(vectors[index]), b"}")
+            vector = numbers[index * size : (index + 1) * size]
+            piece += (separator, b'{"object":"embedding","index":%d,"embedding":' % index, encode(vector), b"}")
             separator = b","
         if start + step >= answer.count:
             piece.append(_end(answer, model))
         yield b"".join(piece)
 
 
-def _base64(vector: NDArray[np.float32]) -> bytes:
-    return b'"' + binascii.b2a_base64(vector.data, newline=False) + b'"'
+def _base64(vector: memoryview) -> bytes:
+    return b'"' + binascii.b2a_base64(vector, newline=False) + b'"'
 
 
-def _numbers(vector: NDArray[np.float32]) -> bytes:
-    return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+def _numbers(vector: memoryview) -> bytes:
+    return orjson.dumps(struct.unpack(f"<{len(vector) // _NUMBER_BYTES}f", vector))
 
 
 def _end(answer: pb.EmbedResponse, model: str) -> bytes:

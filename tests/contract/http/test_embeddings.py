@@ -139,7 +139,7 @@ async def test_the_whole_answer(http: httpx.AsyncClient) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert int(answer.headers["content-length"]) == len(answer.content)
     expected = [
-        {"object": "embedding", "index": index, "embedding": [float(str(x)) for x in row]}
+        {"object": "embedding", "index": index, "embedding": [float(x) for x in row]}
         for index, row in enumerate(vectors(2, 3))
     ]
     assert answer.json() == {
