@@ -107,20 +107,32 @@ def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | No
     add_sampling(fields, generate.sampling)
     _add_logprobs(fields, generate)
     _add_tools(fields, generate)
-    form = add_format(fields, generate.response_format)
     _add_reasoning(fields, generate)
+    return completed(fields, generate, refuse_ignored=refuse_ignored, images=images)
+
+
+def completed(
+    fields: Fields,
+    generate: pb.GenerateRequest,
+    *,
+    refuse_ignored: bool,
+    images: Images | None = None,
+    text: TextOptions | None = None,
+) -> ChatRequest:
+    """The request, once all is read of `fields` but what every kind of completion has. Raises ApiError."""
+    form = add_format(fields, generate.response_format)
     dry_run = fields.boolean("dry_run") or False
     streaming = add_stream(fields)
-    ignored = ignored_fields(fields, refuse=refuse_ignored)
     return ChatRequest(
         generate,
         stream=streaming.stream,
         include_usage=streaming.include_usage,
         continuous_usage=streaming.continuous_usage,
-        ignored=ignored,
+        ignored=ignored_fields(fields, refuse=refuse_ignored),
         dry_run=dry_run,
-        images=images,
+        images=images or Images(),
         form=form,
+        text=text,
     )
 
 

@@ -6,12 +6,10 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.chat_format import add_format
-from services.gateway.chat_request import ChatRequest, TextOptions
+from services.gateway.chat_request import ChatRequest, TextOptions, completed
 from services.gateway.errors import bad_request, shown
 from services.gateway.json_fields import Fields, wrong_type
 from services.gateway.sampling_fields import add_sampling, read_token_id
-from services.gateway.stream_fields import add_stream, ignored_fields
 
 DEFAULT_MAX_TOKENS: Final = 16
 """OpenAI's."""
@@ -43,20 +41,7 @@ def translate_text(body: Any, *, refuse_ignored: bool) -> ChatRequest:
         raise bad_request("suffix", "suffix is not available here; leave it out", code="unsupported_parameter")
     fields.string("user")
     text = TextOptions(_echo(fields, generate))
-    form = add_format(fields, generate.response_format)
-    dry_run = fields.boolean("dry_run") or False
-    streaming = add_stream(fields)
-    ignored = ignored_fields(fields, refuse=refuse_ignored)
-    return ChatRequest(
-        generate,
-        stream=streaming.stream,
-        include_usage=streaming.include_usage,
-        continuous_usage=streaming.continuous_usage,
-        ignored=ignored,
-        dry_run=dry_run,
-        form=form,
-        text=text,
-    )
+    return completed(fields, generate, refuse_ignored=refuse_ignored, text=text)
 
 
 def _add_prompt(fields: Fields, generate: pb.GenerateRequest) -> None:

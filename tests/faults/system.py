@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -69,6 +69,16 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
         raise AssertionError(f"not within {seconds:g} s: {what or condition}") from None
 
 
+@contextlib.contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Meanwhile, the process with this id stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 @dataclass
 class Process:
     """One process of the system."""
@@ -115,11 +125,8 @@ class Process:
     @contextlib.contextmanager
     def frozen(self) -> Any:
         """Meanwhile, it stands still."""
-        self.signal(signal.SIGSTOP)
-        try:
+        with standing_still(self.pid):
             yield
-        finally:
-            self.signal(signal.SIGCONT)
 
     async def exit_code(self, seconds: float = 30.0) -> int:
         """Wait for its end."""

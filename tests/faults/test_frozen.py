@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +27,7 @@ from tests.faults.system import (
     body,
     read,
     running_system,
+    standing_still,
     until,
 )
 from tests.faults.test_death import streams
@@ -55,16 +54,6 @@ def frozen(system: System, what: str) -> Iterator[None]:
     process = system.triton.process if what == "triton" else getattr(system, what)
     with standing_still(process.pid):
         yield
-
-
-@contextlib.contextmanager
-def standing_still(pid: int) -> Iterator[None]:
-    """Meanwhile, the process with this id stands still."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.asynccontextmanager

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -15,7 +12,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from tests.faults.conftest import milliseconds, record
 from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
-from tests.faults.system import IDLE_SECONDS, MODEL, until
+from tests.faults.system import IDLE_SECONDS, MODEL, standing_still, until
 
 SLACK_SECONDS = 0.5
 REQUESTS = 3
@@ -31,16 +28,6 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 def texts(count: int) -> dict[str, object]:
     return {"model": EMBEDDING_MODEL, "input": [f"{number} " + "کتاب " * 50 for number in range(count)]}
-
-
-@contextlib.contextmanager
-def standing_still(pid: int) -> Iterator[None]:
-    """Meanwhile, the process stands still."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def test_a_request_may_take_longer_than_the_idle_timeout(everything: Everything) -> None:
