@@ -79,12 +79,13 @@ def _count(raw: bytes | bytearray, marks: bytes) -> int:
 
 
 async def _read(request: Request, max_bytes: int, share: BodyShare) -> bytearray:
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise _too_large(int(announced), max_bytes)
+    length = request.headers.get("content-length", "")
+    announced = int(length) if length.isdecimal() else 0
+    if announced > max_bytes:
+        raise _too_large(announced, max_bytes)
     body = bytearray()
     try:
-        async with share.receiving():
+        async with share.receiving(announced):
             async for piece in request.stream():
                 if len(body) + len(piece) > max_bytes:
                     raise _too_large(len(body) + len(piece), max_bytes)

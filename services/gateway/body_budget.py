@@ -1,8 +1,8 @@
 """Bounds the memory of request bodies in flight: of all together, and of each key.
 
-A body counts from its first byte until what was parsed from it was given to a worker, or its request has ended. Where
-there is no room, a request waits a moment, and is then refused; senders that are so slow that they would keep others
-out for long are refused first.
+A body counts with the length that it announces, or else with what has come of it, until what was parsed from it was
+given to a worker, or its request has ended. Where there is no room, a request waits a moment, and is then refused.
+Senders that are slow are refused first, so that none holds its room for as long as it may take to send a body.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
 
 DEFAULT_BYTES: Final = 256 * 2**20
-WAIT_SECONDS: Final = 2.0
+WAIT_SECONDS: Final = 3.0
 """How long a body waits for room."""
 MOST_WAITING: Final = 256
 """Bodies that may wait. Each of them keeps what its connection has received so far."""
@@ -31,6 +31,8 @@ SMALL_BYTES: Final = 64 * 2**10
 An eighth of the budget is for bodies that are not larger: large ones do not keep small ones out.
 """
 SLOW_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 0.25
+"""How often those that wait look for slow ones."""
 SLOW_BYTES_PER_SECOND: Final = 256 * 2**10
 """A body that has come for longer, and more slowly, makes room for others."""
 _STATE: Final = "body_share"
@@ -66,14 +68,15 @@ class BodyBudget:
             self._set(share, size)
             return
         of_key = self._used_by[share.key_id] + size - share.size > self._per_key
-        self._drop_slow(share, size - share.size, of_key=of_key)
         if len(self._waiting) >= MOST_WAITING:
             raise self._refusal(of_key=of_key)
         granted = asyncio.get_running_loop().create_future()
         self._waiting[granted] = (share, size)
         try:
             async with asyncio.timeout(self._wait_seconds):
-                await granted
+                while not granted.done():
+                    self._drop_slow(share, size - share.size, of_key=of_key)
+                    await asyncio.wait([granted], timeout=LOOK_SECONDS)
         except TimeoutError:
             raise self._refusal(of_key=of_key) from None
         finally:
@@ -115,7 +118,7 @@ class BodyBudget:
         rates = sorted(
             (share.bytes_per_second(now), number, share)
             for number, share in enumerate(self._unfinished)
-            if share is not asking and (share.key_id == asking.key_id or not of_key)
+            if share is not asking and share.size and (share.key_id == asking.key_id or not of_key)
         )
         for rate, _, share in rates:
             if size <= 0 or rate > SLOW_BYTES_PER_SECOND:
@@ -149,12 +152,17 @@ class BodyShare:
         self._dropped = False
 
     @contextlib.asynccontextmanager
-    async def receiving(self) -> AsyncIterator[None]:
-        """Meanwhile, the body comes. Raises ApiError (503) when there is no room for it, or it is too slow."""
+    async def receiving(self, announced: int = 0) -> AsyncIterator[None]:
+        """Meanwhile, a body comes, of as many bytes as announced if it said how many.
+
+        Raises ApiError (503) when there is no room for it, or it is too slow.
+        """
         self._budget.note_unfinished(self)
         try:
             async with asyncio.timeout(None) as self._limit:
-                await self._budget.grow(self, SMALL_BYTES)
+                # If each of several large bodies had room for a part of itself, none of them could be received whole.
+                await self._budget.grow(self, max(announced, SMALL_BYTES))
+                self._began = asyncio.get_running_loop().time()
                 yield
         except TimeoutError:
             if not self._dropped:

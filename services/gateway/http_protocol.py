@@ -219,12 +219,12 @@ class LimitedProtocol(HttpToolsProtocol):
             raise _RefusedError
         # HTTP/1.0 has no answers that come before the answer.
         self.expect_100_continue = self.expect_100_continue and version == "1.1"
+        super().on_headers_complete()
+        self.idle.pop(self, None)
         self._in_headers = False
         self._header_bytes = self._trailer_bytes = self._body_bytes = self._framing_bytes = 0
         self._stop_waiting()
         self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
-        super().on_headers_complete()
-        self.idle.pop(self, None)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. What comes between two parts, or after the last, counts as headers do."""

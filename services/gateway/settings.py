@@ -72,8 +72,9 @@ class GatewaySettings(Settings):
     bodies_bytes: int = Field(
         0,
         ge=0,
-        description="The most bytes of all request bodies in flight, until a worker has them. Beyond it a request waits up to "
-        "2 s, and is then answered 503. 0: a quarter of the container's memory limit, at most 256 MiB.",
+        description="The most bytes that all request bodies in flight may announce or have, until a worker has them. Beyond "
+        "it a request waits up to 3 s, and is then answered 503. 0: a quarter of the container's memory limit, at most "
+        "256 MiB.",
     )
     key_bodies_bytes: int = Field(0, ge=0, description="The same of one key's requests; 0: half of it.")
     max_images: int = Field(32, ge=0, description="The most images of one request; a model may take fewer.")

@@ -15,6 +15,7 @@ from tests.faults.good_client import good_client
 from tests.faults.system import (
     BURST,
     LONG,
+    PREFILL,
     STEADY,
     Connection,
     Process,
@@ -140,18 +141,24 @@ async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
 
 
 async def test_running_answers_are_not_closed_for_new_connections(system: System) -> None:
-    streaming = [await Connection.ask(system, body(STEADY)) for _ in range(MAX_CONNECTIONS)]
-    for connection in streaming:
-        await connection.until(b"data: ")
+    before = await _refused(system, "connections")
+    streaming = await Connection.ask(system, body(STEADY))
+    await streaming.until(b"data: ")
+    waiting = [await Connection.ask(system, body(PREFILL)) for _ in range(MAX_CONNECTIONS - 1)]
+
+    async def all_are_taken() -> bool:
+        return await system.gateway.metric("vilix_http_requests_in_flight") == MAX_CONNECTIONS
+
+    await until(all_are_taken, what="every connection has a request")
     refused = await Connection.open(system.gateway.address)
     async with asyncio.timeout(10):
         with contextlib.suppress(OSError):
             assert await refused.reader.read() == b""
-    for connection in streaming:
-        async with asyncio.timeout(60):
-            await connection.reader.readuntil(b"data: [DONE]")
+    assert await _refused(system, "connections") == before + 1
+    async with asyncio.timeout(60):
+        await streaming.reader.readuntil(b"data: [DONE]")
+    for connection in (streaming, refused, *waiting):
         connection.hang_up()
-    refused.hang_up()
 
 
 @pytest.mark.parametrize("mebibytes", [1, 8])
