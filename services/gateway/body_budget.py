@@ -34,7 +34,7 @@ SLOW_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.25
 """How often those that wait look for slow ones."""
 SLOW_BYTES_PER_SECOND: Final = 256 * 2**10
-"""A body that has come for longer, and more slowly, makes room for others."""
+"""A body of which less has come for so long makes room for others."""
 _STATE: Final = "body_share"
 _CGROUP_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _NO_LIMIT: Final = 2**60
@@ -115,13 +115,14 @@ class BodyBudget:
     def _drop_slow(self, asking: BodyShare, size: int, *, of_key: bool) -> None:
         """Refuse the slowest senders, until there will be room for `size` bytes."""
         now = asyncio.get_running_loop().time()
-        rates = sorted(
-            (share.bytes_per_second(now), number, share)
-            for number, share in enumerate(self._unfinished)
+        slow = (
+            share
+            for share in self._unfinished
             if share is not asking and share.size and (share.key_id == asking.key_id or not of_key)
+            if share.slow_from <= now
         )
-        for rate, _, share in rates:
-            if size <= 0 or rate > SLOW_BYTES_PER_SECOND:
+        for share in sorted(slow, key=lambda share: share.slow_from):
+            if size <= 0:
                 return
             size -= share.size
             share.drop()
@@ -146,8 +147,9 @@ class BodyShare:
         self.key_id: Final = key_id
         self.size = 0
         self._budget: Final = budget
+        self.slow_from = 0.0
+        """When it will be slow, if nothing more comes until then."""
         self._received = 0
-        self._began = asyncio.get_running_loop().time()
         self._limit: asyncio.Timeout | None = None
         self._dropped = False
 
@@ -162,7 +164,7 @@ class BodyShare:
             async with asyncio.timeout(None) as self._limit:
                 # If each of several large bodies had room for a part of itself, none of them could be received whole.
                 await self._budget.grow(self, max(announced, SMALL_BYTES))
-                self._began = asyncio.get_running_loop().time()
+                self.slow_from = asyncio.get_running_loop().time() + SLOW_SECONDS
                 yield
         except TimeoutError:
             if not self._dropped:
@@ -178,6 +180,8 @@ class BodyShare:
     async def add(self, size: int) -> None:
         """Count a part that was received. Raises ApiError (503)."""
         self._received += size
+        now = asyncio.get_running_loop().time()
+        self.slow_from = min(max(self.slow_from, now) + size / SLOW_BYTES_PER_SECOND, now + SLOW_SECONDS)
         if self._received > self.size:
             await self._budget.grow(self, self._received)
 
@@ -185,11 +189,6 @@ class BodyShare:
         """Count nothing any more."""
         if self.size:
             self._budget.shrink(self, 0)
-
-    def bytes_per_second(self, now: float) -> float:
-        """How fast it has come; infinitely fast in its first moments."""
-        seconds = now - self._began
-        return self._received / seconds if seconds >= SLOW_SECONDS else float("inf")
 
     def drop(self) -> None:
         """Refuse it, to make room."""

@@ -14,7 +14,7 @@ from services.gateway.errors import ApiError
 
 MEBIBYTE = 2**20
 TOTAL, PER_KEY = 8 * MEBIBYTE, 4 * MEBIBYTE
-WAIT_SECONDS = 0.1
+WAIT_SECONDS = 0.3
 LIMIT = 10.0
 
 
@@ -102,6 +102,7 @@ async def test_who_is_cancelled_while_waiting_leaves_nothing(budget: BodyBudget)
 
 async def test_a_slow_body_makes_room(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_budget, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(body_budget, "LOOK_SECONDS", 0.01)
 
     async def is_slow() -> None:
         share = budget.open("slow")
@@ -112,15 +113,14 @@ async def test_a_slow_body_makes_room(budget: BodyBudget, monkeypatch: pytest.Mo
         finally:
             share.release()
 
-    slow = [asyncio.create_task(is_slow())]
+    slow = asyncio.create_task(is_slow())
+    await asyncio.sleep(0)
+    assert budget.used == 3 * MEBIBYTE
     whole = await received(budget, "whole", 3 * MEBIBYTE)
-    # Slow is what has come for a while, and at less than a quarter of a MiB per second.
-    monkeypatch.setattr(body_budget, "SLOW_BYTES_PER_SECOND", 1000 * MEBIBYTE)
-    await asyncio.sleep(0.1)
     async with asyncio.timeout(LIMIT):
         share = await received(budget, "fast", 3 * MEBIBYTE)
         with pytest.raises(ApiError, match="too slowly"):
-            await slow[0]
+            await slow
     share.release()
     whole.release()
 
