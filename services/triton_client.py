@@ -143,6 +143,7 @@ class TritonClient:
         for name, rows in columns.items():
             request.inputs.add(name=name, datatype="BYTES", shape=[len(rows), 1])
             request.raw_input_contents.append(_packed(rows))
+        _check_size(request)
         try:
             answer = await self._stub.ModelInfer(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
@@ -170,11 +171,12 @@ class TritonClient:
         cancels the request. Raises Failure: the engine's own refusals, MODEL_UNAVAILABLE when Triton cannot be reached
         or breaks off.
         """
-        call = self._stub.ModelStreamInfer()
         # Ids must be unique among all clients of a Triton; the caller's part makes its logs readable.
         unique_id = f"{request_id}.{next(self._ids)}"
         request = _request(model, unique_id, {**params, "window": window})
         _add_prompt(request, prompt_token_ids, text_input, images)
+        _check_size(request)
+        call = self._stub.ModelStreamInfer()
         acknowledge_every = max(1, window // 2)
         received = 0
         ended = False
@@ -263,6 +265,17 @@ async def _wind_down(
         pass
     except TimeoutError:
         call.cancel()
+
+
+def _check_size(request: Any) -> None:
+    """Raise Failure for a request that is too large for a message."""
+    size = request.ByteSize()
+    if size > MAX_MESSAGE_BYTES:
+        raise Failure(
+            Reason.INVALID_ARGUMENT,
+            f"the request has {size} bytes in the form in which the model gets it; at most {MAX_MESSAGE_BYTES} are allowed. "
+            "Shorten it, or send fewer or smaller images",
+        )
 
 
 def _add_prompt(request: Any, prompt_token_ids: Sequence[int], text_input: str | None, images: Sequence[bytes]) -> None:

@@ -41,7 +41,8 @@ class Access:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        headers = dict(scope["headers"])
+        # Of several fields with one name the first counts, as it does everywhere else.
+        headers = dict(reversed(scope["headers"]))
         given = headers.get(b"x-request-id", b"")
         request_id = given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}".encode()
         log: dict[str, Any] = {}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
@@ -16,12 +15,15 @@ from starlette.types import ASGIApp
 
 from services.gateway import keys, usage
 from services.gateway.access import Access
+from services.gateway.admin_guard import AdminGuard
 from services.gateway.dependencies import Dependencies, dependencies
-from services.gateway.errors import ApiError, bad_request, server_error, shown, unauthorized, unavailable
+from services.gateway.errors import ApiError, bad_request, server_error, shown, unavailable
 from services.gateway.keys import Change, Draft, Key, NameTakenError
 
 PREFIX: Final = "/admin/v1"
-_Credential = Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))]
+_OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
+_CREDENTIAL: Final = Security(HTTPBearer(auto_error=False))
+"""For the OpenAPI document. AdminGuard checks it, before there is a body."""
 
 
 class NewKey(Key):
@@ -47,16 +49,7 @@ class Revocation(BaseModel):
     acknowledged: int = Field(description="Replicas that had the revocation, after waiting up to a second.")
 
 
-async def _authorize(request: Request, credential: _Credential) -> None:
-    token = dependencies(request).settings.admin_token
-    given = credential.credentials if credential else ""
-    if token is None or not secrets.compare_digest(given.encode(), token.get_secret_value().encode()):
-        raise unauthorized(
-            "The admin credential is missing or wrong. Send it as the header `Authorization: Bearer TOKEN`."
-        )
-
-
-router: Final = APIRouter(prefix=PREFIX, dependencies=[Depends(_authorize)], tags=["keys"])
+router: Final = APIRouter(prefix=PREFIX, dependencies=[_CREDENTIAL], tags=["keys"])
 
 
 @router.post("/keys", status_code=201)
@@ -120,9 +113,9 @@ async def key_usage(
 
 def create_admin_app(gateway: Dependencies) -> ASGIApp:
     """The admin API as an ASGI application."""
-    app = FastAPI(
-        title="Vilix admin API", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
-    )
+    token = gateway.settings.admin_token
+    assert token is not None  # noqa: S101  # `bind` has seen to it
+    app = FastAPI(title="Vilix admin API", version="1", openapi_url=_OPENAPI_PATH, docs_url=None, redoc_url=None)
     app.state.dependencies = gateway
     app.include_router(router)
     handlers: dict[type[Exception], Any] = {
@@ -138,7 +131,7 @@ def create_admin_app(gateway: Dependencies) -> ASGIApp:
     }
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
-    return Access(app, origins=[])
+    return Access(AdminGuard(app, token=token.get_secret_value(), open_path=_OPENAPI_PATH), origins=[])
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

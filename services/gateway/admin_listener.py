@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from services.gateway.http_protocol import protocol_for
 from services.gateway.settings import GatewaySettings
 
+MAX_CONNECTIONS = 64
 MIN_TOKEN_LENGTH = 16
 STOP_SECONDS = 5
 
@@ -41,16 +43,18 @@ def bind(settings: GatewaySettings) -> socket.socket | None:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve `app` meanwhile."""
+async def serving(app: ASGIApp, listener: socket.socket, settings: GatewaySettings) -> AsyncIterator[None]:
+    """Serve `app` meanwhile, with the limits of the public listener and few connections."""
+    limits = settings.model_copy(update={"max_connections": min(MAX_CONNECTIONS, settings.max_connections)})
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol_for(limits),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     server = _Server(config)

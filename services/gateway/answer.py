@@ -14,7 +14,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure
 from services.gateway import metrics
-from services.gateway.chat_request import ChatRequest
+from services.gateway.body_budget import release_body
+from services.gateway.chat_request import ChatRequest, without_prompt
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import ApiError, from_failure, restarting, server_error, silent
 from services.gateway.field_names import openai_name
@@ -40,7 +41,7 @@ class Answer:
     ) -> None:
         """Of a call that was begun on `worker`, for a request that holds `lease`."""
         self.id: Final = f"{'chatcmpl' if chat.text is None else 'cmpl'}-{secrets.token_hex(12)}"
-        self.chat: Final = chat
+        self.chat = chat
         self.created: Final = int(time.time())
         self._request_id: Final[str] = request.state.request_id
         self._log: Final[dict[str, Any]] = request.state.log
@@ -219,6 +220,8 @@ async def open_answer(
                 answer.abandon()
                 raise
             else:
+                answer.chat = without_prompt(chat)
+                release_body(request)
                 return answer
     except asyncio.CancelledError:
         # As in `events`: nobody but this gateway's end cancels a request.

@@ -18,6 +18,7 @@ from services.gateway import page
 from services.gateway.access import CLIENT_CLOSED_REQUEST, Access
 from services.gateway.admin import create_admin_app
 from services.gateway.admin_listener import serving
+from services.gateway.body_budget import BodyRelease
 from services.gateway.chat_completions import create_chat_completion, create_completion
 from services.gateway.dependencies import connected
 from services.gateway.embeddings import create_embeddings
@@ -53,7 +54,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
             await stack.enter_async_context(watched_loop(seconds=settings.loop_watch_seconds))
             app.state.dependencies = await stack.enter_async_context(connected(settings))
             if admin is not None:
-                await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin))
+                await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin, settings))
             # What there is now stays: to look through it again and again for garbage would stop all streams meanwhile.
             gc.collect()
             gc.freeze()
@@ -69,7 +70,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     app.add_api_route("/readyz", readyz, methods=["GET", "HEAD"])
     for path, document in page.routes(Page(settings.site_directory, api_url=settings.public_api_url)):
         app.add_api_route(path, document, methods=["GET", "HEAD"])
-    return Access(app, origins=settings.origins())
+    return Access(BodyRelease(app), origins=settings.origins())
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

@@ -48,7 +48,7 @@ async def recognise(request: Request, keyring: Keyring) -> Caller:
 
 def _api_key(request: Request) -> str:
     scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
-    api_key = api_key.strip()
+    api_key = api_key.strip(" \t")
     if scheme.lower() != "bearer" or not api_key:
         raise unauthorized(f"You did not provide an API key. {_HINT}")
     return api_key

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
+from services.gateway.body_budget import BodyBudget, BodyShare, open_share
 from services.gateway.errors import ApiError, bad_request
 from services.gateway.hang_up import ClientGoneError
 
@@ -24,16 +25,19 @@ _COUNTED_BYTES: Final = 2**20
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
-async def read_json(request: Request, into: Callable[[Any], T], *, max_bytes: int) -> T:
+async def read_json(
+    request: Request, into: Callable[[Any], T], *, max_bytes: int, budget: BodyBudget, key_id: str
+) -> T:
     """What `into` makes of the parsed body; both run in a thread when the body is large.
 
-    Raises ApiError when it is too large or no JSON, ClientGoneError when it never came, and what `into` raises.
+    The body counts in `budget` as one of the key `key_id`. Raises ApiError when it is too large, finds no room or is no
+    JSON, ClientGoneError when it never came, and what `into` raises.
     """
-    raw = await _read(request, max_bytes)
+    raw = await _read(request, max_bytes, open_share(request, budget, key_id))
     return await asyncio.to_thread(parse, raw, into) if len(raw) > IN_THREAD_BYTES else parse(raw, into)
 
 
-def parse(raw: bytes, into: Callable[[Any], T]) -> T:
+def parse(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
     """What `into` makes of a body. Raises ApiError, and what `into` raises."""
     _refuse_too_many_values(raw)
     try:
@@ -47,7 +51,7 @@ def parse(raw: bytes, into: Callable[[Any], T]) -> T:
         raise bad_request(None, "The body is nested too deeply. Send a flatter JSON object.") from None
 
 
-def _refuse_too_many_values(raw: bytes) -> None:
+def _refuse_too_many_values(raw: bytes | bytearray) -> None:
     """Refuse what would take the parser, which lets nothing else run meanwhile, longer than others should wait."""
     if len(raw) <= MAX_CONTAINERS or _count(raw, b",:[{") <= MAX_CONTAINERS:
         return
@@ -68,25 +72,29 @@ def _refuse_too_many_values(raw: bytes) -> None:
         )
 
 
-def _count(raw: bytes, marks: bytes) -> int:
+def _count(raw: bytes | bytearray, marks: bytes) -> int:
     """How often any of these bytes is there. Others run between two pieces."""
     starts = range(0, len(raw), _COUNTED_BYTES)
     return sum(raw.count(mark, start, start + _COUNTED_BYTES) for start in starts for mark in marks)
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise _too_large(int(announced), max_bytes)
+async def _read(request: Request, max_bytes: int, share: BodyShare) -> bytearray:
+    length = request.headers.get("content-length", "")
+    announced = int(length) if length.isdecimal() else 0
+    if announced > max_bytes:
+        raise _too_large(announced, max_bytes)
     body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > max_bytes:
-                raise _too_large(len(body), max_bytes)
+        async with share.receiving(announced):
+            async for piece in request.stream():
+                if len(body) + len(piece) > max_bytes:
+                    raise _too_large(len(body) + len(piece), max_bytes)
+                await share.add(len(piece))
+                body += piece
     except ClientDisconnect:
         raise ClientGoneError from None
-    return bytes(body)
+    # A copy as bytes would double it.
+    return body
 
 
 def _too_large(size: int, limit: int) -> ApiError:

@@ -51,7 +51,9 @@ async def _create(request: Request, translate_body: Callable[..., ChatRequest]) 
     understand = partial(
         _understand, translate_body, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output
     )
-    chat, demand = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
+    chat, demand = await read_json(
+        request, understand, max_bytes=gateway.settings.max_body_bytes, budget=gateway.bodies, key_id=caller.key.id
+    )
     note_model(request, chat.generate.model)
     request.state.log["stream"] = chat.stream
     if chat.dry_run:
@@ -65,6 +67,8 @@ async def _create(request: Request, translate_body: Callable[..., ChatRequest]) 
     headers = {**lease.headers, **ignored_header(answer.ignored_parameters)}
     if chat.stream:
         return StreamedAnswer(answer, headers, keep_alive=gateway.settings.keep_alive)
+    # The answer may take long, and does not need what was asked.
+    del chat
     return await _whole(answer, headers)
 
 
@@ -155,7 +159,7 @@ class QueuedAnswer(StreamedAnswer):
         """`keep_alive` is as above."""
         super().__init__(None, {**waiting.headers, **ignored_header(chat.ignored)}, keep_alive=keep_alive)
         self._request: Final = request
-        self._chat: Final = chat
+        self._chat: ChatRequest | None = chat
         self._waiting: Final = waiting
 
     async def _data(self) -> AsyncIterator[bytes]:
@@ -163,7 +167,10 @@ class QueuedAnswer(StreamedAnswer):
             async for place in self._waiting.places():
                 yield sse.queued(place)
             lease, workers = await self._waiting.get(), dependencies(self._request).workers
-            self._answer = await open_answer(self._request, self._chat, lease, workers, seconds=None)
+            chat, self._chat = self._chat, None
+            assert chat is not None  # noqa: S101  # an answer is sent once
+            self._answer = await open_answer(self._request, chat, lease, workers, seconds=None)
+            del chat
         except ClientGoneError:
             self._request.state.log["outcome"] = "client gone"
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -79,6 +79,14 @@ class ChatRequest:
     """The path at which it gives the form of its answer."""
     text: TextOptions | None = None
     """For a text completion, which is no chat."""
+
+
+def without_prompt(chat: ChatRequest) -> ChatRequest:
+    """A request as far as its answer depends on it once a worker has it: without what was asked, which may be large."""
+    generate = pb.GenerateRequest(model=chat.generate.model, n=chat.generate.n)
+    if chat.generate.HasField("logprobs"):
+        generate.logprobs.CopyFrom(chat.generate.logprobs)
+    return replace(chat, generate=generate)
 
 
 def translate(body: Any, *, refuse_ignored: bool, image_limits: ImageLimits | None = None) -> ChatRequest:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from services.certificates import Certificates
+from services.gateway.body_budget import BodyBudget, budget_sizes
 from services.gateway.census import Census
 from services.gateway.embeddings_client import EmbeddingsWorkers, embeddings_service
 from services.gateway.image_fetch import ImageFetcher
@@ -36,6 +37,7 @@ class Dependencies:
     workers: InferenceWorkers
     embedders: EmbeddingsWorkers
     image_fetcher: ImageFetcher
+    bodies: BodyBudget
 
 
 def dependencies(request: Request) -> Dependencies:
@@ -55,10 +57,18 @@ def check(settings: GatewaySettings) -> None:
     """Raises ValueError and OSError when the settings cannot be right, before anything is started."""
     connect(settings.redis_url, timeout=settings.redis_timeout)
     Tiers(settings.tiers_file)
+    _body_budget(settings)
     if settings.renew_seconds >= settings.lease_seconds:
         raise ValueError(
             f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than VILIX_LEASE_SECONDS={settings.lease_seconds}"
         )
+
+
+def _body_budget(settings: GatewaySettings) -> BodyBudget:
+    total, per_key = budget_sizes(
+        settings.bodies_bytes, settings.key_bodies_bytes, max_body_bytes=settings.max_body_bytes
+    )
+    return BodyBudget(total=total, per_key=per_key)
 
 
 @asynccontextmanager
@@ -101,7 +111,9 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     await embedders.open()
     try:
         keyring = Keyring(link, grace_seconds=settings.auth_grace)
-        yield Dependencies(settings, link, keyring, tiers, leases, workers, embedders, image_fetcher)
+        yield Dependencies(
+            settings, link, keyring, tiers, leases, workers, embedders, image_fetcher, _body_budget(settings)
+        )
     finally:
         await image_fetcher.close()
         await embedders.close()

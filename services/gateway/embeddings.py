@@ -30,7 +30,9 @@ async def create_embeddings(request: Request) -> Response:
     """Answer texts with vectors."""
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
-    asked, demand = await read_json(request, _understand, max_bytes=gateway.settings.max_body_bytes)
+    asked, demand = await read_json(
+        request, _understand, max_bytes=gateway.settings.max_body_bytes, budget=gateway.bodies, key_id=caller.key.id
+    )
     note_model(request, asked.embed.model)
     admission = await admit(request, caller, demand, gateway.embedders)
     async with await admission.get() as lease:

@@ -9,6 +9,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services.gateway.inference_client import LIST_SECONDS, OPTIONS, Patience
+from services.gateway.message_size import check_size
 from services.gateway.signs_of_life import SignsOfLife
 from services.gateway.workers import Service, Worker, Workers
 
@@ -35,7 +36,8 @@ class EmbeddingsClient:
         """What waits for a call is to require them."""
 
     def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
-        """Begin to embed; awaiting the call raises grpc.aio.AioRpcError."""
+        """Begin to embed; awaiting the call raises grpc.aio.AioRpcError. Raises ApiError (413)."""
+        check_size(request, MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
         return self._stub.Embed(request, metadata=metadata, timeout=self._seconds)
 

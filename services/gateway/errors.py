@@ -123,6 +123,11 @@ def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
         return Failure(Reason.MODEL_UNAVAILABLE, "The model is not available at the moment. Please try again.")
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         return Failure(Reason.TIMEOUT, "The model did not answer in time.")
+    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+        return Failure(
+            Reason.INVALID_ARGUMENT,
+            "The request, or the answer to it, is too large for one message. Ask for less at once.",
+        )
     return Failure(Reason.INTERNAL, f"the call ended with {error.code().name}")
 
 

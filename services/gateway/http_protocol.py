@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import OrderedDict
+from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
@@ -17,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from services.gateway import metrics
 from services.gateway.errors import ApiError
+from services.gateway.framing import Rejection, rejection
 from services.gateway.settings import GatewaySettings
 from services.gateway.unframed import Unframed
 
@@ -25,7 +28,10 @@ DIRECT_WRITER: Final = "vilix.direct_writer"
 """The ASGI extension that holds an answer's DirectWriter."""
 LINGER_SECONDS: Final = 5.0
 """How long what a refused client still sends is thrown away."""
-_REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+PARSED_BYTES: Final = 16 * 1024
+"""How much is parsed at a time. What the parser drops within it, such as extensions of chunks, is not seen by the limits."""
+FRAMING_BYTES_PER_BODY_BYTE: Final = 16
+"""What chunks may add to a body, beyond `max_header_bytes`: enough for chunks of one byte."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -59,6 +65,7 @@ class _Transport:
         self.get_extra_info = transport.get_extra_info
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
+        self.get_write_buffer_size = transport.get_write_buffer_size
         self.close_now = transport.close
         self._transport = transport
         self._protocol = protocol
@@ -67,7 +74,7 @@ class _Transport:
         return self._protocol.is_lingering or self._transport.is_closing()
 
     def close(self) -> None:
-        if self._protocol.is_receiving:
+        if self._protocol.is_receiving or self._protocol.is_broken:
             self._protocol.linger()
         else:
             self.close_now()
@@ -98,15 +105,21 @@ class DirectWriter:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `limits` is set by `protocol_for`."""
+    """One connection. `limits` and `idle` are set by `protocol_for`."""
 
     limits: GatewaySettings
+    idle: OrderedDict[LimitedProtocol, None]
+    """The listener's connections without a request, the longest idle one first."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As uvicorn makes it."""
         super().__init__(*args, **kwargs)
         self._header_bytes = 0
         self._trailer_bytes = 0
+        self._body_bytes = 0
+        self._framing_bytes = 0
+        """What came between the parts of a body."""
+        self._rejected: Rejection | None = None
         self._in_headers = True
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -119,22 +132,29 @@ class LimitedProtocol(HttpToolsProtocol):
         """Whether the rest of a body is on its way."""
         return not self._in_headers
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether what came behind a request that is still answered could not be parsed."""
+        return self._rejected is not None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Take the connection, or close it at once when there are too many."""
+        """Take the connection. When there are too many, close the longest idle one, or this one if none is idle."""
         super().connection_made(transport)
         metrics.CONNECTIONS.inc()
         self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what is used of it
         self.flow = _Flow(transport, self)
         # The kernel would take megabytes for a client that does not read, and the engine would go on for it.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        if len(self.connections) > self.limits.max_connections:
+        if len(self.connections) > self.limits.max_connections and not self._evict_longest_idle():
             self._close("connections")
             return
+        self.idle[self] = None
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         metrics.CONNECTIONS.dec()
+        self.idle.pop(self, None)
         self._abandon()
         self._in_headers = True
         self._stop_waiting()
@@ -143,24 +163,33 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; refuse them when they make the headers too long, or are no HTTP."""
-        if self.transport.is_closing():
-            return
+        self._unset_keepalive_if_required()
+        parsed = 0
+        while parsed < len(data) and not (self.transport.is_closing() or self.is_broken):
+            parsed += self._parse(data[parsed : parsed + PARSED_BYTES])
+
+    def _parse(self, data: bytes) -> int:
+        """Parse bytes; how many of them."""
         self._header_bytes += len(data)
         if self._in_headers and self._deadline is None:
             self._await_headers()
-        self._unset_keepalive_if_required()
+        was_receiving, body_bytes = self.is_receiving, self._body_bytes
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             # An offer of HTTP/2 or WebSockets, which may be ignored.
-            pass
+            return int(upgrade.args[0])
         except httptools.HttpParserError as error:
-            if not self.transport.is_closing():
-                self._refuse(400, "malformed", _malformed(error))
+            if not (self.transport.is_closing() or self.is_broken):
+                self._reject(Rejection(400, _malformed(error)))
         else:
+            if was_receiving and self.is_receiving:
+                self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
+            most = self.limits.max_header_bytes
             # A header without an end never reaches `on_headers_complete`, and a trailer without one never `on_header`.
-            if self._header_bytes > self.limits.max_header_bytes:
+            if self._header_bytes > most or self._framing_bytes > most + FRAMING_BYTES_PER_BODY_BYTE * self._body_bytes:
                 self._refuse_headers()
+        return len(data)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -183,16 +212,24 @@ class LimitedProtocol(HttpToolsProtocol):
         if size > self.limits.max_header_bytes:
             self._refuse_headers()
             raise _RefusedError
+        version = self.parser.get_http_version()
+        rejected = rejection(version, self.headers)
+        if rejected is not None:
+            self._reject(rejected)
+            raise _RefusedError
+        # HTTP/1.0 has no answers that come before the answer.
+        self.expect_100_continue = self.expect_100_continue and version == "1.1"
+        super().on_headers_complete()
+        self.idle.pop(self, None)
         self._in_headers = False
-        self._header_bytes = 0
-        self._trailer_bytes = 0
+        self._header_bytes = self._trailer_bytes = self._body_bytes = self._framing_bytes = 0
         self._stop_waiting()
         self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. What comes between two parts, or after the last, counts as headers do."""
         self._header_bytes = 0
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -201,6 +238,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._header_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if there is one. What could not be parsed behind the last one is rejected now."""
+        super().on_response_complete()
+        if self._answered is not None and not self._answered.response_complete:
+            return
+        if self._rejected is not None and not self.transport.is_closing():
+            self._refuse(self._rejected.status, "malformed", self._rejected.message)
+        self._note_idle()
 
     def reader_is_behind(self) -> None:
         """The client reads slower than the answer is written: its time begins."""
@@ -247,9 +293,35 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self.is_lingering = True
         self._abandon()
+        self._note_idle()
         self.transport.write_eof()
         self.flow.resume_reading()
         self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _note_idle(self) -> None:
+        if self in self.connections:
+            self.idle[self] = None
+
+    def _evict_longest_idle(self) -> bool:
+        """Close the connection of this listener that has had no request for longest; whether there was one."""
+        for connection in self.idle:
+            # The end of an answer that is still on its way would be lost.
+            if not connection.has_unsent_bytes:
+                connection.evict()
+                return True
+        return False
+
+    @property
+    def has_unsent_bytes(self) -> bool:
+        """Whether a part of an answer waits for its client to read."""
+        return self.transport.get_write_buffer_size() > 0
+
+    def evict(self) -> None:
+        """Close this connection, which has no request, for the sake of a new one."""
+        metrics.CONNECTIONS_REFUSED.labels("evicted").inc()
+        self.idle.pop(self, None)
+        self._stop_waiting()
+        self.transport.abort()
 
     def _reader_is_stuck(self) -> None:
         self._write_deadline = None
@@ -264,8 +336,23 @@ class LimitedProtocol(HttpToolsProtocol):
         metrics.CONNECTIONS_REFUSED.labels(cause).inc()
         body = ApiError(status, message, code=cause).body()
         head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (status, _REASONS[status], len(body)) + body)
+        self.transport.write(head % (status, HTTPStatus(status).phrase.encode(), len(body)) + body)
         self.linger()
+
+    def _reject(self, rejected: Rejection) -> None:
+        """Reject what cannot be parsed, but not before what came before it is answered."""
+        if self.is_receiving and self.cycle.response_started:
+            self._close("malformed")
+            return
+        if self.is_receiving and self.pipeline:
+            # The request whose body it is.
+            self.pipeline.popleft()
+        elif self.is_receiving or not self._is_answering():
+            self._refuse(rejected.status, "malformed", rejected.message)
+            return
+        self._rejected = rejected
+        self._in_headers = True
+        self._stop_waiting()
 
     def _refuse_headers(self) -> None:
         if self.is_receiving and self.cycle.response_complete:
@@ -316,4 +403,4 @@ def _malformed(error: httptools.HttpParserError) -> str:
 
 def protocol_for(settings: GatewaySettings) -> type[LimitedProtocol]:
     """The protocol class with the limits of `settings`; uvicorn makes one object of it per connection."""
-    return type("GatewayProtocol", (LimitedProtocol,), {"limits": settings})
+    return type("GatewayProtocol", (LimitedProtocol,), {"limits": settings, "idle": OrderedDict()})

@@ -11,6 +11,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.generate_stream import GenerateCall, GenerateStream
+from services.gateway.message_size import check_size
 from services.gateway.workers import Service, Worker, Workers
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
@@ -55,7 +56,8 @@ class InferenceClient:
         self._stream: GenerateStream | None = None
 
     def generate(self, request: pb.GenerateRequest, *, request_id: str) -> GenerateCall:
-        """Begin an answer."""
+        """Begin an answer. Raises ApiError (413) for a request that would end the stream that all answers share."""
+        check_size(request, MAX_MESSAGE_BYTES)
         if self._stream is None or not self._stream.open:
             self._stream = GenerateStream(self._stub.GenerateMany())
         start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout)
@@ -67,7 +69,8 @@ class InferenceClient:
             await self._stream.close()
 
     async def render(self, request: pb.GenerateRequest, *, request_id: str) -> pb.RenderPromptResponse:
-        """The prompt of a request. Raises grpc.aio.AioRpcError."""
+        """The prompt of a request. Raises ApiError (413), grpc.aio.AioRpcError."""
+        check_size(request, MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
         asked = pb.RenderPromptRequest(request=request)
         return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._patience.idle_seconds)

@@ -26,6 +26,14 @@ CONNECTIONS_REFUSED: Final = Counter(
     "Connections that were ended for what their client did or failed to do.",
     ["cause"],
 )
+BODY_BYTES: Final = Gauge(
+    "vilix_http_body_bytes", "What request bodies in flight count of the budget of VILIX_BODIES_BYTES."
+)
+BODIES_REFUSED: Final = Counter(
+    "vilix_http_bodies_refused",
+    "Request bodies that there was no room for, by whose budget was used up; slow ones had to make room for others.",
+    ["cause"],
+)
 ANSWERS_IN_FLIGHT: Final = Gauge("vilix_answers_in_flight", "Answers that workers are giving.", ["model"])
 ANSWERS: Final = Counter("vilix_answers", "Answers that workers began, by how they ended.", ["model", "outcome"])
 ANSWER_SECONDS: Final = Histogram(
@@ -52,7 +60,9 @@ WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by 
 
 def prepare() -> None:
     """Show what has not happened yet as 0, so that the first time is a change that an alert can see."""
-    for cause in ("connections", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
+    for cause in ("connections", "evicted", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
         CONNECTIONS_REFUSED.labels(cause)
+    for cause in ("process", "key", "slow"):
+        BODIES_REFUSED.labels(cause)
     for decision in ("key_grace", "key_refused", "limits_local", "limits_open", "limits_closed"):
         REDIS_AWAY.labels(decision)

@@ -32,7 +32,9 @@ async def tokenize(request: Request) -> Response:
     caller = await recognise(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
     understand = partial(_understand, limits=gateway.settings.image_limits, refuse_ignored=strict)
-    chat = await read_json(request, understand, max_bytes=gateway.settings.max_body_bytes)
+    chat = await read_json(
+        request, understand, max_bytes=gateway.settings.max_body_bytes, budget=gateway.bodies, key_id=caller.key.id
+    )
     note_model(request, chat.generate.model)
     answer, _, headers = await _render(request, caller, chat)
     shown = {

@@ -69,6 +69,14 @@ class GatewaySettings(Settings):
     )
     expected_embedding_models: str = Field("", description="The same for embedding models.")
     max_body_bytes: int = Field(20 * 2**20, gt=0, description="The largest request body, in bytes.")
+    bodies_bytes: int = Field(
+        0,
+        ge=0,
+        description="The most bytes that all request bodies in flight may announce or have, until a worker has them. Beyond "
+        "it a request waits up to 3 s, and is then answered 503. 0: a quarter of the container's memory limit, at most "
+        "256 MiB.",
+    )
+    key_bodies_bytes: int = Field(0, ge=0, description="The same of one key's requests; 0: half of it.")
     max_images: int = Field(32, ge=0, description="The most images of one request; a model may take fewer.")
     max_image_bytes: int = Field(12 * 2**20, gt=0, description="The largest encoded image, in bytes.")
     max_images_bytes: int = Field(

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final
 
 from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, invalid
-from services.grpc_server import as_failure, as_request_id
+from services.grpc_server import MAX_MESSAGE_BYTES, as_failure, as_request_id
 
 GATHER_SECONDS: Final = 0.006
 """How long the first output of a step waits, at most, for those of the other calls that are in it."""
 
+MOST_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
+"""A larger message would end the stream, and with it all calls."""
 MOST_CREDIT: Final = 1024
 MOST_SECONDS: Final = 86_400.0
 
@@ -63,7 +65,8 @@ class GenerateStream:
                     self._complete.clear()
                     if not self._awaited:
                         self._awaited.update(self._in_step)
-                    yield pb.GenerateManyResponse(outputs=outputs)
+                    for response in responses_of(outputs):
+                        yield response
         finally:
             tasks = [reading, draining, *self._tasks.values()]
             for task in tasks:
@@ -155,6 +158,24 @@ class GenerateStream:
         self._awaited.discard(call)
         if not self._awaited:
             self._complete.set()
+
+
+def responses_of(outputs: list[pb.CallOutput]) -> Iterator[pb.GenerateManyResponse]:
+    """Outputs in as few messages as may be sent. An output that is too large by itself becomes the end of its call."""
+    response = pb.GenerateManyResponse(outputs=outputs)
+    if response.ByteSize() <= MOST_RESPONSE_BYTES:
+        yield response
+    elif len(outputs) > 1:
+        half = len(outputs) // 2
+        yield from responses_of(outputs[:half])
+        yield from responses_of(outputs[half:])
+    else:
+        size = outputs[0].ByteSize()
+        failure = Failure(
+            Reason.INTERNAL, f"a part of the answer has {size} bytes; at most {MOST_RESPONSE_BYTES} can be sent"
+        )
+        status = failure.to_proto().SerializeToString()
+        yield pb.GenerateManyResponse(outputs=[pb.CallOutput(call=outputs[0].call, status=status)])
 
 
 def _seconds(start: pb.StartCall) -> float | None:

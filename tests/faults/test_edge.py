@@ -12,7 +12,20 @@ import pytest
 
 from tests.faults.conftest import percentile99, record, times
 from tests.faults.good_client import good_client
-from tests.faults.system import BURST, LONG, Connection, Process, Stream, System, body, read, running_system, until
+from tests.faults.system import (
+    BURST,
+    LONG,
+    PREFILL,
+    STEADY,
+    Connection,
+    Process,
+    Stream,
+    System,
+    body,
+    read,
+    running_system,
+    until,
+)
 
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 2.0, 2.0, 2.0
 MAX_CONNECTIONS = 400
@@ -29,7 +42,9 @@ HEAD = b"POST /api/chat/completions HTTP/1.1\r\nHost: test\r\n"
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    async with running_system(tmp_path_factory.mktemp("edge"), gateway_settings=SETTINGS) as running:
+    async with running_system(
+        tmp_path_factory.mktemp("edge"), slots=2 * MAX_CONNECTIONS, gateway_settings=SETTINGS
+    ) as running:
         yield running
 
 
@@ -72,7 +87,7 @@ async def test_a_connection_that_says_nothing_is_closed(system: System) -> None:
 
 
 async def test_too_many_connections_are_closed_at_once(system: System) -> None:
-    before = await _refused(system, "connections")
+    before = await _refused(system, "evicted")
     memory = _memory(system.gateway)
     tries = times(1000, 10_000)
     opened: list[Connection] = []
@@ -80,17 +95,70 @@ async def test_too_many_connections_are_closed_at_once(system: System) -> None:
         with contextlib.suppress(OSError):
             opened.append(await Connection.open(system.gateway.address))
     await until(lambda: _has_connections(system.gateway, at_most=MAX_CONNECTIONS))
-    assert await _refused(system, "connections") > before
+    assert await _refused(system, "evicted") > before
     assert _memory(system.gateway) - memory < 50e6
     for connection in opened:
         connection.hang_up()
     record(
         f"{tries} idle connections, at most {MAX_CONNECTIONS} allowed",
-        "the others are closed at once, memory is bounded",
-        f"{await _refused(system, 'connections') - before:.0f} closed; "
-        f"{(_memory(system.gateway) - memory) / 1e6:+.1f} MB",
+        "the longest idle ones are closed at once, memory is bounded",
+        f"{await _refused(system, 'evicted') - before:.0f} closed; {(_memory(system.gateway) - memory) / 1e6:+.1f} MB",
         met=True,
     )
+
+
+async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
+    count = times(500, 2000)
+    request = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+    streaming = await Connection.ask(system, body(LONG, max_tokens=300))
+    await streaming.until(b"data: ")
+    idle: list[Connection] = []
+    for _ in range(count):
+        connection = await Connection.open(system.gateway.address)
+        connection.writer.write(request)
+        await connection.until(b"HTTP/1.1 200 ")
+        idle.append(connection)
+    served = 0
+    async with system.client() as client:
+        for _ in range(20):
+            # A connection of its own each time.
+            answer = await client.get("/models", headers={"Connection": "close"})
+            served += answer.status_code == 200
+    assert served == 20
+    async with asyncio.timeout(30):
+        await streaming.reader.readuntil(b"data: [DONE]")
+    evicted = await _refused(system, "evicted")
+    assert evicted >= count - MAX_CONNECTIONS
+    assert await _refused(system, "connections") == 0, "none was refused"
+    for connection in (*idle, streaming):
+        connection.hang_up()
+    record(
+        f"{count} connections kept alive by one client, at most {MAX_CONNECTIONS} allowed",
+        "20 of 20 new clients are served, a running stream is complete",
+        f"{served} of 20, complete; {evicted:.0f} closed",
+        met=True,
+    )
+
+
+async def test_running_answers_are_not_closed_for_new_connections(system: System) -> None:
+    before = await _refused(system, "connections")
+    streaming = await Connection.ask(system, body(STEADY))
+    await streaming.until(b"data: ")
+    waiting = [await Connection.ask(system, body(PREFILL)) for _ in range(MAX_CONNECTIONS - 1)]
+
+    async def all_are_taken() -> bool:
+        return await system.gateway.metric("vilix_http_requests_in_flight") == MAX_CONNECTIONS
+
+    await until(all_are_taken, what="every connection has a request")
+    refused = await Connection.open(system.gateway.address)
+    async with asyncio.timeout(10):
+        with contextlib.suppress(OSError):
+            assert await refused.reader.read() == b""
+    assert await _refused(system, "connections") == before + 1
+    async with asyncio.timeout(60):
+        await streaming.reader.readuntil(b"data: [DONE]")
+    for connection in (streaming, refused, *waiting):
+        connection.hang_up()
 
 
 @pytest.mark.parametrize("mebibytes", [1, 8])
@@ -108,7 +176,7 @@ async def test_huge_headers_are_refused(system: System, mebibytes: int) -> None:
 
 async def test_headers_just_below_the_limit_are_taken(system: System) -> None:
     answer = await exchange(
-        system, b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * 30_000 + b"\r\nConnection: close\r\n\r\n"
+        system, b"GET /healthz HTTP/1.1\r\nHost: t\r\nX-Long: " + b"a" * 30_000 + b"\r\nConnection: close\r\n\r\n"
     )
     assert answer.startswith(b"HTTP/1.1 200 ")
 
@@ -244,6 +312,114 @@ async def test_malformed_requests_are_refused(system: System, name: str) -> None
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), answer
     assert b'"error"' in answer
     record(f"Malformed HTTP: {name}", "an error of 4xx, and the connection is closed", answer[9:12].decode(), met=True)
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+GET = b"GET /healthz HTTP/1.1\r\n"
+REJECTED = {
+    "an unknown transfer coding before chunked": (
+        501,
+        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ),
+    "an unknown transfer coding in a field of its own": (
+        501,
+        HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ),
+    "a transfer coding with a parameter": (501, HEAD + b"Transfer-Encoding: x;a=b, chunked\r\n\r\n0\r\n\r\n"),
+    "chunked twice": (400, HEAD + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+    "chunked before another coding": (400, HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+    "chunked over HTTP/1.0": (
+        400,
+        b"POST /api/chat/completions HTTP/1.0\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n",
+    ),
+    "two Host fields": (400, GET + b"Host: a\r\nHost: b\r\n\r\n"),
+    "two equal Host fields": (400, GET + b"Host: a\r\nHost: a\r\n\r\n"),
+    "no Host field": (400, GET + b"\r\n"),
+    "a Host that is no host": (400, GET + b"Host: a b\r\n\r\n"),
+    "a Host with a user": (400, GET + b"Host: user@example.com\r\n\r\n"),
+    "an unknown expectation": (417, HEAD + b"Expect: a-miracle\r\nContent-Length: 2\r\n\r\n{}"),
+    "two credentials": (400, HEAD + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\nContent-Length: 0\r\n\r\n"),
+    "a body length in words": (400, HEAD + b"Content-Length: five\r\n\r\nhello"),
+}
+
+
+@pytest.mark.parametrize("name", REJECTED)
+async def test_ambiguous_requests_are_rejected_and_the_connection_is_closed(system: System, name: str) -> None:
+    status, request = REJECTED[name]
+    before = await _refused(system, "malformed")
+    answer = await exchange(system, request + b"GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    assert answer.count(b"HTTP/1.1 ") == 1, "what follows a rejected request is not read as a request"
+    assert b"connection: close" in answer.lower()
+    assert b'"error"' in answer
+    assert await _refused(system, "malformed") == before + 1
+    record(f"Ambiguous HTTP: {name}", "one answer of 4xx or 501, and the connection is closed", str(status), met=True)
+
+
+@pytest.mark.parametrize("size", [100_000, 4_000_000])
+async def test_a_huge_chunk_extension_is_rejected(system: System, size: int) -> None:
+    chunk = b"2;x=" + b"a" * size + b"\r\n{}\r\n0\r\n\r\n"
+    answer = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk)
+    assert answer.startswith(b"HTTP/1.1 431 "), answer
+
+
+async def test_many_chunk_extensions_are_bounded_together(system: System) -> None:
+    chunk = b"1;x=" + b"a" * 10_000 + b"\r\n \r\n"
+    answer = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk * 100)
+    assert answer.startswith(b"HTTP/1.1 431 "), answer
+
+
+async def test_a_body_in_tiny_chunks_is_taken(system: System) -> None:
+    content = orjson.dumps(body(stream=False, user="u" * 5000))
+    chunks = b"".join(b"1;n=v\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
+    answer = await exchange(system, HEAD + b"Connection: close\r\n" + _authorization(system) + CHUNKED + chunks)
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+async def test_a_post_without_a_length_is_answered_before_what_follows_it_is_rejected(system: System) -> None:
+    content = orjson.dumps(body(stream=False))
+    answer = await exchange(system, HEAD + _authorization(system) + b"\r\n" + content)
+    first, _, rest = answer.partition(b"HTTP/1.1 400 ")[2].partition(b"HTTP/1.1 ")
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"not valid JSON" in first
+    assert rest.startswith(b"400 "), "the bytes are no request"
+    record(
+        "A POST without a length, and bytes after it", "answered, and the connection is closed", "400, 400", met=True
+    )
+
+
+async def test_a_malformed_request_behind_a_stream_does_not_cut_it_off(system: System) -> None:
+    connection = await Connection.ask(system, body(LONG, max_tokens=100))
+    await connection.until(b"data: ")
+    connection.writer.write(b"\x16\x03\x01\r\n\r\n")
+    async with asyncio.timeout(30):
+        await connection.reader.readuntil(b"data: [DONE]")
+        rest = await connection.reader.read()
+    assert b"HTTP/1.1 400 " in rest
+    connection.hang_up()
+
+
+async def test_a_key_is_surrounded_by_spaces_alone(system: System) -> None:
+    key, close = system.api_key.encode(), b"\r\nConnection: close\r\n\r\n"
+    head = b"GET /api/models HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer "
+    for padding in (b"\xa0", b"\x85", b"\xa0\x85"):
+        assert (await exchange(system, head + padding + key + close)).startswith(b"HTTP/1.1 401 ")
+        assert (await exchange(system, head + key + padding + close)).startswith(b"HTTP/1.1 401 ")
+    assert (await exchange(system, head + b"  " + key + b"\t " + close)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_the_first_of_two_request_ids_counts(system: System) -> None:
+    answer = await exchange(
+        system, GET + b"Host: t\r\nX-Request-Id: first\r\nX-Request-Id: last\r\nConnection: close\r\n\r\n"
+    )
+    assert b"x-request-id: first" in answer
+    assert b"last" not in answer
+
+
+async def test_http_1_0_is_told_nothing_before_its_answer(system: System) -> None:
+    head = b"POST /api/chat/completions HTTP/1.0\r\nExpect: 100-continue\r\n" + _authorization(system)
+    answer = await exchange(system, head + b"Content-Length: 2\r\n\r\n{}")
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
 
 
 async def test_http_1_0_is_answered_and_closed(system: System) -> None:

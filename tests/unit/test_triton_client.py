@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from services.triton_client import TritonClient
+from services.failure import Failure, Reason
+from services.triton_client import MAX_MESSAGE_BYTES, TritonClient
 
 LIMIT = 10.0
 LARGE = range(1_000_000)
@@ -109,3 +110,14 @@ async def test_a_request_that_is_cancelled_while_it_is_acknowledged_is_called_of
         assert await triton.end == "whole"
     assert triton.controls.count("acknowledge") == received
     assert triton.controls[-1] == "cancel"
+
+
+async def test_a_request_that_no_message_has_room_for_is_refused_before_it_is_sent() -> None:
+    images = [b"a" * (MAX_MESSAGE_BYTES // 2)] * 2
+    async with serving(Triton(outputs=1)) as client:
+        with pytest.raises(Failure, match="fewer or smaller images") as caught:
+            await anext(client.generate("m", request_id="r", prompt_token_ids=[1], params={}, images=images))
+        assert caught.value.reason is Reason.INVALID_ARGUMENT
+        with pytest.raises(Failure) as caught:
+            await client.infer("m", {"texts": images}, request_id="r", seconds=1)
+        assert caught.value.reason is Reason.INVALID_ARGUMENT

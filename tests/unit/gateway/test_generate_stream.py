@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,8 +15,11 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.failure import Failure, Reason
+from services.gateway.errors import ApiError
 from services.gateway.generate_stream import WINDOW, CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
-from services.gateway.inference_client import InferenceClient, Patience
+from services.gateway.inference_client import MAX_MESSAGE_BYTES, InferenceClient, Patience
+from services.gateway.message_size import ENVELOPE_BYTES
+from services.grpc_server import WorkerServer
 from tests.unit.inference.test_generate_stream import Answers, until
 
 LIMIT = 10.0
@@ -213,3 +217,70 @@ async def test_a_fault_in_what_writes_ends_only_its_call(client: InferenceClient
     with pytest.raises(RuntimeError, match="a bug"):
         await read(call)
     assert await read(begin(client, "8")) == 8
+
+
+async def test_a_request_that_no_message_has_room_for_ends_nothing_else(
+    answers: Answers, client: InferenceClient
+) -> None:
+    waiting = begin(client, "waits")
+    await until(lambda: answers.running == 1)
+    large = pb.GenerateRequest(model="1", prompt="a" * (19 * 2**20))
+    image = large.messages.add(role=pb.ROLE_USER).content.add().image
+    image.data = b"a" * (24 * 2**20)
+    with pytest.raises(ApiError, match="its images included; at most") as caught:
+        client.generate(large, request_id="r")
+    assert (caught.value.status, caught.value.code) == (413, "request_too_large")
+    with pytest.raises(ApiError, match="its images included"):
+        await client.render(large, request_id="r")
+    answers.going.set()
+    reading = asyncio.create_task(read(waiting))
+    assert await read(begin(client, "3")) == 3
+    assert not reading.done()
+    waiting.cancel()
+    with pytest.raises(CallCancelledError):
+        await reading
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_the_largest_request_is_taken(size: int) -> None:
+    async with worker_of_messages() as (answers, port), client_of(port) as client:
+        request = pb.GenerateRequest(model="2", prompt="a")
+        room = MAX_MESSAGE_BYTES - ENVELOPE_BYTES - request.ByteSize() - 2
+        request.prompt = "a" * (room + size)
+        if size:
+            with pytest.raises(ApiError):
+                client.generate(request, request_id="r" * 128)
+        else:
+            assert await read(client.generate(request, request_id="r" * 128)) == 2
+        assert answers.running == 0
+
+
+async def test_a_message_that_is_too_large_ends_only_the_stream_that_it_is_in() -> None:
+    async with worker_of_messages() as (answers, port), client_of(port) as client:
+        waiting = begin(client, "waits")
+        await until(lambda: answers.running == 1)
+        unlimited = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", unlimited) as channel:
+            other = inference_service_pb2_grpc.InferenceServiceStub(channel).GenerateMany()
+            request = pb.GenerateRequest(model="1", prompt="a" * (MAX_MESSAGE_BYTES + 1))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await other.write(pb.GenerateManyRequest(call=1, start=pb.StartCall(request=request)))
+                await other.read()
+            assert await other.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        answers.going.set()
+        assert await read(begin(client, "3")) == 3
+        assert answers.running == 1
+        waiting.cancel()
+
+
+@asynccontextmanager
+async def worker_of_messages() -> AsyncIterator[tuple[Answers, int]]:
+    """A worker with the limits that workers have."""
+    answers, server = Answers(), WorkerServer("test")
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server.grpc)
+    port = server.grpc.add_insecure_port("127.0.0.1:0")
+    await server.grpc.start()
+    try:
+        yield answers, port
+    finally:
+        await server.grpc.stop(None)

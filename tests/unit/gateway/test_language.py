@@ -14,6 +14,7 @@ from tests.unit.gateway.written_messages import SERVICES, failures, modules, wri
 
 INTERNAL = {
     "services/gateway/admin.py": "the admin API is in English",
+    "services/gateway/admin_guard.py": "the admin API is in English",
     "services/inference/generate_stream.py": "what the gateway's own calls cannot do wrong",
     "services/malformed_messages.py": "what the gateway's own calls cannot do wrong",
     "services/inference/triton_backend/model.py": "what the worker's own requests cannot do wrong, but for one: below",

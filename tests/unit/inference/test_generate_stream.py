@@ -14,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.failure import Failure, Reason, failure_of, from_proto
+from services.grpc_server import MAX_MESSAGE_BYTES
 from services.inference import generate_stream
 from services.inference.generate_stream import GenerateStream
 
@@ -266,3 +267,26 @@ async def test_a_caller_that_goes_ends_all_its_calls(answers: Answers, caller: C
     await caller.read_until(lambda: caller.signs_of_life == 1 and 2 in caller.texts)
     caller.rpc.cancel()
     await until(lambda: answers.running == 0)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 40])
+def test_outputs_that_no_message_has_room_for_are_sent_in_several(parts: int) -> None:
+    size = 2 * MAX_MESSAGE_BYTES // parts if parts > 2 else 1000
+    outputs = [
+        pb.CallOutput(call=number, events=[pb.Event(delta=pb.Delta(content="a" * size))]) for number in range(parts)
+    ]
+    responses = list(generate_stream.responses_of(outputs))
+    assert all(response.ByteSize() <= MAX_MESSAGE_BYTES for response in responses)
+    assert [output for response in responses for output in response.outputs] == outputs
+    assert len(responses) == (1 if parts == 1 else 3 if parts == 3 else 4)
+
+
+def test_an_output_that_is_too_large_by_itself_ends_its_call_alone() -> None:
+    events = [pb.Event(delta=pb.Delta(content="a" * MAX_MESSAGE_BYTES))]
+    outputs = [pb.CallOutput(call=number, events=events if number == 2 else events[:0]) for number in (1, 2, 3)]
+    found = [output for response in generate_stream.responses_of(outputs) for output in response.outputs]
+    assert [output.call for output in found] == [1, 2, 3]
+    failure = from_proto(status_pb2.Status.FromString(found[1].status))
+    assert failure is not None
+    assert failure.reason is Reason.INTERNAL
+    assert [found[0], found[2]] == [outputs[0], outputs[2]]

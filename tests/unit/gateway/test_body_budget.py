@@ -1,0 +1,158 @@
+"""Room for request bodies: what fits, what waits, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.gateway import body_budget
+from services.gateway.body_budget import SMALL_BYTES, BodyBudget, BodyShare, budget_sizes
+from services.gateway.errors import ApiError
+
+MEBIBYTE = 2**20
+TOTAL, PER_KEY = 8 * MEBIBYTE, 4 * MEBIBYTE
+WAIT_SECONDS = 0.3
+LIMIT = 10.0
+
+
+@pytest.fixture
+async def budget() -> AsyncIterator[BodyBudget]:
+    made = BodyBudget(total=TOTAL, per_key=PER_KEY, wait_seconds=WAIT_SECONDS)
+    yield made
+    assert made.used == 0, "everything was released"
+
+
+async def received(budget: BodyBudget, key: str, *parts: int) -> BodyShare:
+    """A body that has come."""
+    share = budget.open(key)
+    try:
+        async with share.receiving():
+            for part in parts:
+                await share.add(part)
+    except BaseException:
+        share.release()
+        raise
+    return share
+
+
+async def test_a_body_counts_until_it_is_released(budget: BodyBudget) -> None:
+    share = await received(budget, "a", MEBIBYTE, 10)
+    assert budget.used == MEBIBYTE + 10
+    share.release()
+    share.release()
+    assert budget.used == 0
+
+
+async def test_an_unfinished_body_counts_as_a_small_one(budget: BodyBudget) -> None:
+    share = budget.open("a")
+    async with share.receiving():
+        assert budget.used == SMALL_BYTES
+        await share.add(10)
+    assert budget.used == 10
+    share.release()
+
+
+async def test_a_key_cannot_have_more_than_its_part(budget: BodyBudget) -> None:
+    shares = [await received(budget, "a", 2 * MEBIBYTE) for _ in range(2)]
+    with pytest.raises(ApiError, match="of your key") as caught:
+        await received(budget, "a", MEBIBYTE)
+    assert caught.value.status == 503
+    assert caught.value.headers["Connection"] == "close"
+    assert caught.value.headers["Retry-After"] == "1"
+    shares.append(await received(budget, "b", 2 * MEBIBYTE))
+    for share in shares:
+        share.release()
+
+
+async def test_all_keys_together_cannot_have_more_than_there_is(budget: BodyBudget) -> None:
+    shares = [await received(budget, key, 3 * MEBIBYTE) for key in "ab"]
+    with pytest.raises(ApiError, match="as it has memory for"):
+        await received(budget, "c", 3 * MEBIBYTE)
+    small = await received(budget, "c", 1000)
+    for share in (*shares, small):
+        share.release()
+
+
+async def test_who_waits_gets_what_becomes_free(budget: BodyBudget) -> None:
+    first = await received(budget, "a", 4 * MEBIBYTE)
+    waiting = asyncio.create_task(received(budget, "a", 2 * MEBIBYTE))
+    await asyncio.sleep(WAIT_SECONDS / 4)
+    assert not waiting.done()
+    first.release()
+    async with asyncio.timeout(LIMIT):
+        (await waiting).release()
+
+
+async def test_who_is_cancelled_while_waiting_leaves_nothing(budget: BodyBudget) -> None:
+    first = await received(budget, "a", 4 * MEBIBYTE)
+    waiting = [asyncio.create_task(received(budget, "a", 2 * MEBIBYTE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    first.release()
+    waiting[1].cancel()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    for share in found:
+        if isinstance(share, BodyShare):
+            share.release()
+
+
+async def test_a_slow_body_makes_room(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_budget, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(body_budget, "LOOK_SECONDS", 0.01)
+
+    async def is_slow() -> None:
+        share = budget.open("slow")
+        try:
+            async with share.receiving():
+                await share.add(3 * MEBIBYTE)
+                await asyncio.sleep(LIMIT)
+        finally:
+            share.release()
+
+    slow = asyncio.create_task(is_slow())
+    await asyncio.sleep(0)
+    assert budget.used == 3 * MEBIBYTE
+    whole = await received(budget, "whole", 3 * MEBIBYTE)
+    async with asyncio.timeout(LIMIT):
+        share = await received(budget, "fast", 3 * MEBIBYTE)
+        with pytest.raises(ApiError, match="too slowly"):
+            await slow
+    share.release()
+    whole.release()
+
+
+async def test_few_wait(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_budget, "MOST_WAITING", 2)
+    first = await received(budget, "a", 4 * MEBIBYTE)
+    waiting = [asyncio.create_task(received(budget, "a", 2 * MEBIBYTE)) for _ in range(5)]
+    done, pending = await asyncio.wait(waiting, timeout=WAIT_SECONDS / 2)
+    assert len(done) == 3
+    first.release()
+    for result in await asyncio.gather(*pending):
+        result.release()
+    for task in done:
+        with pytest.raises(ApiError):
+            task.result()
+
+
+def test_the_default_follows_the_containers_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(body_budget, "_CGROUP_LIMITS", (tmp_path / "missing", limit))
+    assert budget_sizes(0, 0, max_body_bytes=MEBIBYTE) == (256 * MEBIBYTE, 128 * MEBIBYTE)
+    limit.write_text("max\n")
+    assert budget_sizes(0, 0, max_body_bytes=MEBIBYTE) == (256 * MEBIBYTE, 128 * MEBIBYTE)
+    limit.write_text(f"{512 * MEBIBYTE}\n")
+    assert budget_sizes(0, 0, max_body_bytes=MEBIBYTE) == (128 * MEBIBYTE, 64 * MEBIBYTE)
+    total, per_key = budget_sizes(0, 0, max_body_bytes=200 * MEBIBYTE)
+    assert total - total // 8 >= per_key == 200 * MEBIBYTE
+    assert budget_sizes(100 * MEBIBYTE, 30 * MEBIBYTE, max_body_bytes=MEBIBYTE) == (100 * MEBIBYTE, 30 * MEBIBYTE)
+
+
+@pytest.mark.parametrize(("total", "per_key"), [(20, 0), (0, 19)])
+def test_a_budget_without_room_for_one_body_is_an_error(total: int, per_key: int) -> None:
+    with pytest.raises(ValueError, match="have no room for one body"):
+        budget_sizes(total * MEBIBYTE, per_key * MEBIBYTE, max_body_bytes=20 * MEBIBYTE)

@@ -1,0 +1,79 @@
+"""Heads of requests that could be read in two ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.gateway.framing import rejection
+
+HOST = (b"host", b"example.com")
+
+
+@pytest.mark.parametrize("host", [b"", b"a", b"example.com:80", b"127.0.0.1:8000", b"[::1]:8000", b"a_b-c.d", b"a:"])
+def test_hosts_are_taken(host: bytes) -> None:
+    assert rejection("1.1", [(b"host", host)]) is None
+
+
+@pytest.mark.parametrize(
+    "host", [b"a b", b"a/b", b"a@b", b"[", b"[::1", b"a:b", b"a,b", b"\xe9", b"a?b", b"a#b", b"a\tb"]
+)
+def test_what_is_no_host_is_rejected(host: bytes) -> None:
+    found = rejection("1.1", [(b"host", host)])
+    assert found is not None
+    assert found.status == 400
+
+
+def test_only_a_new_client_must_name_a_host() -> None:
+    assert rejection("1.0", []) is None
+    assert rejection("1.1", []) is not None
+    assert rejection("1.0", [HOST, HOST]) is not None
+
+
+@pytest.mark.parametrize(
+    ("codings", "status"),
+    [
+        ([b"chunked"], None),
+        ([b" Chunked\t"], None),
+        ([b"gzip, chunked"], 501),
+        ([b"gzip", b"chunked"], 501),
+        ([b"identity, chunked"], 501),
+        ([b"identity"], 400),
+        ([b"chunked, gzip"], 400),
+        ([b"chunked", b"chunked"], 400),
+        ([b"chunked;a=b"], 400),
+        ([b"xchunked"], 400),
+        ([b""], 400),
+        ([b"chunked,"], 400),
+    ],
+)
+def test_chunked_is_the_only_transfer_coding(codings: list[bytes], status: int | None) -> None:
+    found = rejection("1.1", [HOST, *((b"transfer-encoding", coding) for coding in codings)])
+    assert (found and found.status) == status
+
+
+def test_an_old_client_sends_no_chunks() -> None:
+    found = rejection("1.0", [HOST, (b"transfer-encoding", b"chunked")])
+    assert found is not None
+    assert found.status == 400
+
+
+@pytest.mark.parametrize(
+    ("version", "value", "status"), [("1.1", b"100-Continue", None), ("1.1", b"x", 417), ("1.0", b"x", None)]
+)
+def test_one_expectation_is_known(version: str, value: bytes, status: int | None) -> None:
+    found = rejection(version, [HOST, (b"expect", value)])
+    assert (found and found.status) == status
+
+
+def test_there_is_one_credential() -> None:
+    assert rejection("1.1", [HOST, (b"authorization", b"Bearer a")]) is None
+    found = rejection("1.1", [HOST, (b"authorization", b"Bearer a"), (b"authorization", b"Bearer a")])
+    assert found is not None
+    assert found.status == 400
+
+
+def test_a_key_in_the_wrong_place_is_not_shown() -> None:
+    key = "vlx_" + "0123456789" * 4
+    found = rejection("1.1", [(b"host", b"a" * 50 + b" " + key.encode())])
+    assert found is not None
+    assert key[:10] not in found.message
