@@ -18,7 +18,7 @@ from services.gateway import keys, usage
 from services.gateway.access import Access
 from services.gateway.dependencies import Dependencies, dependencies
 from services.gateway.errors import ApiError, bad_request, server_error, shown, unauthorized, unavailable
-from services.gateway.keys import Change, Draft, Key, NameTakenError
+from services.gateway.keys import Change, Draft, Key, NameTakenError, RevokedError
 
 PREFIX: Final = "/admin/v1"
 _Credential = Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))]
@@ -131,6 +131,7 @@ def create_admin_app(gateway: Dependencies) -> ASGIApp:
         RequestValidationError: _invalid,
         LookupError: _not_found,
         NameTakenError: _conflict,
+        RevokedError: _revoked,
         ValueError: _wrong,
         RedisError: _redis_error,
         OSError: _redis_error,
@@ -161,6 +162,10 @@ async def _not_found(request: Request, error: LookupError) -> Response:
 
 async def _conflict(request: Request, error: NameTakenError) -> Response:
     return ApiError(409, str(error.args[0]), param="name", code="name_taken").response()
+
+
+async def _revoked(request: Request, error: RevokedError) -> Response:
+    return ApiError(409, str(error.args[0]), code="key_revoked").response()
 
 
 async def _wrong(request: Request, error: ValueError) -> Response:
