@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -24,12 +24,19 @@ _COUNTED_BYTES: Final = 2**20
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
-async def read_json(request: Request, into: Callable[[Any], T], *, max_bytes: int) -> T:
+async def read_json(
+    request: Request,
+    into: Callable[[Any], T],
+    *,
+    max_bytes: int,
+    before_large: Callable[[], Awaitable[None]] | None = None,
+) -> T:
     """What `into` makes of the parsed body; both run in a thread when the body is large.
 
-    Raises ApiError when it is too large or no JSON, ClientGoneError when it never came, and what `into` raises.
+    `before_large` is awaited before more than IN_THREAD_BYTES of the body are kept, and may refuse it with an ApiError.
+    Raises ApiError when the body is too large or no JSON, ClientGoneError when it never came, and what `into` raises.
     """
-    raw = await _read(request, max_bytes)
+    raw = await _read(request, max_bytes, before_large)
     return await asyncio.to_thread(parse, raw, into) if len(raw) > IN_THREAD_BYTES else parse(raw, into)
 
 
@@ -74,19 +81,35 @@ def _count(raw: bytes, marks: bytes) -> int:
     return sum(raw.count(mark, start, start + _COUNTED_BYTES) for start in starts for mark in marks)
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _read(request: Request, max_bytes: int, before_large: Callable[[], Awaitable[None]] | None) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(int(announced), max_bytes)
+    unasked = before_large
+    if unasked is not None and announced.isdecimal() and int(announced) > IN_THREAD_BYTES:
+        await _ask(unasked)
+        unasked = None
     body = bytearray()
     try:
         async for piece in request.stream():
             body += piece
             if len(body) > max_bytes:
                 raise _too_large(len(body), max_bytes)
+            if unasked is not None and len(body) > IN_THREAD_BYTES:
+                await _ask(unasked)
+                unasked = None
     except ClientDisconnect:
         raise ClientGoneError from None
     return bytes(body)
+
+
+async def _ask(before_large: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await before_large()
+    except ApiError as error:
+        # The rest of the body is not read, so the connection cannot be used again.
+        error.headers["Connection"] = "close"
+        raise
 
 
 def _too_large(size: int, limit: int) -> ApiError:
