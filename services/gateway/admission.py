@@ -118,8 +118,8 @@ class Waiting:
         try:
             decision = await self._leases.decide(subject, self._demand, self._hold)
         except RedisAwayError:
-            # Nobody is let in without Redis whose key was not looked up for that.
-            if not self._caller.redis_was_away:
+            # Nobody is let in without Redis whose key was not looked up for that. One that is full can still be read.
+            if not (fresh or self._caller.redis_was_away):
                 raise StaleKeyError from None
             self.lease = self._leases.admit_alone(subject, self._demand, self._hold)
             return
