@@ -18,7 +18,7 @@ from services.gateway.access import Access
 from services.gateway.admin_guard import AdminGuard
 from services.gateway.dependencies import Dependencies, dependencies
 from services.gateway.errors import ApiError, bad_request, server_error, shown, unavailable
-from services.gateway.keys import Change, Draft, Key, NameTakenError
+from services.gateway.keys import Change, Draft, Key, NameTakenError, RevokedError
 
 PREFIX: Final = "/admin/v1"
 _OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
@@ -124,6 +124,7 @@ def create_admin_app(gateway: Dependencies) -> ASGIApp:
         RequestValidationError: _invalid,
         LookupError: _not_found,
         NameTakenError: _conflict,
+        RevokedError: _revoked,
         ValueError: _wrong,
         RedisError: _redis_error,
         OSError: _redis_error,
@@ -154,6 +155,10 @@ async def _not_found(request: Request, error: LookupError) -> Response:
 
 async def _conflict(request: Request, error: NameTakenError) -> Response:
     return ApiError(409, str(error.args[0]), param="name", code="name_taken").response()
+
+
+async def _revoked(request: Request, error: RevokedError) -> Response:
+    return ApiError(409, str(error.args[0]), code="key_revoked").response()
 
 
 async def _wrong(request: Request, error: ValueError) -> Response:

@@ -5,27 +5,54 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
 
-from services.gateway import metrics
-from services.gateway.auth import Caller, authenticate
+from services.gateway import limits, metrics
+from services.gateway.auth import Caller, look_up
 from services.gateway.demand import Demand
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import ApiError, restarting
 from services.gateway.hang_up import ClientGoneError
+from services.gateway.keyring import keys_unknown
 from services.gateway.keys import Key
-from services.gateway.lease import Lease, Leases
+from services.gateway.lease import Lease
 from services.gateway.limits import StaleKeyError, Subject
 from services.gateway.redis_link import RedisAwayError
-from services.gateway.refusal import headers
+from services.gateway.refusal import headers, refused
 from services.gateway.workers import Workers
 
+LOOK_UPS: Final = 10
+"""Of a key that is changed again and again."""
 ASK_SECONDS: Final = 0.2
 """A place in the line is lost after a second without asking."""
+
+
+async def refuse_early(request: Request, caller: Caller) -> None:
+    """Refuse a key that is over a limit whatever its request needs, before a large body is read. Takes nothing.
+
+    Raises ApiError: 401, 429.
+    """
+    gateway = dependencies(request)
+    for _ in range(LOOK_UPS):
+        try:
+            subject = replace(gateway.tiers.subject(caller.key, ""), proof=caller.proof)
+        except ApiError:
+            return  # `admit` says what is wrong.
+        try:
+            decision = await gateway.link.run(partial(limits.peek, subject=subject))
+        except RedisAwayError:
+            return  # It is decided without Redis once the body is there.
+        except StaleKeyError:
+            caller = await look_up(request, gateway.keyring)
+            continue
+        if decision.refusal is not None:
+            metrics.LIMITS_REFUSED.labels(decision.refusal.limit).inc()
+            raise refused(decision, subject, limits.ANYTHING)
+        return
 
 
 async def admit(request: Request, caller: Caller, demand: Demand, workers: Workers[Any, Any]) -> Lease | Waiting:
@@ -34,26 +61,7 @@ async def admit(request: Request, caller: Caller, demand: Demand, workers: Worke
     `workers` are those that could answer it. Raises ApiError: 401, 403 for a model that the key may not use, 404 for one
     that there is not, 429, 503.
     """
-    if caller.proof is not None:
-        with suppress(StaleKeyError):
-            return await _admit(request, caller, demand, workers)
-        caller = Caller(await authenticate(request, dependencies(request).keyring))
-    return await _admit(request, caller, demand, workers)
-
-
-async def _admit(request: Request, caller: Caller, demand: Demand, workers: Workers[Any, Any]) -> Lease | Waiting:
-    gateway = dependencies(request)
-    try:
-        check_model(caller.key, demand.model)
-        # What somebody made up must not become a name in Redis.
-        workers.check(demand.model)
-        subject = gateway.tiers.subject(caller.key, demand.model)
-    except ApiError:
-        if caller.proof is None:
-            raise
-        # Who may not ask at all any more is to be told that, and nothing else.
-        raise StaleKeyError from None
-    waiting = Waiting(request, gateway.leases, replace(subject, proof=caller.proof), demand)
+    waiting = Waiting(request, caller, demand, workers)
     await waiting.ask()
     if waiting.lease is None:
         return waiting
@@ -63,37 +71,70 @@ async def _admit(request: Request, caller: Caller, demand: Demand, workers: Work
 
 
 class Waiting:
-    """A request that asks for a lease until it gets it, or has waited for too long."""
+    """A request that asks for a lease until it gets it, or has waited for too long.
 
-    def __init__(self, request: Request, leases: Leases, subject: Subject, demand: Demand) -> None:
+    Each time it is proven that the key is what it was. One that is not is looked up again: it may have been revoked, have
+    expired, or have other models and limits.
+    """
+
+    def __init__(self, request: Request, caller: Caller, demand: Demand, workers: Workers[Any, Any]) -> None:
         """`ask` is to be called first."""
+        gateway = dependencies(request)
         self.lease: Lease | None = None
         self.headers: dict[str, str] = {}
         """What may be said about the limits before there is a lease."""
         self._request: Final = request
-        self._leases: Final = leases
-        self._subject = subject
+        self._caller = caller
         self._demand: Final = demand
-        self._hold: Final = leases.new_hold(request.state.request_id)
-        self._until: Final = time.monotonic() + subject.queue_seconds
+        self._workers: Final = workers
+        self._leases: Final = gateway.leases
+        self._tiers: Final = gateway.tiers
+        self._keyring: Final = gateway.keyring
+        self._hold: Final = self._leases.new_hold(request.state.request_id)
+        self._began: Final = time.monotonic()
         self._place = 0
 
     async def ask(self) -> None:
-        """Ask once. Raises ApiError when it may not wait (any longer), StaleKeyError for a key that must be looked up."""
+        """Ask once. Raises ApiError when it may not wait (any longer), or its key may not ask at all."""
+        fresh = False
+        for _ in range(LOOK_UPS):
+            try:
+                await self._ask(fresh=fresh)
+            except StaleKeyError:
+                self._caller, fresh = await look_up(self._request, self._keyring), True
+            else:
+                return
+        # It is changed again and again.
+        raise keys_unknown()
+
+    async def _ask(self, *, fresh: bool) -> None:
         try:
-            decision = await self._leases.decide(self._subject, self._demand, self._hold)
+            subject = self._subject()
+        except ApiError:
+            if fresh:
+                raise
+            # Who may not ask at all any more is to be told that, and nothing else.
+            raise StaleKeyError from None
+        try:
+            decision = await self._leases.decide(subject, self._demand, self._hold)
         except RedisAwayError:
-            if self._subject.proof is not None:
+            # Nobody is let in without Redis whose key was not looked up for that. One that is full can still be read.
+            if not (fresh or self._caller.redis_was_away):
                 raise StaleKeyError from None
-            self.lease = self._leases.admit_alone(self._subject, self._demand, self._hold)
+            self.lease = self._leases.admit_alone(subject, self._demand, self._hold)
             return
-        # It is proven, for as long as the request waits.
-        self._subject = replace(self._subject, proof=None)
-        if decision.ahead is not None and time.monotonic() < self._until:
+        if decision.ahead is not None and time.monotonic() < self._began + subject.queue_seconds:
             self._place = decision.ahead + 1
-            self.headers = headers(decision, self._subject)
+            self.headers = headers(decision, subject)
             return
-        self.lease = self._leases.admitted(self._subject, self._demand, self._hold, decision)
+        self.lease = self._leases.admitted(subject, self._demand, self._hold, decision)
+
+    def _subject(self) -> Subject:
+        check_model(self._caller.key, self._demand.model)
+        # What somebody made up must not become a name in Redis.
+        self._workers.check(self._demand.model)
+        # Tiers may have changed since the request came.
+        return replace(self._tiers.subject(self._caller.key, self._demand.model), proof=self._caller.proof)
 
     async def places(self) -> AsyncIterator[int]:
         """The request's place in the line, 1 for the next, at first and whenever it has changed; until it has its lease.

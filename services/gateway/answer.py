@@ -23,6 +23,7 @@ from services.gateway.generate_stream import CallCancelledError, GenerateCall, S
 from services.gateway.hang_up import ClientGoneError, HangUp
 from services.gateway.inference_client import InferenceWorker, InferenceWorkers
 from services.gateway.lease import Lease
+from services.gateway.limits import SpentBudget
 from services.gateway.transcript import Transcript
 
 
@@ -55,6 +56,10 @@ class Answer:
         """Whether the group that is read next was noted when it came."""
         self._model: Final = chat.generate.model
         self._outcome = "stopped"
+        self.ended_by: SpentBudget | None = None
+        """The budget that ended the answer."""
+        self._began_events = False
+        self._finished: Final[set[int]] = set()
         settings = dependencies(request).settings
         self._transcript: Final = Transcript(chat) if settings.log_content else None
         worker.in_flight += 1
@@ -95,6 +100,7 @@ class Answer:
         Raises ApiError when the answer breaks off, ClientGoneError when nobody waits for it any more.
         """
         complete = False
+        self._lease.ends_answer_with(self._call.cancel)
         try:
             async for events in self._call:
                 self._note(events)
@@ -105,7 +111,12 @@ class Answer:
                     await self._lease.settle(self._outcome)
                 yield events
         except CallCancelledError:
-            raise self._client_gone() from None
+            if self._lease.spent is None or self._hang_up.happened:
+                raise self._client_gone() from None
+            events = self._end_by_budget(self._lease.spent)
+            await self._lease.settle(self._outcome)
+            yield events
+            return
         except asyncio.CancelledError:
             # The time that this gateway has left has ended.
             self._outcome = "drained"
@@ -119,6 +130,25 @@ class Answer:
             # A worker that ends in the middle must not look like an answer that is complete.
             self._outcome = "broken off"
             raise server_error(self._request_id)
+
+    def _end_by_budget(self, spent: SpentBudget) -> list[pb.Event]:
+        """The events with which the answer ends here. Only what was produced so far is billed."""
+        produced = self._lease.produced
+        unfinished = [index for index in range(max(1, self.chat.generate.n)) if index not in self._finished]
+        if unfinished:
+            self.ended_by = spent
+        usage = pb.Usage(
+            prompt_tokens=produced.prompt or 0,
+            completion_tokens=produced.completion,
+            reasoning_tokens=produced.reasoning,
+        )
+        self._outcome = "budget"
+        metrics.TOKENS.labels(self._model, "prompt").inc(usage.prompt_tokens)
+        beginning = [] if self._began_events else [pb.Event(started=self._call.started or pb.Started())]
+        finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_LENGTH)) for index in unfinished]
+        if self._transcript is not None:
+            self._transcript.add(finishes)
+        return [*beginning, *finishes, pb.Event(usage=usage)]
 
     def offer_tokens_to(self, take: Take) -> None:
         """Offer what comes between the beginning and the end to `take` first, at once; what it takes is no event any more."""
@@ -163,7 +193,9 @@ class Answer:
         metrics.TOKENS.labels(self._model, "prompt").inc(usage.prompt_tokens)
 
     def _note(self, events: Sequence[pb.Event]) -> None:
+        self._began_events = True
         self._lease.count(events)
+        self._finished.update(event.finish.index for event in events if event.HasField("finish"))
         if self._transcript is not None:
             self._transcript.add(events)
         if self._first_is_noted:

@@ -20,27 +20,34 @@ class Caller:
     """Who asks."""
 
     key: Key
-    proof: Proof | None = None
-    """For a key that was not looked up for this request: whoever lets it in has it proven that it is still valid."""
+    proof: Proof
+    """As what the key was found. Whoever lets it in has it proven that it is still the same: a body may take long."""
+    redis_was_away: bool = False
+    """Whether the key is one that was remembered, because Redis could not be asked."""
 
 
 async def authenticate(request: Request, keyring: Keyring) -> Key:
     """The key that the request carries. Raises ApiError: 401 when it carries none that is valid, 503 when nobody knows."""
+    return (await look_up(request, keyring)).key
+
+
+async def look_up(request: Request, keyring: Keyring) -> Caller:
+    """Who asks, as Redis knows it now. Raises as `authenticate` does."""
     api_key = _api_key(request)
-    key = await keyring.find(api_key)
-    if key is None:
+    found = await keyring.find(api_key)
+    if found is None:
         # The key itself is not repeated: an answer may end up in somebody's log.
         problem = "unknown or was revoked" if is_well_formed(api_key) else "mistyped or incomplete"
         raise unauthorized(f"The API key is {problem}. Check it, or ask your operator for a new one. {_HINT}")
-    request.state.log["key_id"] = key.id
-    return key
+    request.state.log["key_id"] = found.key.id
+    return Caller(found.key, found.proof, found.redis_was_away)
 
 
 async def recognise(request: Request, keyring: Keyring) -> Caller:
     """Who asks, without looking up again a key that was valid a moment ago. For `admit`. Raises as `authenticate` does."""
     recalled = keyring.recall(_api_key(request))
     if recalled is None:
-        return Caller(await authenticate(request, keyring))
+        return await look_up(request, keyring)
     key, proof = recalled
     request.state.log["key_id"] = key.id
     return Caller(key, proof)

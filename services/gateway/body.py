@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -26,14 +26,21 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 async def read_json(
-    request: Request, into: Callable[[Any], T], *, max_bytes: int, budget: BodyBudget, key_id: str
+    request: Request,
+    into: Callable[[Any], T],
+    *,
+    max_bytes: int,
+    budget: BodyBudget,
+    key_id: str,
+    before_large: Callable[[], Awaitable[None]] | None = None,
 ) -> T:
     """What `into` makes of the parsed body; both run in a thread when the body is large.
 
-    The body counts in `budget` as one of the key `key_id`. Raises ApiError when it is too large, finds no room or is no
-    JSON, ClientGoneError when it never came, and what `into` raises.
+    The body counts in `budget` as one of the key `key_id`. `before_large` is awaited before more than IN_THREAD_BYTES of
+    the body are kept, and may refuse it with an ApiError. Raises ApiError when the body is too large, finds no room or is
+    no JSON, ClientGoneError when it never came, and what `into` raises.
     """
-    raw = await _read(request, max_bytes, open_share(request, budget, key_id))
+    raw = await _read(request, max_bytes, open_share(request, budget, key_id), before_large)
     return await asyncio.to_thread(parse, raw, into) if len(raw) > IN_THREAD_BYTES else parse(raw, into)
 
 
@@ -78,23 +85,41 @@ def _count(raw: bytes | bytearray, marks: bytes) -> int:
     return sum(raw.count(mark, start, start + _COUNTED_BYTES) for start in starts for mark in marks)
 
 
-async def _read(request: Request, max_bytes: int, share: BodyShare) -> bytearray:
+async def _read(
+    request: Request, max_bytes: int, share: BodyShare, before_large: Callable[[], Awaitable[None]] | None
+) -> bytearray:
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isdecimal() else 0
     if announced > max_bytes:
         raise _too_large(announced, max_bytes)
+    unasked = before_large
+    if unasked is not None and announced > IN_THREAD_BYTES:
+        await _ask(unasked)
+        unasked = None
     body = bytearray()
     try:
         async with share.receiving(announced):
             async for piece in request.stream():
                 if len(body) + len(piece) > max_bytes:
                     raise _too_large(len(body) + len(piece), max_bytes)
+                if unasked is not None and len(body) + len(piece) > IN_THREAD_BYTES:
+                    await _ask(unasked)
+                    unasked = None
                 await share.add(len(piece))
                 body += piece
     except ClientDisconnect:
         raise ClientGoneError from None
     # A copy as bytes would double it.
     return body
+
+
+async def _ask(before_large: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await before_large()
+    except ApiError as error:
+        # The rest of the body is not read, so the connection cannot be used again.
+        error.headers["Connection"] = "close"
+        raise
 
 
 def _too_large(size: int, limit: int) -> ApiError:

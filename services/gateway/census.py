@@ -15,13 +15,26 @@ from services.gateway import limits
 from services.gateway.allowance import UNLIMITED
 from services.gateway.keys import Key
 from services.gateway.limits import Subject
-from services.gateway.redis_link import RedisAwayError, RedisLink
+from services.gateway.redis_link import RedisAwayError, RedisLink, Script
 from services.gateway.secret import SHARDS
 
 GATEWAYS: Final = "vilix:gateways"
 """A sorted set of running gateways, by when they were last there."""
 BEAT_SECONDS: Final = 5.0
 GONE_SECONDS: Final = 3 * BEAT_SECONDS
+AHEAD_MICROSECONDS: Final = 600_000_000
+_COUNT: Final = Script("""
+-- Notes that a gateway is there, and returns how many were there lately.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+-- The clock may have gone back. Whoever was there later than now was there now.
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
+  redis.call('ZADD', KEYS[1], now, name)
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+""")
 
 
 class Census:
@@ -55,13 +68,7 @@ class Census:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _count(self, redis: Redis) -> int:
-        now = time.time()
-        async with redis.pipeline(transaction=False) as pipeline:
-            pipeline.zadd(GATEWAYS, {self._name: now})
-            pipeline.zremrangebyscore(GATEWAYS, "-inf", now - GONE_SECONDS)
-            pipeline.zcard(GATEWAYS)
-            *_, count = await pipeline.execute()
-        return max(1, int(count))
+        return max(1, int(await _COUNT.run(redis, GATEWAYS, self._name, str(GONE_SECONDS))))
 
 
 async def _overdue(redis: Redis) -> list[str]:
@@ -70,7 +77,10 @@ async def _overdue(redis: Redis) -> list[str]:
     now = round(time.time() * 1e6)
     async with redis.pipeline(transaction=False) as pipeline:
         for number in range(SHARDS):
-            pipeline.zrangebyscore(f"vilix:{{s{number:02}}}:due", "-inf", now, start=0, num=100)
+            name = f"vilix:{{s{number:02}}}:due"
+            pipeline.zrangebyscore(name, "-inf", now, start=0, num=100)
+            # No lease is that long: the clock has gone back since it was renewed.
+            pipeline.zrangebyscore(name, now + AHEAD_MICROSECONDS, "+inf", start=0, num=100)
         found = await pipeline.execute()
     return [str(key_id) for shard in found for key_id in shard]
 

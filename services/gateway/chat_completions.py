@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import sse
-from services.gateway.admission import Waiting, admit
+from services.gateway.admission import Waiting, admit, refuse_early
 from services.gateway.answer import Answer, open_answer
 from services.gateway.auth import recognise
 from services.gateway.body import read_json
@@ -52,12 +52,17 @@ async def _create(request: Request, translate_body: Callable[..., ChatRequest]) 
         _understand, translate_body, refuse_ignored=strict, reserve_output=gateway.settings.reserve_output
     )
     chat, demand = await read_json(
-        request, understand, max_bytes=gateway.settings.max_body_bytes, budget=gateway.bodies, key_id=caller.key.id
+        request,
+        understand,
+        max_bytes=gateway.settings.max_body_bytes,
+        budget=gateway.bodies,
+        key_id=caller.key.id,
+        before_large=partial(refuse_early, request, caller),
     )
     note_model(request, chat.generate.model)
     request.state.log["stream"] = chat.stream
     if chat.dry_run:
-        return await dry_run(request, caller, chat)
+        return await dry_run(request, caller, chat, demand)
     admission = await admit(request, caller, demand, gateway.workers)
     if isinstance(admission, Waiting) and chat.stream:
         return QueuedAnswer(request, chat, admission, keep_alive=gateway.settings.keep_alive)
@@ -120,6 +125,8 @@ class StreamedAnswer(Response):
         answer.offer_tokens_to(partial(self._take, encoder))
         try:
             async for events in answer.events():
+                if answer.ended_by is not None:
+                    encoder.note(answer.ended_by)
                 data = encoder.encode(events)
                 if events[0].HasField("started"):
                     data = self._late_ignored(answer) + data
@@ -189,6 +196,8 @@ async def _whole(answer: Answer, headers: dict[str, str]) -> Response:
         async for events in answer.events():
             for event in events:
                 whole.add(event)
+        if answer.ended_by is not None:
+            whole.note(answer.ended_by)
     except ApiError:
         await answer.settle()
         raise

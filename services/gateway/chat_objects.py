@@ -8,6 +8,7 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.chat_request import ChatRequest
+from services.gateway.limits import SpentBudget
 
 FINISH_REASONS: Final = {
     pb.FINISH_REASON_STOP: "stop",
@@ -49,6 +50,11 @@ class WholeAnswer:
         self._choices: Final = [_WholeChoice(index, with_logprobs=with_logprobs) for index in range(max(1, generate.n))]
         self._created: Final = created
         self.usage = pb.Usage()
+        self._note: dict[str, Any] = {}
+
+    def note(self, budget: SpentBudget) -> None:
+        """Name the budget that ended the answer."""
+        self._note = {"vilix": budget.to_object()}
 
     def add(self, event: pb.Event) -> None:
         """Take over one event."""
@@ -69,6 +75,7 @@ class WholeAnswer:
             "model": self._model,
             "choices": [choice.to_object() for choice in self._choices],
             "usage": usage_object(self.usage),
+            **self._note,
         }
 
 

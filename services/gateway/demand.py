@@ -29,12 +29,15 @@ class Demand:
 def demand_of(request: pb.GenerateRequest, *, reserve_output: int) -> Demand:
     """The demand of a request; at most `reserve_output` tokens are reserved for each choice of its answer."""
     images = [part.image.data for message in request.messages for part in message.content if part.HasField("image")]
+    ids = request.prompt_token_ids
     text_bytes = request.ByteSize() - sum(len(image) for image in images)
+    if ids:
+        text_bytes -= pb.GenerateRequest(prompt_token_ids=ids).ByteSize()
     choices = max(1, request.n)
     limit = request.sampling.max_tokens if request.sampling.HasField("max_tokens") else None
     return Demand(
         model=request.model,
-        prompt=text_bytes // BYTES_PER_TOKEN + 1 + TOKENS_PER_IMAGE * len(images),
+        prompt=len(ids) + text_bytes // BYTES_PER_TOKEN + 1 + TOKENS_PER_IMAGE * len(images),
         output=choices * (reserve_output if limit is None else min(limit, reserve_output)),
         max_output=None if limit is None else choices * limit,
     )

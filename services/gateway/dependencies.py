@@ -17,6 +17,7 @@ from services.gateway.inference_client import InferenceWorkers, Patience, infere
 from services.gateway.keyring import Keyring
 from services.gateway.lease import Leases
 from services.gateway.local_limits import LocalLimits
+from services.gateway.redis_condition import RedisCondition
 from services.gateway.redis_connection import connect
 from services.gateway.redis_link import RedisLink
 from services.gateway.settings import GatewaySettings
@@ -38,6 +39,7 @@ class Dependencies:
     embedders: EmbeddingsWorkers
     image_fetcher: ImageFetcher
     bodies: BodyBudget
+    redis_condition: RedisCondition
 
 
 def dependencies(request: Request) -> Dependencies:
@@ -77,6 +79,7 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     tiers = Tiers(settings.tiers_file)
     link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)
     census = Census(link)
+    condition = RedisCondition(link)
     leases = Leases(
         link,
         LocalLimits(settings.redis_away_policy, lambda: census.gateways),
@@ -106,19 +109,20 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     image_fetcher = ImageFetcher(seconds=settings.image_seconds)
     tiers.open()
     census.open()
+    condition.open()
     leases.open()
     await workers.open()
     await embedders.open()
     try:
         keyring = Keyring(link, grace_seconds=settings.auth_grace)
-        yield Dependencies(
-            settings, link, keyring, tiers, leases, workers, embedders, image_fetcher, _body_budget(settings)
-        )
+        bodies = _body_budget(settings)
+        yield Dependencies(settings, link, keyring, tiers, leases, workers, embedders, image_fetcher, bodies, condition)
     finally:
         await image_fetcher.close()
         await embedders.close()
         await workers.close()
         await leases.close()
+        await condition.close()
         await census.close()
         await tiers.close()
         await link.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -13,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway import metrics
-from services.gateway.admission import admit
+from services.gateway.admission import admit, refuse_early
 from services.gateway.auth import recognise
 from services.gateway.body import read_json
 from services.gateway.demand import Demand, demand_of_embedding
@@ -31,7 +32,12 @@ async def create_embeddings(request: Request) -> Response:
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
     asked, demand = await read_json(
-        request, _understand, max_bytes=gateway.settings.max_body_bytes, budget=gateway.bodies, key_id=caller.key.id
+        request,
+        _understand,
+        max_bytes=gateway.settings.max_body_bytes,
+        budget=gateway.bodies,
+        key_id=caller.key.id,
+        before_large=partial(refuse_early, request, caller),
     )
     note_model(request, asked.embed.model)
     admission = await admit(request, caller, demand, gateway.embedders)

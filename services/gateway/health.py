@@ -18,10 +18,20 @@ async def healthz(request: Request) -> Response:
     models = {model_id: model is not None for model_id, model in known.items()}
     try:
         await gateway.link.run(lambda redis: redis.ping())
-        redis = "ok"
+        redis = "full" if gateway.link.full else "ok"
     except RedisAwayError:
         redis = "unreachable"
-    return Response(orjson.dumps({"status": "ok", "redis": redis, "models": models}), media_type=JSON)
+    condition = gateway.redis_condition.now
+    risks = [cause for cause, holds in condition.risks().items() if holds]
+    shown = {
+        "status": "ok",
+        "redis": redis,
+        "redis_eviction": condition.eviction,
+        "redis_persistence": condition.persistence,
+        "redis_risks": risks,
+        "models": models,
+    }
+    return Response(orjson.dumps(shown), media_type=JSON)
 
 
 async def readyz(request: Request) -> Response:

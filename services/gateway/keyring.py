@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from services.gateway import keys, metrics
@@ -10,6 +11,16 @@ from services.gateway.errors import ApiError, unavailable
 from services.gateway.keys import Key, Proof
 from services.gateway.redis_link import RedisAwayError, RedisLink
 from services.gateway.secret import digest, is_well_formed
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A key, and as what it was found."""
+
+    key: Key
+    proof: Proof
+    redis_was_away: bool = False
+    """Whether it was remembered, because Redis could not be asked."""
 
 
 class Keyring:
@@ -29,7 +40,7 @@ class Keyring:
             return None
         return key, proof
 
-    async def find(self, secret: str) -> Key | None:
+    async def find(self, secret: str) -> Found | None:
         """The key with this secret, or None. Raises ApiError (503) when that cannot be told."""
         if not is_well_formed(secret):
             return None
@@ -43,16 +54,16 @@ class Keyring:
         elif self._grace:
             self._verified[hashed] = (time.monotonic(), key, proof)
             self._sweep()
-        return key
+        return Found(key, proof) if key is not None and proof is not None else None
 
-    def _remembered(self, hashed: str) -> Key:
-        verified, key, _ = self._verified.get(hashed, (float("-inf"), None, None))
+    def _remembered(self, hashed: str) -> Found:
+        verified, key, proof = self._verified.get(hashed, (float("-inf"), None, None))
         expired = key is not None and key.expires is not None and key.expires <= time.time()
-        if key is None or expired or time.monotonic() - verified > self._grace:
+        if key is None or proof is None or expired or time.monotonic() - verified > self._grace:
             metrics.REDIS_AWAY.labels("key_refused").inc()
-            raise _unknown()
+            raise keys_unknown()
         metrics.REDIS_AWAY.labels("key_grace").inc()
-        return key
+        return Found(key, proof, redis_was_away=True)
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -62,5 +73,6 @@ class Keyring:
                 del self._verified[hashed]
 
 
-def _unknown() -> ApiError:
+def keys_unknown() -> ApiError:
+    """A 503: nobody can tell whether a key is valid."""
     return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.")

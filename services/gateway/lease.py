@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -15,7 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import limits, metrics, refusal
 from services.gateway.demand import Demand
-from services.gateway.limits import Decision, Hold, Produced, Subject
+from services.gateway.limits import Decision, Hold, Produced, Renewal, SpentBudget, Subject
 from services.gateway.local_limits import LocalLimits
 from services.gateway.redis_link import RedisAwayError, RedisLink
 
@@ -36,15 +36,43 @@ class Lease:
         self.headers: Final = headers
         self.produced: Final = Produced()
         self.outcome = ""
+        self.spent: SpentBudget | None = None
+        """The budget that has no room for the rest of the answer."""
+        self._end_answer: Callable[[], object] | None = None
+        # An answer that is reserved as a whole cannot outgrow its budget.
+        is_reserved = demand.max_output is not None and demand.max_output <= demand.output
+        allowances = (subject.limits, subject.model_limits)
+        self._has_budget: Final = not is_reserved and any(
+            each.daily_tokens or each.monthly_tokens for each in allowances
+        )
+        self._renew_at = max(1, demand.output // 2) if self._has_budget else None
         self._leases: Final = leases
         self._settlement: asyncio.Task[None] | None = None
+
+    def ends_answer_with(self, end: Callable[[], object]) -> None:
+        """Call `end` when a budget has no room for the rest of the answer, or now if that is so already."""
+        self._end_answer = end
+        if self.spent is not None:
+            end()
+
+    def renewed(self, renewal: Renewal, *, completion: int) -> None:
+        """Take note of a renewal, which knew of so many tokens of the answer."""
+        if self._has_budget:
+            self._renew_at = completion + max(1, renewal.credit // 2)
+        if renewal.spent is not None and self.spent is None and self._settlement is None:
+            self.spent = renewal.spent
+            if self._end_answer is not None:
+                self._end_answer()
 
     def count(self, events: Iterable[pb.Event]) -> None:
         """Take note of what a worker produced."""
         for event in events:
             match event.WhichOneof("event"):
                 case "delta":
-                    self.produced.completion += event.delta.token_count
+                    tokens = event.delta.token_count
+                    self.produced.completion += tokens
+                    if event.delta.HasField("reasoning_content"):
+                        self.produced.reasoning += tokens
                 case "started":
                     # It replaces the estimate with the next renewal.
                     self.produced.prompt = event.started.prompt_tokens
@@ -54,6 +82,10 @@ class Lease:
                     self.produced.completion = usage.completion_tokens
                     self.produced.cached = usage.cached_tokens
                     self.produced.reasoning = usage.reasoning_tokens
+        if self._renew_at is not None and self.produced.completion >= self._renew_at:
+            # Before its reservation is used up, so that another part of the budget is reserved, or the answer ends in time.
+            self._renew_at = None
+            self._leases.renew_soon(self)
 
     async def __aenter__(self) -> Lease:
         """Settled at the end, whatever happens."""
@@ -159,9 +191,14 @@ class Leases:
             for first in range(0, len(live), AT_ONCE):
                 await asyncio.gather(*(self._renew(lease) for lease in live[first : first + AT_ONCE]))
 
+    def renew_soon(self, lease: Lease) -> None:
+        """Renew a lease out of turn."""
+        self._begin(self._renew(lease))
+
     async def _renew(self, lease: Lease) -> None:
         if lease not in self._live:
             return
+        completion = lease.produced.completion
         renewal = partial(
             limits.renew,
             subject=lease.subject,
@@ -171,7 +208,7 @@ class Leases:
             reserve_output=self._reserve_output,
         )
         with suppress(RedisAwayError):  # The next renewal, or the settlement, makes up for it.
-            await self._link.run(renewal)
+            lease.renewed(await self._link.run(renewal), completion=completion)
 
     async def _settle(self, lease: Lease) -> None:
         try:

@@ -1,7 +1,7 @@
 -- Decides about one key's limits. What a request needs is taken whole or not at all, and given back exactly once.
 --
 -- KEYS[1]  vilix:{sNN}:limits:KEY_ID. Every other name here has its hash tag, and so lives on the same node of a cluster.
--- ARGV[1]  the operation: admit, renew, settle or show
+-- ARGV[1]  the operation: peek, admit, renew, settle or show
 -- ARGV[2]  JSON of what it needs; `ask` below. Returns JSON. Counts are whole; times are microseconds of Redis's own clock.
 --
 -- A request in progress is a lease: a member of the set of slots that ends by itself unless it is renewed, and a record of
@@ -9,6 +9,11 @@
 -- are reserved. A reservation takes part in every decision and does not leak away with time, as a charge does: what is given
 -- back can therefore never be spent twice. In any time t, at most limit + limit * t / minute tokens are charged, but for the
 -- debt of answers that outgrew what could be reserved for them.
+--
+-- A budget (daily, monthly) is a limit for running answers too: `renew` says when an answer has used up its reservation and the
+-- budget has no room for more, and its gateway ends it. A rate (tpm) never ends an answer: its debt delays the next request.
+--
+-- The clock may go back, for example when a replica takes over. A stored time that is ahead of it counts as now.
 local MINUTE = 60000000
 local IDLE_SECONDS = 86400
 local USAGE_SECONDS = 400 * 86400
@@ -43,7 +48,12 @@ local function level(bucket, per_minute)
   if filled == 0 then
     return 0
   end
-  return math.max(0, filled - math.max(0, now - number_of(bucket .. ':at')) * per_minute)
+  local at = number_of(bucket .. ':at')
+  if at > now then
+    at = now
+    redis.call('HSET', state, bucket .. ':at', whole(now))
+  end
+  return math.max(0, filled - (now - at) * per_minute)
 end
 
 local function fill(bucket, per_minute, amount)
@@ -158,6 +168,25 @@ local function finish(id, lease, usage)
     'cached_tokens', whole(usage.cached), 'reasoning_tokens', whole(usage.reasoning), 'outcome', usage.outcome)
 end
 
+-- No lease ends later than its length from now. One that does was renewed before the clock went back.
+local function shorten_leases()
+  local length = ask.lease or number_of('lease')
+  if length == 0 then
+    length = MINUTE
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '(' .. whole(now + length), '+inf')) do
+    local lease = lease_of(id)
+    local ends = now + (lease and lease.length or length)
+    if lease and tonumber(redis.call('ZSCORE', slots, id)) > ends then
+      redis.call('ZADD', slots, whole(ends), id)
+      redis.call('ZADD', slots .. ':' .. lease.model, whole(ends), id)
+      redis.call('ZADD', due, whole(ends), key_id)
+    elseif not lease then
+      redis.call('ZREM', slots, id)
+    end
+  end
+end
+
 -- Leases that nobody renews belonged to a gateway that is gone. What they were charged so far stays.
 local function reap()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', whole(now))) do
@@ -181,6 +210,8 @@ end
 
 local function hold(id, lease)
   local ends = now + ask.lease
+  lease.length = ask.lease
+  redis.call('HSET', state, 'lease', whole(ask.lease))
   redis.call('HSET', leases, id, cjson.encode(lease))
   redis.call('ZADD', slots, whole(ends), id)
   redis.call('ZADD', slots .. ':' .. lease.model, whole(ends), id)
@@ -278,6 +309,9 @@ end
 
 -- Waiting requests that were not seen for a second belong to clients that are gone.
 local function ahead_of_me()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', seen, '(' .. whole(now), '+inf')) do
+    redis.call('ZADD', seen, whole(now), id)
+  end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', whole(now - 1000000))) do
     redis.call('ZREM', seen, id)
     redis.call('ZREM', waiting, id)
@@ -286,7 +320,9 @@ local function ahead_of_me()
 end
 
 local function wait_in_line()
-  redis.call('ZADD', waiting, 'NX', whole(now), ask.id)
+  -- Behind all others, also where they came before the clock went back.
+  local last = redis.call('ZRANGE', waiting, -1, -1, 'WITHSCORES')[2]
+  redis.call('ZADD', waiting, 'NX', whole(math.max(now, last and tonumber(last) + 1 or 0)), ask.id)
   redis.call('ZADD', seen, whole(now), ask.id)
   redis.call('EXPIRE', waiting, 60)
   redis.call('EXPIRE', seen, 60)
@@ -329,6 +365,15 @@ local function admit()
   return report({admitted = true})
 end
 
+-- Whether the key has no room for anything, before it is known what a request needs. Nothing is taken.
+local function peek()
+  local refused = refusal(0)
+  if refused and ask.queue and refused.limit == 'concurrency' then
+    refused = nil
+  end
+  return report({admitted = not refused, refusal = refused})
+end
+
 -- Charges what the worker has counted so far, and takes the reservation back for it.
 local function progress(lease)
   if ask.prompt then
@@ -343,12 +388,31 @@ local function progress(lease)
   lease.completion, lease.output = lease.completion + new, lease.output - covered
 end
 
--- Reserves for what the answer may still become, if there is room; else it goes on, and its debt is carried.
+-- The budget with the least room, and how many more tokens that has room for.
+local function tightest_budget()
+  local tightest, room
+  for _, scope in ipairs(scopes) do
+    for period in pairs(BUDGETS) do
+      if scope.limits[period] then
+        local left = scope.limits[period] - used(period, scope) - number_of('reserved' .. scope.suffix)
+        if not room or left < room then
+          tightest, room = {limit = period, scope = scope.name}, left
+        end
+      end
+    end
+  end
+  return tightest, room
+end
+
+-- Reserves for what the answer may still become, as far as the budgets have room. Where a rate has none, the answer goes on, and
+-- its debt is carried.
 local function top_up(lease)
   local wanted = ask.reserve - lease.output
   if ask.max_output then
     wanted = math.min(wanted, ask.max_output - lease.completion - lease.output)
   end
+  local _, room = tightest_budget()
+  wanted = math.min(wanted, room or wanted)
   if wanted <= 0 or lease.output * 2 > ask.reserve then
     return
   end
@@ -370,7 +434,14 @@ local function renew()
   progress(lease)
   top_up(lease)
   hold(ask.id, lease)
-  return cjson.encode({alive = true})
+  local budget, room = tightest_budget()
+  local is_whole = ask.max_output and lease.completion >= ask.max_output
+  local answer = {alive = true, credit = lease.output}
+  if budget and lease.output == 0 and not is_whole then
+    answer.credit = math.max(0, math.min(room, ask.reserve))
+    answer.spent = room <= 0 and budget or nil
+  end
+  return cjson.encode(answer)
 end
 
 local function settle()
@@ -398,9 +469,12 @@ end
 if ask.proof and is_stale(ask.proof) then
   return cjson.encode({stale = true})
 end
+shorten_leases()
 reap()
 if operation == 'admit' then
   return admit()
+elseif operation == 'peek' then
+  return peek()
 elseif operation == 'renew' then
   return renew()
 elseif operation == 'settle' then

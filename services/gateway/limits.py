@@ -18,6 +18,8 @@ from services.gateway.redis_link import Script
 SCRIPT: Final = Script((Path(__file__).parent / "limits.lua").read_text())
 STREAM_LENGTH: Final = 10_000
 """Usage records that each of the 64 shards keeps."""
+ANYTHING: Final = Demand(model="", prompt=1, output=0, max_output=0)
+"""The least that a request needs of its key's limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,11 @@ class Subject:
     """How many of its requests may wait for a slot."""
     queue_seconds: float = 0.0
     proof: Proof | None = None
-    """For a key that was not looked up for this request."""
+    """As what the key was found. It is proven again with every decision."""
 
 
 class StaleKeyError(Exception):
-    """A key that was not looked up is not what it was, or not valid any more. Nothing was decided."""
+    """A key is not what it was when it was looked up, or not valid any more. Nothing was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,40 @@ class Decision:
     """How many requests wait before this one; None when it may not wait."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpentBudget:
+    """The budget that ends a running answer."""
+
+    limit: str
+    """daily_tokens or monthly_tokens."""
+    scope: str
+    """key or model."""
+
+    def to_object(self) -> dict[str, str]:
+        """The object `vilix` of the answer that it ended."""
+        return {"ended_by": self.limit, "scope": self.scope}
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a running request may still do."""
+
+    credit: int = 0
+    """Tokens that are reserved for its answer, or that the budgets have room for."""
+    spent: SpentBudget | None = None
+    """The budget that has no room for more; the answer must end."""
+
+
+async def peek(redis: Redis, subject: Subject) -> Decision:
+    """Whether the key is over a limit, before it is known what a request needs. Takes nothing. Raises StaleKeyError."""
+    queue = {"queue": subject.queue_length} if subject.queue_length else {}
+    proof = {"proof": subject.proof} if subject.proof else {}
+    answer = await _run(redis, subject, "peek", estimate=ANYTHING.prompt, output=ANYTHING.output, **queue, **proof)
+    if answer.get("stale"):
+        raise StaleKeyError
+    return _decision(answer)
+
+
 async def admit(redis: Redis, subject: Subject, demand: Demand, hold: Hold) -> Decision:
     """Take what a request needs, all of it or nothing. Asking twice for one lease takes it once. Raises StaleKeyError."""
     proof = {"proof": subject.proof} if subject.proof else {}
@@ -112,10 +148,10 @@ async def admit(redis: Redis, subject: Subject, demand: Demand, hold: Hold) -> D
 
 async def renew(
     redis: Redis, *, subject: Subject, demand: Demand, hold: Hold, produced: Produced, reserve_output: int
-) -> None:
+) -> Renewal:
     """Go on holding what a request holds, charge what it produced so far, and reserve for what may follow."""
     known = {"max_output": demand.max_output, "prompt": produced.prompt}
-    await _run(
+    answer = await _run(
         redis,
         subject,
         "renew",
@@ -123,6 +159,11 @@ async def renew(
         completion=produced.completion,
         reserve=reserve_output,
         **{name: value for name, value in known.items() if value is not None},
+    )
+    spent = answer.get("spent")
+    return Renewal(
+        credit=answer.get("credit", 0),
+        spent=SpentBudget(f"{spent['limit']}_tokens", spent["scope"]) if spent else None,
     )
 
 

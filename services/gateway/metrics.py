@@ -55,6 +55,15 @@ LIMITS_REFUSED: Final = Counter("vilix_limits_refused", "Requests that a key's l
 REDIS_AWAY: Final = Counter(
     "vilix_redis_away_decisions", "Decisions that were made without Redis, by what was decided.", ["decision"]
 )
+REDIS_FULL: Final = Gauge("vilix_redis_full", "1 while Redis stores nothing because its memory is full, else 0.")
+REDIS_FULL_REFUSALS: Final = Counter(
+    "vilix_redis_full_refusals", "Commands that Redis refused because its memory is full."
+)
+REDIS_KEYS_AT_RISK: Final = Gauge(
+    "vilix_redis_keys_at_risk",
+    "1 where Redis is set up in a way that may lose keys, else 0; NaN where that cannot be read. By cause.",
+    ["cause"],
+)
 WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.admission import admit
+from services.gateway.admission import admit, refuse_early
 from services.gateway.auth import Caller, recognise
 from services.gateway.body import read_json
 from services.gateway.chat_request import ChatRequest, translate
-from services.gateway.demand import Demand
+from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies, note_model
 from services.gateway.errors import JSON, bad_request, from_rpc
 from services.gateway.field_names import openai_name
@@ -32,11 +33,16 @@ async def tokenize(request: Request) -> Response:
     caller = await recognise(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
     understand = partial(_understand, limits=gateway.settings.image_limits, refuse_ignored=strict)
-    chat = await read_json(
-        request, understand, max_bytes=gateway.settings.max_body_bytes, budget=gateway.bodies, key_id=caller.key.id
+    chat, demand = await read_json(
+        request,
+        understand,
+        max_bytes=gateway.settings.max_body_bytes,
+        budget=gateway.bodies,
+        key_id=caller.key.id,
+        before_large=partial(refuse_early, request, caller),
     )
     note_model(request, chat.generate.model)
-    answer, _, headers = await _render(request, caller, chat)
+    answer, _, headers = await _render(request, caller, chat, demand)
     shown = {
         "count": answer.prompt_tokens,
         "max_model_len": answer.prompt_tokens + answer.remaining_tokens,
@@ -45,9 +51,9 @@ async def tokenize(request: Request) -> Response:
     return Response(orjson.dumps(shown), headers=headers, media_type=JSON)
 
 
-async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Response:
+async def dry_run(request: Request, caller: Caller, chat: ChatRequest, demand: Demand) -> Response:
     """What would become of a request: its prompt, what of it would be ignored, and which worker would answer."""
-    answer, worker, headers = await _render(request, caller, chat)
+    answer, worker, headers = await _render(request, caller, chat, demand)
     shown = {
         "object": "chat.completion.dry_run" if chat.text is None else "text_completion.dry_run",
         "model": chat.generate.model,
@@ -61,12 +67,12 @@ async def dry_run(request: Request, caller: Caller, chat: ChatRequest) -> Respon
 
 
 async def _render(
-    request: Request, caller: Caller, chat: ChatRequest
+    request: Request, caller: Caller, chat: ChatRequest, demand: Demand
 ) -> tuple[pb.RenderPromptResponse, InferenceWorker, dict[str, str]]:
     gateway, generate = dependencies(request), chat.generate
-    # It counts as a request, and costs no tokens.
-    demand = Demand(model=generate.model, prompt=0, output=0, max_output=0)
-    admission = await admit(request, caller, demand, gateway.workers)
+    # It counts as a request. Its prompt must fit what the key has left, and is reserved meanwhile, but costs no tokens.
+    of_prompt = replace(demand, output=0, max_output=0)
+    admission = await admit(request, caller, of_prompt, gateway.workers)
     async with await admission.get() as lease:
         generate.tenant = lease.subject.key.tenant
         await gateway.image_fetcher.fill(chat.images)
@@ -82,7 +88,12 @@ def _ignored(chat: ChatRequest, answer: pb.RenderPromptResponse) -> list[str]:
     return [*chat.ignored, *map(openai_name, answer.ignored_parameters)]
 
 
-def _understand(body: Any, *, limits: ImageLimits, refuse_ignored: bool) -> ChatRequest:
+def _understand(body: Any, *, limits: ImageLimits, refuse_ignored: bool) -> tuple[ChatRequest, Demand]:
+    chat = _translate(body, limits=limits, refuse_ignored=refuse_ignored)
+    return chat, demand_of(chat.generate, reserve_output=0)
+
+
+def _translate(body: Any, *, limits: ImageLimits, refuse_ignored: bool) -> ChatRequest:
     if isinstance(body, dict) and "messages" in body:
         return translate(body, refuse_ignored=refuse_ignored, image_limits=limits)
     fields = Fields(body)

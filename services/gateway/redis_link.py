@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from services.gateway import metrics
 from services.gateway.redis_connection import disconnect
 
 T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
 IN_FLIGHT: Final = 16
+FULL_SECONDS: Final = 11.0
+"""After a refusal. Longer than twice the time between two beats of the census, which are refused as well."""
 TURNS: Final = 16
 """Of the event loop, after the time-out: what came in time and was not looked at yet, because the loop was busy, counts."""
 _log: Final = logging.getLogger(__name__)
@@ -32,10 +36,22 @@ class RedisLink:
         """No command takes longer than `timeout` seconds, and none is tried while Redis is known to be away."""
         self.redis: Final = redis
         self.away = False
+        self._full_until = float("-inf")
+        self._was_full = False
         self._timeout: Final = timeout
         # A crowd of requests waits here, and not with its time-out running.
         self._room: Final = asyncio.Semaphore(IN_FLIGHT)
         self._probe: asyncio.Task[None] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether Redis refused to store something in the last seconds, because its memory is full."""
+        full = time.monotonic() < self._full_until
+        if self._was_full and not full:
+            self._was_full = False
+            metrics.REDIS_FULL.set(0)
+            _log.warning("redis stores again")
+        return full
 
     async def close(self) -> None:
         """Stop looking for Redis, and close its connections."""
@@ -57,8 +73,20 @@ class RedisLink:
                     finally:
                         expiry.cancel()
             except (RedisError, OSError, TimeoutError) as error:
-                self._lost(error)
+                if "OOM command not allowed" in str(error):
+                    # It answers, and can be read: only what must be stored is decided without it.
+                    self._refused()
+                else:
+                    self._lost(error)
                 raise RedisAwayError from error
+
+    def _refused(self) -> None:
+        metrics.REDIS_FULL_REFUSALS.inc()
+        metrics.REDIS_FULL.set(1)
+        if not self.full:
+            _log.error("redis is full: it stores no keys, limits and usage; give it more memory")
+        self._was_full = True
+        self._full_until = time.monotonic() + FULL_SECONDS
 
     def _lost(self, error: Exception) -> None:
         if not self.away:

@@ -14,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.chat_objects import FINISH_REASONS, logprobs_object, usage_object
 from services.gateway.chat_request import ChatRequest
+from services.gateway.limits import SpentBudget
 
 HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -57,6 +58,11 @@ class ChunkEncoder:
             self._head + b',"choices":[{"index":%d,"delta":{' % index for index in range(max(1, request.generate.n))
         ]
         self._so_far = pb.Usage()
+        self._note = b""
+
+    def note(self, budget: SpentBudget) -> None:
+        """Name the budget that ended the answer in every event from here on."""
+        self._note = b',"vilix":' + orjson.dumps(budget.to_object())
 
     def encode(self, events: Iterable[pb.Event]) -> bytes:
         """The events that follow from what the worker sent, joined: they are sent at once."""
@@ -78,10 +84,12 @@ class ChunkEncoder:
                     + b'},"logprobs":null,"finish_reason":'
                     + reason
                     + b"}]"
+                    + self._note
                     + self._tail
                 )
             case "usage" if self._include_usage:
-                return self._head + b',"choices":[],"usage":' + orjson.dumps(usage_object(event.usage)) + _END
+                usage = orjson.dumps(usage_object(event.usage))
+                return self._head + b',"choices":[]' + self._note + b',"usage":' + usage + _END
         return b""
 
     def _beginning(self) -> bytes:

@@ -10,6 +10,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.chat_objects import FINISH_REASONS, usage_object
 from services.gateway.chat_request import ChatRequest
+from services.gateway.limits import SpentBudget
 
 
 class _Logprobs:
@@ -43,6 +44,11 @@ class TextEncoder:
         self._continuous: Final = request.continuous_usage
         self._logprobs: Final = [_Logprobs(len(self._echo)) for _ in range(self._choices)]
         self._so_far = pb.Usage()
+        self._note: dict[str, Any] = {}
+
+    def note(self, budget: SpentBudget) -> None:
+        """Name the budget that ended the answer in every event from here on."""
+        self._note = {"vilix": budget.to_object()}
 
     def encode(self, events: Iterable[pb.Event]) -> bytes:
         """The events that follow from what the worker sent, joined: they are sent at once."""
@@ -62,14 +68,14 @@ class TextEncoder:
             case "finish":
                 return self._chunk(event.finish.index, "", finish_reason=FINISH_REASONS[event.finish.reason])
             case "usage" if self._include_usage:
-                return _event({**self._head, "choices": [], "usage": usage_object(event.usage)})
+                return _event({**self._head, "choices": [], **self._note, "usage": usage_object(event.usage)})
         return b""
 
     def _chunk(
         self, index: int, text: str, *, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
     ) -> bytes:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
-        chunk = {**self._head, "choices": [choice]}
+        chunk = {**self._head, "choices": [choice], **self._note}
         if self._continuous:
             chunk["usage"] = usage_object(self._so_far)
         elif self._include_usage:
@@ -89,6 +95,11 @@ class WholeText:
         self._with_logprobs: Final = request.generate.HasField("logprobs")
         self._reasons: Final = ["stop" for _ in self._texts]
         self._usage = pb.Usage()
+        self._note: dict[str, Any] = {}
+
+    def note(self, budget: SpentBudget) -> None:
+        """Name the budget that ended the answer."""
+        self._note = {"vilix": budget.to_object()}
 
     def add(self, event: pb.Event) -> None:
         """Take over one event."""
@@ -112,7 +123,7 @@ class WholeText:
             }
             for index in range(len(self._texts))
         ]
-        return {**self._head, "choices": choices, "usage": usage_object(self._usage)}
+        return {**self._head, "choices": choices, "usage": usage_object(self._usage), **self._note}
 
 
 def _head(request: ChatRequest, answer_id: str, created: int) -> dict[str, Any]:

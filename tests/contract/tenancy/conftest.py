@@ -137,6 +137,7 @@ def settings(tiers_file: Path) -> dict[str, str]:
         "VILIX_LEASE_SECONDS": str(LEASE_SECONDS),
         "VILIX_RENEW_SECONDS": str(RENEW_SECONDS),
         "VILIX_RESERVE_OUTPUT": "10",
+        "VILIX_MAX_BODY_BYTES": str(20 * 2**20),
         "VILIX_EXPECTED_MODELS": "small,large",
     }
 

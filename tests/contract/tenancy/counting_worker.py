@@ -37,6 +37,7 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.pace = 0.0
         self.running = 0
         self.most_running = 0
+        self.rendered = 0
         self.going = asyncio.Event()
         self.going.set()
         self.address = ""
@@ -50,7 +51,9 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
                 yield response
 
     async def _answer(self, request: pb.GenerateRequest, request_id: str) -> AsyncGenerator[list[pb.Event], None]:
-        entry = self.books[request_id] = Entry(prompt=len(request.messages[-1].content[0].text))
+        text = request.messages[-1].content[0].text if request.messages else request.prompt
+        entry = self.books[request_id] = Entry(prompt=len(text) + len(request.prompt_token_ids))
+        choices = range(max(1, request.n))
         fails_at = request.sampling.seed if request.sampling.HasField("seed") else None
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -63,13 +66,20 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
                 if number == fails_at:
                     entry.ended = "broken"
                     raise Failure(Reason.INTERNAL, "the engine broke")
-                entry.completion += 1
-                yield [pb.Event(delta=pb.Delta(content="x", token_count=1))]
+                entry.completion += len(choices)
+                yield [pb.Event(delta=pb.Delta(index=index, content="x", token_count=1)) for index in choices]
             usage = pb.Usage(prompt_tokens=entry.prompt, completion_tokens=entry.completion, cached_tokens=1)
             entry.ended = "complete"
-            yield [pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP)), pb.Event(usage=usage)]
+            finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_STOP)) for index in choices]
+            yield [*finishes, pb.Event(usage=usage)]
         finally:
             self.running -= 1
+
+    async def RenderPrompt(  # noqa: N802
+        self, request: pb.RenderPromptRequest, context: Any
+    ) -> pb.RenderPromptResponse:
+        self.rendered += 1
+        return pb.RenderPromptResponse(prompt="p", prompt_tokens=1, token_ids=[1], remaining_tokens=1)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         return pb.ListModelsResponse(models=[pb.Model(id=model, owned_by="tests") for model in MODELS])

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 MINUTE = 60_000_000
+EVERY = "*"
+"""In place of a model, for all of them."""
 ORDER = ("monthly", "daily", "tpm", "rpm")
 Limits = dict[str, int]
 
@@ -19,6 +21,7 @@ class Lease:
     output: int = 0
     prompt: int = 0
     completion: int = 0
+    length: int = 0
 
 
 @dataclass
@@ -42,12 +45,22 @@ class ReferenceLimits:
         """How full a bucket is that leaks `per_minute`, after all these events."""
         filled, at = Fraction(0), 0
         for when, whose, amount in [*events, (now, model or "", 0)]:
-            if model in (None, whose) or when == now:
+            if whose == EVERY:
+                # A time that is ahead counts as now.
+                at = min(at, when)
+            elif model in (None, whose) or when == now:
                 filled = max(Fraction(0), filled - Fraction((when - at) * per_minute, MINUTE))
                 if model in (None, whose):
                     filled = max(Fraction(0), filled + amount)
                 at = when
         return filled
+
+    def clock_goes_back(self, now: int) -> None:
+        """Every bucket and lease sees what time it is."""
+        self.requests.append((now, EVERY, 0))
+        self.tokens.append((now, EVERY, 0))
+        for lease in self.leases.values():
+            lease.ends = min(lease.ends, now + lease.length)
 
     def reserved(self, model: str | None) -> int:
         return sum(lease.estimate + lease.output for lease in self.leases.values() if model in (None, lease.model))
@@ -91,7 +104,7 @@ class ReferenceLimits:
         if self.refusals(model, estimate + output, now):
             return False
         self.requests.append((now, model, 1))
-        self.leases[lease_id] = Lease(model, now + lease, estimate, output)
+        self.leases[lease_id] = Lease(model, now + lease, estimate, output, length=lease)
         return True
 
     def renew(
@@ -105,10 +118,11 @@ class ReferenceLimits:
         reserve: int,
         now: int,
         lease: int,
-    ) -> None:
+    ) -> bool:
+        """Renew; whether a budget has no room for the rest of the answer."""
         self.reap(now, spare=lease_id)
         if lease_id in self.settled:
-            return
+            return False
         mine = self._lease(lease_id, model)
         if prompt is not None:
             self._charge(model, max(0, prompt - mine.prompt), now)
@@ -120,9 +134,24 @@ class ReferenceLimits:
         wanted = reserve - mine.output
         if maximum is not None:
             wanted = min(wanted, maximum - mine.completion - mine.output)
+        room = self.room(model, now)
+        wanted = wanted if room is None else min(wanted, room)
         if mine.output * 2 <= reserve and wanted > 0 and not self.tokens_refusals(model, wanted, now):
             mine.output += wanted
-        mine.ends = now + lease
+        mine.ends, mine.length = now + lease, lease
+        room = self.room(model, now)
+        is_whole = maximum is not None and mine.completion >= maximum
+        return mine.output == 0 and room is not None and room <= 0 and not is_whole
+
+    def room(self, model: str, now: int) -> int | None:
+        """Tokens that are left of the tightest budget; None where there is none."""
+        left = [
+            limits[period] - self.used(period, only, now) - self.reserved(only)
+            for _, limits, only in self.scopes(model)
+            for period in ("daily", "monthly")
+            if period in limits
+        ]
+        return min(left, default=None)
 
     def settle(self, lease_id: str, model: str, prompt: int, completion: int, now: int) -> None:
         self.reap(now, spare=lease_id)

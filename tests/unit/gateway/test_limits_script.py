@@ -78,6 +78,22 @@ class LimitsMachine(RuleBasedStateMachine):
     def time_passes(self, passed: int) -> None:
         self.now += passed
 
+    @rule(passed=st.one_of(st.integers(1, 2_000_000), st.just(3_600_000_000)))
+    def clock_goes_back(self, passed: int) -> None:
+        self.now -= passed
+        self.model.clock_goes_back(self.now)
+
+    @rule(model=st.sampled_from(MODELS))
+    def peek(self, model: str) -> None:
+        self.model.reap(self.now)
+        refusals = self.model.refusals(model, 1, self.now)
+        answer = self.run("peek", model, estimate=1, output=0)
+        assert answer["admitted"] == (not refusals)
+        if refusals:
+            assert answer["refusal"]["limit"] in refusals
+        waits = self.run("peek", model, estimate=1, output=0, queue=5)
+        assert waits["admitted"] == (not refusals.keys() - {"concurrency"})
+
     @rule(model=st.sampled_from(MODELS), estimate=small, output=small, twice=st.booleans())
     def admit(self, model: str, estimate: int, output: int, twice: bool) -> None:
         lease_id = next(self.ids)
@@ -114,7 +130,7 @@ class LimitsMachine(RuleBasedStateMachine):
         if lease_id not in self.model.settled:
             completion += more
             self.produced[lease_id] = (prompt or 0, completion)
-        self.model.renew(
+        spent = self.model.renew(
             lease_id,
             model,
             prompt=prompt,
@@ -124,7 +140,7 @@ class LimitsMachine(RuleBasedStateMachine):
             now=self.now,
             lease=LEASE,
         )
-        self.run(
+        answer = self.run(
             "renew",
             model,
             id=lease_id,
@@ -134,6 +150,7 @@ class LimitsMachine(RuleBasedStateMachine):
             reserve=10,
             lease=LEASE,
         )
+        assert ("spent" in answer) == spent
 
     @precondition(lambda self: self.of)
     @rule(data=st.data(), more=small, prompt=small)

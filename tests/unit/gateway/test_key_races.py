@@ -1,0 +1,224 @@
+"""Keys that are made, changed, rotated and revoked by many at the same time, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from services.gateway import keys
+from services.gateway.allowance import Allowance
+from services.gateway.keys import Change, Key, NameTakenError, RevokedError
+from services.gateway.redis_link import Script
+
+NAMES = ("shop", "web")
+
+
+class _DiedError(Exception):
+    """The process of an operation ended at this point."""
+
+
+def _rarely_dying(chance: random.Random) -> Callable[..., Awaitable[Any]]:
+    """Runs scripts after a pause; now and then, the operation ends before or after one."""
+    run = Script.run
+
+    async def run_or_die(script: Script, redis: Redis, key: str, *arguments: str) -> Any:
+        if chance.random() < 0.05:
+            raise _DiedError
+        await asyncio.sleep(chance.random() * 0.002)
+        answer = await run(script, redis, key, *arguments)
+        if chance.random() < 0.05:
+            raise _DiedError
+        return answer
+
+    return run_or_die
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_after_all_races_only_listed_keys_authenticate_and_revoked_ones_never(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    every_id = await _ids(redis)
+    run_or_die = _rarely_dying(chance)
+    monkeypatch.setattr(Script, "run", run_or_die)
+    secrets: dict[str, set[str]] = {}
+    revoked: set[str] = set()
+
+    async def create(name: str) -> None:
+        key, secret = await keys.create(redis, name=name)
+        secrets.setdefault(key.id, set()).add(secret)
+
+    async def rotate(name: str) -> None:
+        key, secret = await keys.rotate(redis, name, grace_seconds=0)
+        secrets.setdefault(key.id, set()).add(secret)
+
+    async def change(name: str) -> None:
+        expires = chance.choice([None, int(time.time()) + 3600])
+        await keys.change(redis, name, Change(limits=Allowance(rpm=chance.randrange(1, 9)), expires=expires))
+
+    async def revoke(name: str) -> None:
+        key, _ = await keys.revoke(redis, name)
+        revoked.add(key.id)
+
+    async def work(operations: list[tuple[Callable[[str], Awaitable[None]], str]]) -> None:
+        for operation, name in operations:
+            try:
+                await operation(name)
+            except (NameTakenError, RevokedError, LookupError, _DiedError):
+                continue
+
+    kinds = [create, create, rotate, change, revoke]
+    drawn: list[tuple[Callable[[str], Awaitable[None]], str]] = []
+    for _ in range(240):
+        kind = chance.choice(kinds)
+        drawn.append((kind, chance.choice(NAMES if kind is create else (*NAMES, *every_id))))
+    await asyncio.gather(*(work(drawn[first::12]) for first in range(12)))
+    monkeypatch.undo()
+
+    listed = {key.id: key for key in await keys.list_all(redis)}
+    assert len({key.name for key in listed.values()}) == len(listed)
+    for key_id, known in secrets.items():
+        valid = [secret for secret in known if (await keys.find(redis, secret)) is not None]
+        assert not (valid and key_id in revoked), "a revoked key is valid"
+        assert not (valid and key_id not in listed), "a key is valid and on no list"
+        assert len(valid) <= 1, "a key that is rotated without grace has one secret"
+        if key_id in revoked:
+            with pytest.raises(RevokedError):
+                await keys.rotate(redis, key_id)
+            with pytest.raises(RevokedError):
+                await keys.change(redis, key_id, Change(owner="x"))
+    for key_id in listed:
+        digests = await redis.hgetall(keys._secrets(key_id))
+        assert list(digests.values()).count("0") == 1, "one secret has no end of its own"
+    for name in NAMES:
+        # Whatever was left behind by what died: the name can be had again.
+        if name in {key.name for key in listed.values()}:
+            await keys.revoke(redis, name)
+        await _expire_pending(redis)
+        key, secret = await keys.create(redis, name=name)
+        assert (await keys.find(redis, secret)) == key
+        assert key in await keys.list_all(redis)
+
+
+async def test_a_rotation_that_races_with_a_revocation_leaves_nothing_valid(redis: Redis) -> None:
+    for _ in range(60):
+        key, secret = await keys.create(redis, name="shop")
+        rotations = (keys.rotate(redis, key.id) for _ in range(3))
+        *rotated, _ = await asyncio.gather(*rotations, keys.revoke(redis, key.id), return_exceptions=True)
+        made = [result[1] for result in rotated if not isinstance(result, BaseException)]
+        assert all(isinstance(result, RevokedError | tuple) for result in rotated)
+        assert [await keys.find(redis, each) for each in (secret, *made)] == [None] * (1 + len(made))
+
+
+async def test_changes_of_different_limits_at_the_same_time_all_hold(redis: Redis) -> None:
+    await keys.create(redis, name="shop")
+    models = [f"m{number}" for number in range(20)]
+    await asyncio.gather(
+        *(keys.change(redis, "shop", Change(model_limits={model: Allowance(rpm=1)})) for model in models)
+    )
+    assert sorted((await keys.get(redis, "shop")).model_limits) == sorted(models)
+
+
+async def test_a_revoked_key_is_shown_by_its_id_and_neither_rotated_nor_changed(redis: Redis) -> None:
+    key, secret = await keys.create(redis, name="shop", limits=Allowance(rpm=5))
+    await keys.revoke(redis, "shop")
+    shown = await keys.get(redis, key.id)
+    assert shown.revoked is not None
+    assert abs(shown.revoked - time.time()) < 60
+    for attempt in (keys.rotate(redis, key.id), keys.change(redis, key.id, Change(owner="x"))):
+        with pytest.raises(RevokedError, match="was revoked"):
+            await attempt
+    assert await keys.find(redis, secret) is None
+    with pytest.raises(LookupError):
+        await keys.get(redis, "shop")
+    await keys.revoke(redis, key.id)
+    assert await redis.ttl(keys._record(key.id)) > 0
+
+
+async def test_what_an_earlier_version_revoked_stays_revoked(redis: Redis) -> None:
+    key, secret = await keys.create(redis, name="shop")
+    # It left the record, which ends some day, and no mark. A rotation had then made it valid again.
+    await redis.hdel(keys.NAMES, "shop")
+    await redis.expire(keys._record(key.id), keys.REVOKED_SECONDS)
+    assert await keys.find(redis, secret) is None
+    with pytest.raises(RevokedError):
+        await keys.rotate(redis, key.id)
+    assert (await keys.get(redis, key.id)).revoked is not None
+
+
+@pytest.mark.parametrize("name", ["key_0123456789Ab", "a/b", "/", ".", "..", "vlx_"])
+async def test_a_name_cannot_be_taken_for_an_id_or_end_a_path(redis: Redis, name: str) -> None:
+    if name == "vlx_":
+        _, name = await keys.create(redis, name="other")
+    with pytest.raises(ValueError, match=r"take another name|must have no slash") as caught:
+        await keys.create(redis, name=name)
+    assert not (name.startswith("vlx_") and name in str(caught.value)), "a secret is not repeated"
+
+
+async def test_an_id_means_its_key_also_where_an_older_key_has_it_as_its_name(redis: Redis) -> None:
+    victim, secret = await keys.create(redis, name="victim")
+    namesake, other = await keys.create(redis, name="other")
+    await redis.hset(keys._record(namesake.id), "name", victim.id)
+    await redis.hdel(keys.NAMES, "other")
+    await redis.hset(keys.NAMES, victim.id, namesake.id)
+    revoked, _ = await keys.revoke(redis, victim.id)
+    assert revoked.id == victim.id
+    assert await keys.find(redis, secret) is None
+    assert (await keys.find(redis, other)) is not None
+    assert (await keys.get(redis, namesake.id)).name == victim.id
+
+
+async def test_a_creation_that_died_leaves_its_name_free_after_a_minute(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(script: Script, *arguments: Any) -> Any:
+        if script is keys._ACTIVATE:
+            raise RedisConnectionError
+        return await run(script, *arguments)
+
+    run = Script.run
+    monkeypatch.setattr(Script, "run", dies)
+    with pytest.raises(RedisConnectionError):
+        await keys.create(redis, name="shop")
+    monkeypatch.undo()
+    assert await keys.list_all(redis) == []
+    with pytest.raises(NameTakenError):
+        await keys.create(redis, name="shop")
+    with pytest.raises(LookupError):
+        await keys.revoke(redis, "shop")
+    await _expire_pending(redis)
+    key, _ = await keys.create(redis, name="shop")
+    assert [each.id for each in await keys.list_all(redis)] == [key.id]
+
+
+async def test_a_creation_that_took_too_long_makes_no_key(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(script: Script, *arguments: Any) -> Any:
+        if script is keys._ACTIVATE:
+            await _expire_pending(redis)
+        return await run(script, *arguments)
+
+    run = Script.run
+    monkeypatch.setattr(Script, "run", slow)
+    with pytest.raises(TimeoutError):
+        await keys.create(redis, name="shop")
+    monkeypatch.undo()
+    assert await redis.keys("*") == []
+
+
+async def _ids(redis: Redis) -> list[str]:
+    made: list[Key] = [(await keys.create(redis, name=f"first-{number}"))[0] for number in range(2)]
+    return [key.id for key in made]
+
+
+async def _expire_pending(redis: Redis) -> None:
+    """As if a minute had passed."""
+    for name in await redis.keys("vilix:*:key:*"):
+        if await redis.hexists(name, "pending"):
+            await redis.delete(name)
