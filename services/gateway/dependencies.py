@@ -18,6 +18,7 @@ from services.gateway.lease import Leases
 from services.gateway.local_limits import LocalLimits
 from services.gateway.redis_connection import connect
 from services.gateway.redis_link import RedisLink
+from services.gateway.redis_watch import RedisWatch
 from services.gateway.settings import GatewaySettings
 from services.gateway.tiers import Tiers
 from services.gateway.worker_connection import Connections
@@ -30,6 +31,7 @@ class Dependencies:
 
     settings: GatewaySettings
     link: RedisLink
+    redis_watch: RedisWatch
     keyring: Keyring
     tiers: Tiers
     leases: Leases
@@ -66,6 +68,7 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     """Connect to Redis and the workers. Neither needs to be there yet."""
     tiers = Tiers(settings.tiers_file)
     link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)
+    redis_watch = RedisWatch(link, seconds=settings.redis_check_seconds)
     census = Census(link)
     leases = Leases(
         link,
@@ -95,18 +98,20 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     workers.others, embedders.others = (embedders,), (workers,)
     image_fetcher = ImageFetcher(seconds=settings.image_seconds)
     tiers.open()
+    redis_watch.open()
     census.open()
     leases.open()
     await workers.open()
     await embedders.open()
     try:
         keyring = Keyring(link, grace_seconds=settings.auth_grace)
-        yield Dependencies(settings, link, keyring, tiers, leases, workers, embedders, image_fetcher)
+        yield Dependencies(settings, link, redis_watch, keyring, tiers, leases, workers, embedders, image_fetcher)
     finally:
         await image_fetcher.close()
         await embedders.close()
         await workers.close()
         await leases.close()
         await census.close()
+        await redis_watch.close()
         await tiers.close()
         await link.close()
