@@ -19,6 +19,7 @@ from services.gateway.admin_guard import AdminGuard
 from services.gateway.dependencies import Dependencies, dependencies
 from services.gateway.errors import ApiError, bad_request, server_error, shown, unavailable
 from services.gateway.keys import Change, Draft, Key, NameTakenError, RevokedError
+from services.gateway.redis_refusal import refusal_of
 
 PREFIX: Final = "/admin/v1"
 _OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
@@ -166,6 +167,11 @@ async def _wrong(request: Request, error: ValueError) -> Response:
 
 
 async def _redis_error(request: Request, error: Exception) -> Response:
+    cause = refusal_of(error)
+    if cause is not None:
+        return unavailable(
+            f"Redis answers and refuses writes ({cause}). Nothing, or a part, was done; look at the key before trying again."
+        ).response()
     return unavailable(
         "Redis does not answer. Nothing, or a part, was done; look at the key before trying again."
     ).response()

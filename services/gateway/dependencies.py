@@ -17,9 +17,9 @@ from services.gateway.inference_client import InferenceWorkers, Patience, infere
 from services.gateway.keyring import Keyring
 from services.gateway.lease import Leases
 from services.gateway.local_limits import LocalLimits
-from services.gateway.redis_condition import RedisCondition
 from services.gateway.redis_connection import connect
 from services.gateway.redis_link import RedisLink
+from services.gateway.redis_watch import RedisWatch
 from services.gateway.settings import GatewaySettings
 from services.gateway.tiers import Tiers
 from services.gateway.worker_connection import Connections
@@ -32,6 +32,7 @@ class Dependencies:
 
     settings: GatewaySettings
     link: RedisLink
+    redis_watch: RedisWatch
     keyring: Keyring
     tiers: Tiers
     leases: Leases
@@ -39,7 +40,6 @@ class Dependencies:
     embedders: EmbeddingsWorkers
     image_fetcher: ImageFetcher
     bodies: BodyBudget
-    redis_condition: RedisCondition
 
 
 def dependencies(request: Request) -> Dependencies:
@@ -78,8 +78,8 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     """Connect to Redis and the workers. Neither needs to be there yet."""
     tiers = Tiers(settings.tiers_file)
     link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)
+    redis_watch = RedisWatch(link, seconds=settings.redis_check_seconds)
     census = Census(link)
-    condition = RedisCondition(link)
     leases = Leases(
         link,
         LocalLimits(settings.redis_away_policy, lambda: census.gateways),
@@ -108,21 +108,23 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     workers.others, embedders.others = (embedders,), (workers,)
     image_fetcher = ImageFetcher(seconds=settings.image_seconds)
     tiers.open()
+    redis_watch.open()
     census.open()
-    condition.open()
     leases.open()
     await workers.open()
     await embedders.open()
     try:
         keyring = Keyring(link, grace_seconds=settings.auth_grace)
         bodies = _body_budget(settings)
-        yield Dependencies(settings, link, keyring, tiers, leases, workers, embedders, image_fetcher, bodies, condition)
+        yield Dependencies(
+            settings, link, redis_watch, keyring, tiers, leases, workers, embedders, image_fetcher, bodies
+        )
     finally:
         await image_fetcher.close()
         await embedders.close()
         await workers.close()
         await leases.close()
-        await condition.close()
         await census.close()
+        await redis_watch.close()
         await tiers.close()
         await link.close()

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from services.gateway.dependencies import dependencies
 from services.gateway.errors import JSON
-from services.gateway.redis_link import RedisAwayError
+from services.gateway.redis_link import RedisAwayError, RedisRefusedError
 
 
 async def healthz(request: Request) -> Response:
@@ -18,20 +18,14 @@ async def healthz(request: Request) -> Response:
     models = {model_id: model is not None for model_id, model in known.items()}
     try:
         await gateway.link.run(lambda redis: redis.ping())
-        redis = "full" if gateway.link.full else "ok"
+        redis = str(gateway.link.refusal or "ok")
+    except RedisRefusedError as error:
+        redis = str(error.cause)
     except RedisAwayError:
         redis = "unreachable"
-    condition = gateway.redis_condition.now
-    risks = [cause for cause, holds in condition.risks().items() if holds]
-    shown = {
-        "status": "ok",
-        "redis": redis,
-        "redis_eviction": condition.eviction,
-        "redis_persistence": condition.persistence,
-        "redis_risks": risks,
-        "models": models,
-    }
-    return Response(orjson.dumps(shown), media_type=JSON)
+    stored = gateway.redis_watch.state
+    care = {"redis_eviction": stored.eviction, "redis_persistence": str(stored.persistence)}
+    return Response(orjson.dumps({"status": "ok", "redis": redis, **care, "models": models}), media_type=JSON)
 
 
 async def readyz(request: Request) -> Response:

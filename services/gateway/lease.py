@@ -148,7 +148,9 @@ class Leases:
     async def decide(self, subject: Subject, demand: Demand, hold: Hold) -> Decision:
         """What Redis decides. Raises RedisAwayError."""
         decision = await self._link.run(lambda redis: limits.admit(redis, subject, demand, hold))
-        self._local.forget()
+        if self._link.refusal is None:
+            # What Redis refuses to write is counted here, while it still decides what needs no write.
+            self._local.forget()
         return decision
 
     def admitted(self, subject: Subject, demand: Demand, hold: Hold, decision: Decision) -> Lease:
@@ -228,7 +230,7 @@ class Leases:
 
     async def _settle_again(self) -> None:
         for _ in range(len(self._unsettled)):
-            if self._link.away:
+            if self._link.away or self._link.refusal is not None:
                 return
             await self._settle(self._unsettled.popleft())
 

@@ -55,14 +55,23 @@ LIMITS_REFUSED: Final = Counter("vilix_limits_refused", "Requests that a key's l
 REDIS_AWAY: Final = Counter(
     "vilix_redis_away_decisions", "Decisions that were made without Redis, by what was decided.", ["decision"]
 )
-REDIS_FULL: Final = Gauge("vilix_redis_full", "1 while Redis stores nothing because its memory is full, else 0.")
-REDIS_FULL_REFUSALS: Final = Counter(
-    "vilix_redis_full_refusals", "Commands that Redis refused because its memory is full."
-)
-REDIS_KEYS_AT_RISK: Final = Gauge(
-    "vilix_redis_keys_at_risk",
-    "1 where Redis is set up in a way that may lose keys, else 0; NaN where that cannot be read. By cause.",
+REDIS_REFUSED_WRITES: Final = Counter(
+    "vilix_redis_refused_writes",
+    "Commands that Redis refused because it takes no writes, by cause: full, read_only, persistence_failed, no_replicas.",
     ["cause"],
+)
+REDIS_REFUSES_WRITES: Final = Gauge("vilix_redis_refuses_writes", "Whether Redis refuses writes at the moment: 1 or 0.")
+REDIS_EVICTS: Final = Gauge(
+    "vilix_redis_evicts_keys",
+    "Whether Redis's maxmemory-policy lets it evict keys and limits: 1 or 0, NaN where it does not tell.",
+)
+REDIS_PERSISTS: Final = Gauge(
+    "vilix_redis_persists",
+    "Whether Redis persists: 1, or 0 where its restart loses keys and limits, NaN where it does not tell.",
+)
+REDIS_MEMORY: Final = Gauge(
+    "vilix_redis_used_memory_ratio",
+    "Redis's used memory as a part of its maxmemory, of the fullest node; NaN without maxmemory.",
 )
 WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
 
@@ -75,3 +84,5 @@ def prepare() -> None:
         BODIES_REFUSED.labels(cause)
     for decision in ("key_grace", "key_refused", "limits_local", "limits_open", "limits_closed"):
         REDIS_AWAY.labels(decision)
+    for refusal in ("full", "read_only", "persistence_failed", "no_replicas"):
+        REDIS_REFUSED_WRITES.labels(refusal)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -13,13 +12,15 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from services.gateway import metrics
-from services.gateway.redis_connection import disconnect
+from services.gateway.redis_connection import LEAST_SECONDS, disconnect
+from services.gateway.redis_refusal import WriteRefusal, refusal_of, try_writing
 
 T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
+WRITE_PROBE_SECONDS: Final = 0.5
+CALM_SECONDS: Final = 2.0
+"""So long no write may be refused before Redis counts as well: at the limit of its memory it takes some and refuses others."""
 IN_FLIGHT: Final = 16
-FULL_SECONDS: Final = 11.0
-"""After a refusal. Longer than twice the time between two beats of the census, which are refused as well."""
 TURNS: Final = 16
 """Of the event loop, after the time-out: what came in time and was not looked at yet, because the loop was busy, counts."""
 _log: Final = logging.getLogger(__name__)
@@ -29,6 +30,15 @@ class RedisAwayError(Exception):
     """Redis did not answer in time, or could not do what was asked."""
 
 
+class RedisRefusedError(RedisAwayError):
+    """Redis answered, and refused to write. It can still be read."""
+
+    def __init__(self, cause: WriteRefusal) -> None:
+        """The reason is `cause`."""
+        super().__init__(cause)
+        self.cause: Final = cause
+
+
 class RedisLink:
     """The gateway's use of Redis. `open` and `close` it."""
 
@@ -36,32 +46,27 @@ class RedisLink:
         """No command takes longer than `timeout` seconds, and none is tried while Redis is known to be away."""
         self.redis: Final = redis
         self.away = False
-        self._full_until = float("-inf")
-        self._was_full = False
+        self.refusal: WriteRefusal | None = None
+        """Why Redis refuses writes at the moment. Commands are sent all the same: reads and other nodes may work."""
+        self.changed: Final = asyncio.Event()
+        """Set whenever Redis is back, begins to refuse writes, or takes them again."""
         self._timeout: Final = timeout
         # A crowd of requests waits here, and not with its time-out running.
         self._room: Final = asyncio.Semaphore(IN_FLIGHT)
         self._probe: asyncio.Task[None] | None = None
-
-    @property
-    def full(self) -> bool:
-        """Whether Redis refused to store something in the last seconds, because its memory is full."""
-        full = time.monotonic() < self._full_until
-        if self._was_full and not full:
-            self._was_full = False
-            metrics.REDIS_FULL.set(0)
-            _log.warning("redis stores again")
-        return full
+        self._write_probe: asyncio.Task[None] | None = None
+        self._refused_at = 0.0
 
     async def close(self) -> None:
         """Stop looking for Redis, and close its connections."""
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.gather(self._probe, return_exceptions=True)
+        for probe in (self._probe, self._write_probe):
+            if probe is not None:
+                probe.cancel()
+                await asyncio.gather(probe, return_exceptions=True)
         await disconnect(self.redis)
 
     async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
-        """What `command` returns. Raises RedisAwayError."""
+        """What `command` returns. Raises RedisAwayError, RedisRefusedError where Redis refuses to write."""
         async with self._room:
             if self.away:
                 raise RedisAwayError
@@ -73,20 +78,46 @@ class RedisLink:
                     finally:
                         expiry.cancel()
             except (RedisError, OSError, TimeoutError) as error:
-                if "OOM command not allowed" in str(error):
-                    # It answers, and can be read: only what must be stored is decided without it.
-                    self._refused()
-                else:
-                    self._lost(error)
+                cause = refusal_of(error)
+                if cause is not None:
+                    metrics.REDIS_REFUSED_WRITES.labels(cause).inc()
+                    self._refused(cause, error)
+                    raise RedisRefusedError(cause) from error
+                self._lost(error)
                 raise RedisAwayError from error
 
-    def _refused(self) -> None:
-        metrics.REDIS_FULL_REFUSALS.inc()
-        metrics.REDIS_FULL.set(1)
-        if not self.full:
-            _log.error("redis is full: it stores no keys, limits and usage; give it more memory")
-        self._was_full = True
-        self._full_until = time.monotonic() + FULL_SECONDS
+    def _refused(self, cause: WriteRefusal, error: Exception | None = None) -> None:
+        self._refused_at = asyncio.get_running_loop().time()
+        if cause is self.refusal:
+            return
+        self.refusal = cause
+        metrics.REDIS_REFUSES_WRITES.set(1)
+        more = {"cause": str(cause)} | ({"error": str(error)[:200]} if error else {})
+        _log.warning("redis refuses writes", extra=more)
+        self.changed.set()
+        if self._write_probe is None or self._write_probe.done():
+            self._write_probe = asyncio.create_task(self._try_writing())
+
+    async def _try_writing(self) -> None:
+        while self.refusal is not None:
+            await asyncio.sleep(WRITE_PROBE_SECONDS)
+            if self.refusal is WriteRefusal.READ_ONLY and (pool := getattr(self.redis, "connection_pool", None)):
+                # They may lead to a server that is no primary any more; new ones may lead to the one that is.
+                await pool.disconnect(inuse_connections=False)
+            try:
+                async with asyncio.timeout(max(self._timeout, LEAST_SECONDS)):
+                    cause = await try_writing(self.redis)
+            except (RedisError, OSError, TimeoutError):
+                # It does not answer: the next command finds that out.
+                self._refused_at = asyncio.get_running_loop().time()
+                continue
+            if cause is not None:
+                self._refused(cause)
+            elif asyncio.get_running_loop().time() - self._refused_at >= CALM_SECONDS:
+                self.refusal = None
+                metrics.REDIS_REFUSES_WRITES.set(0)
+                _log.warning("redis takes writes again")
+                self.changed.set()
 
     def _lost(self, error: Exception) -> None:
         if not self.away:
@@ -99,10 +130,16 @@ class RedisLink:
             try:
                 async with asyncio.timeout(max(self._timeout, PROBE_SECONDS)):
                     await self.redis.ping()
-                self.away = False
-                _log.warning("redis is back")
-            except (RedisError, OSError, TimeoutError):
-                await asyncio.sleep(PROBE_SECONDS)
+            except (RedisError, OSError, TimeoutError) as error:
+                # After a failure to persist, Redis refuses even PING.
+                cause = refusal_of(error)
+                if cause is None:
+                    await asyncio.sleep(PROBE_SECONDS)
+                    continue
+                self._refused(cause, error)
+            self.away = False
+            _log.warning("redis is back")
+            self.changed.set()
 
 
 class _Expiry:

@@ -34,8 +34,11 @@ class GatewaySettings(Settings):
     )
     redis_away_policy: Policy = Field(
         Policy.LOCAL,
-        description="Limits while Redis is away: local (each gateway its share; budgets are not checked), open (none), "
-        "closed (503).",
+        description="Limits while Redis is away or refuses writes: local (each gateway its share; budgets are not checked), "
+        "open (none), closed (503).",
+    )
+    redis_check_seconds: float = Field(
+        30.0, gt=0, description="Time between two looks at Redis's eviction policy, persistence and memory, in seconds."
     )
     tiers_file: Path | None = Field(
         None, description="YAML file with the tiers that keys name; it is read again when it changes."

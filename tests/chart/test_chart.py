@@ -44,6 +44,7 @@ def test_it_can_be_packaged(tmp_path: Path) -> None:
         ("images.gateway.digest=sha256:12", "digest"),
         ("maxStreamSeconds=0", "maxStreamSeconds"),
         ("redis.url=http://redis", "url"),
+        ("valkey.maxmemoryPercent=100", "maxmemoryPercent"),
         ("redis.urlSecret.name=only-a-name", "urlSecret"),
         ("listenAddress=127.0.0.1", "listenAddress"),
         ("networkPolicy.internalNamespaces[0]=Not_A_Namespace", "internalNamespaces"),

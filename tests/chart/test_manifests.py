@@ -146,6 +146,27 @@ def test_pods_are_of_the_restricted_standard(production: list[Manifest], demo: l
             assert "memory" in container["resources"]["limits"]
 
 
+@pytest.mark.parametrize(
+    ("sets", "maxmemory"),
+    [
+        ([], 384 * 2**20),
+        (["valkey.resources.limits.memory=1Gi"], 768 * 2**20),
+        (["valkey.resources.limits.memory=1.5Gi"], 1152 * 2**20),
+        (["valkey.resources.limits.memory=2G"], 1_500_000_000),
+        (["valkey.resources.limits.memory=1073741824"], 768 * 2**20),
+        (["valkey.maxmemoryPercent=50"], 256 * 2**20),
+        (["valkey.resources.limits=null"], None),
+    ],
+)
+def test_a_full_valkey_refuses_writes_before_its_memory_limit_ends_it(sets: list[str], maxmemory: int | None) -> None:
+    arguments = containers(find(template("values/qwen3-8b", sets=sets), "StatefulSet", "vilix-valkey"))["valkey"][
+        "args"
+    ]
+    assert "--maxmemory-policy=noeviction" in arguments
+    given = [argument for argument in arguments if argument.startswith("--maxmemory=")]
+    assert given == ([] if maxmemory is None else [f"--maxmemory={maxmemory}"])
+
+
 def test_no_secret_stands_in_a_manifest() -> None:
     manifests = template(
         "values/qwen3-8b",

@@ -139,7 +139,7 @@ async def test_the_models_that_a_stranger_sees_say_nothing_about_keys_or_machine
     shown = {"id", "available", "context_length", "capabilities", "supported_parameters", "dimensions", "descriptions"}
     assert listed["models"]
     assert all(set(model) <= shown for model in listed["models"])
-    assert set(health) == {"status", "redis", "models"}
+    assert set(health) == {"status", "redis", "redis_eviction", "redis_persistence", "models"}
     assert set(ready) == {"ready"}
 
 

@@ -114,6 +114,18 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- end -}}
 {{- end }}
 
+{{/* Valkey's maxmemory in bytes: its part of the container's memory limit, or nothing where there is no limit. */}}
+{{- define "vilix.valkeyMaxmemory" -}}
+{{- $limit := dig "limits" "memory" "" .Values.valkey.resources -}}
+{{- if not (kindIs "string" $limit) }}{{ $limit = int64 $limit | toString }}{{ end -}}
+{{- if $limit -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $number := regexFind "^[0-9.]+" $limit -}}
+{{- $bytes := mulf (float64 $number) (get $units (trimPrefix $number $limit)) -}}
+{{- divf (mulf $bytes .Values.valkey.maxmemoryPercent) 100 | floor | int64 -}}
+{{- end -}}
+{{- end }}
+
 {{/* Whether this release runs its own Valkey: a true value or nothing. */}}
 {{- define "vilix.ownValkey" -}}
 {{- if and .Values.valkey.enabled (not .Values.redis.url) (not .Values.redis.urlSecret.name) }}true{{ end -}}

@@ -1,0 +1,289 @@
+"""A Redis that answers and refuses writes: it is named for what it is, limits follow the policy, and no usage is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from services.gateway import keys
+from services.gateway.allowance import Allowance
+from services.gateway.redis_connection import connect, disconnect
+from services.gateway.redis_link import RedisAwayError, RedisLink, RedisRefusedError, Script
+from services.gateway.redis_refusal import WriteRefusal, try_writing
+from services.stack.ports import free_ports
+from tests.contract.http.conftest import running_gateway
+from tests.contract.tenancy.conftest import URL, body, client_of, ready, until, used
+from tests.contract.tenancy.counting_worker import CountingWorker
+from tests.contract.tenancy.redis_servers import Server, cluster, running
+
+SECONDS = 5.0
+WRITE = Script("return redis.call('SET', KEYS[1], ARGV[1])['ok']")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "redis", "--appendonly", "yes")
+    with running([server]):
+        yield server
+
+
+@pytest.fixture
+async def own_redis(server: Server) -> AsyncIterator[Redis]:
+    redis = connect(server.url, timeout=SECONDS)
+    yield redis
+    await disconnect(redis)
+
+
+@pytest.fixture
+async def link(server: Server) -> AsyncIterator[RedisLink]:
+    link = RedisLink(connect(server.url, timeout=SECONDS), timeout=SECONDS)
+    yield link
+    await link.close()
+
+
+def log_lines(path: Path, message: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("message", line.get("event")) == message]
+
+
+async def write(link: RedisLink, value: str) -> str:
+    answer: str = await link.run(lambda redis: WRITE.run(redis, "vilix:{s00}:test", value))
+    return answer
+
+
+async def refused(link: RedisLink, cause: WriteRefusal) -> None:
+    """Writes are refused for `cause`, and the link says so and goes on reading."""
+    with pytest.raises(RedisRefusedError) as caught:
+        await write(link, "refused")
+    assert caught.value.cause is link.refusal is cause
+    assert not link.away
+
+
+async def recovers(link: RedisLink) -> None:
+    async def has() -> bool:
+        return link.refusal is None
+
+    await until(has)
+    assert await write(link, "taken again") == "OK"
+    assert not link.away
+
+
+@pytest.mark.parametrize(
+    ("policy", "answers"),
+    [("local", {200: 4, 429: 6}), ("open", {200: 10}), ("closed", {503: 10})],
+    ids=["local", "open", "closed"],
+)
+async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # noqa: PLR0917  # pytest passes by name
+    server: Server,
+    own_redis: Redis,
+    worker: CountingWorker,
+    settings: dict[str, str],
+    policy: str,
+    answers: dict[int, int],
+    tmp_path: Path,
+) -> None:
+    key, secret = await keys.create(own_redis, name="known", limits=Allowance(rpm=4))
+    _, unseen = await keys.create(own_redis, name="not seen before")
+    metrics, log = free_ports(1)[0], tmp_path / "log"
+    more = {"VILIX_REDIS_AWAY_POLICY": policy, "VILIX_METRICS_PORT": str(metrics), "VILIX_REDIS_CHECK_SECONDS": "0.2"}
+    with running_gateway(server.url, worker.address, log, **{**settings, **more}) as (gateway, _):
+        await ready(gateway)
+        async with client_of(gateway, secret) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
+
+            async def health_is(word: str) -> bool:
+                return bool((await client.get("/healthz")).json()["redis"] == word)
+
+            async def shown() -> str:
+                return (await scraper.get("/metrics")).text
+
+            async def ratio_is_shown() -> bool:
+                return any(
+                    float(line.split()[1]) > 1
+                    for line in (await shown()).splitlines()
+                    if line.startswith("vilix_redis_used_memory_ratio ")
+                )
+
+            assert await health_is("ok")
+            await own_redis.config_set("maxmemory", "1mb")
+            statuses = Counter([(await client.post(URL, json=body())).status_code for _ in range(10)])
+            assert statuses == answers
+            assert await health_is("full")
+            health = await client.get("/healthz")
+            assert health.status_code == 200
+            assert (await client.get("/readyz")).status_code == 200
+            assert (await client.get("/api/models", headers={"Authorization": f"Bearer {unseen}"})).status_code == 200
+            assert (await client.get("/api/usage")).status_code == 200, "what needs no write is answered"
+            counted = await shown()
+            assert 'vilix_redis_refused_writes_total{cause="full"} 0.0' not in counted
+            assert "vilix_redis_refuses_writes 1.0" in counted
+            assert f'vilix_redis_away_decisions_total{{decision="limits_{policy}"}} 10.0' in counted
+            await until(ratio_is_shown)
+            await own_redis.config_set("maxmemory", "0")
+            await until(lambda: health_is("ok"))
+            assert "vilix_redis_refuses_writes 0.0" in await shown()
+
+            async def all_is_billed() -> bool:
+                total = await used(own_redis, key)
+                return (total.requests, total.completion_tokens) == (statuses[200], 3 * statuses[200])
+
+            await until(all_is_billed)
+    assert [line["cause"] for line in log_lines(log, "redis refuses writes")] == ["full"]
+    assert len(log_lines(log, "redis takes writes again")) == 1
+    assert not log_lines(log, "redis is away")
+    assert not log_lines(log, "redis is back")
+
+
+async def test_a_revocation_holds_while_redis_is_full(
+    server: Server, own_redis: Redis, worker: CountingWorker, settings: dict[str, str], tmp_path: Path
+) -> None:
+    _, secret = await keys.create(own_redis, name="revoked")
+    with running_gateway(server.url, worker.address, tmp_path / "log", **settings) as (gateway, _):
+        await ready(gateway)
+        async with client_of(gateway, secret) as client:
+            await own_redis.config_set("maxmemory", "1mb")
+            assert (await client.post(URL, json=body())).status_code == 200
+            await keys.revoke(own_redis, "revoked")
+            assert (await client.post(URL, json=body())).status_code == 401
+
+
+async def test_the_admin_api_says_that_writes_are_refused(
+    server: Server, own_redis: Redis, worker: CountingWorker, settings: dict[str, str], tmp_path: Path
+) -> None:
+    port, token = free_ports(1)[0], "a-token-for-tests-only"
+    admin = {"VILIX_ADMIN_PORT": str(port), "VILIX_ADMIN_TOKEN": token}
+    with running_gateway(server.url, worker.address, tmp_path / "log", **{**settings, **admin}) as (gateway, _):
+        await ready(gateway)
+        async with client_of(f"http://127.0.0.1:{port}", token) as client:
+            await own_redis.config_set("maxmemory", "1mb")
+            answer = await client.post("/admin/v1/keys", json={"name": "new"})
+            assert answer.status_code == 503
+            assert "refuses writes (full)" in answer.json()["error"]["message"]
+
+
+async def test_a_server_at_the_limit_of_its_memory_is_not_in_turns_well_and_full(
+    link: RedisLink, own_redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(6):
+        await own_redis.config_set("maxmemory", "1mb")
+        with pytest.raises(RedisRefusedError):
+            await write(link, str(number))
+        await own_redis.config_set("maxmemory", "0")
+        assert await write(link, str(number)) == "OK"
+        assert link.refusal is WriteRefusal.FULL
+    await recovers(link)
+    messages = [record.message for record in caplog.records if record.name.endswith("redis_link")]
+    assert messages == ["redis refuses writes", "redis takes writes again"]
+
+
+async def test_a_demoted_server_is_read_only_until_it_is_promoted(
+    server: Server, link: RedisLink, own_redis: Redis
+) -> None:
+    await write(link, "first")
+    await own_redis.execute_command("REPLICAOF", "127.0.0.1", str(server.port))
+    await refused(link, WriteRefusal.READ_ONLY)
+    assert await link.run(lambda redis: redis.get("vilix:{s00}:test")) == "first"
+    await own_redis.execute_command("REPLICAOF", "NO", "ONE")
+    await recovers(link)
+
+
+async def test_a_server_that_cannot_persist_is_said_to_be_that(
+    link: RedisLink, own_redis: Redis, tmp_path: Path
+) -> None:
+    await write(link, "first")
+    await own_redis.config_set("appendonly", "no")
+    await own_redis.config_set("save", "3600 1")
+    # A snapshot cannot take the place of a directory.
+    obstacle = tmp_path / "redis" / "dump.rdb"
+    obstacle.mkdir()
+
+    async def snapshot_ends(status: str) -> None:
+        await own_redis.bgsave()
+
+        async def has_ended() -> bool:
+            info = await own_redis.info("persistence")
+            return not info["rdb_bgsave_in_progress"] and bool(info["rdb_last_bgsave_status"] == status)
+
+        await until(has_ended)
+
+    await snapshot_ends("err")
+    await refused(link, WriteRefusal.PERSISTENCE_FAILED)
+    assert await link.run(lambda redis: redis.get("vilix:{s00}:test")) == "first"
+    with pytest.raises(RedisRefusedError):
+        await link.run(lambda redis: redis.ping())
+    obstacle.rmdir()
+    await snapshot_ends("ok")
+    await recovers(link)
+
+
+async def test_too_few_replicas_are_said_to_be_that(link: RedisLink, own_redis: Redis) -> None:
+    await own_redis.config_set("min-replicas-to-write", "1")
+    await refused(link, WriteRefusal.NO_REPLICAS)
+    await own_redis.config_set("min-replicas-to-write", "0")
+    await recovers(link)
+
+
+async def test_a_refusal_in_a_pipeline_is_recognised(link: RedisLink, own_redis: Redis) -> None:
+    await own_redis.config_set("min-replicas-to-write", "1")
+
+    async def pipeline(redis: Redis) -> None:
+        async with redis.pipeline(transaction=False) as commands:
+            commands.get("vilix:a")
+            commands.set("vilix:a", "1")
+            await commands.execute()
+
+    with pytest.raises(RedisRefusedError):
+        await link.run(pipeline)
+    assert link.refusal is WriteRefusal.NO_REPLICAS
+
+
+async def test_a_full_server_that_dies_is_away(server: Server, link: RedisLink, own_redis: Redis) -> None:
+    await own_redis.config_set("maxmemory", "1mb")
+    await refused(link, WriteRefusal.FULL)
+    server.kill()
+    with pytest.raises(RedisAwayError):
+        await write(link, "nobody answers")
+    assert link.away
+    server.start()
+
+    async def is_back() -> bool:
+        return not link.away
+
+    await until(is_back)
+    await recovers(link)
+
+
+async def test_the_probe_of_writes_leaves_nothing(own_redis: Redis) -> None:
+    assert await try_writing(own_redis) is None
+    assert await own_redis.dbsize() == 0
+
+
+async def test_one_full_node_of_a_cluster(tmp_path: Path) -> None:
+    with cluster(tmp_path) as url:
+        link = RedisLink(connect(url, timeout=SECONDS), timeout=SECONDS)
+        first = f"redis://{url.partition('://')[2].partition(',')[0]}"
+        try:
+            async with asyncio.timeout(20), Redis.from_url(first) as node:
+                assert await try_writing(link.redis) is None
+                await node.config_set("maxmemory", "1mb")
+                assert await try_writing(link.redis) is WriteRefusal.FULL
+
+                async def write_everywhere(number: int) -> bool:
+                    try:
+                        await link.run(lambda redis: WRITE.run(redis, f"vilix:{{s{number:02}}}:test", "1"))
+                    except RedisRefusedError:
+                        return False
+                    return True
+
+                taken = [await write_everywhere(number) for number in range(64)]
+                assert 0 < sum(taken) < 64, "the others take writes"
+                assert link.refusal is WriteRefusal.FULL
+                await node.config_set("maxmemory", "0")
+                await recovers(link)
+        finally:
+            await link.close()
