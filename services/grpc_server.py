@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -43,16 +43,24 @@ class WorkerServer:
     """A gRPC server with one service beside health and reflection."""
 
     def __init__(
-        self, service: str, *, keepalive_seconds: float = KEEPALIVE_SECONDS, max_message_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        service: str,
+        *,
+        models: Iterable[str] = (),
+        keepalive_seconds: float = KEEPALIVE_SECONDS,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`.
+
+        The health service also knows SERVICE/MODEL for each of `models`, NOT_SERVING until `set_model_serving`.
 
         The calls of a caller that has given no sign of life for `keepalive_seconds` are cancelled.
         """
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
         options = [*_OPTIONS, *_keepalive(keepalive_seconds), *limits]
         self.grpc: Final = grpc.aio.server(options=options, interceptors=[MalformedMessages()])
-        self._health: Final = _Health(("", service))
+        self._service: Final = service
+        self._health: Final = _Health(("", service), tuple(f"{service}/{model}" for model in models))
         self.drain: Final = asyncio.Event()
         """Set once it is about to stop."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
@@ -72,6 +80,11 @@ class WorkerServer:
         """Say over the health service whether requests can be answered. Once it drains, they cannot."""
         if not self.draining:
             self._health.set(serving=serving)
+
+    def set_model_serving(self, model: str, serving: bool) -> None:
+        """Say over the health service whether requests for `model` can be answered."""
+        if not self.draining:
+            self._health.set_one(f"{self._service}/{model}", serving=serving)
 
     async def run(
         self,
@@ -149,28 +162,38 @@ class _Health(health_pb2_grpc.HealthServicer):
     left, and watches outlive a drain.
     """
 
-    def __init__(self, services: tuple[str, ...]) -> None:
+    def __init__(self, services: tuple[str, ...], models: tuple[str, ...] = ()) -> None:
         self._services: Final = services
-        self._serving = False
+        self._serving = dict.fromkeys((*services, *models), False)
         self._ended = False
         self._changed = asyncio.Event()
 
     def set(self, *, serving: bool) -> None:
         """The status of all services, from now on."""
-        self._serving = serving
+        for service in self._services:
+            self._serving[service] = serving
+        self._notify()
+
+    def set_one(self, name: str, *, serving: bool) -> None:
+        """The status of one name, from now on."""
+        self._serving[name] = serving
+        self._notify()
+
+    def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def end(self) -> None:
         """Nothing is served any more, and watches end with that."""
         self._ended = True
-        self.set(serving=False)
+        self._serving = dict.fromkeys(self._serving, False)
+        self._notify()
 
     async def Check(  # noqa: N802  # the method's name in the proto
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
         """The status of one service, now."""
-        if request.service not in (*self._services, LIVENESS):
+        if request.service != LIVENESS and request.service not in self._serving:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:128]!r} here")
         return self._status(request.service)
 
@@ -193,9 +216,9 @@ class _Health(health_pb2_grpc.HealthServicer):
         answer = health_pb2.HealthCheckResponse
         if service == LIVENESS:
             return answer(status=answer.SERVING)
-        if service not in self._services:
+        if service not in self._serving:
             return answer(status=answer.SERVICE_UNKNOWN)
-        return answer(status=answer.SERVING if self._serving else answer.NOT_SERVING)
+        return answer(status=answer.SERVING if self._serving[service] else answer.NOT_SERVING)
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,9 +40,19 @@ _OPTIONS: Final = [
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+_DEAD_PROCESS: Final = re.compile(r"[Ss]tub process .*is not healthy")
 WIND_DOWN_SECONDS: Final = 5.0
 WINDOW: Final = 1024
 """So many outputs may wait for a reader. More than most answers have: see `generate`."""
+
+
+class DeadModelError(Failure):
+    """The model's own process has died. Triton itself lives on, and does not start the process again."""
+
+    def __init__(self, model: str) -> None:
+        """Of this model."""
+        message = f"the process of the model {model} has died; try again in a few seconds"
+        super().__init__(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0)
 
 
 @dataclass(slots=True, frozen=True)
@@ -80,7 +91,7 @@ class TritonClient:
     """A connection to one Triton server."""
 
     def __init__(self, target: str) -> None:
-        """`target` is HOST:PORT of its gRPC endpoint. The connection is opened by the first call."""
+        """`target` is HOST:PORT or unix:PATH of its gRPC endpoint. The connection is opened by the first call."""
         self._target = target
         self._channel: grpc.aio.Channel | None = None
         self._opened: service_pb2_grpc.GRPCInferenceServiceStub | None = None
@@ -109,13 +120,14 @@ class TritonClient:
             return False
         return bool(answer.ready)
 
-    async def describe(self, model: str) -> dict[str, Any]:
+    async def describe(self, model: str, *, seconds: float = DESCRIBE_SECONDS) -> dict[str, Any]:
         """What `model` is and how busy it is.
 
-        Keys: engine, version, supported_parameters, context_length, slots, load. Raises Failure.
+        Keys: engine, version, supported_parameters, context_length, slots, load. Raises Failure: TIMEOUT after `seconds`,
+        DeadModelError when the model's process has died.
         """
         description: dict[str, Any] | None = None
-        call = self._stub.ModelStreamInfer(timeout=DESCRIBE_SECONDS)
+        call = self._stub.ModelStreamInfer(timeout=seconds)
         try:
             await call.write(_request(model, next(self._ids), {"describe": True}))
             await call.done_writing()
@@ -355,6 +367,8 @@ def _failure(error: grpc.aio.AioRpcError, model: str) -> Failure:
 
 
 def _failure_of(code: grpc.StatusCode, details: str, model: str) -> Failure:
+    if _DEAD_PROCESS.search(details):
+        return DeadModelError(model)
     reason, separator, message = details.partition(": ")
     if separator and reason in Reason.__members__:
         return Failure(Reason(reason), message, retry_after=1.0 if reason == Reason.OVERLOADED else None)

@@ -10,6 +10,7 @@ import uvloop
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services import settings as settings_module
+from services import triton_clients
 from services.certificates import Certificates
 from services.embeddings import triton_pulse
 from services.embeddings.catalog import DIRECTORY, load_model
@@ -23,7 +24,7 @@ from services.embeddings.settings import EmbeddingsSettings
 from services.grpc_server import WorkerServer
 from services.pulse import Pulse
 from services.telemetry import configure_logging, serve_metrics
-from services.triton_client import TritonClient
+from services.triton_clients import TritonClients
 
 
 def main() -> None:
@@ -31,10 +32,11 @@ def main() -> None:
     settings = settings_module.load(EmbeddingsSettings, command="services.embeddings")
     configure_logging("embeddings")
     try:
+        tritons = TritonClients(triton_clients.targets(settings.triton, settings.model_directories()))
         models = _read_models(settings)
     except (OSError, ValueError) as error:
         _refuse_to_start(error)
-    uvloop.run(_serve(settings, models))
+    uvloop.run(_serve(settings, models, tritons))
 
 
 def _refuse_to_start(error: Exception) -> NoReturn:
@@ -53,28 +55,38 @@ def _read_models(settings: EmbeddingsSettings) -> dict[str, ServedModel]:
     return models
 
 
-async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -> None:
-    triton = TritonClient(settings.triton)
-    status = EngineStatus(triton, models, interval=settings.status_seconds)
+async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel], tritons: TritonClients) -> None:
+    status = EngineStatus(
+        tritons, models, interval=settings.status_seconds, stall_seconds=settings.engine_stall_seconds
+    )
     limits = RequestLimits(
         max_inputs=settings.max_inputs,
         max_request_tokens=settings.max_request_tokens,
         max_request_bytes=settings.max_request_bytes,
     )
-    pulse = Pulse(idle_seconds=settings.idle_seconds)
+    pulses = {model_id: Pulse(idle_seconds=settings.idle_seconds) for model_id in models}
+    embedders = {
+        model_id: Embedder(tritons[model_id], settings.batch_seconds, pulse) for model_id, pulse in pulses.items()
+    }
     # 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
-    server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds, max_message_bytes=64 * 2**20)
-    servicer = EmbeddingsServicer(models, Embedder(triton, settings.batch_seconds, pulse), limits, server)
+    server = WorkerServer(
+        SERVICE, models=models, keepalive_seconds=settings.keepalive_seconds, max_message_bytes=64 * 2**20
+    )
+    servicer = EmbeddingsServicer(models, embedders, limits, server)
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)
 
-    def on_change(ready: bool) -> None:
+    def on_model_change(model_id: str, ready: bool) -> None:
         if ready:
             # It has just answered, also if the pulse has not been looked for since it was away.
-            pulse.beat()
-        server.set_serving(ready)
+            pulses[model_id].beat()
+        server.set_model_serving(model_id, ready)
 
     watching = asyncio.gather(
-        status.run(on_change), triton_pulse.follow(triton, pulse, idle_seconds=settings.idle_seconds)
+        status.run(server.set_serving, on_model_change),
+        *(
+            triton_pulse.follow(tritons[model_id], pulse, idle_seconds=settings.idle_seconds)
+            for model_id, pulse in pulses.items()
+        ),
     )
     try:
         serve_metrics(settings.metrics_host, settings.metrics_port)
@@ -90,7 +102,7 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        await triton.close()
+        await tritons.close()
 
 
 if __name__ == "__main__":

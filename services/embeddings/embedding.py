@@ -56,7 +56,7 @@ class Embedder:
                     await fill([index])
 
         try:
-            async with self.pulse.required(), asyncio.TaskGroup() as group:
+            async with self.pulse.required(), model.engine_required(), asyncio.TaskGroup() as group:
                 for batch in batches(rows, model.spec.batch):
                     group.create_task(fill(batch))
         except BaseExceptionGroup as errors:

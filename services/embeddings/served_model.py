@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +58,8 @@ class ServedModel:
     queue: FairQueue
     load: Load = field(default_factory=Load)
     description: EngineDescription | None = None
+    open_requests: set[Callable[[Failure], None]] = field(default_factory=set)
+    """Each ends one request that its engine works on."""
 
     @classmethod
     def read(cls, spec: ModelSpec, directory: Path | None, cl100k: Cl100kTable | None) -> ServedModel:
@@ -86,6 +90,33 @@ class ServedModel:
                 retry_after=2.0,
             )
         return self.description
+
+    def end_requests(self, failure: Failure) -> None:
+        """End every request that its engine works on: it will not answer any more."""
+        for end in tuple(self.open_requests):
+            end(failure)
+
+    @contextlib.asynccontextmanager
+    async def engine_required(self) -> AsyncIterator[None]:
+        """What runs inside is cancelled by `end_requests`, whose failure then is raised."""
+        lost: list[Failure] = []
+
+        def end(failure: Failure) -> None:
+            if not lost:
+                lost.append(failure)
+                deadline.reschedule(0)
+
+        try:
+            async with asyncio.timeout(None) as deadline:
+                self.open_requests.add(end)
+                try:
+                    yield
+                finally:
+                    self.open_requests.discard(end)
+        except TimeoutError:
+            if not lost:
+                raise
+            raise lost[0] from None
 
     def max_input_tokens(self) -> int:
         """Most tokens of one text, prefix and special tokens included. Raises MODEL_UNAVAILABLE."""

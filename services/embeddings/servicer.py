@@ -32,11 +32,15 @@ class EmbeddingsServicer(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
     """Answers the calls of vilix.embeddings.v1.EmbeddingsService."""
 
     def __init__(
-        self, models: Mapping[str, ServedModel], embedder: Embedder, limits: RequestLimits, server: WorkerServer
+        self,
+        models: Mapping[str, ServedModel],
+        embedders: Mapping[str, Embedder],
+        limits: RequestLimits,
+        server: WorkerServer,
     ) -> None:
-        """Serves `models`, by id. `server` says when the worker is about to stop."""
+        """Serves `models`, by id, with `embedders` by model. `server` says when the worker is about to stop."""
         self._models: Final = models
-        self._embedder: Final = embedder
+        self._embedders: Final = embedders
         self._limits: Final = limits
         self._server: Final = server
 
@@ -49,7 +53,8 @@ class EmbeddingsServicer(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
                 field = "texts" if request.texts else "token_ids"
                 rows = await prepare(request, model, self._limits)
                 record.texts, record.tokens = len(rows), sum(row.tokens for row in rows)
-                vectors = await self._embedder.embed(model, field, rows, request_id=call_id, priority=request.priority)
+                embedder = self._embedders[model.id]
+                vectors = await embedder.embed(model, field, rows, request_id=call_id, priority=request.priority)
                 return await _response(request, rows, vectors)
         except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
             await refuse(context, error, request_id=call_id)

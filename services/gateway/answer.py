@@ -12,7 +12,7 @@ import grpc
 from starlette.requests import Request
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure
+from services.failure import Failure, Reason
 from services.gateway import metrics
 from services.gateway.body_budget import release_body
 from services.gateway.chat_request import ChatRequest, without_prompt
@@ -243,6 +243,8 @@ async def open_answer(
                 await answer.begin(seconds=seconds)
             except Failure as failure:
                 answer.abandon()
+                if failure.reason is Reason.MODEL_UNAVAILABLE:
+                    worker.lose_model(chat.generate.model)
                 may_move = failed is None and failure.code is grpc.StatusCode.UNAVAILABLE
                 if not may_move or not workers.has_another(chat.generate.model, but=worker):
                     raise from_failure(failure, request_id=request.state.request_id, form=chat.form) from failure

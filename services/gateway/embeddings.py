@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
+from services.failure import Reason, failure_of
 from services.gateway import metrics
 from services.gateway.admission import admit, refuse_early
 from services.gateway.auth import recognise
@@ -88,6 +89,9 @@ async def _embed(request: Request, embed: pb.EmbedRequest, workers: EmbeddingsWo
         try:
             return await _call(request, embed, worker, hang_up)
         except grpc.aio.AioRpcError as error:
+            failure = failure_of(error)
+            if failure is not None and failure.reason is Reason.MODEL_UNAVAILABLE:
+                worker.lose_model(embed.model)
             if error.code() is not grpc.StatusCode.UNAVAILABLE or not workers.has_another(embed.model, but=worker):
                 raise
             metrics.RETRIES.labels(embed.model).inc()

@@ -75,6 +75,10 @@ REDIS_MEMORY: Final = Gauge(
 )
 WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
 
+MODEL_AVAILABLE: Final = Gauge(
+    "vilix_model_available", "Whether some worker serves the model: 1 or 0, as /healthz says it.", ["model"]
+)
+
 
 def prepare() -> None:
     """Show what has not happened yet as 0, so that the first time is a change that an alert can see."""

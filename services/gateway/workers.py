@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -19,7 +19,8 @@ from services.gateway.errors import ApiError, bad_request, unavailable
 from services.gateway.worker_connection import Connection, Connections
 
 RETRY_SECONDS: Final = 0.2
-REFRESH_SECONDS: Final = 5.0
+REFRESH_SECONDS: Final = 1.0
+"""Between two looks at what a worker serves: a model of it that has died is not served, though the worker lives."""
 REPLACE_SECONDS: Final = 10.0
 _log: Final = logging.getLogger(__name__)
 
@@ -56,8 +57,15 @@ class Service(Generic[C]):
 class Worker(Generic[C, M]):
     """One worker, watched while it is known."""
 
-    def __init__(self, address: str, service: Service[C], connection: Connection) -> None:
-        """`address` is IP:PORT."""
+    def __init__(
+        self,
+        address: str,
+        service: Service[C],
+        connection: Connection,
+        found: Callable[[Iterable[str]], None] = lambda _: None,
+    ) -> None:
+        """`address` is IP:PORT; `found` is told the ids of the models that it serves."""
+        self._found: Final = found
         self.address: Final = address
         self.connection: Final = connection
         self._service: Final = service.name
@@ -68,6 +76,10 @@ class Worker(Generic[C, M]):
         self.in_flight = 0
         """Requests of this gateway that it works on."""
         self._tasks = {asyncio.create_task(self._watch())}
+
+    def lose_model(self, model: str) -> None:
+        """Give no more requests for a model, until the worker names it again: it has just said that it cannot serve it."""
+        self.models.pop(model, None)
 
     async def close(self) -> None:
         """Stop watching, and close the connection once its calls have ended."""
@@ -121,6 +133,7 @@ class Worker(Generic[C, M]):
                 names = ", ".join(model.id for model in models)
                 _log.info("worker found", extra={"worker": self.address, "models": names})
             self.models = {model.id: model for model in models}
+            self._found(self.models)
             await asyncio.sleep(REFRESH_SECONDS if models else RETRY_SECONDS)
 
 
@@ -142,7 +155,8 @@ class Workers(Generic[C, M]):
         """Those of other kinds, whose models must not be called unknown here."""
         self._connections: Final = connections
         self._targets: Final = targets
-        self._expected: Final = expected
+        self._expected: Final = dict.fromkeys(expected)
+        """With every model that some worker has served: one whose only worker is lost is unavailable, and not unknown."""
         self._resolve_seconds: Final = resolve_seconds
         self._workers: dict[str, Worker[C, M]] = {}
         self._replaced: set[Worker[C, M]] = set()
@@ -157,6 +171,8 @@ class Workers(Generic[C, M]):
     async def open(self) -> None:
         """Begin to look for workers."""
         metrics.WORKERS.labels(self._service.name).set_function(self._count_serving)
+        for model in self._expected:
+            self._show(model)
         await self._resolve()
         self._task = asyncio.create_task(self._keep_resolving())
 
@@ -171,12 +187,25 @@ class Workers(Generic[C, M]):
         # Called from the thread that serves the metrics.
         return sum(bool(worker.models) for worker in tuple(self._workers.values()))
 
+    def _find(self, models: Iterable[str]) -> None:
+        for model in models:
+            if model not in self._expected:
+                self._expected[model] = None
+                self._show(model)
+
+    def _show(self, model: str) -> None:
+        metrics.MODEL_AVAILABLE.labels(model).set_function(lambda: self._is_served(model))
+
+    def _is_served(self, model: str) -> bool:
+        # Called from the thread that serves the metrics.
+        return any(model in worker.models for worker in tuple(self._workers.values()))
+
     def any_ready(self) -> bool:
         """Whether some worker serves some model."""
         return any(worker.models for worker in self._workers.values())
 
     def models(self) -> dict[str, M | None]:
-        """Every model that is served or expected, by id; None for one that nobody serves at the moment."""
+        """Every model that is served, was served or is expected, by id; None for one that nobody serves at the moment."""
         models: dict[str, M | None] = dict.fromkeys(self._expected)
         for worker in self._workers.values():
             models.update(worker.models)
@@ -200,7 +229,7 @@ class Workers(Generic[C, M]):
         raise unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
 
     def knows(self, model: str) -> bool:
-        """Whether some worker serves the model, or one is expected to."""
+        """Whether some worker serves the model, has served it, or is expected to."""
         return model in self._expected or any(model in worker.models for worker in self._workers.values())
 
     def check(self, model: str) -> None:
@@ -230,7 +259,7 @@ class Workers(Generic[C, M]):
         addresses = [address for target in self._targets for address in await _addresses(target)]
         for address in addresses:
             if address not in self._workers:
-                self._workers[address] = Worker(address, self._service, connection)
+                self._workers[address] = Worker(address, self._service, connection, self._find)
         for address in self._workers.keys() - set(addresses):
             # A name that cannot be looked up at the moment does not end a worker that answers.
             if not self._workers[address].models and not self._workers[address].in_flight:
@@ -243,7 +272,7 @@ class Workers(Generic[C, M]):
 
     async def _replace(self, worker: Worker[C, M], connection: Connection) -> None:
         """Go over to a new connection, without a moment in which the worker is not there and without ending a request."""
-        successor: Worker[C, M] = Worker(worker.address, self._service, connection)
+        successor: Worker[C, M] = Worker(worker.address, self._service, connection, self._find)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REPLACE_SECONDS):
                 while worker.models and not successor.models:  # noqa: ASYNC110  # what it waits for has no event

@@ -10,6 +10,7 @@ import uvloop
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services import settings as settings_module
+from services import triton_clients
 from services.certificates import Certificates
 from services.grpc_server import WorkerServer
 from services.inference import metrics
@@ -22,7 +23,7 @@ from services.inference.served_model import ServedModel
 from services.inference.servicer import SERVICE, InferenceServicer
 from services.inference.settings import InferenceSettings
 from services.telemetry import configure_logging, serve_metrics
-from services.triton_client import TritonClient
+from services.triton_clients import TritonClients
 
 
 def main() -> None:
@@ -30,11 +31,12 @@ def main() -> None:
     settings = settings_module.load(InferenceSettings, command="services.inference")
     configure_logging("inference")
     try:
+        tritons = TritonClients(triton_clients.targets(settings.triton, settings.model_directories()))
         models = _load_models(settings)
         certificates = Certificates(settings.tls_dir) if settings.tls_dir else None
     except (OSError, ValueError) as error:
         _refuse_to_start(error)
-    uvloop.run(_serve(settings, models, certificates))
+    uvloop.run(_serve(settings, models, tritons, certificates))
 
 
 def _refuse_to_start(error: Exception) -> NoReturn:
@@ -53,10 +55,14 @@ def _load_models(settings: InferenceSettings) -> dict[str, ServedModel]:
 
 
 async def _serve(
-    settings: InferenceSettings, models: dict[str, ServedModel], certificates: Certificates | None
+    settings: InferenceSettings,
+    models: dict[str, ServedModel],
+    tritons: TritonClients,
+    certificates: Certificates | None,
 ) -> None:
-    triton = TritonClient(settings.triton)
-    status = EngineStatus(triton, models, interval=settings.status_seconds)
+    status = EngineStatus(
+        tritons, models, interval=settings.status_seconds, stall_seconds=settings.engine_stall_seconds
+    )
     limits = RequestLimits(
         max_choices=settings.max_choices,
         max_messages=settings.max_messages,
@@ -65,10 +71,10 @@ async def _serve(
     )
     metrics.prepare(models)
     patience = Patience(settings.idle_seconds, settings.first_token_seconds)
-    server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds)
-    servicer = InferenceServicer(models, triton, status, limits=limits, patience=patience, server=server)
+    server = WorkerServer(SERVICE, models=models, keepalive_seconds=settings.keepalive_seconds)
+    servicer = InferenceServicer(models, tritons, status, limits=limits, patience=patience, server=server)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
-    watching = asyncio.create_task(status.run(server.set_serving))
+    watching = asyncio.create_task(status.run(server.set_serving, server.set_model_serving))
     try:
         serve_metrics(settings.metrics_host, settings.metrics_port)
         await server.run(
@@ -83,7 +89,7 @@ async def _serve(
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        await triton.close()
+        await tritons.close()
 
 
 if __name__ == "__main__":

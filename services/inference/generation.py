@@ -61,15 +61,19 @@ class Generation:
         self._request_id: Final = request_id
         self._ready: Final[asyncio.Queue[tuple[int, EngineOutput | Exception]]] = asyncio.Queue(READ_AHEAD)
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._lost: Failure | None = None
+        """Why the engine will not answer any more."""
         self._running: set[int] = set()
 
     async def __aenter__(self) -> Self:
+        self._model.open_requests.add(self._lose)
         for choice in range(max(1, self._request.n)):
             self._running.add(choice)
             self._tasks[choice] = asyncio.create_task(self._run(choice))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._model.open_requests.discard(self._lose)
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -109,6 +113,8 @@ class Generation:
     async def _wait(self) -> tuple[dict[int, list[EngineOutput]], Exception | None]:
         """Everything that is there, and the failure behind it, if one is."""
         ready: dict[int, list[EngineOutput]] = {}
+        if self._lost is not None and self._ready.empty():
+            return ready, self._lost
         choice, item = await self._ready.get()
         while True:
             if isinstance(item, Exception):
@@ -118,6 +124,12 @@ class Generation:
             if self._ready.empty():
                 return ready, None
             choice, item = self._ready.get_nowait()
+
+    def _lose(self, failure: Failure) -> None:
+        self._lost = failure
+        # A full queue has no reader that waits; it sees the failure behind what it holds.
+        with contextlib.suppress(asyncio.QueueFull):
+            self._ready.put_nowait((next(iter(self._running), 0), failure))
 
     def _refuse_silence(self) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +50,8 @@ class ServedModel:
     description: EngineDescription | None = field(default=None)
     described_at: float = field(default=0.0)
     """When the engine last answered, on the monotonic clock."""
+    open_requests: set[Callable[[Failure], None]] = field(default_factory=set)
+    """Each ends one request that its engine works on."""
     image_rule: ImageRule | None = field(default=None)
     """How it sees images; None for a model that reads text only."""
 
@@ -75,6 +78,11 @@ class ServedModel:
                 retry_after=2.0,
             )
         return self.description
+
+    def end_requests(self, failure: Failure) -> None:
+        """End every request that its engine works on: it will not answer any more."""
+        for end in tuple(self.open_requests):
+            end(failure)
 
     def supports(self, parameter: str) -> bool:
         """Whether the engine honours a key of the Triton contract's `params`."""

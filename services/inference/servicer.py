@@ -33,16 +33,16 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     def __init__(
         self,
         models: Mapping[str, ServedModel],
-        triton: TritonClient,
+        tritons: Mapping[str, TritonClient],
         status: EngineStatus,
         *,
         limits: RequestLimits,
         patience: Patience,
         server: WorkerServer,
     ) -> None:
-        """Serves `models`, by id. `server` says when the worker is about to stop."""
+        """Serves `models`, by id, with `tritons` by model. `server` says when the worker is about to stop."""
         self._models: Final = models
-        self._triton: Final = triton
+        self._tritons: Final = tritons
         self._status: Final = status
         self._limits: Final = limits
         self._patience: Final = patience
@@ -82,7 +82,8 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             prompt = await render(request, model)
             ignored = ignored_parameters(request, model)
             choices = await apart(request, lambda: _choices(request, model, prompt))
-            generation = Generation(self._triton, model, request, prompt, request_id=call_id, patience=self._patience)
+            triton = self._tritons[model.id]
+            generation = Generation(triton, model, request, prompt, request_id=call_id, patience=self._patience)
             async with generation:
                 async for outputs in generation.outputs():
                     if not outputs:

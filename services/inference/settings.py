@@ -7,8 +7,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
+from services import triton_clients
 from services.certificates import checked
 from services.grpc_server import KEEPALIVE_SECONDS
+from services.inference.engine_status import STALL_SECONDS
 from services.inference.triton_backend.prompt_images import MOST_PIXELS
 from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.settings import Settings
@@ -28,7 +30,9 @@ class InferenceSettings(Settings):
         description="A directory with ca.crt, tls.crt and tls.key: callers must show a certificate of that CA. Files may be "
         "replaced at any time. Without it, everybody who reaches the port is served.",
     )
-    triton: str = Field("127.0.0.1:8001", pattern=r"^.+:\d+$", description="HOST:PORT of Triton's gRPC endpoint.")
+    triton: Annotated[str, AfterValidator(triton_clients.check_targets)] = Field(
+        "127.0.0.1:8001", description=triton_clients.DESCRIPTION
+    )
     models: str = Field(
         description="Comma-separated ID=DIRECTORY: each model's id in the catalog, and the directory with its "
         "tokenizer.json, tokenizer_config.json and generation_config.json."
@@ -44,6 +48,13 @@ class InferenceSettings(Settings):
     max_image_pixels: int = Field(50_000_000, ge=1, le=MOST_PIXELS, description="The most pixels of one image.")
     max_images_pixels: int = Field(100_000_000, ge=1, description="The most pixels of all images of one request.")
     status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
+    engine_stall_seconds: float = Field(
+        STALL_SECONDS,
+        ge=1,
+        description="A model is unavailable, and its open requests end with an error, when its engine has not answered, or "
+        "has made no progress with its requests, for so long. A step of an engine takes well under a second; the first ones "
+        "after its start may take some.",
+    )
     idle_seconds: float = Field(
         30.0, gt=0, description="An answer ends with an error when the engine is silent for so long between two tokens."
     )

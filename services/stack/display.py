@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 
@@ -53,6 +54,10 @@ class Display:
     def died(self, name: str, exit_code: int, restart_in: float) -> None:
         """Show that a process ended and will be started again."""
         self._line(f"[yellow]! {name} ended with exit code {exit_code}; starting it again in {restart_in:g} s")
+
+    def unhealthy(self, name: str, why: str) -> None:
+        """Show that a process cannot go on."""
+        self._line(f"[yellow]! {name} does not work any more: {escape(why)}")
 
     def stopping(self, name: str) -> None:
         """Show that a process was asked to end."""

@@ -1,22 +1,27 @@
-"""The whole system on one machine: Valkey, Triton with small real models, the workers and the gateway."""
+"""The whole system on one machine: Valkey, a Triton for each of some small models, the workers and the gateway."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
 from services.gateway import keys
-from services.stack import readiness, triton, valkey
+from services.inference.engine_status import STALL_SECONDS
+from services.stack import private_files, readiness, triton, valkey
 from services.stack.display import Display
 from services.stack.local_models import (
     EMBEDDING_MODEL,
@@ -28,6 +33,7 @@ from services.stack.local_models import (
     small_model,
     thinking_demo,
 )
+from services.stack.model_health import ModelHealth
 from services.stack.ports import LOOPBACK, free_ports, is_free
 from services.stack.state import StateFile
 from services.stack.supervisor import Program, StackError, Supervisor
@@ -35,6 +41,9 @@ from services.stack.supervisor import Program, StackError, Supervisor
 INFERENCE_SERVICE: Final = "vilix.inference.v1.InferenceService"
 EMBEDDINGS_SERVICE: Final = "vilix.embeddings.v1.EmbeddingsService"
 DEVELOPMENT_KEY_NAME: Final = "development"
+SMALL_STALL_SECONDS: Final = 5.0
+EMBEDDING_STALL_SECONDS: Final = 10.0
+"""A batch of the embedding model takes two seconds on one core, and two may be before a question."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,6 @@ class Ports:
     redis: int
     inference: int
     embeddings: int
-    triton_http: int
-    triton_grpc: int
-    triton_metrics: int
     gateway_metrics: int
     inference_metrics: int
     embeddings_metrics: int
@@ -93,23 +99,32 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
 
     Raises StackError with one line when it cannot start: the port or the state directory is in use, a process died.
     """
-    options.state_dir.mkdir(parents=True, exist_ok=True)
-    with _exclusive(options.state_dir):
+    private_files.make_private(options.state_dir)
+    with _exclusive(options.state_dir), private_files.short_directory(options.state_dir / "sockets") as sockets:
         if not is_free(options.port):
             raise StackError(f"port {options.port} on {LOOPBACK} is in use; choose another one: make run PORT=8001")
-        ports = Ports(options.port, *free_ports(9))
-        state = StateFile(options.state_dir / "state.json", _facts(ports))
+        ports = Ports(options.port, *free_ports(6))
+        password = secrets.token_hex(16)
+        redis_url = f"redis://:{password}@{LOOPBACK}:{ports.redis}/0"
+        state = StateFile(options.state_dir / "state.json", _facts(ports, redis_url))
         supervisor = Supervisor(display, state)
+        closing = contextlib.AsyncExitStack()
         try:
             with display.starting_up():
                 models = await _prepare(options, display)
-                await supervisor.start(_programs(options, ports, models))
-                api_key = await _development_key(options, ports)
+                private_files.tighten(options.state_dir)
+                closing.enter_context(private_files.by_default())
+                tritons = [_triton(options, model, sockets) for model in (*models, embedding_model())]
+                for triton_server in tritons:
+                    closing.push_async_callback(triton_server.health.close)
+                await supervisor.start(_programs(options, ports, models, tritons, redis_url))
+                api_key = await _development_key(options, redis_url)
             ids = tuple(model.id for model in models)
             targets = (_target(ports.inference), _target(ports.embeddings))
             yield Stack(_url(ports), *targets, api_key, ids, supervisor)
         finally:
             await supervisor.stop()
+            await closing.aclose()
             state.remove()
 
 
@@ -128,46 +143,81 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
                 await asyncio.to_thread(own_model, model_id, source, options.state_dir, mmproj=eyes.get(model_id))
             )
     await asyncio.to_thread(triton.install, _triton_directory(options))
-    shutil.rmtree(_repository(options), ignore_errors=True)
+    shutil.rmtree(_repositories(options), ignore_errors=True)
     for model in (*models, embedding_model()):
-        model.render(_repository(options))
+        model.render(_repositories(options) / model.id)
     return models
 
 
-def _programs(options: Options, ports: Ports, models: Sequence[LocalModel]) -> list[Program]:
+@dataclass(frozen=True)
+class _Triton:
+    """The server of one model. Each has one of its own: a model that dies or stands still takes no other down."""
+
+    model: str
+    endpoint: str
+    program: Program
+    health: ModelHealth
+
+
+def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
+    socket = sockets / model.id
+    # Distinct for every stack of this machine.
+    prefix = f"vilix_{hashlib.sha256(str(options.state_dir.absolute()).encode()).hexdigest()[:12]}_{model.id}_"
+    argv, environment = triton.private_command(
+        directory=_triton_directory(options),
+        repository=_repositories(options) / model.id,
+        socket=socket,
+        memory_prefix=prefix,
+    )
+    is_chat = model.id != EMBEDDING_MODEL
+    stall_seconds = _stall_seconds(options) if is_chat else EMBEDDING_STALL_SECONDS
+    endpoint = triton.endpoint(socket)
+    health = ModelHealth(endpoint, model.id, stall_seconds=stall_seconds, is_chat=is_chat)
+    name = f"triton-{model.id}"
+    program = Program(
+        name=name,
+        argv=argv,
+        environment=environment,
+        log=options.state_dir / "logs" / f"{name}.log",
+        is_ready=health.is_ready,
+        find_fault=health.find_fault,
+        clean_up=partial(triton.remove_shared_memory, prefix),
+        # A large model of somebody's own takes its time.
+        ready_seconds=600.0 if options.gguf else 60.0,
+        explain=triton.explain,
+    )
+    return _Triton(model.id, endpoint, program, health)
+
+
+def _stall_seconds(options: Options) -> float:
+    """How long a chat model may be silent or make no progress. A large one of somebody's own may take seconds for a step."""
+    return STALL_SECONDS if options.gguf else SMALL_STALL_SECONDS
+
+
+def _programs(
+    options: Options, ports: Ports, models: Sequence[LocalModel], tritons: Sequence[_Triton], redis_url: str
+) -> list[Program]:
     def program(name: str, argv: list[str], environment: Mapping[str, str], **more: object) -> Program:
         log = options.state_dir / "logs" / f"{name}.log"
         return Program(name=name, argv=argv, environment=environment, log=log, **more)  # type: ignore[arg-type]  # passed on as they are
 
-    triton_argv, triton_environment = triton.command(
-        directory=_triton_directory(options),
-        repository=_repository(options),
-        http_port=ports.triton_http,
-        grpc_port=ports.triton_grpc,
-        metrics_port=ports.triton_metrics,
-    )
+    password = urlsplit(redis_url).password
+    endpoints = ",".join(f"{server.model}={server.endpoint}" for server in tritons)
     return [
         program(
             "valkey",
-            valkey.command(port=ports.redis, directory=options.state_dir / "valkey"),
+            valkey.command(port=ports.redis, directory=options.state_dir / "valkey", password=password),
             {},
-            is_ready=lambda: readiness.redis_answers(ports.redis),
+            is_ready=lambda: readiness.redis_answers(ports.redis, password),
         ),
-        program(
-            "triton",
-            triton_argv,
-            triton_environment,
-            is_ready=lambda: readiness.http_ok(ports.triton_http, "/v2/health/ready"),
-            # A large model of somebody's own takes its time.
-            ready_seconds=600.0 if options.gguf else 60.0,
-            explain=triton.explain,
-        ),
+        *(server.program for server in tritons),
         program(
             "inference",
             [sys.executable, "-m", "services.inference"],
             {
                 "VILIX_LISTEN": _target(ports.inference),
-                "VILIX_TRITON": _target(ports.triton_grpc),
+                "VILIX_TRITON": endpoints,
+                "VILIX_ENGINE_STALL_SECONDS": f"{_stall_seconds(options):g}",
                 "VILIX_MODELS": ",".join(f"{model.id}={model.directory}" for model in models),
                 "VILIX_METRICS_PORT": str(ports.inference_metrics),
             },
@@ -180,7 +230,8 @@ def _programs(options: Options, ports: Ports, models: Sequence[LocalModel]) -> l
             [sys.executable, "-m", "services.embeddings"],
             {
                 "VILIX_LISTEN": _target(ports.embeddings),
-                "VILIX_TRITON": _target(ports.triton_grpc),
+                "VILIX_TRITON": endpoints,
+                "VILIX_ENGINE_STALL_SECONDS": f"{EMBEDDING_STALL_SECONDS:g}",
                 "VILIX_MODELS": EMBEDDING_MODEL,
                 "VILIX_METRICS_PORT": str(ports.embeddings_metrics),
             },
@@ -194,7 +245,7 @@ def _programs(options: Options, ports: Ports, models: Sequence[LocalModel]) -> l
             {
                 "VILIX_HOST": LOOPBACK,
                 "VILIX_PORT": str(ports.gateway),
-                "VILIX_REDIS_URL": _redis_url(ports),
+                "VILIX_REDIS_URL": redis_url,
                 "VILIX_INFERENCE_WORKERS": _target(ports.inference),
                 "VILIX_EXPECTED_MODELS": ",".join(model.id for model in models),
                 "VILIX_EMBEDDINGS_WORKERS": _target(ports.embeddings),
@@ -208,11 +259,11 @@ def _programs(options: Options, ports: Ports, models: Sequence[LocalModel]) -> l
     ]
 
 
-async def _development_key(options: Options, ports: Ports) -> str:
+async def _development_key(options: Options, redis_url: str) -> str:
     """The key of the last run if it is still valid, else a new one."""
     path = options.state_dir / "api-key"
     saved = path.read_text().strip() if path.exists() else ""
-    async with Redis.from_url(_redis_url(ports), decode_responses=True) as redis:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
         api_key = await keys.ensure(redis, name=DEVELOPMENT_KEY_NAME, saved=saved)
     if api_key != saved:
         # Private before there is anything in it.
@@ -222,11 +273,11 @@ async def _development_key(options: Options, ports: Ports) -> str:
     return api_key
 
 
-def _facts(ports: Ports) -> dict[str, object]:
+def _facts(ports: Ports, redis_url: str) -> dict[str, object]:
     return {
         "pid": os.getpid(),
         "url": _url(ports),
-        "redis_url": _redis_url(ports),
+        "redis_url": redis_url,
         "inference_target": _target(ports.inference),
         "embeddings_target": _target(ports.embeddings),
         "ports": asdict(ports),
@@ -258,13 +309,9 @@ def _target(port: int) -> str:
     return f"{LOOPBACK}:{port}"
 
 
-def _redis_url(ports: Ports) -> str:
-    return f"redis://{LOOPBACK}:{ports.redis}/0"
-
-
 def _triton_directory(options: Options) -> Path:
     return (options.state_dir / "triton").absolute()
 
 
-def _repository(options: Options) -> Path:
+def _repositories(options: Options) -> Path:
     return _triton_directory(options) / "models"

@@ -14,9 +14,10 @@ from services.stack.ports import LOOPBACK
 PROBE_SECONDS = 1.0
 
 
-async def redis_answers(port: int) -> bool:
-    """Whether a Redis or Valkey on `port` answers PING."""
-    return (await _exchange(port, b"PING\r\n", until=b"\r\n")).startswith(b"+PONG")
+async def redis_answers(port: int, password: str | None = None) -> bool:
+    """Whether a Redis or Valkey on `port` answers PING, to those who give its `password`."""
+    login = f"AUTH {password}\r\n".encode() if password else b""
+    return b"+PONG" in await _exchange(port, login + b"PING\r\n", until=b"+PONG\r\n")
 
 
 async def http_ok(port: int, path: str) -> bool:
@@ -37,7 +38,9 @@ async def all_models_available(port: int) -> bool:
 
 async def grpc_serving(port: int, service: str) -> bool:
     """Whether the health service on `port` says SERVING for `service`."""
-    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+    # A connection of its own: a shared one waits longer and longer after each attempt that failed.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options) as channel:
         try:
             reply = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # its types miss it
                 health_pb2.HealthCheckRequest(service=service), timeout=PROBE_SECONDS

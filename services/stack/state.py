@@ -25,6 +25,9 @@ class StateFile:
         self._pids[name] = pid
         # Written aside and renamed, so that a reader never sees half a file.
         draft = self._path.with_suffix(".tmp")
+        # It names the password of the database: private before there is anything in it.
+        draft.touch(mode=0o600)
+        draft.chmod(0o600)
         draft.write_text(json.dumps({**self._facts, "pids": self._pids}, indent=2) + "\n")
         draft.replace(self._path)
 
@@ -33,6 +36,9 @@ class StateFile:
 
     def died(self, name: str, exit_code: int, restart_in: float) -> None:
         """Nothing to note: the next start overwrites the id."""
+
+    def unhealthy(self, name: str, why: str) -> None:
+        """Nothing to note."""
 
     def stopping(self, name: str) -> None:
         """Nothing to note."""

@@ -1,4 +1,4 @@
-"""Starts processes, waits until they answer, restarts those that die, and stops all of them in order."""
+"""Starts processes, waits until they answer, restarts those that die or stand still, and stops all of them in order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 RESTART_WINDOW_SECONDS: Final = 60.0
-RESTARTS_IN_WINDOW: Final = 3
-BACKOFF_SECONDS: Final = (0.2, 1.0, 3.0)
+BACKOFF_SECONDS: Final = (0.2, 1.0, 3.0, 5.0)
+"""Before the first restart within the window, the second, and so on; the last one before all further ones."""
 PROBE_INTERVAL_SECONDS: Final = 0.1
+HEALTH_INTERVAL_SECONDS: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -35,6 +36,10 @@ class Program:
     """Added to, and taking precedence over, the environment of the supervisor."""
     log: Path
     is_ready: Callable[[], Awaitable[bool]]
+    find_fault: Callable[[], Awaitable[str | None]] | None = None
+    """Says in one line why the running process cannot go on, if it cannot: it is killed then, and started again."""
+    clean_up: Callable[[], None] = field(default=lambda: None)
+    """Removes what a process that was killed has left behind. Called before each start, and after the last end."""
     ready_seconds: float = 60.0
     stop_seconds: float = 10.0
     explain: Callable[[str], str] = field(default=lambda log: log.strip().rpartition("\n")[2])
@@ -53,6 +58,9 @@ class Watcher(Protocol):
     def died(self, name: str, exit_code: int, restart_in: float) -> None:
         """It ended by itself and will be started again after `restart_in` seconds."""
 
+    def unhealthy(self, name: str, why: str) -> None:
+        """It cannot go on, and is killed."""
+
     def stopping(self, name: str) -> None:
         """It was asked to end."""
 
@@ -67,6 +75,7 @@ class _Child:
 
     async def spawn(self) -> asyncio.subprocess.Process:
         self.program.log.parent.mkdir(parents=True, exist_ok=True)
+        self.program.clean_up()
         with self.program.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.program.argv,
@@ -91,16 +100,20 @@ class _Child:
                     await process.wait()
         self.kill()
         await process.wait()
+        self.program.clean_up()
 
     def kill(self) -> None:
-        """End it and whatever it started, at once."""
+        """End it and whatever it started, at once, also what is stopped or has a process group of its own."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            for pid in _session(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 class Supervisor:
-    """Runs programs until it is told to stop, or one of them cannot be kept alive."""
+    """Runs programs until it is told to stop, or one of them cannot be started any more."""
 
     def __init__(self, *watchers: Watcher) -> None:
         """Tells each of `watchers` what happens."""
@@ -138,7 +151,7 @@ class Supervisor:
             self._tasks.add(task)
 
     async def wait_until_failure(self) -> None:
-        """Raise StackError once a program cannot be kept alive; wait forever otherwise."""
+        """Raise StackError once a program cannot be started again; wait forever otherwise."""
         await asyncio.shield(self._failed)
 
     async def stop(self) -> None:
@@ -178,20 +191,20 @@ class Supervisor:
             watcher.ready(program.name, time.monotonic() - began)
 
     async def _keep_alive(self, child: _Child) -> None:
+        """Start a program again whenever it has ended or cannot go on. However often that is, it never gives up."""
+        is_started_again = False
         while child.process is not None:
-            exit_code = await child.process.wait()
+            fault = await self._wait_for_end(child, is_ready=not is_started_again)
+            if fault is not None:
+                for watcher in self._watchers:
+                    watcher.unhealthy(child.program.name, fault)
             child.kill()
+            exit_code = await child.process.wait()
             now = time.monotonic()
             child.deaths.append(now)
             while child.deaths[0] < now - RESTART_WINDOW_SECONDS:
                 child.deaths.popleft()
-            if len(child.deaths) > RESTARTS_IN_WINDOW:
-                self._fail(
-                    f"{child.program.name} died {len(child.deaths)} times in {RESTART_WINDOW_SECONDS:g} s, last with "
-                    f"exit code {exit_code}: {_reason(child.program)} (log: {child.program.log})"
-                )
-                return
-            pause = BACKOFF_SECONDS[len(child.deaths) - 1]
+            pause = BACKOFF_SECONDS[min(len(child.deaths), len(BACKOFF_SECONDS)) - 1]
             for watcher in self._watchers:
                 watcher.died(child.program.name, exit_code, pause)
             await asyncio.sleep(pause)
@@ -200,6 +213,41 @@ class Supervisor:
             except OSError as error:
                 self._fail(f"{child.program.name} died, and could not be started again: {error}")
                 return
+            is_started_again = True
+
+    async def _wait_for_end(self, child: _Child, *, is_ready: bool) -> str | None:
+        """Wait until the process has ended, or cannot go on; then returns why."""
+        assert child.process is not None  # noqa: S101 - it was started
+        ended = asyncio.ensure_future(child.process.wait())
+        faulty = asyncio.ensure_future(self._wait_for_fault(child.program, is_ready=is_ready))
+        try:
+            await asyncio.wait({ended, faulty}, return_when=asyncio.FIRST_COMPLETED)
+            return None if ended.done() else faulty.result()
+        finally:
+            ended.cancel()
+            faulty.cancel()
+            await asyncio.gather(ended, faulty, return_exceptions=True)
+
+    async def _wait_for_fault(self, program: Program, *, is_ready: bool) -> str:
+        """Wait until a running program cannot go on; returns why."""
+        began = time.monotonic()
+        while not is_ready:
+            is_ready = await program.is_ready()
+            seconds = time.monotonic() - began
+            if is_ready:
+                for watcher in self._watchers:
+                    watcher.ready(program.name, seconds)
+            elif program.find_fault is not None and seconds > program.ready_seconds:
+                return f"it did not answer within {program.ready_seconds:g} s"
+            else:
+                await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+        while program.find_fault is not None:
+            fault = await program.find_fault()
+            if fault is not None:
+                return fault
+            await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
+        await asyncio.Future()
+        raise AssertionError("a future that nobody sets has no result")
 
     async def _spawn(self, child: _Child) -> None:
         process = await child.spawn()
@@ -209,6 +257,19 @@ class Supervisor:
     def _fail(self, message: str) -> None:
         if not self._failed.done():
             self._failed.set_exception(StackError(message))
+
+
+def _session(leader: int) -> list[int]:
+    """The processes of the session that `leader` leads or has led."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                # The name before the last parenthesis may hold anything.
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == leader:
+                    found.append(int(entry.name))
+    return found
 
 
 def _reason(program: Program) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import stat
 import sys
@@ -17,6 +18,8 @@ TRACEBACK: Final = r"\n\nAt:"
 _MODEL_FAILURE: Final = re.compile(
     r"failed to load '(?P<model>[^']+)' version \d+: \w+(?: \w+)?: (?:TritonModelException: )?(?P<message>.*?)\"?$"
 )
+LONGEST_SOCKET_PATH: Final = 107
+_SOCKET_PORT: Final = 1
 EXIT_SECONDS: Final = 30
 """How long it waits at its end for requests that still run."""
 
@@ -54,24 +57,72 @@ def command(
     current directory.
     """
     argv = [
-        str(directory.absolute() / "tritonserver"),
-        f"--model-repository={repository.absolute()}",
-        f"--backend-directory={directory.absolute() / 'backends'}",
-        "--model-control-mode=none",
-        "--disable-auto-complete-config",
+        *_common(directory, repository),
         f"--http-address={ADDRESS}",
         f"--http-port={http_port}",
         f"--grpc-address={ADDRESS}",
         f"--grpc-port={grpc_port}",
         f"--metrics-address={ADDRESS}",
         f"--metrics-port={metrics_port}",
+        f"--http-restricted-api={_shared_memory_lock()}",
+    ]
+    return argv, environment(python)
+
+
+def private_command(
+    *, directory: Path, repository: Path, socket: Path, memory_prefix: str
+) -> tuple[list[str], dict[str, str]]:
+    """Like `command`, of a server that is reached through `endpoint(socket)` alone: by nobody who cannot read its directory.
+
+    `memory_prefix` begins the names of its shared memory: see `remove_shared_memory`.
+    """
+    argv = [
+        *_common(directory, repository),
+        "--allow-http=false",
+        "--allow-metrics=false",
+        f"--grpc-address=unix:{socket}",
+        # The address is made of both, whatever it is the address of.
+        f"--grpc-port={_SOCKET_PORT}",
+        f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
+    ]
+    return argv, environment()
+
+
+def endpoint(socket: Path) -> str:
+    """Where clients reach the server of `private_command`."""
+    return f"unix:{socket}:{_SOCKET_PORT}"
+
+
+def fits(socket: Path) -> bool:
+    """Whether the path is short enough to be that of a socket."""
+    return len(os.fsencode(f"{socket}:{_SOCKET_PORT}")) <= LONGEST_SOCKET_PATH
+
+
+def remove_shared_memory(memory_prefix: str) -> None:
+    """Remove the shared memory of a server that was killed. Without that, each death costs the machine a megabyte or more."""
+    for region in Path("/dev/shm").glob(f"{memory_prefix}*"):  # noqa: S108  # where POSIX shared memory is on Linux
+        region.unlink(missing_ok=True)
+
+
+def _common(directory: Path, repository: Path) -> list[str]:
+    return [
+        str(directory.absolute() / "tritonserver"),
+        f"--model-repository={repository.absolute()}",
+        f"--backend-directory={directory.absolute() / 'backends'}",
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
         "--allow-gpu-metrics=false",
         # Clients send keepalives during calls that are silent for long.
         "--grpc-http2-min-recv-ping-interval-without-data=5000",
+        f"--grpc-restricted-protocol={_shared_memory_lock()}",
         f"--exit-timeout-secs={EXIT_SECONDS}",
         "--log-info=false",
     ]
-    return argv, environment(python)
+
+
+def _shared_memory_lock() -> str:
+    """Nobody needs the protocols of shared memory, and Triton cannot leave them out: they want a word that nobody knows."""
+    return f"shared-memory:unused={secrets.token_hex(16)}"
 
 
 def environment(python: Path = Path(sys.executable)) -> dict[str, str]:

@@ -229,7 +229,8 @@ class System:
 
         async def is_ready() -> bool:
             gateways = [gateway] if gateway else self.gateways
-            return all([await _found_workers(process) >= len(running) for process in gateways])
+            found = all([await _found_workers(process) >= len(running) for process in gateways])
+            return found and all([await _has_all_models(process) for process in gateways if running])
 
         await until(is_ready, START_SECONDS, "the gateway has found its workers")
 
@@ -424,6 +425,12 @@ async def _found_workers(gateway: Process) -> float:
         return await gateway.metric("vilix_workers_serving")
     except httpx.TransportError:
         return -1
+
+
+async def _has_all_models(gateway: Process) -> bool:
+    async with httpx.AsyncClient() as client:
+        models = (await client.get(f"http://{gateway.address}/healthz", timeout=10)).json()["models"]
+    return all(models.values())
 
 
 def _stop(process: Process) -> None:

@@ -174,6 +174,9 @@ class Load:
     """Over the last ten seconds."""
     cancelled_total: int
     generated_tokens_total: int
+    step_age_s: float | None = None
+    """Since the engine last made progress, while it has something to compute. None while it is idle, or every request waits
+    for its reader, its images or its structured output."""
 
 
 class Sink(Protocol):

@@ -18,6 +18,8 @@ class LoadMeter:
         self.generated_tokens_total = 0
         self.cancelled_total = 0
         self._last_token: float | None = None
+        self._stepped: float | None = None
+        """When the current step began; None while there is nothing to compute."""
         self._seconds: deque[list[int]] = deque(maxlen=WINDOW_SECONDS + 1)
         """Pairs of a whole second and the tokens generated in it."""
 
@@ -34,9 +36,18 @@ class LoadMeter:
         """A request was cancelled."""
         self.cancelled_total += 1
 
+    def work_given(self) -> None:
+        """Note a new request: from now on, progress is expected."""
+        if self._stepped is None:
+            self._stepped = time.monotonic()
+
+    def stepped(self, *, has_work: bool = True) -> None:
+        """Note that the engine made progress. Without work, no further progress is expected."""
+        self._stepped = time.monotonic() if has_work else None
+
     def load(self, *, in_flight: int, queued: int, kv_cache_use: float | None) -> Load:
         """The engine's load, with what only the engine knows."""
-        now = time.monotonic()
+        now, stepped = time.monotonic(), self._stepped
         recent = sum(tokens for second, tokens in list(self._seconds) if second > int(now) - WINDOW_SECONDS)
         return Load(
             in_flight=in_flight,
@@ -46,4 +57,5 @@ class LoadMeter:
             tokens_per_second=recent / WINDOW_SECONDS,
             cancelled_total=self.cancelled_total,
             generated_tokens_total=self.generated_tokens_total,
+            step_age_s=None if stepped is None else round(now - stepped, 3),
         )

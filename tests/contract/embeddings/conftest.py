@@ -86,22 +86,23 @@ class Worker:
         async with grpc.aio.insecure_channel(self.target, CHANNEL) as channel:
             yield embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel)
 
-    async def health(self) -> int | None:
-        """The status of its service; None while nobody answers."""
+    async def health(self, service: str = SERVICE) -> int | None:
+        """The status of a service; None while nobody answers."""
         async with grpc.aio.insecure_channel(self.target, CHANNEL) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=5)
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
             except grpc.aio.AioRpcError:
                 return None
             return int(answer.status)
 
-    async def reaches(self, status: int) -> None:
-        """Wait for a health status."""
+    async def reaches(self, status: int, *models: str) -> None:
+        """Wait for a health status of the service, or of each of `models`."""
+        names = [f"{SERVICE}/{model}" for model in models] or [SERVICE]
 
         async def is_reached() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            return await self.health() == status
+            return all([await self.health(name) == status for name in names])
 
         await until(is_reached, seconds=START_SECONDS)
 

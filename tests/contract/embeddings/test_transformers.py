@@ -66,7 +66,7 @@ async def stub(python: Path, models: Path, tmp_path_factory: pytest.TempPathFact
         launched(directory, {}, python=python) as server,
         started(directory, triton=server.target, models=served, catalog_dir=str(directory)) as worker,
     ):
-        await worker.reaches(health_pb2.HealthCheckResponse.SERVING)
+        await worker.reaches(health_pb2.HealthCheckResponse.SERVING, *MODELS)
         async with worker.connected() as stub:
             yield stub
 

@@ -107,6 +107,8 @@ async def http(gateway_url: str, api_key: str, worker: ScriptedWorker) -> AsyncI
     headers = {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(base_url=gateway_url, headers=headers, timeout=20) as client:
         async with asyncio.timeout(20):
+            # What the gateway remembers may be of the worker of the test before.
+            await worker.listed.wait()
             while True:
                 try:
                     if (await client.get("/readyz")).status_code == 200:

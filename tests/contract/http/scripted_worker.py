@@ -48,6 +48,8 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.requests: list[pb.GenerateRequest] = []
         self.request_ids: list[str] = []
         self.cancelled = asyncio.Event()
+        self.listed = asyncio.Event()
+        """A gateway has asked for its models."""
         self.capabilities = pb.Capabilities(chat=True)
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         self.address = ""
@@ -75,6 +77,7 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
             raise
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
+        self.listed.set()
         model = pb.Model(id=MODEL, owned_by="tests", context_length=100, supported_parameters=["sampling.top_k", "n"])
         model.capabilities.CopyFrom(self.capabilities)
         model.created.FromSeconds(1)

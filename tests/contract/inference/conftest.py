@@ -65,12 +65,13 @@ class Worker:
             except grpc.aio.AioRpcError:
                 return None
 
-    async def reaches(self, status: int) -> None:
-        """Wait for a health status."""
+    async def reaches(self, status: int, *models: str) -> None:
+        """Wait for a health status of the service, or of each of `models`."""
+        names = [f"{SERVICE}/{model}" for model in models] or [SERVICE]
 
         async def is_reached() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            return await self.health() == status
+            return all([await self.health(name) == status for name in names])
 
         await until(is_reached, seconds=START_SECONDS)
 
@@ -153,7 +154,7 @@ async def worker(
     tmp_path_factory: pytest.TempPathFactory, triton: Server, settings: dict[str, str]
 ) -> AsyncIterator[Worker]:
     with started(tmp_path_factory.mktemp("worker"), triton=triton.target, **settings) as running:
-        await running.reaches(health_pb2.HealthCheckResponse.SERVING)
+        await running.reaches(health_pb2.HealthCheckResponse.SERVING, MODEL, REPLAY)
         yield running
 
 

@@ -100,7 +100,7 @@ async def families(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[An
             "triton": server.target,
         }
         with started(directory, **settings) as worker:
-            await worker.reaches(health_pb2.HealthCheckResponse.SERVING)
+            await worker.reaches(health_pb2.HealthCheckResponse.SERVING, *PARSERS)
             async with worker.connected() as stub:
                 yield stub
 

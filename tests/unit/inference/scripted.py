@@ -70,9 +70,19 @@ class ScriptedTriton:
         self.down = False
         self.kv_cache_use: float | None = 0.5
         self.supported = PARAMETERS
+        self.trouble: Failure | None = None
+        """What `describe` raises."""
+        self.silent = False
+        """Whether `describe` has no answer."""
+        self.step_age_s: float | None = None
 
-    async def describe(self, model: str) -> dict[str, Any]:
+    async def describe(self, model: str, *, seconds: float = 5.0) -> dict[str, Any]:
         self.described += 1
+        if self.trouble is not None:
+            raise self.trouble
+        if self.silent:
+            await asyncio.sleep(seconds)
+            raise Failure(Reason.TIMEOUT, f"the model {model} did not answer in time", retry_after=1.0)
         if self.down:
             raise Failure(Reason.MODEL_UNAVAILABLE, f"the model {model} is not available", retry_after=1)
         return {
@@ -89,6 +99,7 @@ class ScriptedTriton:
                 "tokens_per_second": 7.0,
                 "cancelled_total": 11,
                 "generated_tokens_total": 1234,
+                "step_age_s": self.step_age_s,
             },
         }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import duration_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
@@ -23,7 +24,7 @@ from services.inference.generation import Patience
 from services.inference.request_checks import RequestLimits
 from services.inference.served_model import ServedModel
 from services.inference.servicer import SERVICE, InferenceServicer
-from services.triton_client import EngineOutput
+from services.triton_client import DeadModelError, EngineOutput
 from tests.unit.inference.scripted import MODEL, Asked, ScriptedTriton, output, outputs
 
 CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
@@ -44,11 +45,11 @@ class Worker:
 async def worker(model: ServedModel) -> AsyncIterator[Worker]:
     triton = ScriptedTriton()
     models = {MODEL: model}
-    status = EngineStatus(triton, models, interval=0.05)  # type: ignore[arg-type]  # a stand-in
-    server = WorkerServer(SERVICE)
+    status = EngineStatus(dict.fromkeys(models, triton), models, interval=0.05)  # type: ignore[arg-type]  # a stand-in
+    server = WorkerServer(SERVICE, models=models)
     servicer = InferenceServicer(
         models,
-        triton,  # type: ignore[arg-type]  # as above
+        {MODEL: triton},  # type: ignore[dict-item]  # as above
         status,
         limits=RequestLimits(),
         patience=Patience(idle_seconds=0.5, first_token_seconds=2),
@@ -57,7 +58,7 @@ async def worker(model: ServedModel) -> AsyncIterator[Worker]:
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     port = server.grpc.add_insecure_port("127.0.0.1:0")
     await server.grpc.start()
-    polling = asyncio.create_task(status.run(server.set_serving))
+    polling = asyncio.create_task(status.run(server.set_serving, server.set_model_serving))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", CHANNEL) as channel:
         stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
         yield Worker(triton, model, f"127.0.0.1:{port}", stub, server)
@@ -394,7 +395,7 @@ async def test_an_interval_out_of_range_is_refused(worker: Worker, seconds: floa
 
 async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
     triton = ScriptedTriton()
-    status = EngineStatus(triton, {MODEL: model}, interval=60)  # type: ignore[arg-type]  # a stand-in
+    status = EngineStatus({MODEL: triton}, {MODEL: model}, interval=60)  # type: ignore[arg-type]  # a stand-in
     ready: list[bool] = []
     naps: list[float] = []
 
@@ -410,3 +411,55 @@ async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
     assert naps == [0.1] * 4
     assert triton.described == 4
     assert ready == [True]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before the first token", "in the middle"])
+async def test_a_dead_model_ends_its_open_answers_at_once(worker: Worker, begun: bool) -> None:
+    async def script(_: Asked) -> AsyncIterator[EngineOutput]:
+        if begun:
+            yield output([1])
+        await asyncio.sleep(60)
+        yield output([2], finish="stop")
+
+    worker.triton.script = script
+    await until(lambda: worker.model.description is not None)
+    call = worker.stub.Generate(ask())
+    await until(lambda: bool(worker.triton.asked) and bool(worker.model.open_requests))
+    if begun:
+        assert (await call.read()).events
+    worker.triton.trouble = DeadModelError(MODEL)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(_read_to_end(call), 5)
+    found = failure_of(caught.value)
+    assert found is not None
+    assert found.reason is Reason.MODEL_UNAVAILABLE
+    assert found.retry_after
+    assert not worker.model.open_requests
+
+
+async def test_each_model_has_a_health_of_its_own(worker: Worker) -> None:
+    async with grpc.aio.insecure_channel(worker.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+
+        async def status(service: str) -> int:
+            return int((await health.Check(health_pb2.HealthCheckRequest(service=service))).status)
+
+        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        name = f"{SERVICE}/{MODEL}"
+        await until_async(lambda: status(name), serving)
+        worker.triton.trouble = DeadModelError(MODEL)
+        await until_async(lambda: status(name), not_serving)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await status(f"{SERVICE}/another")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def _read_to_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+async def until_async(value: Callable[[], Awaitable[int]], wanted: int) -> None:
+    async with asyncio.timeout(10):
+        while await value() != wanted:  # noqa: ASYNC110  # as in `until`
+            await asyncio.sleep(0.02)

@@ -33,6 +33,9 @@ class Journal:
     def died(self, name: str, exit_code: int, restart_in: float) -> None:
         self.events.append(("died", name))
 
+    def unhealthy(self, name: str, why: str) -> None:
+        self.events.append(("unhealthy", name))
+
     def stopping(self, name: str) -> None:
         self.events.append(("stopping", name))
 
@@ -139,16 +142,69 @@ async def test_a_program_that_cannot_be_started_again_is_the_end(tmp_path: Path)
                 await supervisor.wait_until_failure()
 
 
-async def test_the_fourth_death_within_a_minute_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACKOFF_SECONDS", (0.01, 0.01, 0.01))
+async def test_no_number_of_deaths_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_SECONDS", (0.01, 0.01, 0.02))
     journal = Journal()
-    code = "import time; open({ready!r}, 'w').close(); time.sleep(0.3); print('worn out'); raise SystemExit(3)"
     async with supervised(journal) as supervisor:
-        await supervisor.start([program(tmp_path, "weary", code)])
-        with pytest.raises(StackError, match=r"weary died 4 times in 60 s, last with exit code 3: worn out"):
-            async with asyncio.timeout(20):
-                await supervisor.wait_until_failure()
-    assert journal.events.count(("died", "weary")) == 3
+        await supervisor.start([program(tmp_path, "weary", STAY)])
+        failing = asyncio.create_task(supervisor.wait_until_failure())
+        for _ in range(10):
+            killed = supervisor.pids["weary"]
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda killed=killed: supervisor.pids["weary"] != killed)
+        assert not failing.done()
+        assert alive(supervisor.pids["weary"])
+        failing.cancel()
+    assert journal.events.count(("died", "weary")) == 10
+
+
+async def test_a_program_at_fault_is_killed_with_all_of_its_session_and_started_again(tmp_path: Path) -> None:
+    """Also what is stopped, and what has made itself a process group of its own."""
+    code = (
+        "import os, signal, subprocess, sys, time\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "stopped = subprocess.Popen(sleep)\n"
+        "apart = subprocess.Popen(sleep, process_group=0)\n"
+        "os.kill(stopped.pid, signal.SIGSTOP)\n"
+        "print(stopped.pid, apart.pid, flush=True)\n"
+        "open({ready!r}, 'w').close(); time.sleep(600)"
+    )
+    journal, faults = Journal(), ["it stands still"]
+
+    async def find_fault() -> str | None:
+        return faults.pop() if faults else None
+
+    async with supervised(journal) as supervisor:
+        stuck = replace(program(tmp_path, "stuck", code), find_fault=find_fault)
+        await supervisor.start([stuck])
+        first = supervisor.pids["stuck"]
+        children = [int(pid) for pid in stuck.log.read_text().split()]
+        assert len(children) == 2
+        await until(lambda: supervisor.pids["stuck"] != first)
+        await until(lambda: not any(alive(pid) for pid in (first, *children)))
+        assert [event for event in journal.events if event[0] in ("unhealthy", "died")] == [
+            ("unhealthy", "stuck"),
+            ("died", "stuck"),
+        ]
+        await until(lambda: journal.events.count(("ready", "stuck")) == 2)
+
+
+async def test_a_program_that_is_silent_after_its_restart_is_started_once_more(tmp_path: Path) -> None:
+    journal, marker = Journal(), tmp_path / "a.ready"
+
+    async def find_fault() -> str | None:
+        return None
+
+    async with supervised(journal) as supervisor:
+        await supervisor.start([replace(program(tmp_path, "a", STAY, ready_seconds=2), find_fault=find_fault)])
+        marker.unlink()
+        first = supervisor.pids["a"]
+        marker.mkdir()  # The next one fails to open it, and dies at once.
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: journal.events.count(("died", "a")) >= 2)
+        marker.rmdir()
+        await until(marker.is_file)
+        await until(lambda: journal.events.count(("ready", "a")) >= 2)
 
 
 async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ class LlamaCppEngine:
                 if self._failed:
                     raise self._failed
                 self._waiting.push(sequence)
+                self._meter.work_given()
                 self._changed.notify()
         except RequestError:
             sampler.close()
@@ -196,9 +197,12 @@ class LlamaCppEngine:
         """Sleep while there is nothing to do. False when the engine is to stop."""
         with self._changed:
             if not self._closing and not self._running and not self._waiting:
+                self._meter.stepped(has_work=False)
                 self._changed.wait()
             elif self._running and not any(sequence.can_go_on() for sequence in self._running):
+                self._meter.stepped(has_work=False)
                 self._changed.wait(PAUSE_SECONDS)
+            self._meter.stepped()
             return not self._closing
 
     def _drop_cancelled(self) -> None:

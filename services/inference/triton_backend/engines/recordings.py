@@ -38,6 +38,9 @@ class Recording:
     crash: bool = False
     """The whole engine fails after the tokens, as when a device is lost."""
 
+    stall_s: float = 0.0
+    """The engine's thread stands still for so long after the tokens, as when a device hangs."""
+
     def due_ms(self, index: int) -> float:
         """When token `index` is due. Beyond the end the recording plays again."""
         round_, index = divmod(index, len(self.token_ids))

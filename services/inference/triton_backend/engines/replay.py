@@ -119,6 +119,7 @@ class ReplayEngine:
                 self._start(playback)
             else:
                 self._waiting.push(playback)
+            self._meter.work_given()
             self._changed.notify()
 
     def wake(self) -> None:
@@ -147,6 +148,7 @@ class ReplayEngine:
             try:
                 while not self._closing:
                     self._play()
+                    self._meter.stepped(has_work=bool(self._due))
                     self._changed.wait(self._pause())
             except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
                 self._fail(RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}"))
@@ -203,6 +205,12 @@ class ReplayEngine:
         if tokens is not None:
             self._meter.generated(len(tokens.token_ids))
             playback.first_token = playback.first_token or now
+        if reason is not None and playback.recording.stall_s:
+            if tokens is not None:
+                playback.sink.emit(tokens)
+                tokens = None
+            # The lock is free meanwhile: requests are taken, but nothing is played.
+            self._changed.wait_for(lambda: self._closing, playback.recording.stall_s)
         if reason in ("stop", "length"):
             self._finish(playback, reason, tokens)
             return

@@ -21,7 +21,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,8 @@ HEALTH_CHECK_SECONDS: Final = 1.0
 ABORT_SECONDS: Final = 5.0
 """How long an aborted request keeps its slot at most: a last result may follow."""
 PROBE_SECONDS: Final = 10.0
+LEAST_PREFILL_TOKENS_PER_SECOND: Final = 2_000
+"""An engine that reads prompts faster than this lives, though no request has a token meanwhile."""
 IMAGES_AT_ONCE: Final = 2
 """So many requests' images are decoded at the same time: a large one takes hundreds of MiB meanwhile."""
 _log: Final = logging.getLogger(__name__)
@@ -134,6 +136,8 @@ class TrtllmEngine:
         self._waiting: Final[WaitingLine[_Job]] = WaitingLine(limit=max_queued)
         self._running: Final[dict[int, _Job]] = {}
         self._meter: Final = LoadMeter()
+        self._progressed = 0.0
+        """When a result last came, or the only request began."""
         self._failed: RequestError | None = None
         self._lock: Final = threading.Lock()
         """Held for what `submit` and the loop both change: who runs, who waits, whether the engine failed."""
@@ -167,11 +171,21 @@ class TrtllmEngine:
         with self._lock:
             running = list(self._running.values())
         held = sum(job.usage.prompt_tokens + job.generated for job in running)
-        return self._meter.load(
+        load = self._meter.load(
             in_flight=len(running),
             queued=len(self._waiting),
             kv_cache_use=None if self._cache_size is None else min(1.0, held / self._cache_size),
         )
+        return replace(load, step_age_s=self._step_age(running))
+
+    def _step_age(self, running: list[_Job]) -> float | None:
+        """See Load. TensorRT-LLM does not tell its steps: results do, and prompts have the time that reading them takes."""
+        working = [job for job in running if _is_computed(job)]
+        if not working:
+            return None
+        unread = sum(job.usage.prompt_tokens for job in working if job.first_token is None)
+        age = time.monotonic() - self._progressed - unread / LEAST_PREFILL_TOKENS_PER_SECOND
+        return round(max(0.0, age), 3)
 
     def close(self) -> None:
         """See Engine."""
@@ -284,6 +298,9 @@ class TrtllmEngine:
         return self._api.inputs(job.request, images, llm=self._llm, limit=job.limit, checkpoint=self.checkpoint)
 
     async def _begin(self, job: _Job, inputs: Any) -> None:
+        # A request beside others is no sign of life: they may all wait for an engine that stands still.
+        if not any(_is_computed(other) for other in list(self._running.values())):
+            self._progressed = time.monotonic()
         try:
             job.result = self._api.generate(self._llm, inputs, job.request, limit=job.limit, checkpoint=self.checkpoint)
         except Exception as error:
@@ -320,6 +337,7 @@ class TrtllmEngine:
     async def _read(self, job: _Job) -> None:
         async with asyncio.timeout(None) as job.deadline:
             async for result in job.result:
+                self._progressed = time.monotonic()
                 if result.outputs:
                     job.output = result.outputs[0]
                     self._count(job, len(job.output.token_ids))
@@ -415,3 +433,8 @@ class TrtllmEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_computed(job: _Job) -> bool:
+    """Whether TensorRT-LLM works on it, or is to."""
+    return job.result is not None and not job.ended

@@ -1,0 +1,63 @@
+"""How the one model of a Triton is: asked of the model itself, because Triton calls also a dead one ready."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Final
+
+from services.failure import Failure, Reason
+from services.triton_client import DeadModelError, TritonClient
+
+READY_SECONDS: Final = 2.0
+UNREACHABLE_SECONDS: Final = 5.0
+_DESCRIBE: Final = {"params": [b'{"describe": true}']}
+
+
+class ModelHealth:
+    """Asks a model what it is and how far it is with its requests."""
+
+    def __init__(self, endpoint: str, model: str, *, stall_seconds: float, is_chat: bool) -> None:
+        """`endpoint` is its Triton's. A model that is silent or makes no progress for `stall_seconds` is at fault."""
+        self._client: Final = TritonClient(endpoint)
+        self._model: Final = model
+        self._stall_seconds: Final = stall_seconds
+        self._is_chat: Final = is_chat
+        self._reached = 0.0
+
+    async def is_ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            await self._describe(READY_SECONDS)
+        except Failure:
+            return False
+        self._reached = time.monotonic()
+        return True
+
+    async def find_fault(self) -> str | None:
+        """Why it cannot go on, if it cannot."""
+        try:
+            description = await self._describe(self._stall_seconds)
+        except Failure as failure:
+            # A Triton that has just been busy with its own start or end may be away for a moment.
+            is_away = failure.reason is Reason.MODEL_UNAVAILABLE and not isinstance(failure, DeadModelError)
+            if is_away and time.monotonic() - self._reached < UNREACHABLE_SECONDS:
+                return None
+            if failure.reason is Reason.TIMEOUT:
+                return f"the model has not answered for {self._stall_seconds:g} s"
+            return failure.message
+        self._reached = time.monotonic()
+        age = description.get("load", {}).get("step_age_s")
+        if age is not None and age >= self._stall_seconds:
+            return f"the engine has made no progress with its requests for {age:.1f} s"
+        return None
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def _describe(self, seconds: float) -> dict[str, Any]:
+        if self._is_chat:
+            return await self._client.describe(self._model, seconds=seconds)
+        answer = await self._client.infer(self._model, _DESCRIBE, request_id="health", seconds=seconds)
+        return dict(json.loads(answer["description"].string()))

@@ -1,0 +1,64 @@
+"""Files that no other user of the machine can read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from services.stack import triton
+from services.stack.supervisor import StackError
+
+LONGEST_NAME = "x" * 40
+"""As long as a model's id is expected to be at most."""
+
+
+def make_private(directory: Path) -> None:
+    """Make a directory that only its owner can enter, or make an earlier one so.
+
+    Raises StackError for one that is meant for everybody, such as /tmp.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.stat().st_mode & stat.S_ISVTX:
+        raise StackError(f"{directory} is shared by all users of this machine; name a directory of the stack's own")
+    directory.chmod(0o700)
+
+
+def tighten(directory: Path) -> None:
+    """Take from everybody but the owner what an earlier release let them do with what is in `directory`."""
+    for parent, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            path = os.path.join(parent, name)  # noqa: PTH118  # there may be many
+            mode = os.lstat(path).st_mode
+            if not stat.S_ISLNK(mode) and mode & 0o077:
+                os.chmod(path, stat.S_IMODE(mode) & ~0o077)  # noqa: PTH101  # as above
+
+
+@contextlib.contextmanager
+def by_default() -> Iterator[None]:
+    """Meanwhile, what this process and those that it starts create is private."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def short_directory(wanted: Path) -> Iterator[Path]:
+    """A private directory for sockets: `wanted`, or another one where its path is too long for sockets; removed at the end."""
+    wanted = wanted.absolute()
+    if triton.fits(wanted / LONGEST_NAME):
+        shutil.rmtree(wanted, ignore_errors=True)
+        wanted.mkdir(mode=0o700)
+        made = wanted
+    else:
+        made = Path(tempfile.mkdtemp(prefix="vilix-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

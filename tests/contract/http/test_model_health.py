@@ -1,0 +1,120 @@
+"""A model whose worker is lost, or cannot serve it: what lists, health and metrics say, and what a request gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason
+from services.stack.ports import free_ports
+from tests.contract.http.conftest import running_gateway
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, scripted_worker, started, usage
+
+BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+SCRIPT: list[Any] = [[started()], [content("Hello")], [finish(), usage()]]
+
+
+class WorkerOfMany(ScriptedWorker):
+    """Serves two models, of which it loses one when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.served = [MODEL, "another"]
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
+        return pb.ListModelsResponse(models=[pb.Model(id=model, owned_by="tests") for model in self.served])
+
+
+@pytest.fixture
+async def client(redis_url: str, api_key: str, worker_port: int, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Of a gateway that expects no model by name."""
+    metrics_port = free_ports(1)[0]
+    settings = {"VILIX_EXPECTED_MODELS": "", "VILIX_METRICS_PORT": str(metrics_port)}
+    with running_gateway(redis_url, f"127.0.0.1:{worker_port}", tmp_path / "log", **settings) as (url, _):
+        headers = {"Authorization": f"Bearer {api_key}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as http:
+            http.metrics = f"http://127.0.0.1:{metrics_port}/metrics"  # type: ignore[attr-defined]
+            yield http
+
+
+async def views(client: httpx.AsyncClient, model: str) -> dict[str, Any]:
+    """Everything that says whether a model can be used."""
+    models = (await client.get("/healthz")).json()["models"]
+    one = await client.get(f"/api/models/{model}")
+    listed = {entry["id"]: entry for entry in (await client.get("/api/models")).json()["data"]}
+    text = (await client.get(client.metrics)).text  # type: ignore[attr-defined]
+    metric = f'vilix_model_available{{model="{model}"}} '
+    return {
+        "healthz": models.get(model),
+        "one": one.json().get("available"),
+        "listed": listed.get(model, {}).get("available"),
+        "metric": next((line == f"{metric}1.0" for line in text.splitlines() if line.startswith(metric)), None),
+    }
+
+
+async def until_all_say(client: httpx.AsyncClient, model: str, available: bool) -> None:
+    wanted = dict.fromkeys(("healthz", "one", "listed", "metric"), available)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                if await views(client, model) == wanted:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+async def test_a_model_that_was_seen_is_unavailable_and_not_unknown(
+    client: httpx.AsyncClient, worker_port: int
+) -> None:
+    async with scripted_worker(worker_port) as worker:
+        worker.script = SCRIPT
+        await until_all_say(client, MODEL, True)
+        assert (await client.post("/api/chat/completions", json=BODY)).status_code == 200
+    answer = await client.post("/api/chat/completions", json=BODY)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["type"] == "service_unavailable"
+    assert int(answer.headers["retry-after"]) > 0
+    await until_all_say(client, MODEL, False)
+    assert (await client.get("/healthz")).status_code == 200
+    assert (await client.get("/readyz")).status_code == 503
+    assert (await client.post("/api/chat/completions", json={**BODY, "model": "never-seen"})).status_code == 404
+    async with scripted_worker(worker_port) as worker:
+        worker.script = SCRIPT
+        await until_all_say(client, MODEL, True)
+        assert (await client.post("/api/chat/completions", json=BODY)).status_code == 200
+
+
+async def test_one_lost_model_of_a_worker_is_lost_alone(
+    client: httpx.AsyncClient, worker_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.contract.http.scripted_worker.ScriptedWorker", WorkerOfMany)
+    async with scripted_worker(worker_port) as worker:
+        assert isinstance(worker, WorkerOfMany)
+        worker.script = SCRIPT
+        await until_all_say(client, MODEL, True)
+        worker.served.remove(MODEL)
+        await until_all_say(client, MODEL, False)
+        await until_all_say(client, "another", True)
+        assert (await client.get("/readyz")).status_code == 200
+        assert (await client.post("/api/chat/completions", json=BODY)).status_code == 503
+        assert (await client.post("/api/chat/completions", json={**BODY, "model": "another"})).status_code == 200
+
+
+async def test_a_refusal_for_lack_of_the_model_is_known_to_all_views_at_once(
+    client: httpx.AsyncClient, worker_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.contract.http.scripted_worker.ScriptedWorker", WorkerOfMany)
+    async with scripted_worker(worker_port) as worker:
+        assert isinstance(worker, WorkerOfMany)
+        await until_all_say(client, MODEL, True)
+        worker.served.remove(MODEL)
+        worker.script = [Failure(Reason.MODEL_UNAVAILABLE, "the model's process has died", retry_after=2)]
+        assert (await client.post("/api/chat/completions", json=BODY)).status_code == 503
+        assert set((await views(client, MODEL)).values()) == {False}

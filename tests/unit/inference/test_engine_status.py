@@ -1,0 +1,109 @@
+"""One model's trouble is its own: what the worker notices of each engine, and what becomes of its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from services.failure import Failure, Reason
+from services.inference import engine_status
+from services.inference.engine_status import EngineStatus
+from services.triton_client import DeadModelError
+from tests.unit.inference.scripted import ScriptedTriton
+
+STALL_SECONDS = 0.3
+
+
+@dataclass
+class Model:
+    """What the status needs of a served model."""
+
+    id: str
+    description: Any = None
+    described_at: float = 0.0
+    ended: list[Failure] = field(default_factory=list)
+
+    def end_requests(self, failure: Failure) -> None:
+        self.ended.append(failure)
+
+
+@dataclass
+class Watched:
+    """Two models that are looked at, each in a Triton of its own."""
+
+    tritons: dict[str, ScriptedTriton]
+    models: dict[str, Model]
+    serving: list[bool] = field(default_factory=list)
+    by_model: dict[str, bool] = field(default_factory=dict)
+
+
+@pytest.fixture
+async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    monkeypatch.setattr(engine_status, "DESCRIBE_SECONDS", 0.1)
+    names = ("first", "second")
+    found = Watched({name: ScriptedTriton() for name in names}, {name: Model(name) for name in names})
+    tritons: Any = found.tritons
+    models: Any = found.models
+    status = EngineStatus(tritons, models, interval=0.02, stall_seconds=STALL_SECONDS)
+    task = asyncio.create_task(status.run(found.serving.append, found.by_model.__setitem__))
+    await until(lambda: found.by_model == {"first": True, "second": True})
+    yield found
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # the condition is another task's state
+            await asyncio.sleep(0.01)
+
+
+async def test_a_dead_model_takes_no_other_down(watched: Watched) -> None:
+    watched.tritons["first"].trouble = DeadModelError("first")
+    await until(lambda: watched.by_model == {"first": False, "second": True})
+    assert watched.serving == [True]
+    assert watched.models["first"].description is None
+    assert watched.models["second"].description is not None
+    await until(lambda: bool(watched.models["first"].ended))
+    assert {failure.reason for failure in watched.models["first"].ended} == {Reason.MODEL_UNAVAILABLE}
+    assert not watched.models["second"].ended
+    watched.tritons["first"].trouble = None
+    await until(lambda: watched.by_model == {"first": True, "second": True})
+
+
+async def test_the_service_is_down_once_every_model_is(watched: Watched) -> None:
+    for triton in watched.tritons.values():
+        triton.trouble = DeadModelError("both")
+    await until(lambda: watched.serving == [True, False])
+
+
+async def test_an_engine_without_progress_is_lost_and_its_requests_end(watched: Watched) -> None:
+    watched.tritons["second"].step_age_s = STALL_SECONDS - 0.1
+    described = watched.tritons["second"].described
+    await until(lambda: watched.tritons["second"].described > described + 2)
+    assert not watched.models["second"].ended
+    watched.tritons["second"].step_age_s = STALL_SECONDS
+    await until(lambda: bool(watched.models["second"].ended))
+    assert watched.by_model == {"first": True, "second": False}
+
+
+async def test_a_silent_engine_gets_no_new_requests_before_those_that_run_are_given_up(watched: Watched) -> None:
+    watched.tritons["first"].silent = True
+    await until(lambda: not watched.by_model["first"])
+    assert not watched.models["first"].ended
+    await until(lambda: bool(watched.models["first"].ended))
+    assert watched.by_model["second"]
+
+
+async def test_a_triton_that_is_about_to_stop_keeps_its_requests(watched: Watched) -> None:
+    watched.tritons["first"].trouble = Failure(Reason.MODEL_UNAVAILABLE, "Server is stopping")
+    await until(lambda: not watched.by_model["first"])
+    described = watched.tritons["first"].described
+    await until(lambda: watched.tritons["first"].described > described + 2)
+    assert not watched.models["first"].ended
