@@ -1,4 +1,4 @@
-"""A Redis that answers and refuses writes: it is named for what it is, limits follow the policy, and no usage is lost."""
+"""A Redis that answers and refuses writes: it is named, limits follow the policy, and no usage is lost."""
 
 from __future__ import annotations
 
