@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.gateway.redis_connection import connect, disconnect
+from services.gateway.redis_refusal import refusal_of
 
 T = TypeVar("T")
 SECONDS = 5.0
@@ -50,7 +51,9 @@ def run(redis_url: str | None, state_dir: Path, action: Callable[[Redis], Awaita
     except (LookupError, ValueError) as error:
         fail(str(error.args[0]))
     except (RedisError, OSError) as error:
-        fail(f"Redis at {_without_password(url)} does not answer: {error}")
+        cause = refusal_of(error)
+        what = "does not answer" if cause is None else f"refuses writes ({cause})"
+        fail(f"Redis at {_without_password(url)} {what}: {error}")
 
 
 def fail(message: str) -> NoReturn:

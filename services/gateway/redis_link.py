@@ -19,7 +19,7 @@ T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
 WRITE_PROBE_SECONDS: Final = 0.5
 CALM_SECONDS: Final = 2.0
-"""So long no write may be refused before Redis counts as well: at the limit of its memory it takes some and refuses others."""
+"""So long no write may be refused before the state ends: at the limit of its memory, Redis takes only some writes."""
 IN_FLIGHT: Final = 16
 TURNS: Final = 16
 """Of the event loop, after the time-out: what came in time and was not looked at yet, because the loop was busy, counts."""

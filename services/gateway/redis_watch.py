@@ -1,7 +1,7 @@
 """Watches how Redis is configured: a Redis that evicts, or does not persist, can lose keys and limits without an error.
 
-`CONFIG GET` and `INFO` are asked on every primary. Managed services and ACLs often forbid `CONFIG`; then `INFO` has to do,
-and what neither tells is unknown. Of several nodes, the worst counts.
+`CONFIG GET` and `INFO` are asked on every primary. Managed services and ACLs often forbid `CONFIG`; then `INFO` has
+to do, and what neither tells is unknown. Of several nodes, the worst counts.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ async def _read_node(redis: Redis, target: dict[str, Any]) -> ServerState:
 async def _ask(redis: Redis, command: str, argument: str, target: dict[str, Any]) -> dict[str, Any]:
     """The names and values that a server answers; none where it forbids the command, or does not have it."""
     try:
-        answer = await redis.execute_command(command, argument, **target)  # type: ignore[no-untyped-call]  # redis-py left it so
+        answer = await redis.execute_command(command, argument, **target)  # type: ignore[no-untyped-call]  # redis-py's
     except ResponseError:
         return {}
     return dict(answer) if isinstance(answer, Mapping) else {}

@@ -1,4 +1,4 @@
-"""A Redis that answers and refuses writes: it is named for what it is, limits follow the policy, and no usage is lost."""
+"""A Redis that answers and refuses writes: it is named, limits follow the policy, and no usage is lost."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import URL, body, client_of, ready, until, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, cluster, running
+from tests.faults.conftest import record
 
 SECONDS = 5.0
 WRITE = Script("return redis.call('SET', KEYS[1], ARGV[1])['ok']")
@@ -137,6 +138,12 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
     assert len(log_lines(log, "redis takes writes again")) == 1
     assert not log_lines(log, "redis is away")
     assert not log_lines(log, "redis is back")
+    record(
+        f"Valkey full, policy {policy}",
+        "/healthz, metrics and log name it full and not away; limits follow the policy; all usage is billed afterwards",
+        f"{dict(sorted(statuses.items()))}; {statuses[200]} of {statuses[200]} billed",
+        met=True,
+    )
 
 
 async def test_a_revocation_holds_while_redis_is_full(

@@ -1,4 +1,4 @@
-"""What a real Valkey says about its eviction and persistence, and what becomes of that in /healthz, metrics and the log."""
+"""What a real Valkey says about its eviction and persistence, as /healthz, metrics and the log say it."""
 
 from __future__ import annotations
 

@@ -125,3 +125,14 @@ def test_what_is_wrong_is_one_line(arguments: tuple[str, ...], said: str) -> Non
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
     assert "hidden" not in result.stderr
+
+
+def test_a_redis_that_refuses_writes_is_not_said_to_be_away(url: str) -> None:
+    with sync_redis.Redis.from_url(url) as client:
+        client.config_set("maxmemory", "1mb")
+        try:
+            made = vilix("create", "--name", "shop")
+        finally:
+            client.config_set("maxmemory", "0")
+    assert made.exit_code == 1
+    assert "refuses writes (full)" in made.stderr
