@@ -17,6 +17,7 @@ class LoadMeter:
     def __init__(self) -> None:
         self.generated_tokens_total = 0
         self.cancelled_total = 0
+        self.slow_steps_total = 0
         self._last_token: float | None = None
         self._seconds: deque[list[int]] = deque(maxlen=WINDOW_SECONDS + 1)
         """Pairs of a whole second and the tokens generated in it."""
@@ -34,6 +35,10 @@ class LoadMeter:
         """A request was cancelled."""
         self.cancelled_total += 1
 
+    def slow_step(self) -> None:
+        """A step of the engine took longer than a second."""
+        self.slow_steps_total += 1
+
     def load(self, *, in_flight: int, queued: int, kv_cache_use: float | None) -> Load:
         """The engine's load, with what only the engine knows."""
         now = time.monotonic()
@@ -46,4 +51,5 @@ class LoadMeter:
             tokens_per_second=recent / WINDOW_SECONDS,
             cancelled_total=self.cancelled_total,
             generated_tokens_total=self.generated_tokens_total,
+            slow_steps_total=self.slow_steps_total,
         )
