@@ -11,6 +11,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.failure import Failure, Reason, Violation, invalid
 from services.inference.call_schema import call_schema
+from services.inference.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
 from services.inference.json_depth import depth_of
 from services.inference.served_model import ServedModel
 from services.inference.tools import callable_functions, demands_call
@@ -82,6 +83,7 @@ def _check_functions(request: pb.GenerateRequest) -> None:
     for index, tool in enumerate(request.tools):
         if tool.name in functions:
             _check_depth(f"tools[{index}].parameters_json", functions[tool.name])
+            check_schema(f"tools[{index}].parameters_json", functions[tool.name])
     size = sum(len(tool.parameters_json) for tool in request.tools if tool.name in functions)
     if size > MAX_SCHEMA_LENGTH:
         message = (
@@ -99,13 +101,17 @@ def _check_format(form: pb.ResponseFormat) -> None:
                 field = "response_format.json_schema.name"
                 message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _ or -"
                 raise invalid(field, message, value=name[:80])
-            _check_json("response_format.json_schema.schema_json", form.json_schema.schema_json or "{}")
+            field = "response_format.json_schema.schema_json"
+            check_schema(field, _checked_json(field, form.json_schema.schema_json or "{}"))
         case "structural_tag_json":
-            _check_json("response_format.structural_tag_json", form.structural_tag_json)
+            field = "response_format.structural_tag_json"
+            check_structural_tag(field, _checked_json(field, form.structural_tag_json))
         case "regex":
             _check_length("response_format.regex", form.regex, MAX_REGEX_LENGTH)
+            check_regex("response_format.regex", form.regex)
         case "grammar":
             _check_length("response_format.grammar", form.grammar, MAX_GRAMMAR_LENGTH)
+            check_grammar("response_format.grammar", form.grammar)
         case "choice":
             _check_choices(form.choice.choices)
 
@@ -121,7 +127,7 @@ def _check_choices(choices: Any) -> None:
     _check_length(field, "".join(choices), MAX_CHOICES_LENGTH)
 
 
-def _check_json(field: str, text: str) -> None:
+def _checked_json(field: str, text: str) -> dict[str, Any]:
     _check_length(field, text, MAX_SCHEMA_LENGTH)
     try:
         value = json.loads(text)
@@ -130,6 +136,7 @@ def _check_json(field: str, text: str) -> None:
     if not isinstance(value, dict):
         raise invalid(field, f"{field} must be a JSON object")
     _check_depth(field, value)
+    return value
 
 
 def _check_depth(field: str, value: Any) -> None:

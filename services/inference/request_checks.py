@@ -15,6 +15,7 @@ from services.inference.prompt import context_exceeded, context_length
 from services.inference.served_model import ServedModel
 from services.inference.thinking import effort_decides
 from services.inference.tools import callable_functions, check_function_name, check_tools, demands_call
+from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -152,8 +153,11 @@ def _check_sampling(sampling: pb.SamplingParams, model: ServedModel) -> None:
         # Written so that NaN is refused too.
         if not least <= value <= most:
             raise _out_of_range(f"sampling.{name}", value, f"{least:g} to {most:g}")
-    if sampling.HasField("repetition_penalty") and not 0 < sampling.repetition_penalty <= 2:
-        raise _out_of_range("sampling.repetition_penalty", sampling.repetition_penalty, "above 0, up to 2")
+    if sampling.HasField("repetition_penalty") and not (
+        LEAST_REPETITION_PENALTY <= round(sampling.repetition_penalty, 6) <= 2
+    ):
+        limit = f"{LEAST_REPETITION_PENALTY:g} to 2"
+        raise _out_of_range("sampling.repetition_penalty", sampling.repetition_penalty, limit)
     if sampling.HasField("max_tokens"):
         if sampling.max_tokens < 1:
             raise _out_of_range("sampling.max_tokens", sampling.max_tokens, "at least 1")

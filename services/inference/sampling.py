@@ -8,6 +8,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.guides import guide
 from services.inference.served_model import ServedModel
+from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE, LEAST_TOP_P
 
 _OTHERWISE: Final = frozenset({"stop", "skip_special_tokens", "logit_bias", "stop_token_ids", "seed"})
 """Fields that the worker honours itself, or that go in another form."""
@@ -22,10 +23,15 @@ def engine_params(request: pb.GenerateRequest, model: ServedModel, *, room: int,
     given = request.sampling
     params: dict[str, Any] = model.spec.sampling.model_dump(exclude_none=True)
     params |= {field.name: value for field, value in given.ListFields() if field.name not in _OTHERWISE}
-    if params.get("top_p") == 0:
+    if params.get("top_p", 1.0) < LEAST_TOP_P:
         # Nothing but the most probable token remains, which engines want to be told in this way.
         del params["top_p"]
         params["temperature"] = 0.0
+    if params.get("temperature", 1.0) < LEAST_TEMPERATURE:
+        params["temperature"] = 0.0
+    if params.get("repetition_penalty", 1.0) < LEAST_REPETITION_PENALTY:
+        # The smallest that is allowed, as a number of 32 bits.
+        params["repetition_penalty"] = LEAST_REPETITION_PENALTY
     if given.stop_token_ids:
         params["stop_token_ids"] = list(given.stop_token_ids)
     if given.logit_bias:

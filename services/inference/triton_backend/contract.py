@@ -2,7 +2,9 @@
 
 `params` is JSON text. It is either one of the control requests below, or the fields of `Params`:
 
-* `{"describe": true}` answers with the tensor `description`;
+* `{"describe": true}` answers with the tensor `description`, a JSON object of `engine`, `version`, `guide_library` and
+  `guide_library_version` (empty without guides), `supported_parameters`, `context_length`, `slots` and `load`, which has
+  the fields of `Load`;
 * `{"acknowledge": {"request_id": ID, "responses": COUNT}}` says how many responses of a running request were read;
 * `{"cancel": {"request_id": ID}}` stops a running request, which then ends with the finish reason `cancelled`. To cancel the
   gRPC call works too, but in Triton before 24.12 it can crash the server when it crosses an answer
@@ -20,6 +22,10 @@ from typing import Any, Final, Protocol
 
 MAX_TOP_LOGPROBS: Final = 20
 MAX_LOGIT_BIASES: Final = 1024
+LEAST_TEMPERATURE: Final = 1e-3
+"""Logits that are divided by much smaller numbers are no longer finite."""
+LEAST_TOP_P: Final = 1e-6
+LEAST_REPETITION_PENALTY: Final = 0.01
 GUIDE_KINDS: Final = ("json", "regex", "grammar", "json_object", "structural_tag")
 
 
@@ -57,9 +63,10 @@ class Params:
     """Before so many tokens nothing ends the answer. An engine that can forbids the tokens that would; to another one, those
     that are not the tokenizer's own are tokens like any other until then."""
     temperature: float = 1.0
-    """0 (the most probable token, always) to 2."""
+    """0 (the most probable token, always) to 2. Below LEAST_TEMPERATURE it counts as 0."""
     top_p: float = 1.0
-    """Choose among the most probable tokens that together have this probability: above 0, up to 1."""
+    """Choose among the most probable tokens that together have this probability: above 0, up to 1. Below
+    LEAST_TOP_P it counts as that."""
     top_k: int = 0
     """Choose among so many most probable tokens. 0: all."""
     min_p: float = 0.0
@@ -69,7 +76,7 @@ class Params:
     presence_penalty: float = 0.0
     """Taken from a token's logit once it was generated: -2 to 2."""
     repetition_penalty: float = 1.0
-    """Divides the logit of tokens of the prompt and the answer: above 0, up to 2."""
+    """Divides the logit of tokens of the prompt and the answer: LEAST_REPETITION_PENALTY to 2."""
     seed: int | None = None
     """Makes choices repeatable as far as the engine allows. Any 64-bit integer."""
     stop_token_ids: frozenset[int] = frozenset()
@@ -177,6 +184,8 @@ class Load:
     step_age_s: float | None = None
     """Since the engine last made progress, while it has something to compute. None while it is idle, or every request waits
     for its reader, its images or its structured output."""
+    slow_steps_total: int = 0
+    """Steps that took longer than a second, in which nobody had a token."""
 
 
 class Sink(Protocol):
@@ -209,6 +218,9 @@ class Engine(Protocol):
     """Most tokens of prompt and answer together."""
     slots: int
     """How many requests it works on at once."""
+    guide_library: str
+    """The library that compiles guides; empty where there is none."""
+    guide_library_version: str
 
     def submit(self, request: Request, sink: Sink) -> None:
         """Start or queue a request. Raises RequestError when it is refused; every later outcome goes to `sink`."""
@@ -321,6 +333,15 @@ def _number(least: float, most: float, *, above: bool = False) -> Callable[[str,
     return read
 
 
+def _temperature(key: str, value: Any) -> float:
+    temperature = _number(0, 2)(key, value)
+    return temperature if temperature >= LEAST_TEMPERATURE else 0.0
+
+
+def _top_p(key: str, value: Any) -> float:
+    return max(LEAST_TOP_P, _number(0, 1, above=True)(key, value))
+
+
 def _boolean(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _invalid(f"{key}={_shown(value)}: expected true or false")
@@ -383,13 +404,13 @@ _side = _integer(1, 65_535)
 _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "max_tokens": _integer(1, _INT32),
     "min_tokens": _integer(0, _INT32),
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1, above=True),
+    "temperature": _temperature,
+    "top_p": _top_p,
     "top_k": _integer(0, _INT32),
     "min_p": _number(0, 1),
     "frequency_penalty": _number(-2, 2),
     "presence_penalty": _number(-2, 2),
-    "repetition_penalty": _number(0, 2, above=True),
+    "repetition_penalty": _number(LEAST_REPETITION_PENALTY, 2),
     "seed": _integer(-(2**63), 2**63 - 1),
     "stop_token_ids": _token_ids,
     "ignore_eos": _boolean,

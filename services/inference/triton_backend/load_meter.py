@@ -17,6 +17,7 @@ class LoadMeter:
     def __init__(self) -> None:
         self.generated_tokens_total = 0
         self.cancelled_total = 0
+        self.slow_steps_total = 0
         self._last_token: float | None = None
         self._stepped: float | None = None
         """When the current step began; None while there is nothing to compute."""
@@ -45,6 +46,10 @@ class LoadMeter:
         """Note that the engine made progress. Without work, no further progress is expected."""
         self._stepped = time.monotonic() if has_work else None
 
+    def slow_step(self) -> None:
+        """A step of the engine took longer than a second."""
+        self.slow_steps_total += 1
+
     def load(self, *, in_flight: int, queued: int, kv_cache_use: float | None) -> Load:
         """The engine's load, with what only the engine knows."""
         now, stepped = time.monotonic(), self._stepped
@@ -58,4 +63,5 @@ class LoadMeter:
             cancelled_total=self.cancelled_total,
             generated_tokens_total=self.generated_tokens_total,
             step_age_s=None if stepped is None else round(now - stepped, 3),
+            slow_steps_total=self.slow_steps_total,
         )

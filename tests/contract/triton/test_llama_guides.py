@@ -36,7 +36,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Guide]:
     guides: list[Guide] = []
     original = Guides._made
 
-    def counted(self: Guides, guide: Guide) -> tuple[Any, bool]:
+    def counted(self: Guides, guide: Guide) -> Any:
         guides.append(guide)
         return original(self, guide)
 
@@ -86,7 +86,7 @@ def test_a_form_that_is_none_is_not_kept(engine: LlamaCppEngine, made: list[Guid
     for _ in range(2):
         with pytest.raises(RequestError, match="is not valid"):
             held_to(engine, "regex", "(((")
-    assert len(made) == 2
+    assert not made, "the engine itself never makes what has not passed its trial"
 
 
 def test_arguments_may_refer_to_definitions_of_their_function(engine: LlamaCppEngine) -> None:
@@ -104,7 +104,7 @@ class SlowMaking:
         self.begun, self.may_end = threading.Event(), threading.Event()
         original = Guides._made
 
-        def slowly(guides: Guides, guide: Guide) -> tuple[Any, bool]:
+        def slowly(guides: Guides, guide: Guide) -> Any:
             self.begun.set()
             assert self.may_end.wait(20)
             return original(guides, guide)
@@ -131,7 +131,7 @@ def test_other_answers_go_on_while_a_form_is_made(engine: LlamaCppEngine, making
     slow = started(engine, guide={"regex": "slow[0-9]"})
     assert making.begun.wait(20)
     assert started(engine).wait().reason
-    assert engine.load().in_flight == 1
+    assert engine.load().queued == 1
     making.may_end.set()
     assert slow.wait().reason == "stop"
 

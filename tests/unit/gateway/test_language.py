@@ -116,7 +116,7 @@ def test_the_scan_finds_messages_wherever_they_are_written() -> None:
         "inference/request_checks.py": "7 is 7; it must be at most max_tokens, 7",
         "inference/triton_backend/contract.py": "7 has the token id 7; the model's are 0 to 7",
         "inference/triton_backend/engines/llama_guides.py": (
-            "guide.7 is not valid, or has a part that the engine does not know: 7 (7)"
+            "guide.7 is not valid, or has a part that the engine does not know: 7"
         ),
         "inference/triton_backend/engines/trtllm.py": "TensorRT-LLM refuses the request: 7",
         "inference/triton_backend/prompt_images.py": "it is a JPEG with more than 7 scans",

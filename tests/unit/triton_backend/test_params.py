@@ -77,7 +77,7 @@ def test_nothing_given_changes_nothing() -> None:
         ({"max_tokens": 0}, "max_tokens=0: expected an integer from 1"),
         ({"max_tokens": True}, "max_tokens=true: expected an integer"),
         ({"max_tokens": 2, "min_tokens": 3}, "min_tokens=3 is more than max_tokens=2"),
-        ({"repetition_penalty": 0}, "repetition_penalty=0: expected a number above 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty=0: expected a number from 0.01 to 2"),
         ({"seed": 2**63}, "seed=9223372036854775808: expected an integer"),
         ({"ignore_eos": 1}, "ignore_eos=1: expected true or false"),
         ({"stop_token_ids": 2}, "stop_token_ids=2: expected a list"),

@@ -34,12 +34,6 @@ class Candidates:
         self._array.sorted = False
         return self._array
 
-    def single(self, token_id: int) -> Any:
-        """One token alone, as llama.cpp's array."""
-        self._rows["id"][0], self._rows["logit"][0] = token_id, 0.0
-        self._array.data, self._array.size, self._array.selected, self._array.sorted = self._data, 1, -1, False
-        return self._array
-
     def selected(self) -> int | None:
         """The token that a sampler chose; None when none was allowed."""
         if not 0 <= self._array.selected < self._array.size:

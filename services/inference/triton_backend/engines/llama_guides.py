@@ -9,13 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from services.inference.triton_backend import gbnf
 from services.inference.triton_backend.contract import Guide, RequestError
 from services.inference.triton_backend.engines.llama_api import INIT_LLGUIDANCE, LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 
-LARK_MARK: Final = "%llguidance"
-"""A `grammar` that begins with it is one of llguidance (a variant of Lark); another one is GBNF."""
+LARK_MARK: Final = gbnf.LARK_MARK
+"""A `grammar` that begins with it is one of llguidance (a variant of Lark); another one is GBNF, and is translated."""
 MOST_KEPT: Final = 32
+MOST_KEPT_BYTES: Final = 64 * 2**20
 
 
 class Guides:
@@ -26,19 +28,22 @@ class Guides:
         self._api, self._lib, self._vocab = api, api.lib, vocab
         self._candidates = Candidates(api, vocabulary)
         self._vocabulary = vocabulary
-        self._kept: Final[OrderedDict[Guide, tuple[Any, bool]]] = OrderedDict()
+        self._kept: Final[OrderedDict[Guide, tuple[Any, int]]] = OrderedDict()
+        """With the bytes of memory that each takes."""
         self._lock = threading.Lock()
+        self._making = threading.Lock()
+        """The candidates are shared, and llguidance prepares a vocabulary in one thread."""
 
-    def begin(self, guide: Guide) -> tuple[Any, bool]:
-        """A sampler at the beginning of a guide, to be freed, and whether it looks at all tokens in under a millisecond.
+    def begin(self, guide: Guide, *, size: int = 0) -> Any:
+        """A sampler at the beginning of a guide, to be freed. `size` is how much memory it takes, as far as is known.
 
-        To make one takes up to a third of a second; only one thread may do it. Raises RequestError for a guide that is
-        not valid.
+        To make one takes up to a few seconds. Raises RequestError for a guide that is not valid.
         """
-        begun = self.begin_kept(guide)
-        return self._keep(guide, *self._made(guide)) if begun is None else begun
+        with self._making:
+            begun = self.begin_kept(guide)
+            return self._keep(guide, self._made(guide), size) if begun is None else begun
 
-    def begin_kept(self, guide: Guide) -> tuple[Any, bool] | None:
+    def begin_kept(self, guide: Guide) -> Any | None:
         """The same for a guide that is kept, at once and in any thread; None for another."""
         with self._lock:
             return self._begun(guide) if guide in self._kept else None
@@ -48,31 +53,30 @@ class Guides:
         while self._kept:
             self._lib.llama_sampler_free(self._kept.popitem()[1][0])
 
-    def _keep(self, guide: Guide, sampler: Any, is_fast: bool) -> tuple[Any, bool]:
+    def _keep(self, guide: Guide, sampler: Any, size: int) -> Any:
         with self._lock:
-            self._kept[guide] = sampler, is_fast
-            if len(self._kept) > MOST_KEPT:
+            self._kept[guide] = sampler, size
+            begun = self._begun(guide)
+            while len(self._kept) > MOST_KEPT or (
+                len(self._kept) > 1 and sum(held for _, held in self._kept.values()) > MOST_KEPT_BYTES
+            ):
                 self._lib.llama_sampler_free(self._kept.popitem(last=False)[1][0])
-            return self._begun(guide)
+            return begun
 
-    def _begun(self, guide: Guide) -> tuple[Any, bool]:
+    def _begun(self, guide: Guide) -> Any:
         self._kept.move_to_end(guide)
-        sampler, is_fast = self._kept[guide]
-        return self._lib.llama_sampler_clone(sampler), is_fast
+        return self._lib.llama_sampler_clone(self._kept[guide][0])
 
-    def _made(self, guide: Guide) -> tuple[Any, bool]:
+    def _made(self, guide: Guide) -> Any:
         if guide.kind == "structural_tag":
             raise RequestError("UNSUPPORTED_PARAMETER", "guide.structural_tag is not supported by the engine llamacpp")
-        if guide.kind == "grammar" and not guide.text.lstrip().startswith(LARK_MARK):
-            sampler = self._lib.llama_sampler_init_grammar(self._vocab, guide.text.encode(), b"root")
-            if sampler == self._api.ffi.NULL:
-                raise _bad_guide(guide, self._api.last_error())
-            return sampler, False
-        return self._llguidance(guide), True
-
-    def _llguidance(self, guide: Guide) -> Any:
         kind = {"grammar": "lark", "json_object": "json"}.get(guide.kind, guide.kind)
         text = _compact(guide.text or '{"type":"object"}') if kind == "json" else guide.text
+        if guide.kind == "grammar":
+            try:
+                text = gbnf.as_lark(text)
+            except gbnf.GbnfError as error:
+                raise RequestError("INVALID_ARGUMENT", f"guide.grammar {error}") from None
         sampler = getattr(self._lib, INIT_LLGUIDANCE)(self._vocab, kind.encode(), text.encode())
         everything = self._candidates.fill(np.zeros(self._vocabulary, np.float32), [])
         self._lib.llama_sampler_apply(sampler, everything)
@@ -91,10 +95,9 @@ def _compact(schema: str) -> str:
     return json.dumps({"x-guidance": {"whitespace_flexible": False}, **value}) if isinstance(value, dict) else schema
 
 
-def _bad_guide(guide: Guide, reason: str = "") -> RequestError:
+def _bad_guide(guide: Guide) -> RequestError:
     shown = guide.text if len(guide.text) <= 80 else guide.text[:77] + "..."
     return RequestError(
         "INVALID_ARGUMENT",
-        f"guide.{guide.kind} is not valid, or has a part that the engine does not know: {shown}"
-        + (f" ({reason})" if reason else ""),
+        f"guide.{guide.kind} is not valid, or has a part that the engine does not know: {shown}",
     )

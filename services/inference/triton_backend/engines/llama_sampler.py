@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,20 @@ from services.inference.triton_backend.contract import Params, RequestError, ref
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llama_guides import Guides
+from services.inference.triton_backend.trial import Trials
+
+GUIDE_STEP_SECONDS: Final = 0.03
+"""CPU time that a guide may take for each token. The usual ones take a few milliseconds."""
+GUIDE_DEBT_SECONDS: Final = 0.15
+"""How much more it may take in all."""
+
+
+class NoTokenAllowed(RequestError):
+    """A guide cannot be followed any further."""
+
+    def __init__(self, message: str) -> None:
+        """`message` is for the caller."""
+        super().__init__("INVALID_ARGUMENT", message)
 
 
 class Sampler:
@@ -33,11 +48,12 @@ class Sampler:
         self._lib = api.lib
         self._guides = guides
         self._wanted = params.guide
-        self._guide: Any
-        self._guide, self._is_fast = (params.guide and guides.begin_kept(params.guide)) or (None, True)
+        self._guide: Any = params.guide and guides.begin_kept(params.guide)
         self._lock = threading.Lock()
         """Held to change the guide: it may be made while the request ends."""
         self._closed = False
+        self._guide_debt = 0.0
+        """Seconds of CPU time that the guide has taken beyond what it may take for each token."""
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         for sampler in _samplers(api, vocabulary, params, prompt, context_length):
             self._lib.llama_sampler_chain_add(self._chain, sampler)
@@ -47,29 +63,44 @@ class Sampler:
         """Whether `make_guide` must be called before it can choose."""
         return self._wanted is not None and self._guide is None
 
-    def make_guide(self) -> None:
-        """Make the guide, which may take long. Raises RequestError when it is not valid."""
-        assert self._wanted is not None  # noqa: S101 - or it lacks none
-        begun, is_fast = self._guides.begin(self._wanted)
+    def make_guide(self, trials: Trials) -> None:
+        """Make the guide, after a trial, which may take long. Raises RequestError when it is not valid."""
+        wanted = self._wanted
+        assert wanted is not None  # noqa: S101 - or it lacks none
+        begun = self._guides.begin_kept(wanted)
+        if begun is None:
+            begun = self._guides.begin(wanted, size=trials.check(wanted))
         with self._lock:
             if self._closed:
                 self._lib.llama_sampler_free(begun)
             else:
-                self._guide, self._is_fast = begun, is_fast
+                self._guide = begun
 
     def sample(self, candidates: Candidates, logits: npt.NDArray[np.float32], forbidden: Iterable[int] = ()) -> int:
-        """The next token; it counts as chosen. Raises RequestError when the guide allows none."""
-        banned = list(forbidden)
-        token_id = self._choose(candidates, logits, banned, guided=self._is_fast)
-        if token_id is not None and not self._is_fast and not self._allows(candidates, token_id):
-            # Looking at all tokens takes GBNF tens of milliseconds, and the unguided choice mostly fits.
-            token_id = self._choose(candidates, logits, banned, guided=True)
+        """The next token; it counts as chosen. Raises NoTokenAllowed when the guide allows none."""
+        array = candidates.fill(logits, list(forbidden))
+        if self._guide is not None:
+            began = time.thread_time()
+            self._lib.llama_sampler_apply(self._guide, array)
+            self._note_guide_work(time.thread_time() - began)
+            if candidates.allow_all():
+                raise NoTokenAllowed("the guide turned out to be too complex to be followed; make it simpler")
+            if not candidates.allowed():
+                raise NoTokenAllowed("the guide allows no further token, and the text is not complete; change it")
+        self._lib.llama_sampler_apply(self._chain, array)
+        token_id = candidates.selected()
         if token_id is None:
-            raise RequestError("ENGINE_FAILED", "the guide allows no further token, and the text is not complete")
+            raise RequestError("ENGINE_FAILED", "the sampler chose no token")
         self._lib.llama_sampler_accept(self._chain, token_id)
         if self._guide is not None:
             self._lib.llama_sampler_accept(self._guide, token_id)
         return token_id
+
+    def _note_guide_work(self, seconds: float) -> None:
+        """Raise NoTokenAllowed when the guide takes the engine's thread for too long: other requests wait meanwhile."""
+        self._guide_debt = max(0.0, self._guide_debt + seconds - GUIDE_STEP_SECONDS)
+        if self._guide_debt > GUIDE_DEBT_SECONDS:
+            raise NoTokenAllowed("the guide turned out to be too complex to be followed; make it simpler")
 
     def close(self) -> None:
         """Free the samplers."""
@@ -78,23 +109,6 @@ class Sampler:
             self._closed = True
             if self._guide is not None:
                 self._lib.llama_sampler_free(self._guide)
-
-    def _choose(
-        self, candidates: Candidates, logits: npt.NDArray[np.float32], banned: list[int], *, guided: bool
-    ) -> int | None:
-        array = candidates.fill(logits, banned)
-        if guided and self._guide is not None:
-            self._lib.llama_sampler_apply(self._guide, array)
-            if self._is_fast and candidates.allow_all():
-                raise RequestError(
-                    "INVALID_ARGUMENT", "the guide turned out to be too complex to be followed; make it simpler"
-                )
-        self._lib.llama_sampler_apply(self._chain, array)
-        return candidates.selected()
-
-    def _allows(self, candidates: Candidates, token_id: int) -> bool:
-        self._lib.llama_sampler_apply(self._guide, candidates.single(token_id))
-        return candidates.allowed() == 1
 
 
 def _samplers(api: LlamaApi, vocabulary: int, params: Params, prompt: list[int], context_length: int) -> Iterable[Any]:

@@ -33,9 +33,13 @@ class Sequence:
     reusable: int
     """How many of its first tokens may come from what a slot has read before."""
     is_ready: bool = True
-    """Whether its guide is made and its images have been looked at, if it has any."""
+    """Whether its images have been looked at, if it has any."""
     problem: RequestError | None = None
     """With its guide or its images."""
+    making_since: float | None = None
+    """When the trial of its guide began."""
+    is_over: bool = False
+    """Whether its sink was told the end while its guide was still being made."""
     slot: Slot | None = None
     next_token: int | None = None
     """Chosen, but not read yet; None while the prompt is being read."""

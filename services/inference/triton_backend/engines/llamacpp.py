@@ -4,13 +4,14 @@ One thread does everything: in each step it decodes one token of every running s
 are still to be read, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans
 several tokens.) A slot keeps what it has read, so that a conversation's next turn reads only what is new; a request that
 asks for repeatability, by a seed or temperature 0, reads everything anew, because results depend in their last digits on
-how a prompt was split. Guides are made by a second thread and images looked at by a third, while the sequence that they
-belong to waits in its slot.
+how a prompt was split. Images are looked at by another thread, while the sequence that they belong to waits in its slot.
+Guides are compiled for trial and then made by further threads, before their sequences ask for a slot.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,11 +40,13 @@ from services.inference.triton_backend.engines.llama_candidates import Candidate
 from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
 from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, PlacedImage, with_images
-from services.inference.triton_backend.engines.llama_sampler import Sampler
+from services.inference.triton_backend.engines.llama_sampler import NoTokenAllowed, Sampler
 from services.inference.triton_backend.engines.llama_sequence import Sequence, Slot, common_prefix
 from services.inference.triton_backend.engines.llama_vision import PLACEHOLDER
+from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
+from services.inference.triton_backend.trial import Trials
 from services.inference.triton_backend.waiting import WaitingLine
 
 PREFILL_BESIDE_OTHERS: Final = 32
@@ -54,8 +57,13 @@ STEP_SECONDS: Final = 0.08
 """What a step that reads prompts should take at most, so that tokens come and cancellations are seen meanwhile."""
 PAUSE_SECONDS: Final = 0.02
 WAITING_SWEEP_SECONDS: Final = 0.1
-GUIDE_SECONDS: Final = 10.0
-"""How long a request waits for its guide. The largest that the worker lets through take a third of a second."""
+GUIDE_SECONDS: Final = 9.0
+"""How long a request waits for its guide: for its turn, the trial and the making."""
+GUIDES_AT_ONCE: Final = 2
+SLOW_STEP_SECONDS: Final = 1.0
+"""A step that takes longer is counted and logged."""
+_TRIAL: Final = "services.inference.triton_backend.engines.llama_trial"
+_log: Final = logging.getLogger(__name__)
 
 
 def create(arguments: dict[str, Any]) -> LlamaCppEngine:
@@ -86,6 +94,8 @@ class LlamaCppEngine:
         """`model` is a GGUF, `mmproj` that of its eyes; `context_length` is per request, `max_queued` may wait for a slot."""
         api = LlamaApi()
         self.version = f"llama.cpp of xllamacpp {api.version}"
+        self.guide_library = "llguidance"
+        self.guide_library_version = f"of {self.version}"
         self.context_length = context_length
         self.slots = slots
         self._api = api
@@ -102,7 +112,8 @@ class LlamaCppEngine:
         if self._vision is not None and self._placeholder is None:
             raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
         self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
-        self._making = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-guides")
+        self._trials = Trials(_TRIAL, {"model": str(Path(model).absolute())})
+        self._making = FairWork("llamacpp-guides", threads=GUIDES_AT_ONCE)
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
         self._candidates = Candidates(api, self._model.vocabulary)
         self._guides = Guides(api, self._model.vocab, self._model.vocabulary)
@@ -110,9 +121,13 @@ class LlamaCppEngine:
             Sampler, api, guides=self._guides, vocabulary=self._model.vocabulary, context_length=context_length
         )
         # The first guide prepares the vocabulary, which takes part of a second.
-        self._api.lib.llama_sampler_free(self._guides.begin(Guide("json_object", ""))[0])
+        self._api.lib.llama_sampler_free(self._guides.begin(Guide("json_object", "")))
+        self._trials.wait_ready()
         self._free = [Slot(i) for i in range(slots)]
         self._running: list[Sequence] = []
+        self._on_trial: list[Sequence] = []
+        """Those whose guides are being made. They have no slot yet."""
+        self._max_queued = max_queued
         self._waiting: WaitingLine[Sequence] = WaitingLine(limit=max_queued)
         self._meter = LoadMeter()
         self._prefill_budget = PREFILL_BESIDE_OTHERS
@@ -138,18 +153,28 @@ class LlamaCppEngine:
         usage = Usage(prompt_tokens=len(prompt))
         # At least one token must be read again: its logits choose the first new one. Images are always read again.
         reusable = prompt.index(placeholder) if placeholder is not None and request.images else len(prompt) - 1
-        is_ready = not (request.images or sampler.lacks_guide)
+        is_ready = not request.images
         sequence = Sequence(request, sink, sampler, limit, usage, LlamaPrompt(prompt), reusable, is_ready)
         try:
             with self._changed:
                 if self._failed:
                     raise self._failed
-                self._waiting.push(sequence)
-                self._meter.work_given()
+                if not sampler.lacks_guide:
+                    self._waiting.push(sequence)
+                    self._meter.work_given()
+                else:
+                    self._put_on_trial(sequence)
                 self._changed.notify()
         except RequestError:
             sampler.close()
             raise
+        if sampler.lacks_guide:
+            self._making.submit(request.params.cache_salt, partial(self._make_guide, sequence))
+
+    def _put_on_trial(self, sequence: Sequence) -> None:
+        if len(self._on_trial) >= self._max_queued:
+            raise _too_many_guides()
+        self._on_trial.append(sequence)
 
     def wake(self) -> None:
         """See Engine."""
@@ -164,7 +189,7 @@ class LlamaCppEngine:
         used = sum(len(sequence.slot.tokens) for sequence in running if sequence.slot)
         return self._meter.load(
             in_flight=len(running),
-            queued=len(self._waiting),
+            queued=len(self._waiting) + len(self._on_trial),
             kv_cache_use=used / (self.slots * self.context_length),
         )
 
@@ -174,7 +199,8 @@ class LlamaCppEngine:
             self._closing = True
             self._changed.notify()
         self._thread.join()
-        self._making.shutdown(cancel_futures=True)
+        self._trials.close()
+        self._making.close()
         self._looking.shutdown(cancel_futures=True)
         if self._vision is not None:
             self._vision.close()
@@ -188,7 +214,9 @@ class LlamaCppEngine:
                 self._drop_cancelled()
                 self._drop_impossible()
                 self._admit()
+                began = time.monotonic()
                 self._step()
+                self._note_step(time.monotonic() - began)
         except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
             error = RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}")
         self._fail_all(error)
@@ -198,12 +226,21 @@ class LlamaCppEngine:
         with self._changed:
             if not self._closing and not self._running and not self._waiting:
                 self._meter.stepped(has_work=False)
-                self._changed.wait()
+                self._changed.wait(WAITING_SWEEP_SECONDS if self._on_trial else None)
             elif self._running and not any(sequence.can_go_on() for sequence in self._running):
                 self._meter.stepped(has_work=False)
                 self._changed.wait(PAUSE_SECONDS)
             self._meter.stepped()
             return not self._closing
+
+    def _note_step(self, seconds: float) -> None:
+        if seconds > SLOW_STEP_SECONDS:
+            self._meter.slow_step()
+            guided = sum(sequence.request.params.guide is not None for sequence in self._running)
+            _log.warning(
+                "a step of the engine took %.1f s, with %d requests running, %d of them guided",
+                *(seconds, len(self._running), guided),
+            )
 
     def _drop_cancelled(self) -> None:
         now, gone = time.monotonic(), []
@@ -211,21 +248,36 @@ class LlamaCppEngine:
             self._next_sweep = now + WAITING_SWEEP_SECONDS
             with self._changed:
                 gone = self._waiting.remove_cancelled()
+            self._drop_on_trial()
         gone += [sequence for sequence in self._running if sequence.sink.is_cancelled()]
         for sequence in gone:
             self._meter.cancelled()
             self._finish(sequence, "cancelled")
 
-    def _drop_impossible(self) -> None:
+    def _drop_on_trial(self) -> None:
+        """End requests whose guides are not made yet, and which are cancelled or have waited for too long."""
         latest = time.monotonic() - GUIDE_SECONDS
-        for sequence in [sequence for sequence in self._running if not sequence.is_ready or sequence.problem]:
-            if sequence.sampler.lacks_guide and sequence.started < latest and not sequence.problem:
-                sequence.problem = RequestError(
-                    "INVALID_ARGUMENT", f"the guide could not be made within {GUIDE_SECONDS:g} s; make it simpler"
-                )
-            if sequence.problem:
-                self._leave(sequence)
-                sequence.sink.fail(sequence.problem)
+        for sequence in list(self._on_trial):
+            cancelled = sequence.sink.is_cancelled()
+            if not cancelled and sequence.request.arrived >= latest:
+                continue
+            with self._changed:
+                if sequence not in self._on_trial:
+                    continue
+                self._on_trial.remove(sequence)
+                sequence.is_over = True
+            if cancelled:
+                self._meter.cancelled()
+                self._finish(sequence, "cancelled")
+            else:
+                sequence.sampler.close()
+                sequence.sink.fail(_guide_timeout(sequence))
+
+    def _drop_impossible(self) -> None:
+        for sequence in [sequence for sequence in self._running if sequence.problem]:
+            assert sequence.problem is not None  # noqa: S101 - as was just asked
+            self._leave(sequence)
+            sequence.sink.fail(sequence.problem)
 
     def _admit(self) -> None:
         while self._free:
@@ -238,23 +290,37 @@ class LlamaCppEngine:
             self._place(sequence)
             self._running.append(sequence)
             if not sequence.is_ready:
-                self._making.submit(self._prepare, sequence)
+                with contextlib.suppress(RuntimeError):  # the engine is stopping
+                    self._looking.submit(self._look, sequence)
 
-    def _prepare(self, sequence: Sequence) -> None:
-        """Make a sequence's guide, and have its images looked at then."""
+    def _make_guide(self, sequence: Sequence) -> None:
+        """Make a sequence's guide, and queue the sequence then. Runs in a thread of its own."""
+        problem = None
         try:
-            if sequence.sampler.lacks_guide and not self._is_over(sequence):
-                sequence.sampler.make_guide()
+            if not (sequence.is_over or sequence.sink.is_cancelled()):
+                sequence.making_since = time.monotonic()
+                sequence.sampler.make_guide(self._trials)
         except RequestError as error:
-            sequence.problem = error
+            problem = error
         except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
-            sequence.problem = RequestError("ENGINE_FAILED", f"a guide could not be made: {error}")
-        if sequence.request.images and sequence.problem is None:
-            with contextlib.suppress(RuntimeError):  # the engine is stopping
-                self._looking.submit(self._look, sequence)
-            return
-        sequence.is_ready = True
-        self.wake()
+            problem = RequestError("ENGINE_FAILED", f"a guide could not be made: {error}")
+        with self._changed:
+            if sequence not in self._on_trial:
+                return
+            if problem is None and sequence.sampler.lacks_guide:
+                # It is cancelled; the engine's thread ends it.
+                return
+            self._on_trial.remove(sequence)
+            if problem is None:
+                try:
+                    self._waiting.push(sequence)
+                    self._meter.work_given()
+                except RequestError as error:
+                    problem = error
+            self._changed.notify()
+        if problem is not None:
+            sequence.sampler.close()
+            sequence.sink.fail(problem)
 
     def _is_over(self, sequence: Sequence) -> bool:
         return self._closing or sequence.problem is not None or sequence.sink.is_cancelled()
@@ -371,6 +437,14 @@ class LlamaCppEngine:
         forbidden = self._model.end_ids | params.stop_token_ids if too_early else ()
         try:
             token_id = sequence.sampler.sample(self._candidates, logits, forbidden)
+        except NoTokenAllowed as error:
+            if sequence.generated:
+                # What was written is what the guide allows; it is only not complete.
+                self._finish(sequence, "length")
+            else:
+                self._leave(sequence)
+                sequence.sink.fail(error)
+            return
         except RequestError as error:
             self._leave(sequence)
             sequence.sink.fail(error)
@@ -410,12 +484,24 @@ class LlamaCppEngine:
     def _fail_all(self, error: RequestError) -> None:
         with self._changed:
             self._failed = error
-            left, self._running = self._running, []
+            left, self._running = [*self._running, *self._on_trial], []
+            self._on_trial.clear()
             while self._waiting:
                 left.append(self._waiting.pop())
         for sequence in left:
             sequence.sampler.close()
             sequence.sink.fail(error)
+
+
+def _too_many_guides() -> RequestError:
+    return RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
+
+
+def _guide_timeout(sequence: Sequence) -> RequestError:
+    """What a request is told that has waited for its guide for GUIDE_SECONDS."""
+    if sequence.making_since is None:
+        return _too_many_guides()
+    return RequestError("INVALID_ARGUMENT", f"the guide could not be made within {GUIDE_SECONDS:g} s; make it simpler")
 
 
 def _tokens(token_id: int, logits: npt.NDArray[np.float32], logprobs: int | None) -> Tokens:

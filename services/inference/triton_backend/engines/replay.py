@@ -60,6 +60,8 @@ class ReplayEngine:
 
     name = "replay"
     version = VERSION
+    guide_library = ""
+    guide_library_version = ""
 
     def __init__(
         self,

@@ -1,0 +1,31 @@
+"""Compiles guides for trial with llama.cpp's library and a model's vocabulary, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from services.inference.triton_backend.contract import Guide
+from services.inference.triton_backend.engines.llama_api import LlamaApi
+from services.inference.triton_backend.engines.llama_guides import Guides
+
+
+def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
+    """What compiles a guide for the GGUF `model`. Raises ValueError when the file cannot be loaded."""
+    api = LlamaApi()
+    params = api.lib.llama_model_default_params()
+    params.vocab_only = True
+    model = api.lib.llama_model_load_from_file(str(arguments["model"]).encode(), params)
+    if model == api.ffi.NULL:
+        raise ValueError(f"{arguments['model']} cannot be loaded: {api.last_error() or 'llama.cpp gave no reason'}")
+    vocab = api.lib.llama_model_get_vocab(model)
+    guides = Guides(api, vocab, api.lib.llama_vocab_n_tokens(vocab))
+
+    def compile_guide(kind: str, text: str) -> None:
+        """As the engine does: make the sampler, copy it, and free both."""
+        api.lib.llama_sampler_free(guides.begin(Guide(kind, text)))
+        guides.close()
+
+    # The first guide prepares the vocabulary, which every trial inherits.
+    compile_guide("json_object", "")
+    return compile_guide

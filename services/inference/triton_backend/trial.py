@@ -1,0 +1,244 @@
+"""Compiles guides for trial in a child process, before the engine's own process compiles them.
+
+Compilers of grammars are recursive and allocate what a guide asks for: a few bytes can ask for all memory, or overflow the
+stack of the process that compiles them. A guide is therefore first compiled by a process that may be lost, with the
+engine's own library and under limits (see trial_server.py). Outcomes are remembered by content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from services.inference.triton_backend import trial_server
+from services.inference.triton_backend.contract import Guide, RequestError
+
+READY_SECONDS: Final = 120.0
+MOST_PASSED: Final = 4096
+MOST_REFUSED: Final = 512
+REFUSED_SECONDS: Final = 60.0
+KEPT_BYTES: Final = 32 * 2**20
+"""The most memory that a compiled guide may take: the engine keeps some of them."""
+_OUTCOME_SECONDS: Final = trial_server.WALL_SECONDS + 2
+_SIMPLE: Final = Guide("json_object", "")
+_ROOT: Final = Path(__file__).parents[3]
+
+
+class Trials:
+    """A trial server, started again when it has ended. All methods may be called from any thread."""
+
+    def __init__(self, module: str, arguments: Mapping[str, Any]) -> None:
+        """`module.prepare(arguments)` gives the function that compiles a guide in the server.
+
+        The server starts at once; `wait_ready` waits for it. Raises OSError when it cannot be started.
+        """
+        self._command: Final = [
+            _python(),
+            "-I",
+            str(Path(trial_server.__file__)),
+            module,
+            json.dumps(dict(arguments)),
+            json.dumps([str(_ROOT), *(entry for entry in sys.path if entry)]),
+        ]
+        self._lock: Final = threading.Lock()
+        """Held to use or replace the server."""
+        self._remembering: Final = threading.Lock()
+        self._passed: Final[OrderedDict[bytes, int]] = OrderedDict()
+        self._refused: Final[OrderedDict[bytes, tuple[float, RequestError]]] = OrderedDict()
+        self._common = 0
+        """Memory that every trial takes, in bytes."""
+        self._closed = False
+        self._is_ready = False
+        self.restarts = 0
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
+    def wait_ready(self) -> None:
+        """Wait until the server is ready. Raises RuntimeError when it cannot become so."""
+        with self._lock:
+            if not self._is_ready:
+                self._await_ready()
+        self._common = _judged(_SIMPLE, self._outcome(_SIMPLE))
+
+    def check(self, guide: Guide) -> int:
+        """Compile a guide for trial, which takes up to WALL_SECONDS; returns the bytes of memory that it takes.
+
+        Raises RequestError when it does not pass.
+        """
+        key = hashlib.sha256(f"{guide.kind}\0{guide.text}".encode()).digest()
+        known = self._known(key)
+        if known is not None:
+            return known
+        try:
+            outcome = self._outcome(guide)
+            grown = max(0, _judged(guide, outcome) - self._common)
+        except RequestError as error:
+            if error.reason in ("INVALID_ARGUMENT", "UNSUPPORTED_PARAMETER"):
+                with self._remembering:
+                    self._refused[key] = time.monotonic(), error
+                    if len(self._refused) > MOST_REFUSED:
+                        self._refused.popitem(last=False)
+            raise
+        with self._remembering:
+            self._passed[key] = grown
+            if len(self._passed) > MOST_PASSED:
+                self._passed.popitem(last=False)
+        return grown
+
+    def close(self) -> None:
+        """End the server and all trials."""
+        with self._lock:
+            self._closed = True
+            self._stop()
+
+    def _known(self, key: bytes) -> int | None:
+        """The size of a guide that has passed. Raises RequestError when it was refused a short time ago."""
+        with self._remembering:
+            if key in self._passed:
+                self._passed.move_to_end(key)
+                return self._passed[key]
+            when, error = self._refused.get(key, (0.0, None))
+            if error is None:
+                return None
+            if time.monotonic() - when > REFUSED_SECONDS:
+                del self._refused[key]
+                return None
+        raise RequestError(error.reason, error.message)
+
+    def _outcome(self, guide: Guide) -> dict[str, Any]:
+        for _ in range(2):
+            with contextlib.suppress(ConnectionError, TimeoutError, BrokenPipeError):
+                return self._tried(guide)
+        raise RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
+
+    def _tried(self, guide: Guide) -> dict[str, Any]:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._hand_over(theirs)
+            ours.settimeout(_OUTCOME_SECONDS)
+            # A trial that has crashed before it has read everything is an outcome as well.
+            with contextlib.suppress(BrokenPipeError):
+                ours.sendall(json.dumps([guide.kind, guide.text]).encode())
+                ours.shutdown(socket.SHUT_WR)
+            return self._read_outcome(ours)
+
+    @staticmethod
+    def _read_outcome(connection: socket.socket) -> dict[str, Any]:
+        outcome: dict[str, Any] = {}
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                outcome |= json.loads(line)
+        if "exit" not in outcome:
+            raise ConnectionError("the trial server has ended")
+        return outcome
+
+    def _hand_over(self, connection: socket.socket) -> None:
+        with self._lock:
+            if self._closed:
+                raise RequestError("ENGINE_FAILED", "the engine is stopping")
+            try:
+                if self._process.poll() is not None:
+                    raise ConnectionError
+                if not self._is_ready:
+                    self._await_ready()
+                socket.send_fds(self._control, [b"t"], [connection.fileno()])
+            except (OSError, RuntimeError):
+                self._stop()
+                self._start()
+                self.restarts += 1
+                try:
+                    self._await_ready()
+                except RuntimeError as error:
+                    raise ConnectionError(str(error)) from None
+                socket.send_fds(self._control, [b"t"], [connection.fileno()])
+
+    def _start(self) -> None:
+        self._is_ready = False
+        self._control, theirs = socket.socketpair()
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment, cwd="/"
+                )
+            except BaseException:
+                self._control.close()
+                raise
+
+    def _await_ready(self) -> None:
+        self._control.settimeout(READY_SECONDS)
+        said = b""
+        try:
+            while not said.endswith(b"\n"):
+                part = self._control.recv(4096)
+                if not part:
+                    raise RuntimeError(f"the trial server of guides has ended with {self._process.wait(5)}")
+                said += part
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RuntimeError(f"the trial server of guides does not become ready: {error}") from None
+        problem = json.loads(said).get("problem")
+        if problem:
+            raise RuntimeError(f"the trial server of guides cannot start: {problem}")
+        self._control.settimeout(_OUTCOME_SECONDS)
+        self._is_ready = True
+
+    def _stop(self) -> None:
+        self._control.close()
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _judged(guide: Guide, outcome: Mapping[str, Any]) -> int:
+    """The memory that a compiled guide takes, in bytes. Raises RequestError when it did not pass."""
+    named = f"guide.{guide.kind}"
+    if "reason" in outcome:
+        raise RequestError(outcome["reason"], outcome["message"])
+    code, seconds, limit = outcome["exit"], trial_server.CPU_SECONDS, trial_server.MEMORY_BYTES // 2**20
+    if outcome["late"] or code == -signal.SIGXCPU or (code == -signal.SIGKILL and outcome["cpu"] >= seconds):
+        message = f"{named} takes longer than {seconds} s to compile; make it simpler"
+    elif code == -signal.SIGSEGV:
+        message = f"{named} is nested or chained too deeply to be compiled; make it simpler"
+    elif code != 0:
+        message = f"{named} needs more than {limit} MB of memory to be compiled; make it simpler"
+    elif outcome.get("grown", 0) > KEPT_BYTES:
+        grown = outcome["grown"] // 2**20
+        message = f"{named} takes {grown} MB of memory when compiled; at most {KEPT_BYTES // 2**20} MB are allowed"
+    else:
+        return int(outcome.get("grown", 0))
+    raise RequestError("INVALID_ARGUMENT", message)
+
+
+def _python() -> str:
+    """The interpreter of this process's version and packages: inside Triton, this process is another program."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    places = [Path(sys.prefix, "bin"), Path(sys.exec_prefix, "bin"), Path(sys.base_prefix, "bin")]
+    if Path(sys.executable).name.startswith("python"):
+        places.insert(0, Path(sys.executable).parent)
+    for place in places:
+        if os.access(place / name, os.X_OK):
+            return str(place / name)
+    found = shutil.which(name) or shutil.which("python3")
+    if found is None:
+        raise OSError(f"there is no {name} to compile guides for trial with")
+    return found
