@@ -123,6 +123,7 @@ def test_a_model_that_does_not_work_is_restarted(production: list[Manifest]) -> 
         assert program == f"/repository/{model_id}/1/probe.py"
         given = dict(option.removeprefix("--").split("=") for option in options)
         assert float(given["seconds"]) < probe["timeoutSeconds"]
+        assert probe["terminationGracePeriodSeconds"] <= 30, "it does not wait for a process that stands still"
         assert given["stall-seconds"] == environment(found["worker"])["VILIX_ENGINE_STALL_SECONDS"]
         assert "--model-repository=/repository" in found["triton"]["args"]
 

@@ -189,6 +189,8 @@
     periodSeconds: 10
     timeoutSeconds: 15
     failureThreshold: 6
+    # A Triton whose model's process is dead or frozen may wait for it to the end of the pod's own grace period.
+    terminationGracePeriodSeconds: 20
   securityContext:
     {{- include "vilix.containerSecurity" $root | nindent 4 }}
   volumeMounts:
