@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+PROBE: Final = Path(__file__).with_name("triton_probe.py")
 _ENTRY: Final = '''\
 """Written with this directory; the model itself is in the package beside this file."""
 
@@ -44,5 +45,6 @@ def _write(directory: Path, package: str, source: Path, configuration: str) -> N
     for parent in copy.relative_to(version).parents:
         if parent.name:
             (version / parent / "__init__.py").touch()
+    shutil.copy2(PROBE, version / "probe.py")
     (version / "model.py").write_text(_ENTRY.format(package=package))
     (directory / "config.pbtxt").write_text(configuration)

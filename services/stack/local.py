@@ -42,8 +42,8 @@ INFERENCE_SERVICE: Final = "vilix.inference.v1.InferenceService"
 EMBEDDINGS_SERVICE: Final = "vilix.embeddings.v1.EmbeddingsService"
 DEVELOPMENT_KEY_NAME: Final = "development"
 SMALL_STALL_SECONDS: Final = 5.0
-EMBEDDING_STALL_SECONDS: Final = 10.0
-"""A batch of the embedding model takes two seconds on one core, and two may be before a question."""
+EMBEDDING_STALL_SECONDS: Final = 20.0
+"""A batch of the embedding model takes two seconds on a core of its own, and two may be before a question."""
 
 
 @dataclass(frozen=True)

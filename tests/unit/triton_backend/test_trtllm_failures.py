@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from PIL import Image
@@ -143,3 +144,34 @@ def test_stopping_fails_what_runs(bench: Bench) -> None:
     answers[0].wait_for_tokens()
     bench.close()
     assert all("stopping" in str(answer.wait().error) for answer in answers)
+
+
+def test_an_engine_without_results_shows_how_long_it_has_made_no_progress(bench: Bench) -> None:
+    engine = bench.engine([{"token_ids": [10], "stalls": True}], slots=2)
+    assert engine.load().step_age_s is None
+    first = bench.ask([1])
+    first.wait_for_tokens()
+    until(lambda: (engine.load().step_age_s or 0) > 0.2)
+    bench.ask([2]).wait_for_tokens()
+    assert (engine.load().step_age_s or 0) < 0.2, "a result is progress"
+    first.cancelled = True
+    engine.wake()
+    first.wait()
+
+
+def test_a_further_request_is_no_progress(bench: Bench) -> None:
+    engine = bench.engine([{"token_ids": [], "stalls": True}], slots=4)
+    bench.ask([1])
+    until(lambda: (engine.load().step_age_s or 0) > 0.2)
+    bench.ask([2])
+    until(lambda: engine.load().in_flight == 2)
+    assert (engine.load().step_age_s or 0) > 0.2
+
+
+def test_a_long_prompt_that_is_read_is_progress(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trtllm, "LEAST_PREFILL_TOKENS_PER_SECOND", 20)
+    engine = bench.engine([{"token_ids": [], "stalls": True}])
+    began = time.monotonic()
+    bench.ask([1] * 20)
+    until(lambda: (engine.load().step_age_s or 0) > 0)
+    assert time.monotonic() - began >= 1

@@ -70,7 +70,8 @@ class EmbeddingsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that this worker serves.
+        """Lists the models of this worker that are available. The health service knows each as
+        `vilix.embeddings.v1.EmbeddingsService/MODEL`, and the service itself is SERVING while some model is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class EmbeddingsServiceStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_embeddings_service_pb2.EmbedRequest, _embeddings_service_pb2.EmbedResponse]
     """Embeds texts, in order."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_embeddings_service_pb2.ListModelsRequest, _embeddings_service_pb2.ListModelsResponse]
-    """Lists the models that this worker serves."""
+    """Lists the models of this worker that are available. The health service knows each as
+    `vilix.embeddings.v1.EmbeddingsService/MODEL`, and the service itself is SERVING while some model is.
+    """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_embeddings_service_pb2.WatchStatusRequest, _embeddings_service_pb2.WatchStatusResponse]
     """Streams the load of every model of this worker, at once and then once per interval."""
 
@@ -56,7 +58,9 @@ class EmbeddingsServiceAsyncStub(EmbeddingsServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_embeddings_service_pb2.EmbedRequest, _embeddings_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts, in order."""
     ListModels: _aio.UnaryUnaryMultiCallable[_embeddings_service_pb2.ListModelsRequest, _embeddings_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that this worker serves."""
+    """Lists the models of this worker that are available. The health service knows each as
+    `vilix.embeddings.v1.EmbeddingsService/MODEL`, and the service itself is SERVING while some model is.
+    """
     WatchStatus: _aio.UnaryStreamMultiCallable[_embeddings_service_pb2.WatchStatusRequest, _embeddings_service_pb2.WatchStatusResponse]  # type: ignore[assignment]
     """Streams the load of every model of this worker, at once and then once per interval."""
 
@@ -81,7 +85,9 @@ class EmbeddingsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embeddings_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embeddings_service_pb2.ListModelsResponse, _abc.Awaitable[_embeddings_service_pb2.ListModelsResponse]]:
-        """Lists the models that this worker serves."""
+        """Lists the models of this worker that are available. The health service knows each as
+        `vilix.embeddings.v1.EmbeddingsService/MODEL`, and the service itself is SERVING while some model is.
+        """
 
     @_abc_1.abstractmethod
     def WatchStatus(

@@ -96,7 +96,8 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that this worker serves.
+        """Lists the models of this worker that are available. The health service knows each as
+        `vilix.inference.v1.InferenceService/MODEL`, and the service itself is SERVING while some model is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

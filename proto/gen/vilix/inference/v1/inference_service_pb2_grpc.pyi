@@ -47,7 +47,9 @@ class InferenceServiceStub:
     travels in one message. When the worker stops, the stream ends with OK once its calls have ended.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
-    """Lists the models that this worker serves."""
+    """Lists the models of this worker that are available. The health service knows each as
+    `vilix.inference.v1.InferenceService/MODEL`, and the service itself is SERVING while some model is.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _inference_service_pb2.GetModelResponse]
     """Describes one model. NOT_FOUND (MODEL_NOT_FOUND) when this worker does not serve it."""
     RenderPrompt: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RenderPromptRequest, _inference_service_pb2.RenderPromptResponse]
@@ -74,7 +76,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     travels in one message. When the worker stops, the stream ends with OK once its calls have ended.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that this worker serves."""
+    """Lists the models of this worker that are available. The health service knows each as
+    `vilix.inference.v1.InferenceService/MODEL`, and the service itself is SERVING while some model is.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetModelRequest, _inference_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes one model. NOT_FOUND (MODEL_NOT_FOUND) when this worker does not serve it."""
     RenderPrompt: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RenderPromptRequest, _inference_service_pb2.RenderPromptResponse]  # type: ignore[assignment]
@@ -116,7 +120,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ListModelsResponse, _abc.Awaitable[_inference_service_pb2.ListModelsResponse]]:
-        """Lists the models that this worker serves."""
+        """Lists the models of this worker that are available. The health service knows each as
+        `vilix.inference.v1.InferenceService/MODEL`, and the service itself is SERVING while some model is.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(

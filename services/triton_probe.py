@@ -1,0 +1,58 @@
+"""`python3 probe.py MODEL`: whether the one model of a Triton works, for liveness probes. Standard library only.
+
+It asks the model itself: Triton calls also a model ready whose process has died. It is copied beside each model of a
+repository, and exits with 0 for a model that works, else with 1 and a line that says what is wrong.
+"""
+
+import argparse
+import json
+import sys
+import typing
+import urllib.error
+import urllib.request
+
+PORT = 8000
+SECONDS = 5.0
+STALL_SECONDS = 30.0
+
+
+def fault_of(description: dict[str, typing.Any], stall_seconds: float) -> str:
+    """What is wrong with a model that describes itself so; empty if nothing is."""
+    age = (description.get("load") or {}).get("step_age_s")
+    if age is not None and age >= stall_seconds:
+        return f"the engine has made no progress with its requests for {age:.1f} s"
+    return ""
+
+
+def probe(model: str, *, url: str, seconds: float, stall_seconds: float) -> str:
+    """What is wrong with `model` of the Triton at `url`; empty if nothing is. It has `seconds` to answer."""
+    asked = json.dumps({"params": json.dumps({"describe": True})}).encode()
+    address = f"{url}/v2/models/{model}/generate"
+    request = urllib.request.Request(address, asked, {"Content-Type": "application/json"})  # noqa: S310  # http only
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310  # as above
+            return fault_of(json.loads(json.load(answer)["description"]), stall_seconds)
+    except urllib.error.HTTPError as error:
+        return f"it answers with status {error.code}: {error.read(500).decode(errors='replace')}"
+    except OSError as error:
+        return f"it does not answer within {seconds:g} s: {error}"
+    except (KeyError, TypeError, ValueError) as error:
+        return f"its answer is not understood: {error!r}"
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Exit with 0 if a model works.")
+    parser.add_argument("model")
+    parser.add_argument("--url", default=f"http://127.0.0.1:{PORT}", help="of Triton's HTTP endpoint")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="that it has to answer")
+    parser.add_argument("--stall-seconds", type=float, default=STALL_SECONDS, help="without progress are a fault")
+    given = parser.parse_args()
+    fault = probe(given.model, url=given.url, seconds=given.seconds, stall_seconds=given.stall_seconds)
+    if fault:
+        print(f"{given.model}: {fault}", file=sys.stderr)
+    return 1 if fault else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

