@@ -23,7 +23,7 @@ from services.gateway.errors import ApiError, unavailable
 DEFAULT_BYTES: Final = 256 * 2**20
 WAIT_SECONDS: Final = 3.0
 """How long a body waits for room."""
-MOST_WAITING: Final = 256
+MOST_WAITING, MOST_WAITING_OF_KEY = 256, 32
 """Bodies that may wait. Each of them keeps what its connection has received so far."""
 SMALL_BYTES: Final = 64 * 2**10
 """A body counts as so many bytes until it is complete: a connection with its buffers and its task are not free.
@@ -68,7 +68,8 @@ class BodyBudget:
             self._set(share, size)
             return
         of_key = self._used_by[share.key_id] + size - share.size > self._per_key
-        if len(self._waiting) >= MOST_WAITING:
+        of_same_key = sum(waiting.key_id == share.key_id for waiting, _ in self._waiting.values())
+        if len(self._waiting) >= MOST_WAITING or of_same_key >= MOST_WAITING_OF_KEY:
             raise self._refusal(of_key=of_key)
         granted = asyncio.get_running_loop().create_future()
         self._waiting[granted] = (share, size)
@@ -83,9 +84,10 @@ class BodyBudget:
             self._waiting.pop(granted, None)
 
     def shrink(self, share: BodyShare, size: int) -> None:
-        """Let a share count as `size` bytes, which is less than before, and those that wait have the rest."""
+        """Let a share count as `size` bytes, which is less than before. Of those that wait, keys that have least come first."""
         self._set(share, size)
-        for granted, (waiting, wanted) in list(self._waiting.items()):
+        by_key = sorted(self._waiting.items(), key=lambda item: self._used_by[item[1][0].key_id])
+        for granted, (waiting, wanted) in by_key:
             if not granted.done() and self._fits(waiting, wanted):
                 self._set(waiting, wanted)
                 granted.set_result(None)

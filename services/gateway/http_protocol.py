@@ -11,6 +11,7 @@ import logging
 import socket
 from collections import OrderedDict
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, Final
 
 import httptools
@@ -26,6 +27,8 @@ from services.gateway.unframed import Unframed
 UNSENT_BYTES: Final = 64 * 1024
 DIRECT_WRITER: Final = "vilix.direct_writer"
 """The ASGI extension that holds an answer's DirectWriter."""
+MOST_LOOKED_AT: Final = 64
+"""Connections that are looked at to find one to close."""
 LINGER_SECONDS: Final = 5.0
 """How long what a refused client still sends is thrown away."""
 PARSED_BYTES: Final = 16 * 1024
@@ -178,7 +181,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             # An offer of HTTP/2 or WebSockets, which may be ignored.
-            return int(upgrade.args[0])
+            return int(upgrade.args[0]) or len(data)
         except httptools.HttpParserError as error:
             if not (self.transport.is_closing() or self.is_broken):
                 self._reject(Rejection(400, _malformed(error)))
@@ -304,11 +307,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _evict_longest_idle(self) -> bool:
         """Close the connection of this listener that has had no request for longest; whether there was one."""
-        for connection in self.idle:
-            # The end of an answer that is still on its way would be lost.
+        for connection in list(islice(self.idle, MOST_LOOKED_AT)):
             if not connection.has_unsent_bytes:
                 connection.evict()
                 return True
+            # It is not idle: the end of its last answer is still on its way.
+            self.idle.move_to_end(connection)
         return False
 
     @property

@@ -399,6 +399,14 @@ async def test_a_malformed_request_behind_a_stream_does_not_cut_it_off(system: S
     connection.hang_up()
 
 
+async def test_an_offer_of_another_protocol_is_ignored(system: System) -> None:
+    offer = GET + b"Host: t\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    last = b"GET /nothing HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+    answer = await exchange(system, offer * 3 + last)
+    assert answer.count(b"HTTP/1.1 200 ") == 3
+    assert answer.count(b"HTTP/1.1 404 ") == 1
+
+
 async def test_a_key_is_surrounded_by_spaces_alone(system: System) -> None:
     key, close = system.api_key.encode(), b"\r\nConnection: close\r\n\r\n"
     head = b"GET /api/models HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer "

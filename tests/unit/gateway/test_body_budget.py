@@ -26,10 +26,10 @@ async def budget() -> AsyncIterator[BodyBudget]:
 
 
 async def received(budget: BodyBudget, key: str, *parts: int) -> BodyShare:
-    """A body that has come."""
+    """A body that has come, and had announced its length."""
     share = budget.open(key)
     try:
-        async with share.receiving():
+        async with share.receiving(sum(parts)):
             for part in parts:
                 await share.add(part)
     except BaseException:
@@ -52,6 +52,20 @@ async def test_an_unfinished_body_counts_as_a_small_one(budget: BodyBudget) -> N
         assert budget.used == SMALL_BYTES
         await share.add(10)
     assert budget.used == 10
+    share.release()
+
+
+async def test_a_body_that_announces_nothing_counts_as_it_comes(budget: BodyBudget) -> None:
+    share = budget.open("a")
+
+    async def receive() -> None:
+        async with share.receiving():
+            for _ in range(8):
+                await share.add(MEBIBYTE)
+
+    with pytest.raises(ApiError, match="of your key"):
+        await receive()
+    assert budget.used == PER_KEY
     share.release()
 
 
@@ -84,6 +98,37 @@ async def test_who_waits_gets_what_becomes_free(budget: BodyBudget) -> None:
     first.release()
     async with asyncio.timeout(LIMIT):
         (await waiting).release()
+
+
+async def test_the_key_that_has_least_comes_first(budget: BodyBudget) -> None:
+    holding = [await received(budget, "greedy", 2 * MEBIBYTE), await received(budget, "other", 4 * MEBIBYTE)]
+    got: list[str] = []
+
+    async def wait(key: str) -> None:
+        share = await received(budget, key, 2 * MEBIBYTE)
+        got.append(key)
+        share.release()
+
+    tasks = [asyncio.create_task(wait(key)) for key in ("greedy", "greedy", "modest")]
+    await asyncio.sleep(WAIT_SECONDS / 10)
+    assert not got
+    holding[1].release()
+    await asyncio.gather(*tasks)
+    assert got[0] == "modest"
+    holding[0].release()
+
+
+async def test_one_key_cannot_keep_others_from_waiting(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_budget, "MOST_WAITING_OF_KEY", 1)
+    first = await received(budget, "a", 4 * MEBIBYTE)
+    second = await received(budget, "b", 3 * MEBIBYTE)
+    waiting = [asyncio.create_task(received(budget, key, MEBIBYTE)) for key in "aac"]
+    done, pending = await asyncio.wait(waiting, timeout=WAIT_SECONDS / 3)
+    assert [task.exception() is not None for task in done] == [True]
+    first.release()
+    for share in await asyncio.gather(*pending):
+        share.release()
+    second.release()
 
 
 async def test_who_is_cancelled_while_waiting_leaves_nothing(budget: BodyBudget) -> None:

@@ -1,0 +1,62 @@
+"""Requests that are too large for the connection that all requests to a worker share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.contract.http.conftest import running_gateway
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+async def http(
+    redis_url: str, api_key: str, worker: ScriptedWorker, tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway that takes bodies larger than what workers take."""
+    settings = {"VILIX_MAX_BODY_BYTES": str(48 * MEBIBYTE)}
+    with running_gateway(redis_url, worker.address, tmp_path / "gateway.log", **settings) as (url, _):
+        headers = {"Authorization": f"Bearer {api_key}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client, asyncio.timeout(60):
+            while True:
+                try:
+                    if (await client.get("/readyz")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+            yield client
+
+
+@pytest.mark.parametrize("path", ["/api/chat/completions", "/api/completions", "/api/tokenize"])
+async def test_a_request_that_is_too_large_ends_no_other_answer(
+    http: httpx.AsyncClient, worker: ScriptedWorker, path: str
+) -> None:
+    going = asyncio.Event()
+    worker.script = [[started(), content("Hel")], going, [content("lo"), finish(), usage()]]
+    victim = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    text = "a" * (33 * MEBIBYTE)
+    large: dict[str, Any] = {"model": MODEL, "prompt": text}
+    if path.endswith("chat/completions"):
+        large = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
+    async with http.stream("POST", "/api/chat/completions", json=victim) as response:
+        lines = response.aiter_lines()
+        while "Hel" not in await anext(lines):
+            pass
+        refused = await http.post(path, json=large)
+        assert refused.status_code == 413, refused.text
+        error = refused.json()["error"]
+        assert error["code"] == "request_too_large"
+        assert "at most" in error["message"]
+        going.set()
+        rest = [line async for line in lines]
+    assert "data: [DONE]" in rest
+    assert not any('"error"' in line for line in rest)
+    assert len(worker.requests) == 1, "the large request did not get to the worker"
