@@ -10,6 +10,7 @@ import uvloop
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services import settings as settings_module
+from services.allocator import return_freed_memory
 from services.certificates import Certificates
 from services.embeddings import triton_pulse
 from services.embeddings.catalog import DIRECTORY, load_model
@@ -29,6 +30,7 @@ from services.triton_client import TritonClient
 def main() -> None:
     """Run the worker until it is told to stop."""
     settings = settings_module.load(EmbeddingsSettings, command="services.embeddings")
+    return_freed_memory()
     configure_logging("embeddings")
     try:
         models = _read_models(settings)
@@ -63,7 +65,12 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel]) -
     )
     pulse = Pulse(idle_seconds=settings.idle_seconds)
     # 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
-    server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds, max_message_bytes=64 * 2**20)
+    server = WorkerServer(
+        SERVICE,
+        keepalive_seconds=settings.keepalive_seconds,
+        max_message_bytes=64 * 2**20,
+        connection_limits=settings.connection_limits(),
+    )
     servicer = EmbeddingsServicer(models, Embedder(triton, settings.batch_seconds, pulse), limits, server)
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)
 

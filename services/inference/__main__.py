@@ -10,6 +10,7 @@ import uvloop
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services import settings as settings_module
+from services.allocator import return_freed_memory
 from services.certificates import Certificates
 from services.grpc_server import WorkerServer
 from services.inference import metrics
@@ -28,6 +29,7 @@ from services.triton_client import TritonClient
 def main() -> None:
     """Run the worker until it is told to stop."""
     settings = settings_module.load(InferenceSettings, command="services.inference")
+    return_freed_memory()
     configure_logging("inference")
     try:
         models = _load_models(settings)
@@ -65,7 +67,9 @@ async def _serve(
     )
     metrics.prepare(models)
     patience = Patience(settings.idle_seconds, settings.first_token_seconds)
-    server = WorkerServer(SERVICE, keepalive_seconds=settings.keepalive_seconds)
+    server = WorkerServer(
+        SERVICE, keepalive_seconds=settings.keepalive_seconds, connection_limits=settings.connection_limits()
+    )
     servicer = InferenceServicer(models, triton, status, limits=limits, patience=patience, server=server)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     watching = asyncio.create_task(status.run(server.set_serving))
