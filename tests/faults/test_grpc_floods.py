@@ -47,15 +47,24 @@ TARGETS: Final = {"chat": "worker0", "embeddings": "embedder"}
 
 
 class Others:
-    """Requests of another caller through the gateway, one after the other, and the worker's memory meanwhile."""
+    """Requests of other callers, one after the other: through the gateway, and health checks on a connection of its own."""
 
-    def __init__(self, client: httpx.AsyncClient, path: str, content: dict[str, Any], worker: psutil.Process) -> None:
-        """`worker` is the process that answers."""
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        content: dict[str, Any],
+        worker: psutil.Process,
+        channel: grpc.aio.Channel,
+    ) -> None:
+        """`worker` is the process that answers, whose memory is looked at, and `channel` one to it."""
+        self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._client = client
         self._path = path
         self._content = content
         self._worker = worker
         self.statuses: Counter[int] = Counter()
+        self.codes: Counter[str] = Counter()
         self.waits: list[float] = []
         self.most_memory = 0
 
@@ -72,6 +81,11 @@ class Others:
         """Send requests until the attack has ended."""
         while attack.returncode is None:
             await self.ask()
+            try:
+                await self._health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+                self.codes["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                self.codes[error.code().name] += 1
             await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -89,7 +103,8 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 @pytest.mark.parametrize("target", TARGETS)
 async def test_others_are_answered_during_a_flood(everything: Everything, target: str, attack: str) -> None:
     worker, address = psutil.Process(everything.pids[TARGETS[target]]), address_of(everything, target)
-    others = others_of(everything, target, worker)
+    channel = grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    others = others_of(everything, target, worker, channel)
     assert await others.ask() == 200
     before = worker.memory_info().rss
     attacking = await begin(attack, address)
@@ -98,6 +113,7 @@ async def test_others_are_answered_during_a_flood(everything: Everything, target
         written = (await attacking.communicate())[0].decode().strip()
     finally:
         await end(attacking)
+        await channel.close()
     during, waits = +others.statuses, others.waits[:]
     ended = time.monotonic()
     assert everything.dead() == []
@@ -110,12 +126,14 @@ async def test_others_are_answered_during_a_flood(everything: Everything, target
     await until(lambda: not connections_of_peer(worker, address), RECOVERY_SECONDS, "the attacker's connections end")
     await until(everything.system.is_idle, what="nothing is in flight")
     growth, kept = others.most_memory - before, worker.memory_info().rss - before
+    answered = f"{during[200]} of {during.total()} requests, {others.codes['OK']} of {others.codes.total()} calls"
     measured = (
-        f"{during[200]} of {during.total()} answered, p50 {statistics.median(waits):.2f} s, max {max(waits):.1f} s; "
-        f"then served after {recovered:.1f} s; {growth / 1e6:+.0f} MB, {kept / 1e6:+.0f} MB afterwards; {written} written"
+        f"{answered}; p50 {statistics.median(waits):.2f} s, max {max(waits):.1f} s; then served after {recovered:.1f} s; "
+        f"{growth / 1e6:+.0f} MB, {kept / 1e6:+.0f} MB afterwards; {written} written"
     )
     assert growth < MOST_GROWTH_BYTES, measured
     assert during[200] >= SERVED_SHARE * during.total(), (during, measured)
+    assert others.codes["OK"] >= SERVED_SHARE * others.codes.total(), (others.codes, measured)
     record(
         f"Flood of a {target} worker's gRPC port: {attack.replace('_', ' ')}",
         f"lives; {SERVED_SHARE:.0%} of others' requests answered; under {MOST_GROWTH_BYTES >> 20} MiB more",
@@ -148,12 +166,12 @@ def address_of(everything: Everything, target: str) -> str:
     return everything.system.worker.address if target == "chat" else everything.embedder.target
 
 
-def others_of(everything: Everything, target: str, worker: psutil.Process) -> Others:
+def others_of(everything: Everything, target: str, worker: psutil.Process, channel: grpc.aio.Channel) -> Others:
     """A caller whose requests a worker answers."""
     client = everything.system.client()
     if target == "chat":
-        return Others(client, "/chat/completions", body(stream=False), worker)
-    return Others(client, "/embeddings", {"model": EMBEDDING_MODEL, "input": "good"}, worker)
+        return Others(client, "/chat/completions", body(stream=False), worker, channel)
+    return Others(client, "/embeddings", {"model": EMBEDDING_MODEL, "input": "good"}, worker, channel)
 
 
 async def begin(attack: str, address: str) -> asyncio.subprocess.Process:
