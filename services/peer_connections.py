@@ -37,8 +37,9 @@ class PeerConnections:
         """Close the newest connections of every address that has more than the limit; how many were closed."""
         descriptors = dict(self._sockets())
         self._peers = {name: peer for name, peer in self._peers.items() if name in descriptors}
-        for name in descriptors.keys() - self._peers.keys():
-            self._peers[name] = self._peer(descriptors[name])
+        for name, descriptor in descriptors.items():
+            if name not in self._peers:
+                self._peers[name] = self._peer(descriptor)
         counts: Counter[str] = Counter()
         closed: Counter[str] = Counter()
         for name, peer in self._peers.items():
@@ -47,6 +48,7 @@ class PeerConnections:
             counts[peer[0]] += 1
             if counts[peer[0]] > self._limit and self._close(descriptors[name], peer):
                 closed[peer[0]] += 1
+                self._peers[name] = None
         for address, count in closed.items():
             _log.warning("too many connections of one peer closed", extra={"peer": address, "closed": count})
         return closed.total()
