@@ -8,6 +8,7 @@ import logging
 import secrets
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -18,6 +19,7 @@ from services.certificates import Certificates
 from services.failure import Failure, Reason
 from services.loop_watch import INTERVAL_SECONDS, watched_loop
 from services.malformed_messages import MalformedMessages
+from services.peer_connections import limited_peers
 from services.telemetry import without_keys
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
@@ -33,10 +35,51 @@ _OPTIONS: Final = [
     ("grpc.keepalive_permit_without_calls", 1),
     # Two servers on one port would each get a part of the calls.
     ("grpc.so_reuseport", 0),
+    # Headers: a call with more than the first is refused with a rising probability, and with more than the second always.
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
+    # A connection that has not become one of HTTP/2 by then is closed, and one without any call after the second.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    # Calls that no task has taken up yet. From the default of 1,000 on, gRPC cancels calls at random, those of other
+    # connections too. What bounds them here are the limits of connections and of calls on one connection.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # From one connection, gRPC takes up so many new calls before the others have their turn.
+    ("grpc.http2.max_requests_per_read", 4),
 ]
+MAX_CONCURRENT_CALLS_DESCRIPTION: Final = (
+    "The most calls at the same time on one connection; a gRPC client lets further ones wait."
+)
+MAX_CONNECTIONS_DESCRIPTION: Final = "The most connections to one port of the worker. Further ones are closed at once."
+MAX_PEER_CONNECTIONS_DESCRIPTION: Final = (
+    "The most connections from one address to one port of the worker. The newest beyond it are closed."
+)
 _log: Final = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What callers may hold of a worker's ports. The defaults are those of the settings."""
+
+    calls: int = 256
+    """At the same time on one connection."""
+    connections: int = 1024
+    """To one port."""
+    peer_connections: int = 32
+    """From one address to one port."""
+
+    def options(self) -> list[tuple[str, int]]:
+        """Those that gRPC enforces itself."""
+        return [
+            ("grpc.max_concurrent_streams", self.calls),
+            ("grpc.max_allowed_incoming_connections", self.connections),
+        ]
+
+
+DEFAULT_LIMITS: Final = ConnectionLimits()
 
 
 class WorkerServer:
@@ -49,6 +92,7 @@ class WorkerServer:
         models: Iterable[str] = (),
         keepalive_seconds: float = KEEPALIVE_SECONDS,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        connection_limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
         """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`.
 
@@ -57,7 +101,8 @@ class WorkerServer:
         The calls of a caller that has given no sign of life for `keepalive_seconds` are cancelled.
         """
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
-        options = [*_OPTIONS, *_keepalive(keepalive_seconds), *limits]
+        self._connection_limits: Final = connection_limits
+        options = [*_OPTIONS, *connection_limits.options(), *_keepalive(keepalive_seconds), *limits]
         self.grpc: Final = grpc.aio.server(options=options, interceptors=[MalformedMessages()])
         self._service: Final = service
         self._health: Final = _Health(("", service), tuple(f"{service}/{model}" for model in models))
@@ -101,7 +146,12 @@ class WorkerServer:
         for probes that know none. A second signal ends calls at once. Raises OSError when an address cannot be had.
         """
         _bind(self.grpc, listen, certificates)
-        async with _signals() as signals, self._health_server(health_listen), watched_loop(seconds=loop_watch_seconds):
+        async with (
+            _signals() as signals,
+            self._health_server(health_listen),
+            watched_loop(seconds=loop_watch_seconds),
+            limited_peers(listen, limit=self._connection_limits.peer_connections),
+        ):
             await self.grpc.start()
             _log.info("listening on %s", listen)
             await anext(signals)
@@ -123,12 +173,14 @@ class WorkerServer:
         if not listen:
             yield
             return
-        server = grpc.aio.server(options=_OPTIONS, interceptors=[MalformedMessages()])
+        options = [*_OPTIONS, *self._connection_limits.options()]
+        server = grpc.aio.server(options=options, interceptors=[MalformedMessages()])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _bind(server, listen, None)
         await server.start()
         try:
-            yield
+            async with limited_peers(listen, limit=self._connection_limits.peer_connections):
+                yield
         finally:
             await server.stop(None)
 

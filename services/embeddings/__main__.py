@@ -11,6 +11,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services import settings as settings_module
 from services import triton_clients
+from services.allocator import return_freed_memory
 from services.certificates import Certificates
 from services.embeddings import triton_pulse
 from services.embeddings.catalog import DIRECTORY, load_model
@@ -30,6 +31,7 @@ from services.triton_clients import TritonClients
 def main() -> None:
     """Run the worker until it is told to stop."""
     settings = settings_module.load(EmbeddingsSettings, command="services.embeddings")
+    return_freed_memory()
     configure_logging("embeddings")
     try:
         tritons = TritonClients(triton_clients.targets(settings.triton, settings.model_directories()))
@@ -70,7 +72,11 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel], t
     }
     # 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
     server = WorkerServer(
-        SERVICE, models=models, keepalive_seconds=settings.keepalive_seconds, max_message_bytes=64 * 2**20
+        SERVICE,
+        models=models,
+        keepalive_seconds=settings.keepalive_seconds,
+        max_message_bytes=64 * 2**20,
+        connection_limits=settings.connection_limits(),
     )
     servicer = EmbeddingsServicer(models, embedders, limits, server)
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)

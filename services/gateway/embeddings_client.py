@@ -28,11 +28,12 @@ EmbedCall = grpc.aio.UnaryUnaryCall[pb.EmbedRequest, pb.EmbedResponse]
 class EmbeddingsClient:
     """A connection to one worker."""
 
-    def __init__(self, channel: grpc.aio.Channel, patience: Patience) -> None:
-        """Over an open channel."""
+    def __init__(self, channel: grpc.aio.Channel, status_channel: grpc.aio.Channel, patience: Patience) -> None:
+        """Over open channels; `status_channel` is for what the worker says of itself."""
         self._seconds: Final = patience.stream_seconds
         self._stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel)
-        self.signs_of_life: Final = SignsOfLife(self._stub, idle_seconds=patience.idle_seconds)
+        self._status_stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(status_channel)
+        self.signs_of_life: Final = SignsOfLife(self._status_stub, idle_seconds=patience.idle_seconds)
         """What waits for a call is to require them."""
 
     def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
@@ -43,7 +44,7 @@ class EmbeddingsClient:
 
     async def list_models(self) -> list[pb.Model]:
         """The models of the worker. Raises grpc.aio.AioRpcError."""
-        answer = await self._stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
+        answer = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
         return list(answer.models)
 
     async def close(self) -> None:
@@ -56,4 +57,8 @@ EmbeddingsWorkers = Workers[EmbeddingsClient, pb.Model]
 
 def embeddings_service(patience: Patience) -> Service[EmbeddingsClient]:
     """The workers that embed."""
-    return Service(SERVICE, "/embeddings", lambda channel: EmbeddingsClient(channel, patience), _OPTIONS)
+
+    def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> EmbeddingsClient:
+        return EmbeddingsClient(channel, status_channel, patience)
+
+    return Service(SERVICE, "/embeddings", connect, _OPTIONS)

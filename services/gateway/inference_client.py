@@ -47,12 +47,15 @@ class Patience:
 class InferenceClient:
     """A connection to one worker."""
 
-    def __init__(self, channel: grpc.aio.Channel, patience: Patience) -> None:
-        """Over an open channel."""
+    def __init__(
+        self, channel: grpc.aio.Channel, patience: Patience, status_channel: grpc.aio.Channel | None = None
+    ) -> None:
+        """Over open channels; `status_channel` is for what the worker says of itself, by default the same."""
         self._patience: Final = patience
         self._timeout: Final = duration_pb2.Duration()
         self._timeout.FromMilliseconds(round(patience.stream_seconds * 1000))
         self._stub: Final = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        self._status_stub: Final = inference_service_pb2_grpc.InferenceServiceStub(status_channel or channel)
         self._stream: GenerateStream | None = None
 
     def generate(self, request: pb.GenerateRequest, *, request_id: str) -> GenerateCall:
@@ -77,7 +80,7 @@ class InferenceClient:
 
     async def list_models(self) -> list[pb.Model]:
         """The models of the worker. Raises grpc.aio.AioRpcError."""
-        answer = await self._stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
+        answer = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
         return list(answer.models)
 
 
@@ -87,4 +90,8 @@ InferenceWorkers = Workers[InferenceClient, pb.Model]
 
 def inference_service(patience: Patience) -> Service[InferenceClient]:
     """The workers that answer chats."""
-    return Service(SERVICE, "/chat/completions", lambda channel: InferenceClient(channel, patience), OPTIONS)
+
+    def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> InferenceClient:
+        return InferenceClient(channel, patience, status_channel)
+
+    return Service(SERVICE, "/chat/completions", connect, OPTIONS)

@@ -11,6 +11,7 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services import settings as settings_module
 from services import triton_clients
+from services.allocator import return_freed_memory
 from services.certificates import Certificates
 from services.grpc_server import WorkerServer
 from services.inference import metrics
@@ -29,6 +30,7 @@ from services.triton_clients import TritonClients
 def main() -> None:
     """Run the worker until it is told to stop."""
     settings = settings_module.load(InferenceSettings, command="services.inference")
+    return_freed_memory()
     configure_logging("inference")
     try:
         tritons = TritonClients(triton_clients.targets(settings.triton, settings.model_directories()))
@@ -71,7 +73,12 @@ async def _serve(
     )
     metrics.prepare(models)
     patience = Patience(settings.idle_seconds, settings.first_token_seconds)
-    server = WorkerServer(SERVICE, models=models, keepalive_seconds=settings.keepalive_seconds)
+    server = WorkerServer(
+        SERVICE,
+        models=models,
+        keepalive_seconds=settings.keepalive_seconds,
+        connection_limits=settings.connection_limits(),
+    )
     servicer = InferenceServicer(models, tritons, status, limits=limits, patience=patience, server=server)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     watching = asyncio.create_task(status.run(server.set_serving, server.set_model_serving))

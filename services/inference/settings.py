@@ -9,7 +9,14 @@ from pydantic import AfterValidator, Field, field_validator
 
 from services import triton_clients
 from services.certificates import checked
-from services.grpc_server import KEEPALIVE_SECONDS
+from services.grpc_server import (
+    DEFAULT_LIMITS,
+    KEEPALIVE_SECONDS,
+    MAX_CONCURRENT_CALLS_DESCRIPTION,
+    MAX_CONNECTIONS_DESCRIPTION,
+    MAX_PEER_CONNECTIONS_DESCRIPTION,
+    ConnectionLimits,
+)
 from services.inference.engine_status import STALL_SECONDS
 from services.inference.triton_backend.prompt_images import MOST_PIXELS
 from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
@@ -67,6 +74,11 @@ class InferenceSettings(Settings):
         description="What runs for a caller is cancelled when it has given no sign of life for so long: a process that is "
         "frozen, or behind a network that has gone.",
     )
+    max_concurrent_calls: int = Field(DEFAULT_LIMITS.calls, ge=8, description=MAX_CONCURRENT_CALLS_DESCRIPTION)
+    max_connections: int = Field(DEFAULT_LIMITS.connections, ge=1, description=MAX_CONNECTIONS_DESCRIPTION)
+    max_peer_connections: int = Field(
+        DEFAULT_LIMITS.peer_connections, ge=1, description=MAX_PEER_CONNECTIONS_DESCRIPTION
+    )
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
     loop_watch_seconds: float = Field(INTERVAL_SECONDS, ge=0.001, description=DESCRIPTION)
@@ -89,3 +101,7 @@ class InferenceSettings(Settings):
         """The model directories by model id."""
         pairs = (entry.strip().split("=", 1) for entry in self.models.split(","))
         return {model_id: Path(directory) for model_id, directory in pairs}
+
+    def connection_limits(self) -> ConnectionLimits:
+        """What callers may hold of the ports."""
+        return ConnectionLimits(self.max_concurrent_calls, self.max_connections, self.max_peer_connections)

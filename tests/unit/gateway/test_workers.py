@@ -1,0 +1,118 @@
+"""A worker that is overloaded, and cancels calls about itself, is not lost as long as it answers others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.gateway.inference_client import SERVICE, Patience, inference_service
+from services.gateway.worker_connection import Connection
+from services.gateway.workers import RETRY_SECONDS, Worker
+
+MODEL = "m"
+SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+
+class OverloadedWorker(health_pb2_grpc.HealthServicer, inference_service_pb2_grpc.InferenceServiceServicer):
+    """A worker that cancels watches of its health, or lists of its models, as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.cancelled_watches = 0
+        self.cancelled_lists = 0
+        self.watches = 0
+        self.lists = 0
+        self.end_watch = asyncio.Event()
+
+    async def Watch(  # noqa: N802  # the method's name in the proto
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
+        assert request.service == SERVICE
+        self.watches += 1
+        if self.cancelled_watches:
+            self.cancelled_watches -= 1
+            await context.abort(grpc.StatusCode.CANCELLED, "overloaded")
+        yield SERVING
+        await self.end_watch.wait()
+        self.end_watch.clear()
+        await context.abort(grpc.StatusCode.CANCELLED, "overloaded")
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
+        self.lists += 1
+        if self.cancelled_lists:
+            self.cancelled_lists -= 1
+            await context.abort(grpc.StatusCode.CANCELLED, "overloaded")
+        return pb.ListModelsResponse(models=[pb.Model(id=MODEL)])
+
+
+@pytest.fixture
+async def overloaded() -> AsyncIterator[tuple[OverloadedWorker, Worker[Any, Any]]]:
+    servicer = OverloadedWorker()
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    service = inference_service(Patience(idle_seconds=5, stream_seconds=60))
+    worker: Worker[Any, Any] = Worker(f"127.0.0.1:{port}", service, Connection(None, ""))
+    try:
+        await until(lambda: MODEL in worker.models)
+        yield servicer, worker
+    finally:
+        await worker.close()
+        await server.stop(None)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # what it waits for has no event
+            await asyncio.sleep(0.01)
+
+
+async def models_until(worker: Worker[Any, Any], condition: Callable[[], bool]) -> bool:
+    """Whether the worker has its models all the time until a condition holds."""
+    kept = True
+
+    def look() -> bool:
+        nonlocal kept
+        kept = kept and MODEL in worker.models
+        return condition()
+
+    await until(look)
+    return kept
+
+
+async def test_cancelled_health_watches_do_not_lose_the_worker(
+    overloaded: tuple[OverloadedWorker, Worker[Any, Any]],
+) -> None:
+    servicer, worker = overloaded
+    servicer.cancelled_watches = 3
+    servicer.end_watch.set()
+    assert await models_until(worker, lambda: servicer.watches == 5)
+
+
+async def test_cancelled_lists_of_models_do_not_lose_the_worker(
+    overloaded: tuple[OverloadedWorker, Worker[Any, Any]],
+) -> None:
+    servicer, worker = overloaded
+    servicer.cancelled_lists = 3
+    # The models are asked for again with a new watch.
+    servicer.end_watch.set()
+    assert await models_until(worker, lambda: servicer.lists == 5)
+
+
+async def test_a_worker_that_goes_on_cancelling_is_lost(
+    overloaded: tuple[OverloadedWorker, Worker[Any, Any]],
+) -> None:
+    servicer, worker = overloaded
+    servicer.cancelled_watches = 10_000
+    servicer.end_watch.set()
+    await until(lambda: not worker.models, 60 * RETRY_SECONDS)
+    servicer.cancelled_watches = 0
+    await until(lambda: MODEL in worker.models)
