@@ -1,8 +1,8 @@
 """Generates structured-output requests that are meant to harm an engine: schemas, regexes, grammars and choices.
 
-Half of them mutate published material (JSON Schema Test Suite, grammars of ours that look like those in manuals), the other
-half come from families that are known to make parsers recurse, automata explode or allocations grow. A generator with the
-same seed and the same suite produces the same cases.
+Half of them mutate published material (JSON Schema Test Suite, grammars of ours that look like those in manuals), the
+other half come from families that are known to make parsers recurse, automata explode or allocations grow. A generator
+with the same seed and the same suite produces the same cases.
 """
 
 from __future__ import annotations
@@ -321,8 +321,8 @@ def _regex(random: Random) -> tuple[str, str]:
 def _random_regex(random: Random, depth: int) -> str:
     if depth <= 0:
         return random.choice(
-            ("a", ".", r"\w", r"\d", r"\s", "[a-z]", "[^a]", r"[\u0600-\u06FF]", r"\p{L}", "é", "😀", r"\b", "^", "$", r"\1",
-             r"\x00", r"\uD800", "[z-a]", "[]", "(?=a)", "(?!b)", "(?<=c)", "(?i)a", r"\Q", r"\z", "[[:alpha:]]", "[a&&b]")
+            ("a", ".", r"\w", r"\d", r"\s", "[a-z]", "[^a]", r"[\u0600-\u06FF]", r"\p{L}", "é", "😀", r"\b", "^", "$",
+             r"\1", r"\x00", r"\uD800", "[z-a]", "[]", "(?=a)", "(?!b)", "(?<=c)", "(?i)a", r"\Q", r"\z", "[[:alpha:]]", "[a&&b]")
         )  # fmt: skip
     parts = [_random_regex(random, depth - 1 - random.randrange(2)) for _ in range(random.randint(1, 3))]
     whole = random.choice(("", "|")).join(parts)
@@ -332,7 +332,8 @@ def _random_regex(random: Random, depth: int) -> str:
 def _repetition(random: Random) -> str:
     least, most = random.choice(NUMBERS), random.choice(NUMBERS)
     return random.choice(
-        ("", "*", "+", "?", "*?", "++", "{2}", "{1,3}", f"{{{least}}}", f"{{{least},}}", f"{{{least},{most}}}", f"{{,{most}}}")
+        ("", "*", "+", "?", "*?", "++", "{2}", "{1,3}", f"{{{least}}}", f"{{{least},}}", f"{{{least},{most}}}",
+         f"{{,{most}}}")
     )  # fmt: skip
 
 

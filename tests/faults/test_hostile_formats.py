@@ -1,7 +1,7 @@
 """No structured-output request can stop, slow down or fill the processes that serve everybody else.
 
-Generated requests go through gateway, worker and Triton to the real engine of the laptop, several at a time, while a stream
-of another key runs on the same model. The seed is printed; `VILIX_HOSTILE_SEED=N` repeats a run.
+Generated requests go through gateway, worker and Triton to the real engine of the laptop, several at a time, while a
+stream of another key runs on the same model. The seed is printed; `VILIX_HOSTILE_SEED=N` repeats a run.
 """
 
 from __future__ import annotations
