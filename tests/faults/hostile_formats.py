@@ -322,7 +322,8 @@ def _random_regex(random: Random, depth: int) -> str:
     if depth <= 0:
         return random.choice(
             ("a", ".", r"\w", r"\d", r"\s", "[a-z]", "[^a]", r"[\u0600-\u06FF]", r"\p{L}", "é", "😀", r"\b", "^", "$",
-             r"\1", r"\x00", r"\uD800", "[z-a]", "[]", "(?=a)", "(?!b)", "(?<=c)", "(?i)a", r"\Q", r"\z", "[[:alpha:]]", "[a&&b]")
+             r"\1", r"\x00", r"\uD800", "[z-a]", "[]",
+             "(?=a)", "(?!b)", "(?<=c)", "(?i)a", r"\Q", r"\z", "[[:alpha:]]", "[a&&b]")
         )  # fmt: skip
     parts = [_random_regex(random, depth - 1 - random.randrange(2)) for _ in range(random.randint(1, 3))]
     whole = random.choice(("", "|")).join(parts)
@@ -368,8 +369,8 @@ def _wrapped(text: str, template: str, times: int) -> str:
 _BOOK_GRAMMARS: Final = (
     'root ::= (expr "=" ws term "\\n")+\nexpr ::= term ([-+*/] term)*\nterm ::= ident | num | "(" ws expr ")" ws\n'
     "ident ::= [a-z] [a-z0-9_]* ws\nnum ::= [0-9]+ ws\nws ::= [ \\t\\n]*\n",
-    'root ::= "[" ws (value ("," ws value)*)? "]" ws\nvalue ::= root | string\n'
-    'string ::= "\\"" ([^"\\\\\\x7F\\x00-\\x1F] | "\\\\" (["\\\\bfnrt] | "u" [0-9a-fA-F]{4}))* "\\"" ws\nws ::= | " "\n',
+    'root ::= "[" ws (value ("," ws value)*)? "]" ws\nvalue ::= root | string\nstring ::= '
+    '"\\"" ([^"\\\\\\x7F\\x00-\\x1F] | "\\\\" (["\\\\bfnrt] | "u" [0-9a-fA-F]{4}))* "\\"" ws\nws ::= | " "\n',
     'root ::= item+\nitem ::= "- " [^\\r\\n\\x0b\\x0c\\x85\\u2028\\u2029]+ "\\n"\n',
     'root ::= move (" " move){0,9}\nmove ::= [a-h] [1-8] | "O-O" "-O"? # castling\n',
 )
