@@ -72,6 +72,7 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@$(COMPILE) --upgrade --group clients --output-file requirements/clients.txt >/dev/null
 	@$(COMPILE) --upgrade --group litellm --output-file requirements/litellm.txt >/dev/null
 	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
+	@$(COMPILE) --upgrade --group schema-suite --output-file requirements/schema-suite.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
 
@@ -127,6 +128,17 @@ $(CHART_TOOLS): requirements/chart.txt | $(INSTALLED)
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/transformers.txt
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
+	@touch $@
+
+# The source archive of `jsonschema`, which carries the JSON Schema Test Suite, as it is; the environment only describes it to pip.
+.cache/schema-suite/.installed: requirements/schema-suite.txt requirements/schema-suite-archive.txt | $(INSTALLED)
+	@echo "Downloading the JSON Schema Test Suite into $(@D) (about 10 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/schema-suite.txt
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python download --no-deps \
+		--no-build-isolation --no-binary jsonschema --require-hashes --dest $(@D) --requirement requirements/schema-suite-archive.txt
+	@touch $@
+
 $(SITE_PACKAGES): $(SITE)/package.json $(SITE)/package-lock.json $(INSTALLED)
 	@$(IN_SITE) $(NPM) ci --ignore-scripts --loglevel=error
 	@touch $@

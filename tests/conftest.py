@@ -22,6 +22,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return _ByLayer(config, log)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests of generated input want to be known of a run, such as its seed, whether they passed or failed."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "summary" and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid}: {value}")
+
+
 class _ByLayer(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         layer = nodeid.split("/")[1]

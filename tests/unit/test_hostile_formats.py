@@ -1,0 +1,37 @@
+"""The generator of hostile structured output repeats itself for a seed, and produces every kind."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import tarfile
+from pathlib import Path
+
+from tests.faults.hostile_formats import KINDS, cases, load_suite
+
+SUITE = [{"type": "object", "properties": {"a": {"minItems": 1}}}, True, {"$ref": "#/$defs/a"}]
+
+
+def test_the_same_seed_gives_the_same_cases() -> None:
+    first, second = ([*itertools.islice(cases(3, SUITE), 60)] for _ in range(2))
+    assert first == second
+    assert first != [*itertools.islice(cases(4, SUITE), 60)]
+
+
+def test_every_kind_takes_its_turn_and_can_be_sent_as_json() -> None:
+    made = [*itertools.islice(cases(1, SUITE), 6 * len(KINDS))]
+    assert len({case.label.partition(":")[0] for case in made}) >= len(KINDS)
+    for case in made:
+        json.dumps(case.fields)
+
+
+def test_the_suite_is_read_from_its_archive(tmp_path: Path) -> None:
+    content = json.dumps([{"schema": {"type": "null"}, "tests": []}, {"schema": False}]).encode()
+    archive = tmp_path / "suite.tar.gz"
+    with tarfile.open(archive, "w:gz") as files:
+        for name in ("x-1/json/tests/draft7/type.json", "x-1/other/type.json"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            files.addfile(member, io.BytesIO(content))
+    assert load_suite(archive) == [{"type": "null"}, False]
