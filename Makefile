@@ -1,6 +1,7 @@
 # `make` prints what there is to do. Everything is installed into .venv; nothing outside this directory is touched.
 
 PORT ?= 8000
+SECONDS ?= 1800
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p services/stack/machine.py 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +21,7 @@ IN_SITE = cd $(SITE) && PATH="$$(echo $(NODE)/bin):$$PATH"
 NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test faults bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test faults soak bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -36,6 +37,9 @@ test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" pa
 
 faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (half an hour at most), judge the figures, and write docs/faults.md
 	@VILIX_FAULTS=full $(BIN)/pytest --timeout 900 --durations 15 tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)
+
+soak: $(INSTALLED) $(SITE_BUILT) ## Run mixed traffic for half an hour (SECONDS=120 for less), judge growth, and write docs/soak.md
+	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
 bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
 	@$(BIN)/python -m bench
