@@ -69,12 +69,25 @@ def test_the_schema_refuses(setting: str, named: str) -> None:
         (["ingress.enabled=true"], "ingress.host"),
         (["gateway.admin.enabled=true"], "gateway.admin.tokenSecret"),
         (["httpRoute.enabled=true"], "httpRoute.parentRefs"),
+        (["valkey.resources.limits.memory=500000m"], "valkey.resources.limits.memory"),
     ],
 )
 def test_what_could_not_work_is_refused_with_the_value_to_set(sets: list[str], message: str) -> None:
     result = try_template(sets=sets)
     assert result.returncode != 0
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("limit", "maximum"),
+    [("", 402_653_184), ("1Gi", 805_306_368), ("1.5G", 1_125_000_000), ("536870912", 402_653_184), ("null", None)],
+)
+def test_valkey_stores_no_more_than_three_quarters_of_its_memory(limit: str, maximum: int | None) -> None:
+    manifests = template(sets=[f"valkey.resources.limits.memory={limit}"] if limit else [])
+    arguments = containers(find(manifests, "StatefulSet", "vilix-valkey"))["valkey"]["args"]
+    given = [argument for argument in arguments if argument.startswith("--maxmemory=")]
+    assert given == ([] if maximum is None else [f"--maxmemory={maximum}"])
+    assert "--maxmemory-policy=noeviction" in arguments
 
 
 def test_a_registry_takes_the_place_of_all_others() -> None:

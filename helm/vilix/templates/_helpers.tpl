@@ -119,6 +119,18 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- if and .Values.valkey.enabled (not .Values.redis.url) (not .Values.redis.urlSecret.name) }}true{{ end -}}
 {{- end }}
 
+{{/* Three quarters of a memory quantity, in bytes: the rest is for what Valkey does not count, such as its fork while it rewrites. */}}
+{{- define "vilix.valkeyMaxMemory" -}}
+{{- $text := ternary (toString .) (toString (int64 .)) (kindIs "string" .) -}}
+{{- $number := regexFind "^[0-9]+([.][0-9]+)?" $text -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := trimPrefix $number $text -}}
+{{- if or (not $number) (not (hasKey $units $unit)) -}}
+{{- fail (printf "valkey.resources.limits.memory is %q; give bytes, or a number with k, M, G, T, Ki, Mi, Gi or Ti" $text) -}}
+{{- end -}}
+{{- int64 (mulf 0.75 (float64 $number) (get $units $unit)) -}}
+{{- end }}
+
 {{/* Peers in namespaces, by name. */}}
 {{- define "vilix.namespacePeers" -}}
 {{- range . }}
