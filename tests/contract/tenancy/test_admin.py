@@ -97,3 +97,28 @@ async def test_the_openapi_document_describes_it(admin: httpx.AsyncClient) -> No
         "/admin/v1/keys/{name_or_id}/usage",
     }
     assert "HTTPBearer" in document["components"]["securitySchemes"]
+
+
+async def test_a_revoked_key_is_neither_changed_nor_rotated(
+    admin: httpx.AsyncClient, gateways: list[str], worker: CountingWorker
+) -> None:
+    made = (await admin.post("/admin/v1/keys", json={"name": "gone"})).json()
+    assert (await admin.delete("/admin/v1/keys/gone")).status_code == 200
+    path = f"/admin/v1/keys/{made['id']}"
+    for refused in (await admin.post(f"{path}/rotate"), await admin.patch(path, json={"owner": "x"})):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "key_revoked")
+    shown = (await admin.get(path)).json()
+    assert shown["revoked"] >= made["created"]
+    assert made["id"] not in {key["id"] for key in (await admin.get("/admin/v1/keys")).json()}
+    async with client_of(gateways[0], made["key"]) as client:
+        assert (await client.post(URL, json=body(1))).status_code == 401
+    assert (await admin.post("/admin/v1/keys", json={"name": "gone"})).status_code == 201, "the name is free"
+
+
+async def test_no_key_is_named_as_another_ones_id(admin: httpx.AsyncClient) -> None:
+    victim = (await admin.post("/admin/v1/keys", json={"name": "victim"})).json()
+    for name in (victim["id"], "a/b", "..", victim["key"]):
+        refused = await admin.post("/admin/v1/keys", json={"name": name})
+        assert refused.status_code == 400
+        assert "take another name" in refused.text or "no slash" in refused.text
+        assert victim["key"] not in refused.text

@@ -136,3 +136,21 @@ def test_a_redis_that_refuses_writes_is_not_said_to_be_away(url: str) -> None:
             client.config_set("maxmemory", "0")
     assert made.exit_code == 1
     assert "refuses writes (full)" in made.stderr
+
+
+def test_a_revoked_key_is_neither_changed_nor_rotated() -> None:
+    assert vilix("create", "--name", "shop").exit_code == 0
+    key_id = shown("shop")["id"]
+    assert vilix("revoke", "shop").exit_code == 0
+    for arguments in (("rotate", key_id), ("set", key_id, "--rpm", "5")):
+        refused = vilix(*arguments)
+        assert refused.exit_code == 1
+        assert "was revoked" in refused.stderr
+    assert shown(key_id)["revoked"] is not None
+
+
+@pytest.mark.parametrize("name", ["key_0123456789Ab", "a/b"])
+def test_a_name_that_could_be_taken_for_something_else_is_refused(name: str) -> None:
+    refused = vilix("create", "--name", name)
+    assert refused.exit_code == 1
+    assert name in refused.stderr

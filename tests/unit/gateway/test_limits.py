@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import keys, limits
 from services.gateway.allowance import Allowance
+from services.gateway.census import GATEWAYS, Census
 from services.gateway.demand import Demand
 from services.gateway.errors import ApiError
 from services.gateway.keys import Key
@@ -206,3 +209,85 @@ def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) 
 def test_a_key_belongs_to_one_shard() -> None:
     key = Key(id="key_x", name="n", created=0)
     assert limits.name_of(key).startswith(f"vilix:{{{key.shard}}}:")
+
+
+async def an_hour_ahead(redis: Redis) -> int:
+    """Move every stored time an hour ahead, as it is after the clock went back by an hour. Returns how many there were."""
+    hour, moved = 3_600_000_000, 0
+    for name in await redis.keys("vilix:*"):
+        match await redis.type(name):
+            case "hash":
+                for field in await redis.hkeys(name):
+                    if field.endswith(":at"):
+                        await redis.hincrby(name, field, hour)
+                        moved += 1
+            case "zset":
+                for member in await redis.zrange(name, 0, -1):
+                    await redis.zincrby(name, 3600 if name == "vilix:gateways" else hour, member)
+                    moved += 1
+    return moved
+
+
+@pytest.mark.parametrize("limit", ["rpm", "tpm"])
+async def test_a_clock_that_went_back_costs_no_wait(redis: Redis, leases: Leases, limit: str) -> None:
+    # So many that what was used is back within a fraction of a second.
+    whom = await subject(redis, limits=Allowance(**{limit: 600 if limit == "rpm" else 30_000}))
+    while lease := await admitted(leases, whom):
+        if limit == "tpm":
+            lease.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=5000))])
+        await lease.settle("complete")
+    await refused(leases, whom)
+    assert await an_hour_ahead(redis)
+    error = await refused(leases, whom)
+    async with asyncio.timeout(30):
+        await asyncio.sleep(int(error.headers["retry-after-ms"]) / 1000)
+        while not (lease := await admitted(leases, whom)):  # noqa: ASYNC110  # what others take is not known
+            await asyncio.sleep(0.02)
+
+
+async def test_a_lease_of_a_gateway_that_is_gone_ends_in_time_though_the_clock_went_back(
+    redis: Redis, leases: Leases
+) -> None:
+    whom = await subject(redis, limits=Allowance(concurrency=1))
+    hold = limits.Hold("gone", "r", 0.3)
+    assert (await limits.admit(redis, whom, SMALL, hold)).refusal is None
+    assert await an_hour_ahead(redis)
+    await refused(leases, whom)
+    async with asyncio.timeout(10):
+        while not await admitted(leases, whom):  # noqa: ASYNC110  # Redis ends it
+            await asyncio.sleep(0.02)
+
+
+async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_went_back(
+    redis: Redis, leases: Leases
+) -> None:
+    whom = replace(await subject(redis, limits=Allowance(concurrency=1)), queue_length=9)
+    assert await admitted(leases, whom)
+    first, second, gone = (leases.new_hold("r") for _ in range(3))
+
+    async def place(hold: limits.Hold) -> int | None:
+        return (await leases.decide(whom, SMALL, hold)).ahead
+
+    assert [await place(hold) for hold in (gone, first)] == [0, 1]
+    assert await an_hour_ahead(redis)
+    assert [await place(hold) for hold in (first, second)] == [1, 2]
+    async with asyncio.timeout(10):
+        while [await place(hold) for hold in (second, first)] != [1, 0]:  # noqa: ASYNC110  # Redis forgets
+            await asyncio.sleep(0.05)
+
+
+async def test_gateways_that_are_gone_are_not_counted_though_the_clock_went_back(redis: Redis) -> None:
+    census = Census(RedisLink(redis, timeout=5))
+    await redis.zadd(GATEWAYS, {"gone": time.time() + 3600})
+    assert await census._count(redis) == 2
+    assert (await redis.zscore(GATEWAYS, "gone") or 0) < time.time() + 1, "it is gone when it is not there again"
+
+
+async def test_budgets_of_a_day_are_not_held_up_by_times_that_are_ahead(redis: Redis, leases: Leases) -> None:
+    whom = await subject(redis, limits=Allowance(daily_tokens=100, monthly_tokens=100))
+    lease = await admit(leases, whom)
+    lease.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
+    await lease.settle("complete")
+    await an_hour_ahead(redis)
+    assert await admitted(leases, whom)
+    assert (await limits.show(redis, whom)).scopes["key"].daily == 25
