@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -171,6 +172,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.seconds < 60:
         parser.error("--seconds must be at least 60")
+    # As Ctrl-C does: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="vilix-soak-") as place:
         directory = Path(place)
         argv = [str(Path(sys.executable).with_name("vilix")), "up", "--demo-thinking", "--state-dir", place]

@@ -23,8 +23,9 @@ def test_a_line_without_noise_has_its_slope_and_no_error() -> None:
 
 
 def test_the_bound_covers_the_true_slope_of_autocorrelated_samples() -> None:
-    covered = sum(slope(*_walk(seed, 0.002), block_seconds=60).upper >= 0.002 for seed in range(200))
-    assert covered >= 184
+    covered = sum(slope(*_walk(seed, 0.002), block_seconds=60).upper >= 0.002 for seed in range(1000))
+    # Nominally 950; about 940 with these correlations, as few blocks make the standard error a little small.
+    assert covered >= 920
 
 
 def test_a_series_that_is_too_short_is_rejected() -> None:
