@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any, Final
 import psutil
 from redis.asyncio import Redis
 
-from bench.soak.drawing import draw
+from bench.soak.drawing import Series, draw
 from bench.soak.samples import Sample, processes, redis_kinds, sample
 from bench.soak.slope import slope
 from bench.soak.traffic import Traffic, requests
@@ -111,7 +112,7 @@ def _left_keys(lasting: Counter[str], expiring: Counter[str], made: int) -> list
     return left
 
 
-def _judged(  # noqa: PLR0913, PLR0917  # all that was measured
+def _judged(  # noqa: PLR0917  # all that was measured
     names: dict[int, str],
     history: list[tuple[float, dict[int, Sample], int]],
     warm_up: float,
@@ -133,7 +134,7 @@ def _judged(  # noqa: PLR0913, PLR0917  # all that was measured
     # Successes of the kinds that must succeed, so that a soak of errors alone is no success.
     wanted = ("stream", "disconnect", "chat", "structured output", "tools", "completion", "embeddings", "tokenize")
     failures += [f"no {kind} was answered with 200" for kind in wanted if not answers[f"{kind}: 200"]]
-    panels = {
+    panels: dict[str, Series] = {
         "RSS (MB)": {name: [(t, s[pid].rss / _MB) for t, s, _ in history] for pid, name in names.items()},
         "File descriptors": {name: [(t, s[pid].descriptors) for t, s, _ in history] for pid, name in names.items()},
         "Threads": {name: [(t, s[pid].threads) for t, s, _ in history] for pid, name in names.items()},
@@ -171,6 +172,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.seconds < 60:
         parser.error("--seconds must be at least 60")
+    # As Ctrl-C does: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="vilix-soak-") as place:
         directory = Path(place)
         argv = [str(Path(sys.executable).with_name("vilix")), "up", "--demo-thinking", "--state-dir", place]

@@ -127,6 +127,6 @@ _HEAD: Final = """\
 What Vilix promises, and what `make faults` measured when it wrote this page: real processes on one machine, stopped,
 frozen and killed by signals. The tests are in [tests/faults](../tests/faults); `make test` runs them with fewer repetitions.
 Times include the test's own work on a machine that it shares with all processes. A figure that is not met makes
-`make faults` fail.
+`make faults` fail. What half an hour of mixed traffic leaves behind is in [soak.md](soak.md), from `make soak`.
 
 """
