@@ -45,9 +45,9 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[Server, TritonClient]]:
         yield running, client
 
 
-async def probe(server: Server, model: str, **options: float) -> tuple[int, str]:
+async def probe(server: Server, model: str, *, program_of: str = "", **options: float) -> tuple[int, str]:
     """Exit code and words of the program beside the model, run as in a pod."""
-    program = server.log.parent / "models" / model / "1" / "probe.py"
+    program = server.log.parent / "models" / (program_of or model) / "1" / "probe.py"
     given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", str(program), model, f"--url={server.http}", *given, stderr=asyncio.subprocess.PIPE
@@ -67,7 +67,7 @@ async def test_a_healthy_model_passes(server: tuple[Server, TritonClient]) -> No
         assert await probe(running, model) == (0, "")
     await answer(client, "replay", PLAIN)
     assert await step_age(client) is None, "it is idle"
-    code, words = await probe(running, "another")
+    code, words = await probe(running, "another", program_of="replay")
     assert (code, "another" in words) == (1, True)
 
 
