@@ -112,10 +112,8 @@ async def key_usage(
     return usage.summed(await usage.of_days(redis, key, last=datetime.now(UTC).date(), days=days), by=by)
 
 
-def create_admin_app(gateway: Dependencies) -> ASGIApp:
-    """The admin API as an ASGI application."""
-    token = gateway.settings.admin_token
-    assert token is not None  # noqa: S101  # `bind` has seen to it
+def create_admin_app(gateway: Dependencies, *, token: str) -> ASGIApp:
+    """The admin API as an ASGI application, for callers that send `token`."""
     app = FastAPI(title="Vilix admin API", version="1", openapi_url=_OPENAPI_PATH, docs_url=None, redoc_url=None)
     app.state.dependencies = gateway
     app.include_router(router)
@@ -133,7 +131,7 @@ def create_admin_app(gateway: Dependencies) -> ASGIApp:
     }
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
-    return Access(AdminGuard(app, token=token.get_secret_value(), open_path=_OPENAPI_PATH), origins=[])
+    return Access(AdminGuard(app, token=token, open_path=_OPENAPI_PATH), origins=[])
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

@@ -20,6 +20,8 @@ class AdminGuard:
     def __init__(self, app: ASGIApp, *, token: str, open_path: str) -> None:
         """`open_path` is served without a credential, and without a body."""
         self._app: Final = app
+        if not token:
+            raise ValueError("the admin API needs a token")
         self._digest: Final = _digest(token.encode())
         self._open_path: Final = open_path
 

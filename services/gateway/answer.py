@@ -236,7 +236,7 @@ async def open_answer(
         await dependencies(request).image_fetcher.fill(chat.images)
         while True:
             worker = workers.choose(chat.generate.model, but=failed)
-            call = worker.client.generate(chat.generate, request_id=request.state.request_id)
+            call = worker.client.generate(chat.generate, request_id=request.state.request_id, size=chat.size)
             hang_up.stops(call.cancel)
             answer = Answer(request, chat, lease, worker=worker, call=call, hang_up=hang_up)
             try:

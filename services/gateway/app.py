@@ -54,7 +54,9 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
             await stack.enter_async_context(watched_loop(seconds=settings.loop_watch_seconds))
             app.state.dependencies = await stack.enter_async_context(connected(settings))
             if admin is not None:
-                await stack.enter_async_context(serving(create_admin_app(app.state.dependencies), admin, settings))
+                token = settings.admin_token.get_secret_value() if settings.admin_token else ""
+                admin_app = create_admin_app(app.state.dependencies, token=token)
+                await stack.enter_async_context(serving(admin_app, admin, settings))
             # What there is now stays: to look through it again and again for garbage would stop all streams meanwhile.
             gc.collect()
             gc.freeze()

@@ -20,7 +20,7 @@ from services.gateway.answer import Answer, open_answer
 from services.gateway.auth import recognise
 from services.gateway.body import read_json
 from services.gateway.chat_objects import WholeAnswer
-from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.chat_request import ChatRequest, measured, translate
 from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies, note_model
 from services.gateway.errors import JSON, ApiError
@@ -80,7 +80,7 @@ async def _create(request: Request, translate_body: Callable[..., ChatRequest]) 
 def _understand(
     translate_body: Callable[..., ChatRequest], body: Any, *, refuse_ignored: bool, reserve_output: int
 ) -> tuple[ChatRequest, Demand]:
-    chat = translate_body(body, refuse_ignored=refuse_ignored)
+    chat = measured(translate_body(body, refuse_ignored=refuse_ignored))
     return chat, demand_of(chat.generate, reserve_output=reserve_output)
 
 

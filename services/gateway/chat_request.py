@@ -79,6 +79,18 @@ class ChatRequest:
     """The path at which it gives the form of its answer."""
     text: TextOptions | None = None
     """For a text completion, which is no chat."""
+    text_bytes: int | None = None
+    """The size of what a worker gets without its images, once it was measured."""
+
+    @property
+    def size(self) -> int | None:
+        """The size of what a worker gets, with the images that were fetched by now, if it was measured."""
+        return None if self.text_bytes is None else self.text_bytes + self.images.total_bytes
+
+
+def measured(chat: ChatRequest) -> ChatRequest:
+    """A request with its size, which takes long for a large one: to be called where that holds up nobody."""
+    return replace(chat, text_bytes=chat.generate.ByteSize() - chat.images.total_bytes)
 
 
 def without_prompt(chat: ChatRequest) -> ChatRequest:

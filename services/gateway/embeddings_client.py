@@ -38,7 +38,7 @@ class EmbeddingsClient:
 
     def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
         """Begin to embed; awaiting the call raises grpc.aio.AioRpcError. Raises ApiError (413)."""
-        check_size(request, MAX_MESSAGE_BYTES)
+        check_size(request.ByteSize(), MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
         return self._stub.Embed(request, metadata=metadata, timeout=self._seconds)
 

@@ -58,9 +58,12 @@ class InferenceClient:
         self._status_stub: Final = inference_service_pb2_grpc.InferenceServiceStub(status_channel or channel)
         self._stream: GenerateStream | None = None
 
-    def generate(self, request: pb.GenerateRequest, *, request_id: str) -> GenerateCall:
-        """Begin an answer. Raises ApiError (413) for a request that would end the stream that all answers share."""
-        check_size(request, MAX_MESSAGE_BYTES)
+    def generate(self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None) -> GenerateCall:
+        """Begin an answer. Raises ApiError (413) for a request that would end the stream that all answers share.
+
+        `size` is the request's in bytes, if it is known: to find it out takes long for a large one.
+        """
+        check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
         if self._stream is None or not self._stream.open:
             self._stream = GenerateStream(self._stub.GenerateMany())
         start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout)
@@ -71,9 +74,11 @@ class InferenceClient:
         if self._stream is not None:
             await self._stream.close()
 
-    async def render(self, request: pb.GenerateRequest, *, request_id: str) -> pb.RenderPromptResponse:
-        """The prompt of a request. Raises ApiError (413), grpc.aio.AioRpcError."""
-        check_size(request, MAX_MESSAGE_BYTES)
+    async def render(
+        self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None
+    ) -> pb.RenderPromptResponse:
+        """The prompt of a request. Raises ApiError (413), grpc.aio.AioRpcError. `size` is as above."""
+        check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
         asked = pb.RenderPromptRequest(request=request)
         return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._patience.idle_seconds)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from google.protobuf.message import Message
-
 from services.gateway.errors import ApiError
 
 ENVELOPE_BYTES: Final = 64 * 2**10
 """More than the messages add in which a request is sent."""
 
 
-def check_size(request: Message, max_message_bytes: int) -> None:
-    """Raise ApiError (413) for a translated request, fetched images included, that no message has room for."""
-    size, most = request.ByteSize(), max_message_bytes - ENVELOPE_BYTES
+def check_size(size: int, max_message_bytes: int) -> None:
+    """Raise ApiError (413) for a translated request of so many bytes, its images included, that no message has room for."""
+    most = max_message_bytes - ENVELOPE_BYTES
     if size > most:
         raise ApiError(
             413,

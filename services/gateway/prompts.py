@@ -15,7 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway.admission import admit, refuse_early
 from services.gateway.auth import Caller, recognise
 from services.gateway.body import read_json
-from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.chat_request import ChatRequest, measured, translate
 from services.gateway.demand import Demand, demand_of
 from services.gateway.dependencies import dependencies, note_model
 from services.gateway.errors import JSON, bad_request, from_rpc
@@ -78,7 +78,7 @@ async def _render(
         await gateway.image_fetcher.fill(chat.images)
         worker = gateway.workers.choose(generate.model)
         try:
-            answer = await worker.client.render(generate, request_id=request.state.request_id)
+            answer = await worker.client.render(generate, request_id=request.state.request_id, size=chat.size)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, request_id=request.state.request_id, form=chat.form) from error
     return answer, worker, {**lease.headers, **ignored_header(_ignored(chat, answer))}
@@ -95,7 +95,7 @@ def _understand(body: Any, *, limits: ImageLimits, refuse_ignored: bool) -> tupl
 
 def _translate(body: Any, *, limits: ImageLimits, refuse_ignored: bool) -> ChatRequest:
     if isinstance(body, dict) and "messages" in body:
-        return translate(body, refuse_ignored=refuse_ignored, image_limits=limits)
+        return measured(translate(body, refuse_ignored=refuse_ignored, image_limits=limits))
     fields = Fields(body)
     generate = pb.GenerateRequest(model=fields.required_string("model"), refuse_ignored_parameters=refuse_ignored)
     prompt = fields.string("prompt")

@@ -16,7 +16,9 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.access import Access
 from services.gateway.admin import create_admin_app
+from services.gateway.admin_guard import AdminGuard
 from services.gateway.app import create_app
+from services.gateway.body_budget import BodyRelease
 from services.gateway.settings import GatewaySettings
 from tests.faults.conftest import record
 from tests.faults.everything import ADMIN_TOKEN, Everything, running_everything
@@ -80,7 +82,7 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 def test_every_route_has_a_decision() -> None:
     app = create_app(GatewaySettings())
     assert set(paths(app)) == set(DECISIONS)
-    assert set(paths(create_admin_app(None))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]  # no request is served
+    assert set(paths(create_admin_app(None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]  # no request is served
 
 
 async def test_a_stranger_gets_what_is_public_and_a_401_for_all_else(everything: Everything) -> None:
@@ -172,7 +174,7 @@ async def test_an_offer_to_speak_another_protocol_is_ignored(everything: Everyth
 
 def paths(app: object) -> Iterator[str]:
     """The paths of all routes of an application. A mounted application is one of them, whatever it holds."""
-    while isinstance(app, Access):
+    while isinstance(app, Access | AdminGuard | BodyRelease):
         app = app._app
     assert isinstance(app, FastAPI)
     for route in iter_route_contexts(app.routes):

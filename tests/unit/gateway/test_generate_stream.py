@@ -44,11 +44,11 @@ def answers() -> Answers:
 
 
 @asynccontextmanager
-async def client_of(port: int) -> AsyncIterator[InferenceClient]:
+async def client_of(port: int, *, idle_seconds: float = IDLE_SECONDS) -> AsyncIterator[InferenceClient]:
     async with grpc.aio.insecure_channel(
         f"127.0.0.1:{port}", [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100)]
     ) as channel:
-        client = InferenceClient(channel, Patience(idle_seconds=IDLE_SECONDS, stream_seconds=60))
+        client = InferenceClient(channel, Patience(idle_seconds=idle_seconds, stream_seconds=60))
         yield client
         await client.close()
 
@@ -243,7 +243,7 @@ async def test_a_request_that_no_message_has_room_for_ends_nothing_else(
 
 @pytest.mark.parametrize("size", [0, 1])
 async def test_the_largest_request_is_taken(size: int) -> None:
-    async with worker_of_messages() as (answers, port), client_of(port) as client:
+    async with worker_of_messages() as (answers, port), client_of(port, idle_seconds=LIMIT) as client:
         request = pb.GenerateRequest(model="2", prompt="a")
         room = MAX_MESSAGE_BYTES - ENVELOPE_BYTES - request.ByteSize() - 2
         request.prompt = "a" * (room + size)
@@ -256,7 +256,7 @@ async def test_the_largest_request_is_taken(size: int) -> None:
 
 
 async def test_a_message_that_is_too_large_ends_only_the_stream_that_it_is_in() -> None:
-    async with worker_of_messages() as (answers, port), client_of(port) as client:
+    async with worker_of_messages() as (answers, port), client_of(port, idle_seconds=LIMIT) as client:
         waiting = begin(client, "waits")
         await until(lambda: answers.running == 1)
         unlimited = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
