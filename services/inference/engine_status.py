@@ -158,6 +158,8 @@ def _state(model_id: str, answer: Mapping[str, Any]) -> pb.ModelStatus:
         tokens_per_second=load["tokens_per_second"],
         cancelled_total=load["cancelled_total"],
         generated_tokens_total=load["generated_tokens_total"],
+        # A model that was written by an earlier version does not count them.
+        slow_steps_total=load.get("slow_steps_total", 0),
     )
     if load["last_token_age_s"] is not None:
         state.last_token_age.FromMicroseconds(int(load["last_token_age_s"] * 1e6))

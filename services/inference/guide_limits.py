@@ -152,7 +152,7 @@ def check_grammar(field: str, text: str) -> None:
     try:
         gbnf.to_lark(text)
     except gbnf.GbnfError as error:
-        raise invalid(field, f"{field} {error}", value=error.value, limit=error.limit) from None
+        raise invalid(field, error.about(field), value=error.value, limit=error.limit) from None
 
 
 def _check_keyword(field: str, path: str, key: str, value: Any) -> None:
@@ -318,7 +318,9 @@ class _LarkCheck:
                 continue
             end, kind, lexeme = found.end(), found.lastgroup, found[0]
             if kind == "name":
-                behind = re.compile(r"[ \t]*(?:\[[^\]\n]*\]|\{[A-Za-z_, \t]*\})?(?:\.-?\d+)?[ \t]*:").match(text, end)
+                behind = re.compile(
+                    r"[ \t]{0,64}(?:\[[^\]\n]{0,512}\]|\{[A-Za-z_, \t]{0,512}\})?(?:\.-?\d{1,9})?[ \t]{0,64}:"
+                ).match(text, end)
                 if behind is not None:
                     self._begin(lexeme)
                     scan, end = self._fresh(), behind.end()
@@ -333,6 +335,9 @@ class _LarkCheck:
                 scan.atom()
             elif kind in ("string", "token"):
                 scan.atom()
+            elif kind == "other" and lexeme in '"/':
+                message = f"{self._field} has {lexeme} at {self._where()}, which no other one closes in its line"
+                raise invalid(self._field, message, value=lexeme)
             elif kind == "other":
                 end = self._punctuation(lexeme, place, scan)
             self._line += text.count("\n", place, end)

@@ -33,6 +33,10 @@ ENGINE_KV_CACHE_USE: Final = Gauge("vilix_engine_kv_cache_use", "Share of the KV
 ENGINE_TOKENS_PER_SECOND: Final = Gauge("vilix_engine_tokens_per_second", "Tokens generated lately.", ["model"])
 ENGINE_CANCELLED: Final = Gauge("vilix_engine_cancelled_requests", "Requests cancelled since its start.", ["model"])
 
+ENGINE_SLOW_STEPS: Final = Gauge(
+    "vilix_engine_slow_steps", "Steps of the engine that took longer than a second, since its start.", ["model"]
+)
+
 
 def prepare(model_ids: Iterable[str]) -> None:
     """Show what has not happened yet as 0, so that the first time is a change that an alert can see."""
@@ -50,6 +54,7 @@ def note_engines(states: Iterable[pb.ModelStatus]) -> None:
         ENGINE_SLOTS.labels(state.model).set(state.slots)
         ENGINE_TOKENS_PER_SECOND.labels(state.model).set(state.tokens_per_second)
         ENGINE_CANCELLED.labels(state.model).set(state.cancelled_total)
+        ENGINE_SLOW_STEPS.labels(state.model).set(state.slow_steps_total)
 
 
 def note_cache_use(model_id: str, share: float | None) -> None:

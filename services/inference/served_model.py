@@ -38,6 +38,9 @@ class EngineDescription:
     """Keys of the Triton contract's `params`."""
     context_length: int
     slots: int
+    guide_library: str = ""
+    """What compiles schemas, regular expressions and grammars."""
+    guide_library_version: str = ""
 
 
 @dataclass
@@ -127,7 +130,13 @@ class ServedModel:
             ),
             supported_parameters=sorted(self._supported_fields()),
             sampling_defaults=pb.SamplingParams(**spec.sampling.model_dump(exclude_none=True)),
-            engine=pb.Engine(name=engine.engine, version=engine.version, slots=engine.slots),
+            engine=pb.Engine(
+                name=engine.engine,
+                version=engine.version,
+                slots=engine.slots,
+                guide_library=engine.guide_library,
+                guide_library_version=engine.guide_library_version,
+            ),
             checkpoint=spec.checkpoint,
             descriptions={str(language): text for language, text in spec.descriptions.items()},
         )
@@ -166,4 +175,7 @@ def describe(answer: dict[str, Any]) -> EngineDescription:
         supported_parameters=frozenset(answer["supported_parameters"]),
         context_length=answer["context_length"],
         slots=answer["slots"],
+        # A model that was written by an earlier version does not say.
+        guide_library=answer.get("guide_library", ""),
+        guide_library_version=answer.get("guide_library_version", ""),
     )

@@ -47,6 +47,10 @@ class GbnfError(Exception):
         self.value = value
         self.limit = limit
 
+    def about(self, name: str) -> str:
+        """The whole message about the grammar that is called `name`."""
+        return f"{name} {self}"
+
 
 @dataclass(slots=True)
 class Characters:

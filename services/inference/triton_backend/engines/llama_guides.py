@@ -76,7 +76,7 @@ class Guides:
             try:
                 text = gbnf.as_lark(text)
             except gbnf.GbnfError as error:
-                raise RequestError("INVALID_ARGUMENT", f"guide.grammar {error}") from None
+                raise RequestError("INVALID_ARGUMENT", error.about("guide.grammar")) from None
         sampler = getattr(self._lib, INIT_LLGUIDANCE)(self._vocab, kind.encode(), text.encode())
         everything = self._candidates.fill(np.zeros(self._vocabulary, np.float32), [])
         self._lib.llama_sampler_apply(sampler, everything)

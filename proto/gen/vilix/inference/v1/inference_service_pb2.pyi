@@ -1611,22 +1611,30 @@ class Engine(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    GUIDE_LIBRARY_FIELD_NUMBER: _builtins.int
+    GUIDE_LIBRARY_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"trtllm", "llamacpp" or "replay"."""
     version: _builtins.str
     """Its version."""
     slots: _builtins.int
     """How many requests it runs at once."""
+    guide_library: _builtins.str
+    """The library that compiles schemas, regular expressions and grammars. Empty where the engine follows none."""
+    guide_library_version: _builtins.str
+    """Its version."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         slots: _builtins.int = ...,
+        guide_library: _builtins.str = ...,
+        guide_library_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "slots", b"slots", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guide_library", b"guide_library", "guide_library_version", b"guide_library_version", "name", b"name", "slots", b"slots", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1766,6 +1774,7 @@ class ModelStatus(_message.Message):
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     CANCELLED_TOTAL_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
+    SLOW_STEPS_TOTAL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's public id."""
     ready: _builtins.bool
@@ -1784,6 +1793,8 @@ class ModelStatus(_message.Message):
     """Requests cancelled since the engine started."""
     generated_tokens_total: _builtins.int
     """Tokens generated since the engine started."""
+    slow_steps_total: _builtins.int
+    """Steps of the engine that took longer than a second, since it started. Meanwhile no request had a token."""
     @_builtins.property
     def last_token_age(self) -> _duration_pb2.Duration:
         """Time since the last token of any request. Unset before the first."""
@@ -1801,10 +1812,11 @@ class ModelStatus(_message.Message):
         tokens_per_second: _builtins.float = ...,
         cancelled_total: _builtins.int = ...,
         generated_tokens_total: _builtins.int = ...,
+        slow_steps_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_token_age", b"last_token_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_total", b"cancelled_total", "generated_tokens_total", b"generated_tokens_total", "in_flight", b"in_flight", "kv_cache_use", b"kv_cache_use", "last_token_age", b"last_token_age", "model", b"model", "queued", b"queued", "ready", b"ready", "slots", b"slots", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_total", b"cancelled_total", "generated_tokens_total", b"generated_tokens_total", "in_flight", b"in_flight", "kv_cache_use", b"kv_cache_use", "last_token_age", b"last_token_age", "model", b"model", "queued", b"queued", "ready", b"ready", "slots", b"slots", "slow_steps_total", b"slow_steps_total", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,202 @@
+"""Numbers and sizes in schemas, regular expressions and grammars that no engine should see."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.failure import Failure, Reason
+from services.gateway.errors import from_failure
+from services.gateway.language import translated
+from services.inference.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
+from services.inference.request_checks import RequestLimits, check
+from services.inference.served_model import ServedModel
+
+LIMITS = RequestLimits()
+USER = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])
+HUGE = 1_000_000_000
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(depth)}, "$ref": "#/$defs/d0"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "part"),
+    [
+        ({"type": "array", "items": {"type": "integer"}, "minItems": HUGE}, "1000000000 at $.minItems"),
+        ({"type": "array", "items": {"type": "integer"}, "maxItems": HUGE}, "1000000000 at $.maxItems"),
+        ({"type": "array", "minItems": 18446744073709551615}, "18446744073709551615 at $.minItems"),
+        ({"minItems": -1}, "-1 at $.minItems"),
+        ({"minItems": 1e300}, "$.minItems"),
+        ({"minItems": 10**400}, "$.minItems"),
+        ({"properties": {"a": {"maxLength": 100_001}}}, "100001 at $.properties.a.maxLength"),
+        ({"properties": {"a b": {"minLength": HUGE}}}, '$.properties["a b"].minLength'),
+        ({"anyOf": [{}, {"minProperties": HUGE}]}, "$.anyOf[1].minProperties"),
+        ({"maxProperties": HUGE}, "$.maxProperties"),
+        ({"contains": {}, "minContains": HUGE}, "$.minContains"),
+        ({"items": {"multipleOf": 123456789}}, "123456789 at $.items.multipleOf"),
+        ({"multipleOf": 1e-300}, "$.multipleOf"),
+        ({"multipleOf": 0}, "$.multipleOf"),
+        ({"maximum": 1e300}, "$.maximum"),
+        ({"exclusiveMinimum": 1e-300}, "$.exclusiveMinimum"),
+        ({"enum": list(range(5000))}, "5000 entries at $.enum"),
+        ({"anyOf": [{}] * 600}, "600 entries at $.anyOf"),
+        ({"properties": {f"p{i}": {} for i in range(3000)}}, "3000 entries at $.properties"),
+        ({"pattern": "a{5,2}"}, "$.pattern"),
+        ({"pattern": "a{100000}"}, "{100000} at $.pattern"),
+        ({"patternProperties": {"(a{1000}){10000}": {}}}, "$.patternProperties"),
+        ({"properties": {"pattern": {"pattern": "a{100000}"}}}, "$.properties.pattern.pattern"),
+        (nested(1500), "chain of more than 64 references"),
+    ],
+)
+def test_a_schema_beyond_a_limit_is_refused_with_the_part_at_fault(
+    caller: ServedModel, schema: dict[str, Any], part: str
+) -> None:
+    text = json.dumps(schema)
+    form = pb.ResponseFormat(json_schema=pb.JsonSchemaFormat(name="x", schema_json=text))
+    with pytest.raises(Failure, match=None) as refusal:
+        check(pb.GenerateRequest(messages=[USER], response_format=form), caller, LIMITS)
+    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    assert part in refusal.value.message
+    assert refusal.value.violations[0].field == "response_format.json_schema.schema_json"
+    tool = pb.Tool(name="f", parameters_json=text)
+    demanded = pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED)
+    with pytest.raises(Failure) as refusal:
+        check(pb.GenerateRequest(messages=[USER], tools=[tool], tool_choice=demanded), caller, LIMITS)
+    assert part in refusal.value.message
+    assert refusal.value.violations[0].field == "tools[0].parameters_json"
+    check(pb.GenerateRequest(messages=[USER], tools=[tool]), caller, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 10_000, "maxItems": 10_000, "items": {"maxLength": 100_000}},
+        {"multipleOf": 0.01, "minimum": -(2**63), "maximum": 2**64, "exclusiveMinimum": 0},
+        {"multipleOf": 1e-6},
+        {"multipleOf": 100000},
+        {"properties": {"minItems": {"const": HUGE}, "pattern": {"enum": ["a{5,2}", {"minItems": HUGE}]}}},
+        {"default": {"minItems": HUGE}, "examples": [{"maxItems": HUGE}]},
+        {"minItems": "many", "pattern": 5, "enum": "x", "multipleOf": True},
+        {"pattern": r"^\{5,2\}[{5,2}]a{2,5}\p{L}{1,3}\u{1F600}$"},
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+        nested(60),
+    ],
+)
+def test_what_is_within_the_limits_is_taken(schema: dict[str, Any]) -> None:
+    check_schema("f", schema)
+
+
+@pytest.mark.parametrize(
+    ("regex", "problem"),
+    [
+        ("a{1000000000}", "{1000000000}; at most 10000"),
+        ("a{5,2}", "{5,2}, which ends before it begins"),
+        ("(a{1000}){1000}{1000}", "repetitions inside one another"),
+        ("((a{100}b){100}c){101}", "repetitions inside one another of 1010000"),
+        ("a{99999999999999999999999}", "at most 10000"),
+        ("(" * 65 + "a" + ")" * 65, "65 groups"),
+        ("|".join("a" * 4097), "alternatives"),
+        ("a{,100000}", "at most 10000"),
+    ],
+)
+def test_a_regex_beyond_a_limit_is_refused(regex: str, problem: str) -> None:
+    with pytest.raises(Failure, match=None) as refusal:
+        check_regex("response_format.regex", regex)
+    assert problem in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("grammar", "problem"),
+    [
+        ('root ::= "a"{5,2}', "ends before it begins"),
+        ("root ::= " + "(" * 25_000 + '"a"' + ")" * 25_000, "nested more than 64 deep"),
+        ("root ::= [z-a]+", "goes from U+007A down to U+0061"),
+        (r"root ::= [^\x00-\U0010ffff]", "matches no character at all"),
+        ("root ::= <[1]> <[2]>", "refers to the token <[1]>"),
+        ("root ::= <|im_end|> <|im_start|>", "refers to the token <|im_end|>"),
+        ('root ::= "a"{1,1000000}', "is more than 10000"),
+        ('root ::= (("a"{1000}){1000}){1000}', "multiply to more than 1000000"),
+        ("root ::= x{1000}\nx ::= y{1000}\ny ::= [a-z]{1000}", "multiply"),
+        ("root ::= " + "|".join(['"a"'] * 5000), "4096 alternatives"),
+        ("\n".join(f'r{i} ::= "a"' for i in range(600)), "more than 500 rules"),
+        ("root ::= r0\n" + "\n".join(f"r{i} ::= r{i + 1}" for i in range(400)) + '\nr400 ::= "a"', "chain"),
+        ("%llguidance {}\nstart: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(3000)) + 'r3000: "a"', "501 rules"),
+        ("%llguidance {}\nstart: R0\n" + "".join(f"R{i}: R{i + 1}\n" for i in range(4000)) + 'R4000: "a"', "501 rules"),
+        ("%llguidance {}\nstart: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(400)) + 'r400: "a"', "257 rules"),
+        ('%llguidance {}\nstart: "a"{5,2}', "line 2, rule start"),
+        ('%llguidance {}\nstart: "a"~5..2', "line 2, rule start"),
+        ('%llguidance {}\nstart: "a"{1000000}', "at most 10000"),
+        ('%llguidance {}\nstart: (("a"{1000}){1000}){1000}', "repetitions inside one another"),
+        ("%llguidance {}\nstart: /a{1000000}/", "at most 10000"),
+        ('%llguidance {}\nstart: X\nX: %json {"items": {}, "minItems": 1000000000}', "line 3, rule X, $.minItems"),
+        ("%llguidance {}\nstart: %lark {\nstart: a\na: /b{5,2}/\n}", "{5,2}"),
+        ("%llguidance {}\nstart: " + "(" * 100 + '"a"' + ")" * 100, "65 groups"),
+    ],
+)
+def test_a_grammar_beyond_a_limit_is_refused_with_the_part_at_fault(grammar: str, problem: str) -> None:
+    with pytest.raises(Failure, match=None) as refusal:
+        check_grammar("response_format.grammar", grammar)
+    assert problem in refusal.value.message
+    said = from_failure(refusal.value, request_id="r", form="structured_outputs.grammar").message
+    persian = translated(said, "fa") if "llguidance's Lark" not in said else "x"
+    assert persian is not None, said
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        'root ::= "yes" | "no"',
+        '%llguidance {}\nstart: "a" /[a-z]{1,10}/ X{2,3}\nX[max_tokens=5]: "b" | %json {"type": "integer"} // c\n',
+        '%llguidance {}\nstart: "(((((" "{5,2}" <[1]> /\\/{2}/',
+    ],
+)
+def test_a_grammar_within_the_limits_is_taken(grammar: str) -> None:
+    check_grammar("f", grammar)
+
+
+def test_a_structural_tag_is_checked_in_all_its_parts() -> None:
+    check_structural_tag("f", {"structures": [{"begin": "<a>", "schema": {"minItems": 5}, "end": "</a>"}]})
+    for part in ({"schema": {"minItems": HUGE}}, {"regex": "a{5,2}"}, {"grammar": 'root ::= "a"{5,2}'}):
+        with pytest.raises(Failure):
+            check_structural_tag("f", {"format": {"elements": [part]}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 65_000,
+        "[" * 65_000,
+        "a{" * 32_000,
+        "\\" * 65_001,
+        "\\p{" * 20_000,
+        '"' * 65_000,
+        "%llguidance {}\n" + "a: " * 20_000,
+        "%llguidance {}\n" + "a[" * 32_000,
+        "%llguidance {}\n" + "%json " * 10_000,
+        "%llguidance {}\n" + "%json {" * 9_000,
+        "%llguidance {}\n" + "/" * 65_000,
+        "%llguidance {}\n" + '"\\' * 32_000,
+        "%llguidance {}\n" + "a {a " * 13_000,
+        "root ::= " + "{ " * 32_000,
+        "root ::= a" + "{1" * 32_000,
+        "root ::= " + "a\n" * 20_000,
+        "#" * 65_000,
+        "root ::= " + "<" * 65_000,
+        "root ::= (" + "\n " * 32_000,
+    ],
+)
+def test_no_text_takes_long_to_check(text: str) -> None:
+    began = time.process_time()
+    for look in (check_regex, check_grammar):
+        try:
+            look("f", text)
+        except Failure:
+            pass
+    assert time.process_time() - began < 2
