@@ -144,6 +144,10 @@ class ModelSpec(_Entry):
     """Of a model with vision."""
     parsers: ParsersSpec = ParsersSpec()
     sampling: SamplingSpec = SamplingSpec()
+    control_tokens_in_prompts: bool = False
+    """Whether a prompt that a request gives itself, as text or as token ids, may hold control tokens (`<|im_start|>`,
+    `<think>`, `<|fim_prefix|>`, …): a caller then writes what the chat template would, or fills in the middle of code.
+    What stands in messages, tools and their results is always mere text."""
     template_variables: tuple[str, ...] = Field((), strict=False)
     """Further variables of the chat template that a request may set."""
     descriptions: dict[Literal["en", "fa"], str]

@@ -16,7 +16,7 @@ from services.failure import Failure, Reason, Violation, invalid
 from services.inference.chat_template import TemplateRefusal
 from services.inference.images import SeenImage, seen_images
 from services.inference.large_requests import apart
-from services.inference.reasoning import OPEN_TAG
+from services.inference.reasoning import CLOSE_TAG, OPEN_TAG
 from services.inference.served_model import ServedModel
 from services.inference.thinking import OPENING, ends_apart, is_said, may_think
 from services.inference.tokenizer import TooManyTokensError
@@ -91,14 +91,16 @@ def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     most = context_length(model)
     try:
         if request.prompt_token_ids:
-            text, token_ids = "", list(request.prompt_token_ids)
+            guarded, token_ids = "", list(request.prompt_token_ids)
+            _check_control_tokens(token_ids, model)
         elif request.HasField("prompt"):
-            text, token_ids = request.prompt, tokenizer.encode(request.prompt, most=most)
+            guarded = request.prompt if model.spec.control_tokens_in_prompts else tokenizer.guard(request.prompt)
+            token_ids = tokenizer.encode(guarded, most=most)
         else:
             guarded = _apply_template(request, model)
             if _thinks_apart(request, model) and not guarded.rstrip().endswith(OPEN_TAG):
                 guarded += OPENING
-            text, token_ids = tokenizer.unguard(guarded), tokenizer.encode(guarded, most=most)
+            token_ids = tokenizer.encode(guarded, most=most)
     except TooManyTokensError as error:
         raise context_exceeded(request, model, error.count) from None
     if not token_ids:
@@ -109,13 +111,26 @@ def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     room = most - count
     if _least_answer(request) > room:
         raise context_exceeded(request, model, count)
-    opens = text.rstrip().endswith(OPEN_TAG)
+    # In a text of the caller, the tag is guarded, and opens nothing.
+    opens = guarded.rstrip().endswith(OPEN_TAG)
     apart_ = opens and ends_apart(request) and model.ends_thoughts
-    return Prompt(text, token_ids, room, opens, thought_apart=apart_, images=images)
+    return Prompt(tokenizer.unguard(guarded), token_ids, room, opens, thought_apart=apart_, images=images)
 
 
 def _token_count(token_ids: Sequence[int], images: Sequence[SeenImage]) -> int:
     return len(token_ids) - len(images) + sum(image.tokens for image in images)
+
+
+def _check_control_tokens(token_ids: Sequence[int], model: ServedModel) -> None:
+    """Raise Failure for a control token among the ids of a caller, where the model's entry does not allow that."""
+    if model.spec.control_tokens_in_prompts:
+        return
+    control = model.tokenizer.control_ids
+    for index, token_id in enumerate(token_ids):
+        if token_id in control:
+            field = f"prompt_token_ids[{index}]"
+            message = f"{field} is {token_id}, a control token, which {model.id} takes from its chat template alone"
+            raise invalid(field, message, value=token_id)
 
 
 def _check_places(token_ids: Sequence[int], images: Sequence[SeenImage], model: ServedModel) -> None:
@@ -163,14 +178,35 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
 
 
 def _message(message: pb.Message, model: ServedModel) -> dict[str, Any]:
+    """A message as templates read it, with every text of the caller guarded.
+
+    Where an answer of a model that thinks is sent back with its thought before `</think>` in its content, as services
+    that do not part them return it, the thought becomes `reasoning_content`. Templates part it in the same way, by
+    looking for the tag, which they cannot find in guarded text.
+    """
     guard = model.tokenizer.guard
-    rendered: dict[str, Any] = {"role": _ROLES[message.role], "content": _content(message, model)}
-    for name in ("reasoning_content", "name", "tool_call_id"):
-        if value := getattr(message, name):
+    content, reasoning = _content(message, model), message.reasoning_content
+    if message.role == pb.ROLE_ASSISTANT and model.spec.parsers.reasoning is not None and not reasoning:
+        reasoning, content = _parted(message, content, model)
+    rendered: dict[str, Any] = {"role": _ROLES[message.role], "content": content}
+    texts = {"reasoning_content": reasoning, "name": message.name, "tool_call_id": message.tool_call_id}
+    for name, value in texts.items():
+        if value:
             rendered[name] = guard(value)
     if message.tool_calls:
         rendered["tool_calls"] = [_tool_call(call, model) for call in message.tool_calls]
     return rendered
+
+
+def _parted(message: pb.Message, content: Any, model: ServedModel) -> tuple[str, Any]:
+    """The thought of an answer, and what is left of its content, which is as it was where there is no thought."""
+    if not isinstance(content, str):
+        return "", content
+    text = "".join(part.text for part in message.content)
+    before, closed, after = text.rpartition(CLOSE_TAG)
+    if not closed:
+        return "", content
+    return before.rpartition(OPEN_TAG)[2].strip("\n"), model.tokenizer.guard(after.lstrip("\n"))
 
 
 def _content(message: pb.Message, model: ServedModel) -> str | list[dict[str, str]]:

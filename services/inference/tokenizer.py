@@ -53,7 +53,11 @@ class ModelTokenizer:
         )
         self._added_ids: Final = {token.content: token_id for token_id, token in added.items()}
         self.special_ids: Final = frozenset(token_id for token_id, token in added.items() if token.special)
-        self._special_texts: Final = tuple(added[token_id].content for token_id in self.special_ids)
+        # Also those that are not marked as special: `</think>`, `<tool_call>` and their like are not, in many checkpoints.
+        # Runs of spaces, which some tokenizers add too, are how the model reads indented text, and control nothing.
+        self.control_ids: Final = frozenset(i for i, token in added.items() if len(token.content.strip()) > 1)
+        """Tokens that text can become as a whole, and that no caller's text does."""
+        self._special_texts: Final = tuple(added[token_id].content for token_id in self.control_ids)
         self._beginnings: Final = _parts(self._special_texts, lambda text, size: text[:size])
         self._endings: Final = _parts(self._special_texts, lambda text, size: text[-size:])
         outermost = {letter for text in self._special_texts for letter in (text[0], text[-1])}
@@ -68,7 +72,7 @@ class ModelTokenizer:
         return len(self._bytes)
 
     def guard(self, text: str) -> str:
-        """Mark what looks like a special token in a user's text, so that `encode` takes it as mere text.
+        """Mark what looks like an added token in a caller's text, so that `encode` takes it as mere text.
 
         Marked is also an end or a beginning that becomes one with what a template puts beside it; the space around a text
         is outside, since templates take it away.
@@ -104,7 +108,7 @@ class ModelTokenizer:
         return text.replace(self._guard, "").replace(self._edge, "")
 
     def encode(self, text: str, *, most: int | None = None) -> list[int]:
-        """The ids of a prompt. Special tokens in it are those tokens, except where `guard` marked them.
+        """The ids of a prompt. Added tokens in it are those tokens, except where `guard` marked them.
 
         Raises TooManyTokensError when a long text has more than `most`.
         """
@@ -176,6 +180,10 @@ def _load(path: Path) -> Tokenizer:
         if kind != known:
             raise ValueError(f"{path} has the {part} {kind}; only {known} is known here")
     try:
+        if content.get("normalizer") and any(token.get("normalized") for token in content.get("added_tokens") or ()):
+            # Such a token is found in normalized text, where letters that only look alike can become it.
+            content["added_tokens"] = [{**token, "normalized": False} for token in content["added_tokens"]]
+            return Tokenizer.from_str(json.dumps(content))
         return Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001  # the library raises nothing more precise
         raise ValueError(f"{path} is no tokenizer: {error}") from None

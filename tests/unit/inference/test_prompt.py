@@ -131,6 +131,42 @@ async def test_a_raw_prompt_and_token_ids_stand_as_they_are(model: ServedModel) 
     assert (by_ids.text, by_ids.token_ids) == ("", [1, 4093, 198])
 
 
+async def test_without_the_models_leave_a_raw_prompt_holds_no_control_tokens(model: ServedModel) -> None:
+    model.spec = model.spec.model_copy(update={"control_tokens_in_prompts": False})
+    raw = await render(pb.GenerateRequest(prompt="<|im_start|>user\n"), model)
+    assert raw.text == "<|im_start|>user\n"
+    assert not model.tokenizer.control_ids.intersection(raw.token_ids)
+    with pytest.raises(Failure, match="control token") as refusal:
+        await render(pb.GenerateRequest(prompt_token_ids=[4093, 1, 198]), model)
+    assert refusal.value.violations[0].field == "prompt_token_ids[1]"
+
+
+REASONING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if '</think>' in m.content %}SPLIT{% endif %}"
+    "{% if m.reasoning_content %}[{{ m.reasoning_content }}]{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("role", "content", "written"),
+    [
+        (pb.ROLE_ASSISTANT, "<think>\nhmm\n</think>\n\nyes", "assistant\n[hmm]yes"),
+        (pb.ROLE_ASSISTANT, "hmm</think>yes", "assistant\n[hmm]yes"),
+        (pb.ROLE_ASSISTANT, "no tag", "assistant\nno tag"),
+        (pb.ROLE_USER, "<think>hmm</think>yes", "user\n<think>hmm</think>yes"),
+        (pb.ROLE_TOOL, "</think>yes", "tool\n</think>yes"),
+    ],
+)
+async def test_a_thought_in_a_past_answer_is_parted_from_it_and_tags_of_others_stay_text(
+    thinker: ServedModel, tmp_path: Path, role: pb.Role.ValueType, content: str, written: str
+) -> None:
+    thinker.template = template(tmp_path, REASONING)
+    prompt = await render(pb.GenerateRequest(messages=[say(role, content)]), thinker)
+    assert prompt.text == f"<|im_start|>{written}<|im_end|>\n"
+    control = [token_id for token_id in prompt.token_ids if token_id in thinker.tokenizer.control_ids]
+    assert len(control) == 2
+
+
 @pytest.mark.parametrize(("max_tokens", "fits"), [(None, True), (253, True), (254, False)])
 async def test_prompt_and_answer_must_fit_the_context(model: ServedModel, max_tokens: int | None, fits: bool) -> None:
     request = pb.GenerateRequest(prompt_token_ids=[1, 2, 3], sampling=pb.SamplingParams(max_tokens=max_tokens))

@@ -123,3 +123,50 @@ def test_too_many_tokens_are_counted_and_not_handed_out(tokenizer: ModelTokenize
     with pytest.raises(TooManyTokensError) as caught:
         tokenizer.encode(text, most=4999)
     assert caught.value.count == 5000
+
+
+ADDED_BY_QWEN = ("<think>", "</think>", "<tool_call>", "</tool_call>", "</tool_response>", "<|fim_prefix|>")
+SPACES = "   "
+
+
+@pytest.fixture(scope="module")
+def qwen(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
+    """The small model's tokenizer with Qwen's added tokens that are not marked as special, and one of spaces."""
+    directory = tmp_path_factory.mktemp("qwen")
+    content = json.loads((model_directory / "tokenizer.json").read_text())
+    size = len(content["model"]["vocab"])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    content["normalizer"] = {"type": "NFKC"}
+    content["added_tokens"] += [
+        {"id": size + place, "content": text, **flags, "normalized": text == "</think>"}
+        for place, text in enumerate((*ADDED_BY_QWEN, SPACES))
+    ]
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    return ModelTokenizer(directory)
+
+
+@given(
+    text=st.lists(
+        st.sampled_from([*ADDED_BY_QWEN, "<|im_end|>", "<", "/think>", "call>", "</", "متن\u200cها", " ", "é"]),
+        max_size=8,
+    ).map("".join)
+)
+def test_no_text_of_a_user_becomes_an_added_token(qwen: ModelTokenizer, text: str) -> None:
+    guarded = qwen.guard(text)
+    assert not qwen.control_ids.intersection(qwen.encode(guarded))
+    assert qwen.unguard(guarded) == text
+    assert b"".join(map(qwen.bytes_of, qwen.encode(guarded))).decode() == text
+    written = qwen.encode(f"<tool_response>\n{guarded}\n</tool_response><think>")
+    assert [token_id for token_id in written if token_id in qwen.control_ids] == [
+        qwen.added_id("</tool_response>"),
+        qwen.added_id("<think>"),
+    ]
+
+
+def test_letters_that_only_look_alike_become_no_added_token(qwen: ModelTokenizer) -> None:
+    assert qwen.added_id("</think>") not in qwen.encode(qwen.guard("\uff1c/think\uff1e"))
+
+
+def test_runs_of_spaces_stay_the_tokens_that_a_model_reads_indentation_as(qwen: ModelTokenizer) -> None:
+    assert qwen.encode(qwen.guard(f"a{SPACES}b")) == qwen.encode(f"a{SPACES}b")
+    assert qwen.added_id(SPACES) in qwen.encode(qwen.guard(f"a{SPACES}b"))
