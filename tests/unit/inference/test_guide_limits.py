@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -195,8 +196,6 @@ def test_a_structural_tag_is_checked_in_all_its_parts() -> None:
 def test_no_text_takes_long_to_check(text: str) -> None:
     began = time.process_time()
     for look in (check_regex, check_grammar):
-        try:
+        with contextlib.suppress(Failure):
             look("f", text)
-        except Failure:
-            pass
     assert time.process_time() - began < 2
