@@ -1,0 +1,232 @@
+"""Guides that would eat memory, or end the process that compiles them, are compiled in a child, and refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.trtllm.checks import Reader
+from services.inference.triton_backend import trial
+from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
+from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
+from services.inference.triton_backend.trial import Trials
+
+MODULE = "services.inference.triton_backend.engines.llama_trial"
+
+
+def schema(**fields: Any) -> Guide:
+    return Guide("json", json.dumps({"type": "array", "items": {"type": "integer"}, **fields}))
+
+
+BOMBS = {
+    "minItems": schema(minItems=1_000_000_000),
+    "maxItems": schema(maxItems=1_000_000_000),
+    "minItems of 64 bits": schema(minItems=18446744073709551615),
+    "multipleOf": Guide("json", json.dumps({"type": "integer", "multipleOf": 123456789})),
+    "a chain of rules": Guide(
+        "grammar", "%llguidance {}\nstart: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(3000)) + 'r3000: "a"'
+    ),
+    "a chain of terminals": Guide(
+        "grammar", "%llguidance {}\nstart: R0\n" + "".join(f"R{i}: R{i + 1}\n" for i in range(4000)) + 'R4000: "a"'
+    ),
+    "a regex": Guide("regex", "(a{100}){100}{100}{100}"),
+    "a long repetition": Guide("regex", "a{1000000000}"),
+}
+"""None of them gets past the worker, whose limits are another line of defence."""
+
+
+@pytest.fixture(scope="module")
+def trials(gguf: Path) -> Iterator[Trials]:
+    trials = Trials(MODULE, {"model": str(gguf)})
+    trials.wait_ready()
+    yield trials
+    trials.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_a_bomb_is_refused_and_costs_this_process_nothing(trials: Trials, what: str) -> None:
+    before = psutil.Process().memory_info().rss
+    began = time.monotonic()
+    with pytest.raises(RequestError, match=rf"guide\.{BOMBS[what].kind} ") as refusal:
+        trials.check(BOMBS[what])
+    assert refusal.value.reason == "INVALID_ARGUMENT"
+    assert time.monotonic() - began < 10
+    assert psutil.Process().memory_info().rss - before < 50 * 2**20
+    assert not trials.restarts
+    began = time.process_time()
+    with pytest.raises(RequestError):
+        trials.check(BOMBS[what])
+    assert time.process_time() - began < 0.1, "what was refused is remembered"
+
+
+def test_what_passes_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials.check(Guide("regex", "(yes|no)"))
+    monkeypatch.setattr(trials, "_outcome", None)
+    trials.check(Guide("regex", "(yes|no)"))
+
+
+def test_what_was_refused_is_tried_again_later(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "REFUSED_SECONDS", 0.0)
+    for _ in range(2):
+        with pytest.raises(RequestError, match="is not valid"):
+            trials.check(Guide("regex", "((("))
+
+
+def test_a_slow_trial_holds_up_no_other(trials: Trials) -> None:
+    guide = Guide("json", json.dumps({"type": "integer", "multipleOf": 987654321}))
+    slow = threading.Thread(target=_check_quietly, args=(trials, guide))
+    slow.start()
+    trials.check(Guide("regex", "quick[0-9]"))
+    assert slow.is_alive(), "the slow one takes two seconds of CPU time"
+    slow.join()
+
+
+def test_a_trial_is_limited(trials: Trials) -> None:
+    """Seen from outside, while one runs."""
+    guide = Guide("json", '{"type": "integer", "multipleOf": 777777777}')
+    slow = threading.Thread(target=_check_quietly, args=(trials, guide))
+    slow.start()
+    server = psutil.Process(trials.pid)
+    until(lambda: bool(server.children()))
+    (child,) = server.children()
+    until(lambda: child.rlimit(psutil.RLIMIT_CPU)[0] == 2)
+    until(lambda: 0 < child.rlimit(psutil.RLIMIT_AS)[0] < 2 * 2**30)
+    assert child.nice() > 0
+    assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert child.rlimit(psutil.RLIMIT_STACK)[0] <= 4 * 2**20
+    slow.join()
+    until(lambda: not server.children())
+
+
+def _check_quietly(trials: Trials, guide: Guide) -> None:
+    with contextlib.suppress(RequestError):
+        trials.check(guide)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_server_that_dies_is_started_again(trials: Trials, number: signal.Signals) -> None:
+    before, pid = trials.restarts, trials.pid
+    os.kill(pid, number)
+    until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(pid) else True)
+    trials.check(Guide("regex", f"again{before}"))
+    assert trials.restarts == before + 1
+    assert trials.pid != pid
+
+
+def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
+    guide = Guide("json", '{"type": "integer", "multipleOf": 666666667}')
+    slow = threading.Thread(target=_check_quietly, args=(trials, guide))
+    slow.start()
+    server = psutil.Process(trials.pid)
+    until(lambda: bool(server.children()))
+    (child,) = server.children()
+    server.kill()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    slow.join()
+
+
+def test_it_leaks_no_descriptor_and_no_process(trials: Trials) -> None:
+    trials.check(Guide("regex", "first"))
+    mine, server = psutil.Process(), psutil.Process(trials.pid)
+    before = mine.num_fds(), server.num_fds()
+    for number in range(30):
+        trials.check(Guide("regex", f"form{number}"))
+        _check_quietly(trials, Guide("regex", "(" * (number + 1)))
+    until(lambda: (mine.num_fds(), server.num_fds()) == before)
+    assert not server.children()
+
+
+def test_nothing_is_left_behind_the_end(gguf: Path) -> None:
+    before = psutil.Process().num_fds()
+    trials = Trials(MODULE, {"model": str(gguf)})
+    trials.wait_ready()
+    pid = trials.pid
+    trials.close()
+    assert not psutil.pid_exists(pid)
+    assert psutil.Process().num_fds() == before
+    with pytest.raises(RequestError, match="is stopping"):
+        trials.check(Guide("regex", "late"))
+
+
+def test_a_model_that_cannot_be_loaded_is_said_at_once(tmp_path: Path) -> None:
+    trials = Trials(MODULE, {"model": str(tmp_path / "none.gguf")})
+    with pytest.raises(RuntimeError, match="cannot start"):
+        trials.wait_ready()
+    trials.close()
+
+
+@pytest.fixture(scope="module")
+def engine(gguf: Path) -> Iterator[LlamaCppEngine]:
+    engine = LlamaCppEngine(model=str(gguf), context_length=512, slots=3)
+    yield engine
+    engine.close()
+
+
+def started(engine: LlamaCppEngine, **params: Any) -> Reader:
+    parsed = parse(json.dumps({"max_tokens": 30, **params}))
+    assert isinstance(parsed, Params)
+    reader = Reader()
+    engine.submit(Request(parsed, [1, 2, 3]), reader)
+    return reader
+
+
+AMBIGUOUS = "root ::= s\ns ::= s s s | s s | [a-zA-Z ,.!?]"
+
+
+def test_an_ambiguous_grammar_ends_and_others_go_on(engine: LlamaCppEngine) -> None:
+    readers = [
+        started(engine, guide={"grammar": AMBIGUOUS}, max_tokens=400, temperature=1.5, seed=seed) for seed in range(2)
+    ]
+    assert started(engine).wait().reason
+    for reader in readers:
+        with contextlib.suppress(RequestError):
+            assert reader.wait().reason in ("stop", "length")
+
+
+def test_more_bombs_than_slots_hold_up_nobody_else(engine: LlamaCppEngine) -> None:
+    bombs = [
+        started(engine, guide={"json": {"type": "integer", "multipleOf": 987654321 + number}}, cache_salt="attacker")
+        for number in range(5)
+    ]
+    assert started(engine, cache_salt="another").wait().reason
+    assert started(engine, cache_salt="another", guide={"regex": "yes|no"}).wait().reason == "stop"
+    for reader in bombs:
+        with pytest.raises(RequestError) as refusal:
+            reader.wait()
+        assert refusal.value.reason in ("INVALID_ARGUMENT", "OVERLOADED")
+
+
+@pytest.mark.parametrize("grammar", ["root ::= [z-a]+", r"root ::= [^\x00-\U0010ffff]", "root ::= <[1]> <[2]>"])
+def test_a_grammar_that_allows_nothing_is_the_callers_mistake(engine: LlamaCppEngine, grammar: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        started(engine, guide={"grammar": grammar}).wait()
+    assert refusal.value.reason == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    "params", [{"temperature": 1e-40}, {"temperature": 1e-10}, {"top_p": 1e-40}, {"min_p": 1e-40, "temperature": 2.0}]
+)
+def test_numbers_next_to_zero_choose_a_token(engine: LlamaCppEngine, params: dict[str, float]) -> None:
+    assert started(engine, **params).wait().reason in ("stop", "length")
+
+
+def test_the_engine_says_what_compiles_guides(engine: LlamaCppEngine) -> None:
+    assert engine.guide_library == "llguidance"
+    assert "xllamacpp" in engine.guide_library_version
