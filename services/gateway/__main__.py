@@ -13,7 +13,7 @@ import uvicorn
 from services import settings as settings_module
 from services.gateway import metrics
 from services.gateway.admin_listener import bind
-from services.gateway.allocator import give_back_large_blocks
+from services.gateway.allocator import limit_arenas
 from services.gateway.app import create_app
 from services.gateway.dependencies import check
 from services.gateway.http_protocol import protocol_for
@@ -51,7 +51,7 @@ def main() -> None:
     """Run the gateway until it is told to stop."""
     settings = settings_module.load(GatewaySettings, command="services.gateway")
     _allow_files()
-    give_back_large_blocks()
+    limit_arenas()
     configure_logging("gateway")
     try:
         check(settings)

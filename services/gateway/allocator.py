@@ -1,4 +1,4 @@
-"""Makes the C library give the memory of large bodies back to the system."""
+"""Makes the C library give the memory of large bodies back to the system. Does nothing where it is not glibc."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import ctypes
 from typing import Final
 
 # From malloc.h of glibc.
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-LARGE_BYTES: Final = 2**20
 ARENAS: Final = 2
 
 
-def give_back_large_blocks() -> None:
-    """Give blocks of at least LARGE_BYTES back as soon as they are freed. Does nothing where the C library is not glibc.
+def limit_arenas() -> None:
+    """Let threads share heaps: otherwise each thread that parses a body keeps one of its own."""
+    mallopt = _function("mallopt")
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, ARENAS)
 
-    Otherwise glibc raises that threshold to 32 MiB with the first large block that is freed, and keeps those that come
-    after it; and each thread that parses a body would keep a heap of its own.
+
+def give_back_free_memory() -> None:
+    """Give free memory back. To be called in a thread: it may take some milliseconds.
+
+    To have large blocks given back whenever they are freed would be simpler, and makes each copy of one three times slower.
     """
+    malloc_trim = _function("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _function(name: str) -> ctypes._NamedFuncPointer | None:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        found: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):
-        return
-    for option, value in (
-        (_M_MMAP_THRESHOLD, LARGE_BYTES),
-        (_M_TRIM_THRESHOLD, 4 * LARGE_BYTES),
-        (_M_ARENA_MAX, ARENAS),
-    ):
-        mallopt(option, value)
+        return None
+    return found

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway import metrics
+from services.gateway.allocator import give_back_free_memory
 from services.gateway.errors import ApiError, unavailable
 
 DEFAULT_BYTES: Final = 256 * 2**20
@@ -35,6 +36,9 @@ LOOK_SECONDS: Final = 0.25
 """How often those that wait look for slow ones."""
 SLOW_BYTES_PER_SECOND: Final = 256 * 2**10
 """A body of which less has come for so long makes room for others."""
+LARGE_BYTES: Final = 2**20
+TRIM_SECONDS: Final = 1.0
+"""How long after a large body the memory that is free by then is given back."""
 _STATE: Final = "body_share"
 _CGROUP_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _NO_LIMIT: Final = 2**60
@@ -49,6 +53,7 @@ class BodyBudget:
         self._per_key: Final = per_key
         self._wait_seconds: Final = wait_seconds
         self._used = 0
+        self._trimming: asyncio.TimerHandle | None = None
         self._used_by: Final[Counter[str]] = Counter()
         self._unfinished: Final[dict[BodyShare, None]] = {}
         self._waiting: Final[dict[asyncio.Future[None], tuple[BodyShare, int]]] = {}
@@ -85,12 +90,18 @@ class BodyBudget:
 
     def shrink(self, share: BodyShare, size: int) -> None:
         """Let a share count as `size` bytes, which is less than before. Of those that wait, keys that have least come first."""
+        if share.size - size >= LARGE_BYTES and self._trimming is None:
+            self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
         self._set(share, size)
         by_key = sorted(self._waiting.items(), key=lambda item: self._used_by[item[1][0].key_id])
         for granted, (waiting, wanted) in by_key:
             if not granted.done() and self._fits(waiting, wanted):
                 self._set(waiting, wanted)
                 granted.set_result(None)
+
+    def _trim(self) -> None:
+        self._trimming = None
+        asyncio.get_running_loop().run_in_executor(None, give_back_free_memory)
 
     def note_unfinished(self, share: BodyShare) -> None:
         """A body begins to come."""

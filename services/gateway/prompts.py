@@ -103,4 +103,5 @@ def _translate(body: Any, *, limits: ImageLimits, refuse_ignored: bool) -> ChatR
         raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
     generate.prompt = prompt
     ignored = ignored_fields(fields, refuse=refuse_ignored)
-    return ChatRequest(generate, stream=False, include_usage=False, continuous_usage=False, ignored=ignored)
+    chat = ChatRequest(generate, stream=False, include_usage=False, continuous_usage=False, ignored=ignored)
+    return measured(chat)
