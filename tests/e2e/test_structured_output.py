@@ -81,3 +81,72 @@ def test_the_model_says_that_it_can(client: openai.OpenAI) -> None:
     model = client.models.retrieve(MODEL).model_dump()
     assert model["capabilities"]["structured_output"] is True
     assert "response_format" in model["supported_parameters"]
+
+
+def schema(**fields: Any) -> dict[str, Any]:
+    value = {"type": "array", "items": {"type": "integer"}, **fields}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}}
+
+
+def grammar(text: str) -> dict[str, Any]:
+    return {"structured_outputs": {"grammar": text}}
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "minItems": (schema(minItems=1_000_000_000), "1000000000 at $.minItems"),
+    "maxItems": (schema(maxItems=1_000_000_000), "1000000000 at $.maxItems"),
+    "minItems of 64 bits": (schema(minItems=18446744073709551615), "18446744073709551615 at $.minItems"),
+    "a repetition that ends before it begins": (grammar('root ::= "a"{5,2}'), "{5,2} ends before it begins"),
+    "parentheses": (grammar("root ::= " + "(" * 25_000 + '"a"' + ")" * 25_000), "nested more than 64 deep"),
+    "a chain of rules": (
+        grammar("%llguidance {}\nstart: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(3000)) + 'r3000: "a"'),
+        "501 rules",
+    ),
+    "a chain of terminals": (
+        grammar("%llguidance {}\nstart: R0\n" + "".join(f"R{i}: R{i + 1}\n" for i in range(4000)) + 'R4000: "a"'),
+        "501 rules",
+    ),
+    "what only the trial finds": (
+        grammar("root ::= r0\n" + "".join(f"r{i} ::= r{i + 1} r{i + 1}\n" for i in range(25)) + "r25 ::= [a-z]?"),
+        "structured_outputs.grammar",
+    ),
+    "a class turned around": (grammar("root ::= [z-a]+"), "turn it around"),
+    "an empty class": (grammar(r"root ::= [^\x00-\U0010ffff]"), "no character at all"),
+    "tokens by number": (grammar("root ::= <[1]> <[2]>"), "<[1]>"),
+    "tokens by name": (grammar("root ::= <|im_end|> <|im_start|>"), "<|im_end|>"),
+    "a tiny repetition penalty": ({"repetition_penalty": 1e-40}, "repetition_penalty"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_form_is_refused_and_the_model_goes_on(client: openai.OpenAI, what: str) -> None:
+    form, problem = HOSTILE[what]
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form, timeout=10)
+    assert problem in refusal.value.message
+    answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10)
+    assert answer.choices[0].finish_reason
+
+
+AMBIGUOUS = (
+    "root ::= s\ns ::= [a-zA-Z ,.!?] s? s? s? | [a-zA-Z ,.!?]",
+    'root ::= (x | x x | x x x)+ "!"\nx ::= [a-z ] | [a-z ] [a-z ] | x2\nx2 ::= [a-z ]*',
+    "root ::= " + "[a-zA-Z ,.]* " * 200,
+    "root ::= " + "(" * 12 + "[a-z ]" + ")+" * 12,
+)
+
+
+@pytest.mark.parametrize("text", AMBIGUOUS, ids=range(len(AMBIGUOUS)))
+def test_an_ambiguous_grammar_ends_in_time_and_the_model_goes_on(client: openai.OpenAI, text: str) -> None:
+    """The answer may be complete, or cut where the grammar became too complex to be followed."""
+    answer = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, max_tokens=60, temperature=1.0, extra_body=grammar(text), timeout=20
+    )
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    assert client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10).choices
+
+
+@pytest.mark.parametrize("values", [{"temperature": 1e-40}, {"top_p": 1e-40}, {"extra_body": {"min_p": 1e-40}}])
+def test_a_number_next_to_zero_is_no_error_of_the_server(client: openai.OpenAI, values: dict[str, Any]) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=5, timeout=20, **values)
+    assert answer.choices[0].message.content is not None

@@ -25,7 +25,8 @@ def install(directory: Path, *, version: str) -> Path:
     """Put the packages `tensorrt_llm` and `torch` into `directory`, which belongs on a path of Python's."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(HERE / "tensorrt_llm", directory / "tensorrt_llm", ignore=ignored)
-    shutil.copy(HERE / "torch.py", directory)
+    for name in ("torch.py", "transformers.py", "xgrammar.py", "llguidance.py"):
+        shutil.copy(HERE / name, directory)
     (directory / "tensorrt_llm" / "VERSION").write_text(version)
     return directory
 

@@ -277,6 +277,44 @@ def test_a_guide_that_the_backend_lacks_is_refused_by_name(bench: Bench) -> None
 
 
 @pytest.mark.parametrize(
+    ("guide", "problem"),
+    [
+        ({"regex": "(("}, "is not valid, or has a part that the engine does not know: Regex parsing error"),
+        ({"regex": "crash"}, "nested or chained too deeply"),
+        ({"regex": "slow"}, "takes longer than 2 s to compile"),
+        ({"json": {"minItems": 10**9}}, "needs more than 512 MB of memory"),
+    ],
+)
+def test_a_guide_that_fails_its_trial_never_reaches_the_engine(
+    bench: Bench, guide: dict[str, object], problem: str
+) -> None:
+    engine = bench.engine(guided_decoding_backend="xgrammar")
+    reader = bench.ask([1], guide=guide).wait()
+    assert reader.error is not None
+    assert reader.error.reason == "INVALID_ARGUMENT"
+    assert problem in reader.error.message
+    assert not bench.llm.requests
+    assert engine.load().queued == 0
+    assert bench.ask([1], guide={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"
+
+
+def test_a_request_that_is_cancelled_during_its_trial_is_over_at_once(bench: Bench) -> None:
+    engine = bench.engine(guided_decoding_backend="xgrammar")
+    reader = bench.ask([1], guide={"regex": "slow"})
+    assert engine.load().queued == 1
+    reader.cancelled = True
+    assert reader.wait().reason == "cancelled"
+
+
+def test_guides_are_unsupported_where_they_cannot_be_tried(bench: Bench) -> None:
+    engine = bench.engine(guided_decoding_backend="llguidance")
+    assert "guide" not in engine.supported_parameters
+    assert engine.guide_library == ""
+    with pytest.raises(RequestError, match="guide is not supported"):
+        bench.ask([1], guide={"regex": "a"})
+
+
+@pytest.mark.parametrize(
     ("prompt", "params"),
     [([stand_in.VOCABULARY], {}), ([1], {"stop_token_ids": [60000]}), ([1], {"logit_bias": {"60000": 1}})],
 )

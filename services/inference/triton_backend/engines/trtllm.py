@@ -8,20 +8,22 @@ Images are decoded in threads, and there TensorRT-LLM makes them into its own fo
 some candidate of 1.3 it has not, and does so in `generate_async`, in the loop: meanwhile no answer's tokens are passed on.
 `make gpu-smoke` says for how long.
 
-Guides are compiled by TensorRT-LLM, whose API takes no limit on the time for it. The bound is on what may reach it: the worker
-refuses forms that are too long or too deep (guides.py there), and gives up a request that has no token in time. A short form
-can still take long, such as a regular expression whose counts of repetitions multiply.
+Guides are compiled by TensorRT-LLM, whose API limits neither the time nor the memory for it. Before a guide reaches it, it is
+compiled for trial in a child process (trial.py) with the same library. Where that library cannot be used by itself, guides are
+unsupported. The trial has not run in NVIDIA's image yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,8 +42,10 @@ from services.inference.triton_backend.contract import (
 from services.inference.triton_backend.engines import trtllm_checkpoint
 from services.inference.triton_backend.engines.trtllm_answer import Answer
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
+from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
+from services.inference.triton_backend.trial import Trials
 from services.inference.triton_backend.waiting import WaitingLine
 
 CANCELLATION_POLL_SECONDS: Final = 0.1
@@ -51,6 +55,10 @@ ABORT_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 10.0
 LEAST_PREFILL_TOKENS_PER_SECOND: Final = 2_000
 """An engine that reads prompts faster than this lives, though no request has a token meanwhile."""
+GUIDES_AT_ONCE: Final = 2
+GUIDE_SECONDS: Final = 9.0
+"""How long a request waits for the trial of its guide to begin."""
+_TRIAL: Final = "services.inference.triton_backend.engines.trtllm_trial"
 IMAGES_AT_ONCE: Final = 2
 """So many requests' images are decoded at the same time: a large one takes hundreds of MiB meanwhile."""
 _log: Final = logging.getLogger(__name__)
@@ -135,6 +143,16 @@ class TrtllmEngine:
         self._end_ids: Final = self.checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
         self._waiting: Final[WaitingLine[_Job]] = WaitingLine(limit=max_queued)
         self._running: Final[dict[int, _Job]] = {}
+        self._on_trial: Final[dict[int, _Job]] = {}
+        """Those whose guides are being compiled for trial. They have no slot yet."""
+        self._max_queued: Final = max_queued
+        self.guide_library: str = llm.get("guided_decoding_backend") or ""
+        self.guide_library_version = _version(self.guide_library)
+        self._trials: Final = _trials(model, self.guide_library) if self._guide_kinds else None
+        if self._trials is None:
+            self.supported_parameters -= {"guide"}
+            self.guide_library = self.guide_library_version = ""
+        self._making: Final = FairWork("trtllm-guides", threads=GUIDES_AT_ONCE)
         self._meter: Final = LoadMeter()
         self._progressed = 0.0
         """When a result last came, or the only request began."""
@@ -151,6 +169,21 @@ class TrtllmEngine:
     def submit(self, request: Request, sink: Sink) -> None:
         """See Engine."""
         job = self._job(request, sink)
+        if request.params.guide is None:
+            self._enter(job)
+            return
+        if self._trials is None:
+            raise RequestError("UNSUPPORTED_PARAMETER", "guide is not supported by the engine trtllm; leave it out")
+        with self._lock:
+            if self._failed:
+                raise self._failed
+            if len(self._on_trial) >= self._max_queued:
+                raise RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
+            self._on_trial[id(job)] = job
+        self._making.submit(request.params.cache_salt, partial(self._try_guide, job, self._trials))
+
+    def _enter(self, job: _Job) -> None:
+        """Start or queue a request. Raises RequestError when it is refused."""
         with self._lock:
             if self._failed:
                 raise self._failed
@@ -159,6 +192,34 @@ class TrtllmEngine:
                 return
             self._running[id(job)] = job
         self._loop.call_soon_threadsafe(self._start, job)
+
+    def _try_guide(self, job: _Job, trials: Trials) -> None:
+        """Compile a request's guide for trial, and start or queue the request then. Runs in a thread of its own."""
+        guide, problem = job.request.params.guide, None
+        assert guide is not None  # noqa: S101 - or it is not tried
+        try:
+            if time.monotonic() - job.request.arrived > GUIDE_SECONDS:
+                problem = RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
+            elif not job.sink.is_cancelled():
+                trials.check(guide)
+        except RequestError as error:
+            problem = error
+        except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
+            problem = RequestError("ENGINE_FAILED", f"a guide could not be tried: {error}")
+        with self._lock:
+            if self._on_trial.pop(id(job), None) is None:
+                return
+        try:
+            if problem is None and not job.sink.is_cancelled():
+                self._enter(job)
+                return
+        except RequestError as error:
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            if problem is None:
+                self._loop.call_soon_threadsafe(self._cancel, job)
+            else:
+                self._loop.call_soon_threadsafe(self._end, job, problem)
 
     def wake(self) -> None:
         """See Engine."""
@@ -173,7 +234,7 @@ class TrtllmEngine:
         held = sum(job.usage.prompt_tokens + job.generated for job in running)
         load = self._meter.load(
             in_flight=len(running),
-            queued=len(self._waiting),
+            queued=len(self._waiting) + len(self._on_trial),
             kv_cache_use=None if self._cache_size is None else min(1.0, held / self._cache_size),
         )
         return replace(load, step_age_s=self._step_age(running))
@@ -190,6 +251,9 @@ class TrtllmEngine:
     def close(self) -> None:
         """See Engine."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        if self._trials is not None:
+            self._trials.close()
+        self._making.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -237,6 +301,9 @@ class TrtllmEngine:
     def _sweep(self) -> None:
         with self._lock:
             gone = self._waiting.remove_cancelled()
+            for key, job in list(self._on_trial.items()):
+                if job.sink.is_cancelled():
+                    gone.append(self._on_trial.pop(key))
             running = [job for job in self._running.values() if not job.ended]
         for job in gone:
             job.usage.queued_s = time.monotonic() - job.request.arrived
@@ -421,7 +488,8 @@ class TrtllmEngine:
     def _fail_all(self, error: RequestError) -> None:
         with self._lock:
             self._failed = error
-            jobs = list(self._running.values())
+            jobs = [*self._running.values(), *self._on_trial.values()]
+            self._on_trial.clear()
             while self._waiting:
                 jobs.append(self._waiting.pop())
         for job in jobs:
@@ -438,3 +506,22 @@ class TrtllmEngine:
 def _is_computed(job: _Job) -> bool:
     """Whether TensorRT-LLM works on it, or is to."""
     return job.result is not None and not job.ended
+
+
+def _trials(model: str, library: str) -> Trials | None:
+    """The trials of guides; None, with a message in the log, where the library cannot be used by itself."""
+    trials = Trials(_TRIAL, {"model": str(Path(model).absolute()), "backend": library})
+    try:
+        trials.wait_ready()
+    except (RuntimeError, RequestError) as error:
+        _log.error("guides are not supported: they cannot be compiled for trial with %s: %s", library, error)
+        trials.close()
+        return None
+    return trials
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library) if library else ""
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

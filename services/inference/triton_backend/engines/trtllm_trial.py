@@ -1,0 +1,71 @@
+"""Compiles guides for trial with the library that TensorRT-LLM's guided decoding uses, and a model's tokenizer.
+
+It was written from the libraries' documentation and is tested against a stand-in: it has not run in NVIDIA's image yet.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from services.inference.triton_backend.contract import RequestError
+
+
+def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
+    """What compiles a guide with the library `backend` for the checkpoint in the directory `model`."""
+    tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(arguments["model"])
+    compilers = {"xgrammar": _xgrammar, "llguidance": _llguidance}
+    compile_guide = compilers[arguments["backend"]](tokenizer)
+
+    def compile_or_refuse(kind: str, text: str) -> None:
+        try:
+            compile_guide(kind, text)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - libraries raise anything for a guide that is not valid
+            reason = str(error).strip().splitlines()[:1]
+            raise RequestError(
+                "INVALID_ARGUMENT",
+                f"guide.{kind} is not valid, or has a part that the engine does not know: {''.join(reason)[:200]}",
+            ) from None
+
+    # The first guide prepares the vocabulary, which every trial inherits.
+    compile_guide("json_object", "")
+    return compile_or_refuse
+
+
+def _xgrammar(tokenizer: Any) -> Callable[[str, str], None]:
+    xgrammar = importlib.import_module("xgrammar")
+    # No thread: the process forks.
+    compiler = xgrammar.GrammarCompiler(
+        xgrammar.TokenizerInfo.from_huggingface(tokenizer), max_threads=1, cache_enabled=False
+    )
+
+    def compile_guide(kind: str, text: str) -> None:
+        if kind == "json_object":
+            compiler.compile_builtin_json_grammar()
+        else:
+            names = {"json": "json_schema", "regex": "regex", "grammar": "grammar", "structural_tag": "structural_tag"}
+            getattr(compiler, f"compile_{names[kind]}")(text)
+
+    return compile_guide
+
+
+def _llguidance(tokenizer: Any) -> Callable[[str, str], None]:
+    llguidance = importlib.import_module("llguidance")
+    vocabulary = importlib.import_module("llguidance.hf").from_tokenizer(tokenizer)
+
+    def compile_guide(kind: str, text: str) -> None:
+        make = {
+            "json": "grammar_from_json_schema",
+            "json_object": "grammar_from_json_schema",
+            "regex": "grammar_from_regex",
+            "grammar": "grammar_from_lark",
+        }[kind]
+        grammar = getattr(llguidance.LLMatcher, make)(text or '{"type": "object"}')
+        problem = llguidance.LLMatcher(vocabulary, grammar).get_error()
+        if problem:
+            raise ValueError(problem)
+
+    return compile_guide

@@ -1,0 +1,3 @@
+"""Stands for llguidance where it cannot be imported."""
+
+raise ImportError("the stand-in has no llguidance")

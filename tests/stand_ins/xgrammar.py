@@ -1,0 +1,36 @@
+"""Stands for xgrammar: compiles nothing, refuses `((`, and has its bombs."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+class TokenizerInfo:
+    @staticmethod
+    def from_huggingface(tokenizer: str) -> TokenizerInfo:
+        assert tokenizer
+        return TokenizerInfo()
+
+
+class GrammarCompiler:
+    def __init__(self, tokenizer_info: TokenizerInfo, *, max_threads: int, cache_enabled: bool) -> None:
+        assert (max_threads, cache_enabled) == (1, False)
+
+    def compile_builtin_json_grammar(self) -> None:
+        """Always valid."""
+
+    def compile_json_schema(self, text: str) -> None:
+        kept = []
+        while "minItems" in text:
+            kept.append(bytearray(2**20))
+
+    def compile_regex(self, text: str) -> None:
+        while text == "slow":
+            pass
+        if text == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if "((" in text:
+            raise RuntimeError("Regex parsing error at position 2: the parenthesis is not closed")
+
+    compile_grammar = compile_structural_tag = compile_regex
