@@ -1,207 +1,343 @@
-"""Runs mixed traffic against `vilix up --demo-thinking`, and fails when something grows. See --help."""
+"""`python -m bench.soak`: mixed traffic against a stack of its own, to see that nothing leaks.
+
+It starts `vilix up`, samples memory, open files, threads and Redis keys each second, stops everything, prints a
+table, and writes docs/soak.md with a plot. It exits with 1 when a process grows, or something does not return to
+where it began.
+
+Examples:
+  python -m bench.soak
+  python -m bench.soak --seconds 300 --output /tmp/soak
+  python -m bench.soak --seconds 120 --json
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from redis.asyncio import Redis
 
-from bench.soak.drawing import Series, draw
-from bench.soak.samples import Sample, processes, redis_kinds, sample
-from bench.soak.slope import slope
-from bench.soak.traffic import Traffic, requests
-from services.stack.demo_thinking import MODEL
-from services.stack.local_models import EMBEDDING_MODEL, SMALL_MODEL
+from bench.soak.drawing import Line, Panel, draw
+from bench.soak.samples import Sampler, Series, keys_by_kind
+from bench.soak.slope import BLOCK_SECONDS, LEAST_BLOCKS, Slope, slope
+from bench.soak.traffic import Traffic, UnexpectedAnswerError
 from services.stack.ports import free_ports
 
-_ROOT: Final = Path(__file__).parents[2]
-_MB: Final = 1e6
-_BOUND: Final = 5.0
-"""MB per hour."""
-_PER_KEY: Final = {"key": 1, "usage": 8, "limits": 4, "settled": 8}
-"""How many Redis keys with an expiry each API key that was made may leave, by kind; other kinds: none."""
+ROOT: Final = Path(__file__).parents[2]
+SECONDS: Final = 1800
+WARM_UP: Final = 0.2
+"""The part of the time in which caches, pools and allocators fill."""
+MOST_WARM_UP_SECONDS: Final = 360.0
+FIRST_TRAFFIC_SECONDS: Final = 60.0
+FIRST_USERS: Final = 24
+"""Traffic before the counts of the beginning are taken: pools of connections and threads are full then."""
+SETTLE_SECONDS: Final = 90.0
+"""In which descriptors, threads and keys must return to where they began."""
+START_SECONDS: Final = 180.0
+STOP_SECONDS: Final = 90.0
+MOST_MEGABYTES_PER_HOUR: Final = 5.0
+MORE_DESCRIPTORS: Final = 3
+MORE_THREADS: Final = 2
+"""Pools keep a connection or a thread more or less."""
+KEPT_OF_A_REVOKED_KEY: Final = ("key", "limits", "usage")
+"""Kinds of Redis keys that stay and expire: the record, the state of its limits, its usage by day and month."""
+TRANSIENT: Final = ("write-probe", "due", "settled", "usage stream")
+"""Kinds that say nothing about growth: what is remembered of a settled request for ten minutes, and one list each of the
+running leases and of the latest usage per shard, of which there are 64."""
 
 
-async def _wait_for_start(process: subprocess.Popen[bytes], directory: Path) -> None:
-    deadline = time.monotonic() + 180
-    while not ((directory / "api-key").exists() and b"Ctrl-C stops" in (directory / "up.log").read_bytes()):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("the stack did not start:\n" + (directory / "up.log").read_text()[-2000:])
-        await asyncio.sleep(0.2)
+@dataclass(frozen=True)
+class Row:
+    """What came of one process."""
+
+    process: str
+    megabytes: float
+    """Memory at the end."""
+    slope: Slope | None
+    """MB per hour; None for a process that did not live long enough."""
+    descriptors: tuple[int, int]
+    """At the beginning and at the end."""
+    threads: tuple[int, int]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is not as it must be."""
+        found = []
+        if self.slope is not None and self.slope.upper > MOST_MEGABYTES_PER_HOUR:
+            found.append(f"{self.process} may grow by {self.slope.upper:.1f} MB/h (most: {MOST_MEGABYTES_PER_HOUR:g})")
+        for what, (before, after), more in (
+            ("open files", self.descriptors, MORE_DESCRIPTORS),
+            ("threads", self.threads, MORE_THREADS),
+        ):
+            if after > before + more:
+                found.append(f"{self.process} has {after} {what}, and had {before} before")
+        return found
 
 
-async def _soak(directory: Path, seconds: float, warm_up: float, rate: float) -> dict[str, Any]:
-    state = json.loads((directory / "state.json").read_text())
-    key = (directory / "api-key").read_text().strip()
-    traffic = Traffic(state["url"], key, directory, requests(SMALL_MODEL, MODEL, EMBEDDING_MODEL))
-    async with Redis.from_url(state["redis_url"], decode_responses=True) as redis:
-        # Pools of threads and connections, and counters of the key, exist after the first requests of each kind.
-        await _run(traffic, 20.0, rate)
-        await asyncio.sleep(8)
-        names = processes(directory)
-        before = {pid: sample(pid) for pid in names}
-        lasting, expiring = await redis_kinds(redis)
-        made = traffic.keys_made
-        stop = asyncio.Event()
-        task = asyncio.create_task(traffic.run(stop, per_second=rate))
-        history: list[tuple[float, dict[int, Sample], int]] = []
+@dataclass(frozen=True)
+class Result:
+    """What came of a whole run."""
+
+    seconds: float
+    warm_up_seconds: float
+    rows: list[Row]
+    actions: Counter[str]
+    keys_made: int
+    keys_before: dict[str, int]
+    keys_after: dict[str, int]
+    problems: list[str]
+
+
+@contextlib.asynccontextmanager
+async def running_stack(directory: Path) -> AsyncIterator[Path]:
+    """Start `vilix up`, hand over its state directory, and stop it however that ends."""
+    (port,) = free_ports(1)
+    vilix = Path(sys.executable).with_name("vilix")
+    arguments = ["up", "--demo-thinking", "--port", str(port), "--state-dir", str(directory / "run")]
+    with (directory / "up.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            str(vilix), *arguments, "--cache-dir", str(ROOT / ".cache"), cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
         began = time.monotonic()
-        try:
-            while (now := time.monotonic() - began) < seconds:
-                if task.done():
-                    await task
-                history.append((now, {pid: sample(pid) for pid in names}, await redis.dbsize()))
-                if len(history) % 30 == 0:
-                    print(f"{now:.0f} of {seconds:.0f} s: {sum(traffic.answers.values())} answers", file=sys.stderr)
-                await asyncio.sleep(max(0.0, len(history) - (time.monotonic() - began)))
-        finally:
-            stop.set()
-            await asyncio.gather(task, return_exceptions=True)
-        await task
-        made = traffic.keys_made - made
-        deadline = time.monotonic() + 60
-        while True:
-            after = {pid: sample(pid) for pid in names}
-            lasting_now, expiring_now = await redis_kinds(redis)
-            left = _left(names, before, after)
-            left += _left_keys(lasting_now - lasting, expiring_now - expiring, made)
-            if set(processes(directory)) != set(names):
-                left.append("the processes are not those of the beginning")
-            if not left or time.monotonic() > deadline:
-                break
-            await asyncio.sleep(1)
-    return _judged(names, history, warm_up, left, before, after, traffic.answers) | {
-        "redis keys left": {"without expiry": lasting_now - lasting, "with expiry": expiring_now - expiring},
-        "api keys made": made,
-    }
+        while b"Vilix is ready" not in (text := (directory / "up.log").read_bytes()):
+            if process.returncode is not None or time.monotonic() - began > START_SECONDS:
+                raise SystemExit(f"error: vilix up did not start:\n{text.decode(errors='replace')[-2000:]}")
+            await asyncio.sleep(0.2)
+        yield directory / "run"
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
 
 
-async def _run(traffic: Traffic, seconds: float, rate: float) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, stop.set)
-    await traffic.run(stop, per_second=rate)
+async def soak(seconds: float, *, seed: int, quiet: bool) -> tuple[Result, Sampler]:
+    """Run traffic for `seconds` against a new stack. Raises UnexpectedAnswerError for an answer that must not be."""
+    warm_up_seconds = min(MOST_WARM_UP_SECONDS, WARM_UP * seconds)
+    with tempfile.TemporaryDirectory(prefix="vilix-soak-") as name:
+        async with running_stack(Path(name)) as state_directory:
+            state = json.loads((state_directory / "state.json").read_text())
+            api_key = (state_directory / "api-key").read_text().strip()
+            async with Redis.from_url(state["redis_url"], decode_responses=True) as redis:
+                first = Traffic(state["url"], api_key, redis, seed=seed + 1, users=FIRST_USERS)
+                await _drive(first, FIRST_TRAFFIC_SECONDS, None)
+                await asyncio.sleep(SETTLE_SECONDS / 10)
+                keys_before = await keys_by_kind(redis, first.made_keys)
+                sampler = Sampler(state_directory / "state.json", redis)
+                await sampler.look()
+                traffic = Traffic(state["url"], api_key, redis, seed=seed)
+                sampling = asyncio.create_task(sampler.run())
+                try:
+                    await _drive(traffic, seconds, None if quiet else sampler)
+                    made = [*first.made_keys, *traffic.made_keys]
+                    await _settled(sampler, redis, made, keys_before)
+                finally:
+                    sampling.cancel()
+                    await asyncio.gather(sampling, return_exceptions=True)
+                await sampler.look()
+                keys_after = await keys_by_kind(redis, made)
+                problems = await _kept_keys(redis, made)
+    rows = [_row(series, warm_up_seconds, seconds) for series in sampler.series.values()]
+    problems += [problem for row in rows for problem in row.problems] + _lost(sampler)
+    for kind in sorted(keys_after.keys() | keys_before.keys()):
+        if kind not in TRANSIENT and keys_after[kind] > keys_before[kind]:
+            problems.append(f"Redis has {keys_after[kind]} keys of the kind {kind}, and had {keys_before[kind]} before")
+    result = Result(
+        seconds,
+        warm_up_seconds,
+        rows,
+        traffic.done,
+        len(traffic.made_keys),
+        dict(keys_before),
+        dict(keys_after),
+        problems,
+    )
+    return result, sampler
 
 
-def _left(names: dict[int, str], before: dict[int, Sample], after: dict[int, Sample]) -> list[str]:
+async def _drive(traffic: Traffic, seconds: float, sampler: Sampler | None) -> None:
+    running = asyncio.create_task(traffic.run())
+    ends = time.monotonic() + seconds
+    try:
+        while not running.done() and (left := ends - time.monotonic()) > 0:
+            await asyncio.wait([running], timeout=min(left, 10.0))
+            if sampler is not None:
+                _show_progress(traffic, sampler, seconds)
+        traffic.stop()
+        await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def _show_progress(traffic: Traffic, sampler: Sampler, seconds: float) -> None:
+    total = sum(series.samples[-1].megabytes for series in sampler.series.values() if series.samples)
+    print(
+        f"{sampler.seconds:6.0f} of {seconds:.0f} s: {traffic.done.total()} actions, {total:.0f} MB, "
+        f"{sampler.redis_keys[-1][1]} keys in Redis",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+async def _settled(sampler: Sampler, redis: Redis, made: list[str], keys_before: Counter[str]) -> None:
+    """Wait until descriptors, threads and keys are as they were, or SETTLE_SECONDS are over."""
+    ends = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < ends:
+        rows = [_row(series, 0.0, 0.0) for series in sampler.series.values()]
+        now = await keys_by_kind(redis, made)
+        grown = [kind for kind in now if kind not in TRANSIENT and now[kind] > keys_before[kind]]
+        if not grown and not any(row.problems for row in rows):
+            return
+        await asyncio.sleep(1.0)
+
+
+async def _kept_keys(redis: Redis, made: list[str]) -> list[str]:
+    """Whether of revoked keys nothing stays but what is documented to, and that with an end."""
+    every_kind: Counter[str] = await keys_by_kind(redis, ())
+    others: Counter[str] = await keys_by_kind(redis, made)
+    problems = [
+        f"Redis keeps {count} keys of the kind {kind} of revoked API keys"
+        for kind, count in sorted((every_kind - others).items())
+        if kind not in (*KEPT_OF_A_REVOKED_KEY, *TRANSIENT)
+    ]
+    ids = set(made)
+    names = [name async for name in redis.scan_iter(count=1000) if ids & set(name.split(":"))]
+    endless = [name for name in names if await redis.ttl(name) == -1]
+    if endless:
+        problems.append(f"Redis keeps {len(endless)} keys of revoked API keys forever, such as {endless[0]}")
+    return problems
+
+
+def _row(series: Series, warm_up_seconds: float, seconds: float) -> Row:
+    measured = [sample for sample in series.since(warm_up_seconds) if sample.seconds <= seconds]
+    growth = None
+    if len(measured) >= LEAST_BLOCKS * BLOCK_SECONDS:
+        growth = slope([sample.seconds for sample in measured], [sample.megabytes for sample in measured])
+    first, last = series.samples[0], series.samples[-1]
+    return Row(
+        series.name,
+        last.megabytes,
+        growth,
+        (first.descriptors, last.descriptors),
+        (first.threads, last.threads),
+    )
+
+
+def _lost(sampler: Sampler) -> list[str]:
+    """Processes that were there at the beginning and ended."""
+    end = max(series.samples[-1].seconds for series in sampler.series.values())
     return [
-        f"{names[pid]}: {figure} were {getattr(before[pid], figure)}, are {getattr(after[pid], figure)}"
-        for pid in names
-        for figure in ("descriptors", "threads")
-        if getattr(after[pid], figure) > getattr(before[pid], figure)
+        f"{series.name} ended after {series.samples[-1].seconds:.0f} s"
+        for series in sampler.series.values()
+        if series.samples[0].seconds < 2 and series.samples[-1].seconds < end - 5
     ]
 
 
-def _left_keys(lasting: Counter[str], expiring: Counter[str], made: int) -> list[str]:
-    left = [f"Redis: {count} keys of kind {kind} more, without expiry" for kind, count in lasting.items()]
-    for kind, count in expiring.items():
-        # Eight more of each kind for the key that sends the traffic: a day or a month may begin meanwhile.
-        allowed = _PER_KEY[kind] * made + 8 if kind in _PER_KEY else 0
-        if count > allowed:
-            left.append(f"Redis: {count} keys of kind {kind} more, with expiry; at most {allowed} are expected")
-    return left
-
-
-def _judged(  # noqa: PLR0917  # all that was measured
-    names: dict[int, str],
-    history: list[tuple[float, dict[int, Sample], int]],
-    warm_up: float,
-    failures: list[str],
-    before: dict[int, Sample],
-    after: dict[int, Sample],
-    answers: Counter[str],
-) -> dict[str, Any]:
-    steady = [entry for entry in history if entry[0] >= warm_up]
-    block = max(5.0, min(60.0, (history[-1][0] - warm_up) / 12))
-    rows = []
-    for pid, name in names.items():
-        found = slope([entry[0] for entry in steady], [entry[1][pid].rss for entry in steady], block_seconds=block)
-        hourly, upper = found.estimate * 3600 / _MB, found.upper * 3600 / _MB
-        rows.append([name, before[pid].rss / _MB, after[pid].rss / _MB, hourly, upper])
-        if upper > _BOUND:
-            failures.append(f"{name}: RSS grows by up to {upper:.1f} MB/h; at most {_BOUND:g} are allowed")
-    failures += [f"{count} answers {answer}" for answer, count in answers.items() if answer[-3] == "5"]
-    # Successes of the kinds that must succeed, so that a soak of errors alone is no success.
-    wanted = ("stream", "disconnect", "chat", "structured output", "tools", "completion", "embeddings", "tokenize")
-    failures += [f"no {kind} was answered with 200" for kind in wanted if not answers[f"{kind}: 200"]]
-    panels: dict[str, Series] = {
-        "RSS (MB)": {name: [(t, s[pid].rss / _MB) for t, s, _ in history] for pid, name in names.items()},
-        "File descriptors": {name: [(t, s[pid].descriptors) for t, s, _ in history] for pid, name in names.items()},
-        "Threads": {name: [(t, s[pid].threads) for t, s, _ in history] for pid, name in names.items()},
-        "Redis keys": {"Redis keys": [(t, float(count)) for t, _, count in history]},
-    }
-    return {"failures": failures, "processes": rows, "answers": dict(sorted(answers.items())), "svg": draw(panels)}
-
-
-def _page(result: dict[str, Any], seconds: float) -> str:
+def _report(result: Result) -> str:
     lines = [
         "# Soak",
         "",
-        f"What `make soak` measured in {seconds:.0f} seconds of mixed traffic.",
+        f"`make soak` ran mixed traffic for {result.seconds / 60:.0f} minutes against a stack of",
+        "`vilix up --demo-thinking`, and sampled every process each second. The slope is that of the memory after the first",
+        f"{result.warm_up_seconds / 60:.1f} minutes, with its 95 % confidence interval ([how](../bench/soak/slope.py));",
+        f"its upper bound may be {MOST_MEGABYTES_PER_HOUR:g} MB/h. Open files and threads are counted before and after.",
         "",
-        "![plot](soak.svg)",
-    ]
-    lines += [
+        "![Memory, open files, threads and Redis keys over time](soak.svg)",
         "",
-        "| process | RSS before, MB | after, MB | slope, MB/h | upper 95 % bound, MB/h |",
+        "| process | memory at the end | slope, MB/h (95 %) | open files | threads |",
         "|---|---|---|---|---|",
     ]
-    lines += [f"| {name} | " + " | ".join(f"{x:.1f}" for x in row) + " |" for name, *row in result["processes"]]
-    lines += ["", "Bounds that were missed: " + ("; ".join(result["failures"]) or "none") + ".", ""]
+    for row in result.rows:
+        if row.slope is None:
+            continue
+        interval = f"{row.slope.per_hour:+.2f} ({row.slope.lower:+.2f} to {row.slope.upper:+.2f})"
+        files, threads = (f"{before} → {after}" for before, after in (row.descriptors, row.threads))
+        lines.append(f"| {row.process} | {row.megabytes:.0f} MB | {interval} | {files} | {threads} |")
+    before, after = (
+        sum(count for kind, count in counts.items() if kind not in TRANSIENT)
+        for counts in (result.keys_before, result.keys_after)
+    )
+    lines += [
+        "",
+        f"Redis: {before} keys before, {after} after, besides what is kept of the {result.keys_made} API keys that",
+        "were made and revoked: their records, limits and usage, which end by themselves.",
+        "",
+        "Actions: " + ", ".join(f"{count} {name}" for name, count in result.actions.most_common()) + ".",
+        "",
+        *(["Missed: " + "; ".join(result.problems) + "."] if result.problems else ["Every figure was met."]),
+        "",
+    ]
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Start the stack, run the soak, stop the stack, write the page; the exit code is 1 when a bound was missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1800, help="how long traffic is measured (default 1800)")
-    parser.add_argument("--warm-up", type=float, help="seconds that the slope leaves out (default: a third)")
-    parser.add_argument("--rate", type=float, default=4, help="requests per second (default 4)")
-    parser.add_argument("--output", type=Path, default=_ROOT / "docs", help="where soak.md and soak.svg go")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args()
-    if options.seconds < 60:
-        parser.error("--seconds must be at least 60")
-    # As Ctrl-C does: what was started is stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryDirectory(prefix="vilix-soak-") as place:
-        directory = Path(place)
-        argv = [str(Path(sys.executable).with_name("vilix")), "up", "--demo-thinking", "--state-dir", place]
-        argv += ["--port", str(free_ports(1)[0]), "--cache-dir", str(_ROOT / ".cache")]
-        with (directory / "up.log").open("wb") as log:
-            process = subprocess.Popen(argv, cwd=_ROOT, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            asyncio.run(_wait_for_start(process, directory))
-            warm_up = options.seconds / 3 if options.warm_up is None else options.warm_up
-            result = asyncio.run(_soak(directory, options.seconds, warm_up, options.rate))
-        except (RuntimeError, psutil.NoSuchProcess, ExceptionGroup) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.terminate()  # a second signal stops it at once
-                process.wait(20)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "soak.svg").write_text(result.pop("svg"))
-    (options.output / "soak.md").write_text(_page(result, options.seconds))
-    print(json.dumps(result, indent=2) if options.json else _page(result, options.seconds))
-    for failure in result["failures"]:
-        print(f"error: {failure}", file=sys.stderr)
-    return 1 if result["failures"] else 0
+def _plot(result: Result, sampler: Sampler) -> str:
+    lasting = [s for s in sampler.series.values() if len(s.samples) > result.seconds / 2]
+
+    def lines(what: str) -> list[Line]:
+        return [
+            Line(s.name, [sample.seconds for sample in s.samples], [getattr(sample, what) for sample in s.samples])
+            for s in lasting
+        ]
+
+    keys = Line("keys", [seconds for seconds, _ in sampler.redis_keys], [count for _, count in sampler.redis_keys])
+    panels = [
+        Panel("Resident memory (MB)", lines("megabytes")),
+        Panel("Open files", lines("descriptors")),
+        Panel("Threads", lines("threads")),
+        Panel("Keys in Redis", [keys]),
+    ]
+    return draw(panels, warm_up_seconds=result.warm_up_seconds)
+
+
+def main() -> None:
+    """Run, write the report, and exit with 1 when a figure was missed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long traffic runs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the users' choices (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, help="where soak.md and soak.svg are written (default: docs, for a full run)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    arguments = parser.parse_args()
+    try:
+        result, sampler = asyncio.run(soak(arguments.seconds, seed=arguments.seed, quiet=arguments.json))
+    except* UnexpectedAnswerError as errors:
+        raise SystemExit(f"error: {'; '.join(map(str, _leaves(errors)))}") from None
+    report, plot = _report(result), _plot(result, sampler)
+    output = arguments.output or (ROOT / "docs" if arguments.seconds >= SECONDS else None)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "soak.md").write_text(report)
+        (output / "soak.svg").write_text(plot)
+    shown: dict[str, Any] = asdict(result)
+    print(json.dumps(shown, indent=2) if arguments.json else report)
+    if result.problems:
+        raise SystemExit("error: " + "; ".join(result.problems))
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,54 +1,97 @@
-"""A plot of series as SVG, legible on light and dark pages."""
+"""Draws series over time as an SVG that needs nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-_COLOURS: Final = ("#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#8b5cf6", "#0c8599", "#b08900", "#868e96")
-_WIDTH, _PANEL, _LEFT, _PLOT, _POINTS = 1000, 210, 70, 620, 240
+WIDTH: Final = 960
+PANEL_HEIGHT: Final = 220
+LEFT, RIGHT, TOP, GAP = 64, 250, 34, 58
+MOST_POINTS: Final = 240
+"""Of one line. More cannot be told apart."""
+COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17a2b8", "#8c564b", "#e377c2", "#7f7f7f",
+                  "#6b8e23", "#c49a00", "#4b61d1")  # fmt: skip
 
-Series = Mapping[str, Sequence[tuple[float, float]]]
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel."""
+
+    name: str
+    seconds: Sequence[float]
+    values: Sequence[float]
 
 
-def draw(panels: Mapping[str, Series]) -> str:
-    """Draw one panel for each title: seconds from the left to the right, values upwards from zero."""
-    names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    dashes = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 2"')
-    height = max(_PANEL * len(panels), 40 + 18 * len(names))
-    style = {
-        name: f'stroke="{_COLOURS[index % len(_COLOURS)]}"{dashes[index // len(_COLOURS) % len(dashes)]}'
-        for index, name in enumerate(names)
-    }
+@dataclass(frozen=True)
+class Panel:
+    """One diagram with its own vertical axis."""
+
+    title: str
+    lines: Sequence[Line]
+
+
+def draw(panels: Sequence[Panel], *, warm_up_seconds: float) -> str:
+    """Draw panels below one another; time before `warm_up_seconds` is shaded."""
+    height = TOP + len(panels) * (PANEL_HEIGHT + GAP)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" '
-        'font-size="12"><style>text{fill:#24292f}.a{stroke:#8889;fill:none}'
-        "@media(prefers-color-scheme:dark){text{fill:#d0d7de}}</style>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        'font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
     ]
-    for number, (title, series) in enumerate(panels.items()):
-        parts.append(_panel(number * _PANEL, title, series, style))
-    for index, name in enumerate(names):
-        y = 30 + 18 * index
-        parts.append(f'<path d="M710 {y}h24" fill="none" stroke-width="2" {style[name]}/>')
-        parts.append(f'<text x="740" y="{y + 4}">{escape(name)}</text>')
-    return "".join(parts) + "</svg>\n"
+    for number, panel in enumerate(panels):
+        parts += _panel(panel, TOP + number * (PANEL_HEIGHT + GAP), warm_up_seconds)
+    return "\n".join([*parts, "</svg>\n"])
 
 
-def _panel(top: int, title: str, series: Series, style: Mapping[str, str]) -> str:
-    points = [point for line in series.values() for point in line]
-    end = max((x for x, _ in points), default=0) or 1
-    high = (max((y for _, y in points), default=0) or 1) * 1.05
-    bottom, tall = top + 180, 150
-    parts = [f'<text x="{_LEFT}" y="{top + 20}" font-weight="bold">{escape(title)}</text>']
-    for step in range(5):
-        y, x = bottom - tall * step / 4, _LEFT + _PLOT * step / 4
-        parts.append(f'<path class="a" d="M{_LEFT} {y:.1f}h{_PLOT}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{high * step / 4:.4g}</text>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{end * step / 4 / 60:.3g} min</text>')
-    for name, line in series.items():
-        thin = line[:: max(1, len(line) // _POINTS)]
-        path = "L".join(f"{_LEFT + _PLOT * x / end:.1f} {bottom - tall * y / high:.1f}" for x, y in thin)
-        if path:
-            parts.append(f'<path d="M{path}" fill="none" stroke-width="1.5" {style[name]}/>')
-    return "".join(parts)
+def _panel(panel: Panel, top: float, warm_up_seconds: float) -> list[str]:
+    end = max((line.seconds[-1] for line in panel.lines if line.seconds), default=1.0) or 1.0
+    step = _step(max((max(line.values) for line in panel.lines if line.values), default=1.0))
+    ceiling = (
+        step * math.ceil(max((max(line.values) for line in panel.lines if line.values), default=1.0) / step) or 1.0
+    )
+    width = WIDTH - LEFT - RIGHT
+
+    def x(seconds: float) -> float:
+        return LEFT + width * seconds / end
+
+    def y(value: float) -> float:
+        return top + PANEL_HEIGHT * (1 - value / ceiling)
+
+    parts = [
+        f'<text x="{LEFT}" y="{top - 10:.0f}" font-weight="bold">{html.escape(panel.title)}</text>',
+        f'<path d="M{LEFT} {top}H{x(min(warm_up_seconds, end)):.1f}V{top + PANEL_HEIGHT}H{LEFT}Z" fill="#eeeeee"/>',
+    ]
+    for tick in range(round(ceiling / step) + 1):
+        value = tick * step
+        parts.append(f'<path d="M{LEFT} {y(value):.1f}H{LEFT + width}" stroke="#dddddd"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
+    minutes = _step(end / 60)
+    for tick in range(int(end / 60 / minutes) + 1):
+        at = x(tick * minutes * 60)
+        parts.append(
+            f'<text x="{at:.1f}" y="{top + PANEL_HEIGHT + 16}" text-anchor="middle">{tick * minutes:g} min</text>'
+        )
+    for number, line in enumerate(panel.lines):
+        colour = COLOURS[number % len(COLOURS)]
+        every = max(1, len(line.seconds) // MOST_POINTS)
+        points = zip(line.seconds[::every], line.values[::every], strict=True)
+        path = "L".join(f"{x(seconds):.1f} {y(value):.1f}" for seconds, value in points)
+        dashes = ' stroke-dasharray="5 3"' if number >= len(COLOURS) else ""
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.5"{dashes}/>')
+        label_y = top + 10 + 16 * number
+        parts.append(
+            f'<path d="M{LEFT + width + 12} {label_y - 4}h18" stroke="{colour}" stroke-width="3"{dashes}/>'
+            f'<text x="{LEFT + width + 36}" y="{label_y}">{html.escape(line.name)}</text>'
+        )
+    return parts
+
+
+def _step(most: float) -> float:
+    """A round distance of ticks of which about five fit."""
+    rough = max(most, 1e-9) / 5
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)

@@ -1,64 +1,119 @@
-"""Samples of the processes of a stack and of its Redis keys."""
+"""Samples what the processes of a running stack hold, each second."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
+import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import psutil
 from redis.asyncio import Redis
 
-_KIND = re.compile(r"vilix:(?:\{[^}]*\}:)?([^:]+)")
+INTERVAL_SECONDS: Final = 1.0
+_KEY_ID: Final = re.compile(r"key_[0-9A-Za-z]{12}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """The figures of one process at one time."""
+    """One process at one moment."""
 
-    rss: int
-    private: int | None
-    """Private memory by smaps_rollup; None where it is not readable."""
+    seconds: float
+    """Since the start."""
+    megabytes: float
+    """Resident memory."""
     descriptors: int
     threads: int
 
 
-def processes(state_dir: Path) -> dict[int, str]:
-    """The names of the stack's processes by process id: the supervisor, its programs and their descendants."""
-    state = json.loads((state_dir / "state.json").read_text())
-    names = {int(state["pid"]): "supervisor"}
-    names.update({int(pid): name for name, pid in state["pids"].items()})
-    for root, name in list(names.items()):
-        if name == "supervisor":
-            continue
-        for child in psutil.Process(root).children(recursive=True):
-            names.setdefault(child.pid, f"{name} > {child.name()} {child.pid}")
-    return names
+@dataclass
+class Series:
+    """The samples of one process."""
+
+    name: str
+    pid: int
+    samples: list[Sample] = field(default_factory=list)
+
+    def since(self, seconds: float) -> list[Sample]:
+        """The samples from then on."""
+        return [sample for sample in self.samples if sample.seconds >= seconds]
 
 
-def sample(pid: int) -> Sample:
-    """Read the figures of a process; raise psutil.NoSuchProcess when it ended."""
-    process = psutil.Process(pid)
-    return Sample(process.memory_info().rss, _private(pid), process.num_fds(), process.num_threads())
+class Sampler:
+    """Follows the processes that a stack's state.json names, and their children."""
+
+    def __init__(self, state_file: Path, redis: Redis) -> None:
+        """`redis` is a connection of its own to the stack's Redis."""
+        self.series: dict[int, Series] = {}
+        self.redis_keys: list[tuple[float, int]] = []
+        """Moments with the number of keys in Redis."""
+        self._state_file = state_file
+        self._redis = redis
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it began."""
+        return time.monotonic() - self._began
+
+    async def run(self) -> None:
+        """Sample again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(INTERVAL_SECONDS - self.seconds % INTERVAL_SECONDS)
+
+    async def look(self) -> None:
+        """Take one sample of everything."""
+        for name, process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                with process.oneshot():
+                    resident = process.memory_info().rss
+                    threads = process.num_threads()
+                sample = Sample(self.seconds, resident / 1e6, process.num_fds(), threads)
+                self.series.setdefault(process.pid, Series(name, process.pid)).samples.append(sample)
+        self.redis_keys.append((self.seconds, int(await self._redis.dbsize())))
+
+    def _processes(self) -> Iterable[tuple[str, psutil.Process]]:
+        state: dict[str, Any] = json.loads(self._state_file.read_text())
+        for name, pid in {"supervisor": state["pid"], **state["pids"]}.items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                yield name, process
+                if name == "supervisor":
+                    continue
+                for child in process.children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        yield f"{name}/{_short(child)}", child
 
 
-def _private(pid: int) -> int | None:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return None
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+def _short(process: psutil.Process) -> str:
+    """The name of a child process: a Triton stub, or a module that Python runs."""
+    if "triton_python" in process.name():
+        return "stub"
+    command = process.cmdline()
+    return Path(next((part for part in command[1:] if not part.startswith("-")), process.name())).stem
 
 
-async def redis_kinds(redis: Redis) -> tuple[Counter[str], Counter[str]]:
-    """The numbers of Redis keys by kind: those without an expiry, and those with one."""
-    lasting: Counter[str] = Counter()
-    expiring: Counter[str] = Counter()
+async def keys_by_kind(redis: Redis, ignored: Collection[str]) -> Counter[str]:
+    """Count the keys in Redis by the kind that their names say, without those of the API keys with `ignored` ids."""
+    counts: Counter[str] = Counter()
     async for name in redis.scan_iter(count=1000):
-        match = _KIND.match(name)
-        remaining = await redis.ttl(name)
-        if remaining != -2:  # it ended meanwhile
-            (lasting if remaining == -1 else expiring)[match[1] if match else "other"] += 1
-    return lasting, expiring
+        text = name.decode() if isinstance(name, bytes) else str(name)
+        owner = _KEY_ID.search(text)
+        if owner is None or owner[0] not in ignored:
+            counts[kind_of(text)] += 1
+    return counts
+
+
+def kind_of(name: str) -> str:
+    """The kind of a key of Redis: `vilix:{s07}:limits:KEY_ID:settled:REQUEST` is of the kind `settled`."""
+    parts = re.sub(r"\{s\d\d\}:", "", name).removeprefix("vilix:").split(":")
+    if "settled" in parts:
+        return "settled"
+    return "usage stream" if parts == ["usage"] else parts[0]

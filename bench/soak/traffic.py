@@ -1,107 +1,236 @@
-"""Mixed traffic at a moderate rate: every kind of request in turn, by a few clients."""
+"""Mixed traffic of many users: answers of all kinds, client disconnects, errors, embeddings, changes of keys."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
-import json
-import sys
+import struct
+import time
+import zlib
 from collections import Counter
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
 from typing import Any, Final
 
 import httpx
+from redis.asyncio import Redis
 
-_PIXEL: Final = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-_SCHEMA: Final = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-_TOOL: Final = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-_VILIX: Final = str(Path(sys.executable).with_name("vilix"))
+from services.gateway import keys
+from services.gateway.allowance import Allowance
+
+REAL_MODEL: Final = "smollm2-135m"
+RECORDED_MODEL: Final = "replay-thinking"
+EMBEDDING_MODEL: Final = "multilingual-e5-small"
+USERS: Final = 6
+PAUSE_SECONDS: Final = 0.3
+"""Of a user between two actions, on average."""
+TOOL: Final = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
 
 
-def requests(chat: str, thinking: str, embedding: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The path and the body of each kind of request."""
-    messages = [{"role": "user", "content": "Why is the sky blue?"}]
-    short: dict[str, Any] = {"model": chat, "messages": messages, "max_tokens": 12}
-    image = [{"type": "image_url", "image_url": {"url": _PIXEL}}, {"type": "text", "text": "What is it?"}]
-    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": _SCHEMA}}
-    return {
-        "stream": ("chat/completions", {**short, "stream": True}),
-        "disconnect": ("chat/completions", {**short, "stream": True, "max_tokens": 200}),
-        "chat": ("chat/completions", short),
-        "structured output": ("chat/completions", {**short, "response_format": form}),
-        "tools": ("chat/completions", {"model": thinking, "messages": messages, "tools": [_TOOL], "stream": True}),
-        "image": ("chat/completions", {**short, "messages": [{"role": "user", "content": image}]}),
-        "completion": ("completions", {"model": chat, "prompt": "Once upon", "max_tokens": 8}),
-        "embeddings": ("embeddings", {"model": embedding, "input": ["one", "two"]}),
-        "tokenize": ("tokenize", {"model": chat, "prompt": "one two three"}),
-        "unknown model": ("chat/completions", {**short, "model": "none"}),
-        "wrong field": ("chat/completions", {**short, "max_tokens": -1}),
-        "wrong body": ("chat/completions", {}),
-        "unknown path": ("nowhere", {}),
-        "wrong key": ("chat/completions", short),
-    }
+class UnexpectedAnswerError(Exception):
+    """An action was answered in a way that it should not be."""
 
 
 class Traffic:
-    """Sends requests and changes keys; counts the answers by kind and status."""
+    """Users that act at random until `stop` is called. The same seed gives each user the same actions."""
 
-    def __init__(self, url: str, api_key: str, state_dir: Path, kinds: dict[str, tuple[str, dict[str, Any]]]) -> None:
-        """Sends to `url` with `api_key`; keys are changed in the stack of `state_dir`."""
-        self.answers: Counter[str] = Counter()
-        self.keys_made = 0
-        self._url, self._api_key, self._state_dir, self._kinds = url, api_key, state_dir, kinds
-
-    async def run(self, stop: asyncio.Event, *, per_second: float, clients: int = 2) -> None:
-        """Send requests until `stop` is set; two clients, and one that changes keys."""
-        limits = httpx.Limits(max_keepalive_connections=clients)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as http, asyncio.TaskGroup() as group:
-            turns = itertools.cycle(self._kinds)
-            for _ in range(clients):
-                group.create_task(self._client(http, turns, stop, clients / per_second))
-            group.create_task(self._keys(http, stop))
-
-    async def _client(self, http: httpx.AsyncClient, turns: Any, stop: asyncio.Event, pause: float) -> None:
-        while not stop.is_set():
-            await self.send(http, next(turns), self._api_key)
-            await _wait(stop, pause)
-
-    async def send(self, http: httpx.AsyncClient, kind: str, api_key: str) -> None:
-        """Send one request of this kind and count its answer."""
-        path, body = self._kinds[kind]
-        headers = {"Authorization": f"Bearer {'wrong' if kind == 'wrong key' else api_key}"}
-        async with http.stream("POST", f"{self._url}/{path}", json=body, headers=headers) as answer:
-            async for _ in answer.aiter_bytes():
-                if kind == "disconnect":
-                    break
-            self.answers[f"{kind}: {answer.status_code}"] += 1
-
-    async def _keys(self, http: httpx.AsyncClient, stop: asyncio.Event) -> None:
-        """Create a key, use it, change it, rotate it, and revoke it; every ten seconds."""
-        while not stop.is_set():
-            made = json.loads(await self._vilix("create", "--name", f"soak-{self.keys_made}", "--rpm", "60", "--json"))
-            self.keys_made += 1
-            await self.send(http, "tokenize", made["key"])
-            await self._vilix("set", made["id"], "--rpm", "30")
-            rotated = json.loads(await self._vilix("rotate", made["id"], "--grace", "0h", "--json"))
-            await self.send(http, "chat", rotated["key"])
-            await self._vilix("revoke", made["id"])
-            await _wait(stop, 10)
-
-    async def _vilix(self, *arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            _VILIX, "keys", *arguments, "--state-dir", str(self._state_dir), stdout=asyncio.subprocess.PIPE
+    def __init__(self, url: str, api_key: str, redis: Redis, *, seed: int, users: int = USERS) -> None:
+        """`url` is the base URL of the API, `redis` a connection for the changes of keys."""
+        self.done: Counter[str] = Counter()
+        """How often each action was completed."""
+        self.made_keys: list[str] = []
+        """Ids of the API keys that were made."""
+        self._redis = redis
+        self._numbers = itertools.count()
+        self._seed = seed
+        self._users = users
+        self._stopping = False
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=120,
+            limits=httpx.Limits(max_connections=40),
         )
-        output, _ = await process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"vilix keys {arguments[0]} ended with {process.returncode}")
-        return output.decode()
+
+    async def run(self) -> None:
+        """Let all users act until `stop`. Raises UnexpectedAnswerError."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for user in range(self._users):
+                    group.create_task(self._act(Random(self._seed * 1000 + user)))  # noqa: S311  # no secret
+        finally:
+            await self._client.aclose()
+
+    def stop(self) -> None:
+        """Let each user finish what it does."""
+        self._stopping = True
+
+    async def _act(self, random: Random) -> None:
+        names, weights = zip(*((name, weight) for name, (weight, _) in ACTIONS.items()), strict=True)
+        while not self._stopping:
+            (name,) = random.choices(names, weights)
+            try:
+                await ACTIONS[name][1](self, random)
+            except (httpx.HTTPError, UnexpectedAnswerError) as error:
+                raise UnexpectedAnswerError(f"{name}: {error!r}") from error
+            self.done[name] += 1
+            await asyncio.sleep(random.expovariate(1 / PAUSE_SECONDS))
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], *, expected: tuple[int, ...] = (200,), **more: Any
+    ) -> Any:
+        answer = await self._client.post(path, json=body, **more)
+        if answer.status_code not in expected:
+            raise UnexpectedAnswerError(f"{answer.status_code} instead of {expected}: {answer.text[:500]}")
+        return answer.json()
+
+    async def _stream(self, body: Mapping[str, Any], *, most_events: int | None = None, **more: Any) -> None:
+        """Read a stream to its end, or disconnect after `most_events`."""
+        events = 0
+        async with self._client.stream("POST", "/chat/completions", json={**body, "stream": True}, **more) as answer:
+            if answer.status_code != 200:
+                raise UnexpectedAnswerError(f"{answer.status_code}: {(await answer.aread())[:500]!r}")
+            last = ""
+            async for line in answer.aiter_lines():
+                last = line or last
+                events += line.startswith("data: ")
+                if most_events is not None and events >= most_events:
+                    return
+        if last != "data: [DONE]":
+            raise UnexpectedAnswerError(f"a stream ended with {last[:500]!r}")
+
+    async def stream_recorded(self, random: Random) -> None:
+        """Read a recorded answer with a thought."""
+        await self._stream(_chat(RECORDED_MODEL, _question(random)))
+
+    async def stream_real(self, random: Random) -> None:
+        """Read an answer of the real model."""
+        await self._stream(_chat(REAL_MODEL, _question(random), max_tokens=random.randint(5, 40)))
+
+    async def disconnect(self, random: Random) -> None:
+        """Leave an answer before its end."""
+        model = random.choice((REAL_MODEL, RECORDED_MODEL))
+        await self._stream(_chat(model, _question(random), max_tokens=100), most_events=random.randint(1, 6))
+
+    async def whole(self, random: Random) -> None:
+        """Ask for a whole answer, with several choices and log probabilities."""
+        more = {"n": 2, "logprobs": True, "top_logprobs": 3, "max_tokens": 10, "seed": random.randrange(10**6)}
+        await self._post("/chat/completions", _chat(REAL_MODEL, _question(random), **more))
+
+    async def structured(self, random: Random) -> None:
+        """Ask for structured output; each schema is another one, so that caches turn over."""
+        schema = {**SCHEMA, "title": f"n{random.randrange(10**9)}"}
+        form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+        await self._post("/chat/completions", _chat(REAL_MODEL, _question(random), response_format=form, max_tokens=20))
+
+    async def tools(self, random: Random) -> None:
+        """Offer a tool."""
+        await self._stream(_chat(RECORDED_MODEL, "هوای تهران؟", tools=[TOOL]))
+
+    async def text(self, random: Random) -> None:
+        """Use the legacy API."""
+        await self._post("/completions", {"model": REAL_MODEL, "prompt": "Once upon a time", "max_tokens": 10})
+
+    async def tokenize(self, random: Random) -> None:
+        """Count tokens of a long text."""
+        await self._post("/tokenize", {"model": REAL_MODEL, "prompt": _question(random) * random.choice((1, 20, 60))})
+
+    async def embed(self, random: Random) -> None:
+        """Embed some texts."""
+        texts = [_question(random) for _ in range(random.randint(1, 8))]
+        await self._post("/embeddings", {"model": EMBEDDING_MODEL, "input": texts})
+
+    async def list_models(self, random: Random) -> None:
+        """Look at the models, the usage and the health."""
+        for path in ("/models", "/usage"):
+            (await self._client.get(path)).raise_for_status()
+
+    async def image(self, random: Random) -> None:
+        """Send an image to a model that reads none."""
+        url = "data:image/png;base64," + base64.b64encode(_png(random.randint(1, 200))).decode()
+        parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
+        await self._post("/chat/completions", _chat(REAL_MODEL, parts), expected=(400,))
+
+    async def mistake(self, random: Random) -> None:
+        """Send one of many kinds of wrong requests."""
+        question = _question(random)
+        body, status, headers = random.choice(
+            (
+                (_chat("no-such-model", question), 404, {}),
+                (_chat(REAL_MODEL, question, temperature=9), 400, {}),
+                (_chat(REAL_MODEL, question, max_tokens=10**6), 400, {}),
+                (_chat(REAL_MODEL, question * 20_000), 400, {}),
+                (_chat(REAL_MODEL, question, structured_outputs={"regex": "((("}), 400, {}),
+                (_chat(REAL_MODEL, question, structured_outputs={"grammar": "root ::= ("}), 400, {}),
+                (_chat(REAL_MODEL, question), 401, {"Authorization": "Bearer vlx_wrong"}),
+                ({"model": REAL_MODEL}, 400, {}),
+            )
+        )
+        await self._post("/chat/completions", body, expected=(status,), headers=headers)
+
+    async def life_of_a_key(self, random: Random) -> None:
+        """Make a key, use, change, rotate and revoke it, and see that it is refused then."""
+        name = f"soak-{time.time_ns()}-{next(self._numbers)}"
+        key, secret = await keys.create(self._redis, name=name, limits=Allowance(rpm=100))
+        self.made_keys.append(key.id)
+        credential = {"Authorization": f"Bearer {secret}"}
+        await self._post("/tokenize", {"model": REAL_MODEL, "prompt": "a"}, headers=credential)
+        await self._stream(_chat(RECORDED_MODEL, _question(random)), most_events=3, headers=credential)
+        await keys.change(self._redis, name, keys.Change(limits=Allowance(rpm=50)))
+        _, secret = await keys.rotate(self._redis, name, grace_seconds=1)
+        credential = {"Authorization": f"Bearer {secret}"}
+        await self._post("/embeddings", {"model": EMBEDDING_MODEL, "input": "a"}, headers=credential)
+        await keys.revoke(self._redis, name)
+        await self._post("/tokenize", {"model": REAL_MODEL, "prompt": "a"}, headers=credential, expected=(401,))
 
 
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+ACTIONS: Final[dict[str, tuple[int, Callable[[Traffic, Random], Awaitable[None]]]]] = {
+    "recorded streams": (20, Traffic.stream_recorded),
+    "real streams": (15, Traffic.stream_real),
+    "client disconnects": (10, Traffic.disconnect),
+    "whole answers": (5, Traffic.whole),
+    "structured output": (8, Traffic.structured),
+    "tools": (6, Traffic.tools),
+    "text completions": (4, Traffic.text),
+    "tokenize": (6, Traffic.tokenize),
+    "embeddings": (10, Traffic.embed),
+    "lists": (4, Traffic.list_models),
+    "images": (4, Traffic.image),
+    "mistakes": (12, Traffic.mistake),
+    "lives of keys": (4, Traffic.life_of_a_key),
+}
+"""The actions with their weights."""
+
+
+def _chat(model: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": content}], **more}
+
+
+def _question(random: Random) -> str:
+    return random.choice(
+        ("Why is the sky blue?", "سلام! می\u200cتوانی کمک کنی؟", "Count to five.", "Write a poem.")
+    ) + (f" ({random.randrange(10**6)})")
+
+
+def _png(side: int) -> bytes:
+    """A black square."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\0" * side) * side)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

@@ -1,41 +1,72 @@
-import math
-import random
-from xml.etree import ElementTree as ET
+"""The soak's estimator finds a leak in noise, and does not find one where there is none."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from random import Random
 
 import pytest
 
-from bench.soak.drawing import draw
+from bench.soak.drawing import Line, Panel, draw
+from bench.soak.samples import kind_of
 from bench.soak.slope import slope
 
-
-def _walk(seed: int, per_second: float) -> tuple[list[float], list[float]]:
-    chance, noise, values = random.Random(seed), 0.0, []
-    for second in range(1200):
-        noise = 0.9 * noise + chance.gauss(0, 1)
-        values.append(1000 + per_second * second + noise)
-    return [float(second) for second in range(1200)], values
+SECONDS = [float(second) for second in range(1440)]
 
 
-def test_a_line_without_noise_has_its_slope_and_no_error() -> None:
-    found = slope(range(600), [5 + 0.25 * x for x in range(600)], block_seconds=30)
-    assert math.isclose(found.estimate, 0.25)
-    assert math.isclose(found.upper, 0.25, rel_tol=1e-6)
+def memory(random: Random, *, megabytes_per_hour: float) -> list[float]:
+    """Bursts above a floor that rises, as an allocator's memory looks."""
+    level, values = 0.0, []
+    for second in SECONDS:
+        level = max(0.0, 0.9 * level + random.gauss(0, 1))
+        values.append(100 + megabytes_per_hour * second / 3600 + level)
+    return values
 
 
-def test_the_bound_covers_the_true_slope_of_autocorrelated_samples() -> None:
-    covered = sum(slope(*_walk(seed, 0.002), block_seconds=60).upper >= 0.002 for seed in range(1000))
-    # Nominally 950; about 940 with these correlations, as few blocks make the standard error a little small.
-    assert covered >= 920
+def test_memory_that_does_not_grow_stays_below_the_bound() -> None:
+    bounds = [slope(SECONDS, memory(Random(seed), megabytes_per_hour=0)).upper for seed in range(40)]
+    assert sum(bound < 5 for bound in bounds) >= 38
 
 
-def test_a_series_that_is_too_short_is_rejected() -> None:
-    with pytest.raises(ValueError, match="too few"):
-        slope(range(100), range(100), block_seconds=30)
+def test_a_leak_is_above_the_bound() -> None:
+    bounds = [slope(SECONDS, memory(Random(seed), megabytes_per_hour=10)).upper for seed in range(40)]
+    assert min(bounds) > 5
 
 
-def test_a_drawing_is_valid_xml_of_modest_size_with_every_name() -> None:
-    series = {f"process <{n}>": [(float(x), float(x * n)) for x in range(1800)] for n in range(12)}
-    text = draw({"memory & more": series, "threads": series})
-    assert len(text) < 200_000
-    words = "".join(ET.fromstring(text).itertext())  # noqa: S314  # our own drawing
-    assert all(name in words for name in series)
+def test_the_interval_has_the_true_slope_nearly_always() -> None:
+    slopes = [slope(SECONDS, memory(Random(seed), megabytes_per_hour=3)) for seed in range(200)]
+    assert sum(each.lower <= 3 <= each.upper for each in slopes) >= 180
+
+
+def test_a_step_in_the_middle_is_not_taken_for_certain() -> None:
+    values = [100.0 if second < 720 else 103.0 for second in SECONDS]
+    found = slope(SECONDS, values)
+    assert found.upper > 5
+    assert found.lower < found.per_hour < found.upper
+
+
+def test_too_short_a_series_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least"):
+        slope(SECONDS[:60], [1.0] * 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("vilix:{s07}:limits:key_0123456789ab:settled:r1", "settled"),
+        ("vilix:{s07}:limits:key_0123456789ab", "limits"),
+        ("vilix:{s07}:usage", "usage stream"),
+        ("vilix:{s07}:usage:key_0123456789ab:2026-11-28", "usage"),
+        ("vilix:names", "names"),
+    ],
+)
+def test_keys_of_redis_are_told_apart_by_kind(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+
+
+def test_the_drawing_is_well_formed_and_small() -> None:
+    line = Line("gateway <1>", SECONDS, memory(Random(1), megabytes_per_hour=5))
+    text = draw([Panel("Memory & more", [line] * 9)], warm_up_seconds=300)
+    root = ET.fromstring(text)  # noqa: S314  # it is our own
+    assert "gateway <1>" in [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert len(text) < 100_000
