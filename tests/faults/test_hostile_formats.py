@@ -30,8 +30,8 @@ from tests.faults.hostile_formats import Case, cases, load_suite
 from tests.faults.system import MODEL, System, running_system, until
 
 SMALL_MODEL: Final = "smollm2-135m"
-SECONDS: Final = times(50, 450)
-"""How long requests are sent; with the start of the system, a minute, and 8 minutes in `make faults`."""
+SECONDS: Final = times(50, 240)
+"""How long requests are sent; with the start of the system, a minute, and 4 minutes more in `make faults`."""
 AT_ONCE: Final = 3
 MAX_BODY_BYTES: Final = 2**20
 ANSWER_SECONDS: Final = 10.0
@@ -179,7 +179,9 @@ class Run:
         self.slowest = max(self.slowest, (seconds, shown[:300]))
         if answer.status_code not in (200, 400):
             self.wrong.append(f"{answer.status_code} {answer.text[:500]} for {shown}")
-        if answer.status_code == 400 and not answer.json()["error"]["param"]:
+        error = answer.json().get("error") or {}
+        # A body that has too many values, or is nested too deeply, is rejected before it has fields.
+        if error and not error["param"] and not error["message"].startswith("The body"):
             self.wrong.append(f"the part at fault is not named: {answer.text[:500]} for {shown}")
 
 
