@@ -22,8 +22,10 @@ from services.gateway.allowance import Allowance
 REAL_MODEL: Final = "smollm2-135m"
 RECORDED_MODEL: Final = "replay-thinking"
 EMBEDDING_MODEL: Final = "multilingual-e5-small"
-USERS: Final = 6
-PAUSE_SECONDS: Final = 0.3
+USERS: Final = 4
+BUSY_TRIES: Final = 5
+"""Of a request that gets 503, which a machine that is overloaded for a moment answers: a command to Redis took too long."""
+PAUSE_SECONDS: Final = 0.5
 """Of a user between two actions, on average."""
 TOOL: Final = {
     "type": "function",
@@ -92,7 +94,16 @@ class Traffic:
     async def _post(
         self, path: str, body: Mapping[str, Any], *, expected: tuple[int, ...] = (200,), **more: Any
     ) -> Any:
-        answer = await self._client.post(path, json=body, **more)
+        return await self._ask("POST", path, expected=expected, json=body, **more)
+
+    async def _ask(self, method: str, path: str, *, expected: tuple[int, ...] = (200,), **more: Any) -> Any:
+        answer = await self._client.request(method, path, **more)
+        for _ in range(BUSY_TRIES):
+            if answer.status_code != 503:
+                break
+            self.done["busy"] += 1
+            await asyncio.sleep(float(answer.headers.get("retry-after", 1)))
+            answer = await self._client.request(method, path, **more)
         if answer.status_code not in expected:
             raise UnexpectedAnswerError(f"{answer.status_code} instead of {expected}: {answer.text[:500]}")
         return answer.json()
@@ -101,6 +112,9 @@ class Traffic:
         """Read a stream to its end, or disconnect after `most_events`."""
         events = 0
         async with self._client.stream("POST", "/chat/completions", json={**body, "stream": True}, **more) as answer:
+            if answer.status_code == 503:
+                self.done["busy"] += 1
+                return
             if answer.status_code != 200:
                 raise UnexpectedAnswerError(f"{answer.status_code}: {(await answer.aread())[:500]!r}")
             last = ""
@@ -156,7 +170,7 @@ class Traffic:
     async def list_models(self, random: Random) -> None:
         """Look at the models, the usage and the health."""
         for path in ("/models", "/usage"):
-            (await self._client.get(path)).raise_for_status()
+            await self._ask("GET", path)
 
     async def image(self, random: Random) -> None:
         """Send an image to a model that reads none."""
