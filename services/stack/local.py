@@ -41,7 +41,7 @@ from services.stack.supervisor import Program, StackError, Supervisor
 INFERENCE_SERVICE: Final = "vilix.inference.v1.InferenceService"
 EMBEDDINGS_SERVICE: Final = "vilix.embeddings.v1.EmbeddingsService"
 DEVELOPMENT_KEY_NAME: Final = "development"
-SMALL_STALL_SECONDS: Final = 5.0
+SMALL_STALL_SECONDS: Final = 8.0
 EMBEDDING_STALL_SECONDS: Final = 20.0
 """A batch of the embedding model takes two seconds on a core of its own, and two may be before a question."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Final
 
 from services.inference.triton_backend.contract import Load
@@ -21,6 +23,9 @@ class LoadMeter:
         self._last_token: float | None = None
         self._stepped: float | None = None
         """When the current step began; None while there is nothing to compute."""
+        self._thread: int | None = None
+        self._waited = 0.0
+        """Seconds that the engine's thread had waited for a processor when the step began."""
         self._seconds: deque[list[int]] = deque(maxlen=WINDOW_SECONDS + 1)
         """Pairs of a whole second and the tokens generated in it."""
 
@@ -40,10 +45,18 @@ class LoadMeter:
     def work_given(self) -> None:
         """Note a new request: from now on, progress is expected."""
         if self._stepped is None:
+            self._waited = _waited(self._thread)
             self._stepped = time.monotonic()
 
     def stepped(self, *, has_work: bool = True) -> None:
-        """Note that the engine made progress. Without work, no further progress is expected."""
+        """Note that the engine made progress. Without work, no further progress is expected.
+
+        To be called by the engine's thread.
+        """
+        if self._thread is None:
+            self._thread = threading.get_native_id()
+        if has_work:
+            self._waited = _waited(self._thread)
         self._stepped = time.monotonic() if has_work else None
 
     def slow_step(self) -> None:
@@ -53,6 +66,8 @@ class LoadMeter:
     def load(self, *, in_flight: int, queued: int, kv_cache_use: float | None) -> Load:
         """The engine's load, with what only the engine knows."""
         now, stepped = time.monotonic(), self._stepped
+        # On a machine that is overloaded, a thread that waits for a processor does not stand still.
+        starved = _waited(self._thread) - self._waited
         recent = sum(tokens for second, tokens in list(self._seconds) if second > int(now) - WINDOW_SECONDS)
         return Load(
             in_flight=in_flight,
@@ -62,6 +77,20 @@ class LoadMeter:
             tokens_per_second=recent / WINDOW_SECONDS,
             cancelled_total=self.cancelled_total,
             generated_tokens_total=self.generated_tokens_total,
-            step_age_s=None if stepped is None else round(now - stepped, 3),
+            step_age_s=None if stepped is None else round(max(0.0, now - stepped - starved), 3),
             slow_steps_total=self.slow_steps_total,
         )
+
+
+def _waited(thread: int | None) -> float:
+    """Seconds that a thread of this process has waited for a processor since its start; 0 where Linux does not tell.
+
+    The source is `/proc/PID/task/TID/schedstat`, whose second number is that time in nanoseconds (Linux's
+    Documentation/scheduler/sched-stats.rst).
+    """
+    if thread is None:
+        return 0.0
+    try:
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 
+from services.inference.triton_backend import load_meter
 from services.inference.triton_backend.load_meter import LoadMeter
+
+
+@pytest.fixture(autouse=True)
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that the engine's thread has waited for a processor."""
+    waited = [5.0]
+    monkeypatch.setattr(load_meter, "_waited", lambda thread: waited[0])
+    return waited
 
 
 @pytest.fixture
@@ -49,3 +59,18 @@ def test_progress_is_expected_from_a_new_request_on_and_no_longer_without_work(n
     assert age() == 1
     meter.stepped(has_work=False)
     assert age() is None
+
+
+def test_waiting_for_a_processor_is_not_standing_still(now: list[float], waited: list[float]) -> None:
+    meter = LoadMeter()
+    meter.stepped()
+    now[0] += 10
+    waited[0] += 9
+    assert meter.load(in_flight=1, queued=0, kv_cache_use=0).step_age_s == 1
+
+
+def test_linux_tells_how_long_a_thread_waited_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    read = load_meter._waited
+    assert read(threading.get_native_id()) >= 0
+    assert read(None) == read(2**30) == 0
