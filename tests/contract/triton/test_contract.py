@@ -44,12 +44,14 @@ async def test_describes_itself(subject: Subject) -> None:
     description = await subject.client.describe(subject.model)
     assert description["engine"] in ("llamacpp", "replay", "trtllm")
     assert description["version"]
+    assert bool(description["guide_library"]) == bool(description["guide_library_version"])
+    assert bool(description["guide_library"]) == (description["engine"] != "replay")
     assert description["context_length"] == CONTEXT_LENGTH
     assert description["slots"] == SLOTS
     assert {"max_tokens", "temperature", "logprobs", "window"} <= set(description["supported_parameters"])
     assert description["load"].keys() == {
         *("in_flight", "queued", "kv_cache_use", "last_token_age_s"),
-        *("tokens_per_second", "cancelled_total", "generated_tokens_total"),
+        *("tokens_per_second", "cancelled_total", "generated_tokens_total", "slow_steps_total"),
     }
 
 

@@ -18,6 +18,8 @@ import pytest
 from bench.trtllm.checks import Reader
 from services.inference.triton_backend import trial
 from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
+from services.inference.triton_backend.engines import llamacpp
+from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.inference.triton_backend.trial import Trials
 
@@ -230,3 +232,33 @@ def test_numbers_next_to_zero_choose_a_token(engine: LlamaCppEngine, params: dic
 def test_the_engine_says_what_compiles_guides(engine: LlamaCppEngine) -> None:
     assert engine.guide_library == "llguidance"
     assert "xllamacpp" in engine.guide_library_version
+
+
+def test_a_grammar_that_leads_nowhere_ends_with_length(engine: LlamaCppEngine) -> None:
+    """Behind `ab`, a text must match both `a` and `b`."""
+    reader = started(engine, guide={"grammar": '%llguidance {}\nstart: "ab" X\nX: /c/ & /d/'}, temperature=0)
+    try:
+        assert reader.wait().reason == "length"
+    except RequestError as refusal:
+        assert refusal.reason == "INVALID_ARGUMENT"
+
+
+def test_an_answer_whose_guide_allows_nothing_more_is_cut(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No grammar is known that llguidance takes and that leads nowhere; so the third token is forbidden here."""
+    original, calls = Candidates.allowed, iter(range(1000))
+    monkeypatch.setattr(Candidates, "allowed", lambda self: 0 if next(calls) >= 4 else original(self))
+    reader = started(engine, guide={"grammar": "root ::= [a-z]+"}, max_tokens=9).wait()
+    assert reader.reason == "length"
+    assert 0 < len(reader.token_ids) < 9
+
+
+def test_a_slow_step_is_counted_and_logged(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = engine.load().slow_steps_total
+    monkeypatch.setattr(llamacpp, "SLOW_STEP_SECONDS", 0.0)
+    assert started(engine, max_tokens=2).wait().reason
+    until(lambda: engine.load().slow_steps_total > before)
+    assert "a step of the engine took" in caplog.text

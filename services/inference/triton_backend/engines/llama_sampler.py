@@ -24,7 +24,7 @@ GUIDE_DEBT_SECONDS: Final = 0.15
 
 
 class NoTokenAllowed(RequestError):
-    """A guide cannot be followed any further."""
+    """A guide has led to where nothing may follow, and the text is not complete."""
 
     def __init__(self, message: str) -> None:
         """`message` is for the caller."""
@@ -77,14 +77,14 @@ class Sampler:
                 self._guide = begun
 
     def sample(self, candidates: Candidates, logits: npt.NDArray[np.float32], forbidden: Iterable[int] = ()) -> int:
-        """The next token; it counts as chosen. Raises NoTokenAllowed when the guide allows none."""
+        """The next token; it counts as chosen. Raises RequestError when the guide allows none."""
         array = candidates.fill(logits, list(forbidden))
         if self._guide is not None:
             began = time.thread_time()
             self._lib.llama_sampler_apply(self._guide, array)
             self._note_guide_work(time.thread_time() - began)
             if candidates.allow_all():
-                raise NoTokenAllowed("the guide turned out to be too complex to be followed; make it simpler")
+                raise _too_complex()
             if not candidates.allowed():
                 raise NoTokenAllowed("the guide allows no further token, and the text is not complete; change it")
         self._lib.llama_sampler_apply(self._chain, array)
@@ -97,10 +97,10 @@ class Sampler:
         return token_id
 
     def _note_guide_work(self, seconds: float) -> None:
-        """Raise NoTokenAllowed when the guide takes the engine's thread for too long: other requests wait meanwhile."""
+        """Raise RequestError when the guide takes the engine's thread for too long: other requests wait meanwhile."""
         self._guide_debt = max(0.0, self._guide_debt + seconds - GUIDE_STEP_SECONDS)
         if self._guide_debt > GUIDE_DEBT_SECONDS:
-            raise NoTokenAllowed("the guide turned out to be too complex to be followed; make it simpler")
+            raise _too_complex()
 
     def close(self) -> None:
         """Free the samplers."""
@@ -109,6 +109,10 @@ class Sampler:
             self._closed = True
             if self._guide is not None:
                 self._lib.llama_sampler_free(self._guide)
+
+
+def _too_complex() -> RequestError:
+    return RequestError("INVALID_ARGUMENT", "the guide turned out to be too complex to be followed; make it simpler")
 
 
 def _samplers(api: LlamaApi, vocabulary: int, params: Params, prompt: list[int], context_length: int) -> Iterable[Any]:
