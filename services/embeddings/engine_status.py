@@ -11,6 +11,7 @@ from typing import Final
 from services.embeddings import metrics
 from services.embeddings.served_model import EngineDescription, ServedModel
 from services.failure import Failure, Reason
+from services.silence import LOOKS
 from services.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
 
 WHILE_NOT_READY_SECONDS: Final = 0.2
@@ -82,7 +83,9 @@ class EngineStatus:
         asking = asyncio.ensure_future(triton.infer(model.id, _DESCRIBE, request_id="describe", seconds=seconds))
         try:
             # The engine works on one batch after another, and this question waits for its turn: twice over is no wonder.
-            await asyncio.wait({asking}, timeout=DESCRIBE_SECONDS * 2)
+            for _ in range(LOOKS):
+                # In parts, so that time in which this event loop stands still does not count.
+                await asyncio.wait({asking}, timeout=DESCRIBE_SECONDS * 2 / LOOKS)
             if not asking.done():
                 self._say(model, "it does not answer")
                 note(None)

@@ -15,6 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason, from_proto
 from services.gateway.errors import failure_of_rpc
 from services.gateway.outbox import Outbox
+from services.silence import Silence
 
 WINDOW: Final = 256
 """Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
@@ -37,21 +38,24 @@ class GenerateCall:
     """One running answer."""
 
     def __init__(self, stream: GenerateStream, number: int, *, idle_seconds: float) -> None:
-        """Of a call of `stream`, that is given up when its reader waits for `idle_seconds` without a message."""
+        """Of a call of `stream`, that is given up when its reader waits for `idle_seconds` without a message of the worker.
+
+        Messages for other calls are signs of life too: a worker with more work than it can do may serve this one late.
+        """
         self.started: pb.Started | None = None
         self._stream: Final = stream
         self._number: Final = number
-        self._idle_seconds: Final = idle_seconds
         self._loop: Final = asyncio.get_running_loop()
         self._inbox: Final[deque[pb.CallOutput]] = deque()
         self._ended = False
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
-        self._silent_since = self._loop.time()
         self._unacknowledged = 0
         self._take: Take | None = None
         self._unwritten: Final[list[Write]] = []
-        self._watch: asyncio.TimerHandle = self._loop.call_later(idle_seconds, self._look)
+        self._pauses = 0
+        """How often the call was looked at while its reader waited for nothing."""
+        self._silence: Final = Silence(idle_seconds, lambda: self._give_up(SilentWorkerError()), heard=self._heard)
 
     async def start(self, *, seconds: float | None) -> bool:
         """Wait up to `seconds` (None: for ever) for the beginning of the answer; whether it came.
@@ -101,7 +105,7 @@ class GenerateCall:
                 raise self._error
             if self._ended:
                 return
-            self._silent_since = self._loop.time()
+            self._silence.beat()
             self._reader = self._loop.create_future()
             try:
                 await self._reader
@@ -110,7 +114,6 @@ class GenerateCall:
 
     def receive(self, output: pb.CallOutput) -> bool:
         """Take what the worker sent; whether `write` is to be called before anything else runs."""
-        self._silent_since = self._loop.time()
         if output.HasField("status"):
             status = status_pb2.Status.FromString(output.status)
             self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
@@ -134,7 +137,7 @@ class GenerateCall:
         """End it, once what was received is read. Only the first end counts."""
         if not self._ended:
             self._ended, self._error = True, error
-            self._watch.cancel()
+            self._silence.cancel()
             self._stream.forget(self._number)
             self._wake()
 
@@ -173,14 +176,10 @@ class GenerateCall:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _look(self) -> None:
-        # One timer per call that looks back costs far less than a timeout around each wait.
-        now = self._loop.time()
-        since = self._silent_since if self._reader is not None else now
-        if now - since >= self._idle_seconds:
-            self._give_up(SilentWorkerError())
-        else:
-            self._watch = self._loop.call_at(since + self._idle_seconds, self._look)
+    def _heard(self) -> int:
+        if self._reader is None:
+            self._pauses += 1
+        return self._stream.messages + self._pauses
 
 
 class GenerateStream:
@@ -192,6 +191,8 @@ class GenerateStream:
         self._calls: Final[dict[int, GenerateCall]] = {}
         self._numbers: Final = itertools.count(1)
         self._unsent: Final = Outbox()
+        self.messages = 0
+        """How many came from the worker."""
         self._tasks: Final = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
 
     @property
@@ -231,6 +232,7 @@ class GenerateStream:
         failure = Failure(Reason.MODEL_UNAVAILABLE, "The model is not available at the moment. Please try again.")
         try:
             while isinstance(response := await self._rpc.read(), pb.GenerateManyResponse):
+                self.messages += 1
                 # What was on its way when the call was cancelled is nobody's.
                 outputs = ((self._calls.get(output.call), output) for output in response.outputs)
                 # A process that reads many answers is woken once, when they are written one right after the other.

@@ -14,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.failure import Failure, Reason
 from services.inference.metrics import note_cache_use, note_engines
 from services.inference.served_model import EngineDescription, ServedModel, describe
+from services.silence import LOOKS
 from services.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
 
 WHILE_NOT_READY_SECONDS: Final = 0.2
@@ -99,7 +100,9 @@ class EngineStatus:
     async def _look(self, model: ServedModel, note: Note) -> None:
         asking = asyncio.ensure_future(self._tritons[model.id].describe(model.id, seconds=self._stall_seconds))
         try:
-            await asyncio.wait({asking}, timeout=DESCRIBE_SECONDS)
+            for _ in range(LOOKS):
+                # In parts, so that time in which this event loop stands still does not count.
+                await asyncio.wait({asking}, timeout=DESCRIBE_SECONDS / LOOKS)
             if not asking.done():
                 # It gets no new requests. Those that run may still be answered.
                 self._say(model, "it does not answer")

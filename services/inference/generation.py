@@ -51,7 +51,9 @@ class Generation:
     ) -> None:
         """Of a checked request. `request_id` begins the ids of its requests to Triton."""
         self._patience: Final = patience
-        self._last_output = time.monotonic()
+        self._silent_seconds = 0.0
+        """Since the last output, or answer to a question, as far as the event loop has looked for one."""
+        self._looked_at = time.monotonic()
         self._unanswered: dict[int, float] = {}
         """When the engine was asked for the choices of which it has given nothing since."""
         self._triton: Final = triton
@@ -94,15 +96,16 @@ class Generation:
 
         Raises the Failure that ended a choice, and TIMEOUT when the engine is silent for too long.
         """
+        interval = min(SIGN_OF_LIFE_SECONDS, self._patience.idle_seconds / 4)
         while self._running:
             try:
-                async with asyncio.timeout(min(SIGN_OF_LIFE_SECONDS, self._patience.idle_seconds / 4)):
+                async with asyncio.timeout(interval):
                     ready, failure = await self._wait()
             except TimeoutError:
-                self._refuse_silence()
+                self._refuse_silence(interval)
                 yield {}
                 continue
-            self._last_output = time.monotonic()
+            self._silent_seconds = 0.0
             merged = {choice: _merged(outputs) for choice, outputs in ready.items()}
             self._running -= {choice for choice, output in merged.items() if output.finish_reason is not None}
             if merged:
@@ -131,20 +134,21 @@ class Generation:
         with contextlib.suppress(asyncio.QueueFull):
             self._ready.put_nowait((next(iter(self._running), 0), failure))
 
-    def _refuse_silence(self) -> None:
-        now = time.monotonic()
+    def _refuse_silence(self, waited: float) -> None:
+        # Not the time that has passed: while the event loop stands still, what the engine has said is not looked at.
+        self._silent_seconds += waited
+        now, limit = time.monotonic(), self._patience.idle_seconds
         asked = min(self._unanswered.values(), default=None)
-        if asked is None:
-            silent, limit = now - self._last_output, self._patience.idle_seconds
-        elif now - asked > self._patience.first_token_seconds:
-            silent, limit = now - asked, self._patience.first_token_seconds
-        else:
+        if asked is not None and now - asked > self._patience.first_token_seconds:
+            self._silent_seconds, limit = now - asked, self._patience.first_token_seconds
+        elif asked is not None and self._model.described_at > self._looked_at:
             # It may be in the queue or read a long prompt; an engine that lives says so when it is asked.
-            silent = now - max(self._last_output, self._model.described_at)
-            limit = self._patience.idle_seconds
-        # A step of the clock that stands just before the limit must not cost a whole further wait.
-        if silent >= limit * 0.99:
-            raise Failure(Reason.TIMEOUT, f"the engine has been silent for {silent:.1f} s; try again", retry_after=1.0)
+            self._silent_seconds = 0.0
+        self._looked_at = now
+        # The sum of intervals may be a little less than the limit.
+        if self._silent_seconds >= limit * 0.99:
+            message = f"the engine has been silent for {self._silent_seconds:.1f} s; try again"
+            raise Failure(Reason.TIMEOUT, message, retry_after=1.0)
 
     def _note_asked(self, choice: int) -> None:
         self._unanswered[choice] = time.monotonic()

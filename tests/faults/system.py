@@ -52,6 +52,8 @@ descriptions: {en: Recordings.}
 """
 
 PREFILL, SLOW, LONG, STEADY, BURST, STALL = "PREFILL", "SLOW", "LONG", "STEADY", "BURST", "STALL"
+PACED: Final = "PACED"
+"""A word of messages that get 200 tokens, two in each second."""
 """Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, five seconds of tokens,
 very many, and an engine whose thread stands still after five."""
 
@@ -398,6 +400,7 @@ def _recordings(model_directory: Path) -> list[dict[str, Any]]:
         recording(LONG, 60_000, interval_ms=20),
         recording(STEADY, 125, interval_ms=40),
         recording(BURST, 60_000, interval_ms=0.1, tokens_per_response=100),
+        recording(PACED, 200, interval_ms=500),
         recording(STALL, 5, interval_ms=1, stall_s=600),
         {**recording("any", 5, interval_ms=1), "prompt_contains": []},
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -60,3 +61,18 @@ async def test_what_fails_or_is_cancelled_inside_is_no_silence() -> None:
     with pytest.raises(asyncio.CancelledError):
         async with pulse.required():
             raise asyncio.CancelledError
+
+
+async def test_a_sign_of_life_that_came_while_the_event_loop_stood_still_counts() -> None:
+    pulse = Pulse(idle_seconds=IDLE)
+
+    async def hear_late() -> None:
+        time.sleep(IDLE * 3)  # noqa: ASYNC251  # the loop is to stand still
+        for _ in range(5):
+            # What came meanwhile is read some turns of the loop later.
+            await asyncio.sleep(0)
+        pulse.beat()
+
+    async with pulse.required():
+        await hear_late()
+        await asyncio.sleep(0)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -130,6 +133,72 @@ async def test_a_silent_worker_is_given_up(answers: Answers, client: InferenceCl
     with pytest.raises(SilentWorkerError):
         await read(begin(client, "waits"))
     await until(lambda: answers.running == 0)
+
+
+class LivingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Gives a sign of life for each call, again and again."""
+
+    async def GenerateMany(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateManyResponse]:  # noqa: N802
+        request = await anext(requests)
+        while True:
+            yield pb.GenerateManyResponse(outputs=[pb.CallOutput(call=request.call)])
+            await asyncio.sleep(IDLE_SECONDS / 20)
+
+
+@contextmanager
+def worker_of_its_own() -> Iterator[int]:
+    """The port of a LivingWorker whose event loop is not that of the test."""
+    ports: Future[int] = Future()
+    stop = threading.Event()
+
+    async def serve() -> None:
+        async with serving(LivingWorker()) as (_, port):
+            ports.set_result(port)
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield ports.result(LIMIT)
+    finally:
+        stop.set()
+        thread.join(LIMIT)
+
+
+async def test_a_worker_that_spoke_while_the_gateway_stood_still_is_not_given_up() -> None:
+    with worker_of_its_own() as port:
+        async with client_of(port) as client:
+            call = begin(client, "m")
+            assert not await call.start(seconds=IDLE_SECONDS / 4)
+            waiting = asyncio.create_task(call.start(seconds=None))
+            for _ in range(5):
+                await asyncio.sleep(IDLE_SECONDS / 20)
+                time.sleep(IDLE_SECONDS * 2)  # noqa: ASYNC251  # the loop is to stand still
+            assert not waiting.done()
+            call.cancel()
+            with pytest.raises(CallCancelledError):
+                await waiting
+
+
+async def test_what_a_worker_says_for_one_call_is_a_sign_of_life_for_all(
+    answers: Answers, client: InferenceClient
+) -> None:
+    late, busy = begin(client, "waits"), begin(client, "steps")
+    loop = asyncio.get_running_loop()
+
+    async def step() -> None:
+        while loop.time() < began + 4 * IDLE_SECONDS:
+            answers.step += 1
+            await asyncio.sleep(IDLE_SECONDS / 10)
+
+    began = loop.time()
+    reading, waiting = asyncio.create_task(read(busy)), asyncio.create_task(read(late))
+    await step()
+    assert not waiting.done()
+    with pytest.raises(SilentWorkerError):
+        await waiting
+    with pytest.raises(SilentWorkerError):
+        await reading
 
 
 async def test_a_failure_is_that_of_the_worker(client: InferenceClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,3 +108,20 @@ async def test_a_triton_that_is_about_to_stop_keeps_its_requests(watched: Watche
     described = watched.tritons["first"].described
     await until(lambda: watched.tritons["first"].described > described + 2)
     assert not watched.models["first"].ended
+
+
+async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(watched: Watched) -> None:
+    triton, model, ready = watched.tritons["first"], watched.models["first"], []
+    describe = triton.describe
+
+    async def describe_late(model_id: str, *, seconds: float = 5.0) -> dict[str, Any]:
+        time.sleep(engine_status.DESCRIBE_SECONDS * 2)  # noqa: ASYNC251  # the loop is to stand still
+        for _ in range(5):
+            # What came meanwhile is read some turns of the loop later.
+            await asyncio.sleep(0)
+        ready.append(model.description is not None)
+        return await describe(model_id, seconds=seconds)
+
+    triton.describe = describe_late  # type: ignore[method-assign]
+    await until(lambda: len(ready) > 3)
+    assert all(ready)

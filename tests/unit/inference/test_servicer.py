@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from services.inference.servicer import SERVICE, InferenceServicer
 from services.triton_client import DeadModelError, EngineOutput
 from tests.unit.inference.scripted import MODEL, Asked, ScriptedTriton, output, outputs
 
+IDLE_SECONDS = 0.5
 CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -52,7 +54,7 @@ async def worker(model: ServedModel) -> AsyncIterator[Worker]:
         {MODEL: triton},  # type: ignore[dict-item]  # as above
         status,
         limits=RequestLimits(),
-        patience=Patience(idle_seconds=0.5, first_token_seconds=2),
+        patience=Patience(idle_seconds=IDLE_SECONDS, first_token_seconds=2),
         server=server,
     )
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
@@ -463,3 +465,19 @@ async def until_async(value: Callable[[], Awaitable[int]], wanted: int) -> None:
     async with asyncio.timeout(10):
         while await value() != wanted:  # noqa: ASYNC110  # as in `until`
             await asyncio.sleep(0.02)
+
+
+async def test_an_output_that_came_while_the_worker_stood_still_is_in_time(worker: Worker) -> None:
+    async def late(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+        yield output([1])
+        # Until the worker waits for the next one.
+        await asyncio.sleep(0.01)
+        time.sleep(2 * IDLE_SECONDS)  # noqa: ASYNC251  # the loop is to stand still
+        for _turn in range(20):
+            # What came meanwhile is read some turns of the loop later.
+            await asyncio.sleep(0)
+        yield output([2], finish="length")
+
+    worker.triton.script = late
+    events = await events_of(worker.stub.Generate(ask()))
+    assert kinds(events)[-1] == "usage"

@@ -1,0 +1,50 @@
+"""A peer is silent when it says nothing, and not when nobody listens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from services.silence import Silence
+
+IDLE = 0.2
+
+
+async def test_silence_is_reported_once() -> None:
+    reports: list[float] = []
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    Silence(IDLE, lambda: reports.append(loop.time() - began))
+    await asyncio.sleep(IDLE * 3)
+    assert len(reports) == 1
+    assert reports[0] >= IDLE
+
+
+async def test_beats_and_changes_of_what_was_heard_are_signs_of_life() -> None:
+    reports: list[None] = []
+    heard = 0
+    beaten = Silence(IDLE, lambda: reports.append(None))
+    Silence(IDLE, lambda: reports.append(None), heard=lambda: heard)
+    for _ in range(40):
+        await asyncio.sleep(IDLE / 10)
+        beaten.beat()
+        heard += 1
+    assert reports == []
+
+
+async def test_nothing_is_reported_after_cancel() -> None:
+    reports: list[None] = []
+    Silence(IDLE, lambda: reports.append(None)).cancel()
+    await asyncio.sleep(IDLE * 3)
+    assert reports == []
+
+
+async def test_time_in_which_the_event_loop_stood_still_does_not_count() -> None:
+    reports: list[None] = []
+    silence = Silence(IDLE, lambda: reports.append(None))
+    time.sleep(IDLE * 5)  # noqa: ASYNC251  # the loop is to stand still
+    for _ in range(20):
+        # What arrived meanwhile is seen some turns of the loop later.
+        await asyncio.sleep(0)
+    assert reports == []
+    silence.cancel()
