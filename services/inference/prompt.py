@@ -24,6 +24,15 @@ from services.inference.tools import called_arguments, template_tools
 
 MAX_REFUSAL_LENGTH: Final = 300
 
+# fmt: off
+_SCHEMA_WORDS: Final = frozenset((
+    "type", "function", "name", "description", "parameters", "properties", "required", "items", "enum", "const",
+    "default", "title", "anyOf", "allOf", "oneOf", "object", "array", "string", "number", "integer", "boolean", "null",
+    "additionalProperties", "$ref", "$defs", "definitions", "format", "nullable",
+))
+# fmt: on
+"""Words of tool definitions that templates look for, so that they must reach a template as they are."""
+
 _ROLES: Final = {
     pb.ROLE_SYSTEM: "system",
     pb.ROLE_USER: "user",
@@ -159,7 +168,7 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
     try:
         text = model.template.render(
             messages,
-            tools=model.tokenizer.guard_values(template_tools(request)),
+            tools=model.tokenizer.guard_values(template_tools(request), keep=_SCHEMA_WORDS.__contains__),
             add_generation_prompt=not request.continue_final_message,
             variables=_variables(request, model),
         )
@@ -226,13 +235,15 @@ def _content(message: pb.Message, model: ServedModel) -> str | list[dict[str, st
 
 def _tool_call(call: pb.ToolCall, model: ServedModel) -> dict[str, Any]:
     # What a caller says that a model once wrote is no control token either, nor is it when it comes out of an escape.
-    function = {"name": call.name, "arguments": called_arguments(call.arguments_json)}
-    return dict(model.tokenizer.guard_values({"id": call.id, "type": "function", "function": function}))
+    guarded = model.tokenizer.guard_values
+    function = {"name": guarded(call.name), "arguments": guarded(called_arguments(call.arguments_json))}
+    return {"id": guarded(call.id), "type": "function", "function": function}
 
 
 def _variables(request: pb.GenerateRequest, model: ServedModel) -> dict[str, Any]:
     given = json_format.MessageToDict(request.chat_template_kwargs)
-    variables: dict[str, Any] = model.tokenizer.guard_values(given)
+    # A template compares the value of a variable with words of its own.
+    variables: dict[str, Any] = model.tokenizer.guard_values(given, keep=str.isidentifier)
     if is_said(request) and model.spec.capabilities.reasoning_optional:
         variables["enable_thinking"] = may_think(request, model)
     return variables

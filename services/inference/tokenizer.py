@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -57,13 +57,16 @@ class ModelTokenizer:
         # Runs of spaces, which some tokenizers add too, are how the model reads indented text, and control nothing.
         self.control_ids: Final = frozenset(i for i, token in added.items() if len(token.content.strip()) > 1)
         """Tokens that text can become as a whole, and that no caller's text does."""
-        self._special_texts: Final = tuple(added[token_id].content for token_id in self.control_ids)
-        self._beginnings: Final = _parts(self._special_texts, lambda text, size: text[:size])
-        self._endings: Final = _parts(self._special_texts, lambda text, size: text[-size:])
-        outermost = {letter for text in self._special_texts for letter in (text[0], text[-1])}
-        self._outermost_json: Final = [json.dumps(letter, ensure_ascii=False)[1:-1] for letter in outermost]
-        self._guard: Final = f"\ufdd0{secrets.token_hex(8)}"
-        self._edge: Final = f"\ufdd1{secrets.token_hex(8)}"
+        self._added_texts: Final = tuple(sorted(added[token_id].content for token_id in self.control_ids))
+        self._longest_added: Final = max(map(len, self._added_texts), default=0)
+        self._all_added: Final = "\n".join(self._added_texts)
+        self._beginnings: Final = _parts(self._added_texts, lambda text, size: text[:size])
+        self._endings: Final = _parts(self._added_texts, lambda text, size: text[-size:])
+        self._outermost: Final = {letter for text in self._added_texts for letter in (text[0], text[-1])}
+        # Digits only: templates may change the case of letters.
+        self._guard: Final = f"\ufdd0{secrets.randbelow(10**18):018}"
+        self._edge: Final = f"\ufdd1{secrets.randbelow(10**18):018}"
+        self._escaped: Final = {json.dumps(mark)[1:-1]: mark for mark in (self._guard, self._edge)}
         self.end_ids: Final = self._end_ids(directory)
 
     @property
@@ -74,50 +77,64 @@ class ModelTokenizer:
     def guard(self, text: str) -> str:
         """Mark what looks like an added token in a caller's text, so that `encode` takes it as mere text.
 
-        Marked is also an end or a beginning that becomes one with what a template puts beside it; the space around a text
-        is outside, since templates take it away.
+        All added tokens count, also those that the tokenizer does not call special, such as `</think>` or `<tool_call>`.
+        Marked is also a text that becomes (a part of) one with what a template puts beside it; the space around a text is
+        outside, since templates take it away.
         """
-        for special in self._special_texts:
-            if special in text:
-                text = text.replace(special, special[0] + self._guard + special[1:])
+        inner = text.strip()
+        is_part = 0 < len(inner) < self._longest_added and inner in self._all_added
+        if not is_part and not any(letter in text for letter in self._outermost):
+            return text
+        # Not by a regular expression: one look through a long text would hold up the process's other threads.
+        if places := {place + 1 for added in self._added_texts for place in _places(text, added)}:
+            text = self._guard.join(text[start:end] for start, end in pairwise([0, *sorted(places), len(text)]))
         for end in sorted({len(text), len(text.rstrip())}, reverse=True):
             if text.endswith(self._beginnings, 0, end):
                 text = text[:end] + self._edge + text[end:]
         for start in sorted({0, len(text) - len(text.lstrip())}, reverse=True):
             if text.startswith(self._endings, start):
                 text = text[:start] + self._edge + text[start:]
+        if is_part and self._edge not in text and self._guard not in text:
+            # A template may put both sides of a token around it.
+            text = text.replace(inner[0], inner[0] + self._edge, 1)
         return text
 
-    def guard_values(self, value: Any) -> Any:
-        """The same for every text in a JSON value, the names of fields among them. Not for one nested very deeply."""
-        # One look at the whole is much faster than one at each text.
-        text = json.dumps(value, ensure_ascii=False)
-        return self._guard_values(value) if any(letter in text for letter in self._outermost_json) else value
+    def guard_values(self, value: Any, *, keep: Callable[[str], bool] = lambda _: False) -> Any:
+        """The same for every text in a JSON value, the names of fields among them. Not for one nested very deeply.
 
-    def _guard_values(self, value: Any) -> Any:
+        A text for which `keep` is true stays as it is: templates compare some with words of their own.
+        """
         if isinstance(value, str):
-            return self.guard(value)
+            return value if keep(value) and value not in self._added_ids else self.guard(value)
         if isinstance(value, list):
-            return [self._guard_values(entry) for entry in value]
+            return [self.guard_values(entry, keep=keep) for entry in value]
         if isinstance(value, dict):
-            return {self.guard(name): self._guard_values(inner) for name, inner in value.items()}
+            return {
+                self.guard_values(name, keep=keep): self.guard_values(inner, keep=keep) for name, inner in value.items()
+            }
         return value
 
     def unguard(self, text: str) -> str:
         """Remove the marks that `guard` made."""
-        return text.replace(self._guard, "").replace(self._edge, "")
+        return self._unescaped(text).replace(self._guard, "").replace(self._edge, "")
+
+    def _unescaped(self, text: str) -> str:
+        """The marks as they were, where a template wrote a text as JSON in ASCII."""
+        for escaped, mark in self._escaped.items():
+            text = text.replace(escaped, mark)
+        return text
 
     def encode(self, text: str, *, most: int | None = None) -> list[int]:
         """The ids of a prompt. Added tokens in it are those tokens, except where `guard` marked them.
 
         Raises TooManyTokensError when a long text has more than `most`.
         """
-        text = self._with_edges_guarded(text)
+        text = self._with_edges_guarded(self._unescaped(text))
         if len(text) <= SHORT and self._guard not in text:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
         token_ids: list[int] = []
         count = 0
-        # The mark stands inside the special token's name, which so comes apart.
+        # The mark stands inside the added token's text, which so comes apart.
         parts = text.split(self._guard)
         for start in range(0, len(parts), BATCH):
             # Unlike `encode`, this lets other threads run meanwhile.
@@ -130,7 +147,7 @@ class ModelTokenizer:
         return token_ids
 
     def _with_edges_guarded(self, text: str) -> str:
-        """A guard takes the place of each edge at which a special token would arise.
+        """A guard takes the place of each edge at which an added token would arise.
 
         The others go: a guard between two letters can change into which tokens they fall.
         """
@@ -142,8 +159,8 @@ class ModelTokenizer:
         for before, piece in pairwise(pieces):
             place += len(self.unguard(before))
             arises = any(
-                whole.find(special, max(0, place - len(special) + 1), place + len(special) - 1) >= 0
-                for special in self._special_texts
+                whole.find(added, max(0, place - len(added) + 1), place + len(added) - 1) >= 0
+                for added in self._added_texts
             )
             guarded += [self._guard if arises else "", piece]
         return "".join(guarded)
@@ -169,6 +186,14 @@ class ModelTokenizer:
 def _parts(texts: Iterable[str], part: Callable[[str, int], str]) -> tuple[str, ...]:
     """All parts of texts but the whole ones."""
     return tuple({part(text, size) for text in texts for size in range(1, len(text))})
+
+
+def _places(text: str, part: str) -> Iterator[int]:
+    """Where `part` begins in a text; where one overlaps another, too."""
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
 
 
 def _load(path: Path) -> Tokenizer:

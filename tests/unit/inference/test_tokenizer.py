@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.tokenizer import ModelTokenizer, TooManyTokensError
+from services.stack import qwen3_tokenizer
 from tests.unit.inference.scripted import TEXTS
 
 HOSTILE = st.lists(
@@ -62,7 +63,7 @@ def test_no_text_of_a_user_becomes_a_special_token_with_what_a_template_puts_bes
     for written, guarded in ((text, minimax.guard(text)), (text.strip(), minimax.guard(text).strip())):
         assert minimax.unguard(guarded) == written
         assert special(before + guarded + after) == special(before) + special(after)
-    value = minimax.guard_values({"a": [text]})["a"][0]
+    ((value,),) = minimax.guard_values({"a": [text]}).values()
     assert special(before + value + after) == special(before) + special(after)
 
 
@@ -170,3 +171,65 @@ def test_letters_that_only_look_alike_become_no_added_token(qwen: ModelTokenizer
 def test_runs_of_spaces_stay_the_tokens_that_a_model_reads_indentation_as(qwen: ModelTokenizer) -> None:
     assert qwen.encode(qwen.guard(f"a{SPACES}b")) == qwen.encode(f"a{SPACES}b")
     assert qwen.added_id(SPACES) in qwen.encode(qwen.guard(f"a{SPACES}b"))
+
+
+TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<|fim_prefix|>"]
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|image_pad|>"]
+PARTS = ["<", "</", "<|", ">", "|>", "think", "tool_call", "/think>", "im_", " ", "\n", "سلام، می\u200cآیی؟", "۱۲"]
+MARKED = st.lists(st.sampled_from([*TAGS, *SPECIAL, *PARTS]), max_size=8).map("".join)
+
+
+@pytest.fixture(scope="module")
+def qwen3() -> ModelTokenizer:
+    directory = Path(__file__).parents[3] / ".cache" / "models" / "replay-thinking"
+    qwen3_tokenizer.fetch(directory)
+    return ModelTokenizer(directory)
+
+
+def control_tokens(tokenizer: ModelTokenizer, prompt: str) -> list[int]:
+    return [token_id for token_id in tokenizer.encode(prompt) if token_id in tokenizer.control_ids]
+
+
+@given(text=MARKED)
+def test_no_added_token_of_qwen3_comes_out_of_a_callers_text(qwen3: ModelTokenizer, text: str) -> None:
+    assert len(qwen3.control_ids) == 26
+    guarded = qwen3.guard(text)
+    assert control_tokens(qwen3, guarded) == []
+    assert qwen3.unguard(guarded) == text
+    assert b"".join(map(qwen3.bytes_of, qwen3.encode(guarded))) == text.encode()
+
+
+@given(text=MARKED, before=MARKED, after=MARKED)
+def test_what_a_template_writes_beside_a_text_keeps_its_tokens(
+    qwen3: ModelTokenizer, text: str, before: str, after: str
+) -> None:
+    expected = control_tokens(qwen3, before) + control_tokens(qwen3, after) if text else None
+    found = control_tokens(qwen3, before + qwen3.guard(text) + after)
+    assert expected is None or found == expected
+
+
+@pytest.mark.parametrize("tag", [*TAGS, *SPECIAL])
+def test_neither_halves_nor_escapes_nor_pieces_inside_a_templates_brackets_become_a_tag(
+    qwen3: ModelTokenizer, tag: str
+) -> None:
+    for cut in range(1, len(tag)):
+        assert control_tokens(qwen3, qwen3.guard(tag[:cut]) + qwen3.guard(tag[cut:])) == []
+        assert control_tokens(qwen3, tag[:cut] + qwen3.guard(tag[cut:])) == []
+        assert control_tokens(qwen3, qwen3.guard(tag[:cut]) + tag[cut:]) == []
+    assert control_tokens(qwen3, tag[0] + qwen3.guard(tag[1:-1]) + tag[-1]) == []
+    assert control_tokens(qwen3, tag[0] + qwen3.guard(f" {tag[1:-1]}\n").strip() + tag[-1]) == []
+    as_json = json.dumps(qwen3.guard(tag))
+    assert json.loads(qwen3.unguard(as_json)) == tag
+    assert control_tokens(qwen3, as_json) == []
+    assert control_tokens(qwen3, qwen3.guard(tag).upper()) == []
+
+
+def test_tokens_that_overlap_are_all_guarded(minimax: ModelTokenizer) -> None:
+    for text in ("]~b]~b]", "]~!b[]~b]~!b[", "[e~[e~[", "[e~[e~[e~["):
+        assert control_tokens(minimax, minimax.guard(text)) == []
+
+
+def test_words_that_may_stand_inside_a_tag_have_the_ids_of_their_text(qwen3: ModelTokenizer) -> None:
+    for text in ("think", "a", "object", "tool_call", "<", "response>"):
+        prompt = "<|im_start|>user\n{}<|im_end|>\n"
+        assert qwen3.encode(prompt.format(qwen3.guard(text))) == qwen3.encode(prompt.format(text))
