@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import uvicorn
 
 from services import settings as settings_module
+from services.allocator import limit_arenas
 from services.gateway import metrics
 from services.gateway.admin_listener import bind
-from services.gateway.allocator import limit_arenas
 from services.gateway.app import create_app
 from services.gateway.dependencies import check
 from services.gateway.http_protocol import protocol_for

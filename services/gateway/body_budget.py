@@ -17,8 +17,8 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.allocator import give_back_free_memory
 from services.gateway import metrics
-from services.gateway.allocator import give_back_free_memory
 from services.gateway.errors import ApiError, unavailable
 
 DEFAULT_BYTES: Final = 256 * 2**20
