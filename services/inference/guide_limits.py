@@ -60,7 +60,11 @@ _BY_NAME: Final = frozenset(
 """Their keys are names."""
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,63}")
 _REPETITION: Final = re.compile(r"\{\s*(?P<least>[0-9]*)\s*(?:(?P<comma>,)\s*(?P<most>[0-9]*)\s*)?\}")
-_TILDE: Final = re.compile(r"~\s*(?P<least>[0-9]+)(?:(?P<comma>\.\.)(?P<most>[0-9]+))?")
+_GAP: Final = r"(?:\s|//[^\n]*+|\#[^\n]*+)*+"
+"""White space and comments of Lark. It never backtracks, so that no text takes long."""
+_TILDE: Final = re.compile(
+    rf"~{_GAP}(?P<least>[0-9]+)(?:{_GAP}(?P<comma>\.\.){_GAP}(?P<most>[0-9]+))?",
+)
 
 
 def check_schema(field: str, schema: Any, *, at: str = "$") -> None:

@@ -151,6 +151,21 @@ def test_a_grammar_beyond_a_limit_is_refused_with_the_part_at_fault(grammar: str
 
 
 @pytest.mark.parametrize(
+    "repetition",
+    [
+        "~ 1 .. 1000000000",
+        "~1 ..1000000000",
+        "~1.. 1000000000",
+        "~ // a comment\n 1000000000",
+        "~ 1 # a comment\n.. 1000000000",
+    ],
+)
+def test_space_and_comments_hide_no_repetition_of_a_lark_grammar(repetition: str) -> None:
+    with pytest.raises(Failure, match="at most 10000 are allowed"):
+        check_grammar("f", f'%llguidance {{}}\nstart: "a" {repetition}\n')
+
+
+@pytest.mark.parametrize(
     "grammar",
     [
         'root ::= "yes" | "no"',
