@@ -1,0 +1,76 @@
+"""An embedding model that answers in time stays available, also when the worker reads its answer late."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+
+from services.embeddings import engine_status
+from services.embeddings.engine_status import EngineStatus
+
+LIMIT = 10.0
+SECONDS = 0.05
+
+
+@dataclass
+class Answer:
+    """A tensor of text."""
+
+    text: str
+
+    def string(self) -> str:
+        return self.text
+
+
+@dataclass
+class Model:
+    """What the status needs of a served model."""
+
+    id: str = "m"
+    description: Any = None
+
+    def understand(self, description: dict[str, Any]) -> dict[str, Any]:
+        return {**description, "understood": True}
+
+    def status(self) -> pb.ModelStatus:
+        return pb.ModelStatus(model=self.id, ready=self.description is not None)
+
+
+class LateTriton:
+    """Answers each question while the event loop stands still."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.ready: list[bool] = []
+        """Whether the model was available when the answer was read, but for the first."""
+
+    async def infer(self, *_: Any, **__: Any) -> dict[str, Answer]:
+        was_ready = self.model.description is not None
+        time.sleep(4 * SECONDS)  # noqa: ASYNC251  # the loop is to stand still
+        for _turn in range(5):
+            # What came meanwhile is read some turns of the loop later.
+            await asyncio.sleep(0)
+        if was_ready:
+            self.ready.append(self.model.description is not None)
+        return {"description": Answer("{}")}
+
+
+async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_status, "DESCRIBE_SECONDS", SECONDS)
+    model = Model()
+    triton = LateTriton(model)
+    status = EngineStatus({"m": triton}, {"m": model}, interval=0.01)  # type: ignore[dict-item]  # stand-ins
+    task = asyncio.create_task(status.run(lambda _: None))
+    async with asyncio.timeout(LIMIT):
+        while len(triton.ready) < 4:  # noqa: ASYNC110  # it comes true in another task
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert all(triton.ready)
