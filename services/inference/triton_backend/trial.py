@@ -132,13 +132,19 @@ class Trials:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                self._hand_over(theirs)
+                process = self._hand_over(theirs)
             ours.settimeout(_OUTCOME_SECONDS)
             # A trial that has crashed before it has read everything is an outcome as well.
-            with contextlib.suppress(BrokenPipeError):
-                ours.sendall(json.dumps([guide.kind, guide.text]).encode())
-                ours.shutdown(socket.SHUT_WR)
-            return self._read_outcome(ours)
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    ours.sendall(json.dumps([guide.kind, guide.text]).encode())
+                    ours.shutdown(socket.SHUT_WR)
+                return self._read_outcome(ours)
+            except TimeoutError:
+                # The server ends every trial before that, unless it stands still. The next trial starts another one.
+                process.kill()
+                process.wait()
+                raise
 
     @staticmethod
     def _read_outcome(connection: socket.socket) -> dict[str, Any]:
@@ -150,7 +156,8 @@ class Trials:
             raise ConnectionError("the trial server has ended")
         return outcome
 
-    def _hand_over(self, connection: socket.socket) -> None:
+    def _hand_over(self, connection: socket.socket) -> subprocess.Popen[bytes]:
+        """Have a trial started; returns the server that does it."""
         with self._lock:
             if self._closed:
                 raise RequestError("ENGINE_FAILED", "the engine is stopping")
@@ -169,6 +176,7 @@ class Trials:
                 except RuntimeError as error:
                     raise ConnectionError(str(error)) from None
                 socket.send_fds(self._control, [b"t"], [connection.fileno()])
+            return self._process
 
     def _start(self) -> None:
         self._is_ready = False

@@ -132,6 +132,15 @@ def test_a_server_that_dies_is_started_again(trials: Trials, number: signal.Sign
     assert trials.pid != pid
 
 
+def test_a_server_that_is_frozen_is_replaced(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_OUTCOME_SECONDS", 3.0)
+    before, pid = trials.restarts, trials.pid
+    os.kill(pid, signal.SIGSTOP)
+    assert trials.check(Guide("regex", "[a-z]{7} frozen")) >= 0
+    assert trials.restarts == before + 1
+    assert not psutil.pid_exists(pid)
+
+
 def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
     guide = Guide("json", '{"type": "integer", "multipleOf": 666666667}')
     slow = threading.Thread(target=_check_quietly, args=(trials, guide))
