@@ -22,7 +22,7 @@ from services.triton_client import EngineOutput, TritonClient
 from tests.contract.triton.waits import until
 from tests.stand_ins import trtllm as stand_in
 
-START_SECONDS = 60
+START_SECONDS = 100
 STOP_SECONDS = 20
 
 
