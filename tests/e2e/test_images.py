@@ -42,6 +42,7 @@ checkpoint: none
 licence: none
 context_length: 4096
 engine: {{name: replay}}
+control_tokens_in_prompts: true
 capabilities: {{vision: true, max_images: 4}}
 images: {{patch_size: 16, min_pixels: 65536, max_pixels: 16777216}}
 descriptions: {{en: Sees.}}

@@ -27,6 +27,7 @@ checkpoint: none
 licence: none
 context_length: 100000
 engine: {name: replay}
+control_tokens_in_prompts: true
 capabilities: {reasoning_optional: true}
 parsers: {reasoning: think, tool_calls: hermes}
 descriptions: {en: Recordings of a model that can do everything.}

@@ -48,6 +48,7 @@ checkpoint: none
 licence: none
 context_length: 100000
 engine: {name: replay}
+control_tokens_in_prompts: true
 descriptions: {en: Recordings.}
 """
 

@@ -37,6 +37,7 @@ checkpoint: none
 licence: none
 context_length: 512
 engine: {name: replay}
+control_tokens_in_prompts: true
 descriptions: {en: Recordings.}
 """
 START_SECONDS = 30
