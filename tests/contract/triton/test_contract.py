@@ -51,7 +51,7 @@ async def test_describes_itself(subject: Subject) -> None:
     assert {"max_tokens", "temperature", "logprobs", "window"} <= set(description["supported_parameters"])
     assert description["load"].keys() == {
         *("in_flight", "queued", "kv_cache_use", "last_token_age_s"),
-        *("tokens_per_second", "cancelled_total", "generated_tokens_total", "slow_steps_total"),
+        *("tokens_per_second", "cancelled_total", "generated_tokens_total", "slow_steps_total", "step_age_s"),
     }
 
 
