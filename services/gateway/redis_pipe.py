@@ -72,9 +72,11 @@ class _Pipe(asyncio.Protocol):
 
     async def ask(self, command: tuple[Any, ...]) -> Any:
         """The answer. Raises RedisError."""
+        # First of all, since this may fail: whoever waits without having asked would get the answer to somebody else.
+        packed = hiredis.pack_command(command)
         answer, asked = self._loop.create_future(), self._loop.time()
         self._asked.append(answer)
-        self._transport.write(hiredis.pack_command(command))
+        self._transport.write(packed)
         try:
             return await answer
         except asyncio.CancelledError:

@@ -186,3 +186,14 @@ async def test_nothing_is_left_open(server: Server) -> None:
     await ECHO.run(redis, "!", "b")
     await disconnect(redis)
     assert await connections(server) == 0
+
+
+async def test_after_a_command_that_cannot_be_written_nobody_gets_anothers_answer(link: RedisLink) -> None:
+    assert await ask(link, "first") == "first!"
+    for _ in range(3):
+        with pytest.raises(UnicodeEncodeError):
+            await ask(link, "half of a pair: \ud800")
+        words = [f"word {number}" for number in range(20)]
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*(ask(link, word) for word in words))
+        assert answers == [f"{word}!" for word in words]
