@@ -25,7 +25,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -217,6 +217,10 @@ class RevokedError(ValueError):
     """The key was revoked: nothing can be done with it any more."""
 
 
+# Half of a surrogate pair, which cannot be stored, is refused only where a length is asked for.
+Word = Annotated[str, Field(max_length=256)]
+
+
 class Draft(BaseModel):
     """What an operator decides about a key."""
 
@@ -227,10 +231,10 @@ class Draft(BaseModel):
     expires: int | None = Field(
         None, gt=0, le=LAST_SECOND, description="When it stops to be valid, in seconds since 1970."
     )
-    tier: str | None = Field(None, description="The tier whose limits hold where the key has none of its own.")
-    models: frozenset[str] | None = Field(None, description="The models that it may use; all when null.")
+    tier: Word | None = Field(None, description="The tier whose limits hold where the key has none of its own.")
+    models: frozenset[Word] | None = Field(None, description="The models that it may use; all when null.")
     limits: Allowance = Field(UNLIMITED, description="Limits on all of its requests.")
-    model_limits: dict[str, Allowance] = Field({}, description="Further limits on single models, which hold as well.")
+    model_limits: dict[Word, Allowance] = Field({}, description="Further limits on single models, which hold as well.")
 
 
 class Change(Draft):

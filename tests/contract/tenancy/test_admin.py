@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import httpx
@@ -122,3 +123,18 @@ async def test_no_key_is_named_as_another_ones_id(admin: httpx.AsyncClient) -> N
         assert refused.status_code == 400
         assert "take another name" in refused.text or "no slash" in refused.text
         assert victim["key"] not in refused.text
+
+
+@pytest.mark.parametrize("field", ["name", "owner", "tier", "models", "model_limits"])
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_half_a_surrogate_pair_is_the_callers_fault(admin: httpx.AsyncClient, field: str, method: str) -> None:
+    half = "\ud800"
+    value = {"models": [half], "model_limits": {half: {"rpm": 1}}}.get(field, half)
+    if method == "PATCH":
+        made = await admin.post("/admin/v1/keys", json={"name": f"whole-{field}"})
+        assert made.status_code == 201
+    path = "/admin/v1/keys" if method == "POST" else f"/admin/v1/keys/whole-{field}"
+    content = json.dumps(({"name": "a"} if method == "POST" else {}) | {field: value})
+    answer = await admin.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert field in answer.json()["error"]["message"]
