@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -25,6 +26,23 @@ HOSTILE: Final[tuple[Callable[[], Any], ...]] = (
     lambda: "data:image/png;base64,AAAA", lambda: "http://127.0.0.1/", list, dict, lambda: [[]],
     lambda: [None], lambda: [{}], lambda: {"": ""}, lambda: {"type": "function"}, lambda: {"9" * 5000: 1},
     lambda: [1] * 2000, lambda: nested(100), lambda: nested(253), lambda: _DEEP, lambda: {"a": nested(90)},
+    *(partial(float, number) for number in (
+        "1e-40", "5e-324", "-5e-324", "-0.0", "1.1754943e-38", "3.4028235e38", "3.5e38", "-3.5e38", "1.7976931348623157e308",
+        "1.0", "2.0", "20.0", "1e3", "1e22", "9007199254740993", "4294967296", "9223372036854775808",
+        "0.9999999999", "2.0000001",
+    )),
+    *(partial(int, number) for number in (
+        2**31 - 1, -(2**31), 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, -(2**63), 2**64 - 1, 10**18, 10**400,
+    )),
+    *(partial(str, text) for text in (
+        "\ud800", "\udfff\ud800", "a\udc00", "\ufdd0", "\uffff", "\U0010ffff", "\ufeff", "\u2028\u2029", "\x85", "\x7f", " ",
+        "\0a\0", "e" + "\u0301" * 500, "\u1112\u1161\u11ab", "\u0627\u0653", "ﷺ", "ﬀ", "İ", "ſ", "K", "\u202e\u2066",
+        "🏴\U000e0067", "</think>", "<tool_call>", "</tool_response>", "</s>", "＜/s＞", "<mask>", "]~b]~b]", "NaN",
+        "1e-40", "-0", "1_0", "0x10",
+    )),
+    lambda: [""], lambda: [[], []], lambda: [-0.0], lambda: [1e-40], lambda: [2**63], lambda: [1.0], lambda: ["\ud800"],
+    lambda: {"\0": 1}, lambda: {"\ud800": 1}, lambda: {"a": 1e-40}, lambda: {"1": 1e-40}, lambda: {"0": -0.0},
+    lambda: {"-1": 1}, lambda: {"٣": 1}, lambda: {"type": []}, lambda: {"type": {"type": "text"}},
     lambda: {"$ref": "#"}, lambda: {"type": "object", "properties": {"a": {"$ref": "#"}}},
 )  # fmt: skip
 
@@ -78,8 +96,23 @@ def with_hostile_value(random: Random, body: Any) -> bytes:
                 ("unknown", "", "9" * 5000, "metadata", "chat_template_kwargs", "tools", "stop", "seed")
             )
         holder[place] = value
+    return _written(changed)
+
+
+def each_hostile_value(body: Any) -> Iterator[bytes]:
+    """The JSON of `body` with each of its values, one at a time, replaced by each hostile one."""
+    text = json.dumps(body)
+    for number in range(len(_places(body))):
+        for make in HOSTILE:
+            changed = json.loads(text)
+            holder, place = _places(changed)[number]
+            holder[place] = make()
+            yield _written(changed)
+
+
+def _written(value: Any) -> bytes:
     # Python writes NaN, Infinity and lone surrogates as escapes, which are all the better.
-    return json.dumps(changed).encode().replace(f'"{_DEEP}"'.encode(), b"[" * 5000 + b"]" * 5000)
+    return json.dumps(value).encode().replace(f'"{_DEEP}"'.encode(), b"[" * 5000 + b"]" * 5000)
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,13 +20,16 @@ from schemathesis import GenerationMode
 from tests.faults.conftest import record, times
 from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything
 from tests.faults.malformed import at_once, capable_system, exchange, told, unharmed, without_growth
-from tests.faults.mutation import mutated, with_hostile_value
+from tests.faults.mutation import each_hostile_value, mutated, with_hostile_value
 from tests.faults.system import MODEL, body
 
 pytestmark = pytest.mark.timeout(times(300, 1800))
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 VICTIM: Final = "victim"
+BUSY_SECONDS: Final = 60
+ODD_VALUES: Final = int(os.environ.get("VILIX_ODD_VALUES", times(1_500, 10_000)))
+"""Of all combinations of a field and a value, so many are sent; VILIX_ODD_VALUES changes it."""
 TOOL: Final[dict[str, Any]] = {
     "type": "function",
     "function": {
@@ -60,6 +64,29 @@ CHAT: Final[dict[str, Any]] = {
     "metadata": {"a": "b"},
     "response_format": {"type": "text"},
 }
+SAMPLING: Final[dict[str, Any]] = {
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "top_k": 5,
+    "min_p": 0.1,
+    "frequency_penalty": 0.1,
+    "presence_penalty": 0.1,
+    "repetition_penalty": 1.1,
+    "seed": 1,
+    "min_tokens": 1,
+    "max_completion_tokens": 5,
+    "logit_bias": {"5": 1.5},
+    "logprobs": True,
+    "top_logprobs": 2,
+    "stop": ["x", "y"],
+    "stop_token_ids": [1],
+    "ignore_eos": False,
+    "skip_special_tokens": True,
+    "reasoning_effort": "low",
+    "include_reasoning": True,
+    "priority": 1,
+    "user": "u",
+}
 EMBED: Final[dict[str, Any]] = {
     "model": EMBEDDING_MODEL,
     "input": ["one", "دو"],
@@ -76,6 +103,19 @@ BODIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         {**body(), "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}},
     ),
     ("/api/chat/completions", {**body(), "guided_regex": "a+", "structured_outputs": {"choice": ["a"]}}),
+    ("/api/chat/completions", {**body(stream=False), **SAMPLING}),
+    ("/api/completions", {"model": MODEL, "prompt": "سلام", "max_tokens": 5, **SAMPLING, "logprobs": 1, "echo": False}),
+    ("/api/completions", {"model": MODEL, "prompt": [1, 2, 3], "max_tokens": 5, "stream": True, "suffix": None}),
+    ("/api/tokenize", {"model": MODEL, "prompt": "سلام", "add_special_tokens": True}),
+    (
+        "/api/tokenize",
+        {
+            "model": MODEL,
+            "messages": CHAT["messages"],
+            "tools": [TOOL],
+            "chat_template_kwargs": CHAT["chat_template_kwargs"],
+        },
+    ),
     ("/api/embeddings", EMBED),
     ("/api/embeddings", {**EMBED, "input": [[1, 2], [3]], "encoding_format": "base64"}),
 )
@@ -194,6 +234,83 @@ async def test_http_requests_with_wrong_bytes(everything: Everything) -> None:
     grown = await without_growth(everything, at_once(one))
     assert len(seen) > 3
     record("Malformed input: HTTP requests with wrong bytes", "0 answers of 5xx", f"{told(seen)}; {grown}", met=True)
+
+
+_NEVER_VALID: Final = (
+    {**body(), "guided_regex": "a+", "structured_outputs": {"choice": ["a"]}},
+    {**EMBED, "input": [[1, 2], [3]], "encoding_format": "base64"},
+)
+"""Bodies with a conflict, or for another model: no odd value in them would be looked at."""
+VALID: Final = (
+    *(found for found in BODIES if found[1] not in _NEVER_VALID),
+    ("/api/chat/completions", {**body(stream=False), "guided_regex": "a+"}),
+    ("/api/chat/completions", {**body(stream=False), "structured_outputs": {"choice": ["a"]}}),
+    ("/api/embeddings", {**EMBED, "encoding_format": "base64"}),
+)
+ADMIN: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
+    (
+        "POST",
+        "/keys",
+        {
+            "name": "odd",
+            "owner": "o",
+            "expires": 4_000_000_000,
+            "tier": "t",
+            "models": [MODEL],
+            "limits": {"rpm": 5, "tpm": 100, "concurrency": 2, "daily_tokens": 10},
+            "model_limits": {MODEL: {"rpm": 5}},
+        },
+    ),
+    ("PATCH", f"/keys/{VICTIM}", {"owner": "o", "limits": {"rpm": 5}, "model_limits": {MODEL: {"tpm": 5}}}),
+    ("POST", f"/keys/{VICTIM}/rotate", {"grace_seconds": 5}),
+)
+
+
+async def test_an_odd_value_in_any_field_is_never_the_servers_fault(everything: Everything) -> None:
+    random = Random(2)
+    api, admin = everything.system.url, f"http://{everything.admin_address}/admin/v1"
+    cases = [("POST", api + path, everything.system.api_key, body) for path, body in VALID]
+    cases += [(method, admin + path, ADMIN_TOKEN, body) for method, path, body in ADMIN]
+    asked = [(method, url, key, content) for method, url, key, body in cases for content in each_hostile_value(body)]
+    random.shuffle(asked)
+    left = iter(asked[:ODD_VALUES])
+    seen: Counter[int] = Counter()
+    # A connection for each: the gateway of this test closes idle ones after a second, just as one may be used again.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        bearer = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        await client.post(f"{admin}/keys", json={"name": VICTIM}, headers=bearer)
+        refused = []
+        for method, url, key, body in cases:
+            whole = await client.request(method, url, json=body, headers={"Authorization": f"Bearer {key}"})
+            if not whole.is_success:
+                refused.append(f"{url} {whole.text}")
+        assert not refused, "these are not valid to begin with: " + "; ".join(refused)
+
+        async def some() -> None:
+            for method, url, key, content in left:
+                headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+                answer = await client.request(method, url, content=content, headers=headers)
+                async with asyncio.timeout(BUSY_SECONDS):
+                    # On a busy machine, a model may have more work than it can do. That is no fault of the value's.
+                    while answer.status_code == 503:
+                        await asyncio.sleep(0.5)
+                        answer = await client.request(method, url, content=content, headers=headers)
+                seen[answer.status_code] += 1
+                told_wrong = answer.status_code >= 500 or '"server_error"' in answer.text
+                assert not told_wrong, f"{method} {url} {content!r:.5000}: {answer.status_code} {answer.text:.1000}"
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(some())
+    await everything.wait_until_ready()
+    assert {200, 400} <= set(seen)
+    record(
+        "Malformed input: an odd value in each field of chat, completions, tokenize, embeddings and the admin API",
+        "0 answers of 5xx",
+        f"{told(seen)}, of {len(asked)} cases",
+        met=True,
+    )
 
 
 def request(everything: Everything, path: str, content: bytes | None = None) -> bytes:

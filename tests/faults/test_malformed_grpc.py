@@ -204,7 +204,9 @@ def _wrong_value(random: Random, field: FieldDescriptor) -> Any:
         case FieldDescriptor.CPPTYPE_STRING if field.type == FieldDescriptor.TYPE_BYTES:
             return random.randbytes(random.choice((0, 1, 1000)))
         case FieldDescriptor.CPPTYPE_STRING:
-            texts = [value for make in HOSTILE if isinstance(value := make(), str)]
+            # A protobuf string cannot hold half of a surrogate pair; wrong bytes in its place are another test's.
+            values = [value for make in HOSTILE if isinstance(value := make(), str)]
+            texts = [value for value in values if not any("\ud800" <= letter <= "\udfff" for letter in value)]
             return random.choice([*texts, "[" * 3000, '{"a":' * 3000, "{", "[1e999]", '{"a": NaN}', '"\\ud800"'])
         case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
             return random.choice((float("nan"), float("inf"), float("-inf"), -0.0, 1e38, -1.0))
