@@ -32,6 +32,12 @@ class WorkerOfMany(ScriptedWorker):
 
 
 @pytest.fixture
+def worker_port() -> int:
+    """Of a worker that the other tests' gateway does not know: it would remember its models."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture
 async def client(redis_url: str, api_key: str, worker_port: int, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Of a gateway that expects no model by name."""
     metrics_port = free_ports(1)[0]
