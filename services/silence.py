@@ -8,6 +8,8 @@ from typing import Final
 
 LOOKS: Final = 8
 """In so many parts the longest silence is waited for."""
+MOST_SILENCES: Final = 8
+"""So many times the longest silence may pass without a beat, however much is heard of the peer otherwise."""
 
 
 def _nothing() -> int:
@@ -24,19 +26,21 @@ class Silence:
     def __init__(self, idle_seconds: float, report: Callable[[], None], *, heard: Callable[[], int] = _nothing) -> None:
         """`report` is called once, when no sign of life has come for `idle_seconds`, at most an eighth of it later.
 
-        Signs of life are calls of `beat`, and changes of what `heard` returns.
+        Signs of life are calls of `beat`, and changes of what `heard` returns; the latter count only for MOST_SILENCES
+        times `idle_seconds` after the last beat.
         """
         self._interval: Final = idle_seconds / LOOKS
         self._report: Final = report
         self._heard: Final = heard
-        self._last_heard = heard()
+        self._last_heard = 0
         self._looks = 0
+        self._looks_without_beat = 0
         self._loop: Final = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle = self._loop.call_later(self._interval, self._look)
 
     def beat(self) -> None:
         """Note a sign of life."""
-        self._looks = 0
+        self._looks = self._looks_without_beat = 0
 
     def cancel(self) -> None:
         """Report nothing any more."""
@@ -46,8 +50,9 @@ class Silence:
         heard = self._heard()
         self._looks = self._looks + 1 if heard == self._last_heard else 0
         self._last_heard = heard
+        self._looks_without_beat += 1
         # The first part is not a whole one: it had begun before the last sign of life.
-        if self._looks > LOOKS:
+        if self._looks > LOOKS or self._looks_without_beat > MOST_SILENCES * LOOKS:
             self._report()
         else:
             self._timer = self._loop.call_later(self._interval, self._look)

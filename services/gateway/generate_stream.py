@@ -40,7 +40,8 @@ class GenerateCall:
     def __init__(self, stream: GenerateStream, number: int, *, idle_seconds: float) -> None:
         """Of a call of `stream`, that is given up when its reader waits for `idle_seconds` without a message of the worker.
 
-        Messages for other calls are signs of life too: a worker with more work than it can do may serve this one late.
+        Messages for other calls are signs of life too, for some time: a worker with more work than it can do may serve this
+        one late.
         """
         self.started: pb.Started | None = None
         self._stream: Final = stream
@@ -53,8 +54,6 @@ class GenerateCall:
         self._unacknowledged = 0
         self._take: Take | None = None
         self._unwritten: Final[list[Write]] = []
-        self._pauses = 0
-        """How often the call was looked at while its reader waited for nothing."""
         self._silence: Final = Silence(idle_seconds, lambda: self._give_up(SilentWorkerError()), heard=self._heard)
 
     async def start(self, *, seconds: float | None) -> bool:
@@ -114,6 +113,7 @@ class GenerateCall:
 
     def receive(self, output: pb.CallOutput) -> bool:
         """Take what the worker sent; whether `write` is to be called before anything else runs."""
+        self._silence.beat()
         if output.HasField("status"):
             status = status_pb2.Status.FromString(output.status)
             self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
@@ -178,8 +178,9 @@ class GenerateCall:
 
     def _heard(self) -> int:
         if self._reader is None:
-            self._pauses += 1
-        return self._stream.messages + self._pauses
+            # Nobody waits, so that nobody waits for too long.
+            self._silence.beat()
+        return self._stream.messages
 
 
 class GenerateStream:

@@ -115,7 +115,8 @@ class EngineStatus:
         except Failure as failure:
             self._say(model, failure.message)
             note(None, pb.ModelStatus(model=model.id), None)
-            self._end_requests(model, failure)
+            if failure.reason is not Reason.TIMEOUT or not await self._generates(model):
+                self._end_requests(model, failure)
         except Exception:  # noqa: BLE001  # whatever it was, health must go on being true
             _log.exception("model %s described itself in a way that was not understood", model.id)
             note(None, pb.ModelStatus(model=model.id), None)
@@ -127,6 +128,12 @@ class EngineStatus:
         age = answer["load"].get("step_age_s")
         if age is not None and age >= self._stall_seconds:
             raise StalledError(f"the engine has made no progress for {age:.1f} s")
+
+    async def _generates(self, model: ServedModel) -> bool:
+        """Whether an engine that did not answer in time works nevertheless: on a busy machine its tokens may come sooner."""
+        # What came while this event loop stood still is read first.
+        await asyncio.sleep(WHILE_NOT_READY_SECONDS)
+        return time.monotonic() - model.generated_at < self._stall_seconds + WHILE_NOT_READY_SECONDS
 
     def _end_requests(self, model: ServedModel, failure: Failure) -> None:
         """End the open requests of a model that has lost them. A Triton that is about to stop answers what runs."""

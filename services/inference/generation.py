@@ -166,6 +166,7 @@ class Generation:
         try:
             async with contextlib.aclosing(requests.outputs()) as outputs:
                 async for output in outputs:
+                    self._model.generated_at = time.monotonic()
                     self._unanswered.pop(choice, None)
                     _refuse_broken_off(output)
                     await self._ready.put((choice, output))

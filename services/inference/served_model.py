@@ -53,6 +53,8 @@ class ServedModel:
     description: EngineDescription | None = field(default=None)
     described_at: float = field(default=0.0)
     """When the engine last answered, on the monotonic clock."""
+    generated_at: float = field(default=0.0)
+    """When its engine last gave something for any request, on the monotonic clock."""
     open_requests: set[Callable[[Failure], None]] = field(default_factory=set)
     """Each ends one request that its engine works on."""
     image_rule: ImageRule | None = field(default=None)

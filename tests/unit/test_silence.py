@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
+from services import silence
 from services.silence import Silence
 
 IDLE = 0.2
@@ -41,10 +44,24 @@ async def test_nothing_is_reported_after_cancel() -> None:
 
 async def test_time_in_which_the_event_loop_stood_still_does_not_count() -> None:
     reports: list[None] = []
-    silence = Silence(IDLE, lambda: reports.append(None))
+    watch = Silence(IDLE, lambda: reports.append(None))
     time.sleep(IDLE * 5)  # noqa: ASYNC251  # the loop is to stand still
     for _ in range(20):
         # What arrived meanwhile is seen some turns of the loop later.
         await asyncio.sleep(0)
     assert reports == []
-    silence.cancel()
+    watch.cancel()
+
+
+async def test_what_is_heard_of_a_peer_otherwise_counts_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "MOST_SILENCES", 2)
+    reports: list[float] = []
+    heard = 0
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    Silence(IDLE, lambda: reports.append(loop.time() - began), heard=lambda: heard)
+    async with asyncio.timeout(IDLE * 20):
+        while not reports:
+            await asyncio.sleep(IDLE / 20)
+            heard += 1
+    assert reports[0] >= 2 * IDLE

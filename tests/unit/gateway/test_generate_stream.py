@@ -17,6 +17,7 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
+from services import silence
 from services.failure import Failure, Reason
 from services.gateway.errors import ApiError
 from services.gateway.generate_stream import WINDOW, CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
@@ -198,6 +199,29 @@ async def test_what_a_worker_says_for_one_call_is_a_sign_of_life_for_all(
     with pytest.raises(SilentWorkerError):
         await waiting
     with pytest.raises(SilentWorkerError):
+        await reading
+
+
+async def test_a_call_that_hangs_is_given_up_though_its_worker_sends_for_others(
+    answers: Answers, client: InferenceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "MOST_SILENCES", 2)
+    hanging, busy = begin(client, "waits"), begin(client, "steps")
+    # Its events are written without waking its reader.
+    busy.offer_to(lambda events: lambda: None)
+    waiting, reading = asyncio.create_task(read(hanging)), asyncio.create_task(read(busy))
+    async with asyncio.timeout(LIMIT):
+        while not waiting.done():
+            answers.step += 1
+            await asyncio.sleep(IDLE_SECONDS / 10)
+    with pytest.raises(SilentWorkerError):
+        await waiting
+    for _ in range(30):
+        answers.step += 1
+        await asyncio.sleep(IDLE_SECONDS / 10)
+    assert not reading.done(), "a call with messages of its own goes on"
+    busy.cancel()
+    with pytest.raises(CallCancelledError):
         await reading
 
 

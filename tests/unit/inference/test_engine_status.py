@@ -27,6 +27,7 @@ class Model:
     id: str
     description: Any = None
     described_at: float = 0.0
+    generated_at: float = 0.0
     ended: list[Failure] = field(default_factory=list)
 
     def end_requests(self, failure: Failure) -> None:
@@ -100,6 +101,24 @@ async def test_a_silent_engine_gets_no_new_requests_before_those_that_run_are_gi
     assert not watched.models["first"].ended
     await until(lambda: bool(watched.models["first"].ended))
     assert watched.by_model["second"]
+
+
+async def test_a_busy_engine_whose_tokens_come_keeps_its_requests(watched: Watched) -> None:
+    triton, model = watched.tritons["first"], watched.models["first"]
+    triton.silent = True
+
+    async def generate() -> None:
+        while True:
+            model.generated_at = time.monotonic()
+            await asyncio.sleep(STALL_SECONDS / 10)
+
+    generating = asyncio.create_task(generate())
+    described = triton.described
+    await until(lambda: triton.described > described + 2)
+    assert not watched.by_model["first"], "it gets no new requests"
+    assert not model.ended
+    generating.cancel()
+    await until(lambda: bool(model.ended))
 
 
 async def test_a_triton_that_is_about_to_stop_keeps_its_requests(watched: Watched) -> None:
