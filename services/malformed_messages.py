@@ -1,4 +1,7 @@
-"""Refuses gRPC messages that are none, as a fault of the caller. Without it, gRPC makes them one of ours: UNKNOWN."""
+"""Rejects gRPC messages that are malformed or have too many elements, as a fault of the caller.
+
+Without it, gRPC answers the former with UNKNOWN, as if the fault were the worker's, and parses the latter.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,17 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.failure import invalid
+from services.element_limit import check_elements
+from services.failure import Failure, invalid
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class _Malformed:
-    """Stands for a message that could not be parsed: gRPC parses before anybody who could answer is asked."""
-
-
-_MALFORMED: Final = _Malformed()
+_MALFORMED: Final = invalid("", "the message is not a valid protobuf of its type")
 
 
 class MalformedMessages(grpc.aio.ServerInterceptor):
-    """Answers a call whose message is malformed with INVALID_ARGUMENT."""
+    """Answers a call whose message is malformed, or has too many elements, with INVALID_ARGUMENT."""
 
     async def intercept_service(
         self,
@@ -44,13 +44,22 @@ class MalformedMessages(grpc.aio.ServerInterceptor):
 
 
 def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def parse_or_mark(data: bytes) -> Any:
+    """A parser that returns, in place of a message, the Failure with which the call is to end.
+
+    gRPC parses before anybody who could answer is asked.
+    """
+    kind = getattr(parse, "__self__").DESCRIPTOR  # noqa: B009  # the method is one of the message's class
+
+    def parse_or_fail(data: bytes) -> Any:
         try:
+            check_elements(data, kind)
             return parse(data)
+        except Failure as failure:
+            return failure
         except DecodeError:
             return _MALFORMED
 
-    return parse_or_mark
+    return parse_or_fail
 
 
 def _once(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
@@ -86,5 +95,5 @@ def _both_streams(behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Co
 
 
 async def _check(request: Any, context: Context) -> None:
-    if request is _MALFORMED:
-        await context.abort_with_status(invalid("", "the message is not a valid protobuf of its type").status())
+    if isinstance(request, Failure):
+        await context.abort_with_status(request.status())

@@ -12,6 +12,7 @@ from services.gateway.chat_format import add_format
 from services.gateway.errors import bad_request, shown
 from services.gateway.image_parts import ImageLimits, Images
 from services.gateway.json_fields import Fields, json_text, wrong_type
+from services.gateway.message_size import check_number_of_elements
 from services.gateway.sampling_fields import add_sampling
 from services.gateway.stream_fields import add_stream, ignored_fields
 
@@ -89,7 +90,11 @@ class ChatRequest:
 
 
 def measured(chat: ChatRequest) -> ChatRequest:
-    """A request with its size, which takes long for a large one: to be called where that holds up nobody."""
+    """A request with its size, which takes long for a large one: to be called where that holds up nobody.
+
+    Raises ApiError (400) for one that has more elements than a worker takes.
+    """
+    check_number_of_elements(chat.generate)
     return replace(chat, text_bytes=chat.generate.ByteSize() - chat.images.total_bytes)
 
 

@@ -25,6 +25,7 @@ from services.gateway.embedding_request import EmbeddingRequest, translate
 from services.gateway.embeddings_client import EmbeddingsWorker, EmbeddingsWorkers
 from services.gateway.errors import JSON, from_rpc, restarting, silent
 from services.gateway.hang_up import ClientGoneError, HangUp
+from services.gateway.message_size import check_number_of_elements
 from services.pulse import SilenceError
 
 
@@ -50,6 +51,7 @@ async def create_embeddings(request: Request) -> Response:
 
 def _understand(body: Any) -> tuple[EmbeddingRequest, Demand]:
     asked = translate(body)
+    check_number_of_elements(asked.embed)
     return asked, demand_of_embedding(asked.embed)
 
 

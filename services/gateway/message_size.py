@@ -1,13 +1,19 @@
-"""Checks the size of what a worker is asked, before it enters a connection that other requests share."""
+"""Checks what a worker is asked, before it enters a connection that other requests share: its size, and its elements."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
-from services.gateway.errors import ApiError
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from services.element_limit import LEAST_BYTES, MAX_ELEMENTS, TooManyElementsError, check_elements
+from services.gateway.errors import ApiError, from_failure
 
 ENVELOPE_BYTES: Final = 64 * 2**10
 """More than the messages add in which a request is sent."""
+ENVELOPE_ELEMENTS: Final = 1024
+"""The same of elements, with the images that are fetched."""
 
 
 def check_size(size: int, max_message_bytes: int) -> None:
@@ -20,3 +26,13 @@ def check_size(size: int, max_message_bytes: int) -> None:
             "fewer or smaller images.",
             code="request_too_large",
         )
+
+
+def check_number_of_elements(request: Message) -> None:
+    """Raise ApiError (400) for a translated request with more elements than a worker takes."""
+    most = MAX_ELEMENTS - ENVELOPE_ELEMENTS
+    if request.ByteSize() > most * LEAST_BYTES:
+        try:
+            check_elements(request.SerializeToString(), cast("Descriptor", request.DESCRIPTOR), most=most)
+        except TooManyElementsError as failure:
+            raise from_failure(failure, request_id="") from None

@@ -108,6 +108,9 @@ HOSTILE: Final[dict[str, Callable[[], tuple[str, bytes]]]] = {
     ),
     "2,000 messages": lambda: chat(messages=[{"role": "user", "content": WORDS * 10}] * 2000),
     "300,000 parts": lambda: chat(**question([{"type": "text", "text": "a"}] * 300_000)),
+    "200,000 parts of 2,000 messages": lambda: chat(
+        messages=[{"role": "user", "content": [{"type": "text", "text": "a"}] * 100}] * 2000
+    ),
     "many tools": lambda: chat(tools=[tool(number, 1000) for number in range(128)], n=8),
     "a large tool call": lambda: chat(
         messages=[
@@ -247,6 +250,12 @@ async def test_a_request_blocks_no_loop(everything: Everything, probe: Probe, wh
 GRPC: Final[dict[str, Callable[[], Any]]] = {
     "200,000 parts": lambda: pb.GenerateRequest(
         model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="")] * 100)] * 2000
+    ),
+    "15,000 elements of 1,250 messages": lambda: pb.GenerateRequest(
+        model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="a")] * 5)] * 1250
+    ),
+    "a message of 12 MB of empty parts": lambda: pb.GenerateRequest(
+        model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart()] * 4_000_000)]
     ),
     "a million ids": lambda: pb.GenerateRequest(model=MODEL, prompt_token_ids=[1] * 1_000_000),
     "texts of 1 MB": lambda: embeddings_pb.EmbedRequest(

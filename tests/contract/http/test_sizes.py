@@ -1,4 +1,4 @@
-"""Requests that are too large for the connection that all requests to a worker share."""
+"""Requests that are too large, or have too many elements, for the connection that all requests to a worker share."""
 
 from __future__ import annotations
 
@@ -35,26 +35,32 @@ async def http(
             yield client
 
 
-@pytest.mark.parametrize("path", ["/api/chat/completions", "/api/completions", "/api/tokenize"])
+TEXT = "a" * (33 * MEBIBYTE)
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100}] * 200
+REFUSED: list[tuple[str, dict[str, Any], tuple[int, str | None]]] = [
+    ("/api/chat/completions", {"messages": [{"role": "user", "content": TEXT}]}, (413, "request_too_large")),
+    ("/api/completions", {"prompt": TEXT}, (413, "request_too_large")),
+    ("/api/tokenize", {"prompt": TEXT}, (413, "request_too_large")),
+    ("/api/chat/completions", {"messages": PARTS}, (400, None)),
+    ("/api/tokenize", {"messages": PARTS}, (400, None)),
+]
+
+
+@pytest.mark.parametrize(("path", "large", "expected"), REFUSED)
 async def test_a_request_that_is_too_large_ends_no_other_answer(
-    http: httpx.AsyncClient, worker: ScriptedWorker, path: str
+    http: httpx.AsyncClient, worker: ScriptedWorker, path: str, large: dict[str, Any], expected: tuple[int, str | None]
 ) -> None:
     going = asyncio.Event()
     worker.script = [[started(), content("Hel")], going, [content("lo"), finish(), usage()]]
     victim = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
-    text = "a" * (33 * MEBIBYTE)
-    large: dict[str, Any] = {"model": MODEL, "prompt": text}
-    if path.endswith("chat/completions"):
-        large = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
     async with http.stream("POST", "/api/chat/completions", json=victim) as response:
         lines = response.aiter_lines()
         while "Hel" not in await anext(lines):
             pass
-        refused = await http.post(path, json=large)
-        assert refused.status_code == 413, refused.text
+        refused = await http.post(path, json={"model": MODEL, **large})
         error = refused.json()["error"]
-        assert error["code"] == "request_too_large"
-        assert "at most" in error["message"]
+        assert (refused.status_code, error["code"]) == expected, refused.text
+        assert "at most" in error["message"] or "too many elements: a request may have" in error["message"]
         going.set()
         rest = [line async for line in lines]
     assert "data: [DONE]" in rest
