@@ -91,8 +91,16 @@ async def limited_peers(listen: str, *, limit: int) -> AsyncIterator[None]:
     connections = PeerConnections(int(listen.rpartition(":")[2]), limit=limit)
 
     async def keep() -> None:
+        failed = False
         while True:
-            connections.enforce()
+            try:
+                connections.enforce()
+                failed = False
+            except (OSError, MemoryError) as error:
+                # A flood may have taken all file descriptors. That passes, and the limit must hold again then.
+                if not failed:
+                    _log.warning("the connections of peers could not be counted: %s", error)
+                failed = True
             await asyncio.sleep(INTERVAL_SECONDS)
 
     task = asyncio.create_task(keep())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -68,5 +70,23 @@ async def test_the_limit_is_kept_while_the_port_is_served(listener: Listener) ->
     async with limited_peers(f"{FIRST}:{listener.port}", limit=1), asyncio.timeout(10):
         first, second = listener.connect(SECOND), listener.connect(SECOND)
         while is_open(second):  # noqa: ASYNC110  # what it waits for has no event
+            await asyncio.sleep(0.01)
+        assert is_open(first)
+
+
+async def test_the_limit_is_kept_again_after_there_were_no_file_descriptors(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with limited_peers(f"{FIRST}:{listener.port}", limit=1), asyncio.timeout(10):
+        with caplog.at_level(logging.WARNING):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                while "could not be counted" not in caplog.text:  # noqa: ASYNC110  # a log has no event
+                    await asyncio.sleep(0.01)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        first, second = listener.connect(SECOND), listener.connect(SECOND)
+        while is_open(second):  # noqa: ASYNC110  # as above
             await asyncio.sleep(0.01)
         assert is_open(first)
