@@ -14,12 +14,14 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("vilix", derandomize=os.environ.get("VILIX_TEST_RANDOM") != "1", deadline=None)
 settings.load_profile("vilix")
 
-_WHOLE_SYSTEMS: Final = ("e2e", "faults")
+_DIRECTORIES: Final = ("contract",)
+"""Layers whose directories share processes; in the layers of _FILES, only the tests of a file do, and elsewhere all."""
+_FILES: Final = ("faults",)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Give each of the two workers of `make test` whole layers: their tests share the processes that they start."""
-    return _ByLayer(config, log)
+    """Give the two workers of `make test` whole groups of tests: those that share the processes that they start."""
+    return _BySharedProcesses(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -31,7 +33,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     terminalreporter.write_line(f"{report.nodeid}: {value}")
 
 
-class _ByLayer(LoadScopeScheduling):
+class _BySharedProcesses(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
-        layer = nodeid.split("/")[1]
-        return layer if layer in _WHOLE_SYSTEMS else "parts"
+        _, layer, within = nodeid.split("::", maxsplit=1)[0].split("/", 2)
+        if layer in _FILES:
+            return f"{layer}/{within}"
+        return f"{layer}/{within.split('/')[0]}" if layer in _DIRECTORIES else layer

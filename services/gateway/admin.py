@@ -18,7 +18,7 @@ from services.gateway.access import Access
 from services.gateway.admin_guard import AdminGuard
 from services.gateway.dependencies import Dependencies, dependencies
 from services.gateway.errors import ApiError, bad_request, server_error, shown, unavailable
-from services.gateway.keys import Change, Draft, Key, NameTakenError, RevokedError
+from services.gateway.keys import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.redis_refusal import refusal_of
 
 PREFIX: Final = "/admin/v1"
@@ -124,6 +124,7 @@ def create_admin_app(gateway: Dependencies, *, token: str) -> ASGIApp:
         LookupError: _not_found,
         NameTakenError: _conflict,
         RevokedError: _revoked,
+        ExpiredError: _expired,
         ValueError: _wrong,
         RedisError: _redis_error,
         OSError: _redis_error,
@@ -158,6 +159,10 @@ async def _conflict(request: Request, error: NameTakenError) -> Response:
 
 async def _revoked(request: Request, error: RevokedError) -> Response:
     return ApiError(409, str(error.args[0]), code="key_revoked").response()
+
+
+async def _expired(request: Request, error: ExpiredError) -> Response:
+    return ApiError(409, str(error.args[0]), code="key_expired").response()
 
 
 async def _wrong(request: Request, error: ValueError) -> Response:

@@ -11,7 +11,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from services.gateway.body_budget import BodyBudget, BodyShare, open_share
-from services.gateway.errors import ApiError, bad_request
+from services.gateway.errors import ApiError, bad_request, shown
 from services.gateway.hang_up import ClientGoneError
 
 T = TypeVar("T")
@@ -88,6 +88,9 @@ def _count(raw: bytes | bytearray, marks: bytes) -> int:
 async def _read(
     request: Request, max_bytes: int, share: BodyShare, before_large: Callable[[], Awaitable[None]] | None
 ) -> bytearray:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise _encoded(encoding)
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isdecimal() else 0
     if announced > max_bytes:
@@ -120,6 +123,16 @@ async def _ask(before_large: Callable[[], Awaitable[None]]) -> None:
         # The rest of the body is not read, so the connection cannot be used again.
         error.headers["Connection"] = "close"
         raise
+
+
+def _encoded(encoding: str) -> ApiError:
+    return ApiError(
+        415,
+        f"The body has the Content-Encoding {shown(encoding)}; send it as plain JSON, without that header.",
+        code="unsupported_content_encoding",
+        # The body is not read, so the connection cannot be used again.
+        headers={"Connection": "close", "Accept-Encoding": "identity"},
+    )
 
 
 def _too_large(size: int, limit: int) -> ApiError:

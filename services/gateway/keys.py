@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,6 +50,7 @@ PENDING_SECONDS: Final = 60
 """How long a key may take to be made."""
 _ATTEMPTS: Final = 100
 """Of a change that others forestall."""
+_JOINERS: Final = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _ID: Final = re.compile(r"key_[0-9A-Za-z]{12}")
 _FIND: Final = Script("""
 local id = redis.call('GET', KEYS[1])
@@ -158,6 +160,10 @@ local found = state()
 if found ~= 'live' or redis.call('HEXISTS', secrets, ARGV[1]) == 1 then
   return found
 end
+local expires = tonumber(redis.call('HGET', record, 'expires') or '') or 0
+if expires ~= 0 and expires <= now then
+  return 'expired'
+end
 local all = redis.call('HGETALL', secrets)
 for index = 1, #all, 2 do
   local digest, ends = all[index], tonumber(all[index + 1])
@@ -215,6 +221,10 @@ class NameTakenError(ValueError):
 
 class RevokedError(ValueError):
     """The key was revoked: nothing can be done with it any more."""
+
+
+class ExpiredError(ValueError):
+    """The key has expired: a new secret for it would not be valid."""
 
 
 # Half of a surrogate pair, which cannot be stored, is refused only where a length is asked for.
@@ -404,7 +414,10 @@ def _changed(key: Key, changes: Change) -> Key:
 
 
 async def rotate(redis: Redis, name_or_id: str, *, grace_seconds: int = GRACE_SECONDS) -> tuple[Key, str]:
-    """A new secret for a key; the older ones stay valid for `grace_seconds`. Raises LookupError, RevokedError."""
+    """A new secret for a key; the older ones stay valid for `grace_seconds`.
+
+    Raises LookupError, RevokedError, and ExpiredError.
+    """
     key = await get(redis, name_or_id)
     secret = draw(key.shard)
     match await _ROTATE.run(redis, _record(key.id), digest(secret), str(grace_seconds)):
@@ -412,6 +425,10 @@ async def rotate(redis: Redis, name_or_id: str, *, grace_seconds: int = GRACE_SE
             return key, secret
         case "revoked":
             raise _revoked(key)
+        case "expired":
+            raise ExpiredError(
+                f"the key {key.id} ({key.name}) has expired; change when it expires first, or make a new one"
+            )
     raise _unknown(name_or_id)
 
 
@@ -436,6 +453,13 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name is {name!r}, which could be taken for the id of a key; take another name")
     if "/" in name or name in (".", ".."):
         raise ValueError(f"name is {name!r}; it must have no slash, and not be . or .., because it is part of URLs")
+    if name != name.strip() or any(_is_invisible(character) for character in name):
+        raise ValueError(f"name is {name!a}; it must have no space around it, and no control character in it")
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether a character could make a name look like another one. Persian is written with joiners and non-joiners."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") and character not in _JOINERS
 
 
 def _unknown(name_or_id: str) -> LookupError:

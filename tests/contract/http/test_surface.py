@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -89,6 +90,20 @@ async def test_a_body_that_is_nested_deeply(http: httpx.AsyncClient, field: str)
         assert_error(answer, 404, "invalid_request_error", "model_not_found")
     else:
         assert_error(answer, 400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "x" * 200])
+async def test_a_compressed_body_is_refused_with_the_reason(http: httpx.AsyncClient, encoding: str) -> None:
+    content = gzip.compress(b'{"model": "m", "messages": []}')
+    answer = await http.post(URL, content=content, headers={"Content-Encoding": encoding})
+    error = assert_error(answer, 415, "invalid_request_error", "unsupported_content_encoding")
+    assert encoding[:20] in error["message"]
+    assert len(error["message"]) < 300
+
+
+async def test_a_body_said_to_be_as_it_is_is_read(http: httpx.AsyncClient) -> None:
+    answer = await http.post(URL, content=b"{}", headers={"Content-Encoding": "Identity"})
+    assert_error(answer, 400, "invalid_request_error")
 
 
 async def test_a_large_body_is_refused_whether_its_size_was_announced_or_not(http: httpx.AsyncClient) -> None:

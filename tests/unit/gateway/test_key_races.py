@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.gateway import keys
 from services.gateway.allowance import Allowance
-from services.gateway.keys import Change, Key, NameTakenError, RevokedError
+from services.gateway.keys import Change, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.redis_link import Script
 
 NAMES = ("shop", "web")
@@ -160,6 +160,30 @@ async def test_a_name_cannot_be_taken_for_an_id_or_end_a_path(redis: Redis, name
     with pytest.raises(ValueError, match=r"take another name|must have no slash") as caught:
         await keys.create(redis, name=name)
     assert not (name.startswith("vlx_") and name in str(caught.value)), "a secret is not repeated"
+
+
+@pytest.mark.parametrize(
+    "name", [" shop", "shop\n", "\u00a0shop", "a\tb", "a\u202eb", "a\u200bb", "a\ufeffb", "a\x00b"]
+)
+async def test_a_name_does_not_look_like_another_one(redis: Redis, name: str) -> None:
+    with pytest.raises(ValueError, match="no space around it, and no control character") as caught:
+        await keys.create(redis, name=name)
+    assert str(caught.value).isascii(), "the message shows what cannot be seen"
+
+
+async def test_a_persian_name_has_its_joiners(redis: Redis) -> None:
+    key, _ = await keys.create(redis, name="فروشگاه می\u200cخرد")
+    assert (await keys.get(redis, "فروشگاه می\u200cخرد")).id == key.id
+
+
+async def test_a_key_that_has_expired_gets_no_new_secret(redis: Redis) -> None:
+    key, _ = await keys.create(redis, name="short", expires=int(time.time()) + 1000)
+    await redis.hset(keys._record(key.id), "expires", str(int(time.time()) - 1))
+    with pytest.raises(ExpiredError, match=r"\(short\) has expired; change when it expires first"):
+        await keys.rotate(redis, key.id)
+    await keys.change(redis, key.id, Change(expires=int(time.time()) + 1000))
+    _, secret = await keys.rotate(redis, key.id)
+    assert await keys.find(redis, secret) is not None
 
 
 async def test_an_id_means_its_key_also_where_an_older_key_has_it_as_its_name(redis: Redis) -> None:
