@@ -254,7 +254,8 @@ def _report(result: Result) -> str:
         "# Soak",
         "",
         f"`make soak` ran mixed traffic for {result.seconds / 60:.0f} minutes against a stack of",
-        "`vilix up --demo-thinking`, and sampled every process each second. The slope is that of the memory after the first",
+        "`vilix up --demo-thinking`, and sampled every process each second. The slope is that of the resident memory, without",
+        "the pages of files, which the kernel drops and reads again as it likes, after the first",
         f"{result.warm_up_seconds / 60:.1f} minutes, with its 95 % confidence interval ([how](../bench/soak/slope.py));",
         f"its upper bound may be {MOST_MEGABYTES_PER_HOUR:g} MB/h. Open files and threads are counted before and after.",
         "",
@@ -297,7 +298,7 @@ def _plot(result: Result, sampler: Sampler) -> str:
 
     keys = Line("keys", [seconds for seconds, _ in sampler.redis_keys], [count for _, count in sampler.redis_keys])
     panels = [
-        Panel("Resident memory (MB)", lines("megabytes")),
+        Panel("Resident memory without pages of files (MB)", lines("megabytes")),
         Panel("Open files", lines("descriptors")),
         Panel("Threads", lines("threads")),
         Panel("Keys in Redis", [keys]),

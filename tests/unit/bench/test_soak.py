@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from random import Random
 
+import psutil
 import pytest
 
 from bench.soak.drawing import Line, Panel, draw
-from bench.soak.samples import kind_of
+from bench.soak.samples import kind_of, resident_bytes
 from bench.soak.slope import slope
 
 SECONDS = [float(second) for second in range(1440)]
@@ -70,3 +74,17 @@ def test_the_drawing_is_well_formed_and_small() -> None:
     root = ET.fromstring(text)  # noqa: S314  # it is our own
     assert "gateway <1>" in [element.text for element in root.iter() if element.tag.endswith("text")]
     assert len(text) < 100_000
+
+
+def test_memory_is_that_which_only_the_process_itself_can_give_back(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"a" * 2**25)
+    process = psutil.Process()
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        before, whole = resident_bytes(process), process.memory_info().rss
+        assert sum(mapped[::4096]) > 0
+        assert process.memory_info().rss - whole > 2**24
+        assert resident_bytes(process) - before < 2**23
+        held = bytearray(os.urandom(2**25))
+        assert resident_bytes(process) - before > 2**24
+        assert held
