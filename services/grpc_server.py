@@ -255,12 +255,13 @@ class _Health(health_pb2_grpc.HealthServicer):
         """The status of one service, now and whenever it changes."""
         told: health_pb2.HealthCheckResponse | None = None
         while True:
-            changed = self._changed
+            # Read before anything is sent: it may end meanwhile, and the caller is told that, too.
+            changed, ended = self._changed, self._ended
             status = self._status(request.service)
             if status != told:
                 told = status
                 yield status
-            if self._ended:
+            if ended:
                 return
             await changed.wait()
 

@@ -23,7 +23,9 @@ from tests.contract.triton.waits import until
 from tests.stand_ins import trtllm as stand_in
 
 START_SECONDS = 100
-STOP_SECONDS = 20
+STOP_SECONDS = 3
+"""One of whose models a test has killed or frozen would wait for it for a long time."""
+KILL_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Server:
         """End it and its stubs without warning."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(STOP_SECONDS)
+        self.process.wait(KILL_SECONDS)
 
 
 @contextlib.contextmanager
