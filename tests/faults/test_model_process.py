@@ -15,13 +15,15 @@ import orjson
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from tests.faults.conftest import milliseconds, record
+from tests.faults.conftest import milliseconds, record, times
 from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
 from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STALL, System, body, running_system, until
 
 STALL_SECONDS = 3.0
 NOTICED_SECONDS = STALL_SECONDS + 2.0
 SLOTS = 4
+AT_LEAST = times(40, 400)
+"""So many answers end before the model does."""
 PATIENT = {"VILIX_IDLE_SECONDS": "60"}
 """The idle timeout is not what ends a request here."""
 
@@ -75,6 +77,10 @@ async def has_load(system: System, *, in_flight: int, queued: int = 0) -> bool:
     return bool(load["in_flight"] == in_flight and load["queued"] == queued)
 
 
+async def has_queue(system: System) -> bool:
+    return bool((await system.load())["queued"] >= SLOTS - 1)
+
+
 def judge(outcomes: list[Outcome], began: float) -> list[float]:
     """Every request had one error and no false end; returns how long each took."""
     for outcome in outcomes:
@@ -99,6 +105,8 @@ async def test_every_request_of_a_model_that_does_not_work_has_its_error_in_time
             await until(lambda: has_load(system, in_flight=2), what="both have a place in the engine")
             tasks.append(asyncio.create_task(ask(client, STALL, stream=True)))
             await until(lambda: has_load(system, in_flight=3), what="the engine stands still")
+            tasks += [asyncio.create_task(ask(client, SLOW, stream=index % 2 == 0)) for index in range(SLOTS)]
+            await until(lambda: has_queue(system), what="others are in its queue")
             began = time.monotonic()
         else:
             tasks = await in_every_phase(system, client)
@@ -126,6 +134,37 @@ async def test_every_request_of_a_model_that_does_not_work_has_its_error_in_time
 
 
 _WORDS = {"killed": "is killed", "frozen": "is frozen", "stalled": "answers, but its engine stands still"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_an_answer_that_ends_at_that_moment_is_whole_or_has_an_error(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = {**PATIENT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
+    outcomes: list[Outcome] = []
+    async with running_system(tmp_path, slots=SLOTS, worker_settings=settings, gateway_settings=PATIENT) as system:
+        client = system.client()
+        stub = system.triton.stub(MODEL)
+
+        async def ask_until_an_error(*, stream: bool) -> None:
+            while not outcomes or not outcomes[-1].errors:
+                outcomes.append(await ask(client, "", stream=stream))
+
+        tasks = [asyncio.create_task(ask_until_an_error(stream=number % 2 == 0)) for number in range(2 * SLOTS)]
+        await until(lambda: len(outcomes) > AT_LEAST, what="answers end all the time")
+        os.kill(stub, number)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*tasks)
+    errors = [outcome for outcome in outcomes if outcome.errors]
+    assert all(outcome.is_ended is not bool(outcome.errors) for outcome in outcomes)
+    assert {error["type"] for outcome in errors for error in outcome.errors} == {"service_unavailable"}
+    assert len(outcomes) - len(errors) > AT_LEAST
+    record(
+        f"The process of a model {_WORDS['killed' if number == signal.SIGKILL else 'frozen']} while answers end",
+        "each is whole or has one error, never both and never neither",
+        f"{len(outcomes) - len(errors)} whole, {len(errors)} with one error",
+        met=all(len(outcome.errors) == 1 for outcome in errors),
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
