@@ -176,6 +176,7 @@ def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
     name = f"triton-{model.id}"
     program = Program(
         name=name,
+        group="tritons",
         argv=argv,
         environment=environment,
         log=options.state_dir / "logs" / f"{name}.log",
@@ -222,6 +223,7 @@ def _programs(
                 "VILIX_METRICS_PORT": str(ports.inference_metrics),
             },
             is_ready=lambda: readiness.grpc_serving(ports.inference, INFERENCE_SERVICE),
+            group="workers",
             ready_seconds=600.0 if options.gguf else 60.0,
             stop_seconds=40.0,
         ),
@@ -236,6 +238,7 @@ def _programs(
                 "VILIX_METRICS_PORT": str(ports.embeddings_metrics),
             },
             is_ready=lambda: readiness.grpc_serving(ports.embeddings, EMBEDDINGS_SERVICE),
+            group="workers",
             ready_seconds=600.0 if options.gguf else 60.0,
             stop_seconds=40.0,
         ),

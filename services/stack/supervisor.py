@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -40,6 +41,8 @@ class Program:
     """Says in one line why the running process cannot go on, if it cannot: it is killed then, and started again."""
     clean_up: Callable[[], None] = field(default=lambda: None)
     """Removes what a process that was killed has left behind. Called before each start, and after the last end."""
+    group: str = ""
+    """Programs of one group that are started one after another are stopped together."""
     ready_seconds: float = 60.0
     stop_seconds: float = 10.0
     explain: Callable[[str], str] = field(default=lambda log: log.strip().rpartition("\n")[2])
@@ -155,14 +158,19 @@ class Supervisor:
         await asyncio.shield(self._failed)
 
     async def stop(self) -> None:
-        """Stop the programs, last started first, each with SIGTERM and after its `stop_seconds` with SIGKILL."""
+        """Stop the programs, last started first, each with SIGTERM and after its `stop_seconds` with SIGKILL.
+
+        Those of a group are stopped together.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for child in reversed(self._children):
+        for _, together in groupby(reversed(self._children), lambda child: child.program.group or child.program.name):
+            children = list(together)
             for watcher in self._watchers:
-                watcher.stopping(child.program.name)
-            await child.stop()
+                for child in children:
+                    watcher.stopping(child.program.name)
+            await asyncio.gather(*(child.stop() for child in children))
         self._children.clear()
         self._failed.cancel()
 

@@ -16,6 +16,15 @@ from services.stack.supervisor import Program, StackError, Supervisor
 
 STAY = "import time; open({ready!r}, 'w').close(); time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + STAY
+SOCIABLE = """\
+import pathlib, signal, sys, time
+asked = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: (asked / sys.argv[2]).touch())
+open({ready!r}, "w").close()
+while len(list(asked.iterdir())) < 2:
+    time.sleep(0.01)
+"""
+"""Ends once another one was asked to end, too."""
 
 
 @dataclass
@@ -87,6 +96,20 @@ async def test_programs_are_stopped_last_started_first_and_nothing_remains(tmp_p
         assert all(alive(pid) for pid in pids)
     assert [event for event in journal.events if event[0] == "stopping"] == [("stopping", "b"), ("stopping", "a")]
     assert not any(alive(pid) for pid in pids)
+
+
+async def test_the_programs_of_a_group_are_stopped_together(tmp_path: Path) -> None:
+    journal = Journal()
+    asked = tmp_path / "asked"
+    asked.mkdir()
+    async with supervised(journal) as supervisor:
+        first = program(tmp_path, "first", STAY)
+        two = [replace(program(tmp_path, name, SOCIABLE, stop_seconds=30.0), group="two") for name in ("a", "b")]
+        two = [replace(one, argv=[*one.argv, str(asked), one.name]) for one in two]
+        await supervisor.start([first, *two])
+        async with asyncio.timeout(20):
+            await supervisor.stop()
+    assert [event[1] for event in journal.events if event[0] == "stopping"] == ["b", "a", "first"]
 
 
 async def test_a_program_that_ignores_sigterm_is_killed_after_its_time(tmp_path: Path) -> None:
