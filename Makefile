@@ -33,7 +33,7 @@ run: $(INSTALLED) $(SITE_BUILT) ## Start the whole system on 127.0.0.1:8000 (POR
 site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 
 test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
-	@$(BIN)/pytest $(if $(T),,--numprocesses 3) $(T)
+	@$(BIN)/pytest $(if $(T),,--numprocesses 2) $(T)
 
 faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (three quarters of an hour at most), judge the figures, and write docs/faults.md
 	@VILIX_FAULTS=full $(BIN)/pytest --timeout 900 --durations 15 tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)

@@ -14,9 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("vilix", derandomize=os.environ.get("VILIX_TEST_RANDOM") != "1", deadline=None)
 settings.load_profile("vilix")
 
-_DIRECTORIES: Final = ("contract",)
-"""Layers whose directories share processes; in the layers of _FILES, only the tests of a file do, and elsewhere all."""
-_FILES: Final = ("faults",)
+_PARTS: Final = ("contract", "e2e", "faults")
+"""Layers of whose directories, and files beside them, each shares processes within itself. Elsewhere all tests do."""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -36,6 +35,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 class _BySharedProcesses(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         _, layer, within = nodeid.split("::", maxsplit=1)[0].split("/", 2)
-        if layer in _FILES:
-            return f"{layer}/{within}"
-        return f"{layer}/{within.split('/')[0]}" if layer in _DIRECTORIES else layer
+        return f"{layer}/{within.split('/')[0]}" if layer in _PARTS else layer

@@ -30,8 +30,8 @@ from tests.faults.hostile_formats import Case, cases, load_suite
 from tests.faults.system import MODEL, System, running_system, until
 
 SMALL_MODEL: Final = "smollm2-135m"
-SECONDS: Final = times(50, 240)
-"""How long requests are sent; with the start of the system, a minute, and 4 minutes more in `make faults`."""
+SECONDS: Final = times(25, 240)
+"""How long requests are sent: half a minute with the start of the system, and 4 minutes in `make faults`."""
 AT_ONCE: Final = 3
 MAX_BODY_BYTES: Final = 2**20
 ANSWER_SECONDS: Final = 10.0

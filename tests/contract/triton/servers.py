@@ -22,7 +22,7 @@ from services.triton_client import EngineOutput, TritonClient
 from tests.contract.triton.waits import until
 from tests.stand_ins import trtllm as stand_in
 
-START_SECONDS = 100
+START_SECONDS = 200
 STOP_SECONDS = 3
 """One of whose models a test has killed or frozen would wait for it for a long time."""
 KILL_SECONDS = 20
