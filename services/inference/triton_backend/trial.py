@@ -126,7 +126,7 @@ class Trials:
         for _ in range(2):
             with contextlib.suppress(ConnectionError, TimeoutError, BrokenPipeError):
                 return self._tried(guide)
-        raise RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
+        raise _busy()
 
     def _tried(self, guide: Guide) -> dict[str, Any]:
         ours, theirs = socket.socketpair()
@@ -223,6 +223,9 @@ def _judged(guide: Guide, outcome: Mapping[str, Any]) -> int:
     if "reason" in outcome:
         raise RequestError(outcome["reason"], outcome["message"])
     code, seconds, limit = outcome["exit"], trial_server.CPU_SECONDS, trial_server.MEMORY_BYTES // 2**20
+    if outcome["late"] and outcome["cpu"] < seconds:
+        # The machine had no time for it, which is no fault of the guide.
+        raise _busy()
     if outcome["late"] or code == -signal.SIGXCPU or (code == -signal.SIGKILL and outcome["cpu"] >= seconds):
         message = f"{named} takes longer than {seconds} s to compile; make it simpler"
     elif code == -signal.SIGSEGV:
@@ -235,6 +238,10 @@ def _judged(guide: Guide, outcome: Mapping[str, Any]) -> int:
     else:
         return int(outcome.get("grown", 0))
     raise RequestError("INVALID_ARGUMENT", message)
+
+
+def _busy() -> RequestError:
+    return RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
 
 
 def _python() -> str:

@@ -141,6 +141,25 @@ def test_a_server_that_is_frozen_is_replaced(trials: Trials, monkeypatch: pytest
     assert not psutil.pid_exists(pid)
 
 
+def test_a_trial_that_gets_no_processor_says_nothing_of_its_guide(trials: Trials) -> None:
+    guide, found = Guide("json", '{"type": "integer", "multipleOf": 555555557}'), []
+
+    def check() -> None:
+        try:
+            trials.check(guide)
+        except RequestError as error:
+            found.append(error.reason)
+
+    slow = threading.Thread(target=check)
+    slow.start()
+    server = psutil.Process(trials.pid)
+    until(lambda: bool(server.children()))
+    server.children()[0].suspend()
+    slow.join()
+    check()
+    assert found == ["OVERLOADED", "INVALID_ARGUMENT"], "the first outcome is not remembered"
+
+
 def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
     guide = Guide("json", '{"type": "integer", "multipleOf": 666666667}')
     slow = threading.Thread(target=_check_quietly, args=(trials, guide))
