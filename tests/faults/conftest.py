@@ -110,7 +110,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"MISSED {row.promise}: {row.measured}, not {row.figure}", red=True)
     if not any(terminalreporter.stats.get(outcome) for outcome in ("failed", "error", "skipped")):
         if _is_whole(config):
-            (ROOT / "docs" / "faults.md").write_text(_HEAD + "\n".join(lines) + "\n")
+            (ROOT / "docs" / "faults.md").write_text(_HEAD + "\n".join(lines) + "\n" + _TAIL)
         else:
             terminalreporter.write_line("docs/faults.md stays as it is: this was a part of the tests")
 
@@ -127,6 +127,14 @@ _HEAD: Final = """\
 What Vilix promises, and what `make faults` measured when it wrote this page: real processes on one machine, stopped,
 frozen and killed by signals. The tests are in [tests/faults](../tests/faults); `make test` runs them with fewer repetitions.
 Times include the test's own work on a machine that it shares with all processes. A figure that is not met makes
-`make faults` fail. What half an hour of mixed traffic leaves behind is in [soak.md](soak.md), from `make soak`.
+`make faults` fail.
 
+"""
+_TAIL: Final = """
+## Half an hour of mixed traffic
+
+`make soak` measures what stays behind after streams, client disconnects, errors, images, tools, embeddings and changes of
+keys; its figures are in [soak.md](soak.md).
+
+![Memory, open files, threads and Redis keys over time](soak.svg)
 """
