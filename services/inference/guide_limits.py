@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import unquote
 
 from services.failure import Failure, invalid
 from services.inference.triton_backend import gbnf
@@ -58,6 +59,7 @@ _BY_NAME: Final = frozenset(
     {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
 )
 """Their keys are names."""
+_LONGEST_INDEX: Final = 10
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,63}")
 _REPETITION: Final = re.compile(r"\{\s*(?P<least>[0-9]*)\s*(?:(?P<comma>,)\s*(?P<most>[0-9]*)\s*)?\}")
 _GAP: Final = r"(?:\s|//[^\n]*+|\#[^\n]*+)*+"
@@ -70,11 +72,15 @@ _TILDE: Final = re.compile(
 def check_schema(field: str, schema: Any, *, at: str = "$") -> None:
     """Raise Failure for a number or a size in a JSON Schema that is beyond its limit. `at` is the path of the schema."""
     waiting: list[tuple[str, Any]] = [(at, schema)]
+    seen: set[int] = set()
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, list):
             waiting += [(f"{path}[{index}]", entry) for index, entry in enumerate(value)]
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and id(value) not in seen:
+            seen.add(id(value))
+            # A reference makes a schema of what it leads to, also where that is data, such as a default value.
+            waiting += _target(schema, value.get("$ref"), at)
             for key, inner in value.items():
                 inner_path = path + _step(key)
                 if key in _BY_NAME and isinstance(inner, dict):
@@ -218,6 +224,22 @@ def _check_references(field: str, schema: Any, at: str) -> None:
         if count > MAX_REFERENCE_HOPS:
             message = f"{field} has a chain of more than {MAX_REFERENCE_HOPS} references that begins at {at}{start[1:]}"
             raise invalid(field, message, value=count, limit=MAX_REFERENCE_HOPS)
+
+
+def _target(schema: Any, reference: Any, at: str) -> list[tuple[str, Any]]:
+    """The path and the value to which a reference within `schema` leads; nothing for another one."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return []
+    path, value = at, schema
+    for part in reference[2:].split("/"):
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and key in value:
+            path, value = path + _step(key), value[key]
+        elif isinstance(value, list) and key.isdecimal() and len(key) < _LONGEST_INDEX and int(key) < len(value):
+            path, value = f"{path}[{int(key)}]", value[int(key)]
+        else:
+            return []
+    return [(path, value)]
 
 
 def _references(schema: Any) -> Iterator[tuple[str, str]]:

@@ -52,6 +52,11 @@ def nested(depth: int) -> dict[str, Any]:
         ({"pattern": "a{100000}"}, "{100000} at $.pattern"),
         ({"patternProperties": {"(a{1000}){10000}": {}}}, "$.patternProperties"),
         ({"properties": {"pattern": {"pattern": "a{100000}"}}}, "$.properties.pattern.pattern"),
+        ({"$ref": "#/default", "default": {"minItems": HUGE}}, "$.default.minItems"),
+        ({"$ref": "#/examples/1", "examples": [{}, {"maxItems": HUGE}]}, "$.examples[1].maxItems"),
+        ({"items": {"$ref": "#/const/a~1b/c%20d"}, "const": {"a/b": {"c d": {"minLength": HUGE}}}}, "minLength"),
+        ({"$ref": "#/default", "default": {"$ref": "#/enum/0"}, "enum": [{"maxProperties": HUGE}]}, "$.enum[0]"),
+        ({"$ref": "#/x/default", "x": {"default": {"$ref": "#/x"}, "enum": [0] * 5000}}, "5000 entries at $.x.enum"),
         (nested(1500), "chain of more than 64 references"),
     ],
 )
