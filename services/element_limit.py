@@ -11,6 +11,7 @@ from functools import cache
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from services.failure import Failure, Reason, Violation
 
@@ -24,7 +25,11 @@ LEAST_BYTES: Final = 2
 """Of an element."""
 
 _LONGEST_VARINT_BITS: Final = 70
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_VARINT, _LENGTH = 0, 2
+_FIXED: Final = {1: 8, 5: 4}
+"""Bytes of a field by its wire type."""
+_GROUP: Final = {3: 1, 4: -1}
+"""The beginning and the end of a group."""
 
 
 class TooManyElementsError(Failure):
@@ -37,20 +42,16 @@ class TooManyElementsError(Failure):
         super().__init__(Reason.INVALID_ARGUMENT, message, violations=(violation,))
 
 
-class _MalformedError(Exception):
-    """A message that is none."""
-
-
 def check_elements(data: bytes, kind: Descriptor, *, most: int = MAX_ELEMENTS) -> None:
     """Raise TooManyElementsError if `data`, a message of `kind`, has more than `most` elements.
 
-    A malformed message is left to the parser, which gets no further in it than this did.
+    Raises DecodeError for a malformed message, which a parser that is more lenient must not get.
     """
     if len(data) > most * LEAST_BYTES:
         try:
             _Reading(data, kind, most).read(0, len(data), kind, depth=0)
-        except (IndexError, _MalformedError):
-            return
+        except IndexError:
+            raise DecodeError("the message ends too early") from None
 
 
 class _Reading:
@@ -65,32 +66,42 @@ class _Reading:
         """The number of the message's own field that was last seen."""
 
     def read(self, at: int, end: int, kind: Descriptor, *, depth: int) -> None:
-        """Count those from `at` to `end`. Raises IndexError or _MalformedError where the message is malformed."""
+        """Count those from `at` to `end`. Raises IndexError or DecodeError where the message is malformed."""
         if depth > MAX_DEPTH:
-            raise _MalformedError
-        data, submessages, packed = self._data, _submessages(kind), _packed(kind)
+            raise DecodeError("the message is nested too deeply")
+        data, groups = self._data, 0
         while at < end:
             tag, at = _number(data, at)
-            wire = tag & 7
+            number, wire = tag >> 3, tag & 7
             if not depth:
-                self._field = tag >> 3
+                self._field = number
             self._take(1)
             if wire == _LENGTH:
                 length, at = _number(data, at)
                 if at + length > end:
-                    raise _MalformedError
-                if (number := tag >> 3) in submessages:
-                    self.read(at, at + length, submessages[number], depth=depth + 1)
-                elif number in packed:
-                    self._take(length // PACKED_BYTES)
+                    raise DecodeError("a field is longer than its message")
+                # No field of ours is a group, so that a parser skips what is in it.
+                if not groups:
+                    self._look_into(number, at, at + length, kind, depth=depth)
                 at += length
             elif wire == _VARINT:
                 _, at = _number(data, at)
-            elif wire == _FIXED64:
-                at += 8
-            elif wire == _FIXED32:
-                at += 4
-            # What is left are groups: their fields stand between two tags, and count like those around them.
+            elif wire in _FIXED:
+                at += _FIXED[wire]
+            elif wire in _GROUP and groups + _GROUP[wire] >= 0:
+                groups += _GROUP[wire]
+            else:
+                raise DecodeError("a field has no known type")
+        if at != end or groups:
+            raise DecodeError("the message ends in the middle of a field")
+
+    def _look_into(self, number: int, at: int, end: int, kind: Descriptor, *, depth: int) -> None:
+        """Count what is inside a field of `kind`."""
+        submessage = _submessages(kind).get(number)
+        if submessage is not None:
+            self.read(at, end, submessage, depth=depth + 1)
+        elif number in _packed(kind):
+            self._take((end - at) // PACKED_BYTES)
 
     def _take(self, elements: int) -> None:
         self._left -= elements
@@ -112,7 +123,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise _MalformedError
+    raise DecodeError("a number is too long")
 
 
 @cache

@@ -39,7 +39,7 @@ SECONDS: Final = 1800
 WARM_UP: Final = 0.2
 """The part of the time in which caches, pools and allocators fill."""
 MOST_WARM_UP_SECONDS: Final = 360.0
-FIRST_TRAFFIC_SECONDS: Final = 60.0
+FIRST_TRAFFIC_SECONDS: Final = 180.0
 FIRST_USERS: Final = 24
 """Traffic before the counts of the beginning are taken: pools of connections and threads are full then."""
 SETTLE_SECONDS: Final = 90.0

@@ -6,15 +6,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
-BLOCK_SECONDS: Final = 30.0
+BLOCK_SECONDS: Final = 60.0
 LEAST_BLOCKS: Final = 6
 """Fewer say nothing about a slope."""
-# Two-sided 95 % points of Student's t distribution by degrees of freedom; between two, the larger one is taken.
-_T: Final = ((1, 12.71), (2, 4.30), (3, 3.18), (4, 2.78), (5, 2.57), (6, 2.45), (8, 2.31), (10, 2.23), (15, 2.13),
-             (20, 2.09), (30, 2.04), (60, 2.00))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,9 +27,10 @@ def slope(seconds: Sequence[float], values: Sequence[float], *, block_seconds: f
 
     Memory jumps up with each burst of work and comes back, so the series is first reduced to the minimum of each block
     of `block_seconds`: a leak lifts the minima, a burst does not. A line is fitted to the minima by least squares.
-    Neighbouring residuals resemble one another, which makes the usual interval too narrow; it is widened with the
-    effective sample size n (1 - r) / (1 + r), where r is their lag-1 autocorrelation (Santer et al. 2000,
-    doi:10.1029/1999JD901105).
+    Neighbouring residuals resemble one another, since an allocator grows in steps, which makes the usual interval too
+    narrow. The standard error is therefore that of Newey and West (1987, doi:10.2307/1913610) with a bandwidth of the
+    square root of the number of blocks, and its critical value that of Kiefer and Vogelsang for this bandwidth (2005,
+    doi:10.1017/S0266466605050565, table 1, Bartlett kernel).
 
     Args:
         seconds: Times of the samples, ascending.
@@ -55,28 +52,23 @@ def slope(seconds: Sequence[float], values: Sequence[float], *, block_seconds: f
     minima = [*blocks.values()]
     fit = statistics.linear_regression(hours, minima)
     residuals = [value - fit.slope * hour - fit.intercept for hour, value in zip(hours, minima, strict=True)]
-    error = _standard_error(hours, residuals)
-    effective = _effective_count(residuals)
-    half_width = _t(effective - 2) * error * math.sqrt((len(residuals) - 2) / (effective - 2))
+    bandwidth = max(1, round(math.sqrt(len(hours))))
+    half_width = _critical_value(bandwidth / len(hours)) * _standard_error(hours, residuals, bandwidth)
     return Slope(fit.slope, fit.slope - half_width, fit.slope + half_width)
 
 
-def _standard_error(hours: Sequence[float], residuals: Sequence[float]) -> float:
-    mean = statistics.fmean(hours)
+def _standard_error(hours: Sequence[float], residuals: Sequence[float], bandwidth: int) -> float:
+    mean, count = statistics.fmean(hours), len(hours)
+    scores = [(hour - mean) * residual for hour, residual in zip(hours, residuals, strict=True)]
+    variance = sum(score**2 for score in scores)
+    for lag in range(1, bandwidth + 1):
+        products = sum(one * later for one, later in zip(scores, scores[lag:], strict=False))
+        variance += 2 * (1 - lag / (bandwidth + 1)) * products
     spread = sum((hour - mean) ** 2 for hour in hours)
-    variance = sum(residual**2 for residual in residuals) / (len(residuals) - 2)
-    return math.sqrt(variance / spread)
+    # The last factor is for the two parameters that were fitted.
+    return math.sqrt(max(0.0, variance)) / spread * math.sqrt(count / (count - 2))
 
 
-def _effective_count(residuals: Sequence[float]) -> float:
-    """The number of independent values that say as much; at least 3, so that there is an interval."""
-    total = sum(residual**2 for residual in residuals)
-    if total == 0:
-        return float(len(residuals))
-    following = sum(one * next_one for one, next_one in pairwise(residuals))
-    correlation = min(max(following / total, 0.0), 0.99)
-    return max(3.0, len(residuals) * (1 - correlation) / (1 + correlation))
-
-
-def _t(degrees: float) -> float:
-    return next(value for most, value in reversed(_T) if degrees >= most)
+def _critical_value(share: float) -> float:
+    """For 95 %, two-sided, with a bandwidth of this share of the values."""
+    return 1.96 + 2.9694 * share + 0.416 * share**2 - 0.5324 * share**3

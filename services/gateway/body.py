@@ -89,7 +89,7 @@ async def _read(
     request: Request, max_bytes: int, share: BodyShare, before_large: Callable[[], Awaitable[None]] | None
 ) -> bytearray:
     encoding = request.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
+    if encoding.strip().lower() not in ("", "identity"):
         raise _encoded(encoding)
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isdecimal() else 0

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
+from services.allocator import give_back_free_memory
 from services.gateway import keys
 from services.inference.engine_status import STALL_SECONDS
 from services.stack import private_files, readiness, triton, valkey
@@ -119,6 +120,8 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
                     closing.push_async_callback(triton_server.health.close)
                 await supervisor.start(_programs(options, ports, models, tritons, redis_url))
                 api_key = await _development_key(options, redis_url)
+            # Preparing the models has taken memory that is not needed any more.
+            await asyncio.to_thread(give_back_free_memory)
             ids = tuple(model.id for model in models)
             targets = (_target(ports.inference), _target(ports.embeddings))
             yield Stack(_url(ports), *targets, api_key, ids, supervisor)

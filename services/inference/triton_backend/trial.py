@@ -27,6 +27,9 @@ from services.inference.triton_backend import trial_server
 from services.inference.triton_backend.contract import Guide, RequestError
 
 READY_SECONDS: Final = 120.0
+"""For the first start, which reads the model's files."""
+LEAST_READY_SECONDS: Final = 5.0
+"""Later ones may take three times as long as the first one did, and this."""
 MOST_PASSED: Final = 4096
 MOST_REFUSED: Final = 512
 REFUSED_SECONDS: Final = 60.0
@@ -62,6 +65,7 @@ class Trials:
         """Memory that every trial takes, in bytes."""
         self._closed = False
         self._is_ready = False
+        self._ready_seconds = READY_SECONDS
         self.restarts = 0
         self._start()
 
@@ -174,6 +178,8 @@ class Trials:
                 try:
                     self._await_ready()
                 except RuntimeError as error:
+                    # One that hangs while it starts is not waited for twice.
+                    self._stop()
                     raise ConnectionError(str(error)) from None
                 socket.send_fds(self._control, [b"t"], [connection.fileno()])
             return self._process
@@ -192,7 +198,8 @@ class Trials:
                 raise
 
     def _await_ready(self) -> None:
-        self._control.settimeout(READY_SECONDS)
+        began = time.monotonic()
+        self._control.settimeout(self._ready_seconds)
         said = b""
         try:
             while not said.endswith(b"\n"):
@@ -207,6 +214,8 @@ class Trials:
             raise RuntimeError(f"the trial server of guides cannot start: {problem}")
         self._control.settimeout(_OUTCOME_SECONDS)
         self._is_ready = True
+        if self._ready_seconds == READY_SECONDS:
+            self._ready_seconds = min(READY_SECONDS, LEAST_READY_SECONDS + 3 * (time.monotonic() - began))
 
     def _stop(self) -> None:
         self._control.close()
@@ -223,8 +232,8 @@ def _judged(guide: Guide, outcome: Mapping[str, Any]) -> int:
     if "reason" in outcome:
         raise RequestError(outcome["reason"], outcome["message"])
     code, seconds, limit = outcome["exit"], trial_server.CPU_SECONDS, trial_server.MEMORY_BYTES // 2**20
-    if outcome["late"] and outcome["cpu"] < seconds:
-        # The machine had no time for it, which is no fault of the guide.
+    if (outcome["late"] or code == -signal.SIGKILL) and outcome["cpu"] < seconds:
+        # The machine had no time or no memory for it, which is no fault of the guide.
         raise _busy()
     if outcome["late"] or code == -signal.SIGXCPU or (code == -signal.SIGKILL and outcome["cpu"] >= seconds):
         message = f"{named} takes longer than {seconds} s to compile; make it simpler"

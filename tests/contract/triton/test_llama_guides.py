@@ -151,8 +151,8 @@ def test_a_form_that_takes_too_long_is_refused(
     engine: LlamaCppEngine, making: SlowMaking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llamacpp, "GUIDE_SECONDS", 0.1)
-    with pytest.raises(RequestError, match=r"could not be made within 0\.1 s") as refusal:
+    with pytest.raises(RequestError, match="cannot be compiled at the moment") as refusal:
         started(engine, guide={"regex": "endless"}).wait()
-    assert refusal.value.reason == "INVALID_ARGUMENT"
+    assert refusal.value.reason == "OVERLOADED", "the machine was too slow for what its trial allows"
     making.may_end.set()
     assert started(engine).wait().reason

@@ -141,8 +141,12 @@ def test_a_server_that_is_frozen_is_replaced(trials: Trials, monkeypatch: pytest
     assert not psutil.pid_exists(pid)
 
 
-def test_a_trial_that_gets_no_processor_says_nothing_of_its_guide(trials: Trials) -> None:
-    guide, found = Guide("json", '{"type": "integer", "multipleOf": 555555557}'), []
+@pytest.mark.parametrize(("number", "multiple"), [(signal.SIGSTOP, 555555557), (signal.SIGKILL, 444444443)])
+def test_a_trial_that_something_else_ends_says_nothing_of_its_guide(
+    trials: Trials, number: signal.Signals, multiple: int
+) -> None:
+    """It got no processor, or the kernel had no memory left."""
+    guide, found = Guide("json", json.dumps({"type": "integer", "multipleOf": multiple})), []
 
     def check() -> None:
         try:
@@ -154,10 +158,28 @@ def test_a_trial_that_gets_no_processor_says_nothing_of_its_guide(trials: Trials
     slow.start()
     server = psutil.Process(trials.pid)
     until(lambda: bool(server.children()))
-    server.children()[0].suspend()
+    # It has read the guide, and its limits are set.
+    until(lambda: server.children()[0].rlimit(psutil.RLIMIT_CPU)[0] == 2)
+    server.children()[0].send_signal(number)
     slow.join()
     check()
     assert found == ["OVERLOADED", "INVALID_ARGUMENT"], "the first outcome is not remembered"
+
+
+def test_a_server_that_hangs_while_it_starts_is_replaced(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials.check(Guide("regex", "ready"))
+    monkeypatch.setattr(trials, "_ready_seconds", 8.0)
+    start = trials._start
+
+    def start_and_freeze() -> None:
+        start()
+        os.kill(trials.pid, signal.SIGSTOP)
+        monkeypatch.setattr(trials, "_start", start)
+
+    monkeypatch.setattr(trials, "_start", start_and_freeze)
+    psutil.Process(trials.pid).kill()
+    until(lambda: trials._process.poll() is not None)
+    assert trials.check(Guide("regex", "after a start that hung")) >= 0
 
 
 def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:

@@ -501,7 +501,8 @@ def _guide_timeout(sequence: Sequence) -> RequestError:
     """What a request is told that has waited for its guide for GUIDE_SECONDS."""
     if sequence.making_since is None:
         return _too_many_guides()
-    return RequestError("INVALID_ARGUMENT", f"the guide could not be made within {GUIDE_SECONDS:g} s; make it simpler")
+    # Its trial is limited to much less, so that it is the machine that is too slow.
+    return RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
 
 
 def _tokens(token_id: int, logits: npt.NDArray[np.float32], logprobs: int | None) -> Tokens:
