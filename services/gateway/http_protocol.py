@@ -19,6 +19,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from services.gateway import metrics
+from services.gateway.body_budget import SLOW_BYTES_PER_SECOND, SLOW_SECONDS
 from services.gateway.errors import ApiError
 from services.gateway.framing import Rejection, rejection
 from services.gateway.settings import GatewaySettings
@@ -113,6 +114,8 @@ class LimitedProtocol(HttpToolsProtocol):
     limits: GatewaySettings
     idle: OrderedDict[LimitedProtocol, None]
     """The listener's connections without a request, the longest idle one first."""
+    receiving: OrderedDict[LimitedProtocol, None]
+    """Those with a request whose body is still on its way, the one that began first at the front."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As uvicorn makes it."""
@@ -120,6 +123,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._trailer_bytes = 0
         self._body_bytes = 0
+        self._body_since = 0.0
+        """When the body began, on the event loop's clock."""
         self._framing_bytes = 0
         """What came between the parts of a body."""
         self._rejected: Rejection | None = None
@@ -141,14 +146,15 @@ class LimitedProtocol(HttpToolsProtocol):
         return self._rejected is not None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Take the connection. When there are too many, close the longest idle one, or this one if none is idle."""
+        """Take the connection. When there are too many, close the longest idle one, a slow sender, or else this one."""
         super().connection_made(transport)
         metrics.CONNECTIONS.inc()
         self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what is used of it
         self.flow = _Flow(transport, self)
         # The kernel would take megabytes for a client that does not read, and the engine would go on for it.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        if len(self.connections) > self.limits.max_connections and not self._evict_longest_idle():
+        is_full = len(self.connections) > self.limits.max_connections
+        if is_full and not (self._evict_longest_idle() or self._evict_slow_sender()):
             self._close("connections")
             return
         self.idle[self] = None
@@ -158,6 +164,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Forget the connection."""
         metrics.CONNECTIONS.dec()
         self.idle.pop(self, None)
+        self.receiving.pop(self, None)
         self._abandon()
         self._in_headers = True
         self._stop_waiting()
@@ -224,6 +231,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.expect_100_continue = self.expect_100_continue and version == "1.1"
         super().on_headers_complete()
         self.idle.pop(self, None)
+        self.receiving[self] = None
+        self._body_since = self.loop.time()
         self._in_headers = False
         self._header_bytes = self._trailer_bytes = self._body_bytes = self._framing_bytes = 0
         self._stop_waiting()
@@ -237,6 +246,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the body is there."""
+        self.receiving.pop(self, None)
         self._stop_waiting()
         self._in_headers = True
         self._header_bytes = 0
@@ -314,6 +324,30 @@ class LimitedProtocol(HttpToolsProtocol):
             # It is not idle: the end of its last answer is still on its way.
             self.idle.move_to_end(connection)
         return False
+
+    def _evict_slow_sender(self) -> bool:
+        """Give up a request of this listener whose body comes slowly; whether there was one."""
+        for connection in list(islice(self.receiving, MOST_LOOKED_AT)):
+            if connection.is_lingering or not connection.is_receiving:
+                self.receiving.pop(connection, None)
+            elif connection.sends_slowly:
+                self.receiving.pop(connection, None)
+                connection.give_up_body()
+                return True
+        return False
+
+    @property
+    def sends_slowly(self) -> bool:
+        """Whether less of a body has come than a slow client sends."""
+        seconds = self.loop.time() - self._body_since - SLOW_SECONDS
+        return seconds > 0 and not self.flow.read_paused and self._body_bytes < seconds * SLOW_BYTES_PER_SECOND
+
+    def give_up_body(self) -> None:
+        """Refuse the request whose body is on its way, for the sake of a new connection."""
+        if self.cycle.response_complete:
+            self._close("evicted")
+        else:
+            self._refuse(408, "evicted", "The body came too slowly while there were too many connections.")
 
     @property
     def has_unsent_bytes(self) -> bool:
@@ -407,4 +441,6 @@ def _malformed(error: httptools.HttpParserError) -> str:
 
 def protocol_for(settings: GatewaySettings) -> type[LimitedProtocol]:
     """The protocol class with the limits of `settings`; uvicorn makes one object of it per connection."""
-    return type("GatewayProtocol", (LimitedProtocol,), {"limits": settings, "idle": OrderedDict()})
+    return type(
+        "GatewayProtocol", (LimitedProtocol,), {"limits": settings, "idle": OrderedDict(), "receiving": OrderedDict()}
+    )

@@ -1,0 +1,89 @@
+"""A gateway that has as many connections as it may."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.contract.http.conftest import running_gateway
+from tests.contract.http.scripted_worker import ScriptedWorker
+
+MAX_CONNECTIONS = 8
+FAST_BYTES = 2**19
+PIECE_SECONDS = 0.25
+
+
+@pytest.fixture
+async def url(redis_url: str, worker: ScriptedWorker, tmp_path: Path) -> AsyncIterator[str]:
+    """A gateway that may have few connections."""
+    settings = {"VILIX_MAX_CONNECTIONS": str(MAX_CONNECTIONS), "VILIX_MAX_BODY_BYTES": str(2**24)}
+    with running_gateway(redis_url, worker.address, tmp_path / "gateway.log", **settings) as (url, _):
+        await until(lambda: is_answered(url))
+        yield url
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await condition():  # noqa: ASYNC110  # another process's state
+            await asyncio.sleep(0.05)
+
+
+async def is_answered(url: str) -> bool:
+    """Whether a client with a connection of its own is answered."""
+    with contextlib.suppress(httpx.TransportError):
+        async with httpx.AsyncClient(base_url=url) as client:
+            return (await client.get("/healthz", timeout=5)).status_code == 200
+    return False
+
+
+@contextlib.asynccontextmanager
+async def sending(
+    url: str, api_key: str, length: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A request whose body is still to come."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    head = f"POST /api/chat/completions HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {api_key}\r\n"
+    writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode())
+    await writer.drain()
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_slow_bodies_make_room_for_new_connections(url: str, api_key: str) -> None:
+    async with contextlib.AsyncExitStack() as held:
+        slow = [await held.enter_async_context(sending(url, api_key, 60_000)) for _ in range(MAX_CONNECTIONS)]
+        await until(lambda: is_answered(url))
+        ends = [asyncio.create_task(reader.read(12)) for reader, _ in slow]
+        done, others = await asyncio.wait(ends, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert {task.result() for task in done} == {b"HTTP/1.1 408"}
+        assert len(others) >= MAX_CONNECTIONS - 2, "no more than are needed are given up"
+        for task in others:
+            task.cancel()
+
+
+async def test_a_body_that_comes_fast_is_not_given_up_for_new_connections(url: str, api_key: str) -> None:
+    async with contextlib.AsyncExitStack() as held:
+        pieces = 16
+        reader, writer = await held.enter_async_context(sending(url, api_key, pieces * FAST_BYTES))
+        for _ in range(MAX_CONNECTIONS - 1):
+            await held.enter_async_context(sending(url, api_key, 60_000))
+        served = 0
+        for _ in range(pieces):
+            writer.write(b" " * FAST_BYTES)
+            await writer.drain()
+            served += await is_answered(url)
+            await asyncio.sleep(PIECE_SECONDS)
+        assert served, "others were given up"
+        async with asyncio.timeout(30):
+            assert await reader.read(12) == b"HTTP/1.1 400", "an empty body is no JSON, but it was read"
