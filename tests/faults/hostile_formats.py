@@ -485,3 +485,19 @@ _LARK_FAMILIES: Final[dict[str, Callable[[Random, int, Sequence[Any]], str]]] = 
         '%llguidance {"no_forcing": true, "allow_initial_skip": 1, "x": [[]]}\nstart: "a"'
     ),
 }
+
+
+def is_longer(value: Any, length: int) -> bool:
+    """Whether a value is surely longer than that as JSON. Parts that occur several times make it larger than it looks."""
+    waiting = [value]
+    while waiting and length >= 0:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            length -= sum(map(len, part)) + 2
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            length -= len(part) + 1
+            waiting.extend(part)
+        else:
+            length -= len(part) if isinstance(part, str) else 1
+    return length < 0

@@ -7,8 +7,9 @@ import itertools
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
-from tests.faults.hostile_formats import KINDS, cases, load_suite
+from tests.faults.hostile_formats import KINDS, cases, is_longer, load_suite
 
 SUITE = [{"type": "object", "properties": {"a": {"minItems": 1}}}, True, {"$ref": "#/$defs/a"}]
 
@@ -35,3 +36,12 @@ def test_the_suite_is_read_from_its_archive(tmp_path: Path) -> None:
             member.size = len(content)
             files.addfile(member, io.BytesIO(content))
     assert load_suite(archive) == [{"type": "null"}, False]
+
+
+def test_a_case_that_would_be_too_large_is_found_before_it_is_written() -> None:
+    schema: Any = {"type": "string"}
+    for _ in range(60):
+        schema = {"anyOf": [schema, schema]}
+    assert is_longer(schema, 2**20)
+    assert not is_longer({"a": ["b" * 1000, 1, None]}, 1020)
+    assert is_longer({"a": "b" * 1000}, 1000)
