@@ -16,13 +16,16 @@ from google.protobuf.message import DecodeError
 from services.failure import Failure, Reason, Violation
 
 MAX_ELEMENTS: Final = 16_384
-"""Fields, at all levels. Of a conversation of 2,048 messages, each may have 8: one with a tool call has about six."""
+"""The most fields of a message, at all levels.
+
+Of a conversation of 2,048 messages, each may have 8: one with a tool call has about six.
+"""
 PACKED_BYTES: Final = 256
 """So many bytes of a packed list of numbers, which cost the parser next to nothing, are one element."""
 MAX_DEPTH: Final = 100
-"""Of submessages; the parser itself takes no more."""
+"""The most submessages inside one another; the parser itself takes no more."""
 LEAST_BYTES: Final = 2
-"""Of an element."""
+"""An element has at least so many bytes: a tag and a value."""
 
 _LONGEST_VARINT_BITS: Final = 70
 _VARINT, _LENGTH = 0, 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import secrets
 import signal
@@ -152,6 +153,9 @@ class WorkerServer:
             watched_loop(seconds=loop_watch_seconds),
             limited_peers(listen, limit=self._connection_limits.peer_connections),
         ):
+            # What there is now stays: to look through it again and again for garbage would stop all calls meanwhile.
+            gc.collect()
+            gc.freeze()
             await self.grpc.start()
             _log.info("listening on %s", listen)
             await anext(signals)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from typing import NoReturn
 
@@ -97,9 +96,6 @@ async def _serve(settings: EmbeddingsSettings, models: dict[str, ServedModel], t
     )
     try:
         serve_metrics(settings.metrics_host, settings.metrics_port)
-        # What there is now stays: to look through it again and again for garbage would stop all calls meanwhile.
-        gc.collect()
-        gc.freeze()
         await server.run(
             settings.listen,
             drain_seconds=settings.drain_seconds,

@@ -338,7 +338,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def sends_slowly(self) -> bool:
-        """Whether less of a body has come than a slow client sends."""
+        """Whether this client sends its body more slowly than SLOW_BYTES_PER_SECOND, after the first SLOW_SECONDS."""
         seconds = self.loop.time() - self._body_since - SLOW_SECONDS
         return seconds > 0 and not self.flow.read_paused and self._body_bytes < seconds * SLOW_BYTES_PER_SECOND
 

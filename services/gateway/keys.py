@@ -458,7 +458,10 @@ def _check_name(name: str) -> None:
 
 
 def _is_invisible(character: str) -> bool:
-    """Whether a character could make a name look like another one. Persian is written with joiners and non-joiners."""
+    """Return whether a reader cannot see `character`, so that two names with and without it look the same.
+
+    The joiner and the non-joiner are excepted: Persian is written with them.
+    """
     return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") and character not in _JOINERS
 
 

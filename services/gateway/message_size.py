@@ -13,7 +13,7 @@ from services.gateway.errors import ApiError, from_failure
 ENVELOPE_BYTES: Final = 64 * 2**10
 """More than the messages add in which a request is sent."""
 ENVELOPE_ELEMENTS: Final = 1024
-"""The same of elements, with the images that are fetched."""
+"""The most elements that those messages add, and the images that are fetched."""
 
 
 def check_size(size: int, max_message_bytes: int) -> None:

@@ -130,7 +130,7 @@ class EngineStatus:
             raise StalledError(f"the engine has made no progress for {age:.1f} s")
 
     async def _generates(self, model: ServedModel) -> bool:
-        """Whether an engine that did not answer in time works nevertheless: on a busy machine its tokens may come sooner."""
+        """Return whether the engine of `model` has generated tokens lately, although it did not answer `describe` in time."""
         # What came while this event loop stood still is read first.
         await asyncio.sleep(WHILE_NOT_READY_SECONDS)
         return time.monotonic() - model.generated_at < self._stall_seconds + WHILE_NOT_READY_SECONDS

@@ -130,7 +130,7 @@ class Trials:
         for _ in range(2):
             with contextlib.suppress(ConnectionError, TimeoutError, BrokenPipeError):
                 return self._tried(guide)
-        raise _busy()
+        raise busy()
 
     def _tried(self, guide: Guide) -> dict[str, Any]:
         ours, theirs = socket.socketpair()
@@ -234,7 +234,7 @@ def _judged(guide: Guide, outcome: Mapping[str, Any]) -> int:
     code, seconds, limit = outcome["exit"], trial_server.CPU_SECONDS, trial_server.MEMORY_BYTES // 2**20
     if (outcome["late"] or code == -signal.SIGKILL) and outcome["cpu"] < seconds:
         # The machine had no time or no memory for it, which is no fault of the guide.
-        raise _busy()
+        raise busy()
     if outcome["late"] or code == -signal.SIGXCPU or (code == -signal.SIGKILL and outcome["cpu"] >= seconds):
         message = f"{named} takes longer than {seconds} s to compile; make it simpler"
     elif code == -signal.SIGSEGV:
@@ -249,7 +249,8 @@ def _judged(guide: Guide, outcome: Mapping[str, Any]) -> int:
     raise RequestError("INVALID_ARGUMENT", message)
 
 
-def _busy() -> RequestError:
+def busy() -> RequestError:
+    """Make the error for a guide that the machine had no time or memory for."""
     return RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
 
 

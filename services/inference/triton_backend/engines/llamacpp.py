@@ -46,7 +46,7 @@ from services.inference.triton_backend.engines.llama_vision import PLACEHOLDER
 from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
-from services.inference.triton_backend.trial import Trials
+from services.inference.triton_backend.trial import Trials, busy
 from services.inference.triton_backend.waiting import WaitingLine
 
 PREFILL_BESIDE_OTHERS: Final = 32
@@ -502,7 +502,7 @@ def _guide_timeout(sequence: Sequence) -> RequestError:
     if sequence.making_since is None:
         return _too_many_guides()
     # Its trial is limited to much less, so that it is the machine that is too slow.
-    return RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
+    return busy()
 
 
 def _tokens(token_id: int, logits: npt.NDArray[np.float32], logprobs: int | None) -> Tokens:
