@@ -21,7 +21,7 @@ IN_SITE = cd $(SITE) && PATH="$$(echo $(NODE)/bin):$$PATH"
 NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test faults soak bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test test-environments faults soak bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -32,8 +32,11 @@ run: $(INSTALLED) $(SITE_BUILT) ## Start the whole system on 127.0.0.1:8000 (POR
 
 site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 
-test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run all tests; T="-k name" passes arguments to pytest
-	@$(BIN)/pytest $(if $(T),,--numprocesses 2) $(T)
+test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run the tests; T="-k name" passes arguments to pytest
+	@$(BIN)/pytest $(if $(T),$(T),--numprocesses 2 --durations 30 -m "not environment")
+
+test-environments: $(INSTALLED) $(SITE_BUILT) ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
+	@$(BIN)/pytest -m environment
 
 faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (three quarters of an hour at most), judge the figures, and write docs/faults.md
 	@VILIX_FAULTS=full $(BIN)/pytest --timeout 900 --durations 15 tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)

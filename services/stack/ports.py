@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
+from collections import deque
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
+RESERVED: Final = 256
+"""How many of the ports that were given last stay reserved."""
 _BELOW_CONNECTIONS: Final = range(16_384, 32_768)
+_TRIES: Final = 100_000
+_reserved: Final[deque[int]] = deque()
+"""Descriptors of sockets."""
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nothing listens on at the moment.
+    """`count` different ports that nothing listens on, reserved for the servers that the caller is about to start.
 
     They are below those that systems give to connections, or else one of these might take a port before its server does.
+    No other call gets them meanwhile, in any process. Raises OSError when there are not so many.
     """
-    found: set[int] = set()
-    while len(found) < count:
-        port = secrets.choice(_BELOW_CONNECTIONS)
-        if is_free(port):
-            found.add(port)
-    return list(found)
+    return [_reserve() for _ in range(count)]
 
 
 def is_free(port: int) -> bool:
@@ -32,3 +35,24 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _reserve() -> int:
+    """Bind a socket without listening on it: Linux lets a server with SO_REUSEADDR, as all have it, listen beside it.
+
+    The option is set after binding, so that two reservations exclude each other.
+    """
+    for _ in range(_TRIES):
+        port = secrets.choice(_BELOW_CONNECTIONS)
+        reservation = socket.socket()
+        try:
+            reservation.bind((LOOPBACK, port))
+        except OSError:
+            reservation.close()
+            continue
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _reserved.append(reservation.detach())
+        if len(_reserved) > RESERVED:
+            os.close(_reserved.popleft())
+        return port
+    raise OSError(f"no free port between {_BELOW_CONNECTIONS.start} and {_BELOW_CONNECTIONS.stop - 1} on {LOOPBACK}")

@@ -40,6 +40,7 @@ def test_openais_javascript_sdk(thinking: RunningStack, tmp_path: Path) -> None:
     run(thinking, NODE, shutil.copy(PROGRAMS / "openai_chat.mjs", tmp_path))
 
 
+@pytest.mark.environment
 def test_langchain(thinking: RunningStack) -> None:
     run(thinking, python_of("clients"), "-W", "ignore", PROGRAMS / "langchain_chat.py")
 

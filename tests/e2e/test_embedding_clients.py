@@ -36,6 +36,7 @@ def python() -> Path:
     return python_of("clients")
 
 
+@pytest.mark.environment
 @pytest.mark.parametrize("imports", ["langchain_openai", "llama_index.embeddings.openai"])
 def test_the_documentations_lines_give_a_vector(
     stack: RunningStack, python: Path, tmp_path: Path, imports: str

@@ -284,6 +284,7 @@ def test_arguments_of_a_class_with_classes_come_back_as_it(own_client: openai.Op
         assert answer.choices[0].finish_reason == "tool_calls"
 
 
+@pytest.mark.environment
 def test_langchain_gets_a_class_by_a_call(own_stack: RunningStack) -> None:
     program = Path(__file__).with_name("clients") / "langchain_calls.py"
     environment = {**os.environ, "VILIX_URL": own_stack.url, "VILIX_API_KEY": own_stack.api_key}

@@ -55,7 +55,7 @@ descriptions: {en: Recordings.}
 PREFILL, SLOW, LONG, STEADY, BURST, STALL = "PREFILL", "SLOW", "LONG", "STEADY", "BURST", "STALL"
 PACED: Final = "PACED"
 """A word of messages that get 200 tokens, two in each second."""
-"""Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, five seconds of tokens,
+"""Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, six seconds of tokens,
 very many, and an engine whose thread stands still after five."""
 
 
@@ -235,7 +235,25 @@ class System:
             found = all([await _found_workers(process) >= len(running) for process in gateways])
             return found and all([await _has_all_models(process) for process in gateways if running])
 
-        await until(is_ready, START_SECONDS, "the gateway has found its workers")
+        try:
+            await until(is_ready, START_SECONDS, "the gateway has found its workers")
+        except AssertionError as error:
+            error.add_note(await self._state())
+            raise
+
+    async def _state(self) -> str:
+        """What gateways say of their models, and the ends of all logs, for the report of a failure."""
+        lines = []
+        async with httpx.AsyncClient(timeout=10) as client:
+            for process in self.gateways:
+                try:
+                    lines.append((await client.get(f"http://{process.address}/healthz")).text)
+                except httpx.TransportError as error:
+                    lines.append(f"{process.name} does not answer: {error!r}")
+        for process in (*self.gateways, *self.workers):
+            assert process.running is not None
+            lines.append(f"{process.name}, exit code {process.running.poll()}: {process.log.read_text()[-1000:]}")
+        return "\n".join(lines)
 
 
 def body(word: str = "", *, stream: bool = True, **fields: Any) -> dict[str, Any]:
@@ -399,7 +417,7 @@ def _recordings(model_directory: Path) -> list[dict[str, Any]]:
         recording(PREFILL, 5, start_ms=30_000),
         recording(SLOW, 5, start_ms=2_000),
         recording(LONG, 60_000, interval_ms=20),
-        recording(STEADY, 125, interval_ms=40),
+        recording(STEADY, 150, interval_ms=40),
         recording(BURST, 60_000, interval_ms=0.1, tokens_per_response=100),
         recording(PACED, 200, interval_ms=500),
         recording(STALL, 5, interval_ms=1, stall_s=600),

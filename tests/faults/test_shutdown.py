@@ -12,11 +12,11 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway import keys
-from tests.faults.conftest import record
+from tests.faults.conftest import record, times
 from tests.faults.system import LONG, PREFILL, STEADY, Connection, System, body, read, running_system, until
 from tests.faults.test_death import streams
 
-STREAMS = 100
+STREAMS = times(40, 100)
 END_SECONDS = 1.0
 
 
@@ -28,7 +28,7 @@ async def test_a_gateway_finishes_its_streams_and_takes_no_new_ones(system: Syst
     assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
     assert await system.gateway.exit_code() == 0
     record(
-        "SIGTERM to a gateway with 100 open streams",
+        f"SIGTERM to a gateway with {STREAMS} open streams",
         "all finish, new requests are refused, exit code 0",
         f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; exit code 0",
         met=True,
@@ -47,7 +47,7 @@ async def test_a_worker_finishes_its_streams_and_the_other_takes_the_new_ones(pa
     assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
     assert await pair.worker.exit_code() == 0
     record(
-        "SIGTERM to a worker with 100 open streams",
+        f"SIGTERM to a worker with {STREAMS} open streams",
         "all finish, new requests are answered by another worker, exit code 0",
         f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; 20 of 20 new ones answered; exit code 0",
         met=True,
@@ -62,7 +62,7 @@ async def test_a_triton_finishes_its_streams(system: System) -> None:
     assert await asyncio.to_thread(system.triton.process.wait, 20) == 0
     assert (await system.client().post("/chat/completions", json=body())).status_code == 503
     record(
-        "SIGTERM to Triton with 100 open streams",
+        f"SIGTERM to Triton with {STREAMS} open streams",
         "all finish (within its --exit-timeout-secs), exit code 0",
         f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; exit code 0",
         met=True,

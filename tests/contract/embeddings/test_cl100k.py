@@ -28,7 +28,7 @@ from tests.contract.triton.waits import until
 from tests.environments import INSTALL_SECONDS, python_of
 from tests.valkey import running_valkey
 
-pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
+pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.environment]
 TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم 👨‍👩‍👧‍👦"]
 PROGRAM = """
 import json, sys

@@ -22,7 +22,7 @@ from tests.contract.embeddings.tiny_models import BERT, DIMENSIONS, MAX_TOKENS, 
 from tests.contract.triton.servers import launched
 from tests.environments import INSTALL_SECONDS, python_of
 
-pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
+pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.environment]
 MODELS = (QWEN3_RIGHT, QWEN3_LEFT, BERT)
 CATALOG_ENTRY = f"""\
 id: {{name}}

@@ -70,6 +70,12 @@ def random_body(random: Random, rules: list[str], depth: int) -> str:
     return " | ".join(options)
 
 
+def rule(name: str, body: str) -> str:
+    # llama.cpp reads on in the next line after "::=" and "|", where an empty alternative would take the next rule's name.
+    is_open = not body.strip() or body.lstrip().startswith("|") or body.rstrip().endswith("|")
+    return f"{name} ::= ({body})" if is_open else f"{name} ::= {body}"
+
+
 def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
     """Left recursion is llama.cpp's own limit: it refuses what has it."""
     compared = refused = agreed = complex_texts = 0
@@ -79,7 +85,7 @@ def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
         names = ["root", "r1", "r2"]
         referred = [names if seed % 4 == 0 else names[index + 1 :] for index in range(3)]
         grammar = "\n".join(
-            f"{name} ::= {random_body(random, later, 2)}" for name, later in zip(names, referred, strict=True)
+            rule(name, random_body(random, later, 2)) for name, later in zip(names, referred, strict=True)
         )
         theirs = walk.gbnf(grammar)
         if theirs is None:
@@ -124,7 +130,7 @@ def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
 def test_an_ambiguous_grammar_has_bounded_work_for_each_token(walk: Walk, grammar: str) -> None:
     """llama.cpp's own sampler takes minutes of CPU time for one token of these, on any machine."""
     sampler = walk.grammar(grammar)
-    worst = max(walk.steps(sampler, "hello world this is a test of it and it goes on and on " * times(1, 3)))
+    worst = max(walk.steps(sampler, "hello world this is a test " * times(1, 6)))
     walk.api.lib.llama_sampler_free(sampler)
     assert worst < 5
 
