@@ -18,9 +18,9 @@ import numpy as np
 import uvloop
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.gateway.embedding_objects import pieces
-from services.gateway.embedding_request import EmbeddingRequest
-from services.gateway.embeddings import Vectors
+from services.gateway.dialects.openai_embeddings.embedding_objects import pieces
+from services.gateway.dialects.openai_embeddings.embedding_request import EmbeddingRequest
+from services.gateway.endpoints.embeddings import Vectors
 
 COUNT, DIMENSIONS = 2048, 1024
 REPETITIONS: Final = 9

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
-from services.inference import model_repository
-from services.inference.tokenizer import ModelTokenizer
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
+from services.inference.model.tokenizer import ModelTokenizer
+from services.inference.weights import model_repository
 from services.stack import readiness, triton, valkey
 from services.stack.local import INFERENCE_SERVICE
 from services.stack.local_models import small_model

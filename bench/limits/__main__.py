@@ -18,15 +18,15 @@ from statistics import median, quantiles
 from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
-from services.gateway.demand import demand_of
-from services.gateway.keyring import Keyring
-from services.gateway.lease import Leases
-from services.gateway.local_limits import LocalLimits, Policy
-from services.gateway.redis_connection import connect
-from services.gateway.redis_link import RedisAwayError, RedisLink
-from services.gateway.tiers import Tiers
+from services.gateway.redis.redis_connection import connect
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.demand import demand_of
+from services.gateway.tenancy.keyring import Keyring
+from services.gateway.tenancy.lease import Leases
+from services.gateway.tenancy.local_limits import LocalLimits, Policy
+from services.gateway.tenancy.tiers import Tiers
 from services.stack import valkey
 from services.stack.ports import free_ports, is_free
 

@@ -25,7 +25,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from bench.ratios import summary, table
-from services.inference.catalog import load_model
+from services.inference.model.catalog import load_model
 from services.stack.display import Display
 from services.stack.local import Options, Stack, running
 from services.stack.local_models import SMALL_MODEL, small_model, threads

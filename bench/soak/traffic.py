@@ -16,8 +16,8 @@ from typing import Any, Final
 import httpx
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
 
 REAL_MODEL: Final = "smollm2-135m"
 RECORDED_MODEL: Final = "replay-thinking"

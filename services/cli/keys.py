@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from services.cli.redis_access import AsJson, RedisUrl, StateDir, fail, run
-from services.gateway import keys, usage
-from services.gateway.allowance import LIMITS, read_tiers
-from services.gateway.keys import Change, Key, Replication
-from services.gateway.secret import PREFIX
+from services.gateway.tenancy import keys, usage
+from services.gateway.tenancy.allowance import LIMITS, read_tiers
+from services.gateway.tenancy.keys import Change, Key, Replication
+from services.gateway.tenancy.secret import PREFIX
 
 app = typer.Typer(
     help="""API keys: make, list, change, rotate and revoke them, and see what they used.

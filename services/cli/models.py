@@ -12,8 +12,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from services.inference.catalog import ModelSpec
-from services.stack import rendering
+from services.deployment import rendering
+from services.inference.model.catalog import ModelSpec
 
 app = typer.Typer(
     help="""The models of the catalog: list and show them, and write Triton's model repository.

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.gateway.redis_connection import connect, disconnect
-from services.gateway.redis_refusal import refusal_of
+from services.gateway.redis.redis_connection import connect, disconnect
+from services.gateway.redis.redis_refusal import refusal_of
 
 T = TypeVar("T")
 SECONDS = 5.0

@@ -9,10 +9,6 @@ from typing import NoReturn
 import uvloop
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services import settings as settings_module
-from services import triton_clients
-from services.allocator import return_freed_memory
-from services.certificates import Certificates
 from services.embeddings import triton_pulse
 from services.embeddings.catalog import DIRECTORY, load_model
 from services.embeddings.cl100k import Cl100kTable
@@ -22,10 +18,14 @@ from services.embeddings.request_checks import RequestLimits
 from services.embeddings.served_model import ServedModel
 from services.embeddings.servicer import SERVICE, EmbeddingsServicer
 from services.embeddings.settings import EmbeddingsSettings
-from services.grpc_server import WorkerServer
-from services.pulse import Pulse
-from services.telemetry import configure_logging, serve_metrics
-from services.triton_clients import TritonClients
+from services.runtime import settings as settings_module
+from services.runtime.allocator import return_freed_memory
+from services.runtime.certificates import Certificates
+from services.runtime.pulse import Pulse
+from services.runtime.telemetry import configure_logging, serve_metrics
+from services.worker import triton_clients
+from services.worker.grpc_server import WorkerServer
+from services.worker.triton_clients import TritonClients
 
 
 def main() -> None:

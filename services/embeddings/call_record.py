@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from services.embeddings import metrics
 from services.embeddings.served_model import ServedModel
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 
 _log: Final = logging.getLogger(__name__)
 

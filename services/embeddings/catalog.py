@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services import yaml_file
+from services.runtime import yaml_file
 
 DIRECTORY: Final = Path(__file__).parent / "models"
 InputType = Literal["query", "passage"]

@@ -15,9 +15,9 @@ from services.embeddings.catalog import BatchSpec
 from services.embeddings.fair_queue import Flow
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
-from services.failure import Failure, Reason, Violation
-from services.pulse import Pulse, SilenceError
-from services.triton_client import TritonClient
+from services.runtime.failure import Failure, Reason, Violation
+from services.runtime.pulse import Pulse, SilenceError
+from services.worker.triton_client import TritonClient
 
 _THE_INPUTS_FAULT: Final = (Reason.ENGINE_FAILED, Reason.INVALID_ARGUMENT)
 

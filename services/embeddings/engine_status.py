@@ -10,9 +10,9 @@ from typing import Final
 
 from services.embeddings import metrics
 from services.embeddings.served_model import EngineDescription, ServedModel
-from services.failure import Failure, Reason
-from services.silence import LOOKS
-from services.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
+from services.runtime.failure import Failure, Reason
+from services.runtime.silence import LOOKS
+from services.worker.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
 
 WHILE_NOT_READY_SECONDS: Final = 0.2
 STALL_SECONDS: Final = 30.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from services import triton_repository
+from services.worker import triton_repository
 
 PACKAGE: Final = Path(__file__).parent / "triton_backend"
 NAME: Final = "services.embeddings.triton_backend"

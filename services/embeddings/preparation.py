@@ -12,7 +12,7 @@ from services.embeddings import persian
 from services.embeddings.request_checks import RequestLimits, check, check_rows
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row, UnknownTokenError
-from services.failure import invalid
+from services.runtime.failure import invalid
 
 IN_THREAD_BYTES: Final = 4096
 """Larger requests are counted in a thread: it costs about a microsecond per token, and the loop serves others."""

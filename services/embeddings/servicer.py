@@ -18,8 +18,8 @@ from services.embeddings.request_checks import RequestLimits
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.embeddings.vectors import shortened
-from services.failure import Failure, Reason, Violation, invalid
-from services.grpc_server import Context, WorkerServer, refuse, request_id
+from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.worker.grpc_server import Context, WorkerServer, refuse, request_id
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
 DEFAULT_STATUS_SECONDS: Final = 1.0

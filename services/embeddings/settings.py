@@ -7,10 +7,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from services import triton_clients
-from services.certificates import checked
 from services.embeddings.engine_status import STALL_SECONDS
-from services.grpc_server import (
+from services.runtime.certificates import checked
+from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
+from services.runtime.settings import Settings
+from services.worker import triton_clients
+from services.worker.grpc_server import (
     DEFAULT_LIMITS,
     KEEPALIVE_SECONDS,
     MAX_CONCURRENT_CALLS_DESCRIPTION,
@@ -18,8 +20,6 @@ from services.grpc_server import (
     MAX_PEER_CONNECTIONS_DESCRIPTION,
     ConnectionLimits,
 )
-from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
-from services.settings import Settings
 
 
 class EmbeddingsSettings(Settings):

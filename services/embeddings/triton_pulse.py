@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from services.pulse import Pulse
-from services.triton_client import TritonClient
+from services.runtime.pulse import Pulse
+from services.worker.triton_client import TritonClient
 
 INTERVAL_SECONDS: Final = 1.0
 

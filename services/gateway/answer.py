@@ -12,19 +12,19 @@ import grpc
 from starlette.requests import Request
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
 from services.gateway import metrics
-from services.gateway.body_budget import release_body
-from services.gateway.chat_request import ChatRequest, without_prompt
 from services.gateway.dependencies import dependencies
+from services.gateway.dialects.field_names import openai_name
+from services.gateway.dialects.openai_chat.chat_request import ChatRequest, without_prompt
+from services.gateway.dialects.openai_chat.transcript import Transcript
+from services.gateway.edge.body_budget import release_body
+from services.gateway.edge.hang_up import ClientGoneError, HangUp
 from services.gateway.errors import ApiError, from_failure, restarting, server_error, silent
-from services.gateway.field_names import openai_name
-from services.gateway.generate_stream import CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
-from services.gateway.hang_up import ClientGoneError, HangUp
-from services.gateway.inference_client import InferenceWorker, InferenceWorkers
-from services.gateway.lease import Lease
-from services.gateway.limits import SpentBudget
-from services.gateway.transcript import Transcript
+from services.gateway.routing.generate_stream import CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
+from services.gateway.routing.inference_client import InferenceWorker, InferenceWorkers
+from services.gateway.tenancy.lease import Lease
+from services.gateway.tenancy.limits import SpentBudget
+from services.runtime.failure import Failure, Reason
 
 
 class Answer:

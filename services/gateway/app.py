@@ -14,23 +14,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from services.gateway import page
-from services.gateway.access import CLIENT_CLOSED_REQUEST, Access
-from services.gateway.admin import create_admin_app
-from services.gateway.admin_listener import serving
-from services.gateway.body_budget import BodyRelease
-from services.gateway.chat_completions import create_chat_completion, create_completion
 from services.gateway.dependencies import connected
-from services.gateway.embeddings import create_embeddings
+from services.gateway.edge.access import CLIENT_CLOSED_REQUEST, Access
+from services.gateway.edge.admin_listener import serving
+from services.gateway.edge.body_budget import BodyRelease
+from services.gateway.edge.hang_up import ClientGoneError
+from services.gateway.endpoints import page
+from services.gateway.endpoints.admin import create_admin_app
+from services.gateway.endpoints.chat_completions import create_chat_completion, create_completion
+from services.gateway.endpoints.embeddings import create_embeddings
+from services.gateway.endpoints.health import healthz, readyz
+from services.gateway.endpoints.models import list_models, retrieve_model
+from services.gateway.endpoints.own_usage import own_usage
+from services.gateway.endpoints.page import Page
+from services.gateway.endpoints.prompts import tokenize
 from services.gateway.errors import ApiError, server_error
-from services.gateway.hang_up import ClientGoneError
-from services.gateway.health import healthz, readyz
-from services.gateway.models import list_models, retrieve_model
-from services.gateway.own_usage import own_usage
-from services.gateway.page import Page
-from services.gateway.prompts import tokenize
 from services.gateway.settings import GatewaySettings
-from services.loop_watch import watched_loop
+from services.runtime.loop_watch import watched_loop
 
 PREFIXES: Final = ("/api", "/v1")
 """The API's own, and the one that some tools insist on."""

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from services.certificates import Certificates
-from services.gateway.body_budget import BodyBudget, budget_sizes
-from services.gateway.census import Census
-from services.gateway.embeddings_client import EmbeddingsWorkers, embeddings_service
-from services.gateway.image_fetch import ImageFetcher
-from services.gateway.inference_client import InferenceWorkers, Patience, inference_service
-from services.gateway.keyring import Keyring
-from services.gateway.lease import Leases
-from services.gateway.local_limits import LocalLimits
-from services.gateway.redis_connection import connect
-from services.gateway.redis_link import RedisLink
-from services.gateway.redis_watch import RedisWatch
+from services.gateway.edge.body_budget import BodyBudget, budget_sizes
+from services.gateway.images.image_fetch import ImageFetcher
+from services.gateway.redis.redis_connection import connect
+from services.gateway.redis.redis_link import RedisLink
+from services.gateway.redis.redis_watch import RedisWatch
+from services.gateway.routing.embeddings_client import EmbeddingsWorkers, embeddings_service
+from services.gateway.routing.inference_client import InferenceWorkers, Patience, inference_service
+from services.gateway.routing.worker_connection import Connections
+from services.gateway.routing.workers import Workers
 from services.gateway.settings import GatewaySettings
-from services.gateway.tiers import Tiers
-from services.gateway.worker_connection import Connections
-from services.gateway.workers import Workers
+from services.gateway.tenancy.census import Census
+from services.gateway.tenancy.keyring import Keyring
+from services.gateway.tenancy.lease import Leases
+from services.gateway.tenancy.local_limits import LocalLimits
+from services.gateway.tenancy.tiers import Tiers
+from services.runtime.certificates import Certificates
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import grpc
 import orjson
 from starlette.responses import Response
 
-from services.failure import Failure, Reason, failure_of
-from services.gateway.field_names import openai_name
-from services.gateway.language import ACCEPTED, preferred, translated
-from services.telemetry import without_keys
+from services.gateway.dialects.field_names import openai_name
+from services.gateway.i18n.language import ACCEPTED, preferred, translated
+from services.runtime.failure import Failure, Reason, failure_of
+from services.runtime.telemetry import without_keys
 
 JSON: Final = "application/json"
 _FORM: Final = "response_format"

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from services.certificates import checked
-from services.gateway.image_parts import ImageLimits
-from services.gateway.local_limits import Policy
-from services.loop_watch import DESCRIPTION, INTERVAL_SECONDS
-from services.settings import Settings
+from services.gateway.images.image_parts import ImageLimits
+from services.gateway.tenancy.local_limits import Policy
+from services.runtime.certificates import checked
+from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
+from services.runtime.settings import Settings
 
 
 class GatewaySettings(Settings):

@@ -9,22 +9,22 @@ from typing import NoReturn
 import uvloop
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services import settings as settings_module
-from services import triton_clients
-from services.allocator import return_freed_memory
-from services.certificates import Certificates
-from services.grpc_server import WorkerServer
 from services.inference import metrics
-from services.inference.catalog import DIRECTORY, load_model
-from services.inference.engine_status import EngineStatus
-from services.inference.generation import Patience
-from services.inference.images import ImageLimits
-from services.inference.request_checks import RequestLimits
-from services.inference.served_model import ServedModel
+from services.inference.generation.generation import Patience
+from services.inference.model.catalog import DIRECTORY, load_model
+from services.inference.model.engine_status import EngineStatus
+from services.inference.model.served_model import ServedModel
+from services.inference.request.images import ImageLimits
+from services.inference.request.request_checks import RequestLimits
 from services.inference.servicer import SERVICE, InferenceServicer
 from services.inference.settings import InferenceSettings
-from services.telemetry import configure_logging, serve_metrics
-from services.triton_clients import TritonClients
+from services.runtime import settings as settings_module
+from services.runtime.allocator import return_freed_memory
+from services.runtime.certificates import Certificates
+from services.runtime.telemetry import configure_logging, serve_metrics
+from services.worker import triton_clients
+from services.worker.grpc_server import WorkerServer
+from services.worker.triton_clients import TritonClients
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from typing import Final
 from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason, invalid
-from services.grpc_server import MAX_MESSAGE_BYTES, as_failure, as_request_id
+from services.runtime.failure import Failure, Reason, invalid
+from services.worker.grpc_server import MAX_MESSAGE_BYTES, as_failure, as_request_id
 
 GATHER_SECONDS: Final = 0.006
 """How long the first output of a step waits, at most, for those of the other calls that are in it."""

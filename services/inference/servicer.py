@@ -9,18 +9,18 @@ from typing import Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.failure import Failure, Reason, Violation, invalid
-from services.grpc_server import Context, WorkerServer, refuse, request_id
-from services.inference.choice import Choice
-from services.inference.engine_status import EngineStatus
 from services.inference.generate_stream import GenerateStream
-from services.inference.generation import Generation, Patience
-from services.inference.large_requests import apart
-from services.inference.prompt import Prompt, render
-from services.inference.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.served_model import ServedModel
-from services.inference.usage import UsageCount
-from services.triton_client import TritonClient
+from services.inference.generation.choice import Choice
+from services.inference.generation.generation import Generation, Patience
+from services.inference.generation.usage import UsageCount
+from services.inference.model.engine_status import EngineStatus
+from services.inference.model.served_model import ServedModel
+from services.inference.request.large_requests import apart
+from services.inference.request.prompt import Prompt, render
+from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.worker.grpc_server import Context, WorkerServer, refuse, request_id
+from services.worker.triton_client import TritonClient
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 DEFAULT_STATUS_SECONDS: Final = 1.0

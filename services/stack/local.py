@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
-from services.allocator import give_back_free_memory
-from services.gateway import keys
-from services.inference.engine_status import STALL_SECONDS
+from services.gateway.tenancy import keys
+from services.inference.model.engine_status import STALL_SECONDS
+from services.runtime.allocator import give_back_free_memory
 from services.stack import private_files, readiness, triton, valkey
 from services.stack.display import Display
 from services.stack.local_models import (

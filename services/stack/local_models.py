@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from services.deployment import rendering
 from services.inference import model_import
-from services.inference.catalog import ModelSpec, load_model
-from services.stack import demo_thinking, qwen3_tokenizer, rendering
+from services.inference.model.catalog import ModelSpec, load_model
+from services.stack import demo_thinking, qwen3_tokenizer
 from services.stack.supervisor import StackError
 
 SMALL_MODEL: Final = "smollm2-135m"

@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any, Final
 
-from services.failure import Failure, Reason
-from services.triton_client import DeadModelError, TritonClient
+from services.runtime.failure import Failure, Reason
+from services.worker.triton_client import DeadModelError, TritonClient
 
 READY_SECONDS: Final = 2.0
 UNREACHABLE_SECONDS: Final = 5.0

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from helm import readme
-from services.inference.catalog import ModelSpec
+from services.inference.model.catalog import ModelSpec
 from tests.chart.tools import CHART, ROOT, find, run_helm, template
 
 DOCUMENT = ROOT / "docs" / "kubernetes.md"

@@ -12,9 +12,9 @@ import yaml
 
 from services.embeddings.settings import EmbeddingsSettings
 from services.gateway.settings import GatewaySettings
-from services.inference.catalog import ModelSpec
+from services.inference.model.catalog import ModelSpec
 from services.inference.settings import InferenceSettings
-from services.settings import Settings
+from services.runtime.settings import Settings
 from tests.chart.tools import Manifest, containers, environment, find, template
 
 LONGEST_PUBLIC_STREAM = 900

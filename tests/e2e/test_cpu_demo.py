@@ -17,7 +17,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from services.stack.image import prepare
 from tests.chart.pods import Pod, ports, until_http_ok, until_serving
 from tests.chart.tools import containers, find, template

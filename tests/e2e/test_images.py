@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from services.stack import qwen3_tokenizer
 from tests.contract.http.conftest import running_gateway
 from tests.contract.inference.conftest import started

@@ -17,9 +17,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.inference.model_repository import write_model
-from services.inference.tokenizer import ModelTokenizer
+from services.gateway.tenancy import keys
+from services.inference.model.tokenizer import ModelTokenizer
+from services.inference.weights.model_repository import write_model
 from services.stack.image import prepare
 from tests.chart.pods import Pod, ports, until_http_ok, until_serving
 from tests.chart.tools import Manifest, containers, find, template

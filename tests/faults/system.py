@@ -24,15 +24,15 @@ from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway import keys, limits
-from services.gateway.allowance import UNLIMITED
-from services.gateway.keys import Key
-from services.gateway.limits import Subject
+from services.gateway.tenancy import keys, limits
+from services.gateway.tenancy.allowance import UNLIMITED
+from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.limits import Subject
 from services.inference import model_import
-from services.inference.tokenizer import ModelTokenizer
+from services.inference.model.tokenizer import ModelTokenizer
 from services.stack import valkey
 from services.stack.ports import LOOPBACK, free_ports
-from services.triton_client import TritonClient
+from services.worker.triton_client import TritonClient
 from tests.contract.triton.servers import Server, launched
 
 ROOT: Final = Path(__file__).parents[2]

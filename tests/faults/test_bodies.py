@@ -14,8 +14,8 @@ import orjson
 import psutil
 import pytest
 
-from services.gateway import keys
-from services.gateway.admin_guard import MAX_BODY_BYTES
+from services.gateway.edge.admin_guard import MAX_BODY_BYTES
+from services.gateway.tenancy import keys
 from services.stack.ports import LOOPBACK, free_ports
 from tests.faults.conftest import milliseconds, record, times
 from tests.faults.system import Connection, Process, System, body, read, running_system, until

@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from services.gateway import secret
+from services.gateway.tenancy import secret
 from tests.faults.conftest import milliseconds, record, times
 from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STEADY, Process, Stream, System, body, read, until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from tests.faults.system import LONG, Connection, Process, System, body, read, running_system, until
 from tests.faults.test_death import streams
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.gateway import secret
+from services.gateway.tenancy import secret
 from tests.faults.conftest import milliseconds, record, times
 from tests.faults.system import (
     IDLE_SECONDS,

@@ -23,7 +23,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.grpc_server import DEFAULT_LIMITS
+from services.worker.grpc_server import DEFAULT_LIMITS
 from tests.faults.conftest import record, times
 from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
 from tests.faults.http2_attacks import ATTACKS, SOURCE

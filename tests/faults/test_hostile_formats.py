@@ -23,7 +23,7 @@ import orjson
 import psutil
 import pytest
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from tests.environments import ROOT, python_of
 from tests.faults.conftest import FULL, record, times
 from tests.faults.hostile_formats import Case, cases, is_longer, load_suite

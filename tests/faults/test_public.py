@@ -14,11 +14,11 @@ from fastapi.routing import iter_route_contexts
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway.access import Access
-from services.gateway.admin import create_admin_app
-from services.gateway.admin_guard import AdminGuard
 from services.gateway.app import create_app
-from services.gateway.body_budget import BodyRelease
+from services.gateway.edge.access import Access
+from services.gateway.edge.admin_guard import AdminGuard
+from services.gateway.edge.body_budget import BodyRelease
+from services.gateway.endpoints.admin import create_admin_app
 from services.gateway.settings import GatewaySettings
 from tests.faults.conftest import record
 from tests.faults.everything import ADMIN_TOKEN, Everything, running_everything

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway.secret import draw
+from services.gateway.tenancy.secret import draw
 from tests.faults.conftest import record
 from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything, running_everything, tracebacks_in
 from tests.faults.malformed import exchange
@@ -31,7 +31,7 @@ CONTENT: Final = "canary-of-content-5f0c"
 """Stands in questions. It may be quoted to whoever sent it, and is in no log, metric or database."""
 SETTINGS: Final = {"VILIX_REDIS_TIMEOUT": "0.5", "VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1"}
 _MISTAKE: Final = """
-from services.gateway import chat_completions, models
+from services.gateway.endpoints import chat_completions, models
 
 
 def quotes_the_request(request, *arguments):

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from tests.faults.conftest import record, times
 from tests.faults.system import LONG, PREFILL, STEADY, Connection, System, body, read, running_system, until
 from tests.faults.test_death import streams

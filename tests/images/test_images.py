@@ -155,7 +155,7 @@ def binaries(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> dict[str
         ("gateway", "python -m services.gateway --help"),
         ("gateway", "vilix keys create --help"),
         ("worker", "python -m services.inference --help"),
-        ("worker", "python -m services.inference.weights_download --help"),
+        ("worker", "python -m services.inference.weights.weights_download --help"),
         ("worker", "vilix --help"),
         ("cpu", "python -m services.gateway --help"),
         ("cpu", "python -m services.inference --help"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.certificates import Certificates
+from services.runtime.certificates import Certificates
 from tests.certificates import Authority
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.element_limit import MAX_ELEMENTS, TooManyElementsError, check_elements
+from services.runtime.element_limit import MAX_ELEMENTS, TooManyElementsError, check_elements
 
 
 def conversation(messages: int, parts: int) -> pb.GenerateRequest:

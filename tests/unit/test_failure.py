@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from services.failure import Failure, Reason, Violation, failure_of
+from services.runtime.failure import Failure, Reason, Violation, failure_of
 
 METHOD = "/test.Service/Fail"
 

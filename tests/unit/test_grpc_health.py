@@ -6,7 +6,7 @@ from typing import Any
 
 from grpc_health.v1 import health_pb2
 
-from services.grpc_server import WorkerServer
+from services.worker.grpc_server import WorkerServer
 
 SERVICE = "vilix.test.v1.TestService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.peer_connections import PeerConnections, limited_peers
+from services.worker.peer_connections import PeerConnections, limited_peers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, and 127.0.0.2 as another address")
 

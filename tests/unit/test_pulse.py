@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from services.pulse import Pulse, SilenceError
+from services.runtime.pulse import Pulse, SilenceError
 
 IDLE = 0.2
 LONG = 30.0

@@ -5,7 +5,7 @@ import sys
 import pytest
 from pydantic import Field, ValidationError
 
-from services.settings import Settings, load
+from services.runtime.settings import Settings, load
 
 
 class Example(Settings):

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from services import silence
-from services.silence import Silence
+from services.runtime import silence
+from services.runtime.silence import Silence
 
 IDLE = 0.2
 

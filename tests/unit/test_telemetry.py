@@ -8,11 +8,11 @@ import pty
 import subprocess
 import sys
 
-from services.telemetry import without_keys
+from services.runtime.telemetry import without_keys
 
 PROGRAM = """
 import logging
-from services.telemetry import configure_logging
+from services.runtime.telemetry import configure_logging
 configure_logging("gateway")
 logging.getLogger("test").info("request", extra={"model": "qwen3-8b", "path": "a\\x1b[2Jb"})
 """

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from services.failure import Failure, Reason
-from services.triton_client import MAX_MESSAGE_BYTES, TritonClient
+from services.runtime.failure import Failure, Reason
+from services.worker.triton_client import MAX_MESSAGE_BYTES, TritonClient
 
 LIMIT = 10.0
 LARGE = range(1_000_000)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.triton_clients import TritonClients, check_targets, targets
+from services.worker.triton_clients import TritonClients, check_targets, targets
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@
 - name: download
   image: {{ include "vilix.image" (list $root "worker") }}
   imagePullPolicy: {{ $root.Values.images.worker.pullPolicy }}
-  command: [python, -m, services.inference.weights_download]
+  command: [python, -m, services.inference.weights.weights_download]
   env:
     - {name: VILIX_REPO, value: {{ $pool.weights.repo | quote }}}
     - {name: VILIX_REVISION, value: {{ $pool.weights.revision | quote }}}

@@ -23,7 +23,7 @@ from services.embeddings.model_repository import write_model
 from services.embeddings.servicer import SERVICE
 from services.stack import triton as triton_program
 from services.stack.ports import free_ports
-from services.triton_client import TritonClient
+from services.worker.triton_client import TritonClient
 from tests.contract.triton.servers import START_SECONDS, Server, launched
 from tests.contract.triton.waits import until
 

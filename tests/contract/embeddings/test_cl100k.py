@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings.catalog import DIRECTORY
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from tests.contract.embeddings.conftest import MODEL, Worker, started
 from tests.contract.embeddings.test_embed import refusal
 from tests.contract.http.conftest import running_gateway

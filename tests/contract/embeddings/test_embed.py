@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.failure import Failure, Reason, failure_of
+from services.runtime.failure import Failure, Reason, failure_of
 from tests.contract.embeddings.conftest import BATCH_TEXTS, MODEL
 from tests.contract.triton.waits import until
 

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.failure import Reason
+from services.runtime.failure import Reason
 from tests.contract.embeddings.conftest import MODEL, ROOT, embedding_triton, started
 from tests.contract.embeddings.test_embed import refusal, request
 from tests.contract.triton.servers import Server

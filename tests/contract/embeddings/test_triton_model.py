@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.failure import Failure, Reason
-from services.triton_client import Tensor, TritonClient
+from services.runtime.failure import Failure, Reason
+from services.worker.triton_client import Tensor, TritonClient
 from tests.contract.embeddings.conftest import BATCH_TEXTS, MODEL
 
 TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم", "Where is the library?", "👨‍👩‍👧‍👦"]

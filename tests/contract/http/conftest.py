@@ -14,7 +14,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from services.stack.ports import free_ports
 from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, scripted_worker
 from tests.valkey import running_valkey

@@ -11,7 +11,7 @@ import openai
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason, Violation
+from services.runtime.failure import Failure, Reason, Violation
 from tests.contract.http.conftest import EXPECTED
 from tests.contract.http.scripted_worker import (
     MODEL,

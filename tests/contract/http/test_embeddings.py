@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.failure import Failure, Reason, Violation
+from services.runtime.failure import Failure, Reason, Violation
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 from tests.contract.http.scripted_worker import MODEL as CHAT_MODEL

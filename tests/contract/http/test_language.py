@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.failure import Failure, Reason, invalid
+from services.runtime.failure import Failure, Reason, invalid
 from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, started
 
 CHAT = "/api/chat/completions"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, scripted_worker, started, usage

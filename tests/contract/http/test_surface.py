@@ -14,8 +14,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.gateway.secret import draw
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.secret import draw
 from tests.contract.http.conftest import EXPECTED, running_gateway, until
 from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 

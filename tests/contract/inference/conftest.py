@@ -20,8 +20,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.inference import model_import
+from services.inference.model.tokenizer import ModelTokenizer
 from services.inference.servicer import SERVICE
-from services.inference.tokenizer import ModelTokenizer
 from services.stack.ports import free_ports
 from tests.contract.triton.servers import Server, serving
 from tests.contract.triton.waits import until

@@ -11,8 +11,8 @@ from google.protobuf import duration_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Reason, failure_of
 from services.inference.servicer import SERVICE
+from services.runtime.failure import Reason, failure_of
 from tests.contract.inference.conftest import MODEL, PERSIAN, REPLAY, Worker, ask
 from tests.contract.triton.subjects import QUESTION
 

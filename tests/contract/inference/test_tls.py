@@ -23,9 +23,9 @@ from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.certificates import Certificates
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from services.inference.servicer import SERVICE
+from services.runtime.certificates import Certificates
 from services.stack.ports import free_ports
 from tests.certificates import Authority
 from tests.contract.http.conftest import running_gateway

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys, limits, usage
-from services.gateway.allowance import UNLIMITED
-from services.gateway.keys import Key
-from services.gateway.limits import Scope, Subject
+from services.gateway.tenancy import keys, limits, usage
+from services.gateway.tenancy.allowance import UNLIMITED
+from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.limits import Scope, Subject
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.counting_worker import CountingWorker, counting_worker

@@ -13,8 +13,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.failure import Failure, Reason
 from services.inference.generate_stream import GenerateStream
+from services.runtime.failure import Failure, Reason
 
 SERVICE = "vilix.inference.v1.InferenceService"
 MODELS = ("small", "large")

@@ -13,10 +13,10 @@ import pytest
 from openai import AsyncOpenAI
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
-from services.gateway.keys import Change, Key
-from services.gateway.secret import digest
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.keys import Change, Key
+from services.gateway.tenancy.secret import digest
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, records, state_of, until, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.faults.conftest import record

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from services.gateway.allowance import read_tiers
-from services.gateway.keys import Key
+from services.gateway.tenancy.allowance import read_tiers
+from services.gateway.tenancy.keys import Key
 from tests.contract.tenancy.conftest import URL, body, client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
 

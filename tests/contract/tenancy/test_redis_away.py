@@ -12,9 +12,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
-from services.gateway.redis_connection import connect, disconnect
+from services.gateway.redis.redis_connection import connect, disconnect
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, ready, until, used

@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from services.gateway.redis_connection import connect, disconnect
-from services.gateway.redis_link import RedisAwayError, RedisLink, Script
+from services.gateway.redis.redis_connection import connect, disconnect
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
 from tests.contract.tenancy.redis_servers import Server, running
 
 SECONDS = 0.3

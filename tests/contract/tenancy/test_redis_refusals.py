@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
-from services.gateway.redis_connection import connect, disconnect
-from services.gateway.redis_link import RedisAwayError, RedisLink, RedisRefusedError, Script
-from services.gateway.redis_refusal import WriteRefusal, try_writing
+from services.gateway.redis.redis_connection import connect, disconnect
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink, RedisRefusedError, Script
+from services.gateway.redis.redis_refusal import WriteRefusal, try_writing
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import URL, body, client_of, ready, until, used

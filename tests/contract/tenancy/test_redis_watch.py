@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.redis_connection import connect, disconnect
-from services.gateway.redis_link import RedisAwayError, RedisLink
-from services.gateway.redis_watch import Persistence, RedisWatch, ServerState, read_state
+from services.gateway.redis.redis_connection import connect, disconnect
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.redis.redis_watch import Persistence, RedisWatch, ServerState, read_state
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import client_of, ready, until

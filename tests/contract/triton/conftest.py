@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.triton_client import TritonClient
+from services.worker.triton_client import TritonClient
 from tests.contract.triton.servers import serving
 from tests.contract.triton.subjects import (
     CONTEXT_LENGTH,

@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from services.inference.model_repository import write_model
+from services.inference.weights.model_repository import write_model
 from services.stack import triton
 from services.stack.ports import free_ports
-from services.triton_client import EngineOutput, TritonClient
+from services.worker.triton_client import EngineOutput, TritonClient
 from tests.contract.triton.waits import until
 from tests.stand_ins import trtllm as stand_in
 

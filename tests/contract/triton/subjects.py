@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from services.triton_client import TritonClient
+from services.worker.triton_client import TritonClient
 
 CONTEXT_LENGTH = 256
 SLOTS = 2

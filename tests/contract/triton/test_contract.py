@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 from tests.contract.triton.servers import Answer, answer
 from tests.contract.triton.subjects import (
     CONTEXT_LENGTH,

@@ -13,7 +13,7 @@ import pytest
 
 from bench.trtllm.checks import Reader
 from services.inference import model_import
-from services.inference.call_schema import call_schema
+from services.inference.request.call_schema import call_schema
 from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
 from services.inference.triton_backend.engines import llama_guides, llamacpp
 from services.inference.triton_backend.engines.llama_guides import Guides

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 from services.stack import triton
-from services.triton_client import TritonClient
+from services.worker.triton_client import TritonClient
 from tests.contract.triton.servers import Answer, answer, launched
 from tests.contract.triton.subjects import QUESTION, SMOLLM2, STORY
 from tests.contract.triton.vocabulary import decode

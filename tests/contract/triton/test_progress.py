@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from services.embeddings import model_repository as embeddings_repository
-from services.triton_client import DeadModelError, TritonClient
+from services.worker.triton_client import DeadModelError, TritonClient
 from tests.contract.triton.servers import Server, answer, serving
 from tests.contract.triton.waits import until
 

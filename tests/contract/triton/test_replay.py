@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 from services.stack.ports import free_ports
-from services.triton_client import TritonClient
+from services.worker.triton_client import TritonClient
 from tests.contract.triton.servers import answer, serving
 from tests.contract.triton.subjects import FRAGILE, LESSER, REPLAY, SHORT_RECORDING, STORY
 

@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from services.failure import Failure
-from services.triton_client import TritonClient
+from services.runtime.failure import Failure
+from services.worker.triton_client import TritonClient
 from tests.contract.triton.subjects import REPLAY
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 from services.stack import triton
-from services.triton_client import EngineOutput, TritonClient
+from services.worker.triton_client import EngineOutput, TritonClient
 from tests.contract.triton.servers import Answer, answer, launched
 from tests.contract.triton.subjects import CONTEXT_LENGTH, SHORT_RECORDING, STORY, TRTLLM_12, TRTLLM_13, TRTLLM_FRAGILE
 from tests.contract.triton.waits import until

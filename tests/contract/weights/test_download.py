@@ -40,7 +40,7 @@ def command(hub: Hub, directory: Path, **settings: str) -> tuple[list[str], dict
         "HOME": str(directory.parent),
         **settings,
     }
-    return [sys.executable, "-m", "services.inference.weights_download"], {**os.environ, **variables}
+    return [sys.executable, "-m", "services.inference.weights.weights_download"], {**os.environ, **variables}
 
 
 def download(hub: Hub, directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ import pytest
 from playwright.async_api import Browser, Page, Request, Route, async_playwright
 from redis.asyncio import Redis
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway
 from tests.contract.http.scripted_worker import ScriptedWorker, scripted_worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page, expect
 
-from services.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason
 from tests.contract.http.scripted_worker import MODEL, content, finish, started, thought, usage
 from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, Route
 from redis.asyncio import Redis
 
-from services.gateway import keys
+from services.gateway.tenancy import keys
 from tests.contract.http.conftest import running_gateway
 from tests.contract.http.scripted_worker import MODEL, content, finish, started, usage
 from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot, until_found

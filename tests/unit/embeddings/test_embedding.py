@@ -13,9 +13,9 @@ from services.embeddings.embedding import Embedder, batches
 from services.embeddings.fair_queue import FairQueue
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
-from services.failure import Failure, Reason
-from services.pulse import Pulse
-from services.triton_client import Tensor
+from services.runtime.failure import Failure, Reason
+from services.runtime.pulse import Pulse
+from services.worker.triton_client import Tensor
 from tests.unit.embeddings.models import spec
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from services.gateway import admission
-from services.gateway.admission import Waiting
-from services.gateway.allowance import UNLIMITED, Allowance
-from services.gateway.auth import Caller
-from services.gateway.demand import Demand
 from services.gateway.errors import ApiError
-from services.gateway.keyring import Found
-from services.gateway.keys import Key, Proof
-from services.gateway.limits import Decision, StaleKeyError, Subject
-from services.gateway.redis_link import RedisAwayError
-from services.gateway.secret import draw
+from services.gateway.redis.redis_link import RedisAwayError
+from services.gateway.tenancy import admission
+from services.gateway.tenancy.admission import Waiting
+from services.gateway.tenancy.allowance import UNLIMITED, Allowance
+from services.gateway.tenancy.auth import Caller
+from services.gateway.tenancy.demand import Demand
+from services.gateway.tenancy.keyring import Found
+from services.gateway.tenancy.keys import Key, Proof
+from services.gateway.tenancy.limits import Decision, StaleKeyError, Subject
+from services.gateway.tenancy.secret import draw
 
 
 class Line:

@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.answer import Answer
-from services.gateway.chat_request import ChatRequest
-from services.gateway.limits import Produced
+from services.gateway.dialects.openai_chat.chat_request import ChatRequest
+from services.gateway.tenancy.limits import Produced
 
 MODEL = "model-of-this-test"
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from services.gateway.chat_request import translate
+from services.gateway.dialects.json_fields import Fields
+from services.gateway.dialects.openai_chat.chat_request import translate
+from services.gateway.dialects.openai_completions.text_request import translate_text
 from services.gateway.errors import ApiError
-from services.gateway.json_fields import Fields
-from services.gateway.text_request import translate_text
 from tests.unit.gateway.written_messages import SERVICES
 
 DOCUMENT: Final[dict[str, Any]] = yaml.safe_load((SERVICES / "gateway/site/openapi.yaml").read_text())

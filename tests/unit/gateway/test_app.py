@@ -3,8 +3,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from services.gateway import models
 from services.gateway.app import create_app
+from services.gateway.endpoints import models
 from services.gateway.settings import GatewaySettings
 
 

@@ -9,10 +9,10 @@ from random import Random
 import orjson
 import pytest
 
-from services.gateway import data_url
-from services.gateway.body import MAX_CONTAINERS, MAX_VALUES, parse
-from services.gateway.chat_request import translate
+from services.gateway.dialects.openai_chat.chat_request import translate
+from services.gateway.edge.body import MAX_CONTAINERS, MAX_VALUES, parse
 from services.gateway.errors import ApiError
+from services.gateway.images import data_url
 
 
 @pytest.mark.parametrize(

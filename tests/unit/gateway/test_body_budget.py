@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway import body_budget
-from services.gateway.body_budget import SMALL_BYTES, BodyBudget, BodyShare, budget_sizes
+from services.gateway.edge import body_budget
+from services.gateway.edge.body_budget import SMALL_BYTES, BodyBudget, BodyShare, budget_sizes
 from services.gateway.errors import ApiError
 
 MEBIBYTE = 2**20

@@ -9,11 +9,11 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason, Violation
-from services.gateway.chat_request import translate
+from services.gateway.dialects.field_names import openai_names
+from services.gateway.dialects.openai_chat.chat_request import translate
 from services.gateway.errors import ApiError, from_failure
-from services.gateway.field_names import openai_names
-from services.gateway.language import translated
+from services.gateway.i18n.language import translated
+from services.runtime.failure import Failure, Reason, Violation
 
 MESSAGES = [{"role": "user", "content": "سلام"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.dialects.openai_chat.chat_request import ChatRequest, translate
 from services.gateway.errors import ApiError
 
 USER = [{"role": "user", "content": "سلام"}]

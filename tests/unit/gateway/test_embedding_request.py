@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.gateway.embedding_request import translate
+from services.gateway.dialects.openai_embeddings.embedding_request import translate
 from services.gateway.errors import ApiError
 
 

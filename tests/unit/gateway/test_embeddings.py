@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.gateway.embedding_objects import PIECE_NUMBERS, pieces
-from services.gateway.embedding_request import EmbeddingRequest
-from services.gateway.embeddings import Vectors
+from services.gateway.dialects.openai_embeddings.embedding_objects import PIECE_NUMBERS, pieces
+from services.gateway.dialects.openai_embeddings.embedding_request import EmbeddingRequest
+from services.gateway.endpoints.embeddings import Vectors
 
 
 def answer(count: int, dimensions: int) -> pb.EmbedResponse:

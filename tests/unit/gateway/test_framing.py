@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.framing import rejection
+from services.gateway.edge.framing import rejection
 
 HOST = (b"host", b"example.com")
 

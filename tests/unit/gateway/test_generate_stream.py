@@ -17,13 +17,20 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services import silence
-from services.failure import Failure, Reason
 from services.gateway.errors import ApiError
-from services.gateway.generate_stream import WINDOW, CallCancelledError, GenerateCall, SilentWorkerError, Take, Write
-from services.gateway.inference_client import MAX_MESSAGE_BYTES, InferenceClient, Patience
-from services.gateway.message_size import ENVELOPE_BYTES
-from services.grpc_server import WorkerServer
+from services.gateway.routing.generate_stream import (
+    WINDOW,
+    CallCancelledError,
+    GenerateCall,
+    SilentWorkerError,
+    Take,
+    Write,
+)
+from services.gateway.routing.inference_client import MAX_MESSAGE_BYTES, InferenceClient, Patience
+from services.gateway.routing.message_size import ENVELOPE_BYTES
+from services.runtime import silence
+from services.runtime.failure import Failure, Reason
+from services.worker.grpc_server import WorkerServer
 from tests.unit.inference.test_generate_stream import Answers, until
 
 LIMIT = 10.0

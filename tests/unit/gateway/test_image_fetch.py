@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from services.gateway.chat_request import ChatRequest, translate
+from services.gateway.dialects.openai_chat.chat_request import ChatRequest, translate
 from services.gateway.errors import ApiError
-from services.gateway.image_fetch import Address, ImageFetcher, is_public
-from services.gateway.image_parts import ImageLimits
+from services.gateway.images.image_fetch import Address, ImageFetcher, is_public
+from services.gateway.images.image_parts import ImageLimits
 from tests.certificates import Authority
 
 PNG = b"\x89PNG\r\n\x1a\n and more"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.chat_request import translate
+from services.gateway.dialects.openai_chat.chat_request import translate
 from services.gateway.errors import ApiError
-from services.gateway.image_parts import ImageLimits
+from services.gateway.images.image_parts import ImageLimits
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 IMAGES = {

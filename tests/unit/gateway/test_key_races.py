@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
-from services.gateway.keys import Change, ExpiredError, Key, NameTakenError, RevokedError
-from services.gateway.redis_link import Script
+from services.gateway.redis.redis_link import Script
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.keys import Change, ExpiredError, Key, NameTakenError, RevokedError
 
 NAMES = ("shop", "web")
 

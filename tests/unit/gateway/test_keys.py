@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from services.gateway import keys
-from services.gateway.allowance import Allowance
-from services.gateway.secret import digest, draw, is_well_formed, shard_of
+from services.gateway.tenancy import keys
+from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.secret import digest, draw, is_well_formed, shard_of
 
 
 async def test_a_key_is_found_by_its_secret_until_it_is_revoked(redis: Redis) -> None:

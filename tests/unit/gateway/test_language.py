@@ -7,23 +7,23 @@ import time
 
 import pytest
 
-from services.failure import Failure, Reason, Violation
 from services.gateway.errors import from_failure
-from services.gateway.language import MOST_CHARACTERS, messages, preferred, translated
+from services.gateway.i18n.language import MOST_CHARACTERS, messages, preferred, translated
+from services.runtime.failure import Failure, Reason, Violation
 from tests.unit.gateway.written_messages import SERVICES, failures, modules, written
 
 INTERNAL = {
-    "services/gateway/admin.py": "the admin API is in English",
-    "services/gateway/admin_guard.py": "the admin API is in English",
+    "services/gateway/endpoints/admin.py": "the admin API is in English",
+    "services/gateway/edge/admin_guard.py": "the admin API is in English",
     "services/inference/generate_stream.py": "what the gateway's own calls cannot do wrong",
-    "services/malformed_messages.py": "what the gateway's own calls cannot do wrong",
+    "services/worker/malformed_messages.py": "what the gateway's own calls cannot do wrong",
     "services/inference/triton_backend/model.py": "what the worker's own requests cannot do wrong, but for one: below",
     "services/embeddings/triton_backend/model.py": "what the worker's own requests cannot do wrong",
-    "services/gateway/http_protocol.py": "ended before a language is known",
+    "services/gateway/edge/http_protocol.py": "ended before a language is known",
 }
 ASSEMBLED = {
-    "services/gateway/refusal.py": "of parts: below",
-    "services/inference/prompt.py": "of parts: below",
+    "services/gateway/tenancy/refusal.py": "of parts: below",
+    "services/inference/request/prompt.py": "of parts: below",
     "services/embeddings/preparation.py": "of parts: below",
 }
 OF_GRPC_ONLY = (
@@ -99,7 +99,7 @@ def test_a_workers_message_is_persian_also_under_the_names_that_the_caller_knows
 
 
 def test_the_scan_finds_which_field_a_message_is_about() -> None:
-    found = failures(SERVICES / "inference/guides.py")
+    found = failures(SERVICES / "inference/request/guides.py")
     assert ("reasoning.enabled", "7 does not think where 7 is set; leave reasoning.enabled out") in found
     assert "response_format" in {field for field, message in found if message.startswith("response_format leaves")}
 
@@ -107,13 +107,13 @@ def test_the_scan_finds_which_field_a_message_is_about() -> None:
 def test_the_scan_finds_messages_wherever_they_are_written() -> None:
     found = {path.relative_to(SERVICES).as_posix(): written(path) for path in modules()}
     for name, message in {
-        "gateway/chat_request.py": "audio is not available here; leave it out",
-        "gateway/image_fetch.py": "7 is redirected more than 7 times; send the image as a data: URL",
-        "gateway/json_fields.py": "7 must be 7, got 7: 7",
-        "inference/image_header.py": "it is a GIF without a frame",
-        "inference/image_rule.py": "it is 7×7 pixels; one side may be 7 times the other",
-        "inference/images.py": "7 is a 7 of 7 pixels, 7 in all; at most 7 are allowed; make it smaller",
-        "inference/request_checks.py": "7 is 7; it must be at most max_tokens, 7",
+        "gateway/dialects/openai_chat/chat_request.py": "audio is not available here; leave it out",
+        "gateway/images/image_fetch.py": "7 is redirected more than 7 times; send the image as a data: URL",
+        "gateway/dialects/json_fields.py": "7 must be 7, got 7: 7",
+        "inference/request/image_header.py": "it is a GIF without a frame",
+        "inference/model/image_rule.py": "it is 7×7 pixels; one side may be 7 times the other",
+        "inference/request/images.py": "7 is a 7 of 7 pixels, 7 in all; at most 7 are allowed; make it smaller",
+        "inference/request/request_checks.py": "7 is 7; it must be at most max_tokens, 7",
         "inference/triton_backend/contract.py": "7 has the token id 7; the model's are 0 to 7",
         "inference/triton_backend/engines/llama_guides.py": (
             "guide.7 is not valid, or has a part that the engine does not know: 7"

@@ -12,18 +12,18 @@ import pytest
 from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway import keys, limits
-from services.gateway.allowance import Allowance
-from services.gateway.census import GATEWAYS, Census
-from services.gateway.demand import Demand
 from services.gateway.errors import ApiError
-from services.gateway.keys import Key
-from services.gateway.lease import Lease, Leases
-from services.gateway.limits import Subject
-from services.gateway.local_limits import LocalLimits, Policy
-from services.gateway.redis_link import RedisLink
-from services.gateway.refusal import duration
-from services.gateway.tiers import Tiers
+from services.gateway.redis.redis_link import RedisLink
+from services.gateway.tenancy import keys, limits
+from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.census import GATEWAYS, Census
+from services.gateway.tenancy.demand import Demand
+from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.lease import Lease, Leases
+from services.gateway.tenancy.limits import Subject
+from services.gateway.tenancy.local_limits import LocalLimits, Policy
+from services.gateway.tenancy.refusal import duration
+from services.gateway.tenancy.tiers import Tiers
 
 SMALL = Demand(model="m", prompt=10, output=20, max_output=None)
 

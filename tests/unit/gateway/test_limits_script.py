@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from services.gateway import limits
+from services.gateway.tenancy import limits
 from tests.unit.gateway.reference_limits import MINUTE, ReferenceLimits
 
 NAME = "vilix:{s00}:limits:key_test"

@@ -12,8 +12,8 @@ import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.gateway.signs_of_life import SignsOfLife
-from services.pulse import SilenceError
+from services.gateway.routing.signs_of_life import SignsOfLife
+from services.runtime.pulse import SilenceError
 
 IDLE = 0.4
 LONG = 30.0

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.chat_request import ChatRequest
-from services.gateway.sse import ChunkEncoder, error_event
+from services.gateway.dialects.openai_chat.chat_request import ChatRequest
+from services.gateway.dialects.sse import ChunkEncoder, error_event
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
     'سلام\u200c\u200d\u064b👨‍👩‍👧🇮🇷\u2028\u2029\r\n\x00"\\', max_size=20

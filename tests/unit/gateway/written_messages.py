@@ -20,8 +20,8 @@ MAKERS = {
 PARTS = {"_unobtainable": "7 {}; send the image as a data: URL", "_out_of_range": "7 is 7; it must be {}"}
 """What makes a message of its last argument."""
 SENTENCE_ENDS = {
-    "inference/image_header.py": "read",
-    "inference/image_rule.py": "size",
+    "inference/request/image_header.py": "read",
+    "inference/model/image_rule.py": "size",
     "inference/triton_backend/prompt_images.py": "",
 }
 """Modules whose errors are put into a message, and the function whose callers see them, unless all do."""

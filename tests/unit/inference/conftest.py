@@ -10,9 +10,9 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from services.inference import model_import
-from services.inference.catalog import CapabilitiesSpec, ParsersSpec, load_model
-from services.inference.served_model import EngineDescription, ServedModel
-from services.inference.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
+from services.inference.model.catalog import CapabilitiesSpec, ParsersSpec, load_model
+from services.inference.model.served_model import EngineDescription, ServedModel
+from services.inference.model.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
 from tests.unit.inference.scripted import MODEL, PARAMETERS
 
 ROOT = Path(__file__).parents[3]

@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from services.failure import Failure, Reason
-from services.triton_client import EngineOutput
+from services.runtime.failure import Failure, Reason
+from services.worker.triton_client import EngineOutput
 
 MODEL = "smollm2-135m"
 PARAMETERS = frozenset(

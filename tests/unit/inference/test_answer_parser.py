@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure
-from services.inference.catalog import CapabilitiesSpec, ParsersSpec
-from services.inference.choice import Choice
-from services.inference.prompt import Prompt, render
-from services.inference.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.served_model import ServedModel
-from services.inference.tokenizer import ModelTokenizer
-from services.inference.tool_calls import MOST_HELD
+from services.inference.generation.choice import Choice
+from services.inference.model.catalog import CapabilitiesSpec, ParsersSpec
+from services.inference.model.served_model import ServedModel
+from services.inference.model.tokenizer import ModelTokenizer
+from services.inference.parsing.tool_calls import MOST_HELD
+from services.inference.request.prompt import Prompt, render
+from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.runtime.failure import Failure
 from tests.unit.inference.scripted import output
 
 END = 2

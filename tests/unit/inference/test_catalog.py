@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.inference.catalog import DIRECTORY, load_model
-from services.inference.engine_arguments import OF_TENSORRT_LLM, known_arguments
-from services.stack import rendering
+from services.deployment import rendering
+from services.inference.model.catalog import DIRECTORY, load_model
+from services.inference.model.engine_arguments import OF_TENSORRT_LLM, known_arguments
 
 ROOT = Path(__file__).parents[3]
 

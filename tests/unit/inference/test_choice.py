@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference.choice import Choice
-from services.inference.prompt import Prompt
-from services.inference.served_model import ServedModel
-from services.triton_client import EngineOutput
+from services.inference.generation.choice import Choice
+from services.inference.model.served_model import ServedModel
+from services.inference.request.prompt import Prompt
+from services.worker.triton_client import EngineOutput
 from tests.unit.inference.scripted import TEXTS, output
 
 END = 2

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
-from services.gateway.language import translated
-from services.inference.choice import Choice
-from services.inference.choice_requests import ChoiceRequests
-from services.inference.prompt import render
-from services.inference.served_model import ServedModel
-from services.triton_client import EngineOutput
+from services.gateway.i18n.language import translated
+from services.inference.generation.choice import Choice
+from services.inference.generation.choice_requests import ChoiceRequests
+from services.inference.model.served_model import ServedModel
+from services.inference.request.prompt import render
+from services.runtime.failure import Failure, Reason
+from services.worker.triton_client import EngineOutput
 from tests.unit.inference.scripted import Asked, ScriptedTriton, outputs
 
 END = 2

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from tokenizers import Tokenizer
 
-from services.inference.detokenizer import Detokenizer
-from services.inference.tokenizer import ModelTokenizer
+from services.inference.model.detokenizer import Detokenizer
+from services.inference.model.tokenizer import ModelTokenizer
 from tests.unit.inference.scripted import PIECES, TEXTS
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from services.failure import Failure, Reason
-from services.inference import engine_status
-from services.inference.engine_status import EngineStatus
-from services.triton_client import DeadModelError
+from services.inference.model import engine_status
+from services.inference.model.engine_status import EngineStatus
+from services.runtime.failure import Failure, Reason
+from services.worker.triton_client import DeadModelError
 from tests.unit.inference.scripted import ScriptedTriton
 
 STALL_SECONDS = 0.3

@@ -13,10 +13,10 @@ from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.failure import Failure, Reason, failure_of, from_proto
-from services.grpc_server import MAX_MESSAGE_BYTES
 from services.inference import generate_stream
 from services.inference.generate_stream import GenerateStream
+from services.runtime.failure import Failure, Reason, failure_of, from_proto
+from services.worker.grpc_server import MAX_MESSAGE_BYTES
 
 LIMIT = 10.0
 STEPS = 10

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
-from services.inference.catalog import load_model
-from services.inference.prompt import render
-from services.inference.request_checks import RequestLimits, check
-from services.inference.served_model import EngineDescription, ServedModel
+from services.inference.model.catalog import load_model
+from services.inference.model.served_model import EngineDescription, ServedModel
+from services.inference.request.prompt import render
+from services.inference.request.request_checks import RequestLimits, check
+from services.runtime.failure import Failure, Reason
 from services.stack import qwen3_tokenizer
 from tests.chat_templates import template_of
 from tests.unit.inference.scripted import PARAMETERS

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
 from services.gateway.errors import from_failure
-from services.gateway.language import translated
-from services.inference.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
-from services.inference.request_checks import RequestLimits, check
-from services.inference.served_model import ServedModel
+from services.gateway.i18n.language import translated
+from services.inference.model.served_model import ServedModel
+from services.inference.request.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
+from services.inference.request.request_checks import RequestLimits, check
+from services.runtime.failure import Failure, Reason
 
 LIMITS = RequestLimits()
 USER = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])

@@ -12,10 +12,10 @@ import pytest
 from pydantic import BaseModel
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
-from services.inference.guides import MAX_SCHEMA_DEPTH, MAX_SCHEMA_LENGTH, guide
-from services.inference.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.served_model import ServedModel
+from services.inference.model.served_model import ServedModel
+from services.inference.request.guides import MAX_SCHEMA_DEPTH, MAX_SCHEMA_LENGTH, guide
+from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.runtime.failure import Failure, Reason
 
 LIMITS = RequestLimits()
 USER = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from services.inference import image_header
+from services.inference.request import image_header
 from services.inference.triton_backend.prompt_images import FORMATS
 from tests.unit.inference.pictures import animated, encoded, scans
 

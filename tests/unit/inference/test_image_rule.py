@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference.catalog import ImagesSpec, load_model
-from services.inference.image_rule import ImageRule
+from services.inference.model.catalog import ImagesSpec, load_model
+from services.inference.model.image_rule import ImageRule
 
 NOWHERE = Path("/nonexistent")
 AUTO, LOW, HIGH = pb.IMAGE_DETAIL_AUTO, pb.IMAGE_DETAIL_LOW, pb.IMAGE_DETAIL_HIGH

@@ -12,16 +12,16 @@ import yaml
 from tokenizers import AddedToken, Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
-from services.inference.answer_parser import AnswerParser
-from services.inference.catalog import load_model
-from services.inference.chat_template import ChatTemplate
-from services.inference.choice_requests import ChoiceRequests
-from services.inference.images import ImageLimits
-from services.inference.pieces import Answer, Thought
-from services.inference.prompt import render
-from services.inference.request_checks import RequestLimits, check
-from services.inference.served_model import EngineDescription, ServedModel
+from services.inference.generation.choice_requests import ChoiceRequests
+from services.inference.model.catalog import load_model
+from services.inference.model.chat_template import ChatTemplate
+from services.inference.model.served_model import EngineDescription, ServedModel
+from services.inference.parsing.answer_parser import AnswerParser
+from services.inference.parsing.pieces import Answer, Thought
+from services.inference.request.images import ImageLimits
+from services.inference.request.prompt import render
+from services.inference.request.request_checks import RequestLimits, check
+from services.runtime.failure import Failure, Reason
 from tests.unit.inference.pictures import encoded
 from tests.unit.inference.scripted import PARAMETERS, ScriptedTriton
 from tests.vision_template import TEMPLATE

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from services.inference import model_import
-from services.inference.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
+from services.inference.model.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_model import LlamaModel
 from tests.unit.inference.scripted import PIECES, TEXTS

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.parameter_value import ParameterSchema
+from services.inference.parsing.parameter_value import ParameterSchema
 
 DEFINITIONS: dict[str, Any] = {
     "Unit": {"enum": ["1", "2", "true"], "type": "string"},

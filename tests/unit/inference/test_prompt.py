@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
-from services.inference.catalog import load_model
-from services.inference.chat_template import ChatTemplate, TemplateRefusal
-from services.inference.prompt import render
-from services.inference.served_model import EngineDescription, ServedModel
+from services.inference.model.catalog import load_model
+from services.inference.model.chat_template import ChatTemplate, TemplateRefusal
+from services.inference.model.served_model import EngineDescription, ServedModel
+from services.inference.request.prompt import render
+from services.runtime.failure import Failure, Reason
 from tests.unit.inference.scripted import MODEL, PARAMETERS
 
 SYSTEM = "<|im_start|>system\nBe brief.<|im_end|>\n"

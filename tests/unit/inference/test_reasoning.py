@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.pieces import Answer, Thought
-from services.inference.reasoning import ReasoningParser
+from services.inference.parsing.pieces import Answer, Thought
+from services.inference.parsing.reasoning import ReasoningParser
 
 WORDS = st.text(alphabet="سلام\u200c<>/think \nab👨‍👩‍👧", max_size=12)
 TAGGED = st.lists(st.one_of(WORDS, st.sampled_from(["<think>", "</think>", "\n", "<th", "</thi"])), max_size=8).map(

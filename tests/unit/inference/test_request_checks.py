@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
-from services.inference.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.sampling import engine_params
-from services.inference.served_model import EngineDescription, ServedModel
-from services.inference.thinking import may_think
+from services.inference.generation.sampling import engine_params
+from services.inference.model.served_model import EngineDescription, ServedModel
+from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.request.thinking import may_think
+from services.runtime.failure import Failure, Reason
 from tests.unit.inference.scripted import PARAMETERS
 
 LIMITS = RequestLimits(max_choices=4, max_messages=8, max_prompt_bytes=1000)

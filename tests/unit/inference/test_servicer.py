@@ -18,14 +18,14 @@ from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.failure import Failure, Reason, failure_of
-from services.grpc_server import WorkerServer
-from services.inference.engine_status import EngineStatus
-from services.inference.generation import Patience
-from services.inference.request_checks import RequestLimits
-from services.inference.served_model import ServedModel
+from services.inference.generation.generation import Patience
+from services.inference.model.engine_status import EngineStatus
+from services.inference.model.served_model import ServedModel
+from services.inference.request.request_checks import RequestLimits
 from services.inference.servicer import SERVICE, InferenceServicer
-from services.triton_client import DeadModelError, EngineOutput
+from services.runtime.failure import Failure, Reason, failure_of
+from services.worker.grpc_server import WorkerServer
+from services.worker.triton_client import DeadModelError, EngineOutput
 from tests.unit.inference.scripted import MODEL, Asked, ScriptedTriton, output, outputs
 
 IDLE_SECONDS = 0.5
@@ -407,7 +407,7 @@ async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
             raise asyncio.CancelledError
 
     with pytest.MonkeyPatch.context() as patch, status.watched(0.3), status.watched(0.1), status.watched(0.2):
-        patch.setattr("services.inference.engine_status.asyncio.sleep", nap)
+        patch.setattr("services.inference.model.engine_status.asyncio.sleep", nap)
         with pytest.raises(asyncio.CancelledError):
             await status.run(ready.append)
     assert naps == [0.1] * 4

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.stop_strings import StopStrings
+from services.inference.parsing.stop_strings import StopStrings
 
 LETTERS = "ab\u200cم"
 TEXT = st.text(LETTERS, max_size=24)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.tokenizer import ModelTokenizer, TooManyTokensError
+from services.inference.model.tokenizer import ModelTokenizer, TooManyTokensError
 from services.stack import qwen3_tokenizer
 from tests.unit.inference.scripted import TEXTS
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.inference.hermes_calls import HermesParser
-from services.inference.minimax_calls import MiniMaxParser
-from services.inference.pieces import Answer, CallArguments, CallStart
-from services.inference.tool_calls import MOST_HELD, ToolCallParser
+from services.inference.parsing.hermes_calls import HermesParser
+from services.inference.parsing.minimax_calls import MiniMaxParser
+from services.inference.parsing.pieces import Answer, CallArguments, CallStart
+from services.inference.parsing.tool_calls import MOST_HELD, ToolCallParser
 
 FUNCTIONS: dict[str, Any] = {
     "weather": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.failure import Failure, Reason
-from services.inference.answer_parser import AnswerParser
-from services.inference.guides import guide
-from services.inference.pieces import Answer, CallStart
-from services.inference.prompt import Prompt
-from services.inference.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.sampling import engine_params
-from services.inference.served_model import ServedModel
-from services.inference.tools import template_tools
+from services.inference.generation.sampling import engine_params
+from services.inference.model.served_model import ServedModel
+from services.inference.parsing.answer_parser import AnswerParser
+from services.inference.parsing.pieces import Answer, CallStart
+from services.inference.request.guides import guide
+from services.inference.request.prompt import Prompt
+from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.request.tools import template_tools
+from services.runtime.failure import Failure, Reason
 
 LIMITS = RequestLimits()
 NAMES = ("get_weather", "get_time", "get_news")

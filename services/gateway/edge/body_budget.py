@@ -1,0 +1,275 @@
+"""Bounds the memory of request bodies in flight: of all together, and of each key.
+
+A body counts with the length that it announces, or else with what has come of it, until what was parsed from it was
+given to a worker, or its request has ended. Where there is no room, a request waits a moment, and is then refused.
+Senders that are slow are refused first, so that none holds its room for as long as it may take to send a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.gateway import metrics
+from services.gateway.errors import ApiError, unavailable
+from services.runtime.allocator import give_back_free_memory
+
+DEFAULT_BYTES: Final = 256 * 2**20
+WAIT_SECONDS: Final = 3.0
+"""How long a body waits for room."""
+MOST_WAITING, MOST_WAITING_OF_KEY = 256, 32
+"""Bodies that may wait. Each of them keeps what its connection has received so far."""
+SMALL_BYTES: Final = 64 * 2**10
+"""A body counts as so many bytes until it is complete: a connection with its buffers and its task are not free.
+
+An eighth of the budget is for bodies that are not larger: large ones do not keep small ones out.
+"""
+SLOW_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 0.25
+"""How often those that wait look for slow ones."""
+SLOW_BYTES_PER_SECOND: Final = 256 * 2**10
+"""A body of which less has come for so long makes room for others."""
+LARGE_BYTES: Final = 2**20
+TRIM_SECONDS: Final = 1.0
+"""How long after a large body the memory that is free by then is given back."""
+_STATE: Final = "body_share"
+_CGROUP_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_NO_LIMIT: Final = 2**60
+
+
+class BodyBudget:
+    """The bytes of a gateway's request bodies."""
+
+    def __init__(self, *, total: int, per_key: int, wait_seconds: float = WAIT_SECONDS) -> None:
+        """At most `total` bytes together, and `per_key` of one key."""
+        self._total: Final = total
+        self._per_key: Final = per_key
+        self._wait_seconds: Final = wait_seconds
+        self._used = 0
+        self._trimming: asyncio.TimerHandle | None = None
+        self._used_by: Final[Counter[str]] = Counter()
+        self._unfinished: Final[dict[BodyShare, None]] = {}
+        self._waiting: Final[dict[asyncio.Future[None], tuple[BodyShare, int]]] = {}
+
+    @property
+    def used(self) -> int:
+        """How many bytes are in flight."""
+        return self._used
+
+    def open(self, key_id: str) -> BodyShare:
+        """Begin to count a body of a key's request. It must be released."""
+        return BodyShare(self, key_id)
+
+    async def grow(self, share: BodyShare, size: int) -> None:
+        """Let a share count as `size` bytes, when there is room. Raises ApiError (503) when there is none for too long."""
+        if self._fits(share, size):
+            self._set(share, size)
+            return
+        of_key = self._used_by[share.key_id] + size - share.size > self._per_key
+        of_same_key = sum(waiting.key_id == share.key_id for waiting, _ in self._waiting.values())
+        if len(self._waiting) >= MOST_WAITING or of_same_key >= MOST_WAITING_OF_KEY:
+            raise self._refusal(of_key=of_key)
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting[granted] = (share, size)
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                while not granted.done():
+                    self._drop_slow(share, size - share.size, of_key=of_key)
+                    await asyncio.wait([granted], timeout=LOOK_SECONDS)
+        except TimeoutError:
+            raise self._refusal(of_key=of_key) from None
+        finally:
+            self._waiting.pop(granted, None)
+
+    def shrink(self, share: BodyShare, size: int) -> None:
+        """Let a share count as `size` bytes, which is less than before. Of those that wait, keys that have least come first."""
+        if share.size - size >= LARGE_BYTES and self._trimming is None:
+            self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
+        self._set(share, size)
+        by_key = sorted(self._waiting.items(), key=lambda item: self._used_by[item[1][0].key_id])
+        for granted, (waiting, wanted) in by_key:
+            if not granted.done() and self._fits(waiting, wanted):
+                self._set(waiting, wanted)
+                granted.set_result(None)
+
+    def _trim(self) -> None:
+        self._trimming = None
+        asyncio.get_running_loop().run_in_executor(None, give_back_free_memory)
+
+    def note_unfinished(self, share: BodyShare) -> None:
+        """A body begins to come."""
+        self._unfinished[share] = None
+
+    def note_finished(self, share: BodyShare) -> None:
+        """A body is there, or does not come any more."""
+        self._unfinished.pop(share, None)
+
+    def _fits(self, share: BodyShare, size: int) -> bool:
+        more = size - share.size
+        total = self._total if size <= SMALL_BYTES else self._total - self._total // 8
+        return self._used + more <= total and self._used_by[share.key_id] + more <= self._per_key
+
+    def _set(self, share: BodyShare, size: int) -> None:
+        more = size - share.size
+        share.size = size
+        self._used += more
+        self._used_by[share.key_id] += more
+        if not self._used_by[share.key_id]:
+            del self._used_by[share.key_id]
+        metrics.BODY_BYTES.set(self._used)
+
+    def _drop_slow(self, asking: BodyShare, size: int, *, of_key: bool) -> None:
+        """Refuse the slowest senders, until there will be room for `size` bytes."""
+        now = asyncio.get_running_loop().time()
+        slow = (
+            share
+            for share in self._unfinished
+            if share is not asking and share.size and (share.key_id == asking.key_id or not of_key)
+            if share.slow_from <= now
+        )
+        for share in sorted(slow, key=lambda share: share.slow_from):
+            if size <= 0:
+                return
+            size -= share.size
+            share.drop()
+
+    def _refusal(self, *, of_key: bool) -> ApiError:
+        metrics.BODIES_REFUSED.labels("key" if of_key else "process").inc()
+        if of_key:
+            return _closing(
+                unavailable(
+                    f"The requests of your key that are in flight have more than {self._per_key} bytes. Please try again, "
+                    "with fewer or smaller requests at a time."
+                )
+            )
+        return _closing(unavailable("The server holds as many request bodies as it has memory for. Please try again."))
+
+
+class BodyShare:
+    """What one body has of the budget."""
+
+    def __init__(self, budget: BodyBudget, key_id: str) -> None:
+        """Nothing yet."""
+        self.key_id: Final = key_id
+        self.size = 0
+        self._budget: Final = budget
+        self.slow_from = 0.0
+        """When it will be slow, if nothing more comes until then."""
+        self._received = 0
+        self._limit: asyncio.Timeout | None = None
+        self._dropped = False
+
+    @contextlib.asynccontextmanager
+    async def receiving(self, announced: int = 0) -> AsyncIterator[None]:
+        """Meanwhile, a body comes, of as many bytes as announced if it said how many.
+
+        Raises ApiError (503) when there is no room for it, or it is too slow.
+        """
+        self._budget.note_unfinished(self)
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                # If each of several large bodies had room for a part of itself, none of them could be received whole.
+                await self._budget.grow(self, max(announced, SMALL_BYTES))
+                self.slow_from = asyncio.get_running_loop().time() + SLOW_SECONDS
+                yield
+        except TimeoutError:
+            if not self._dropped:
+                raise
+            metrics.BODIES_REFUSED.labels("slow").inc()
+            raise _closing(
+                unavailable("The body came too slowly while the server was short of memory for it. Please try again.")
+            ) from None
+        finally:
+            self._budget.note_finished(self)
+        self._budget.shrink(self, self._received)
+
+    async def add(self, size: int) -> None:
+        """Count a part that was received. Raises ApiError (503)."""
+        self._received += size
+        now = asyncio.get_running_loop().time()
+        self.slow_from = min(max(self.slow_from, now) + size / SLOW_BYTES_PER_SECOND, now + SLOW_SECONDS)
+        if self._received > self.size:
+            await self._budget.grow(self, self._received)
+
+    def release(self) -> None:
+        """Count nothing any more."""
+        if self.size:
+            self._budget.shrink(self, 0)
+
+    def drop(self) -> None:
+        """Refuse it, to make room."""
+        if self._limit is not None and not self._dropped:
+            self._dropped = True
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+
+class BodyRelease:
+    """ASGI middleware that releases what a request's body has of the budget, at the latest when the request has ended."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Around an application."""
+        self._app: Final = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            share = scope.get("state", {}).get(_STATE)
+            if share is not None:
+                share.release()
+
+
+def open_share(request: Request, budget: BodyBudget, key_id: str) -> BodyShare:
+    """Begin to count the body of a request that BodyRelease is around."""
+    share = budget.open(key_id)
+    setattr(request.state, _STATE, share)
+    return share
+
+
+def release_body(request: Request) -> None:
+    """Count the body of a request no more: nothing that was made of it is kept."""
+    share: BodyShare | None = getattr(request.state, _STATE, None)
+    if share is not None:
+        share.release()
+
+
+def budget_sizes(total: int, per_key: int, *, max_body_bytes: int) -> tuple[int, int]:
+    """The budgets of all bodies and of one key's, where 0 stands for the default: see the settings.
+
+    Raises ValueError when the largest body does not fit.
+    """
+    least = max_body_bytes + max_body_bytes // 7 + 1
+    chosen = total or max(least, min(DEFAULT_BYTES, (container_memory() or _NO_LIMIT) // 4))
+    chosen_per_key = per_key or max(max_body_bytes, chosen // 2)
+    if chosen < least or chosen_per_key < max_body_bytes:
+        raise ValueError(
+            f"VILIX_BODIES_BYTES={chosen} and VILIX_KEY_BODIES_BYTES={chosen_per_key} have no room for one body of "
+            f"VILIX_MAX_BODY_BYTES={max_body_bytes}; make them at least {least} and {max_body_bytes}"
+        )
+    return chosen, chosen_per_key
+
+
+def container_memory() -> int | None:
+    """The memory limit of the container in bytes, if there is one."""
+    for path in _CGROUP_LIMITS:
+        try:
+            limit = path.read_text().strip()
+        except OSError:
+            continue
+        if limit.isdecimal() and int(limit) < _NO_LIMIT:
+            return int(limit)
+    return None
+
+
+def _closing(error: ApiError) -> ApiError:
+    """An error after which the connection is closed, since the rest of the body is not read."""
+    error.headers["Connection"] = "close"
+    return error

@@ -1,0 +1,65 @@
+"""Checks of a request's head that decide where its body ends and for whom it is. What is ambiguous in it is rejected.
+
+A proxy in front may read an ambiguous head in another way than this server does: then one client's bytes would become
+another client's request. See RFC 9112, sections 3.2 and 6, and RFC 9110, sections 7.2 and 10.1.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from services.runtime.telemetry import without_keys
+
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+;=%-]*)(?::[0-9]*)?")
+_SHOWN: Final = 64
+_SINGLE: Final = (b"authorization",)
+"""Fields of which a second one may mean another caller."""
+
+
+class Rejection(NamedTuple):
+    """How a request is rejected."""
+
+    status: int
+    message: str
+
+
+def rejection(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
+    """The rejection of a request of HTTP/`version` with these headers, whose names are in lower case; None if it is valid."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        return Rejection(400, f"The request has {len(hosts)} Host fields. Send exactly one.")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        return Rejection(400, f"The Host field {_shown(hosts[0])} is not valid. Send HOST or HOST:PORT.")
+    for single in _SINGLE:
+        if sum(name == single for name, _ in headers) > 1:
+            return Rejection(400, f"The request has several {single.decode().capitalize()} fields. Send one.")
+    return _of_transfer_coding(version, headers) or _of_expectation(version, headers)
+
+
+def _of_transfer_coding(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
+    values = [value for name, value in headers if name == b"transfer-encoding"]
+    if not values:
+        return None
+    if version != "1.1":
+        return Rejection(400, f"HTTP/{version} knows no Transfer-Encoding. Send a Content-Length.")
+    codings = [coding.strip(b" \t").lower() for coding in b",".join(values).split(b",")]
+    if codings == [b"chunked"]:
+        return None
+    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+        return Rejection(400, "The Transfer-Encoding must end with chunked, and name it once.")
+    return Rejection(501, f"The transfer coding {_shown(codings[0])} is not supported. Send chunked alone.")
+
+
+def _of_expectation(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
+    for name, value in headers:
+        if version == "1.1" and name == b"expect" and value.strip(b" \t").lower() != b"100-continue":
+            return Rejection(417, f"The expectation {_shown(value)} cannot be met; only 100-continue can.")
+    return None
+
+
+def _shown(value: bytes) -> str:
+    """The beginning of a field's value, for a message."""
+    # What is cut must not be a part of a key that was sent in the wrong place.
+    return repr(without_keys(value.decode("latin-1"))[:_SHOWN])

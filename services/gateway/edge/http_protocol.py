@@ -1,0 +1,446 @@
+"""uvicorn's HTTP protocol with the limits that it lacks.
+
+They are: connections, header bytes, and a deadline for each thing that a client can be slow at. Middleware comes too late
+for them: it runs once the headers are there, and never when they do not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import OrderedDict
+from http import HTTPStatus
+from itertools import islice
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from services.gateway import metrics
+from services.gateway.edge.body_budget import SLOW_BYTES_PER_SECOND, SLOW_SECONDS
+from services.gateway.edge.framing import Rejection, rejection
+from services.gateway.edge.unframed import Unframed
+from services.gateway.errors import ApiError
+from services.gateway.settings import GatewaySettings
+
+UNSENT_BYTES: Final = 64 * 1024
+DIRECT_WRITER: Final = "vilix.direct_writer"
+"""The ASGI extension that holds an answer's DirectWriter."""
+MOST_LOOKED_AT: Final = 64
+"""Connections that are looked at to find one to close."""
+LINGER_SECONDS: Final = 5.0
+"""How long what a refused client still sends is thrown away."""
+PARSED_BYTES: Final = 16 * 1024
+"""How much is parsed at a time. What the parser drops within it, such as extensions of chunks, is not seen by the limits."""
+FRAMING_BYTES_PER_BODY_BYTE: Final = 16
+"""What chunks may add to a body, beyond `max_header_bytes`: enough for chunks of one byte."""
+_log: Final = logging.getLogger(__name__)
+
+
+class _RefusedError(Exception):
+    """Ends the parser's work on a request that was refused from inside one of its callbacks."""
+
+
+class _Flow(FlowControl):
+    """Tells the protocol when the client stops and begins again to read."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: LimitedProtocol) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._protocol.reader_is_behind()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._protocol.reader_caught_up()
+
+
+class _Transport:
+    """The connection's transport, which uvicorn closes when an answer is over: also while the client still sends."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: LimitedProtocol) -> None:
+        self.write = transport.write
+        self.write_eof = transport.write_eof
+        self.abort = transport.abort
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.get_write_buffer_size = transport.get_write_buffer_size
+        self.close_now = transport.close
+        self._transport = transport
+        self._protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self._protocol.is_lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._protocol.is_receiving or self._protocol.is_broken:
+            self._protocol.linger()
+        else:
+            self.close_now()
+
+
+class DirectWriter:
+    """Writes to the body of an answer that has begun, at once and past ASGI, whose `send` takes a task that waits for it."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        """Of uvicorn's state of one answer."""
+        self._cycle: Final = cycle
+
+    @property
+    def ready(self) -> bool:
+        """Whether the body has begun, goes in chunks, and its reader keeps up."""
+        cycle = self._cycle
+        return bool(
+            cycle.response_started
+            and cycle.chunked_encoding
+            and not (cycle.response_complete or cycle.disconnected or cycle.flow.write_paused)
+        )
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the body. To be called while `ready`."""
+        # A part of nothing would end the body.
+        if data:
+            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. `limits` and `idle` are set by `protocol_for`."""
+
+    limits: GatewaySettings
+    idle: OrderedDict[LimitedProtocol, None]
+    """The listener's connections without a request, the longest idle one first."""
+    receiving: OrderedDict[LimitedProtocol, None]
+    """Those with a request whose body is still on its way, the one that began first at the front."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As uvicorn makes it."""
+        super().__init__(*args, **kwargs)
+        self._header_bytes = 0
+        self._trailer_bytes = 0
+        self._body_bytes = 0
+        self._body_since = 0.0
+        """When the body began, on the event loop's clock."""
+        self._framing_bytes = 0
+        """What came between the parts of a body."""
+        self._rejected: Rejection | None = None
+        self._in_headers = True
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+        self._answered: Any = None
+        self.is_lingering = False
+        """Whether what still comes is thrown away, because the last answer was sent."""
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the rest of a body is on its way."""
+        return not self._in_headers
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what came behind a request that is still answered could not be parsed."""
+        return self._rejected is not None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Take the connection. When there are too many, close the longest idle one, a slow sender, or else this one."""
+        super().connection_made(transport)
+        metrics.CONNECTIONS.inc()
+        self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what is used of it
+        self.flow = _Flow(transport, self)
+        # The kernel would take megabytes for a client that does not read, and the engine would go on for it.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        is_full = len(self.connections) > self.limits.max_connections
+        if is_full and not (self._evict_longest_idle() or self._evict_slow_sender()):
+            self._close("connections")
+            return
+        self.idle[self] = None
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        metrics.CONNECTIONS.dec()
+        self.idle.pop(self, None)
+        self.receiving.pop(self, None)
+        self._abandon()
+        self._in_headers = True
+        self._stop_waiting()
+        self.reader_caught_up()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; refuse them when they make the headers too long, or are no HTTP."""
+        self._unset_keepalive_if_required()
+        parsed = 0
+        while parsed < len(data) and not (self.transport.is_closing() or self.is_broken):
+            parsed += self._parse(data[parsed : parsed + PARSED_BYTES])
+
+    def _parse(self, data: bytes) -> int:
+        """Parse bytes; how many of them."""
+        self._header_bytes += len(data)
+        if self._in_headers and self._deadline is None:
+            self._await_headers()
+        was_receiving, body_bytes = self.is_receiving, self._body_bytes
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # An offer of HTTP/2 or WebSockets, which may be ignored.
+            return int(upgrade.args[0]) or len(data)
+        except httptools.HttpParserError as error:
+            if not (self.transport.is_closing() or self.is_broken):
+                self._reject(Rejection(400, _malformed(error)))
+        else:
+            if was_receiving and self.is_receiving:
+                self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
+            most = self.limits.max_header_bytes
+            # A header without an end never reaches `on_headers_complete`, and a trailer without one never `on_header`.
+            if self._header_bytes > most or self._framing_bytes > most + FRAMING_BYTES_PER_BODY_BYTE * self._body_bytes:
+                self._refuse_headers()
+        return len(data)
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._in_headers = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. One that comes after the body is thrown away: who sent it was decided without it."""
+        if self._in_headers:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > self.limits.max_header_bytes:
+            self._refuse_headers()
+            raise _RefusedError
+
+    def on_headers_complete(self) -> None:
+        """Hand the request over, and wait for its body."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.max_header_bytes:
+            self._refuse_headers()
+            raise _RefusedError
+        version = self.parser.get_http_version()
+        rejected = rejection(version, self.headers)
+        if rejected is not None:
+            self._reject(rejected)
+            raise _RefusedError
+        # HTTP/1.0 has no answers that come before the answer.
+        self.expect_100_continue = self.expect_100_continue and version == "1.1"
+        super().on_headers_complete()
+        self.idle.pop(self, None)
+        self.receiving[self] = None
+        self._body_since = self.loop.time()
+        self._in_headers = False
+        self._header_bytes = self._trailer_bytes = self._body_bytes = self._framing_bytes = 0
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body. What comes between two parts, or after the last, counts as headers do."""
+        self._header_bytes = 0
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the body is there."""
+        self.receiving.pop(self, None)
+        self._stop_waiting()
+        self._in_headers = True
+        self._header_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if there is one. What could not be parsed behind the last one is rejected now."""
+        super().on_response_complete()
+        if self._answered is not None and not self._answered.response_complete:
+            return
+        if self._rejected is not None and not self.transport.is_closing():
+            self._refuse(self._rejected.status, "malformed", self._rejected.message)
+        self._note_idle()
+
+    def reader_is_behind(self) -> None:
+        """The client reads slower than the answer is written: its time begins."""
+        if self._write_deadline is None:
+            self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._reader_is_stuck)
+
+    def reader_caught_up(self) -> None:
+        """The client has read."""
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+    def _await_headers(self) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(self.limits.header_seconds, self._headers_are_late)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _headers_are_late(self) -> None:
+        self._deadline = None
+        if self._is_answering():
+            # The beginning of a next request behind one that is still answered: that answer is not cut off for it.
+            self._await_headers()
+        elif self._header_bytes:
+            self._refuse(408, "header_time", f"The headers did not come within {self.limits.header_seconds:g} s.")
+        else:
+            self._close("header_time")
+
+    def _body_is_late(self) -> None:
+        self._deadline = None
+        if self.flow.read_paused:
+            # It is we who do not read.
+            self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
+        elif self.cycle.response_complete:
+            self._close("body_time")
+        else:
+            self._refuse(408, "body_time", f"The body did not come within {self.limits.body_seconds:g} s.")
+
+    def linger(self) -> None:
+        """End the connection. To close it at once would reset it, before a client that is still sending reads its answer."""
+        self._stop_waiting()
+        self.is_lingering = True
+        self._abandon()
+        self._note_idle()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _note_idle(self) -> None:
+        if self in self.connections:
+            self.idle[self] = None
+
+    def _evict_longest_idle(self) -> bool:
+        """Close the connection of this listener that has had no request for longest; whether there was one."""
+        for connection in list(islice(self.idle, MOST_LOOKED_AT)):
+            if not connection.has_unsent_bytes:
+                connection.evict()
+                return True
+            # It is not idle: the end of its last answer is still on its way.
+            self.idle.move_to_end(connection)
+        return False
+
+    def _evict_slow_sender(self) -> bool:
+        """Give up a request of this listener whose body comes slowly; whether there was one."""
+        for connection in list(islice(self.receiving, MOST_LOOKED_AT)):
+            if connection.is_lingering or not connection.is_receiving:
+                self.receiving.pop(connection, None)
+            elif connection.sends_slowly:
+                self.receiving.pop(connection, None)
+                connection.give_up_body()
+                return True
+        return False
+
+    @property
+    def sends_slowly(self) -> bool:
+        """Whether this client sends its body more slowly than SLOW_BYTES_PER_SECOND, after the first SLOW_SECONDS."""
+        seconds = self.loop.time() - self._body_since - SLOW_SECONDS
+        return seconds > 0 and not self.flow.read_paused and self._body_bytes < seconds * SLOW_BYTES_PER_SECOND
+
+    def give_up_body(self) -> None:
+        """Refuse the request whose body is on its way, for the sake of a new connection."""
+        if self.cycle.response_complete:
+            self._close("evicted")
+        else:
+            self._refuse(408, "evicted", "The body came too slowly while there were too many connections.")
+
+    @property
+    def has_unsent_bytes(self) -> bool:
+        """Whether a part of an answer waits for its client to read."""
+        return self.transport.get_write_buffer_size() > 0
+
+    def evict(self) -> None:
+        """Close this connection, which has no request, for the sake of a new one."""
+        metrics.CONNECTIONS_REFUSED.labels("evicted").inc()
+        self.idle.pop(self, None)
+        self._stop_waiting()
+        self.transport.abort()
+
+    def _reader_is_stuck(self) -> None:
+        self._write_deadline = None
+        metrics.CONNECTIONS_REFUSED.labels("write_time").inc()
+        # What waits to be written would keep the connection open for as long as the client does.
+        self.transport.abort()
+
+    def _refuse(self, status: int, cause: str, message: str) -> None:
+        if self._is_answering():
+            self._close(cause)
+            return
+        metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        body = ApiError(status, message, code=cause).body()
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (status, HTTPStatus(status).phrase.encode(), len(body)) + body)
+        self.linger()
+
+    def _reject(self, rejected: Rejection) -> None:
+        """Reject what cannot be parsed, but not before what came before it is answered."""
+        if self.is_receiving and self.cycle.response_started:
+            self._close("malformed")
+            return
+        if self.is_receiving and self.pipeline:
+            # The request whose body it is.
+            self.pipeline.popleft()
+        elif self.is_receiving or not self._is_answering():
+            self._refuse(rejected.status, "malformed", rejected.message)
+            return
+        self._rejected = rejected
+        self._in_headers = True
+        self._stop_waiting()
+
+    def _refuse_headers(self) -> None:
+        if self.is_receiving and self.cycle.response_complete:
+            # Behind the body of a request that has its answer already, which its client is to be able to read.
+            metrics.CONNECTIONS_REFUSED.labels("header_bytes").inc()
+            self.linger()
+            return
+        limit = self.limits.max_header_bytes
+        self._refuse(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answered = cycle
+        cycle.scope["extensions"] = {DIRECT_WRITER: DirectWriter(cycle)}
+        if cycle.scope["http_version"] in ("0.9", "1.0"):
+            app = Unframed(app, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def _abandon(self) -> None:
+        """Tell the request that is being answered that its client has gone; what its handler still says goes nowhere.
+
+        uvicorn tells the one that came last, which waits behind it where requests are pipelined.
+        """
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+
+    def _is_answering(self) -> bool:
+        """Whether bytes of ours would fall into the middle of an answer, or be taken for that of an earlier request."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return bool(self.pipeline)
+        return cycle.response_started or not cycle.more_body or bool(self.pipeline)
+
+    def _close(self, cause: str) -> None:
+        metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        self._abandon()
+        self._in_headers = True
+        self._stop_waiting()
+        self.transport.close()
+
+
+def _malformed(error: httptools.HttpParserError) -> str:
+    if isinstance(error, httptools.HttpParserCallbackError | httptools.HttpParserInvalidURLError):
+        # Raised by uvicorn for targets that are no path, such as those of CONNECT.
+        return "The request's target is not valid. Send a path such as /api/models."
+    return f"The request is not valid HTTP ({type(error).__name__})."
+
+
+def protocol_for(settings: GatewaySettings) -> type[LimitedProtocol]:
+    """The protocol class with the limits of `settings`; uvicorn makes one object of it per connection."""
+    return type(
+        "GatewayProtocol", (LimitedProtocol,), {"limits": settings, "idle": OrderedDict(), "receiving": OrderedDict()}
+    )

@@ -1,0 +1,38 @@
+"""GET /healthz and /readyz: for load balancers and people, without a key."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway.dependencies import dependencies
+from services.gateway.errors import JSON
+from services.gateway.redis.redis_link import RedisAwayError, RedisRefusedError
+
+
+async def healthz(request: Request) -> Response:
+    """Say that the process lives, and what it sees. Always 200: what it sees is not its own health."""
+    gateway = dependencies(request)
+    known = {**gateway.workers.models(), **gateway.embedders.models()}
+    models = {model_id: model is not None for model_id, model in known.items()}
+    try:
+        await gateway.link.run(lambda redis: redis.ping())
+        redis = str(gateway.link.refusal or "ok")
+    except RedisRefusedError as error:
+        redis = str(error.cause)
+    except RedisAwayError:
+        redis = "unreachable"
+    stored = gateway.redis_watch.state
+    care = {"redis_eviction": stored.eviction, "redis_persistence": str(stored.persistence)}
+    return Response(orjson.dumps({"status": "ok", "redis": redis, **care, "models": models}), media_type=JSON)
+
+
+async def readyz(request: Request) -> Response:
+    """Say whether requests should be sent here: 200 when some model can answer, else 503.
+
+    Redis does not count: one blip of it must not take every gateway out of service.
+    """
+    gateway = dependencies(request)
+    ready = gateway.workers.any_ready() or gateway.embedders.any_ready()
+    return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type=JSON)

@@ -1,0 +1,139 @@
+"""The page at `/`: documentation and playground, as `make site` built them, served from memory."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import logging
+import mimetypes
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway.dependencies import dependencies
+from services.gateway.endpoints.models import describe_all
+from services.gateway.errors import JSON
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+_ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
+_ASSETS: Final = "site/assets/"
+"""Files whose names change with their content."""
+_API: Final = re.compile(rb'(<meta name="vilix-api" content=")[^"]*(")')
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _File:
+    bodies: Mapping[str, bytes]
+    """By content encoding; `identity` is always there."""
+    headers: Mapping[str, str]
+
+    def response(self, request: Request) -> Response:
+        headers = dict(self.headers)
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        accepted = {part.split(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(",")}
+        encoding = next((name for name in self.bodies if name in accepted), "identity")
+        if encoding != "identity":
+            headers["content-encoding"] = encoding
+        return Response(self.bodies[encoding], headers=headers)
+
+
+class Page:
+    """Everything that was built, with the headers that belong to it."""
+
+    def __init__(self, directory: Path, *, api_url: str) -> None:
+        """Read `directory`. `api_url` is the API's base URL as browsers reach it; empty means beside the page."""
+        self._files: Final = {name: _load(directory, name, api_url) for name in _names(directory)}
+        if not self._files:
+            _log.warning("the page was not built: there is nothing in %s (make site builds it)", directory)
+
+    def file(self, name: str) -> _File:
+        """One file. Raises HTTPException (404) when there is none."""
+        if name not in self._files:
+            raise HTTPException(404)
+        return self._files[name]
+
+
+def routes(page: Page) -> Iterator[tuple[str, Endpoint]]:
+    """Where the parts of the page are, and what answers with them."""
+
+    def document(name: str) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            return page.file(name.format(**request.path_params)).response(request)
+
+        return endpoint
+
+    yield "/", document("index.html")
+    yield "/en", document("en.html")
+    yield "/api/docs", document("api/docs.html")
+    yield "/api/docs.en", document("api/docs.en.html")
+    yield "/api/openapi.json", document("api/openapi.json")
+    yield "/site/models.json", _models
+    yield "/site/{path:path}", document("site/{path}")
+
+
+async def _models(request: Request) -> Response:
+    """List the models for whoever looks at the page: without a key, so without what only callers need."""
+    data = [{name: model[name] for name in _SHOWN if name in model} for model in describe_all(dependencies(request))]
+    headers = {"cache-control": "public, max-age=10"}
+    return Response(orjson.dumps({"models": data}), headers=headers, media_type=JSON)
+
+
+_SHOWN: Final = (
+    "id", "available", "context_length", "capabilities", "supported_parameters", "dimensions", "descriptions"
+)  # fmt: skip
+
+
+def _names(directory: Path) -> list[str]:
+    files = (path for path in directory.rglob("*") if path.is_file() and path.suffix not in {".br", ".gz"})
+    return sorted(path.relative_to(directory).as_posix() for path in files)
+
+
+def _load(directory: Path, name: str, api_url: str) -> _File:
+    path = directory / name
+    body = path.read_bytes()
+    compressed = {encoding: path.with_name(path.name + suffix) for encoding, suffix in _ENCODINGS}
+    bodies = {encoding: file.read_bytes() for encoding, file in compressed.items() if file.exists()}
+    headers = {"x-content-type-options": "nosniff", "cross-origin-resource-policy": "same-origin"}
+    if path.suffix == ".html":
+        if api_url:
+            body, bodies = _API.sub(rb"\g<1>" + html.escape(api_url).encode() + rb"\g<2>", body), {}
+        headers |= _document_headers(api_url)
+    headers["content-type"] = _content_type(path)
+    headers["cache-control"] = "public, max-age=31536000, immutable" if name.startswith(_ASSETS) else "no-cache"
+    headers["etag"] = f'W/"{hashlib.sha256(body).hexdigest()[:20]}"'
+    headers["vary"] = "accept-encoding"
+    return _File({**bodies, "identity": body}, headers)
+
+
+def _document_headers(api_url: str) -> dict[str, str]:
+    parts = urlsplit(api_url)
+    api_origin = f" {parts.scheme}://{parts.netloc}" if parts.netloc else ""
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data: blob:; "
+        f"connect-src 'self'{api_origin}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        # Only what the sanitiser made may become markup.
+        "require-trusted-types-for 'script'; trusted-types dompurify"
+    )
+    return {
+        "content-security-policy": policy,
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+        "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+    }
+
+
+def _content_type(path: Path) -> str:
+    guessed = {".woff2": "font/woff2", ".js": "text/javascript", ".json": JSON}.get(path.suffix)
+    kind = guessed or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind

@@ -1,0 +1,1 @@
+"""Images in requests: data URLs, fetching, and limits."""

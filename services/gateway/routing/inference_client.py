@@ -1,0 +1,102 @@
+"""Calls inference workers: the only place in the gateway that speaks gRPC to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf import duration_pb2
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.gateway.routing.generate_stream import GenerateCall, GenerateStream
+from services.gateway.routing.message_size import check_size
+from services.gateway.routing.workers import Service, Worker, Workers
+
+MAX_MESSAGE_BYTES: Final = 32 * 2**20
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+LIST_SECONDS: Final = 5.0
+OPTIONS: Final = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A worker that was started again is found again at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # We decide about retries ourselves: none once a client has seen a token.
+    ("grpc.enable_retries", 0),
+]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a worker may take."""
+
+    idle_seconds: float
+    """Between two signs of life."""
+    stream_seconds: float
+    """For a whole answer."""
+
+
+class InferenceClient:
+    """A connection to one worker."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, patience: Patience, status_channel: grpc.aio.Channel | None = None
+    ) -> None:
+        """Over open channels; `status_channel` is for what the worker says of itself, by default the same."""
+        self._patience: Final = patience
+        self._timeout: Final = duration_pb2.Duration()
+        self._timeout.FromMilliseconds(round(patience.stream_seconds * 1000))
+        self._stub: Final = inference_service_pb2_grpc.InferenceServiceStub(channel)
+        self._status_stub: Final = inference_service_pb2_grpc.InferenceServiceStub(status_channel or channel)
+        self._stream: GenerateStream | None = None
+
+    def generate(self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None) -> GenerateCall:
+        """Begin an answer. Raises ApiError (413) for a request that would end the stream that all answers share.
+
+        `size` is the request's in bytes, if it is known: to find it out takes long for a large one.
+        """
+        check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
+        if self._stream is None or not self._stream.open:
+            self._stream = GenerateStream(self._stub.GenerateMany())
+        start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout)
+        return self._stream.call(start, idle_seconds=self._patience.idle_seconds)
+
+    async def close(self) -> None:
+        """End what is still running."""
+        if self._stream is not None:
+            await self._stream.close()
+
+    async def render(
+        self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None
+    ) -> pb.RenderPromptResponse:
+        """The prompt of a request. Raises ApiError (413), grpc.aio.AioRpcError. `size` is as above."""
+        check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
+        metadata = (("x-request-id", request_id),)
+        asked = pb.RenderPromptRequest(request=request)
+        return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._patience.idle_seconds)
+
+    async def list_models(self) -> list[pb.Model]:
+        """The models of the worker. Raises grpc.aio.AioRpcError."""
+        answer = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
+        return list(answer.models)
+
+
+InferenceWorker = Worker[InferenceClient, pb.Model]
+InferenceWorkers = Workers[InferenceClient, pb.Model]
+
+
+def inference_service(patience: Patience) -> Service[InferenceClient]:
+    """The workers that answer chats."""
+
+    def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> InferenceClient:
+        return InferenceClient(channel, patience, status_channel)
+
+    return Service(SERVICE, "/chat/completions", connect, OPTIONS)

@@ -1,0 +1,67 @@
+"""Signs of life of an embeddings worker, whose calls have none of their own: each answers once, and may take minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+from google.protobuf import duration_pb2
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+
+from services.runtime.pulse import Pulse
+
+SHORTEST_INTERVAL: Final = 0.1
+
+
+class SignsOfLife:
+    """Those of one worker, looked for while calls to it run."""
+
+    def __init__(self, stub: Any, *, idle_seconds: float) -> None:
+        """`stub` is of the worker's service; calls end when it has been silent for `idle_seconds`."""
+        self._stub: Final = stub
+        self._interval: Final = max(idle_seconds / 4, SHORTEST_INTERVAL)
+        self._pulse: Final = Pulse(idle_seconds=idle_seconds)
+        self._calls = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def required(self) -> AsyncIterator[None]:
+        """What waits inside for the worker is cancelled by its silence, which then is raised as SilenceError."""
+        if self._watching is None:
+            self._pulse.beat()
+            self._watching = asyncio.create_task(self._watch())
+        self._calls += 1
+        try:
+            async with self._pulse.required():
+                yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._watching.cancel()
+                self._watching = None
+
+    async def _watch(self) -> None:
+        interval = duration_pb2.Duration()
+        interval.FromMilliseconds(round(self._interval * 1000))
+        while True:
+            # Most calls have ended by then.
+            await asyncio.sleep(self._interval)
+            reports = self._stub.WatchStatus(pb.WatchStatusRequest(interval=interval))
+            try:
+                async for report in reports:
+                    self._pulse.beat()
+                    if report.draining:
+                        # It lets no new stream in any more, and finishes what it has within its drain.
+                        self._pulse.excuse()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    # It drains, as above; or the connection is lost, which has ended the calls by itself.
+                    self._pulse.excuse()
+                else:
+                    # Whatever it is, somebody has said it.
+                    self._pulse.beat()
+            finally:
+                reports.cancel()

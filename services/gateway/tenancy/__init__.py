@@ -1,0 +1,1 @@
+"""Keys, limits, reservations and usage of tenants."""

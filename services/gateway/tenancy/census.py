@@ -1,0 +1,89 @@
+"""Counts the gateways that share a Redis, and tidies up after those that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from redis.asyncio import Redis
+
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
+from services.gateway.tenancy import limits
+from services.gateway.tenancy.allowance import UNLIMITED
+from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.limits import Subject
+from services.gateway.tenancy.secret import SHARDS
+
+GATEWAYS: Final = "vilix:gateways"
+"""A sorted set of running gateways, by when they were last there."""
+BEAT_SECONDS: Final = 5.0
+GONE_SECONDS: Final = 3 * BEAT_SECONDS
+AHEAD_MICROSECONDS: Final = 600_000_000
+_COUNT: Final = Script("""
+-- Notes that a gateway is there, and returns how many were there lately.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+-- The clock may have gone back. Whoever was there later than now was there now.
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
+  redis.call('ZADD', KEYS[1], now, name)
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+""")
+
+
+class Census:
+    """`gateways` is how many there were when Redis was last seen, this one included."""
+
+    def __init__(self, link: RedisLink) -> None:
+        """Counts through `link`, between `open` and `close`."""
+        self.gateways = 1
+        self._link: Final = link
+        self._name: Final = secrets.token_hex(8)
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Join."""
+        self._task = asyncio.create_task(self._beat())
+
+    async def close(self) -> None:
+        """Leave."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with suppress(RedisAwayError):  # It would be forgotten by itself.
+            await self._link.run(lambda redis: redis.zrem(GATEWAYS, self._name))
+
+    async def _beat(self) -> None:
+        while True:
+            with suppress(RedisAwayError):
+                self.gateways = await self._link.run(self._count)
+                for key_id in await self._link.run(_overdue):
+                    await self._link.run(partial(_reap, key_id))
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _count(self, redis: Redis) -> int:
+        return max(1, int(await _COUNT.run(redis, GATEWAYS, self._name, str(GONE_SECONDS))))
+
+
+async def _overdue(redis: Redis) -> list[str]:
+    """The ids of keys all of whose leases have ended without having been settled."""
+    # Leases are timed by Redis's clock. One that is a little ahead of ours only makes the tidying a little later.
+    now = round(time.time() * 1e6)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for number in range(SHARDS):
+            name = f"vilix:{{s{number:02}}}:due"
+            pipeline.zrangebyscore(name, "-inf", now, start=0, num=100)
+            # No lease is that long: the clock has gone back since it was renewed.
+            pipeline.zrangebyscore(name, now + AHEAD_MICROSECONDS, "+inf", start=0, num=100)
+        found = await pipeline.execute()
+    return [str(key_id) for shard in found for key_id in shard]
+
+
+async def _reap(key_id: str, redis: Redis) -> None:
+    await limits.show(redis, Subject(Key(id=key_id, name="-", created=0), "", UNLIMITED, UNLIMITED))

@@ -1,0 +1,242 @@
+"""What a running request holds of its key's limits: taken once, renewed while it runs, settled exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway import metrics
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.tenancy import limits, refusal
+from services.gateway.tenancy.demand import Demand
+from services.gateway.tenancy.limits import Decision, Hold, Produced, Renewal, SpentBudget, Subject
+from services.gateway.tenancy.local_limits import LocalLimits
+
+AT_ONCE: Final = 32
+MAX_UNSETTLED: Final = 100_000
+RETRY_SECONDS: Final = 0.5
+_log: Final = logging.getLogger(__name__)
+
+
+class Lease:
+    """A request that was let in."""
+
+    def __init__(self, leases: Leases, subject: Subject, demand: Demand, hold: Hold, headers: dict[str, str]) -> None:
+        """`headers` is what its answer says about the limits."""
+        self.subject: Final = subject
+        self.demand: Final = demand
+        self.hold: Final = hold
+        self.headers: Final = headers
+        self.produced: Final = Produced()
+        self.outcome = ""
+        self.spent: SpentBudget | None = None
+        """The budget that has no room for the rest of the answer."""
+        self._end_answer: Callable[[], object] | None = None
+        # An answer that is reserved as a whole cannot outgrow its budget.
+        is_reserved = demand.max_output is not None and demand.max_output <= demand.output
+        allowances = (subject.limits, subject.model_limits)
+        self._has_budget: Final = not is_reserved and any(
+            each.daily_tokens or each.monthly_tokens for each in allowances
+        )
+        self._renew_at = max(1, demand.output // 2) if self._has_budget else None
+        self._leases: Final = leases
+        self._settlement: asyncio.Task[None] | None = None
+
+    def ends_answer_with(self, end: Callable[[], object]) -> None:
+        """Call `end` when a budget has no room for the rest of the answer, or now if that is so already."""
+        self._end_answer = end
+        if self.spent is not None:
+            end()
+
+    def renewed(self, renewal: Renewal, *, completion: int) -> None:
+        """Take note of a renewal, which knew of so many tokens of the answer."""
+        if self._has_budget:
+            self._renew_at = completion + max(1, renewal.credit // 2)
+        if renewal.spent is not None and self.spent is None and self._settlement is None:
+            self.spent = renewal.spent
+            if self._end_answer is not None:
+                self._end_answer()
+
+    def count(self, events: Iterable[pb.Event]) -> None:
+        """Take note of what a worker produced."""
+        for event in events:
+            match event.WhichOneof("event"):
+                case "delta":
+                    tokens = event.delta.token_count
+                    self.produced.completion += tokens
+                    if event.delta.HasField("reasoning_content"):
+                        self.produced.reasoning += tokens
+                case "started":
+                    # It replaces the estimate with the next renewal.
+                    self.produced.prompt = event.started.prompt_tokens
+                case "usage":
+                    usage = event.usage
+                    self.produced.prompt = usage.prompt_tokens
+                    self.produced.completion = usage.completion_tokens
+                    self.produced.cached = usage.cached_tokens
+                    self.produced.reasoning = usage.reasoning_tokens
+        if self._renew_at is not None and self.produced.completion >= self._renew_at:
+            # Before its reservation is used up, so that another part of the budget is reserved, or the answer ends in time.
+            self._renew_at = None
+            self._leases.renew_soon(self)
+
+    async def __aenter__(self) -> Lease:
+        """Settled at the end, whatever happens."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Settle."""
+        await self.settle("complete" if kind is None else "failed")
+
+    async def get(self) -> Lease:
+        """This lease; a request that waits for one is asked likewise."""
+        return self
+
+    def settle(self, outcome: str) -> asyncio.Future[None]:
+        """Give back what it holds and bill what it produced. Only the first call does; every call can be awaited."""
+        if self._settlement is None:
+            self.outcome = outcome
+            self._settlement = self._leases.settle(self)
+        # Whoever stops waiting for it does not stop it.
+        return asyncio.shield(self._settlement)
+
+
+class Leases:
+    """The leases of this gateway. `open` and `close` it."""
+
+    def __init__(
+        self, link: RedisLink, local: LocalLimits, *, lease_seconds: float, renew_seconds: float, reserve_output: int
+    ) -> None:
+        """A lease ends by itself after `lease_seconds`, unless it is renewed, which happens every `renew_seconds`."""
+        self._link: Final = link
+        self._local: Final = local
+        self._lease_seconds: Final = lease_seconds
+        self._renew_seconds: Final = renew_seconds
+        self._reserve_output: Final = reserve_output
+        self._live: Final[set[Lease]] = set()
+        self._running: Final[Counter[tuple[str, str]]] = Counter()
+        self._unsettled: Final[deque[Lease]] = deque()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Begin to renew, and to settle again what could not be settled."""
+        self._loops = [asyncio.create_task(self._keep_renewing()), asyncio.create_task(self._keep_settling())]
+
+    async def close(self) -> None:
+        """Settle what is left, as far as Redis answers."""
+        for loop in self._loops:
+            loop.cancel()
+        for lease in list(self._live):
+            lease.settle("stopped")
+        await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        await self._settle_again()
+        if self._unsettled:
+            _log.error("usage was not recorded, because redis is away", extra={"requests": len(self._unsettled)})
+
+    def new_hold(self, request_id: str) -> Hold:
+        """The identity of a lease. It is ours: a request's id is its client's choice, and may come twice."""
+        return Hold(secrets.token_hex(12), request_id, self._lease_seconds)
+
+    async def decide(self, subject: Subject, demand: Demand, hold: Hold) -> Decision:
+        """What Redis decides. Raises RedisAwayError."""
+        decision = await self._link.run(lambda redis: limits.admit(redis, subject, demand, hold))
+        if self._link.refusal is None:
+            # What Redis refuses to write is counted here, while it still decides what needs no write.
+            self._local.forget()
+        return decision
+
+    def admitted(self, subject: Subject, demand: Demand, hold: Hold, decision: Decision) -> Lease:
+        """The lease that Redis decided on. Raises ApiError (429) when it decided against it."""
+        if decision.refusal is not None:
+            metrics.LIMITS_REFUSED.labels(decision.refusal.limit).inc()
+            raise refusal.refused(decision, subject, demand)
+        return self._lease(subject, demand, hold, refusal.headers(decision, subject))
+
+    def admit_alone(self, subject: Subject, demand: Demand, hold: Hold) -> Lease:
+        """Let a request in without Redis, by the policy for that. Raises ApiError: 429, 503."""
+        key_id = subject.key.id
+        running = {"key": self._running[key_id, ""], "model": self._running[key_id, subject.model]}
+        self._local.admit(subject, demand, running)
+        return self._lease(subject, demand, hold, {})
+
+    def settle(self, lease: Lease) -> asyncio.Task[None]:
+        """Begin to settle a lease."""
+        self._live.discard(lease)
+        self._count_running(lease, -1)
+        return self._begin(self._settle(lease))
+
+    def _lease(self, subject: Subject, demand: Demand, hold: Hold, headers: dict[str, str]) -> Lease:
+        lease = Lease(self, subject, demand, hold, headers)
+        self._live.add(lease)
+        self._count_running(lease, 1)
+        return lease
+
+    def _count_running(self, lease: Lease, change: int) -> None:
+        for scope in ("", lease.subject.model):
+            who = (lease.subject.key.id, scope)
+            self._running[who] += change
+            if not self._running[who]:
+                del self._running[who]
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            live = list(self._live)
+            for first in range(0, len(live), AT_ONCE):
+                await asyncio.gather(*(self._renew(lease) for lease in live[first : first + AT_ONCE]))
+
+    def renew_soon(self, lease: Lease) -> None:
+        """Renew a lease out of turn."""
+        self._begin(self._renew(lease))
+
+    async def _renew(self, lease: Lease) -> None:
+        if lease not in self._live:
+            return
+        completion = lease.produced.completion
+        renewal = partial(
+            limits.renew,
+            subject=lease.subject,
+            demand=lease.demand,
+            hold=lease.hold,
+            produced=lease.produced,
+            reserve_output=self._reserve_output,
+        )
+        with suppress(RedisAwayError):  # The next renewal, or the settlement, makes up for it.
+            lease.renewed(await self._link.run(renewal), completion=completion)
+
+    async def _settle(self, lease: Lease) -> None:
+        try:
+            await self._link.run(
+                lambda redis: limits.settle(redis, lease.subject, lease.hold, lease.produced, outcome=lease.outcome)
+            )
+        except RedisAwayError:
+            if len(self._unsettled) < MAX_UNSETTLED:
+                self._unsettled.append(lease)
+            else:
+                _log.error("usage is lost: redis has been away for too long", extra={"key_id": lease.subject.key.id})
+
+    async def _keep_settling(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            await self._settle_again()
+
+    async def _settle_again(self) -> None:
+        for _ in range(len(self._unsettled)):
+            if self._link.away or self._link.refusal is not None:
+                return
+            await self._settle(self._unsettled.popleft())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

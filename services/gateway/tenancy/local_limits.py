@@ -1,0 +1,102 @@
+"""Limits while Redis is away: each gateway's share, counted here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from services.gateway import metrics
+from services.gateway.errors import unavailable
+from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.demand import Demand
+from services.gateway.tenancy.limits import Decision, Refusal, Scope, Subject
+from services.gateway.tenancy.refusal import refused
+
+
+class Policy(StrEnum):
+    """What becomes of limits while Redis is away."""
+
+    LOCAL = "local"
+    """Each gateway enforces its share of the limits per minute and of concurrency. Budgets are not checked."""
+    OPEN = "open"
+    """No limit holds."""
+    CLOSED = "closed"
+    """No request is admitted."""
+
+
+class _Bucket:
+    def __init__(self, now: float) -> None:
+        self._filled = 0.0
+        self._at = now
+
+    def wait(self, amount: float, per_minute: float, now: float) -> float:
+        """Seconds until there is room."""
+        self._filled = max(0.0, self._filled - (now - self._at) * per_minute / 60)
+        self._at = now
+        return max(0.0, (self._filled + amount - per_minute) * 60 / per_minute)
+
+    def fill(self, amount: float) -> None:
+        self._filled += amount
+
+
+class LocalLimits:
+    """Decides alone, by `policy`."""
+
+    def __init__(self, policy: Policy, gateways: Callable[[], int]) -> None:
+        """`gateways` is how many there were when Redis was last seen: so many share each limit."""
+        self._policy: Final = policy
+        self._gateways: Final = gateways
+        self._buckets: dict[tuple[str, str, str], _Bucket] = {}
+
+    def forget(self) -> None:
+        """Redis is back, and counts."""
+        self._buckets.clear()
+
+    def admit(self, subject: Subject, demand: Demand, running: dict[str, int]) -> None:
+        """Admit a request. `running` are this gateway's requests of the key, by scope. Raises ApiError: 429, 503."""
+        metrics.REDIS_AWAY.labels(f"limits_{self._policy}").inc()
+        if self._policy is Policy.CLOSED:
+            raise unavailable("Limits cannot be checked at the moment. Please try again in a few seconds.")
+        if self._policy is Policy.OPEN:
+            return
+        now = time.monotonic()
+        scopes = {"key": (subject.limits, ""), "model": (subject.model_limits, subject.model)}
+        for name, (limits, model) in scopes.items():
+            for limit, wait in self._waits(subject.key.id, model, limits, demand, running=running[name], now=now):
+                if wait > 0:
+                    metrics.LIMITS_REFUSED.labels(limit).inc()
+                    raise refused(_decision(name, limit, wait), subject, demand)
+        for limits, model in scopes.values():
+            self._bucket(subject.key.id, model, "rpm", now).fill(1 if limits.rpm else 0)
+            self._bucket(subject.key.id, model, "tpm", now).fill(_amount(demand) if limits.tpm else 0)
+
+    def _waits(
+        self, key_id: str, model: str, limits: Allowance, demand: Demand, *, running: int, now: float
+    ) -> list[tuple[str, float]]:
+        found: list[tuple[str, float]] = []
+        if limits.rpm:
+            found.append(("rpm", self._bucket(key_id, model, "rpm", now).wait(1, self._share(limits.rpm), now)))
+        if limits.tpm:
+            bucket = self._bucket(key_id, model, "tpm", now)
+            found.append(("tpm", bucket.wait(_amount(demand), self._share(limits.tpm), now)))
+        if limits.concurrency:
+            found.append(("concurrency", 1.0 if running >= self._share(limits.concurrency) else 0.0))
+        return found
+
+    def _share(self, limit: int) -> int:
+        return max(1, limit // max(1, self._gateways()))
+
+    def _bucket(self, key_id: str, model: str, what: str, now: float) -> _Bucket:
+        return self._buckets.setdefault((key_id, model, what), _Bucket(now))
+
+
+def _amount(demand: Demand) -> int:
+    return demand.prompt + demand.output
+
+
+def _decision(scope: str, limit: str, wait: float) -> Decision:
+    state = Scope(reserved=0, slots=0, daily=0, monthly=0)
+    return Decision(int(time.time()), {"key": state, "model": state}, Refusal(limit, scope, math.ceil(wait * 1e6)))

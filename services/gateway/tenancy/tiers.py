@@ -1,0 +1,81 @@
+"""The tiers, as a file says them; it is read again when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final
+
+from services.gateway.errors import unavailable
+from services.gateway.tenancy.allowance import UNLIMITED, Tier, read_tiers
+from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.limits import Subject
+
+LOOK_SECONDS: Final = 0.5
+_log: Final = logging.getLogger(__name__)
+
+
+class Tiers:
+    """The tiers of this gateway."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Read them from a YAML file. Raises ValueError and OSError when that cannot be done."""
+        self._path: Final = path
+        self._tiers: dict[str, Tier] = read_tiers(path) if path else {}
+        self._seen = self._stamp()
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to look for changes."""
+        if self._path is not None:
+            self._task = asyncio.create_task(self._look())
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def subject(self, key: Key, model: str) -> Subject:
+        """The limits that hold for a key and a model. Raises ApiError (503) when its tier is not known here."""
+        if key.tier is None:
+            return Subject(key, model, key.limits, key.model_limits.get(model, UNLIMITED))
+        tier = self._tiers.get(key.tier)
+        if tier is None:
+            _log.error("unknown tier", extra={"key_id": key.id, "tier": key.tier})
+            raise unavailable(
+                f"The tier {key.tier!r} of this API key is not set up on this server. Please tell its operator.",
+                retry_after=5,
+            )
+        of_model = key.model_limits.get(model, UNLIMITED).or_else(tier.models.get(model, UNLIMITED))
+        queue_length = tier.queue_length if tier.queue else 0
+        return Subject(key, model, key.limits.or_else(tier), of_model, queue_length, tier.queue_seconds)
+
+    def limited_models(self, key: Key) -> list[str]:
+        """The models that have limits of their own for a key."""
+        tier = self._tiers.get(key.tier or "")
+        return sorted({*key.model_limits, *(tier.models if tier else ())})
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.to_thread(self._read_again)
+
+    def _read_again(self) -> None:
+        stamp = self._stamp()
+        if self._path is None or stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._tiers = read_tiers(self._path)
+            _log.info("tiers read again", extra={"tiers": ", ".join(self._tiers)})
+        except (ValueError, OSError) as error:
+            _log.error("the tiers stay as they were: %s", error)  # its text says it all
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat() if self._path else None
+        except OSError:
+            return None
+        return (found.st_mtime_ns, found.st_ino, found.st_size) if found else None

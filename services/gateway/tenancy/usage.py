@@ -1,0 +1,81 @@
+"""What keys used: counters per key, model and day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Final, Literal
+
+from redis.asyncio import Redis
+
+from services.gateway.tenancy.keys import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was used. `requests` are those that have ended."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """The sum."""
+        return Counts(
+            *(mine + its for mine, its in zip(self.numbers().values(), other.numbers().values(), strict=True))
+        )
+
+    def numbers(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)
+
+
+COUNTERS: Final = tuple(Counts.__dataclass_fields__)
+# The script's names: short, because there is one of each for every model and day.
+_FIELDS: Final = {name.removesuffix("_tokens"): name for name in COUNTERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one key used of one model on one day, or in one month."""
+
+    period: str
+    model: str
+    counts: Counts
+
+
+async def of_days(redis: Redis, key: Key, *, last: date, days: int) -> list[Usage]:
+    """The usage of so many days up to `last` (UTC), oldest first."""
+    periods = [(last - timedelta(days=back)).isoformat() for back in reversed(range(days))]
+    return await of_periods(redis, key, periods)
+
+
+async def of_periods(redis: Redis, key: Key, periods: Iterable[str]) -> list[Usage]:
+    """The usage of days (2026-11-30) or months (2026-11)."""
+    names = list(periods)
+    async with redis.pipeline(transaction=False) as pipeline:
+        for period in names:
+            pipeline.hgetall(f"vilix:{{{key.shard}}}:usage:{key.id}:{period}")
+        found = await pipeline.execute()
+    return [usage for period, fields in zip(names, found, strict=True) for usage in _read(period, fields)]
+
+
+def summed(usages: Iterable[Usage], *, by: Literal["model", "day"]) -> dict[str, Counts]:
+    """Added up by model or by day."""
+    sums: dict[str, Counts] = {}
+    for usage in usages:
+        name = usage.model if by == "model" else usage.period
+        sums[name] = sums.get(name, Counts()) + usage.counts
+    return sums
+
+
+def _read(period: str, fields: Mapping[str, str]) -> list[Usage]:
+    by_model: dict[str, dict[str, int]] = {}
+    for field, value in fields.items():
+        name, _, model = field.partition(":")
+        if name in _FIELDS:
+            by_model.setdefault(model, {})[_FIELDS[name]] = int(value)
+    return [Usage(period, model, Counts(**counts)) for model, counts in sorted(by_model.items())]

@@ -1,0 +1,1 @@
+"""Generates choices: requests to the engine, and events of their answers."""

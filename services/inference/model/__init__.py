@@ -1,0 +1,1 @@
+"""What a served model is: catalog entry, tokenizer, chat template, engine."""

@@ -1,0 +1,176 @@
+"""What there is to know about each model before it runs: one YAML file per model in `models/`."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from services.inference.model.engine_arguments import known_arguments
+from services.runtime import yaml_file
+
+DIRECTORY: Final = Path(__file__).parent / "models"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class EngineSpec(_Entry):
+    """The engine that runs a model."""
+
+    name: Literal["trtllm", "llamacpp", "replay"]
+    arguments: dict[str, Any] = {}
+    """Passed to the engine as they are; only those that it is known to take."""
+    unchecked_arguments: dict[str, Any] = {}
+    """The same, for arguments that an engine's newer version takes and this catalog does not know yet."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """All arguments."""
+        return self.arguments | self.unchecked_arguments
+
+    @model_validator(mode="after")
+    def _knows_its_arguments(self) -> Self:
+        known = known_arguments(self.name)
+        problems = []
+        for argument, value in self.arguments.items():
+            if argument not in known:
+                close = difflib.get_close_matches(argument, known, n=1)
+                hint = f"; is it {close[0]}?" if close else ""
+                error = PydanticCustomError(
+                    "argument", "the engine takes no argument of this name{hint}", {"hint": hint}
+                )
+                problems.append(InitErrorDetails(type=error, loc=("arguments", argument), input=value))
+        if problems:
+            raise ValidationError.from_exception_data("EngineSpec", problems)
+        return self
+
+
+class SizingSpec(_Entry):
+    """What a model takes, and what it runs on by default."""
+
+    weights_gb: float = Field(ge=0)
+    """All weights as they are loaded, in 10⁹ bytes."""
+    kv_kib_per_token: float = Field(ge=0)
+    """The cache of one token in 16 bits, in 1024 bytes, over all GPUs; with an FP8 cache half of it."""
+    gpus: int = Field(ge=0)
+    """GPUs of one instance. None for an engine that runs on CPUs."""
+    gpu_memory_gb: int | None = Field(None, gt=0)
+    """Of each GPU, at least."""
+
+
+class CapabilitiesSpec(_Entry):
+    """What a model can do."""
+
+    reasoning_optional: bool = False
+    """Thinking can be turned off, by the template's variable `enable_thinking`."""
+    vision: bool = False
+    max_images: int = 0
+
+
+class ImageTokensSpec(_Entry):
+    """Most tokens of one image, by the `detail` that a request asks for; larger images are shrunk."""
+
+    low: int = Field(256, gt=0)
+    auto: int = Field(2048, gt=0)
+    """Also where a request says nothing."""
+    high: int = Field(8192, gt=0)
+
+
+class ImagesSpec(_Entry):
+    """How the checkpoint sees images. Its preprocessor_config.json, where there is one, goes before the sizes here."""
+
+    placeholder: str = "<|image_pad|>"
+    """The special token that the template writes once for each image."""
+    patch_size: int = Field(gt=0)
+    merge_size: int = Field(2, gt=0)
+    """Patches per side that become one token."""
+    min_pixels: int = Field(gt=0)
+    """Smaller images are enlarged."""
+    max_pixels: int = Field(gt=0)
+    """Larger images are shrunk."""
+    tokens: ImageTokensSpec = ImageTokensSpec()
+
+
+class ParsersSpec(_Entry):
+    """What is looked for in a model's text. None: nothing, it is all answer."""
+
+    reasoning: Literal["think"] | None = None
+    """Thoughts between `<think>` and `</think>`."""
+    tool_calls: Literal["hermes", "minimax"] | None = None
+    """The notation of its tool calls: see tool_calls.py."""
+
+
+class SamplingSpec(_Entry):
+    """Values of sampling fields that a request leaves out, as the model's authors recommend."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+
+
+class ModelSpec(_Entry):
+    """A model's entry."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """The public id."""
+    created: date = Field(strict=False)
+    """Also as text: what passes through JSON has no dates."""
+    owned_by: str
+    checkpoint: str
+    """Where the weights come from."""
+    licence: str
+    """The weights' licence."""
+    context_length: int = Field(gt=0)
+    """Most tokens of prompt and answer together."""
+    engine: EngineSpec
+    sizing: SizingSpec | None = None
+    """None: not known, as of a model of one's own."""
+    template: str = Field("auto", pattern=r"^(auto|[A-Za-z0-9][A-Za-z0-9._-]*\.(jinja|json))$")
+    """Where the model directory has the chat template. `auto`: in chat_template.jinja, or else in tokenizer_config.json.
+
+    Otherwise the name of a file there: a template (.jinja), or JSON with one under `chat_template` (.json).
+    """
+    capabilities: CapabilitiesSpec = CapabilitiesSpec()
+    images: ImagesSpec | None = None
+    """Of a model with vision."""
+    parsers: ParsersSpec = ParsersSpec()
+    sampling: SamplingSpec = SamplingSpec()
+    control_tokens_in_prompts: bool = False
+    """Whether a prompt that a request gives itself, as text or as token ids, may hold control tokens (`<|im_start|>`,
+    `<think>`, `<|fim_prefix|>`, …): a caller then writes what the chat template would, or fills in the middle of code.
+    What stands in messages, tools and their results is always mere text."""
+    template_variables: tuple[str, ...] = Field((), strict=False)
+    """Further variables of the chat template that a request may set."""
+    descriptions: dict[Literal["en", "fa"], str]
+    """What the model is good for, in a sentence per language."""
+
+    @model_validator(mode="after")
+    def _vision_has_its_rule(self) -> Self:
+        if self.capabilities.vision and (self.images is None or not self.capabilities.max_images):
+            raise ValueError("a model with capabilities.vision needs images and capabilities.max_images")
+        return self
+
+
+def load_model(model_id: str, *, directory: Path = DIRECTORY) -> ModelSpec:
+    """Read a model's entry.
+
+    Raises ValueError for a model without one, or with an entry that has an unknown key or a value that does not fit; it
+    names the file, the line, the key and the value.
+    """
+    path = directory / f"{model_id}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in directory.glob("*.yaml")))
+        raise ValueError(f"there is no model {model_id!r} in the catalog; there are {known}")
+    spec = yaml_file.read(path, ModelSpec)
+    if spec.id != model_id:
+        raise ValueError(f"{path.name}: id: it must be the file's name, and is {spec.id!r}")
+    return spec

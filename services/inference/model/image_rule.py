@@ -1,0 +1,83 @@
+"""How a checkpoint sees images: to which size it brings one, and how many tokens that makes.
+
+The rule is the Qwen-VL family's (`smart_resize` of its image processor): sides become multiples of a factor, and the pixels
+stay within bounds. The worker decides the size and the engine obeys, so that tokens are counted before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.model.catalog import ImagesSpec
+
+MAX_ASPECT_RATIO = 200
+"""Of the longer side to the shorter one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRule:
+    """The rule of one checkpoint."""
+
+    placeholder: str
+    """The special token that stands once for each image in a prompt."""
+    factor: int
+    """Both sides become multiples of it, in pixels; a square of it is one token."""
+    min_pixels: int
+    """Smaller images are enlarged."""
+    max_pixels: int
+    """The checkpoint's own bound: larger images are shrunk whatever the detail."""
+    tokens: dict[pb.ImageDetail.ValueType, int]
+    """Most tokens of an image, by detail."""
+
+    @classmethod
+    def load(cls, spec: ImagesSpec, directory: Path) -> ImageRule:
+        """Of a model directory, whose preprocessor_config.json goes before the catalog. Raises ValueError."""
+        path = directory / "preprocessor_config.json"
+        try:
+            configured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+            edges = configured.get("size") or {}
+            patch = int(configured.get("patch_size") or spec.patch_size)
+            merge = int(configured.get("merge_size") or spec.merge_size)
+            least = int(configured.get("min_pixels") or edges.get("shortest_edge") or spec.min_pixels)
+            most = int(configured.get("max_pixels") or edges.get("longest_edge") or spec.max_pixels)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no configuration of an image processor: {error}") from None
+        if min(patch, merge, least) < 1 or least > most:
+            raise ValueError(f"{path} has sizes that cannot be: patch {patch}, merge {merge}, {least} to {most} pixels")
+        limits = {
+            pb.IMAGE_DETAIL_UNSPECIFIED: spec.tokens.auto,
+            pb.IMAGE_DETAIL_AUTO: spec.tokens.auto,
+            pb.IMAGE_DETAIL_LOW: spec.tokens.low,
+            pb.IMAGE_DETAIL_HIGH: spec.tokens.high,
+        }
+        return cls(spec.placeholder, patch * merge, least, most, limits)
+
+    def size(self, width: int, height: int, detail: pb.ImageDetail.ValueType) -> tuple[int, int]:
+        """Width and height to which the model brings an image. Raises ValueError beyond MAX_ASPECT_RATIO."""
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise ValueError(f"it is {width}×{height} pixels; one side may be {MAX_ASPECT_RATIO} times the other")
+        bound = max(self.min_pixels, min(self.max_pixels, self.tokens.get(detail, 0) * self.factor**2))
+        return self._resized(width, height, bound)
+
+    def token_count(self, size: tuple[int, int]) -> int:
+        """The tokens of an image of a size that `size` has given."""
+        return (size[0] // self.factor) * (size[1] // self.factor)
+
+    def _resized(self, width: int, height: int, most: int) -> tuple[int, int]:
+        factor = self.factor
+        new_width, new_height = round(width / factor) * factor, round(height / factor) * factor
+        if new_width * new_height > most:
+            scale = math.sqrt(width * height / most)
+            new_width = max(factor, math.floor(width / scale / factor) * factor)
+            new_height = max(factor, math.floor(height / scale / factor) * factor)
+        elif new_width * new_height < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / (width * height))
+            new_width = math.ceil(width * scale / factor) * factor
+            new_height = math.ceil(height * scale / factor) * factor
+        return new_width, new_height

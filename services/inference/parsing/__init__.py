@@ -1,0 +1,1 @@
+"""Reads the text that a model writes: reasoning, tool calls, stop strings."""

@@ -1,0 +1,156 @@
+"""What an answer is held to: a response format, or the call that a request demands. The engine enforces it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.model.served_model import ServedModel
+from services.inference.request.call_schema import call_schema
+from services.inference.request.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
+from services.inference.request.json_depth import depth_of
+from services.inference.request.tools import callable_functions, demands_call
+from services.runtime.failure import Failure, Reason, Violation, invalid
+
+MAX_SCHEMA_LENGTH: Final = 65_536
+MAX_SCHEMA_DEPTH: Final = 32
+MAX_REGEX_LENGTH: Final = 4_096
+MAX_GRAMMAR_LENGTH: Final = 65_536
+MAX_CHOICES: Final = 256
+MAX_CHOICES_LENGTH: Final = 16_384
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
+
+
+_GUIDES: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
+    "json_object": lambda _: {"json_object": True},
+    "json_schema": lambda form: {"json": json.loads(form.json_schema.schema_json or "{}")},
+    "regex": lambda form: {"regex": form.regex},
+    "choice": lambda form: {"regex": "|".join(_SPECIAL.sub(r"\\\g<0>", choice) for choice in form.choice.choices)},
+    "grammar": lambda form: {"grammar": form.grammar},
+    "structural_tag_json": lambda form: {"structural_tag": json.loads(form.structural_tag_json)},
+}
+
+
+def guide(request: pb.GenerateRequest) -> dict[str, Any] | None:
+    """The parameter `guide` of the Triton contract for a checked request; None for free text."""
+    if demands_call(request):
+        return {"json": call_schema(callable_functions(request))}
+    form = request.response_format
+    kind = form.WhichOneof("format")
+    return _GUIDES[kind](form) if kind else None
+
+
+def is_guided(request: pb.GenerateRequest) -> bool:
+    """Whether an answer is held to anything."""
+    return demands_call(request) or request.response_format.WhichOneof("format") is not None
+
+
+def check_guide(request: pb.GenerateRequest, model: ServedModel) -> None:
+    """Raise Failure for a form that does not fit, or that the model cannot be held to."""
+    if not is_guided(request):
+        return
+    field = "tool_choice" if demands_call(request) else "response_format"
+    if not model.supports("guide"):
+        engine = model.engine().engine
+        raise _unsupported(
+            field, f"the engine {engine} of {model.id} cannot hold an answer to a form; leave {field} out"
+        )
+    if model.spec.parsers.reasoning is not None:
+        if not model.follows_forms:
+            raise _unsupported(
+                field, f"the model {model.id} always thinks first and cannot be held to a form; leave {field} out"
+            )
+        if request.reasoning.enabled and not model.ends_thoughts:
+            raise _unsupported(
+                "reasoning.enabled", f"{model.id} does not think where {field} is set; leave reasoning.enabled out"
+            )
+    if demands_call(request):
+        _check_functions(request)
+    elif callable_functions(request):
+        message = "response_format leaves no room for calls; send tool_choice none, or leave response_format out"
+        raise _unsupported("response_format", message)
+    _check_format(request.response_format)
+
+
+def _check_functions(request: pb.GenerateRequest) -> None:
+    """Their schemas are compiled as one."""
+    functions = callable_functions(request)
+    for index, tool in enumerate(request.tools):
+        if tool.name in functions:
+            _check_depth(f"tools[{index}].parameters_json", functions[tool.name])
+            check_schema(f"tools[{index}].parameters_json", functions[tool.name])
+    size = sum(len(tool.parameters_json) for tool in request.tools if tool.name in functions)
+    if size > MAX_SCHEMA_LENGTH:
+        message = (
+            f"the parameters of the tools that may be called are {size} characters long; at most {MAX_SCHEMA_LENGTH} are "
+            "allowed where tool_choice asks for a call"
+        )
+        raise invalid("tools", message, value=size, limit=MAX_SCHEMA_LENGTH)
+
+
+def _check_format(form: pb.ResponseFormat) -> None:
+    match form.WhichOneof("format"):
+        case "json_schema":
+            name = form.json_schema.name
+            if name and not _NAME.fullmatch(name):
+                field = "response_format.json_schema.name"
+                message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _ or -"
+                raise invalid(field, message, value=name[:80])
+            field = "response_format.json_schema.schema_json"
+            check_schema(field, _checked_json(field, form.json_schema.schema_json or "{}"))
+        case "structural_tag_json":
+            field = "response_format.structural_tag_json"
+            check_structural_tag(field, _checked_json(field, form.structural_tag_json))
+        case "regex":
+            _check_length("response_format.regex", form.regex, MAX_REGEX_LENGTH)
+            check_regex("response_format.regex", form.regex)
+        case "grammar":
+            _check_length("response_format.grammar", form.grammar, MAX_GRAMMAR_LENGTH)
+            check_grammar("response_format.grammar", form.grammar)
+        case "choice":
+            _check_choices(form.choice.choices)
+
+
+def _check_choices(choices: Any) -> None:
+    field = "response_format.choice.choices"
+    if not 1 <= len(choices) <= MAX_CHOICES:
+        message = f"{field} has {len(choices)} entries; it must have 1 to {MAX_CHOICES}"
+        raise invalid(field, message, value=len(choices), limit=MAX_CHOICES)
+    for index, choice in enumerate(choices):
+        if not choice:
+            raise invalid(f"{field}[{index}]", f"{field}[{index}] is empty; it must have at least one character")
+    _check_length(field, "".join(choices), MAX_CHOICES_LENGTH)
+
+
+def _checked_json(field: str, text: str) -> dict[str, Any]:
+    _check_length(field, text, MAX_SCHEMA_LENGTH)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid(field, f"{field} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise invalid(field, f"{field} must be a JSON object")
+    _check_depth(field, value)
+    return value
+
+
+def _check_depth(field: str, value: Any) -> None:
+    depth = depth_of(value)
+    if depth > MAX_SCHEMA_DEPTH:
+        message = f"{field} is nested {depth} levels deep; at most {MAX_SCHEMA_DEPTH} are allowed"
+        raise invalid(field, message, value=depth, limit=MAX_SCHEMA_DEPTH)
+
+
+def _check_length(field: str, text: str, limit: int) -> None:
+    if not text or len(text) > limit:
+        message = f"{field} is {len(text)} characters long; it must be 1 to {limit}"
+        raise invalid(field, message, value=len(text), limit=limit)
+
+
+def _unsupported(field: str, message: str) -> Failure:
+    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))

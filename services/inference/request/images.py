@@ -1,0 +1,103 @@
+"""The images of a request: checked by their headers, and brought into the form in which the engine gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.model.served_model import ServedModel
+from services.inference.request import image_header
+from services.runtime.failure import Failure, Reason, Violation, invalid
+
+_ROLES = (pb.ROLE_USER, pb.ROLE_TOOL)
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Limits that the operator sets: what decoding may cost."""
+
+    max_pixels: int = 50_000_000
+    """Of one image."""
+    max_total_pixels: int = 100_000_000
+    """Of all images of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenImage:
+    """An image as the engine gets it."""
+
+    data: bytes
+    """The encoded file, as it came."""
+    size: tuple[int, int]
+    """Width and height to which it is brought before the model sees it, in pixels."""
+    tokens: int
+    """Of the prompt, in place of its one placeholder."""
+
+
+def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageLimits) -> None:
+    """Raise Failure for the first image that this model cannot be shown, naming it, its value and the limit."""
+    most, total = model.spec.capabilities.max_images, 0
+    for number, (field, role, image) in enumerate(_images(request), 1):
+        if not model.sees:
+            raise _unsupported(field, f"the model {model.id} cannot see images; send text only")
+        if role not in _ROLES:
+            raise invalid(field, f"{field} is in a message that is not the user's; images belong into the user's")
+        if number > most:
+            raise invalid(
+                field, f"{field} is image {number}; {model.id} takes at most {most}", value=number, limit=most
+            )
+        try:
+            header = image_header.read(image.data)
+        except ValueError as error:
+            raise invalid(field, f"{field} cannot be read: {error}; send a PNG, JPEG, WebP or GIF") from None
+        pixels = header.width * header.height
+        total += pixels
+        kind, size = header.format, f"{header.width}×{header.height}"
+        if pixels > limits.max_pixels:
+            message = (
+                f"{field} is a {kind} of {size} pixels, {pixels} in all; at most {limits.max_pixels} are allowed; "
+                "make it smaller"
+            )
+            raise invalid(field, message, value=pixels, limit=limits.max_pixels)
+        if total > limits.max_total_pixels:
+            message = (
+                f"{field} is a {kind} of {size} pixels, and makes them {total} in all images; at most "
+                f"{limits.max_total_pixels} are allowed"
+            )
+            raise invalid(field, message, value=total, limit=limits.max_total_pixels)
+        _size(field, header, image, model)
+
+
+def seen_images(request: pb.GenerateRequest, model: ServedModel) -> list[SeenImage]:
+    """The images of a checked request, in prompt order."""
+    seen = []
+    for field, _, image in _images(request):
+        size = _size(field, image_header.read(image.data), image, model)
+        seen.append(SeenImage(image.data, size, model.image_rule.token_count(size) if model.image_rule else 0))
+    return seen
+
+
+def image_bytes(request: pb.GenerateRequest) -> int:
+    """The size of all encoded images."""
+    return sum(len(image.data) for _, _, image in _images(request))
+
+
+def _images(request: pb.GenerateRequest) -> Iterator[tuple[str, pb.Role.ValueType, pb.Image]]:
+    for index, message in enumerate(request.messages):
+        for place, part in enumerate(message.content):
+            if part.HasField("image"):
+                yield f"messages[{index}].content[{place}].image", message.role, part.image
+
+
+def _size(field: str, header: image_header.ImageHeader, image: pb.Image, model: ServedModel) -> tuple[int, int]:
+    assert model.image_rule is not None  # noqa: S101  # a model that sees has one
+    try:
+        return model.image_rule.size(header.width, header.height, image.detail)
+    except ValueError as error:
+        raise invalid(field, f"{field} cannot be shown to {model.id}: {error}") from None
+
+
+def _unsupported(field: str, message: str) -> Failure:
+    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))

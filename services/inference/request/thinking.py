@@ -1,0 +1,60 @@
+"""Whether a model thinks before an answer, and what ends its thought."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.model.served_model import ServedModel
+from services.inference.parsing.reasoning import CLOSE_TAG, OPEN_TAG
+from services.inference.request.guides import is_guided
+
+OPENING: Final = f"{OPEN_TAG}\n"
+AFTER_THOUGHT: Final = "\n\n"
+CLOSING: Final = f"\n{CLOSE_TAG}"
+
+
+def may_think(request: pb.GenerateRequest, model: ServedModel) -> bool:
+    """Whether a checked request lets its model think. A form, and a budget of nothing, mean no, unless no is impossible."""
+    if model.spec.parsers.reasoning is None:
+        return False
+    if not model.spec.capabilities.reasoning_optional:
+        return True
+    reasoning = request.reasoning
+    if reasoning.HasField("budget_tokens") and not reasoning.budget_tokens:
+        return False
+    if reasoning.HasField("enabled"):
+        return reasoning.enabled
+    if reasoning.effort != pb.REASONING_EFFORT_UNSPECIFIED:
+        return reasoning.effort != pb.REASONING_EFFORT_NONE
+    return reasoning.HasField("budget_tokens") or not is_guided(request)
+
+
+def effort_decides(request: pb.GenerateRequest, model: ServedModel) -> bool:
+    """Whether nothing but its effort lets a checked request's model think: beside a form, and where nothing else says so."""
+    reasoning = request.reasoning
+    return (
+        reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
+        and model.spec.capabilities.reasoning_optional
+        and model.ends_thoughts
+        and is_guided(request)
+        and not reasoning.HasField("enabled")
+        and not reasoning.HasField("budget_tokens")
+    )
+
+
+def is_said(request: pb.GenerateRequest) -> bool:
+    """Whether anything in the request decides about thinking, so that it is not left to the template."""
+    reasoning = request.reasoning
+    return (
+        reasoning.HasField("enabled")
+        or reasoning.HasField("budget_tokens")
+        or reasoning.effort != pb.REASONING_EFFORT_UNSPECIFIED
+        or is_guided(request)
+    )
+
+
+def ends_apart(request: pb.GenerateRequest) -> bool:
+    """Whether a thought ends by other rules than the answer: within a budget, or before a form begins to hold."""
+    return request.reasoning.HasField("budget_tokens") or is_guided(request)

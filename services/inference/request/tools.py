@@ -1,0 +1,144 @@
+"""The functions that a request offers to the model."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.inference.model.served_model import ServedModel
+from services.inference.request.json_depth import MAX_DEPTH, depth_of
+from services.runtime.failure import Failure, Reason, Violation, invalid
+
+MAX_TOOLS: Final = 128
+MAX_SCHEMA_LENGTH: Final = 65_536
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def callable_functions(request: pb.GenerateRequest) -> dict[str, Any]:
+    """The functions that the model may call, with their parameters' JSON Schemas, by name. Empty for none."""
+    choice = request.tool_choice
+    if choice.mode == pb.TOOL_CHOICE_MODE_NONE:
+        return {}
+    allowed = set(choice.function_names) if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS else None
+    return {
+        tool.name: json.loads(tool.parameters_json or "{}")
+        for tool in request.tools
+        if allowed is None or tool.name in allowed
+    }
+
+
+def demands_call(request: pb.GenerateRequest) -> bool:
+    """Whether the answer must be a call."""
+    choice = request.tool_choice
+    return choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED or (
+        choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and choice.required
+    )
+
+
+def template_tools(request: pb.GenerateRequest) -> list[dict[str, Any]]:
+    """The functions in the form in which chat templates want them."""
+    functions = callable_functions(request)
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": functions[tool.name]},
+        }
+        for tool in request.tools
+        if tool.name in functions
+    ]
+
+
+def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
+    """Raise Failure for functions, or a choice among them, that do not fit or that the model cannot honour."""
+    mode = request.tool_choice.mode
+    if mode not in pb.ToolChoiceMode.values():
+        raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
+    _check_names(request.tool_choice)
+    named = mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
+    if model.spec.parsers.tool_calls is None:
+        if named or (request.tools and mode != pb.TOOL_CHOICE_MODE_NONE):
+            field = "tools" if request.tools else "tool_choice"
+            raise _unsupported(field, f"the model {model.id} cannot call functions; leave {field} out")
+        return
+    if len(request.tools) > MAX_TOOLS:
+        count = len(request.tools)
+        raise invalid(
+            "tools", f"there are {count} tools; at most {MAX_TOOLS} are allowed", value=count, limit=MAX_TOOLS
+        )
+    seen: set[str] = set()
+    for index, tool in enumerate(request.tools):
+        _check_tool(f"tools[{index}]", tool)
+        if tool.name in seen:
+            raise invalid(f"tools[{index}].name", f"tools[{index}].name is {tool.name}, as an earlier one's")
+        seen.add(tool.name)
+    if named and not request.tools:
+        raise invalid("tool_choice", "tool_choice asks for a call, and there are no tools; send tools as well")
+    for name in request.tool_choice.function_names:
+        if name not in seen:
+            message = f"tool_choice names {name[:80]!r}, which is not among the tools"
+            raise invalid("tool_choice.function_names", message, value=name[:80])
+
+
+def _check_names(choice: pb.ToolChoice) -> None:
+    """Nothing but the one mode looks at them, and it must be left something to allow."""
+    if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and not choice.function_names:
+        message = "tool_choice allows no tool at all; name those that may be called, or send tool_choice none"
+        raise invalid("tool_choice.function_names", message)
+    if choice.mode != pb.TOOL_CHOICE_MODE_FUNCTIONS and (choice.function_names or choice.required):
+        mode = pb.ToolChoiceMode.Name(choice.mode)
+        message = f"tool_choice.mode is {mode}, which takes neither function_names nor required; send FUNCTIONS"
+        raise invalid("tool_choice.mode", message, value=mode)
+
+
+def check_function_name(field: str, name: str) -> None:
+    """Raise Failure for what is no function's name."""
+    if not _NAME.fullmatch(name):
+        message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _, . or -"
+        raise invalid(field, message, value=name[:80])
+
+
+def read_json(field: str, text: str, *, most: int) -> Any:
+    """JSON of at most `most` characters that is to be written into a prompt; an empty object for an empty text.
+
+    Raises Failure.
+    """
+    if len(text) > most:
+        message = f"{field} is {len(text)} characters long; at most {most} is allowed"
+        raise invalid(field, message, value=len(text), limit=most)
+    try:
+        value = json.loads(text or "{}")
+        # An escape can stand for half a character, which cannot be written.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise invalid(field, f"{field} is not JSON: {error}") from None
+    depth = depth_of(value)
+    if depth > MAX_DEPTH:
+        message = f"{field} is nested {depth} levels deep; at most {MAX_DEPTH} are allowed"
+        raise invalid(field, message, value=depth, limit=MAX_DEPTH)
+    return value
+
+
+def called_arguments(text: str) -> dict[str, Any] | str:
+    """The arguments of a call that is sent back: an object, or the text where it is none.
+
+    What a model wrote may have broken (docs/adr/0012), and must not end the conversation that it stands in.
+    """
+    try:
+        value = read_json("arguments", text, most=len(text))
+    except Failure:
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _check_tool(path: str, tool: pb.Tool) -> None:
+    check_function_name(f"{path}.name", tool.name)
+    schema = read_json(f"{path}.parameters_json", tool.parameters_json, most=MAX_SCHEMA_LENGTH)
+    if not isinstance(schema, dict):
+        raise invalid(f"{path}.parameters_json", f"{path}.parameters_json must be a JSON Schema object")
+
+
+def _unsupported(field: str, message: str) -> Failure:
+    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))

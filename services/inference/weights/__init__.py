@@ -1,0 +1,1 @@
+"""Fetches weights, and writes Triton's model repository."""

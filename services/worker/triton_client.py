@@ -1,0 +1,379 @@
+"""The client of the models behind Triton: of language models, which stream, and of models that answer once.
+
+It speaks Triton's gRPC protocol with the generated stub, because tritonclient's own asyncio wrapper loses the status of
+errors, request ids and empty final responses. What a model is asked is defined in its backend: see
+`services/inference/triton_backend/contract.py` and `services/embeddings/triton_backend/contract.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+import secrets
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from services.runtime.failure import Failure, Reason
+
+MAX_MESSAGE_BYTES: Final = 32 * 2**20
+READY_SECONDS: Final = 1.0
+DESCRIBE_SECONDS: Final = 5.0
+
+_OPTIONS: Final = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A peer that vanished without a word is noticed after half a minute.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A Triton that was restarted is found again at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+_DEAD_PROCESS: Final = re.compile(r"[Ss]tub process .*is not healthy")
+WIND_DOWN_SECONDS: Final = 5.0
+WINDOW: Final = 1024
+"""So many outputs may wait for a reader. More than most answers have: see `generate`."""
+
+
+class DeadModelError(Failure):
+    """The model's own process has died. Triton itself lives on, and does not start the process again."""
+
+    def __init__(self, model: str) -> None:
+        """Of this model."""
+        message = f"the process of the model {model} has died; try again in a few seconds"
+        super().__init__(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0)
+
+
+@dataclass(slots=True, frozen=True)
+class Tensor:
+    """A tensor as Triton sends it."""
+
+    shape: tuple[int, ...]
+    raw: bytes
+    """Little-endian numbers; byte strings each after its length in four bytes."""
+
+    def string(self) -> str:
+        """The text of a tensor that holds one."""
+        return _string(self.raw)
+
+
+@dataclass(slots=True, frozen=True)
+class EngineOutput:
+    """What the engine produced since the previous output. Lists have one entry per token id."""
+
+    token_ids: list[int]
+    logprobs: list[float] | None
+    """Natural logarithms of the tokens' probabilities, if asked for."""
+    top_token_ids: list[list[int]] | None
+    """Per token the most probable ones, best first, if asked for."""
+    top_logprobs: list[list[float]] | None
+    """Aligned with `top_token_ids`."""
+    finish_reason: str | None
+    """stop, length or cancelled, on the last output."""
+    usage: dict[str, Any] | None
+    """prompt_tokens, completion_tokens, cached_tokens and timings (seconds), on the last output."""
+    left_out: int = 0
+    """How many tokens were generated that are not in the lists, since they are no part of the text."""
+
+
+class TritonClient:
+    """A connection to one Triton server."""
+
+    def __init__(self, target: str) -> None:
+        """`target` is HOST:PORT or unix:PATH of its gRPC endpoint. The connection is opened by the first call."""
+        self._target = target
+        self._channel: grpc.aio.Channel | None = None
+        self._opened: service_pb2_grpc.GRPCInferenceServiceStub | None = None
+        self._winding_down: set[asyncio.Task[None]] = set()
+        self._ids = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
+
+    async def close(self) -> None:
+        """Close the connection and end all calls."""
+        await asyncio.gather(*self._winding_down)
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def is_live(self) -> bool:
+        """Whether Triton answers within a second, whatever its models do. Never raises."""
+        try:
+            await self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=READY_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    async def is_ready(self, model: str) -> bool:
+        """Whether Triton answers within a second that `model` is ready. Never raises."""
+        try:
+            answer = await self._stub.ModelReady(service_pb2.ModelReadyRequest(name=model), timeout=READY_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.ready)
+
+    async def describe(self, model: str, *, seconds: float = DESCRIBE_SECONDS) -> dict[str, Any]:
+        """What `model` is and how busy it is.
+
+        Keys: engine, version, supported_parameters, context_length, slots, load. Raises Failure: TIMEOUT after `seconds`,
+        DeadModelError when the model's process has died.
+        """
+        description: dict[str, Any] | None = None
+        call = self._stub.ModelStreamInfer(timeout=seconds)
+        try:
+            await call.write(_request(model, next(self._ids), {"describe": True}))
+            await call.done_writing()
+            async for response in call:
+                _refuse_error(response, model)
+                tensors = _tensors(response.infer_response)
+                if "description" in tensors:
+                    description = dict(json.loads(_string(tensors["description"])))
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error, model) from error
+        except asyncio.InvalidStateError:
+            await _raise_status(call, model)
+        if description is None:
+            raise Failure(Reason.ENGINE_FAILED, f"the model {model} did not describe itself")
+        return description
+
+    async def infer(
+        self, model: str, columns: Mapping[str, Sequence[bytes]], *, request_id: str, seconds: float | None
+    ) -> dict[str, Tensor]:
+        """Ask a model that answers once. `columns` are its inputs by name, a byte string per row of the batch.
+
+        Raises Failure: the engine's own refusals, TIMEOUT after `seconds`, MODEL_UNAVAILABLE when Triton cannot be reached.
+        """
+        request = service_pb2.ModelInferRequest(model_name=model, id=f"{request_id}.{next(self._ids)}")
+        for name, rows in columns.items():
+            request.inputs.add(name=name, datatype="BYTES", shape=[len(rows), 1])
+            request.raw_input_contents.append(_packed(rows))
+        _check_size(request)
+        try:
+            answer = await self._stub.ModelInfer(request, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error, model) from error
+        return {
+            tensor.name: Tensor(tuple(tensor.shape), raw)
+            for tensor, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+        }
+
+    async def generate(
+        self,
+        model: str,
+        *,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: Mapping[str, Any],
+        images: Sequence[bytes] = (),
+        text_input: str | None = None,
+        window: int = WINDOW,
+    ) -> AsyncGenerator[EngineOutput, None]:
+        """Generate, and yield what the engine produces as it comes; the last output has the finish reason.
+
+        `text_input` takes the place of `prompt_token_ids`, which then is empty. The engine pauses while more than
+        `window` outputs have not been taken from the generator. Closing it, or cancelling the task that waits in it,
+        cancels the request. Raises Failure: the engine's own refusals, MODEL_UNAVAILABLE when Triton cannot be reached
+        or breaks off.
+        """
+        # Ids must be unique among all clients of a Triton; the caller's part makes its logs readable.
+        unique_id = f"{request_id}.{next(self._ids)}"
+        request = _request(model, unique_id, {**params, "window": window})
+        _add_prompt(request, prompt_token_ids, text_input, images)
+        _check_size(request)
+        call = self._stub.ModelStreamInfer()
+        acknowledge_every = max(1, window // 2)
+        received = 0
+        ended = False
+        # Shielded, all of them: to cancel a read or a write that waits would cancel the gRPC call.
+        writing = asyncio.ensure_future(call.write(request))
+        reading: asyncio.Future[Any] | None = None
+        try:
+            await asyncio.shield(writing)
+            while True:
+                reading = asyncio.ensure_future(call.read())
+                response = await asyncio.shield(reading)
+                if response is grpc.aio.EOF:
+                    break
+                answer = response.infer_response
+                # A Triton that is about to stop finishes what runs, and refuses acknowledgements as it refuses all requests.
+                if answer.id not in (unique_id, ""):
+                    continue
+                ended = bool(response.error_message)
+                _refuse_error(response, model)
+                output = _output(answer)
+                ended = output.finish_reason is not None
+                yield output
+                if ended:
+                    return
+                received += 1
+                if received % acknowledge_every == 0:
+                    acknowledgement = _acknowledgement(model, next(self._ids), unique_id, received)
+                    writing = asyncio.ensure_future(call.write(acknowledgement))
+                    await asyncio.shield(writing)
+            ended = True
+        except grpc.aio.AioRpcError as error:
+            ended = True
+            raise _failure(error, model) from error
+        except asyncio.InvalidStateError:
+            # The call ended while we were about to write.
+            ended = True
+            await _raise_status(call, model)
+        finally:
+            last = None if ended else _cancellation(model, next(self._ids), unique_id)
+            self._keep(asyncio.create_task(_wind_down(call, writing, reading, last)))
+        raise Failure(Reason.ENGINE_FAILED, f"the model {model} broke off its answer")
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._winding_down.add(task)
+        task.add_done_callback(self._winding_down.discard)
+
+    @property
+    def _stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
+        if self._opened is None:
+            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+            self._opened = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        return self._opened
+
+
+def _request(model: str, request_id: str, params: Mapping[str, Any]) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+    _add_input(request, "params", "BYTES", 1, _packed([json.dumps(params).encode()]))
+    return request
+
+
+def _acknowledgement(model: str, own_id: str, request_id: str, responses: int) -> Any:
+    return _request(model, own_id, {"acknowledge": {"request_id": request_id, "responses": responses}})
+
+
+def _cancellation(model: str, own_id: str, request_id: str) -> Any:
+    return _request(model, own_id, {"cancel": {"request_id": request_id}})
+
+
+async def _wind_down(
+    call: Any, writing: asyncio.Future[Any], reading: asyncio.Future[Any] | None, last: Any | None
+) -> None:
+    """Finish what is being written, say the last word, if there is one, and let Triton end the stream.
+
+    A gRPC call is not cancelled unless Triton stays silent: in this Triton that can crash the whole server (see contract.py).
+    """
+    try:
+        async with asyncio.timeout(WIND_DOWN_SECONDS):
+            await writing
+            if last is not None:
+                await call.write(last)
+            await call.done_writing()
+            response = await reading if reading is not None else None
+            while response is not grpc.aio.EOF:
+                response = await call.read()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+        pass
+    except TimeoutError:
+        call.cancel()
+
+
+def _check_size(request: Any) -> None:
+    """Raise Failure for a request that is too large for a message."""
+    size = request.ByteSize()
+    if size > MAX_MESSAGE_BYTES:
+        raise Failure(
+            Reason.INVALID_ARGUMENT,
+            f"the request has {size} bytes in the form in which the model gets it; at most {MAX_MESSAGE_BYTES} are allowed. "
+            "Shorten it, or send fewer or smaller images",
+        )
+
+
+def _add_prompt(request: Any, prompt_token_ids: Sequence[int], text_input: str | None, images: Sequence[bytes]) -> None:
+    if text_input is None:
+        ids = np.asarray(prompt_token_ids, "<i4")
+        _add_input(request, "prompt_token_ids", "INT32", len(ids), ids.tobytes())
+    else:
+        _add_input(request, "text_input", "BYTES", 1, _packed([text_input.encode()]))
+    if images:
+        _add_input(request, "images", "BYTES", len(images), _packed(images))
+
+
+def _add_input(request: Any, name: str, datatype: str, count: int, raw: bytes) -> None:
+    request.inputs.add(name=name, datatype=datatype, shape=[count])
+    request.raw_input_contents.append(raw)
+
+
+def _packed(strings: Sequence[bytes]) -> bytes:
+    """Strings in Triton's form: each after its length in four bytes."""
+    return b"".join(len(s).to_bytes(4, "little") + s for s in strings)
+
+
+def _output(answer: Any) -> EngineOutput:
+    tensors = _tensors(answer)
+    token_ids = tensors.get("token_ids")
+    logprobs = tensors.get("logprobs")
+    usage = tensors.get("usage")
+    reason = tensors.get("finish_reason")
+    top_ids, top_logprobs = None, None
+    if "top_token_ids" in tensors:
+        top_ids, top_logprobs = _top(answer, tensors)
+    return EngineOutput(
+        token_ids=[] if token_ids is None else memoryview(token_ids).cast("i").tolist(),
+        logprobs=None if logprobs is None else np.frombuffer(logprobs, "<f4").tolist(),
+        top_token_ids=top_ids,
+        top_logprobs=top_logprobs,
+        finish_reason=None if reason is None else _string(reason),
+        usage=None if usage is None else json.loads(_string(usage)),
+    )
+
+
+def _tensors(answer: Any) -> dict[str, bytes]:
+    return {tensor.name: raw for tensor, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)}
+
+
+def _string(raw: bytes) -> str:
+    return raw[4:].decode()
+
+
+def _top(answer: Any, tensors: Mapping[str, bytes]) -> tuple[list[list[int]], list[list[float]]]:
+    shape = next(list(tensor.shape) for tensor in answer.outputs if tensor.name == "top_token_ids")
+    ids = np.frombuffer(tensors["top_token_ids"], "<i4").reshape(shape).tolist()
+    values = np.frombuffer(tensors["top_logprobs"], "<f4").reshape(shape).tolist()
+    # Where there were fewer than asked for, the rest is filled with the id -1.
+    counts = [sum(token_id >= 0 for token_id in row) for row in ids]
+    return (
+        [row[:count] for row, count in zip(ids, counts, strict=True)],
+        [row[:count] for row, count in zip(values, counts, strict=True)],
+    )
+
+
+def _refuse_error(response: Any, model: str) -> None:
+    """Raise Failure for a response that is an error: the engine's, as `REASON: text`, or Triton's own."""
+    if response.error_message:
+        unknown = response.error_message.startswith("Request for unknown model")
+        code = grpc.StatusCode.NOT_FOUND if unknown else grpc.StatusCode.INTERNAL
+        raise _failure_of(code, response.error_message, model)
+
+
+async def _raise_status(call: Any, model: str) -> None:
+    code = await call.code()
+    raise _failure_of(code, await call.details(), model)
+
+
+def _failure(error: grpc.aio.AioRpcError, model: str) -> Failure:
+    return _failure_of(error.code(), error.details() or "", model)
+
+
+def _failure_of(code: grpc.StatusCode, details: str, model: str) -> Failure:
+    if _DEAD_PROCESS.search(details):
+        return DeadModelError(model)
+    reason, separator, message = details.partition(": ")
+    if separator and reason in Reason.__members__:
+        return Failure(Reason(reason), message, retry_after=1.0 if reason == Reason.OVERLOADED else None)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+        return Failure(Reason.MODEL_UNAVAILABLE, f"the model {model} is not available at the moment", retry_after=1.0)
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Failure(Reason.TIMEOUT, f"the model {model} did not answer in time", retry_after=1.0)
+    return Failure(Reason.ENGINE_FAILED, f"the model {model} failed: {details}")
