@@ -21,25 +21,12 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.grpc_channel import channel_options
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 READY_SECONDS: Final = 1.0
 DESCRIBE_SECONDS: Final = 5.0
 
-_OPTIONS: Final = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # A peer that vanished without a word is noticed after half a minute.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # A Triton that was restarted is found again at once.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-]
 _DEAD_PROCESS: Final = re.compile(r"[Ss]tub process .*is not healthy")
 WIND_DOWN_SECONDS: Final = 5.0
 WINDOW: Final = 1024
@@ -238,7 +225,7 @@ class TritonClient:
     @property
     def _stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
         if self._opened is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(self._target, options=channel_options(MAX_MESSAGE_BYTES))
             self._opened = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._opened
 

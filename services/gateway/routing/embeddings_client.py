@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import grpc
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.gateway.routing.inference_client import LIST_SECONDS, OPTIONS, Patience
+from services.gateway.routing.inference_client import LIST_SECONDS, NO_RETRIES, Patience
 from services.gateway.routing.message_size import check_size
 from services.gateway.routing.signs_of_life import SignsOfLife
 from services.gateway.routing.workers import Service, Worker, Workers
+from services.runtime.grpc_channel import channel_options
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
 # 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
-_OPTIONS: Final[list[tuple[str, Any]]] = [
-    *(option for option in OPTIONS if not option[0].endswith("_message_length")),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-]
 
 EmbedCall = grpc.aio.UnaryUnaryCall[pb.EmbedRequest, pb.EmbedResponse]
 
@@ -61,4 +57,4 @@ def embeddings_service(patience: Patience) -> Service[EmbeddingsClient]:
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> EmbeddingsClient:
         return EmbeddingsClient(channel, status_channel, patience)
 
-    return Service(SERVICE, "/embeddings", connect, _OPTIONS)
+    return Service(SERVICE, "/embeddings", connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])

@@ -13,25 +13,13 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 from services.gateway.routing.generate_stream import GenerateCall, GenerateStream
 from services.gateway.routing.message_size import check_size
 from services.gateway.routing.workers import Service, Worker, Workers
+from services.runtime.grpc_channel import channel_options
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 LIST_SECONDS: Final = 5.0
-OPTIONS: Final = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # A worker that was started again is found again at once.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # We decide about retries ourselves: none once a client has seen a token.
-    ("grpc.enable_retries", 0),
-]
+NO_RETRIES: Final = ("grpc.enable_retries", 0)
+"""We decide about retries ourselves: none once a client has seen a token."""
 
 
 @dataclass(frozen=True)
@@ -99,4 +87,4 @@ def inference_service(patience: Patience) -> Service[InferenceClient]:
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> InferenceClient:
         return InferenceClient(channel, patience, status_channel)
 
-    return Service(SERVICE, "/chat/completions", connect, OPTIONS)
+    return Service(SERVICE, "/chat/completions", connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])
