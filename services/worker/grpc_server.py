@@ -1,4 +1,4 @@
-"""A worker's gRPC server: message limits, health, reflection, refusals as statuses, and an orderly end."""
+"""A worker's gRPC server: message limits, health, reflection, errors as statuses, and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -26,38 +26,32 @@ from services.worker.peer_connections import limited_peers
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 REQUEST_ID_KEY: Final = "x-request-id"
 LIVENESS: Final = "liveness"
-"""A name that the health service knows: SERVING for as long as the process can answer at all."""
+"""The name under which the health service reports SERVING for as long as the process answers at all."""
 LONGEST_REQUEST_ID: Final = 128
 KEEPALIVE_SECONDS: Final = 30.0
 
 _OPTIONS: Final = [
-    # Clients may ask whether we are still there, also while nothing else is said, and as often as they like. To count the
-    # pings that come too early, as gRPC does by default, costs fifteen times as much as to answer them, and the connection
-    # of somebody who sends nothing else is closed only long after.
+    # Clients may send keepalive pings on a connection without calls, as often as they like. To count those that come too
+    # early, as gRPC does by default, costs fifteen times as much as to answer them, and the connection of a client that
+    # sends only pings is closed much later.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     # Two servers on one port would each get a part of the calls.
     ("grpc.so_reuseport", 0),
-    # Headers: a call with more than the first is refused with a rising probability, and with more than the second always.
+    # Headers: a call with more than the first is refused with a rising probability, and with more than the second
+    # always.
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 32 * 1024),
     # A connection that has not become one of HTTP/2 by then is closed, and one without any call after the second.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 300_000),
-    # Calls that no task has taken up yet. From the default of 1,000 on, gRPC cancels calls at random, those of other
-    # connections too. What bounds them here are the limits of connections and of calls on one connection.
+    # Calls that no task has accepted yet. Beyond the default of 1,000, gRPC cancels calls at random, also those of
+    # other connections. Here the limits of connections and of calls on one connection bound them.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
-    # From one connection, gRPC takes up so many new calls before the others have their turn.
+    # gRPC accepts so many new calls of one connection before it turns to the others.
     ("grpc.http2.max_requests_per_read", 4),
 ]
-MAX_CONCURRENT_CALLS_DESCRIPTION: Final = (
-    "The most calls at the same time on one connection; a gRPC client lets further ones wait."
-)
-MAX_CONNECTIONS_DESCRIPTION: Final = "The most connections to one port of the worker. Further ones are closed at once."
-MAX_PEER_CONNECTIONS_DESCRIPTION: Final = (
-    "The most connections from one address to one port of the worker. The newest beyond it are closed."
-)
 _log: Final = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -65,17 +59,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What callers may hold of a worker's ports. The defaults are those of the settings."""
+    """How many connections and calls a worker's ports accept. The defaults are those of the settings."""
 
     calls: int = 256
-    """At the same time on one connection."""
+    """The most calls at the same time on one connection."""
     connections: int = 1024
-    """To one port."""
+    """The most connections to one port."""
     peer_connections: int = 32
-    """From one address to one port."""
+    """The most connections from one address to one port."""
 
     def options(self) -> list[tuple[str, int]]:
-        """Those that gRPC enforces itself."""
+        """Return the limits that gRPC enforces itself, as options of a server."""
         return [
             ("grpc.max_concurrent_streams", self.calls),
             ("grpc.max_allowed_incoming_connections", self.connections),
@@ -97,11 +91,11 @@ class WorkerServer:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         connection_limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`service` is the full name of what is added to `grpc`. Its health is NOT_SERVING until `set_serving`.
+        """Create a server for the service with the full name `service`, whose servicer the caller adds to `grpc`.
 
-        The health service also knows SERVICE/MODEL for each of `models`, NOT_SERVING until `set_model_serving`.
-
-        The calls of a caller that has given no sign of life for `keepalive_seconds` are cancelled.
+        Its health is NOT_SERVING until `set_serving`. The health service also reports on SERVICE/MODEL for each of
+        `models`, which is NOT_SERVING until `set_model_serving`. The calls of a peer that has answered no keepalive
+        ping for `keepalive_seconds` are cancelled.
         """
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
         self._connection_limits: Final = connection_limits
@@ -110,27 +104,27 @@ class WorkerServer:
         self._service: Final = service
         self._health: Final = _Health(("", service), tuple(f"{service}/{model}" for model in models))
         self.drain: Final = asyncio.Event()
-        """Set once it is about to stop."""
+        """Set when the server is about to stop."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
 
     @property
     def draining(self) -> bool:
-        """Whether it is about to stop."""
+        """Whether the server is about to stop."""
         return self.drain.is_set()
 
     async def wait_for_drain(self, *, seconds: float) -> None:
-        """Wait `seconds`, or until it is about to stop. For streams that have no end of their own."""
+        """Wait `seconds`, or until the server is about to stop. For streams that do not end by themselves."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.drain.wait(), seconds)
 
     def set_serving(self, serving: bool) -> None:
-        """Say over the health service whether requests can be answered. Once it drains, they cannot."""
+        """Set the health of the service. A server that drains stays NOT_SERVING."""
         if not self.draining:
             self._health.set(serving=serving)
 
     def set_model_serving(self, model: str, serving: bool) -> None:
-        """Say over the health service whether requests for `model` can be answered."""
+        """Set the health of SERVICE/MODEL for `model`. A server that drains stays NOT_SERVING."""
         if not self.draining:
             self._health.set_one(f"{self._service}/{model}", serving=serving)
 
@@ -145,8 +139,9 @@ class WorkerServer:
     ) -> None:
         """Serve on `listen` (HOST:PORT) until SIGTERM or SIGINT, then let running calls finish within `drain_seconds`.
 
-        With `certificates`, only clients that show one are served. `health_listen` serves nothing but health, without TLS,
-        for probes that know none. A second signal ends calls at once. Raises OSError when an address cannot be had.
+        With `certificates`, only clients with a certificate of the same CA are served. `health_listen` serves nothing
+        but health, without TLS, for probes that have no certificate. A second signal ends calls at once. Raises OSError
+        for an address that cannot be bound.
         """
         _bind(self.grpc, listen, certificates)
         async with (
@@ -155,7 +150,7 @@ class WorkerServer:
             watched_loop(seconds=loop_watch_seconds),
             limited_peers(listen, limit=self._connection_limits.peer_connections),
         ):
-            # What there is now stays: to look through it again and again for garbage would stop all calls meanwhile.
+            # The objects of the start live on; to scan them for garbage again and again would pause all calls.
             gc.collect()
             gc.freeze()
             await self.grpc.start()
@@ -192,7 +187,7 @@ class WorkerServer:
 
 
 def _keepalive(seconds: float) -> list[tuple[str, int]]:
-    # The connection of a process that is frozen, or behind a network that has gone, is not closed: only its silence tells.
+    # The connection of a frozen process, or of one behind a broken network, is not closed: only its silence reveals it.
     half = round(seconds * 500)
     return [
         ("grpc.keepalive_time_ms", half),
@@ -216,8 +211,9 @@ def _bind(server: grpc.aio.Server, listen: str, certificates: Certificates | Non
 class _Health(health_pb2_grpc.HealthServicer):
     """The service grpc.health.v1.Health.
 
-    Not the one of grpcio-health-checking: there, all other watchers of a service hear nothing more once one of them has
-    left, and watches outlive a drain.
+    grpcio-health-checking has a defect: when one watcher of a service leaves, the other watchers receive no further
+    updates (https://github.com/grpc/grpc/pull/43403 fixes it and is open). Its watches also outlive a drain. This class
+    can go when both have changed.
     """
 
     def __init__(self, services: tuple[str, ...], models: tuple[str, ...] = ()) -> None:
@@ -227,13 +223,13 @@ class _Health(health_pb2_grpc.HealthServicer):
         self._changed = asyncio.Event()
 
     def set(self, *, serving: bool) -> None:
-        """The status of all services, from now on."""
+        """Set the status of all services."""
         for service in self._services:
             self._serving[service] = serving
         self._notify()
 
     def set_one(self, name: str, *, serving: bool) -> None:
-        """The status of one name, from now on."""
+        """Set the status of one name."""
         self._serving[name] = serving
         self._notify()
 
@@ -242,7 +238,7 @@ class _Health(health_pb2_grpc.HealthServicer):
         changed.set()
 
     def end(self) -> None:
-        """Nothing is served any more, and watches end with that."""
+        """Set every status to NOT_SERVING for good, and end all watches after they have reported it."""
         self._ended = True
         self._serving = dict.fromkeys(self._serving, False)
         self._notify()
@@ -250,7 +246,7 @@ class _Health(health_pb2_grpc.HealthServicer):
     async def Check(  # noqa: N802  # the method's name in the proto
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
-        """The status of one service, now."""
+        """Return the status of one service."""
         if request.service != LIVENESS and request.service not in self._serving:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:128]!r} here")
         return self._status(request.service)
@@ -258,14 +254,14 @@ class _Health(health_pb2_grpc.HealthServicer):
     async def Watch(  # noqa: N802  # as above
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
-        """The status of one service, now and whenever it changes."""
-        told: health_pb2.HealthCheckResponse | None = None
+        """Stream the status of one service, now and whenever it changes."""
+        reported: health_pb2.HealthCheckResponse | None = None
         while True:
-            # Read before anything is sent: it may end meanwhile, and the caller is told that, too.
+            # Read before anything is sent: the service may end meanwhile, and that is reported, too.
             changed, ended = self._changed, self._ended
             status = self._status(request.service)
-            if status != told:
-                told = status
+            if status != reported:
+                reported = status
                 yield status
             if ended:
                 return
@@ -282,7 +278,7 @@ class _Health(health_pb2_grpc.HealthServicer):
 
 @contextlib.asynccontextmanager
 async def _signals() -> AsyncIterator[AsyncIterator[int]]:
-    """SIGTERM and SIGINT, as they come."""
+    """Yield an iterator over the SIGTERM and SIGINT that the process receives."""
     queue: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -301,7 +297,7 @@ async def _signals() -> AsyncIterator[AsyncIterator[int]]:
 
 
 def request_id(context: Context) -> str:
-    """The caller's `x-request-id`, cut to 128 characters, or one made up here."""
+    """Return the caller's `x-request-id`, cut to 128 characters, or a new one for a call without it."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str):
             return as_request_id(value)
@@ -309,18 +305,21 @@ def request_id(context: Context) -> str:
 
 
 def as_request_id(text: str) -> str:
-    """What a caller gave as `x-request-id`, cut to 128 characters, or one made up here for an empty one."""
+    """Return an `x-request-id`, cut to 128 characters and without API keys, or a new one for an empty one."""
     return without_keys(text[:LONGEST_REQUEST_ID]) or secrets.token_hex(8)
 
 
 async def refuse(context: Context, error: Exception, *, request_id: str = "") -> NoReturn:
-    """End a call with an error, as `as_failure` makes it."""
+    """End a call with the failure that `as_failure` makes of `error`."""
     await context.abort_with_status(as_failure(error, request_id=request_id).status())
     raise AssertionError("abort does not return")
 
 
 def as_failure(error: Exception, *, request_id: str) -> Failure:
-    """The failure that a call ends with. What is none is a fault of ours: it is logged, and its text is not sent."""
+    """Return the failure with which a call ends because of `error`.
+
+    An error that is no Failure is a fault of the worker: it is logged, and its text is not sent to the caller.
+    """
     if isinstance(error, Failure):
         return error
     _log.error("call failed", exc_info=error, extra={"request_id": request_id})

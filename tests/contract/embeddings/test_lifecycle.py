@@ -28,7 +28,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
     ("settings", "said"),
     [
         ({}, "VILIX_MODELS is not set"),
-        ({"VILIX_MODELS": "nobody"}, "there is no embedding model 'nobody'"),
+        ({"VILIX_MODELS": "nobody"}, "there is no model 'nobody'"),
         ({"VILIX_MODELS": "qwen3-embedding-0.6b"}, "needs its model directory"),
         ({"VILIX_MODELS": "qwen3-embedding-0.6b=/nowhere"}, "/nowhere/tokenizer.json"),
         ({"VILIX_MODELS": f"{MODEL},{MODEL}"}, "named twice"),

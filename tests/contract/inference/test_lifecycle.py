@@ -52,7 +52,7 @@ async def drains(worker: Worker) -> bool:
 @pytest.mark.parametrize(
     ("models", "problem"),
     [
-        ("smollm2-135m", "VILIX_MODELS='smollm2-135m'"),
+        ("smollm2-135m", "needs its model directory: VILIX_MODELS=smollm2-135m=DIRECTORY"),
         ("smollm2-135m=a,smollm2-135m=b", "'smollm2-135m' is named twice"),
         ("smollm2-135m=/nowhere", "/nowhere/tokenizer.json does not exist"),
         ("gpt-7=/nowhere", "no model 'gpt-7' in the catalog; there are"),
