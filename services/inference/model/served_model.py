@@ -1,8 +1,8 @@
-"""A model as this worker serves it: its catalog entry, tokenizer, template, and what its engine said of itself."""
+"""A language model as the worker serves it: its catalog entry, tokenizer, template, and what its engine reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from services.inference.model.chat_template import ChatTemplate
 from services.inference.model.image_rule import ImageRule
 from services.inference.model.tokenizer import ModelTokenizer
 from services.inference.parsing.reasoning import CLOSE_TAG
-from services.runtime.failure import Failure, Reason
+from services.worker import served_model as worker
 
 _WORKERS_OWN: Final = frozenset(
     {"messages", "prompt", "prompt_token_ids", "n", "continue_final_message"}
@@ -30,7 +30,7 @@ _SAMPLING: Final = frozenset(pb.SamplingParams.DESCRIPTOR.fields_by_name)
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """What Triton's `describe` says of a model."""
+    """What an engine reports of itself when it is asked to describe itself."""
 
     engine: str
     version: str
@@ -44,50 +44,29 @@ class EngineDescription:
 
 
 @dataclass
-class ServedModel:
-    """One model. `description` is None while its engine has not answered."""
+class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
+    """One language model."""
 
-    spec: ModelSpec
     tokenizer: ModelTokenizer
     template: ChatTemplate
-    description: EngineDescription | None = field(default=None)
-    described_at: float = field(default=0.0)
-    """When the engine last answered, on the monotonic clock."""
-    generated_at: float = field(default=0.0)
-    """When its engine last gave something for any request, on the monotonic clock."""
-    open_requests: set[Callable[[Failure], None]] = field(default_factory=set)
-    """Each ends one request that its engine works on."""
-    image_rule: ImageRule | None = field(default=None)
-    """How it sees images; None for a model that reads text only."""
+    generated_at: float = 0.0
+    """When its engine last generated something for any request, on the monotonic clock in seconds."""
+    image_rule: ImageRule | None = None
+    """How it brings images to size; None for a model that reads text only."""
+    state: pb.ModelStatus = field(init=False)
+    """The load that its engine has last reported."""
+
+    def __post_init__(self) -> None:
+        self.state = pb.ModelStatus(model=self.id)
 
     @classmethod
     def load(cls, spec: ModelSpec, directory: Path) -> ServedModel:
-        """Read the model directory. Raises OSError or ValueError that says what is wrong with it."""
+        """Read the model directory. Raises OSError or ValueError, whose message says what is wrong with it."""
         rule = ImageRule.load(spec.images, directory) if spec.capabilities.vision and spec.images else None
         tokenizer = ModelTokenizer(directory)
         if rule is not None and tokenizer.added_id(rule.placeholder) is None:
             raise ValueError(f"the tokenizer in {directory} has no token {rule.placeholder}, which stands for images")
         return cls(spec, tokenizer, ChatTemplate(directory, file=spec.template), image_rule=rule)
-
-    @property
-    def id(self) -> str:
-        """The public id."""
-        return self.spec.id
-
-    def engine(self) -> EngineDescription:
-        """What its engine is. Raises MODEL_UNAVAILABLE while it does not answer."""
-        if self.description is None:
-            raise Failure(
-                Reason.MODEL_UNAVAILABLE,
-                f"the model {self.id} is not available at the moment; try again in a few seconds",
-                retry_after=2.0,
-            )
-        return self.description
-
-    def end_requests(self, failure: Failure) -> None:
-        """End every request that its engine works on: it will not answer any more."""
-        for end in tuple(self.open_requests):
-            end(failure)
 
     def supports(self, parameter: str) -> bool:
         """Whether the engine honours a key of the Triton contract's `params`."""
@@ -115,11 +94,10 @@ class ServedModel:
         return self.supports("guide") and (self.ends_thoughts or not always_thinks)
 
     def to_proto(self) -> pb.Model:
-        """The model as the API describes it. Raises MODEL_UNAVAILABLE while its engine does not answer."""
+        """Return the model as the API describes it. Raises MODEL_UNAVAILABLE while its engine does not answer."""
         spec, engine = self.spec, self.engine()
-        model = pb.Model(
-            id=spec.id,
-            owned_by=spec.owned_by,
+        return pb.Model(
+            **self.identity(),
             context_length=min(spec.context_length, engine.context_length),
             capabilities=pb.Capabilities(
                 chat=True,
@@ -139,11 +117,7 @@ class ServedModel:
                 guide_library=engine.guide_library,
                 guide_library_version=engine.guide_library_version,
             ),
-            checkpoint=spec.checkpoint,
-            descriptions={str(language): text for language, text in spec.descriptions.items()},
         )
-        model.created.FromJsonString(f"{spec.created.isoformat()}T00:00:00Z")
-        return model
 
     def _supported_fields(self) -> set[str]:
         fields = _WORKERS_OWN | set(_field_paths(self.engine().supported_parameters))
@@ -161,7 +135,7 @@ class ServedModel:
 
 
 def _field_paths(parameters: frozenset[str]) -> list[str]:
-    """The fields of GenerateRequest that these keys of `params` carry."""
+    """Return the fields of GenerateRequest that these keys of `params` carry."""
     return [
         f"sampling.{name}" if name in _SAMPLING else _BY_ENGINE[name]
         for name in parameters
@@ -169,8 +143,8 @@ def _field_paths(parameters: frozenset[str]) -> list[str]:
     ]
 
 
-def describe(answer: dict[str, Any]) -> EngineDescription:
-    """Read the answer of TritonClient.describe."""
+def describe(answer: Mapping[str, Any]) -> EngineDescription:
+    """Return the description in an answer of TritonClient.describe."""
     return EngineDescription(
         engine=answer["engine"],
         version=answer["version"],
