@@ -1,10 +1,9 @@
-"""From a request to the rows for the engine."""
+"""Turns a request into the rows that the engine embeds."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Final
+from functools import partial
 
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
@@ -13,16 +12,12 @@ from services.embeddings.request_checks import RequestLimits, check, check_rows
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row, UnknownTokenError
 from services.runtime.failure import invalid
-
-IN_THREAD_BYTES: Final = 4096
-"""Larger requests are counted in a thread: it costs about a microsecond per token, and the loop serves others."""
+from services.worker.offload import run_in_thread_if_large
 
 
 async def prepare(request: pb.EmbedRequest, model: ServedModel, limits: RequestLimits) -> list[Row]:
-    """The rows of a request, in its order. Raises Failure for what it must not hold."""
-    if request.ByteSize() > IN_THREAD_BYTES:
-        return await asyncio.to_thread(_prepare, request, model, limits)
-    return _prepare(request, model, limits)
+    """Return the rows of a request, in its order. Raises Failure for a request that is not valid."""
+    return await run_in_thread_if_large(request, partial(_prepare, request, model, limits))
 
 
 def _prepare(request: pb.EmbedRequest, model: ServedModel, limits: RequestLimits) -> list[Row]:

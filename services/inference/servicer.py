@@ -1,4 +1,4 @@
-"""The inference API. `answer` is a request's whole way through the worker."""
+"""The inference API. `answer` is a request's whole path through the worker."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from services.inference.generation.generation import Generation, Patience
 from services.inference.generation.usage import UsageCount
 from services.inference.model.engine_status import EngineStatus
 from services.inference.model.served_model import ServedModel
-from services.inference.request.large_requests import apart
 from services.inference.request.prompt import Prompt, render
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
-from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import Failure
 from services.worker.grpc_server import Context, WorkerServer, refuse, request_id
+from services.worker.offload import run_in_thread_if_large
+from services.worker.servicer import WorkerServicer
 from services.worker.triton_client import TritonClient
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
-DEFAULT_STATUS_SECONDS: Final = 1.0
-STATUS_SECONDS: Final = (0.1, 3600.0)
 
 
-class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
+class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.InferenceServiceServicer):
     """Answers the calls of vilix.inference.v1.InferenceService."""
 
     def __init__(
@@ -40,13 +39,12 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         patience: Patience,
         server: WorkerServer,
     ) -> None:
-        """Serves `models`, by id, with `tritons` by model. `server` says when the worker is about to stop."""
-        self._models: Final = models
+        """Serve `models`, by id, with `tritons`, by model id. `server` reports when the worker is about to stop."""
+        super().__init__(models, server)
         self._tritons: Final = tritons
         self._status: Final = status
         self._limits: Final = limits
         self._patience: Final = patience
-        self._server: Final = server
 
     async def Generate(  # noqa: N802  # the method's name in the proto
         self, request: pb.GenerateRequest, context: Context
@@ -73,15 +71,15 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
             await refuse(context, failure)
 
     async def answer(self, request: pb.GenerateRequest, call_id: str) -> AsyncGenerator[list[pb.Event], None]:
-        """Render the prompt, generate tokens, detokenize them, parse the text: the events of an answer, as they are ready.
+        """Render the prompt, generate tokens, detokenize them, parse the text, and yield the events as they are ready.
 
-        An empty list is a sign of life. Raises Failure.
+        An empty list is a heartbeat. Raises Failure.
         """
         with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
-            model = await apart(request, lambda: self._accept(request))
+            model = await run_in_thread_if_large(request, lambda: self._accept(request))
             prompt = await render(request, model)
             ignored = ignored_parameters(request, model)
-            choices = await apart(request, lambda: _choices(request, model, prompt))
+            choices = await run_in_thread_if_large(request, lambda: _choices(request, model, prompt))
             triton = self._tritons[model.id]
             generation = Generation(triton, model, request, prompt, request_id=call_id, patience=self._patience)
             async with generation:
@@ -104,8 +102,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """List the models whose engines answer."""
-        served = [self._models[model_id] for model_id in sorted(self._models)]
-        return pb.ListModelsResponse(models=[model.to_proto() for model in served if model.description is not None])
+        return pb.ListModelsResponse(models=[model.to_proto() for model in self._available()])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # noqa: N802
         """Describe one model."""
@@ -117,7 +114,7 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def RenderPrompt(self, request: pb.RenderPromptRequest, context: Context) -> pb.RenderPromptResponse:  # noqa: N802
         """Render a prompt and count its tokens."""
         try:
-            model = await apart(request.request, lambda: self._accept(request.request))
+            model = await run_in_thread_if_large(request.request, lambda: self._accept(request.request))
             prompt = await render(request.request, model)
         except Exception as error:  # noqa: BLE001  # as above
             await refuse(context, error, request_id=request_id(context))
@@ -132,43 +129,18 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     async def WatchStatus(  # noqa: N802
         self, request: pb.WatchStatusRequest, context: Context
     ) -> AsyncGenerator[pb.WatchStatusResponse, None]:
-        """Report the load until the caller hangs up or the worker stops."""
-        try:
-            interval = _interval(request)
-        except Failure as failure:
-            await refuse(context, failure)
+        """Report the load until the caller cancels the call or the worker stops."""
+        interval = await self._interval(request, context)
         with self._status.watched(interval):
-            while not self._server.draining:
-                yield pb.WatchStatusResponse(models=self._status.states())
-                await self._server.wait_for_drain(seconds=interval)
-        yield pb.WatchStatusResponse(models=self._status.states(), draining=True)
+            async for draining in self._reports(interval):
+                yield pb.WatchStatusResponse(models=[model.state for model in self._served], draining=draining)
 
     def _accept(self, request: pb.GenerateRequest) -> ServedModel:
-        """The model of a request that can be served as it stands. Raises Failure."""
+        """Return the model of a request that can be served as it stands. Raises Failure."""
         model = self._find(request.model)
-        model.engine()
         check(request, model, self._limits)
-        return model
-
-    def _find(self, model_id: str) -> ServedModel:
-        model = self._models.get(model_id)
-        if model is None:
-            known = ", ".join(sorted(self._models))
-            message = f"this worker does not serve the model {model_id[:128]!r}; it serves {known}"
-            raise Failure(Reason.MODEL_NOT_FOUND, message, violations=(Violation("model", message, model_id[:128]),))
         return model
 
 
 def _choices(request: pb.GenerateRequest, model: ServedModel, prompt: Prompt) -> list[Choice]:
     return [Choice(index, request, model, prompt) for index in range(max(1, request.n))]
-
-
-def _interval(request: pb.WatchStatusRequest) -> float:
-    if not request.HasField("interval"):
-        return DEFAULT_STATUS_SECONDS
-    seconds = request.interval.seconds + request.interval.nanos / 1e9
-    least, most = STATUS_SECONDS
-    if not least <= seconds <= most:
-        message = f"interval is {seconds:g} s; it must be {least:g} s to {most:g} s"
-        raise invalid("interval", message, value=f"{seconds:g}", limit=f"{least:g} to {most:g}")
-    return seconds

@@ -17,10 +17,10 @@ from services.inference.model.served_model import ServedModel
 from services.inference.model.tokenizer import TooManyTokensError
 from services.inference.parsing.reasoning import CLOSE_TAG, OPEN_TAG
 from services.inference.request.images import SeenImage, seen_images
-from services.inference.request.large_requests import apart
 from services.inference.request.thinking import OPENING, ends_apart, is_said, may_think
 from services.inference.request.tools import called_arguments, template_tools
 from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.worker.offload import run_in_thread_if_large
 
 MAX_REFUSAL_LENGTH: Final = 300
 
@@ -66,8 +66,8 @@ class Prompt:
 
 async def render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     """The prompt of a checked request. Raises Failure when the template refuses it or the context is too short."""
-    is_much = bool(request.messages) and model.template.is_large
-    return await apart(request, partial(_render, request, model), is_much=is_much)
+    is_large = bool(request.messages) and model.template.is_large
+    return await run_in_thread_if_large(request, partial(_render, request, model), is_large=is_large)
 
 
 def context_length(model: ServedModel) -> int:

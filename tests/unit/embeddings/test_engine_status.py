@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.embeddings import engine_status
 from services.embeddings.engine_status import EngineStatus
 
 LIMIT = 10.0
@@ -62,10 +61,10 @@ class LateTriton:
 
 
 async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_status, "DESCRIBE_SECONDS", SECONDS)
+    monkeypatch.setattr(EngineStatus, "answer_seconds", 2 * SECONDS)
     model = Model()
     triton = LateTriton(model)
-    status = EngineStatus({"m": triton}, {"m": model}, interval=0.01)  # type: ignore[dict-item]  # stand-ins
+    status = EngineStatus({"m": triton}, {"m": model}, interval=0.01, stall_seconds=30)  # type: ignore[dict-item]  # stand-ins
     task = asyncio.create_task(status.run(lambda _: None))
     async with asyncio.timeout(LIMIT):
         while len(triton.ready) < 4:  # noqa: ASYNC110  # it comes true in another task

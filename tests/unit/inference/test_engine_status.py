@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from services.inference.model import engine_status
 from services.inference.model.engine_status import EngineStatus
 from services.runtime.failure import Failure, Reason
 from services.worker.triton_client import DeadModelError
@@ -46,7 +45,7 @@ class Watched:
 
 @pytest.fixture
 async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
-    monkeypatch.setattr(engine_status, "DESCRIBE_SECONDS", 0.1)
+    monkeypatch.setattr(EngineStatus, "answer_seconds", 0.1)
     names = ("first", "second")
     found = Watched({name: ScriptedTriton() for name in names}, {name: Model(name) for name in names})
     tritons: Any = found.tritons
@@ -134,7 +133,7 @@ async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(w
     describe = triton.describe
 
     async def describe_late(model_id: str, *, seconds: float = 5.0) -> dict[str, Any]:
-        time.sleep(engine_status.DESCRIBE_SECONDS * 2)  # noqa: ASYNC251  # the loop is to stand still
+        time.sleep(EngineStatus.answer_seconds * 2)  # noqa: ASYNC251  # the loop is to stand still
         for _ in range(5):
             # What came meanwhile is read some turns of the loop later.
             await asyncio.sleep(0)

@@ -47,7 +47,7 @@ class Worker:
 async def worker(model: ServedModel) -> AsyncIterator[Worker]:
     triton = ScriptedTriton()
     models = {MODEL: model}
-    status = EngineStatus(dict.fromkeys(models, triton), models, interval=0.05)  # type: ignore[arg-type]  # a stand-in
+    status = EngineStatus(dict.fromkeys(models, triton), models, interval=0.05, stall_seconds=20)  # type: ignore[arg-type]  # a stand-in
     server = WorkerServer(SERVICE, models=models)
     servicer = InferenceServicer(
         models,
@@ -397,7 +397,7 @@ async def test_an_interval_out_of_range_is_refused(worker: Worker, seconds: floa
 
 async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
     triton = ScriptedTriton()
-    status = EngineStatus({MODEL: triton}, {MODEL: model}, interval=60)  # type: ignore[arg-type]  # a stand-in
+    status = EngineStatus({MODEL: triton}, {MODEL: model}, interval=60, stall_seconds=20)  # type: ignore[arg-type]  # a stand-in
     ready: list[bool] = []
     naps: list[float] = []
 
@@ -407,7 +407,7 @@ async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
             raise asyncio.CancelledError
 
     with pytest.MonkeyPatch.context() as patch, status.watched(0.3), status.watched(0.1), status.watched(0.2):
-        patch.setattr("services.inference.model.engine_status.asyncio.sleep", nap)
+        patch.setattr("services.worker.engine_poll.asyncio.sleep", nap)
         with pytest.raises(asyncio.CancelledError):
             await status.run(ready.append)
     assert naps == [0.1] * 4
