@@ -11,8 +11,9 @@ import threading
 import time
 from typing import Any
 
-from services.inference.triton_backend.contract import Params, Request, RequestError, Tokens, Usage
+from services.inference.triton_backend.contract import Params, Request, Tokens, Usage
 from services.inference.triton_backend.engines import llamacpp
+from services.worker.triton_kit.request_error import RequestError
 
 
 class _Sink:

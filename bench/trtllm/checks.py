@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from services.inference.triton_backend.contract import Params, Request, RequestError, Tokens, Usage, parse
+from services.inference.triton_backend.contract import Params, Request, Tokens, Usage, parse
 from services.inference.triton_backend.engines.trtllm import TrtllmEngine
 from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
+from services.worker.triton_kit.request_error import RequestError
 
 ANSWER_SECONDS = 300
 """The first requests may wait for kernels to be compiled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +11,7 @@ from services.worker import triton_repository
 PACKAGE: Final = Path(__file__).parent / "triton_backend"
 NAME: Final = "services.embeddings.triton_backend"
 
-_CONFIGURATION: Final = """\
-name: {name}
-backend: "python"
+_TENSORS: Final = """\
 max_batch_size: {max_batch_size}
 dynamic_batching {{ }}
 input [
@@ -27,8 +24,6 @@ output [
   {{ name: "description" data_type: TYPE_STRING dims: [ 1 ] }}
 ]
 instance_group [ {{ kind: {kind} count: 1 }} ]
-parameters {{ key: "engine" value {{ string_value: {engine} }} }}
-parameters {{ key: "engine_args" value {{ string_value: {engine_args} }} }}
 """
 
 
@@ -45,14 +40,12 @@ def write_model(
 
     `engine_args` become JSON; `max_batch_size` is in texts.
     """
-    # Text format's escapes for printable ASCII are JSON's; json.dumps of a JSON text leaves nothing else.
-    configuration = _CONFIGURATION.format(
-        name=json.dumps(model_id),
-        max_batch_size=max_batch_size,
-        kind="KIND_GPU" if on_gpu else "KIND_CPU",
-        engine=json.dumps(engine),
-        engine_args=json.dumps(json.dumps(dict(engine_args))),
-    )
     return triton_repository.write_model(
-        repository, model_id=model_id, package=NAME, source=PACKAGE, configuration=configuration
+        repository,
+        model_id=model_id,
+        package=NAME,
+        source=PACKAGE,
+        tensors=_TENSORS.format(max_batch_size=max_batch_size, kind="KIND_GPU" if on_gpu else "KIND_CPU"),
+        engine=engine,
+        engine_args=engine_args,
     )

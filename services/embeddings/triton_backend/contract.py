@@ -6,6 +6,8 @@ says. The answer is `embedding`, float32 of shape [rows, dimensions]. Triton put
 
 A request whose only input is `params`, `{"describe": true}`, is answered with `description`: JSON with the fields of
 `Description`.
+
+A request that is refused or fails ends with a RequestError, whose reason is INVALID_ARGUMENT or ENGINE_FAILED.
 """
 
 from __future__ import annotations
@@ -18,18 +20,6 @@ from numpy import float32
 from numpy.typing import NDArray
 
 Takes = Literal["text", "token_ids"]
-
-
-class RequestError(Exception):
-    """A request that is refused or has failed.
-
-    `reason` is INVALID_ARGUMENT or ENGINE_FAILED. The text of the exception is `REASON: message`, as it goes over the wire.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        """`message` is for the caller."""
-        super().__init__(f"{reason}: {message}")
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

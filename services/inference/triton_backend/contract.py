@@ -9,6 +9,9 @@
 * `{"cancel": {"request_id": ID}}` stops a running request, which then ends with the finish reason `cancelled`. To cancel the
   gRPC call works too, but in Triton before 24.12 it can crash the server when it crosses an answer
   (triton-inference-server/server#7840).
+
+A request that is refused or fails ends with a RequestError, whose reason is one of INVALID_ARGUMENT,
+UNSUPPORTED_PARAMETER, CONTEXT_LENGTH_EXCEEDED, OVERLOADED and ENGINE_FAILED.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol
 
+from services.worker.triton_kit.request_error import RequestError
+
 MAX_TOP_LOGPROBS: Final = 20
 MAX_LOGIT_BIASES: Final = 1024
 LEAST_TEMPERATURE: Final = 1e-3
@@ -27,20 +32,6 @@ LEAST_TEMPERATURE: Final = 1e-3
 LEAST_TOP_P: Final = 1e-6
 LEAST_REPETITION_PENALTY: Final = 0.01
 GUIDE_KINDS: Final = ("json", "regex", "grammar", "json_object", "structural_tag")
-
-
-class RequestError(Exception):
-    """A request that is refused or has failed.
-
-    `reason` is one of INVALID_ARGUMENT, UNSUPPORTED_PARAMETER, CONTEXT_LENGTH_EXCEEDED, OVERLOADED, ENGINE_FAILED. The
-    text of the exception is `REASON: message`, as it goes over the wire.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        """`message` is for the caller."""
-        super().__init__(f"{reason}: {message}")
-        self.reason = reason
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import weakref
 from dataclasses import asdict
@@ -18,10 +17,11 @@ from services.inference.triton_backend.contract import (
     Engine,
     Params,
     Request,
-    RequestError,
     parse,
 )
 from services.inference.triton_backend.stream import Sender, Stream, answer, answer_error, answer_nothing
+from services.worker.triton_kit.request_error import RequestError
+from services.worker.triton_kit.triton_model import load_engine
 
 ENGINES: Final = ("trtllm", "llamacpp", "replay")
 
@@ -30,17 +30,8 @@ class TritonPythonModel:
     """One language model. Triton calls its methods one after another, from one thread."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine that the model's configuration names. Raises with one line when that is impossible."""
-        parameters = json.loads(args["model_config"])["parameters"]
-        name = parameters["engine"]["string_value"]
-        arguments = json.loads(parameters["engine_args"]["string_value"])
-        if name not in ENGINES:
-            raise pb_utils.TritonModelException(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
-        module = importlib.import_module(f"services.inference.triton_backend.engines.{name}")
-        try:
-            self._engine: Engine = module.create(arguments)
-        except (OSError, TypeError, ValueError, RuntimeError) as error:
-            raise pb_utils.TritonModelException(f"engine {name}: {error}") from None
+        """Load the engine that the model's configuration names. Raises TritonModelException, in one line."""
+        self._engine: Engine = load_engine(args, package="services.inference.triton_backend.engines", engines=ENGINES)
         self._sender = Sender()
         self._streams: weakref.WeakValueDictionary[str, Stream] = weakref.WeakValueDictionary()
 

@@ -6,8 +6,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from services.inference.triton_backend.contract import Request, RequestError
+from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.jpeg_scans import MOST_SCANS, has_too_many_scans
+from services.worker.triton_kit.request_error import RequestError
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")
 """PIL knows many more, whose readers nobody needs here."""

@@ -11,18 +11,13 @@ from typing import Any, Final
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from services.inference.triton_backend.contract import RequestError, Tokens, Usage
+from services.inference.triton_backend.contract import Tokens, Usage
+from services.worker.triton_kit.request_error import RequestError
+from services.worker.triton_kit.triton_model import error_response
 
 CANCELLATION_POLL_SECONDS: Final = 0.01
 CANCELLATION_POLL_SECONDS_PER_STREAM: Final = 0.00025
 """A question costs about a tenth of a millisecond, so that the more streams there are, the rarer each is asked."""
-_CODES: Final = {
-    "INVALID_ARGUMENT": "INVALID_ARG",
-    "UNSUPPORTED_PARAMETER": "INVALID_ARG",
-    "CONTEXT_LENGTH_EXCEEDED": "INVALID_ARG",
-    "OVERLOADED": "UNAVAILABLE",
-}
-"""Names in pb_utils.TritonError, which Triton fills in only after this module was imported."""
 
 
 class Sender:
@@ -118,7 +113,7 @@ class Stream:
         if isinstance(end, RequestError):
             if pending:
                 self._response_sender.send(pb_utils.InferenceResponse(_token_tensors(pending)))
-            self._response_sender.send(_error_response(end), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self._response_sender.send(error_response(end), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         elif end is not None:
             finish_reason, usage = end
             tensors = [
@@ -156,12 +151,7 @@ def answer_nothing(response_sender: Any) -> None:
 
 def answer_error(response_sender: Any, error: RequestError) -> None:
     """Answer with an error alone."""
-    response_sender.send(_error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-
-def _error_response(error: RequestError) -> Any:
-    code = getattr(pb_utils.TritonError, _CODES.get(error.reason, "INTERNAL"))
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+    response_sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _token_tensors(batches: list[Tokens]) -> list[Any]:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.inference.triton_backend import trial_server
-from services.inference.triton_backend.contract import Guide, RequestError
+from services.inference.triton_backend.contract import Guide
+from services.worker.triton_kit.request_error import RequestError
 
 READY_SECONDS: Final = 120.0
 """For the first start, which reads the model's files."""

@@ -6,7 +6,8 @@ import heapq
 import itertools
 from typing import Generic, Protocol, TypeVar
 
-from services.inference.triton_backend.contract import Request, RequestError, Sink
+from services.inference.triton_backend.contract import Request, Sink
+from services.worker.triton_kit.request_error import RequestError
 
 
 class Job(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,29 +11,25 @@ from services.worker import triton_repository
 PACKAGE: Final = Path(__file__).parents[1] / "triton_backend"
 NAME: Final = "services.inference.triton_backend"
 
-_CONFIGURATION: Final = """\
-name: {name}
-backend: "python"
+_TENSORS: Final = """\
 max_batch_size: 0
-model_transaction_policy {{ decoupled: true }}
+model_transaction_policy { decoupled: true }
 input [
-  {{ name: "prompt_token_ids" data_type: TYPE_INT32 dims: [ -1 ] optional: true }},
-  {{ name: "text_input" data_type: TYPE_STRING dims: [ 1 ] optional: true }},
-  {{ name: "params" data_type: TYPE_STRING dims: [ 1 ] }},
-  {{ name: "images" data_type: TYPE_STRING dims: [ -1 ] optional: true }}
+  { name: "prompt_token_ids" data_type: TYPE_INT32 dims: [ -1 ] optional: true },
+  { name: "text_input" data_type: TYPE_STRING dims: [ 1 ] optional: true },
+  { name: "params" data_type: TYPE_STRING dims: [ 1 ] },
+  { name: "images" data_type: TYPE_STRING dims: [ -1 ] optional: true }
 ]
 output [
-  {{ name: "token_ids" data_type: TYPE_INT32 dims: [ -1 ] }},
-  {{ name: "logprobs" data_type: TYPE_FP32 dims: [ -1 ] }},
-  {{ name: "top_token_ids" data_type: TYPE_INT32 dims: [ -1, -1 ] }},
-  {{ name: "top_logprobs" data_type: TYPE_FP32 dims: [ -1, -1 ] }},
-  {{ name: "finish_reason" data_type: TYPE_STRING dims: [ 1 ] }},
-  {{ name: "usage" data_type: TYPE_STRING dims: [ 1 ] }},
-  {{ name: "description" data_type: TYPE_STRING dims: [ 1 ] }}
+  { name: "token_ids" data_type: TYPE_INT32 dims: [ -1 ] },
+  { name: "logprobs" data_type: TYPE_FP32 dims: [ -1 ] },
+  { name: "top_token_ids" data_type: TYPE_INT32 dims: [ -1, -1 ] },
+  { name: "top_logprobs" data_type: TYPE_FP32 dims: [ -1, -1 ] },
+  { name: "finish_reason" data_type: TYPE_STRING dims: [ 1 ] },
+  { name: "usage" data_type: TYPE_STRING dims: [ 1 ] },
+  { name: "description" data_type: TYPE_STRING dims: [ 1 ] }
 ]
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-parameters {{ key: "engine" value {{ string_value: {engine} }} }}
-parameters {{ key: "engine_args" value {{ string_value: {engine_args} }} }}
+instance_group [ { kind: KIND_CPU count: 1 } ]
 """
 
 
@@ -43,14 +38,12 @@ def write_model(repository: Path, *, model_id: str, engine: str, engine_args: Ma
 
     `engine_args` become JSON. A Triton that reads at the same time finds the earlier model, this one or none.
     """
-    configuration = _CONFIGURATION.format(
-        name=_quoted(model_id), engine=_quoted(engine), engine_args=_quoted(json.dumps(dict(engine_args)))
-    )
     return triton_repository.write_model(
-        repository, model_id=model_id, package=NAME, source=PACKAGE, configuration=configuration
+        repository,
+        model_id=model_id,
+        package=NAME,
+        source=PACKAGE,
+        tensors=_TENSORS,
+        engine=engine,
+        engine_args=engine_args,
     )
-
-
-def _quoted(text: str) -> str:
-    # Text format's escapes for printable ASCII are JSON's; json.dumps of a JSON text leaves nothing else.
-    return json.dumps(text)

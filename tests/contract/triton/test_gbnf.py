@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from services.inference.triton_backend import gbnf
-from services.inference.triton_backend.contract import RequestError
+from services.worker.triton_kit.request_error import RequestError
 from tests.contract.triton.llama_walk import TooComplexError, Walk
 from tests.faults.conftest import times
 

@@ -14,10 +14,11 @@ import pytest
 from bench.trtllm.checks import Reader
 from services.inference import model_import
 from services.inference.request.call_schema import call_schema
-from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
+from services.inference.triton_backend.contract import Guide, Params, Request, parse
 from services.inference.triton_backend.engines import llama_guides, llamacpp
 from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
+from services.worker.triton_kit.request_error import RequestError
 
 DIRECTORY = Path(__file__).parents[3] / ".cache" / "models" / "smollm2-135m"
 

@@ -17,11 +17,12 @@ import pytest
 
 from bench.trtllm.checks import Reader
 from services.inference.triton_backend import trial
-from services.inference.triton_backend.contract import Guide, Params, Request, RequestError, parse
+from services.inference.triton_backend.contract import Guide, Params, Request, parse
 from services.inference.triton_backend.engines import llamacpp
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.inference.triton_backend.trial import Trials
+from services.worker.triton_kit.request_error import RequestError
 
 MODULE = "services.inference.triton_backend.engines.llama_trial"
 

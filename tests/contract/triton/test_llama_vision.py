@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from bench.trtllm.checks import Reader
-from services.inference.triton_backend.contract import Params, Request, RequestError, parse
+from services.inference.triton_backend.contract import Params, Request, parse
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.stack import qwen3_tokenizer
+from services.worker.triton_kit.request_error import RequestError
 from tests.e2e import qwen3_gguf
 
 ROOT = Path(__file__).parents[3]

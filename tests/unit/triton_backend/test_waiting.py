@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from services.inference.triton_backend.contract import Params, Request, RequestError, Tokens, Usage
+from services.inference.triton_backend.contract import Params, Request, Tokens, Usage
 from services.inference.triton_backend.waiting import WaitingLine
+from services.worker.triton_kit.request_error import RequestError
 
 
 class Reader:

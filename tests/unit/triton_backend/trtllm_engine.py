@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from services.inference.triton_backend.contract import Params, Request, RequestError, Tokens, Usage, parse
+from services.inference.triton_backend.contract import Params, Request, Tokens, Usage, parse
 from services.inference.triton_backend.engines import trtllm
+from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 
 SECONDS = 20

@@ -11,7 +11,8 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
-from services.embeddings.triton_backend.contract import Description, Engine, RequestError
+from services.embeddings.triton_backend.contract import Description, Engine
+from services.worker.triton_kit.request_error import RequestError
 
 MAX_INPUT_TOKENS: Final = 512
 _PREFIXES: Final = {"query: ": True, "passage: ": False}

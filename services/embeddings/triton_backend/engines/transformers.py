@@ -13,7 +13,8 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from services.embeddings.triton_backend import model_files
-from services.embeddings.triton_backend.contract import Description, Engine, RequestError
+from services.embeddings.triton_backend.contract import Description, Engine
+from services.worker.triton_kit.request_error import RequestError
 
 
 class TransformersEncoder:

@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from services.inference.triton_backend import gbnf
-from services.inference.triton_backend.contract import Guide, RequestError
+from services.inference.triton_backend.contract import Guide
 from services.inference.triton_backend.engines.llama_api import INIT_LLGUIDANCE, LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
+from services.worker.triton_kit.request_error import RequestError
 
 LARK_MARK: Final = gbnf.LARK_MARK
 """A `grammar` that begins with it is one of llguidance (a variant of Lark); another one is GBNF, and is translated."""

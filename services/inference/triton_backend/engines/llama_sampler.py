@@ -11,11 +11,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.inference.triton_backend.contract import Params, RequestError, refuse_unknown_tokens
+from services.inference.triton_backend.contract import Params, refuse_unknown_tokens
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.trial import Trials
+from services.worker.triton_kit.request_error import RequestError
 
 GUIDE_STEP_SECONDS: Final = 0.03
 """CPU time that a guide may take for each token. The usual ones take a few milliseconds."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from services.inference.triton_backend.contract import Request, RequestError, Sink, Usage
+from services.inference.triton_backend.contract import Request, Sink, Usage
 from services.inference.triton_backend.engines.llama_prompt import LlamaPrompt
 from services.inference.triton_backend.engines.llama_sampler import Sampler
+from services.worker.triton_kit.request_error import RequestError
 
 
 @dataclass(slots=True)

@@ -28,7 +28,6 @@ from services.inference.triton_backend.contract import (
     Guide,
     Load,
     Request,
-    RequestError,
     Sink,
     Tokens,
     Usage,
@@ -48,6 +47,7 @@ from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
 from services.inference.triton_backend.trial import Trials, busy
 from services.inference.triton_backend.waiting import WaitingLine
+from services.worker.triton_kit.request_error import RequestError
 
 PREFILL_BESIDE_OTHERS: Final = 32
 """Most prompt tokens in a step while other requests run: they must not notice."""

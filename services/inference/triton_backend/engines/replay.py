@@ -21,7 +21,6 @@ from services.inference.triton_backend.contract import (
     VISION,
     Load,
     Request,
-    RequestError,
     Sink,
     Tokens,
     Usage,
@@ -31,6 +30,7 @@ from services.inference.triton_backend.engines.recordings import Recording, read
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import refuse_misplaced
 from services.inference.triton_backend.waiting import WaitingLine
+from services.worker.triton_kit.request_error import RequestError
 
 CANCELLATION_POLL_SECONDS: Final = 0.1
 VERSION: Final = "1"

@@ -32,7 +32,6 @@ from services.inference.triton_backend.contract import (
     Load,
     Params,
     Request,
-    RequestError,
     Sink,
     Tokens,
     Usage,
@@ -47,6 +46,7 @@ from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
 from services.inference.triton_backend.trial import Trials
 from services.inference.triton_backend.waiting import WaitingLine
+from services.worker.triton_kit.request_error import RequestError
 
 CANCELLATION_POLL_SECONDS: Final = 0.1
 HEALTH_CHECK_SECONDS: Final = 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from services.inference.triton_backend.contract import Params, RequestError, Tokens
+from services.inference.triton_backend.contract import Params, Tokens
+from services.worker.triton_kit.request_error import RequestError
 
 UNLIKELY: Final = -9999.0
 """OpenAI's log probability for a token about which only that is known."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from services.worker.triton_kit.checkpoint_file import read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Checkpoint:
 
 def read(directory: Path) -> Checkpoint:
     """Read `directory`, as Hugging Face lays it out. Raises OSError or ValueError that names the file."""
-    config = _json(directory / "config.json")
+    config = read_object(directory / "config.json")
     text = config.get("text_config", config)
     generation = directory / "generation_config.json"
-    ends = _json(generation).get("eos_token_id") if generation.exists() else config.get("eos_token_id")
+    ends = (read_object(generation) if generation.exists() else config).get("eos_token_id")
     try:
         return Checkpoint(
             architecture=config["architectures"][0],
@@ -37,11 +37,3 @@ def read(directory: Path) -> Checkpoint:
         )
     except (KeyError, IndexError) as error:
         raise ValueError(f"{directory / 'config.json'} has no {error}") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    return values

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.inference.triton_backend.contract import RequestError
+from services.worker.triton_kit.request_error import RequestError
 
 
 def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
