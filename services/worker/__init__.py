@@ -1,1 +1,1 @@
-"""What both kinds of workers share: the gRPC server and the client of Triton."""
+"""What both workers share: the process's life, the gRPC server, the catalog's files, and the client of Triton."""

@@ -1,6 +1,7 @@
 """Rejects gRPC messages that are malformed or have too many elements, as a fault of the caller.
 
-Without it, gRPC answers the former with UNKNOWN, as if the fault were the worker's, and parses the latter.
+By itself, gRPC answers a malformed message with UNKNOWN, as if the fault were the worker's, and
+parses any number of elements.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class MalformedMessages(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The handler of a call, which never sees such a message."""
+        """Return the handler of a call, wrapped so that it never receives such a message."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
             return handler
@@ -44,9 +45,9 @@ class MalformedMessages(grpc.aio.ServerInterceptor):
 
 
 def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """A parser that returns, in place of a message, the Failure with which the call is to end.
+    """Return a parser that returns, in place of a message, the Failure with which the call is to end.
 
-    gRPC parses before anybody who could answer is asked.
+    gRPC parses a message before it calls the handler, which alone can end the call with a status.
     """
     kind = getattr(parse, "__self__").DESCRIPTOR  # noqa: B009  # the method is one of the message's class
 

@@ -27,14 +27,14 @@ class PeerConnections:
     """The connections to one port, oldest first."""
 
     def __init__(self, port: int, *, limit: int) -> None:
-        """`limit` is the most connections of one address."""
+        """Watch `port`, to which one address may have `limit` connections."""
         self._port: Final = port
         self._limit: Final = limit
         self._peers: dict[str, Address | None] = {}
         """The peer of every known socket, by its name in /proc; None for a socket that is no connection to the port."""
 
     def enforce(self) -> int:
-        """Close the newest connections of every address that has more than the limit; how many were closed."""
+        """Close the newest connections of every address that has more than the limit. Returns how many were closed."""
         descriptors = dict(self._sockets())
         self._peers = {name: peer for name, peer in self._peers.items() if name in descriptors}
         for name, descriptor in descriptors.items():
@@ -76,7 +76,7 @@ class PeerConnections:
     def _close(self, descriptor: int, peer: Address) -> bool:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             if self._peer_of(connection) == peer:
-                # The library then finds that the connection has ended, and closes it as after a hang-up of the peer.
+                # The library then finds the connection ended, and closes it as if the peer had.
                 connection.shutdown(socket.SHUT_RDWR)
                 return True
         return False
@@ -84,7 +84,7 @@ class PeerConnections:
 
 @contextlib.asynccontextmanager
 async def limited_peers(listen: str, *, limit: int) -> AsyncIterator[None]:
-    """Meanwhile, no address has more than `limit` connections to the port of HOST:PORT for long. Needs Linux."""
+    """Keep every address at `limit` connections to the port of `listen` (HOST:PORT) in the context. Needs Linux."""
     if not _DESCRIPTORS.is_dir():
         yield
         return

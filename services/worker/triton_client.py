@@ -1,4 +1,4 @@
-"""The client of the models behind Triton: of language models, which stream, and of models that answer once.
+"""The client of the models in Triton: of language models, which stream, and of models that answer once.
 
 It speaks Triton's gRPC protocol with the generated stub, because tritonclient's own asyncio wrapper loses the status of
 errors, request ids and empty final responses. What a model is asked is defined in its backend: see
@@ -29,15 +29,16 @@ DESCRIBE_SECONDS: Final = 5.0
 
 _DEAD_PROCESS: Final = re.compile(r"[Ss]tub process .*is not healthy")
 WIND_DOWN_SECONDS: Final = 5.0
+"""How long Triton may take to end a stream, before the call is cancelled."""
 WINDOW: Final = 1024
-"""So many outputs may wait for a reader. More than most answers have: see `generate`."""
+"""How many outputs may wait for a reader, more than most answers have: see `generate`."""
 
 
 class DeadModelError(Failure):
-    """The model's own process has died. Triton itself lives on, and does not start the process again."""
+    """The model's own process has died. Triton itself lives on, and does not restart the process."""
 
     def __init__(self, model: str) -> None:
-        """Of this model."""
+        """`model` is the model's id."""
         message = f"the process of the model {model} has died; try again in a few seconds"
         super().__init__(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0)
 
@@ -48,37 +49,37 @@ class Tensor:
 
     shape: tuple[int, ...]
     raw: bytes
-    """Little-endian numbers; byte strings each after its length in four bytes."""
+    """Little-endian numbers, or byte strings, each after its length in four bytes."""
 
     def string(self) -> str:
-        """The text of a tensor that holds one."""
+        """Return the text of a tensor that holds one string."""
         return _string(self.raw)
 
 
 @dataclass(slots=True, frozen=True)
 class EngineOutput:
-    """What the engine produced since the previous output. Lists have one entry per token id."""
+    """What the engine has generated since the previous output. Lists have one entry per token id."""
 
     token_ids: list[int]
     logprobs: list[float] | None
-    """Natural logarithms of the tokens' probabilities, if asked for."""
+    """Natural logarithms of the tokens' probabilities, if the request asked for them."""
     top_token_ids: list[list[int]] | None
-    """Per token the most probable ones, best first, if asked for."""
+    """For each token, the most probable ones, best first, if the request asked for them."""
     top_logprobs: list[list[float]] | None
     """Aligned with `top_token_ids`."""
     finish_reason: str | None
-    """stop, length or cancelled, on the last output."""
+    """`stop`, `length` or `cancelled`, in the last output."""
     usage: dict[str, Any] | None
-    """prompt_tokens, completion_tokens, cached_tokens and timings (seconds), on the last output."""
+    """prompt_tokens, completion_tokens, cached_tokens and timings (in seconds), in the last output."""
     left_out: int = 0
-    """How many tokens were generated that are not in the lists, since they are no part of the text."""
+    """How many further tokens were generated; they are not in the lists, because they are not part of the text."""
 
 
 class TritonClient:
     """A connection to one Triton server."""
 
     def __init__(self, target: str) -> None:
-        """`target` is HOST:PORT or unix:PATH of its gRPC endpoint. The connection is opened by the first call."""
+        """`target` is HOST:PORT or unix:PATH of its gRPC endpoint. The first call opens the connection."""
         self._target = target
         self._channel: grpc.aio.Channel | None = None
         self._opened: service_pb2_grpc.GRPCInferenceServiceStub | None = None
@@ -92,7 +93,7 @@ class TritonClient:
             await self._channel.close()
 
     async def is_live(self) -> bool:
-        """Whether Triton answers within a second, whatever its models do. Never raises."""
+        """Return whether Triton answers within a second, whatever its models do. Never raises."""
         try:
             await self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=READY_SECONDS)
         except grpc.aio.AioRpcError:
@@ -100,7 +101,7 @@ class TritonClient:
         return True
 
     async def is_ready(self, model: str) -> bool:
-        """Whether Triton answers within a second that `model` is ready. Never raises."""
+        """Return whether Triton answers within a second that `model` is ready. Never raises."""
         try:
             answer = await self._stub.ModelReady(service_pb2.ModelReadyRequest(name=model), timeout=READY_SECONDS)
         except grpc.aio.AioRpcError:
@@ -108,10 +109,10 @@ class TritonClient:
         return bool(answer.ready)
 
     async def describe(self, model: str, *, seconds: float = DESCRIBE_SECONDS) -> dict[str, Any]:
-        """What `model` is and how busy it is.
+        """Return what `model` is and how busy it is.
 
-        Keys: engine, version, supported_parameters, context_length, slots, load. Raises Failure: TIMEOUT after `seconds`,
-        DeadModelError when the model's process has died.
+        The keys are engine, version, supported_parameters, context_length, slots, load. Raises Failure: TIMEOUT after
+        `seconds`, DeadModelError when the model's process has died.
         """
         description: dict[str, Any] | None = None
         call = self._stub.ModelStreamInfer(timeout=seconds)
@@ -134,9 +135,10 @@ class TritonClient:
     async def infer(
         self, model: str, columns: Mapping[str, Sequence[bytes]], *, request_id: str, seconds: float | None
     ) -> dict[str, Tensor]:
-        """Ask a model that answers once. `columns` are its inputs by name, a byte string per row of the batch.
+        """Ask a model that answers once, and return its outputs by name.
 
-        Raises Failure: the engine's own refusals, TIMEOUT after `seconds`, MODEL_UNAVAILABLE when Triton cannot be reached.
+        `columns` are its inputs by name, with a byte string for each row of the batch. Raises Failure: the engine's own
+        errors, TIMEOUT after `seconds`, MODEL_UNAVAILABLE when Triton cannot be reached.
         """
         request = service_pb2.ModelInferRequest(model_name=model, id=f"{request_id}.{next(self._ids)}")
         for name, rows in columns.items():
@@ -163,12 +165,12 @@ class TritonClient:
         text_input: str | None = None,
         window: int = WINDOW,
     ) -> AsyncGenerator[EngineOutput, None]:
-        """Generate, and yield what the engine produces as it comes; the last output has the finish reason.
+        """Generate, and yield the engine's outputs as they come; the last one has the finish reason.
 
-        `text_input` takes the place of `prompt_token_ids`, which then is empty. The engine pauses while more than
-        `window` outputs have not been taken from the generator. Closing it, or cancelling the task that waits in it,
-        cancels the request. Raises Failure: the engine's own refusals, MODEL_UNAVAILABLE when Triton cannot be reached
-        or breaks off.
+        `text_input` replaces `prompt_token_ids`, which is empty then. The engine pauses while more than `window`
+        outputs have not been taken from the generator. To close the generator, or to cancel the task that waits in it,
+        cancels the request. Raises Failure: the engine's own errors, MODEL_UNAVAILABLE when Triton cannot be reached or
+        ends the stream early.
         """
         # Ids must be unique among all clients of a Triton; the caller's part makes its logs readable.
         unique_id = f"{request_id}.{next(self._ids)}"
@@ -179,7 +181,7 @@ class TritonClient:
         acknowledge_every = max(1, window // 2)
         received = 0
         ended = False
-        # Shielded, all of them: to cancel a read or a write that waits would cancel the gRPC call.
+        # All reads and writes are shielded: to cancel one would cancel the gRPC call.
         writing = asyncio.ensure_future(call.write(request))
         reading: asyncio.Future[Any] | None = None
         try:
@@ -190,7 +192,8 @@ class TritonClient:
                 if response is grpc.aio.EOF:
                     break
                 answer = response.infer_response
-                # A Triton that is about to stop finishes what runs, and refuses acknowledgements as it refuses all requests.
+                # A Triton that is about to stop finishes running requests, but rejects acknowledgements as new
+                # requests.
                 if answer.id not in (unique_id, ""):
                     continue
                 ended = bool(response.error_message)
@@ -210,7 +213,7 @@ class TritonClient:
             ended = True
             raise _failure(error, model) from error
         except asyncio.InvalidStateError:
-            # The call ended while we were about to write.
+            # The call ended before this write.
             ended = True
             await _raise_status(call, model)
         finally:
@@ -247,9 +250,10 @@ def _cancellation(model: str, own_id: str, request_id: str) -> Any:
 async def _wind_down(
     call: Any, writing: asyncio.Future[Any], reading: asyncio.Future[Any] | None, last: Any | None
 ) -> None:
-    """Finish what is being written, say the last word, if there is one, and let Triton end the stream.
+    """Finish the current write, send the `last` request, if there is one, and let Triton end the stream.
 
-    A gRPC call is not cancelled unless Triton stays silent: in this Triton that can crash the whole server (see contract.py).
+    The gRPC call is cancelled only if Triton stays silent: in this Triton, that can crash the whole server (see
+    contract.py).
     """
     try:
         async with asyncio.timeout(WIND_DOWN_SECONDS):
@@ -267,13 +271,13 @@ async def _wind_down(
 
 
 def _check_size(request: Any) -> None:
-    """Raise Failure for a request that is too large for a message."""
+    """Raise Failure for a request that is larger than MAX_MESSAGE_BYTES."""
     size = request.ByteSize()
     if size > MAX_MESSAGE_BYTES:
         raise Failure(
             Reason.INVALID_ARGUMENT,
-            f"the request has {size} bytes in the form in which the model gets it; at most {MAX_MESSAGE_BYTES} are allowed. "
-            "Shorten it, or send fewer or smaller images",
+            f"the request has {size} bytes in the form in which the model gets it; at most {MAX_MESSAGE_BYTES} are "
+            "allowed. Shorten it, or send fewer or smaller images",
         )
 
 
@@ -293,7 +297,7 @@ def _add_input(request: Any, name: str, datatype: str, count: int, raw: bytes) -
 
 
 def _packed(strings: Sequence[bytes]) -> bytes:
-    """Strings in Triton's form: each after its length in four bytes."""
+    """Return strings in Triton's form: each after its length in four bytes."""
     return b"".join(len(s).to_bytes(4, "little") + s for s in strings)
 
 
@@ -328,7 +332,7 @@ def _top(answer: Any, tensors: Mapping[str, bytes]) -> tuple[list[list[int]], li
     shape = next(list(tensor.shape) for tensor in answer.outputs if tensor.name == "top_token_ids")
     ids = np.frombuffer(tensors["top_token_ids"], "<i4").reshape(shape).tolist()
     values = np.frombuffer(tensors["top_logprobs"], "<f4").reshape(shape).tolist()
-    # Where there were fewer than asked for, the rest is filled with the id -1.
+    # A row with fewer tokens than the request asked for is filled up with the id -1.
     counts = [sum(token_id >= 0 for token_id in row) for row in ids]
     return (
         [row[:count] for row, count in zip(ids, counts, strict=True)],

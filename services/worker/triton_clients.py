@@ -10,14 +10,14 @@ from typing import Final
 from services.worker.triton_client import TritonClient
 
 DESCRIPTION: Final = (
-    "Triton's gRPC endpoint, as HOST:PORT or unix:PATH; or comma-separated MODEL=ENDPOINT, where each model has a Triton "
-    "of its own, so that none can take another one down."
+    "Triton's gRPC endpoint, as HOST:PORT or unix:PATH; or comma-separated MODEL=ENDPOINT, where each model has a "
+    "Triton of its own, so that none can take another one down."
 )
 _ENDPOINT: Final = re.compile(r"unix:.+|[^=]+:\d+")
 
 
 def check_targets(value: str) -> str:
-    """Return `value` if it is of the form that DESCRIPTION says. Raises ValueError."""
+    """Return `value` if it has the form that DESCRIPTION describes. Raises ValueError otherwise."""
     for entry in value.split(","):
         model, _, endpoint = _split(entry)
         if not _ENDPOINT.fullmatch(endpoint) or ("," in value and not model):
@@ -26,7 +26,7 @@ def check_targets(value: str) -> str:
 
 
 def targets(value: str, models: Iterable[str]) -> dict[str, str]:
-    """The endpoint of each of `models`. Raises ValueError for a model that has none."""
+    """Return the endpoint of each of `models`, by id. Raises ValueError for a model that has none."""
     entries = [_split(entry) for entry in value.split(",")]
     named = {model: endpoint for model, _, endpoint in entries if model}
     found = {}
@@ -42,20 +42,20 @@ class TritonClients(Mapping[str, TritonClient]):
     """The client of each model's Triton, by the model's id. Models of one Triton share a connection."""
 
     def __init__(self, targets: Mapping[str, str]) -> None:
-        """`targets` are endpoints by model id."""
+        """Create the clients. `targets` are endpoints by model id."""
         self._targets: Final = dict(targets)
         self._clients: Final = {target: TritonClient(target) for target in set(targets.values())}
 
     def __getitem__(self, model: str) -> TritonClient:
-        """The client for a model."""
+        """Return the client for a model. Raises KeyError."""
         return self._clients[self._targets[model]]
 
     def __iter__(self) -> Iterator[str]:
-        """The ids of the models."""
+        """Iterate over the ids of the models."""
         return iter(self._targets)
 
     def __len__(self) -> int:
-        """How many models there are."""
+        """Return the number of models."""
         return len(self._targets)
 
     async def close(self) -> None:

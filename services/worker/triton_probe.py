@@ -1,7 +1,7 @@
-"""`python3 probe.py MODEL`: whether the one model of a Triton works, for liveness probes. Standard library only.
+"""`python3 probe.py MODEL` checks the one model of a Triton, for liveness probes. It needs the standard library only.
 
-It asks the model itself: Triton calls also a model ready whose process has died. It is copied beside each model of a
-repository, and exits with 0 for a model that works, else with 1 and a line that says what is wrong.
+It asks the model itself, because Triton also reports a model ready whose process has died. It is copied beside each
+model of a repository. It exits with 0 if the model works, and otherwise with 1 and one line that says what is wrong.
 """
 
 import argparse
@@ -17,7 +17,7 @@ STALL_SECONDS = 30.0
 
 
 def fault_of(description: dict[str, typing.Any], stall_seconds: float) -> str:
-    """What is wrong with a model that describes itself so; empty if nothing is."""
+    """Return what is wrong with a model that describes itself so; else an empty text."""
     age = (description.get("load") or {}).get("step_age_s")
     if age is not None and age >= stall_seconds:
         return f"the engine has made no progress with its requests for {age:.1f} s"
@@ -25,7 +25,7 @@ def fault_of(description: dict[str, typing.Any], stall_seconds: float) -> str:
 
 
 def probe(model: str, *, url: str, seconds: float, stall_seconds: float) -> str:
-    """What is wrong with `model` of the Triton at `url`; empty if nothing is. It has `seconds` to answer."""
+    """Return what is wrong with `model` of the Triton at `url`, which has `seconds` to answer; else an empty text."""
     asked = json.dumps({"params": json.dumps({"describe": True})}).encode()
     address = f"{url}/v2/models/{model}/generate"
     request = urllib.request.Request(address, asked, {"Content-Type": "application/json"})  # noqa: S310  # http only
@@ -41,7 +41,7 @@ def probe(model: str, *, url: str, seconds: float, stall_seconds: float) -> str:
 
 
 def main() -> int:
-    """Run the command."""
+    """Run the command, and return its exit status."""
     parser = argparse.ArgumentParser(description="Exit with 0 if a model works.")
     parser.add_argument("model")
     parser.add_argument("--url", default=f"http://127.0.0.1:{PORT}", help="of Triton's HTTP endpoint")
