@@ -20,12 +20,13 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.redis.redis_connection import connect
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.settings import RedisAwayPolicy
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.demand import demand_of
 from services.gateway.tenancy.keyring import Keyring
 from services.gateway.tenancy.lease import Leases
-from services.gateway.tenancy.local_limits import LocalLimits, Policy
+from services.gateway.tenancy.local_limits import LocalLimits
 from services.gateway.tenancy.tiers import Tiers
 from services.stack import valkey
 from services.stack.ports import free_ports, is_free
@@ -41,7 +42,9 @@ async def measure(redis: Redis, *, name: str, allowance: Allowance) -> list[str]
     """One row: what requests of a key with these limits cost."""
     link = RedisLink(redis, timeout=5)
     keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
-    leases = Leases(link, LocalLimits(Policy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024)
+    leases = Leases(
+        link, LocalLimits(RedisAwayPolicy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024
+    )
     _, secret = await keys.create(redis, name=name, limits=allowance, model_limits={"m": allowance})
     before: list[float] = []
     after: list[float] = []
@@ -107,7 +110,9 @@ async def added_while_frozen(url: str, pid: int) -> None:
     """What requests of a known key wait for a Redis that was stopped in the middle of its work."""
     link = RedisLink(connect(url, timeout=0.05), timeout=0.05)
     keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
-    leases = Leases(link, LocalLimits(Policy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024)
+    leases = Leases(
+        link, LocalLimits(RedisAwayPolicy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024
+    )
     _, secret = await keys.create(link.redis, name="frozen")
     waited: list[float] = []
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from services.gateway.edge.body_budget import BodyBudget, budget_sizes
 from services.gateway.images.image_fetch import ImageFetcher
+from services.gateway.images.image_parts import ImageLimits
 from services.gateway.redis.redis_connection import connect
 from services.gateway.redis.redis_link import RedisLink
 from services.gateway.redis.redis_watch import RedisWatch
@@ -39,6 +40,7 @@ class Dependencies:
     workers: InferenceWorkers
     embedders: EmbeddingsWorkers
     image_fetcher: ImageFetcher
+    image_limits: ImageLimits
     bodies: BodyBudget
 
 
@@ -71,6 +73,12 @@ def _body_budget(settings: GatewaySettings) -> BodyBudget:
         settings.bodies_bytes, settings.key_bodies_bytes, max_body_bytes=settings.max_body_bytes
     )
     return BodyBudget(total=total, per_key=per_key)
+
+
+def _image_limits(settings: GatewaySettings) -> ImageLimits:
+    return ImageLimits(
+        settings.max_images, settings.max_image_bytes, settings.max_images_bytes, settings.listed_image_hosts()
+    )
 
 
 @asynccontextmanager
@@ -117,7 +125,17 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         keyring = Keyring(link, grace_seconds=settings.auth_grace)
         bodies = _body_budget(settings)
         yield Dependencies(
-            settings, link, redis_watch, keyring, tiers, leases, workers, embedders, image_fetcher, bodies
+            settings,
+            link,
+            redis_watch,
+            keyring,
+            tiers,
+            leases,
+            workers,
+            embedders,
+            image_fetcher,
+            _image_limits(settings),
+            bodies,
         )
     finally:
         await image_fetcher.close()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from services.gateway.images.image_parts import ImageLimits
-from services.gateway.tenancy.local_limits import Policy
 from services.runtime.certificates import checked
 from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.runtime.settings import Settings
+
+
+class RedisAwayPolicy(StrEnum):
+    """What applies to limits while Redis is away."""
+
+    LOCAL = "local"
+    """Each gateway enforces its share of the limits per minute and of concurrency. Budgets are not checked."""
+    OPEN = "open"
+    """No limit applies."""
+    CLOSED = "closed"
+    """No request is admitted."""
 
 
 class GatewaySettings(Settings):
@@ -32,8 +41,8 @@ class GatewaySettings(Settings):
         ge=0,
         description="While Redis is away, a key that was found in the last so many seconds stays valid; 0 for none.",
     )
-    redis_away_policy: Policy = Field(
-        Policy.LOCAL,
+    redis_away_policy: RedisAwayPolicy = Field(
+        RedisAwayPolicy.LOCAL,
         description="Limits while Redis is away or refuses writes: local (each gateway its share; budgets are not checked), "
         "open (none), closed (503).",
     )
@@ -137,15 +146,9 @@ class GatewaySettings(Settings):
         "beside the page, whatever host and path a proxy gave that.",
     )
 
-    @cached_property
-    def image_limits(self) -> ImageLimits:
-        """The limits of images."""
-        return ImageLimits(
-            self.max_images,
-            self.max_image_bytes,
-            self.max_images_bytes,
-            frozenset(host.lower() for host in _split(self.image_hosts)),
-        )
+    def listed_image_hosts(self) -> frozenset[str]:
+        """The hosts from which images may be fetched, as HOST or HOST:PORT in lower case."""
+        return frozenset(host.lower() for host in _split(self.image_hosts))
 
     def worker_targets(self) -> list[str]:
         """The workers' targets."""

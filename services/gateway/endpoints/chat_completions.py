@@ -35,7 +35,7 @@ from services.gateway.tenancy.demand import Demand, demand_of
 
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
-    images = dependencies(request).settings.image_limits
+    images = dependencies(request).image_limits
     return await _create(request, partial(translate, image_limits=images))
 
 

@@ -32,7 +32,7 @@ async def tokenize(request: Request) -> Response:
     gateway = dependencies(request)
     caller = await recognise(request, gateway.keyring)
     strict = request.headers.get("x-strict-params") == "true"
-    understand = partial(_understand, limits=gateway.settings.image_limits, refuse_ignored=strict)
+    understand = partial(_understand, limits=gateway.image_limits, refuse_ignored=strict)
     chat, demand = await read_json(
         request,
         understand,

@@ -9,7 +9,7 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from services.gateway.tenancy.secret import SHARDS
+from services.gateway.redis.shards import SHARDS, shard_name
 
 
 class WriteRefusal(StrEnum):
@@ -52,7 +52,7 @@ async def try_writing(redis: Redis) -> WriteRefusal | None:
     # An empty text over the start of a key that does not exist is a write for the server's checks, and changes nothing.
     async with redis.pipeline(transaction=False) as pipeline:
         for number in range(SHARDS):
-            pipeline.setrange(f"vilix:{{s{number:02}}}:write-probe", 0, "")
+            pipeline.setrange(f"vilix:{{{shard_name(number)}}}:write-probe", 0, "")
         try:
             await pipeline.execute()
         except ResponseError as error:

@@ -12,11 +12,11 @@ from typing import Final
 from redis.asyncio import Redis
 
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
+from services.gateway.redis.shards import SHARDS, shard_name
 from services.gateway.tenancy import limits
 from services.gateway.tenancy.allowance import UNLIMITED
 from services.gateway.tenancy.keys import Key
 from services.gateway.tenancy.limits import Subject
-from services.gateway.tenancy.secret import SHARDS
 
 GATEWAYS: Final = "vilix:gateways"
 """A sorted set of running gateways, by when they were last there."""
@@ -77,7 +77,7 @@ async def _overdue(redis: Redis) -> list[str]:
     now = round(time.time() * 1e6)
     async with redis.pipeline(transaction=False) as pipeline:
         for number in range(SHARDS):
-            name = f"vilix:{{s{number:02}}}:due"
+            name = f"vilix:{{{shard_name(number)}}}:due"
             pipeline.zrangebyscore(name, "-inf", now, start=0, num=100)
             # No lease is that long: the clock has gone back since it was renewed.
             pipeline.zrangebyscore(name, now + AHEAD_MICROSECONDS, "+inf", start=0, num=100)

@@ -5,26 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Final
 
 from services.gateway import metrics
 from services.gateway.errors import unavailable
+from services.gateway.settings import RedisAwayPolicy
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.demand import Demand
 from services.gateway.tenancy.limits import Decision, Refusal, Scope, Subject
 from services.gateway.tenancy.refusal import refused
-
-
-class Policy(StrEnum):
-    """What becomes of limits while Redis is away."""
-
-    LOCAL = "local"
-    """Each gateway enforces its share of the limits per minute and of concurrency. Budgets are not checked."""
-    OPEN = "open"
-    """No limit holds."""
-    CLOSED = "closed"
-    """No request is admitted."""
 
 
 class _Bucket:
@@ -45,7 +34,7 @@ class _Bucket:
 class LocalLimits:
     """Decides alone, by `policy`."""
 
-    def __init__(self, policy: Policy, gateways: Callable[[], int]) -> None:
+    def __init__(self, policy: RedisAwayPolicy, gateways: Callable[[], int]) -> None:
         """`gateways` is how many there were when Redis was last seen: so many share each limit."""
         self._policy: Final = policy
         self._gateways: Final = gateways
@@ -58,9 +47,9 @@ class LocalLimits:
     def admit(self, subject: Subject, demand: Demand, running: dict[str, int]) -> None:
         """Admit a request. `running` are this gateway's requests of the key, by scope. Raises ApiError: 429, 503."""
         metrics.REDIS_AWAY.labels(f"limits_{self._policy}").inc()
-        if self._policy is Policy.CLOSED:
+        if self._policy is RedisAwayPolicy.CLOSED:
             raise unavailable("Limits cannot be checked at the moment. Please try again in a few seconds.")
-        if self._policy is Policy.OPEN:
+        if self._policy is RedisAwayPolicy.OPEN:
             return
         now = time.monotonic()
         scopes = {"key": (subject.limits, ""), "model": (subject.model_limits, subject.model)}

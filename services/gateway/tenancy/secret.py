@@ -8,8 +8,9 @@ import string
 import zlib
 from typing import Final
 
+from services.gateway.redis.shards import SHARDS, shard_name
+
 PREFIX: Final = "vlx_"
-SHARDS: Final = 64
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM_LENGTH: Final = 30
 _CHECKSUM_LENGTH: Final = 6
@@ -39,7 +40,7 @@ def digest(text: str) -> str:
 
 def shard_of(hashed: str) -> str:
     """The hash tag, s00 to s63, of what has this digest."""
-    return f"s{int(hashed[:2], 16) % SHARDS:02}"
+    return shard_name(int(hashed[:2], 16) % SHARDS)
 
 
 def random_text(length: int) -> str:

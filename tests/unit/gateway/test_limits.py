@@ -14,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.errors import ApiError
 from services.gateway.redis.redis_link import RedisLink
+from services.gateway.settings import RedisAwayPolicy
 from services.gateway.tenancy import keys, limits
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.census import GATEWAYS, Census
@@ -21,7 +22,7 @@ from services.gateway.tenancy.demand import Demand
 from services.gateway.tenancy.keys import Key
 from services.gateway.tenancy.lease import Lease, Leases
 from services.gateway.tenancy.limits import Subject
-from services.gateway.tenancy.local_limits import LocalLimits, Policy
+from services.gateway.tenancy.local_limits import LocalLimits
 from services.gateway.tenancy.refusal import duration
 from services.gateway.tenancy.tiers import Tiers
 
@@ -32,7 +33,7 @@ SMALL = Demand(model="m", prompt=10, output=20, max_output=None)
 async def leases(redis: Redis) -> AsyncIterator[Leases]:
     link = RedisLink(redis, timeout=5)
     leases = Leases(
-        link, LocalLimits(Policy.CLOSED, lambda: 1), lease_seconds=60, renew_seconds=0.05, reserve_output=20
+        link, LocalLimits(RedisAwayPolicy.CLOSED, lambda: 1), lease_seconds=60, renew_seconds=0.05, reserve_output=20
     )
     leases.open()
     yield leases
