@@ -292,7 +292,7 @@ class Proof:
     secret: str
     """The secret's digest."""
     record: str
-    """The record's SHA-1, as limits.lua makes it."""
+    """The record's SHA-1, as the limits script makes it."""
 
 
 async def find(redis: Redis, secret: str) -> Key | None:
@@ -302,7 +302,7 @@ async def find(redis: Redis, secret: str) -> Key | None:
 
 
 async def find_with_proof(redis: Redis, secret: str) -> tuple[Key | None, Proof | None]:
-    """As `find`, and what to tell limits.lua to have it find the key again."""
+    """As `find`, and what to tell the limits script to have it find the key again."""
     if not is_well_formed(secret):
         return None, None
     hashed = digest(secret)

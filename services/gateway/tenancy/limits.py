@@ -1,4 +1,4 @@
-"""Runs limits.lua: what it is asked, and what it answers. What is decided, and how, stands there."""
+"""Runs the limits script: what it is asked, and what it answers. What is decided, and how, is in limits_script/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.demand import Demand
 from services.gateway.tenancy.keys import Key, Proof
 
-SCRIPT: Final = Script((Path(__file__).parent / "limits.lua").read_text())
+_PARTS: Final = ("state", "leases", "decision", "queue", "operations")
+"""The files of the script. Each uses what those before it define."""
+SCRIPT: Final = Script(
+    "\n".join((Path(__file__).parent / "limits_script" / f"{part}.lua").read_text() for part in _PARTS)
+)
 STREAM_LENGTH: Final = 10_000
 """Usage records that each of the 64 shards keeps."""
 ANYTHING: Final = Demand(model="", prompt=1, output=0, max_output=0)

@@ -1,4 +1,4 @@
-"""What limits.lua must decide, as simply as it can be said: no running sums, no clever numbers, nothing forgotten."""
+"""What the limits script must decide, as simply as it can be said: no running sums, no clever numbers, nothing forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""limits.lua in a real Valkey against a reference model: random requests, renewals, settlements and lost gateways."""
+"""The limits script in a real Valkey against a reference model: random requests, renewals, settlements and lost gateways."""
 
 from __future__ import annotations
 

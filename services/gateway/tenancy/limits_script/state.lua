@@ -1,0 +1,126 @@
+-- Decides about one key's limits. What a request needs is taken whole or not at all, and given back exactly once.
+--
+-- KEYS[1]  vilix:{sNN}:limits:KEY_ID. Every other name here has its hash tag, and so lives on the same node of a cluster.
+-- ARGV[1]  the operation: peek, admit, renew, settle or show
+-- ARGV[2]  JSON of what it needs; `ask` below. Returns JSON. Counts are whole; times are microseconds of Redis's own clock.
+--
+-- A request in progress is a lease: a member of the set of slots that ends by itself unless it is renewed, and a record of
+-- what it was charged and what is still reserved for it. Tokens are charged when the worker has counted them; until then they
+-- are reserved. A reservation takes part in every decision and does not leak away with time, as a charge does: what is given
+-- back can therefore never be spent twice. In any time t, at most limit + limit * t / minute tokens are charged, but for the
+-- debt of answers that outgrew what could be reserved for them.
+--
+-- A budget (daily, monthly) is a limit for running answers too: `renew` says when an answer has used up its reservation and the
+-- budget has no room for more, and its gateway ends it. A rate (tpm) never ends an answer: its debt delays the next request.
+--
+-- The clock may go back, for example when a replica takes over. A stored time that is ahead of it counts as now.
+local MINUTE = 60000000
+local IDLE_SECONDS = 86400
+local USAGE_SECONDS = 400 * 86400
+
+local operation, ask = ARGV[1], cjson.decode(ARGV[2])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local state = KEYS[1]
+local shard, key_id = string.match(state, '^(.-}):limits:(.+)$')
+local slots, leases = state .. ':slots', state .. ':leases'
+local waiting, seen = state .. ':waiting', state .. ':seen'
+local due = shard .. ':due'
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- The two scopes of every decision: all requests of the key, and those for this model.
+local scopes = {
+  {name = 'key', suffix = '', limits = ask.limits},
+  {name = 'model', suffix = ':' .. ask.model, limits = ask.model_limits},
+}
+
+local function number_of(field)
+  return tonumber(redis.call('HGET', state, field) or 0)
+end
+
+-- A bucket leaks `per_minute` drops a microsecond and holds MINUTE times as many, so that all of its numbers are whole.
+local function level(bucket, per_minute)
+  local filled = number_of(bucket)
+  if filled == 0 then
+    return 0
+  end
+  local at = number_of(bucket .. ':at')
+  if at > now then
+    at = now
+    redis.call('HSET', state, bucket .. ':at', whole(now))
+  end
+  return math.max(0, filled - (now - at) * per_minute)
+end
+
+local function fill(bucket, per_minute, amount)
+  local filled = math.max(0, level(bucket, per_minute) + amount * MINUTE)
+  redis.call('HSET', state, bucket, whole(filled), bucket .. ':at', whole(now))
+end
+
+-- Days since 1970 as year, month and day: http://howardhinnant.github.io/date_algorithms.html#civil_from_days
+local function date(days)
+  local shifted = days + 719468
+  local era = math.floor(shifted / 146097)
+  local day = shifted - era * 146097
+  local year = math.floor((day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365)
+  day = day - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local march_based = math.floor((5 * day + 2) / 153)
+  local month = march_based < 10 and march_based + 3 or march_based - 9
+  if month <= 2 then
+    year = year + 1
+  end
+  return year + era * 400, month, day - math.floor((153 * march_based + 2) / 5) + 1
+end
+
+local year, month, day = date(math.floor(now / 86400000000))
+local periods = {
+  daily = string.format('%s:%04d-%02d-%02d', shard .. ':usage:' .. key_id, year, month, day),
+  monthly = string.format('%s:%04d-%02d', shard .. ':usage:' .. key_id, year, month),
+}
+
+local function used(period, scope)
+  local counters = periods[period]
+  if scope.name == 'key' then
+    return tonumber(redis.call('HGET', counters, 'tokens') or 0)
+  end
+  local both = redis.call('HMGET', counters, 'prompt:' .. ask.model, 'completion:' .. ask.model)
+  return tonumber(both[1] or 0) + tonumber(both[2] or 0)
+end
+
+local function count(name, model, amount)
+  if amount ~= 0 then
+    for _, counters in pairs(periods) do
+      redis.call('HINCRBY', counters, name .. ':' .. model, whole(amount))
+    end
+  end
+end
+
+local function reserve(model, amount)
+  if amount ~= 0 then
+    redis.call('HINCRBY', state, 'reserved', whole(amount))
+    redis.call('HINCRBY', state, 'reserved:' .. model, whole(amount))
+  end
+end
+
+-- Tokens that exist: they fill the buckets and count for the budgets, allowed or not.
+local function charge(prompt, completion)
+  local amount = prompt + completion
+  count('prompt', ask.model, prompt)
+  count('completion', ask.model, completion)
+  if amount == 0 then
+    return
+  end
+  for _, counters in pairs(periods) do
+    redis.call('HINCRBY', counters, 'tokens', whole(amount))
+    redis.call('EXPIRE', counters, USAGE_SECONDS)
+  end
+  for _, scope in ipairs(scopes) do
+    if scope.limits.tpm then
+      fill('tokens' .. scope.suffix, scope.limits.tpm, amount)
+    end
+  end
+end
