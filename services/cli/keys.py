@@ -16,7 +16,7 @@ from rich.table import Table
 from services.cli.redis_access import AsJson, RedisUrl, StateDir, fail, run
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.allowance import LIMITS, read_tiers
-from services.gateway.tenancy.keys import Change, Key, Replication
+from services.gateway.tenancy.key import Change, Key, Replication
 from services.gateway.tenancy.secret import PREFIX
 
 app = typer.Typer(

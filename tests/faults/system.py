@@ -26,7 +26,7 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.tenancy import keys, limits
 from services.gateway.tenancy.allowance import UNLIMITED
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Subject
 from services.inference import model_import
 from services.inference.model.tokenizer import ModelTokenizer

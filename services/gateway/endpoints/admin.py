@@ -19,7 +19,7 @@ from services.gateway.edge.admin_guard import AdminGuard
 from services.gateway.errors import ApiError, bad_request, server_error, shown, unavailable
 from services.gateway.redis.redis_refusal import refusal_of
 from services.gateway.tenancy import keys, usage
-from services.gateway.tenancy.keys import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
+from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 
 PREFIX: Final = "/admin/v1"
 _OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"

@@ -20,8 +20,8 @@ from services.gateway.routing.workers import Workers
 from services.gateway.tenancy import limits
 from services.gateway.tenancy.auth import Caller, look_up
 from services.gateway.tenancy.demand import Demand
+from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.keyring import keys_unknown
-from services.gateway.tenancy.keys import Key
 from services.gateway.tenancy.lease import Lease
 from services.gateway.tenancy.limits import StaleKeyError, Subject
 from services.gateway.tenancy.refusal import headers, refused

@@ -8,8 +8,8 @@ from typing import Final
 from starlette.requests import Request
 
 from services.gateway.errors import unauthorized
+from services.gateway.tenancy.key import Key, Proof
 from services.gateway.tenancy.keyring import Keyring
-from services.gateway.tenancy.keys import Key, Proof
 from services.gateway.tenancy.secret import is_well_formed
 
 _HINT: Final = "Send it as the header `Authorization: Bearer KEY`."

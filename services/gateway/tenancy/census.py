@@ -15,7 +15,7 @@ from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
 from services.gateway.redis.shards import SHARDS, shard_name
 from services.gateway.tenancy import limits
 from services.gateway.tenancy.allowance import UNLIMITED
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Subject
 
 GATEWAYS: Final = "vilix:gateways"

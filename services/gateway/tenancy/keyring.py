@@ -10,7 +10,7 @@ from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.keys import Key, Proof
+from services.gateway.tenancy.key import Key, Proof
 from services.gateway.tenancy.secret import digest, is_well_formed
 
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from services.gateway.redis.redis_link import Script
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.demand import Demand
-from services.gateway.tenancy.keys import Key, Proof
+from services.gateway.tenancy.key import Key, Proof
 
 _PARTS: Final = ("state", "leases", "decision", "queue", "operations")
 """The files of the script. Each uses what those before it define."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from services.gateway.errors import unavailable
 from services.gateway.tenancy.allowance import UNLIMITED, Tier, read_tiers
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Subject
 
 LOOK_SECONDS: Final = 0.5

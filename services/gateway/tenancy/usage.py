@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from redis.asyncio import Redis
 
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys, limits, usage
 from services.gateway.tenancy.allowance import UNLIMITED
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Scope, Subject
 from services.stack.ports import free_ports
 from tests.contract.http.conftest import running_gateway

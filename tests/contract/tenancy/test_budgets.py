@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.keys import Change, Key
+from services.gateway.tenancy.key import Change, Key
 from services.gateway.tenancy.secret import digest
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, records, state_of, until, used
 from tests.contract.tenancy.counting_worker import CountingWorker

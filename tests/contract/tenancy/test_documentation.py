@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from services.gateway.tenancy.allowance import read_tiers
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 from tests.contract.tenancy.conftest import URL, body, client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 from tests.contract.tenancy.conftest import (
     ROUNDS,
     URL,

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.keys import Change, Key
+from services.gateway.tenancy.key import Change, Key
 from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import (
     LEASE_SECONDS,

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.keys import Change, Key
+from services.gateway.tenancy.key import Change, Key
 from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, ready, until
 from tests.contract.tenancy.counting_worker import CountingWorker

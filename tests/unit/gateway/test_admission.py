@@ -14,8 +14,8 @@ from services.gateway.tenancy.admission import Waiting
 from services.gateway.tenancy.allowance import UNLIMITED, Allowance
 from services.gateway.tenancy.auth import Caller
 from services.gateway.tenancy.demand import Demand
+from services.gateway.tenancy.key import Key, Proof
 from services.gateway.tenancy.keyring import Found
-from services.gateway.tenancy.keys import Key, Proof
 from services.gateway.tenancy.limits import Decision, StaleKeyError, Subject
 from services.gateway.tenancy.secret import draw
 

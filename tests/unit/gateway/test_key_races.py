@@ -13,9 +13,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.gateway.redis.redis_link import Script
-from services.gateway.tenancy import keys
+from services.gateway.tenancy import key_scripts, keys
 from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.keys import Change, ExpiredError, Key, NameTakenError, RevokedError
+from services.gateway.tenancy.key import Change, ExpiredError, Key, NameTakenError, RevokedError
+from services.gateway.tenancy.key_records import record_name
+from services.gateway.tenancy.secret import digest, shard_of
 
 NAMES = ("shop", "web")
 
@@ -95,7 +97,7 @@ async def test_after_all_races_only_listed_keys_authenticate_and_revoked_ones_ne
             with pytest.raises(RevokedError):
                 await keys.change(redis, key_id, Change(owner="x"))
     for key_id in listed:
-        digests = await redis.hgetall(keys._secrets(key_id))
+        digests = await redis.hgetall(f"vilix:{{{shard_of(digest(key_id))}}}:secrets:{key_id}")
         assert list(digests.values()).count("0") == 1, "one secret has no end of its own"
     for name in NAMES:
         # Whatever was left behind by what died: the name can be had again.
@@ -139,14 +141,14 @@ async def test_a_revoked_key_is_shown_by_its_id_and_neither_rotated_nor_changed(
     with pytest.raises(LookupError):
         await keys.get(redis, "shop")
     await keys.revoke(redis, key.id)
-    assert await redis.ttl(keys._record(key.id)) > 0
+    assert await redis.ttl(record_name(key.id)) > 0
 
 
 async def test_what_an_earlier_version_revoked_stays_revoked(redis: Redis) -> None:
     key, secret = await keys.create(redis, name="shop")
     # It left the record, which ends some day, and no mark. A rotation had then made it valid again.
     await redis.hdel(keys.NAMES, "shop")
-    await redis.expire(keys._record(key.id), keys.REVOKED_SECONDS)
+    await redis.expire(record_name(key.id), keys.REVOKED_SECONDS)
     assert await keys.find(redis, secret) is None
     with pytest.raises(RevokedError):
         await keys.rotate(redis, key.id)
@@ -178,7 +180,7 @@ async def test_a_persian_name_has_its_joiners(redis: Redis) -> None:
 
 async def test_a_key_that_has_expired_gets_no_new_secret(redis: Redis) -> None:
     key, _ = await keys.create(redis, name="short", expires=int(time.time()) + 1000)
-    await redis.hset(keys._record(key.id), "expires", str(int(time.time()) - 1))
+    await redis.hset(record_name(key.id), "expires", str(int(time.time()) - 1))
     with pytest.raises(ExpiredError, match=r"\(short\) has expired; change when it expires first"):
         await keys.rotate(redis, key.id)
     await keys.change(redis, key.id, Change(expires=int(time.time()) + 1000))
@@ -189,7 +191,7 @@ async def test_a_key_that_has_expired_gets_no_new_secret(redis: Redis) -> None:
 async def test_an_id_means_its_key_also_where_an_older_key_has_it_as_its_name(redis: Redis) -> None:
     victim, secret = await keys.create(redis, name="victim")
     namesake, other = await keys.create(redis, name="other")
-    await redis.hset(keys._record(namesake.id), "name", victim.id)
+    await redis.hset(record_name(namesake.id), "name", victim.id)
     await redis.hdel(keys.NAMES, "other")
     await redis.hset(keys.NAMES, victim.id, namesake.id)
     revoked, _ = await keys.revoke(redis, victim.id)
@@ -203,7 +205,7 @@ async def test_a_creation_that_died_leaves_its_name_free_after_a_minute(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dies(script: Script, *arguments: Any) -> Any:
-        if script is keys._ACTIVATE:
+        if script is key_scripts.ACTIVATE:
             raise RedisConnectionError
         return await run(script, *arguments)
 
@@ -224,7 +226,7 @@ async def test_a_creation_that_died_leaves_its_name_free_after_a_minute(
 
 async def test_a_creation_that_took_too_long_makes_no_key(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(script: Script, *arguments: Any) -> Any:
-        if script is keys._ACTIVATE:
+        if script is key_scripts.ACTIVATE:
             await _expire_pending(redis)
         return await run(script, *arguments)
 

@@ -19,7 +19,7 @@ from services.gateway.tenancy import keys, limits
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.census import GATEWAYS, Census
 from services.gateway.tenancy.demand import Demand
-from services.gateway.tenancy.keys import Key
+from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.lease import Lease, Leases
 from services.gateway.tenancy.limits import Subject
 from services.gateway.tenancy.local_limits import LocalLimits

@@ -1,0 +1,168 @@
+"""The scripts that change keys in Redis. Each operation on a key's record is one of them, and refuses a revoked key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.gateway.redis.redis_link import Script
+
+FIND: Final = Script("""
+local id = redis.call('GET', KEYS[1])
+if not id then
+  return {}
+end
+local record = string.match(KEYS[1], '^.-}:') .. 'key:' .. id
+-- The record of a key that was revoked ends some day, that of a valid one does not.
+return redis.call('TTL', record) < 0 and redis.call('HGETALL', record) or {}
+""")
+_OF_RECORD: Final = """
+local record = KEYS[1]
+local shard, id = string.match(record, '^(.-}):key:(.+)$')
+local secrets = shard .. ':secrets:' .. id
+local now = tonumber(redis.call('TIME')[1])
+
+local function secret_name(digest)
+  return shard .. ':secret:' .. digest
+end
+
+local function state()
+  if redis.call('EXISTS', record) == 0 then
+    return 'absent'
+  elseif redis.call('HEXISTS', record, 'pending') == 1 then
+    return 'pending'
+  elseif redis.call('HEXISTS', record, 'revoked') == 1 or redis.call('TTL', record) >= 0 then
+    -- Earlier versions marked a revoked key by nothing but the end of its record.
+    return 'revoked'
+  end
+  return 'live'
+end
+
+-- Let a secret end at `ends` (0: never), or with its key.
+local function let_end(digest, ends)
+  redis.call('HSET', secrets, digest, ends)
+  local soonest = tonumber(redis.call('HGET', record, 'expires') or '') or 0
+  if ends ~= 0 and (soonest == 0 or ends < soonest) then
+    soonest = ends
+  end
+  if soonest == 0 then
+    redis.call('PERSIST', secret_name(digest))
+  else
+    redis.call('EXPIREAT', secret_name(digest), soonest)
+  end
+end
+
+local function add_secret(digest)
+  redis.call('SET', secret_name(digest), id)
+  let_end(digest, 0)
+end
+"""
+READ: Final = Script(
+    _OF_RECORD
+    + """
+local found = state()
+local revoked = ''
+if found == 'revoked' then
+  revoked = redis.call('HGET', record, 'revoked') or tostring(now + redis.call('TTL', record) - ARGV[1])
+end
+return {found, revoked, redis.call('HGETALL', record)}
+"""
+)
+RESERVE: Final = Script(
+    _OF_RECORD
+    + """
+redis.call('HSET', record, 'pending', '1', unpack(ARGV, 2))
+redis.call('EXPIRE', record, ARGV[1])
+"""
+)
+GIVE_UP: Final = Script(_OF_RECORD + "return state() == 'pending' and redis.call('DEL', record)")
+ACTIVATE: Final = Script(
+    _OF_RECORD
+    + """
+if state() == 'pending' then
+  redis.call('HDEL', record, 'pending')
+  redis.call('PERSIST', record)
+  add_secret(ARGV[1])
+end
+return state()
+"""
+)
+CHANGE: Final = Script(
+    _OF_RECORD
+    + """
+local found = state()
+if found ~= 'live' then
+  return found
+elseif redis.sha1hex(table.concat(redis.call('HGETALL', record), '\\0')) ~= ARGV[1] then
+  return 'changed'
+end
+local expires = redis.call('HGET', record, 'expires')
+redis.call('HSET', record, unpack(ARGV, 2))
+if redis.call('HGET', record, 'expires') ~= expires then
+  local all = redis.call('HGETALL', secrets)
+  for index = 1, #all, 2 do
+    let_end(all[index], tonumber(all[index + 1]))
+  end
+end
+return found
+"""
+)
+ROTATE: Final = Script(
+    _OF_RECORD
+    + """
+local found = state()
+-- The answer to an earlier attempt may have been lost on its way.
+if found ~= 'live' or redis.call('HEXISTS', secrets, ARGV[1]) == 1 then
+  return found
+end
+local expires = tonumber(redis.call('HGET', record, 'expires') or '') or 0
+if expires ~= 0 and expires <= now then
+  return 'expired'
+end
+local all = redis.call('HGETALL', secrets)
+for index = 1, #all, 2 do
+  local digest, ends = all[index], tonumber(all[index + 1])
+  if ends ~= 0 and ends <= now then
+    redis.call('HDEL', secrets, digest)
+    redis.call('DEL', secret_name(digest))
+  else
+    local soonest = math.max(1, now + tonumber(ARGV[2]))
+    let_end(digest, ends == 0 and soonest or math.min(ends, soonest))
+  end
+end
+add_secret(ARGV[1])
+return found
+"""
+)
+REVOKE: Final = Script(
+    _OF_RECORD
+    + """
+local found = state()
+if found == 'live' or found == 'revoked' then
+  for _, digest in ipairs(redis.call('HKEYS', secrets)) do
+    redis.call('DEL', secret_name(digest))
+  end
+  redis.call('DEL', secrets)
+  if found == 'live' then
+    redis.call('HSET', record, 'revoked', now)
+    redis.call('EXPIRE', record, ARGV[1])
+  else
+    -- Written again, so that replicas get it that did not have it.
+    redis.call('EXPIRE', record, redis.call('TTL', record))
+  end
+end
+return found
+"""
+)
+CLAIM: Final = Script("""
+-- Give a name to a key, unless another one has it than that which is known to have ended. Returns whose it is.
+local name, id, ended = ARGV[1], ARGV[2], ARGV[3]
+local owner = redis.call('HGET', KEYS[1], name)
+if owner and owner ~= id and owner ~= ended then
+  return owner
+end
+redis.call('HSET', KEYS[1], name, id)
+return id
+""")
+RELEASE: Final = Script("""
+return redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] and redis.call('HDEL', KEYS[1], ARGV[1])
+""")
