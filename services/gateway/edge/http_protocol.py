@@ -9,29 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import OrderedDict
 from http import HTTPStatus
-from itertools import islice
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.gateway import metrics
 from services.gateway.edge.body_budget import SLOW_BYTES_PER_SECOND, SLOW_SECONDS
+from services.gateway.edge.deadline import Deadline
+from services.gateway.edge.direct_writer import DIRECT_WRITER, DirectWriter
 from services.gateway.edge.framing import Rejection, rejection
-from services.gateway.edge.unframed import Unframed
+from services.gateway.edge.http10 import Unframed
+from services.gateway.edge.lingering_close import LINGER_SECONDS, LingeringTransport
+from services.gateway.edge.open_connections import OpenConnections
+from services.gateway.edge.stalled_writes import WatchedFlow
 from services.gateway.errors import ApiError
 from services.gateway.settings import GatewaySettings
 
 UNSENT_BYTES: Final = 64 * 1024
-DIRECT_WRITER: Final = "vilix.direct_writer"
-"""The ASGI extension that holds an answer's DirectWriter."""
-MOST_LOOKED_AT: Final = 64
-"""Connections that are looked at to find one to close."""
-LINGER_SECONDS: Final = 5.0
-"""How long what a refused client still sends is thrown away."""
 PARSED_BYTES: Final = 16 * 1024
 """How much is parsed at a time. What the parser drops within it, such as extensions of chunks, is not seen by the limits."""
 FRAMING_BYTES_PER_BODY_BYTE: Final = 16
@@ -43,79 +39,12 @@ class _RefusedError(Exception):
     """Ends the parser's work on a request that was refused from inside one of its callbacks."""
 
 
-class _Flow(FlowControl):
-    """Tells the protocol when the client stops and begins again to read."""
-
-    def __init__(self, transport: asyncio.Transport, protocol: LimitedProtocol) -> None:
-        super().__init__(transport)
-        self._protocol = protocol
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._protocol.reader_is_behind()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._protocol.reader_caught_up()
-
-
-class _Transport:
-    """The connection's transport, which uvicorn closes when an answer is over: also while the client still sends."""
-
-    def __init__(self, transport: asyncio.Transport, protocol: LimitedProtocol) -> None:
-        self.write = transport.write
-        self.write_eof = transport.write_eof
-        self.abort = transport.abort
-        self.get_extra_info = transport.get_extra_info
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-        self.get_write_buffer_size = transport.get_write_buffer_size
-        self.close_now = transport.close
-        self._transport = transport
-        self._protocol = protocol
-
-    def is_closing(self) -> bool:
-        return self._protocol.is_lingering or self._transport.is_closing()
-
-    def close(self) -> None:
-        if self._protocol.is_receiving or self._protocol.is_broken:
-            self._protocol.linger()
-        else:
-            self.close_now()
-
-
-class DirectWriter:
-    """Writes to the body of an answer that has begun, at once and past ASGI, whose `send` takes a task that waits for it."""
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        """Of uvicorn's state of one answer."""
-        self._cycle: Final = cycle
-
-    @property
-    def ready(self) -> bool:
-        """Whether the body has begun, goes in chunks, and its reader keeps up."""
-        cycle = self._cycle
-        return bool(
-            cycle.response_started
-            and cycle.chunked_encoding
-            and not (cycle.response_complete or cycle.disconnected or cycle.flow.write_paused)
-        )
-
-    def write(self, data: bytes) -> None:
-        """Write a part of the body. To be called while `ready`."""
-        # A part of nothing would end the body.
-        if data:
-            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `limits` and `idle` are set by `protocol_for`."""
+    """One connection. `limits` and `others` are set by `protocol_for`."""
 
     limits: GatewaySettings
-    idle: OrderedDict[LimitedProtocol, None]
-    """The listener's connections without a request, the longest idle one first."""
-    receiving: OrderedDict[LimitedProtocol, None]
-    """Those with a request whose body is still on its way, the one that began first at the front."""
+    others: OpenConnections
+    """The connections of the same listener, and this one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As uvicorn makes it."""
@@ -129,8 +58,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """What came between the parts of a body."""
         self._rejected: Rejection | None = None
         self._in_headers = True
-        self._deadline: asyncio.TimerHandle | None = None
-        self._write_deadline: asyncio.TimerHandle | None = None
+        self._deadline: Final = Deadline(self.loop)
+        self._write_deadline: Final = Deadline(self.loop)
         self._answered: Any = None
         self.is_lingering = False
         """Whether what still comes is thrown away, because the last answer was sent."""
@@ -149,25 +78,24 @@ class LimitedProtocol(HttpToolsProtocol):
         """Take the connection. When there are too many, close the longest idle one, a slow sender, or else this one."""
         super().connection_made(transport)
         metrics.CONNECTIONS.inc()
-        self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what is used of it
-        self.flow = _Flow(transport, self)
+        self.transport = LingeringTransport(transport, self)  # type: ignore[assignment]  # what is used of it
+        self.flow = WatchedFlow(transport, self)
         # The kernel would take megabytes for a client that does not read, and the engine would go on for it.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         is_full = len(self.connections) > self.limits.max_connections
-        if is_full and not (self._evict_longest_idle() or self._evict_slow_sender()):
+        if is_full and not self.others.make_room():
             self._close("connections")
             return
-        self.idle[self] = None
+        self.others.note_idle(self)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         metrics.CONNECTIONS.dec()
-        self.idle.pop(self, None)
-        self.receiving.pop(self, None)
+        self.others.forget(self)
         self._abandon()
         self._in_headers = True
-        self._stop_waiting()
+        self._deadline.cancel()
         self.reader_caught_up()
         super().connection_lost(exc)
 
@@ -181,7 +109,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _parse(self, data: bytes) -> int:
         """Parse bytes; how many of them."""
         self._header_bytes += len(data)
-        if self._in_headers and self._deadline is None:
+        if self._in_headers and not self._deadline.is_set:
             self._await_headers()
         was_receiving, body_bytes = self.is_receiving, self._body_bytes
         try:
@@ -230,13 +158,11 @@ class LimitedProtocol(HttpToolsProtocol):
         # HTTP/1.0 has no answers that come before the answer.
         self.expect_100_continue = self.expect_100_continue and version == "1.1"
         super().on_headers_complete()
-        self.idle.pop(self, None)
-        self.receiving[self] = None
+        self.others.note_request(self)
         self._body_since = self.loop.time()
         self._in_headers = False
         self._header_bytes = self._trailer_bytes = self._body_bytes = self._framing_bytes = 0
-        self._stop_waiting()
-        self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
+        self._deadline.set(self.limits.body_seconds, self._body_is_late)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. What comes between two parts, or after the last, counts as headers do."""
@@ -246,8 +172,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the body is there."""
-        self.receiving.pop(self, None)
-        self._stop_waiting()
+        self.others.note_received(self)
+        self._deadline.cancel()
         self._in_headers = True
         self._header_bytes = 0
         super().on_message_complete()
@@ -263,26 +189,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def reader_is_behind(self) -> None:
         """The client reads slower than the answer is written: its time begins."""
-        if self._write_deadline is None:
-            self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._reader_is_stuck)
+        if not self._write_deadline.is_set:
+            self._write_deadline.set(self.limits.write_seconds, self._reader_is_stuck)
 
     def reader_caught_up(self) -> None:
         """The client has read."""
-        if self._write_deadline is not None:
-            self._write_deadline.cancel()
-            self._write_deadline = None
+        self._write_deadline.cancel()
 
     def _await_headers(self) -> None:
-        self._stop_waiting()
-        self._deadline = self.loop.call_later(self.limits.header_seconds, self._headers_are_late)
-
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._deadline.set(self.limits.header_seconds, self._headers_are_late)
 
     def _headers_are_late(self) -> None:
-        self._deadline = None
         if self._is_answering():
             # The beginning of a next request behind one that is still answered: that answer is not cut off for it.
             self._await_headers()
@@ -292,10 +209,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._close("header_time")
 
     def _body_is_late(self) -> None:
-        self._deadline = None
         if self.flow.read_paused:
-            # It is we who do not read.
-            self._deadline = self.loop.call_later(self.limits.body_seconds, self._body_is_late)
+            # Reading is paused by flow control, so the client is not late.
+            self._deadline.set(self.limits.body_seconds, self._body_is_late)
         elif self.cycle.response_complete:
             self._close("body_time")
         else:
@@ -303,38 +219,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def linger(self) -> None:
         """End the connection. To close it at once would reset it, before a client that is still sending reads its answer."""
-        self._stop_waiting()
         self.is_lingering = True
         self._abandon()
         self._note_idle()
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self._deadline.set(LINGER_SECONDS, self.transport.abort)
 
     def _note_idle(self) -> None:
         if self in self.connections:
-            self.idle[self] = None
-
-    def _evict_longest_idle(self) -> bool:
-        """Close the connection of this listener that has had no request for longest; whether there was one."""
-        for connection in list(islice(self.idle, MOST_LOOKED_AT)):
-            if not connection.has_unsent_bytes:
-                connection.evict()
-                return True
-            # It is not idle: the end of its last answer is still on its way.
-            self.idle.move_to_end(connection)
-        return False
-
-    def _evict_slow_sender(self) -> bool:
-        """Give up a request of this listener whose body comes slowly; whether there was one."""
-        for connection in list(islice(self.receiving, MOST_LOOKED_AT)):
-            if connection.is_lingering or not connection.is_receiving:
-                self.receiving.pop(connection, None)
-            elif connection.sends_slowly:
-                self.receiving.pop(connection, None)
-                connection.give_up_body()
-                return True
-        return False
+            self.others.note_idle(self)
 
     @property
     def sends_slowly(self) -> bool:
@@ -357,12 +251,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def evict(self) -> None:
         """Close this connection, which has no request, for the sake of a new one."""
         metrics.CONNECTIONS_REFUSED.labels("evicted").inc()
-        self.idle.pop(self, None)
-        self._stop_waiting()
+        self._deadline.cancel()
         self.transport.abort()
 
     def _reader_is_stuck(self) -> None:
-        self._write_deadline = None
         metrics.CONNECTIONS_REFUSED.labels("write_time").inc()
         # What waits to be written would keep the connection open for as long as the client does.
         self.transport.abort()
@@ -390,7 +282,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._rejected = rejected
         self._in_headers = True
-        self._stop_waiting()
+        self._deadline.cancel()
 
     def _refuse_headers(self) -> None:
         if self.is_receiving and self.cycle.response_complete:
@@ -428,7 +320,7 @@ class LimitedProtocol(HttpToolsProtocol):
         metrics.CONNECTIONS_REFUSED.labels(cause).inc()
         self._abandon()
         self._in_headers = True
-        self._stop_waiting()
+        self._deadline.cancel()
         self.transport.close()
 
 
@@ -441,6 +333,4 @@ def _malformed(error: httptools.HttpParserError) -> str:
 
 def protocol_for(settings: GatewaySettings) -> type[LimitedProtocol]:
     """The protocol class with the limits of `settings`; uvicorn makes one object of it per connection."""
-    return type(
-        "GatewayProtocol", (LimitedProtocol,), {"limits": settings, "idle": OrderedDict(), "receiving": OrderedDict()}
-    )
+    return type("GatewayProtocol", (LimitedProtocol,), {"limits": settings, "others": OpenConnections()})

@@ -23,8 +23,8 @@ from services.gateway.dialects.openai_chat.chat_request import ChatRequest, meas
 from services.gateway.dialects.openai_completions.text_objects import TextEncoder, WholeText
 from services.gateway.dialects.openai_completions.text_request import translate_text
 from services.gateway.edge.body import read_json
+from services.gateway.edge.direct_writer import DIRECT_WRITER, DirectWriter
 from services.gateway.edge.hang_up import ClientGoneError
-from services.gateway.edge.http_protocol import DIRECT_WRITER, DirectWriter
 from services.gateway.endpoints.prompts import dry_run
 from services.gateway.errors import JSON, ApiError
 from services.gateway.routing.generate_stream import Write

@@ -1,0 +1,61 @@
+"""Closes a connection whose client still sends without resetting it: the client is to be able to read its response.
+
+A server that closes a socket with unread bytes resets the connection, and the client may lose what it has not read yet. So
+only the writing side is closed, and what still comes is thrown away for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+LINGER_SECONDS: Final = 5.0
+"""How long what a rejected client still sends is thrown away."""
+
+
+class Lingering(Protocol):
+    """The protocol of a connection that may have to be closed in this way."""
+
+    is_lingering: bool
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the rest of a body is on its way."""
+        ...
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what came behind a request that is still answered could not be parsed."""
+        ...
+
+    def linger(self) -> None:
+        """End the connection, but throw away what still comes."""
+        ...
+
+
+class LingeringTransport:
+    """A connection's transport as uvicorn uses it: uvicorn closes it with a response, also while the client still sends."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: Lingering) -> None:
+        """Stand in for `transport`."""
+        self.write = transport.write
+        self.write_eof = transport.write_eof
+        self.abort = transport.abort
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.get_write_buffer_size = transport.get_write_buffer_size
+        self.close_now = transport.close
+        self._transport = transport
+        self._protocol = protocol
+
+    def is_closing(self) -> bool:
+        """Return whether nothing more is to be done with the connection."""
+        return self._protocol.is_lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection, or linger where the client still sends."""
+        if self._protocol.is_receiving or self._protocol.is_broken:
+            self._protocol.linger()
+        else:
+            self.close_now()
