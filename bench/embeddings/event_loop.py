@@ -18,14 +18,18 @@ import numpy as np
 import uvloop
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.gateway.dialects.openai_embeddings.embedding_objects import pieces
-from services.gateway.dialects.openai_embeddings.embedding_request import EmbeddingRequest
-from services.gateway.endpoints.embeddings import Vectors
+from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
+from services.gateway.dialects.openai_embeddings.request import OpenAIEmbedCall
+from services.gateway.dialects.openai_embeddings.response import pieces
+from services.gateway.edge.exchange import Exchange
+from services.gateway.limit_status import NO_LIMITS
+from services.gateway.operations.embed import VectorsReply
+from services.gateway.record import RequestRecord
 
 COUNT, DIMENSIONS = 2048, 1024
 REPETITIONS: Final = 9
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Deliver = Callable[[EmbeddingRequest, pb.EmbedResponse, Send], Awaitable[None]]
+Deliver = Callable[[OpenAIEmbedCall, pb.EmbedResponse, Send], Awaitable[None]]
 _READER: Final = (
     "import socket,sys\ns=socket.create_connection(('127.0.0.1',int(sys.argv[1])))\nwhile s.recv(1<<20): pass"
 )
@@ -48,11 +52,13 @@ async def _median(in_base64: bool, deliver: Deliver) -> tuple[float, float]:
     return statistics.median(gaps), statistics.median(times)
 
 
-async def _by_pieces(asked: EmbeddingRequest, answer: pb.EmbedResponse, send: Send) -> None:
-    await Vectors(asked, answer, {})({}, None, send)  # type: ignore[arg-type]  # nothing is received
+async def _by_pieces(asked: OpenAIEmbedCall, answer: pb.EmbedResponse, send: Send) -> None:
+    scope = {"type": "http", "headers": [], "state": {"record": RequestRecord("bench", "POST")}}
+    exchange = Exchange(scope, None, send)  # type: ignore[arg-type]  # nothing is received
+    await VectorsReply(OpenAIEmbeddings(), exchange, asked).write(answer, NO_LIMITS)
 
 
-async def _at_once(asked: EmbeddingRequest, answer: pb.EmbedResponse, send: Send) -> None:
+async def _at_once(asked: OpenAIEmbedCall, answer: pb.EmbedResponse, send: Send) -> None:
     body = b"".join(pieces(answer, model="m", in_base64=asked.in_base64))
     await send({"type": "http.response.body", "body": body})
 
@@ -62,7 +68,7 @@ async def _measure(in_base64: bool, deliver: Deliver) -> tuple[float, float]:
     answer = pb.EmbedResponse(
         embeddings=numbers.tobytes(), count=COUNT, dimensions=DIMENSIONS, token_counts=[10] * COUNT
     )
-    asked = EmbeddingRequest(pb.EmbedRequest(model="m"), in_base64)
+    asked = OpenAIEmbedCall(embed=pb.EmbedRequest(model="m"), in_base64=in_base64)
     done: asyncio.Future[tuple[float, float]] = asyncio.get_running_loop().create_future()
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -51,9 +51,9 @@ async def measure(redis: Redis, *, name: str, allowance: Allowance) -> list[str]
 
     async def request() -> None:
         began = time.perf_counter()
-        key = await keyring.find(secret)
-        assert key is not None  # noqa: S101  # it was just made
-        subject, demand = tiers.subject(key, "m"), demand_of(ASKED, reserve_output=1024)
+        caller = await keyring.find(secret)
+        assert caller is not None  # noqa: S101  # it was just made
+        subject, demand = tiers.subject(caller.key, "m"), demand_of(ASKED, reserve_output=1024)
         hold = leases.new_hold("r")
         lease = leases.admitted(subject, demand, hold, await leases.decide(subject, demand, hold))
         before.append(time.perf_counter() - began)
@@ -118,9 +118,9 @@ async def added_while_frozen(url: str, pid: int) -> None:
 
     async def request() -> None:
         began = time.perf_counter()
-        key = await keyring.find(secret)
-        assert key is not None  # noqa: S101  # it was just made
-        subject, demand = tiers.subject(key, "m"), demand_of(ASKED, reserve_output=1024)
+        caller = await keyring.find(secret)
+        assert caller is not None  # noqa: S101  # it was just made
+        subject, demand = tiers.subject(caller.key, "m"), demand_of(ASKED, reserve_output=1024)
         hold = leases.new_hold("r")
         try:
             await leases.decide(subject, demand, hold)

@@ -12,10 +12,10 @@ import uvicorn
 
 from services.gateway import metrics
 from services.gateway.app import create_app
-from services.gateway.dependencies import check
 from services.gateway.edge.admin_listener import bind
 from services.gateway.edge.http_protocol import protocol_for
 from services.gateway.settings import GatewaySettings
+from services.gateway.wiring import check
 from services.runtime import settings as settings_module
 from services.runtime.allocator import limit_arenas
 from services.runtime.telemetry import configure_logging, serve_metrics

@@ -1,112 +1,113 @@
-"""The application: routes, what they need, and what becomes of errors."""
+"""The application: its routes, its life, and the responses to errors that no endpoint has answered."""
 
 from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from services.gateway.dependencies import connected
-from services.gateway.edge.access import CLIENT_CLOSED_REQUEST, Access
+from services.gateway.dialects import openai_errors
+from services.gateway.dialects.openai_chat.dialect import OpenAIChat
+from services.gateway.dialects.openai_chat.tokenize import Tokenize
+from services.gateway.dialects.openai_completions.dialect import OpenAICompletions
+from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
+from services.gateway.edge.access import Access
 from services.gateway.edge.admin_listener import serving
-from services.gateway.edge.body_budget import BodyRelease
-from services.gateway.edge.hang_up import ClientGoneError
 from services.gateway.endpoints import page
 from services.gateway.endpoints.admin import create_admin_app
-from services.gateway.endpoints.chat_completions import create_chat_completion, create_completion
-from services.gateway.endpoints.embeddings import create_embeddings
 from services.gateway.endpoints.health import healthz, readyz
 from services.gateway.endpoints.models import list_models, retrieve_model
-from services.gateway.endpoints.own_usage import own_usage
 from services.gateway.endpoints.page import Page
-from services.gateway.endpoints.prompts import tokenize
-from services.gateway.errors import ApiError, server_error
+from services.gateway.endpoints.post import Post
+from services.gateway.endpoints.route_errors import no_such_path, wrong_method
+from services.gateway.endpoints.usage import own_usage
+from services.gateway.errors import ApiError, ErrorKind, server_error
+from services.gateway.operations.embed import EmbedEndpoint
+from services.gateway.operations.generate import GenerateEndpoint
+from services.gateway.operations.show_prompt import PromptEndpoint
 from services.gateway.settings import GatewaySettings
+from services.gateway.wiring import connected
 from services.runtime.loop_watch import watched_loop
 
 PREFIXES: Final = ("/api", "/v1")
 """The API's own, and the one that some tools insist on."""
-_API: Final = (
-    ("POST", "/chat/completions", create_chat_completion),
-    ("POST", "/completions", create_completion),
-    ("POST", "/embeddings", create_embeddings),
-    ("POST", "/tokenize", tokenize),
-    ("GET", "/models", list_models),
-    ("GET", "/models/{model_id:path}", retrieve_model),
-    ("GET", "/usage", own_usage),
-)
+_POST: Final = {
+    "/chat/completions": Post(GenerateEndpoint(OpenAIChat())),
+    "/completions": Post(GenerateEndpoint(OpenAICompletions())),
+    "/embeddings": Post(EmbedEndpoint(OpenAIEmbeddings())),
+    "/tokenize": Post(PromptEndpoint(Tokenize())),
+}
+_GET: Final = {
+    "/models": list_models,
+    "/models/{model_id:path}": retrieve_model,
+    "/usage": own_usage,
+}
 
 
 def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
-    """The gateway as an ASGI application. The admin API is served on `admin`."""
+    """Return the gateway as an ASGI application. The admin API is served on `admin`."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(watched_loop(seconds=settings.loop_watch_seconds))
-            app.state.dependencies = await stack.enter_async_context(connected(settings))
+            app.state.gateway = await stack.enter_async_context(connected(settings))
             if admin is not None:
                 token = settings.admin_token.get_secret_value() if settings.admin_token else ""
-                admin_app = create_admin_app(app.state.dependencies, token=token)
+                admin_app = create_admin_app(app.state.gateway, token=token)
                 await stack.enter_async_context(serving(admin_app, admin, settings))
-            # What there is now stays: to look through it again and again for garbage would stop all streams meanwhile.
+            # Objects of the start stay: garbage collections do not look through them, which would stop all streams.
             gc.collect()
             gc.freeze()
             yield
 
-    app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=lifespan)
-    for problem, handler in _PROBLEMS:
-        app.add_exception_handler(problem, handler)
+    site = Page(settings.site_directory, api_url=settings.public_api_url)
+    app = Starlette(routes=list(_routes(site)), exception_handlers=dict(_HANDLERS), lifespan=lifespan)
+    app.router.redirect_slashes = False
+    return Access(app, origins=settings.origins())
+
+
+def _routes(site: Page) -> Iterator[Route]:
     for prefix in PREFIXES:
-        for method, path, endpoint in _API:
-            app.add_api_route(prefix + path, endpoint, methods=[method])
-    app.add_api_route("/healthz", healthz, methods=["GET", "HEAD"])
-    app.add_api_route("/readyz", readyz, methods=["GET", "HEAD"])
-    for path, document in page.routes(Page(settings.site_directory, api_url=settings.public_api_url)):
-        app.add_api_route(path, document, methods=["GET", "HEAD"])
-    return Access(BodyRelease(app), origins=settings.origins())
+        # These answer other methods themselves, each in its API's shape.
+        yield from (Route(prefix + path, endpoint) for path, endpoint in _POST.items())
+        yield from (Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in _GET.items())
+    yield Route("/healthz", healthz, methods=["GET"])
+    yield Route("/readyz", readyz, methods=["GET"])
+    yield from (Route(path, document, methods=["GET"]) for path, document in page.routes(site))
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101  # what it is registered for
-    error.headers = {**getattr(request.state, "limit_headers", {}), **error.headers}
-    return error.response()
+    return openai_errors.response(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer what the router found: no such path, or no such method for it."""
     assert isinstance(error, HTTPException)  # noqa: S101  # what it is registered for
+    path = request.url.path
     if error.status_code == 404:
-        where = f"{request.method} {request.url.path[:128]}"
-        message = f"There is nothing at {where}. The API is under /api, for example /api/models."
+        found = no_such_path(request.method, path)
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.method} is not allowed at {request.url.path[:128]}; {allowed or 'another method'} is."
+        allowed = (error.headers or {}).get("Allow", "").split(", ")
+        found = wrong_method(request.method, path, ", ".join(sorted(allowed)))
     else:
-        message = str(error.detail)
-    return ApiError(error.status_code, message, headers=error.headers).response()
+        found = ApiError(error.status_code, ErrorKind.INVALID_REQUEST, str(error.detail), headers=error.headers)
+    return openai_errors.response(found)
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    """Answer a fault of ours. It goes on to `Access`, which logs it."""
-    return server_error(request.state.request_id).response()
+    """Answer a fault of ours. It goes on to the middleware Access, which logs it."""
+    return openai_errors.response(server_error(request.state.record.request_id))
 
 
-async def _client_gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-_PROBLEMS: Final = (
-    (ApiError, _api_error),
-    (HTTPException, _http_error),
-    (ClientGoneError, _client_gone),
-    (Exception, _fault),
-)
+_HANDLERS: Final = ((ApiError, _api_error), (HTTPException, _http_error), (Exception, _fault))

@@ -31,14 +31,14 @@ CONTENT: Final = "canary-of-content-5f0c"
 """Stands in questions. It may be quoted to whoever sent it, and is in no log, metric or database."""
 SETTINGS: Final = {"VILIX_REDIS_TIMEOUT": "0.5", "VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1"}
 _MISTAKE: Final = """
-from services.gateway.endpoints import chat_completions, models
+from services.gateway.endpoints import models, post
 
 
 def quotes_the_request(request, *arguments):
     raise RuntimeError(f"cannot serve {request.headers['authorization']}: {dict(request.headers)} {arguments}")
 
 
-models.dependencies = chat_completions.note_model = quotes_the_request
+models.gateway_of = post.serve = quotes_the_request
 """
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 

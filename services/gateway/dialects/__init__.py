@@ -1,1 +1,1 @@
-"""The APIs that clients speak, one package each, and what reading and writing them shares."""
+"""The APIs that clients speak: one package for each, and here what they share."""

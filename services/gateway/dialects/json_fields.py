@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from services.gateway.errors import ApiError, bad_request, shown
+from services.gateway.errors import ApiError, bad_request
+from services.gateway.quoting import shown
 
 T = TypeVar("T")
 _NAMES: Final = {

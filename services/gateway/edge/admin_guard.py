@@ -8,10 +8,11 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.errors import ApiError, unauthorized
+from services.gateway.dialects import openai_errors
+from services.gateway.errors import ApiError, too_large, unauthorized
+from services.gateway.record import Outcome
 
 MAX_BODY_BYTES: Final = 64 * 2**10
-_CLOSE: Final = {"Connection": "close"}
 
 
 class AdminGuard:
@@ -37,11 +38,10 @@ class AdminGuard:
                 self._check(scope)
                 body = await _bounded_body(scope, receive)
         except ApiError as error:
-            error.headers.update(_CLOSE)
-            await error.response()(scope, receive, send)
+            await openai_errors.response(error.closing())(scope, receive, send)
             return
         if body is None:
-            scope["state"]["log"]["outcome"] = "client gone"
+            scope["state"]["record"].outcome = Outcome.CLIENT_GONE
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -80,7 +80,7 @@ async def _bounded_body(scope: Scope, receive: Receive) -> bytes | None:
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, f"The body has more than {MAX_BODY_BYTES} bytes. Send less.", code="request_too_large")
+    return too_large(f"The body has more than {MAX_BODY_BYTES} bytes. Send less.")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

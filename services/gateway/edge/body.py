@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
-from services.gateway.edge.body_budget import BodyBudget, BodyShare, open_share
-from services.gateway.edge.hang_up import ClientGoneError
-from services.gateway.errors import ApiError, bad_request, shown
+from services.gateway.disconnect import ClientGoneError
+from services.gateway.edge.body_budget import BodyShare
+from services.gateway.errors import ApiError, ErrorKind, bad_request, too_large
+from services.gateway.quoting import shown
 
 T = TypeVar("T")
-IN_THREAD_BYTES: Final = 64 * 1024
+LARGE_BYTES: Final = 64 * 1024
+"""A larger body has to pass the gate before it is read, and is parsed in a thread."""
 MAX_VALUES: Final = 500_000
 """More than the token ids of the largest embeddings request."""
 MAX_CONTAINERS: Final = 100_000
@@ -25,28 +27,83 @@ _COUNTED_BYTES: Final = 2**20
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
-async def read_json(
-    request: Request,
-    into: Callable[[Any], T],
-    *,
-    max_bytes: int,
-    budget: BodyBudget,
-    key_id: str,
-    before_large: Callable[[], Awaitable[None]] | None = None,
-) -> T:
-    """What `into` makes of the parsed body; both run in a thread when the body is large.
+class Gate(Protocol):
+    """What a large body has to pass."""
 
-    The body counts in `budget` as one of the key `key_id`. `before_large` is awaited before more than IN_THREAD_BYTES of
-    the body are kept, and may refuse it with an ApiError. Raises ApiError when the body is too large, finds no room or is
-    no JSON, ClientGoneError when it never came, and what `into` raises.
+    async def check(self) -> None:
+        """Raise ApiError for a request that is rejected whatever its body says."""
+        ...
+
+
+class RequestBody:
+    """The body of one request. It counts in the budget of bodies until `release`."""
+
+    def __init__(self, headers: Mapping[str, str], receive: Receive) -> None:
+        """`receive` is ASGI's."""
+        self._headers: Final = headers
+        self._receive: Final = receive
+        self._share: BodyShare | None = None
+
+    async def read(self, *, max_bytes: int, share: BodyShare, gate: Gate) -> bytearray:
+        """Return the whole body, which counts in `share`.
+
+        `gate` is asked before more than LARGE_BYTES of the body are kept. Raises ApiError when the body is too large,
+        finds no room or does not pass the gate, and ClientGoneError when it never came.
+        """
+        self._share = share
+        self._check_encoding()
+        announced = self._announced_bytes()
+        if announced > max_bytes:
+            raise _body_too_large(announced, max_bytes)
+        passed = announced > LARGE_BYTES
+        if passed:
+            await _pass(gate)
+        body = bytearray()
+        async with share.receiving(announced):
+            more = True
+            while more:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                piece, more = message.get("body", b""), message.get("more_body", False)
+                size = len(body) + len(piece)
+                if size > max_bytes:
+                    raise _body_too_large(size, max_bytes)
+                if size > LARGE_BYTES and not passed:
+                    await _pass(gate)
+                    passed = True
+                if piece:
+                    await share.add(len(piece))
+                    body += piece
+        # A copy as bytes would double it.
+        return body
+
+    def release(self) -> None:
+        """Count the body no more: nothing that was made of it is kept."""
+        if self._share is not None:
+            self._share.release()
+
+    def _announced_bytes(self) -> int:
+        length = self._headers.get("content-length", "")
+        return int(length) if length.isdecimal() else 0
+
+    def _check_encoding(self) -> None:
+        encoding = self._headers.get("content-encoding", "identity")
+        if encoding.strip().lower() not in ("", "identity"):
+            raise _encoded(encoding)
+
+
+async def parse(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
+    """Return what `into` makes of a body; a large one is parsed and given to it in a thread.
+
+    Raises ApiError for what is no JSON, and what `into` raises.
     """
-    raw = await _read(request, max_bytes, open_share(request, budget, key_id), before_large)
-    return await asyncio.to_thread(parse, raw, into) if len(raw) > IN_THREAD_BYTES else parse(raw, into)
+    return await asyncio.to_thread(parse_here, raw, into) if len(raw) > LARGE_BYTES else parse_here(raw, into)
 
 
-def parse(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
-    """What `into` makes of a body. Raises ApiError, and what `into` raises."""
-    _refuse_too_many_values(raw)
+def parse_here(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
+    """Do what `parse` does, in this thread."""
+    _check_number_of_values(raw)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -58,8 +115,8 @@ def parse(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
         raise bad_request(None, "The body is nested too deeply. Send a flatter JSON object.") from None
 
 
-def _refuse_too_many_values(raw: bytes | bytearray) -> None:
-    """Refuse what would take the parser, which lets nothing else run meanwhile, longer than others should wait."""
+def _check_number_of_values(raw: bytes | bytearray) -> None:
+    """Reject what would take the parser, which lets nothing else run meanwhile, longer than others should wait."""
     if len(raw) <= MAX_CONTAINERS or _count(raw, b",:[{") <= MAX_CONTAINERS:
         return
     # Most of it may be text. What stands between the strings decides.
@@ -80,66 +137,28 @@ def _refuse_too_many_values(raw: bytes | bytearray) -> None:
 
 
 def _count(raw: bytes | bytearray, marks: bytes) -> int:
-    """How often any of these bytes is there. Others run between two pieces."""
+    """Return how often any of these bytes is there. Others run between two pieces."""
     starts = range(0, len(raw), _COUNTED_BYTES)
     return sum(raw.count(mark, start, start + _COUNTED_BYTES) for start in starts for mark in marks)
 
 
-async def _read(
-    request: Request, max_bytes: int, share: BodyShare, before_large: Callable[[], Awaitable[None]] | None
-) -> bytearray:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() not in ("", "identity"):
-        raise _encoded(encoding)
-    length = request.headers.get("content-length", "")
-    announced = int(length) if length.isdecimal() else 0
-    if announced > max_bytes:
-        raise _too_large(announced, max_bytes)
-    unasked = before_large
-    if unasked is not None and announced > IN_THREAD_BYTES:
-        await _ask(unasked)
-        unasked = None
-    body = bytearray()
+async def _pass(gate: Gate) -> None:
     try:
-        async with share.receiving(announced):
-            async for piece in request.stream():
-                if len(body) + len(piece) > max_bytes:
-                    raise _too_large(len(body) + len(piece), max_bytes)
-                if unasked is not None and len(body) + len(piece) > IN_THREAD_BYTES:
-                    await _ask(unasked)
-                    unasked = None
-                await share.add(len(piece))
-                body += piece
-    except ClientDisconnect:
-        raise ClientGoneError from None
-    # A copy as bytes would double it.
-    return body
-
-
-async def _ask(before_large: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await before_large()
+        await gate.check()
     except ApiError as error:
-        # The rest of the body is not read, so the connection cannot be used again.
-        error.headers["Connection"] = "close"
-        raise
+        raise error.closing() from None
 
 
 def _encoded(encoding: str) -> ApiError:
+    message = f"The body has the Content-Encoding {shown(encoding)}; send it as plain JSON, without that header."
     return ApiError(
         415,
-        f"The body has the Content-Encoding {shown(encoding)}; send it as plain JSON, without that header.",
+        ErrorKind.INVALID_REQUEST,
+        message,
         code="unsupported_content_encoding",
-        # The body is not read, so the connection cannot be used again.
-        headers={"Connection": "close", "Accept-Encoding": "identity"},
-    )
+        headers={"Accept-Encoding": "identity"},
+    ).closing()
 
 
-def _too_large(size: int, limit: int) -> ApiError:
-    # The rest of the body is not read, so the connection cannot be used again.
-    return ApiError(
-        413,
-        f"The body has at least {size} bytes; at most {limit} are allowed.",
-        code="request_too_large",
-        headers={"Connection": "close"},
-    )
+def _body_too_large(size: int, limit: int) -> ApiError:
+    return too_large(f"The body has at least {size} bytes; at most {limit} are allowed.").closing()

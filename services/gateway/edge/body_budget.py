@@ -14,9 +14,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
 from services.runtime.allocator import give_back_free_memory
@@ -39,7 +36,6 @@ SLOW_BYTES_PER_SECOND: Final = 256 * 2**10
 LARGE_BYTES: Final = 2**20
 TRIM_SECONDS: Final = 1.0
 """How long after a large body the memory that is free by then is given back."""
-_STATE: Final = "body_share"
 _CGROUP_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _NO_LIMIT: Final = 2**60
 
@@ -143,13 +139,11 @@ class BodyBudget:
     def _refusal(self, *, of_key: bool) -> ApiError:
         metrics.BODIES_REFUSED.labels("key" if of_key else "process").inc()
         if of_key:
-            return _closing(
-                unavailable(
-                    f"The requests of your key that are in flight have more than {self._per_key} bytes. Please try again, "
-                    "with fewer or smaller requests at a time."
-                )
-            )
-        return _closing(unavailable("The server holds as many request bodies as it has memory for. Please try again."))
+            return unavailable(
+                f"The requests of your key that are in flight have more than {self._per_key} bytes. Please try again, "
+                "with fewer or smaller requests at a time."
+            ).closing()
+        return unavailable("The server holds as many request bodies as it has memory for. Please try again.").closing()
 
 
 class BodyShare:
@@ -183,8 +177,10 @@ class BodyShare:
             if not self._dropped:
                 raise
             metrics.BODIES_REFUSED.labels("slow").inc()
-            raise _closing(
-                unavailable("The body came too slowly while the server was short of memory for it. Please try again.")
+            raise (
+                unavailable(
+                    "The body came too slowly while the server was short of memory for it. Please try again."
+                ).closing()
             ) from None
         finally:
             self._budget.note_finished(self)
@@ -208,37 +204,6 @@ class BodyShare:
         if self._limit is not None and not self._dropped:
             self._dropped = True
             self._limit.reschedule(asyncio.get_running_loop().time())
-
-
-class BodyRelease:
-    """ASGI middleware that releases what a request's body has of the budget, at the latest when the request has ended."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        """Around an application."""
-        self._app: Final = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            share = scope.get("state", {}).get(_STATE)
-            if share is not None:
-                share.release()
-
-
-def open_share(request: Request, budget: BodyBudget, key_id: str) -> BodyShare:
-    """Begin to count the body of a request that BodyRelease is around."""
-    share = budget.open(key_id)
-    setattr(request.state, _STATE, share)
-    return share
-
-
-def release_body(request: Request) -> None:
-    """Count the body of a request no more: nothing that was made of it is kept."""
-    share: BodyShare | None = getattr(request.state, _STATE, None)
-    if share is not None:
-        share.release()
 
 
 def budget_sizes(total: int, per_key: int, *, max_body_bytes: int) -> tuple[int, int]:
@@ -267,9 +232,3 @@ def container_memory() -> int | None:
         if limit.isdecimal() and int(limit) < _NO_LIMIT:
             return int(limit)
     return None
-
-
-def _closing(error: ApiError) -> ApiError:
-    """An error after which the connection is closed, since the rest of the body is not read."""
-    error.headers["Connection"] = "close"
-    return error

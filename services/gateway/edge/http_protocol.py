@@ -16,6 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.gateway import metrics
+from services.gateway.dialects import openai_errors
 from services.gateway.edge.body_budget import SLOW_BYTES_PER_SECOND, SLOW_SECONDS
 from services.gateway.edge.deadline import Deadline
 from services.gateway.edge.direct_writer import DIRECT_WRITER, DirectWriter
@@ -24,7 +25,7 @@ from services.gateway.edge.http10 import Unframed
 from services.gateway.edge.lingering_close import LINGER_SECONDS, LingeringTransport
 from services.gateway.edge.open_connections import OpenConnections
 from services.gateway.edge.stalled_writes import WatchedFlow
-from services.gateway.errors import ApiError
+from services.gateway.errors import ApiError, ErrorKind
 from services.gateway.settings import GatewaySettings
 
 UNSENT_BYTES: Final = 64 * 1024
@@ -264,7 +265,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._close(cause)
             return
         metrics.CONNECTIONS_REFUSED.labels(cause).inc()
-        body = ApiError(status, message, code=cause).body()
+        body = openai_errors.body(ApiError(status, ErrorKind.INVALID_REQUEST, message, code=cause))
         head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, HTTPStatus(status).phrase.encode(), len(body)) + body)
         self.linger()

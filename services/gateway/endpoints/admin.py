@@ -13,13 +13,16 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway.dependencies import Dependencies, dependencies
+from services.gateway.dialects import openai_errors
 from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
-from services.gateway.errors import ApiError, bad_request, server_error, shown, unavailable
+from services.gateway.endpoints.connection import gateway_of, record_of
+from services.gateway.errors import ApiError, ErrorKind, bad_request, conflict, not_found, server_error, unavailable
+from services.gateway.quoting import shown
 from services.gateway.redis.redis_refusal import refusal_of
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
+from services.gateway.wiring import Gateway
 
 PREFIX: Final = "/admin/v1"
 _OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
@@ -56,29 +59,29 @@ router: Final = APIRouter(prefix=PREFIX, dependencies=[_CREDENTIAL], tags=["keys
 @router.post("/keys", status_code=201)
 async def create_key(request: Request, draft: Draft) -> NewKey:
     """Make a key. Its secret is in the answer, and cannot be had again."""
-    redis = dependencies(request).link.redis
+    redis = gateway_of(request).link.redis
     key, secret = await keys.create(redis, **dict(draft))
-    request.state.log["key_id"] = key.id
+    record_of(request).key_id = key.id
     return NewKey(key=secret, **dict(key))
 
 
 @router.get("/keys")
 async def list_keys(request: Request) -> list[Key]:
     """List the keys that were not revoked, oldest first."""
-    return await keys.list_all(dependencies(request).link.redis)
+    return await keys.list_all(gateway_of(request).link.redis)
 
 
 @router.get("/keys/{name_or_id}")
 async def show_key(request: Request, name_or_id: str) -> Key:
     """Show a key."""
-    return await keys.get(dependencies(request).link.redis, name_or_id)
+    return await keys.get(gateway_of(request).link.redis, name_or_id)
 
 
 @router.patch("/keys/{name_or_id}")
 async def change_key(request: Request, name_or_id: str, change: Change) -> Key:
     """Change a key. What is not given stays; null takes a limit away. It holds from the next request."""
-    key = await keys.change(dependencies(request).link.redis, name_or_id, change)
-    request.state.log["key_id"] = key.id
+    key = await keys.change(gateway_of(request).link.redis, name_or_id, change)
+    record_of(request).key_id = key.id
     return key
 
 
@@ -86,16 +89,16 @@ async def change_key(request: Request, name_or_id: str, change: Change) -> Key:
 async def rotate_key(request: Request, name_or_id: str, rotation: Rotation | None = None) -> NewKey:
     """Make a new secret for a key. Older ones stay valid for a while."""
     grace = (rotation or Rotation()).grace_seconds
-    key, secret = await keys.rotate(dependencies(request).link.redis, name_or_id, grace_seconds=grace)
-    request.state.log["key_id"] = key.id
+    key, secret = await keys.rotate(gateway_of(request).link.redis, name_or_id, grace_seconds=grace)
+    record_of(request).key_id = key.id
     return NewKey(key=secret, **dict(key))
 
 
 @router.delete("/keys/{name_or_id}")
 async def revoke_key(request: Request, name_or_id: str) -> Revocation:
     """Revoke a key: it is refused from now on, by every gateway."""
-    key, replication = await keys.revoke(dependencies(request).link.redis, name_or_id)
-    request.state.log["key_id"] = key.id
+    key, replication = await keys.revoke(gateway_of(request).link.redis, name_or_id)
+    record_of(request).key_id = key.id
     return Revocation(id=key.id, name=key.name, replicas=replication.replicas, acknowledged=replication.acknowledged)
 
 
@@ -107,15 +110,15 @@ async def key_usage(
     days: Annotated[int, Query(ge=1, le=400)] = 30,
 ) -> dict[str, usage.Counts]:
     """Show what a key used in so many days, today (UTC) included. A revoked key is found by its id."""
-    redis = dependencies(request).link.redis
+    redis = gateway_of(request).link.redis
     key = await keys.get(redis, name_or_id)
     return usage.summed(await usage.of_days(redis, key, last=datetime.now(UTC).date(), days=days), by=by)
 
 
-def create_admin_app(gateway: Dependencies, *, token: str) -> ASGIApp:
+def create_admin_app(gateway: Gateway, *, token: str) -> ASGIApp:
     """The admin API as an ASGI application, for callers that send `token`."""
     app = FastAPI(title="Vilix admin API", version="1", openapi_url=_OPENAPI_PATH, docs_url=None, redoc_url=None)
-    app.state.dependencies = gateway
+    app.state.gateway = gateway
     app.include_router(router)
     handlers: dict[type[Exception], Any] = {
         ApiError: _api_error,
@@ -136,49 +139,50 @@ def create_admin_app(gateway: Dependencies, *, token: str) -> ASGIApp:
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
-    return error.response()
+    return openai_errors.response(error)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    return ApiError(error.status_code, f"{error.detail}; see {PREFIX}/openapi.json.", headers=error.headers).response()
+    message = f"{error.detail}; see {PREFIX}/openapi.json."
+    return openai_errors.response(
+        ApiError(error.status_code, ErrorKind.INVALID_REQUEST, message, headers=error.headers)
+    )
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"][1:]) or None
-    return bad_request(where, f"{where or 'The body'}: {problem['msg']}, and not {shown(problem['input'])}.").response()
+    message = f"{where or 'The body'}: {problem['msg']}, and not {shown(problem['input'])}."
+    return openai_errors.response(bad_request(where, message))
 
 
 async def _not_found(request: Request, error: LookupError) -> Response:
-    return ApiError(404, str(error.args[0]), code="key_not_found").response()
+    return openai_errors.response(not_found(str(error.args[0]), code="key_not_found"))
 
 
 async def _conflict(request: Request, error: NameTakenError) -> Response:
-    return ApiError(409, str(error.args[0]), param="name", code="name_taken").response()
+    return openai_errors.response(conflict(str(error.args[0]), field="name", code="name_taken"))
 
 
 async def _revoked(request: Request, error: RevokedError) -> Response:
-    return ApiError(409, str(error.args[0]), code="key_revoked").response()
+    return openai_errors.response(conflict(str(error.args[0]), code="key_revoked"))
 
 
 async def _expired(request: Request, error: ExpiredError) -> Response:
-    return ApiError(409, str(error.args[0]), code="key_expired").response()
+    return openai_errors.response(conflict(str(error.args[0]), code="key_expired"))
 
 
 async def _wrong(request: Request, error: ValueError) -> Response:
-    return bad_request(None, str(error.args[0])).response()
+    return openai_errors.response(bad_request(None, str(error.args[0])))
 
 
 async def _redis_error(request: Request, error: Exception) -> Response:
     cause = refusal_of(error)
-    if cause is not None:
-        return unavailable(
-            f"Redis answers and refuses writes ({cause}). Nothing, or a part, was done; look at the key before trying again."
-        ).response()
-    return unavailable(
-        "Redis does not answer. Nothing, or a part, was done; look at the key before trying again."
-    ).response()
+    problem = "Redis does not answer" if cause is None else f"Redis answers and refuses writes ({cause})"
+    return openai_errors.response(
+        unavailable(f"{problem}. Nothing, or a part, was done; look at the key before trying again.")
+    )
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return server_error(request.state.request_id).response()
+    return openai_errors.response(server_error(record_of(request).request_id))

@@ -6,16 +6,14 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.dependencies import dependencies
-from services.gateway.errors import JSON
+from services.gateway.endpoints.connection import gateway_of
 from services.gateway.redis.redis_link import RedisAwayError, RedisRefusedError
 
 
 async def healthz(request: Request) -> Response:
     """Say that the process lives, and what it sees. Always 200: what it sees is not its own health."""
-    gateway = dependencies(request)
-    known = {**gateway.workers.models(), **gateway.embedders.models()}
-    models = {model_id: model is not None for model_id, model in known.items()}
+    gateway = gateway_of(request)
+    models = {model_id: model is not None for model_id, model in gateway.fleet.models().items()}
     try:
         await gateway.link.run(lambda redis: redis.ping())
         redis = str(gateway.link.refusal or "ok")
@@ -25,7 +23,9 @@ async def healthz(request: Request) -> Response:
         redis = "unreachable"
     stored = gateway.redis_watch.state
     care = {"redis_eviction": stored.eviction, "redis_persistence": str(stored.persistence)}
-    return Response(orjson.dumps({"status": "ok", "redis": redis, **care, "models": models}), media_type=JSON)
+    return Response(
+        orjson.dumps({"status": "ok", "redis": redis, **care, "models": models}), media_type="application/json"
+    )
 
 
 async def readyz(request: Request) -> Response:
@@ -33,6 +33,5 @@ async def readyz(request: Request) -> Response:
 
     Redis does not count: one blip of it must not take every gateway out of service.
     """
-    gateway = dependencies(request)
-    ready = gateway.workers.any_ready() or gateway.embedders.any_ready()
-    return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type=JSON)
+    ready = gateway_of(request).fleet.any_ready()
+    return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type="application/json")

@@ -1,4 +1,4 @@
-"""GET /models: what there is to choose from."""
+"""GET /models: the models that a key may use."""
 
 from __future__ import annotations
 
@@ -10,46 +10,55 @@ from starlette.responses import Response
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dependencies import Dependencies, dependencies
-from services.gateway.dialects.field_names import openai_names
-from services.gateway.errors import JSON, ApiError
+from services.gateway.dialects.bearer import bearer_key
+from services.gateway.dialects.openai_fields import openai_names
+from services.gateway.endpoints.connection import gateway_of, record_of
+from services.gateway.errors import ApiError, not_found
+from services.gateway.routing.fleet import Fleet
 from services.gateway.tenancy.auth import authenticate
+from services.gateway.tenancy.key import Key
+from services.gateway.wiring import Gateway
 
 _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.fields]
 
 
 async def list_models(request: Request) -> Response:
     """List the models."""
-    gateway = dependencies(request)
-    key = await authenticate(request, gateway.keyring)
-    data = [model for model in describe_all(gateway) if key.may_use(model["id"])]
-    return Response(orjson.dumps({"object": "list", "data": data}), media_type=JSON)
+    gateway = gateway_of(request)
+    key = await _authenticate(request, gateway)
+    data = [model for model in describe_all(gateway.fleet) if key.may_use(model["id"])]
+    return Response(orjson.dumps({"object": "list", "data": data}), media_type="application/json")
 
 
 async def retrieve_model(request: Request) -> Response:
     """Describe one model."""
     model_id = request.path_params["model_id"]
-    gateway = dependencies(request)
-    key = await authenticate(request, gateway.keyring)
-    models = {name: model for name, model in _known(gateway).items() if key.may_use(name)}
+    gateway = gateway_of(request)
+    key = await _authenticate(request, gateway)
+    models = {name: model for name, model in gateway.fleet.models().items() if key.may_use(name)}
     if model_id not in models:
-        known = ", ".join(models) or "none at the moment"
-        message = f"The model {model_id[:128]!r} does not exist. There are: {known}."
-        raise ApiError(404, message, param="model", code="model_not_found")
-    return Response(orjson.dumps(_model(model_id, models[model_id])), media_type=JSON)
+        raise _unknown(model_id, ", ".join(models) or "none at the moment")
+    return Response(orjson.dumps(_model(model_id, models[model_id])), media_type="application/json")
 
 
-def describe_all(gateway: Dependencies) -> list[dict[str, Any]]:
-    """Every model that the gateway knows or expects."""
-    return [_model(model_id, model) for model_id, model in _known(gateway).items()]
+def describe_all(fleet: Fleet) -> list[dict[str, Any]]:
+    """Describe every model that the gateway knows or expects."""
+    return [_model(model_id, model) for model_id, model in fleet.models().items()]
 
 
-def _known(gateway: Dependencies) -> dict[str, pb.Model | embeddings_pb.Model | None]:
-    return dict(sorted({**gateway.workers.models(), **gateway.embedders.models()}.items()))
+async def _authenticate(request: Request, gateway: Gateway) -> Key:
+    caller = await authenticate(bearer_key(request.headers), gateway.keyring)
+    record_of(request).key_id = caller.key.id
+    return caller.key
+
+
+def _unknown(model: str, known: str) -> ApiError:
+    message = f"The model {model[:128]!r} does not exist. There are: {known}."
+    return not_found(message, field="model", code="model_not_found")
 
 
 def _model(model_id: str, model: pb.Model | embeddings_pb.Model | None) -> dict[str, Any]:
-    """OpenAI's object `model`, and what clients of open models like to know."""
+    """Return OpenAI's object `model`, and what clients of open models like to know."""
     if model is None:
         return {"id": model_id, "object": "model", "created": 0, "owned_by": "vilix", "available": False}
     return {

@@ -18,11 +18,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.dependencies import dependencies
+from services.gateway.endpoints.connection import gateway_of
 from services.gateway.endpoints.models import describe_all
-from services.gateway.errors import JSON
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+_JSON: Final = "application/json"
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 _ASSETS: Final = "site/assets/"
 """Files whose names change with their content."""
@@ -83,9 +83,11 @@ def routes(page: Page) -> Iterator[tuple[str, Endpoint]]:
 
 async def _models(request: Request) -> Response:
     """List the models for whoever looks at the page: without a key, so without what only callers need."""
-    data = [{name: model[name] for name in _SHOWN if name in model} for model in describe_all(dependencies(request))]
+    data = [
+        {name: model[name] for name in _SHOWN if name in model} for model in describe_all(gateway_of(request).fleet)
+    ]
     headers = {"cache-control": "public, max-age=10"}
-    return Response(orjson.dumps({"models": data}), headers=headers, media_type=JSON)
+    return Response(orjson.dumps({"models": data}), headers=headers, media_type=_JSON)
 
 
 _SHOWN: Final = (
@@ -134,6 +136,6 @@ def _document_headers(api_url: str) -> dict[str, str]:
 
 
 def _content_type(path: Path) -> str:
-    guessed = {".woff2": "font/woff2", ".js": "text/javascript", ".json": JSON}.get(path.suffix)
+    guessed = {".woff2": "font/woff2", ".js": "text/javascript", ".json": _JSON}.get(path.suffix)
     kind = guessed or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind

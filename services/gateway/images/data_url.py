@@ -7,6 +7,7 @@ from base64 import b64decode
 from typing import Final
 
 from services.gateway.errors import bad_request
+from services.gateway.images.limits import image_too_large
 
 _PIECE: Final = 4 * 2**18
 """Characters that are decoded at a time. Nothing else runs meanwhile; whole groups of four."""
@@ -25,9 +26,7 @@ def read(path: str, url: str, *, max_bytes: int) -> bytes:
         raise bad_request(path, f"{path} must be encoded as base64 (data:image/png;base64,…)")
     size = len(encoded) * 3 // 4 - encoded[-2:].count("=")
     if size > max_bytes:
-        raise bad_request(
-            path, f"{path} is an image of {size} bytes; at most {max_bytes} are allowed. Make it smaller."
-        )
+        raise image_too_large(path, size, max_bytes)
     try:
         return _decoded(encoded)
     except ValueError as error:

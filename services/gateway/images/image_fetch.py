@@ -17,8 +17,9 @@ from urllib.parse import SplitResult, urljoin
 import httpcore2
 
 from services.gateway.errors import ApiError, bad_request
-from services.gateway.images.image_parts import Elsewhere, Images, too_large
 from services.gateway.images.image_url import HTTPS_PORT, check_url
+from services.gateway.images.limits import image_too_large
+from services.gateway.images.request_images import Elsewhere, Images
 
 MAX_REDIRECTS: Final = 3
 MAX_CONNECTIONS: Final = 16
@@ -165,13 +166,13 @@ async def _content(path: str, response: httpcore2.Response, room: _Room) -> byte
         raise _unobtainable(path, "is answered in a compressed form, which was not asked for")
     most, announced = room.images.limits.max_bytes, _header(response, b"content-length") or ""
     if announced.isdecimal() and len(announced) < 20 and int(announced) > most:
-        raise too_large(path, int(announced), most)
+        raise image_too_large(path, int(announced), most)
     content = bytearray()
     async for piece in response.aiter_stream():
         room.take(path, len(piece))
         content += piece
         if len(content) > most:
-            raise too_large(path, len(content), most)
+            raise image_too_large(path, len(content), most)
     return bytes(content)
 
 

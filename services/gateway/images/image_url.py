@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from services.gateway.errors import bad_request, shown
+from services.gateway.errors import bad_request
+from services.gateway.quoting import shown
 
 HTTPS_PORT: Final = 443
 MAX_LENGTH: Final = 4096

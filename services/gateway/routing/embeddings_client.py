@@ -10,8 +10,9 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services.gateway.routing.inference_client import LIST_SECONDS, NO_RETRIES, Patience
 from services.gateway.routing.message_size import check_size
+from services.gateway.routing.pool import WorkerPool
 from services.gateway.routing.signs_of_life import SignsOfLife
-from services.gateway.routing.workers import Service, Worker, Workers
+from services.gateway.routing.worker import Service, Worker
 from services.runtime.grpc_channel import channel_options
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
@@ -39,22 +40,22 @@ class EmbeddingsClient:
         return self._stub.Embed(request, metadata=metadata, timeout=self._seconds)
 
     async def list_models(self) -> list[pb.Model]:
-        """The models of the worker. Raises grpc.aio.AioRpcError."""
+        """Return the models of the worker. Raises grpc.aio.AioRpcError."""
         answer = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
         return list(answer.models)
 
     async def close(self) -> None:
-        """Nothing: its calls end with the channel."""
+        """Do nothing: closing the channel ends the calls."""
 
 
 EmbeddingsWorker = Worker[EmbeddingsClient, pb.Model]
-EmbeddingsWorkers = Workers[EmbeddingsClient, pb.Model]
+EmbeddingsPool = WorkerPool[EmbeddingsClient, pb.Model]
 
 
 def embeddings_service(patience: Patience) -> Service[EmbeddingsClient]:
-    """The workers that embed."""
+    """Describe the workers that embed."""
 
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> EmbeddingsClient:
         return EmbeddingsClient(channel, status_channel, patience)
 
-    return Service(SERVICE, "/embeddings", connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])
+    return Service(SERVICE, connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])

@@ -10,9 +10,10 @@ from google.protobuf import duration_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway.routing.generate_stream import GenerateCall, GenerateStream
+from services.gateway.routing.call_multiplexer import CallMultiplexer, MultiplexedCall
 from services.gateway.routing.message_size import check_size
-from services.gateway.routing.workers import Service, Worker, Workers
+from services.gateway.routing.pool import WorkerPool
+from services.gateway.routing.worker import Service, Worker
 from services.runtime.grpc_channel import channel_options
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
@@ -44,47 +45,47 @@ class InferenceClient:
         self._timeout.FromMilliseconds(round(patience.stream_seconds * 1000))
         self._stub: Final = inference_service_pb2_grpc.InferenceServiceStub(channel)
         self._status_stub: Final = inference_service_pb2_grpc.InferenceServiceStub(status_channel or channel)
-        self._stream: GenerateStream | None = None
+        self._multiplexer: CallMultiplexer | None = None
 
-    def generate(self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None) -> GenerateCall:
+    def generate(self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None) -> MultiplexedCall:
         """Begin an answer. Raises ApiError (413) for a request that would end the stream that all answers share.
 
         `size` is the request's in bytes, if it is known: to find it out takes long for a large one.
         """
         check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
-        if self._stream is None or not self._stream.open:
-            self._stream = GenerateStream(self._stub.GenerateMany())
+        if self._multiplexer is None or not self._multiplexer.open:
+            self._multiplexer = CallMultiplexer(self._stub.GenerateMany())
         start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout)
-        return self._stream.call(start, idle_seconds=self._patience.idle_seconds)
+        return self._multiplexer.call(start, idle_seconds=self._patience.idle_seconds)
 
     async def close(self) -> None:
         """End what is still running."""
-        if self._stream is not None:
-            await self._stream.close()
+        if self._multiplexer is not None:
+            await self._multiplexer.close()
 
     async def render(
         self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None
     ) -> pb.RenderPromptResponse:
-        """The prompt of a request. Raises ApiError (413), grpc.aio.AioRpcError. `size` is as above."""
+        """Return the prompt of a request. Raises ApiError (413), grpc.aio.AioRpcError. `size` is as above."""
         check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
         asked = pb.RenderPromptRequest(request=request)
         return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._patience.idle_seconds)
 
     async def list_models(self) -> list[pb.Model]:
-        """The models of the worker. Raises grpc.aio.AioRpcError."""
+        """Return the models of the worker. Raises grpc.aio.AioRpcError."""
         answer = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
         return list(answer.models)
 
 
 InferenceWorker = Worker[InferenceClient, pb.Model]
-InferenceWorkers = Workers[InferenceClient, pb.Model]
+InferencePool = WorkerPool[InferenceClient, pb.Model]
 
 
 def inference_service(patience: Patience) -> Service[InferenceClient]:
-    """The workers that answer chats."""
+    """Describe the workers that answer prompts."""
 
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> InferenceClient:
         return InferenceClient(channel, patience, status_channel)
 
-    return Service(SERVICE, "/chat/completions", connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])
+    return Service(SERVICE, connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])

@@ -7,7 +7,8 @@ from typing import Final, cast
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from services.gateway.errors import ApiError, from_failure
+from services.gateway.errors import too_large
+from services.gateway.routing.failures import api_error
 from services.runtime.element_limit import LEAST_BYTES, MAX_ELEMENTS, TooManyElementsError, check_elements
 
 ENVELOPE_BYTES: Final = 64 * 2**10
@@ -20,11 +21,9 @@ def check_size(size: int, max_message_bytes: int) -> None:
     """Raise ApiError (413) for a translated request of so many bytes, its images included, that no message has room for."""
     most = max_message_bytes - ENVELOPE_BYTES
     if size > most:
-        raise ApiError(
-            413,
-            f"The request has {size} bytes, its images included; at most {most} can be given to a model. Shorten it, or send "
-            "fewer or smaller images.",
-            code="request_too_large",
+        raise too_large(
+            f"The request has {size} bytes, its images included; at most {most} can be given to a model. Shorten it, or "
+            "send fewer or smaller images."
         )
 
 
@@ -35,4 +34,4 @@ def check_number_of_elements(request: Message) -> None:
         try:
             check_elements(request.SerializeToString(), cast("Descriptor", request.DESCRIPTOR), most=most)
         except TooManyElementsError as failure:
-            raise from_failure(failure, request_id="") from None
+            raise api_error(failure, request_id="") from None

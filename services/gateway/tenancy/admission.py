@@ -1,99 +1,137 @@
-"""Lets a request in: its key must be allowed to use the model, and have room for what the request needs."""
+"""Admission: a request's key must be allowed to use the model, and have room for what the request needs."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
-
-from starlette.requests import Request
+from types import TracebackType
+from typing import Final
 
 from services.gateway import metrics
-from services.gateway.dependencies import dependencies
-from services.gateway.edge.hang_up import ClientGoneError
-from services.gateway.errors import ApiError, restarting
-from services.gateway.redis.redis_link import RedisAwayError
-from services.gateway.routing.workers import Workers
+from services.gateway.disconnect import ClientGoneError, Disconnect
+from services.gateway.errors import ApiError, ErrorKind, restarting
+from services.gateway.limit_status import NO_LIMITS, RateLimits
+from services.gateway.record import Outcome, RequestRecord
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink
 from services.gateway.tenancy import limits
-from services.gateway.tenancy.auth import Caller, look_up
+from services.gateway.tenancy.auth import authenticate
 from services.gateway.tenancy.demand import Demand
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.keyring import keys_unknown
-from services.gateway.tenancy.lease import Lease
+from services.gateway.tenancy.keyring import Caller, Keyring, keys_unknown
+from services.gateway.tenancy.lease import Lease, Leases
 from services.gateway.tenancy.limits import StaleKeyError, Subject
-from services.gateway.tenancy.refusal import headers, refused
+from services.gateway.tenancy.refusal import rate_limits, refused
+from services.gateway.tenancy.tiers import Tiers
 
 LOOK_UPS: Final = 10
 """Of a key that is changed again and again."""
 ASK_SECONDS: Final = 0.2
-"""A place in the line is lost after a second without asking."""
+"""A position in the queue is lost after a second without asking."""
 
 
-async def refuse_early(request: Request, caller: Caller) -> None:
-    """Refuse a key that is over a limit whatever its request needs, before a large body is read. Takes nothing.
+@dataclass(frozen=True)
+class AdmissionControl:
+    """What decides about requests."""
 
-    Raises ApiError: 401, 429.
-    """
-    gateway = dependencies(request)
-    for _ in range(LOOK_UPS):
-        try:
-            subject = replace(gateway.tiers.subject(caller.key, ""), proof=caller.proof)
-        except ApiError:
-            return  # `admit` says what is wrong.
-        try:
-            decision = await gateway.link.run(partial(limits.peek, subject=subject))
-        except RedisAwayError:
-            return  # It is decided without Redis once the body is there.
-        except StaleKeyError:
-            caller = await look_up(request, gateway.keyring)
-            continue
-        if decision.refusal is not None:
-            metrics.LIMITS_REFUSED.labels(decision.refusal.limit).inc()
-            raise refused(decision, subject, limits.ANYTHING)
-        return
+    link: RedisLink
+    keyring: Keyring
+    tiers: Tiers
+    leases: Leases
 
+    def gate(self, caller: Caller) -> Gate:
+        """Return what a large body of the caller has to pass before it is read."""
+        return Gate(self, caller)
 
-async def admit(request: Request, caller: Caller, demand: Demand, workers: Workers[Any, Any]) -> Lease | Waiting:
-    """The lease of a request, or its place in the line for one, if its key's tier lets it wait.
+    async def admit(self, caller: Caller, demand: Demand, disconnect: Disconnect, record: RequestRecord) -> Admission:
+        """Ask once for what a request needs: it is admitted, or waits in the queue if its key's tier has one.
 
-    `workers` are those that could answer it. Raises ApiError: 401, 403 for a model that the key may not use, 404 for one
-    that there is not, 429, 503.
-    """
-    waiting = Waiting(request, caller, demand, workers)
-    await waiting.ask()
-    if waiting.lease is None:
-        return waiting
-    # Whatever the answer will be, it says how the limits stand.
-    request.state.limit_headers = waiting.lease.headers
-    return waiting.lease
+        Raises ApiError: 401, 403 for a model that the key may not use, 429, 503.
+        """
+        admission = Admission(self, caller, demand, disconnect, record)
+        await admission.ask()
+        return admission
 
 
-class Waiting:
-    """A request that asks for a lease until it gets it, or has waited for too long.
+class Gate:
+    """Rejects a key that is over a limit whatever its request needs, before a large body is read. Takes nothing."""
+
+    def __init__(self, control: AdmissionControl, caller: Caller) -> None:
+        """Check the key of `caller`."""
+        self._control: Final = control
+        self._caller: Final = caller
+
+    async def check(self) -> None:
+        """Raise ApiError: 401, 429."""
+        control, caller = self._control, self._caller
+        for _ in range(LOOK_UPS):
+            try:
+                subject = replace(control.tiers.subject(caller.key, ""), proof=caller.proof)
+            except ApiError:
+                return  # Admission reports what is wrong.
+            try:
+                decision = await control.link.run(partial(limits.peek, subject=subject))
+            except RedisAwayError:
+                return  # It is decided without Redis once the body is there.
+            except StaleKeyError:
+                caller = await authenticate(caller.secret, control.keyring)
+                continue
+            if decision.refusal is not None:
+                metrics.LIMITS_REFUSED.labels(decision.refusal.limit).inc()
+                raise refused(decision, subject, limits.ANYTHING)
+            return
+
+
+class Admission:
+    """A request that asks until it is admitted, or has waited for too long; as a context, what settles it at the end.
 
     Each time it is proven that the key is what it was. One that is not is looked up again: it may have been revoked, have
     expired, or have other models and limits.
     """
 
-    def __init__(self, request: Request, caller: Caller, demand: Demand, workers: Workers[Any, Any]) -> None:
+    def __init__(
+        self,
+        control: AdmissionControl,
+        caller: Caller,
+        demand: Demand,
+        disconnect: Disconnect,
+        record: RequestRecord,
+    ) -> None:
         """`ask` is to be called first."""
-        gateway = dependencies(request)
-        self.lease: Lease | None = None
-        self.headers: dict[str, str] = {}
-        """What may be said about the limits before there is a lease."""
-        self._request: Final = request
+        self.limits: RateLimits = NO_LIMITS
+        """How the key's limits stood when it was asked last."""
+        self._lease: Lease | None = None
+        self._control: Final = control
         self._caller = caller
         self._demand: Final = demand
-        self._workers: Final = workers
-        self._leases: Final = gateway.leases
-        self._tiers: Final = gateway.tiers
-        self._keyring: Final = gateway.keyring
-        self._hold: Final = self._leases.new_hold(request.state.request_id)
+        self._record: Final = record
+        self._disconnect: Final = disconnect
+        self._hold: Final = control.leases.new_hold(record.request_id)
         self._began: Final = time.monotonic()
-        self._place = 0
+        self._position = 0
+
+    @property
+    def lease(self) -> Lease:
+        """What the request holds of its key's limits, once it does not wait any more."""
+        assert self._lease is not None  # noqa: S101  # `queue` ends with it
+        return self._lease
+
+    async def __aenter__(self) -> Admission:
+        """Have what the request holds given back at the end, whatever happens."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Settle, and have an error say how the limits stand."""
+        if isinstance(error, ApiError) and error.limits is None:
+            error.limits = self.limits
+        if self._record.outcome is None:
+            self._record.outcome = _outcome_with(error)
+        if self._lease is not None:
+            await self._lease.settle(self._record.outcome)
 
     async def ask(self) -> None:
         """Ask once. Raises ApiError when it may not wait (any longer), or its key may not ask at all."""
@@ -102,79 +140,92 @@ class Waiting:
             try:
                 await self._ask(fresh=fresh)
             except StaleKeyError:
-                self._caller, fresh = await look_up(self._request, self._keyring), True
+                self._caller, fresh = await authenticate(self._caller.secret, self._control.keyring), True
             else:
                 return
         # It is changed again and again.
         raise keys_unknown()
 
+    async def queue(self) -> AsyncIterator[int]:
+        """Wait; yield the request's position in the queue, 1 for the next, at first and whenever it has changed.
+
+        Yields nothing for a request that was admitted at once. Raises ApiError, and ClientGoneError.
+        """
+        if self._lease is not None:
+            return
+        reported = 0
+        with metrics.LIMITS_WAITING.track_inprogress():
+            while self._lease is None:
+                if self._position != reported:
+                    reported = self._position
+                    yield reported
+                try:
+                    await asyncio.sleep(ASK_SECONDS)
+                    self._disconnect.check()
+                    await self.ask()
+                except asyncio.CancelledError:
+                    # Only the end of the gateway's grace period cancels a request.
+                    raise restarting() from None
+
     async def _ask(self, *, fresh: bool) -> None:
+        """`fresh`: the key was looked up for this."""
         try:
             subject = self._subject()
         except ApiError:
             if fresh:
                 raise
-            # Who may not ask at all any more is to be told that, and nothing else.
+            # A key that was revoked must get 401, and no hint about models or tiers.
             raise StaleKeyError from None
+        leases = self._control.leases
         try:
-            decision = await self._leases.decide(subject, self._demand, self._hold)
+            decision = await leases.decide(subject, self._demand, self._hold)
         except RedisAwayError:
-            # Nobody is let in without Redis whose key was not looked up for that. One that is full can still be read.
+            # Nobody is admitted without Redis whose key was not looked up for that. One that is full can still be read.
             if not (fresh or self._caller.redis_was_away):
                 raise StaleKeyError from None
-            self.lease = self._leases.admit_alone(subject, self._demand, self._hold)
+            self._take(leases.admit_alone(subject, self._demand, self._hold))
             return
         if decision.ahead is not None and time.monotonic() < self._began + subject.queue_seconds:
-            self._place = decision.ahead + 1
-            self.headers = headers(decision, subject)
+            self._position = decision.ahead + 1
+            self.limits = rate_limits(decision, subject)
             return
-        self.lease = self._leases.admitted(subject, self._demand, self._hold, decision)
+        self._take(leases.admitted(subject, self._demand, self._hold, decision))
+
+    def _take(self, lease: Lease) -> None:
+        self._lease = lease
+        self.limits = lease.limits
 
     def _subject(self) -> Subject:
         check_model(self._caller.key, self._demand.model)
-        # What somebody made up must not become a name in Redis.
-        self._workers.check(self._demand.model)
         # Tiers may have changed since the request came.
-        return replace(self._tiers.subject(self._caller.key, self._demand.model), proof=self._caller.proof)
-
-    async def places(self) -> AsyncIterator[int]:
-        """The request's place in the line, 1 for the next, at first and whenever it has changed; until it has its lease.
-
-        Raises ApiError, and ClientGoneError when nobody waits for it any more.
-        """
-        said = 0
-        if self.lease is not None:
-            return
-        with metrics.LIMITS_WAITING.track_inprogress():
-            while self.lease is None:
-                if self._place != said:
-                    said = self._place
-                    yield said
-                try:
-                    await asyncio.sleep(ASK_SECONDS)
-                    if await self._request.is_disconnected():
-                        raise ClientGoneError
-                    await self.ask()
-                except asyncio.CancelledError:
-                    # The time that this gateway has left has ended.
-                    raise restarting() from None
-
-    async def get(self) -> Lease:
-        """The lease, when it is there. Raises as `places` does."""
-        async for _ in self.places():
-            pass
-        assert self.lease is not None  # noqa: S101  # the places end with it
-        return self.lease
+        return replace(self._control.tiers.subject(self._caller.key, self._demand.model), proof=self._caller.proof)
 
 
 def check_model(key: Key, model: str) -> None:
-    """Raises ApiError (403) for a model that is not on the key's list."""
+    """Raise ApiError (403) for a model that is not on the key's list."""
     if not key.may_use(model):
-        allowed = ", ".join(sorted(key.models or ())) or "none"
-        raise ApiError(
-            403,
-            f"This API key may not use the model {model[:128]!r}. It may use: {allowed}.",
-            type="permission_error",
-            param="model",
-            code="model_not_allowed",
-        )
+        raise _not_allowed(model, ", ".join(sorted(key.models or ())) or "none")
+
+
+def _not_allowed(model: str, allowed: str) -> ApiError:
+    return ApiError(
+        403,
+        ErrorKind.PERMISSION,
+        f"This API key may not use the model {model[:128]!r}. It may use: {allowed}.",
+        field="model",
+        code="model_not_allowed",
+    )
+
+
+def _outcome_with(error: BaseException | None) -> Outcome:
+    """Return how a request has ended of which nothing more precise was noted."""
+    match error:
+        case None:
+            return Outcome.COMPLETE
+        case ApiError(status=status):
+            return Outcome.REFUSED if status < 500 else Outcome.FAILED
+        case ClientGoneError():
+            return Outcome.CLIENT_GONE
+        case asyncio.CancelledError():
+            return Outcome.STOPPED
+    return Outcome.FAILED

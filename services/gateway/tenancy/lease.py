@@ -14,10 +14,11 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import metrics
+from services.gateway.limit_status import NO_LIMITS, RateLimits, SpentBudget
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
 from services.gateway.tenancy import limits, refusal
 from services.gateway.tenancy.demand import Demand
-from services.gateway.tenancy.limits import Decision, Hold, Produced, Renewal, SpentBudget, Subject
+from services.gateway.tenancy.limits import Decision, Hold, Produced, Renewal, Subject
 from services.gateway.tenancy.local_limits import LocalLimits
 
 AT_ONCE: Final = 32
@@ -29,12 +30,12 @@ _log: Final = logging.getLogger(__name__)
 class Lease:
     """A request that was let in."""
 
-    def __init__(self, leases: Leases, subject: Subject, demand: Demand, hold: Hold, headers: dict[str, str]) -> None:
-        """`headers` is what its answer says about the limits."""
+    def __init__(self, leases: Leases, subject: Subject, demand: Demand, hold: Hold, status: RateLimits) -> None:
+        """`status` is how the limits stood when the request was admitted."""
         self.subject: Final = subject
         self.demand: Final = demand
         self.hold: Final = hold
-        self.headers: Final = headers
+        self.limits: Final = status
         self.produced: Final = Produced()
         self.outcome = ""
         self.spent: SpentBudget | None = None
@@ -88,22 +89,11 @@ class Lease:
             self._renew_at = None
             self._leases.renew_soon(self)
 
-    async def __aenter__(self) -> Lease:
-        """Settled at the end, whatever happens."""
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Settle."""
-        await self.settle("complete" if kind is None else "failed")
-
-    async def get(self) -> Lease:
-        """This lease; a request that waits for one is asked likewise."""
-        return self
-
     def settle(self, outcome: str) -> asyncio.Future[None]:
         """Give back what it holds and bill what it produced. Only the first call does; every call can be awaited."""
         if self._settlement is None:
             self.outcome = outcome
+            self._end_answer = None
             self._settlement = self._leases.settle(self)
         # Whoever stops waiting for it does not stop it.
         return asyncio.shield(self._settlement)
@@ -159,14 +149,14 @@ class Leases:
         if decision.refusal is not None:
             metrics.LIMITS_REFUSED.labels(decision.refusal.limit).inc()
             raise refusal.refused(decision, subject, demand)
-        return self._lease(subject, demand, hold, refusal.headers(decision, subject))
+        return self._lease(subject, demand, hold, refusal.rate_limits(decision, subject))
 
     def admit_alone(self, subject: Subject, demand: Demand, hold: Hold) -> Lease:
         """Let a request in without Redis, by the policy for that. Raises ApiError: 429, 503."""
         key_id = subject.key.id
         running = {"key": self._running[key_id, ""], "model": self._running[key_id, subject.model]}
         self._local.admit(subject, demand, running)
-        return self._lease(subject, demand, hold, {})
+        return self._lease(subject, demand, hold, NO_LIMITS)
 
     def settle(self, lease: Lease) -> asyncio.Task[None]:
         """Begin to settle a lease."""
@@ -174,8 +164,8 @@ class Leases:
         self._count_running(lease, -1)
         return self._begin(self._settle(lease))
 
-    def _lease(self, subject: Subject, demand: Demand, hold: Hold, headers: dict[str, str]) -> Lease:
-        lease = Lease(self, subject, demand, hold, headers)
+    def _lease(self, subject: Subject, demand: Demand, hold: Hold, status: RateLimits) -> Lease:
+        lease = Lease(self, subject, demand, hold, status)
         self._live.add(lease)
         self._count_running(lease, 1)
         return lease

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 from redis.asyncio import Redis
 
+from services.gateway.limit_status import SpentBudget
 from services.gateway.redis.redis_link import Script
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.demand import Demand
@@ -102,20 +103,6 @@ class Decision:
     refusal: Refusal | None = None
     ahead: int | None = None
     """How many requests wait before this one; None when it may not wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpentBudget:
-    """The budget that ends a running answer."""
-
-    limit: str
-    """daily_tokens or monthly_tokens."""
-    scope: str
-    """key or model."""
-
-    def to_object(self) -> dict[str, str]:
-        """The object `vilix` of the answer that it ended."""
-        return {"ended_by": self.limit, "scope": self.scope}
 
 
 @dataclass(frozen=True, slots=True)

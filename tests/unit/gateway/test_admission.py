@@ -1,34 +1,49 @@
-"""A request waits in the line until it has its lease, and then asks no more: a second lease would be given back by nobody."""
+"""A request waits in the queue until it has its lease, and then asks no more: nobody would give back a second lease."""
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from services.gateway.errors import ApiError
+from services.gateway.disconnect import ClientGoneError
+from services.gateway.errors import ApiError, ErrorKind
+from services.gateway.limit_status import NO_LIMITS, RateLimits, Window
+from services.gateway.record import Outcome, RequestRecord
 from services.gateway.redis.redis_link import RedisAwayError
 from services.gateway.tenancy import admission
-from services.gateway.tenancy.admission import Waiting
+from services.gateway.tenancy.admission import Admission, AdmissionControl
 from services.gateway.tenancy.allowance import UNLIMITED, Allowance
-from services.gateway.tenancy.auth import Caller
 from services.gateway.tenancy.demand import Demand
 from services.gateway.tenancy.key import Key, Proof
-from services.gateway.tenancy.keyring import Found
+from services.gateway.tenancy.keyring import Caller
 from services.gateway.tenancy.limits import Decision, StaleKeyError, Subject
 from services.gateway.tenancy.secret import draw
 
 
+class Lease:
+    """In place of what a request holds."""
+
+    limits = RateLimits(requests=Window(5, 4, 1.0))
+
+    def __init__(self) -> None:
+        self.settled: list[Outcome] = []
+
+    async def settle(self, outcome: Outcome) -> None:
+        self.settled.append(outcome)
+
+
 class Line:
-    """In place of the leases: a request is let in when it has asked so often. Its key is stale at one of them (0: at all)."""
+    """In place of the leases: a request is admitted when it has asked so often. Its key is stale at one (0: at all)."""
 
     def __init__(self, turns: int, *, stale_at: int | None = None, away: bool = False) -> None:
         self.turns = turns
         self.asked = 0
         self.stale_at = stale_at
         self.away = away
-        self.leases: list[object] = []
+        self.leases: list[Lease] = []
         self.proofs: list[Proof | None] = []
         self.rpms: list[int | None] = []
 
@@ -46,8 +61,8 @@ class Line:
         self.turns -= 1
         return Decision(seconds=0, scopes={}, ahead=max(self.turns, 0) if self.turns > 0 else None)
 
-    def admitted(self, *_: object) -> object:
-        self.leases.append(object())
+    def admitted(self, *_: object) -> Lease:
+        self.leases.append(Lease())
         return self.leases[-1]
 
     admit_alone = admitted
@@ -56,10 +71,10 @@ class Line:
 class Keyring:
     """In place of the keys: what looking up a key finds, in turns; at the end, none."""
 
-    def __init__(self, *found: Found) -> None:
+    def __init__(self, *found: Caller) -> None:
         self.found = list(found)
 
-    async def find(self, _: str) -> Found | None:
+    async def find(self, _: str) -> Caller | None:
         return self.found.pop(0) if self.found else None
 
 
@@ -67,43 +82,57 @@ def a_key(**draft: Any) -> Key:
     return Key(id="key_0123456789ab", name="n", created=0, **draft)
 
 
-def a_request(line: Any, keyring: Any, *tiers: Any) -> Any:
-    async def is_disconnected() -> bool:
-        return False
+SECRET = draw("s00")
 
+
+def a_caller(proof: Proof, *, redis_was_away: bool = False, **draft: Any) -> Caller:
+    return Caller(a_key(**draft), proof, SECRET, redis_was_away)
+
+
+class Client:
+    """In place of what notices that a client is gone."""
+
+    def __init__(self, *, stays: int = 1000) -> None:
+        self._stays = stays
+
+    def check(self) -> None:
+        self._stays -= 1
+        if self._stays < 0:
+            raise ClientGoneError
+
+
+def an_admission(line: Any, keyring: Any, *tiers: Any, client: Any = None) -> Admission:
     known = iter(tiers)
-    gateway = SimpleNamespace(
-        leases=line,
-        keyring=keyring,
-        tiers=SimpleNamespace(
-            subject=lambda key, model: next(known, Subject(key, model, UNLIMITED, UNLIMITED, 5, 60)),
-        ),
+    subjects: Any = SimpleNamespace(
+        subject=lambda key, model: next(known, Subject(key, model, UNLIMITED, UNLIMITED, 5, 60))
     )
-    return SimpleNamespace(
-        state=SimpleNamespace(request_id="r", log={}),
-        headers={"authorization": f"Bearer {draw('s00')}"},
-        app=SimpleNamespace(state=SimpleNamespace(dependencies=gateway)),
-        is_disconnected=is_disconnected,
-    )
+    link: Any = None
+    control = AdmissionControl(link, keyring, subjects, line)
+    record = RequestRecord("r", "POST")
+    return Admission(control, a_caller(PROOF), DEMAND, client or Client(), record)
+
+
+async def admitted(admission: Admission) -> object:
+    """The lease, when it is there."""
+    await admission.ask()
+    async for _ in admission.queue():
+        pass
+    return admission.lease
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "ASK_SECONDS", 0.001)
-    monkeypatch.setattr(admission, "headers", lambda *_: {})
 
 
 PROOF = Proof("secret", "record")
 DEMAND = Demand("m", 1, 1, 1)
-WORKERS: Any = SimpleNamespace(check=lambda _: None)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 6])
 async def test_who_is_let_in_asks_no_more(turns: int) -> None:
     line = Line(turns)
-    waiting = Waiting(a_request(line, Keyring()), Caller(a_key(), PROOF), DEMAND, WORKERS)
-    await waiting.ask()
-    assert await waiting.get() is line.leases[0]
+    assert await admitted(an_admission(line, Keyring())) is line.leases[0]
     assert len(line.leases) == 1
     assert line.proofs == [PROOF] * turns, "it is proven each time that the key is still valid"
 
@@ -111,14 +140,8 @@ async def test_who_is_let_in_asks_no_more(turns: int) -> None:
 @pytest.mark.parametrize("stale_at", [1, 2, 4])
 async def test_a_key_that_is_revoked_before_its_lease_gets_none(stale_at: int) -> None:
     line = Line(6, stale_at=stale_at)
-    waiting = Waiting(a_request(line, Keyring()), Caller(a_key(), PROOF), DEMAND, WORKERS)
-
-    async def wait() -> None:
-        await waiting.ask()
-        await waiting.get()
-
     with pytest.raises(ApiError, match="revoked") as caught:
-        await wait()
+        await admitted(an_admission(line, Keyring()))
     assert caught.value.status == 401
     assert not line.leases
 
@@ -130,11 +153,9 @@ async def test_a_key_that_is_changed_before_its_lease_is_judged_as_it_is_now(
 ) -> None:
     line = Line(6, stale_at=stale_at)
     later = Proof("secret", "changed")
-    keyring = Keyring(Found(a_key(models=models), later))
-    waiting = Waiting(a_request(line, keyring), Caller(a_key(), PROOF), DEMAND, WORKERS)
+    keyring = Keyring(a_caller(later, models=models))
     try:
-        await waiting.ask()
-        assert await waiting.get() is line.leases[0]
+        assert await admitted(an_admission(line, keyring)) is line.leases[0]
     except ApiError as error:
         assert error.status == status
         assert not line.leases
@@ -149,25 +170,53 @@ async def test_a_tier_that_is_changed_while_a_request_waits_holds_for_it() -> No
         Subject(a_key(), "m", Allowance(rpm=1), UNLIMITED, 5, 60),
         Subject(a_key(), "m", Allowance(rpm=2), UNLIMITED),
     )
-    waiting = Waiting(a_request(line, Keyring(), *tiers), Caller(a_key(), PROOF), DEMAND, WORKERS)
-    await waiting.ask()
-    await waiting.get()
+    await admitted(an_admission(line, Keyring(), *tiers))
     assert line.rpms[:2] == [1, 2]
 
 
 async def test_without_redis_only_a_key_that_was_looked_up_for_that_is_let_in() -> None:
     line = Line(6, away=True)
-    keyring = Keyring(Found(a_key(), PROOF, redis_was_away=True))
-    waiting = Waiting(a_request(line, keyring), Caller(a_key(), PROOF), DEMAND, WORKERS)
-    await waiting.ask()
-    assert waiting.lease is line.leases[0]
+    keyring = Keyring(a_caller(PROOF, redis_was_away=True))
+    assert await admitted(an_admission(line, keyring)) is line.leases[0]
     with pytest.raises(ApiError, match="revoked"):
-        await Waiting(a_request(line, Keyring()), Caller(a_key(), PROOF), DEMAND, WORKERS).ask()
+        await an_admission(line, Keyring()).ask()
 
 
 async def test_a_key_that_is_changed_all_the_time_is_not_asked_about_for_ever() -> None:
-    keyring = Keyring(*(Found(a_key(), PROOF) for _ in range(100)))
-    waiting = Waiting(a_request(Line(6, stale_at=0), keyring), Caller(a_key(), PROOF), DEMAND, WORKERS)
+    keyring = Keyring(*(a_caller(PROOF) for _ in range(100)))
     with pytest.raises(ApiError) as caught:
-        await waiting.ask()
+        await an_admission(Line(6, stale_at=0), keyring).ask()
     assert caught.value.status == 503
+
+
+async def test_a_request_whose_client_is_gone_asks_no_more() -> None:
+    line = Line(1000)
+    admission = an_admission(line, Keyring(), client=Client(stays=3))
+    with pytest.raises(ClientGoneError):
+        await admitted(admission)
+    assert line.asked == 1 + 3
+    assert not line.leases
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, Outcome.COMPLETE),
+        (ApiError(404, ErrorKind.NOT_FOUND, "?"), Outcome.REFUSED),
+        (ApiError(503, ErrorKind.UNAVAILABLE, "?"), Outcome.FAILED),
+        (ClientGoneError(), Outcome.CLIENT_GONE),
+        (RuntimeError(), Outcome.FAILED),
+    ],
+)
+async def test_a_request_is_settled_however_it_ends(error: Exception | None, outcome: Outcome) -> None:
+    line = Line(1)
+    admission = an_admission(line, Keyring())
+    await admitted(admission)
+    with contextlib.suppress(ApiError, ClientGoneError, RuntimeError):
+        async with admission:
+            if error is not None:
+                raise error
+    assert line.leases[0].settled == [outcome]
+    if isinstance(error, ApiError):
+        assert error.limits == Lease.limits, "whatever the answer is, it says how the limits stand"
+    assert admission.limits != NO_LIMITS

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from services.gateway.dialects.json_fields import Fields
-from services.gateway.dialects.openai_chat.chat_request import translate
-from services.gateway.dialects.openai_completions.text_request import translate_text
+from services.gateway.dialects.openai_chat.request import read_chat
+from services.gateway.dialects.openai_completions.request import read_completion
 from services.gateway.errors import ApiError
+from tests.unit.gateway.chat_bodies import options
 from tests.unit.gateway.written_messages import SERVICES
 
 DOCUMENT: Final[dict[str, Any]] = yaml.safe_load((SERVICES / "gateway/site/openapi.yaml").read_text())
@@ -45,9 +46,9 @@ REQUESTS: Final = {
     ],
     "CompletionRequest": [TEXT, {**TEXT, "response_format": SCHEMA}, {**TEXT, "structured_outputs": {}}],
 }
-TRANSLATE: Final[dict[str, Callable[..., Any]]] = {
-    "ChatCompletionRequest": translate,
-    "CompletionRequest": translate_text,
+READ: Final[dict[str, Callable[..., Any]]] = {
+    "ChatCompletionRequest": read_chat,
+    "CompletionRequest": read_completion,
 }
 
 
@@ -69,7 +70,7 @@ def read(name: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(Fields, "get", noting)
     for body in REQUESTS[name]:
         try:
-            TRANSLATE[name](body, refuse_ignored=False)
+            READ[name](body, options())
         except ApiError as error:
             pytest.fail(error.message)
     return paths - REFUSED - SILENT

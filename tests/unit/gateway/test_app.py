@@ -12,7 +12,7 @@ async def test_a_fault_of_ours_is_an_error_in_openais_form_without_details(monke
     def broken(*_: object) -> None:
         raise RuntimeError("the secret plan")
 
-    monkeypatch.setattr(models, "dependencies", broken)
+    monkeypatch.setattr(models, "gateway_of", broken)
     transport = httpx.ASGITransport(create_app(GatewaySettings()), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         answer = await client.get("/api/models")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from functools import partial
 from random import Random
 
 import orjson
 import pytest
 
-from services.gateway.dialects.openai_chat.chat_request import translate
-from services.gateway.edge.body import MAX_CONTAINERS, MAX_VALUES, parse
+from services.gateway.edge.body import MAX_CONTAINERS, MAX_VALUES, parse_here
 from services.gateway.errors import ApiError
 from services.gateway.images import data_url
+from tests.unit.gateway.chat_bodies import read_chat
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,7 @@ from services.gateway.images import data_url
 )
 def test_a_body_of_too_many_values_is_refused(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
-        parse(body, lambda value: value)
+        parse_here(body, lambda value: value)
     assert caught.value.status == 400
     assert "too many values" in caught.value.message
 
@@ -42,7 +41,7 @@ def test_a_body_of_too_many_values_is_refused(body: bytes) -> None:
     ],
 )
 def test_a_large_body_with_few_values_is_taken(value: object) -> None:
-    assert parse(orjson.dumps(value), lambda value: value) == value
+    assert parse_here(orjson.dumps(value), lambda value: value) == value
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 786_431, 786_432, 786_433, 3_000_000])
@@ -65,5 +64,5 @@ def test_a_damaged_data_url_is_refused(encoded: str) -> None:
 def test_a_value_that_is_nested_too_deeply_is_refused(field: str) -> None:
     raw = b'{"model": "m", "%b": %b1%b}' % (field.encode(), b'{"a":' * 1000, b"}" * 1000)
     with pytest.raises(ApiError) as refusal:
-        parse(raw, partial(translate, refuse_ignored=False))
+        parse_here(raw, read_chat)
     assert refusal.value.status == 400

@@ -9,11 +9,13 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.field_names import openai_names
-from services.gateway.dialects.openai_chat.chat_request import translate
-from services.gateway.errors import ApiError, from_failure
+from services.gateway.dialects.openai_fields import openai_names
+from services.gateway.dialects.worker_fields import use_callers_names
+from services.gateway.errors import ApiError
 from services.gateway.i18n.language import translated
+from services.gateway.routing.failures import api_error
 from services.runtime.failure import Failure, Reason, Violation
+from tests.unit.gateway.chat_bodies import read_chat
 
 MESSAGES = [{"role": "user", "content": "سلام"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -92,7 +94,7 @@ REFUSED: list[tuple[str, Any]] = [
 
 
 def request(**fields: Any) -> Any:
-    return translate({"model": "m", "messages": MESSAGES, **fields}, refuse_ignored=False)
+    return read_chat({"model": "m", "messages": MESSAGES, **fields})
 
 
 def has(message: Any, path: str) -> bool:
@@ -124,7 +126,7 @@ def test_a_field_without_effect_is_reported(name: str, value: Any) -> None:
 def test_a_field_that_cannot_be_honoured_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ApiError) as refusal:
         request(**{name: value})
-    assert refusal.value.param == name
+    assert refusal.value.field == name
     assert name in refusal.value.message
 
 
@@ -219,8 +221,8 @@ def test_what_is_unknown_inside_a_field_is_reported_or_refused_too(fields: dict[
     assert request(**fields).ignored == ignored
     if ignored:
         with pytest.raises(ApiError, match="x-strict-params") as refusal:
-            translate({"model": "m", "messages": MESSAGES, **fields}, refuse_ignored=True)
-        assert refusal.value.param == ignored[0]
+            read_chat({"model": "m", "messages": MESSAGES, **fields}, strict=True)
+        assert refusal.value.field == ignored[0]
 
 
 def test_not_more_is_reported_than_can_be_read() -> None:
@@ -245,7 +247,7 @@ def test_a_label_must_be_a_string(name: str) -> None:
 def test_a_schema_has_a_name(change: dict[str, Any], param: str, said: str) -> None:
     with pytest.raises(ApiError, match=said) as refusal:
         request(response_format={**SCHEMA, "json_schema": {**SCHEMA["json_schema"], **change}})
-    assert refusal.value.param == param
+    assert refusal.value.field == param
 
 
 def test_a_call_in_the_older_notation_is_a_call() -> None:
@@ -274,7 +276,7 @@ def test_a_call_in_the_older_notation_is_a_call() -> None:
 def test_what_of_a_past_answer_cannot_be_shown_is_refused(message: dict[str, Any], name: str, said: str) -> None:
     with pytest.raises(ApiError, match=said) as refusal:
         request(messages=[*MESSAGES, {"role": "assistant", "content": None, **message}])
-    assert refusal.value.param == f"messages[1].{name}"
+    assert refusal.value.field == f"messages[1].{name}"
 
 
 @pytest.mark.parametrize(
@@ -325,12 +327,14 @@ def test_a_model_lists_its_parameters_by_openais_names() -> None:
 )
 def test_a_refused_form_is_named_as_it_was_given(fields: dict[str, Any], field: str, param: str) -> None:
     failure = Failure(Reason.INVALID_ARGUMENT, f"{field} is not good", violations=(Violation(field, ""),))
-    error = from_failure(failure, request_id="r", form=request(**fields).form)
-    assert (error.param, error.message) == (param, f"{param} is not good")
+    error = api_error(failure, request_id="r")
+    use_callers_names(error, request(**fields).field_name)
+    assert (error.field, error.message) == (param, f"{param} is not good")
 
 
 def test_a_refusal_names_no_form_that_was_not_given() -> None:
     message = "m does not think where response_format is set; leave reasoning.enabled out"
     failure = Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation("reasoning.enabled", message),))
-    error = from_failure(failure, request_id="r", form=request(guided_json={}, enable_thinking=True).form)
+    error = api_error(failure, request_id="r")
+    use_callers_names(error, request(guided_json={}, enable_thinking=True).field_name)
     assert error.message == "m does not think where guided_json is set; leave enable_thinking out"

@@ -7,19 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.openai_chat.chat_request import ChatRequest, translate
+from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.errors import ApiError
+from tests.unit.gateway.chat_bodies import read_chat
 
 USER = [{"role": "user", "content": "سلام"}]
 
 
-def request(**fields: Any) -> ChatRequest:
-    return translate({"model": "m", "messages": USER, **fields}, refuse_ignored=False)
+def request(**fields: Any) -> OpenAICall:
+    return read_chat({"model": "m", "messages": USER, **fields})
 
 
 def refusal(body: Any, *, strict: bool = False) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        translate(body, refuse_ignored=strict)
+        read_chat(body, strict=strict)
     assert caught.value.status == 400
     return caught.value
 
@@ -75,7 +76,7 @@ def test_roles_and_parts() -> None:
         },
         {"role": "tool", "tool_call_id": "c1", "content": "4"},
     ]
-    translated = translate({"model": "m", "messages": messages}, refuse_ignored=False).generate.messages
+    translated = read_chat({"model": "m", "messages": messages}).generate.messages
     assert [message.role for message in translated] == [pb.ROLE_SYSTEM, pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_TOOL]
     assert [part.text for part in translated[1].content] == ["a", "b"]
     assert translated[2].reasoning_content == "hm"
@@ -153,13 +154,13 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
 )
 def test_a_refusal_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, said: str) -> None:
     error = refusal({"model": "m", "messages": USER, **change})
-    assert error.param == param
+    assert error.field == param
     assert said in error.message
 
 
 def test_unknown_fields_are_listed_or_refused() -> None:
     assert request(zeta=1, alpha=2, nothing=None, user="u", metadata={"k": "v"}).ignored == ["alpha", "zeta"]
-    assert refusal({"model": "m", "messages": USER, "zeta": 1}, strict=True).param == "zeta"
+    assert refusal({"model": "m", "messages": USER, "zeta": 1}, strict=True).field == "zeta"
     assert len(refusal({"model": "m", "messages": USER, "zeta" * 10_000: 1}, strict=True).message) < 300
 
 
@@ -197,7 +198,7 @@ NAMES = st.sampled_from(
 def test_whatever_is_sent_is_translated_or_refused(body: Any, changes: dict[str, Any]) -> None:
     for each in (body, {"model": "m", "messages": USER, **changes}):
         try:
-            translate(each, refuse_ignored=False)
+            read_chat(each)
         except ApiError as error:
             assert error.status == 400
             assert len(error.message) < 400

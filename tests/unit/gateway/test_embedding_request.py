@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.gateway.dialects.openai_embeddings.embedding_request import translate
+from services.gateway.dialects.openai_embeddings.request import read_embeddings
 from services.gateway.errors import ApiError
 
 
 def embed(**fields: Any) -> pb.EmbedRequest:
-    return translate({"model": "m", **fields}).embed
+    return read_embeddings({"model": "m", **fields}).embed
 
 
 def test_every_form_of_input() -> None:
@@ -21,7 +21,7 @@ def test_every_form_of_input() -> None:
 
 
 def test_every_field() -> None:
-    asked = translate(
+    asked = read_embeddings(
         {
             "model": "m",
             "input": "a",
@@ -39,7 +39,7 @@ def test_every_field() -> None:
 
 
 def test_what_is_left_out_is_left_to_the_worker() -> None:
-    asked = translate({"model": "m", "input": "a", "dimensions": None})
+    asked = read_embeddings({"model": "m", "input": "a", "dimensions": None})
     assert not asked.in_base64
     assert asked.embed == pb.EmbedRequest(model="m", texts=["a"])
 
@@ -74,5 +74,5 @@ def test_what_is_left_out_is_left_to_the_worker() -> None:
 def test_what_does_not_fit_is_refused_by_its_path(fields: dict[str, Any], param: str, said: str) -> None:
     with pytest.raises(ApiError) as caught:
         embed(**fields)
-    assert (caught.value.status, caught.value.param) == (400, param)
+    assert (caught.value.status, caught.value.field) == (400, param)
     assert said in caught.value.message

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.gateway.dialects.openai_embeddings.embedding_objects import PIECE_NUMBERS, pieces
-from services.gateway.dialects.openai_embeddings.embedding_request import EmbeddingRequest
-from services.gateway.endpoints.embeddings import Vectors
+from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
+from services.gateway.dialects.openai_embeddings.request import OpenAIEmbedCall
+from services.gateway.dialects.openai_embeddings.response import PIECE_NUMBERS, pieces
+from services.gateway.edge.exchange import Exchange
+from services.gateway.limit_status import NO_LIMITS
+from services.gateway.operations.embed import VectorsReply
+from services.gateway.record import RequestRecord
 
 
 def answer(count: int, dimensions: int) -> pb.EmbedResponse:
@@ -51,7 +55,9 @@ async def test_others_run_between_the_pieces_of_a_large_answer(in_base64: bool) 
 
     large = answer(2048, 1024)
     running = asyncio.create_task(others())
-    await Vectors(EmbeddingRequest(pb.EmbedRequest(model="m"), in_base64), large, {})({}, receive, send)
+    scope = {"type": "http", "headers": [], "state": {"record": RequestRecord("r", "POST")}}
+    call = OpenAIEmbedCall(embed=pb.EmbedRequest(model="m"), in_base64=in_base64)
+    await VectorsReply(OpenAIEmbeddings(), Exchange(scope, receive, send), call).write(large, NO_LIMITS)
     running.cancel()
     assert len(json.loads(b"".join(sent))["data"]) == 2048
     assert len(sent) > 2048 * 1024 / PIECE_NUMBERS

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from services.gateway.dialects.ignored_header import MOST_CHARACTERS, ignored_header
+from services.gateway.dialects.ignored_fields import MOST_CHARACTERS, ignored_header
 
 
 def test_names_are_said_whole_or_not_at_all() -> None:

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.openai_chat.chat_request import ChatRequest, translate
+from services.gateway.dialects.dialect import ReadOptions
+from services.gateway.dialects.openai_chat.request import read_chat
 from services.gateway.errors import ApiError
 from services.gateway.images.image_fetch import Address, ImageFetcher, is_public
-from services.gateway.images.image_parts import ImageLimits
+from services.gateway.images.limits import ImageLimits
+from services.gateway.images.request_images import Images
 from tests.certificates import Authority
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
@@ -108,18 +111,25 @@ async def fetching(
         await fetcher.close()
 
 
-def chat(*urls: str, hosts: str = "", **limits: int) -> ChatRequest:
+@dataclass
+class Chat:
+    generate: pb.GenerateRequest
+    images: Images
+
+
+def chat(*urls: str, hosts: str = "", **limits: int) -> Chat:
     content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     body = {"model": "m", "messages": [{"role": "user", "content": content}]}
-    return translate(body, refuse_ignored=True, image_limits=ImageLimits(hosts=frozenset(hosts.split()), **limits))
+    images = Images(ImageLimits(hosts=frozenset(hosts.split()), **limits))
+    return Chat(read_chat(body, ReadOptions(True, images)).generate, images)
 
 
 async def refused(fetcher: ImageFetcher, *urls: str, hosts: str, **limits: int) -> ApiError:
     with pytest.raises(ApiError) as caught:
         await fetcher.fill(chat(*urls, hosts=hosts, **limits).images)
     assert caught.value.status == 400
-    assert caught.value.param is not None
-    assert caught.value.param.startswith("messages[0].content[")
+    assert caught.value.field is not None
+    assert caught.value.field.startswith("messages[0].content[")
     return caught.value
 
 
@@ -159,7 +169,7 @@ async def test_an_image_of_a_listed_host_arrives(certificates: Any, host: Host) 
 def test_other_urls_are_refused_at_once(url: str, hosts: str, said: str) -> None:
     with pytest.raises(ApiError) as caught:
         chat(url, hosts=hosts)
-    assert caught.value.param == PATH
+    assert caught.value.field == PATH
     assert said in caught.value.message
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.openai_chat.chat_request import translate
 from services.gateway.errors import ApiError
-from services.gateway.images.image_parts import ImageLimits
+from services.gateway.images.limits import ImageLimits
+from tests.unit.gateway.chat_bodies import read_chat
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 IMAGES = {
@@ -30,7 +30,7 @@ def part(url: str, **fields: Any) -> dict[str, Any]:
 
 def request(*messages: list[dict[str, Any]], limits: ImageLimits | None = None) -> pb.GenerateRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": content} for content in messages]}
-    return translate(body, refuse_ignored=True, image_limits=limits).generate
+    return read_chat(body, strict=True, limits=limits).generate
 
 
 def refusal(*content: dict[str, Any], limits: ImageLimits | None = None) -> ApiError:
@@ -73,20 +73,20 @@ def test_images_and_texts_keep_their_order_over_several_turns() -> None:
 )
 def test_what_is_no_image_is_refused(url: str, said: str) -> None:
     error = refusal({"type": "text", "text": "?"}, part(url))
-    assert error.param == URL.format(1)
+    assert error.field == URL.format(1)
     assert said in error.message
 
 
 def test_a_detail_that_does_not_exist_is_refused() -> None:
     error = refusal(part(data_url(PNG), detail="huge"))
-    assert error.param == "messages[0].content[0].image_url.detail"
+    assert error.field == "messages[0].content[0].image_url.detail"
     assert "auto, low, high" in error.message
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video_url"])
 def test_other_parts_are_refused_by_name(kind: str) -> None:
     error = refusal({"type": kind, kind: {}})
-    assert error.param == "messages[0].content[0].type"
+    assert error.field == "messages[0].content[0].type"
     assert kind in error.message
 
 
@@ -96,11 +96,11 @@ def test_limits_are_named_with_the_value() -> None:
     exact = ImageLimits(most=2, max_bytes=size, max_total_bytes=2 * size)
     request([image, image], limits=exact)
     error = refusal(image, image, limits=ImageLimits(most=1))
-    assert (error.param, "is image 2 of the request; at most 1 are" in error.message) == (
+    assert (error.field, "is image 2 of the request; at most 1 are" in error.message) == (
         "messages[0].content[1].image_url",
         True,
     )
     error = refusal(image, limits=ImageLimits(max_bytes=size - 1))
-    assert (error.param, f"{size} bytes; at most {size - 1} are" in error.message) == (URL.format(0), True)
+    assert (error.field, f"{size} bytes; at most {size - 1} are" in error.message) == (URL.format(0), True)
     error = refusal(image, image, limits=ImageLimits(max_total_bytes=2 * size - 1))
-    assert (error.param, f"are {2 * size} bytes; at most {2 * size - 1} are" in error.message) == (URL.format(1), True)
+    assert (error.field, f"are {2 * size} bytes; at most {2 * size - 1} are" in error.message) == (URL.format(1), True)

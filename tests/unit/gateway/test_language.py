@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 
 import pytest
 
-from services.gateway.errors import from_failure
+from services.gateway.dialects.openai_fields import openai_name
+from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.i18n.language import MOST_CHARACTERS, messages, preferred, translated
+from services.gateway.routing.failures import api_error
 from services.runtime.failure import Failure, Reason, Violation
 from tests.unit.gateway.written_messages import SERVICES, failures, modules, written
 
@@ -92,9 +95,10 @@ def test_a_workers_message_is_persian_also_under_the_names_that_the_caller_knows
         name = path.relative_to(SERVICES.parent).as_posix()
         for field, message in failures(path) if name not in INTERNAL | ASSEMBLED else ():
             failure = Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message),))
-            said = from_failure(failure, request_id="r", form=form).message
-            if translated(said, "fa") is None and not message.startswith(OF_GRPC_ONLY):
-                lost.add(said)
+            error = api_error(failure, request_id="r")
+            use_callers_names(error, partial(openai_name, structured_output_field=form))
+            if translated(error.message, "fa") is None and not message.startswith(OF_GRPC_ONLY):
+                lost.add(error.message)
     assert not lost
 
 
@@ -107,7 +111,7 @@ def test_the_scan_finds_which_field_a_message_is_about() -> None:
 def test_the_scan_finds_messages_wherever_they_are_written() -> None:
     found = {path.relative_to(SERVICES).as_posix(): written(path) for path in modules()}
     for name, message in {
-        "gateway/dialects/openai_chat/chat_request.py": "audio is not available here; leave it out",
+        "gateway/dialects/openai_chat/request.py": "audio is not available here; leave it out",
         "gateway/images/image_fetch.py": "7 is redirected more than 7 times; send the image as a data: URL",
         "gateway/dialects/json_fields.py": "7 must be 7, got 7: 7",
         "inference/request/image_header.py": "it is a GIF without a frame",

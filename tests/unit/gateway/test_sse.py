@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.openai_chat.chat_request import ChatRequest
-from services.gateway.dialects.sse import ChunkEncoder, error_event
+from services.gateway.dialects import sse
+from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.openai_call import OpenAICall
+from services.gateway.dialects.openai_chat.stream import ChunkEncoder
+from services.gateway.errors import bad_request
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
     'سلام\u200c\u200d\u064b👨‍👩‍👧🇮🇷\u2028\u2029\r\n\x00"\\', max_size=20
@@ -17,8 +20,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
 
 def encoder(*, n: int = 1, include_usage: bool = False, continuous_usage: bool = False) -> ChunkEncoder:
     generate = pb.GenerateRequest(model="m", n=n)
-    chat = ChatRequest(generate, True, include_usage, continuous_usage, [])
-    return ChunkEncoder(chat, answer_id="chatcmpl-1", created=7)
+    call = OpenAICall(generate=generate, stream=True, include_usage=include_usage, continuous_usage=continuous_usage)
+    return ChunkEncoder(call, AnswerHead("chatcmpl-1", 7, "r"))
 
 
 def read(data: bytes) -> list[dict[str, Any]]:
@@ -122,4 +125,24 @@ def test_log_probabilities_travel_with_their_text() -> None:
 
 
 def test_an_error_is_one_event() -> None:
-    assert error_event(b'{"error":{}}') == b'data: {"error":{}}\n\n'
+    (event,) = read(encoder().error(bad_request("top_k", "top_k is wrong")))
+    assert event["error"] == {
+        "message": "top_k is wrong",
+        "type": "invalid_request_error",
+        "param": "top_k",
+        "code": None,
+    }
+
+
+def test_an_answer_ends_with_done() -> None:
+    assert encoder().end() == b"data: [DONE]\n\n"
+
+
+def test_an_event_may_have_a_name() -> None:
+    assert sse.event(b"{}", name="ping") == b"event: ping\ndata: {}\n\n"
+
+
+def test_nothing_is_made_for_each_of_the_choices_before_a_worker_has_taken_them() -> None:
+    generous = encoder(n=2**31 - 1)
+    assert generous.keep_alive()
+    assert generous.queued(1) == b": queued 1\n\n"

@@ -13,8 +13,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.routing.inference_client import SERVICE, Patience, inference_service
+from services.gateway.routing.worker import RETRY_SECONDS, Worker
 from services.gateway.routing.worker_connection import Connection
-from services.gateway.routing.workers import RETRY_SECONDS, Worker
 
 MODEL = "m"
 SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)

@@ -7,14 +7,19 @@ from pathlib import Path
 
 SERVICES = Path(__file__).parents[3] / "services"
 MAKERS = {
-    "ApiError": 1,
+    "ApiError": 2,
     "Failure": 1,
     "RequestError": 1,
+    "_rate_limit": 0,
+    "_unsupported": 1,
     "bad_request": 1,
+    "conflict": 0,
     "invalid": 1,
+    "not_found": 0,
+    "timed_out": 0,
+    "too_large": 0,
     "unauthorized": 0,
     "unavailable": 0,
-    "_unsupported": 1,
 }
 """What makes a message to a caller, and which of its arguments is that."""
 PARTS = {"_unobtainable": "7 {}; send the image as a data: URL", "_out_of_range": "7 is 7; it must be {}"}
@@ -30,8 +35,8 @@ NOT_FOR_CALLERS = ("Reason.INTERNAL", "Reason.ENGINE_FAILED", "'ENGINE_FAILED'")
 
 
 def modules() -> list[Path]:
-    patterns = ("gateway/*.py", "inference/*.py", "inference/triton_backend/**/*.py", "embeddings/**/*.py")
-    return [path for pattern in patterns for path in SERVICES.glob(pattern)]
+    services = ("gateway", "inference", "embeddings")
+    return [path for service in services for path in SERVICES.glob(f"{service}/**/*.py") if "site" not in path.parts]
 
 
 def written(path: Path) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.errors import from_failure
+from services.gateway.dialects.openai_fields import openai_name
+from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.i18n.language import translated
+from services.gateway.routing.failures import api_error
 from services.inference.model.served_model import ServedModel
 from services.inference.request.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
 from services.inference.request.request_checks import RequestLimits, check
@@ -150,7 +153,9 @@ def test_a_grammar_beyond_a_limit_is_refused_with_the_part_at_fault(grammar: str
     with pytest.raises(Failure, match=None) as refusal:
         check_grammar("response_format.grammar", grammar)
     assert problem in refusal.value.message
-    said = from_failure(refusal.value, request_id="r", form="structured_outputs.grammar").message
+    error = api_error(refusal.value, request_id="r")
+    use_callers_names(error, partial(openai_name, structured_output_field="structured_outputs.grammar"))
+    said = error.message
     persian = translated(said, "fa") if "llguidance's Lark" not in said else "x"
     assert persian is not None, said
 

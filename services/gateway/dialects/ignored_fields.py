@@ -1,0 +1,46 @@
+"""Reports the fields of a request that have no influence: in a header, or in a comment where the headers are sent already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from services.gateway.dialects import sse
+from services.gateway.dialects.json_fields import Fields
+from services.gateway.errors import bad_request
+from services.runtime.telemetry import without_keys
+
+IGNORED_HEADER: Final = "x-ignored-params"
+MOST_CHARACTERS: Final = 1024
+"""Of the header."""
+MOST_IGNORED: Final = 100
+"""So many fields are named; a client that sends more has seen enough."""
+_MOST_MESSAGE_CHARACTERS: Final = 200
+"""Of names that are repeated in a message: they may be as long as a body."""
+
+
+def ignored_fields(fields: Fields, *, strict: bool) -> list[str]:
+    """Return the paths of what was not read, also inside of what was. Raises ApiError when they are to be rejected."""
+    ignored = sorted(fields.unread_paths())[:MOST_IGNORED]
+    if ignored and strict:
+        names = ", ".join(ignored)
+        most = _MOST_MESSAGE_CHARACTERS
+        names = names if len(names) <= most else names[: most - 3] + "..."
+        raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
+    return ignored
+
+
+def ignored_header(names: Iterable[str]) -> dict[str, str]:
+    """Return `x-ignored-params`, or nothing where there is nothing to report. Names that do not fit are left out whole."""
+    # Names come from the client: only what a header may hold is repeated, and what stands for a key is not ASCII.
+    fitting, room = [], MOST_CHARACTERS
+    for name in map(without_keys, names):
+        if name.isascii() and name.isprintable() and "," not in name and len(name) <= room:
+            fitting.append(name)
+            room -= len(name) + len(",")
+    return {IGNORED_HEADER: ",".join(fitting)} if fitting else {}
+
+
+def ignored_comment(header: dict[str, str]) -> bytes:
+    """Return what `ignored_header` returned as a comment of a stream."""
+    return sse.comment(f"{IGNORED_HEADER} {header.get(IGNORED_HEADER, '')}")

@@ -1,0 +1,44 @@
+"""POST /tokenize: the token ids of a prompt, or of a conversation in its model's template, as other servers show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.dialects.dialect import ReadOptions, RenderedPrompt
+from services.gateway.dialects.ignored_fields import ignored_fields
+from services.gateway.dialects.json_fields import Fields
+from services.gateway.dialects.openai_call import OpenAICall
+from services.gateway.dialects.openai_chat.request import read_chat
+from services.gateway.dialects.openai_dialect import OpenAIDialect
+from services.gateway.errors import bad_request
+
+
+class Tokenize(OpenAIDialect):
+    """POST /tokenize."""
+
+    def read(self, body: Any, options: ReadOptions) -> OpenAICall:
+        """Read a conversation as chat does, or a prompt. Raises ApiError."""
+        if isinstance(body, dict) and "messages" in body:
+            return read_chat(body, options)
+        fields = Fields(body)
+        model = fields.required_string("model")
+        generate = pb.GenerateRequest(model=model, refuse_ignored_parameters=options.strict)
+        prompt = fields.string("prompt")
+        if not prompt:
+            raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
+        generate.prompt = prompt
+        return OpenAICall(generate=generate, ignored=ignored_fields(fields, strict=options.strict))
+
+    def prompt(self, call: OpenAICall, prompt: RenderedPrompt) -> bytes:
+        """Return the JSON document with the token ids."""
+        found = prompt.response
+        return orjson.dumps(
+            {
+                "count": found.prompt_tokens,
+                "max_model_len": found.prompt_tokens + found.remaining_tokens,
+                "tokens": list(found.token_ids),
+            }
+        )

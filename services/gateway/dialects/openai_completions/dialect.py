@@ -1,0 +1,37 @@
+"""OpenAI's (legacy) text completions as a dialect."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from services.gateway.dialects.collector import AnswerCollector
+from services.gateway.dialects.dialect import AnswerHead, ReadOptions, RenderedPrompt, StreamEncoder
+from services.gateway.dialects.openai_completions.request import CompletionCall, read_completion
+from services.gateway.dialects.openai_completions.stream import TextEncoder
+from services.gateway.dialects.openai_completions.whole import text_completion
+from services.gateway.dialects.openai_dialect import OpenAIDialect
+from services.gateway.dialects.openai_dry_run import dry_run_object
+
+
+class OpenAICompletions(OpenAIDialect):
+    """POST /completions."""
+
+    id_prefix: Final = "cmpl"
+
+    def read(self, body: Any, options: ReadOptions) -> CompletionCall:
+        """Read a parsed body. Raises ApiError."""
+        return read_completion(body, options)
+
+    def encoder(self, call: CompletionCall, head: AnswerHead) -> StreamEncoder:
+        """Return the encoder of one streamed answer."""
+        return TextEncoder(call, head)
+
+    def whole(self, call: CompletionCall, head: AnswerHead, answer: AnswerCollector) -> bytes:
+        """Return the JSON document of a whole answer."""
+        return orjson.dumps(text_completion(call, head, answer))
+
+    def prompt(self, call: CompletionCall, prompt: RenderedPrompt) -> bytes:
+        """Return the JSON document of a dry run."""
+        return orjson.dumps(dry_run_object("text_completion.dry_run", call, prompt))

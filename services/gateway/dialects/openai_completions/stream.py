@@ -1,0 +1,80 @@
+"""Encodes an answer's events as `text_completion` events."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final
+
+import orjson
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.dialects import sse
+from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.openai_completions.logprobs import Logprobs
+from services.gateway.dialects.openai_completions.request import CompletionCall
+from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
+from services.gateway.dialects.openai_streaming import OpenAIStream
+from services.gateway.limit_status import SpentBudget
+
+
+class TextEncoder(OpenAIStream):
+    """The encoder of one answer."""
+
+    def __init__(self, call: CompletionCall, head: AnswerHead) -> None:
+        """Encode the answer `head` to `call`, of which only the text to repeat is kept."""
+        self._head: Final = {
+            "id": head.id,
+            "object": "text_completion",
+            "created": head.created,
+            "model": call.generate.model,
+        }
+        self._echo: Final = call.echo
+        self._choices: Final = call.choices
+        self._include_usage: Final = call.include_usage
+        self._continuous: Final = call.continuous_usage
+        # Made when they are needed: the worker, which knows how many choices there may be, has not been asked yet.
+        self._logprobs: Final = defaultdict[int, Logprobs](partial(Logprobs, len(self._echo)))
+        self._so_far = pb.Usage()
+        self._note: dict[str, Any] = {}
+
+    def note(self, budget: SpentBudget) -> None:
+        """Name the budget that ended the answer in every event from here on."""
+        self._note = {"vilix": budget.to_object()}
+
+    def encode(self, events: Iterable[pb.Event]) -> bytes:
+        """Return the events that follow from what the worker sent, joined: they are sent at once."""
+        return b"".join(self._encode(event) for event in events)
+
+    def _encode(self, event: pb.Event) -> bytes:
+        match event.WhichOneof("event"):
+            case "started":
+                self._so_far.prompt_tokens = event.started.prompt_tokens
+                # Without a first event, a client would not know that the request was taken.
+                return b"".join(self._chunk(index, self._echo) for index in range(self._choices))
+            case "delta":
+                self._so_far.completion_tokens += event.delta.token_count
+                index, entries = event.delta.index, event.delta.logprobs
+                logprobs = self._logprobs[index].of(entries) if entries else None
+                return self._chunk(index, event.delta.content, logprobs=logprobs)
+            case "finish":
+                return self._chunk(event.finish.index, "", finish_reason=FINISH_REASONS[event.finish.reason])
+            case "usage" if self._include_usage:
+                return _event({**self._head, "choices": [], **self._note, "usage": usage_object(event.usage)})
+        return b""
+
+    def _chunk(
+        self, index: int, text: str, *, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
+    ) -> bytes:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+        chunk = {**self._head, "choices": [choice], **self._note}
+        if self._continuous:
+            chunk["usage"] = usage_object(self._so_far)
+        elif self._include_usage:
+            chunk["usage"] = None
+        return _event(chunk)
+
+
+def _event(chunk: dict[str, Any]) -> bytes:
+    return sse.event(orjson.dumps(chunk))

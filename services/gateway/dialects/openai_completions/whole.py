@@ -1,0 +1,33 @@
+"""The object `text_completion`, of a whole answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.gateway.dialects.collector import AnswerCollector
+from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.openai_completions.logprobs import Logprobs
+from services.gateway.dialects.openai_completions.request import CompletionCall
+from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
+
+
+def text_completion(call: CompletionCall, head: AnswerHead, answer: AnswerCollector) -> dict[str, Any]:
+    """Return the object. `call` may be without its prompt."""
+    with_logprobs = call.generate.HasField("logprobs")
+    return {
+        "id": head.id,
+        "object": "text_completion",
+        "created": head.created,
+        "model": call.generate.model,
+        "choices": [
+            {
+                "index": index,
+                "text": call.echo + "".join(choice.content),
+                "logprobs": Logprobs(0).of(choice.logprobs) if with_logprobs else None,
+                "finish_reason": FINISH_REASONS[choice.finish_reason],
+            }
+            for index, choice in enumerate(answer.choices)
+        ],
+        "usage": usage_object(answer.usage),
+        **({"vilix": answer.ended_by.to_object()} if answer.ended_by is not None else {}),
+    }

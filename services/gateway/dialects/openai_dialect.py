@@ -1,0 +1,28 @@
+"""What all of OpenAI's APIs have in common: the credential, errors, and headers about limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.gateway.dialects import openai_errors
+from services.gateway.dialects.bearer import bearer_key
+from services.gateway.dialects.dialect import ErrorReply
+from services.gateway.dialects.openai_limits import limit_headers
+from services.gateway.errors import ApiError
+from services.gateway.limit_status import RateLimits
+
+
+class OpenAIDialect:
+    """Base of the dialects of OpenAI's APIs."""
+
+    def api_key(self, headers: Mapping[str, str]) -> str | None:
+        """Return the key that a request carries."""
+        return bearer_key(headers)
+
+    def error(self, error: ApiError, *, request_id: str) -> ErrorReply:
+        """Render an error. OpenAI's body has no request id: a header has it."""
+        return openai_errors.render(error)
+
+    def response_headers(self, limits: RateLimits, *, request_id: str) -> dict[str, str]:
+        """Return `x-ratelimit-*`."""
+        return limit_headers(limits)

@@ -1,0 +1,53 @@
+"""OpenAI's names of fields that are called otherwise in GenerateRequest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from services.gateway.dialects.worker_fields import STRUCTURED_OUTPUT
+
+_NAMES: Final = (
+    (re.compile(r"^sampling\."), ""),
+    (re.compile(r"^logprobs\.top$"), "top_logprobs"),
+    (re.compile(r"^reasoning\.enabled$"), "enable_thinking"),
+    (re.compile(r"^reasoning\.effort$"), "reasoning_effort"),
+    (re.compile(r"^reasoning\.budget_tokens$"), "thinking_token_budget"),
+    (re.compile(r"^reasoning\.exclude$"), "include_reasoning"),
+    (re.compile(r"^(tools\[\d+\])\.parameters_json$"), r"\1.function.parameters"),
+    (re.compile(r"^(tools\[\d+\])\.(name|strict)$"), r"\1.function.\2"),
+    (re.compile(r"^tool_choice\.function_names$"), "tool_choice"),
+    (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.arguments_json$"), r"\1.function.arguments"),
+    (re.compile(r"^(messages\[\d+\]\.tool_calls\[\d+\])\.name$"), r"\1.function.name"),
+    (re.compile(r"^response_format\.json_schema\.schema_json$"), "response_format.json_schema.schema"),
+    (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
+    (re.compile(r"^prompt_token_ids"), "prompt"),
+)
+_SEVERAL: Final = {
+    "sampling.max_tokens": ("max_tokens", "max_completion_tokens"),
+    "logprobs": ("logprobs", "top_logprobs"),
+    "response_format": ("response_format", "structured_outputs"),
+    # Fields of the gRPC API alone.
+    **dict.fromkeys(("prompt", "prompt_token_ids", "tenant", "priority"), ()),
+}
+
+
+_STRUCTURED_OUTPUT: Final = re.compile(r"^response_format(\.\w+(\.choices|\.schema_json)?)?")
+
+
+def openai_name(field: str, *, structured_output_field: str = STRUCTURED_OUTPUT) -> str:
+    """Return the name of one field path.
+
+    `structured_output_field` is the path at which the request asks for structured output.
+    """
+    if structured_output_field != STRUCTURED_OUTPUT:
+        field = _STRUCTURED_OUTPUT.sub(structured_output_field, field)
+    for pattern, name in _NAMES:
+        field = pattern.sub(name, field)
+    return field
+
+
+def openai_names(fields: Iterable[str]) -> list[str]:
+    """Return all names under which a client can set these fields."""
+    return sorted(name for field in fields for name in _SEVERAL.get(field, (openai_name(field),)))

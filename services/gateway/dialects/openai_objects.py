@@ -1,0 +1,25 @@
+"""Parts of objects that OpenAI's APIs share."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+FINISH_REASONS: Final = {
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_LENGTH: "length",
+    pb.FINISH_REASON_TOOL_CALLS: "tool_calls",
+    pb.FINISH_REASON_CONTENT_FILTER: "content_filter",
+}
+
+
+def usage_object(usage: pb.Usage) -> dict[str, Any]:
+    """Return the object `usage`."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }

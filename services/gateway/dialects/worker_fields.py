@@ -1,0 +1,26 @@
+"""Replaces the worker's names of fields in errors by those that the caller knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from services.gateway.errors import ApiError
+
+STRUCTURED_OUTPUT: Final = "response_format"
+"""The worker's field for structured output, which an API may let callers ask for in several ways."""
+
+
+def use_callers_names(error: ApiError, name: Callable[[str], str]) -> None:
+    """Name the field of an error, and the fields in its message, as its caller does. `name` returns the caller's names."""
+    field = error.worker_field
+    if not field:
+        return
+    error.worker_field = None
+    error.field = name(field) or None
+    if error.field is None:
+        return
+    error.message = error.message.replace(field, error.field)
+    if not field.startswith(STRUCTURED_OUTPUT):
+        # Another field may be at odds with structured output, under whatever name that was asked for.
+        error.message = error.message.replace(STRUCTURED_OUTPUT, name(STRUCTURED_OUTPUT))

@@ -1,0 +1,50 @@
+"""The way back to one client: whole responses, and responses that are sent in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.types import Send
+
+from services.gateway.edge.direct_writer import DirectWriter
+
+
+class ResponseChannel:
+    """Sends the one response to a request."""
+
+    def __init__(self, send: Send, direct: DirectWriter | None) -> None:
+        """`send` is ASGI's. `direct` writes past it, where the server has that."""
+        self.started = False
+        """Whether the status was sent, so that failures are a part of the response."""
+        self._send: Final = send
+        self._direct: Final = direct
+
+    async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a whole response."""
+        await self.start(status, {"content-length": str(len(body)), **headers})
+        await self.finish(body)
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send the status and the headers of a response whose body follows in parts."""
+        self.started = True
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of the body; a client that reads slowly is waited for."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Send the last part of the body."""
+        await self._send({"type": "http.response.body", "body": data})
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether `write` may be called now: the client reads as fast as it is written to."""
+        return self._direct is not None and self._direct.ready
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the body at once, without waiting. To be called only while `keeps_up`."""
+        if self._direct is not None:
+            self._direct.write(data)

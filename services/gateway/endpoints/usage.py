@@ -1,0 +1,74 @@
+"""GET /usage: what a key has used, and what is left of its limits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway.dialects.bearer import bearer_key
+from services.gateway.endpoints.connection import gateway_of, record_of
+from services.gateway.errors import unavailable
+from services.gateway.redis.redis_link import RedisAwayError
+from services.gateway.tenancy import limits
+from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.auth import authenticate
+from services.gateway.tenancy.limits import Scope
+from services.gateway.tenancy.refusal import next_day, next_month
+from services.gateway.tenancy.usage import Counts, Usage, of_periods
+
+
+async def own_usage(request: Request) -> Response:
+    """Show a key what it used today and this month, its limits, and what is left of them."""
+    gateway = gateway_of(request)
+    key = (await authenticate(bearer_key(request.headers), gateway.keyring)).key
+    record_of(request).key_id = key.id
+    subject = gateway.tiers.subject(key, "")
+    try:
+        decision = await gateway.link.run(lambda redis: limits.show(redis, subject))
+        now = datetime.fromtimestamp(decision.seconds, UTC)
+        day, month = f"{now:%Y-%m-%d}", f"{now:%Y-%m}"
+        used = await gateway.link.run(lambda redis: of_periods(redis, key, [day, month]))
+    except RedisAwayError:
+        raise unavailable("Usage cannot be read at the moment. Please try again in a few seconds.") from None
+    of_models = {model: gateway.tiers.subject(key, model).model_limits for model in gateway.tiers.limited_models(key)}
+    usage = {
+        "object": "usage",
+        "key": {"id": key.id, "name": key.name, "expires": key.expires, "tier": key.tier},
+        "today": _period(day, next_day(now), used),
+        "month": _period(month, next_month(now), used),
+        "limits": dict(subject.limits),
+        "remaining": remaining(subject.limits, decision.scopes["key"]),
+        "model_limits": {model: dict(allowance) for model, allowance in of_models.items()},
+        "running": decision.scopes["key"].slots,
+        "reserved_tokens": decision.scopes["key"].reserved,
+    }
+    return Response(orjson.dumps(usage), media_type="application/json")
+
+
+def remaining(allowance: Allowance, scope: Scope) -> dict[str, int | None]:
+    """Return what is left of each limit; None where there is none. What running requests have reserved is not left."""
+
+    def left(limit: int | None, used: int) -> int | None:
+        return None if limit is None else max(0, limit - used)
+
+    return {
+        "rpm": scope.requests,
+        "tpm": scope.tokens,
+        "concurrency": left(allowance.concurrency, scope.slots),
+        "daily_tokens": left(allowance.daily_tokens, scope.daily + scope.reserved),
+        "monthly_tokens": left(allowance.monthly_tokens, scope.monthly + scope.reserved),
+    }
+
+
+def _period(name: str, ends: datetime, used: list[Usage]) -> dict[str, Any]:
+    mine = [usage for usage in used if usage.period == name]
+    return {
+        "period": name,
+        "ends": f"{ends:%Y-%m-%dT%H:%M:%SZ}",
+        **sum((usage.counts for usage in mine), Counts()).numbers(),
+        "models": {usage.model: usage.counts.numbers() for usage in mine},
+    }

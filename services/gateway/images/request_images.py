@@ -1,0 +1,67 @@
+"""The images of one request: those in `data:` URLs are read at once, those elsewhere are to be fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.errors import bad_request
+from services.gateway.images import data_url
+from services.gateway.images.image_format import media_type
+from services.gateway.images.image_url import check_url
+from services.gateway.images.limits import ImageLimits, image_too_large
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """An image that has still to be fetched."""
+
+    path: str
+    url: str
+    image: pb.Image
+    """The part of the translated request that it will fill."""
+
+
+@dataclass
+class Images:
+    """The images of one request, counted while they are read."""
+
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    elsewhere: list[Elsewhere] = field(default_factory=list)
+    count: int = 0
+    total_bytes: int = 0
+
+    def add(self, image: pb.Image, *, url: str, path: str, part: str) -> None:
+        """Take the image at `url`. Raises ApiError (400) for one that is none, or goes beyond a limit.
+
+        image: the part of the translated request that it fills.
+        path: the path of the field that holds the URL.
+        part: the path of the content part that the image belongs to.
+        """
+        self.count += 1
+        if self.count > self.limits.most:
+            raise bad_request(
+                part, f"{part} is image {self.count} of the request; at most {self.limits.most} are allowed"
+            )
+        if url[:5].lower() == "https":
+            check_url(path, url, self.limits.hosts)
+            self.elsewhere.append(Elsewhere(path, url, image))
+        else:
+            self.fill(image, path, data_url.read(path, url, max_bytes=self.limits.max_bytes))
+
+    def fill(self, image: pb.Image, path: str, data: bytes) -> None:
+        """Put an encoded image where it belongs. Raises ApiError (400)."""
+        if len(data) > self.limits.max_bytes:
+            raise image_too_large(path, len(data), self.limits.max_bytes)
+        self.total_bytes += len(data)
+        if self.total_bytes > self.limits.max_total_bytes:
+            raise bad_request(
+                path,
+                f"with {path}, the request's images are {self.total_bytes} bytes; at most "
+                f"{self.limits.max_total_bytes} are allowed together. Make them smaller or send fewer.",
+            )
+        found = media_type(data)
+        if found is None:
+            raise bad_request(path, f"{path} holds no PNG, JPEG, WebP or GIF; send an image in one of these formats")
+        image.data, image.mime_type = data, found

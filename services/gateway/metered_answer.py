@@ -1,0 +1,126 @@
+"""Meters an answer while it is generated: bills its key, ends it with its budget, and notes it in record and metrics.
+
+All APIs share this one meter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway import metrics
+from services.gateway.limit_status import SpentBudget
+from services.gateway.record import Outcome, RequestRecord
+from services.gateway.routing.generation import Generation
+from services.gateway.tenancy.lease import Lease
+from services.gateway.transcript import Transcript
+
+
+class MeteredAnswer:
+    """An answer that is being generated. Read `events` once, and `close` it whatever happens."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        lease: Lease,
+        record: RequestRecord,
+        *,
+        choices: int,
+        transcript: Transcript | None = None,
+    ) -> None:
+        """Meter `generation`, which was opened, for the request that holds `lease`. `choices` is how many answers it has."""
+        self.generation: Final = generation
+        self.ended_by: SpentBudget | None = None
+        """The budget that ended the answer."""
+        self._lease: Final = lease
+        self._record: Final = record
+        self._choices: Final = choices
+        self._transcript: Final = transcript
+        self._model: Final = generation.model
+        self._gaps: Final = metrics.INTER_TOKEN_SECONDS.labels(generation.model)
+        self._finished: Final[set[int]] = set()
+        self._has_events = False
+        self._last_tokens: float | None = None
+        self._first_is_noted = generation.has_begun
+        """Whether the group that is read next was noted when it came."""
+        if generation.has_begun:
+            self._note_tokens()
+
+    async def events(self) -> AsyncIterator[list[pb.Event]]:
+        """Yield the events as they come, but for those that went through `count` alone.
+
+        The last group ends with the usage, also where a budget has ended the answer. By then the request is settled: its
+        client cannot come back for the same slot too early. Raises ApiError when the answer breaks off, and
+        ClientGoneError.
+        """
+        self._lease.ends_answer_with(self._end_by_budget)
+        async for events in self.generation.events():
+            self.count(events)
+            if events[-1].HasField("usage"):
+                metrics.TOKENS.labels(self._model, "prompt").inc(events[-1].usage.prompt_tokens)
+                await self._lease.settle(self.generation.outcome)
+            yield events
+        if self.generation.outcome is Outcome.BUDGET:
+            events = self._end()
+            await self._lease.settle(self.generation.outcome)
+            yield events
+
+    def count(self, events: Sequence[pb.Event]) -> None:
+        """Meter events. Called for all of them, whichever way they take."""
+        self._has_events = True
+        self._lease.count(events)
+        if self._transcript is not None:
+            self._transcript.add(events)
+        has_tokens = False
+        for event in events:
+            if event.delta.token_count:
+                has_tokens = True
+            elif event.HasField("finish"):
+                self._finished.add(event.finish.index)
+        if self._first_is_noted:
+            self._first_is_noted = False
+        elif has_tokens:
+            self._note_tokens()
+
+    def close(self) -> None:
+        """End what is still running, and note what it has come to."""
+        self.generation.close()
+        produced = self._lease.produced
+        self._record.completion_tokens = produced.completion
+        if produced.prompt is not None:
+            self._record.prompt_tokens = produced.prompt
+        metrics.TOKENS.labels(self._model, "completion").inc(produced.completion)
+
+    def _end_by_budget(self) -> None:
+        self.generation.cut_short(Outcome.BUDGET)
+
+    def _end(self) -> list[pb.Event]:
+        """Return the events with which the answer ends here. Only what was produced so far is billed."""
+        produced = self._lease.produced
+        unfinished = [index for index in range(self._choices) if index not in self._finished]
+        if unfinished:
+            self.ended_by = self._lease.spent
+        usage = pb.Usage(
+            prompt_tokens=produced.prompt or 0,
+            completion_tokens=produced.completion,
+            reasoning_tokens=produced.reasoning,
+        )
+        metrics.TOKENS.labels(self._model, "prompt").inc(usage.prompt_tokens)
+        beginning = [] if self._has_events else [pb.Event(started=self.generation.started or pb.Started())]
+        finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_LENGTH)) for index in unfinished]
+        if self._transcript is not None:
+            self._transcript.add(finishes)
+        return [*beginning, *finishes, pb.Event(usage=usage)]
+
+    def _note_tokens(self) -> None:
+        now = time.perf_counter()
+        if self._last_tokens is None:
+            seconds = now - self.generation.began_at
+            self._record.first_token_ms = round(seconds * 1000, 1)
+            metrics.FIRST_TOKEN_SECONDS.labels(self._model).observe(seconds)
+        else:
+            self._gaps.observe(now - self._last_tokens)
+        self._last_tokens = now

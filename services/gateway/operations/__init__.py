@@ -1,0 +1,1 @@
+"""What requests ask for: an answer, a prompt, vectors. Each is an operation that the pipeline runs, whatever the API."""

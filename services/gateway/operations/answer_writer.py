@@ -1,0 +1,138 @@
+"""Sends an answer as Server-Sent Events while it is generated.
+
+This is the one way of a token from a worker's message to the socket: `_put` encodes events, and what it has encoded is sent.
+Two callers take it. `write` reads the answer in the request's task, and sends with `_drain`, which waits for a slow client.
+The call multiplexer calls `take` and `flush` where a message arrives, and so writes at once: to wake a task costs more than
+to write a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final, Generic
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.dialects import sse
+from services.gateway.dialects.dialect import AnswerHead, C, GenerationDialect, StreamEncoder
+from services.gateway.dialects.ignored_fields import ignored_comment, ignored_header
+from services.gateway.edge.exchange import Exchange
+from services.gateway.errors import ApiError
+from services.gateway.limit_status import RateLimits
+from services.gateway.metered_answer import MeteredAnswer
+
+
+class AnswerWriter(Generic[C]):
+    """The reply to a request for a streamed answer."""
+
+    def __init__(
+        self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: AnswerHead, *, keep_alive: float
+    ) -> None:
+        """Reply to `call`, which is without its prompt. `keep_alive`: seconds of silence that are broken."""
+        self._dialect: Final = dialect
+        self._request_id: Final = exchange.record.request_id
+        self._response: Final = exchange.response
+        self._cleanup: Final = exchange.cleanup
+        self._call: Final = call
+        self._encoder: Final[StreamEncoder] = dialect.encoder(call, head)
+        self._keep_alive: Final = keep_alive
+        self._answer: MeteredAnswer | None = None
+        self._reported: dict[str, str] = {}
+        """The header about fields that have no influence, as it was sent."""
+        self._unsent: Final[list[bytes]] = []
+        """What was encoded and not sent yet."""
+        self._last_sent = 0.0
+
+    async def queued(self, position: int, limits: RateLimits) -> None:
+        """Tell the client its position in the queue. The status is sent at once."""
+        await self._begin(limits, self._call.ignored)
+        await self._send(self._encoder.queued(position))
+
+    async def write(self, result: MeteredAnswer, limits: RateLimits) -> None:
+        """Send the answer, and end it however that goes. Raises ApiError and ClientGoneError when it breaks off."""
+        self._answer = answer = result
+        try:
+            await self._begin(limits, self._ignored(answer))
+            answer.generation.offer_tokens_to(self)
+            async for events in answer.events():
+                if answer.ended_by is not None:
+                    self._encoder.note(answer.ended_by)
+                if events[0].HasField("started"):
+                    self._report_late(answer)
+                self._put(events)
+                if events[-1].HasField("usage"):
+                    self._unsent.append(self._encoder.end())
+                await self._drain()
+            await self._response.finish()
+        finally:
+            answer.close()
+
+    async def fail(self, error: ApiError) -> None:
+        """Send the error as the last event; raise it where nothing was sent yet."""
+        if not self._response.started:
+            raise error
+        await self._send(self._encoder.error(error))
+        await self._response.finish()
+
+    def take(self, events: Sequence[pb.Event]) -> bool:
+        """Take events between the beginning and the end of the answer, if they can be written at once."""
+        answer = self._answer
+        if answer is None or not self._response.keeps_up:
+            return False
+        if events[0].HasField("started") or events[-1].HasField("usage"):
+            return False
+        answer.count(events)
+        self._put(events)
+        return True
+
+    def flush(self) -> None:
+        """Write what was taken."""
+        data = self._unsent_bytes()
+        if data:
+            self._last_sent = time.monotonic()
+            self._response.write(data)
+
+    def _put(self, events: Sequence[pb.Event]) -> None:
+        """Encode events, for whichever comes next of `flush` and `_drain`."""
+        self._unsent.append(self._encoder.encode(events))
+
+    async def _drain(self) -> None:
+        data = self._unsent_bytes()
+        if data:
+            await self._send(data)
+
+    def _unsent_bytes(self) -> bytes:
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        return data
+
+    async def _begin(self, limits: RateLimits, ignored: Sequence[str]) -> None:
+        if self._response.started:
+            return
+        self._reported = ignored_header(ignored)
+        headers = self._dialect.response_headers(limits, request_id=self._request_id)
+        await self._response.start(200, {**sse.HEADERS, **headers, **self._reported})
+        # Without a first byte, proxies and clients may wait with the headers too.
+        self._last_sent = time.monotonic()
+        self._cleanup.callback(asyncio.create_task(self._break_silence()).cancel)
+
+    async def _send(self, data: bytes) -> None:
+        self._last_sent = time.monotonic()
+        await self._response.send(data)
+
+    def _ignored(self, answer: MeteredAnswer) -> list[str]:
+        return self._call.all_ignored(answer.generation.ignored_parameters)
+
+    def _report_late(self, answer: MeteredAnswer) -> None:
+        """Report what the headers do not, because they were sent before the worker had reported it."""
+        header = ignored_header(self._ignored(answer))
+        if header != self._reported:
+            self._unsent.append(ignored_comment(header))
+
+    async def _break_silence(self) -> None:
+        while True:
+            if time.monotonic() - self._last_sent >= self._keep_alive:
+                await self._send(self._encoder.keep_alive())
+            await asyncio.sleep(max(self._last_sent + self._keep_alive - time.monotonic(), 0))

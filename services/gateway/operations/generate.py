@@ -1,0 +1,90 @@
+"""Generates an answer, whole or as a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from functools import partial
+from typing import Any, Final, Generic
+
+from services.gateway.dialects.dialect import AnswerHead, C, GenerationDialect, without_prompt
+from services.gateway.dialects.worker_fields import use_callers_names
+from services.gateway.edge.exchange import Exchange
+from services.gateway.errors import ApiError
+from services.gateway.metered_answer import MeteredAnswer
+from services.gateway.operations.answer_writer import AnswerWriter
+from services.gateway.operations.operation import Operation, Reply
+from services.gateway.operations.prepared_call import PreparedCall, prepare
+from services.gateway.operations.show_prompt import ShowPrompt
+from services.gateway.operations.whole_answer_reply import WholeAnswerReply
+from services.gateway.record import Outcome
+from services.gateway.routing.generation import Generation
+from services.gateway.routing.inference_client import InferencePool
+from services.gateway.tenancy.demand import Demand, demand_of
+from services.gateway.tenancy.lease import Lease
+from services.gateway.transcript import Transcript
+from services.gateway.wiring import Gateway
+
+
+class GenerateEndpoint(Generic[C]):
+    """An endpoint that answers prompts."""
+
+    def __init__(self, dialect: GenerationDialect[C]) -> None:
+        """Serve the API `dialect`."""
+        self.dialect: Final = dialect
+
+    def read(self, body: Any, gateway: Gateway, *, strict: bool) -> Operation[Any]:
+        """Return what a parsed body asks for: an answer, or with a dry run its prompt. Raises ApiError (400)."""
+        prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
+        call = prepared.call
+        demand = demand_of(call.generate, reserve_output=gateway.settings.reserve_output)
+        if call.dry_run:
+            return ShowPrompt(self.dialect, gateway, prepared, demand, stream=call.stream)
+        return GenerateAnswer(self.dialect, gateway, prepared, demand)
+
+
+class GenerateAnswer(Generic[C]):
+    """The operation."""
+
+    def __init__(
+        self, dialect: GenerationDialect[C], gateway: Gateway, prepared: PreparedCall[C], demand: Demand
+    ) -> None:
+        """Generate the answer to a call."""
+        self.model: Final = prepared.call.generate.model
+        self.stream: Final = prepared.call.stream
+        self.pool: Final[InferencePool] = gateway.fleet.inference
+        self.demand: Final = demand
+        self._dialect: Final = dialect
+        self._gateway: Final = gateway
+        self._call: Final = without_prompt(prepared.call)
+        self._prepared: PreparedCall[C] | None = prepared
+
+    def reply(self, exchange: Exchange) -> Reply[MeteredAnswer]:
+        """Return what writes the response."""
+        answer_id = f"{self._dialect.id_prefix}-{secrets.token_hex(12)}"
+        head = AnswerHead(answer_id, int(time.time()), exchange.record.request_id)
+        if not self.stream:
+            return WholeAnswerReply(self._dialect, exchange, self._call, head)
+        keep_alive = self._gateway.settings.keep_alive
+        return AnswerWriter(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
+
+    async def run(self, exchange: Exchange, lease: Lease) -> MeteredAnswer:
+        """Have a worker begin; a stream does not wait for that longer than `early_commit`. Raises ApiError, ClientGoneError."""
+        prepared, self._prepared = self._prepared, None
+        assert prepared is not None  # noqa: S101  # it runs once
+        settings, record = self._gateway.settings, exchange.record
+        request = prepared.call.generate
+        transcript = Transcript(request) if settings.log_content else None
+        record.content, record.completion_tokens = transcript, 0
+        generation = Generation(self.pool, self.model, record)
+        exchange.disconnect.stops(partial(generation.cut_short, Outcome.CLIENT_GONE))
+        await prepared.complete(self._gateway.image_fetcher, tenant=lease.subject.key.tenant)
+        commits_early = self.stream and not exchange.response.started
+        await generation.open(request, size=prepared.size, seconds=settings.early_commit if commits_early else None)
+        # The worker has it, and what was asked may be large.
+        exchange.body.release()
+        return MeteredAnswer(generation, lease, record, choices=self._call.choices, transcript=transcript)
+
+    def use_callers_names(self, error: ApiError) -> None:
+        """Name fields in an error as the caller does."""
+        use_callers_names(error, self._call.field_name)

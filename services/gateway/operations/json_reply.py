@@ -1,0 +1,44 @@
+"""Replies that are one JSON document, sent when it is whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+from services.gateway.dialects.dialect import Dialect
+from services.gateway.dialects.ignored_fields import ignored_header
+from services.gateway.edge.exchange import Exchange
+from services.gateway.errors import ApiError
+from services.gateway.limit_status import RateLimits
+
+R = TypeVar("R")
+JSON: Final = {"content-type": "application/json"}
+
+
+class JsonReply(ABC, Generic[R]):
+    """Base of such replies."""
+
+    def __init__(self, dialect: Dialect, exchange: Exchange) -> None:
+        """Reply to `exchange` in the API `dialect`."""
+        self._dialect: Final = dialect
+        self._exchange: Final = exchange
+
+    async def queued(self, position: int, limits: RateLimits) -> None:
+        """Do nothing: nothing can be sent before the document."""
+
+    @abstractmethod
+    async def write(self, result: R, limits: RateLimits) -> None:
+        """Send the document."""
+
+    async def fail(self, error: ApiError) -> None:
+        """Raise the error: an error response is sent."""
+        raise error
+
+    async def _send(self, document: bytes, limits: RateLimits, *, ignored: Iterable[str] = ()) -> None:
+        """Send the document, and report limits and fields that had no influence."""
+        await self._exchange.response.respond(200, self._headers(limits, ignored), document)
+
+    def _headers(self, limits: RateLimits, ignored: Iterable[str] = ()) -> dict[str, str]:
+        headers = self._dialect.response_headers(limits, request_id=self._exchange.record.request_id)
+        return {**JSON, **headers, **ignored_header(ignored)}

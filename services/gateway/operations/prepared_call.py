@@ -1,0 +1,49 @@
+"""A call that was read from a body, ready for a worker but for images that are still to be fetched."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, Generic
+
+from services.gateway.dialects.dialect import C, PromptDialect, ReadOptions
+from services.gateway.dialects.worker_fields import use_callers_names
+from services.gateway.errors import ApiError, restarting
+from services.gateway.images.image_fetch import ImageFetcher
+from services.gateway.images.limits import ImageLimits
+from services.gateway.images.request_images import Images
+from services.gateway.routing.message_size import check_number_of_elements
+
+
+class PreparedCall(Generic[C]):
+    """A call with its images and its size."""
+
+    def __init__(self, call: C, images: Images) -> None:
+        """Measure the call, which takes long for a large one. Raises ApiError (400) for one with too many elements."""
+        self.call: Final = call
+        self.images: Final = images
+        try:
+            check_number_of_elements(call.generate)
+        except ApiError as error:
+            use_callers_names(error, call.field_name)
+            raise
+        self._text_bytes: Final = call.generate.ByteSize() - images.total_bytes
+
+    @property
+    def size(self) -> int:
+        """The size of what a worker gets, in bytes, with the images that were fetched by now."""
+        return self._text_bytes + self.images.total_bytes
+
+    async def complete(self, fetcher: ImageFetcher, *, tenant: str) -> None:
+        """Fetch what images are elsewhere, and say whose request it is. Raises ApiError."""
+        self.call.generate.tenant = tenant
+        try:
+            await fetcher.fill(self.images)
+        except asyncio.CancelledError:
+            # Only the end of the gateway's grace period cancels a request.
+            raise restarting() from None
+
+
+def prepare(dialect: PromptDialect[C], body: Any, image_limits: ImageLimits, *, strict: bool) -> PreparedCall[C]:
+    """Read a parsed body. Raises ApiError (400)."""
+    images = Images(image_limits)
+    return PreparedCall(dialect.read(body, ReadOptions(strict, images)), images)

@@ -1,0 +1,90 @@
+"""Shows the prompt that a worker makes of a request, instead of answering it: tokenization, and dry runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final, Generic
+
+from services.gateway.dialects.dialect import C, PromptDialect, RenderedPrompt
+from services.gateway.dialects.worker_fields import use_callers_names
+from services.gateway.edge.exchange import Exchange
+from services.gateway.errors import ApiError
+from services.gateway.limit_status import RateLimits
+from services.gateway.operations.json_reply import JsonReply
+from services.gateway.operations.operation import Reply
+from services.gateway.operations.prepared_call import PreparedCall, prepare
+from services.gateway.record import Outcome
+from services.gateway.routing.inference_client import InferencePool
+from services.gateway.routing.rendering import render_prompt
+from services.gateway.tenancy.demand import Demand, demand_of
+from services.gateway.tenancy.lease import Lease
+from services.gateway.wiring import Gateway
+
+
+class PromptEndpoint(Generic[C]):
+    """An endpoint that shows prompts."""
+
+    def __init__(self, dialect: PromptDialect[C]) -> None:
+        """Serve the API `dialect`."""
+        self.dialect: Final = dialect
+
+    def read(self, body: Any, gateway: Gateway, *, strict: bool) -> ShowPrompt[C]:
+        """Return what a parsed body asks for. Raises ApiError (400)."""
+        prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
+        return ShowPrompt(self.dialect, gateway, prepared, demand_of(prepared.call.generate, reserve_output=0))
+
+
+class ShowPrompt(Generic[C]):
+    """The operation."""
+
+    def __init__(
+        self,
+        dialect: PromptDialect[C],
+        gateway: Gateway,
+        prepared: PreparedCall[C],
+        demand: Demand,
+        *,
+        stream: bool | None = None,
+    ) -> None:
+        """Show the prompt of a call. `stream` is what the request says of an answer, for its record."""
+        self.model: Final = prepared.call.generate.model
+        self.stream: Final = stream
+        self.pool: Final[InferencePool] = gateway.fleet.inference
+        # It counts as a request. Its prompt must fit what the key has left, and is reserved meanwhile, but costs no tokens.
+        self.demand: Final = replace(demand, output=0, max_output=0)
+        self._dialect: Final = dialect
+        self._gateway: Final = gateway
+        self._prepared: Final = prepared
+
+    def reply(self, exchange: Exchange) -> Reply[RenderedPrompt]:
+        """Return what writes the response."""
+        return PromptReply(self._dialect, exchange, self._prepared.call)
+
+    async def run(self, exchange: Exchange, lease: Lease) -> RenderedPrompt:
+        """Have a worker render the prompt. Raises ApiError."""
+        call, request_id = self._prepared.call, exchange.record.request_id
+        await self._prepared.complete(self._gateway.image_fetcher, tenant=lease.subject.key.tenant)
+        response, worker = await render_prompt(
+            self.pool, call.generate, size=self._prepared.size, request_id=request_id
+        )
+        # Before the client can know that it is over, and come back for the same slot.
+        await lease.settle(Outcome.COMPLETE)
+        return RenderedPrompt(response, worker, call.all_ignored(response.ignored_parameters))
+
+    def use_callers_names(self, error: ApiError) -> None:
+        """Name fields in an error as the caller does."""
+        use_callers_names(error, self._prepared.call.field_name)
+
+
+class PromptReply(JsonReply[RenderedPrompt], Generic[C]):
+    """Sends a prompt."""
+
+    def __init__(self, dialect: PromptDialect[C], exchange: Exchange, call: C) -> None:
+        """Reply to `call`."""
+        super().__init__(dialect, exchange)
+        self._prompt_dialect: Final = dialect
+        self._call: Final = call
+
+    async def write(self, result: RenderedPrompt, limits: RateLimits) -> None:
+        """Send the prompt."""
+        await self._send(self._prompt_dialect.prompt(self._call, result), limits, ignored=result.ignored)

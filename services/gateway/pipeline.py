@@ -1,0 +1,72 @@
+"""The path of a request. Every POST endpoint of every API takes it, and nothing else leads to a worker."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from services.gateway.edge.body import parse
+from services.gateway.edge.exchange import Exchange
+from services.gateway.errors import ApiError
+from services.gateway.operations.operation import Endpoint, Operation
+from services.gateway.tenancy.admission import check_model
+from services.gateway.tenancy.auth import authenticate, recognise
+from services.gateway.tenancy.keyring import Caller
+from services.gateway.wiring import Gateway
+
+
+async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> None:
+    """Take a request from its key to the last byte of its response.
+
+    Raises ApiError and ClientGoneError as long as no response has begun; later errors are a part of it.
+    """
+    record, control, body = exchange.record, gateway.admission, exchange.body
+
+    # Authenticate.
+    caller = await recognise(endpoint.dialect.api_key(exchange.headers), gateway.keyring)
+    record.key_id = caller.key.id
+    # Gate: a large body is kept only for a key that is within its limits, and any body only where there is room for it.
+    gate, share = control.gate(caller), gateway.bodies.open(caller.key.id)
+    raw = await body.read(max_bytes=gateway.settings.max_body_bytes, share=share, gate=gate)
+    # Read.
+    operation = await parse(raw, partial(endpoint.read, gateway=gateway, strict=exchange.is_strict))
+    del raw
+    record.note_model(operation.model, is_known=gateway.fleet.knows(operation.model))
+    record.stream = operation.stream
+    # Validate.
+    caller = await validate(caller, operation, gateway)
+
+    exchange.disconnect.listen()
+    reply = operation.reply(exchange)
+    try:
+        # Admit. Whatever happens inside, the request is settled at the end of the block.
+        async with await control.admit(caller, operation.demand, exchange.disconnect, record) as admission:
+            async for position in admission.queue():
+                await reply.queued(position, admission.limits)
+            # Generate.
+            result = await operation.run(exchange, admission.lease)
+            # Write.
+            await reply.write(result, admission.limits)
+    except ApiError as error:
+        operation.use_callers_names(error)
+        await reply.fail(error)
+
+
+async def validate(caller: Caller, operation: Operation[Any], gateway: Gateway) -> Caller:
+    """Return the caller, whose key may use the model that the operation names, and which exists.
+
+    Raises ApiError: 401, 403, 404, and 400 for a model of another endpoint.
+    """
+    try:
+        _check(caller, operation, gateway)
+    except ApiError:
+        # A key that was revoked meanwhile must get 401, and no hint about models.
+        caller = await authenticate(caller.secret, gateway.keyring)
+        _check(caller, operation, gateway)
+    return caller
+
+
+def _check(caller: Caller, operation: Operation[Any], gateway: Gateway) -> None:
+    check_model(caller.key, operation.model)
+    # What somebody made up must not become a name in Redis.
+    gateway.fleet.check(operation.model, operation.pool)

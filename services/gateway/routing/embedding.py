@@ -1,0 +1,82 @@
+"""Turns texts into vectors: one call of a worker, with failover."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Final
+
+import grpc
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
+
+from services.gateway import metrics
+from services.gateway.disconnect import ClientGoneError
+from services.gateway.errors import restarting
+from services.gateway.record import Outcome, RequestRecord
+from services.gateway.routing.embeddings_client import EmbedCall, EmbeddingsPool, EmbeddingsWorker
+from services.gateway.routing.failover import with_failover
+from services.gateway.routing.failures import api_error, failure_of_rpc, silent
+from services.runtime.failure import Failure
+from services.runtime.pulse import SilenceError
+
+
+class Embedding:
+    """One request for vectors."""
+
+    def __init__(self, pool: EmbeddingsPool, record: RequestRecord) -> None:
+        """Use a worker of `pool`, and note in `record` how that ends."""
+        self._pool: Final = pool
+        self._record: Final = record
+        self._call: EmbedCall | None = None
+        self._is_cancelled = False
+
+    async def run(self, request: pb.EmbedRequest) -> pb.EmbedResponse:
+        """Return the vectors. Raises ApiError, and ClientGoneError after `cancel`."""
+        try:
+            return await with_failover(self._pool, request, partial(self._run_on, request=request))
+        except Failure as failure:
+            raise api_error(failure, request_id=self._record.request_id) from failure
+        except asyncio.CancelledError:
+            if self._is_cancelled:
+                raise ClientGoneError from None
+            # Only the end of the gateway's grace period cancels a request.
+            raise restarting() from None
+
+    def cancel(self) -> None:
+        """Stop it: its client is gone. Also before `run`."""
+        self._is_cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _run_on(self, worker: EmbeddingsWorker, *, request: pb.EmbedRequest) -> pb.EmbedResponse:
+        self._call = call = worker.client.embed(request, request_id=self._record.request_id)
+        if self._is_cancelled:
+            call.cancel()
+        outcome = Outcome.STOPPED
+        worker.in_flight += 1
+        began = time.perf_counter()
+        try:
+            async with worker.client.signs_of_life.required():
+                response = await call
+            outcome = Outcome.COMPLETE
+        except SilenceError:
+            outcome = Outcome.SILENT
+            raise silent() from None
+        except grpc.aio.AioRpcError as error:
+            outcome = Outcome(error.code().name)
+            raise failure_of_rpc(error) from error
+        finally:
+            worker.in_flight -= 1
+            call.cancel()
+            self._record.outcome = outcome
+            metrics.EMBEDDINGS.labels(request.model, outcome).inc()
+            metrics.ANSWER_SECONDS.labels(request.model).observe(time.perf_counter() - began)
+        self._note(request.model, response)
+        return response
+
+    def _note(self, model: str, response: pb.EmbedResponse) -> None:
+        tokens = sum(response.token_counts)
+        self._record.texts = response.count
+        self._record.prompt_tokens = tokens
+        metrics.TOKENS.labels(model, "prompt").inc(tokens)

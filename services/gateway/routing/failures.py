@@ -1,0 +1,73 @@
+"""From the workers' failures to errors of the API. Fields keep the worker's names: a dialect knows the caller's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+from services.gateway.errors import ApiError, ErrorKind, bad_request, not_found, server_error, timed_out, unavailable
+from services.runtime.failure import Failure, Reason, failure_of
+
+_BAD_REQUESTS: Final = {
+    Reason.INVALID_ARGUMENT: None,
+    Reason.UNSUPPORTED_PARAMETER: "unsupported_parameter",
+    Reason.CONTEXT_LENGTH_EXCEEDED: "context_length_exceeded",
+}
+
+
+def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
+    """Return the failure that a call ended with, also where the connection and not the worker ended it."""
+    failure = failure_of(error)
+    if failure is not None:
+        return failure
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return model_unavailable()
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Failure(Reason.TIMEOUT, "The model did not answer in time.")
+    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+        return Failure(
+            Reason.INVALID_ARGUMENT,
+            "The request, or the answer to it, is too large for one message. Ask for less at once.",
+        )
+    return Failure(Reason.INTERNAL, f"the call ended with {error.code().name}")
+
+
+def model_unavailable() -> Failure:
+    """Return the failure of a call that lost its connection."""
+    return Failure(Reason.MODEL_UNAVAILABLE, "The model is not available at the moment. Please try again.")
+
+
+def api_error(failure: Failure, *, request_id: str) -> ApiError:
+    """Return the API's error for a worker's failure."""
+    message, retry_after = failure.message, failure.retry_after or 1.0
+    field = failure.violations[0].field if failure.violations else None
+    error = server_error(request_id)
+    match failure.reason:
+        case reason if reason in _BAD_REQUESTS:
+            error = bad_request(None, message, worker_field=field, code=_BAD_REQUESTS[reason])
+        case Reason.MODEL_NOT_FOUND:
+            error = not_found(message, field="model", code="model_not_found")
+        case Reason.MODEL_UNAVAILABLE | Reason.DRAINING:
+            error = unavailable(message, retry_after=retry_after)
+        case Reason.OVERLOADED:
+            error = _overloaded(message, retry_after)
+        case Reason.TIMEOUT:
+            error = timed_out(message, retry_after=retry_after)
+        case Reason.ENGINE_FAILED if field:
+            # One of several inputs is at fault, and the caller can leave it out.
+            error = _engine_failed(message, field, request_id)
+    return error
+
+
+def silent() -> ApiError:
+    """Return a 504 for a worker that has given no sign of life for too long."""
+    return timed_out("The model has not answered for too long. Please try again.")
+
+
+def _overloaded(message: str, retry_after: float) -> ApiError:
+    return ApiError(429, ErrorKind.RATE_LIMIT, message, code="rate_limit_exceeded", retry_after=retry_after)
+
+
+def _engine_failed(message: str, field: str, request_id: str) -> ApiError:
+    return ApiError(500, ErrorKind.SERVER_ERROR, f"{message}. The request id is {request_id}.", worker_field=field)

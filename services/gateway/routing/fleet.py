@@ -1,0 +1,56 @@
+"""All workers of this gateway, by what they do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.errors import ApiError, bad_request, not_found
+from services.gateway.routing.embeddings_client import EmbeddingsPool
+from services.gateway.routing.inference_client import InferencePool
+from services.gateway.routing.pool import WorkerPool
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The pools."""
+
+    inference: InferencePool
+    embeddings: EmbeddingsPool
+
+    def models(self) -> dict[str, pb.Model | embeddings_pb.Model | None]:
+        """Return every model that is known or expected, by id in order; None for one that is not available."""
+        return dict(sorted({**self.inference.models(), **self.embeddings.models()}.items()))
+
+    def any_ready(self) -> bool:
+        """Return whether some model is available."""
+        return self.inference.any_ready() or self.embeddings.any_ready()
+
+    def knows(self, model: str) -> bool:
+        """Return whether some worker serves the model, has served it, or is expected to."""
+        return self.inference.knows(model) or self.embeddings.knows(model)
+
+    def check(self, model: str, pool: WorkerPool[Any, Any]) -> None:
+        """Raise ApiError: 404 for a model that does not exist, 400 for one that the workers of `pool` do not have."""
+        if pool.knows(model):
+            return
+        others = (other for other in (self.inference, self.embeddings) if other is not pool)
+        for other in others:
+            if other.knows(model):
+                raise _wrong_endpoint(model, other.endpoint)
+        raise _unknown(model, ", ".join(pool.models()) or "none at the moment")
+
+
+def _wrong_endpoint(model: str, endpoint: str) -> ApiError:
+    return bad_request("model", f"The model {model} is not for this endpoint; it is used at {endpoint}.")
+
+
+def _unknown(model: str, known: str) -> ApiError:
+    return not_found(
+        f"The model {model[:128]!r} does not exist, or you may not use it. There are: {known}.",
+        field="model",
+        code="model_not_found",
+    )

@@ -1,0 +1,161 @@
+"""An answer that some worker generates: opened with failover, read as events, ended for one of a few reasons."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Final
+
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway import metrics
+from services.gateway.disconnect import ClientGoneError
+from services.gateway.errors import restarting, server_error
+from services.gateway.record import Outcome, RequestRecord, broken_off
+from services.gateway.routing.call_multiplexer import CallCancelledError, EventSink, MultiplexedCall, SilentWorkerError
+from services.gateway.routing.failover import with_failover
+from services.gateway.routing.failures import api_error, silent
+from services.gateway.routing.inference_client import InferencePool, InferenceWorker
+from services.runtime.failure import Failure
+
+
+class Generation:
+    """One answer. `open` it, read `events` once, and `close` it whatever happens."""
+
+    def __init__(self, pool: InferencePool, model: str, record: RequestRecord) -> None:
+        """Generate on a worker of `pool`, and note in `record` how that ends."""
+        self.model: Final = model
+        self.outcome = Outcome.STOPPED
+        """How the call of the worker has ended, once it has."""
+        self.began_at = 0.0
+        """When the worker was called, by `time.perf_counter`."""
+        self.has_begun = False
+        """Whether the worker had begun to answer when `open` returned."""
+        self.cut_short_for: Outcome | None = None
+        self._pool: Final = pool
+        self._record: Final = record
+        self._worker: InferenceWorker | None = None
+        self._call: MultiplexedCall | None = None
+
+    @property
+    def started(self) -> pb.Started | None:
+        """What the worker said when it began."""
+        return self._call.started if self._call is not None else None
+
+    @property
+    def ignored_parameters(self) -> Sequence[str]:
+        """The worker's fields that have no influence, as far as it has named them."""
+        return self.started.ignored_parameters if self.started is not None else ()
+
+    async def open(self, request: pb.GenerateRequest, *, size: int, seconds: float | None) -> None:
+        """Begin on the best worker, and wait up to `seconds` (None: for as long as it takes) for its beginning.
+
+        A worker that turns out to be unavailable before it begins is replaced by another one, once. `size` is the
+        request's in bytes. Raises ApiError, ClientGoneError.
+        """
+        try:
+            await with_failover(
+                self._pool, request, partial(self._open_on, request=request, size=size, seconds=seconds)
+            )
+        except Failure as failure:
+            error = api_error(failure, request_id=self._record.request_id)
+            if error.status < 500:
+                self._record.outcome = Outcome.REFUSED
+            raise error from failure
+
+    async def events(self) -> AsyncIterator[list[pb.Event]]:
+        """Yield the events as they come, in groups of what is ready; the last group ends with the usage.
+
+        An answer that was cut short for its budget ends without. Raises ApiError when the answer breaks off, and
+        ClientGoneError.
+        """
+        try:
+            async for events in self._opened():
+                if events[-1].HasField("usage"):
+                    self.outcome = Outcome.COMPLETE
+                yield events
+        except Failure as failure:
+            self.outcome = broken_off(failure.code.name)
+            raise api_error(failure, request_id=self._record.request_id) from failure
+        except (CallCancelledError, SilentWorkerError, asyncio.CancelledError) as error:
+            ended = self._end_with(error)
+            if self.outcome is Outcome.BUDGET:
+                return
+            raise ended from error
+        if self.outcome is not Outcome.COMPLETE:
+            # A worker that ends in the middle must not look like an answer that is complete.
+            self.outcome = Outcome.BROKEN_OFF
+            raise server_error(self._record.request_id)
+
+    def offer_tokens_to(self, sink: EventSink) -> None:
+        """Offer events to `sink` where they arrive; what it takes is not among `events`."""
+        self._opened().offer_to(sink)
+
+    def cut_short(self, outcome: Outcome) -> None:
+        """End the answer because its client is gone (CLIENT_GONE) or its budget is spent (BUDGET). Also before `open`."""
+        if self.cut_short_for is not Outcome.CLIENT_GONE:
+            self.cut_short_for = outcome
+        if self._call is not None:
+            self._call.cancel()
+
+    def close(self) -> None:
+        """End what is still running, and give the worker's place back. A second time, nothing happens."""
+        worker, call = self._worker, self._call
+        if worker is None or call is None:
+            return
+        self._worker = None
+        call.cancel()
+        # It refers back to this: without it, no garbage collection is needed.
+        call.offer_to(None)
+        worker.in_flight -= 1
+        self._record.outcome = self.outcome
+        metrics.ANSWER_SECONDS.labels(self.model).observe(time.perf_counter() - self.began_at)
+        metrics.ANSWERS_IN_FLIGHT.labels(self.model).dec()
+        metrics.ANSWERS.labels(self.model, self.outcome).inc()
+
+    async def _open_on(
+        self, worker: InferenceWorker, *, request: pb.GenerateRequest, size: int, seconds: float | None
+    ) -> None:
+        call = worker.client.generate(request, request_id=self._record.request_id, size=size)
+        self._begin(worker, call)
+        try:
+            self.has_begun = await self._start(call, seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    async def _start(self, call: MultiplexedCall, seconds: float | None) -> bool:
+        try:
+            return await call.start(seconds=seconds)
+        except Failure as failure:
+            self.outcome = broken_off(failure.code.name)
+            raise
+        except (CallCancelledError, SilentWorkerError, asyncio.CancelledError) as error:
+            raise self._end_with(error) from error
+
+    def _begin(self, worker: InferenceWorker, call: MultiplexedCall) -> None:
+        self._worker, self._call = worker, call
+        self.outcome = Outcome.STOPPED
+        self.began_at = time.perf_counter()
+        worker.in_flight += 1
+        metrics.ANSWERS_IN_FLIGHT.labels(self.model).inc()
+        if self.cut_short_for is not None:
+            call.cancel()
+
+    def _opened(self) -> MultiplexedCall:
+        assert self._call is not None  # noqa: S101  # it was opened
+        return self._call
+
+    def _end_with(self, error: BaseException) -> Exception:
+        """Note how the call has ended, and return what is to be raised for it."""
+        if isinstance(error, CallCancelledError):
+            self.outcome = self.cut_short_for or Outcome.STOPPED
+            return ClientGoneError()
+        if isinstance(error, SilentWorkerError):
+            self.outcome = Outcome.SILENT
+            return silent()
+        # Only the end of the gateway's grace period cancels a request.
+        self.outcome = Outcome.DRAINED
+        return restarting()

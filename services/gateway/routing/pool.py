@@ -1,0 +1,168 @@
+"""The workers of one kind: which there are, and which one takes a call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Final, Generic
+
+from services.gateway import metrics
+from services.gateway.errors import ApiError, unavailable
+from services.gateway.routing.policy import Call, Policy, least_load
+from services.gateway.routing.worker import RETRY_SECONDS, C, M, Service, Worker
+from services.gateway.routing.worker_connection import Connection, Connections
+
+REPLACE_SECONDS: Final = 10.0
+_log: Final = logging.getLogger(__name__)
+
+
+def _unserved(model: str) -> ApiError:
+    return unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
+
+
+class WorkerPool(Generic[C, M]):
+    """All workers of one kind that this gateway knows."""
+
+    def __init__(
+        self,
+        service: Service[C],
+        targets: Sequence[str],
+        *,
+        endpoint: str,
+        expected: Sequence[str],
+        resolve_seconds: float,
+        connections: Connections,
+        policy: Policy = least_load,
+    ) -> None:
+        """Watch the workers of one kind.
+
+        targets: HOST:PORT; a name with several addresses stands for all of them.
+        endpoint: where clients use the models of these workers, as errors say it.
+        expected: the ids of models that there are even while no worker has them.
+        policy: which of several workers takes a call.
+        """
+        self.endpoint: Final = endpoint
+        self._service: Final = service
+        self._policy: Final = policy
+        self._connections: Final = connections
+        self._targets: Final = targets
+        self._expected: Final = dict.fromkeys(expected)
+        """With every model that some worker has served: one whose only worker is lost is unavailable, and not unknown."""
+        self._resolve_seconds: Final = resolve_seconds
+        self._workers: dict[str, Worker[C, M]] = {}
+        self._replaced: set[Worker[C, M]] = set()
+        """Workers of connections that are no longer used for new requests."""
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to look for workers."""
+        metrics.WORKERS.labels(self._service.name).set_function(self._count_serving)
+        for model in self._expected:
+            self._show(model)
+        await self._resolve()
+        self._task = asyncio.create_task(self._keep_resolving())
+
+    async def close(self) -> None:
+        """Let go of all workers."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*(worker.close() for worker in (*self._workers.values(), *self._replaced)))
+
+    def _count_serving(self) -> int:
+        # Called from the thread that serves the metrics.
+        return sum(bool(worker.models) for worker in tuple(self._workers.values()))
+
+    def _find(self, models: Iterable[str]) -> None:
+        for model in models:
+            if model not in self._expected:
+                self._expected[model] = None
+                self._show(model)
+
+    def _show(self, model: str) -> None:
+        metrics.MODEL_AVAILABLE.labels(model).set_function(lambda: self._is_served(model))
+
+    def _is_served(self, model: str) -> bool:
+        # Called from the thread that serves the metrics.
+        return any(model in worker.models for worker in tuple(self._workers.values()))
+
+    def any_ready(self) -> bool:
+        """Return whether some worker serves some model."""
+        return any(worker.models for worker in self._workers.values())
+
+    def models(self) -> dict[str, M | None]:
+        """Return every model that is served, was served or is expected, by id; None for one without a worker."""
+        models: dict[str, M | None] = dict.fromkeys(self._expected)
+        for worker in self._workers.values():
+            models.update(worker.models)
+        return dict(sorted(models.items()))
+
+    def has_another(self, model: str, *, but: Worker[C, M]) -> bool:
+        """Return whether a worker other than `but` serves the model."""
+        return any(model in worker.models for worker in self._workers.values() if worker is not but)
+
+    def choose(self, call: Call, *, but: Worker[C, M] | None = None) -> Worker[C, M]:
+        """Return the healthy worker that is to take `call`, by the policy; not `but`, if there is another.
+
+        Raises ApiError (503) when no worker serves the model at the moment.
+        """
+        able = [worker for worker in self._workers.values() if call.model in worker.models]
+        others = [worker for worker in able if worker is not but]
+        if not able:
+            raise _unserved(call.model)
+        return self._policy(others or able, call)
+
+    def knows(self, model: str) -> bool:
+        """Return whether some worker serves the model, has served it, or is expected to."""
+        return model in self._expected or any(model in worker.models for worker in self._workers.values())
+
+    async def _keep_resolving(self) -> None:
+        while True:
+            await asyncio.sleep(self._resolve_seconds)
+            await self._resolve()
+
+    async def _resolve(self) -> None:
+        connection = await asyncio.to_thread(self._connections.current)
+        addresses = [address for target in self._targets for address in await _addresses(target)]
+        for address in addresses:
+            if address not in self._workers:
+                self._workers[address] = Worker(address, self._service, connection, self._find)
+        for address in self._workers.keys() - set(addresses):
+            # A name that cannot be looked up at the moment does not end a worker that answers.
+            if not self._workers[address].models and not self._workers[address].in_flight:
+                await self._workers.pop(address).close()
+        stale = [worker for worker in self._workers.values() if worker.connection != connection]
+        await asyncio.gather(*(self._replace(worker, connection) for worker in stale))
+        for worker in [worker for worker in self._replaced if not worker.in_flight]:
+            self._replaced.remove(worker)
+            await worker.close()
+
+    async def _replace(self, worker: Worker[C, M], connection: Connection) -> None:
+        """Change over to a new connection, without a moment in which the worker is away and without ending a request."""
+        successor: Worker[C, M] = Worker(worker.address, self._service, connection, self._find)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPLACE_SECONDS):
+                while worker.models and not successor.models:  # noqa: ASYNC110  # what it waits for has no event
+                    await asyncio.sleep(RETRY_SECONDS)
+        if worker.models and not successor.models:
+            _log.warning("worker does not take the new certificate", extra={"worker": worker.address})
+            await successor.close()
+            return
+        _log.info("connected with the new certificate", extra={"worker": worker.address})
+        self._workers[worker.address] = successor
+        self._replaced.add(worker)
+
+
+async def _addresses(target: str) -> list[str]:
+    host, _, port = target.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        _log.warning("worker name cannot be resolved", extra={"target": target, "error": str(error)})
+        return []
+    return sorted(
+        {f"[{info[4][0]}]:{port}" if info[0] == socket.AF_INET6 else f"{info[4][0]}:{port}" for info in found}
+    )

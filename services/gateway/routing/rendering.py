@@ -1,0 +1,39 @@
+"""Has a worker render a prompt, with failover."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import grpc
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.errors import restarting
+from services.gateway.routing.failover import with_failover
+from services.gateway.routing.failures import api_error, failure_of_rpc
+from services.gateway.routing.inference_client import InferencePool, InferenceWorker
+from services.runtime.failure import Failure
+
+
+async def render_prompt(
+    pool: InferencePool, request: pb.GenerateRequest, *, size: int, request_id: str
+) -> tuple[pb.RenderPromptResponse, str]:
+    """Return the prompt of a request, whose size is in bytes, and the address of the worker. Raises ApiError."""
+    try:
+        return await with_failover(
+            pool, request, partial(_render_on, request=request, size=size, request_id=request_id)
+        )
+    except Failure as failure:
+        raise api_error(failure, request_id=request_id) from failure
+    except asyncio.CancelledError:
+        # Only the end of the gateway's grace period cancels a request.
+        raise restarting() from None
+
+
+async def _render_on(
+    worker: InferenceWorker, *, request: pb.GenerateRequest, size: int, request_id: str
+) -> tuple[pb.RenderPromptResponse, str]:
+    try:
+        return await worker.client.render(request, request_id=request_id, size=size), worker.address
+    except grpc.aio.AioRpcError as error:
+        raise failure_of_rpc(error) from error

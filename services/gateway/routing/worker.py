@@ -1,0 +1,157 @@
+"""One worker: whether it is healthy, what it serves, and the connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.gateway.routing.worker_connection import Connection
+
+RETRY_SECONDS: Final = 0.2
+REFRESH_SECONDS: Final = 1.0
+"""Between two looks at what a worker serves: a model of it that has died is not served, though the worker lives."""
+MAX_REFUSALS: Final = 10
+"""After so many in a row, a worker that refuses to answer about itself counts as lost."""
+_REFUSED: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""What a worker answers that is there, and overloaded. Its answers go on meanwhile."""
+_log: Final = logging.getLogger(__name__)
+
+
+class Client(Protocol):
+    """A connection to one worker."""
+
+    async def list_models(self) -> Sequence[Any]:
+        """Return the models of the worker, which have an `id`. Raises grpc.aio.AioRpcError."""
+        ...
+
+    async def close(self) -> None:
+        """End what is still running. The channel is closed afterwards."""
+        ...
+
+
+C = TypeVar("C", bound=Client)
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class Service(Generic[C]):
+    """A kind of workers."""
+
+    name: str
+    """The full name of the gRPC service, under which its health is asked."""
+    connect: Callable[[grpc.aio.Channel, grpc.aio.Channel], C]
+    """Over a channel for requests, and one for what a worker says of itself."""
+    options: Sequence[tuple[str, Any]]
+    """Of the channels."""
+
+
+class Worker(Generic[C, M]):
+    """One worker, watched while it is known."""
+
+    def __init__(
+        self,
+        address: str,
+        service: Service[C],
+        connection: Connection,
+        found: Callable[[Iterable[str]], None] = lambda _: None,
+    ) -> None:
+        """`address` is IP:PORT; `found` is told the ids of the models that it serves."""
+        self._found: Final = found
+        self.address: Final = address
+        self.connection: Final = connection
+        self._service: Final = service.name
+        self._channel: Final = connection.open(address, service.options)
+        # A connection of its own: a worker limits the calls on each, and what it says of itself must not wait for requests.
+        own = ("grpc.use_local_subchannel_pool", 1)
+        self._status_channel: Final = connection.open(address, [*service.options, own])
+        self.client: Final[C] = service.connect(self._channel, self._status_channel)
+        self.models: dict[str, M] = {}
+        """What it serves; empty while it is not healthy."""
+        self.in_flight = 0
+        """Requests of this gateway that it works on."""
+        self._refusals = 0
+        """Answers about its health that it has refused in a row."""
+        self._refresh: asyncio.Task[None] | None = None
+        self._tasks = {asyncio.create_task(self._watch())}
+
+    def lose_model(self, model: str) -> None:
+        """Give no more requests for a model, until the worker names it again: it has just said that it cannot serve it."""
+        self.models.pop(model, None)
+
+    async def close(self) -> None:
+        """Stop watching, and close the connection once its calls have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.client.close()
+        await self._channel.close(grace=None)
+        await self._status_channel.close(grace=None)
+
+    async def _watch(self) -> None:
+        try:
+            while True:
+                try:
+                    await self._follow_health()
+                except grpc.aio.AioRpcError as error:
+                    self._refusals += 1
+                    if error.code() not in _REFUSED or self._refusals > MAX_REFUSALS:
+                        self._stop_refreshing()
+                        self._lose(error.code())
+                else:
+                    self._stop_refreshing()
+                    self.models = {}
+                await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self._stop_refreshing()
+
+    def _lose(self, code: grpc.StatusCode) -> None:
+        if self.models:
+            _log.warning("worker lost", extra={"worker": self.address, "code": code.name})
+        self.models = {}
+
+    async def _follow_health(self) -> None:
+        request = health_pb2.HealthCheckRequest(service=self._service)
+        call = health_pb2_grpc.HealthStub(self._status_channel).Watch(request)  # type: ignore[attr-defined]  # its types miss it
+        try:
+            async for answer in call:
+                self._refusals = 0
+                self._stop_refreshing()
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    self._refresh = asyncio.create_task(self._keep_models())
+                else:
+                    self.models = {}
+        finally:
+            call.cancel()
+
+    def _stop_refreshing(self) -> None:
+        if self._refresh is not None:
+            self._refresh.cancel()
+            self._refresh = None
+
+    async def _keep_models(self) -> None:
+        refusals = 0
+        while True:
+            try:
+                models = await self.client.list_models()
+            except grpc.aio.AioRpcError as error:
+                # A frozen process keeps its TCP connection; only a failed call reveals it.
+                refusals += 1
+                if error.code() not in _REFUSED or refusals > MAX_REFUSALS:
+                    self._lose(error.code())
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            refusals = 0
+            if models and not self.models:
+                # It was found over the one connection; requests go over the other.
+                await self._channel.channel_ready()
+                names = ", ".join(model.id for model in models)
+                _log.info("worker found", extra={"worker": self.address, "models": names})
+            self.models = {model.id: model for model in models}
+            self._found(self.models)
+            await asyncio.sleep(REFRESH_SECONDS if models else RETRY_SECONDS)

@@ -1,0 +1,145 @@
+"""What a running gateway works with: made once when it starts, and closed when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from services.gateway.edge.body_budget import BodyBudget, budget_sizes
+from services.gateway.images.image_fetch import ImageFetcher
+from services.gateway.images.limits import ImageLimits
+from services.gateway.redis.redis_connection import connect
+from services.gateway.redis.redis_link import RedisLink
+from services.gateway.redis.redis_watch import RedisWatch
+from services.gateway.routing.embeddings_client import EmbeddingsPool, embeddings_service
+from services.gateway.routing.fleet import Fleet
+from services.gateway.routing.inference_client import InferencePool, Patience, inference_service
+from services.gateway.routing.pool import WorkerPool
+from services.gateway.routing.worker_connection import Connections
+from services.gateway.settings import GatewaySettings
+from services.gateway.tenancy.admission import AdmissionControl
+from services.gateway.tenancy.census import Census
+from services.gateway.tenancy.keyring import Keyring
+from services.gateway.tenancy.lease import Leases
+from services.gateway.tenancy.local_limits import LocalLimits
+from services.gateway.tenancy.tiers import Tiers
+from services.runtime.certificates import Certificates
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The parts of a running gateway."""
+
+    settings: GatewaySettings
+    link: RedisLink
+    redis_watch: RedisWatch
+    keyring: Keyring
+    tiers: Tiers
+    admission: AdmissionControl
+    fleet: Fleet
+    image_fetcher: ImageFetcher
+    image_limits: ImageLimits
+    bodies: BodyBudget
+
+
+def check(settings: GatewaySettings) -> None:
+    """Raise ValueError or OSError when the settings cannot be right, before anything is started."""
+    connect(settings.redis_url, timeout=settings.redis_timeout)
+    Tiers(settings.tiers_file)
+    _body_budget(settings)
+    if settings.renew_seconds >= settings.lease_seconds:
+        raise ValueError(
+            f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than VILIX_LEASE_SECONDS={settings.lease_seconds}"
+        )
+
+
+@asynccontextmanager
+async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """Connect to Redis and the workers; neither needs to be there yet.
+
+    What was opened is closed in the opposite order, also when a later part cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)
+        stack.push_async_callback(link.close)
+        tiers = Tiers(settings.tiers_file)
+        stack.push_async_callback(tiers.close)
+        tiers.open()
+        redis_watch = RedisWatch(link, seconds=settings.redis_check_seconds)
+        stack.push_async_callback(redis_watch.close)
+        redis_watch.open()
+        leases = await _open_leases(settings, link, stack)
+        fleet = await _open_fleet(settings, stack)
+        image_fetcher = ImageFetcher(seconds=settings.image_seconds)
+        stack.push_async_callback(image_fetcher.close)
+        keyring = Keyring(link, grace_seconds=settings.auth_grace)
+        yield Gateway(
+            settings,
+            link,
+            redis_watch,
+            keyring,
+            tiers,
+            AdmissionControl(link, keyring, tiers, leases),
+            fleet,
+            image_fetcher,
+            _image_limits(settings),
+            _body_budget(settings),
+        )
+
+
+async def _open_leases(settings: GatewaySettings, link: RedisLink, stack: AsyncExitStack) -> Leases:
+    census = Census(link)
+    stack.push_async_callback(census.close)
+    census.open()
+    leases = Leases(
+        link,
+        LocalLimits(settings.redis_away_policy, lambda: census.gateways),
+        lease_seconds=settings.lease_seconds,
+        renew_seconds=settings.renew_seconds,
+        reserve_output=settings.reserve_output,
+    )
+    stack.push_async_callback(leases.close)
+    leases.open()
+    return leases
+
+
+async def _open_fleet(settings: GatewaySettings, stack: AsyncExitStack) -> Fleet:
+    connections = Connections(
+        Certificates(settings.tls_dir) if settings.tls_dir else None, server_name=settings.tls_server_name
+    )
+    patience = Patience(settings.idle_seconds, settings.max_stream_seconds)
+    inference: InferencePool = WorkerPool(
+        inference_service(patience),
+        settings.worker_targets(),
+        endpoint="/chat/completions",
+        expected=settings.expected(),
+        resolve_seconds=settings.resolve_seconds,
+        connections=connections,
+    )
+    embeddings: EmbeddingsPool = WorkerPool(
+        embeddings_service(patience),
+        settings.embeddings_targets(),
+        endpoint="/embeddings",
+        expected=settings.expected_embeddings(),
+        resolve_seconds=settings.resolve_seconds,
+        connections=connections,
+    )
+    stack.push_async_callback(inference.close)
+    await inference.open()
+    stack.push_async_callback(embeddings.close)
+    await embeddings.open()
+    return Fleet(inference, embeddings)
+
+
+def _image_limits(settings: GatewaySettings) -> ImageLimits:
+    return ImageLimits(
+        settings.max_images, settings.max_image_bytes, settings.max_images_bytes, settings.listed_image_hosts()
+    )
+
+
+def _body_budget(settings: GatewaySettings) -> BodyBudget:
+    total, per_key = budget_sizes(
+        settings.bodies_bytes, settings.key_bodies_bytes, max_body_bytes=settings.max_body_bytes
+    )
+    return BodyBudget(total=total, per_key=per_key)

@@ -1,0 +1,397 @@
+"""The gateway's end of a stream that many calls share, against the worker's end of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+from vilix.inference.v1 import inference_service_pb2_grpc
+
+from services.gateway.errors import ApiError
+from services.gateway.routing.call_multiplexer import (
+    WINDOW,
+    CallCancelledError,
+    EventSink,
+    MultiplexedCall,
+    SilentWorkerError,
+)
+from services.gateway.routing.inference_client import MAX_MESSAGE_BYTES, InferenceClient, Patience
+from services.gateway.routing.message_size import ENVELOPE_BYTES
+from services.runtime import silence
+from services.runtime.failure import Failure, Reason
+from services.worker.grpc_server import WorkerServer
+from tests.unit.inference.test_generate_stream import Answers, until
+
+LIMIT = 10.0
+IDLE_SECONDS = 0.3
+
+
+@asynccontextmanager
+async def serving(answers: Any, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield server, port
+    finally:
+        await server.stop(None)
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@asynccontextmanager
+async def client_of(port: int, *, idle_seconds: float = IDLE_SECONDS) -> AsyncIterator[InferenceClient]:
+    async with grpc.aio.insecure_channel(
+        f"127.0.0.1:{port}", [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100)]
+    ) as channel:
+        client = InferenceClient(channel, Patience(idle_seconds=idle_seconds, stream_seconds=60))
+        yield client
+        await client.close()
+
+
+@pytest.fixture
+async def client(answers: Answers) -> AsyncIterator[InferenceClient]:
+    async with serving(answers) as (_, port), client_of(port) as client:
+        yield client
+
+
+def begin(client: InferenceClient, model: str) -> MultiplexedCall:
+    return client.generate(pb.GenerateRequest(model=model), request_id="r")
+
+
+async def read(call: MultiplexedCall) -> int:
+    """How many events there were, up to the end."""
+    async with asyncio.timeout(LIMIT):
+        return sum([len(events) async for events in call])
+
+
+async def test_answers_do_not_mix(client: InferenceClient) -> None:
+    calls = [begin(client, str(number)) for number in range(1, 30)]
+    assert await asyncio.gather(*map(read, calls)) == list(range(1, 30))
+
+
+async def test_a_slow_reader_stops_the_engine_and_nothing_is_lost(answers: Answers, client: InferenceClient) -> None:
+    call = begin(client, str(3 * WINDOW))
+    assert await call.start(seconds=LIMIT)
+    await until(lambda: answers.produced == WINDOW + 1)
+    assert await read(begin(client, "5")) == 5, "others are not held up"
+    assert answers.produced == WINDOW + 1 + 5
+    assert await read(call) == 3 * WINDOW
+
+
+async def test_a_cancelled_call_is_over_on_both_ends(answers: Answers, client: InferenceClient) -> None:
+    call = begin(client, "waits")
+    waiting = asyncio.create_task(call.start(seconds=None))
+    await until(lambda: answers.running == 1)
+    call.cancel()
+    with pytest.raises(CallCancelledError):
+        await waiting
+    await until(lambda: answers.running == 0)
+    call.cancel()
+
+
+class Sink:
+    """Takes what it is to, and writes it when it is flushed."""
+
+    def __init__(self, takes: Callable[[Sequence[pb.Event]], bool] = lambda _: True) -> None:
+        self.takes = takes
+        self.taken: list[pb.Event] = []
+        self.written: list[pb.Event] = []
+
+    def take(self, events: Sequence[pb.Event]) -> bool:
+        if not self.takes(events):
+            return False
+        self.taken.extend(events)
+        return True
+
+    def flush(self) -> None:
+        self.written += self.taken[len(self.written) :]
+
+
+class Listener(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Notes what it is told about calls, once it may read."""
+
+    def __init__(self) -> None:
+        self.may_read = asyncio.Event()
+        self.heard: list[tuple[int, str | None]] = []
+
+    async def GenerateMany(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateManyResponse]:  # noqa: N802
+        await self.may_read.wait()
+        async for request in requests:
+            self.heard.append((request.call, request.WhichOneof("action")))
+        yield pb.GenerateManyResponse()
+
+
+async def test_a_worker_that_read_nothing_never_hears_of_calls_that_were_cancelled_meanwhile() -> None:
+    listener = Listener()
+    async with serving(listener) as (_, port), client_of(port) as client:
+        large = pb.GenerateRequest(model="m", prompt="a" * 3_000_000)
+        calls = [client.generate(large, request_id="r") for _ in range(50)]
+        # Long enough for everything to be written that fits on the way.
+        await asyncio.sleep(0.1)
+        for call in calls[:-1]:
+            call.cancel()
+        listener.may_read.set()
+        await until(lambda: (50, "start") in listener.heard)
+        calls[-1].cancel()
+        await until(lambda: (50, "cancel") in listener.heard)
+    started = {call for call, action in listener.heard if action == "start"}
+    assert started == {call for call, action in listener.heard if action == "cancel"}
+    assert len(started) < 10
+
+
+async def test_a_silent_worker_is_given_up(answers: Answers, client: InferenceClient) -> None:
+    with pytest.raises(SilentWorkerError):
+        await read(begin(client, "waits"))
+    await until(lambda: answers.running == 0)
+
+
+class LivingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Gives a sign of life for each call, again and again."""
+
+    async def GenerateMany(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateManyResponse]:  # noqa: N802
+        request = await anext(requests)
+        while True:
+            yield pb.GenerateManyResponse(outputs=[pb.CallOutput(call=request.call)])
+            await asyncio.sleep(IDLE_SECONDS / 20)
+
+
+@contextmanager
+def worker_of_its_own() -> Iterator[int]:
+    """The port of a LivingWorker whose event loop is not that of the test."""
+    ports: Future[int] = Future()
+    stop = threading.Event()
+
+    async def serve() -> None:
+        async with serving(LivingWorker()) as (_, port):
+            ports.set_result(port)
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield ports.result(LIMIT)
+    finally:
+        stop.set()
+        thread.join(LIMIT)
+
+
+async def test_a_worker_that_spoke_while_the_gateway_stood_still_is_not_given_up() -> None:
+    with worker_of_its_own() as port:
+        async with client_of(port) as client:
+            call = begin(client, "m")
+            assert not await call.start(seconds=IDLE_SECONDS / 4)
+            waiting = asyncio.create_task(call.start(seconds=None))
+            for _ in range(5):
+                await asyncio.sleep(IDLE_SECONDS / 20)
+                time.sleep(IDLE_SECONDS * 2)  # noqa: ASYNC251  # the loop is to stand still
+            assert not waiting.done()
+            call.cancel()
+            with pytest.raises(CallCancelledError):
+                await waiting
+
+
+async def test_what_a_worker_says_for_one_call_is_a_sign_of_life_for_all(
+    answers: Answers, client: InferenceClient
+) -> None:
+    late, busy = begin(client, "waits"), begin(client, "steps")
+    loop = asyncio.get_running_loop()
+
+    async def step() -> None:
+        while loop.time() < began + 4 * IDLE_SECONDS:
+            answers.step += 1
+            await asyncio.sleep(IDLE_SECONDS / 10)
+
+    began = loop.time()
+    reading, waiting = asyncio.create_task(read(busy)), asyncio.create_task(read(late))
+    await step()
+    assert not waiting.done()
+    with pytest.raises(SilentWorkerError):
+        await waiting
+    with pytest.raises(SilentWorkerError):
+        await reading
+
+
+async def test_a_call_that_hangs_is_given_up_though_its_worker_sends_for_others(
+    answers: Answers, client: InferenceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "MOST_SILENCES", 2)
+    hanging, busy = begin(client, "waits"), begin(client, "steps")
+    # Its events are written without waking its reader.
+    busy.offer_to(Sink())
+    waiting, reading = asyncio.create_task(read(hanging)), asyncio.create_task(read(busy))
+    async with asyncio.timeout(LIMIT):
+        while not waiting.done():
+            answers.step += 1
+            await asyncio.sleep(IDLE_SECONDS / 10)
+    with pytest.raises(SilentWorkerError):
+        await waiting
+    for _ in range(30):
+        answers.step += 1
+        await asyncio.sleep(IDLE_SECONDS / 10)
+    assert not reading.done(), "a call with messages of its own goes on"
+    busy.cancel()
+    with pytest.raises(CallCancelledError):
+        await reading
+
+
+async def test_a_failure_is_that_of_the_worker(client: InferenceClient) -> None:
+    with pytest.raises(Failure, match="the queue is full") as caught:
+        await begin(client, "fails").start(seconds=None)
+    assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 2.0)
+
+
+async def test_a_dead_worker_ends_all_calls_and_one_that_is_back_is_used_again(answers: Answers) -> None:
+    async with serving(answers) as (server, port), client_of(port) as client:
+        calls = [begin(client, "waits") for _ in range(3)]
+        await until(lambda: answers.running == 3)
+        reading = [asyncio.create_task(read(call)) for call in calls]
+        await server.stop(None)
+        for task in reading:
+            with pytest.raises(Failure) as caught:
+                await task
+            assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(Failure):
+            await read(begin(client, "1"))
+        async with serving(answers, port), asyncio.timeout(LIMIT):
+            while True:
+                try:
+                    assert await read(begin(client, "7")) == 7
+                    break
+                except Failure:
+                    await asyncio.sleep(0.05)
+
+
+async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: InferenceClient) -> None:
+    call = begin(client, "waits")
+    sink = Sink(lambda _: len(sink.taken) < 10)
+    call.offer_to(sink)
+    reading = asyncio.create_task(read(call))
+    await until(lambda: answers.running == 1)
+    answers.going.set()
+    call_of_500 = begin(client, "500")
+    assert await read(call_of_500) == 500, "an engine without end does not keep others from theirs"
+    await until(lambda: len(sink.written) == 10)
+    assert sink.written == sink.taken
+    call.cancel()
+    with pytest.raises(CallCancelledError):
+        await reading
+
+
+async def test_all_of_a_long_answer_can_be_taken_at_once(client: InferenceClient) -> None:
+    sink = Sink()
+    call = begin(client, str(5 * WINDOW))
+    call.offer_to(sink)
+    assert await read(call) + len(sink.written) == 5 * WINDOW
+    assert sink.written
+
+
+async def test_the_order_holds_when_only_some_is_taken_at_once(client: InferenceClient) -> None:
+    sink = Sink(lambda events: events[0].delta.token_count % 5 != 0)
+    call = begin(client, "1000")
+    call.offer_to(sink)
+    async with asyncio.timeout(LIMIT):
+        async for events in call:
+            assert sink.written == sink.taken, "what was taken goes first"
+            sink.taken += events
+            sink.written += events
+    assert [event.delta.token_count for event in sink.written] == list(range(1000))
+
+
+class FaultyTake(Sink):
+    def take(self, events: Sequence[pb.Event]) -> bool:
+        raise RuntimeError("a bug")
+
+
+class FaultyFlush(Sink):
+    def flush(self) -> None:
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("sink", [FaultyTake(), FaultyFlush()], ids=["taking", "writing"])
+async def test_a_fault_in_what_writes_ends_only_its_call(client: InferenceClient, sink: EventSink) -> None:
+    call = begin(client, "20000")
+    call.offer_to(sink)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await read(call)
+    assert await read(begin(client, "8")) == 8
+
+
+async def test_a_request_that_no_message_has_room_for_ends_nothing_else(
+    answers: Answers, client: InferenceClient
+) -> None:
+    waiting = begin(client, "waits")
+    await until(lambda: answers.running == 1)
+    large = pb.GenerateRequest(model="1", prompt="a" * (19 * 2**20))
+    image = large.messages.add(role=pb.ROLE_USER).content.add().image
+    image.data = b"a" * (24 * 2**20)
+    with pytest.raises(ApiError, match="its images included; at most") as caught:
+        client.generate(large, request_id="r")
+    assert (caught.value.status, caught.value.code) == (413, "request_too_large")
+    with pytest.raises(ApiError, match="its images included"):
+        await client.render(large, request_id="r")
+    answers.going.set()
+    reading = asyncio.create_task(read(waiting))
+    assert await read(begin(client, "3")) == 3
+    assert not reading.done()
+    waiting.cancel()
+    with pytest.raises(CallCancelledError):
+        await reading
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_the_largest_request_is_taken(size: int) -> None:
+    async with worker_of_messages() as (answers, port), client_of(port, idle_seconds=LIMIT) as client:
+        request = pb.GenerateRequest(model="2", prompt="a")
+        room = MAX_MESSAGE_BYTES - ENVELOPE_BYTES - request.ByteSize() - 2
+        request.prompt = "a" * (room + size)
+        if size:
+            with pytest.raises(ApiError):
+                client.generate(request, request_id="r" * 128)
+        else:
+            assert await read(client.generate(request, request_id="r" * 128)) == 2
+        assert answers.running == 0
+
+
+async def test_a_message_that_is_too_large_ends_only_the_stream_that_it_is_in() -> None:
+    async with worker_of_messages() as (answers, port), client_of(port, idle_seconds=LIMIT) as client:
+        waiting = begin(client, "waits")
+        await until(lambda: answers.running == 1)
+        unlimited = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", unlimited) as channel:
+            other = inference_service_pb2_grpc.InferenceServiceStub(channel).GenerateMany()
+            request = pb.GenerateRequest(model="1", prompt="a" * (MAX_MESSAGE_BYTES + 1))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await other.write(pb.GenerateManyRequest(call=1, start=pb.StartCall(request=request)))
+                await other.read()
+            assert await other.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        answers.going.set()
+        assert await read(begin(client, "3")) == 3
+        assert answers.running == 1
+        waiting.cancel()
+
+
+@asynccontextmanager
+async def worker_of_messages() -> AsyncIterator[tuple[Answers, int]]:
+    """A worker with the limits that workers have."""
+    answers, server = Answers(), WorkerServer("test")
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server.grpc)
+    port = server.grpc.add_insecure_port("127.0.0.1:0")
+    await server.grpc.start()
+    try:
+        yield answers, port
+    finally:
+        await server.grpc.stop(None)

@@ -1,0 +1,111 @@
+"""What an answer notes of itself while it is generated."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.limit_status import SpentBudget
+from services.gateway.metered_answer import MeteredAnswer
+from services.gateway.record import Outcome, RequestRecord
+from services.gateway.tenancy.limits import Produced
+
+MODEL = "model-of-this-test"
+
+
+class Generation:
+    """A worker that answers in these groups."""
+
+    def __init__(self, *groups: list[pb.Event], has_begun: bool = True) -> None:
+        self.model = MODEL
+        self.outcome = Outcome.STOPPED
+        self.began_at = 0.0
+        self.has_begun = has_begun
+        self.started = pb.Started(prompt_tokens=7)
+        self.closed = 0
+        self._groups = groups
+        self._is_cut_short = False
+
+    async def events(self) -> AsyncIterator[list[pb.Event]]:
+        for group in self._groups:
+            if self._is_cut_short:
+                self.outcome = Outcome.BUDGET
+                return
+            if group[-1].HasField("usage"):
+                self.outcome = Outcome.COMPLETE
+            yield group
+
+    def cut_short(self, outcome: Outcome) -> None:
+        assert outcome is Outcome.BUDGET
+        self._is_cut_short = True
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Lease:
+    def __init__(self, *, budget: int | None = None) -> None:
+        self.produced = Produced()
+        self.spent: SpentBudget | None = None
+        self.settled: list[Outcome] = []
+        self._budget = budget
+        self._end: Callable[[], object] = lambda: None
+
+    def ends_answer_with(self, end: Callable[[], object]) -> None:
+        self._end = end
+
+    def count(self, events: list[pb.Event]) -> None:
+        self.produced.completion += sum(event.delta.token_count for event in events)
+        if self._budget is not None and self.produced.completion >= self._budget:
+            self.spent = SpentBudget("daily_tokens", "key")
+            self._end()
+
+    async def settle(self, outcome: Outcome) -> None:
+        self.settled.append(outcome)
+
+
+def token() -> list[pb.Event]:
+    return [pb.Event(delta=pb.Delta(content="a", token_count=1))]
+
+
+def metered(generation: Any, lease: Any, record: RequestRecord, *, choices: int = 1) -> MeteredAnswer:
+    return MeteredAnswer(generation, lease, record, choices=choices)
+
+
+def observed(name: str) -> float:
+    return REGISTRY.get_sample_value(f"{name}_count", {"model": MODEL}) or 0.0
+
+
+@pytest.mark.parametrize("has_begun", [True, False], ids=["waited for its beginning", "not"])
+@pytest.mark.parametrize("tokens", [1, 5])
+async def test_n_tokens_one_after_the_other_have_one_gap_less(tokens: int, has_begun: bool) -> None:
+    first, *others = (token() for _ in range(tokens))
+    started, usage = pb.Event(started=pb.Started(prompt_tokens=7)), pb.Event(usage=pb.Usage(completion_tokens=tokens))
+    generation = Generation([started, *first], *others, [usage], has_begun=has_begun)
+    record, lease = RequestRecord("r", "POST"), Lease()
+    gaps, firsts = observed("vilix_inter_token_seconds"), observed("vilix_first_token_seconds")
+    answer = metered(generation, lease, record)
+    assert [events async for events in answer.events()]
+    answer.close()
+    assert observed("vilix_inter_token_seconds") - gaps == tokens - 1
+    assert observed("vilix_first_token_seconds") - firsts == 1
+    assert record.completion_tokens == tokens
+    assert record.first_token_ms is not None
+    assert lease.settled == [Outcome.COMPLETE]
+    assert generation.closed == 1
+
+
+async def test_an_answer_that_outgrows_its_budget_ends_with_it() -> None:
+    started = pb.Event(started=pb.Started(prompt_tokens=7))
+    generation, lease = Generation([started, *token()], *(token() for _ in range(9))), Lease(budget=3)
+    answer = metered(generation, lease, RequestRecord("r", "POST"), choices=2)
+    groups = [events async for events in answer.events()]
+    *finishes, usage = groups[-1]
+    assert [event.finish.reason for event in finishes] == [pb.FINISH_REASON_LENGTH] * 2
+    assert usage.usage.completion_tokens == 3
+    assert answer.ended_by == SpentBudget("daily_tokens", "key")
+    assert lease.settled == [Outcome.BUDGET]
