@@ -1,0 +1,195 @@
+"""An API that differs from OpenAI's in everything that a dialect decides is served by a dialect alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from services.gateway.dialects import sse
+from services.gateway.dialects.collector import AnswerCollector
+from services.gateway.dialects.dialect import AnswerHead, ErrorReply, GenerateCall, ReadOptions, RenderedPrompt
+from services.gateway.dialects.ignored_fields import ignored_fields
+from services.gateway.dialects.json_fields import Fields
+from services.gateway.edge.access import Access
+from services.gateway.endpoints.post import Post
+from services.gateway.errors import ApiError
+from services.gateway.limit_status import RateLimits, SpentBudget
+from services.gateway.operations.generate import GenerateEndpoint
+from services.gateway.settings import GatewaySettings
+from services.gateway.wiring import connected
+from services.runtime.failure import Failure, Reason, Violation
+from tests.contract.http.conftest import until
+from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+
+URL = "/messages"
+
+
+class MessagesCall(GenerateCall):
+    def field_name(self, field: str) -> str:
+        return {"sampling.max_tokens": "limit"}.get(field, field)
+
+
+class MessagesStream:
+    """Named events. Before the first one, only comments may be sent."""
+
+    def __init__(self, head: AnswerHead) -> None:
+        self._head: Final = head
+        self._has_begun = False
+
+    def encode(self, events: Iterable[pb.Event]) -> bytes:
+        return b"".join(self._encode(event) for event in events)
+
+    def _encode(self, event: pb.Event) -> bytes:
+        match event.WhichOneof("event"):
+            case "started":
+                self._has_begun = True
+                return _event("message_start", id=self._head.id)
+            case "delta":
+                return _event("content_block_delta", text=event.delta.content)
+            case "usage":
+                return _event("message_delta", output_tokens=event.usage.completion_tokens)
+        return b""
+
+    def note(self, budget: SpentBudget) -> None:
+        raise NotImplementedError
+
+    def end(self) -> bytes:
+        return _event("message_stop")
+
+    def error(self, error: ApiError) -> bytes:
+        return _event("error", error=_error(error), request_id=self._head.request_id)
+
+    def keep_alive(self) -> bytes:
+        return _event("ping") if self._has_begun else sse.comment("ping")
+
+    def queued(self, position: int) -> bytes:
+        return sse.comment(f"queued {position}")
+
+
+class Messages:
+    """The dialect."""
+
+    id_prefix: Final = "msg"
+
+    def api_key(self, headers: Mapping[str, str]) -> str | None:
+        return headers.get("x-api-key")
+
+    def error(self, error: ApiError, *, request_id: str) -> ErrorReply:
+        body = {"type": "error", "error": _error(error), "request_id": request_id}
+        return ErrorReply(error.status, {"content-type": "application/json"}, json.dumps(body).encode())
+
+    def response_headers(self, limits: RateLimits, *, request_id: str) -> dict[str, str]:
+        return {"request-id": request_id}
+
+    def read(self, body: Any, options: ReadOptions) -> MessagesCall:
+        fields = Fields(body)
+        generate = pb.GenerateRequest(model=fields.required_string("model"), prompt=fields.required_string("text"))
+        stream = fields.boolean("stream") or False
+        return MessagesCall(generate=generate, stream=stream, ignored=ignored_fields(fields, strict=options.strict))
+
+    def encoder(self, call: MessagesCall, head: AnswerHead) -> MessagesStream:
+        return MessagesStream(head)
+
+    def whole(self, call: MessagesCall, head: AnswerHead, answer: AnswerCollector) -> bytes:
+        return json.dumps({"id": head.id, "text": "".join(answer.choices[0].content)}).encode()
+
+    def prompt(self, call: MessagesCall, prompt: RenderedPrompt) -> bytes:
+        raise NotImplementedError
+
+
+def _event(name: str, **fields: Any) -> bytes:
+    return sse.event(json.dumps({"type": name, **fields}).encode(), name=name)
+
+
+def _error(error: ApiError) -> dict[str, Any]:
+    return {"type": error.kind.name.lower(), "message": error.message, "field": error.field}
+
+
+@pytest.fixture
+async def client(redis_url: str, api_key: str, worker: ScriptedWorker) -> AsyncIterator[httpx.AsyncClient]:
+    settings = GatewaySettings(
+        redis_url=redis_url, redis_timeout=5, inference_workers=worker.address, early_commit=0.2, keep_alive=0.1
+    )
+    app = Starlette(routes=[Route(URL, Post(GenerateEndpoint(Messages())))])
+    async with connected(settings) as gateway:
+        app.state.gateway = gateway
+        transport = httpx.ASGITransport(Access(app, origins=[]))
+        headers = {"x-api-key": api_key}
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:
+            await until(gateway.fleet.any_ready)
+            yield client
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "text": "hi", **fields}
+
+
+def names(text: str) -> list[str]:
+    """The events of a stream, by name."""
+    events = [part for part in text.split("\n\n") if part and not part.startswith(":")]
+    assert all(part.startswith("event: ") and part.count("\n") == 1 for part in events)
+    return [part.partition("\n")[0].removeprefix("event: ") for part in events]
+
+
+async def test_a_whole_answer(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[started(), content("a")], [content("b")], [finish(), usage()]]
+    answer = await client.post(URL, json=body(zeta=1))
+    assert answer.status_code == 200
+    assert answer.json()["text"] == "ab"
+    assert answer.json()["id"].startswith("msg-")
+    assert answer.headers["x-ignored-params"] == "zeta"
+    assert answer.headers["request-id"] == answer.headers["x-request-id"]
+
+
+async def test_a_stream_has_its_own_events_and_its_own_end(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    begin, proceed = asyncio.Event(), asyncio.Event()
+    worker.script = [begin, [started(), content("a")], proceed, [finish(), usage()]]
+    answering = asyncio.create_task(client.post(URL, json=body(stream=True)))
+    await asyncio.sleep(0.5)
+    begin.set()
+    await asyncio.sleep(0.5)
+    proceed.set()
+    text = (await answering).text
+    assert text.index(": ping") < text.index("event: message_start") < text.index("event: ping")
+    found = [name for name in names(text) if name != "ping"]
+    assert found == ["message_start", "content_block_delta", "message_delta", "message_stop"]
+    assert "[DONE]" not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "fields", "expected"),
+    [
+        ("GET", {}, {}, (405, "invalid_request")),
+        ("POST", {"x-api-key": ""}, {}, (401, "authentication")),
+        ("POST", {}, {"model": "nothing"}, (404, "not_found")),
+        ("POST", {}, {"text": 5}, (400, "invalid_request")),
+    ],
+)
+async def test_every_error_has_its_shape(
+    client: httpx.AsyncClient, method: str, headers: dict[str, str], fields: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    answer = await client.request(method, URL, headers=headers, json=body(**fields))
+    assert (answer.status_code, answer.json()["error"]["type"]) == expected
+    assert answer.json()["type"] == "error"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_a_worker_is_understood_in_its_words(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    message = "sampling.max_tokens is too large"
+    worker.script = [Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation("sampling.max_tokens", message),))]
+    error = (await client.post(URL, json=body())).json()["error"]
+    assert (error["field"], error["message"]) == ("limit", "limit is too large")
+
+
+async def test_a_stream_that_breaks_off_ends_with_its_error(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[started(), content("half")], Failure(Reason.ENGINE_FAILED, "gone")]
+    text = (await client.post(URL, json=body(stream=True))).text
+    assert names(text) == ["message_start", "content_block_delta", "error"]

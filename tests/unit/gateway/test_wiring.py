@@ -1,0 +1,60 @@
+"""A gateway that cannot start leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from services.gateway.images.image_fetch import ImageFetcher
+from services.gateway.redis.redis_link import RedisLink
+from services.gateway.redis.redis_watch import RedisWatch
+from services.gateway.routing.pool import WorkerPool
+from services.gateway.settings import GatewaySettings
+from services.gateway.tenancy.census import Census
+from services.gateway.tenancy.lease import Leases
+from services.gateway.tenancy.tiers import Tiers
+from services.gateway.wiring import connected
+
+OPENED = (RedisLink, Tiers, RedisWatch, Census, Leases, WorkerPool, WorkerPool)
+"""In this order."""
+
+
+@pytest.mark.parametrize(
+    ("failing", "before"),
+    [
+        ((Tiers, "open"), 2),
+        ((RedisWatch, "open"), 3),
+        ((Census, "open"), 4),
+        ((Leases, "open"), 5),
+        ((WorkerPool, "open"), 6),
+        ((ImageFetcher, "__init__"), 7),
+    ],
+)
+async def test_a_start_that_fails_closes_what_it_has_opened(
+    monkeypatch: pytest.MonkeyPatch, failing: tuple[Any, str], before: int
+) -> None:
+    closed: list[type] = []
+
+    def noting(kind: Any, close: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+        async def noted(self: Any) -> None:
+            closed.append(kind)
+            await close(self)
+
+        return noted
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("it cannot be opened")
+
+    for kind in set(OPENED):
+        monkeypatch.setattr(kind, "close", noting(kind, kind.close))
+    monkeypatch.setattr(*failing, broken)
+    settings = GatewaySettings(redis_url="redis://127.0.0.1:1/0", inference_workers="127.0.0.1:1")
+    tasks = asyncio.all_tasks()
+    with pytest.raises(OSError, match="cannot be opened"):
+        async with connected(settings):
+            pytest.fail("it has started")
+    assert closed == list(reversed(OPENED[:before]))
+    assert asyncio.all_tasks() == tasks
