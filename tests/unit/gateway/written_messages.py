@@ -35,7 +35,7 @@ NOT_FOR_CALLERS = ("Reason.INTERNAL", "Reason.ENGINE_FAILED", "'ENGINE_FAILED'")
 
 
 def modules() -> list[Path]:
-    services = ("gateway", "inference", "embeddings")
+    services = ("gateway", "worker", "inference", "embeddings")
     return [path for service in services for path in SERVICES.glob(f"{service}/**/*.py") if "site" not in path.parts]
 
 
