@@ -14,6 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("vilix", derandomize=os.environ.get("VILIX_TEST_RANDOM") != "1", deadline=None)
 settings.load_profile("vilix")
 
+pytest_plugins: Final = ("tests.support.fault_table",)
+
 _PARTS: Final = ("contract", "e2e", "faults")
 """Layers of whose directories, and files beside them, each shares processes within itself. Elsewhere all tests do."""
 

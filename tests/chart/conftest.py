@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.tools import CHART, Manifest, template
+from tests.support.helm import CHART, Manifest, template
 
 MODELS = sorted(f"values/{path.stem}" for path in (CHART / "values").glob("*.yaml") if path.stem != "production")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.conftest import MODELS
-from tests.chart.tools import CHART, Manifest, containers, find, run_helm, template, try_template
+from tests.support.helm import CHART, Manifest, containers, find, run_helm, template, try_template
 
 FILES = ["values", "values-minimal", "values-cpu-demo", *MODELS, "values/production"]
 

@@ -11,7 +11,8 @@ import yaml
 
 from helm import readme
 from services.inference.model.catalog import ModelSpec
-from tests.chart.tools import CHART, ROOT, find, run_helm, template
+from tests.support.helm import CHART, find, run_helm, template
+from tests.support.repository import ROOT
 
 DOCUMENT = ROOT / "docs" / "kubernetes.md"
 TEXT = DOCUMENT.read_text()

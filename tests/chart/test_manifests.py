@@ -15,7 +15,7 @@ from services.gateway.settings import GatewaySettings
 from services.inference.model.catalog import ModelSpec
 from services.inference.settings import InferenceSettings
 from services.runtime.settings import Settings
-from tests.chart.tools import Manifest, containers, environment, find, template
+from tests.support.helm import Manifest, containers, environment, find, template
 
 LONGEST_PUBLIC_STREAM = 900
 # GPUs per pod, by the sizes of the checkpoints.

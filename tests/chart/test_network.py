@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.chart.tools import Manifest, containers, find, template
+from tests.support.helm import Manifest, containers, find, template
 
 POOLS = ("vilix-qwen3-8b", "vilix-minimax", "vilix-qwen3-embedding-0-6b")
 

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from helm import readme
-from tests.chart.tools import CHART, ROOT
+from tests.support.helm import CHART
+from tests.support.repository import ROOT
 
 
 def test_every_value_has_prose() -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.chart.conftest import MODELS
-from tests.chart.tools import CUSTOM, Manifest, program, template
+from tests.support.helm import CUSTOM, Manifest, program, template
 
 DIGEST = f"sha256:{'0a' * 32}"
 PINNED = [

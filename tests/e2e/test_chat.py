@@ -12,7 +12,8 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import ROOT, RunningStack
+from tests.e2e.stack import RunningStack
+from tests.support.repository import ROOT
 
 MODEL = "smollm2-135m"
 CAPITAL = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]

@@ -14,8 +14,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.e2e.conftest import ROOT, RunningStack, up
-from tests.environments import INSTALL_SECONDS, python_of
+from tests.e2e.stack import RunningStack, up
+from tests.support.environments import INSTALL_SECONDS, python_of
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
 PROGRAMS = Path(__file__).with_name("clients")

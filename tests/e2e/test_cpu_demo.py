@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
 from services.stack.image import prepare
-from tests.chart.pods import Pod, ports, until_http_ok, until_serving
-from tests.chart.tools import containers, find, template
-from tests.valkey import running_valkey
+from tests.e2e.pods import Pod, ports, until_http_ok, until_serving
+from tests.support.helm import containers, find, template
+from tests.support.valkey import running_valkey
 
 CHAT, EMBEDDINGS = "smollm2-135m", "multilingual-e5-small"
 

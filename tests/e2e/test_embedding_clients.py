@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, RunningStack
-from tests.environments import INSTALL_SECONDS, python_of
+from tests.e2e.stack import RunningStack
+from tests.support.environments import INSTALL_SECONDS, python_of
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
 

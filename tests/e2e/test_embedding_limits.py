@@ -6,7 +6,7 @@ import re
 
 import httpx
 
-from tests.e2e.conftest import RunningStack
+from tests.e2e.stack import RunningStack
 
 MODEL = "multilingual-e5-small"
 

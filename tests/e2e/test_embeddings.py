@@ -20,8 +20,9 @@ import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from tests.e2e.conftest import ROOT, RunningStack
 from tests.e2e.persian_pairs import PAIRS
+from tests.e2e.stack import RunningStack
+from tests.support.repository import ROOT
 
 MODEL = "multilingual-e5-small"
 TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم 👨‍👩‍👧‍👦", "Where is the library?"]

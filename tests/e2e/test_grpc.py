@@ -16,7 +16,8 @@ from grpc_status import rpc_status
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from tests.e2e.conftest import ROOT, RunningStack
+from tests.e2e.stack import RunningStack
+from tests.support.repository import ROOT
 
 SERVICE = "vilix.inference.v1.InferenceService"
 

@@ -5,13 +5,11 @@ The recording is chosen by SHA-256, size and place of the images, so that its an
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,14 +23,16 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.tenancy import keys
 from services.stack import qwen3_tokenizer
-from tests.contract.http.conftest import running_gateway
-from tests.contract.inference.conftest import started
-from tests.contract.triton.servers import serving
-from tests.unit.inference.pictures import animated, encoded
-from tests.valkey import running_valkey
-from tests.vision_template import TEMPLATE
+from tests.support.gateway import running_gateway
+from tests.support.pictures import animated, encoded
+from tests.support.repository import ROOT
+from tests.support.triton_servers import serving
+from tests.support.valkey import running_valkey
+from tests.support.vision_template import TEMPLATE
+from tests.support.waits import until
+from tests.support.workers import running_inference_worker
 
-TOKENIZER = Path(__file__).parents[2] / ".cache" / "models" / "replay-thinking"
+TOKENIZER = ROOT / ".cache" / "models" / "replay-thinking"
 MODEL, BLIND = "seer", "blind"
 ENTRY = """\
 id: {id}
@@ -121,7 +121,10 @@ async def places(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer)
     settings = {"models": f"{MODEL}={models},{BLIND}={models}", "catalog_dir": str(catalog), "status_seconds": "0.2"}
     (directory / "triton").mkdir()
     async with serving(directory / "triton", engines) as (triton, _):
-        with started(directory, triton=triton.target, **settings) as worker, running_valkey(directory) as redis_url:
+        with (
+            running_inference_worker(directory, triton=triton.target, **settings) as worker,
+            running_valkey(directory) as redis_url,
+        ):
             await worker.reaches(health_pb2.HealthCheckResponse.SERVING)
             async with Redis.from_url(redis_url, decode_responses=True) as redis:
                 _, secret = await keys.create(redis, name="images")
@@ -134,16 +137,14 @@ async def places(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer)
 
 
 async def _until_served(client: openai.AsyncOpenAI) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                model: Any = await client.models.retrieve(MODEL)
-            except openai.APIError:
-                pass
-            else:
-                if model.available:
-                    return
-            await asyncio.sleep(0.05)
+    async def is_available() -> bool:
+        try:
+            model: Any = await client.models.retrieve(MODEL)
+        except openai.APIError:
+            return False
+        return bool(model.available)
+
+    await until(is_available, what="the model is available")
 
 
 @pytest.fixture

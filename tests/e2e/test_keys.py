@@ -7,7 +7,7 @@ import subprocess
 
 import httpx
 
-from tests.e2e.conftest import RunningStack
+from tests.e2e.stack import RunningStack
 
 
 def models_status(stack: RunningStack, api_key: str) -> httpx.Response:

@@ -18,10 +18,11 @@ import pytest
 
 from services.gateway.settings import GatewaySettings
 from services.stack.ports import free_ports
-from tests.certificates import Authority
-from tests.contract.triton.waits import until
-from tests.e2e.conftest import ROOT, RunningStack
-from tests.nginx import running_nginx
+from tests.e2e.nginx import running_nginx
+from tests.e2e.stack import RunningStack
+from tests.support.certificates import Authority
+from tests.support.repository import ROOT
+from tests.support.waits import until
 
 NAME = "ai.example.com"
 UNPREPARED = """

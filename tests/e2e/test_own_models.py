@@ -19,9 +19,10 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.stack import qwen3_tokenizer
-from tests.e2e import qwen3_gguf
-from tests.e2e.conftest import ROOT, RunningStack, up, vilix
-from tests.environments import INSTALL_SECONDS, python_of
+from tests.e2e.stack import RunningStack, up, vilix
+from tests.support import qwen3_gguf
+from tests.support.environments import INSTALL_SECONDS, python_of
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
 DEMO = "replay-thinking"

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from services.stack import qwen3_tokenizer
-from tests.e2e import qwen3_gguf
-from tests.e2e.conftest import ROOT, RunningStack, up, vilix
+from tests.e2e.stack import RunningStack, up, vilix
+from tests.support import qwen3_gguf
+from tests.support.repository import ROOT
 
 TOKENIZER = ROOT / ".cache" / "models" / "replay-thinking"
 MODEL, BLIND = "qwen3-vl", "smollm2-135m"

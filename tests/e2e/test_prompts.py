@@ -9,7 +9,8 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from tests.e2e.conftest import ROOT, RunningStack
+from tests.e2e.stack import RunningStack
+from tests.support.repository import ROOT
 
 MODEL = "smollm2-135m"
 TEXT = "سلام دنیا 👋 and hello"

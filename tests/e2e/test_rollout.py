@@ -1,7 +1,7 @@
 """An update of the whole installation under load: nothing that a client began is cut off, and nothing is refused.
 
 Real gateways, workers, Tritons and Nginx, with the variables, arguments and timings of the rendered chart. Kubernetes is acted
-out (tests/chart/pods.py): pods are started before others are stopped, and Nginx hears late of both.
+out (tests/e2e/pods.py): pods are started before others are stopped, and Nginx hears late of both.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from services.gateway.tenancy import keys
 from services.inference.model.tokenizer import ModelTokenizer
 from services.inference.weights.model_repository import write_model
 from services.stack.image import prepare
-from tests.chart.pods import Pod, ports, until_http_ok, until_serving
-from tests.chart.tools import Manifest, containers, find, template
-from tests.contract.triton.waits import until
-from tests.nginx import Nginx, running_nginx
-from tests.valkey import running_valkey
+from tests.e2e.nginx import Nginx, running_nginx
+from tests.e2e.pods import Pod, ports, until_http_ok, until_serving
+from tests.support.helm import Manifest, containers, find, template
+from tests.support.valkey import running_valkey
+from tests.support.waits import until
 
 MODEL = "replay"
 TEXT = "می\u200cخواهم همه‌ی این متن تا آخر برسد، بدون آن\u200cکه چیزی از آن کم شود. " * 2

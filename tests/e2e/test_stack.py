@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,20 +16,15 @@ import psutil
 import pytest
 
 from services.stack.ports import LOOPBACK, free_ports
-from tests.e2e.conftest import ROOT, RunningStack, is_alive, up, vilix
-from tests.faults.conftest import record, times
+from tests.e2e.stack import RunningStack, is_alive, up, vilix
+from tests.support.fault_table import record, times
+from tests.support.repository import ROOT
+from tests.support.waits import block_until
 
 END_SECONDS = 2.0
 BACK_SECONDS = 15.0
 DEATHS = times(3, 10)
 BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "the condition did not come true in time"
-        time.sleep(0.05)
 
 
 def chat_status(stack: RunningStack) -> int:
@@ -66,11 +60,11 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
             lines = answer.iter_lines()
             assert next(lines).startswith("data: ")
             stack.process.send_signal(signal.SIGINT)
-            until(lambda: chat_status(stack) == 0)
+            block_until(lambda: chat_status(stack) == 0)
             assert stack.process.poll() is None, "it waits for the stream"
             began = time.monotonic()
             assert stack.stop(signal.SIGINT) == 130
-            until(lambda: not any(is_alive(pid) for pid in pids))
+            block_until(lambda: not any(is_alive(pid) for pid in pids))
             seconds = time.monotonic() - began
             rest: list[str] = []
             with contextlib.suppress(httpx.TransportError):
@@ -102,8 +96,8 @@ def test_a_killed_process_is_started_again_and_the_service_returns(stack: Runnin
     killed = stack.state["pids"][name]
     began = time.monotonic()
     os.kill(killed, signal.SIGKILL)
-    until(lambda: stack.state["pids"][name] != killed)
-    until(lambda: chat_status(stack) == 200)
+    block_until(lambda: stack.state["pids"][name] != killed)
+    block_until(lambda: chat_status(stack) == 200)
     seconds = time.monotonic() - began
     record(
         f"`vilix up` after the death of {name}",
@@ -120,18 +114,18 @@ def test_a_model_process_that_ends_or_stands_still_is_replaced_and_takes_no_othe
 ) -> None:
     status = {"smollm2-135m": chat_status, "multilingual-e5-small": embeddings_status}
     other = next(name for name in status if name != model)
-    until(lambda: all(ask(stack) == 200 for ask in status.values()))
+    block_until(lambda: all(ask(stack) == 200 for ask in status.values()))
     stub, server = model_process(stack, model), stack.state["pids"][f"triton-{model}"]
     began = time.monotonic()
     os.kill(stub, number)
-    until(lambda: not is_available(stack, model))
+    block_until(lambda: not is_available(stack, model))
     noticed = time.monotonic() - began
     assert is_available(stack, other)
     assert status[other](stack) == 200
-    until(lambda: stack.state["pids"][f"triton-{model}"] != server)
-    until(lambda: status[model](stack) == 200)
+    block_until(lambda: stack.state["pids"][f"triton-{model}"] != server)
+    block_until(lambda: status[model](stack) == 200)
     seconds = time.monotonic() - began
-    until(lambda: not is_alive(stub))
+    block_until(lambda: not is_alive(stub))
     record(
         f"`vilix up` after the process of {model} alone was {'killed' if number == signal.SIGKILL else 'frozen'}",
         f"noticed, killed with its Triton and started again, within {BACK_SECONDS:g} s; other models go on",
@@ -145,12 +139,14 @@ def test_deaths_of_a_model_in_a_row_do_not_end_the_stack(tmp_path: Path) -> None
         began = time.monotonic()
         for _ in range(DEATHS):
             server = stack.state["pids"]["triton-smollm2-135m"]
-            until(lambda server=server: any("stub" in child.name() for child in psutil.Process(server).children()))
+            block_until(
+                lambda server=server: any("stub" in child.name() for child in psutil.Process(server).children())
+            )
             os.kill(model_process(stack, "smollm2-135m"), signal.SIGKILL)
-            until(lambda server=server: stack.state["pids"]["triton-smollm2-135m"] != server)
+            block_until(lambda server=server: stack.state["pids"]["triton-smollm2-135m"] != server)
             assert embeddings_status(stack) == 200
         seconds = time.monotonic() - began
-        until(lambda: chat_status(stack) == 200)
+        block_until(lambda: chat_status(stack) == 200)
         assert stack.process.poll() is None
     record(
         f"`vilix up` after {DEATHS} deaths of a model's process in a row",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from services.stack.ports import free_ports
-from tests.e2e.conftest import VILIX, RunningStack, up
+from tests.e2e.stack import VILIX, RunningStack, up
 
 MODEL = "smollm2-135m"
 PROMPT = "› "

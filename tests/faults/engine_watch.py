@@ -12,7 +12,8 @@ from google.protobuf import duration_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from tests.faults.system import MODEL, Process, until
+from tests.faults.system import MODEL, Process
+from tests.support.waits import until
 
 
 class EngineWatch:

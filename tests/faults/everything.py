@@ -15,10 +15,10 @@ import psutil
 from grpc_health.v1 import health_pb2
 
 from services.stack.ports import LOOPBACK, free_ports
-from tests.contract.embeddings.conftest import MODEL as EMBEDDING_MODEL
-from tests.contract.embeddings.conftest import Worker, embedding_triton, started
-from tests.contract.triton.servers import Server
-from tests.faults.system import MODEL, START_SECONDS, System, running_system, until
+from tests.faults.system import MODEL, START_SECONDS, System, running_system
+from tests.support.triton_servers import EMBEDDING_MODEL, Server, serving_embeddings
+from tests.support.waits import until
+from tests.support.workers import Worker, running_embeddings_worker
 
 ADMIN_TOKEN: Final = "admin-token-of-the-tests"
 _FAULT: Final = re.compile(
@@ -114,10 +114,10 @@ async def running_everything(
         "VILIX_ADMIN_TOKEN": ADMIN_TOKEN,
         **(gateway_settings or {}),
     }
-    async with embedding_triton(directory / "embeddings" / "triton") as triton:
+    async with serving_embeddings(directory / "embeddings" / "triton") as triton:
         own = {name.removeprefix("VILIX_").lower(): value for name, value in (embedder_settings or {}).items()}
         own |= {"triton": triton.target, "metrics_port": str(metrics_port)}
-        with started(directory / "embeddings", **own) as embedder:
+        with running_embeddings_worker(directory / "embeddings", **own) as embedder:
             settings["VILIX_EMBEDDINGS_WORKERS"] = embedder.target
             async with running_system(
                 directory, gateway_settings=settings, worker_settings=worker_settings, more_models=more_models

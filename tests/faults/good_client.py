@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tests.faults.system import System, body, until
+from tests.faults.system import System, body
+from tests.support.waits import until
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.inference import model_import
-from tests.faults.conftest import times
-from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
-from tests.faults.system import MODEL, ROOT, Connection, read, until
+from tests.faults.everything import Everything, running_everything
+from tests.faults.system import MODEL, Connection, read
+from tests.support.fault_table import times
+from tests.support.repository import ROOT
+from tests.support.triton_servers import EMBEDDING_MODEL
+from tests.support.waits import until
 
 CASES: Final = times(500, 10_000)
 AT_ONCE: Final = 40

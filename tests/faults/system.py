@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -33,9 +33,10 @@ from services.inference.model.tokenizer import ModelTokenizer
 from services.stack import valkey
 from services.stack.ports import LOOPBACK, free_ports
 from services.worker.triton_client import TritonClient
-from tests.contract.triton.servers import Server, launched
+from tests.support.repository import ROOT
+from tests.support.triton_servers import Server, launched
+from tests.support.waits import until
 
-ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = "replay"
 IDLE_SECONDS: Final = 2.0
 REDIS_SECONDS: Final = 2.0
@@ -57,19 +58,6 @@ PACED: Final = "PACED"
 """A word of messages that get 200 tokens, two in each second."""
 """Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, six seconds of tokens,
 very many, and an engine whose thread stands still after five."""
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0, what: str = "") -> None:
-    """Wait for a condition."""
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                found = condition()
-                if (await found) if isinstance(found, Awaitable) else found:
-                    return
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"not within {seconds:g} s: {what or condition}") from None
 
 
 @contextlib.contextmanager

@@ -17,8 +17,9 @@ import pytest
 from services.gateway.edge.admin_guard import MAX_BODY_BYTES
 from services.gateway.tenancy import keys
 from services.stack.ports import LOOPBACK, free_ports
-from tests.faults.conftest import milliseconds, record, times
-from tests.faults.system import Connection, Process, System, body, read, running_system, until
+from tests.faults.system import Connection, Process, System, body, read, running_system
+from tests.support.fault_table import milliseconds, record, times
+from tests.support.waits import until
 
 MEBIBYTE: Final = 2**20
 BUDGET, KEY_BUDGET = 100 * MEBIBYTE, 40 * MEBIBYTE

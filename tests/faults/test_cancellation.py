@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.faults.conftest import milliseconds, percentile99, record, times
 from tests.faults.engine_watch import EngineWatch, watched_engine
-from tests.faults.system import LONG, PREFILL, Connection, System, body, running_system, until
+from tests.faults.system import LONG, PREFILL, Connection, System, body, running_system
+from tests.support.fault_table import milliseconds, percentile99, record, times
+from tests.support.waits import until
 
 SLOTS = 20
 STOP_SECONDS = 0.2

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from services.gateway.tenancy import secret
-from tests.faults.conftest import milliseconds, record, times
-from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STEADY, Process, Stream, System, body, read, until
+from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STEADY, Process, Stream, System, body, read
+from tests.support.fault_table import milliseconds, record, times
+from tests.support.waits import until
 
 STREAMS = 4
 TEXT = " one two three four five"

@@ -10,7 +10,6 @@ import orjson
 import psutil
 import pytest
 
-from tests.faults.conftest import percentile99, record, times
 from tests.faults.good_client import good_client
 from tests.faults.system import (
     BURST,
@@ -24,8 +23,9 @@ from tests.faults.system import (
     body,
     read,
     running_system,
-    until,
 )
+from tests.support.fault_table import percentile99, record, times
+from tests.support.waits import until
 
 HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 2.0, 2.0, 2.0
 MAX_CONNECTIONS = 400

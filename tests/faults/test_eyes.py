@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 
 from services.gateway.tenancy import keys
-from tests.faults.system import LONG, Connection, Process, System, body, read, running_system, until
+from tests.faults.system import LONG, Connection, Process, System, body, read, running_system
 from tests.faults.test_death import streams
+from tests.support.waits import until
 
 QUESTION = "سلام، این را هیچ‌کس نباید ببیند"
 TIMINGS = ("duration_ms", "first_token_ms")

@@ -14,14 +14,12 @@ import httpx
 import pytest
 
 from services.gateway.tenancy import secret
-from tests.faults.conftest import milliseconds, record, times
 from tests.faults.system import (
     IDLE_SECONDS,
     LONG,
     MODEL,
     PREFILL,
     REDIS_SECONDS,
-    ROOT,
     STEADY,
     Connection,
     System,
@@ -29,9 +27,11 @@ from tests.faults.system import (
     read,
     running_system,
     standing_still,
-    until,
 )
 from tests.faults.test_death import streams
+from tests.support.fault_table import milliseconds, record, times
+from tests.support.repository import ROOT
+from tests.support.waits import until
 
 SLACK_SECONDS = 0.5
 STREAMS = 4

@@ -10,9 +10,11 @@ import httpx
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from tests.faults.conftest import milliseconds, record
-from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
-from tests.faults.system import IDLE_SECONDS, MODEL, standing_still, until
+from tests.faults.everything import Everything, running_everything
+from tests.faults.system import IDLE_SECONDS, MODEL, standing_still
+from tests.support.fault_table import milliseconds, record
+from tests.support.triton_servers import EMBEDDING_MODEL
+from tests.support.waits import until
 
 SLACK_SECONDS = 0.5
 REQUESTS = 3

@@ -24,10 +24,12 @@ import psutil
 import pytest
 
 from services.gateway.tenancy import keys
-from tests.environments import ROOT, python_of
-from tests.faults.conftest import FULL, record, times
-from tests.faults.hostile_formats import Case, cases, is_longer, load_suite
-from tests.faults.system import MODEL, System, running_system, until
+from tests.faults.system import MODEL, System, running_system
+from tests.support.environments import python_of
+from tests.support.fault_table import FULL, record, times
+from tests.support.hostile_formats import Case, cases, is_longer, load_suite
+from tests.support.repository import ROOT
+from tests.support.waits import until
 
 SMALL_MODEL: Final = "smollm2-135m"
 SECONDS: Final = times(25, 240)

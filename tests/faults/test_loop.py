@@ -25,11 +25,14 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from tests.faults.conftest import record, times
-from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
+from tests.faults.everything import Everything, running_everything
 from tests.faults.malformed import CATALOG_ENTRY, TEMPLATE, capable_settings, exchange, model_directory
-from tests.faults.system import LONG, MODEL, ROOT, body, until
+from tests.faults.system import LONG, MODEL, body
 from tests.faults.test_secrets import post
+from tests.support.fault_table import record, times
+from tests.support.repository import ROOT
+from tests.support.triton_servers import EMBEDDING_MODEL
+from tests.support.waits import until
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -17,11 +17,12 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 
-from tests.faults.conftest import record, times
-from tests.faults.everything import ADMIN_TOKEN, EMBEDDING_MODEL, Everything
+from tests.faults.everything import ADMIN_TOKEN, Everything
 from tests.faults.malformed import at_once, capable_system, exchange, told, unharmed, without_growth
 from tests.faults.mutation import each_hostile_value, mutated, with_hostile_value
 from tests.faults.system import MODEL, body
+from tests.support.fault_table import record, times
+from tests.support.triton_servers import EMBEDDING_MODEL
 
 pytestmark = pytest.mark.timeout(times(300, 1800))
 

@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from tests.faults.conftest import percentile99, record, times
 from tests.faults.paced_clients import StreamResult, run_streams
 from tests.faults.system import PACED, body, running_system
+from tests.support.fault_table import percentile99, record, times
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -15,9 +15,11 @@ import orjson
 import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from tests.faults.conftest import milliseconds, record, times
-from tests.faults.everything import EMBEDDING_MODEL, Everything, running_everything
-from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STALL, System, body, running_system, until
+from tests.faults.everything import Everything, running_everything
+from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STALL, System, body, running_system
+from tests.support.fault_table import milliseconds, record, times
+from tests.support.triton_servers import EMBEDDING_MODEL
+from tests.support.waits import until
 
 STALL_SECONDS = 3.0
 NOTICED_SECONDS = STALL_SECONDS + 2.0

@@ -12,9 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from tests.faults.conftest import record, times
-from tests.faults.system import LONG, PREFILL, STEADY, Connection, System, body, read, running_system, until
+from tests.faults.system import LONG, PREFILL, STEADY, Connection, System, body, read, running_system
 from tests.faults.test_death import streams
+from tests.support.fault_table import record, times
+from tests.support.waits import until
 
 STREAMS = times(40, 100)
 END_SECONDS = 1.0

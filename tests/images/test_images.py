@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.tools import ROOT, containers, environment, find, program, template
+from tests.support.helm import containers, environment, find, program, template
+from tests.support.repository import ROOT
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 UV = Path(sys.executable).with_name("uv")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.runtime.certificates import Certificates
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 
 @pytest.fixture

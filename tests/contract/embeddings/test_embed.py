@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.runtime.failure import Failure, Reason, failure_of
-from tests.contract.embeddings.conftest import BATCH_TEXTS, MODEL
-from tests.contract.triton.waits import until
+from tests.support.triton_servers import BATCH_TEXTS
+from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
+from tests.support.waits import until
 
 TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم", "Where is the library?", "👨‍👩‍👧‍👦"]
 LONG = "کتاب " * 600

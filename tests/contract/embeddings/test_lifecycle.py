@@ -15,10 +15,12 @@ from grpc_health.v1 import health_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.runtime.failure import Reason
-from tests.contract.embeddings.conftest import MODEL, ROOT, embedding_triton, started
 from tests.contract.embeddings.test_embed import refusal, request
-from tests.contract.triton.servers import Server
-from tests.contract.triton.waits import until
+from tests.support.repository import ROOT
+from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
+from tests.support.triton_servers import Server, serving_embeddings
+from tests.support.waits import until
+from tests.support.workers import running_embeddings_worker
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -51,8 +53,8 @@ def test_what_it_cannot_start_with_is_said_in_one_line(settings: dict[str, str],
 
 
 async def test_it_follows_its_triton(tmp_path: Path) -> None:
-    async with embedding_triton(tmp_path) as server:
-        with started(tmp_path, triton=server.target) as worker:
+    async with serving_embeddings(tmp_path) as server:
+        with running_embeddings_worker(tmp_path, triton=server.target) as worker:
             await worker.reaches(SERVING)
             server.kill()
             await worker.reaches(NOT_SERVING)
@@ -66,7 +68,7 @@ async def test_it_follows_its_triton(tmp_path: Path) -> None:
 async def test_another_model_than_the_catalogs_is_not_served(triton: Server, tmp_path: Path) -> None:
     entry = (ROOT / f"services/embeddings/models/{MODEL}.yaml").read_text().replace("dimensions: 384", "dimensions: 7")
     (tmp_path / f"{MODEL}.yaml").write_text(entry)
-    with started(tmp_path, triton=triton.target, catalog_dir=str(tmp_path)) as worker:
+    with running_embeddings_worker(tmp_path, triton=triton.target, catalog_dir=str(tmp_path)) as worker:
 
         async def is_said() -> bool:
             return "the engine says dimensions: 384, and the catalog 7" in worker.log.read_text()
@@ -76,7 +78,7 @@ async def test_another_model_than_the_catalogs_is_not_served(triton: Server, tmp
 
 
 async def test_a_running_request_ends_well_when_it_is_told_to_stop(triton: Server, tmp_path: Path) -> None:
-    with started(tmp_path, triton=triton.target) as worker:
+    with running_embeddings_worker(tmp_path, triton=triton.target) as worker:
         await worker.reaches(SERVING)
         async with worker.connected() as stub:
             running = asyncio.ensure_future(stub.Embed(request(*["کتاب " * 50] * 40), timeout=60))
@@ -99,7 +101,7 @@ async def test_a_running_request_ends_well_when_it_is_told_to_stop(triton: Serve
 
 
 async def test_a_deadline_ends_a_request(triton: Server, tmp_path: Path) -> None:
-    with started(tmp_path, triton=triton.target) as worker:
+    with running_embeddings_worker(tmp_path, triton=triton.target) as worker:
         await worker.reaches(SERVING)
         async with worker.connected() as stub:
             with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -16,11 +16,11 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings.model_repository import write_model
 from tests.contract.embeddings import tiny_models
-from tests.contract.embeddings.conftest import started
 from tests.contract.embeddings.test_embed import refusal, vectors
 from tests.contract.embeddings.tiny_models import BERT, DIMENSIONS, MAX_TOKENS, QWEN3_LEFT, QWEN3_RIGHT, TEXTS
-from tests.contract.triton.servers import launched
-from tests.environments import INSTALL_SECONDS, python_of
+from tests.support.environments import INSTALL_SECONDS, python_of
+from tests.support.triton_servers import launched
+from tests.support.workers import running_embeddings_worker
 
 pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.environment]
 MODELS = (QWEN3_RIGHT, QWEN3_LEFT, BERT)
@@ -64,7 +64,7 @@ async def stub(python: Path, models: Path, tmp_path_factory: pytest.TempPathFact
     served = ",".join(f"{name}={models / name}" for name in MODELS)
     with (
         launched(directory, {}, python=python) as server,
-        started(directory, triton=server.target, models=served, catalog_dir=str(directory)) as worker,
+        running_embeddings_worker(directory, triton=server.target, models=served, catalog_dir=str(directory)) as worker,
     ):
         await worker.reaches(health_pb2.HealthCheckResponse.SERVING, *MODELS)
         async with worker.connected() as stub:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from services.runtime.failure import Failure, Reason
 from services.worker.triton_client import Tensor, TritonClient
-from tests.contract.embeddings.conftest import BATCH_TEXTS, MODEL
+from tests.support.triton_servers import BATCH_TEXTS
+from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
 
 TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم", "Where is the library?", "👨‍👩‍👧‍👦"]
 

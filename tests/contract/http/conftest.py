@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -16,54 +11,10 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
 from services.stack.ports import free_ports
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, scripted_worker
-from tests.valkey import running_valkey
-
-ROOT = Path(__file__).parents[3]
-EXPECTED = "expected-model"
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # the condition is another process's state
-            await asyncio.sleep(0.02)
-
-
-@contextmanager
-def running_gateway(
-    redis_url: str, workers: str, log: Path, **settings: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Start one, and hand over its address and process."""
-    port = free_ports(1)[0]
-    environment = {
-        "VILIX_PORT": str(port),
-        "VILIX_REDIS_URL": redis_url,
-        # A loaded machine may take long to switch between processes.
-        "VILIX_REDIS_TIMEOUT": "5",
-        "VILIX_INFERENCE_WORKERS": workers,
-        "VILIX_EXPECTED_MODELS": f"{MODEL},{EXPECTED}",
-        "VILIX_MAX_BODY_BYTES": "100000",
-        "VILIX_EARLY_COMMIT": "0.5",
-        "VILIX_KEEP_ALIVE": "0.2",
-        **settings,
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.gateway"],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.scripted_worker import ScriptedWorker, scripted_worker
+from tests.support.valkey import running_valkey
+from tests.support.waits import until
 
 
 @pytest.fixture(scope="session")
@@ -106,14 +57,7 @@ async def http(gateway_url: str, api_key: str, worker: ScriptedWorker) -> AsyncI
     """A client with a key, of a gateway that has found the worker."""
     headers = {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(base_url=gateway_url, headers=headers, timeout=20) as client:
-        async with asyncio.timeout(20):
-            # What the gateway remembers may be of the worker of the test before.
-            await worker.listed.wait()
-            while True:
-                try:
-                    if (await client.get("/readyz")).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                await asyncio.sleep(0.02)
+        # What the gateway remembers may be of the worker of the test before.
+        await until(worker.listed.is_set, what="the gateway has asked the worker for its models")
+        await until_ready(gateway_url)
         yield client

@@ -12,8 +12,8 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.runtime.failure import Failure, Reason, Violation
-from tests.contract.http.conftest import EXPECTED
-from tests.contract.http.scripted_worker import (
+from tests.support.gateway import EXPECTED
+from tests.support.scripted_worker import (
     MODEL,
     ScriptedWorker,
     content,
@@ -23,6 +23,7 @@ from tests.contract.http.scripted_worker import (
     thought,
     usage,
 )
+from tests.support.waits import until
 
 URL = "/api/chat/completions"
 ANSWER: list[Any] = [[started(), thought("فکر")], [content("سلام\u200cها")], [finish(), usage()]]
@@ -40,9 +41,10 @@ def events(text: str) -> list[str]:
 
 
 async def until_status(http: httpx.AsyncClient, status: int) -> None:
-    async with asyncio.timeout(20):
-        while (await http.post(URL, json=body())).status_code != status:  # noqa: ASYNC110  # another process's state
-            await asyncio.sleep(0.05)
+    async def is_answered() -> bool:
+        return (await http.post(URL, json=body())).status_code == status
+
+    await until(is_answered, what=f"the status is {status}")
 
 
 async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -267,11 +269,9 @@ async def test_a_hang_up_stops_the_worker(
 ) -> None:
     worker.script = [*([[started(), content("a")]] if begun else []), asyncio.Event()]
     task = asyncio.create_task(http.post(URL, json=body(stream=stream)))
-    async with asyncio.timeout(20):
-        while not worker.requests:  # noqa: ASYNC110  # the request is on its way through another process
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await worker.cancelled.wait()
+    await until(lambda: worker.requests, what="the worker has the request")
+    task.cancel()
+    await until(worker.cancelled.is_set, what="the worker is told")
 
 
 @pytest.mark.parametrize(

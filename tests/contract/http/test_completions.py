@@ -10,7 +10,7 @@ import openai
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 
 URL = "/api/completions"
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.contract.http.conftest import running_gateway
-from tests.contract.http.scripted_worker import ScriptedWorker
+from tests.support.gateway import running_gateway
+from tests.support.scripted_worker import ScriptedWorker
+from tests.support.waits import until
 
 MAX_CONNECTIONS = 8
 FAST_BYTES = 2**19
@@ -26,12 +27,6 @@ async def url(redis_url: str, worker: ScriptedWorker, tmp_path: Path) -> AsyncIt
     with running_gateway(redis_url, worker.address, tmp_path / "gateway.log", **settings) as (url, _):
         await until(lambda: is_answered(url))
         yield url
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():  # noqa: ASYNC110  # another process's state
-            await asyncio.sleep(0.05)
 
 
 async def is_answered(url: str) -> bool:

@@ -19,8 +19,9 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services.runtime.failure import Failure, Reason, Violation
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
-from tests.contract.http.scripted_worker import MODEL as CHAT_MODEL
+from tests.support.gateway import running_gateway
+from tests.support.scripted_worker import MODEL as CHAT_MODEL
+from tests.support.waits import until
 
 SERVICE = "vilix.embeddings.v1.EmbeddingsService"
 MODEL, EXPECTED = "scripted-embedding", "expected-embedding"
@@ -118,15 +119,13 @@ async def http(address: str, api_key: str, embedder: ScriptedEmbedder) -> AsyncI
 
 
 async def until_available(client: httpx.AsyncClient, available: bool) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                answer = await client.get(f"/api/models/{MODEL}")
-                if answer.json()["available"] is available:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.02)
+    async def is_said() -> bool:
+        try:
+            return (await client.get(f"/api/models/{MODEL}")).json()["available"] is available
+        except httpx.TransportError:
+            return False
+
+    await until(is_said, what=f"available is {available}")
 
 
 def body(*texts: str, **fields: Any) -> dict[str, Any]:
@@ -235,11 +234,9 @@ async def test_models_say_what_they_embed(http: httpx.AsyncClient) -> None:
 async def test_a_client_that_hangs_up_stops_the_worker(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
     embedder.go_on.clear()
     task = asyncio.create_task(http.post(URL, json=body()))
-    async with asyncio.timeout(20):
-        while not embedder.requests:  # noqa: ASYNC110  # another process's state
-            await asyncio.sleep(0.02)
-        task.cancel()
-        await embedder.cancelled.wait()
+    await until(lambda: embedder.requests, what="the worker has the request")
+    task.cancel()
+    await until(embedder.cancelled.is_set, what="the worker is told")
 
 
 async def test_another_worker_takes_over(http: httpx.AsyncClient, embedder: ScriptedEmbedder, ports: list[int]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.http.conftest import running_gateway
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 PATH = "messages[0].content[0].image_url.url"
@@ -80,9 +80,7 @@ async def listing(
     settings = {"VILIX_IMAGE_HOSTS": ",".join(f"{name}:{loopback.port}" for name in NAMES), "VILIX_IMAGE_SECONDS": "5"}
     with running_gateway(redis_url, f"127.0.0.1:{worker_port}", tmp_path / "log", **settings) as (url, _):
         async with httpx.AsyncClient(base_url=url, headers=http.headers, timeout=20) as client:
-            async with asyncio.timeout(20):
-                while not await _is_ready(client):  # noqa: ASYNC110  # another process's state
-                    await asyncio.sleep(0.05)
+            await until_ready(url)
             yield client
 
 
@@ -103,10 +101,3 @@ async def test_a_listed_host_must_be_a_public_one(
     assert "images are only fetched from" in elsewhere.json()["error"]["message"]
     assert loopback.connections == 0
     assert worker.requests == []
-
-
-async def _is_ready(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/readyz")).status_code == 200
-    except httpx.TransportError:
-        return False

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from services.runtime.failure import Failure, Reason, invalid
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, started
+from tests.support.scripted_worker import MODEL, ScriptedWorker, content, started
 
 CHAT = "/api/chat/completions"
 PERSIAN = {"accept-language": "fa-IR,fa;q=0.9,en;q=0.8"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.runtime.failure import Failure, Reason
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, scripted_worker, started, usage
+from tests.support.gateway import running_gateway
+from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, scripted_worker, started, usage
+from tests.support.waits import until
 
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
 SCRIPT: list[Any] = [[started()], [content("Hello")], [finish(), usage()]]
@@ -66,14 +66,14 @@ async def views(client: httpx.AsyncClient, model: str) -> dict[str, Any]:
 
 async def until_all_say(client: httpx.AsyncClient, model: str, available: bool) -> None:
     wanted = dict.fromkeys(("healthz", "one", "listed", "metric"), available)
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                if await views(client, model) == wanted:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.05)
+
+    async def all_say() -> bool:
+        try:
+            return await views(client, model) == wanted
+        except httpx.TransportError:
+            return False
+
+    await until(all_say, what=f"all say that available is {available}")
 
 
 async def test_a_model_that_was_seen_is_unavailable_and_not_unknown(
@@ -100,7 +100,7 @@ async def test_a_model_that_was_seen_is_unavailable_and_not_unknown(
 async def test_one_lost_model_of_a_worker_is_lost_alone(
     client: httpx.AsyncClient, worker_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.contract.http.scripted_worker.ScriptedWorker", WorkerOfMany)
+    monkeypatch.setattr("tests.support.scripted_worker.ScriptedWorker", WorkerOfMany)
     async with scripted_worker(worker_port) as worker:
         assert isinstance(worker, WorkerOfMany)
         worker.script = SCRIPT
@@ -116,7 +116,7 @@ async def test_one_lost_model_of_a_worker_is_lost_alone(
 async def test_a_refusal_for_lack_of_the_model_is_known_to_all_views_at_once(
     client: httpx.AsyncClient, worker_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.contract.http.scripted_worker.ScriptedWorker", WorkerOfMany)
+    monkeypatch.setattr("tests.support.scripted_worker.ScriptedWorker", WorkerOfMany)
     async with scripted_worker(worker_port) as worker:
         assert isinstance(worker, WorkerOfMany)
         await until_all_say(client, MODEL, True)

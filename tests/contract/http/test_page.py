@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import httpx
@@ -10,7 +9,7 @@ import pytest
 
 from services.gateway.settings import GatewaySettings
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
+from tests.support.gateway import running_gateway, until_answered
 
 HTML = '<!doctype html><meta name="vilix-api" content="./api"><title>ویلیکس</title>'
 
@@ -30,13 +29,7 @@ async def answers(redis_url: str, tmp_path: Path, *paths: str, **settings: str) 
     unused = f"127.0.0.1:{free_ports(1)[0]}"
     with running_gateway(redis_url, unused, tmp_path / "gateway.log", **settings) as (url, _):
         async with httpx.AsyncClient(base_url=url, headers={"accept-encoding": "identity"}) as client:
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        await client.get("/healthz")
-                        break
-                    except httpx.TransportError:
-                        await asyncio.sleep(0.05)
+            await until_answered(url)
             return [await client.get(path) for path in paths]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.http.conftest import running_gateway
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 
 MEBIBYTE = 2**20
 
@@ -24,14 +24,8 @@ async def http(
     settings = {"VILIX_MAX_BODY_BYTES": str(48 * MEBIBYTE)}
     with running_gateway(redis_url, worker.address, tmp_path / "gateway.log", **settings) as (url, _):
         headers = {"Authorization": f"Bearer {api_key}"}
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client, asyncio.timeout(60):
-            while True:
-                try:
-                    if (await client.get("/readyz")).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                await asyncio.sleep(0.05)
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
+            await until_ready(url)
             yield client
 
 

@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.secret import draw
-from tests.contract.http.conftest import EXPECTED, running_gateway, until
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+from tests.support.gateway import EXPECTED, running_gateway, until_answered, until_ready
+from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+from tests.support.waits import until
 
 URL = "/api/chat/completions"
 
@@ -211,21 +212,10 @@ async def test_without_redis_keys_cannot_be_checked_and_it_is_said(
 ) -> None:
     with running_gateway("redis://127.0.0.1:1/0", worker.address, tmp_path / "log") as (url, _):
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-            await until_answers(client)
+            await until_answered(url)
             answer = await client.get("/api/models", headers={"authorization": f"Bearer {api_key}"})
             assert_error(answer, 503, "service_unavailable")
             assert (await client.get("/healthz")).json()["redis"] == "unreachable"
-
-
-async def until_answers(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await client.get("/healthz")
-            except httpx.TransportError:
-                await asyncio.sleep(0.02)
-            else:
-                return
 
 
 async def test_sigterm_lets_a_running_stream_finish(
@@ -237,10 +227,7 @@ async def test_sigterm_lets_a_running_stream_finish(
     with running_gateway(redis_url, worker.address, tmp_path / "log") as (url, process):
         headers = {"authorization": f"Bearer {api_key}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client:
-            await until_answers(client)
-            async with asyncio.timeout(20):
-                while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110  # another process's state
-                    await asyncio.sleep(0.02)
+            await until_ready(url)
             async with client.stream("POST", URL, json=body) as answer:
                 pieces = answer.aiter_text()
                 text = await anext(pieces)

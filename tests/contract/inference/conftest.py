@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
-from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.inference import model_import
 from services.inference.model.tokenizer import ModelTokenizer
-from services.inference.servicer import SERVICE
-from services.stack.ports import free_ports
-from tests.contract.triton.servers import Server, serving
-from tests.contract.triton.waits import until
+from tests.support.repository import ROOT
+from tests.support.triton_servers import Server, serving
+from tests.support.workers import Worker, running_inference_worker
 
-ROOT = Path(__file__).parents[3]
 MODEL, REPLAY = "smollm2-135m", "replay"
 PERSIAN = "سلام! می\u200cخواهم 👨‍👩‍👧‍👦 و 🇮🇷 و كِتَابٌ را ببینم؛ END این دیگر دیده نمی\u200cشود."
 CATALOG_ENTRY = """\
@@ -40,63 +30,6 @@ engine: {name: replay}
 control_tokens_in_prompts: true
 descriptions: {en: Recordings.}
 """
-START_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker process."""
-
-    process: subprocess.Popen[bytes]
-    target: str
-    log: Path
-
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[Any]:
-        """A stub of its service on a connection of its own."""
-        async with grpc.aio.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            yield inference_service_pb2_grpc.InferenceServiceStub(channel)
-
-    async def health(self, service: str = SERVICE) -> int | None:
-        """The status of a service; None while nobody answers."""
-        async with grpc.aio.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            stub: Any = health_pb2_grpc.HealthStub(channel)
-            try:
-                return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)).status  # type: ignore[no-any-return]
-            except grpc.aio.AioRpcError:
-                return None
-
-    async def reaches(self, status: int, *models: str) -> None:
-        """Wait for a health status of the service, or of each of `models`."""
-        names = [f"{SERVICE}/{model}" for model in models] or [SERVICE]
-
-        async def is_reached() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            return all([await self.health(name) == status for name in names])
-
-        await until(is_reached, seconds=START_SECONDS)
-
-
-@contextlib.contextmanager
-def started(directory: Path, **settings: str) -> Iterator[Worker]:
-    """A worker process with these VILIX_ settings; stopped at the end."""
-    (port,) = free_ports(1)
-    environment = {"VILIX_LISTEN": f"127.0.0.1:{port}", **{f"VILIX_{name.upper()}": v for name, v in settings.items()}}
-    log = directory / f"inference-{port}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.inference"],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield Worker(process, f"127.0.0.1:{port}", log)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait(10)
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +87,7 @@ async def triton(
 async def worker(
     tmp_path_factory: pytest.TempPathFactory, triton: Server, settings: dict[str, str]
 ) -> AsyncIterator[Worker]:
-    with started(tmp_path_factory.mktemp("worker"), triton=triton.target, **settings) as running:
+    with running_inference_worker(tmp_path_factory.mktemp("worker"), triton=triton.target, **settings) as running:
         await running.reaches(health_pb2.HealthCheckResponse.SERVING, MODEL, REPLAY)
         yield running
 

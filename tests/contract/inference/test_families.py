@@ -14,9 +14,11 @@ from tokenizers import Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.stack import qwen3_tokenizer
-from tests.chat_templates import template_of
-from tests.contract.inference.conftest import CATALOG_ENTRY, ROOT, started
-from tests.contract.triton.servers import serving
+from tests.contract.inference.conftest import CATALOG_ENTRY
+from tests.support.chat_templates import template_of
+from tests.support.repository import ROOT
+from tests.support.triton_servers import serving
+from tests.support.workers import running_inference_worker
 
 QWEN3 = ROOT / ".cache" / "models" / "replay-thinking"
 THOUGHT = "کاربر می\u200cخواهد بداند؛ STOP نه، 👨‍👩‍👧 …"
@@ -99,7 +101,7 @@ async def families(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[An
             "status_seconds": "0.2",
             "triton": server.target,
         }
-        with started(directory, **settings) as worker:
+        with running_inference_worker(directory, **settings) as worker:
             await worker.reaches(health_pb2.HealthCheckResponse.SERVING, *PARSERS)
             async with worker.connected() as stub:
                 yield stub

@@ -13,8 +13,9 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.servicer import SERVICE
 from services.runtime.failure import Reason, failure_of
-from tests.contract.inference.conftest import MODEL, PERSIAN, REPLAY, Worker, ask
+from tests.contract.inference.conftest import MODEL, PERSIAN, REPLAY, ask
 from tests.contract.triton.subjects import QUESTION
+from tests.support.workers import Worker
 
 
 async def events_of(call: Any) -> list[pb.Event]:

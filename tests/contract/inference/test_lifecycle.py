@@ -16,9 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.servicer import SERVICE
-from tests.contract.inference.conftest import MODEL, REPLAY, ROOT, Worker, ask, started
-from tests.contract.triton.servers import Server, serving
-from tests.contract.triton.waits import until
+from tests.contract.inference.conftest import MODEL, REPLAY, ask
+from tests.support.repository import ROOT
+from tests.support.triton_servers import Server, serving
+from tests.support.waits import until
+from tests.support.workers import Worker, running_inference_worker
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -89,7 +91,7 @@ async def test_health_follows_triton(
     engines = {REPLAY: ("replay", {"recordings": str(recordings)})}
     only_replay = {**settings, "models": f"{REPLAY}={model_directory}"}
     async with serving(tmp_path / "triton", engines) as (triton, _):
-        with started(tmp_path, triton=triton.target, **only_replay) as worker:
+        with running_inference_worker(tmp_path, triton=triton.target, **only_replay) as worker:
             await worker.reaches(SERVING)
             assert await worker.health("") == SERVING
             assert await worker.health("no.such.Service") is None
@@ -101,7 +103,7 @@ async def test_health_follows_triton(
 async def test_one_watcher_that_leaves_does_not_deafen_the_others(
     tmp_path: Path, triton: Server, settings: dict[str, str]
 ) -> None:
-    with started(tmp_path, triton=triton.target, **settings) as worker:
+    with running_inference_worker(tmp_path, triton=triton.target, **settings) as worker:
         await worker.reaches(SERVING)
         async with grpc.aio.insecure_channel(worker.target) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
@@ -118,7 +120,7 @@ async def test_one_watcher_that_leaves_does_not_deafen_the_others(
 async def test_sigterm_lets_a_running_answer_finish_and_ends_with_0(
     tmp_path: Path, triton: Server, settings: dict[str, str]
 ) -> None:
-    with started(tmp_path, triton=triton.target, **settings) as worker:
+    with running_inference_worker(tmp_path, triton=triton.target, **settings) as worker:
         await worker.reaches(SERVING)
         async with worker.connected() as stub, worker.connected() as watcher, worker.connected() as newcomer:
             watch = watcher.WatchStatus(pb.WatchStatusRequest())
@@ -141,7 +143,7 @@ async def test_sigterm_lets_a_running_answer_finish_and_ends_with_0(
 async def test_a_drain_ends_at_its_limit_or_at_a_second_signal(
     tmp_path: Path, triton: Server, settings: dict[str, str], drain_seconds: str, signals: int
 ) -> None:
-    with started(tmp_path, triton=triton.target, drain_seconds=drain_seconds, **settings) as worker:
+    with running_inference_worker(tmp_path, triton=triton.target, drain_seconds=drain_seconds, **settings) as worker:
         await worker.reaches(SERVING)
         async with worker.connected() as stub:
             call = stub.Generate(ask(prompt_token_ids=[7, 7], sampling=pb.SamplingParams(ignore_eos=True)))

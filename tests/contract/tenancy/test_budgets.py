@@ -17,9 +17,10 @@ from services.gateway.tenancy import keys
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.key import Change, Key
 from services.gateway.tenancy.secret import digest
-from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, records, state_of, until, used
+from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, records, state_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
-from tests.faults.conftest import record
+from tests.support.fault_table import record
+from tests.support.waits import until
 
 NewKey = Callable[..., Awaitable[tuple[Key, str]]]
 TEXT_URL = "/api/completions"

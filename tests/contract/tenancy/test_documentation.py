@@ -15,8 +15,9 @@ from services.gateway.tenancy.allowance import read_tiers
 from services.gateway.tenancy.key import Key
 from tests.contract.tenancy.conftest import URL, body, client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
+from tests.support.repository import ROOT
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "keys.md").read_text()
+DOCUMENT = (ROOT / "docs" / "keys.md").read_text()
 
 
 async def test_the_usage_stream_is_drained_by_the_documents_lines(

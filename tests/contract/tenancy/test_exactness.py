@@ -15,19 +15,10 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.tenancy.key import Key
-from tests.contract.tenancy.conftest import (
-    ROUNDS,
-    URL,
-    body,
-    client_of,
-    nothing_is_held,
-    records,
-    state_of,
-    until,
-    used,
-)
+from tests.contract.tenancy.conftest import ROUNDS, URL, body, client_of, nothing_is_held, records, state_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
-from tests.faults.conftest import record
+from tests.support.fault_table import record
+from tests.support.waits import until
 
 NewKey = Callable[..., Awaitable[tuple[Key, str]]]
 Asking = tuple[list[httpx.AsyncClient], CountingWorker, Redis]

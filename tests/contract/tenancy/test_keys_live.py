@@ -16,7 +16,6 @@ from redis.asyncio import Redis
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.key import Change, Key
-from tests.contract.http.conftest import running_gateway
 from tests.contract.tenancy.conftest import (
     LEASE_SECONDS,
     RENEW_SECONDS,
@@ -24,14 +23,14 @@ from tests.contract.tenancy.conftest import (
     body,
     client_of,
     nothing_is_held,
-    ready,
     records,
     state_of,
-    until,
     used,
 )
 from tests.contract.tenancy.counting_worker import CountingWorker
-from tests.faults.conftest import record
+from tests.support.fault_table import record
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.waits import until
 
 NewKey = Callable[..., Awaitable[tuple[Key, str]]]
 
@@ -57,8 +56,7 @@ async def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         for gateway in gateways:
             group.create_task(ask_on(gateway))
-        while len(accepted) < 50:  # noqa: ASYNC110  # the tasks fill it
-            await asyncio.sleep(0.01)
+        await until(lambda: len(accepted) >= 50, what="requests are accepted")
         await keys.revoke(redis, key.id)
         revoked = time.monotonic()
     seconds = max(accepted) - revoked
@@ -189,7 +187,7 @@ async def doomed(
 ) -> AsyncIterator[tuple[str, subprocess.Popen[bytes]]]:
     """A fourth gateway, to be killed."""
     with running_gateway(redis_url, worker.address, tmp_path / "log", **settings) as (url, process):
-        await ready(url)
+        await until_ready(url)
         yield url, process
 
 

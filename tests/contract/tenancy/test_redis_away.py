@@ -16,11 +16,12 @@ from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.allowance import Allowance
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
-from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, ready, until, used
+from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, running
-from tests.faults.conftest import record
+from tests.support.fault_table import record
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.waits import until
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ async def gateway(
     server: Server, worker: CountingWorker, settings: dict[str, str], grace: dict[str, str], tmp_path: Path
 ) -> AsyncIterator[str]:
     with running_gateway(server.url, worker.address, tmp_path / "log", **{**settings, **grace}) as (url, _):
-        await ready(url)
+        await until_ready(url)
         yield url
 
 
@@ -175,11 +176,11 @@ async def test_each_gateway_has_its_share_of_the_limits(
         return bool(await own_redis.zcard("vilix:gateways") == gateways)
 
     with running_gateway(server.url, worker.address, tmp_path / "a", **settings) as (other, _):
-        await ready(other)
+        await until_ready(other)
         # Whoever comes to be counted hears of those who were there.
         await until(lambda: counted(1))
         with running_gateway(server.url, worker.address, tmp_path / "b", **more) as (url, _):
-            await ready(url)
+            await until_ready(url)
             async with client_of(url, secret) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
                 assert (await client.get("/api/models")).status_code == 200
                 await until(lambda: counted(2))

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
 from tests.contract.tenancy.redis_servers import Server, running
+from tests.support.waits import until
 
 SECONDS = 0.3
 ECHO = Script("if ARGV[1] == 'fault' then return redis.error_reply('ERR a fault') end return ARGV[1] .. KEYS[1]")
@@ -88,14 +89,14 @@ async def connections(server: Server) -> int:
 
 
 async def answers_again(link: RedisLink, word: str) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                assert await ask(link, word) == f"{word}!"
-            except RedisAwayError:
-                await asyncio.sleep(0.02)
-            else:
-                return
+    async def answers() -> bool:
+        try:
+            assert await ask(link, word) == f"{word}!"
+        except RedisAwayError:
+            return False
+        return True
+
+    await until(answers, 10, "Redis answers again")
 
 
 async def test_everybody_gets_the_own_answer(link: RedisLink, server: Server) -> None:

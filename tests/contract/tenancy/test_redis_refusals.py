@@ -17,11 +17,12 @@ from services.gateway.redis.redis_refusal import WriteRefusal, try_writing
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.allowance import Allowance
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
-from tests.contract.tenancy.conftest import URL, body, client_of, ready, until, used
+from tests.contract.tenancy.conftest import URL, body, client_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, cluster, running
-from tests.faults.conftest import record
+from tests.support.fault_table import record
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.waits import until
 
 SECONDS = 5.0
 WRITE = Script("return redis.call('SET', KEYS[1], ARGV[1])['ok']")
@@ -94,7 +95,7 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
     metrics, log = free_ports(1)[0], tmp_path / "log"
     more = {"VILIX_REDIS_AWAY_POLICY": policy, "VILIX_METRICS_PORT": str(metrics), "VILIX_REDIS_CHECK_SECONDS": "0.2"}
     with running_gateway(server.url, worker.address, log, **{**settings, **more}) as (gateway, _):
-        await ready(gateway)
+        await until_ready(gateway)
         async with client_of(gateway, secret) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
 
             async def health_is(word: str) -> bool:
@@ -151,7 +152,7 @@ async def test_a_revocation_holds_while_redis_is_full(
 ) -> None:
     _, secret = await keys.create(own_redis, name="revoked")
     with running_gateway(server.url, worker.address, tmp_path / "log", **settings) as (gateway, _):
-        await ready(gateway)
+        await until_ready(gateway)
         async with client_of(gateway, secret) as client:
             await own_redis.config_set("maxmemory", "1mb")
             assert (await client.post(URL, json=body())).status_code == 200
@@ -165,7 +166,7 @@ async def test_the_admin_api_says_that_writes_are_refused(
     port, token = free_ports(1)[0], "a-token-for-tests-only"
     admin = {"VILIX_ADMIN_PORT": str(port), "VILIX_ADMIN_TOKEN": token}
     with running_gateway(server.url, worker.address, tmp_path / "log", **{**settings, **admin}) as (gateway, _):
-        await ready(gateway)
+        await until_ready(gateway)
         async with client_of(f"http://127.0.0.1:{port}", token) as client:
             await own_redis.config_set("maxmemory", "1mb")
             answer = await client.post("/admin/v1/keys", json={"name": "new"})

@@ -13,11 +13,12 @@ from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
 from services.gateway.redis.redis_watch import Persistence, RedisWatch, ServerState, read_state
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
-from tests.contract.tenancy.conftest import client_of, ready, until
+from tests.contract.tenancy.conftest import client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, cluster, running, sentinel_pair
 from tests.contract.tenancy.test_redis_refusals import log_lines
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.waits import until
 
 SECONDS = 5.0
 
@@ -50,7 +51,7 @@ async def test_changes_at_run_time_are_in_health_metrics_and_one_line_of_the_log
     metrics, log = free_ports(1)[0], tmp_path / "log"
     more = {"VILIX_METRICS_PORT": str(metrics), "VILIX_REDIS_CHECK_SECONDS": "0.2"}
     with running_gateway(server.url, worker.address, log, **{**settings, **more}) as (gateway, _):
-        await ready(gateway)
+        await until_ready(gateway)
         async with client_of(gateway) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
 
             async def is_said(eviction: str, persistence: str, evicts: int, persists: int) -> None:

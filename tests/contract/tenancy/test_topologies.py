@@ -13,11 +13,12 @@ from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.key import Change, Key
-from tests.contract.http.conftest import running_gateway
-from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, ready, until
+from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import cluster, secured, sentinel_pair
-from tests.system_packages import require
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.system_packages import require
+from tests.support.waits import until
 
 
 async def exactly_five_of_forty(gateway: str, worker: CountingWorker, redis: Redis, key: Key, secret: str) -> None:
@@ -57,7 +58,7 @@ async def lives_and_ends(gateway: str, worker: CountingWorker, redis: Redis, nam
 
 async def test_a_cluster_of_three(worker: CountingWorker, settings: dict[str, str], tmp_path: Path) -> None:
     with cluster(tmp_path) as url, running_gateway(url, worker.address, tmp_path / "log", **settings) as (gateway, _):
-        await ready(gateway)
+        await until_ready(gateway)
         redis = connect(url, timeout=5)
         try:
             for number in range(6):
@@ -75,7 +76,7 @@ async def test_a_failover_by_sentinel(worker: CountingWorker, settings: dict[str
         try:
             key, secret = await keys.create(redis, name="web", limits=Allowance(concurrency=5))
             with running_gateway(url, worker.address, tmp_path / "log", **settings) as (gateway, _):
-                await ready(gateway)
+                await until_ready(gateway)
                 await exactly_five_of_forty(gateway, worker, redis, key, secret)
                 master.kill()
                 async with client_of(gateway, secret) as client:
@@ -121,7 +122,7 @@ async def test_tls_with_an_acl_user_and_a_database(
         secured(tmp_path / "redis", program) as url,
         running_gateway(url, worker.address, tmp_path / "log", **settings) as (gateway, _),
     ):
-        await ready(gateway)
+        await until_ready(gateway)
         redis = connect(url, timeout=5)
         try:
             await lives_and_ends(gateway, worker, redis, "secured")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from services.worker.triton_client import TritonClient
-from tests.contract.triton.servers import serving
 from tests.contract.triton.subjects import (
     CONTEXT_LENGTH,
     FRAGILE,
@@ -26,8 +25,8 @@ from tests.contract.triton.subjects import (
     Subject,
 )
 from tests.stand_ins import trtllm as stand_in
-
-ROOT = Path(__file__).parents[3]
+from tests.support.repository import ROOT
+from tests.support.triton_servers import serving
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from services.runtime.failure import Failure, Reason
-from tests.contract.triton.servers import Answer, answer
 from tests.contract.triton.subjects import (
     CONTEXT_LENGTH,
     QUESTION,
@@ -20,7 +19,8 @@ from tests.contract.triton.subjects import (
     TRTLLM_12,
     Subject,
 )
-from tests.contract.triton.waits import until
+from tests.support.triton_servers import Answer, answer
+from tests.support.waits import until
 
 
 async def generate(subject: Subject, prompt: list[int], **params: Any) -> Answer:

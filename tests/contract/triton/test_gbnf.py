@@ -10,7 +10,7 @@ import pytest
 from services.inference.triton_backend import gbnf
 from services.worker.triton_kit.request_error import RequestError
 from tests.contract.triton.llama_walk import TooComplexError, Walk
-from tests.faults.conftest import times
+from tests.support.fault_table import times
 
 CASES = {
     'root ::= "a" [b-d]? ("e" | "f")*': ["a", "ab", "abe", "abef", "b", "ae", ""],

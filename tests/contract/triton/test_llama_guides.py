@@ -6,7 +6,6 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,9 @@ from services.inference.triton_backend.engines import llama_guides, llamacpp
 from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.worker.triton_kit.request_error import RequestError
+from tests.support.repository import ROOT
 
-DIRECTORY = Path(__file__).parents[3] / ".cache" / "models" / "smollm2-135m"
+DIRECTORY = ROOT / ".cache" / "models" / "smollm2-135m"
 
 
 @pytest.fixture(scope="module")

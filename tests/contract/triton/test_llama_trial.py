@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from services.inference.triton_backend.engines.llama_candidates import Candidate
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.inference.triton_backend.trial import Trials
 from services.worker.triton_kit.request_error import RequestError
+from tests.support.waits import block_until
 
 MODULE = "services.inference.triton_backend.engines.llama_trial"
 
@@ -54,13 +55,6 @@ def trials(gguf: Path) -> Iterator[Trials]:
     trials.wait_ready()
     yield trials
     trials.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("what", BOMBS)
@@ -107,15 +101,15 @@ def test_a_trial_is_limited(trials: Trials) -> None:
     slow = threading.Thread(target=_check_quietly, args=(trials, guide))
     slow.start()
     server = psutil.Process(trials.pid)
-    until(lambda: bool(server.children()))
+    block_until(lambda: bool(server.children()))
     (child,) = server.children()
-    until(lambda: child.rlimit(psutil.RLIMIT_CPU)[0] == 2)
-    until(lambda: 0 < child.rlimit(psutil.RLIMIT_AS)[0] < 2 * 2**30)
+    block_until(lambda: child.rlimit(psutil.RLIMIT_CPU)[0] == 2)
+    block_until(lambda: 0 < child.rlimit(psutil.RLIMIT_AS)[0] < 2 * 2**30)
     assert child.nice() > 0
     assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
     assert child.rlimit(psutil.RLIMIT_STACK)[0] <= 4 * 2**20
     slow.join()
-    until(lambda: not server.children())
+    block_until(lambda: not server.children())
 
 
 def _check_quietly(trials: Trials, guide: Guide) -> None:
@@ -127,7 +121,7 @@ def _check_quietly(trials: Trials, guide: Guide) -> None:
 def test_a_server_that_dies_is_started_again(trials: Trials, number: signal.Signals) -> None:
     before, pid = trials.restarts, trials.pid
     os.kill(pid, number)
-    until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(pid) else True)
+    block_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(pid) else True)
     trials.check(Guide("regex", f"again{before}"))
     assert trials.restarts == before + 1
     assert trials.pid != pid
@@ -158,9 +152,9 @@ def test_a_trial_that_something_else_ends_says_nothing_of_its_guide(
     slow = threading.Thread(target=check)
     slow.start()
     server = psutil.Process(trials.pid)
-    until(lambda: bool(server.children()))
+    block_until(lambda: bool(server.children()))
     # It has read the guide, and its limits are set.
-    until(lambda: server.children()[0].rlimit(psutil.RLIMIT_CPU)[0] == 2)
+    block_until(lambda: server.children()[0].rlimit(psutil.RLIMIT_CPU)[0] == 2)
     server.children()[0].send_signal(number)
     slow.join()
     check()
@@ -179,7 +173,7 @@ def test_a_server_that_hangs_while_it_starts_is_replaced(trials: Trials, monkeyp
 
     monkeypatch.setattr(trials, "_start", start_and_freeze)
     psutil.Process(trials.pid).kill()
-    until(lambda: trials._process.poll() is not None)
+    block_until(lambda: trials._process.poll() is not None)
     assert trials.check(Guide("regex", "after a start that hung")) >= 0
 
 
@@ -188,10 +182,10 @@ def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
     slow = threading.Thread(target=_check_quietly, args=(trials, guide))
     slow.start()
     server = psutil.Process(trials.pid)
-    until(lambda: bool(server.children()))
+    block_until(lambda: bool(server.children()))
     (child,) = server.children()
     server.kill()
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    block_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
     slow.join()
 
 
@@ -202,7 +196,7 @@ def test_it_leaks_no_descriptor_and_no_process(trials: Trials) -> None:
     for number in range(30):
         trials.check(Guide("regex", f"form{number}"))
         _check_quietly(trials, Guide("regex", "(" * (number + 1)))
-    until(lambda: (mine.num_fds(), server.num_fds()) == before)
+    block_until(lambda: (mine.num_fds(), server.num_fds()) == before)
     assert not server.children()
 
 
@@ -311,5 +305,5 @@ def test_a_slow_step_is_counted_and_logged(
     before = engine.load().slow_steps_total
     monkeypatch.setattr(llamacpp, "SLOW_STEP_SECONDS", 0.0)
     assert started(engine, max_tokens=2).wait().reason
-    until(lambda: engine.load().slow_steps_total > before)
+    block_until(lambda: engine.load().slow_steps_total > before)
     assert "a step of the engine took" in caplog.text

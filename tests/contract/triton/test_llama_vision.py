@@ -19,9 +19,9 @@ from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.stack import qwen3_tokenizer
 from services.worker.triton_kit.request_error import RequestError
-from tests.e2e import qwen3_gguf
+from tests.support import qwen3_gguf
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[3]
 TOKENIZER = ROOT / ".cache" / "models" / "replay-thinking"
 IMAGE = 151655
 TOP = 20

@@ -14,9 +14,9 @@ import pytest
 from services.runtime.failure import Failure, Reason
 from services.stack import triton
 from services.worker.triton_client import TritonClient
-from tests.contract.triton.servers import Answer, answer, launched
 from tests.contract.triton.subjects import QUESTION, SMOLLM2, STORY
 from tests.contract.triton.vocabulary import decode
+from tests.support.triton_servers import Answer, answer, launched
 
 SCHEMA = {
     "type": "object",

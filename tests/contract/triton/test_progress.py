@@ -17,8 +17,8 @@ import pytest
 
 from services.embeddings import model_repository as embeddings_repository
 from services.worker.triton_client import DeadModelError, TritonClient
-from tests.contract.triton.servers import Server, answer, serving
-from tests.contract.triton.waits import until
+from tests.support.triton_servers import Server, answer, serving
+from tests.support.waits import until
 
 STALL, ENDLESS, PLAIN = [91], [92], [93]
 EMBEDDING = "multilingual-e5-small"
@@ -108,11 +108,16 @@ async def test_a_model_process_that_ends_or_stands_still_is_found_though_triton_
 ) -> None:
     running, client = server
     os.kill(running.stub(model), number)
-    async with asyncio.timeout(60):
-        while (found := await probe(running, model, seconds=3))[0] == 0:  # noqa: ASYNC110  # another process's state
-            await asyncio.sleep(0.1)
-    assert found[0] == 1
-    assert model in found[1]
+    found = [(0, "")]
+
+    async def is_found() -> bool:
+        found.append(await probe(running, model, seconds=3))
+        return found[-1][0] != 0
+
+    await until(is_found, 60, "the probe fails")
+    code, words = found[-1]
+    assert code == 1
+    assert model in words
     async with httpx.AsyncClient() as http:
         ready = await http.get(f"{running.http}/v2/models/{model}/ready", timeout=10)
     assert ready.status_code == 200, "which is why it is not asked"

@@ -13,8 +13,8 @@ import pytest
 from services.runtime.failure import Failure, Reason
 from services.stack.ports import free_ports
 from services.worker.triton_client import TritonClient
-from tests.contract.triton.servers import answer, serving
 from tests.contract.triton.subjects import FRAGILE, LESSER, REPLAY, SHORT_RECORDING, STORY
+from tests.support.triton_servers import answer, serving
 
 
 async def test_the_recording_whose_ids_stand_in_the_prompt_is_played(client: TritonClient) -> None:

@@ -16,10 +16,10 @@ from PIL import Image
 from services.runtime.failure import Failure, Reason
 from services.stack import triton
 from services.worker.triton_client import EngineOutput, TritonClient
-from tests.contract.triton.servers import Answer, answer, launched
 from tests.contract.triton.subjects import CONTEXT_LENGTH, SHORT_RECORDING, STORY, TRTLLM_12, TRTLLM_13, TRTLLM_FRAGILE
-from tests.contract.triton.waits import until
 from tests.stand_ins import trtllm as stand_in
+from tests.support.triton_servers import Answer, answer, launched
+from tests.support.waits import until
 
 
 def png(width: int, height: int, colour: tuple[int, ...] = (200, 30, 30, 128)) -> bytes:

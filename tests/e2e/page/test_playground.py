@@ -16,8 +16,8 @@ from playwright.async_api import Page, expect
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 
-from tests.e2e.conftest import RunningStack
 from tests.e2e.page.conftest import DESKTOP, PHONE, SITE, OpenPage, ask, enter_key, screenshot, violations
+from tests.e2e.stack import RunningStack
 
 THINKER = "replay-thinking"
 SMALL = "smollm2-135m"

@@ -10,9 +10,9 @@ from playwright.async_api import Page, Route
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from tests.contract.http.conftest import running_gateway
-from tests.contract.http.scripted_worker import MODEL, content, finish, started, usage
-from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot, until_found
+from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot
+from tests.support.gateway import running_gateway, until_ready
+from tests.support.scripted_worker import MODEL, content, finish, started, usage
 
 COMPLETE = '.turn.answer[data-status="complete"]'
 FAILED = '.turn.answer[data-status="failed"]'
@@ -126,7 +126,7 @@ async def test_the_api_may_be_at_another_host(scripted: Scripted, open_page: Ope
         tmp_path / "page/gateway.log",
         VILIX_PUBLIC_API_URL=f"{scripted.url}/api",
     ) as (url, _):
-        await until_found(url)
+        await until_ready(url)
         scripted.worker.script = [[started()], [content("from afar"), finish(), usage()]]
         page = await opened(await open_page(url + "/en#playground", api=scripted.url), scripted.api_key)
         await ask(page, "?")

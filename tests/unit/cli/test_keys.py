@@ -13,7 +13,7 @@ import redis as sync_redis
 from typer.testing import CliRunner, Result
 
 from services.cli.main import app
-from tests.valkey import running_valkey
+from tests.support.valkey import running_valkey
 
 RUNNER = CliRunner()
 

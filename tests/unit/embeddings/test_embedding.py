@@ -16,6 +16,7 @@ from services.embeddings.tokenization import Row
 from services.runtime.failure import Failure, Reason
 from services.runtime.pulse import Pulse
 from services.worker.triton_client import Tensor
+from tests.support.waits import until
 from tests.unit.embeddings.models import spec
 
 
@@ -97,8 +98,7 @@ async def test_cancelling_takes_back_what_has_not_begun_and_keeps_the_room_of_wh
     triton, served = ScriptedTriton(), model()
     triton.go_on.clear()
     task = asyncio.create_task(embed(triton, served, rows(*[20] * 30)))
-    while len(triton.batches) < 2:  # noqa: ASYNC110  # it comes true in another task
-        await asyncio.sleep(0)
+    await until(lambda: len(triton.batches) == 2, what="two batches are with the engine")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

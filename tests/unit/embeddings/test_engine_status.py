@@ -12,6 +12,7 @@ import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings.engine_status import EngineStatus
+from tests.support.waits import until
 
 LIMIT = 10.0
 SECONDS = 0.05
@@ -66,9 +67,7 @@ async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(m
     triton = LateTriton(model)
     status = EngineStatus({"m": triton}, {"m": model}, interval=0.01, stall_seconds=30)  # type: ignore[dict-item]  # stand-ins
     task = asyncio.create_task(status.run(lambda _: None))
-    async with asyncio.timeout(LIMIT):
-        while len(triton.ready) < 4:  # noqa: ASYNC110  # it comes true in another task
-            await asyncio.sleep(0.01)
+    await until(lambda: len(triton.ready) >= 4, LIMIT, "it was asked four times")
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

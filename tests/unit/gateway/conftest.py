@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from tests.valkey import running_valkey
+from tests.support.valkey import running_valkey
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ from services.gateway.routing.message_size import ENVELOPE_BYTES
 from services.runtime import silence
 from services.runtime.failure import Failure, Reason
 from services.worker.grpc_server import WorkerServer
-from tests.unit.inference.test_generate_stream import Answers, until
+from tests.support.waits import until
+from tests.unit.inference.test_generate_stream import Answers
 
 LIMIT = 10.0
 IDLE_SECONDS = 0.3
@@ -266,13 +267,16 @@ async def test_a_dead_worker_ends_all_calls_and_one_that_is_back_is_used_again(a
             assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(Failure):
             await read(begin(client, "1"))
-        async with serving(answers, port), asyncio.timeout(LIMIT):
-            while True:
-                try:
-                    assert await read(begin(client, "7")) == 7
-                    break
-                except Failure:
-                    await asyncio.sleep(0.05)
+
+        async def is_answered() -> bool:
+            try:
+                assert await read(begin(client, "7")) == 7
+            except Failure:
+                return False
+            return True
+
+        async with serving(answers, port):
+            await until(is_answered, LIMIT, "the worker answers again")
 
 
 async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: InferenceClient) -> None:

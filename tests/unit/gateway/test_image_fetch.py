@@ -23,7 +23,7 @@ from services.gateway.errors import ApiError
 from services.gateway.images.image_fetch import Address, ImageFetcher, is_public
 from services.gateway.images.limits import ImageLimits
 from services.gateway.images.request_images import Images
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 PATH = "messages[0].content[0].image_url.url"

@@ -28,6 +28,7 @@ from services.gateway.tenancy.lease import Lease, Leases
 from services.gateway.tenancy.limits import Subject
 from services.gateway.tenancy.local_limits import LocalLimits
 from services.gateway.tenancy.tiers import Tiers
+from tests.support.waits import until
 
 SMALL = Demand(model="m", prompt=10, output=20, max_output=None)
 
@@ -160,12 +161,10 @@ async def test_the_prompt_is_corrected_when_it_was_counted_and_the_rest_at_the_e
     lease = await admit(leases, whom)
     lease.count([pb.Event(started=pb.Started(prompt_tokens=500))])
 
-    async def tokens_left() -> int | None:
-        return (await limits.show(redis, whom)).scopes["key"].tokens
+    async def is_corrected() -> bool:
+        return 9_480 <= ((await limits.show(redis, whom)).scopes["key"].tokens or 0) <= 9_490
 
-    async with asyncio.timeout(10):
-        while not 9_480 <= (await tokens_left() or 0) <= 9_490:  # noqa: ASYNC110  # it is renewed in another task
-            await asyncio.sleep(0.01)
+    await until(is_corrected, what="the lease is renewed")
     await lease.settle("client gone")
     state = (await limits.show(redis, whom)).scopes["key"]
     assert (state.reserved, state.slots, state.daily, state.monthly) == (0, 0, 500, 500)
@@ -176,9 +175,11 @@ async def test_what_a_running_request_produces_is_billed_while_it_runs(redis: Re
     lease = await admit(leases, whom)
     lease.count([pb.Event(started=pb.Started(prompt_tokens=5))])
     lease.count([pb.Event(delta=pb.Delta(content="x", token_count=37))])
-    async with asyncio.timeout(10):
-        while (await limits.show(redis, whom)).scopes["key"].daily != 42:  # noqa: ASYNC110  # as above
-            await asyncio.sleep(0.01)
+
+    async def is_billed() -> bool:
+        return (await limits.show(redis, whom)).scopes["key"].daily == 42
+
+    await until(is_billed, what="the lease is renewed")
     assert (await limits.show(redis, whom)).scopes["key"].reserved == 20, "more was reserved for what may follow"
     await lease.settle("complete")
 
@@ -252,10 +253,8 @@ async def test_a_clock_that_went_back_costs_no_wait(redis: Redis, leases: Leases
     await refused(leases, whom)
     assert await an_hour_ahead(redis)
     error = await refused(leases, whom)
-    async with asyncio.timeout(30):
-        await asyncio.sleep(int(headers_of(error)["retry-after-ms"]) / 1000)
-        while not (lease := await admitted(leases, whom)):  # noqa: ASYNC110  # what others take is not known
-            await asyncio.sleep(0.02)
+    await asyncio.sleep(int(headers_of(error)["retry-after-ms"]) / 1000)
+    await until(lambda: admitted(leases, whom), what="a request is admitted")
 
 
 async def test_a_lease_of_a_gateway_that_is_gone_ends_in_time_though_the_clock_went_back(
@@ -266,9 +265,7 @@ async def test_a_lease_of_a_gateway_that_is_gone_ends_in_time_though_the_clock_w
     assert (await limits.admit(redis, whom, SMALL, hold)).refusal is None
     assert await an_hour_ahead(redis)
     await refused(leases, whom)
-    async with asyncio.timeout(10):
-        while not await admitted(leases, whom):  # noqa: ASYNC110  # Redis ends it
-            await asyncio.sleep(0.02)
+    await until(lambda: admitted(leases, whom), 10, "the lease has ended")
 
 
 async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_went_back(
@@ -284,9 +281,11 @@ async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_
     assert [await place(hold) for hold in (gone, first)] == [0, 1]
     assert await an_hour_ahead(redis)
     assert [await place(hold) for hold in (first, second)] == [1, 2]
-    async with asyncio.timeout(10):
-        while [await place(hold) for hold in (second, first)] != [1, 0]:  # noqa: ASYNC110  # Redis forgets
-            await asyncio.sleep(0.05)
+
+    async def has_forgotten() -> bool:
+        return [await place(hold) for hold in (second, first)] == [1, 0]
+
+    await until(has_forgotten, 10, "the one that is gone is forgotten")
 
 
 async def test_gateways_that_are_gone_are_not_counted_though_the_clock_went_back(redis: Redis) -> None:

@@ -14,6 +14,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services.gateway.routing.signs_of_life import SignsOfLife
 from services.runtime.pulse import SilenceError
+from tests.support.waits import until
 
 IDLE = 0.4
 LONG = 30.0
@@ -76,8 +77,6 @@ async def test_a_silent_worker_is_given_up_and_watched_only_while_calls_run() ->
             return "whole"
 
         assert await asyncio.gather(call(IDLE), call(IDLE * 2)) == ["whole"] * 2
-        async with asyncio.timeout(LONG / 2):
-            while worker.watches:  # noqa: ASYNC110  # it comes true in another task
-                await asyncio.sleep(0.01)
+        await until(lambda: not worker.watches, LONG / 2, "nobody watches the worker")
         worker.behaviour = "silent"
         assert await asyncio.wait_for(asyncio.gather(call(LONG), call(LONG)), LONG / 2) == ["given up"] * 2

@@ -15,6 +15,7 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 from services.gateway.routing.inference_client import SERVICE, Patience, inference_service
 from services.gateway.routing.worker import RETRY_SECONDS, Worker
 from services.gateway.routing.worker_connection import Connection
+from tests.support.waits import until
 
 MODEL = "m"
 SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
@@ -67,12 +68,6 @@ async def overloaded() -> AsyncIterator[tuple[OverloadedWorker, Worker[Any, Any]
     finally:
         await worker.close()
         await server.stop(None)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # what it waits for has no event
-            await asyncio.sleep(0.01)
 
 
 async def models_until(worker: Worker[Any, Any], condition: Callable[[], bool]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-SERVICES = Path(__file__).parents[3] / "services"
+from tests.support.repository import ROOT
+
+SERVICES = ROOT / "services"
 MAKERS = {
     "ApiError": 2,
     "Failure": 1,

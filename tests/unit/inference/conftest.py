@@ -13,9 +13,8 @@ from services.inference import model_import
 from services.inference.model.catalog import CapabilitiesSpec, ParsersSpec, load_model
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.model.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
+from tests.support.repository import ROOT
 from tests.unit.inference.scripted import MODEL, PARAMETERS
-
-ROOT = Path(__file__).parents[3]
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("unhurried", deadline=None)

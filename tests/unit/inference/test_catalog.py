@@ -10,8 +10,7 @@ import yaml
 from services.deployment import rendering
 from services.inference.model.catalog import DIRECTORY, load_model
 from services.inference.model.engine_arguments import OF_TENSORRT_LLM, known_arguments
-
-ROOT = Path(__file__).parents[3]
+from tests.support.repository import ROOT
 
 ENTRY = """\
 id: mine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from services.inference.model.engine_status import EngineStatus
 from services.runtime.failure import Failure, Reason
 from services.worker.triton_client import DeadModelError
+from tests.support.waits import until
 from tests.unit.inference.scripted import ScriptedTriton
 
 STALL_SECONDS = 0.3
@@ -57,12 +58,6 @@ async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # the condition is another task's state
-            await asyncio.sleep(0.01)
 
 
 async def test_a_dead_model_takes_no_other_down(watched: Watched) -> None:

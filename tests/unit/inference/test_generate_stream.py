@@ -17,6 +17,7 @@ from services.inference import generate_stream
 from services.inference.generate_stream import GenerateStream
 from services.runtime.failure import Failure, Reason, failure_of, from_proto
 from services.worker.grpc_server import MAX_MESSAGE_BYTES
+from tests.support.waits import until
 
 LIMIT = 10.0
 STEPS = 10
@@ -133,12 +134,6 @@ async def stream_to(answers: Answers) -> AsyncIterator[Caller]:
 async def caller(answers: Answers) -> AsyncIterator[Caller]:
     async with stream_to(answers) as caller:
         yield caller
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110  # it comes true in another task
-            await asyncio.sleep(0.01)
 
 
 async def test_every_call_gets_its_own_answer_and_what_is_ready_together_travels_together(caller: Caller) -> None:

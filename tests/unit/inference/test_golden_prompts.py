@@ -1,4 +1,4 @@
-"""The very prompts that models see: with Qwen3's own template, and with those of tests/chat_templates.py."""
+"""The very prompts that models see: with Qwen3's own template, and with those of tests/support/chat_templates.py."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from services.inference.request.prompt import render
 from services.inference.request.request_checks import RequestLimits, check
 from services.runtime.failure import Failure, Reason
 from services.stack import qwen3_tokenizer
-from tests.chat_templates import template_of
+from tests.support.chat_templates import template_of
+from tests.support.repository import ROOT
 from tests.unit.inference.scripted import PARAMETERS
 
-QWEN3 = Path(__file__).parents[3] / ".cache" / "models" / "replay-thinking"
+QWEN3 = ROOT / ".cache" / "models" / "replay-thinking"
 LIMITS = RequestLimits()
 PERSIAN = "سلام، می\u200cخواهم دربارهٔ «هوا» بدانم؛ ۱۲٫۵ درجه؟ 👨‍👩‍👧"
 

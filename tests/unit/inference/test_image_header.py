@@ -13,7 +13,7 @@ from PIL import Image
 
 from services.inference.request import image_header
 from services.inference.triton_backend.prompt_images import FORMATS
-from tests.unit.inference.pictures import animated, encoded, scans
+from tests.support.pictures import animated, encoded, scans
 
 SIZES = [(1, 1), (2, 300), (1023, 7), (640, 480)]
 KINDS = {

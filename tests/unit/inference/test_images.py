@@ -22,11 +22,11 @@ from services.inference.request.images import ImageLimits
 from services.inference.request.prompt import render
 from services.inference.request.request_checks import RequestLimits, check
 from services.runtime.failure import Failure, Reason
-from tests.unit.inference.pictures import encoded
+from tests.support.pictures import encoded
+from tests.support.repository import ROOT
+from tests.support.vision_template import TEMPLATE
 from tests.unit.inference.scripted import PARAMETERS, ScriptedTriton
-from tests.vision_template import TEMPLATE
 
-ROOT = Path(__file__).parents[3]
 SEEING = PARAMETERS | {"images", "image_sizes"}
 LIMITS = RequestLimits(images=ImageLimits(max_pixels=1_000_000, max_total_pixels=1_500_000), max_prompt_bytes=200)
 WIDE, TALL = encoded("PNG", 640, 480), encoded("JPEG", 480, 960)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from services.inference.servicer import SERVICE, InferenceServicer
 from services.runtime.failure import Failure, Reason, failure_of
 from services.worker.grpc_server import WorkerServer
 from services.worker.triton_client import DeadModelError, EngineOutput
+from tests.support.waits import until
 from tests.unit.inference.scripted import MODEL, Asked, ScriptedTriton, output, outputs
 
 IDLE_SECONDS = 0.5
@@ -84,12 +85,6 @@ async def failure(call: Any) -> Failure:
     found = failure_of(caught.value)
     assert found is not None, caught.value
     return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # it comes true in another task
-            await asyncio.sleep(0.01)
 
 
 def kinds(events: list[pb.Event]) -> list[str | None]:
@@ -446,11 +441,14 @@ async def test_each_model_has_a_health_of_its_own(worker: Worker) -> None:
         async def status(service: str) -> int:
             return int((await health.Check(health_pb2.HealthCheckRequest(service=service))).status)
 
+        async def is_said(wanted: int) -> bool:
+            return await status(name) == wanted
+
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         name = f"{SERVICE}/{MODEL}"
-        await until_async(lambda: status(name), serving)
+        await until(lambda: is_said(serving), what="the model is served")
         worker.triton.trouble = DeadModelError(MODEL)
-        await until_async(lambda: status(name), not_serving)
+        await until(lambda: is_said(not_serving), what="the model is away")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await status(f"{SERVICE}/another")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
@@ -459,12 +457,6 @@ async def test_each_model_has_a_health_of_its_own(worker: Worker) -> None:
 async def _read_to_end(call: Any) -> None:
     while await call.read() is not grpc.aio.EOF:
         pass
-
-
-async def until_async(value: Callable[[], Awaitable[int]], wanted: int) -> None:
-    async with asyncio.timeout(10):
-        while await value() != wanted:  # noqa: ASYNC110  # as in `until`
-            await asyncio.sleep(0.02)
 
 
 async def test_an_output_that_came_while_the_worker_stood_still_is_in_time(worker: Worker) -> None:

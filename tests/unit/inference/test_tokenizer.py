@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.inference.model.tokenizer import ModelTokenizer, TooManyTokensError
 from services.stack import qwen3_tokenizer
+from tests.support.repository import ROOT
 from tests.unit.inference.scripted import TEXTS
 
 HOSTILE = st.lists(
@@ -181,7 +182,7 @@ MARKED = st.lists(st.sampled_from([*TAGS, *SPECIAL, *PARTS]), max_size=8).map(""
 
 @pytest.fixture(scope="module")
 def qwen3() -> ModelTokenizer:
-    directory = Path(__file__).parents[3] / ".cache" / "models" / "replay-thinking"
+    directory = ROOT / ".cache" / "models" / "replay-thinking"
     qwen3_tokenizer.fetch(directory)
     return ModelTokenizer(directory)
 

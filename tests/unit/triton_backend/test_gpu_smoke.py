@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.stand_ins import trtllm as stand_in
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[3]
 PARIS: dict[str, Any] = {"token_ids": [*map(ord, "Paris."), stand_in.EOS]}
 PENALTIES = {"presence_penalty", "frequency_penalty", "repetition_penalty"}
 

@@ -11,7 +11,7 @@ from services.inference.triton_backend import prompt_images
 from services.inference.triton_backend.contract import Params, Request, parse
 from services.inference.triton_backend.prompt_images import decode
 from services.worker.triton_kit.request_error import RequestError
-from tests.unit.inference.pictures import encoded, halves, scans
+from tests.support.pictures import encoded, halves, scans
 
 
 def request(*images: bytes, sizes: list[list[int]] | None = None) -> Request:

@@ -11,7 +11,8 @@ from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
-from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read, until
+from tests.support.waits import block_until
+from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read
 
 EOS, OTHER_EOS = stand_in.EOS, stand_in.OTHER_EOS
 old = pytest.mark.parametrize("version", ["1.2.1"])
@@ -39,7 +40,7 @@ def test_every_end_token_of_the_checkpoint_ends_an_answer(bench: Bench, params: 
 def test_the_engine_itself_is_told_every_end_token(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, 6, OTHER_EOS, 7]}])
     bench.ask([1], temperature=0, stop_token_ids=[9]).wait()
-    until(lambda: bench.llm.engine.active == 0)
+    block_until(lambda: bench.llm.engine.active == 0)
     assert set(bench.llm.requests[0][1].stop_token_ids) == {EOS, OTHER_EOS, 9}
 
 
@@ -76,7 +77,7 @@ def test_a_stop_token_waits_for_min_tokens(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, 6, 7, 8]}], context_length=100_000)
     answer = bench.ask([1], temperature=0, stop_token_ids=[7], min_tokens=6).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, 7, 8, 5, 6, 7], "stop")
-    until(lambda: bench.llm.engine.active == 0)
+    block_until(lambda: bench.llm.engine.active == 0)
 
 
 def test_what_they_take_back_at_the_end_changes_nothing(bench: Bench) -> None:
@@ -120,7 +121,7 @@ def test_what_a_slow_reader_has_no_room_for_comes_when_it_has(bench: Bench) -> N
     answer = Reader()
     answer.room = False
     engine.submit(Request(read({"temperature": 0}), [1]), answer)
-    until(lambda: engine.load().generated_tokens_total >= 20)
+    block_until(lambda: engine.load().generated_tokens_total >= 20)
     assert answer.batches == []
     answer.room = True
     engine.wake()
@@ -134,7 +135,7 @@ def test_room_alone_brings_what_was_held_back(bench: Bench) -> None:
     answer = Reader()
     answer.room = False
     engine.submit(Request(read({"temperature": 0}), [1]), answer)
-    until(lambda: engine.load().generated_tokens_total == 3)
+    block_until(lambda: engine.load().generated_tokens_total == 3)
     answer.room = True
     engine.wake()
     answer.wait_for_tokens()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +116,3 @@ def read(params: Mapping[str, Any]) -> Params:
 def forget_stand_in() -> None:
     for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt_llm", "torch")]:
         del sys.modules[name]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

@@ -22,8 +22,9 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.stack.ports import free_ports
-from tests.chart.tools import ROOT, Manifest, containers, environment
-from tests.contract.triton.waits import until
+from tests.support.helm import Manifest, containers, environment
+from tests.support.repository import ROOT
+from tests.support.waits import until
 
 START_SECONDS = 180
 

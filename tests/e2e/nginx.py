@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.stack.ports import is_free
-from tests.system_packages import require
+from tests.support.system_packages import require
+from tests.support.waits import block_until
 
 MAIN = """
 daemon off;
@@ -57,11 +57,8 @@ def running_nginx(directory: Path, site: str, *, port: int) -> Iterator[Nginx]:
     log = directory / "error.log"
     process = subprocess.Popen([nginx, "-p", directory, "-c", directory / "nginx.conf", "-e", log])
     try:
-        limit = time.monotonic() + 10
-        while is_free(port):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < limit, "nginx does not listen"
-            time.sleep(0.02)
+        block_until(lambda: not is_free(port) or process.poll() is not None, 10, "nginx listens")
+        assert process.poll() is None, log.read_text()
         yield Nginx(process, directory)
     finally:
         process.terminate()

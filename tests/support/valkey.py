@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from services.stack import valkey
 from services.stack.ports import free_ports, is_free
+from tests.support.waits import block_until
 
 
 @contextmanager
@@ -19,11 +19,8 @@ def running_valkey(directory: Path) -> Iterator[str]:
     command = valkey.command(port=port, directory=directory, persist=False)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        limit = time.monotonic() + 10
-        while is_free(port):
-            assert process.poll() is None, "Valkey ended"
-            assert time.monotonic() < limit, "Valkey does not listen"
-            time.sleep(0.02)
+        block_until(lambda: not is_free(port) or process.poll() is not None, 10, "Valkey listens")
+        assert process.poll() is None, "Valkey ended"
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.terminate()

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+
 CHART = ROOT / "helm" / "vilix"
 DIRECTORY = ROOT / ".cache" / "chart-tools"
 CUSTOM = ("keda.sh", "cert-manager.io", "monitoring.coreos.com", "gateway.networking.k8s.io")

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.system_packages import require
+from tests.support.system_packages import require
 
 
 class Authority:

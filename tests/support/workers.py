@@ -1,0 +1,106 @@
+"""Real worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vilix.embeddings.v1.embeddings_service_pb2_grpc import EmbeddingsServiceStub
+from vilix.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+
+from services.embeddings.servicer import SERVICE as EMBEDDINGS
+from services.inference.servicer import SERVICE as INFERENCE
+from services.stack.ports import free_ports
+from tests.support.repository import ROOT
+from tests.support.triton_servers import EMBEDDING_MODEL
+from tests.support.waits import until
+
+START_SECONDS = 100
+_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
+_STUBS: Mapping[str, Callable[[grpc.aio.Channel], Any]] = {
+    EMBEDDINGS: EmbeddingsServiceStub,
+    INFERENCE: InferenceServiceStub,
+}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process."""
+
+    process: subprocess.Popen[bytes]
+    service: str
+    """The full name of its gRPC service."""
+    target: str
+    log: Path
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[Any]:
+        """A stub of its service on a connection of its own."""
+        async with grpc.aio.insecure_channel(self.target, _CHANNEL) as channel:
+            yield _STUBS[self.service](channel)
+
+    async def health(self, service: str | None = None) -> int | None:
+        """The health status of a service, of its own by default; None if it does not know that or does not answer."""
+        async with grpc.aio.insecure_channel(self.target, _CHANNEL) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service=self.service if service is None else service)
+            try:
+                return int((await stub.Check(request, timeout=5)).status)
+            except grpc.aio.AioRpcError:
+                return None
+
+    async def reaches(self, status: int, *models: str) -> None:
+        """Wait for a health status of the service, or of each of `models`."""
+        names = [f"{self.service}/{model}" for model in models] or [self.service]
+
+        async def is_reached() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return all([await self.health(name) == status for name in names])
+
+        await until(is_reached, START_SECONDS, f"the health of {', '.join(names)} is {status}")
+
+
+@contextlib.contextmanager
+def running_inference_worker(directory: Path, **settings: str) -> Iterator[Worker]:
+    """Start one with these VILIX_ settings, and stop it. Its log is in `directory`."""
+    with _running("inference", INFERENCE, directory, settings) as worker:
+        yield worker
+
+
+@contextlib.contextmanager
+def running_embeddings_worker(directory: Path, **settings: str) -> Iterator[Worker]:
+    """Start one with these VILIX_ settings, and stop it. Its log is in `directory`."""
+    settings = {"status_seconds": "0.2", "models": EMBEDDING_MODEL, **settings}
+    with _running("embeddings", EMBEDDINGS, directory, settings) as worker:
+        yield worker
+
+
+@contextlib.contextmanager
+def _running(package: str, service: str, directory: Path, settings: Mapping[str, str]) -> Iterator[Worker]:
+    (port,) = free_ports(1)
+    target = f"127.0.0.1:{port}"
+    environment = {f"VILIX_{name.upper()}": value for name, value in {"listen": target, **settings}.items()}
+    log = directory / f"{package}-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"services.{package}"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield Worker(process, service, target, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait(10)
