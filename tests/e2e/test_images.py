@@ -22,17 +22,15 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.tenancy import keys
-from services.stack import qwen3_tokenizer
 from tests.support.gateway import running_gateway
+from tests.support.models import qwen3
 from tests.support.pictures import animated, encoded
-from tests.support.repository import ROOT
 from tests.support.triton_servers import serving
 from tests.support.valkey import running_valkey
 from tests.support.vision_template import TEMPLATE
 from tests.support.waits import until
 from tests.support.workers import running_inference_worker
 
-TOKENIZER = ROOT / ".cache" / "models" / "replay-thinking"
 MODEL, BLIND = "seer", "blind"
 ENTRY = """\
 id: {id}
@@ -83,8 +81,7 @@ def conversation(first: bytes = PNG, second: bytes = JPEG) -> Any:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    qwen3_tokenizer.fetch(TOKENIZER)
-    return Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+    return Tokenizer.from_file(str(qwen3() / "tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +106,7 @@ async def places(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer)
         )
     )
     models = directory / "model"
-    shutil.copytree(TOKENIZER, models)
+    shutil.copytree(qwen3(), models)
     (models / "chat_template.jinja").write_text(TEMPLATE)
     catalog = directory / "catalog"
     catalog.mkdir()

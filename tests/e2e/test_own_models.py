@@ -18,23 +18,20 @@ from tokenizers import Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.stack import qwen3_tokenizer
 from tests.e2e.stack import RunningStack, up, vilix
-from tests.support import qwen3_gguf
+from tests.support import models, qwen3_gguf
 from tests.support.environments import INSTALL_SECONDS, python_of
 from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
 DEMO = "replay-thinking"
-TOKENIZER = ROOT / ".cache" / "models" / DEMO
 WEATHER: Any = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    qwen3_tokenizer.fetch(TOKENIZER)
     directory = tmp_path_factory.mktemp("own")
-    qwen3_gguf.write(directory / "tiny.gguf", TOKENIZER)
+    qwen3_gguf.write(directory / "tiny.gguf", models.qwen3())
     with up(directory / "run", "--demo-thinking", "--gguf", f"qwen3-8b={directory / 'tiny.gguf'}") as running:
         yield running
         assert running.stop() == 0
@@ -70,7 +67,7 @@ def test_own_weights_get_the_ids_of_the_real_tokenizer(own_stack: RunningStack) 
         request = pb.RenderPromptRequest(request=pb.GenerateRequest(model="qwen3-8b", messages=[message]))
         rendered = stub.RenderPrompt(request, timeout=30)
     assert text in rendered.prompt
-    real = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+    real = Tokenizer.from_file(str(models.qwen3() / "tokenizer.json"))
     assert list(rendered.token_ids) == real.encode(rendered.prompt, add_special_tokens=False).ids
 
 

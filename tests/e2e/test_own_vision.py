@@ -14,12 +14,10 @@ import openai
 import pytest
 from PIL import Image
 
-from services.stack import qwen3_tokenizer
 from tests.e2e.stack import RunningStack, up, vilix
-from tests.support import qwen3_gguf
+from tests.support import models, qwen3_gguf
 from tests.support.repository import ROOT
 
-TOKENIZER = ROOT / ".cache" / "models" / "replay-thinking"
 MODEL, BLIND = "qwen3-vl", "smollm2-135m"
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
@@ -31,9 +29,8 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    qwen3_tokenizer.fetch(TOKENIZER)
     directory = tmp_path_factory.mktemp("seeing")
-    qwen3_gguf.write(directory / "tiny.gguf", TOKENIZER, template=TEMPLATE, sees=True)
+    qwen3_gguf.write(directory / "tiny.gguf", models.qwen3(), template=TEMPLATE, sees=True)
     qwen3_gguf.write_mmproj(directory / "eyes.gguf")
     qwen3_gguf.write_mmproj(directory / "other.gguf", projector="gemma3")
     return directory

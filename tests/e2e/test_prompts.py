@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.e2e.stack import RunningStack
-from tests.support.repository import ROOT
+from tests.support.models import smollm2
 
 MODEL = "smollm2-135m"
 TEXT = "سلام دنیا 👋 and hello"
@@ -26,7 +26,7 @@ def http(stack: RunningStack) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(ROOT / ".cache" / "models" / MODEL / "tokenizer.json"))
+    return Tokenizer.from_file(str(smollm2() / "tokenizer.json"))
 
 
 def test_a_dry_run_shows_the_prompt_that_an_answer_would_have(http: httpx.Client, tokenizer: Tokenizer) -> None:

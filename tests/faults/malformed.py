@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from services.inference import model_import
 from tests.faults.everything import Everything, running_everything
 from tests.faults.system import MODEL, Connection, read
 from tests.support.fault_table import times
-from tests.support.repository import ROOT
+from tests.support.models import smollm2
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until
 
@@ -131,8 +130,7 @@ def capable_settings(directory: Path) -> dict[str, str]:
 
 def model_directory(directory: Path, template: str) -> Path:
     """A model directory with the tokenizer of the small model and a template of its own."""
-    source = ROOT / ".cache" / "models" / "smollm2-135m"
-    model_import.smollm2(source)
+    source = smollm2()
     directory.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         if (source / name).exists():

@@ -28,11 +28,11 @@ from services.gateway.tenancy import keys, limits
 from services.gateway.tenancy.allowance import UNLIMITED
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Subject
-from services.inference import model_import
 from services.inference.model.tokenizer import ModelTokenizer
 from services.stack import valkey
 from services.stack.ports import LOOPBACK, free_ports
 from services.worker.triton_client import TritonClient
+from tests.support.models import smollm2
 from tests.support.repository import ROOT
 from tests.support.triton_servers import Server, launched
 from tests.support.waits import until
@@ -305,10 +305,8 @@ async def running_system(
     more_models: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> AsyncIterator[System]:
     """Valkey, Triton with the replay engine, workers and gateways; all stopped at the end."""
-    model_directory = ROOT / ".cache" / "models" / "smollm2-135m"
-    model_import.smollm2(model_directory)
     recordings = directory / "recordings.json"
-    recordings.write_text(json.dumps(_recordings(model_directory)))
+    recordings.write_text(json.dumps(_recordings()))
     (directory / "catalog").mkdir()
     (directory / "catalog" / "replay.yaml").write_text(_CATALOG_ENTRY)
     engine = ("replay", {"recordings": str(recordings), "context_length": 100_000, "slots": slots, "max_queued": 2000})
@@ -359,7 +357,7 @@ async def _start(
         environment = {
             "VILIX_LISTEN": f"{LOOPBACK}:{port}",
             "VILIX_TRITON": triton.target,
-            "VILIX_MODELS": f"{MODEL}={ROOT / '.cache' / 'models' / 'smollm2-135m'}",
+            "VILIX_MODELS": f"{MODEL}={smollm2()}",
             "VILIX_CATALOG_DIR": str(directory / "catalog"),
             "VILIX_STATUS_SECONDS": "0.2",
             "VILIX_METRICS_PORT": str(metrics_port),
@@ -393,8 +391,8 @@ async def _start(
     )
 
 
-def _recordings(model_directory: Path) -> list[dict[str, Any]]:
-    tokenizer = ModelTokenizer(model_directory)
+def _recordings() -> list[dict[str, Any]]:
+    tokenizer = ModelTokenizer(smollm2())
     words = tokenizer.encode(" one two three four five six seven eight nine ten")
 
     def recording(name: str, count: int, **fields: Any) -> dict[str, Any]:

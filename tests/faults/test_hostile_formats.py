@@ -28,7 +28,7 @@ from tests.faults.system import MODEL, System, running_system
 from tests.support.environments import python_of
 from tests.support.fault_table import FULL, record, times
 from tests.support.hostile_formats import Case, cases, is_longer, load_suite
-from tests.support.repository import ROOT
+from tests.support.models import smollm2
 from tests.support.waits import until
 
 SMALL_MODEL: Final = "smollm2-135m"
@@ -56,7 +56,7 @@ def suite() -> list[Any]:
 @pytest.fixture(scope="module")
 async def small_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     directory = tmp_path_factory.mktemp("hostile")
-    small = ROOT / ".cache" / "models" / SMALL_MODEL
+    small = smollm2()
     patient = {"VILIX_IDLE_SECONDS": "30"}
     models = {"VILIX_MODELS": f"{MODEL}={small},{SMALL_MODEL}={small}"}
     async with running_system(

@@ -30,7 +30,7 @@ from tests.faults.malformed import CATALOG_ENTRY, TEMPLATE, capable_settings, ex
 from tests.faults.system import LONG, MODEL, body
 from tests.faults.test_secrets import post
 from tests.support.fault_table import record, times
-from tests.support.repository import ROOT
+from tests.support.models import smollm2
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until
 
@@ -179,7 +179,7 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     directory = tmp_path_factory.mktemp("loop")
     worker_settings = {**capable_settings(directory), **PATIENCE, **WATCHED}
     large = model_directory(directory / "large", LARGE_PREAMBLE + TEMPLATE)
-    small = ROOT / ".cache" / "models" / SMALL_MODEL
+    small = smollm2()
     worker_settings["VILIX_MODELS"] += f",{LARGE_TEMPLATE}={large},{SMALL_MODEL}={small}"
     entry = CATALOG_ENTRY.replace(f"id: {MODEL}", f"id: {LARGE_TEMPLATE}")
     (Path(worker_settings["VILIX_CATALOG_DIR"]) / f"{LARGE_TEMPLATE}.yaml").write_text(entry)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.support.repository import ROOT
+from tests.support.requirement import unmet
 
 CHART = ROOT / "helm" / "vilix"
 DIRECTORY = ROOT / ".cache" / "chart-tools"
@@ -25,13 +25,10 @@ Manifest = dict[str, Any]
 
 
 def program(name: str) -> Path:
-    """A program of the environment. Without it the test is skipped, or fails under VILIX_TEST_REQUIRE_ALL=1."""
+    """Return a program of the environment. Without it the test is skipped, or fails: see `unmet`."""
     path = DIRECTORY / "bin" / name
     if not path.exists():
-        message = f"{name} is missing; make test installs it into {DIRECTORY.relative_to(ROOT)}"
-        if os.environ.get("VILIX_TEST_REQUIRE_ALL") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        unmet(f"{name} is missing; make test installs it into {DIRECTORY.relative_to(ROOT)}")
     return path
 
 

@@ -11,9 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference import model_import
 from services.inference.model.tokenizer import ModelTokenizer
-from tests.support.repository import ROOT
+from tests.support.models import smollm2
 from tests.support.triton_servers import Server, serving
 from tests.support.workers import Worker, running_inference_worker
 
@@ -34,9 +33,7 @@ descriptions: {en: Recordings.}
 
 @pytest.fixture(scope="session")
 def model_directory() -> Path:
-    directory = ROOT / ".cache" / "models" / MODEL
-    model_import.smollm2(directory)
-    return directory
+    return smollm2()
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,12 @@ from grpc_health.v1 import health_pb2
 from tokenizers import Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.stack import qwen3_tokenizer
 from tests.contract.inference.conftest import CATALOG_ENTRY
+from tests.support import models
 from tests.support.chat_templates import template_of
-from tests.support.repository import ROOT
 from tests.support.triton_servers import serving
 from tests.support.workers import running_inference_worker
 
-QWEN3 = ROOT / ".cache" / "models" / "replay-thinking"
 THOUGHT = "کاربر می\u200cخواهد بداند؛ STOP نه، 👨‍👩‍👧 …"
 ANSWER = "یک، دو 👨‍👩‍👧 سه؛ 👨‍👩‍👧‍👦 wonderful چهار"
 ARGUMENTS = {"city": "تهران <b>", "days": 3, "hours": [6, 12.5], "note": "۳", "raw": True}
@@ -55,7 +53,7 @@ def entry(model_id: str) -> str:
 
 
 def recordings(model_id: str, path: Path) -> Path:
-    tokenizer = Tokenizer.from_file(str(QWEN3 / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(models.qwen3() / "tokenizer.json"))
 
     def played(name: str, text: str, *, prompt: str = "") -> dict[str, Any]:
         ids = tokenizer.encode(f"{text}<|im_end|>", add_special_tokens=False).ids
@@ -78,10 +76,10 @@ def recordings(model_id: str, path: Path) -> Path:
 @pytest.fixture(scope="module")
 async def families(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
     """A worker's stub, with both models behind a Triton."""
-    qwen3_tokenizer.fetch(QWEN3)
+    qwen = models.qwen3()
     directory = tmp_path_factory.mktemp("families")
     minimax, catalog = directory / "minimax", directory / "catalog"
-    shutil.copytree(QWEN3, minimax)
+    shutil.copytree(qwen, minimax)
     (minimax / "chat_template.jinja").write_text(template_of("minimax"))
     catalog.mkdir()
     for model_id in PARSERS:
@@ -96,7 +94,7 @@ async def families(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[An
     (directory / "triton").mkdir()
     async with serving(directory / "triton", engines) as (server, _):
         settings = {
-            "models": f"qwen={QWEN3},minimax={minimax}",
+            "models": f"qwen={qwen},minimax={minimax}",
             "catalog_dir": str(catalog),
             "status_seconds": "0.2",
             "triton": server.target,
@@ -165,7 +163,9 @@ async def test_an_answer_ends_before_a_stop_string_behind_its_thought(
 
 @pytest.mark.parametrize("model", PARSERS)
 async def test_a_stop_token_ends_an_answer_and_is_not_shown(families: Any, model: str) -> None:
-    (word,) = Tokenizer.from_file(str(QWEN3 / "tokenizer.json")).encode(" wonderful", add_special_tokens=False).ids
+    (word,) = (
+        Tokenizer.from_file(str(models.qwen3() / "tokenizer.json")).encode(" wonderful", add_special_tokens=False).ids
+    )
     sampling = pb.SamplingParams(stop_token_ids=[word])
     thought, text, _, finish = await answer(families, model, sampling=sampling)
     assert (thought, text) == (THOUGHT, ANSWER.partition(" wonderful")[0])

@@ -25,17 +25,13 @@ from tests.contract.triton.subjects import (
     Subject,
 )
 from tests.stand_ins import trtllm as stand_in
-from tests.support.repository import ROOT
+from tests.support.models import smollm2
 from tests.support.triton_servers import serving
 
 
 @pytest.fixture(scope="session")
 def gguf() -> Path:
-    from services.inference import model_import
-
-    directory = ROOT / ".cache" / "models" / SMOLLM2
-    model_import.smollm2(directory, progress=lambda _: None)
-    return directory / "model.gguf"
+    return smollm2() / "model.gguf"
 
 
 @pytest.fixture(scope="session")

@@ -11,22 +11,18 @@ from typing import Any
 import pytest
 
 from bench.trtllm.checks import Reader
-from services.inference import model_import
 from services.inference.request.call_schema import call_schema
 from services.inference.triton_backend.contract import Guide, Params, Request, parse
 from services.inference.triton_backend.engines import llama_guides, llamacpp
 from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.worker.triton_kit.request_error import RequestError
-from tests.support.repository import ROOT
-
-DIRECTORY = ROOT / ".cache" / "models" / "smollm2-135m"
+from tests.support.models import smollm2
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[LlamaCppEngine]:
-    model_import.smollm2(DIRECTORY)
-    engine = LlamaCppEngine(model=str(DIRECTORY / "model.gguf"), context_length=256, slots=2)
+    engine = LlamaCppEngine(model=str(smollm2() / "model.gguf"), context_length=256, slots=2)
     yield engine
     engine.close()
 

@@ -17,12 +17,9 @@ from bench.trtllm.checks import Reader
 from services.inference.triton_backend.contract import Params, Request, parse
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
-from services.stack import qwen3_tokenizer
 from services.worker.triton_kit.request_error import RequestError
-from tests.support import qwen3_gguf
-from tests.support.repository import ROOT
+from tests.support import models, qwen3_gguf
 
-TOKENIZER = ROOT / ".cache" / "models" / "replay-thinking"
 IMAGE = 151655
 TOP = 20
 SIZES = [(256, 256), (96, 320)]
@@ -30,9 +27,8 @@ SIZES = [(256, 256), (96, 320)]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    qwen3_tokenizer.fetch(TOKENIZER)
     directory = tmp_path_factory.mktemp("vision")
-    qwen3_gguf.write(directory / "model.gguf", TOKENIZER, sees=True)
+    qwen3_gguf.write(directory / "model.gguf", models.qwen3(), sees=True)
     qwen3_gguf.write_mmproj(directory / "mmproj.gguf")
     return directory
 

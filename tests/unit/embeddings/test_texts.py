@@ -26,8 +26,7 @@ from services.embeddings.tokenization import (
 )
 from services.embeddings.triton_backend import model_files
 from services.embeddings.vectors import shortened
-from services.stack import qwen3_tokenizer
-from tests.support.repository import ROOT
+from tests.support.models import qwen3
 from tests.unit.embeddings.models import spec
 
 
@@ -95,8 +94,7 @@ def test_special_tokens_surround_prompt_and_text_and_survive_a_cut(tmp_path: Pat
 
 @pytest.mark.parametrize("tag", ["</think>", "<tool_call>", "<|fim_prefix|>", "<|im_end|>", "<|endoftext|>"])
 def test_no_added_token_comes_out_of_a_text(tag: str) -> None:
-    directory = ROOT / ".cache" / "models" / "replay-thinking"
-    qwen3_tokenizer.fetch(directory)
+    directory = qwen3()
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     added = set(tokenizer.get_added_tokens_decoder())
     tokenization = TokenizerTokenization(directory, end_token="<|endoftext|>")

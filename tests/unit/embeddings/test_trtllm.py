@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from tests.unit.embeddings.test_texts import sentence_transformers_files
 
@@ -69,7 +70,7 @@ def test_it_encodes_and_normalizes(engine: Any, directory: Path) -> None:
         "model_kwargs": {"architectures": ["Qwen3ForTextEmbedding"]},
         "tensor_parallel_size": 2,
     }
-    np.testing.assert_allclose(made.embed([[1, 2], [3]]), [[0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
+    assert_allclose(made.embed([[1, 2], [3]]), [[0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
     assert (made.description.dimensions, made.description.takes, made.description.max_input_tokens) == (
         2,
         "token_ids",

@@ -6,26 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from services.inference import model_import
 from services.inference.model.catalog import CapabilitiesSpec, ParsersSpec, load_model
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.model.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
-from tests.support.repository import ROOT
+from tests.support.models import smollm2
 from tests.unit.inference.scripted import MODEL, PARAMETERS
-
-# How long an example takes depends on what else the machine does.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
 def model_directory() -> Path:
-    directory = ROOT / ".cache" / "models" / MODEL
-    model_import.smollm2(directory)
-    return directory
+    return smollm2()
 
 
 @pytest.fixture(scope="session")

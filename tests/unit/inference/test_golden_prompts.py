@@ -16,20 +16,17 @@ from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.request.prompt import render
 from services.inference.request.request_checks import RequestLimits, check
 from services.runtime.failure import Failure, Reason
-from services.stack import qwen3_tokenizer
+from tests.support import models
 from tests.support.chat_templates import template_of
-from tests.support.repository import ROOT
 from tests.unit.inference.scripted import PARAMETERS
 
-QWEN3 = ROOT / ".cache" / "models" / "replay-thinking"
 LIMITS = RequestLimits()
 PERSIAN = "سلام، می\u200cخواهم دربارهٔ «هوا» بدانم؛ ۱۲٫۵ درجه؟ 👨‍👩‍👧"
 
 
 @pytest.fixture(scope="module")
 def qwen3() -> ServedModel:
-    qwen3_tokenizer.fetch(QWEN3)
-    return with_engine(ServedModel.load(load_model("qwen3-8b"), QWEN3))
+    return with_engine(ServedModel.load(load_model("qwen3-8b"), models.qwen3()))
 
 
 @pytest.fixture
@@ -321,7 +318,7 @@ async def test_what_callers_write_adds_no_control_token_anywhere(
 ) -> None:
     model = qwen3
     if source != "qwen3":
-        shutil.copy(QWEN3 / "tokenizer.json", tmp_path)
+        shutil.copy(models.qwen3() / "tokenizer.json", tmp_path)
         (tmp_path / "tokenizer_config.json").write_text("{}")
         model = other(source, tmp_path)
     schema = {"type": "object", "properties": {"{}": {"type": "string", "enum": ["{}"], "description": "{}"}}}

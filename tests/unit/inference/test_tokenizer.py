@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.model.tokenizer import ModelTokenizer, TooManyTokensError
-from services.stack import qwen3_tokenizer
-from tests.support.repository import ROOT
+from tests.support import models
 from tests.unit.inference.scripted import TEXTS
 
 HOSTILE = st.lists(
@@ -182,9 +181,7 @@ MARKED = st.lists(st.sampled_from([*TAGS, *SPECIAL, *PARTS]), max_size=8).map(""
 
 @pytest.fixture(scope="module")
 def qwen3() -> ModelTokenizer:
-    directory = ROOT / ".cache" / "models" / "replay-thinking"
-    qwen3_tokenizer.fetch(directory)
-    return ModelTokenizer(directory)
+    return ModelTokenizer(models.qwen3())
 
 
 def control_tokens(tokenizer: ModelTokenizer, prompt: str) -> list[int]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stand_ins import trtllm as stand_in
-from tests.unit.triton_backend.trtllm_engine import Bench, forget_stand_in
+from tests.support.trtllm_engine import Bench, running_bench
 
 
 @pytest.fixture(params=["1.2.1", "1.3.0rc29"])
@@ -17,10 +16,6 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def bench(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    forget_stand_in()
-    monkeypatch.syspath_prepend(stand_in.install(tmp_path / "packages", version=version))
-    made = Bench(tmp_path)
-    yield made
-    made.close()
-    forget_stand_in()
+def bench(version: str, tmp_path: Path) -> Iterator[Bench]:
+    with running_bench(tmp_path, version) as made:
+        yield made

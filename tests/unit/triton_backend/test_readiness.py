@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.triton_backend.trtllm_engine import Bench
+from tests.support.trtllm_engine import Bench
 
 BACKEND = "services.inference.triton_backend"
 

@@ -11,8 +11,7 @@ from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
-from tests.support.waits import block_until
-from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read
+from tests.support.trtllm_engine import Bench, Reader, read, until
 
 EOS, OTHER_EOS = stand_in.EOS, stand_in.OTHER_EOS
 old = pytest.mark.parametrize("version", ["1.2.1"])
@@ -40,7 +39,7 @@ def test_every_end_token_of_the_checkpoint_ends_an_answer(bench: Bench, params: 
 def test_the_engine_itself_is_told_every_end_token(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, 6, OTHER_EOS, 7]}])
     bench.ask([1], temperature=0, stop_token_ids=[9]).wait()
-    block_until(lambda: bench.llm.engine.active == 0)
+    until(lambda: bench.llm.engine.active == 0)
     assert set(bench.llm.requests[0][1].stop_token_ids) == {EOS, OTHER_EOS, 9}
 
 
@@ -77,7 +76,7 @@ def test_a_stop_token_waits_for_min_tokens(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, 6, 7, 8]}], context_length=100_000)
     answer = bench.ask([1], temperature=0, stop_token_ids=[7], min_tokens=6).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, 7, 8, 5, 6, 7], "stop")
-    block_until(lambda: bench.llm.engine.active == 0)
+    until(lambda: bench.llm.engine.active == 0)
 
 
 def test_what_they_take_back_at_the_end_changes_nothing(bench: Bench) -> None:
@@ -121,7 +120,7 @@ def test_what_a_slow_reader_has_no_room_for_comes_when_it_has(bench: Bench) -> N
     answer = Reader()
     answer.room = False
     engine.submit(Request(read({"temperature": 0}), [1]), answer)
-    block_until(lambda: engine.load().generated_tokens_total >= 20)
+    until(lambda: engine.load().generated_tokens_total >= 20)
     assert answer.batches == []
     answer.room = True
     engine.wake()
@@ -135,7 +134,7 @@ def test_room_alone_brings_what_was_held_back(bench: Bench) -> None:
     answer = Reader()
     answer.room = False
     engine.submit(Request(read({"temperature": 0}), [1]), answer)
-    block_until(lambda: engine.load().generated_tokens_total == 3)
+    until(lambda: engine.load().generated_tokens_total == 3)
     answer.room = True
     engine.wake()
     answer.wait_for_tokens()
@@ -254,66 +253,6 @@ def test_a_bias_forces_and_forbids_tokens(bench: Bench) -> None:
     bench.engine()
     assert bench.ask([1], temperature=0, max_tokens=2, logit_bias={"77": 100}).wait().token_ids == [77, 77]
     assert bench.ask([1], temperature=0, max_tokens=1, logit_bias={"10": -100}).wait().token_ids != [10]
-
-
-@pytest.mark.parametrize(
-    ("guide", "text"),
-    [
-        ({"json": {"type": "object"}}, '{"city": "تهران"}'),
-        ({"json_object": True}, "{}"),
-        ({"regex": "4[0-9]"}, "42"),
-        ({"grammar": 'root ::= "oui"'}, "oui"),
-        ({"structural_tag": {}}, "x"),
-    ],
-)
-def test_guides_reach_the_engine(bench: Bench, guide: dict[str, object], text: str) -> None:
-    bench.engine(guided_decoding_backend="xgrammar")
-    answer = bench.ask([1], guide=guide, temperature=0).wait()
-    assert "".join(map(chr, answer.token_ids[:-1])) == text
-
-
-def test_a_guide_that_the_backend_lacks_is_refused_by_name(bench: Bench) -> None:
-    bench.engine(guided_decoding_backend="llguidance")
-    with pytest.raises(RequestError, match=r"guide\.structural_tag"):
-        bench.ask([1], guide={"structural_tag": {}})
-
-
-@pytest.mark.parametrize(
-    ("guide", "problem"),
-    [
-        ({"regex": "(("}, "is not valid, or has a part that the engine does not know: Regex parsing error"),
-        ({"regex": "crash"}, "nested or chained too deeply"),
-        ({"regex": "slow"}, "takes longer than 2 s to compile"),
-        ({"json": {"minItems": 10**9}}, "needs more than 512 MB of memory"),
-    ],
-)
-def test_a_guide_that_fails_its_trial_never_reaches_the_engine(
-    bench: Bench, guide: dict[str, object], problem: str
-) -> None:
-    engine = bench.engine(guided_decoding_backend="xgrammar")
-    reader = bench.ask([1], guide=guide).wait()
-    assert reader.error is not None
-    assert reader.error.reason == "INVALID_ARGUMENT"
-    assert problem in reader.error.message
-    assert not bench.llm.requests
-    assert engine.load().queued == 0
-    assert bench.ask([1], guide={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"
-
-
-def test_a_request_that_is_cancelled_during_its_trial_is_over_at_once(bench: Bench) -> None:
-    engine = bench.engine(guided_decoding_backend="xgrammar")
-    reader = bench.ask([1], guide={"regex": "slow"})
-    assert engine.load().queued == 1
-    reader.cancelled = True
-    assert reader.wait().reason == "cancelled"
-
-
-def test_guides_are_unsupported_where_they_cannot_be_tried(bench: Bench) -> None:
-    engine = bench.engine(guided_decoding_backend="llguidance")
-    assert "guide" not in engine.supported_parameters
-    assert engine.guide_library == ""
-    with pytest.raises(RequestError, match="guide is not supported"):
-        bench.ask([1], guide={"regex": "a"})
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines import trtllm
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
-from tests.support.waits import block_until
-from tests.unit.triton_backend.trtllm_engine import Bench, Reader, read
+from tests.support.trtllm_engine import Bench, Reader, read, until
 
 old = pytest.mark.parametrize("version", ["1.2.1"])
 new = pytest.mark.parametrize("version", ["1.3.0rc29"])
@@ -27,8 +26,8 @@ def test_a_cancelled_answer_stops_in_the_engine(bench: Bench) -> None:
     engine.wake()
     assert answer.wait().reason == "cancelled"
     assert answer.usage.completion_tokens == len(answer.token_ids)
-    block_until(lambda: bench.llm.engine.active == 0)
-    block_until(lambda: engine.load().in_flight == 0)
+    until(lambda: bench.llm.engine.active == 0)
+    until(lambda: engine.load().in_flight == 0)
     assert engine.load().cancelled_total == 1
 
 
@@ -76,7 +75,7 @@ def test_an_answer_in_a_strange_form_leaves_the_others(bench: Bench) -> None:
     error = bench.ask([31], logprobs=1).wait().error
     assert error is not None
     assert "could not be read" in error.message
-    block_until(lambda: bench.llm.engine.active == 0)
+    until(lambda: bench.llm.engine.active == 0)
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
 
 
@@ -97,7 +96,7 @@ def test_an_answer_that_they_cancel_by_themselves_has_an_end(bench: Bench) -> No
     assert answer.error is not None
     assert answer.error.reason == "ENGINE_FAILED"
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
-    block_until(lambda: engine.load().in_flight == 0)
+    until(lambda: engine.load().in_flight == 0)
 
 
 def test_any_other_error_ends_the_engine(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,7 +127,7 @@ def test_a_health_check_that_fails_itself_ends_the_engine(bench: Bench, monkeypa
     engine = bench.engine()
     monkeypatch.setattr(bench.llm, "_check_health", broken)
     with pytest.raises(RequestError, match="the pipe is closed"):
-        block_until(lambda: engine.load().in_flight > 0)
+        until(lambda: engine.load().in_flight > 0)
 
 
 @new
@@ -137,7 +136,7 @@ def test_processes_that_die_in_silence_end_the_engine(bench: Bench, monkeypatch:
     engine = bench.engine()
     bench.llm.engine.dead = True
     with pytest.raises(RequestError, match="not healthy"):
-        block_until(lambda: engine.load().in_flight > 0)
+        until(lambda: engine.load().in_flight > 0)
 
 
 def test_stopping_fails_what_runs(bench: Bench) -> None:
@@ -153,7 +152,7 @@ def test_an_engine_without_results_shows_how_long_it_has_made_no_progress(bench:
     assert engine.load().step_age_s is None
     first = bench.ask([1])
     first.wait_for_tokens()
-    block_until(lambda: (engine.load().step_age_s or 0) > 0.2)
+    until(lambda: (engine.load().step_age_s or 0) > 0.2)
     bench.ask([2]).wait_for_tokens()
     assert (engine.load().step_age_s or 0) < 0.2, "a result is progress"
     first.cancelled = True
@@ -164,9 +163,9 @@ def test_an_engine_without_results_shows_how_long_it_has_made_no_progress(bench:
 def test_a_further_request_is_no_progress(bench: Bench) -> None:
     engine = bench.engine([{"token_ids": [], "stalls": True}], slots=4)
     bench.ask([1])
-    block_until(lambda: (engine.load().step_age_s or 0) > 0.2)
+    until(lambda: (engine.load().step_age_s or 0) > 0.2)
     bench.ask([2])
-    block_until(lambda: engine.load().in_flight == 2)
+    until(lambda: engine.load().in_flight == 2)
     assert (engine.load().step_age_s or 0) > 0.2
 
 
@@ -175,5 +174,5 @@ def test_a_long_prompt_that_is_read_is_progress(bench: Bench, monkeypatch: pytes
     engine = bench.engine([{"token_ids": [], "stalls": True}])
     began = time.monotonic()
     bench.ask([1] * 20)
-    block_until(lambda: (engine.load().step_age_s or 0) > 0)
+    until(lambda: (engine.load().step_age_s or 0) > 0)
     assert time.monotonic() - began >= 1

@@ -13,8 +13,7 @@ from services.inference.triton_backend.engines import trtllm
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support.pictures import encoded
-from tests.support.waits import block_until
-from tests.unit.triton_backend.trtllm_engine import SECONDS, Bench, Reader, read
+from tests.support.trtllm_engine import SECONDS, Bench, Reader, read, until
 
 old = pytest.mark.parametrize("version", ["1.2.1"])
 new = pytest.mark.parametrize("version", ["1.3.0rc29"])
@@ -55,7 +54,7 @@ def test_a_request_that_is_cancelled_while_its_images_are_decoded_gives_its_slot
 ) -> None:
     engine = bench.engine(slots=1, architecture=stand_in.QWEN25_VL)
     answer = look(engine, IMAGE)
-    block_until(lambda: eyes.begun == 1)
+    until(lambda: eyes.begun == 1)
     answer.cancelled = True
     assert answer.wait().reason == "cancelled"
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
@@ -66,7 +65,7 @@ def test_a_request_that_is_cancelled_while_its_images_are_decoded_gives_its_slot
 def test_two_requests_images_are_decoded_at_once_and_no_more(bench: Bench, eyes: SlowEyes) -> None:
     engine = bench.engine(slots=8, architecture=stand_in.QWEN25_VL)
     answers = [look(engine, IMAGE) for _ in range(5)]
-    block_until(lambda: eyes.begun == 2)
+    until(lambda: eyes.begun == 2)
     answers[4].cancelled = True
     assert answers[4].wait().reason == "cancelled"
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
@@ -87,7 +86,7 @@ def test_other_answers_go_on_while_the_engine_reads_images(bench: Bench, monkeyp
 
     def slowly(*arguments: Any) -> Any:
         seen = len(other.token_ids)
-        block_until(lambda: len(other.token_ids) > seen + 5)
+        until(lambda: len(other.token_ids) > seen + 5)
         return expanded(*arguments)
 
     monkeypatch.setattr(bench.llm, "_expanded", slowly)
@@ -122,4 +121,4 @@ def test_a_busy_engine_is_not_taken_for_a_dead_one(bench: Bench, monkeypatch: py
     error = look(engine, encoded("PNG", 9, 9)).wait().error
     assert error is not None
     assert error.reason == "INVALID_ARGUMENT"
-    block_until(lambda: engine.load().in_flight == 0)
+    until(lambda: engine.load().in_flight == 0)

@@ -14,7 +14,7 @@ import pytest
 from services.inference.triton_backend.engines import trtllm
 from services.inference.triton_backend.engines.trtllm_api import at_least
 from tests.stand_ins import trtllm as stand_in
-from tests.unit.triton_backend.trtllm_engine import Bench, forget_stand_in
+from tests.support.trtllm_engine import Bench, forget_stand_in
 
 
 @pytest.mark.parametrize(
@@ -130,25 +130,6 @@ def test_a_version_without_salts_needs_the_cache_unshared(bench: Bench, monkeypa
     prompt = list(range(100, 170))
     used = [bench.ask(prompt, max_tokens=1, cache_salt="a").wait().usage.cached_tokens for _ in range(2)]
     assert used == [0, 0]
-
-
-def test_the_models_arguments_reach_tensorrt_llm(bench: Bench) -> None:
-    engine = bench.engine(
-        slots=7,
-        context_length=512,
-        tensor_parallel_size=4,
-        moe_expert_parallel_size=4,
-        enable_attention_dp=True,
-        enable_chunked_prefill=True,
-        guided_decoding_backend="xgrammar",
-        kv_cache_config={"dtype": "fp8", "free_gpu_memory_fraction": 0.8, "host_cache_size": 1 << 30},
-    )
-    args = bench.llm.args
-    assert (args.max_batch_size, args.max_seq_len, args.max_input_len) == (7, 512, 512)
-    assert (args.tensor_parallel_size, args.moe_expert_parallel_size, args.enable_attention_dp) == (4, 4, True)
-    assert (args.enable_chunked_prefill, args.guided_decoding_backend) == (True, "xgrammar")
-    assert (args.kv_cache_config.dtype, args.kv_cache_config.free_gpu_memory_fraction) == ("fp8", 0.8)
-    assert "guide" in engine.supported_parameters
 
 
 def test_the_longest_prompt_is_not_refused(bench: Bench) -> None:

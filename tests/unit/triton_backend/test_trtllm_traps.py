@@ -13,11 +13,11 @@ import pytest
 from services.inference.triton_backend.engines import trtllm, trtllm_answer, trtllm_api
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
+from tests.support import trtllm_engine
+from tests.support.trtllm_engine import Bench
 from tests.unit.triton_backend import test_trtllm as tests
 from tests.unit.triton_backend import test_trtllm_failures as failures
 from tests.unit.triton_backend import test_trtllm_loading as loading
-from tests.unit.triton_backend import trtllm_engine
-from tests.unit.triton_backend.trtllm_engine import Bench
 
 OLD, NEW = "1.2.1", "1.3.0rc29"
 PENALTIES = {"frequency_penalty", "presence_penalty", "repetition_penalty"}

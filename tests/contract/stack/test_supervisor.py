@@ -231,7 +231,7 @@ async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> Non
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
-from tests.unit.stack.test_supervisor import Journal, STAY, program
+from tests.contract.stack.test_supervisor import Journal, STAY, program
 from services.stack.supervisor import Supervisor
 async def main():
     supervisor = Supervisor(Journal())

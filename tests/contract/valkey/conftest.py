@@ -1,3 +1,5 @@
+"""What the gateway keeps in Redis, in a real Valkey that is empty when a test begins."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from services.inference.triton_backend.contract import Params, Request, Tokens, Usage, parse
 from services.inference.triton_backend.engines import trtllm
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
+from tests.support.waits import block_until
 
 SECONDS = 20
+"""How long a test waits for what must come."""
 
 
 class Reader:
@@ -116,3 +121,22 @@ def read(params: Mapping[str, Any]) -> Params:
 def forget_stand_in() -> None:
     for name in [n for n in sys.modules if n.split(".")[0] in ("tensorrt_llm", "torch")]:
         del sys.modules[name]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition for as long as a reader waits for its answer."""
+    block_until(condition, SECONDS)
+
+
+@contextmanager
+def running_bench(directory: Path, version: str) -> Iterator[Bench]:
+    """A bench in this process over the stand-in for a version of TensorRT-LLM; its engines are closed at the end."""
+    forget_stand_in()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(stand_in.install(directory / "packages", version=version))
+        made = Bench(directory)
+        try:
+            yield made
+        finally:
+            made.close()
+            forget_stand_in()

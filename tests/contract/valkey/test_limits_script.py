@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from services.gateway.tenancy import limits
-from tests.unit.gateway.reference_limits import MINUTE, ReferenceLimits
+from tests.contract.valkey.reference_limits import MINUTE, ReferenceLimits
 
 NAME = "vilix:{s00}:limits:key_test"
 # A day and a month end ten minutes later.

@@ -1,0 +1,96 @@
+"""The engine trtllm with guides, which it tries in processes of its own before TensorRT-LLM (a stand-in) gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.inference.triton_backend.contract import RequestError
+from tests.support.trtllm_engine import Bench, running_bench
+
+
+@pytest.fixture(params=["1.2.1", "1.3.0rc29"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with running_bench(tmp_path, request.param) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("guide", "text"),
+    [
+        ({"json": {"type": "object"}}, '{"city": "تهران"}'),
+        ({"json_object": True}, "{}"),
+        ({"regex": "4[0-9]"}, "42"),
+        ({"grammar": 'root ::= "oui"'}, "oui"),
+        ({"structural_tag": {}}, "x"),
+    ],
+)
+def test_guides_reach_the_engine(bench: Bench, guide: dict[str, object], text: str) -> None:
+    bench.engine(guided_decoding_backend="xgrammar")
+    answer = bench.ask([1], guide=guide, temperature=0).wait()
+    assert "".join(map(chr, answer.token_ids[:-1])) == text
+
+
+def test_a_guide_that_the_backend_lacks_is_refused_by_name(bench: Bench) -> None:
+    bench.engine(guided_decoding_backend="llguidance")
+    with pytest.raises(RequestError, match=r"guide\.structural_tag"):
+        bench.ask([1], guide={"structural_tag": {}})
+
+
+@pytest.mark.parametrize(
+    ("guide", "problem"),
+    [
+        ({"regex": "(("}, "is not valid, or has a part that the engine does not know: Regex parsing error"),
+        ({"regex": "crash"}, "nested or chained too deeply"),
+        ({"regex": "slow"}, "takes longer than 2 s to compile"),
+        ({"json": {"minItems": 10**9}}, "needs more than 512 MB of memory"),
+    ],
+)
+def test_a_guide_that_fails_its_trial_never_reaches_the_engine(
+    bench: Bench, guide: dict[str, object], problem: str
+) -> None:
+    engine = bench.engine(guided_decoding_backend="xgrammar")
+    reader = bench.ask([1], guide=guide).wait()
+    assert reader.error is not None
+    assert reader.error.reason == "INVALID_ARGUMENT"
+    assert problem in reader.error.message
+    assert not bench.llm.requests
+    assert engine.load().queued == 0
+    assert bench.ask([1], guide={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"
+
+
+def test_a_request_that_is_cancelled_during_its_trial_is_over_at_once(bench: Bench) -> None:
+    engine = bench.engine(guided_decoding_backend="xgrammar")
+    reader = bench.ask([1], guide={"regex": "slow"})
+    assert engine.load().queued == 1
+    reader.cancelled = True
+    assert reader.wait().reason == "cancelled"
+
+
+def test_guides_are_unsupported_where_they_cannot_be_tried(bench: Bench) -> None:
+    engine = bench.engine(guided_decoding_backend="llguidance")
+    assert "guide" not in engine.supported_parameters
+    assert engine.guide_library == ""
+    with pytest.raises(RequestError, match="guide is not supported"):
+        bench.ask([1], guide={"regex": "a"})
+
+
+def test_the_models_arguments_reach_tensorrt_llm(bench: Bench) -> None:
+    engine = bench.engine(
+        slots=7,
+        context_length=512,
+        tensor_parallel_size=4,
+        moe_expert_parallel_size=4,
+        enable_attention_dp=True,
+        enable_chunked_prefill=True,
+        guided_decoding_backend="xgrammar",
+        kv_cache_config={"dtype": "fp8", "free_gpu_memory_fraction": 0.8, "host_cache_size": 1 << 30},
+    )
+    args = bench.llm.args
+    assert (args.max_batch_size, args.max_seq_len, args.max_input_len) == (7, 512, 512)
+    assert (args.tensor_parallel_size, args.moe_expert_parallel_size, args.enable_attention_dp) == (4, 4, True)
+    assert (args.enable_chunked_prefill, args.guided_decoding_backend) == (True, "xgrammar")
+    assert (args.kv_cache_config.dtype, args.kv_cache_config.free_gpu_memory_fraction) == ("fp8", 0.8)
+    assert "guide" in engine.supported_parameters
