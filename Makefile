@@ -12,6 +12,7 @@ COMPILE := $(UV) pip compile --quiet --generate-hashes --python-version 3.11 --p
 IMAGE = $(COMPILE) --constraint requirements/local.txt
 INSTALLED := $(VENV)/.installed
 CHART_TOOLS := .cache/chart-tools/.installed
+MODELS := .cache/models/replay-thinking/tokenizer.json
 SITE := services/gateway/site
 SITE_PACKAGES := $(SITE)/node_modules/.installed
 SITE_BUILT := $(SITE)/dist/.built
@@ -24,7 +25,7 @@ NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test test-environments faults soak bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test test-fast test-environments faults soak bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -35,10 +36,13 @@ run: $(INSTALLED) $(SITE_BUILT) ## Start the whole system on 127.0.0.1:8000 (POR
 
 site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 
-test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) ## Run the tests; T="-k name" passes arguments to pytest
+test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) $(MODELS) ## Run the tests; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest $(if $(T),$(T),--numprocesses 2 --durations 30 -m "not environment")
 
-test-environments: $(INSTALLED) $(SITE_BUILT) ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
+test-fast: $(INSTALLED) $(MODELS) ## Run the unit tests, in less than a minute; T="-k name" passes arguments to pytest
+	@$(BIN)/pytest --numprocesses 2 tests/unit $(T)
+
+test-environments: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
 	@$(BIN)/pytest -m environment
 
 faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (three quarters of an hour at most), judge the figures, and write docs/faults.md
@@ -119,6 +123,10 @@ $(CHART_TOOLS): requirements/chart.txt | $(INSTALLED)
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/chart.txt
 	@touch $@
+
+$(MODELS): | $(INSTALLED)
+	@echo "Preparing the models of the tests in .cache/models (about 160 MB) …"
+	@$(BIN)/python -m tests.support.models
 
 # Environments of their own, because what is in them pins other versions. Tests that need one make it.
 .cache/clients/.installed: requirements/clients.txt | $(INSTALLED)

@@ -17,7 +17,8 @@ settings.load_profile("vilix")
 pytest_plugins: Final = ("tests.support.fault_table",)
 
 _PARTS: Final = ("contract", "e2e", "faults")
-"""Layers of whose directories, and files beside them, each shares processes within itself. Elsewhere all tests do."""
+"""Layers of whose directories, and files beside them, each shares processes within itself. In `unit` no tests do, and
+elsewhere all tests of a layer."""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -36,5 +37,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 class _BySharedProcesses(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
-        _, layer, within = nodeid.split("::", maxsplit=1)[0].split("/", 2)
+        path = nodeid.split("::", maxsplit=1)[0]
+        _, layer, within = path.split("/", 2)
+        if layer == "unit":
+            return path
         return f"{layer}/{within.split('/')[0]}" if layer in _PARTS else layer
