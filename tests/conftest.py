@@ -9,9 +9,10 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-# The same examples in every run, so that a failure can be repeated; `VILIX_TEST_RANDOM=1` looks for new ones. No deadline:
-# a loaded machine says nothing about the code.
-settings.register_profile("vilix", derandomize=os.environ.get("VILIX_TEST_RANDOM") != "1", deadline=None)
+# The same examples in every run, so that a failure can be repeated; `VILIX_TEST_RANDOM=1` looks for new ones, and for more.
+# No deadline: a loaded machine says nothing about the code.
+_RANDOM: Final = os.environ.get("VILIX_TEST_RANDOM") == "1"
+settings.register_profile("vilix", derandomize=not _RANDOM, max_examples=500 if _RANDOM else 50, deadline=None)
 settings.load_profile("vilix")
 
 pytest_plugins: Final = ("tests.support.fault_table",)

@@ -129,11 +129,16 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def running_bench(directory: Path, version: str) -> Iterator[Bench]:
-    """A bench in this process over the stand-in for a version of TensorRT-LLM; its engines are closed at the end."""
+def running_bench(directory: Path, packages: Path) -> Iterator[Bench]:
+    """A bench in this process; its engines are closed at the end.
+
+    Args:
+        directory: Where the engines' models are written.
+        packages: Where the stand-in for a version of TensorRT-LLM is installed.
+    """
     forget_stand_in()
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(stand_in.install(directory / "packages", version=version))
+        patch.syspath_prepend(packages)
         made = Bench(directory)
         try:
             yield made

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
-from tests.contract.http.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
@@ -27,7 +26,8 @@ from services.gateway.operations.generate import GenerateEndpoint
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import connected
 from services.runtime.failure import Failure, Reason, Violation
-from tests.contract.http.conftest import until
+from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
+from tests.support.waits import until
 
 URL = "/messages"
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from services.inference.triton_backend.contract import RequestError
+from services.worker.triton_kit.request_error import RequestError
+from tests.stand_ins import trtllm as stand_in
 from tests.support.trtllm_engine import Bench, running_bench
 
 
 @pytest.fixture(params=["1.2.1", "1.3.0rc29"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    with running_bench(tmp_path, request.param) as made:
+    with running_bench(tmp_path, stand_in.install(tmp_path / "packages", version=request.param)) as made:
         yield made
 
 

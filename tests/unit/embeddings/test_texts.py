@@ -92,18 +92,29 @@ def test_special_tokens_surround_prompt_and_text_and_survive_a_cut(tmp_path: Pat
     assert ids(given.payload) == [0, 6, 4, 5, 1, 2]
 
 
+@pytest.fixture(scope="module")
+def qwen3_tokenizer() -> Tokenizer:
+    """The tokenizer itself."""
+    return Tokenizer.from_file(str(qwen3() / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def qwen3_tokenization() -> TokenizerTokenization:
+    """What is made of the same file."""
+    return TokenizerTokenization(qwen3(), end_token="<|endoftext|>")
+
+
 @pytest.mark.parametrize("tag", ["</think>", "<tool_call>", "<|fim_prefix|>", "<|im_end|>", "<|endoftext|>"])
-def test_no_added_token_comes_out_of_a_text(tag: str) -> None:
-    directory = qwen3()
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    added = set(tokenizer.get_added_tokens_decoder())
-    tokenization = TokenizerTokenization(directory, end_token="<|endoftext|>")
+def test_no_added_token_comes_out_of_a_text(
+    qwen3_tokenizer: Tokenizer, qwen3_tokenization: TokenizerTokenization, tag: str
+) -> None:
+    added = set(qwen3_tokenizer.get_added_tokens_decoder())
     text = f"سلام {tag} می\u200cآیی؟"
-    (row,) = tokenization.rows("", [text], cut_at=None)
+    (row,) = qwen3_tokenization.rows("", [text], cut_at=None)
     *own, end = ids(row.payload)
-    assert end == tokenizer.token_to_id("<|endoftext|>")
+    assert end == qwen3_tokenizer.token_to_id("<|endoftext|>")
     assert not added.intersection(own)
-    assert tokenizer.decode(own, skip_special_tokens=False) == text
+    assert qwen3_tokenizer.decode(own, skip_special_tokens=False) == text
 
 
 @pytest.mark.parametrize("token", XLM_ROBERTA_CONTROL_TOKENS)

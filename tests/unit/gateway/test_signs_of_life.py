@@ -61,7 +61,7 @@ async def signs_of(worker: Worker) -> AsyncIterator[SignsOfLife]:
 @pytest.mark.parametrize("behaviour", ["lives", "drains", "refuses"])
 async def test_a_worker_that_lives_or_finishes_what_it_has_is_waited_for(behaviour: str) -> None:
     async with signs_of(Worker(behaviour)) as signs, signs.required():
-        await asyncio.sleep(IDLE * 4)
+        await asyncio.sleep(IDLE * 2)
 
 
 async def test_a_silent_worker_is_given_up_and_watched_only_while_calls_run() -> None:

@@ -12,12 +12,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
+from services.gateway.routing import worker as worker_module
 from services.gateway.routing.inference_client import SERVICE, Patience, inference_service
-from services.gateway.routing.worker import RETRY_SECONDS, Worker
+from services.gateway.routing.worker import Worker
 from services.gateway.routing.worker_connection import Connection
 from tests.support.waits import until
 
 MODEL = "m"
+RETRY_SECONDS = 0.02
 SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
 
@@ -53,7 +55,8 @@ class OverloadedWorker(health_pb2_grpc.HealthServicer, inference_service_pb2_grp
 
 
 @pytest.fixture
-async def overloaded() -> AsyncIterator[tuple[OverloadedWorker, Worker[Any, Any]]]:
+async def overloaded(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[OverloadedWorker, Worker[Any, Any]]]:
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS", RETRY_SECONDS)
     servicer = OverloadedWorker()
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -108,6 +111,6 @@ async def test_a_worker_that_goes_on_cancelling_is_lost(
     servicer, worker = overloaded
     servicer.cancelled_watches = 10_000
     servicer.end_watch.set()
-    await until(lambda: not worker.models, 60 * RETRY_SECONDS)
+    await until(lambda: not worker.models, what="the worker is lost")
     servicer.cancelled_watches = 0
     await until(lambda: MODEL in worker.models)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from services.inference.model.catalog import CapabilitiesSpec, ParsersSpec, load_model
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.model.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
-from tests.support.models import smollm2
+from tests.support.models import qwen3, smollm2
 from tests.unit.inference.scripted import MODEL, PARAMETERS
 
 
@@ -21,8 +21,8 @@ def model_directory() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(model_directory: Path) -> ModelTokenizer:
-    return ModelTokenizer(model_directory)
+def tokenizer(loaded: ServedModel) -> ModelTokenizer:
+    return loaded.tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def loaded(model_directory: Path) -> ServedModel:
 def model(loaded: ServedModel) -> ServedModel:
     """A model of its own for each test, with an engine that can do everything."""
     engine = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=4)
-    return dataclasses.replace(loaded, description=engine)
+    return dataclasses.replace(loaded, description=engine, open_requests=set())
 
 
 @pytest.fixture
@@ -80,13 +80,23 @@ def thinking_directory(tmp_path_factory: pytest.TempPathFactory, model_directory
     return directory
 
 
-@pytest.fixture
-def thinker(loaded: ServedModel, thinking_directory: Path) -> ServedModel:
-    spec = loaded.spec.model_copy(
+@pytest.fixture(scope="session")
+def loaded_thinker(thinking_directory: Path) -> ServedModel:
+    spec = load_model(MODEL).model_copy(
         update={
             "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
             "capabilities": CapabilitiesSpec(reasoning_optional=True),
         }
     )
+    return ServedModel.load(spec, thinking_directory)
+
+
+@pytest.fixture
+def thinker(loaded_thinker: ServedModel) -> ServedModel:
     engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=256, slots=4)
-    return dataclasses.replace(ServedModel.load(spec, thinking_directory), description=engine)
+    return dataclasses.replace(loaded_thinker, description=engine, open_requests=set())
+
+
+@pytest.fixture(scope="session")
+def loaded_qwen3() -> ServedModel:
+    return ServedModel.load(load_model("qwen3-8b"), qwen3())

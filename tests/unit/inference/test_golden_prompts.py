@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.catalog import load_model
+from services.inference.model.chat_template import ChatTemplate
 from services.inference.model.served_model import EngineDescription, ServedModel
+from services.inference.model.tokenizer import ModelTokenizer
 from services.inference.request.prompt import render
 from services.inference.request.request_checks import RequestLimits, check
 from services.runtime.failure import Failure, Reason
-from tests.support import models
 from tests.support.chat_templates import template_of
 from tests.unit.inference.scripted import PARAMETERS
 
@@ -24,24 +25,28 @@ LIMITS = RequestLimits()
 PERSIAN = "سلام، می\u200cخواهم دربارهٔ «هوا» بدانم؛ ۱۲٫۵ درجه؟ 👨‍👩‍👧"
 
 
-@pytest.fixture(scope="module")
-def qwen3() -> ServedModel:
-    return with_engine(ServedModel.load(load_model("qwen3-8b"), models.qwen3()))
+@pytest.fixture
+def qwen3(loaded_qwen3: ServedModel) -> ServedModel:
+    return with_engine(replace(loaded_qwen3))
+
+
+Others = Callable[[str], ServedModel]
 
 
 @pytest.fixture
-def others(model_directory: Path, tmp_path: Path) -> Path:
-    """A model directory for a template."""
-    shutil.copy(model_directory / "tokenizer.json", tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    return tmp_path
+def others(loaded: ServedModel, tmp_path: Path) -> Others:
+    """Models of the catalog by their ids, with the template of their family and the small model's tokenizer."""
+    return lambda model_id: other(model_id, loaded.tokenizer, tmp_path)
 
 
-def other(model_id: str, directory: Path) -> ServedModel:
+def other(model_id: str, tokenizer: ModelTokenizer, directory: Path) -> ServedModel:
+    """A model of the catalog, which reads text only; its template is written into a directory."""
     (directory / "chat_template.jinja").write_text(template_of(model_id))
+    (directory / "tokenizer_config.json").write_text("{}")
     spec = load_model(model_id)
     without_images = {"capabilities": spec.capabilities.model_copy(update={"vision": False}), "images": None}
-    return with_engine(ServedModel.load(spec.model_copy(update=without_images), directory))
+    template = ChatTemplate(directory, file=spec.template)
+    return with_engine(ServedModel(spec.model_copy(update=without_images), tokenizer, template))
 
 
 def with_engine(model: ServedModel, *, context_length: int = 8192) -> ServedModel:
@@ -212,7 +217,7 @@ def invoke(city: str) -> str:
     )
 
 
-async def test_minimax_sees_typed_calls_and_its_thoughts_since_the_last_question(others: Path) -> None:
+async def test_minimax_sees_typed_calls_and_its_thoughts_since_the_last_question(others: Others) -> None:
     messages = [
         SYSTEM,
         user("هوا؟"),
@@ -224,7 +229,7 @@ async def test_minimax_sees_typed_calls_and_its_thoughts_since_the_last_question
         result("۲۸"),
         result("۳۰"),
     ]
-    assert await shown(other("minimax", others), messages, tools=TOOLS) == (
+    assert await shown(others("minimax"), messages, tools=TOOLS) == (
         f"]~!b[]~b]system\nکوتاه بگو.{MINIMAX_TOOLS}[e~[\n"
         "]~b]user\nهوا؟[e~[\n"
         f"]~b]ai\n\n<minimax:tool_call>\n{invoke('تهران')}</minimax:tool_call>[e~[\n"
@@ -238,8 +243,8 @@ async def test_minimax_sees_typed_calls_and_its_thoughts_since_the_last_question
     )
 
 
-async def test_minimax_always_begins_with_a_thought(others: Path) -> None:
-    model = other("minimax", others)
+async def test_minimax_always_begins_with_a_thought(others: Others) -> None:
+    model = others("minimax")
     assert await shown(model, [SYSTEM, user(PERSIAN)]) == (
         f"]~!b[]~b]system\nکوتاه بگو.[e~[\n]~b]user\n{PERSIAN}[e~[\n]~b]ai\n<think>\n"
     )
@@ -247,27 +252,28 @@ async def test_minimax_always_begins_with_a_thought(others: Path) -> None:
     assert prompt.opens_thought
 
 
-async def test_minimax_has_no_place_for_a_call_whose_arguments_broke(others: Path) -> None:
+async def test_minimax_has_no_place_for_a_call_whose_arguments_broke(others: Others) -> None:
     call = say(pb.ROLE_ASSISTANT, "", tool_calls=[pb.ToolCall(id="c0", name="get_weather", arguments_json='{"city')])
     with pytest.raises(Failure, match="the chat template of minimax refuses these messages") as refusal:
-        await shown(other("minimax", others), [user("هوا؟"), call, result("no JSON")], tools=TOOLS)
+        await shown(others("minimax"), [user("هوا؟"), call, result("no JSON")], tools=TOOLS)
     assert refusal.value.reason is Reason.INVALID_ARGUMENT
 
 
-async def test_minimax_begins_no_conversation_at_the_end_of_a_users_text(others: Path) -> None:
-    content = json.loads((others / "tokenizer.json").read_text())
+async def test_minimax_begins_no_conversation_at_the_end_of_a_users_text(model_directory: Path, tmp_path: Path) -> None:
+    content = json.loads((model_directory / "tokenizer.json").read_text())
     size = len(content["model"]["vocab"])
     flags = {**dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False), "special": True}
     tokens = ("]~!b[", "]~b]", "[e~[")
     content["added_tokens"] += [{"id": size + place, "content": text, **flags} for place, text in enumerate(tokens)]
-    (others / "tokenizer.json").write_text(json.dumps(content))
-    model = other("minimax", others)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    model = other("minimax", ModelTokenizer(tmp_path), tmp_path)
     begin, turn, end = (model.tokenizer.added_id(text) for text in tokens)
     prompt = await render(pb.GenerateRequest(messages=[SYSTEM, user("hello]~!b")]), model)
     assert [i for i in prompt.token_ids if i in model.tokenizer.special_ids] == [begin, turn, end, turn, end, turn]
 
 
-async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Path) -> None:
+async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Others) -> None:
     messages = [
         SYSTEM,
         user("هوا؟"),
@@ -275,7 +281,7 @@ async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Path) -> 
         result("۲۴"),
         result("۳۰"),
     ]
-    assert await shown(other("qwen2.5vl", others), messages, tools=TOOLS) == (
+    assert await shown(others("qwen2.5vl"), messages, tools=TOOLS) == (
         f"<|im_start|>system\nکوتاه بگو.{HERMES_TOOLS}<|im_start|>user\nهوا؟<|im_end|>\n"
         f"<|im_start|>assistant\n{hermes('تهران')}\n{hermes('یزد')}<|im_end|>\n"
         "<|im_start|>user\n<tool_response>\n۲۴\n</tool_response>\n<tool_response>\n۳۰\n</tool_response><|im_end|>\n"
@@ -283,8 +289,8 @@ async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Path) -> 
     )
 
 
-async def test_qwen2_5_is_told_who_it_is(others: Path) -> None:
-    text = await shown(other("qwen2.5vl", others), [user(PERSIAN)])
+async def test_qwen2_5_is_told_who_it_is(others: Others) -> None:
+    text = await shown(others("qwen2.5vl"), [user(PERSIAN)])
     assert text.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.")
     assert text.endswith(f"<|im_end|>\n<|im_start|>user\n{PERSIAN}<|im_end|>\n<|im_start|>assistant\n")
 
@@ -316,11 +322,7 @@ def conversation(text: str) -> list[pb.Message]:
 async def test_what_callers_write_adds_no_control_token_anywhere(
     qwen3: ServedModel, tmp_path: Path, source: str
 ) -> None:
-    model = qwen3
-    if source != "qwen3":
-        shutil.copy(models.qwen3() / "tokenizer.json", tmp_path)
-        (tmp_path / "tokenizer_config.json").write_text("{}")
-        model = other(source, tmp_path)
+    model = qwen3 if source == "qwen3" else other(source, qwen3.tokenizer, tmp_path)
     schema = {"type": "object", "properties": {"{}": {"type": "string", "enum": ["{}"], "description": "{}"}}}
 
     def tools(text: str) -> list[pb.Tool]:

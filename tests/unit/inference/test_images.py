@@ -44,10 +44,15 @@ def vision_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: 
     return directory
 
 
+@pytest.fixture(scope="module")
+def loaded_seer(vision_directory: Path) -> ServedModel:
+    return ServedModel.load(load_model("qwen3-vl"), vision_directory)
+
+
 @pytest.fixture
-def seer(vision_directory: Path) -> ServedModel:
+def seer(loaded_seer: ServedModel) -> ServedModel:
     engine = EngineDescription("scripted", "1", SEEING, context_length=4096, slots=4)
-    return dataclasses.replace(ServedModel.load(load_model("qwen3-vl"), vision_directory), description=engine)
+    return dataclasses.replace(loaded_seer, description=engine)
 
 
 def text(content: str) -> pb.ContentPart:

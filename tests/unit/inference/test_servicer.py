@@ -185,7 +185,7 @@ async def test_whoever_hangs_up_stops_every_choice(worker: Worker, how: str, whe
     worker.triton.script = script
     channel = grpc.aio.insecure_channel(worker.target, CHANNEL)
     stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
-    call = stub.Generate(ask(n=2), timeout=2 if how == "deadline" else 60)
+    call = stub.Generate(ask(n=2), timeout=1 if how == "deadline" else 60)
     await until(lambda: len(worker.triton.asked) == 2)
     if when != "before the first token":
         await call.read()

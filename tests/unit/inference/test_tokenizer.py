@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.inference.model.served_model import ServedModel
 from services.inference.model.tokenizer import ModelTokenizer, TooManyTokensError
-from tests.support import models
 from tests.unit.inference.scripted import TEXTS
 
 HOSTILE = st.lists(
@@ -87,7 +87,8 @@ def test_the_tokens_that_end_an_answer(tokenizer: ModelTokenizer, bytewise: Mode
 def test_without_generation_config_the_eos_token_ends_an_answer(model_directory: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model_directory / name, tmp_path)
-    assert [ModelTokenizer(tmp_path).bytes_of(i) for i in ModelTokenizer(tmp_path).end_ids] == [b"<|im_end|>"]
+    tokenizer = ModelTokenizer(tmp_path)
+    assert [tokenizer.bytes_of(i) for i in tokenizer.end_ids] == [b"<|im_end|>"]
 
 
 def test_another_decoder_is_refused_by_name(model_directory: Path, tmp_path: Path) -> None:
@@ -180,8 +181,8 @@ MARKED = st.lists(st.sampled_from([*TAGS, *SPECIAL, *PARTS]), max_size=8).map(""
 
 
 @pytest.fixture(scope="module")
-def qwen3() -> ModelTokenizer:
-    return ModelTokenizer(models.qwen3())
+def qwen3(loaded_qwen3: ServedModel) -> ModelTokenizer:
+    return loaded_qwen3.tokenizer
 
 
 def control_tokens(tokenizer: ModelTokenizer, prompt: str) -> list[int]:

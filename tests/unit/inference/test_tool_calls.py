@@ -312,7 +312,7 @@ CASES = st.sampled_from(list(PARTS)).flatmap(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(case=CASES, only_one=st.booleans(), data=st.data())
 def test_where_the_stream_is_cut_changes_nothing(
     case: tuple[type[ToolCallParser], str], only_one: bool, data: st.DataObject

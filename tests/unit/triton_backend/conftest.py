@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.stand_ins import trtllm as stand_in
 from tests.support.trtllm_engine import Bench, running_bench
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Where the stand-in for a version is installed, once for all tests: what Python compiles of it is kept."""
+    return functools.cache(lambda version: stand_in.install(tmp_path_factory.mktemp("packages"), version=version))
 
 
 @pytest.fixture(params=["1.2.1", "1.3.0rc29"])
@@ -16,6 +24,6 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def bench(version: str, tmp_path: Path) -> Iterator[Bench]:
-    with running_bench(tmp_path, version) as made:
+def bench(version: str, packages: Callable[[str], Path], tmp_path: Path) -> Iterator[Bench]:
+    with running_bench(tmp_path, packages(version)) as made:
         yield made

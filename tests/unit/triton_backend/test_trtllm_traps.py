@@ -237,7 +237,7 @@ def test_without_what_the_engine_does_about_it_a_test_fails(bench: Bench, trap: 
         trap.test(bench)
     with pytest.MonkeyPatch.context() as patch, running(trap.module, source.replace(trap.lines, trap.without)):
         # What fails by waiting in vain fails soon.
-        patch.setattr(trtllm_engine, "SECONDS", 1.5)
+        patch.setattr(trtllm_engine, "SECONDS", 0.5)
         with pytest.raises((AssertionError, ValueError, RuntimeError, RequestError)):
             trap.test(bench)
         bench.close()
