@@ -12,7 +12,7 @@ RUN python -m venv /tools && /tools/bin/pip install --no-cache-dir --require-has
 COPY requirements/cpu.txt requirements/cpu.txt
 RUN python -m venv --without-pip /opt/vilix/venv \
     && /tools/bin/uv pip sync --no-cache --require-hashes --compile-bytecode --python /opt/vilix/venv/bin/python requirements/cpu.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY proto proto
 COPY services services
 RUN /tools/bin/hatchling build -t wheel -d /wheels

@@ -9,7 +9,7 @@ ARG UV_DEFAULT_INDEX
 WORKDIR /build
 COPY requirements/build.txt requirements/build.txt
 RUN python -m venv /tools && /tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY proto proto
 COPY services services
 RUN /tools/bin/hatchling build -t wheel -d /wheels

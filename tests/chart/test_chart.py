@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.conftest import MODELS
-from tests.support.helm import CHART, Manifest, containers, find, run_helm, template, try_template
+from tests.support.helm import CHART, VERSION, Manifest, containers, find, run_helm, template, try_template
 
 FILES = ["values", "values-minimal", "values-cpu-demo", *MODELS, "values/production"]
 
@@ -27,7 +27,7 @@ def test_every_value_file_renders(name: str) -> None:
 def test_it_can_be_packaged(tmp_path: Path) -> None:
     result = run_helm("package", CHART, "-d", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert run_helm("template", "vilix", tmp_path / "vilix-0.1.0.tgz").returncode == 0
+    assert run_helm("template", "vilix", tmp_path / f"vilix-{VERSION}.tgz").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_registry_takes_the_place_of_all_others() -> None:
         for container in containers(manifest).values()
     }
     assert images == {
-        "mirror.local:5000/hub/vilix/gateway:0.1.0",
-        "mirror.local:5000/hub/vilix/worker:0.1.0",
-        "mirror.local:5000/hub/vilix/triton:0.1.0",
+        f"mirror.local:5000/hub/vilix/gateway:{VERSION}",
+        f"mirror.local:5000/hub/vilix/worker:{VERSION}",
+        f"mirror.local:5000/hub/vilix/triton:{VERSION}",
         "mirror.local:5000/hub/valkey/valkey:8.1.8-alpine",
     }
 

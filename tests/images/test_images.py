@@ -62,7 +62,7 @@ def test_nothing_else_is_sent_to_the_builder() -> None:
         "\n"
     )
     sent = {path.split("/")[0] for path in tracked if path and is_sent(path)}
-    assert sent == {"README.md", "proto", "pyproject.toml", "requirements", "services"}
+    assert sent == {"LICENSE", "NOTICE", "README.md", "proto", "pyproject.toml", "requirements", "services"}
     secrets = (".git/config", ".run/api-key", ".cache/models/m/model.gguf", ".venv/bin/python", ".env")
     for path in (*secrets, "services/a/__pycache__/b.pyc"):
         assert not is_sent(path), path

@@ -17,6 +17,7 @@ from tests.support.repository import ROOT
 from tests.support.requirement import unmet
 
 CHART = ROOT / "helm" / "vilix"
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
 DIRECTORY = ROOT / ".cache" / "chart-tools"
 CUSTOM = ("keda.sh", "cert-manager.io", "monitoring.coreos.com", "gateway.networking.k8s.io")
 """API groups that are not Kubernetes' own."""
