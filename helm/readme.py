@@ -1,6 +1,6 @@
-"""Writes vilix/README.md: its beginning, and a table of all values with the comments of values.yaml.
+"""Write vilix/README.md: an introduction, and a table of all values with the comments of values.yaml.
 
-`python helm/readme.py` writes it, `python helm/readme.py --check` ends with 1 when it is not what it would write.
+`python helm/readme.py` writes the file. `python helm/readme.py --check` exits with 1 when the file is out of date.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ Self-hosted AI inference behind one OpenAI-format API: gateways, one inference p
 helm install vilix helm/vilix -n vilix --create-namespace -f helm/vilix/values-cpu-demo.yaml
 ```
 
-From an empty cluster to the first token, upgrades, mirrors and air-gapped installations:
-[docs/kubernetes.md](../../docs/kubernetes.md).
+[docs/kubernetes.md](../../docs/kubernetes.md) is the guide: from an empty cluster to the first token, upgrades, mirrors
+and air-gapped installations.
 
-| file | what |
+| file | contents |
 |---|---|
 | `values-cpu-demo.yaml` | the whole platform without a GPU |
-| `values-minimal.yaml` | one model on one GPU, nothing redundant |
-| `values/MODEL.yaml` | a model with the GPUs, memory and volume that it needs; any number of them together |
-| `values/production.yaml` | what a public service adds: mTLS, a Redis of its own, an Ingress, metrics |
+| `values-minimal.yaml` | one model on one GPU, without redundancy |
+| `values/MODEL.yaml` | a model with the GPUs, memory and volume that it needs; the files can be combined |
+| `values/production.yaml` | additions for a public service: mTLS, a Redis of its own, an Ingress, metrics |
 
 ## Values
 
-This table is made of `values.yaml` (`make chart-readme`). `values.schema.json` refuses what is not in it.
+`make chart-readme` generates this table from `values.yaml`. `values.schema.json` rejects any other value.
 """
 
 
 class Value:
-    """A value with its default and description; both are texts."""
+    """A value with its default and description, both as text."""
 
     def __init__(self, path: str, default: str, description: str) -> None:
-        """As they stand in the table."""
+        """Take the three cells of a row of the table."""
         self.path = path
         self.default = default
         self.description = description
 
 
 def values(text: str) -> Iterator[Value]:
-    """Every value of a values.yaml. A mapping without a comment inside is one value; others are only a way to their parts."""
+    """Yield every value of a values.yaml. A mapping without comments inside is one value; others are traversed."""
     lines = text.splitlines()
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)  # noqa: S101  # a values.yaml is a mapping
@@ -67,7 +67,7 @@ def _values(node: yaml.MappingNode, path: tuple[str, ...], lines: list[str]) -> 
 
 
 def _comment(key: yaml.Node, lines: list[str]) -> str:
-    """The comment lines directly above a key."""
+    """Return the comment lines directly above a key."""
     first = key.start_mark.line
     comment: list[str] = []
     while first and lines[first - 1].strip().startswith("#"):
@@ -77,7 +77,7 @@ def _comment(key: yaml.Node, lines: list[str]) -> str:
 
 
 def readme() -> str:
-    """The whole file."""
+    """Return the text of the whole file."""
     rows = ["| value | default | meaning |", "|---|---|---|"]
     rows += [
         f"| `{value.path}` | `{value.default}` | {value.description} |"
@@ -87,12 +87,12 @@ def readme() -> str:
 
 
 def main() -> None:
-    """Write the file, or compare with it."""
+    """Write the file, or check that it is up to date."""
     path = CHART / "README.md"
     if "--check" not in sys.argv[1:]:
         path.write_text(readme())
     elif path.read_text() != readme():
-        raise SystemExit(f"error: {path} is not made of values.yaml as it is; run make chart-readme")
+        raise SystemExit(f"error: {path} is out of date; run make chart-readme")
 
 
 if __name__ == "__main__":
