@@ -1,4 +1,4 @@
-"""`python -m bench`: every benchmark that needs no GPU, one after the other, into docs/benchmarks.md.
+"""Run every benchmark that needs no GPU, one after the other, and write docs/benchmarks.md: `python -m bench`.
 
 Examples:
   make bench
@@ -17,8 +17,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PARTS = {
-    "gateway": "The gateway, with everything on, against LiteLLM and against direct calls",
-    "local_model": "The local model through the whole system, against its engine alone",
+    "gateway": "The gateway with all features, compared with LiteLLM and with direct calls",
+    "local_model": "The local model through the whole system, compared with its engine alone",
     "limits": "Keys and limits",
     "embeddings": "Embeddings",
     "page": "The page",
@@ -26,20 +26,21 @@ PARTS = {
 _HEAD = """\
 # Benchmarks
 
-What `make bench` measured when it wrote this page, on {when}: {cores} cores ({machine}), Linux, Python {python}. Medians,
-and in parentheses the range over the rounds, which take turns. Ratios travel from machine to machine; seconds do not.
-Each part is a program of its own in [bench](../bench), with `--help`.
+`make bench` measured these figures and wrote this page on {when}: {cores} cores ({machine}), Linux, Python {python}.
+A figure is the median over several rounds, with their range in parentheses; the compared systems take turns. Ratios
+can be compared between machines, absolute times cannot. Each part is a program of its own in [bench](../bench); `--help`
+lists its options.
 """
 
 
 def main() -> None:
-    """Run what is asked for, and write the page if that was everything."""
+    """Run the chosen parts, and write the page if all parts were chosen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all unless given")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; default: all")
     chosen = parser.parse_args().parts or list(PARTS)
     unknown = set(chosen) - set(PARTS)
     if unknown:
-        sys.exit(f"error: there is no benchmark {min(unknown)!r}; there are {', '.join(PARTS)}")
+        sys.exit(f"error: unknown benchmark {min(unknown)!r}; choose from {', '.join(PARTS)}")
     sections = [f"## {PARTS[part]}\n\n{_run(part)}" for part in chosen]
     if len(chosen) == len(PARTS):
         when, cores = f"{datetime.now(UTC):%Y-%m-%d}", len(os.sched_getaffinity(0))
@@ -52,7 +53,7 @@ def _run(part: str) -> str:
     print(f"## {PARTS[part]}\n\n{done.stdout}", flush=True)
     if done.returncode:
         sys.exit(f"error: bench.{part} failed with exit code {done.returncode}")
-    # Its own titles are a level lower here.
+    # The titles of a part are one level lower on the page.
     return done.stdout.strip().replace("\n## ", "\n### ")
 
 

@@ -1,6 +1,6 @@
-"""`python -m bench.embeddings`: what the embeddings service costs over the bare library, on this machine.
+"""Compare the embeddings service with the library alone, on this machine: `python -m bench.embeddings`.
 
-It starts a stack of its own, prints Markdown tables, and stops it. `--quick` takes half a minute instead of three.
+The program starts a stack of its own, prints Markdown tables, and stops it. `--quick` takes half a minute instead of three.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @contextlib.asynccontextmanager
 async def stack() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a stack that runs meanwhile."""
+    """Run a stack, and yield a client of it."""
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
         options = Options(port=free_ports(1)[0], state_dir=Path(directory), cache_dir=ROOT / ".cache")
         async with (

@@ -1,7 +1,7 @@
-"""How long streams wait while the gateway encodes a large answer: the longest gap between two turns of its event loop.
+"""Measure how long streams wait while the gateway encodes a large answer: the longest gap between two turns of its loop.
 
-The real gateway code sends 2,048 × 1,024 numbers to a real socket, whose reader is another process; a task that stands for
-streams takes a turn whenever it can. Medians of nine. For comparison, the same answer encoded in one go.
+The real gateway code sends 2,048 × 1,024 numbers to a real socket, whose reader is another process, while a task that
+represents the streams runs whenever it can. The figures are medians of nine, beside the same answer encoded at once.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _READER: Final = (
 
 async def report() -> None:
     """Print the gaps."""
-    print(f"## Longest gap of the gateway's event loop while {COUNT} × {DIMENSIONS} numbers are sent, milliseconds\n")
-    print("| | in pieces | whole answer takes | in one go |\n|---|---|---|---|")
+    print(f"## Longest gap of the gateway's event loop while it sends {COUNT} × {DIMENSIONS} numbers, milliseconds\n")
+    print("| | encoded in parts | duration of the whole answer | encoded at once |\n|---|---|---|---|")
     for name, in_base64 in (("JSON numbers", False), ("base64", True)):
         gap, took = await _median(in_base64, _by_pieces)
         at_once, _ = await _median(in_base64, _at_once)

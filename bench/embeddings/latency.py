@@ -1,4 +1,4 @@
-"""How long one short text takes: alone, and while a large request runs."""
+"""Measure the latency of one short text: alone, and while a large request runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.embeddings.texts import texts
 
 
 async def report(client: httpx.AsyncClient, model: str, *, large: int) -> None:
-    """Print both, and how long the large request took."""
+    """Print both, and the duration of the large request."""
     alone = [await _once(client, model) for _ in range(50)]
     began = time.perf_counter()
     running = asyncio.create_task(client.post("/embeddings", json={"model": model, "input": texts(large)}))
@@ -23,7 +23,7 @@ async def report(client: httpx.AsyncClient, model: str, *, large: int) -> None:
     (await running).raise_for_status()
     took = time.perf_counter() - began
     print("## One short text, milliseconds\n")
-    print("| | p50 | p99 | most | requests |\n|---|---|---|---|---|")
+    print("| | p50 | p99 | max | requests |\n|---|---|---|---|---|")
     print(_row("alone", alone))
     print(_row(f"while {large} texts are embedded (in {took:.1f} s)", under))
     print()

@@ -1,4 +1,4 @@
-"""Texts per second through the whole system, by batch size and concurrency, against the bare library."""
+"""Measure texts per second through the whole system, by batch size and concurrency, beside the library alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""`python -m bench.gateway`: what the gateway costs, side by side with LiteLLM and with direct calls of the worker.
+"""Measure the gateway beside LiteLLM and beside direct calls of the worker: `python -m bench.gateway`.
 
-With everything on: keys, every kind of limit, usage, metrics, logs. It starts what it needs, prints a table, and stops it.
+All features are on: keys, every kind of limit, usage, metrics, logs. The program starts the processes that it needs,
+prints a table, and stops them.
 
 Examples:
   python -m bench.gateway
@@ -27,12 +28,12 @@ from bench.ratios import summary, table
 from services.stack.display import Display
 
 STREAMS = 32
-"""So many, at the pace of PACED, are what LiteLLM can just follow on one core."""
+"""The number of streams at the pace of PACED that LiteLLM can just sustain on one core."""
 MANY_STREAMS = 256
 
 
 async def tokens_per_cpu_second(system: System, name: str, port: int, streams: int) -> float:
-    """Of one round: `streams` clients at once, each reads one paced answer."""
+    """Measure one round: `streams` clients at once, each of which reads one paced answer."""
     clients = [await HttpClient.connect(port, system.api_key) for _ in range(streams)]
     before = cpu_seconds(system.pid(name))
     counts = await asyncio.gather(*(client.stream(PACED) for client in clients))
@@ -43,7 +44,7 @@ async def tokens_per_cpu_second(system: System, name: str, port: int, streams: i
 
 
 async def throughput(system: System, rounds: int) -> dict[str, Any]:
-    """Both gateways in turns, the same load."""
+    """Measure both gateways in turns, under the same load."""
     ours, theirs = [], []
     for _ in range(rounds):
         ours.append(await tokens_per_cpu_second(system, "gateway", system.gateway_port, STREAMS))
@@ -52,7 +53,7 @@ async def throughput(system: System, rounds: int) -> dict[str, Any]:
 
 
 async def first_token(system: System, rounds: int, requests: int) -> dict[str, Any]:
-    """Milliseconds, in turns on connections that stay open; p50 of each round."""
+    """Measure the first token in turns, on open connections. Returns the p50 of each round, in milliseconds."""
     direct = DirectClient(system.worker)
     ours = await HttpClient.connect(system.gateway_port, system.api_key)
     theirs = await HttpClient.connect(system.litellm_port, system.api_key)
@@ -73,7 +74,7 @@ async def first_token(system: System, rounds: int, requests: int) -> dict[str, A
 
 
 async def memory(system: System) -> dict[str, Any]:
-    """MB of each gateway: ours while it streams to very many clients, LiteLLM after what it was asked before."""
+    """Measure the memory of each gateway in MB: Vilix while it serves many streams, LiteLLM after the earlier rounds."""
     clients = [await HttpClient.connect(system.gateway_port, system.api_key) for _ in range(MANY_STREAMS)]
     tasks = [asyncio.create_task(client.stream(PACED)) for client in clients]
     await asyncio.sleep(PACED_TOKENS * PACED_MS / 2000)
@@ -86,7 +87,7 @@ async def memory(system: System) -> dict[str, Any]:
 
 
 async def measure(*, rounds: int, requests: int) -> dict[str, Any]:
-    """Everything, by name."""
+    """Run all measurements and return them by name."""
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
         async with running(Path(directory), Display(Console(stderr=True))) as system:
             # The first of everything is slower.
@@ -100,16 +101,16 @@ async def measure(*, rounds: int, requests: int) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any]) -> str:
-    """A table of the results: medians and ranges over the rounds."""
+    """Format the results as a table of medians and ranges over the rounds."""
     cpu, first, used = found["throughput"], found["first_token_ms"], found["memory_mb"]
     pace = f"{STREAMS} streams, a token every {PACED_MS:g} ms"
     rows = [
         [f"Tokens per CPU second, {pace}", summary(cpu["vilix"], digits=0), summary(cpu["litellm"], digits=0)],
         ["Ratio", f"**{summary(cpu['ratio'], digits=1)}**", "1"],
         ["First token, ms, p50, one client", summary(first["vilix"]), summary(first["litellm"])],
-        ["More than a direct gRPC call, ms", f"**{summary(first['added'])}**", ""],
+        ["Added to a direct gRPC call, ms", f"**{summary(first['added'])}**", ""],
         [
-            f"Memory, MB; ours with {MANY_STREAMS} streams",
+            f"Memory, MB (Vilix with {MANY_STREAMS} streams)",
             f"**{used['vilix_rss']:.0f}** RSS, {used['vilix_pss']:.0f} PSS",
             f"{used['litellm_rss']:.0f} RSS",
         ],

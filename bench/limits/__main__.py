@@ -1,6 +1,6 @@
-"""What keys, limits and usage cost per request: `python -m bench.limits`. Prints a table.
+"""Measure the cost of keys, limits and usage per request, and print a table: `python -m bench.limits`.
 
-Measured without HTTP: a real Valkey on this machine, and the gateway's own calls in the order in which a request makes them.
+It measures without HTTP: a real Valkey on this machine, and the gateway's own calls in the order of a request.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ASKED = pb.GenerateRequest(
 
 
 async def measure(redis: Redis, *, name: str, allowance: Allowance) -> list[str]:
-    """One row: what requests of a key with these limits cost."""
+    """Measure one row: the cost of requests of a key with these limits."""
     link = RedisLink(redis, timeout=5)
     keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
     leases = Leases(
@@ -97,7 +97,7 @@ async def report(url: str) -> None:
     redis = connect(url, timeout=5)
     rows = [
         await measure(redis, name="no limits", allowance=Allowance()),
-        await measure(redis, name="every limit, of key and model", allowance=ALL_LIMITS),
+        await measure(redis, name="all limits, of key and model", allowance=ALL_LIMITS),
     ]
     await redis.aclose()
     columns = ("key with", "round trips", "before the worker, µs p50 / p99", "settling, µs p50 / p99")
@@ -107,7 +107,7 @@ async def report(url: str) -> None:
 
 
 async def added_while_frozen(url: str, pid: int) -> None:
-    """What requests of a known key wait for a Redis that was stopped in the middle of its work."""
+    """Measure how long requests of a known key wait for a Redis that is frozen while it works."""
     link = RedisLink(connect(url, timeout=0.05), timeout=0.05)
     keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
     leases = Leases(
@@ -139,7 +139,10 @@ async def added_while_frozen(url: str, pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
     await link.close()
     p50, p99, most = median(waited) * 1e3, quantiles(waited, n=100)[98] * 1e3, max(waited) * 1e3
-    print(f"\nRedis frozen, time-out 50 ms, 400 requests: p50 {p50:.1f}, p99 {p99:.1f}, max {most:.1f} ms")
+    print(
+        "\nWait for a frozen Redis, with a timeout of 50 ms, over 400 requests: "
+        f"p50 {p50:.1f}, p99 {p99:.1f}, max {most:.1f} ms"
+    )
 
 
 def main() -> None:

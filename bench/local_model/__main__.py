@@ -1,6 +1,7 @@
-"""`python -m bench.local_model`: tokens per second of the local model through the whole system, against its engine alone.
+"""Compare the local model through the whole system with its engine alone: `python -m bench.local_model`.
 
-The same library, threads and prompts, eight at a time, in turns. It starts what it needs, prints a table, and stops it.
+Both use the same library, threads and prompts, eight at a time, in turns. The program starts the processes that it
+needs, prints a table of tokens per second, and stops them.
 
 Examples:
   python -m bench.local_model
@@ -36,13 +37,13 @@ AT_ONCE, MAX_TOKENS, TEMPERATURE = 8, 96, 0.7
 
 
 def prompts(round_number: int) -> list[str]:
-    """Others in each round: an engine remembers what it has read."""
+    """Return other prompts in each round, because an engine caches what it has read."""
     things = ("a river", "the moon", "a bicycle", "bread", "a library", "rain", "a bridge", "music")
     return [f"Tell me about {thing}, in {round_number + 3} sentences." for thing in things]
 
 
 async def token_ids(target: str, prompt: str) -> list[int]:
-    """What the worker makes of a prompt."""
+    """Render a prompt as the worker does."""
     async with grpc.aio.insecure_channel(target) as channel:
         message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=prompt)])
         request = pb.RenderPromptRequest(request=pb.GenerateRequest(model=SMALL_MODEL, messages=[message]))
@@ -51,7 +52,7 @@ async def token_ids(target: str, prompt: str) -> list[int]:
 
 
 async def through_the_system(client: httpx.AsyncClient, asked: list[str]) -> float:
-    """Tokens per second of streamed answers."""
+    """Measure the tokens per second of streamed answers."""
 
     async def ask(prompt: str) -> int:
         body = {
@@ -73,7 +74,7 @@ async def through_the_system(client: httpx.AsyncClient, asked: list[str]) -> flo
 
 
 async def alone(bare: asyncio.subprocess.Process, ids: list[list[int]]) -> float:
-    """Tokens per second of the engine's loop."""
+    """Measure the tokens per second of the engine's loop."""
     assert bare.stdin is not None and bare.stdout is not None  # noqa: S101, PT018  # they are pipes
     asked = {"prompts": ids, "max_tokens": MAX_TOKENS, "temperature": TEMPERATURE}
     bare.stdin.write(json.dumps(asked).encode() + b"\n")
@@ -81,7 +82,7 @@ async def alone(bare: asyncio.subprocess.Process, ids: list[list[int]]) -> float
 
 
 async def measure(rounds: int) -> dict[str, Any]:
-    """Everything, by name."""
+    """Run all measurements and return them by name."""
     model = small_model(ROOT / ".cache").directory / "model.gguf"
     arguments = {**load_model(SMALL_MODEL).engine.arguments, "model": str(model), "threads": threads()}
     bare = await asyncio.create_subprocess_exec(
@@ -119,7 +120,7 @@ async def _measure(stack: Stack, bare: asyncio.subprocess.Process, rounds: int) 
 
 
 def report(found: dict[str, Any]) -> str:
-    """A table of the results: medians and ranges over the rounds."""
+    """Format the results as a table of medians and ranges over the rounds."""
     rows = [
         [
             f"Tokens per second, {AT_ONCE} at once",

@@ -1,4 +1,4 @@
-"""`python -m bench.page`: how fast the page paints, and how smooth a fast answer is, in a real Chromium.
+"""Measure how fast the page paints, and how smoothly it shows a fast answer, in a real Chromium: `python -m bench.page`.
 
 It starts what it needs, prints a Markdown table, and stops it. The page must have been built (make site).
 
@@ -105,7 +105,7 @@ def report(found: dict[str, Any]) -> str:
         ["Longest frame at 300 tokens/s, ms", "under 50", summary(longest, digits=0)],
         ["Frames at 300 tokens/s, ms", "", f"p50 {statistics.median(frames):.0f}, p99 {p99:.0f}"],
     ]
-    return table(["", "figure", "measured"], rows)
+    return table(["", "target", "measured"], rows)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import json
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -75,7 +76,7 @@ class Row:
         """What is not as it must be."""
         found = []
         if self.slope is not None and self.slope.upper > MOST_MEGABYTES_PER_HOUR:
-            found.append(f"{self.process} may grow by {self.slope.upper:.1f} MB/h (most: {MOST_MEGABYTES_PER_HOUR:g})")
+            found.append(f"{self.process} may grow by {self.slope.upper:.1f} MB/h (limit: {MOST_MEGABYTES_PER_HOUR:g})")
         for what, (before, after), more in (
             ("open files", self.descriptors, MORE_DESCRIPTORS),
             ("threads", self.threads, MORE_THREADS),
@@ -253,11 +254,14 @@ def _report(result: Result) -> str:
     lines = [
         "# Soak",
         "",
-        f"`make soak` ran mixed traffic for {result.seconds / 60:.0f} minutes against a stack of",
-        "`vilix up --demo-thinking`, and sampled every process each second. The slope is that of the resident memory, without",
-        "the pages of files, which the kernel drops and reads again as it likes, after the first",
-        f"{result.warm_up_seconds / 60:.1f} minutes, with its 95 % confidence interval ([how](../bench/soak/slope.py));",
-        f"its upper bound may be {MOST_MEGABYTES_PER_HOUR:g} MB/h. Open files and threads are counted before and after.",
+        _wrapped(
+            f"`make soak` ran mixed traffic for {result.seconds / 60:.0f} minutes against a stack of "
+            "`vilix up --demo-thinking`, and sampled every process each second. The slope is that of the resident memory "
+            "without file-backed pages, which the kernel drops and reads again as it likes. It covers the time after the "
+            f"first {result.warm_up_seconds / 60:.1f} minutes, with its 95 % confidence interval "
+            "([method](../bench/soak/slope.py)). Its upper bound must not exceed "
+            f"{MOST_MEGABYTES_PER_HOUR:g} MB/h. Open files and threads are counted before and after."
+        ),
         "",
         "![Memory, open files, threads and Redis keys over time](soak.svg)",
         "",
@@ -274,17 +278,24 @@ def _report(result: Result) -> str:
         sum(count for kind, count in counts.items() if kind not in TRANSIENT)
         for counts in (result.keys_before, result.keys_after)
     )
+    actions = ", ".join(f"{count} {name}" for name, count in result.actions.most_common())
     lines += [
         "",
-        f"Redis: {before} keys before, {after} after, besides what is kept of the {result.keys_made} API keys that",
-        "were made and revoked: their records, limits and usage, which end by themselves.",
+        _wrapped(
+            f"Redis had {before} keys before and {after} after, besides the records, limits and usage of the "
+            f"{result.keys_made} API keys that were created and revoked, which expire by themselves."
+        ),
         "",
-        "Actions: " + ", ".join(f"{count} {name}" for name, count in result.actions.most_common()) + ".",
+        _wrapped(f"Actions: {actions}."),
         "",
-        *(["Missed: " + "; ".join(result.problems) + "."] if result.problems else ["Every figure was met."]),
+        _wrapped("Missed targets: " + "; ".join(result.problems) + ".") if result.problems else "Every target was met.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _wrapped(paragraph: str) -> str:
+    return textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _plot(result: Result, sampler: Sampler) -> str:
@@ -298,7 +309,7 @@ def _plot(result: Result, sampler: Sampler) -> str:
 
     keys = Line("keys", [seconds for seconds, _ in sampler.redis_keys], [count for _, count in sampler.redis_keys])
     panels = [
-        Panel("Resident memory without pages of files (MB)", lines("megabytes")),
+        Panel("Resident memory without file-backed pages (MB)", lines("megabytes")),
         Panel("Open files", lines("descriptors")),
         Panel("Threads", lines("threads")),
         Panel("Keys in Redis", [keys]),

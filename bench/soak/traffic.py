@@ -224,7 +224,7 @@ ACTIONS: Final[dict[str, tuple[int, Callable[[Traffic, Random], Awaitable[None]]
     "lists": (4, Traffic.list_models),
     "images": (4, Traffic.image),
     "mistakes": (12, Traffic.mistake),
-    "lives of keys": (4, Traffic.life_of_a_key),
+    "key lifecycles": (4, Traffic.life_of_a_key),
 }
 """The actions with their weights."""
 

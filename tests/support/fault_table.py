@@ -1,4 +1,4 @@
-"""A plugin: the table of what faults, overload and attacks cost. `make faults` judges it and writes it into docs/faults.md.
+"""A pytest plugin for the table of fault tests. `make faults` judges the measurements and writes docs/faults.md.
 
 In `make test` the same tests run with fewer repetitions, and nothing is judged.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -17,8 +18,10 @@ from tests.support.repository import ROOT
 
 FULL: Final = os.environ.get("VILIX_FAULTS") == "full"
 BUDGET_MINUTES: Final = 45
+LEAST_GROUP: Final = 3
+"""Rows that make a section of their own."""
 _WHOLE: Final = {ROOT / "tests" / part for part in ("faults", "contract/tenancy", "e2e/test_stack.py")}
-"""What `make faults` runs."""
+"""The paths that `make faults` runs."""
 _BEGAN: Final = time.monotonic()
 
 
@@ -39,37 +42,37 @@ _unselected: list[pytest.Item] = []
 
 
 def times(short: int, full: int) -> int:
-    """How often something is done: `full` in `make faults`."""
+    """Return the number of repetitions: `full` in `make faults`."""
     return full if FULL else short
 
 
 def record(promise: str, figure: str, measured: str, *, met: bool) -> None:
-    """Add a row to the table. `met` is whether the figure was kept: if not, `make faults` fails at its end.
+    """Add a row to the table. `met` tells whether the target was met: if not, `make faults` fails at its end.
 
-    What holds on every machine is asserted before; what depends on the machine's speed is judged here alone.
+    Tests assert what holds on every machine; only what depends on the machine's speed is judged here.
     """
     _rows.append(Row(promise, figure, measured, met))
 
 
 def percentile99(values: Sequence[float]) -> float:
-    """The 99th percentile."""
+    """Return the 99th percentile."""
     return statistics.quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
-    """Median, 99th percentile and greatest of times."""
+    """Format the median, the 99th percentile and the maximum of times."""
     middle, p99, most = (1000 * value for value in (statistics.median(seconds), percentile99(seconds), max(seconds)))
     return f"p50 {middle:.0f}, p99 {p99:.0f}, max {most:.0f} ms"
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Remember that some tests were left out."""
+    """Remember which tests were deselected."""
     _unselected.extend(items)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Judge the time that it took, and fail for a figure that was not met."""
+    """Judge the duration of the run, and fail for a missed target."""
     if not FULL:
         return
     if _is_whole(session.config):
@@ -81,41 +84,58 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table and what was missed; write the page, if this was all of it."""
+    """Print the table and the missed targets; write the page if all tests were run."""
     if not _rows or not FULL:
         return
-    lines = ["| promise | figure | measured | met |", "|---|---|---|---|", *map(str, _rows)]
-    terminalreporter.write_line("\n" + "\n".join(lines))
+    terminalreporter.write_line("\n" + _table("promise", _rows))
     for row in _rows:
         if not row.met:
             terminalreporter.write_line(f"MISSED {row.promise}: {row.measured}, not {row.figure}", red=True)
     if not any(terminalreporter.stats.get(outcome) for outcome in ("failed", "error", "skipped")):
         if _is_whole(config):
-            (ROOT / "docs" / "faults.md").write_text(_HEAD + "\n".join(lines) + "\n" + _TAIL)
+            (ROOT / "docs" / "faults.md").write_text(page(_rows))
         else:
-            terminalreporter.write_line("docs/faults.md stays as it is: this was a part of the tests")
+            terminalreporter.write_line("docs/faults.md is not written, because only a part of the tests was run")
 
 
 def _is_whole(config: pytest.Config) -> bool:
-    """Whether all tests were to be run, and not some that were picked."""
+    """Whether the run includes all tests."""
     asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
     return asked >= _WHOLE and not _unselected
+
+
+def page(rows: Sequence[Row]) -> str:
+    """Return the text of docs/faults.md. Rows whose promises share their words before a colon become a section of their own."""
+    sizes = Counter(filter(None, map(_group, rows)))
+    groups = [group for group, size in sizes.items() if size >= LEAST_GROUP]
+    sections = [_HEAD, _table("promise", [row for row in rows if _group(row) not in groups])]
+    for group in groups:
+        cases = [row._replace(promise=row.promise.removeprefix(f"{group}: ")) for row in rows if _group(row) == group]
+        sections += [f"## {group}", _table("case", cases)]
+    return "\n\n".join([*sections, _TAIL])
+
+
+def _group(row: Row) -> str:
+    group, colon, _ = row.promise.partition(": ")
+    return group if colon else ""
+
+
+def _table(first: str, rows: Sequence[Row]) -> str:
+    return "\n".join([f"| {first} | target | measured | met |", "|---|---|---|---|", *map(str, rows)])
 
 
 _HEAD: Final = """\
 # Under faults, overload and attack
 
-What Vilix promises, and what `make faults` measured when it wrote this page: real processes on one machine, stopped,
-frozen and killed by signals. The tests are in [tests/faults](../tests/faults); `make test` runs them with fewer repetitions.
-Times include the test's own work on a machine that it shares with all processes. A figure that is not met makes
-`make faults` fail.
-
-"""
-_TAIL: Final = """
+This page lists what Vilix promises, and what `make faults` measured when it wrote the page: real processes on one
+machine, stopped, frozen and killed by signals. The tests are in [tests/faults](../tests/faults); `make test` runs them
+with fewer repetitions. Times include the work of the test itself, on a machine that it shares with all processes. A
+missed target makes `make faults` fail."""
+_TAIL: Final = """\
 ## Half an hour of mixed traffic
 
-`make soak` measures what stays behind after streams, client disconnects, errors, images, tools, embeddings and changes of
-keys; its figures are in [soak.md](soak.md).
+`make soak` measures what remains after streams, client disconnects, errors, images, tools, embeddings and changes of
+keys; [soak.md](soak.md) has its figures.
 
 ![Memory, open files, threads and Redis keys over time](soak.svg)
 """

@@ -41,16 +41,16 @@ def asking(clients: list[httpx.AsyncClient], worker: CountingWorker, redis: Redi
 
 @pytest.mark.timeout(60 + 3 * ROUNDS)
 @pytest.mark.parametrize(
-    ("draft", "rounds"),
+    ("limit", "draft", "rounds"),
     [
-        ({"limits": {"rpm": 5}}, ROUNDS // 4),
-        ({"limits": {"concurrency": 5}}, ROUNDS),
-        ({"model_limits": {"small": {"concurrency": 5}}}, ROUNDS // 4),
+        ("rpm", {"limits": {"rpm": 5}}, ROUNDS // 4),
+        ("concurrency", {"limits": {"concurrency": 5}}, ROUNDS),
+        ("concurrency of a model", {"model_limits": {"small": {"concurrency": 5}}}, ROUNDS // 4),
     ],
     ids=["rpm", "concurrency", "concurrency of a model"],
 )
 async def test_of_a_hundred_parallel_requests_exactly_the_limit_are_answered(
-    asking: Asking, new_key: NewKey, draft: dict[str, Any], rounds: int
+    asking: Asking, new_key: NewKey, limit: str, draft: dict[str, Any], rounds: int
 ) -> None:
     clients, worker, redis = asking
     for _ in range(rounds):
@@ -70,7 +70,7 @@ async def test_of_a_hundred_parallel_requests_exactly_the_limit_are_answered(
         assert statuses == {200: 5, 429: 95}
         await until(lambda key=key: nothing_is_held(redis, key))  # type: ignore[misc]  # its type is clear
     record(
-        f"Limits are exact: 100 parallel requests to {len(clients)} gateways, {draft}",
+        f"Limits are exact: 100 parallel requests to {len(clients)} gateways, {limit} of 5",
         f"exactly 5 answered, {rounds} times",
         f"5 of 100, {rounds} of {rounds} times",
         met=True,
