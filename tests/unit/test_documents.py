@@ -1,0 +1,75 @@
+"""The Markdown files: their links lead to files and headings, and their lines fit the screen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+SITE_CONTENT: Final = ROOT / "services" / "gateway" / "site" / "content"
+"""Its links are those of the page, which tests of the page follow."""
+COLUMNS: Final = 120
+FENCE: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+
+
+def markdown_files() -> Iterator[Path]:
+    """Yield the Markdown files of the repository, without those of installed packages and caches."""
+    for directory in (ROOT, *(path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))):
+        for path in directory.glob("*.md" if directory == ROOT else "**/*.md"):
+            if "node_modules" not in path.parts and SITE_CONTENT not in path.parents:
+                yield path
+
+
+FILES: Final = sorted(markdown_files())
+DOCUMENTS: Final = [
+    *(ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "README", "SECURITY")),
+    ROOT / "helm" / "vilix" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def name_of(path: Path) -> str:
+    """Return the path within the repository."""
+    return str(path.relative_to(ROOT))
+
+
+def prose(path: Path) -> str:
+    """Return the text of a file without its code blocks."""
+    return FENCE.sub("", path.read_text())
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that renderers give to the headings of a file."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_relative_links_lead_to_files_and_headings(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (path.parent / target).resolve() if target else path
+        assert file.exists(), f"{link} leads nowhere"
+        assert file.is_relative_to(ROOT), f"{link} leads out of the repository"
+        assert not anchor or anchor in anchors(file), f"{link} leads to no heading"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_lines_of_prose_fit_the_screen(path: Path) -> None:
+    lines = prose(path).splitlines()
+    assert [line for line in lines if len(line) > COLUMNS and not line.startswith("|")] == []
+
+
+def test_decision_records_are_numbered_without_gaps() -> None:
+    records = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    assert [path.name[:4] for path in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
+    for path in records:
+        first, _, status = path.read_text().splitlines()[:3]
+        assert first.startswith(f"# {path.name[:4]}: ")
+        assert re.match(r"Date: \d{4}-\d{2}-\d{2}.*\. Status: \w+\.", status)
