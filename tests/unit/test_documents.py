@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,10 @@ FENCE: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 
 def markdown_files() -> Iterator[Path]:
     """Yield the Markdown files of the repository, without those of installed packages and caches."""
-    for directory in (ROOT, *(path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))):
-        for path in directory.glob("*.md" if directory == ROOT else "**/*.md"):
-            if "node_modules" not in path.parts and SITE_CONTENT not in path.parents:
-                yield path
+    for directory, directories, files in os.walk(ROOT):
+        directories[:] = [name for name in directories if name != "node_modules" and not name.startswith(".")]
+        if Path(directory) != SITE_CONTENT:
+            yield from (Path(directory, name) for name in files if name.endswith(".md"))
 
 
 FILES: Final = sorted(markdown_files())
