@@ -25,7 +25,7 @@ NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test test-fast test-environments faults soak bench lint format proto proto-release lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test test-fast test-environments faults soak bench lint check-site format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -60,6 +60,10 @@ lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports 
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/buf lint
+	@$(MAKE) --no-print-directory --silent check-site
+
+# A target of its own for the hook in .pre-commit-config.yaml.
+check-site: $(SITE_PACKAGES)
 	@$(IN_SITE) $(NPM) run --silent check
 
 format: $(INSTALLED) $(SITE_PACKAGES) ## Format the code and apply safe fixes
