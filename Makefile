@@ -25,7 +25,7 @@ NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test test-fast test-environments faults soak bench lint check-site format proto proto-release lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test test-fast test-environments coverage faults soak bench lint check-site format proto proto-release lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -45,7 +45,14 @@ test-fast: $(INSTALLED) $(MODELS) ## Run the unit tests, in less than a minute; 
 test-environments: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
 	@$(BIN)/pytest -m environment
 
-faults: $(INSTALLED) $(SITE_BUILT) ## Break everything, many times (three quarters of an hour at most), judge the figures, and write docs/faults.md
+# Files of earlier runs would count too. The settings are in pyproject.toml.
+coverage: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with branch coverage of services/, and fail below 90 %
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not environment" $(if $(T),$(T),tests/unit tests/contract tests/e2e)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+faults: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Break everything, many times (three quarters of an hour at most), judge the figures, and write docs/faults.md
 	@VILIX_FAULTS=full $(BIN)/pytest --timeout 900 --durations 15 tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)
 
 soak: $(INSTALLED) $(SITE_BUILT) ## Run mixed traffic for half an hour (SECONDS=120 for less), judge growth, and write docs/soak.md
@@ -54,12 +61,13 @@ soak: $(INSTALLED) $(SITE_BUILT) ## Run mixed traffic for half an hour (SECONDS=
 bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
 	@$(BIN)/python -m bench
 
-lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports and protos
+lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports, protos and spelling
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/buf lint
+	@$(BIN)/codespell
 	@$(MAKE) --no-print-directory --silent check-site
 
 # A target of its own for the hook in .pre-commit-config.yaml.
