@@ -15,7 +15,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.limits import Limits
 from services.inference.model.tokenizer import ModelTokenizer
 from services.inference.weights import model_repository
 from services.stack import readiness, triton, valkey
@@ -31,7 +31,7 @@ MODEL, STEPLESS = "replay", "stepless"
 PACED, INSTANT, PAGES = "PACED", "INSTANT", "PAGES"
 """Words of prompts: a token every so many milliseconds, a few at once, and pages of Markdown at 300 tokens per second."""
 PACED_TOKENS, PACED_MS = 256, 20.0
-LIMITS = Allowance(rpm=10**6, tpm=10**8, concurrency=10**4, daily_tokens=10**11, monthly_tokens=10**12)
+LIMITS = Limits(rpm=10**6, tpm=10**8, concurrency=10**4, daily_tokens=10**11, monthly_tokens=10**12)
 _CATALOG = """\
 id: {model}
 created: 2026-01-01

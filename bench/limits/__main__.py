@@ -22,47 +22,51 @@ from services.gateway.redis.redis_connection import connect
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
 from services.gateway.settings import RedisAwayPolicy
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.demand import demand_of
-from services.gateway.tenancy.keyring import Keyring
-from services.gateway.tenancy.lease import Leases
-from services.gateway.tenancy.local_limits import LocalLimits
+from services.gateway.tenancy.fallback_limits import FallbackLimits
+from services.gateway.tenancy.key_cache import KeyCache
+from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.reservation import Reservations
 from services.gateway.tenancy.tiers import Tiers
+from services.gateway.tenancy.token_estimate import estimate_of
 from services.stack import valkey
 from services.stack.ports import free_ports, is_free
 
 REQUESTS = 2_000
-ALL_LIMITS = Allowance(rpm=10**6, tpm=10**8, concurrency=1000, daily_tokens=10**11, monthly_tokens=10**12)
+ALL_LIMITS = Limits(rpm=10**6, tpm=10**8, concurrency=1000, daily_tokens=10**11, monthly_tokens=10**12)
 ASKED = pb.GenerateRequest(
     model="m", messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Why is the sky blue?" * 20)])]
 )
 
 
-async def measure(redis: Redis, *, name: str, allowance: Allowance) -> list[str]:
+async def measure(redis: Redis, *, name: str, limits: Limits) -> list[str]:
     """Measure one row: the cost of requests of a key with these limits."""
     link = RedisLink(redis, timeout=5)
-    keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
-    leases = Leases(
-        link, LocalLimits(RedisAwayPolicy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024
+    key_cache, tiers = KeyCache(link, grace_seconds=30), Tiers(None)
+    reservations = Reservations(
+        link,
+        FallbackLimits(RedisAwayPolicy.LOCAL, lambda: 1),
+        reservation_seconds=6,
+        renew_seconds=2,
+        reserve_output=1024,
     )
-    _, secret = await keys.create(redis, name=name, limits=allowance, model_limits={"m": allowance})
+    _, secret = await keys.create(redis, name=name, limits=limits, model_limits={"m": limits})
     before: list[float] = []
     after: list[float] = []
 
     async def request() -> None:
         began = time.perf_counter()
-        caller = await keyring.find(secret)
+        caller = await key_cache.find(secret)
         assert caller is not None  # noqa: S101  # it was just made
-        subject, demand = tiers.subject(caller.key, "m"), demand_of(ASKED, reserve_output=1024)
-        hold = leases.new_hold("r")
-        lease = leases.admitted(subject, demand, hold, await leases.decide(subject, demand, hold))
+        subject, estimate = tiers.subject(caller.key, "m"), estimate_of(ASKED, reserve_output=1024)
+        hold = reservations.new_hold("r")
+        reservation = reservations.admitted(subject, estimate, hold, await reservations.decide(subject, estimate, hold))
         before.append(time.perf_counter() - began)
-        lease.count([pb.Event(started=pb.Started(prompt_tokens=100))])
+        reservation.count([pb.Event(started=pb.Started(prompt_tokens=100))])
         # The correction of the prompt is on no request's path.
         await asyncio.sleep(0.002)
-        lease.count([pb.Event(usage=pb.Usage(prompt_tokens=100, completion_tokens=50))])
+        reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=100, completion_tokens=50))])
         began = time.perf_counter()
-        await lease.settle("complete")
+        await reservation.settle("complete")
         after.append(time.perf_counter() - began)
 
     await request()
@@ -96,8 +100,8 @@ async def report(url: str) -> None:
     """Measure and print."""
     redis = connect(url, timeout=5)
     rows = [
-        await measure(redis, name="no limits", allowance=Allowance()),
-        await measure(redis, name="all limits, of key and model", allowance=ALL_LIMITS),
+        await measure(redis, name="no limits", limits=Limits()),
+        await measure(redis, name="all limits, of key and model", limits=ALL_LIMITS),
     ]
     await redis.aclose()
     columns = ("key with", "round trips", "before the worker, µs p50 / p99", "settling, µs p50 / p99")
@@ -109,23 +113,27 @@ async def report(url: str) -> None:
 async def added_while_frozen(url: str, pid: int) -> None:
     """Measure how long requests of a known key wait for a Redis that is frozen while it works."""
     link = RedisLink(connect(url, timeout=0.05), timeout=0.05)
-    keyring, tiers = Keyring(link, grace_seconds=30), Tiers(None)
-    leases = Leases(
-        link, LocalLimits(RedisAwayPolicy.LOCAL, lambda: 1), lease_seconds=6, renew_seconds=2, reserve_output=1024
+    key_cache, tiers = KeyCache(link, grace_seconds=30), Tiers(None)
+    reservations = Reservations(
+        link,
+        FallbackLimits(RedisAwayPolicy.LOCAL, lambda: 1),
+        reservation_seconds=6,
+        renew_seconds=2,
+        reserve_output=1024,
     )
     _, secret = await keys.create(link.redis, name="frozen")
     waited: list[float] = []
 
     async def request() -> None:
         began = time.perf_counter()
-        caller = await keyring.find(secret)
+        caller = await key_cache.find(secret)
         assert caller is not None  # noqa: S101  # it was just made
-        subject, demand = tiers.subject(caller.key, "m"), demand_of(ASKED, reserve_output=1024)
-        hold = leases.new_hold("r")
+        subject, estimate = tiers.subject(caller.key, "m"), estimate_of(ASKED, reserve_output=1024)
+        hold = reservations.new_hold("r")
         try:
-            await leases.decide(subject, demand, hold)
+            await reservations.decide(subject, estimate, hold)
         except RedisAwayError:
-            leases.admit_alone(subject, demand, hold)
+            reservations.admit_alone(subject, estimate, hold)
         waited.append(time.perf_counter() - began)
 
     await request()

@@ -17,7 +17,7 @@ import httpx
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.limits import Limits
 
 REAL_MODEL: Final = "smollm2-135m"
 RECORDED_MODEL: Final = "replay-thinking"
@@ -198,12 +198,12 @@ class Traffic:
     async def life_of_a_key(self, random: Random) -> None:
         """Make a key, use, change, rotate and revoke it, and see that it is refused then."""
         name = f"soak-{time.time_ns()}-{next(self._numbers)}"
-        key, secret = await keys.create(self._redis, name=name, limits=Allowance(rpm=100))
+        key, secret = await keys.create(self._redis, name=name, limits=Limits(rpm=100))
         self.made_keys.append(key.id)
         credential = {"Authorization": f"Bearer {secret}"}
         await self._post("/tokenize", {"model": REAL_MODEL, "prompt": "a"}, headers=credential)
         await self._stream(_chat(RECORDED_MODEL, _question(random)), most_events=3, headers=credential)
-        await keys.change(self._redis, name, keys.Change(limits=Allowance(rpm=50)))
+        await keys.change(self._redis, name, keys.Change(limits=Limits(rpm=50)))
         _, secret = await keys.rotate(self._redis, name, grace_seconds=1)
         credential = {"Authorization": f"Bearer {secret}"}
         await self._post("/embeddings", {"model": EMBEDDING_MODEL, "input": "a"}, headers=credential)

@@ -228,23 +228,27 @@ def many(subject: Subject) -> str:
     return f"{count} requests"
 
 
-def guides(subject: Subject) -> str:
+def structured_outputs(subject: Subject) -> str:
     """The text has the form that was asked for."""
-    subject.needs("guide")
+    subject.needs("structured_output")
     prompt = subject.chat("Name a city, as JSON with the key city.")
-    value = json.loads(subject.text(subject.ask(prompt, temperature=0, max_tokens=64, guide={"json": SCHEMA})))
+    value = json.loads(
+        subject.text(subject.ask(prompt, temperature=0, max_tokens=64, structured_output={"json": SCHEMA}))
+    )
     assert value.keys() == {"city"}, value
-    json.loads(subject.text(subject.ask(prompt, temperature=0, max_tokens=128, guide={"json_object": True})))
-    number = subject.text(subject.ask(prompt, temperature=0, max_tokens=16, guide={"regex": "[0-9]{2}"}))
+    json.loads(
+        subject.text(subject.ask(prompt, temperature=0, max_tokens=128, structured_output={"json_object": True}))
+    )
+    number = subject.text(subject.ask(prompt, temperature=0, max_tokens=16, structured_output={"regex": "[0-9]{2}"}))
     assert re.fullmatch("[0-9]{2}", number), number
     return f"{value}, {number}"
 
 
-def bad_guide(subject: Subject) -> str:
+def bad_structured_output(subject: Subject) -> str:
     """A guide that cannot be compiled fails its own request, and nothing else."""
-    subject.needs("guide")
+    subject.needs("structured_output")
     try:
-        subject.ask(subject.question, max_tokens=8, guide={"regex": "(unclosed"})
+        subject.ask(subject.question, max_tokens=8, structured_output={"regex": "(unclosed"})
         said = "it was not refused"
     except RequestError as error:
         said = str(error)
@@ -396,8 +400,8 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "logprobs": logprobs,
     "cancel": cancel,
     "many": many,
-    "guides": guides,
-    "bad_guide": bad_guide,
+    "structured_outputs": structured_outputs,
+    "bad_structured_output": bad_structured_output,
     **{name: penalty(name) for name in ("presence_penalty", "frequency_penalty", "repetition_penalty")},
     "seed": seed,
     "min_p": min_p,

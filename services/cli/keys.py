@@ -15,8 +15,8 @@ from rich.table import Table
 
 from services.cli.redis_access import AsJson, RedisUrl, StateDir, fail, run
 from services.gateway.tenancy import keys, usage
-from services.gateway.tenancy.allowance import LIMITS, read_tiers
 from services.gateway.tenancy.key import Change, Key, Replication
+from services.gateway.tenancy.limits import LIMITS, read_tiers
 from services.gateway.tenancy.secret import PREFIX
 
 app = typer.Typer(
@@ -79,7 +79,7 @@ def create(
       vilix keys create --name shop
       vilix keys create --name shop --rpm 60 --models qwen3-8b --model-limit qwen3-14b:rpm=5 --expires 90d --json
     """
-    _refuse_secret(name)
+    _reject_secret(name)
     draft = _given(
         owner=owner,
         models=models,
@@ -121,7 +121,7 @@ def show(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir =
     Examples:
       vilix keys show shop
     """
-    _refuse_secret(name_or_id)
+    _reject_secret(name_or_id)
     key = run(redis_url, state_dir, lambda redis: keys.get(redis, name_or_id))
     print(json.dumps(_shown(key), ensure_ascii=False, indent=2))
 
@@ -150,7 +150,7 @@ def set_limits(
       vilix keys set shop --rpm 120 --tpm none
       vilix keys set shop --model-limit qwen3-14b:concurrency=2 --models none
     """
-    _refuse_secret(name_or_id)
+    _reject_secret(name_or_id)
     given = _given(
         owner=owner,
         models=models,
@@ -180,7 +180,7 @@ def rotate(
       vilix keys rotate shop
       vilix keys rotate shop --grace 1h
     """
-    _refuse_secret(name_or_id)
+    _reject_secret(name_or_id)
     seconds = _span(grace)
     if seconds is None:
         fail(f"--grace {grace!r} is no length of time; give 24h, 90m or 7d")
@@ -195,7 +195,7 @@ def revoke(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir
     Examples:
       vilix keys revoke shop
     """
-    _refuse_secret(name_or_id)
+    _reject_secret(name_or_id)
     key, replication = run(redis_url, state_dir, lambda redis: keys.revoke(redis, name_or_id))
     print(f"Revoked {key.id} ({key.name}).")
     if warning := unacknowledged(replication):
@@ -218,7 +218,7 @@ def show_usage(
       vilix keys usage shop
       vilix keys usage shop --by model --days 7 --json
     """
-    _refuse_secret(name_or_id)
+    _reject_secret(name_or_id)
 
     async def read(redis: Any) -> list[usage.Usage]:
         key = await keys.get(redis, name_or_id)
@@ -336,7 +336,7 @@ def _date(seconds: int | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _refuse_secret(argument: str) -> None:
+def _reject_secret(argument: str) -> None:
     if argument.startswith(PREFIX):
         fail(
             "that is a key itself, which every user of this machine could read in the process list; "

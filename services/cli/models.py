@@ -112,7 +112,7 @@ def _abilities(spec: rendering.Spec) -> str:
     if not isinstance(spec, ModelSpec):
         return f"embeddings, {spec.dimensions} dimensions"
     found = {
-        "thoughts": spec.parsers.reasoning is not None,
+        "reasoning": spec.parsers.reasoning is not None,
         "tools": spec.parsers.tool_calls is not None,
         "images": spec.capabilities.vision,
     }

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.gateway.redis.redis_connection import connect, disconnect
-from services.gateway.redis.redis_refusal import refusal_of
+from services.gateway.redis.redis_rejection import rejection_of
 
 T = TypeVar("T")
 SECONDS = 5.0
@@ -51,7 +51,7 @@ def run(redis_url: str | None, state_dir: Path, action: Callable[[Redis], Awaita
     except (LookupError, ValueError) as error:
         fail(str(error.args[0]))
     except (RedisError, OSError) as error:
-        cause = refusal_of(error)
+        cause = rejection_of(error)
         what = "does not answer" if cause is None else f"refuses writes ({cause})"
         fail(f"Redis at {_without_password(url)} {what}: {error}")
 

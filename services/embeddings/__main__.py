@@ -7,7 +7,7 @@ from typing import Final
 
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.embeddings import triton_pulse
+from services.embeddings import triton_heartbeat
 from services.embeddings.catalog import load_model
 from services.embeddings.cl100k import Cl100kTable
 from services.embeddings.embedding import Embedder
@@ -16,7 +16,7 @@ from services.embeddings.request_checks import RequestLimits
 from services.embeddings.served_model import ServedModel
 from services.embeddings.servicer import SERVICE, EmbeddingsServicer
 from services.embeddings.settings import EmbeddingsSettings
-from services.runtime.pulse import Pulse
+from services.runtime.heartbeat import Heartbeat
 from services.worker.grpc_server import WorkerServer
 from services.worker.main import BackgroundTasks, WorkerService, run
 from services.worker.triton_clients import TritonClients
@@ -54,9 +54,10 @@ def _set_up(
         max_request_tokens=settings.max_request_tokens,
         max_request_bytes=settings.max_request_bytes,
     )
-    pulses = {model_id: Pulse(idle_seconds=settings.idle_seconds) for model_id in models}
+    heartbeats = {model_id: Heartbeat(idle_seconds=settings.idle_seconds) for model_id in models}
     embedders = {
-        model_id: Embedder(tritons[model_id], settings.batch_seconds, pulse) for model_id, pulse in pulses.items()
+        model_id: Embedder(tritons[model_id], settings.batch_seconds, heartbeat)
+        for model_id, heartbeat in heartbeats.items()
     }
     servicer = EmbeddingsServicer(models, embedders, limits, server)
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(servicer, server.grpc)
@@ -64,14 +65,14 @@ def _set_up(
     def on_model_change(model_id: str, ready: bool) -> None:
         if ready:
             # It has just answered, also if the pulse has not been looked for since it was away.
-            pulses[model_id].beat()
+            heartbeats[model_id].beat()
         server.set_model_serving(model_id, ready)
 
     return [
         status.run(server.set_serving, on_model_change),
         *(
-            triton_pulse.follow(tritons[model_id], pulse, idle_seconds=settings.idle_seconds)
-            for model_id, pulse in pulses.items()
+            triton_heartbeat.follow(tritons[model_id], heartbeat, idle_seconds=settings.idle_seconds)
+            for model_id, heartbeat in heartbeats.items()
         ),
     ]
 

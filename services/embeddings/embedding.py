@@ -16,7 +16,7 @@ from services.embeddings.fair_queue import Flow
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.runtime.failure import Failure, Reason, Violation
-from services.runtime.pulse import Pulse, SilenceError
+from services.runtime.heartbeat import Heartbeat, IdleTimeoutError
 from services.worker.triton_client import TritonClient
 
 _THE_INPUTS_FAULT: Final = (Reason.ENGINE_FAILED, Reason.INVALID_ARGUMENT)
@@ -29,7 +29,7 @@ class Embedder:
     triton: TritonClient
     batch_seconds: float
     """How long the engine may take for one batch."""
-    pulse: Pulse
+    heartbeat: Heartbeat
     """Of Triton. A request has many batches, and may take longer than Triton may be silent."""
 
     async def embed(
@@ -56,12 +56,12 @@ class Embedder:
                     await fill([index])
 
         try:
-            async with self.pulse.required(), model.engine_required(), asyncio.TaskGroup() as group:
+            async with self.heartbeat.required(), model.engine_required(), asyncio.TaskGroup() as group:
                 for batch in batches(rows, model.spec.batch):
                     group.create_task(fill(batch))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        except SilenceError as silence:
+        except IdleTimeoutError as silence:
             message = f"the engine has been silent for {silence.seconds:.1f} s; try again"
             raise Failure(Reason.TIMEOUT, message, retry_after=1.0) from None
         return vectors

@@ -18,7 +18,7 @@ from services.embeddings.request_checks import RequestLimits
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.embeddings.vectors import shortened
-from services.worker.grpc_server import Context, WorkerServer, refuse, request_id
+from services.worker.grpc_server import Context, WorkerServer, reject, request_id
 from services.worker.servicer import WorkerServicer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
@@ -54,7 +54,7 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
                 vectors = await embedder.embed(model, field, rows, request_id=call_id, priority=request.priority)
                 return await _response(request, rows, vectors)
         except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
-            await refuse(context, error, request_id=call_id)
+            await reject(context, error, request_id=call_id)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """List the models whose engines answer."""

@@ -21,16 +21,16 @@ REQUEST_SECONDS: Final = Histogram(
 )
 REQUESTS_IN_FLIGHT: Final = Gauge("vilix_http_requests_in_flight", "Requests that are being answered.")
 CONNECTIONS: Final = Gauge("vilix_http_connections", "Open connections.")
-CONNECTIONS_REFUSED: Final = Counter(
-    "vilix_http_connections_refused",
+CONNECTIONS_REJECTED: Final = Counter(
+    "vilix_http_connections_rejected",
     "Connections that were ended for what their client did or failed to do.",
     ["cause"],
 )
 BODY_BYTES: Final = Gauge(
     "vilix_http_body_bytes", "What request bodies in flight count of the budget of VILIX_BODIES_BYTES."
 )
-BODIES_REFUSED: Final = Counter(
-    "vilix_http_bodies_refused",
+BODIES_REJECTED: Final = Counter(
+    "vilix_http_bodies_rejected",
     "Request bodies that there was no room for, by whose budget was used up; slow ones had to make room for others.",
     ["cause"],
 )
@@ -51,16 +51,16 @@ EMBEDDINGS: Final = Counter(
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
 LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait for a slot of their key.")
-LIMITS_REFUSED: Final = Counter("vilix_limits_refused", "Requests that a key's limit refused.", ["limit"])
+LIMITS_REJECTED: Final = Counter("vilix_limits_rejected", "Requests that a key's limit refused.", ["limit"])
 REDIS_AWAY: Final = Counter(
     "vilix_redis_away_decisions", "Decisions that were made without Redis, by what was decided.", ["decision"]
 )
-REDIS_REFUSED_WRITES: Final = Counter(
-    "vilix_redis_refused_writes",
+REDIS_REJECTED_WRITES: Final = Counter(
+    "vilix_redis_rejected_writes",
     "Commands that Redis refused because it takes no writes, by cause: full, read_only, persistence_failed, no_replicas.",
     ["cause"],
 )
-REDIS_REFUSES_WRITES: Final = Gauge("vilix_redis_refuses_writes", "Whether Redis refuses writes at the moment: 1 or 0.")
+REDIS_REJECTS_WRITES: Final = Gauge("vilix_redis_rejects_writes", "Whether Redis refuses writes at the moment: 1 or 0.")
 REDIS_EVICTS: Final = Gauge(
     "vilix_redis_evicts_keys",
     "Whether Redis's maxmemory-policy lets it evict keys and limits: 1 or 0, NaN where it does not tell.",
@@ -83,10 +83,10 @@ MODEL_AVAILABLE: Final = Gauge(
 def prepare() -> None:
     """Show what has not happened yet as 0, so that the first time is a change that an alert can see."""
     for cause in ("connections", "evicted", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
-        CONNECTIONS_REFUSED.labels(cause)
+        CONNECTIONS_REJECTED.labels(cause)
     for cause in ("process", "key", "slow"):
-        BODIES_REFUSED.labels(cause)
-    for decision in ("key_grace", "key_refused", "limits_local", "limits_open", "limits_closed"):
+        BODIES_REJECTED.labels(cause)
+    for decision in ("key_grace", "key_rejected", "limits_local", "limits_open", "limits_closed"):
         REDIS_AWAY.labels(decision)
-    for refusal in ("full", "read_only", "persistence_failed", "no_replicas"):
-        REDIS_REFUSED_WRITES.labels(refusal)
+    for rejection in ("full", "read_only", "persistence_failed", "no_replicas"):
+        REDIS_REJECTED_WRITES.labels(rejection)

@@ -11,7 +11,7 @@ from services.gateway.errors import ApiError
 from services.gateway.operations.operation import Endpoint, Operation
 from services.gateway.tenancy.admission import check_model
 from services.gateway.tenancy.auth import authenticate, recognise
-from services.gateway.tenancy.keyring import Caller
+from services.gateway.tenancy.key_cache import Caller
 from services.gateway.wiring import Gateway
 
 
@@ -23,7 +23,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     record, control, body = exchange.record, gateway.admission, exchange.body
 
     # Authenticate.
-    caller = await recognise(endpoint.dialect.api_key(exchange.headers), gateway.keyring)
+    caller = await recognise(endpoint.dialect.api_key(exchange.headers), gateway.key_cache)
     record.key_id = caller.key.id
     # Gate: a large body is kept only for a key that is within its limits, and any body only where there is room for it.
     gate, share = control.gate(caller), gateway.bodies.open(caller.key.id)
@@ -40,11 +40,11 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     reply = operation.reply(exchange)
     try:
         # Admit. Whatever happens inside, the request is settled at the end of the block.
-        async with await control.admit(caller, operation.demand, exchange.disconnect, record) as admission:
+        async with await control.admit(caller, operation.estimate, exchange.disconnect, record) as admission:
             async for position in admission.queue():
                 await reply.queued(position, admission.limits)
             # Generate.
-            result = await operation.run(exchange, admission.lease)
+            result = await operation.run(exchange, admission.reservation)
             # Write.
             await reply.write(result, admission.limits)
     except ApiError as error:
@@ -61,7 +61,7 @@ async def validate(caller: Caller, operation: Operation[Any], gateway: Gateway) 
         _check(caller, operation, gateway)
     except ApiError:
         # A key that was revoked meanwhile must get 401, and no hint about models.
-        caller = await authenticate(caller.secret, gateway.keyring)
+        caller = await authenticate(caller.secret, gateway.key_cache)
         _check(caller, operation, gateway)
     return caller
 

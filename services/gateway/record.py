@@ -16,7 +16,7 @@ class Outcome(StrEnum):
 
     COMPLETE = "complete"
     """It was answered whole."""
-    REFUSED = "refused"
+    REJECTED = "rejected"
     """It was rejected for what it asks or for who asks (4xx)."""
     FAILED = "failed"
     """It could not be served (5xx)."""
@@ -145,4 +145,4 @@ def _outcome_of(status: int) -> Outcome:
         return Outcome.STOPPED
     if status < 400:
         return Outcome.COMPLETE
-    return Outcome.REFUSED if status < 500 else Outcome.FAILED
+    return Outcome.REJECTED if status < 500 else Outcome.FAILED

@@ -55,11 +55,13 @@ class GatewaySettings(Settings):
     reserve_output: int = Field(
         1024, gt=0, description="Tokens reserved for an answer at first, where max_tokens is not smaller."
     )
-    lease_seconds: float = Field(
+    reservation_seconds: float = Field(
         6.0, gt=0, description="What a request holds of its key's limits is free so long after its gateway died."
     )
     renew_seconds: float = Field(
-        2.0, gt=0, description="How often that is renewed, and what was produced is billed; well below lease_seconds."
+        2.0,
+        gt=0,
+        description="How often that is renewed, and what was produced is billed; well below reservation_seconds.",
     )
     inference_workers: str = Field(
         "127.0.0.1:9001",

@@ -8,7 +8,7 @@ from typing import Any, Final
 from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.collector import AnswerCollector
+from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.dialects.openai_chat.whole import message_object
 
 
@@ -18,7 +18,7 @@ class Transcript:
     def __init__(self, request: pb.GenerateRequest) -> None:
         """Take down what is asked, without images."""
         self._messages: Final = [_message(message) for message in request.messages] or request.prompt
-        self._answer: Final = AnswerCollector(max(1, request.n))
+        self._answer: Final = ResponseCollector(max(1, request.n))
 
     def add(self, events: Iterable[pb.Event]) -> None:
         """Take down what the worker generated."""

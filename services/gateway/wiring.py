@@ -14,15 +14,15 @@ from services.gateway.redis.redis_link import RedisLink
 from services.gateway.redis.redis_watch import RedisWatch
 from services.gateway.routing.embeddings_client import EmbeddingsPool, embeddings_service
 from services.gateway.routing.fleet import Fleet
-from services.gateway.routing.inference_client import InferencePool, Patience, inference_service
+from services.gateway.routing.inference_client import InferencePool, Timeouts, inference_service
 from services.gateway.routing.pool import WorkerPool
 from services.gateway.routing.worker_connection import Connections
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenancy.admission import AdmissionControl
-from services.gateway.tenancy.census import Census
-from services.gateway.tenancy.keyring import Keyring
-from services.gateway.tenancy.lease import Leases
-from services.gateway.tenancy.local_limits import LocalLimits
+from services.gateway.tenancy.fallback_limits import FallbackLimits
+from services.gateway.tenancy.gateway_registry import GatewayRegistry
+from services.gateway.tenancy.key_cache import KeyCache
+from services.gateway.tenancy.reservation import Reservations
 from services.gateway.tenancy.tiers import Tiers
 from services.runtime.certificates import Certificates
 
@@ -34,7 +34,7 @@ class Gateway:
     settings: GatewaySettings
     link: RedisLink
     redis_watch: RedisWatch
-    keyring: Keyring
+    key_cache: KeyCache
     tiers: Tiers
     admission: AdmissionControl
     fleet: Fleet
@@ -48,9 +48,9 @@ def check(settings: GatewaySettings) -> None:
     connect(settings.redis_url, timeout=settings.redis_timeout)
     Tiers(settings.tiers_file)
     _body_budget(settings)
-    if settings.renew_seconds >= settings.lease_seconds:
+    if settings.renew_seconds >= settings.reservation_seconds:
         raise ValueError(
-            f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than VILIX_LEASE_SECONDS={settings.lease_seconds}"
+            f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than VILIX_RESERVATION_SECONDS={settings.reservation_seconds}"
         )
 
 
@@ -69,18 +69,18 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         redis_watch = RedisWatch(link, seconds=settings.redis_check_seconds)
         stack.push_async_callback(redis_watch.close)
         redis_watch.open()
-        leases = await _open_leases(settings, link, stack)
+        reservations = await _open_reservations(settings, link, stack)
         fleet = await _open_fleet(settings, stack)
         image_fetcher = ImageFetcher(seconds=settings.image_seconds)
         stack.push_async_callback(image_fetcher.close)
-        keyring = Keyring(link, grace_seconds=settings.auth_grace)
+        key_cache = KeyCache(link, grace_seconds=settings.auth_grace)
         yield Gateway(
             settings,
             link,
             redis_watch,
-            keyring,
+            key_cache,
             tiers,
-            AdmissionControl(link, keyring, tiers, leases),
+            AdmissionControl(link, key_cache, tiers, reservations),
             fleet,
             image_fetcher,
             _image_limits(settings),
@@ -88,29 +88,29 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         )
 
 
-async def _open_leases(settings: GatewaySettings, link: RedisLink, stack: AsyncExitStack) -> Leases:
-    census = Census(link)
-    stack.push_async_callback(census.close)
-    census.open()
-    leases = Leases(
+async def _open_reservations(settings: GatewaySettings, link: RedisLink, stack: AsyncExitStack) -> Reservations:
+    gateway_registry = GatewayRegistry(link)
+    stack.push_async_callback(gateway_registry.close)
+    gateway_registry.open()
+    reservations = Reservations(
         link,
-        LocalLimits(settings.redis_away_policy, lambda: census.gateways),
-        lease_seconds=settings.lease_seconds,
+        FallbackLimits(settings.redis_away_policy, lambda: gateway_registry.gateways),
+        reservation_seconds=settings.reservation_seconds,
         renew_seconds=settings.renew_seconds,
         reserve_output=settings.reserve_output,
     )
-    stack.push_async_callback(leases.close)
-    leases.open()
-    return leases
+    stack.push_async_callback(reservations.close)
+    reservations.open()
+    return reservations
 
 
 async def _open_fleet(settings: GatewaySettings, stack: AsyncExitStack) -> Fleet:
     connections = Connections(
         Certificates(settings.tls_dir) if settings.tls_dir else None, server_name=settings.tls_server_name
     )
-    patience = Patience(settings.idle_seconds, settings.max_stream_seconds)
+    timeouts = Timeouts(settings.idle_seconds, settings.max_stream_seconds)
     inference: InferencePool = WorkerPool(
-        inference_service(patience),
+        inference_service(timeouts),
         settings.worker_targets(),
         endpoint="/chat/completions",
         expected=settings.expected(),
@@ -118,7 +118,7 @@ async def _open_fleet(settings: GatewaySettings, stack: AsyncExitStack) -> Fleet
         connections=connections,
     )
     embeddings: EmbeddingsPool = WorkerPool(
-        embeddings_service(patience),
+        embeddings_service(timeouts),
         settings.embeddings_targets(),
         endpoint="/embeddings",
         expected=settings.expected_embeddings(),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.inference import metrics
-from services.inference.generation.generation import Patience
+from services.inference.generation.generation import Timeouts
 from services.inference.model.catalog import load_model
 from services.inference.model.engine_status import EngineStatus
 from services.inference.model.served_model import ServedModel
@@ -47,8 +47,8 @@ def _set_up(
         max_prompt_bytes=settings.max_prompt_bytes,
         images=ImageLimits(settings.max_image_pixels, settings.max_images_pixels),
     )
-    patience = Patience(settings.idle_seconds, settings.first_token_seconds)
-    servicer = InferenceServicer(models, tritons, status, limits=limits, patience=patience, server=server)
+    timeouts = Timeouts(settings.idle_seconds, settings.first_token_seconds)
+    servicer = InferenceServicer(models, tritons, status, limits=limits, timeouts=timeouts, server=server)
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     return [status.run(server.set_serving, server.set_model_serving)]
 

@@ -121,7 +121,7 @@ class GenerateStream:
         limit = asyncio.timeout(None)
         failure: Failure | None = None
         try:
-            self._refuse_when_draining()
+            self._reject_when_draining()
             limit = asyncio.timeout(_seconds(start))
             async with limit, contextlib.aclosing(self._answer(start.request, request_id)) as answer:
                 async for events in answer:
@@ -136,7 +136,7 @@ class GenerateStream:
         status = status_pb2.Status() if failure is None else failure.to_proto()
         self._send(pb.CallOutput(call=call, status=status.SerializeToString()))
 
-    def _refuse_when_draining(self) -> None:
+    def _reject_when_draining(self) -> None:
         if self._drain.is_set():
             raise Failure(Reason.DRAINING, "this worker is about to stop; ask another one", retry_after=1.0)
 

@@ -11,14 +11,14 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.inference.generate_stream import GenerateStream
 from services.inference.generation.choice import Choice
-from services.inference.generation.generation import Generation, Patience
+from services.inference.generation.generation import Generation, Timeouts
 from services.inference.generation.usage import UsageCount
 from services.inference.model.engine_status import EngineStatus
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt, render
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
 from services.runtime.failure import Failure
-from services.worker.grpc_server import Context, WorkerServer, refuse, request_id
+from services.worker.grpc_server import Context, WorkerServer, reject, request_id
 from services.worker.offload import run_in_thread_if_large
 from services.worker.servicer import WorkerServicer
 from services.worker.triton_client import TritonClient
@@ -36,7 +36,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         status: EngineStatus,
         *,
         limits: RequestLimits,
-        patience: Patience,
+        timeouts: Timeouts,
         server: WorkerServer,
     ) -> None:
         """Serve `models`, by id, with `tritons`, by model id. `server` reports when the worker is about to stop."""
@@ -44,7 +44,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         self._tritons: Final = tritons
         self._status: Final = status
         self._limits: Final = limits
-        self._patience: Final = patience
+        self._timeouts: Final = timeouts
 
     async def Generate(  # noqa: N802  # the method's name in the proto
         self, request: pb.GenerateRequest, context: Context
@@ -56,7 +56,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                 async for events in answer:
                     yield pb.GenerateResponse(events=events)
         except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
-            await refuse(context, error, request_id=call_id)
+            await reject(context, error, request_id=call_id)
 
     async def GenerateMany(  # noqa: N802
         self, requests: AsyncIterator[pb.GenerateManyRequest], context: Context
@@ -68,7 +68,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                 async for response in responses:
                     yield response
         except Failure as failure:
-            await refuse(context, failure)
+            await reject(context, failure)
 
     async def answer(self, request: pb.GenerateRequest, call_id: str) -> AsyncGenerator[list[pb.Event], None]:
         """Render the prompt, generate tokens, detokenize them, parse the text, and yield the events as they are ready.
@@ -81,7 +81,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
             ignored = ignored_parameters(request, model)
             choices = await run_in_thread_if_large(request, lambda: _choices(request, model, prompt))
             triton = self._tritons[model.id]
-            generation = Generation(triton, model, request, prompt, request_id=call_id, patience=self._patience)
+            generation = Generation(triton, model, request, prompt, request_id=call_id, timeouts=self._timeouts)
             async with generation:
                 async for outputs in generation.outputs():
                     if not outputs:
@@ -109,7 +109,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         try:
             return pb.GetModelResponse(model=self._find(request.model).to_proto())
         except Exception as error:  # noqa: BLE001  # as above
-            await refuse(context, error, request_id=request_id(context))
+            await reject(context, error, request_id=request_id(context))
 
     async def RenderPrompt(self, request: pb.RenderPromptRequest, context: Context) -> pb.RenderPromptResponse:  # noqa: N802
         """Render a prompt and count its tokens."""
@@ -117,7 +117,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
             model = await run_in_thread_if_large(request.request, lambda: self._accept(request.request))
             prompt = await render(request.request, model)
         except Exception as error:  # noqa: BLE001  # as above
-            await refuse(context, error, request_id=request_id(context))
+            await reject(context, error, request_id=request_id(context))
         return pb.RenderPromptResponse(
             prompt=prompt.text,
             token_ids=prompt.token_ids,

@@ -41,17 +41,17 @@ class Certificates:
         """Reads the directory. Raises ValueError, naming the file, when it has no certificate that could be used."""
         self._directory: Final = directory
         self._current = _read(directory)
-        self._refused = ""
+        self._rejected = ""
 
     def current(self) -> Identity:
         """What the directory has now; what it had before while it has nothing that could be used."""
         try:
             self._current = _read(self._directory)
-            self._refused = ""
+            self._rejected = ""
         except ValueError as error:
             # Perhaps it is being written. Once for each fault is enough in the log: this is asked for often.
-            if str(error) != self._refused:
-                self._refused = str(error)
+            if str(error) != self._rejected:
+                self._rejected = str(error)
                 _log.warning("certificates cannot be used, the earlier ones stay: %s", error)
         return self._current
 

@@ -31,7 +31,7 @@ def load(cls: type[S], *, command: str) -> S:
         print(describe(cls, command=command))
         raise SystemExit(0)
     if arguments:
-        raise SystemExit(_refuse(f"{command} takes no arguments, and got {arguments[0]!r}; see --help"))
+        raise SystemExit(_reject(f"{command} takes no arguments, and got {arguments[0]!r}; see --help"))
     try:
         return cls()
     except ValidationError as error:
@@ -42,7 +42,7 @@ def load(cls: type[S], *, command: str) -> S:
                 lines.append(f"{name} is not set, and has no default")
             else:
                 lines.append(f"{name}={problem['input']!r}: {problem['msg']}")
-        raise SystemExit(_refuse("; ".join(lines) + f" (see python -m {command} --help)")) from None
+        raise SystemExit(_reject("; ".join(lines) + f" (see python -m {command} --help)")) from None
 
 
 def describe(cls: type[Settings], *, command: str) -> str:
@@ -56,6 +56,6 @@ def describe(cls: type[Settings], *, command: str) -> str:
     return "\n".join(lines)
 
 
-def _refuse(message: str) -> int:
+def _reject(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2

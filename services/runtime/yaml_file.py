@@ -19,7 +19,7 @@ def read(path: Path, into: type[M]) -> M:
     """
     text = path.read_text()
     try:
-        _refuse_twice(path, yaml.compose(text, yaml.SafeLoader))
+        _reject_twice(path, yaml.compose(text, yaml.SafeLoader))
         return into.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
@@ -31,7 +31,7 @@ def read(path: Path, into: type[M]) -> M:
         raise ValueError(f"{path.name}, line {line}: {key}: {problem['msg']}{given}") from None
 
 
-def _refuse_twice(path: Path, root: yaml.Node | None) -> None:
+def _reject_twice(path: Path, root: yaml.Node | None) -> None:
     left, seen = [root], set[int]()
     while left:
         node = left.pop()

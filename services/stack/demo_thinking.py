@@ -38,7 +38,7 @@ print(reverse("سلام"))  # مالس
 
 ۱. برش با گام منفی همه را از آخر می‌خواند.
 ۲. نویسه‌های ترکیبی مانند 👨‍👩‍👧‍👦 جدا می‌شوند؛ اگر مهم است، از کتابخانه‌ای برای grapheme کمک بگیرید."""
-_THOUGHT: Final = """\
+_REASONING: Final = """\
 <think>
 کاربر سلام کرده و احتمالاً می‌خواهد ببیند فکر کردن چگونه نشان داده می‌شود.
 
@@ -72,6 +72,6 @@ def write_recordings(model_directory: Path, path: Path) -> None:
         # Thinking is off, or its budget is used up; or the thought ended by itself.
         recording("no further thought", _ANSWER, prompt_contains="</think>\n\n"),
         recording("answer", "\n\n" + _ANSWER, prompt_contains="</think>"),
-        recording("thought", _THOUGHT + _ANSWER),
+        recording("thought", _REASONING + _ANSWER),
     ]
     path.write_text(json.dumps(recordings))

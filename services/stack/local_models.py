@@ -78,7 +78,7 @@ def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None =
     try:
         spec = load_model(model_id)
         if mmproj is not None:
-            _refuse_blind(spec)
+            _reject_blind(spec)
         model_import.from_gguf(source, directory, mmproj=mmproj)
     except (OSError, ValueError) as error:
         raise StackError(f"{option}: {error}") from None
@@ -88,7 +88,7 @@ def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None =
     return LocalModel(model_id, directory, "llamacpp", {"context_length": context_length, **eyes})
 
 
-def _refuse_blind(spec: ModelSpec) -> None:
+def _reject_blind(spec: ModelSpec) -> None:
     if spec.images is None:
         raise ValueError(f"{spec.id} reads no images; give it as one that does, such as qwen3-vl")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from services.runtime.failure import Failure, Reason
-from services.runtime.silence import LOOKS
+from services.runtime.idle_timer import LOOKS
 from services.worker.served_model import ServedModel
 from services.worker.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
 

@@ -309,7 +309,7 @@ def as_request_id(text: str) -> str:
     return without_keys(text[:LONGEST_REQUEST_ID]) or secrets.token_hex(8)
 
 
-async def refuse(context: Context, error: Exception, *, request_id: str = "") -> NoReturn:
+async def reject(context: Context, error: Exception, *, request_id: str = "") -> NoReturn:
     """End a call with the failure that `as_failure` makes of `error`."""
     await context.abort_with_status(as_failure(error, request_id=request_id).status())
     raise AssertionError("abort does not return")

@@ -54,7 +54,7 @@ def run(service: WorkerService[Settings, Model]) -> None:
         models = service.read_models(settings)
         certificates = Certificates(settings.tls_dir) if settings.tls_dir else None
     except (OSError, ValueError) as error:
-        _refuse_to_start(error)
+        _reject_to_start(error)
     uvloop.run(_serve(service, settings, models, tritons, certificates))
 
 
@@ -83,13 +83,13 @@ async def _serve(
             loop_watch_seconds=settings.loop_watch_seconds,
         )
     except OSError as error:
-        _refuse_to_start(error)
+        _reject_to_start(error)
     finally:
         background.cancel()
         await asyncio.gather(background, return_exceptions=True)
         await tritons.close()
 
 
-def _refuse_to_start(error: Exception) -> NoReturn:
+def _reject_to_start(error: Exception) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 from google.protobuf.duration_pb2 import Duration
 
 from services.runtime.failure import Failure, Reason, Violation, invalid
-from services.worker.grpc_server import Context, WorkerServer, refuse
+from services.worker.grpc_server import Context, WorkerServer, reject
 from services.worker.served_model import ServedModel
 
 DEFAULT_STATUS_SECONDS: Final = 1.0
@@ -58,7 +58,7 @@ class WorkerServicer(Generic[Model]):
         least, most = STATUS_SECONDS
         if not least <= seconds <= most:
             message = f"interval is {seconds:g} s; it must be {least:g} s to {most:g} s"
-            await refuse(context, invalid("interval", message, value=f"{seconds:g}", limit=f"{least:g} to {most:g}"))
+            await reject(context, invalid("interval", message, value=f"{seconds:g}", limit=f"{least:g} to {most:g}"))
         return seconds
 
     async def _reports(self, interval: float) -> AsyncGenerator[bool, None]:

@@ -120,7 +120,7 @@ class TritonClient:
             await call.write(_request(model, next(self._ids), {"describe": True}))
             await call.done_writing()
             async for response in call:
-                _refuse_error(response, model)
+                _reject_error(response, model)
                 tensors = _tensors(response.infer_response)
                 if "description" in tensors:
                     description = dict(json.loads(_string(tensors["description"])))
@@ -197,7 +197,7 @@ class TritonClient:
                 if answer.id not in (unique_id, ""):
                     continue
                 ended = bool(response.error_message)
-                _refuse_error(response, model)
+                _reject_error(response, model)
                 output = _output(answer)
                 ended = output.finish_reason is not None
                 yield output
@@ -340,7 +340,7 @@ def _top(answer: Any, tensors: Mapping[str, bytes]) -> tuple[list[list[int]], li
     )
 
 
-def _refuse_error(response: Any, model: str) -> None:
+def _reject_error(response: Any, model: str) -> None:
     """Raise Failure for a response that is an error: the engine's, as `REASON: text`, or Triton's own."""
     if response.error_message:
         unknown = response.error_message.startswith("Request for unknown model")

@@ -50,7 +50,7 @@ def test_it_can_be_packaged(tmp_path: Path) -> None:
         ("networkPolicy.internalNamespaces[0]=Not_A_Namespace", "internalNamespaces"),
     ],
 )
-def test_the_schema_refuses(setting: str, named: str) -> None:
+def test_the_schema_rejects(setting: str, named: str) -> None:
     result = try_template("values/qwen3-8b", sets=[setting])
     assert result.returncode != 0
     assert "schema" in result.stderr
@@ -72,7 +72,7 @@ def test_the_schema_refuses(setting: str, named: str) -> None:
         (["httpRoute.enabled=true"], "httpRoute.parentRefs"),
     ],
 )
-def test_what_could_not_work_is_refused_with_the_value_to_set(sets: list[str], message: str) -> None:
+def test_what_could_not_work_is_rejected_with_the_value_to_set(sets: list[str], message: str) -> None:
     result = try_template(sets=sets)
     assert result.returncode != 0
     assert message in result.stderr

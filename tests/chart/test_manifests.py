@@ -183,7 +183,7 @@ def test_pods_are_of_the_restricted_standard(production: list[Manifest], demo: l
         (["valkey.resources.limits=null"], None),
     ],
 )
-def test_a_full_valkey_refuses_writes_before_its_memory_limit_ends_it(sets: list[str], maxmemory: int | None) -> None:
+def test_a_full_valkey_rejects_writes_before_its_memory_limit_ends_it(sets: list[str], maxmemory: int | None) -> None:
     arguments = containers(find(template("values/qwen3-8b", sets=sets), "StatefulSet", "vilix-valkey"))["valkey"][
         "args"
     ]

@@ -60,7 +60,7 @@ def test_every_check_holds_or_says_why_there_is_nothing_to_check(
         "tokens",
         "cancel",
         "logprobs",
-        "guides",
+        "structured_outputs",
         "images",
         "image_sizes",
         "image_gap",

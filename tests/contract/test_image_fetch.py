@@ -124,7 +124,7 @@ def chat(*urls: str, hosts: str = "", **limits: int) -> Chat:
     return Chat(read_chat(body, ReadOptions(True, images)).generate, images)
 
 
-async def refused(fetcher: ImageFetcher, *urls: str, hosts: str, **limits: int) -> ApiError:
+async def rejected(fetcher: ImageFetcher, *urls: str, hosts: str, **limits: int) -> ApiError:
     with pytest.raises(ApiError) as caught:
         await fetcher.fill(chat(*urls, hosts=hosts, **limits).images)
     assert caught.value.status == 400
@@ -166,7 +166,7 @@ async def test_an_image_of_a_listed_host_arrives(certificates: Any, host: Host) 
         ("ftp://example.com/", "example.com", "must be a data: URL"),
     ],
 )
-def test_other_urls_are_refused_at_once(url: str, hosts: str, said: str) -> None:
+def test_other_urls_are_rejected_at_once(url: str, hosts: str, said: str) -> None:
     with pytest.raises(ApiError) as caught:
         chat(url, hosts=hosts)
     assert caught.value.field == PATH
@@ -180,7 +180,7 @@ def test_other_urls_are_refused_at_once(url: str, hosts: str, said: str) -> None
 async def test_nothing_connects_to_this_machine(certificates: Any, forbidden: Host, name: str) -> None:
     at = f"{name.strip('[]')}:{forbidden.port}"
     async with fetching(certificates, loopback=False) as fetcher:
-        error = await refused(fetcher, f"https://{name}:{forbidden.port}/", hosts=at)
+        error = await rejected(fetcher, f"https://{name}:{forbidden.port}/", hosts=at)
     assert "is not a public one" in error.message or "could not be fetched" in error.message
     assert error.code == "invalid_image_url"
     assert forbidden.connections == 0
@@ -204,7 +204,7 @@ async def test_every_hop_is_checked(certificates: Any, host: Host, forbidden: Ho
             "/round": "is redirected more than 3 times",
             "/file": "only https:",
         }.items():
-            error = await refused(fetcher, f"https://{at}{path}", hosts=f"{at} {there} 10.0.0.1:{forbidden.port}")
+            error = await rejected(fetcher, f"https://{at}{path}", hosts=f"{at} {there} 10.0.0.1:{forbidden.port}")
             assert said in error.message, error.message
     assert forbidden.connections == 0
     assert len(host.asked) == 4 + 4
@@ -227,14 +227,14 @@ async def test_a_name_is_looked_up_once_and_all_its_addresses_count(
         await fetcher.fill(chat(f"https://{at}/", hosts=at).images)
         assert looked_up == ["localhost"]
         for _ in range(2):
-            assert "not a public one" in (await refused(fetcher, f"https://{at}/", hosts=at)).message
+            assert "not a public one" in (await rejected(fetcher, f"https://{at}/", hosts=at)).message
     assert host.connections == 1
 
 
 async def test_a_certificate_must_be_of_the_name(certificates: Any, host: Host) -> None:
     at = f"127.0.0.1:{host.port}"
     async with fetching(certificates) as fetcher:
-        error = await refused(fetcher, f"https://{at}/", hosts=at)
+        error = await rejected(fetcher, f"https://{at}/", hosts=at)
     assert "could not be fetched from 127.0.0.1" in error.message
     assert host.asked == []
 
@@ -259,17 +259,17 @@ async def test_sizes_are_bounded_while_they_arrive(certificates: Any, host: Host
             "/missing": "its host answers 404",
             "/page": "holds no PNG",
         }.items():
-            assert said in (await refused(fetcher, f"https://{at}{path}", hosts=at, **limits)).message
+            assert said in (await rejected(fetcher, f"https://{at}{path}", hosts=at, **limits)).message
         host.answers["/a"] = response(PNG + bytes(8_000))
         urls = [f"https://{at}/a"] * 4
-        assert "more than 30000 bytes" in (await refused(fetcher, *urls, hosts=at, **limits)).message
+        assert "more than 30000 bytes" in (await rejected(fetcher, *urls, hosts=at, **limits)).message
 
 
 async def test_a_slow_host_is_given_up(certificates: Any, host: Host) -> None:
     at = f"localhost:{host.port}"
     host.answers["/slow"] = response(PNG, content_length=10_000) + b"and wait"
     async with fetching(certificates, seconds=0.3) as fetcher:
-        error = await refused(fetcher, f"https://{at}/slow", hosts=at)
+        error = await rejected(fetcher, f"https://{at}/slow", hosts=at)
     assert "0.3 s" in error.message or "could not be fetched" in error.message
 
 

@@ -134,7 +134,7 @@ def test_the_v1_alias_answers_alike(stack: RunningStack) -> None:
         assert MODEL in [model.id for model in client.models.list()]
 
 
-def test_a_prompt_longer_than_the_context_is_refused_with_its_numbers(client: openai.OpenAI) -> None:
+def test_a_prompt_longer_than_the_context_is_rejected_with_its_numbers(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 5000}])
     assert caught.value.code == "context_length_exceeded"
@@ -144,10 +144,10 @@ def test_a_prompt_longer_than_the_context_is_refused_with_its_numbers(client: op
 def test_a_wrong_key_and_a_wrong_model_are_said_plainly(stack: RunningStack, client: openai.OpenAI) -> None:
     with (
         openai.OpenAI(base_url=stack.url, api_key="vlx_wrong", max_retries=0) as stranger,
-        pytest.raises(openai.AuthenticationError) as refused,
+        pytest.raises(openai.AuthenticationError) as rejected,
     ):
         stranger.models.list()
-    assert refused.value.code == "invalid_api_key"
+    assert rejected.value.code == "invalid_api_key"
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-7", messages=CAPITAL)
     assert missing.value.code == "model_not_found"

@@ -103,7 +103,7 @@ def test_everything_is_of_openais_types(strict: openai.OpenAI) -> None:
         strict.chat.completions.create(**{**ask, "temperature": 9})
 
 
-def test_thoughts_and_calls_are_of_openais_types(strict: openai.OpenAI) -> None:
+def test_reasoning_and_calls_are_of_openais_types(strict: openai.OpenAI) -> None:
     question: Any = [{"role": "user", "content": "هوا در تهران چطور است؟"}]
     whole = strict.chat.completions.parse(model="replay-thinking", messages=question, tools=[WEATHER])
     assert whole.choices[0].finish_reason == "tool_calls"

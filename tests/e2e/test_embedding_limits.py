@@ -37,7 +37,7 @@ def test_tokens_are_counted_to_the_token(stack: RunningStack) -> None:
         assert (usage["running"], usage["reserved_tokens"]) == (0, 0)
 
 
-def test_a_refused_request_costs_nothing(stack: RunningStack) -> None:
+def test_a_rejected_request_costs_nothing(stack: RunningStack) -> None:
     with new_key(stack, "embeds-wrongly", "--daily-tokens", "10000") as client:
         assert embed(client, "سلام", "").status_code == 400
         usage = client.get("/usage").json()
@@ -45,24 +45,24 @@ def test_a_refused_request_costs_nothing(stack: RunningStack) -> None:
         assert (usage["running"], usage["reserved_tokens"]) == (0, 0)
 
 
-def test_a_limit_refuses_and_says_which(stack: RunningStack) -> None:
+def test_a_limit_rejects_and_says_which(stack: RunningStack) -> None:
     with new_key(stack, "embeds-too-often", "--rpm", "1") as client:
         assert embed(client, "سلام").headers["x-ratelimit-remaining-requests"] == "0"
-        refused = embed(client, "سلام")
-        assert refused.status_code == 429
-        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-        assert int(refused.headers["retry-after"]) > 0
+        rejected = embed(client, "سلام")
+        assert rejected.status_code == 429
+        assert rejected.json()["error"]["code"] == "rate_limit_exceeded"
+        assert int(rejected.headers["retry-after"]) > 0
 
 
-def test_more_tokens_than_a_minute_has_are_refused(stack: RunningStack) -> None:
+def test_more_tokens_than_a_minute_has_are_rejected(stack: RunningStack) -> None:
     with new_key(stack, "embeds-too-much", "--tpm", "50") as client:
-        refused = embed(client, "سلام دنیا " * 40)
-        assert refused.status_code == 429
-        assert "tokens" in refused.json()["error"]["message"]
+        rejected = embed(client, "سلام دنیا " * 40)
+        assert rejected.status_code == 429
+        assert "tokens" in rejected.json()["error"]["message"]
 
 
 def test_a_key_for_another_model_may_not_embed(stack: RunningStack) -> None:
     with new_key(stack, "chats-only", "--models", "smollm2-135m") as client:
-        refused = embed(client, "سلام")
-        assert refused.status_code == 403
-        assert refused.json()["error"]["code"] == "model_not_allowed"
+        rejected = embed(client, "سلام")
+        assert rejected.status_code == 403
+        assert rejected.json()["error"]["code"] == "model_not_allowed"

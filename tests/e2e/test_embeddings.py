@@ -113,7 +113,7 @@ def test_paraphrases_rank_first(client: openai.OpenAI, dimensions: int | None) -
         ({"input": "a", "model": "smollm2-135m"}, "model", "/chat/completions"),
     ],
 )
-def test_refusals(client: openai.OpenAI, fields: dict[str, Any], param: str, said: str) -> None:
+def test_rejections(client: openai.OpenAI, fields: dict[str, Any], param: str, said: str) -> None:
     with pytest.raises(openai.BadRequestError, match=re.escape(said)) as caught:
         client.embeddings.create(**({"model": MODEL} | fields))
     assert caught.value.param == param

@@ -74,7 +74,7 @@ def test_health_per_service(channel: grpc.Channel, service: str) -> None:
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_refusal_names_field_value_and_limit(channel: grpc.Channel) -> None:
+def test_a_rejection_names_field_value_and_limit(channel: grpc.Channel) -> None:
     stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.Generate(question("Hello", sampling=pb.SamplingParams(temperature=3)), timeout=10))

@@ -224,7 +224,7 @@ async def test_sight_is_told_of_models_that_have_it(client: openai.AsyncOpenAI) 
         ([image(encoded("PNG", 3000, 3000), detail="high")], "messages", "maximum context length of seer is 4096"),
     ],
 )
-async def test_what_cannot_be_shown_is_refused(
+async def test_what_cannot_be_shown_is_rejected(
     client: openai.AsyncOpenAI, parts: list[dict[str, Any]], param: str, said: str
 ) -> None:
     error = await refusal(client, *parts)

@@ -39,12 +39,12 @@ def test_requests_per_minute_are_enforced_and_reported(stack: RunningStack) -> N
     ]
     assert [response.status_code for response in responses] == [200, 200, 200, 429]
     assert [response.headers["x-ratelimit-remaining-requests"] for response in responses][:3] == ["2", "1", "0"]
-    refused = responses[3]
-    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert 1 <= int(refused.headers["retry-after"]) <= 21
+    rejected = responses[3]
+    assert rejected.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(rejected.headers["retry-after"]) <= 21
 
 
-def test_a_key_as_argument_is_refused_with_a_hint(stack: RunningStack) -> None:
+def test_a_key_as_argument_is_rejected_with_a_hint(stack: RunningStack) -> None:
     result = stack.vilix("keys", "revoke", stack.api_key)
     assert result.returncode != 0
     assert "process list" in result.stderr

@@ -189,7 +189,7 @@ def test_images_are_uploaded_up_to_the_gateways_limit(stack: RunningStack, examp
         assert "20 MiB" in too_large.json()["error"]["message"]
 
 
-def test_large_headers_are_refused(stack: RunningStack, example: Example) -> None:
+def test_large_headers_are_rejected(stack: RunningStack, example: Example) -> None:
     with example.client(stack.api_key) as client:
         assert client.get("/models", headers={"X-Large": "a" * 2**13}).status_code == 200
         assert client.get("/models", headers={"X-Large": "a" * 2**15}).status_code == 400
@@ -198,11 +198,11 @@ def test_large_headers_are_refused(stack: RunningStack, example: Example) -> Non
 
 def test_the_example_fits_the_gateways_defaults() -> None:
     site = (ROOT / "docs" / "nginx.conf").read_text()
-    (patience,) = re.findall(r"proxy_read_timeout (\d+)s", site)
+    (timeouts,) = re.findall(r"proxy_read_timeout (\d+)s", site)
     assert f"client_max_body_size {GatewaySettings.model_fields['max_body_bytes'].default // 2**20}m;" in site
     keep_alive = GatewaySettings.model_fields["keep_alive"].default
     # Nginx's own default is 60 s as well.
-    assert keep_alive * 3 <= int(patience) <= 60
+    assert keep_alive * 3 <= int(timeouts) <= 60
     assert GatewaySettings.model_fields["keep_alive_seconds"].default > 60, "upstream connections end at Nginx's side"
 
 

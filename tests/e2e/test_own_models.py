@@ -72,19 +72,19 @@ def test_own_weights_get_the_ids_of_the_real_tokenizer(own_stack: RunningStack) 
 
 
 def test_the_demo_thinks_and_answers(own_client: openai.OpenAI) -> None:
-    thought, answer = "", ""
+    reasoning, answer = "", ""
     for chunk in own_client.chat.completions.create(
         model=DEMO, messages=[{"role": "user", "content": "سلام"}], stream=True
     ):
-        thought += getattr(chunk.choices[0].delta, "reasoning_content", None) or ""
+        reasoning += getattr(chunk.choices[0].delta, "reasoning_content", None) or ""
         answer += chunk.choices[0].delta.content or ""
-    assert "کاربر سلام کرده" in thought
+    assert "کاربر سلام کرده" in reasoning
     assert "ضبط‌شده" in answer
-    assert "think>" not in thought + answer
-    assert "�" not in thought + answer
+    assert "think>" not in reasoning + answer
+    assert "�" not in reasoning + answer
 
 
-def test_the_demos_thoughts_can_be_turned_off(own_client: openai.OpenAI) -> None:
+def test_the_demos_reasoning_can_be_turned_off(own_client: openai.OpenAI) -> None:
     answer = own_client.chat.completions.create(
         model=DEMO,
         messages=[{"role": "user", "content": "سلام"}],
@@ -96,7 +96,7 @@ def test_the_demos_thoughts_can_be_turned_off(own_client: openai.OpenAI) -> None
 
 @pytest.mark.parametrize("model", [DEMO, "qwen3-8b"])
 @pytest.mark.parametrize("budget", [8, 20])
-def test_a_thought_ends_with_its_budget_and_the_answer_follows(
+def test_a_reasoning_ends_with_its_budget_and_the_answer_follows(
     own_client: openai.OpenAI, model: str, budget: int
 ) -> None:
     request: dict[str, Any] = {
@@ -117,25 +117,25 @@ def test_a_thought_ends_with_its_budget_and_the_answer_follows(
     assert message.reasoning_content
     assert message.content
     assert "think>" not in message.reasoning_content + message.content
-    thought, text = "", ""
+    reasoning, text = "", ""
     for chunk in own_client.chat.completions.create(**request, stream=True):
         delta: Any = chunk.choices[0].delta
-        thought += getattr(delta, "reasoning_content", None) or ""
+        reasoning += getattr(delta, "reasoning_content", None) or ""
         text += delta.content or ""
-    assert thought == message.reasoning_content
+    assert reasoning == message.reasoning_content
     assert text == message.content
 
 
-def test_a_budget_larger_than_the_thought_changes_nothing(own_client: openai.OpenAI) -> None:
-    thoughts, answers = set(), set()
+def test_a_budget_larger_than_the_reasoning_changes_nothing(own_client: openai.OpenAI) -> None:
+    reasoning, answers = set(), set()
     for body in ({}, {"thinking_token_budget": 4000}):
         answer: Any = own_client.chat.completions.create(
             model=DEMO, messages=[{"role": "user", "content": "سلام"}], extra_body=body
         )
         assert answer.choices[0].finish_reason == "stop"
-        thoughts.add(answer.choices[0].message.reasoning_content)
+        reasoning.add(answer.choices[0].message.reasoning_content)
         answers.add(answer.choices[0].message.content)
-    assert len(thoughts) == len(answers) == 1
+    assert len(reasoning) == len(answers) == 1
 
 
 def test_a_budget_of_nothing_turns_thinking_off(own_client: openai.OpenAI) -> None:
@@ -148,7 +148,7 @@ def test_a_budget_of_nothing_turns_thinking_off(own_client: openai.OpenAI) -> No
     assert answer.usage.completion_tokens_details.reasoning_tokens == 0
 
 
-def test_a_form_holds_behind_a_thought(own_client: openai.OpenAI) -> None:
+def test_a_form_holds_behind_a_reasoning(own_client: openai.OpenAI) -> None:
     answer: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
@@ -161,7 +161,7 @@ def test_a_form_holds_behind_a_thought(own_client: openai.OpenAI) -> None:
     assert answer.usage.completion_tokens_details.reasoning_tokens == 12
 
 
-def test_a_call_that_is_demanded_is_made_behind_a_thought(own_client: openai.OpenAI) -> None:
+def test_a_call_that_is_demanded_is_made_behind_a_reasoning(own_client: openai.OpenAI) -> None:
     answer: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
@@ -176,7 +176,7 @@ def test_a_call_that_is_demanded_is_made_behind_a_thought(own_client: openai.Ope
     assert answer.choices[0].message.reasoning_content
 
 
-def test_a_form_that_is_none_is_refused_before_the_thought(own_client: openai.OpenAI) -> None:
+def test_a_form_that_is_none_is_rejected_before_the_reasoning(own_client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="regex"):
         own_client.chat.completions.create(
             model="qwen3-8b",
@@ -187,7 +187,7 @@ def test_a_form_that_is_none_is_refused_before_the_thought(own_client: openai.Op
         )
 
 
-def test_a_thought_that_takes_all_tokens_is_no_answer(own_client: openai.OpenAI) -> None:
+def test_a_reasoning_that_takes_all_tokens_is_no_answer(own_client: openai.OpenAI) -> None:
     answer: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
@@ -292,7 +292,7 @@ def test_langchain_gets_a_class_by_a_call(own_stack: RunningStack) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_demo_stops_at_a_string_behind_its_thought(own_client: openai.OpenAI, stream: bool) -> None:
+def test_the_demo_stops_at_a_string_behind_its_reasoning(own_client: openai.OpenAI, stream: bool) -> None:
     request: dict[str, Any] = {"model": DEMO, "messages": [{"role": "user", "content": "سلام"}]}
     whole: Any = own_client.chat.completions.create(**request).choices[0].message
     stop = "بنویسید:\n\n```"

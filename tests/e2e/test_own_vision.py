@@ -30,7 +30,7 @@ TEMPLATE = (
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("seeing")
-    qwen3_gguf.write(directory / "tiny.gguf", models.qwen3(), template=TEMPLATE, sees=True)
+    qwen3_gguf.write(directory / "tiny.gguf", models.qwen3(), template=TEMPLATE, supports_vision=True)
     qwen3_gguf.write_mmproj(directory / "eyes.gguf")
     qwen3_gguf.write_mmproj(directory / "other.gguf", projector="gemma3")
     return directory
@@ -113,7 +113,7 @@ def test_what_can_be_seen_is_declared(seeing: openai.OpenAI) -> None:
         (about(picture(1, side=640), text="x " * 3800), "context"),
     ],
 )
-def test_what_cannot_be_seen_is_refused(seeing: openai.OpenAI, request_: dict[str, Any], problem: str) -> None:
+def test_what_cannot_be_seen_is_rejected(seeing: openai.OpenAI, request_: dict[str, Any], problem: str) -> None:
     with pytest.raises(openai.BadRequestError, match=problem):
         seeing.chat.completions.create(**request_)
 

@@ -66,7 +66,7 @@ def test_a_dry_run_of_a_text_shows_its_tokens_and_completes_nothing(http: httpx.
 
 
 @pytest.mark.parametrize("given", [{"prompt": TEXT}, {"messages": MESSAGES}, {"prompt": TEXT, "messages": MESSAGES}])
-def test_what_has_no_influence_on_tokens_is_reported_or_refused(http: httpx.Client, given: dict[str, Any]) -> None:
+def test_what_has_no_influence_on_tokens_is_reported_or_rejected(http: httpx.Client, given: dict[str, Any]) -> None:
     body = {"model": MODEL, **given, "nonsense": 1}
     answer = http.post("/tokenize", json=body)
     assert answer.status_code == 200

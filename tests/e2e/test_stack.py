@@ -213,7 +213,7 @@ def test_the_database_and_the_models_are_reachable_with_what_is_in_the_directory
             assert not listening, name
 
 
-def test_a_directory_of_all_users_is_refused(tmp_path: Path) -> None:
+def test_a_directory_of_all_users_is_rejected(tmp_path: Path) -> None:
     directory = tmp_path / "shared"
     directory.mkdir()
     directory.chmod(0o1777)
@@ -231,7 +231,7 @@ def test_a_port_in_use_is_one_clear_line(stack: RunningStack, tmp_path: Path) ->
     assert result.stderr.count("\n") == 1
 
 
-def test_a_second_stack_in_the_same_place_is_refused(stack: RunningStack) -> None:
+def test_a_second_stack_in_the_same_place_is_rejected(stack: RunningStack) -> None:
     result = stack.vilix("up", "--port", "1")
     assert result.returncode == 1
     assert f"already running in {stack.directory}" in result.stderr

@@ -70,7 +70,7 @@ def test_other_forms(client: openai.OpenAI, form: dict[str, Any], pattern: str) 
         ({"guided_json": json.loads('{"items":' * 40 + "{}" + "}" * 40)}, "at most 32"),
     ],
 )
-def test_a_form_that_is_none_is_refused(client: openai.OpenAI, form: dict[str, Any], problem: str) -> None:
+def test_a_form_that_is_none_is_rejected(client: openai.OpenAI, form: dict[str, Any], problem: str) -> None:
     with pytest.raises(openai.BadRequestError) as refusal:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form)
     assert problem in refusal.value.message
@@ -119,7 +119,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_form_is_refused_and_the_model_goes_on(client: openai.OpenAI, what: str) -> None:
+def test_a_hostile_form_is_rejected_and_the_model_goes_on(client: openai.OpenAI, what: str) -> None:
     form, problem = HOSTILE[what]
     with pytest.raises(openai.BadRequestError) as refusal:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form, timeout=10)

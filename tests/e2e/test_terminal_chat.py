@@ -99,15 +99,15 @@ def thinking(tmp_path: Path) -> Iterator[RunningStack]:
         yield running
 
 
-def test_a_thought_is_dim_and_the_answer_is_not(thinking: RunningStack) -> None:
+def test_a_reasoning_is_dim_and_the_answer_is_not(thinking: RunningStack) -> None:
     with terminal(thinking, THINKING) as (screen, process):
         screen.wait_for(PROMPT)
         screen.seen = ""
         screen.type("Hello!\n")
         screen.wait_for(END)
-        thought, answer = screen.seen.split(DIM, 1)[1].split("\r\n\r\n" + BEGIN, 1)
-        assert thought.strip()
-        assert "\x1b" not in thought
+        reasoning, answer = screen.seen.split(DIM, 1)[1].split("\r\n\r\n" + BEGIN, 1)
+        assert reasoning.strip()
+        assert "\x1b" not in reasoning
         assert answer.split(END)[0].strip()
         assert DIM not in answer.split(END)[0]
         assert process.poll() is None

@@ -24,10 +24,10 @@ from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway.tenancy import keys, limits
-from services.gateway.tenancy.allowance import UNLIMITED
+from services.gateway.tenancy import keys, limit_script
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limits import Subject
+from services.gateway.tenancy.limit_script import Subject
+from services.gateway.tenancy.limits import UNLIMITED
 from services.inference.model.tokenizer import ModelTokenizer
 from services.stack import valkey
 from services.stack.ports import LOOPBACK, free_ports
@@ -198,7 +198,7 @@ class System:
 
     async def held(self) -> int:
         """What requests hold of the key's limits in Redis: slots, and tokens reserved."""
-        shown = (await limits.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
+        shown = (await limit_script.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
         return shown.slots + shown.reserved
 
     async def is_idle(self) -> bool:

@@ -68,20 +68,20 @@ async def test_bodies_that_are_held_back_do_not_fill_the_memory(system: System) 
     async with highest:
         sending = [asyncio.create_task(_send(system, attacker, LARGE, held_back=1)) for _ in range(count)]
         # Beyond its budget, the key's bodies are refused; those that are in it wait for their last byte.
-        refused = [answer for answer in await asyncio.gather(*sending) if answer]
+        rejected = [answer for answer in await asyncio.gather(*sending) if answer]
     grown = highest.bytes - before
-    assert len(refused) == count
-    assert all(answer.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 408 ")) for answer in refused)
-    of_budget = [answer for answer in refused if b" 503 " in answer]
+    assert len(rejected) == count
+    assert all(answer.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 408 ")) for answer in rejected)
+    of_budget = [answer for answer in rejected if b" 503 " in answer]
     assert len(of_budget) >= count - KEY_BUDGET // LARGE
     assert all(b"retry-after: " in answer.lower() for answer in of_budget)
-    assert all(b"connection: close" in answer.lower() for answer in refused)
+    assert all(b"connection: close" in answer.lower() for answer in rejected)
     assert grown < KEY_BUDGET + OVERHEAD
     stays = await _stays(system, before)
     record(
         f"{count} bodies of 19 MiB of one key, each held back at its last byte, {KEY_BUDGET // MEBIBYTE} MiB allowed",
         "503 with Retry-After beyond it; memory is bounded and comes back",
-        f"{len(of_budget)} × 503, {len(refused) - len(of_budget)} × 408; at most {grown / 1e6:+.0f} MB, "
+        f"{len(of_budget)} × 503, {len(rejected) - len(of_budget)} × 408; at most {grown / 1e6:+.0f} MB, "
         f"{stays / 1e6:+.0f} MB afterwards",
         met=stays < 50e6,
     )
@@ -109,7 +109,7 @@ async def test_complete_bodies_do_not_fill_the_memory(system: System) -> None:
 
 
 async def test_slow_senders_make_room_for_others(system: System) -> None:
-    before = await system.gateway.metric("vilix_http_bodies_refused_total")
+    before = await system.gateway.metric("vilix_http_bodies_rejected_total")
     attackers = [await _key(system, f"is slow {number}") for number in range(3)]
     slow = [asyncio.create_task(_send(system, key, LARGE, held_back=1)) for key in attackers for _ in range(2)]
     await until(lambda: _is_counted(system, 4 * LARGE), what="the budget is used up")
@@ -118,7 +118,7 @@ async def test_slow_senders_make_room_for_others(system: System) -> None:
     waited = time.monotonic() - began
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert waited < BODY_SECONDS
-    assert await system.gateway.metric("vilix_http_bodies_refused_total") > before
+    assert await system.gateway.metric("vilix_http_bodies_rejected_total") > before
     answers = await asyncio.gather(*slow)
     assert {found[9:12] for found in answers} <= {b"408", b"503"}
     record(

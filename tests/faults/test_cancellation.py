@@ -30,7 +30,7 @@ MOMENTS = {
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     # What a request held must be given back when it ends, and not by running out.
-    settings = {"VILIX_LEASE_SECONDS": "600"}
+    settings = {"VILIX_RESERVATION_SECONDS": "600"}
     async with running_system(tmp_path_factory.mktemp("system"), slots=SLOTS, gateway_settings=settings) as running:
         yield running
 

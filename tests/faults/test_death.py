@@ -158,9 +158,9 @@ async def test_a_killed_valkey_does_not_touch_running_streams(system: System) ->
         assert (await asyncio.wait_for(task, 20)).is_whole
     strangers = httpx.AsyncClient(base_url=f"{system.url}/api", headers={"Authorization": "Bearer " + _other_key()})
     async with strangers:
-        refused = await strangers.post("/chat/completions", json=body(), timeout=20)
-    assert refused.status_code == 503
-    assert "retry-after" in refused.headers
+        rejected = await strangers.post("/chat/completions", json=body(), timeout=20)
+    assert rejected.status_code == 503
+    assert "retry-after" in rejected.headers
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{system.url}/readyz")).status_code == 200
         assert (await client.get(f"{system.url}/healthz")).json()["redis"] == "unreachable"

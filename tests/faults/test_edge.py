@@ -87,7 +87,7 @@ async def test_a_connection_that_says_nothing_is_closed(system: System) -> None:
 
 
 async def test_too_many_connections_are_closed_at_once(system: System) -> None:
-    before = await _refused(system, "evicted")
+    before = await _rejected(system, "evicted")
     memory = _memory(system.gateway)
     tries = times(1000, 10_000)
     opened: list[Connection] = []
@@ -95,14 +95,14 @@ async def test_too_many_connections_are_closed_at_once(system: System) -> None:
         with contextlib.suppress(OSError):
             opened.append(await Connection.open(system.gateway.address))
     await until(lambda: _has_connections(system.gateway, at_most=MAX_CONNECTIONS))
-    assert await _refused(system, "evicted") > before
+    assert await _rejected(system, "evicted") > before
     assert _memory(system.gateway) - memory < 50e6
     for connection in opened:
         connection.hang_up()
     record(
         f"{tries} idle connections, at most {MAX_CONNECTIONS} allowed",
         "the longest idle ones are closed at once, memory is bounded",
-        f"{await _refused(system, 'evicted') - before:.0f} closed; {(_memory(system.gateway) - memory) / 1e6:+.1f} MB",
+        f"{await _rejected(system, 'evicted') - before:.0f} closed; {(_memory(system.gateway) - memory) / 1e6:+.1f} MB",
         met=True,
     )
 
@@ -127,9 +127,9 @@ async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
     assert served == 20
     async with asyncio.timeout(30):
         await streaming.reader.readuntil(b"data: [DONE]")
-    evicted = await _refused(system, "evicted")
+    evicted = await _rejected(system, "evicted")
     assert evicted >= count - MAX_CONNECTIONS
-    assert await _refused(system, "connections") == 0, "none was refused"
+    assert await _rejected(system, "connections") == 0, "none was refused"
     for connection in (*idle, streaming):
         connection.hang_up()
     record(
@@ -141,7 +141,7 @@ async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
 
 
 async def test_running_answers_are_not_closed_for_new_connections(system: System) -> None:
-    before = await _refused(system, "connections")
+    before = await _rejected(system, "connections")
     streaming = await Connection.ask(system, body(STEADY))
     await streaming.until(b"data: ")
     waiting = [await Connection.ask(system, body(PREFILL)) for _ in range(MAX_CONNECTIONS - 1)]
@@ -150,19 +150,19 @@ async def test_running_answers_are_not_closed_for_new_connections(system: System
         return await system.gateway.metric("vilix_http_requests_in_flight") == MAX_CONNECTIONS
 
     await until(all_are_taken, what="every connection has a request")
-    refused = await Connection.open(system.gateway.address)
+    rejected = await Connection.open(system.gateway.address)
     async with asyncio.timeout(10):
         with contextlib.suppress(OSError):
-            assert await refused.reader.read() == b""
-    assert await _refused(system, "connections") == before + 1
+            assert await rejected.reader.read() == b""
+    assert await _rejected(system, "connections") == before + 1
     async with asyncio.timeout(60):
         await streaming.reader.readuntil(b"data: [DONE]")
-    for connection in (streaming, refused, *waiting):
+    for connection in (streaming, rejected, *waiting):
         connection.hang_up()
 
 
 @pytest.mark.parametrize("mebibytes", [1, 8])
-async def test_huge_headers_are_refused(system: System, mebibytes: int) -> None:
+async def test_huge_headers_are_rejected(system: System, mebibytes: int) -> None:
     memory = _memory(system.gateway)
     one = HEAD + b"X-Long: " + b"a" * (mebibytes * 2**20) + b"\r\n\r\n"
     many = HEAD + b"".join(b"X-%d: value\r\n" % i for i in range(mebibytes * 2**20 // 15)) + b"\r\n"
@@ -181,7 +181,7 @@ async def test_headers_just_below_the_limit_are_taken(system: System) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_headers_just_above_the_limit_are_refused_though_they_come_at_once(system: System) -> None:
+async def test_headers_just_above_the_limit_are_rejected_though_they_come_at_once(system: System) -> None:
     answer = await exchange(system, HEAD + b"X-Long: " + b"a" * 33_000 + b"\r\nContent-Length: 0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")
 
@@ -194,14 +194,14 @@ TRAILERS = {
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("name", TRAILERS)
-async def test_huge_trailers_are_refused(system: System, name: str, known: bool) -> None:
-    before = await _refused(system, "header_bytes")
+async def test_huge_trailers_are_rejected(system: System, name: str, known: bool) -> None:
+    before = await _rejected(system, "header_bytes")
     memory = _memory(system.gateway)
     head = HEAD + (_authorization(system) if known else b"") + b"Transfer-Encoding: chunked\r\n\r\n"
     answer = await exchange(system, head + b"2\r\n{}\r\n0\r\n", TRAILERS[name])
     # Who has no key may have heard so before the trailers came.
     assert answer.startswith(b"HTTP/1.1 431 " if known else (b"HTTP/1.1 431 ", b"HTTP/1.1 401 "))
-    assert await _refused(system, "header_bytes") == before + 1
+    assert await _rejected(system, "header_bytes") == before + 1
     assert _memory(system.gateway) - memory < 20e6
     shown = "431" if known else "401 or 431, without a key"
     record(f"Trailers of 8 MiB, {name}", "refused, memory is bounded", shown, met=True)
@@ -218,7 +218,7 @@ async def test_trailers_are_no_headers(system: System) -> None:
     assert (await ask(_authorization(system), b"X-Sum: 1\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_an_announced_body_is_refused_before_it_comes(system: System) -> None:
+async def test_an_announced_body_is_rejected_before_it_comes(system: System) -> None:
     length = b"Content-Length: %d\r\n\r\n" % (64 * 2**20)
     async with asyncio.timeout(2):
         answer = await exchange(system, HEAD + _authorization(system) + length)
@@ -226,7 +226,7 @@ async def test_an_announced_body_is_refused_before_it_comes(system: System) -> N
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_body_of_64_mib_is_refused(system: System, announced: bool) -> None:
+async def test_a_body_of_64_mib_is_rejected(system: System, announced: bool) -> None:
     memory = _memory(system.gateway)
     size = 64 * 2**20
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
@@ -245,7 +245,7 @@ async def test_a_body_of_64_mib_is_refused(system: System, announced: bool) -> N
 
 
 async def test_a_reader_that_stops_reading_is_given_up(system: System) -> None:
-    before = await _refused(system, "write_time")
+    before = await _rejected(system, "write_time")
     memory = _memory(system.gateway)
     count = times(5, 20)
     connections = [await Connection.ask(system, body(BURST), receive_buffer=4096) for _ in range(count)]
@@ -257,7 +257,7 @@ async def test_a_reader_that_stops_reading_is_given_up(system: System) -> None:
     async def all_are_given_up() -> bool:
         nonlocal most
         most = max(most, _memory(system.gateway) - memory)
-        return await _refused(system, "write_time") - before == count
+        return await _rejected(system, "write_time") - before == count
 
     await until(all_are_given_up, 60, "stalled readers are given up")
     for connection in connections:
@@ -307,7 +307,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-async def test_malformed_requests_are_refused(system: System, name: str) -> None:
+async def test_malformed_requests_are_rejected(system: System, name: str) -> None:
     answer = await exchange(system, MALFORMED[name])
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), answer
     assert b'"error"' in answer
@@ -346,13 +346,13 @@ REJECTED = {
 @pytest.mark.parametrize("name", REJECTED)
 async def test_ambiguous_requests_are_rejected_and_the_connection_is_closed(system: System, name: str) -> None:
     status, request = REJECTED[name]
-    before = await _refused(system, "malformed")
+    before = await _rejected(system, "malformed")
     answer = await exchange(system, request + b"GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer
     assert answer.count(b"HTTP/1.1 ") == 1, "what follows a rejected request is not read as a request"
     assert b"connection: close" in answer.lower()
     assert b'"error"' in answer
-    assert await _refused(system, "malformed") == before + 1
+    assert await _rejected(system, "malformed") == before + 1
     record(f"Ambiguous HTTP: {name}", "one answer of 4xx or 501, and the connection is closed", str(status), met=True)
 
 
@@ -498,7 +498,7 @@ async def crowd(
     system: System, do: Callable[[Connection], Awaitable[None]], *, answer: bytes, cause: str, what: str
 ) -> None:
     """200 bad clients at a time, all closed by the deadline, while a good one is served."""
-    before = await _refused(system, cause)
+    before = await _rejected(system, cause)
     rounds = times(1, 5)
     meanwhile: list[float] = []
     async with good_client(system) as client:
@@ -511,7 +511,7 @@ async def crowd(
             assert all(got.startswith(b"HTTP/1.1 " + answer) for got in answers if got)
             if answer:
                 assert sum(bool(got) for got in answers) >= 190
-    assert await _refused(system, cause) - before == 200 * rounds
+    assert await _rejected(system, cause) - before == 200 * rounds
     assert len(meanwhile) > 10
     # On a small machine, a handful of milliseconds is how evenly it runs other things.
     most = max(2 * percentile99(alone), percentile99(alone) + NOISE_SECONDS)
@@ -555,8 +555,8 @@ def _memory(process: Process) -> int:
     return int(psutil.Process(process.pid).memory_info().rss)
 
 
-async def _refused(system: System, cause: str) -> float:
-    return (await system.gateway.metrics())[f'vilix_http_connections_refused_total{{cause="{cause}"}}']
+async def _rejected(system: System, cause: str) -> float:
+    return (await system.gateway.metrics())[f'vilix_http_connections_rejected_total{{cause="{cause}"}}']
 
 
 async def _has_connections(process: Process, count: int = 0, at_most: int | None = None) -> bool:

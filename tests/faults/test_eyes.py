@@ -24,7 +24,7 @@ async def test_every_request_leaves_one_line(system: System) -> None:
     headers = {"x-request-id": "req-of-a-client"}
     asked = body(messages=messages, stream_options={"include_usage": True})
     streamed = await client.post("/chat/completions", json=asked, headers=headers)
-    refused = await client.post("/chat/completions", json={"model": "nothing", "messages": messages})
+    rejected = await client.post("/chat/completions", json={"model": "nothing", "messages": messages})
     left = await Connection.ask(system, body(LONG))
     await left.until(b"data: ")
     left.hang_up()
@@ -38,8 +38,8 @@ async def test_every_request_leaves_one_line(system: System) -> None:
     assert whole["outcome"] == "complete"
     assert whole["key_id"].startswith("key_")
     assert all(isinstance(whole[timing], float) and whole[timing] > 0 for timing in TIMINGS)
-    assert (unknown["request_id"], unknown["status"]) == (refused.headers["x-request-id"], 404)
-    assert unknown["outcome"] == "refused"
+    assert (unknown["request_id"], unknown["status"]) == (rejected.headers["x-request-id"], 404)
+    assert unknown["outcome"] == "rejected"
     assert (gone["status"], gone["outcome"]) == (200, "client gone")
     assert gone["completion_tokens"] > 0
     assert gone["prompt_tokens"] > 0
@@ -134,7 +134,7 @@ async def test_an_answer_that_the_end_of_the_drain_cut_off_says_so(tmp_path: Pat
         assert line["completion_tokens"] > 0
 
 
-async def test_requests_that_wait_for_a_slot_of_their_key_and_those_it_refuses_are_seen(tmp_path: Path) -> None:
+async def test_requests_that_wait_for_a_slot_of_their_key_and_those_it_rejects_are_seen(tmp_path: Path) -> None:
     tiers = tmp_path / "tiers.yaml"
     tiers.write_text("tiers: {patient: {concurrency: 1, queue: true, queue_seconds: 60, queue_length: 2}}")
     async with running_system(tmp_path, gateway_settings={"VILIX_TIERS_FILE": str(tiers)}) as system:
@@ -143,10 +143,10 @@ async def test_requests_that_wait_for_a_slot_of_their_key_and_those_it_refuses_a
         await running.until(b"data: ")
         waiting = [await Connection.ask(system, body(LONG, stream=stream)) for stream in (True, False)]
         await until(lambda: _waits(system, 2), what="two requests wait")
-        refused = await system.client().post("/chat/completions", json=body())
-        assert refused.status_code == 429
+        rejected = await system.client().post("/chat/completions", json=body())
+        assert rejected.status_code == 429
         seen = await system.gateway.metrics()
-        assert seen['vilix_limits_refused_total{limit="concurrency"}'] == 1
+        assert seen['vilix_limits_rejected_total{limit="concurrency"}'] == 1
         chat = 'vilix_http_requests_total{method="POST",model="replay",route="/api/chat/completions",status="429"}'
         assert seen[chat] == 1
         for connection in waiting:
@@ -156,7 +156,7 @@ async def test_requests_that_wait_for_a_slot_of_their_key_and_those_it_refuses_a
         await until(system.is_idle)
         await until(lambda: len(_lines(system.gateway)) == 4)
         outcomes = sorted(line["outcome"] for line in _lines(system.gateway))
-        assert outcomes == ["client gone", "client gone", "client gone", "refused"]
+        assert outcomes == ["client gone", "client gone", "client gone", "rejected"]
 
 
 async def _counts(system: System, outcome: str, count: int) -> bool:

@@ -119,11 +119,11 @@ async def freeze_in_the_middle(system: System, what: str) -> list[float]:
 
         async with asyncio.timeout(PATIENCE_SECONDS):
             results = await asyncio.gather(*(measured(task) for task in [*running, *waiting, *whole]))
-        answers, refusals = results[:STREAMS], results[STREAMS:]
+        answers, rejections = results[:STREAMS], results[STREAMS:]
         for answer in answers:
             assert len(answer.errors) == 1
             assert not answer.done
-        assert {refusal.status_code for refusal in refusals} <= {503, 504}
+        assert {rejection.status_code for rejection in rejections} <= {503, 504}
 
         async def has_nothing_left() -> bool:
             left = await system.gateway.metric("vilix_answers_in_flight")
@@ -162,7 +162,7 @@ async def test_the_engine_is_free_soon_after_a_frozen_caller_is_silent(tmp_path:
     )
 
 
-async def test_a_frozen_valkey_refuses_strangers_in_time_and_touches_no_stream(system: System) -> None:
+async def test_a_frozen_valkey_rejects_strangers_in_time_and_touches_no_stream(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
     stranger = {"Authorization": f"Bearer {secret.draw('s00')}"}
     known = {"Authorization": f"Bearer {system.api_key}"}

@@ -281,12 +281,12 @@ async def test_an_odd_value_in_any_field_is_never_the_servers_fault(everything: 
     async with httpx.AsyncClient(timeout=60, limits=limits) as client:
         bearer = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
         await client.post(f"{admin}/keys", json={"name": VICTIM}, headers=bearer)
-        refused = []
+        rejected = []
         for method, url, key, body in cases:
             whole = await client.request(method, url, json=body, headers={"Authorization": f"Bearer {key}"})
             if not whole.is_success:
-                refused.append(f"{url} {whole.text}")
-        assert not refused, "these are not valid to begin with: " + "; ".join(refused)
+                rejected.append(f"{url} {whole.text}")
+        assert not rejected, "these are not valid to begin with: " + "; ".join(rejected)
 
         async def some() -> None:
             for method, url, key, content in left:

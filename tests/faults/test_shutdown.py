@@ -24,7 +24,7 @@ END_SECONDS = 1.0
 async def test_a_gateway_finishes_its_streams_and_takes_no_new_ones(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
     system.gateway.signal(signal.SIGTERM)
-    await until(lambda: _refuses(system), what="new connections are refused")
+    await until(lambda: _rejects(system), what="new connections are refused")
     answers = await asyncio.gather(*running)
     assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
     assert await system.gateway.exit_code() == 0
@@ -140,7 +140,7 @@ async def test_max_stream_seconds_bounds_an_answer(tmp_path: Path) -> None:
         await until(system.is_idle)
 
 
-async def _refuses(system: System) -> bool:
+async def _rejects(system: System) -> bool:
     try:
         async with httpx.AsyncClient() as client:
             await client.get(f"{system.url}/healthz")

@@ -12,7 +12,7 @@ LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_WIDTH, INNER, CONTEXT = 2, 64, 2, 1, 32, 12
 PATCH, GRID, EYE_WIDTH, DEEPSTACK = 16, 16, 32, 1
 
 
-def write(path: Path, tokenizer: Path, *, template: str = "", sees: bool = False) -> None:
+def write(path: Path, tokenizer: Path, *, template: str = "", supports_vision: bool = False) -> None:
     """Write the file. `tokenizer` is a directory with Qwen3's tokenizer.json and tokenizer_config.json.
 
     `template` takes the place of Qwen3's own; a model that `sees` has Qwen3-VL's shape.
@@ -25,8 +25,8 @@ def write(path: Path, tokenizer: Path, *, template: str = "", sees: bool = False
         **{i: e["content"] for i, e in added.items()},
     }
     tokens = [ids[i] for i in range(len(ids))]
-    writer = gguf.GGUFWriter(path, arch="qwen3vl" if sees else "qwen3")
-    if sees:
+    writer = gguf.GGUFWriter(path, arch="qwen3vl" if supports_vision else "qwen3")
+    if supports_vision:
         writer.add_rope_dimension_sections([6, 5, 5, 0])
         writer.add_num_deepstack_layers(DEEPSTACK)
     writer.add_context_length(CONTEXT)

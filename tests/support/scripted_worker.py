@@ -28,7 +28,7 @@ def content(text: str, index: int = 0) -> pb.Event:
     return pb.Event(delta=pb.Delta(index=index, content=text, token_count=1))
 
 
-def thought(text: str) -> pb.Event:
+def reasoning(text: str) -> pb.Event:
     return pb.Event(delta=pb.Delta(reasoning_content=text, token_count=1))
 
 

@@ -74,7 +74,7 @@ def test_repeating_a_single_field_is_counted() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 10**6, b"\x12\x00" * 10_000 + b"\x12\xff\xff\xff\x7f" + b"a" * 50_000])
-def test_a_malformed_message_is_refused_as_the_parser_does(data: bytes) -> None:
+def test_a_malformed_message_is_rejected_as_the_parser_does(data: bytes) -> None:
     for read in (pb.GenerateRequest.FromString, lambda data: check_elements(data, pb.GenerateRequest.DESCRIPTOR)):
         with pytest.raises(DecodeError):
             read(data)
@@ -96,7 +96,7 @@ def test_an_unknown_group_hides_nothing(inside: bytes, wrapped: bool) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(min_value=1, max_value=3))
-def test_arbitrary_bytes_have_no_more_elements_than_allowed_or_are_refused(data: bytes, times: int) -> None:
+def test_arbitrary_bytes_have_no_more_elements_than_allowed_or_are_rejected(data: bytes, times: int) -> None:
     """Counting ends for all input, and what it lets through is no more than it has counted."""
     for kind in (pb.GenerateManyRequest, embeddings_pb.EmbedRequest):
         try:

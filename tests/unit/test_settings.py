@@ -58,7 +58,7 @@ def test_help_lists_every_variable(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "VILIX_MAX_BODY_BYTES  (default 1024)" in text
 
 
-def test_arguments_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_are_rejected(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["example", "--port", "1"])
     with pytest.raises(SystemExit):
         load(Example, command="example")

@@ -112,7 +112,7 @@ async def test_a_request_that_is_cancelled_while_it_is_acknowledged_is_called_of
     assert triton.controls[-1] == "cancel"
 
 
-async def test_a_request_that_no_message_has_room_for_is_refused_before_it_is_sent() -> None:
+async def test_a_request_that_no_message_has_room_for_is_rejected_before_it_is_sent() -> None:
     images = [b"a" * (MAX_MESSAGE_BYTES // 2)] * 2
     async with serving(Triton(outputs=1)) as client:
         with pytest.raises(Failure, match="fewer or smaller images") as caught:

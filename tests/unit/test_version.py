@@ -30,7 +30,7 @@ def test_chart_has_the_version_of_the_product() -> None:
     assert (CHART["version"], CHART["appVersion"]) == (PRODUCT["version"], PRODUCT["version"])
 
 
-def test_guide_for_operators_names_images_and_chart_of_this_version() -> None:
+def test_structured_output_for_operators_names_images_and_chart_of_this_version() -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text()
     versions = set(re.findall(r"\$REGISTRY/vilix/[$a-z]+:([0-9][^ ]*)", text))
     versions |= set(re.findall(r"vilix-([0-9]\S*)\.tgz", text))

@@ -36,7 +36,7 @@ class TritonPythonModel:
                 else:
                     rows[index] = self._rows(request)
             except RequestError as error:
-                answers[index] = _refused(error)
+                answers[index] = _rejected(error)
         for index, answer in zip(rows, self._embed(list(rows.values())), strict=True):
             answers[index] = answer
         return answers
@@ -49,7 +49,7 @@ class TritonPythonModel:
         except Exception as error:  # noqa: BLE001  # one request's trouble must not end the others
             if len(requests) > 1:
                 return [answer for request in requests for answer in self._embed([request])]
-            return [_refused(error)]
+            return [_rejected(error)]
         ends = np.cumsum([len(request) for request in requests])[:-1]
         return [_answer(part) for part in np.split(vectors, ends)]
 
@@ -77,11 +77,11 @@ def _column(request: Any, name: str) -> list[bytes] | None:
 
 def _answer(vectors: NDArray[np.float32]) -> Any:
     if not np.isfinite(vectors).all():
-        return _refused(RequestError("ENGINE_FAILED", "a vector has infinite or undefined numbers"))
+        return _rejected(RequestError("ENGINE_FAILED", "a vector has infinite or undefined numbers"))
     return pb_utils.InferenceResponse([pb_utils.Tensor("embedding", np.ascontiguousarray(vectors, np.float32))])
 
 
-def _refused(error: Exception) -> Any:
+def _rejected(error: Exception) -> Any:
     if not isinstance(error, RequestError):
         pb_utils.Logger.log_error(f"the engine failed: {error!r}")
         error = RequestError("ENGINE_FAILED", "the model could not embed the texts")

@@ -46,7 +46,7 @@ class Choice:
         self.logprobs.extend(delta.logprobs)
 
 
-class AnswerCollector:
+class ResponseCollector:
     """Puts an answer together before it is sent."""
 
     def __init__(self, choices: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.collector import AnswerCollector
+from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits, SpentBudget
 
@@ -28,7 +28,7 @@ class ErrorReply:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerHead:
+class ResponseHead:
     """What identifies an answer."""
 
     id: str
@@ -169,11 +169,11 @@ class GenerationDialect(PromptDialect[C], Protocol[C]):
         """What the ids of its answers begin with."""
         ...
 
-    def encoder(self, call: C, head: AnswerHead) -> StreamEncoder:
+    def encoder(self, call: C, head: ResponseHead) -> StreamEncoder:
         """Return the encoder of one streamed answer. `call` is without its prompt."""
         ...
 
-    def whole(self, call: C, head: AnswerHead, answer: AnswerCollector) -> bytes:
+    def whole(self, call: C, head: ResponseHead, answer: ResponseCollector) -> bytes:
         """Return the JSON document of a whole answer. `call` is without its prompt."""
         ...
 

@@ -34,17 +34,17 @@ def read_structured_output(fields: Fields, response_format: pb.ResponseFormat) -
             response_format.json_schema.schema_json = json_text(
                 "response_format.json_schema.schema", form.get("schema")
             )
-    guides = fields.object("structured_outputs")
+    structured_outputs = fields.object("structured_outputs")
     forms = ["response_format"] if response_format.WhichOneof("format") else []
-    for prefix, source in (("guided_", fields), ("", guides)):
+    for prefix, source in (("guided_", fields), ("", structured_outputs)):
         if source is not None:
-            forms += _add_guide(source, prefix, response_format)
+            forms += _add_structured_output(source, prefix, response_format)
     if len(forms) > 1:
         raise bad_request(forms[1], f"{forms[0]} and {forms[1]} exclude one another; send one of them")
     return forms[0] if forms else "response_format"
 
 
-def _add_guide(source: Fields, prefix: str, response_format: pb.ResponseFormat) -> list[str]:
+def _add_structured_output(source: Fields, prefix: str, response_format: pb.ResponseFormat) -> list[str]:
     """Read one notation. Returns the paths of the fields that are given."""
     given = []
     schema = source.get(f"{prefix}json")

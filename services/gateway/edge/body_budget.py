@@ -71,7 +71,7 @@ class BodyBudget:
         of_key = self._used_by[share.key_id] + size - share.size > self._per_key
         of_same_key = sum(waiting.key_id == share.key_id for waiting, _ in self._waiting.values())
         if len(self._waiting) >= MOST_WAITING or of_same_key >= MOST_WAITING_OF_KEY:
-            raise self._refusal(of_key=of_key)
+            raise self._rejection(of_key=of_key)
         granted = asyncio.get_running_loop().create_future()
         self._waiting[granted] = (share, size)
         try:
@@ -80,7 +80,7 @@ class BodyBudget:
                     self._drop_slow(share, size - share.size, of_key=of_key)
                     await asyncio.wait([granted], timeout=LOOK_SECONDS)
         except TimeoutError:
-            raise self._refusal(of_key=of_key) from None
+            raise self._rejection(of_key=of_key) from None
         finally:
             self._waiting.pop(granted, None)
 
@@ -136,8 +136,8 @@ class BodyBudget:
             size -= share.size
             share.drop()
 
-    def _refusal(self, *, of_key: bool) -> ApiError:
-        metrics.BODIES_REFUSED.labels("key" if of_key else "process").inc()
+    def _rejection(self, *, of_key: bool) -> ApiError:
+        metrics.BODIES_REJECTED.labels("key" if of_key else "process").inc()
         if of_key:
             return unavailable(
                 f"The requests of your key that are in flight have more than {self._per_key} bytes. Please try again, "
@@ -176,7 +176,7 @@ class BodyShare:
         except TimeoutError:
             if not self._dropped:
                 raise
-            metrics.BODIES_REFUSED.labels("slow").inc()
+            metrics.BODIES_REJECTED.labels("slow").inc()
             raise (
                 unavailable(
                     "The body came too slowly while the server was short of memory for it. Please try again."

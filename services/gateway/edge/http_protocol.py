@@ -120,14 +120,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return int(upgrade.args[0]) or len(data)
         except httptools.HttpParserError as error:
             if not (self.transport.is_closing() or self.is_broken):
-                self._reject(Rejection(400, _malformed(error)))
+                self._reject_malformed(Rejection(400, _malformed(error)))
         else:
             if was_receiving and self.is_receiving:
                 self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
             most = self.limits.max_header_bytes
             # A header without an end never reaches `on_headers_complete`, and a trailer without one never `on_header`.
             if self._header_bytes > most or self._framing_bytes > most + FRAMING_BYTES_PER_BODY_BYTE * self._body_bytes:
-                self._refuse_headers()
+                self._reject_headers()
         return len(data)
 
     def on_message_begin(self) -> None:
@@ -142,19 +142,19 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._trailer_bytes += len(name) + len(value) + 4
         if self._trailer_bytes > self.limits.max_header_bytes:
-            self._refuse_headers()
+            self._reject_headers()
             raise _RefusedError
 
     def on_headers_complete(self) -> None:
         """Hand the request over, and wait for its body."""
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.max_header_bytes:
-            self._refuse_headers()
+            self._reject_headers()
             raise _RefusedError
         version = self.parser.get_http_version()
         rejected = rejection(version, self.headers)
         if rejected is not None:
-            self._reject(rejected)
+            self._reject_malformed(rejected)
             raise _RefusedError
         # HTTP/1.0 has no answers that come before the answer.
         self.expect_100_continue = self.expect_100_continue and version == "1.1"
@@ -185,7 +185,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._answered is not None and not self._answered.response_complete:
             return
         if self._rejected is not None and not self.transport.is_closing():
-            self._refuse(self._rejected.status, "malformed", self._rejected.message)
+            self._reject(self._rejected.status, "malformed", self._rejected.message)
         self._note_idle()
 
     def reader_is_behind(self) -> None:
@@ -205,7 +205,7 @@ class LimitedProtocol(HttpToolsProtocol):
             # The beginning of a next request behind one that is still answered: that answer is not cut off for it.
             self._await_headers()
         elif self._header_bytes:
-            self._refuse(408, "header_time", f"The headers did not come within {self.limits.header_seconds:g} s.")
+            self._reject(408, "header_time", f"The headers did not come within {self.limits.header_seconds:g} s.")
         else:
             self._close("header_time")
 
@@ -216,7 +216,7 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self.cycle.response_complete:
             self._close("body_time")
         else:
-            self._refuse(408, "body_time", f"The body did not come within {self.limits.body_seconds:g} s.")
+            self._reject(408, "body_time", f"The body did not come within {self.limits.body_seconds:g} s.")
 
     def linger(self) -> None:
         """End the connection. To close it at once would reset it, before a client that is still sending reads its answer."""
@@ -242,7 +242,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._close("evicted")
         else:
-            self._refuse(408, "evicted", "The body came too slowly while there were too many connections.")
+            self._reject(408, "evicted", "The body came too slowly while there were too many connections.")
 
     @property
     def has_unsent_bytes(self) -> bool:
@@ -251,26 +251,26 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def evict(self) -> None:
         """Close this connection, which has no request, for the sake of a new one."""
-        metrics.CONNECTIONS_REFUSED.labels("evicted").inc()
+        metrics.CONNECTIONS_REJECTED.labels("evicted").inc()
         self._deadline.cancel()
         self.transport.abort()
 
     def _reader_is_stuck(self) -> None:
-        metrics.CONNECTIONS_REFUSED.labels("write_time").inc()
+        metrics.CONNECTIONS_REJECTED.labels("write_time").inc()
         # What waits to be written would keep the connection open for as long as the client does.
         self.transport.abort()
 
-    def _refuse(self, status: int, cause: str, message: str) -> None:
+    def _reject(self, status: int, cause: str, message: str) -> None:
         if self._is_answering():
             self._close(cause)
             return
-        metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        metrics.CONNECTIONS_REJECTED.labels(cause).inc()
         body = openai_errors.body(ApiError(status, ErrorKind.INVALID_REQUEST, message, code=cause))
         head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, HTTPStatus(status).phrase.encode(), len(body)) + body)
         self.linger()
 
-    def _reject(self, rejected: Rejection) -> None:
+    def _reject_malformed(self, rejected: Rejection) -> None:
         """Reject what cannot be parsed, but not before what came before it is answered."""
         if self.is_receiving and self.cycle.response_started:
             self._close("malformed")
@@ -279,20 +279,20 @@ class LimitedProtocol(HttpToolsProtocol):
             # The request whose body it is.
             self.pipeline.popleft()
         elif self.is_receiving or not self._is_answering():
-            self._refuse(rejected.status, "malformed", rejected.message)
+            self._reject(rejected.status, "malformed", rejected.message)
             return
         self._rejected = rejected
         self._in_headers = True
         self._deadline.cancel()
 
-    def _refuse_headers(self) -> None:
+    def _reject_headers(self) -> None:
         if self.is_receiving and self.cycle.response_complete:
             # Behind the body of a request that has its answer already, which its client is to be able to read.
-            metrics.CONNECTIONS_REFUSED.labels("header_bytes").inc()
+            metrics.CONNECTIONS_REJECTED.labels("header_bytes").inc()
             self.linger()
             return
         limit = self.limits.max_header_bytes
-        self._refuse(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
+        self._reject(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answered = cycle
@@ -318,7 +318,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return cycle.response_started or not cycle.more_body or bool(self.pipeline)
 
     def _close(self, cause: str) -> None:
-        metrics.CONNECTIONS_REFUSED.labels(cause).inc()
+        metrics.CONNECTIONS_REJECTED.labels(cause).inc()
         self._abandon()
         self._in_headers = True
         self._deadline.cancel()

@@ -19,7 +19,7 @@ from services.gateway.edge.admin_guard import AdminGuard
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import ApiError, ErrorKind, bad_request, conflict, not_found, server_error, unavailable
 from services.gateway.quoting import shown
-from services.gateway.redis.redis_refusal import refusal_of
+from services.gateway.redis.redis_rejection import rejection_of
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.wiring import Gateway
@@ -177,7 +177,7 @@ async def _wrong(request: Request, error: ValueError) -> Response:
 
 
 async def _redis_error(request: Request, error: Exception) -> Response:
-    cause = refusal_of(error)
+    cause = rejection_of(error)
     problem = "Redis does not answer" if cause is None else f"Redis answers and refuses writes ({cause})"
     return openai_errors.response(
         unavailable(f"{problem}. Nothing, or a part, was done; look at the key before trying again.")

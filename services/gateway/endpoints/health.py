@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.endpoints.connection import gateway_of
-from services.gateway.redis.redis_link import RedisAwayError, RedisRefusedError
+from services.gateway.redis.redis_link import RedisAwayError, RedisRejectedError
 
 
 async def healthz(request: Request) -> Response:
@@ -16,8 +16,8 @@ async def healthz(request: Request) -> Response:
     models = {model_id: model is not None for model_id, model in gateway.fleet.models().items()}
     try:
         await gateway.link.run(lambda redis: redis.ping())
-        redis = str(gateway.link.refusal or "ok")
-    except RedisRefusedError as error:
+        redis = str(gateway.link.rejection or "ok")
+    except RedisRejectedError as error:
         redis = str(error.cause)
     except RedisAwayError:
         redis = "unreachable"

@@ -47,7 +47,7 @@ def describe_all(fleet: Fleet) -> list[dict[str, Any]]:
 
 
 async def _authenticate(request: Request, gateway: Gateway) -> Key:
-    caller = await authenticate(bearer_key(request.headers), gateway.keyring)
+    caller = await authenticate(bearer_key(request.headers), gateway.key_cache)
     record_of(request).key_id = caller.key.id
     return caller.key
 

@@ -13,22 +13,22 @@ from services.gateway.dialects.bearer import bearer_key
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import unavailable
 from services.gateway.redis.redis_link import RedisAwayError
-from services.gateway.tenancy import limits
-from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy import limit_script
 from services.gateway.tenancy.auth import authenticate
-from services.gateway.tenancy.limits import Scope
-from services.gateway.tenancy.refusal import next_day, next_month
+from services.gateway.tenancy.limit_script import Scope
+from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.rate_limit_errors import next_day, next_month
 from services.gateway.tenancy.usage import Counts, Usage, of_periods
 
 
 async def own_usage(request: Request) -> Response:
     """Show a key what it used today and this month, its limits, and what is left of them."""
     gateway = gateway_of(request)
-    key = (await authenticate(bearer_key(request.headers), gateway.keyring)).key
+    key = (await authenticate(bearer_key(request.headers), gateway.key_cache)).key
     record_of(request).key_id = key.id
     subject = gateway.tiers.subject(key, "")
     try:
-        decision = await gateway.link.run(lambda redis: limits.show(redis, subject))
+        decision = await gateway.link.run(lambda redis: limit_script.show(redis, subject))
         now = datetime.fromtimestamp(decision.seconds, UTC)
         day, month = f"{now:%Y-%m-%d}", f"{now:%Y-%m}"
         used = await gateway.link.run(lambda redis: of_periods(redis, key, [day, month]))
@@ -42,14 +42,14 @@ async def own_usage(request: Request) -> Response:
         "month": _period(month, next_month(now), used),
         "limits": dict(subject.limits),
         "remaining": remaining(subject.limits, decision.scopes["key"]),
-        "model_limits": {model: dict(allowance) for model, allowance in of_models.items()},
+        "model_limits": {model: dict(limits) for model, limits in of_models.items()},
         "running": decision.scopes["key"].slots,
         "reserved_tokens": decision.scopes["key"].reserved,
     }
     return Response(orjson.dumps(usage), media_type="application/json")
 
 
-def remaining(allowance: Allowance, scope: Scope) -> dict[str, int | None]:
+def remaining(limits: Limits, scope: Scope) -> dict[str, int | None]:
     """Return what is left of each limit; None where there is none. What running requests have reserved is not left."""
 
     def left(limit: int | None, used: int) -> int | None:
@@ -58,9 +58,9 @@ def remaining(allowance: Allowance, scope: Scope) -> dict[str, int | None]:
     return {
         "rpm": scope.requests,
         "tpm": scope.tokens,
-        "concurrency": left(allowance.concurrency, scope.slots),
-        "daily_tokens": left(allowance.daily_tokens, scope.daily + scope.reserved),
-        "monthly_tokens": left(allowance.monthly_tokens, scope.monthly + scope.reserved),
+        "concurrency": left(limits.concurrency, scope.slots),
+        "daily_tokens": left(limits.daily_tokens, scope.daily + scope.reserved),
+        "monthly_tokens": left(limits.monthly_tokens, scope.monthly + scope.reserved),
     }
 
 

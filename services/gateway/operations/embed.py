@@ -18,8 +18,8 @@ from services.gateway.record import Outcome
 from services.gateway.routing.embedding import Embedding
 from services.gateway.routing.embeddings_client import EmbeddingsPool
 from services.gateway.routing.message_size import check_number_of_elements
-from services.gateway.tenancy.demand import Demand, demand_of_embedding
-from services.gateway.tenancy.lease import Lease
+from services.gateway.tenancy.reservation import Reservation
+from services.gateway.tenancy.token_estimate import TokenEstimate, estimate_of_embedding
 from services.gateway.wiring import Gateway
 
 
@@ -38,7 +38,7 @@ class EmbedEndpoint(Generic[E]):
         except ApiError as error:
             use_callers_names(error, call.field_name)
             raise
-        return EmbedTexts(self.dialect, gateway, call, demand_of_embedding(call.embed))
+        return EmbedTexts(self.dialect, gateway, call, estimate_of_embedding(call.embed))
 
 
 class EmbedTexts(Generic[E]):
@@ -46,11 +46,11 @@ class EmbedTexts(Generic[E]):
 
     stream: Final = None
 
-    def __init__(self, dialect: EmbeddingDialect[E], gateway: Gateway, call: E, demand: Demand) -> None:
+    def __init__(self, dialect: EmbeddingDialect[E], gateway: Gateway, call: E, estimate: TokenEstimate) -> None:
         """Embed the texts of a call."""
         self.model: Final = call.embed.model
         self.pool: Final[EmbeddingsPool] = gateway.fleet.embeddings
-        self.demand: Final = demand
+        self.estimate: Final = estimate
         self._dialect: Final = dialect
         self._call: Final = call
 
@@ -58,14 +58,14 @@ class EmbedTexts(Generic[E]):
         """Return what writes the response."""
         return VectorsReply(self._dialect, exchange, self._call)
 
-    async def run(self, exchange: Exchange, lease: Lease) -> pb.EmbedResponse:
+    async def run(self, exchange: Exchange, reservation: Reservation) -> pb.EmbedResponse:
         """Have a worker make the vectors. Raises ApiError, ClientGoneError."""
         embedding = Embedding(self.pool, exchange.record)
         exchange.disconnect.stops(embedding.cancel)
         response = await embedding.run(self._call.embed)
-        lease.produced.prompt = sum(response.token_counts)
+        reservation.produced.prompt = sum(response.token_counts)
         # Before the client can know that it is over, and come back for the same slot.
-        await lease.settle(Outcome.COMPLETE)
+        await reservation.settle(Outcome.COMPLETE)
         return response
 
     def use_callers_names(self, error: ApiError) -> None:

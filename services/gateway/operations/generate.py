@@ -7,21 +7,21 @@ import time
 from functools import partial
 from typing import Any, Final, Generic
 
-from services.gateway.dialects.dialect import AnswerHead, C, GenerationDialect, without_prompt
+from services.gateway.dialects.dialect import C, GenerationDialect, ResponseHead, without_prompt
 from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
-from services.gateway.metered_answer import MeteredAnswer
-from services.gateway.operations.answer_writer import AnswerWriter
+from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.operation import Operation, Reply
 from services.gateway.operations.prepared_call import PreparedCall, prepare
+from services.gateway.operations.response_writer import ResponseWriter
 from services.gateway.operations.show_prompt import ShowPrompt
 from services.gateway.operations.whole_answer_reply import WholeAnswerReply
 from services.gateway.record import Outcome
 from services.gateway.routing.generation import Generation
 from services.gateway.routing.inference_client import InferencePool
-from services.gateway.tenancy.demand import Demand, demand_of
-from services.gateway.tenancy.lease import Lease
+from services.gateway.tenancy.reservation import Reservation
+from services.gateway.tenancy.token_estimate import TokenEstimate, estimate_of
 from services.gateway.transcript import Transcript
 from services.gateway.wiring import Gateway
 
@@ -37,38 +37,38 @@ class GenerateEndpoint(Generic[C]):
         """Return what a parsed body asks for: an answer, or with a dry run its prompt. Raises ApiError (400)."""
         prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
         call = prepared.call
-        demand = demand_of(call.generate, reserve_output=gateway.settings.reserve_output)
+        estimate = estimate_of(call.generate, reserve_output=gateway.settings.reserve_output)
         if call.dry_run:
-            return ShowPrompt(self.dialect, gateway, prepared, demand, stream=call.stream)
-        return GenerateAnswer(self.dialect, gateway, prepared, demand)
+            return ShowPrompt(self.dialect, gateway, prepared, estimate, stream=call.stream)
+        return GenerateAnswer(self.dialect, gateway, prepared, estimate)
 
 
 class GenerateAnswer(Generic[C]):
     """The operation."""
 
     def __init__(
-        self, dialect: GenerationDialect[C], gateway: Gateway, prepared: PreparedCall[C], demand: Demand
+        self, dialect: GenerationDialect[C], gateway: Gateway, prepared: PreparedCall[C], estimate: TokenEstimate
     ) -> None:
         """Generate the answer to a call."""
         self.model: Final = prepared.call.generate.model
         self.stream: Final = prepared.call.stream
         self.pool: Final[InferencePool] = gateway.fleet.inference
-        self.demand: Final = demand
+        self.estimate: Final = estimate
         self._dialect: Final = dialect
         self._gateway: Final = gateway
         self._call: Final = without_prompt(prepared.call)
         self._prepared: PreparedCall[C] | None = prepared
 
-    def reply(self, exchange: Exchange) -> Reply[MeteredAnswer]:
+    def reply(self, exchange: Exchange) -> Reply[MeteredGeneration]:
         """Return what writes the response."""
         answer_id = f"{self._dialect.id_prefix}-{secrets.token_hex(12)}"
-        head = AnswerHead(answer_id, int(time.time()), exchange.record.request_id)
+        head = ResponseHead(answer_id, int(time.time()), exchange.record.request_id)
         if not self.stream:
             return WholeAnswerReply(self._dialect, exchange, self._call, head)
         keep_alive = self._gateway.settings.keep_alive
-        return AnswerWriter(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
+        return ResponseWriter(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
 
-    async def run(self, exchange: Exchange, lease: Lease) -> MeteredAnswer:
+    async def run(self, exchange: Exchange, reservation: Reservation) -> MeteredGeneration:
         """Have a worker begin; a stream does not wait for that longer than `early_commit`. Raises ApiError, ClientGoneError."""
         prepared, self._prepared = self._prepared, None
         assert prepared is not None  # noqa: S101  # it runs once
@@ -78,12 +78,12 @@ class GenerateAnswer(Generic[C]):
         record.content, record.completion_tokens = transcript, 0
         generation = Generation(self.pool, self.model, record)
         exchange.disconnect.stops(partial(generation.cut_short, Outcome.CLIENT_GONE))
-        await prepared.complete(self._gateway.image_fetcher, tenant=lease.subject.key.tenant)
+        await prepared.complete(self._gateway.image_fetcher, tenant=reservation.subject.key.tenant)
         commits_early = self.stream and not exchange.response.started
         await generation.open(request, size=prepared.size, seconds=settings.early_commit if commits_early else None)
         # The worker has it, and what was asked may be large.
         exchange.body.release()
-        return MeteredAnswer(generation, lease, record, choices=self._call.choices, transcript=transcript)
+        return MeteredGeneration(generation, reservation, record, choices=self._call.choices, transcript=transcript)
 
     def use_callers_names(self, error: ApiError) -> None:
         """Name fields in an error as the caller does."""

@@ -9,8 +9,8 @@ from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
 from services.gateway.routing.pool import WorkerPool
-from services.gateway.tenancy.demand import Demand
-from services.gateway.tenancy.lease import Lease
+from services.gateway.tenancy.reservation import Reservation
+from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.gateway.wiring import Gateway
 
 R = TypeVar("R")
@@ -47,7 +47,7 @@ class Operation(Protocol[R]):
         ...
 
     @property
-    def demand(self) -> Demand:
+    def estimate(self) -> TokenEstimate:
         """How many tokens it is estimated to need."""
         ...
 
@@ -60,7 +60,7 @@ class Operation(Protocol[R]):
         """Return what writes the response."""
         ...
 
-    async def run(self, exchange: Exchange, lease: Lease) -> R:
+    async def run(self, exchange: Exchange, reservation: Reservation) -> R:
         """Have a worker do it, for as long as the client waits. Raises ApiError and ClientGoneError."""
         ...
 

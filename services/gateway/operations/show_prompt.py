@@ -16,8 +16,8 @@ from services.gateway.operations.prepared_call import PreparedCall, prepare
 from services.gateway.record import Outcome
 from services.gateway.routing.inference_client import InferencePool
 from services.gateway.routing.rendering import render_prompt
-from services.gateway.tenancy.demand import Demand, demand_of
-from services.gateway.tenancy.lease import Lease
+from services.gateway.tenancy.reservation import Reservation
+from services.gateway.tenancy.token_estimate import TokenEstimate, estimate_of
 from services.gateway.wiring import Gateway
 
 
@@ -31,7 +31,7 @@ class PromptEndpoint(Generic[C]):
     def read(self, body: Any, gateway: Gateway, *, strict: bool) -> ShowPrompt[C]:
         """Return what a parsed body asks for. Raises ApiError (400)."""
         prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
-        return ShowPrompt(self.dialect, gateway, prepared, demand_of(prepared.call.generate, reserve_output=0))
+        return ShowPrompt(self.dialect, gateway, prepared, estimate_of(prepared.call.generate, reserve_output=0))
 
 
 class ShowPrompt(Generic[C]):
@@ -42,7 +42,7 @@ class ShowPrompt(Generic[C]):
         dialect: PromptDialect[C],
         gateway: Gateway,
         prepared: PreparedCall[C],
-        demand: Demand,
+        estimate: TokenEstimate,
         *,
         stream: bool | None = None,
     ) -> None:
@@ -51,7 +51,7 @@ class ShowPrompt(Generic[C]):
         self.stream: Final = stream
         self.pool: Final[InferencePool] = gateway.fleet.inference
         # It counts as a request. Its prompt must fit what the key has left, and is reserved meanwhile, but costs no tokens.
-        self.demand: Final = replace(demand, output=0, max_output=0)
+        self.estimate: Final = replace(estimate, output=0, max_output=0)
         self._dialect: Final = dialect
         self._gateway: Final = gateway
         self._prepared: Final = prepared
@@ -60,15 +60,15 @@ class ShowPrompt(Generic[C]):
         """Return what writes the response."""
         return PromptReply(self._dialect, exchange, self._prepared.call)
 
-    async def run(self, exchange: Exchange, lease: Lease) -> RenderedPrompt:
+    async def run(self, exchange: Exchange, reservation: Reservation) -> RenderedPrompt:
         """Have a worker render the prompt. Raises ApiError."""
         call, request_id = self._prepared.call, exchange.record.request_id
-        await self._prepared.complete(self._gateway.image_fetcher, tenant=lease.subject.key.tenant)
+        await self._prepared.complete(self._gateway.image_fetcher, tenant=reservation.subject.key.tenant)
         response, worker = await render_prompt(
             self.pool, call.generate, size=self._prepared.size, request_id=request_id
         )
         # Before the client can know that it is over, and come back for the same slot.
-        await lease.settle(Outcome.COMPLETE)
+        await reservation.settle(Outcome.COMPLETE)
         return RenderedPrompt(response, worker, call.all_ignored(response.ignored_parameters))
 
     def use_callers_names(self, error: ApiError) -> None:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Final, Generic
 
-from services.gateway.dialects.collector import AnswerCollector
-from services.gateway.dialects.dialect import AnswerHead, C, GenerationDialect
+from services.gateway.dialects.collector import ResponseCollector
+from services.gateway.dialects.dialect import C, GenerationDialect, ResponseHead
 from services.gateway.edge.exchange import Exchange
 from services.gateway.limit_status import RateLimits
-from services.gateway.metered_answer import MeteredAnswer
+from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.json_reply import JsonReply
 
 
-class WholeAnswerReply(JsonReply[MeteredAnswer], Generic[C]):
+class WholeAnswerReply(JsonReply[MeteredGeneration], Generic[C]):
     """Collects the answer, and sends it."""
 
-    def __init__(self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: AnswerHead) -> None:
+    def __init__(self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: ResponseHead) -> None:
         """Reply to `call`, which is without its prompt: the answer may take long."""
         super().__init__(dialect, exchange)
         self._generation_dialect: Final = dialect
         self._call: Final = call
         self._head: Final = head
 
-    async def write(self, result: MeteredAnswer, limits: RateLimits) -> None:
+    async def write(self, result: MeteredGeneration, limits: RateLimits) -> None:
         """Send the whole answer. Raises ApiError and ClientGoneError when it breaks off."""
-        collected = AnswerCollector(self._call.choices)
+        collected = ResponseCollector(self._call.choices)
         try:
             async for events in result.events():
                 collected.add(events)

@@ -55,7 +55,7 @@ def connect(url: str, *, timeout: float) -> Redis:
     }
     if not topology:
         client: ScriptRedis = ScriptRedis.from_url(url, **options)  # type: ignore[assignment]  # what it is called on
-        client.patience = timeout
+        client.timeouts = timeout
         return client
     account, _, addresses = parts.netloc.rpartition("@")
     username, _, password = account.partition(":")
@@ -75,7 +75,7 @@ def connect(url: str, *, timeout: float) -> Redis:
     master: ScriptRedis = sentinel.master_for(
         query["master"], ScriptRedis, db=database, ssl=scheme == "rediss", **options
     )
-    master.patience = timeout
+    master.timeouts = timeout
     return master
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from services.gateway import metrics
 from services.gateway.redis.redis_connection import LEAST_SECONDS, disconnect
-from services.gateway.redis.redis_refusal import WriteRefusal, refusal_of, try_writing
+from services.gateway.redis.redis_rejection import WriteRejection, rejection_of, try_writing
 
 T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
@@ -30,10 +30,10 @@ class RedisAwayError(Exception):
     """Redis did not answer in time, or could not do what was asked."""
 
 
-class RedisRefusedError(RedisAwayError):
+class RedisRejectedError(RedisAwayError):
     """Redis answered, and refused to write. It can still be read."""
 
-    def __init__(self, cause: WriteRefusal) -> None:
+    def __init__(self, cause: WriteRejection) -> None:
         """The reason is `cause`."""
         super().__init__(cause)
         self.cause: Final = cause
@@ -46,7 +46,7 @@ class RedisLink:
         """No command takes longer than `timeout` seconds, and none is tried while Redis is known to be away."""
         self.redis: Final = redis
         self.away = False
-        self.refusal: WriteRefusal | None = None
+        self.rejection: WriteRejection | None = None
         """Why Redis refuses writes at the moment. Commands are sent all the same: reads and other nodes may work."""
         self.changed: Final = asyncio.Event()
         """Set whenever Redis is back, begins to refuse writes, or takes them again."""
@@ -55,7 +55,7 @@ class RedisLink:
         self._room: Final = asyncio.Semaphore(IN_FLIGHT)
         self._probe: asyncio.Task[None] | None = None
         self._write_probe: asyncio.Task[None] | None = None
-        self._refused_at = 0.0
+        self._rejected_at = 0.0
 
     async def close(self) -> None:
         """Stop looking for Redis, and close its connections."""
@@ -78,20 +78,20 @@ class RedisLink:
                     finally:
                         expiry.cancel()
             except (RedisError, OSError, TimeoutError) as error:
-                cause = refusal_of(error)
+                cause = rejection_of(error)
                 if cause is not None:
-                    metrics.REDIS_REFUSED_WRITES.labels(cause).inc()
-                    self._refused(cause, error)
-                    raise RedisRefusedError(cause) from error
+                    metrics.REDIS_REJECTED_WRITES.labels(cause).inc()
+                    self._rejected(cause, error)
+                    raise RedisRejectedError(cause) from error
                 self._lost(error)
                 raise RedisAwayError from error
 
-    def _refused(self, cause: WriteRefusal, error: Exception | None = None) -> None:
-        self._refused_at = asyncio.get_running_loop().time()
-        if cause is self.refusal:
+    def _rejected(self, cause: WriteRejection, error: Exception | None = None) -> None:
+        self._rejected_at = asyncio.get_running_loop().time()
+        if cause is self.rejection:
             return
-        self.refusal = cause
-        metrics.REDIS_REFUSES_WRITES.set(1)
+        self.rejection = cause
+        metrics.REDIS_REJECTS_WRITES.set(1)
         more = {"cause": str(cause)} | ({"error": str(error)[:200]} if error else {})
         _log.warning("redis refuses writes", extra=more)
         self.changed.set()
@@ -99,9 +99,9 @@ class RedisLink:
             self._write_probe = asyncio.create_task(self._try_writing())
 
     async def _try_writing(self) -> None:
-        while self.refusal is not None:
+        while self.rejection is not None:
             await asyncio.sleep(WRITE_PROBE_SECONDS)
-            if self.refusal is WriteRefusal.READ_ONLY and (pool := getattr(self.redis, "connection_pool", None)):
+            if self.rejection is WriteRejection.READ_ONLY and (pool := getattr(self.redis, "connection_pool", None)):
                 # They may lead to a server that is no primary any more; new ones may lead to the one that is.
                 await pool.disconnect(inuse_connections=False)
             try:
@@ -109,13 +109,13 @@ class RedisLink:
                     cause = await try_writing(self.redis)
             except (RedisError, OSError, TimeoutError):
                 # It does not answer: the next command finds that out.
-                self._refused_at = asyncio.get_running_loop().time()
+                self._rejected_at = asyncio.get_running_loop().time()
                 continue
             if cause is not None:
-                self._refused(cause)
-            elif asyncio.get_running_loop().time() - self._refused_at >= CALM_SECONDS:
-                self.refusal = None
-                metrics.REDIS_REFUSES_WRITES.set(0)
+                self._rejected(cause)
+            elif asyncio.get_running_loop().time() - self._rejected_at >= CALM_SECONDS:
+                self.rejection = None
+                metrics.REDIS_REJECTS_WRITES.set(0)
                 _log.warning("redis takes writes again")
                 self.changed.set()
 
@@ -132,11 +132,11 @@ class RedisLink:
                     await self.redis.ping()
             except (RedisError, OSError, TimeoutError) as error:
                 # After a failure to persist, Redis refuses even PING.
-                cause = refusal_of(error)
+                cause = rejection_of(error)
                 if cause is None:
                     await asyncio.sleep(PROBE_SECONDS)
                     continue
-                self._refused(cause, error)
+                self._rejected(cause, error)
             self.away = False
             _log.warning("redis is back")
             self.changed.set()

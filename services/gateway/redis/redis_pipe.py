@@ -22,7 +22,7 @@ _NOTHING: Final = object()
 class ScriptRedis(Redis):
     """redis-py's client for one server, with decoded answers. Only `EVALSHA` goes another way."""
 
-    patience: float = 1.0
+    timeouts: float = 1.0
     """Seconds after which a script without an answer is the sign of a connection that is dead."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -50,19 +50,19 @@ class ScriptRedis(Redis):
                     await ended.close(self)
                 if self._pipe is None:
                     connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # as above
-                    self._pipe = _Pipe(connection, patience=self.patience)
+                    self._pipe = _Pipe(connection, timeouts=self.timeouts)
         return self._pipe
 
 
 class _Pipe(asyncio.Protocol):
     """An open connection, taken over from redis-py."""
 
-    def __init__(self, connection: AbstractConnection, *, patience: float) -> None:
+    def __init__(self, connection: AbstractConnection, *, timeouts: float) -> None:
         writer = connection._writer  # it has no other way to the transport
         assert writer is not None  # noqa: S101  # the pool connects what it gives away
         self.is_open = True
         self._connection: Final = connection
-        self._patience: Final = patience
+        self._timeouts: Final = timeouts
         self._loop: Final = asyncio.get_running_loop()
         self._answers: Final = hiredis.Reader(replyError=_as_error, encoding="utf-8", notEnoughData=_NOTHING)
         self._asked: Final[deque[asyncio.Future[Any]]] = deque()
@@ -80,7 +80,7 @@ class _Pipe(asyncio.Protocol):
         try:
             return await answer
         except asyncio.CancelledError:
-            if self._loop.time() - asked >= self._patience:
+            if self._loop.time() - asked >= self._timeouts:
                 self._abort()
             raise
 

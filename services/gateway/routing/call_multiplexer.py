@@ -15,7 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway.routing.failures import failure_of_rpc, model_unavailable
 from services.gateway.routing.send_queue import SendQueue
 from services.runtime.failure import Failure, Reason, from_proto
-from services.runtime.silence import Silence
+from services.runtime.idle_timer import IdleTimer
 
 WINDOW: Final = 256
 """Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
@@ -65,7 +65,7 @@ class MultiplexedCall:
         self._reader: asyncio.Future[None] | None = None
         self._unacknowledged = 0
         self._sink: EventSink | None = None
-        self._silence: Final = Silence(idle_seconds, lambda: self._give_up(SilentWorkerError()), heard=self._heard)
+        self._idle_timer: Final = IdleTimer(idle_seconds, lambda: self._give_up(SilentWorkerError()), heard=self._heard)
 
     async def start(self, *, seconds: float | None) -> bool:
         """Wait up to `seconds` (None: for ever) for the beginning of the answer; return whether it came.
@@ -112,7 +112,7 @@ class MultiplexedCall:
                 raise self._error
             if self._ended:
                 return
-            self._silence.beat()
+            self._idle_timer.beat()
             self._reader = self._loop.create_future()
             try:
                 await self._reader
@@ -121,7 +121,7 @@ class MultiplexedCall:
 
     def receive(self, output: pb.CallOutput) -> bool:
         """Take what the worker sent; return whether `flush` is to be called before anything else runs."""
-        self._silence.beat()
+        self._idle_timer.beat()
         if output.HasField("status"):
             status = status_pb2.Status.FromString(output.status)
             self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
@@ -144,7 +144,7 @@ class MultiplexedCall:
         """End it, once what was received is read. Only the first end counts."""
         if not self._ended:
             self._ended, self._error = True, error
-            self._silence.cancel()
+            self._idle_timer.cancel()
             self._multiplexer.forget(self._number)
             self._wake()
 
@@ -184,7 +184,7 @@ class MultiplexedCall:
     def _heard(self) -> int:
         if self._reader is None:
             # Nobody waits, so that nobody waits for too long.
-            self._silence.beat()
+            self._idle_timer.beat()
         return self._multiplexer.messages
 
 

@@ -18,7 +18,7 @@ from services.gateway.routing.embeddings_client import EmbedCall, EmbeddingsPool
 from services.gateway.routing.failover import with_failover
 from services.gateway.routing.failures import api_error, failure_of_rpc, silent
 from services.runtime.failure import Failure
-from services.runtime.pulse import SilenceError
+from services.runtime.heartbeat import IdleTimeoutError
 
 
 class Embedding:
@@ -57,10 +57,10 @@ class Embedding:
         worker.in_flight += 1
         began = time.perf_counter()
         try:
-            async with worker.client.signs_of_life.required():
+            async with worker.client.heartbeat.required():
                 response = await call
             outcome = Outcome.COMPLETE
-        except SilenceError:
+        except IdleTimeoutError:
             outcome = Outcome.SILENT
             raise silent() from None
         except grpc.aio.AioRpcError as error:

@@ -8,11 +8,11 @@ import grpc
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.gateway.routing.inference_client import LIST_SECONDS, NO_RETRIES, Patience
+from services.gateway.routing.inference_client import LIST_SECONDS, NO_RETRIES, Timeouts
 from services.gateway.routing.message_size import check_size
 from services.gateway.routing.pool import WorkerPool
-from services.gateway.routing.signs_of_life import SignsOfLife
 from services.gateway.routing.worker import Service, Worker
+from services.gateway.routing.worker_heartbeat import WorkerHeartbeat
 from services.runtime.grpc_channel import channel_options
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
@@ -25,12 +25,12 @@ EmbedCall = grpc.aio.UnaryUnaryCall[pb.EmbedRequest, pb.EmbedResponse]
 class EmbeddingsClient:
     """A connection to one worker."""
 
-    def __init__(self, channel: grpc.aio.Channel, status_channel: grpc.aio.Channel, patience: Patience) -> None:
+    def __init__(self, channel: grpc.aio.Channel, status_channel: grpc.aio.Channel, timeouts: Timeouts) -> None:
         """Over open channels; `status_channel` is for what the worker says of itself."""
-        self._seconds: Final = patience.stream_seconds
+        self._seconds: Final = timeouts.stream_seconds
         self._stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel)
         self._status_stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(status_channel)
-        self.signs_of_life: Final = SignsOfLife(self._status_stub, idle_seconds=patience.idle_seconds)
+        self.heartbeat: Final = WorkerHeartbeat(self._status_stub, idle_seconds=timeouts.idle_seconds)
         """What waits for a call is to require them."""
 
     def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
@@ -52,10 +52,10 @@ EmbeddingsWorker = Worker[EmbeddingsClient, pb.Model]
 EmbeddingsPool = WorkerPool[EmbeddingsClient, pb.Model]
 
 
-def embeddings_service(patience: Patience) -> Service[EmbeddingsClient]:
+def embeddings_service(timeouts: Timeouts) -> Service[EmbeddingsClient]:
     """Describe the workers that embed."""
 
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> EmbeddingsClient:
-        return EmbeddingsClient(channel, status_channel, patience)
+        return EmbeddingsClient(channel, status_channel, timeouts)
 
     return Service(SERVICE, connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])

@@ -62,7 +62,7 @@ class Generation:
         except Failure as failure:
             error = api_error(failure, request_id=self._record.request_id)
             if error.status < 500:
-                self._record.outcome = Outcome.REFUSED
+                self._record.outcome = Outcome.REJECTED
             raise error from failure
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:

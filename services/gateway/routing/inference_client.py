@@ -24,7 +24,7 @@ NO_RETRIES: Final = ("grpc.enable_retries", 0)
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long a worker may take."""
 
     idle_seconds: float
@@ -37,12 +37,12 @@ class InferenceClient:
     """A connection to one worker."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, patience: Patience, status_channel: grpc.aio.Channel | None = None
+        self, channel: grpc.aio.Channel, timeouts: Timeouts, status_channel: grpc.aio.Channel | None = None
     ) -> None:
         """Over open channels; `status_channel` is for what the worker says of itself, by default the same."""
-        self._patience: Final = patience
+        self._timeouts: Final = timeouts
         self._timeout: Final = duration_pb2.Duration()
-        self._timeout.FromMilliseconds(round(patience.stream_seconds * 1000))
+        self._timeout.FromMilliseconds(round(timeouts.stream_seconds * 1000))
         self._stub: Final = inference_service_pb2_grpc.InferenceServiceStub(channel)
         self._status_stub: Final = inference_service_pb2_grpc.InferenceServiceStub(status_channel or channel)
         self._multiplexer: CallMultiplexer | None = None
@@ -56,7 +56,7 @@ class InferenceClient:
         if self._multiplexer is None or not self._multiplexer.open:
             self._multiplexer = CallMultiplexer(self._stub.GenerateMany())
         start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout)
-        return self._multiplexer.call(start, idle_seconds=self._patience.idle_seconds)
+        return self._multiplexer.call(start, idle_seconds=self._timeouts.idle_seconds)
 
     async def close(self) -> None:
         """End what is still running."""
@@ -70,7 +70,7 @@ class InferenceClient:
         check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
         asked = pb.RenderPromptRequest(request=request)
-        return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._patience.idle_seconds)
+        return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._timeouts.idle_seconds)
 
     async def list_models(self) -> list[pb.Model]:
         """Return the models of the worker. Raises grpc.aio.AioRpcError."""
@@ -82,10 +82,10 @@ InferenceWorker = Worker[InferenceClient, pb.Model]
 InferencePool = WorkerPool[InferenceClient, pb.Model]
 
 
-def inference_service(patience: Patience) -> Service[InferenceClient]:
+def inference_service(timeouts: Timeouts) -> Service[InferenceClient]:
     """Describe the workers that answer prompts."""
 
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> InferenceClient:
-        return InferenceClient(channel, patience, status_channel)
+        return InferenceClient(channel, timeouts, status_channel)
 
     return Service(SERVICE, connect, [*channel_options(MAX_MESSAGE_BYTES), NO_RETRIES])

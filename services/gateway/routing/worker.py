@@ -16,9 +16,9 @@ from services.gateway.routing.worker_connection import Connection
 RETRY_SECONDS: Final = 0.2
 REFRESH_SECONDS: Final = 1.0
 """Between two looks at what a worker serves: a model of it that has died is not served, though the worker lives."""
-MAX_REFUSALS: Final = 10
+MAX_REJECTIONS: Final = 10
 """After so many in a row, a worker that refuses to answer about itself counts as lost."""
-_REFUSED: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_REJECTED: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 """What a worker answers that is there, and overloaded. Its answers go on meanwhile."""
 _log: Final = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Worker(Generic[C, M]):
         """What it serves; empty while it is not healthy."""
         self.in_flight = 0
         """Requests of this gateway that it works on."""
-        self._refusals = 0
+        self._rejections = 0
         """Answers about its health that it has refused in a row."""
         self._refresh: asyncio.Task[None] | None = None
         self._tasks = {asyncio.create_task(self._watch())}
@@ -99,8 +99,8 @@ class Worker(Generic[C, M]):
                 try:
                     await self._follow_health()
                 except grpc.aio.AioRpcError as error:
-                    self._refusals += 1
-                    if error.code() not in _REFUSED or self._refusals > MAX_REFUSALS:
+                    self._rejections += 1
+                    if error.code() not in _REJECTED or self._rejections > MAX_REJECTIONS:
                         self._stop_refreshing()
                         self._lose(error.code())
                 else:
@@ -120,7 +120,7 @@ class Worker(Generic[C, M]):
         call = health_pb2_grpc.HealthStub(self._status_channel).Watch(request)  # type: ignore[attr-defined]  # its types miss it
         try:
             async for answer in call:
-                self._refusals = 0
+                self._rejections = 0
                 self._stop_refreshing()
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     self._refresh = asyncio.create_task(self._keep_models())
@@ -135,18 +135,18 @@ class Worker(Generic[C, M]):
             self._refresh = None
 
     async def _keep_models(self) -> None:
-        refusals = 0
+        rejections = 0
         while True:
             try:
                 models = await self.client.list_models()
             except grpc.aio.AioRpcError as error:
                 # A frozen process keeps its TCP connection; only a failed call reveals it.
-                refusals += 1
-                if error.code() not in _REFUSED or refusals > MAX_REFUSALS:
+                rejections += 1
+                if error.code() not in _REJECTED or rejections > MAX_REJECTIONS:
                     self._lose(error.code())
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            refusals = 0
+            rejections = 0
             if models and not self.models:
                 # It was found over the one connection; requests go over the other.
                 await self._channel.channel_ready()

@@ -16,15 +16,15 @@ from services.gateway.errors import ApiError, ErrorKind, restarting
 from services.gateway.limit_status import NO_LIMITS, RateLimits
 from services.gateway.record import Outcome, RequestRecord
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
-from services.gateway.tenancy import limits
+from services.gateway.tenancy import limit_script
 from services.gateway.tenancy.auth import authenticate
-from services.gateway.tenancy.demand import Demand
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.keyring import Caller, Keyring, keys_unknown
-from services.gateway.tenancy.lease import Lease, Leases
-from services.gateway.tenancy.limits import StaleKeyError, Subject
-from services.gateway.tenancy.refusal import rate_limits, refused
+from services.gateway.tenancy.key_cache import Caller, KeyCache, keys_unknown
+from services.gateway.tenancy.limit_script import StaleKeyError, Subject
+from services.gateway.tenancy.rate_limit_errors import rate_limits, rejected
+from services.gateway.tenancy.reservation import Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
+from services.gateway.tenancy.token_estimate import TokenEstimate
 
 LOOK_UPS: Final = 10
 """Of a key that is changed again and again."""
@@ -37,20 +37,22 @@ class AdmissionControl:
     """What decides about requests."""
 
     link: RedisLink
-    keyring: Keyring
+    key_cache: KeyCache
     tiers: Tiers
-    leases: Leases
+    reservations: Reservations
 
     def gate(self, caller: Caller) -> Gate:
         """Return what a large body of the caller has to pass before it is read."""
         return Gate(self, caller)
 
-    async def admit(self, caller: Caller, demand: Demand, disconnect: Disconnect, record: RequestRecord) -> Admission:
+    async def admit(
+        self, caller: Caller, estimate: TokenEstimate, disconnect: Disconnect, record: RequestRecord
+    ) -> Admission:
         """Ask once for what a request needs: it is admitted, or waits in the queue if its key's tier has one.
 
         Raises ApiError: 401, 403 for a model that the key may not use, 429, 503.
         """
-        admission = Admission(self, caller, demand, disconnect, record)
+        admission = Admission(self, caller, estimate, disconnect, record)
         await admission.ask()
         return admission
 
@@ -68,19 +70,19 @@ class Gate:
         control, caller = self._control, self._caller
         for _ in range(LOOK_UPS):
             try:
-                subject = replace(control.tiers.subject(caller.key, ""), proof=caller.proof)
+                subject = replace(control.tiers.subject(caller.key, ""), fingerprint=caller.fingerprint)
             except ApiError:
                 return  # Admission reports what is wrong.
             try:
-                decision = await control.link.run(partial(limits.peek, subject=subject))
+                decision = await control.link.run(partial(limit_script.peek, subject=subject))
             except RedisAwayError:
                 return  # It is decided without Redis once the body is there.
             except StaleKeyError:
-                caller = await authenticate(caller.secret, control.keyring)
+                caller = await authenticate(caller.secret, control.key_cache)
                 continue
-            if decision.refusal is not None:
-                metrics.LIMITS_REFUSED.labels(decision.refusal.limit).inc()
-                raise refused(decision, subject, limits.ANYTHING)
+            if decision.rejection is not None:
+                metrics.LIMITS_REJECTED.labels(decision.rejection.limit).inc()
+                raise rejected(decision, subject, limit_script.ANYTHING)
             return
 
 
@@ -95,28 +97,28 @@ class Admission:
         self,
         control: AdmissionControl,
         caller: Caller,
-        demand: Demand,
+        estimate: TokenEstimate,
         disconnect: Disconnect,
         record: RequestRecord,
     ) -> None:
         """`ask` is to be called first."""
         self.limits: RateLimits = NO_LIMITS
         """How the key's limits stood when it was asked last."""
-        self._lease: Lease | None = None
+        self._reservation: Reservation | None = None
         self._control: Final = control
         self._caller = caller
-        self._demand: Final = demand
+        self._estimate: Final = estimate
         self._record: Final = record
         self._disconnect: Final = disconnect
-        self._hold: Final = control.leases.new_hold(record.request_id)
+        self._hold: Final = control.reservations.new_hold(record.request_id)
         self._began: Final = time.monotonic()
         self._position = 0
 
     @property
-    def lease(self) -> Lease:
+    def reservation(self) -> Reservation:
         """What the request holds of its key's limits, once it does not wait any more."""
-        assert self._lease is not None  # noqa: S101  # `queue` ends with it
-        return self._lease
+        assert self._reservation is not None  # noqa: S101  # `queue` ends with it
+        return self._reservation
 
     async def __aenter__(self) -> Admission:
         """Have what the request holds given back at the end, whatever happens."""
@@ -130,8 +132,8 @@ class Admission:
             error.limits = self.limits
         if self._record.outcome is None:
             self._record.outcome = _outcome_with(error)
-        if self._lease is not None:
-            await self._lease.settle(self._record.outcome)
+        if self._reservation is not None:
+            await self._reservation.settle(self._record.outcome)
 
     async def ask(self) -> None:
         """Ask once. Raises ApiError when it may not wait (any longer), or its key may not ask at all."""
@@ -140,7 +142,7 @@ class Admission:
             try:
                 await self._ask(fresh=fresh)
             except StaleKeyError:
-                self._caller, fresh = await authenticate(self._caller.secret, self._control.keyring), True
+                self._caller, fresh = await authenticate(self._caller.secret, self._control.key_cache), True
             else:
                 return
         # It is changed again and again.
@@ -151,11 +153,11 @@ class Admission:
 
         Yields nothing for a request that was admitted at once. Raises ApiError, and ClientGoneError.
         """
-        if self._lease is not None:
+        if self._reservation is not None:
             return
         reported = 0
         with metrics.LIMITS_WAITING.track_inprogress():
-            while self._lease is None:
+            while self._reservation is None:
                 if self._position != reported:
                     reported = self._position
                     yield reported
@@ -176,29 +178,31 @@ class Admission:
                 raise
             # A key that was revoked must get 401, and no hint about models or tiers.
             raise StaleKeyError from None
-        leases = self._control.leases
+        reservations = self._control.reservations
         try:
-            decision = await leases.decide(subject, self._demand, self._hold)
+            decision = await reservations.decide(subject, self._estimate, self._hold)
         except RedisAwayError:
             # Nobody is admitted without Redis whose key was not looked up for that. One that is full can still be read.
             if not (fresh or self._caller.redis_was_away):
                 raise StaleKeyError from None
-            self._take(leases.admit_alone(subject, self._demand, self._hold))
+            self._take(reservations.admit_alone(subject, self._estimate, self._hold))
             return
         if decision.ahead is not None and time.monotonic() < self._began + subject.queue_seconds:
             self._position = decision.ahead + 1
             self.limits = rate_limits(decision, subject)
             return
-        self._take(leases.admitted(subject, self._demand, self._hold, decision))
+        self._take(reservations.admitted(subject, self._estimate, self._hold, decision))
 
-    def _take(self, lease: Lease) -> None:
-        self._lease = lease
-        self.limits = lease.limits
+    def _take(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self.limits = reservation.limits
 
     def _subject(self) -> Subject:
-        check_model(self._caller.key, self._demand.model)
+        check_model(self._caller.key, self._estimate.model)
         # Tiers may have changed since the request came.
-        return replace(self._control.tiers.subject(self._caller.key, self._demand.model), proof=self._caller.proof)
+        return replace(
+            self._control.tiers.subject(self._caller.key, self._estimate.model), fingerprint=self._caller.fingerprint
+        )
 
 
 def check_model(key: Key, model: str) -> None:
@@ -223,7 +227,7 @@ def _outcome_with(error: BaseException | None) -> Outcome:
         case None:
             return Outcome.COMPLETE
         case ApiError(status=status):
-            return Outcome.REFUSED if status < 500 else Outcome.FAILED
+            return Outcome.REJECTED if status < 500 else Outcome.FAILED
         case ClientGoneError():
             return Outcome.CLIENT_GONE
         case asyncio.CancelledError():

@@ -5,30 +5,30 @@ from __future__ import annotations
 from typing import Final
 
 from services.gateway.errors import ApiError, unauthorized
-from services.gateway.tenancy.keyring import Caller, Keyring
+from services.gateway.tenancy.key_cache import Caller, KeyCache
 from services.gateway.tenancy.secret import is_well_formed
 
 _HINT: Final = "Send it as the header `Authorization: Bearer KEY`."
 
 
-async def authenticate(api_key: str | None, keyring: Keyring) -> Caller:
+async def authenticate(api_key: str | None, key_cache: KeyCache) -> Caller:
     """Return who asks, as Redis knows it now. `api_key` is what the request carries.
 
     Raises ApiError: 401 for a key that is missing or not valid, 503 when nobody can tell.
     """
     if api_key is None:
         raise _missing()
-    caller = await keyring.find(api_key)
+    caller = await key_cache.find(api_key)
     if caller is None:
         raise _invalid(api_key)
     return caller
 
 
-async def recognise(api_key: str | None, keyring: Keyring) -> Caller:
+async def recognise(api_key: str | None, key_cache: KeyCache) -> Caller:
     """Return who asks, without looking up again a key that was valid a moment ago: admission proves it. Raises as above."""
     if api_key is None:
         raise _missing()
-    return keyring.recall(api_key) or await authenticate(api_key, keyring)
+    return key_cache.recall(api_key) or await authenticate(api_key, key_cache)
 
 
 def _missing() -> ApiError:

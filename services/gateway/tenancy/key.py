@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.gateway.tenancy.allowance import UNLIMITED, Allowance
+from services.gateway.tenancy.limits import UNLIMITED, Limits
 from services.gateway.tenancy.secret import digest, shard_of
 
 LAST_SECOND: Final = 253_402_300_799
@@ -42,8 +42,8 @@ class Draft(BaseModel):
     )
     tier: Word | None = Field(None, description="The tier whose limits hold where the key has none of its own.")
     models: frozenset[Word] | None = Field(None, description="The models that it may use; all when null.")
-    limits: Allowance = Field(UNLIMITED, description="Limits on all of its requests.")
-    model_limits: dict[Word, Allowance] = Field({}, description="Further limits on single models, which hold as well.")
+    limits: Limits = Field(UNLIMITED, description="Limits on all of its requests.")
+    model_limits: dict[Word, Limits] = Field({}, description="Further limits on single models, which hold as well.")
 
 
 class Change(Draft):
@@ -85,7 +85,7 @@ class Replication:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class Fingerprint:
     """As what a key was found: while its secret and its record are these, it would be found so again."""
 
     secret: str

@@ -11,13 +11,13 @@ import orjson
 from pydantic import TypeAdapter
 from redis.typing import EncodableT
 
-from services.gateway.tenancy.allowance import LIMITS, Allowance
 from services.gateway.tenancy.key import Key
+from services.gateway.tenancy.limits import LIMITS, Limits
 from services.gateway.tenancy.secret import digest, shard_of
 
 NAMES: Final = "vilix:names"
 """The ids of all keys that were not revoked, by name."""
-_MODEL_LIMITS: Final = TypeAdapter(dict[str, Allowance])
+_MODEL_LIMITS: Final = TypeAdapter(dict[str, Limits])
 
 
 def flat(fields: dict[EncodableT, EncodableT]) -> list[str]:
@@ -65,7 +65,7 @@ def key_of(record: Mapping[Any, Any]) -> Key | None:
         expires=int(record["expires"]) if record["expires"] else None,
         tier=record["tier"] or None,
         models=frozenset(orjson.loads(record["models"])) if record["models"] else None,
-        limits=Allowance(**limits),
+        limits=Limits(**limits),
         model_limits=_MODEL_LIMITS.validate_json(record["model_limits"]) if record["model_limits"] else {},
         revoked=int(record["revoked"]) if record.get("revoked") else None,
     )

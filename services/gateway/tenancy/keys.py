@@ -28,8 +28,15 @@ from redis.asyncio import Redis
 
 from services.gateway.redis.redis_connection import pinned
 from services.gateway.tenancy import key_scripts as scripts
-from services.gateway.tenancy.allowance import UNLIMITED, Allowance
-from services.gateway.tenancy.key import Change, ExpiredError, Key, NameTakenError, Proof, Replication, RevokedError
+from services.gateway.tenancy.key import (
+    Change,
+    ExpiredError,
+    Fingerprint,
+    Key,
+    NameTakenError,
+    Replication,
+    RevokedError,
+)
 from services.gateway.tenancy.key_records import (
     NAMES,
     fields_of,
@@ -39,6 +46,7 @@ from services.gateway.tenancy.key_records import (
     record_name,
     secret_name,
 )
+from services.gateway.tenancy.limits import UNLIMITED, Limits
 from services.gateway.tenancy.secret import digest, draw, is_well_formed, random_text
 
 GRACE_SECONDS: Final = 86_400
@@ -60,7 +68,7 @@ async def find(redis: Redis, secret: str) -> Key | None:
     return key
 
 
-async def find_with_proof(redis: Redis, secret: str) -> tuple[Key | None, Proof | None]:
+async def find_with_proof(redis: Redis, secret: str) -> tuple[Key | None, Fingerprint | None]:
     """As `find`, and what to tell the limits script to have it find the key again."""
     if not is_well_formed(secret):
         return None, None
@@ -69,7 +77,7 @@ async def find_with_proof(redis: Redis, secret: str) -> tuple[Key | None, Proof 
     key, record_digest = key_with_digest(record) if record else (None, "")
     if key is None or key.revoked is not None or "pending" in record[::2]:
         return None, None
-    return key, Proof(hashed, record_digest)
+    return key, Fingerprint(hashed, record_digest)
 
 
 async def create(redis: Redis, *, name: str, **draft: Any) -> tuple[Key, str]:
@@ -167,7 +175,7 @@ def _changed(key: Key, changes: Change) -> Key:
     given = {name: getattr(changes, name) for name in changes.model_fields_set - {"name", "limits", "model_limits"}}
     limits = {**dict(key.limits), **{name: getattr(changes.limits, name) for name in changes.limits.model_fields_set}}
     models = {**key.model_limits, **changes.model_limits}
-    given["limits"] = Allowance(**limits)
+    given["limits"] = Limits(**limits)
     given["model_limits"] = {model: limit for model, limit in models.items() if limit != UNLIMITED}
     return key.model_copy(update=given)
 

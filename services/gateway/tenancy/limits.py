@@ -1,219 +1,57 @@
-"""Runs the limits script: what it is asked, and what it answers. What is decided, and how, is in limits_script/."""
+"""What a key may use: limits of its own, those of its tier, and those of single models."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
 
-import orjson
-from redis.asyncio import Redis
+from pydantic import BaseModel, ConfigDict, Field
 
-from services.gateway.limit_status import SpentBudget
-from services.gateway.redis.redis_link import Script
-from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.demand import Demand
-from services.gateway.tenancy.key import Key, Proof
+from services.runtime import yaml_file
 
-_PARTS: Final = ("state", "leases", "decision", "queue", "operations")
-"""The files of the script. Each uses what those before it define."""
-SCRIPT: Final = Script(
-    "\n".join((Path(__file__).parent / "limits_script" / f"{part}.lua").read_text() for part in _PARTS)
-)
-STREAM_LENGTH: Final = 10_000
-"""Usage records that each of the 64 shards keeps."""
-ANYTHING: Final = Demand(model="", prompt=1, output=0, max_output=0)
-"""The least that a request needs of its key's limits."""
+# The script's numbers are whole up to 2**53, and a full bucket holds 60,000,000 times its limit.
+MAX_PER_MINUTE: Final = 100_000_000
+MAX_TOKENS: Final = 10**12
+PerMinute = Annotated[int, Field(ge=1, le=MAX_PER_MINUTE)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A key, and the limits that hold for it and one model."""
+class Limits(BaseModel):
+    """Limits on requests and tokens. None is no limit."""
 
-    key: Key
-    model: str
-    limits: Allowance
-    model_limits: Allowance
-    queue_length: int = 0
-    """How many of its requests may wait for a slot."""
-    queue_seconds: float = 0.0
-    proof: Proof | None = None
-    """As what the key was found. It is proven again with every decision."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
+    rpm: PerMinute | None = Field(None, description="Requests per minute.")
+    tpm: PerMinute | None = Field(None, description="Tokens per minute, of prompts and answers.")
+    concurrency: PerMinute | None = Field(None, description="Requests at the same time.")
+    daily_tokens: Tokens | None = Field(None, description="Tokens per day (UTC).")
+    monthly_tokens: Tokens | None = Field(None, description="Tokens per calendar month (UTC).")
 
-class StaleKeyError(Exception):
-    """A key is not what it was when it was looked up, or not valid any more. Nothing was decided."""
+    def or_else(self, other: Limits) -> Limits:
+        """These limits, and where there is none, those of `other`."""
+        own = {name: getattr(self, name) for name in LIMITS}
+        return Limits(**{name: getattr(other, name) if value is None else value for name, value in own.items()})
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What a request is known by to the limits."""
-
-    lease_id: str
-    request_id: str
-    seconds: float
-    """How long it lasts unless it is renewed."""
+LIMITS: Final = tuple(Limits.model_fields)
+UNLIMITED: Final = Limits()
 
 
-@dataclass(slots=True)
-class Produced:
-    """What is known of a request's tokens. `prompt` is None until the worker has counted it."""
+class Tier(Limits):
+    """Limits that keys share by name. Each key has the whole of them for itself."""
 
-    prompt: int | None = None
-    completion: int = 0
-    cached: int = 0
-    reasoning: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The state of one scope: all requests of a key, or those for one model. Resets are in microseconds."""
-
-    reserved: int
-    slots: int = 0
-    """Of running requests. This, and what was used, is not told of an admission."""
-    daily: int = 0
-    monthly: int = 0
-    requests: int | None = None
-    requests_reset: int = 0
-    tokens: int | None = None
-    tokens_reset: int = 0
+    models: dict[str, Limits] = Field({}, description="Further limits for single models, which hold as well.")
+    queue: bool = Field(False, description="Whether a request waits when the key's concurrency is used up.")
+    queue_seconds: float = Field(30.0, gt=0, le=600, description="The longest wait.")
+    queue_length: int = Field(100, ge=1, description="How many requests of a key may wait.")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The limit that refused: rpm, tpm, concurrency, daily or monthly."""
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
 
-    limit: str
-    scope: str
-    """key or model."""
-    wait: int
-    """Microseconds until there is room; -1: never, for this request, or not before a budget begins anew."""
+    tiers: dict[str, Tier]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether a request was admitted, and how the limits stand."""
-
-    seconds: int
-    """Redis's clock, since 1970."""
-    scopes: dict[str, Scope]
-    """By name: key and model."""
-    refusal: Refusal | None = None
-    ahead: int | None = None
-    """How many requests wait before this one; None when it may not wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """What a running request may still do."""
-
-    credit: int = 0
-    """Tokens that are reserved for its answer, or that the budgets have room for."""
-    spent: SpentBudget | None = None
-    """The budget that has no room for more; the answer must end."""
-
-
-async def peek(redis: Redis, subject: Subject) -> Decision:
-    """Whether the key is over a limit, before it is known what a request needs. Takes nothing. Raises StaleKeyError."""
-    queue = {"queue": subject.queue_length} if subject.queue_length else {}
-    proof = {"proof": subject.proof} if subject.proof else {}
-    answer = await _run(redis, subject, "peek", estimate=ANYTHING.prompt, output=ANYTHING.output, **queue, **proof)
-    if answer.get("stale"):
-        raise StaleKeyError
-    return _decision(answer)
-
-
-async def admit(redis: Redis, subject: Subject, demand: Demand, hold: Hold) -> Decision:
-    """Take what a request needs, all of it or nothing. Asking twice for one lease takes it once. Raises StaleKeyError."""
-    proof = {"proof": subject.proof} if subject.proof else {}
-    queue = {"queue": subject.queue_length} if subject.queue_length else {}
-    answer = await _run(
-        redis, subject, "admit", **_identity(hold), estimate=demand.prompt, output=demand.output, **queue, **proof
-    )
-    if answer.get("stale"):
-        raise StaleKeyError
-    return _decision(answer)
-
-
-async def renew(
-    redis: Redis, *, subject: Subject, demand: Demand, hold: Hold, produced: Produced, reserve_output: int
-) -> Renewal:
-    """Go on holding what a request holds, charge what it produced so far, and reserve for what may follow."""
-    known = {"max_output": demand.max_output, "prompt": produced.prompt}
-    answer = await _run(
-        redis,
-        subject,
-        "renew",
-        **_identity(hold),
-        completion=produced.completion,
-        reserve=reserve_output,
-        **{name: value for name, value in known.items() if value is not None},
-    )
-    spent = answer.get("spent")
-    return Renewal(
-        credit=answer.get("credit", 0),
-        spent=SpentBudget(f"{spent['limit']}_tokens", spent["scope"]) if spent else None,
-    )
-
-
-async def settle(redis: Redis, subject: Subject, hold: Hold, produced: Produced, *, outcome: str) -> None:
-    """Give back what a request held, and charge what it produced in all. The second time, nothing happens."""
-    await _run(
-        redis,
-        subject,
-        "settle",
-        **_identity(hold),
-        prompt=produced.prompt or 0,
-        completion=produced.completion,
-        cached=produced.cached,
-        reasoning=produced.reasoning,
-        outcome=outcome,
-    )
-
-
-async def show(redis: Redis, subject: Subject) -> Decision:
-    """How the limits stand. Leases of gateways that are gone are ended on the way."""
-    return _decision(await _run(redis, subject, "show"))
-
-
-def name_of(key: Key) -> str:
-    """The script's KEYS[1]."""
-    return f"vilix:{{{key.shard}}}:limits:{key.id}"
-
-
-async def _run(redis: Redis, subject: Subject, operation: str, **more: Any) -> dict[str, Any]:
-    ask = {
-        "model": subject.model,
-        "owner": subject.key.owner,
-        "limits": _limits(subject.limits),
-        "model_limits": _limits(subject.model_limits),
-        "stream_length": STREAM_LENGTH,
-        **more,
-    }
-    answer = await SCRIPT.run(redis, name_of(subject.key), operation, orjson.dumps(ask).decode())
-    found: dict[str, Any] = orjson.loads(answer)
-    return found
-
-
-def _identity(hold: Hold) -> dict[str, Any]:
-    return {"id": hold.lease_id, "request_id": hold.request_id, "lease": round(hold.seconds * 1e6)}
-
-
-_NAMES: Final = {"daily_tokens": "daily", "monthly_tokens": "monthly"}
-
-
-@lru_cache(maxsize=4096)
-def _limits(allowance: Allowance) -> dict[str, int]:
-    return {_NAMES.get(name, name): value for name, value in allowance if value is not None}
-
-
-def _decision(answer: dict[str, Any]) -> Decision:
-    refusal = answer.get("refusal")
-    return Decision(
-        seconds=answer["seconds"],
-        scopes={name: Scope(**scope) for name, scope in answer["scopes"].items()},
-        refusal=Refusal(**refusal) if refusal else None,
-        ahead=answer.get("ahead"),
-    )
+def read_tiers(path: Path) -> dict[str, Tier]:
+    """The tiers of a YAML file, by name. Raises ValueError that says which value is wrong, and OSError."""
+    return yaml_file.read(path, _File).tiers

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from services.gateway.errors import unavailable
-from services.gateway.tenancy.allowance import UNLIMITED, Tier, read_tiers
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limits import Subject
+from services.gateway.tenancy.limit_script import Subject
+from services.gateway.tenancy.limits import UNLIMITED, Tier, read_tiers
 
 LOOK_SECONDS: Final = 0.5
 _log: Final = logging.getLogger(__name__)

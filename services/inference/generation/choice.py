@@ -13,7 +13,7 @@ from services.inference.generation.logprobs import TokenLogprobs
 from services.inference.model.detokenizer import Detokenizer
 from services.inference.model.served_model import ServedModel
 from services.inference.parsing.answer_parser import AnswerParser
-from services.inference.parsing.pieces import Answer, CallArguments, CallStart, Piece, Thought, joined
+from services.inference.parsing.segments import Answer, CallArguments, CallStart, Piece, Thought, joined
 from services.inference.request.prompt import Prompt
 from services.worker.triton_client import EngineOutput
 

@@ -15,9 +15,9 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.generation.sampling import engine_params
 from services.inference.model.served_model import ServedModel
-from services.inference.request.guide_refusals import restated
 from services.inference.request.prompt import Prompt
-from services.inference.request.thinking import AFTER_THOUGHT, CLOSING
+from services.inference.request.reasoning_policy import AFTER_REASONING, CLOSING
+from services.inference.request.structured_output_rejections import restated
 from services.runtime.failure import Failure
 from services.worker.triton_client import EngineOutput, TritonClient
 
@@ -57,7 +57,7 @@ class ChoiceRequests:
 
         Raises Failure.
         """
-        parts = self._thought_and_answer() if self._prompt.thought_apart else self._ask(self._params)
+        parts = self._reasoning_and_answer() if self._prompt.reasoning_apart else self._ask(self._params)
         try:
             async with contextlib.aclosing(parts):
                 async for output in parts:
@@ -65,11 +65,11 @@ class ChoiceRequests:
         except Failure as failure:
             raise restated(failure, self._request) from failure
 
-    async def _thought_and_answer(self) -> AsyncGenerator[EngineOutput, None]:
-        if "guide" in self._params:
+    async def _reasoning_and_answer(self) -> AsyncGenerator[EngineOutput, None]:
+        if "structured_output" in self._params:
             await self._try_form()
-        async with contextlib.aclosing(self._thought()) as thought:
-            async for output in thought:
+        async with contextlib.aclosing(self._reasoning()) as reasoning:
+            async for output in reasoning:
                 yield output
                 if output.finish_reason is not None:
                     return
@@ -93,7 +93,7 @@ class ChoiceRequests:
                 if output.usage is not None:
                     self._usages.append({**output.usage, "timings": {}})
 
-    async def _thought(self) -> AsyncGenerator[EngineOutput, None]:
+    async def _reasoning(self) -> AsyncGenerator[EngineOutput, None]:
         """The thought and what closes it; finished only if nothing is to follow."""
         encode = self._model.tokenizer.encode
         most = self._limit
@@ -104,9 +104,9 @@ class ChoiceRequests:
                 yield output
                 if output.finish_reason is not None:
                     return
-        missing = "" if self._written[-1:] == [self._model.thought_end_id] else CLOSING
+        missing = "" if self._written[-1:] == [self._model.reasoning_end_id] else CLOSING
         # A form has no place for the empty line behind a thought.
-        missing += AFTER_THOUGHT if missing or "guide" in self._params else ""
+        missing += AFTER_REASONING if missing or "structured_output" in self._params else ""
         closing = self._close(encode(missing))
         if closing.token_ids or closing.finish_reason:
             yield closing
@@ -117,12 +117,14 @@ class ChoiceRequests:
         Not left to the engine, which would forbid what closes the thought as well.
         """
         stops: list[int] = self._params.get("stop_token_ids", [])
-        params = {name: value for name, value in self._params.items() if name not in ("guide", "min_tokens")}
+        params = {
+            name: value for name, value in self._params.items() if name not in ("structured_output", "min_tokens")
+        }
         least = self._params.get("min_tokens", 0) if stops else 0
         for own, until in (([], min(least, most)), (stops, most)):
             if until <= self._generated:
                 continue
-            ids = [*own, self._model.thought_end_id]
+            ids = [*own, self._model.reasoning_end_id]
             asked = self._ask({**params, "stop_token_ids": ids, "max_tokens": until - self._generated})
             finish = None
             async with contextlib.aclosing(asked) as outputs:

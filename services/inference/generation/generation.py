@@ -27,7 +27,7 @@ SIGN_OF_LIFE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long the engine may take."""
 
     idle_seconds: float = 30.0
@@ -47,10 +47,10 @@ class Generation:
         prompt: Prompt,
         *,
         request_id: str,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> None:
         """Of a checked request. `request_id` begins the ids of its requests to Triton."""
-        self._patience: Final = patience
+        self._timeouts: Final = timeouts
         self._silent_seconds = 0.0
         """Since the last output, or answer to a question, as far as the event loop has looked for one."""
         self._looked_at = time.monotonic()
@@ -96,13 +96,13 @@ class Generation:
 
         Raises the Failure that ended a choice, and TIMEOUT when the engine is silent for too long.
         """
-        interval = min(SIGN_OF_LIFE_SECONDS, self._patience.idle_seconds / 4)
+        interval = min(SIGN_OF_LIFE_SECONDS, self._timeouts.idle_seconds / 4)
         while self._running:
             try:
                 async with asyncio.timeout(interval):
                     ready, failure = await self._wait()
             except TimeoutError:
-                self._refuse_silence(interval)
+                self._reject_silence(interval)
                 yield {}
                 continue
             self._silent_seconds = 0.0
@@ -134,13 +134,13 @@ class Generation:
         with contextlib.suppress(asyncio.QueueFull):
             self._ready.put_nowait((next(iter(self._running), 0), failure))
 
-    def _refuse_silence(self, waited: float) -> None:
+    def _reject_silence(self, waited: float) -> None:
         # Not the time that has passed: while the event loop stands still, what the engine has said is not looked at.
         self._silent_seconds += waited
-        now, limit = time.monotonic(), self._patience.idle_seconds
+        now, limit = time.monotonic(), self._timeouts.idle_seconds
         asked = min(self._unanswered.values(), default=None)
-        if asked is not None and now - asked > self._patience.first_token_seconds:
-            self._silent_seconds, limit = now - asked, self._patience.first_token_seconds
+        if asked is not None and now - asked > self._timeouts.first_token_seconds:
+            self._silent_seconds, limit = now - asked, self._timeouts.first_token_seconds
         elif asked is not None and self._model.described_at > self._looked_at:
             # It may be in the queue or read a long prompt; an engine that lives says so when it is asked.
             self._silent_seconds = 0.0
@@ -168,13 +168,13 @@ class Generation:
                 async for output in outputs:
                     self._model.generated_at = time.monotonic()
                     self._unanswered.pop(choice, None)
-                    _refuse_broken_off(output)
+                    _reject_broken_off(output)
                     await self._ready.put((choice, output))
         except Exception as error:  # noqa: BLE001  # whatever it was, it ends the whole request, where it is waited for
             await self._ready.put((choice, error))
 
 
-def _refuse_broken_off(output: EngineOutput) -> None:
+def _reject_broken_off(output: EngineOutput) -> None:
     if output.finish_reason not in (None, "stop", "length"):
         raise Failure(Reason.ENGINE_FAILED, f"the engine broke off the answer: {output.finish_reason}")
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
-from services.inference.request.guides import guide
+from services.inference.request.structured_output import structured_output
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE, LEAST_TOP_P
 
 _OTHERWISE: Final = frozenset({"stop", "skip_special_tokens", "logit_bias", "stop_token_ids", "seed"})
@@ -40,8 +40,8 @@ def engine_params(request: pb.GenerateRequest, model: ServedModel, *, room: int,
         params["seed"] = _seed_of_choice(given.seed, choice)
     if request.HasField("logprobs"):
         params["logprobs"] = request.logprobs.top
-    if form := guide(request):
-        params["guide"] = form
+    if form := structured_output(request):
+        params["structured_output"] = form
     if request.tenant:
         params["cache_salt"] = request.tenant
     if request.priority:

@@ -21,7 +21,7 @@ from services.worker.triton_kit.checkpoint_file import read_object, read_text
 LARGE_CHARACTERS: Final = 16_384
 
 
-class TemplateRefusal(Exception):
+class TemplateRejection(Exception):
     """The template does not take this conversation. The message is the template's own."""
 
 
@@ -71,7 +71,7 @@ class ChatTemplate:
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             # A template is a program; what a conversation makes it stumble over is the conversation's fault.
-            raise TemplateRefusal(str(error)) from None
+            raise TemplateRejection(str(error)) from None
 
 
 def _source(path: Path) -> Any:

@@ -10,13 +10,13 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.model.served_model import ServedModel
 from services.inference.parsing.hermes_calls import HermesParser
 from services.inference.parsing.minimax_calls import MiniMaxParser
-from services.inference.parsing.pieces import Answer, Piece
 from services.inference.parsing.reasoning import ReasoningParser
+from services.inference.parsing.segments import Answer, Piece
 from services.inference.parsing.stop_strings import StopStrings
 from services.inference.parsing.tool_calls import ToolCallParser
-from services.inference.request.guides import is_guided
 from services.inference.request.prompt import Prompt
-from services.inference.request.tools import callable_functions, demands_call
+from services.inference.request.structured_output import is_guided
+from services.inference.request.tools import callable_functions, requires_call
 
 _TOOL_PARSERS: Final[dict[str, type[ToolCallParser]]] = {"hermes": HermesParser, "minimax": MiniMaxParser}
 
@@ -33,12 +33,14 @@ class AnswerParser:
         """Of a checked request. What its model or the request does not use is not looked for."""
         parsers = model.spec.parsers
         thinks = (
-            parsers.reasoning and not request.reasoning.in_content and (prompt.thought_apart or not is_guided(request))
+            parsers.reasoning
+            and not request.reasoning.in_content
+            and (prompt.reasoning_apart or not is_guided(request))
         )
-        self._reasoning = ReasoningParser(opened=prompt.opens_thought) if thinks else None
+        self._reasoning = ReasoningParser(opened=prompt.opens_reasoning) if thinks else None
         self._tools: Final = _tool_parser(request, model)
         self._stops: Final = StopStrings(list(request.sampling.stop))
-        self._hides_thoughts: Final = request.reasoning.exclude
+        self._hides_reasoning: Final = request.reasoning.exclude
         self._length = 0
         self._answer_begin: int | None = None if thinks else 0
         self._answer_length = 0
@@ -92,7 +94,7 @@ class AnswerParser:
                     # An answer goes on to the text's end.
                     self._answer_begin = self._length - len(piece.text)
                 read += self._read_answer(piece.text, may_stop=may_stop)
-            elif not self._hides_thoughts:
+            elif not self._hides_reasoning:
                 read.append(piece)
         return read
 
@@ -115,7 +117,7 @@ class AnswerParser:
 def _tool_parser(request: pb.GenerateRequest, model: ServedModel) -> ToolCallParser | None:
     functions, notation = callable_functions(request), model.spec.parsers.tool_calls
     only_one = request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
-    if demands_call(request):
+    if requires_call(request):
         # The guide makes the model write the call alone, without the notation around it.
         return HermesParser(functions, only_one=only_one, opened=True)
     return _TOOL_PARSERS[notation](functions, only_one=only_one) if notation and functions else None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services.inference.parsing.parameter_value import ParameterSchema
-from services.inference.parsing.pieces import CallArguments, Piece
+from services.inference.parsing.segments import CallArguments, Piece
 from services.inference.parsing.tool_calls import MOST_HELD, SPACE, ToolCallParser
 
 LONGEST_NAME: Final = 256

@@ -57,7 +57,7 @@ class ParameterSchema:
         """
         literal = json.dumps(text, ensure_ascii=False)
         try:
-            value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+            value = json.loads(text, parse_constant=_reject, parse_float=_finite)
             is_json = self._accepts(value) and not (isinstance(value, str) and self._accepts(text))
         except (ValueError, RecursionError):
             return literal
@@ -143,7 +143,7 @@ def _is_type(name: Any) -> bool:
     return isinstance(name, str) and name in _TYPES
 
 
-def _refuse(constant: str) -> Any:
+def _reject(constant: str) -> Any:
     raise ValueError(constant)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from services.inference.parsing.pieces import Answer, Piece, Thought
+from services.inference.parsing.segments import Answer, Piece, Thought
 from services.inference.parsing.stop_strings import overlap
 
 OPEN_TAG: Final = "<think>"
@@ -87,19 +87,19 @@ class ReasoningParser:
         if not self._started:
             self._held = self._held.lstrip("\r\n")
             self._started = bool(self._held)
-        thought, tag, rest = self._held.partition(CLOSE_TAG)
+        reasoning, tag, rest = self._held.partition(CLOSE_TAG)
         if tag:
             self._held = rest
             self._state = _State.AFTER
-            thought = thought.rstrip("\r\n")
+            reasoning = reasoning.rstrip("\r\n")
         elif at_end:
             self._held = ""
-            thought = thought.rstrip("\r\n")
+            reasoning = reasoning.rstrip("\r\n")
         else:
             keep = _clear_length(self._held, CLOSE_TAG)
-            thought, self._held = self._held[:keep], self._held[keep:]
-        if thought:
-            pieces.append(Thought(thought))
+            reasoning, self._held = self._held[:keep], self._held[keep:]
+        if reasoning:
+            pieces.append(Thought(reasoning))
 
 
 def _clear_length(text: str, tag: str) -> int:

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-from services.inference.parsing.pieces import Answer, CallArguments, CallStart, Piece
+from services.inference.parsing.segments import Answer, CallArguments, CallStart, Piece
 from services.inference.parsing.stop_strings import overlap
 
 MOST_HELD: Final = 256

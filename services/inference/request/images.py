@@ -25,7 +25,7 @@ class ImageLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenImage:
+class PreparedImage:
     """An image as the engine gets it."""
 
     data: bytes
@@ -40,7 +40,7 @@ def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageL
     """Raise Failure for the first image that this model cannot be shown, naming it, its value and the limit."""
     most, total = model.spec.capabilities.max_images, 0
     for number, (field, role, image) in enumerate(_images(request), 1):
-        if not model.sees:
+        if not model.supports_vision:
             raise _unsupported(field, f"the model {model.id} cannot see images; send text only")
         if role not in _ROLES:
             raise invalid(field, f"{field} is in a message that is not the user's; images belong into the user's")
@@ -70,12 +70,12 @@ def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageL
         _size(field, header, image, model)
 
 
-def seen_images(request: pb.GenerateRequest, model: ServedModel) -> list[SeenImage]:
+def seen_images(request: pb.GenerateRequest, model: ServedModel) -> list[PreparedImage]:
     """The images of a checked request, in prompt order."""
     seen = []
     for field, _, image in _images(request):
         size = _size(field, image_header.read(image.data), image, model)
-        seen.append(SeenImage(image.data, size, model.image_rule.token_count(size) if model.image_rule else 0))
+        seen.append(PreparedImage(image.data, size, model.image_rule.token_count(size) if model.image_rule else 0))
     return seen
 
 

@@ -9,11 +9,11 @@ from typing import Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
-from services.inference.request.guides import check_guide
 from services.inference.request.images import ImageLimits, check_images, image_bytes
 from services.inference.request.prompt import context_exceeded, context_length
-from services.inference.request.thinking import effort_decides
-from services.inference.request.tools import callable_functions, check_function_name, check_tools, demands_call
+from services.inference.request.reasoning_policy import effort_decides
+from services.inference.request.structured_output import check_structured_output
+from services.inference.request.tools import callable_functions, check_function_name, check_tools, requires_call
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY
 from services.runtime.failure import Failure, Reason, Violation, invalid
 
@@ -78,12 +78,12 @@ def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[
     has_degree = model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT
     if has_degree and not effort_decides(request, model):
         ignored.append("reasoning.effort")
-    if demands_call(request) and request.response_format.WhichOneof("format") is not None:
+    if requires_call(request) and request.response_format.WhichOneof("format") is not None:
         # The call has a form of its own.
         ignored.append("response_format")
     elif request.response_format.json_schema.description:
         ignored.append("response_format.json_schema.description")
-    if any(tool.strict for tool in request.tools) and not demands_call(request):
+    if any(tool.strict for tool in request.tools) and not requires_call(request):
         # Only a call that is demanded is written under its schema.
         functions = callable_functions(request)
         strict = (index for index, tool in enumerate(request.tools) if tool.strict and tool.name in functions)
@@ -205,7 +205,7 @@ def _check_token_ids(field: str, token_ids: Iterable[int], model: ServedModel) -
 def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
     """What would change the answer if it were ignored, and cannot be done. What asks for nothing may stand."""
     check_tools(request, model)
-    check_guide(request, model)
+    check_structured_output(request, model)
     _check_reasoning(request.reasoning, model)
     for name in sorted(request.chat_template_kwargs.fields):
         if name not in model.spec.template_variables:
@@ -223,7 +223,7 @@ def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None
         ) and not model.spec.capabilities.reasoning_optional:
             field = "reasoning.enabled" if turned_off else "reasoning.effort"
             raise _unsupported(field, f"the model {model.id} always thinks before it answers; leave {field} out")
-        if reasoning.HasField("budget_tokens") and not model.ends_thoughts:
+        if reasoning.HasField("budget_tokens") and not model.supports_reasoning_budget:
             raise _unsupported("reasoning.budget_tokens", f"{model.id} takes no thinking budget; leave it out")
         return
     asked = {

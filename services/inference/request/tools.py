@@ -30,7 +30,7 @@ def callable_functions(request: pb.GenerateRequest) -> dict[str, Any]:
     }
 
 
-def demands_call(request: pb.GenerateRequest) -> bool:
+def requires_call(request: pb.GenerateRequest) -> bool:
     """Whether the answer must be a call."""
     choice = request.tool_choice
     return choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED or (

@@ -31,11 +31,11 @@ LEAST_TEMPERATURE: Final = 1e-3
 """Logits that are divided by much smaller numbers are no longer finite."""
 LEAST_TOP_P: Final = 1e-6
 LEAST_REPETITION_PENALTY: Final = 0.01
-GUIDE_KINDS: Final = ("json", "regex", "grammar", "json_object", "structural_tag")
+STRUCTURED_OUTPUT_KINDS: Final = ("json", "regex", "grammar", "json_object", "structural_tag")
 
 
 @dataclass(frozen=True, slots=True)
-class Guide:
+class StructuredOutput:
     """The form that the generated text must have."""
 
     kind: str
@@ -76,7 +76,7 @@ class Params:
     """Go on after an end-of-sequence token."""
     logprobs: int | None = None
     """None: no log probabilities. 0: of the chosen tokens. Up to 20: also of so many most probable ones."""
-    guide: Guide | None = None
+    structured_output: StructuredOutput | None = None
     """The form that the text must have, from its first token."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token and what is added to its logit, -100 to 100."""
@@ -282,7 +282,7 @@ def output_limit(prompt_tokens: int, params: Params, context_length: int) -> int
     return params.max_tokens or room
 
 
-def refuse_unknown_tokens(named: str, ids: Iterable[int], vocabulary: int) -> None:
+def reject_unknown_tokens(named: str, ids: Iterable[int], vocabulary: int) -> None:
     """Raise RequestError for the first id outside 0 to `vocabulary` - 1."""
     for token_id in ids:
         if not 0 <= token_id < vocabulary:
@@ -366,17 +366,17 @@ def _image_sizes(key: str, value: Any) -> tuple[tuple[int, int], ...]:
     raise _invalid(f"{key}={_shown(value)}: expected a list of pairs of width and height")
 
 
-def _guide(key: str, value: Any) -> Guide:
-    if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= set(GUIDE_KINDS):
-        raise _invalid(f"{key}={_shown(value)}: expected an object with one of {', '.join(GUIDE_KINDS)}")
+def _structured_output(key: str, value: Any) -> StructuredOutput:
+    if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= set(STRUCTURED_OUTPUT_KINDS):
+        raise _invalid(f"{key}={_shown(value)}: expected an object with one of {', '.join(STRUCTURED_OUTPUT_KINDS)}")
     ((kind, form),) = value.items()
     if kind == "json_object":
         if form is not True:
             raise _invalid(f"{key}.json_object={_shown(form)}: expected true")
-        return Guide(kind, "")
+        return StructuredOutput(kind, "")
     if kind in ("json", "structural_tag") and isinstance(form, dict | bool):
-        return Guide(kind, json.dumps(form))
-    return Guide(kind, _string(f"{key}.{kind}", form))
+        return StructuredOutput(kind, json.dumps(form))
+    return StructuredOutput(kind, _string(f"{key}.{kind}", form))
 
 
 def _shown(value: Any) -> str:
@@ -406,7 +406,7 @@ _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "stop_token_ids": _token_ids,
     "ignore_eos": _boolean,
     "logprobs": _integer(0, MAX_TOP_LOGPROBS),
-    "guide": _guide,
+    "structured_output": _structured_output,
     "logit_bias": _logit_bias,
     "image_sizes": _image_sizes,
     "cache_salt": _string,

@@ -81,7 +81,7 @@ class TritonPythonModel:
 
     def _submit(self, request: Any, params: Params, response_sender: Any) -> None:
         taken = _read(request, params)
-        _refuse_unsupported(taken, self._engine)
+        _reject_unsupported(taken, self._engine)
         request_id = request.request_id()
         if params.window is not None and (not request_id or request_id in self._streams):
             raise RequestError(
@@ -122,7 +122,7 @@ def _read(request: Any, params: Params) -> Request:
     )
 
 
-def _refuse_unsupported(request: Request, engine: Engine) -> None:
+def _reject_unsupported(request: Request, engine: Engine) -> None:
     """Raise RequestError for the first parameter that `engine` cannot honour."""
     given = request.params.given | ({"images"} if request.images else set())
     unsupported = sorted(given - engine.supported_parameters - SUPPORTED_BY_ALL)

@@ -16,7 +16,7 @@ MOST_PIXELS: Final = 89_478_485
 """Of one image, whatever the caller allows: beyond it, PIL itself warns."""
 
 
-def refuse_misplaced(request: Request, prompt: Sequence[int], placeholder: int | None) -> None:
+def reject_misplaced(request: Request, prompt: Sequence[int], placeholder: int | None) -> None:
     """Raise RequestError unless `prompt` has one `placeholder` for each image; None is that of a model without vision."""
     count = len(request.images)
     if not count:

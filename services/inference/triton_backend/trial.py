@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.inference.triton_backend import trial_server
-from services.inference.triton_backend.contract import Guide
+from services.inference.triton_backend.contract import StructuredOutput
 from services.worker.triton_kit.request_error import RequestError
 
 READY_SECONDS: Final = 120.0
@@ -32,12 +32,12 @@ READY_SECONDS: Final = 120.0
 LEAST_READY_SECONDS: Final = 5.0
 """Later ones may take three times as long as the first one did, and this."""
 MOST_PASSED: Final = 4096
-MOST_REFUSED: Final = 512
-REFUSED_SECONDS: Final = 60.0
+MOST_REJECTED: Final = 512
+REJECTED_SECONDS: Final = 60.0
 KEPT_BYTES: Final = 32 * 2**20
 """The most memory that a compiled guide may take: the engine keeps some of them."""
 _OUTCOME_SECONDS: Final = trial_server.WALL_SECONDS + 2
-_SIMPLE: Final = Guide("json_object", "")
+_SIMPLE: Final = StructuredOutput("json_object", "")
 _ROOT: Final = Path(__file__).parents[3]
 
 
@@ -61,7 +61,7 @@ class Trials:
         """Held to use or replace the server."""
         self._remembering: Final = threading.Lock()
         self._passed: Final[OrderedDict[bytes, int]] = OrderedDict()
-        self._refused: Final[OrderedDict[bytes, tuple[float, RequestError]]] = OrderedDict()
+        self._rejected: Final[OrderedDict[bytes, tuple[float, RequestError]]] = OrderedDict()
         self._common = 0
         """Memory that every trial takes, in bytes."""
         self._closed = False
@@ -82,24 +82,24 @@ class Trials:
                 self._await_ready()
         self._common = _judged(_SIMPLE, self._outcome(_SIMPLE))
 
-    def check(self, guide: Guide) -> int:
+    def check(self, structured_output: StructuredOutput) -> int:
         """Compile a guide for trial, which takes up to WALL_SECONDS; returns the bytes of memory that it takes.
 
         Raises RequestError when it does not pass.
         """
-        key = hashlib.sha256(f"{guide.kind}\0{guide.text}".encode()).digest()
+        key = hashlib.sha256(f"{structured_output.kind}\0{structured_output.text}".encode()).digest()
         known = self._known(key)
         if known is not None:
             return known
         try:
-            outcome = self._outcome(guide)
-            grown = max(0, _judged(guide, outcome) - self._common)
+            outcome = self._outcome(structured_output)
+            grown = max(0, _judged(structured_output, outcome) - self._common)
         except RequestError as error:
             if error.reason in ("INVALID_ARGUMENT", "UNSUPPORTED_PARAMETER"):
                 with self._remembering:
-                    self._refused[key] = time.monotonic(), error
-                    if len(self._refused) > MOST_REFUSED:
-                        self._refused.popitem(last=False)
+                    self._rejected[key] = time.monotonic(), error
+                    if len(self._rejected) > MOST_REJECTED:
+                        self._rejected.popitem(last=False)
             raise
         with self._remembering:
             self._passed[key] = grown
@@ -119,21 +119,21 @@ class Trials:
             if key in self._passed:
                 self._passed.move_to_end(key)
                 return self._passed[key]
-            when, error = self._refused.get(key, (0.0, None))
+            when, error = self._rejected.get(key, (0.0, None))
             if error is None:
                 return None
-            if time.monotonic() - when > REFUSED_SECONDS:
-                del self._refused[key]
+            if time.monotonic() - when > REJECTED_SECONDS:
+                del self._rejected[key]
                 return None
         raise RequestError(error.reason, error.message)
 
-    def _outcome(self, guide: Guide) -> dict[str, Any]:
+    def _outcome(self, structured_output: StructuredOutput) -> dict[str, Any]:
         for _ in range(2):
             with contextlib.suppress(ConnectionError, TimeoutError, BrokenPipeError):
-                return self._tried(guide)
+                return self._tried(structured_output)
         raise busy()
 
-    def _tried(self, guide: Guide) -> dict[str, Any]:
+    def _tried(self, structured_output: StructuredOutput) -> dict[str, Any]:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
@@ -142,7 +142,7 @@ class Trials:
             # A trial that has crashed before it has read everything is an outcome as well.
             try:
                 with contextlib.suppress(BrokenPipeError):
-                    ours.sendall(json.dumps([guide.kind, guide.text]).encode())
+                    ours.sendall(json.dumps([structured_output.kind, structured_output.text]).encode())
                     ours.shutdown(socket.SHUT_WR)
                 return self._read_outcome(ours)
             except TimeoutError:
@@ -227,9 +227,9 @@ class Trials:
             self._process.wait()
 
 
-def _judged(guide: Guide, outcome: Mapping[str, Any]) -> int:
+def _judged(structured_output: StructuredOutput, outcome: Mapping[str, Any]) -> int:
     """The memory that a compiled guide takes, in bytes. Raises RequestError when it did not pass."""
-    named = f"guide.{guide.kind}"
+    named = f"guide.{structured_output.kind}"
     if "reason" in outcome:
         raise RequestError(outcome["reason"], outcome["message"])
     code, seconds, limit = outcome["exit"], trial_server.CPU_SECONDS, trial_server.MEMORY_BYTES // 2**20

@@ -38,7 +38,7 @@ MEMORY_BYTES: Final = 512 * 2**20
 STACK_BYTES: Final = 4 * 2**20
 """Less than the threads have in which the engine itself compiles: what fits here fits there."""
 NICENESS: Final = 5
-MAX_GUIDE_BYTES: Final = 4 * 2**20
+MAX_STRUCTURED_OUTPUT_BYTES: Final = 4 * 2**20
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -62,21 +62,21 @@ def main() -> None:
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        compile_guide = importlib.import_module(module).prepare(arguments)
+        compile_structured_output = importlib.import_module(module).prepare(arguments)
     except Exception as error:  # noqa: BLE001 - whatever it was, the model must be told
         control.sendall(json.dumps({"problem": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         return
     control.sendall(b"{}\n")
-    Server(control, compile_guide).run()
+    Server(control, compile_structured_output).run()
 
 
 class Server:
     """Forks trials and reports their outcomes."""
 
-    def __init__(self, control: socket.socket, compile_guide: Callable[[str, str], None]) -> None:
+    def __init__(self, control: socket.socket, compile_structured_output: Callable[[str, str], None]) -> None:
         """`compile_guide` takes a guide's kind and text. It raises an error with `reason` and `message` for an invalid one."""
         self._control: Final = control
-        self._compile: Final = compile_guide
+        self._compile: Final = compile_structured_output
         self._trials: Final[dict[int, _Trial]] = {}
         """By the read end of their pipes."""
 
@@ -186,7 +186,7 @@ def _read(caller: socket.socket) -> bytes:
     while part := caller.recv(2**16):
         parts.append(part)
         size += len(part)
-        if size > MAX_GUIDE_BYTES:
+        if size > MAX_STRUCTURED_OUTPUT_BYTES:
             raise ValueError("the guide is too long")
     return b"".join(parts)
 

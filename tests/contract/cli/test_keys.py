@@ -92,10 +92,10 @@ def test_a_tier_is_checked_against_the_file(tmp_path: Path) -> None:
     tiers = tmp_path / "tiers.yaml"
     tiers.write_text("tiers: {free: {rpm: 5}}")
     assert vilix("create", "--name", "a", "--tier", "free", "--tiers-file", str(tiers)).exit_code == 0
-    refused = vilix("create", "--name", "b", "--tier", "fre", "--tiers-file", str(tiers))
-    assert refused.exit_code == 1
-    assert "no tier 'fre'" in refused.stderr
-    assert "free" in refused.stderr
+    rejected = vilix("create", "--name", "b", "--tier", "fre", "--tiers-file", str(tiers))
+    assert rejected.exit_code == 1
+    assert "no tier 'fre'" in rejected.stderr
+    assert "free" in rejected.stderr
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_one_line(arguments: tuple[str, ...], said: str) -> Non
     assert "hidden" not in result.stderr
 
 
-def test_a_redis_that_refuses_writes_is_not_said_to_be_away(url: str) -> None:
+def test_a_redis_that_rejects_writes_is_not_said_to_be_away(url: str) -> None:
     with sync_redis.Redis.from_url(url) as client:
         client.config_set("maxmemory", "1mb")
         try:
@@ -143,14 +143,14 @@ def test_a_revoked_key_is_neither_changed_nor_rotated() -> None:
     key_id = shown("shop")["id"]
     assert vilix("revoke", "shop").exit_code == 0
     for arguments in (("rotate", key_id), ("set", key_id, "--rpm", "5")):
-        refused = vilix(*arguments)
-        assert refused.exit_code == 1
-        assert "was revoked" in refused.stderr
+        rejected = vilix(*arguments)
+        assert rejected.exit_code == 1
+        assert "was revoked" in rejected.stderr
     assert shown(key_id)["revoked"] is not None
 
 
 @pytest.mark.parametrize("name", ["key_0123456789Ab", "a/b"])
-def test_a_name_that_could_be_taken_for_something_else_is_refused(name: str) -> None:
-    refused = vilix("create", "--name", name)
-    assert refused.exit_code == 1
-    assert name in refused.stderr
+def test_a_name_that_could_be_taken_for_something_else_is_rejected(name: str) -> None:
+    rejected = vilix("create", "--name", name)
+    assert rejected.exit_code == 1
+    assert name in rejected.stderr

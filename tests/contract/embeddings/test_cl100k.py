@@ -19,7 +19,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings.catalog import DIRECTORY
 from services.gateway.tenancy import keys
-from tests.contract.embeddings.test_embed import refusal
+from tests.contract.embeddings.test_embed import rejection
 from tests.support.environments import INSTALL_SECONDS, python_of
 from tests.support.gateway import running_gateway, until_ready
 from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
@@ -87,10 +87,10 @@ async def test_langchain_out_of_the_box_gets_the_texts_vectors(
 
 
 @pytest.mark.parametrize(("ids", "said"), [([999_999], "no id of cl100k_base"), ([126], "middle of a character")])
-async def test_ids_that_are_no_text_are_refused_by_index(worker: Worker, ids: list[int], said: str) -> None:
+async def test_ids_that_are_no_text_are_rejected_by_index(worker: Worker, ids: list[int], said: str) -> None:
     async with worker.connected() as connected:
         stub: Any = connected
         request = pb.EmbedRequest(model=MODEL, token_ids=[pb.TokenIds(ids=[9906]), pb.TokenIds(ids=ids)])
-        failure = await refusal(stub, request)
+        failure = await rejection(stub, request)
     assert failure.violations[0].field == "token_ids[1]"
     assert said in failure.message

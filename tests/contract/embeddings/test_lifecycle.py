@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.runtime.failure import Reason
-from tests.contract.embeddings.test_embed import refusal, request
+from tests.contract.embeddings.test_embed import rejection, request
 from tests.support.repository import ROOT
 from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
 from tests.support.triton_servers import Server, serving_embeddings
@@ -59,7 +59,7 @@ async def test_it_follows_its_triton(tmp_path: Path) -> None:
             server.kill()
             await worker.reaches(NOT_SERVING)
             async with worker.connected() as stub:
-                failure = await refusal(stub, request("سلام"))
+                failure = await rejection(stub, request("سلام"))
                 assert failure.reason is Reason.MODEL_UNAVAILABLE
                 assert failure.retry_after
                 assert not (await stub.ListModels(pb.ListModelsRequest(), timeout=5)).models
@@ -92,10 +92,10 @@ async def test_a_running_request_ends_well_when_it_is_told_to_stop(triton: Serve
             await until(runs)
             worker.process.send_signal(signal.SIGTERM)
 
-            async def refuses() -> bool:
+            async def rejects() -> bool:
                 return await worker.health() in (None, NOT_SERVING)
 
-            await until(refuses)
+            await until(rejects)
             assert (await running).count == 40
         assert await asyncio.to_thread(worker.process.wait, 20) == 0
 

@@ -16,7 +16,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings.model_repository import write_model
 from tests.contract.embeddings import tiny_models
-from tests.contract.embeddings.test_embed import refusal, vectors
+from tests.contract.embeddings.test_embed import rejection, vectors
 from tests.contract.embeddings.tiny_models import BERT, DIMENSIONS, MAX_TOKENS, QWEN3_LEFT, QWEN3_RIGHT, TEXTS
 from tests.support.environments import INSTALL_SECONDS, python_of
 from tests.support.triton_servers import launched
@@ -99,7 +99,7 @@ async def test_the_models_own_token_ids_are_taken(stub: Any, models: Path) -> No
     ids = [pb.TokenIds(ids=tokenizer.encode(text).ids) for text in TEXTS]
     answer = await stub.Embed(pb.EmbedRequest(model=QWEN3_RIGHT, token_ids=ids), timeout=60)
     np.testing.assert_allclose(vectors(answer), expected(models, QWEN3_RIGHT), atol=2e-5)
-    failure = await refusal(stub, pb.EmbedRequest(model=QWEN3_RIGHT, token_ids=[*ids, pb.TokenIds(ids=[1, 99999])]))
+    failure = await rejection(stub, pb.EmbedRequest(model=QWEN3_RIGHT, token_ids=[*ids, pb.TokenIds(ids=[1, 99999])]))
     assert failure.violations[0].field == f"token_ids[{len(ids)}]"
 
 
@@ -112,7 +112,7 @@ async def test_limits_are_the_directorys(stub: Any) -> None:
     models = (await stub.ListModels(pb.ListModelsRequest(), timeout=5)).models
     assert {model.id: model.normalized for model in models} == {QWEN3_RIGHT: True, QWEN3_LEFT: True, BERT: False}
     assert {model.max_input_tokens for model in models} == {MAX_TOKENS}
-    failure = await refusal(stub, pb.EmbedRequest(model=BERT, texts=["a", "x y " * 200]))
+    failure = await rejection(stub, pb.EmbedRequest(model=BERT, texts=["a", "x y " * 200]))
     assert (failure.violations[0].field, failure.violations[0].limit) == ("texts[1]", str(MAX_TOKENS))
     cut = await stub.Embed(pb.EmbedRequest(model=BERT, texts=["x y " * 200], truncate=True), timeout=60)
     assert (list(cut.token_counts), list(cut.truncated)) == ([MAX_TOKENS], [True])

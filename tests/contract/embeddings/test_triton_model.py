@@ -56,6 +56,6 @@ async def test_one_bad_request_of_a_batch_does_not_spoil_the_others(client: Trit
         assert np.array_equal(answer[0], library.query("سلام"))
 
 
-async def test_what_the_engine_does_not_take_is_refused(client: TritonClient) -> None:
+async def test_what_the_engine_does_not_take_is_rejected(client: TritonClient) -> None:
     with pytest.raises(Failure, match="needs the input text"):
         await client.infer(MODEL, {"token_ids": [b"\1\0\0\0"]}, request_id="test", seconds=5)

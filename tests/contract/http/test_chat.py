@@ -18,15 +18,15 @@ from tests.support.scripted_worker import (
     ScriptedWorker,
     content,
     finish,
+    reasoning,
     scripted_worker,
     started,
-    thought,
     usage,
 )
 from tests.support.waits import until
 
 URL = "/api/chat/completions"
-ANSWER: list[Any] = [[started(), thought("فکر")], [content("سلام\u200cها")], [finish(), usage()]]
+ANSWER: list[Any] = [[started(), reasoning("فکر")], [content("سلام\u200cها")], [finish(), usage()]]
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -182,7 +182,7 @@ async def test_the_sdk_understands_every_part(
         pb.ToolCallFragment(index=0, arguments_json='{"city":"تهران"}'),
     ]
     worker.script = [
-        [started(), thought("hm")],
+        [started(), reasoning("hm")],
         [pb.Event(delta=pb.Delta(tool_call=fragment, token_count=1)) for fragment in call],
         [finish(pb.FINISH_REASON_TOOL_CALLS), usage(3)],
     ]
@@ -285,7 +285,7 @@ async def test_a_hang_up_stops_the_worker(
         ("messages[2].content", "messages[2].content"),
     ],
 )
-async def test_a_refusal_speaks_of_the_fields_that_the_caller_knows(
+async def test_a_rejection_speaks_of_the_fields_that_the_caller_knows(
     http: httpx.AsyncClient, worker: ScriptedWorker, field: str, param: str
 ) -> None:
     message = f"{field} is wrong"

@@ -118,7 +118,7 @@ async def test_token_ids_are_a_prompt_too(http: httpx.AsyncClient, worker: Scrip
         ({"prompt": [1], "echo": True}, "echo", "token ids"),
     ],
 )
-async def test_what_cannot_be_done_is_refused(
+async def test_what_cannot_be_done_is_rejected(
     http: httpx.AsyncClient, worker: ScriptedWorker, fields: dict[str, Any], param: str, said: str
 ) -> None:
     answer = await http.post(URL, json={"model": MODEL, **fields})

@@ -14,8 +14,8 @@ from starlette.routing import Route
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.collector import AnswerCollector
-from services.gateway.dialects.dialect import AnswerHead, ErrorReply, GenerateCall, ReadOptions, RenderedPrompt
+from services.gateway.dialects.collector import ResponseCollector
+from services.gateway.dialects.dialect import ErrorReply, GenerateCall, ReadOptions, RenderedPrompt, ResponseHead
 from services.gateway.dialects.ignored_fields import ignored_fields
 from services.gateway.dialects.json_fields import Fields
 from services.gateway.edge.access import Access
@@ -40,7 +40,7 @@ class MessagesCall(GenerateCall):
 class MessagesStream:
     """Named events. Before the first one, only comments may be sent."""
 
-    def __init__(self, head: AnswerHead) -> None:
+    def __init__(self, head: ResponseHead) -> None:
         self._head: Final = head
         self._has_begun = False
 
@@ -95,10 +95,10 @@ class Messages:
         stream = fields.boolean("stream") or False
         return MessagesCall(generate=generate, stream=stream, ignored=ignored_fields(fields, strict=options.strict))
 
-    def encoder(self, call: MessagesCall, head: AnswerHead) -> MessagesStream:
+    def encoder(self, call: MessagesCall, head: ResponseHead) -> MessagesStream:
         return MessagesStream(head)
 
-    def whole(self, call: MessagesCall, head: AnswerHead, answer: AnswerCollector) -> bytes:
+    def whole(self, call: MessagesCall, head: ResponseHead, answer: ResponseCollector) -> bytes:
         return json.dumps({"id": head.id, "text": "".join(answer.choices[0].content)}).encode()
 
     def prompt(self, call: MessagesCall, prompt: RenderedPrompt) -> bytes:

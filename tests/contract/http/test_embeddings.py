@@ -214,7 +214,7 @@ async def test_failures_are_openais_errors(
     assert "secret" not in answer.text
 
 
-async def test_refusals_of_the_gateway(http: httpx.AsyncClient) -> None:
+async def test_rejections_of_the_gateway(http: httpx.AsyncClient) -> None:
     assert (await http.post(URL, json=body(), headers={"Authorization": ""})).status_code == 401
     for model, status in ((EXPECTED, 503), ("nobody", 404), (CHAT_MODEL, 400)):
         assert (await http.post(URL, json=body(model=model))).status_code == status

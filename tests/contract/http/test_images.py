@@ -56,7 +56,7 @@ async def test_an_image_reaches_the_worker(http: httpx.AsyncClient, worker: Scri
     assert (part.image.data, part.image.mime_type) == (PNG, "image/png")
 
 
-async def test_web_addresses_are_refused_while_no_host_is_listed(
+async def test_web_addresses_are_rejected_while_no_host_is_listed(
     http: httpx.AsyncClient, worker: ScriptedWorker, loopback: Loopback
 ) -> None:
     for path in ("chat/completions", "tokenize"):

@@ -79,7 +79,7 @@ async def test_a_body_that_is_no_json_and_a_missing_key_are_explained_in_persian
         (Failure(Reason.INTERNAL, "secret"), 500),
     ],
 )
-async def test_what_a_worker_refuses_is_explained_in_persian(
+async def test_what_a_worker_rejects_is_explained_in_persian(
     http: httpx.AsyncClient, worker: ScriptedWorker, failure: Failure, status: int
 ) -> None:
     worker.script = [failure]

@@ -113,7 +113,7 @@ async def test_one_lost_model_of_a_worker_is_lost_alone(
         assert (await client.post("/api/chat/completions", json={**BODY, "model": "another"})).status_code == 200
 
 
-async def test_a_refusal_for_lack_of_the_model_is_known_to_all_views_at_once(
+async def test_a_rejection_for_lack_of_the_model_is_known_to_all_views_at_once(
     client: httpx.AsyncClient, worker_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.support.scripted_worker.ScriptedWorker", WorkerOfMany)

@@ -31,7 +31,7 @@ async def http(
 
 TEXT = "a" * (33 * MEBIBYTE)
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100}] * 200
-REFUSED: list[tuple[str, dict[str, Any], tuple[int, str | None]]] = [
+REJECTED: list[tuple[str, dict[str, Any], tuple[int, str | None]]] = [
     ("/api/chat/completions", {"messages": [{"role": "user", "content": TEXT}]}, (413, "request_too_large")),
     ("/api/completions", {"prompt": TEXT}, (413, "request_too_large")),
     ("/api/tokenize", {"prompt": TEXT}, (413, "request_too_large")),
@@ -40,7 +40,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[int, str | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "large", "expected"), REFUSED)
+@pytest.mark.parametrize(("path", "large", "expected"), REJECTED)
 async def test_a_request_that_is_too_large_ends_no_other_answer(
     http: httpx.AsyncClient, worker: ScriptedWorker, path: str, large: dict[str, Any], expected: tuple[int, str | None]
 ) -> None:
@@ -51,9 +51,9 @@ async def test_a_request_that_is_too_large_ends_no_other_answer(
         lines = response.aiter_lines()
         while "Hel" not in await anext(lines):
             pass
-        refused = await http.post(path, json={"model": MODEL, **large})
-        error = refused.json()["error"]
-        assert (refused.status_code, error["code"]) == expected, refused.text
+        rejected = await http.post(path, json={"model": MODEL, **large})
+        error = rejected.json()["error"]
+        assert (rejected.status_code, error["code"]) == expected, rejected.text
         assert "at most" in error["message"] or "too many elements: a request may have" in error["message"]
         going.set()
         rest = [line async for line in lines]

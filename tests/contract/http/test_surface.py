@@ -59,7 +59,7 @@ async def test_without_a_valid_key_there_is_nothing(
     assert not header or header.partition(" ")[2] not in answer.text or not header.partition(" ")[2]
 
 
-async def test_a_revoked_key_is_refused_at_once(http: httpx.AsyncClient, redis_url: str) -> None:
+async def test_a_revoked_key_is_rejected_at_once(http: httpx.AsyncClient, redis_url: str) -> None:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         _, secret = await keys.create(redis, name="short-lived")
         headers = {"authorization": f"Bearer {secret}"}
@@ -94,7 +94,7 @@ async def test_a_body_that_is_nested_deeply(http: httpx.AsyncClient, field: str)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "x" * 200])
-async def test_a_compressed_body_is_refused_with_the_reason(http: httpx.AsyncClient, encoding: str) -> None:
+async def test_a_compressed_body_is_rejected_with_the_reason(http: httpx.AsyncClient, encoding: str) -> None:
     content = gzip.compress(b'{"model": "m", "messages": []}')
     answer = await http.post(URL, content=content, headers={"Content-Encoding": encoding})
     error = assert_error(answer, 415, "invalid_request_error", "unsupported_content_encoding")
@@ -107,7 +107,7 @@ async def test_a_body_said_to_be_as_it_is_is_read(http: httpx.AsyncClient) -> No
     assert_error(answer, 400, "invalid_request_error")
 
 
-async def test_a_large_body_is_refused_whether_its_size_was_announced_or_not(http: httpx.AsyncClient) -> None:
+async def test_a_large_body_is_rejected_whether_its_size_was_announced_or_not(http: httpx.AsyncClient) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(30):
             yield b" " * 10_000
@@ -178,9 +178,9 @@ async def test_pages_of_other_origins_may_call(http: httpx.AsyncClient) -> None:
     assert preflight.headers["access-control-allow-origin"] == "*"
     assert "POST" in preflight.headers["access-control-allow-methods"]
     assert "authorization" in preflight.headers["access-control-allow-headers"]
-    refused = await http.post(URL, headers={"origin": "https://example.org", "authorization": "Bearer x"})
-    assert refused.headers["access-control-allow-origin"] == "*"
-    assert "x-request-id" in refused.headers["access-control-expose-headers"]
+    rejected = await http.post(URL, headers={"origin": "https://example.org", "authorization": "Bearer x"})
+    assert rejected.headers["access-control-allow-origin"] == "*"
+    assert "x-request-id" in rejected.headers["access-control-expose-headers"]
 
 
 async def test_a_request_is_one_line_of_json_without_content_or_secrets(

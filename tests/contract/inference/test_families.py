@@ -19,7 +19,7 @@ from tests.support.chat_templates import template_of
 from tests.support.triton_servers import serving
 from tests.support.workers import running_inference_worker
 
-THOUGHT = "کاربر می\u200cخواهد بداند؛ STOP نه، 👨‍👩‍👧 …"
+REASONING = "کاربر می\u200cخواهد بداند؛ STOP نه، 👨‍👩‍👧 …"
 ANSWER = "یک، دو 👨‍👩‍👧 سه؛ 👨‍👩‍👧‍👦 wonderful چهار"
 ARGUMENTS = {"city": "تهران <b>", "days": 3, "hours": [6, 12.5], "note": "۳", "raw": True}
 CALLS = {
@@ -61,12 +61,12 @@ def recordings(model_id: str, path: Path) -> Path:
         return {"name": name, "prompt_contains": contains, "token_ids": ids, "interval_ms": 1}
 
     # MiniMax's template has opened the thought.
-    thought = f"{'<think>' if model_id == 'qwen' else ''}\n{THOUGHT}\n</think>\n\n"
+    reasoning = f"{'<think>' if model_id == 'qwen' else ''}\n{REASONING}\n</think>\n\n"
     path.write_text(
         json.dumps(
             [
-                played("calls", f"{thought}ببینیم.\n{CALLS[model_id]}", prompt="get_weather"),
-                played("answer", thought + ANSWER),
+                played("calls", f"{reasoning}ببینیم.\n{CALLS[model_id]}", prompt="get_weather"),
+                played("answer", reasoning + ANSWER),
             ]
         )
     )
@@ -126,16 +126,16 @@ async def answer(stub: Any, model: str, **fields: Any) -> tuple[str, str, list[t
 
 
 @pytest.mark.parametrize("model", PARSERS)
-async def test_a_thought_and_an_answer_come_apart(families: Any, model: str) -> None:
-    thought, text, calls, finish = await answer(families, model)
-    assert (thought, text, calls) == (THOUGHT, ANSWER, [])
+async def test_a_reasoning_and_an_answer_come_apart(families: Any, model: str) -> None:
+    reasoning, text, calls, finish = await answer(families, model)
+    assert (reasoning, text, calls) == (REASONING, ANSWER, [])
     assert finish.reason == pb.FINISH_REASON_STOP
 
 
 @pytest.mark.parametrize("model", PARSERS)
 async def test_calls_have_arguments_of_their_functions_types(families: Any, model: str) -> None:
-    thought, text, calls, finish = await answer(families, model, tools=TOOLS)
-    assert (thought, text) == (THOUGHT, "ببینیم.")
+    reasoning, text, calls, finish = await answer(families, model, tools=TOOLS)
+    assert (reasoning, text) == (REASONING, "ببینیم.")
     assert calls == [("get_weather", ARGUMENTS), ("get_time", {})]
     assert finish.reason == pb.FINISH_REASON_TOOL_CALLS
 
@@ -152,12 +152,12 @@ async def test_one_call_is_enough_where_one_is_allowed(families: Any, model: str
     ("stop", "shown"),
     [("دو 👨‍👩‍👧 س", "یک، "), ("👦", "یک، دو 👨‍👩‍👧 سه؛ 👨‍👩‍👧‍"), ("چهار", ANSWER.partition("چهار")[0]), ("یک", "")],
 )
-async def test_an_answer_ends_before_a_stop_string_behind_its_thought(
+async def test_an_answer_ends_before_a_stop_string_behind_its_reasoning(
     families: Any, model: str, stop: str, shown: str
 ) -> None:
     sampling = pb.SamplingParams(stop=["never", stop])
-    thought, text, _, finish = await answer(families, model, sampling=sampling)
-    assert (thought, text) == (THOUGHT, shown)
+    reasoning, text, _, finish = await answer(families, model, sampling=sampling)
+    assert (reasoning, text) == (REASONING, shown)
     assert (finish.reason, finish.stop_string) == (pb.FINISH_REASON_STOP, stop)
 
 
@@ -167,6 +167,6 @@ async def test_a_stop_token_ends_an_answer_and_is_not_shown(families: Any, model
         Tokenizer.from_file(str(models.qwen3() / "tokenizer.json")).encode(" wonderful", add_special_tokens=False).ids
     )
     sampling = pb.SamplingParams(stop_token_ids=[word])
-    thought, text, _, finish = await answer(families, model, sampling=sampling)
-    assert (thought, text) == (THOUGHT, ANSWER.partition(" wonderful")[0])
+    reasoning, text, _, finish = await answer(families, model, sampling=sampling)
+    assert (reasoning, text) == (REASONING, ANSWER.partition(" wonderful")[0])
     assert (finish.reason, finish.stop_token_id) == (pb.FINISH_REASON_STOP, word)

@@ -108,7 +108,7 @@ async def test_too_long_a_prompt_is_a_status_with_its_numbers(stub: Any) -> None
     assert "256 tokens; your prompt has 250 tokens and you asked for 7" in found.message
 
 
-async def test_a_message_of_megabytes_is_refused_by_its_size_and_not_by_the_transport(stub: Any) -> None:
+async def test_a_message_of_megabytes_is_rejected_by_its_size_and_not_by_the_transport(stub: Any) -> None:
     huge = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="x" * (20 * 2**20))])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await events_of(stub.Generate(ask(messages=[huge])))

@@ -98,15 +98,15 @@ async def test_a_worker_serves_only_who_shows_a_certificate_of_its_ca(
     with tls_worker(tmp_path, triton, settings) as (worker, health):
         await serving(health)
         assert await list_models(worker.target, caller.channel_credentials()) == [REPLAY]
-        refused = {
+        rejected = {
             "nothing": None,
             "no certificate": grpc.ssl_channel_credentials(caller.ca),
             "another CA's": grpc.ssl_channel_credentials(caller.ca, stranger.key, stranger.certificate),
         }
-        for what, credentials in refused.items():
-            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        for what, credentials in rejected.items():
+            with pytest.raises(grpc.aio.AioRpcError) as rejection:
                 await list_models(worker.target, credentials)
-            assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE, what
+            assert rejection.value.code() is grpc.StatusCode.UNAVAILABLE, what
         with pytest.raises(grpc.aio.AioRpcError):
             await list_models(worker.target, caller.channel_credentials(), name="another-name")
 
@@ -118,9 +118,9 @@ async def test_health_for_probes_knows_no_tls_and_serves_nothing_else(
     with tls_worker(tmp_path, triton, settings) as (_, health):
         await serving(health, "liveness")
         await serving(health, "")
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        with pytest.raises(grpc.aio.AioRpcError) as rejection:
             await list_models(health, None)
-        assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert rejection.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_certificates_are_replaced_under_a_running_stream(

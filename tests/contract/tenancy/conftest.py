@@ -13,10 +13,10 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.tenancy import keys, limits, usage
-from services.gateway.tenancy.allowance import UNLIMITED
+from services.gateway.tenancy import keys, limit_script, usage
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limits import Scope, Subject
+from services.gateway.tenancy.limit_script import Scope, Subject
+from services.gateway.tenancy.limits import UNLIMITED
 from services.stack.ports import free_ports
 from tests.contract.tenancy.counting_worker import CountingWorker, counting_worker
 from tests.support.gateway import running_gateway, until_ready
@@ -25,7 +25,7 @@ from tests.support.valkey import running_valkey
 URL = "/api/chat/completions"
 GATEWAYS = 3
 ADMIN_TOKEN = "a-token-for-tests-only"
-LEASE_SECONDS = 2.0
+RESERVATION_SECONDS = 2.0
 RENEW_SECONDS = 0.5
 ROUNDS = 200 if os.environ.get("VILIX_FAULTS") == "full" else 20
 """How often the exact tests are repeated."""
@@ -52,7 +52,7 @@ async def client_of(gateway: str, secret: str = "") -> AsyncIterator[httpx.Async
 
 
 async def state_of(redis: Redis, key: Key, model: str = "small") -> dict[str, Scope]:
-    return (await limits.show(redis, Subject(key, model, key.limits, UNLIMITED))).scopes
+    return (await limit_script.show(redis, Subject(key, model, key.limits, UNLIMITED))).scopes
 
 
 async def nothing_is_held(redis: Redis, key: Key) -> bool:
@@ -116,7 +116,7 @@ def admin_port() -> int:
 def settings(tiers_file: Path) -> dict[str, str]:
     return {
         "VILIX_TIERS_FILE": str(tiers_file),
-        "VILIX_LEASE_SECONDS": str(LEASE_SECONDS),
+        "VILIX_RESERVATION_SECONDS": str(RESERVATION_SECONDS),
         "VILIX_RENEW_SECONDS": str(RENEW_SECONDS),
         "VILIX_RESERVE_OUTPUT": "10",
         "VILIX_MAX_BODY_BYTES": str(20 * 2**20),

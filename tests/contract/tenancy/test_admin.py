@@ -49,9 +49,9 @@ async def test_a_key_lives_and_ends_through_the_admin_api(
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong-token-wrong-token", f"Basic {ADMIN_TOKEN}"])
 async def test_nobody_gets_in_without_the_credential(admin: httpx.AsyncClient, authorization: str) -> None:
     for method, path in (("GET", "/admin/v1/keys"), ("POST", "/admin/v1/keys"), ("DELETE", "/admin/v1/keys/x")):
-        refused = await admin.request(method, path, headers={"Authorization": authorization})
-        assert refused.status_code == 401
-        assert refused.json()["error"]["code"] == "invalid_api_key"
+        rejected = await admin.request(method, path, headers={"Authorization": authorization})
+        assert rejected.status_code == 401
+        assert rejected.json()["error"]["code"] == "invalid_api_key"
 
 
 async def test_it_is_not_on_the_public_port(gateways: list[str], admin: httpx.AsyncClient) -> None:
@@ -106,8 +106,8 @@ async def test_a_revoked_key_is_neither_changed_nor_rotated(
     made = (await admin.post("/admin/v1/keys", json={"name": "gone"})).json()
     assert (await admin.delete("/admin/v1/keys/gone")).status_code == 200
     path = f"/admin/v1/keys/{made['id']}"
-    for refused in (await admin.post(f"{path}/rotate"), await admin.patch(path, json={"owner": "x"})):
-        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "key_revoked")
+    for rejected in (await admin.post(f"{path}/rotate"), await admin.patch(path, json={"owner": "x"})):
+        assert (rejected.status_code, rejected.json()["error"]["code"]) == (409, "key_revoked")
     shown = (await admin.get(path)).json()
     assert shown["revoked"] >= made["created"]
     assert made["id"] not in {key["id"] for key in (await admin.get("/admin/v1/keys")).json()}
@@ -119,10 +119,10 @@ async def test_a_revoked_key_is_neither_changed_nor_rotated(
 async def test_no_key_is_named_as_another_ones_id(admin: httpx.AsyncClient) -> None:
     victim = (await admin.post("/admin/v1/keys", json={"name": "victim"})).json()
     for name in (victim["id"], "a/b", "..", victim["key"]):
-        refused = await admin.post("/admin/v1/keys", json={"name": name})
-        assert refused.status_code == 400
-        assert "take another name" in refused.text or "no slash" in refused.text
-        assert victim["key"] not in refused.text
+        rejected = await admin.post("/admin/v1/keys", json={"name": name})
+        assert rejected.status_code == 400
+        assert "take another name" in rejected.text or "no slash" in rejected.text
+        assert victim["key"] not in rejected.text
 
 
 @pytest.mark.parametrize("field", ["name", "owner", "tier", "models", "model_limits"])

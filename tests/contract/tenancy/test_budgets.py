@@ -14,8 +14,8 @@ from openai import AsyncOpenAI
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.key import Change, Key
+from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.secret import digest
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, records, state_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
@@ -112,18 +112,18 @@ async def test_a_rate_ends_no_answer_and_delays_the_next_request(
         answer = (await client.post(URL, json=body(300))).json()
         assert answer["choices"][0]["finish_reason"] == "stop"
         assert answer["usage"]["completion_tokens"] == 300
-        refused = await client.post(URL, json=body(1))
-        assert refused.status_code == 429
-        assert int(refused.headers["Retry-After"]) > 60
+        rejected = await client.post(URL, json=body(1))
+        assert rejected.status_code == 429
+        assert int(rejected.headers["Retry-After"]) > 60
 
 
 @pytest.mark.parametrize("prompt", [[1] * 1900, [[1] * 1900]])
 async def test_token_ids_are_counted_as_ids(gateways: list[str], new_key: NewKey, prompt: list[Any]) -> None:
     _, secret = await new_key(limits={"tpm": 1000})
     async with client_of(gateways[0], secret) as client:
-        refused = await client.post(TEXT_URL, json={"model": "small", "prompt": prompt, "max_tokens": 1})
-        assert refused.status_code == 429
-        assert "19" in refused.json()["error"]["message"]
+        rejected = await client.post(TEXT_URL, json={"model": "small", "prompt": prompt, "max_tokens": 1})
+        assert rejected.status_code == 429
+        assert "19" in rejected.json()["error"]["message"]
 
 
 async def test_a_prompt_is_shown_only_to_a_key_that_could_send_it(
@@ -135,8 +135,8 @@ async def test_a_prompt_is_shown_only_to_a_key_that_could_send_it(
         shown = await client.post("/api/tokenize", json={"model": "small", "prompt": "hello"})
         assert shown.status_code == 200
         for url, fields in ((URL, {**long, "dry_run": True}), ("/api/tokenize", long)):
-            refused = await client.post(url, json=fields)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+            rejected = await client.post(url, json=fields)
+            assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "insufficient_quota")
         assert worker.rendered == 1
         await until(lambda: nothing_is_held(redis, key))
         assert (await state_of(redis, key))["key"].daily == 0, "it costs nothing"
@@ -168,9 +168,9 @@ async def test_a_large_body_of_a_key_over_its_limits_is_not_read(
             worker.going.set()
             await running
         if "daily_tokens" in limits:
-            await keys.change(redis, key.id, Change(limits=Allowance(daily_tokens=15)))
+            await keys.change(redis, key.id, Change(limits=Limits(daily_tokens=15)))
         small = await client.post(URL, json=body(10))
-        head, rest, writer = await refused_early(gateways[0], secret, url, chunked=chunked)
+        head, rest, writer = await rejected_early(gateways[0], secret, url, chunked=chunked)
         worker.going.set()
         await running
     assert (head.status, small.status_code) == (429, 429)
@@ -287,7 +287,7 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[Head, dict[str, Any]]
         return head, json.loads(await reader.readexactly(int(head.fields["content-length"])))
 
 
-async def refused_early(
+async def rejected_early(
     gateway: str, secret: str, url: str, *, chunked: bool
 ) -> tuple[Head, dict[str, Any], asyncio.StreamWriter]:
     """The answer to the first bytes of a body of 19 MiB; no more are sent before it has come."""

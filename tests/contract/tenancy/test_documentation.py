@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from services.gateway.tenancy.allowance import read_tiers
 from services.gateway.tenancy.key import Key
+from services.gateway.tenancy.limits import read_tiers
 from tests.contract.tenancy.conftest import URL, body, client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.support.repository import ROOT

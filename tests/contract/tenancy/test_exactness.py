@@ -145,10 +145,10 @@ async def test_a_budget_is_never_overspent_by_requests_that_fit_their_reservatio
     responses = await asyncio.gather(
         *(clients[number % 3].post(URL, json=body(5), headers=bearer(secret)) for number in range(60))
     )
-    refused = [response for response in responses if response.status_code == 429]
-    assert refused
-    assert {response.json()["error"]["code"] for response in refused} == {"insufficient_quota"}
-    assert {response.headers["x-should-retry"] for response in refused} == {"false"}
+    rejected = [response for response in responses if response.status_code == 429]
+    assert rejected
+    assert {response.json()["error"]["code"] for response in rejected} == {"insufficient_quota"}
+    assert {response.headers["x-should-retry"] for response in rejected} == {"false"}
     while (await clients[0].post(URL, json=body(5), headers=bearer(secret))).status_code == 200:
         pass
     assert (await used(redis, key)).completion_tokens <= 200

@@ -14,11 +14,11 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.key import Change, Key
+from services.gateway.tenancy.limits import Limits
 from tests.contract.tenancy.conftest import (
-    LEASE_SECONDS,
     RENEW_SECONDS,
+    RESERVATION_SECONDS,
     URL,
     body,
     client_of,
@@ -35,20 +35,20 @@ from tests.support.waits import until
 NewKey = Callable[..., Awaitable[tuple[Key, str]]]
 
 
-async def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(
+async def test_a_revoked_key_is_rejected_by_every_gateway_within_a_second(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     key, secret = await new_key()
     accepted: list[float] = []
-    refused: set[str] = set()
+    rejected: set[str] = set()
 
     async def ask_on(gateway: str) -> None:
         async with client_of(gateway, secret) as client:
-            while gateway not in refused:
+            while gateway not in rejected:
                 began = time.monotonic()
                 status = (await client.post(URL, json=body(1))).status_code
                 if status == 401:
-                    refused.add(gateway)
+                    rejected.add(gateway)
                 else:
                     assert status == 200
                     accepted.append(began)
@@ -81,14 +81,14 @@ async def test_a_rotated_key_has_two_secrets_for_the_grace_period_only(
 
     assert (await status(old), await status(new)) == (200, 200)
 
-    async def old_is_refused() -> bool:
+    async def old_is_rejected() -> bool:
         return await status(old) == 401
 
-    await until(old_is_refused)
+    await until(old_is_rejected)
     assert await status(new) == 200
 
 
-async def test_an_expired_key_is_refused(gateways: list[str], new_key: NewKey, redis: Redis) -> None:
+async def test_an_expired_key_is_rejected(gateways: list[str], new_key: NewKey, redis: Redis) -> None:
     key, secret = await new_key(expires=int(time.time()) + 3600)
     async with client_of(gateways[0], secret) as client:
         assert (await client.get("/api/models")).status_code == 200
@@ -102,9 +102,9 @@ async def test_changed_limits_and_tiers_hold_from_the_next_request(
     key, secret = await new_key(tier="free")
     async with client_of(gateways[1], secret) as client:
         assert (await client.post(URL, json=body())).headers["x-ratelimit-limit-requests"] == "1000"
-        await keys.change(redis, key.id, Change(limits=Allowance(rpm=7)))
+        await keys.change(redis, key.id, Change(limits=Limits(rpm=7)))
         assert (await client.post(URL, json=body())).headers["x-ratelimit-limit-requests"] == "7"
-        await keys.change(redis, key.id, Change(limits=Allowance(rpm=None)))
+        await keys.change(redis, key.id, Change(limits=Limits(rpm=None)))
 
         async def tier_has(limit: str) -> bool:
             return (await client.post(URL, json=body())).headers.get("x-ratelimit-limit-requests") == limit
@@ -113,9 +113,9 @@ async def test_changed_limits_and_tiers_hold_from_the_next_request(
             await until(lambda: tier_has("900"))
         await until(lambda: tier_has("1000"))
         await keys.change(redis, key.id, Change(tier="unknown"))
-        refused = await client.post(URL, json=body())
-        assert refused.status_code == 503
-        assert "'unknown'" in refused.json()["error"]["message"]
+        rejected = await client.post(URL, json=body())
+        assert rejected.status_code == 503
+        assert "'unknown'" in rejected.json()["error"]["message"]
 
 
 async def test_a_key_sees_and_uses_only_the_models_on_its_list(gateways: list[str], new_key: NewKey) -> None:
@@ -123,9 +123,9 @@ async def test_a_key_sees_and_uses_only_the_models_on_its_list(gateways: list[st
     async with client_of(gateways[0], secret) as client:
         listed = (await client.get("/api/models")).json()["data"]
         assert [model["id"] for model in listed] == ["small"]
-        refused = await client.post(URL, json=body(model="large"))
-        assert refused.status_code == 403
-        assert refused.json()["error"] == {
+        rejected = await client.post(URL, json=body(model="large"))
+        assert rejected.status_code == 403
+        assert rejected.json()["error"] == {
             "message": "This API key may not use the model 'large'. It may use: small.",
             "type": "permission_error",
             "param": "model",
@@ -221,7 +221,7 @@ async def test_a_killed_gateway_holds_nothing_and_what_it_had_produced_is_billed
 
         await until(a_slot_is_free)
         freed = time.monotonic() - killed
-        assert freed < LEASE_SECONDS + 2
+        assert freed < RESERVATION_SECONDS + 2
     await until(lambda: nothing_is_held(redis, key))
     lost = [entry for entry in await records(redis, key) if entry["outcome"] == "lost"]
     assert len(lost) == 5
@@ -231,7 +231,7 @@ async def test_a_killed_gateway_holds_nothing_and_what_it_had_produced_is_billed
     record(
         "A gateway killed with 5 requests of a key that may have 5",
         "their slots are free once the lease ends, and what they produced is billed but for the last renewal's time",
-        f"a slot after {freed:.1f} s (lease {LEASE_SECONDS:g} s); 5 of 5 billed",
+        f"a slot after {freed:.1f} s (lease {RESERVATION_SECONDS:g} s); 5 of 5 billed",
         met=True,
     )
 
@@ -255,7 +255,7 @@ async def test_what_a_killed_gateway_held_is_tidied_up_without_another_request(
     async def recorded() -> bool:
         return len(await records(redis, key)) == 1
 
-    await until(recorded, LEASE_SECONDS + 15)
+    await until(recorded, RESERVATION_SECONDS + 15)
 
 
 async def test_a_request_in_a_patient_tier_waits_for_its_slot(
@@ -270,8 +270,8 @@ async def test_a_request_in_a_patient_tier_waits_for_its_slot(
         await until(lambda: waits(redis, key, 1))
         whole = asyncio.create_task(client.post(URL, json=body(2)))
         await until(lambda: waits(redis, key, 2))
-        refused = await another.post(URL, json=body(2))
-        assert refused.status_code == 429, "the line is full"
+        rejected = await another.post(URL, json=body(2))
+        assert rejected.status_code == 429, "the line is full"
         worker.going.set()
         text = (await streamed).text
         assert text.startswith(": queued 1\n\n")
@@ -284,7 +284,7 @@ async def test_a_request_in_a_patient_tier_waits_for_its_slot(
     assert await nothing_is_held(redis, key)
 
 
-async def test_who_waited_too_long_is_refused_in_the_stream(
+async def test_who_waited_too_long_is_rejected_in_the_stream(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     worker.going.clear()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.limits import Limits
 from services.stack.ports import free_ports
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, used
 from tests.contract.tenancy.counting_worker import CountingWorker
@@ -107,7 +107,7 @@ async def test_a_stream_outlives_an_outage_and_is_billed_to_the_token(
     server: Server, gateway: str, own_redis: Redis, worker: CountingWorker
 ) -> None:
     worker.pace = 0.02
-    key, secret = await keys.create(own_redis, name="streaming", limits=Allowance(concurrency=1))
+    key, secret = await keys.create(own_redis, name="streaming", limits=Limits(concurrency=1))
     async with client_of(gateway, secret) as client:
         stream = asyncio.create_task(client.post(URL, json=body(150, stream=True)))
 
@@ -133,12 +133,12 @@ async def test_after_the_grace_no_key_is_valid(
         assert await status(client) == 200
         server.kill()
 
-        async def refused() -> bool:
+        async def rejected() -> bool:
             return await status(client) == 503
 
         if grace["VILIX_AUTH_GRACE"] == "0":
-            assert await refused()
-        await until(refused)
+            assert await rejected()
+        await until(rejected)
         server.start()
         await redis_is(gateway, "ok")
         assert await status(client) == 200
@@ -156,7 +156,7 @@ async def test_after_the_grace_no_key_is_valid(
 )
 @pytest.mark.usefixtures("grace")
 async def test_limits_follow_the_policy(server: Server, gateway: str, own_redis: Redis, answered: int) -> None:
-    _, secret = await keys.create(own_redis, name="limited", limits=Allowance(rpm=4))
+    _, secret = await keys.create(own_redis, name="limited", limits=Limits(rpm=4))
     async with client_of(gateway, secret) as client:
         assert (await client.get("/api/models")).status_code == 200
         server.kill()
@@ -168,7 +168,7 @@ async def test_limits_follow_the_policy(server: Server, gateway: str, own_redis:
 async def test_each_gateway_has_its_share_of_the_limits(
     server: Server, worker: CountingWorker, settings: dict[str, str], own_redis: Redis, tmp_path: Path
 ) -> None:
-    _, secret = await keys.create(own_redis, name="shared", limits=Allowance(rpm=6))
+    _, secret = await keys.create(own_redis, name="shared", limits=Limits(rpm=6))
     metrics = free_ports(1)[0]
     more = {**settings, "VILIX_REDIS_TIMEOUT": "0.3", "VILIX_METRICS_PORT": str(metrics)}
 
@@ -189,4 +189,4 @@ async def test_each_gateway_has_its_share_of_the_limits(
                 shown = (await scraper.get("/metrics")).text
                 assert 'vilix_redis_away_decisions_total{decision="limits_local"} 10.0' in shown
                 assert 'vilix_redis_away_decisions_total{decision="key_grace"}' in shown
-                assert 'vilix_limits_refused_total{limit="rpm"} 7.0' in shown
+                assert 'vilix_limits_rejected_total{limit="rpm"} 7.0' in shown

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.tenancy import keys, usage
-from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.key import Change, Key
+from services.gateway.tenancy.limits import Limits
 from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import cluster, secured, sentinel_pair
@@ -38,12 +38,12 @@ async def exactly_five_of_forty(gateway: str, worker: CountingWorker, redis: Red
 
 async def lives_and_ends(gateway: str, worker: CountingWorker, redis: Redis, name: str) -> None:
     """Everything that can be done to a key."""
-    key, secret = await keys.create(redis, name=name, limits=Allowance(concurrency=5))
+    key, secret = await keys.create(redis, name=name, limits=Limits(concurrency=5))
     await exactly_five_of_forty(gateway, worker, redis, key, secret)
     async with client_of(gateway, secret) as client:
         used = (await client.get("/api/usage")).json()
         assert used["today"]["completion_tokens"] == 15
-        await keys.change(redis, name, Change(limits=Allowance(rpm=1)))
+        await keys.change(redis, name, Change(limits=Limits(rpm=1)))
         assert (await client.post(URL, json=body())).status_code == 200
         assert (await client.post(URL, json=body())).status_code == 429
         _, new = await keys.rotate(redis, name, grace_seconds=0)
@@ -74,7 +74,7 @@ async def test_a_failover_by_sentinel(worker: CountingWorker, settings: dict[str
     with sentinel_pair(tmp_path) as (url, master, replica):
         redis, promoted = connect(url, timeout=5), connect(replica.url, timeout=5)
         try:
-            key, secret = await keys.create(redis, name="web", limits=Allowance(concurrency=5))
+            key, secret = await keys.create(redis, name="web", limits=Limits(concurrency=5))
             with running_gateway(url, worker.address, tmp_path / "log", **settings) as (gateway, _):
                 await until_ready(gateway)
                 await exactly_five_of_forty(gateway, worker, redis, key, secret)

@@ -49,7 +49,12 @@ async def client(gguf: Path, recordings: Path, tmp_path_factory: pytest.TempPath
         REPLAY: ("replay", {"recordings": str(recordings), **limits}),
         LESSER: (
             "replay",
-            {"recordings": str(recordings), "slots": 1, "max_queued": 1, "unsupported_parameters": ["min_p", "guide"]},
+            {
+                "recordings": str(recordings),
+                "slots": 1,
+                "max_queued": 1,
+                "unsupported_parameters": ["min_p", "structured_output"],
+            },
         ),
         FRAGILE: ("replay", {"recordings": str(recordings)}),
     }

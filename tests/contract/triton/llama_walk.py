@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from services.inference.triton_backend.contract import Guide
+from services.inference.triton_backend.contract import StructuredOutput
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
-from services.inference.triton_backend.engines.llama_guides import Guides
+from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 
 
 class TooComplexError(Exception):
@@ -29,7 +29,7 @@ class Walk:
         model = self.api.lib.llama_model_load_from_file(str(gguf).encode(), params)
         self.vocab = self.api.lib.llama_model_get_vocab(model)
         self.size: int = self.api.lib.llama_vocab_n_tokens(self.vocab)
-        self.guides = Guides(self.api, self.vocab, self.size)
+        self.structured_outputs = StructuredOutputs(self.api, self.vocab, self.size)
         self._candidates = Candidates(self.api, self.size)
         self._end = next(i for i in range(self.size) if self.api.lib.llama_vocab_is_eog(self.vocab, i))
 
@@ -40,7 +40,7 @@ class Walk:
 
     def grammar(self, text: str) -> Any:
         """The sampler that the engine makes of a grammar."""
-        return self.guides.begin(Guide("grammar", text))
+        return self.structured_outputs.begin(StructuredOutput("grammar", text))
 
     def allows(self, sampler: Any, text: str) -> bool:
         """Whether the whole text is allowed, and the end behind it. Raises TooComplexError.

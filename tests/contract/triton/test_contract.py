@@ -113,14 +113,14 @@ async def test_without_max_tokens_it_ends_with_the_context(subject: Subject) -> 
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens"), [(STORY, CONTEXT_LENGTH - 3), (STORY * 64, 1), (STORY * 70, None)])
-async def test_what_does_not_fit_the_context_is_refused(
+async def test_what_does_not_fit_the_context_is_rejected(
     subject: Subject, prompt: list[int], max_tokens: int | None
 ) -> None:
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(Failure) as rejection:
         await generate(subject, prompt, max_tokens=max_tokens)
-    assert refusal.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
-    assert str(CONTEXT_LENGTH) in refusal.value.message
-    assert str(len(prompt)) in refusal.value.message
+    assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
+    assert str(CONTEXT_LENGTH) in rejection.value.message
+    assert str(len(prompt)) in rejection.value.message
 
 
 async def test_exactly_the_context_fits(subject: Subject) -> None:
@@ -132,23 +132,23 @@ async def test_exactly_the_context_fits(subject: Subject) -> None:
     ("params", "named"),
     [({"tempo": 1}, "tempo"), ({"temperature": 3}, "temperature=3"), ({"max_tokens": "many"}, 'max_tokens="many"')],
 )
-async def test_a_bad_parameter_is_refused_by_name(subject: Subject, params: dict[str, Any], named: str) -> None:
-    with pytest.raises(Failure, match=named) as refusal:
+async def test_a_bad_parameter_is_rejected_by_name(subject: Subject, params: dict[str, Any], named: str) -> None:
+    with pytest.raises(Failure, match=named) as rejection:
         await generate(subject, STORY, **params)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("subject", [SMOLLM2, REPLAY, TRTLLM_12], indirect=True)
-async def test_images_are_refused_by_an_engine_without_vision(subject: Subject) -> None:
-    with pytest.raises(Failure, match="images") as refusal:
+async def test_images_are_rejected_by_an_engine_without_vision(subject: Subject) -> None:
+    with pytest.raises(Failure, match="images") as rejection:
         async for _ in subject.client.generate(
             subject.model, request_id="test", prompt_token_ids=STORY, params={}, images=[b"\x89PNG"]
         ):
             pass
-    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+    assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
-async def test_an_empty_prompt_is_refused(subject: Subject) -> None:
+async def test_an_empty_prompt_is_rejected(subject: Subject) -> None:
     with pytest.raises(Failure, match="empty"):
         await generate(subject, [])
 

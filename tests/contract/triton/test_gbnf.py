@@ -78,7 +78,7 @@ def rule(name: str, body: str) -> str:
 
 def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
     """Left recursion is llama.cpp's own limit: it refuses what has it."""
-    compared = refused = agreed = complex_texts = 0
+    compared = rejected = agreed = complex_texts = 0
     for seed in range(times(30, 400)):
         random = Random(seed)
         # Every fourth grammar is recursive.
@@ -89,13 +89,13 @@ def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
         )
         theirs = walk.gbnf(grammar)
         if theirs is None:
-            refused += 1
+            rejected += 1
             continue
         try:
             ours = walk.grammar(grammar)
         except RequestError:
             # A language without any text, such as that of a rule that always needs itself.
-            refused += 1
+            rejected += 1
             continue
         compared += 1
         for _ in range(12):
@@ -108,8 +108,8 @@ def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
             assert allowed == walk.allows(theirs, text), (seed, grammar, text)
             agreed += 1
     print(
-        f"seeds 0 to {compared + refused - 1}: {compared} grammars compared with {agreed} texts; "
-        f"{complex_texts} texts were too complex, {refused} grammars skipped"
+        f"seeds 0 to {compared + rejected - 1}: {compared} grammars compared with {agreed} texts; "
+        f"{complex_texts} texts were too complex, {rejected} grammars skipped"
     )
     assert compared > 20
     assert agreed > 10 * complex_texts

@@ -17,7 +17,7 @@ import pytest
 
 from bench.trtllm.checks import Reader
 from services.inference.triton_backend import trial
-from services.inference.triton_backend.contract import Guide, Params, Request, parse
+from services.inference.triton_backend.contract import Params, Request, StructuredOutput, parse
 from services.inference.triton_backend.engines import llamacpp
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
@@ -28,23 +28,23 @@ from tests.support.waits import block_until
 MODULE = "services.inference.triton_backend.engines.llama_trial"
 
 
-def schema(**fields: Any) -> Guide:
-    return Guide("json", json.dumps({"type": "array", "items": {"type": "integer"}, **fields}))
+def schema(**fields: Any) -> StructuredOutput:
+    return StructuredOutput("json", json.dumps({"type": "array", "items": {"type": "integer"}, **fields}))
 
 
 BOMBS = {
     "minItems": schema(minItems=1_000_000_000),
     "maxItems": schema(maxItems=1_000_000_000),
     "minItems of 64 bits": schema(minItems=18446744073709551615),
-    "multipleOf": Guide("json", json.dumps({"type": "integer", "multipleOf": 123456789})),
-    "a chain of rules": Guide(
+    "multipleOf": StructuredOutput("json", json.dumps({"type": "integer", "multipleOf": 123456789})),
+    "a chain of rules": StructuredOutput(
         "grammar", "%llguidance {}\nstart: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(3000)) + 'r3000: "a"'
     ),
-    "a chain of terminals": Guide(
+    "a chain of terminals": StructuredOutput(
         "grammar", "%llguidance {}\nstart: R0\n" + "".join(f"R{i}: R{i + 1}\n" for i in range(4000)) + 'R4000: "a"'
     ),
-    "a regex": Guide("regex", "(a{100}){100}{100}{100}"),
-    "a long repetition": Guide("regex", "a{1000000000}"),
+    "a regex": StructuredOutput("regex", "(a{100}){100}{100}{100}"),
+    "a long repetition": StructuredOutput("regex", "a{1000000000}"),
 }
 """None of them gets past the worker, whose limits are another line of defence."""
 
@@ -58,12 +58,12 @@ def trials(gguf: Path) -> Iterator[Trials]:
 
 
 @pytest.mark.parametrize("what", BOMBS)
-def test_a_bomb_is_refused_and_costs_this_process_nothing(trials: Trials, what: str) -> None:
+def test_a_bomb_is_rejected_and_costs_this_process_nothing(trials: Trials, what: str) -> None:
     before = psutil.Process().memory_info().rss
     began = time.monotonic()
-    with pytest.raises(RequestError, match=rf"guide\.{BOMBS[what].kind} ") as refusal:
+    with pytest.raises(RequestError, match=rf"guide\.{BOMBS[what].kind} ") as rejection:
         trials.check(BOMBS[what])
-    assert refusal.value.reason == "INVALID_ARGUMENT"
+    assert rejection.value.reason == "INVALID_ARGUMENT"
     assert time.monotonic() - began < 10
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
     assert not trials.restarts
@@ -74,31 +74,31 @@ def test_a_bomb_is_refused_and_costs_this_process_nothing(trials: Trials, what: 
 
 
 def test_what_passes_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    trials.check(Guide("regex", "(yes|no)"))
+    trials.check(StructuredOutput("regex", "(yes|no)"))
     monkeypatch.setattr(trials, "_outcome", None)
-    trials.check(Guide("regex", "(yes|no)"))
+    trials.check(StructuredOutput("regex", "(yes|no)"))
 
 
-def test_what_was_refused_is_tried_again_later(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "REFUSED_SECONDS", 0.0)
+def test_what_was_rejected_is_tried_again_later(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "REJECTED_SECONDS", 0.0)
     for _ in range(2):
         with pytest.raises(RequestError, match="is not valid"):
-            trials.check(Guide("regex", "((("))
+            trials.check(StructuredOutput("regex", "((("))
 
 
 def test_a_slow_trial_holds_up_no_other(trials: Trials) -> None:
-    guide = Guide("json", json.dumps({"type": "integer", "multipleOf": 987654321}))
-    slow = threading.Thread(target=_check_quietly, args=(trials, guide))
+    structured_output = StructuredOutput("json", json.dumps({"type": "integer", "multipleOf": 987654321}))
+    slow = threading.Thread(target=_check_quietly, args=(trials, structured_output))
     slow.start()
-    trials.check(Guide("regex", "quick[0-9]"))
+    trials.check(StructuredOutput("regex", "quick[0-9]"))
     assert slow.is_alive(), "the slow one takes two seconds of CPU time"
     slow.join()
 
 
 def test_a_trial_is_limited(trials: Trials) -> None:
     """Seen from outside, while one runs."""
-    guide = Guide("json", '{"type": "integer", "multipleOf": 777777777}')
-    slow = threading.Thread(target=_check_quietly, args=(trials, guide))
+    structured_output = StructuredOutput("json", '{"type": "integer", "multipleOf": 777777777}')
+    slow = threading.Thread(target=_check_quietly, args=(trials, structured_output))
     slow.start()
     server = psutil.Process(trials.pid)
     block_until(lambda: bool(server.children()))
@@ -112,9 +112,9 @@ def test_a_trial_is_limited(trials: Trials) -> None:
     block_until(lambda: not server.children())
 
 
-def _check_quietly(trials: Trials, guide: Guide) -> None:
+def _check_quietly(trials: Trials, structured_output: StructuredOutput) -> None:
     with contextlib.suppress(RequestError):
-        trials.check(guide)
+        trials.check(structured_output)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
@@ -122,7 +122,7 @@ def test_a_server_that_dies_is_started_again(trials: Trials, number: signal.Sign
     before, pid = trials.restarts, trials.pid
     os.kill(pid, number)
     block_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(pid) else True)
-    trials.check(Guide("regex", f"again{before}"))
+    trials.check(StructuredOutput("regex", f"again{before}"))
     assert trials.restarts == before + 1
     assert trials.pid != pid
 
@@ -131,21 +131,21 @@ def test_a_server_that_is_frozen_is_replaced(trials: Trials, monkeypatch: pytest
     monkeypatch.setattr(trial, "_OUTCOME_SECONDS", 3.0)
     before, pid = trials.restarts, trials.pid
     os.kill(pid, signal.SIGSTOP)
-    assert trials.check(Guide("regex", "[a-z]{7} frozen")) >= 0
+    assert trials.check(StructuredOutput("regex", "[a-z]{7} frozen")) >= 0
     assert trials.restarts == before + 1
     assert not psutil.pid_exists(pid)
 
 
 @pytest.mark.parametrize(("number", "multiple"), [(signal.SIGSTOP, 555555557), (signal.SIGKILL, 444444443)])
-def test_a_trial_that_something_else_ends_says_nothing_of_its_guide(
+def test_a_trial_that_something_else_ends_says_nothing_of_its_structured_output(
     trials: Trials, number: signal.Signals, multiple: int
 ) -> None:
     """It got no processor, or the kernel had no memory left."""
-    guide, found = Guide("json", json.dumps({"type": "integer", "multipleOf": multiple})), []
+    structured_output, found = StructuredOutput("json", json.dumps({"type": "integer", "multipleOf": multiple})), []
 
     def check() -> None:
         try:
-            trials.check(guide)
+            trials.check(structured_output)
         except RequestError as error:
             found.append(error.reason)
 
@@ -162,7 +162,7 @@ def test_a_trial_that_something_else_ends_says_nothing_of_its_guide(
 
 
 def test_a_server_that_hangs_while_it_starts_is_replaced(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    trials.check(Guide("regex", "ready"))
+    trials.check(StructuredOutput("regex", "ready"))
     monkeypatch.setattr(trials, "_ready_seconds", 8.0)
     start = trials._start
 
@@ -174,12 +174,12 @@ def test_a_server_that_hangs_while_it_starts_is_replaced(trials: Trials, monkeyp
     monkeypatch.setattr(trials, "_start", start_and_freeze)
     psutil.Process(trials.pid).kill()
     block_until(lambda: trials._process.poll() is not None)
-    assert trials.check(Guide("regex", "after a start that hung")) >= 0
+    assert trials.check(StructuredOutput("regex", "after a start that hung")) >= 0
 
 
 def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
-    guide = Guide("json", '{"type": "integer", "multipleOf": 666666667}')
-    slow = threading.Thread(target=_check_quietly, args=(trials, guide))
+    structured_output = StructuredOutput("json", '{"type": "integer", "multipleOf": 666666667}')
+    slow = threading.Thread(target=_check_quietly, args=(trials, structured_output))
     slow.start()
     server = psutil.Process(trials.pid)
     block_until(lambda: bool(server.children()))
@@ -190,12 +190,12 @@ def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
 
 
 def test_it_leaks_no_descriptor_and_no_process(trials: Trials) -> None:
-    trials.check(Guide("regex", "first"))
+    trials.check(StructuredOutput("regex", "first"))
     mine, server = psutil.Process(), psutil.Process(trials.pid)
     before = mine.num_fds(), server.num_fds()
     for number in range(30):
-        trials.check(Guide("regex", f"form{number}"))
-        _check_quietly(trials, Guide("regex", "(" * (number + 1)))
+        trials.check(StructuredOutput("regex", f"form{number}"))
+        _check_quietly(trials, StructuredOutput("regex", "(" * (number + 1)))
     block_until(lambda: (mine.num_fds(), server.num_fds()) == before)
     assert not server.children()
 
@@ -209,7 +209,7 @@ def test_nothing_is_left_behind_the_end(gguf: Path) -> None:
     assert not psutil.pid_exists(pid)
     assert psutil.Process().num_fds() == before
     with pytest.raises(RequestError, match="is stopping"):
-        trials.check(Guide("regex", "late"))
+        trials.check(StructuredOutput("regex", "late"))
 
 
 def test_a_model_that_cannot_be_loaded_is_said_at_once(tmp_path: Path) -> None:
@@ -239,7 +239,8 @@ AMBIGUOUS = "root ::= s\ns ::= s s s | s s | [a-zA-Z ,.!?]"
 
 def test_an_ambiguous_grammar_ends_and_others_go_on(engine: LlamaCppEngine) -> None:
     readers = [
-        started(engine, guide={"grammar": AMBIGUOUS}, max_tokens=400, temperature=1.5, seed=seed) for seed in range(2)
+        started(engine, structured_output={"grammar": AMBIGUOUS}, max_tokens=400, temperature=1.5, seed=seed)
+        for seed in range(2)
     ]
     assert started(engine).wait().reason
     for reader in readers:
@@ -249,22 +250,26 @@ def test_an_ambiguous_grammar_ends_and_others_go_on(engine: LlamaCppEngine) -> N
 
 def test_more_bombs_than_slots_hold_up_nobody_else(engine: LlamaCppEngine) -> None:
     bombs = [
-        started(engine, guide={"json": {"type": "integer", "multipleOf": 987654321 + number}}, cache_salt="attacker")
+        started(
+            engine,
+            structured_output={"json": {"type": "integer", "multipleOf": 987654321 + number}},
+            cache_salt="attacker",
+        )
         for number in range(5)
     ]
     assert started(engine, cache_salt="another").wait().reason
-    assert started(engine, cache_salt="another", guide={"regex": "yes|no"}).wait().reason == "stop"
+    assert started(engine, cache_salt="another", structured_output={"regex": "yes|no"}).wait().reason == "stop"
     for reader in bombs:
-        with pytest.raises(RequestError) as refusal:
+        with pytest.raises(RequestError) as rejection:
             reader.wait()
-        assert refusal.value.reason in ("INVALID_ARGUMENT", "OVERLOADED")
+        assert rejection.value.reason in ("INVALID_ARGUMENT", "OVERLOADED")
 
 
 @pytest.mark.parametrize("grammar", ["root ::= [z-a]+", r"root ::= [^\x00-\U0010ffff]", "root ::= <[1]> <[2]>"])
 def test_a_grammar_that_allows_nothing_is_the_callers_mistake(engine: LlamaCppEngine, grammar: str) -> None:
-    with pytest.raises(RequestError) as refusal:
-        started(engine, guide={"grammar": grammar}).wait()
-    assert refusal.value.reason == "INVALID_ARGUMENT"
+    with pytest.raises(RequestError) as rejection:
+        started(engine, structured_output={"grammar": grammar}).wait()
+    assert rejection.value.reason == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize(
@@ -274,27 +279,29 @@ def test_numbers_next_to_zero_choose_a_token(engine: LlamaCppEngine, params: dic
     assert started(engine, **params).wait().reason in ("stop", "length")
 
 
-def test_the_engine_says_what_compiles_guides(engine: LlamaCppEngine) -> None:
+def test_the_engine_says_what_compiles_structured_outputs(engine: LlamaCppEngine) -> None:
     assert engine.guide_library == "llguidance"
     assert "xllamacpp" in engine.guide_library_version
 
 
 def test_a_grammar_that_leads_nowhere_ends_with_length(engine: LlamaCppEngine) -> None:
     """Behind `ab`, a text must match both `a` and `b`."""
-    reader = started(engine, guide={"grammar": '%llguidance {}\nstart: "ab" X\nX: /c/ & /d/'}, temperature=0)
+    reader = started(
+        engine, structured_output={"grammar": '%llguidance {}\nstart: "ab" X\nX: /c/ & /d/'}, temperature=0
+    )
     try:
         assert reader.wait().reason == "length"
-    except RequestError as refusal:
-        assert refusal.reason == "INVALID_ARGUMENT"
+    except RequestError as rejection:
+        assert rejection.reason == "INVALID_ARGUMENT"
 
 
-def test_an_answer_whose_guide_allows_nothing_more_is_cut(
+def test_an_answer_whose_structured_output_allows_nothing_more_is_cut(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No grammar is known that llguidance takes and that leads nowhere; so the third token is forbidden here."""
     original, calls = Candidates.allowed, iter(range(1000))
     monkeypatch.setattr(Candidates, "allowed", lambda self: 0 if next(calls) >= 4 else original(self))
-    reader = started(engine, guide={"grammar": "root ::= [a-z]+"}, max_tokens=9).wait()
+    reader = started(engine, structured_output={"grammar": "root ::= [a-z]+"}, max_tokens=9).wait()
     assert reader.reason == "length"
     assert 0 < len(reader.token_ids) < 9
 

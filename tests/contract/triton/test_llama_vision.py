@@ -28,7 +28,7 @@ SIZES = [(256, 256), (96, 320)]
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("vision")
-    qwen3_gguf.write(directory / "model.gguf", models.qwen3(), sees=True)
+    qwen3_gguf.write(directory / "model.gguf", models.qwen3(), supports_vision=True)
     qwen3_gguf.write_mmproj(directory / "mmproj.gguf")
     return directory
 
@@ -145,13 +145,13 @@ def test_text_before_an_image_is_kept_and_the_image_is_not(engine: LlamaCppEngin
         ([1] * 1000 + [IMAGE, 2], b"", "leaves no room"),
     ],
 )
-def test_what_cannot_be_read_is_refused(engine: LlamaCppEngine, prompt: list[int], image: bytes, problem: str) -> None:
+def test_what_cannot_be_read_is_rejected(engine: LlamaCppEngine, prompt: list[int], image: bytes, problem: str) -> None:
     with pytest.raises(RequestError, match=problem):
         start(engine, prompt, image or png(pixels(1, 256, 256)), image_sizes=[[256, 256]]).wait()
     assert start(engine, [1, 2, 3]).wait().token_ids
 
 
-def test_eyes_of_another_kind_are_refused(files: Path, tmp_path: Path) -> None:
+def test_eyes_of_another_kind_are_rejected(files: Path, tmp_path: Path) -> None:
     for eyes, problem in (("none.gguf", "there is no mmproj file"), ("model.gguf", "cannot be loaded")):
         with pytest.raises((ValueError, OSError), match=problem):
             LlamaCppEngine(model=str(files / "model.gguf"), mmproj=str(files / eyes), context_length=64)

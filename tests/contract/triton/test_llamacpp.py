@@ -45,7 +45,7 @@ async def test_answers_a_question(client: TritonClient, gguf: Path) -> None:
 async def test_every_id_of_characters_that_span_tokens_is_reported(
     client: TritonClient, gguf: Path, window: int
 ) -> None:
-    result = await generate(client, STORY, window=window, guide={"grammar": f'root ::= "{PERSIAN}"'})
+    result = await generate(client, STORY, window=window, structured_output={"grammar": f'root ::= "{PERSIAN}"'})
     assert decode(gguf, result.token_ids[:-1]) == PERSIAN
     assert result.usage["completion_tokens"] == len(result.token_ids) > len(PERSIAN)
 
@@ -100,55 +100,58 @@ async def test_penalties_lessen_repetition(client: TritonClient, penalty: dict[s
 
 
 async def test_json_follows_its_schema(client: TritonClient, gguf: Path) -> None:
-    value = json.loads(await text_of(client, gguf, guide={"json": SCHEMA}, temperature=0))
+    value = json.loads(await text_of(client, gguf, structured_output={"json": SCHEMA}, temperature=0))
     assert value.keys() == {"city", "old"}
     assert isinstance(value["old"], bool)
 
 
 async def test_text_matches_its_expression(client: TritonClient, gguf: Path) -> None:
     expression = r"[A-C]{2}-[0-9]{3}"
-    assert re.fullmatch(expression, await text_of(client, gguf, guide={"regex": expression}))
+    assert re.fullmatch(expression, await text_of(client, gguf, structured_output={"regex": expression}))
 
 
 async def test_text_follows_its_grammar(client: TritonClient, gguf: Path) -> None:
-    assert await text_of(client, gguf, guide={"grammar": 'root ::= "oui" | "non"'}) in ("oui", "non")
-    assert await text_of(client, gguf, guide={"grammar": '%llguidance {}\nstart: "oui" | "non"'}) in ("oui", "non")
+    assert await text_of(client, gguf, structured_output={"grammar": 'root ::= "oui" | "non"'}) in ("oui", "non")
+    assert await text_of(client, gguf, structured_output={"grammar": '%llguidance {}\nstart: "oui" | "non"'}) in (
+        "oui",
+        "non",
+    )
 
 
 @pytest.mark.parametrize(
-    "guide", [{"json": {"type": "nonsense"}}, {"regex": "(a"}, {"grammar": "root ::= other"}, {"json": "{"}]
+    "structured_output", [{"json": {"type": "nonsense"}}, {"regex": "(a"}, {"grammar": "root ::= other"}, {"json": "{"}]
 )
-async def test_a_bad_guide_is_refused(client: TritonClient, guide: dict[str, Any]) -> None:
-    with pytest.raises(Failure, match="guide") as refusal:
-        await generate(client, QUESTION, guide=guide)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+async def test_a_bad_structured_output_is_rejected(client: TritonClient, structured_output: dict[str, Any]) -> None:
+    with pytest.raises(Failure, match="structured_output") as rejection:
+        await generate(client, QUESTION, structured_output=structured_output)
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
 
 
-async def test_an_answer_never_leaves_a_guide_that_is_too_complex(client: TritonClient) -> None:
+async def test_an_answer_never_leaves_a_structured_output_that_is_too_complex(client: TritonClient) -> None:
     wide = {"type": "object", "properties": {f"p{i}": {"type": "string", "pattern": "^[a-z]+$"} for i in range(1000)}}
-    with pytest.raises(Failure, match="too complex") as refusal:
-        await generate(client, QUESTION, guide={"json": wide}, max_tokens=64, temperature=0)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    with pytest.raises(Failure, match="too complex") as rejection:
+        await generate(client, QUESTION, structured_output={"json": wide}, max_tokens=64, temperature=0)
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("expression", ["((a{1,1000}){1,1000}){1,1000}", "(a|b)*a(a|b){60}", r"(\w{1,500}){1,500}"])
-async def test_an_expression_that_explodes_is_followed_or_refused(client: TritonClient, expression: str) -> None:
+async def test_an_expression_that_explodes_is_followed_or_rejected(client: TritonClient, expression: str) -> None:
     try:
-        result = await generate(client, QUESTION, guide={"regex": expression}, max_tokens=4)
-    except Failure as refusal:
-        assert refusal.reason is Reason.INVALID_ARGUMENT
+        result = await generate(client, QUESTION, structured_output={"regex": expression}, max_tokens=4)
+    except Failure as rejection:
+        assert rejection.reason is Reason.INVALID_ARGUMENT
     else:
         assert len(result.token_ids) <= 4
 
 
-async def test_a_guide_that_it_lacks_is_refused_by_name(client: TritonClient) -> None:
-    with pytest.raises(Failure, match=r"guide\.structural_tag") as refusal:
-        await generate(client, QUESTION, guide={"structural_tag": {}})
-    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+async def test_a_structured_output_that_it_lacks_is_rejected_by_name(client: TritonClient) -> None:
+    with pytest.raises(Failure, match=r"guide\.structural_tag") as rejection:
+        await generate(client, QUESTION, structured_output={"structural_tag": {}})
+    assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
 @pytest.mark.parametrize("params", [{"stop_token_ids": [49152]}, {"logit_bias": {"49152": 1}}])
-async def test_an_id_outside_the_vocabulary_is_refused(client: TritonClient, params: dict[str, Any]) -> None:
+async def test_an_id_outside_the_vocabulary_is_rejected(client: TritonClient, params: dict[str, Any]) -> None:
     with pytest.raises(Failure, match="49152"):
         await generate(client, QUESTION, **params)
     with pytest.raises(Failure, match="-1"):
@@ -191,7 +194,7 @@ async def test_a_cancelled_long_prompt_is_given_up_while_it_is_read(client: Trit
     assert after["load"]["generated_tokens_total"] == before["load"]["generated_tokens_total"]
 
 
-def test_a_file_with_another_tokenizer_is_refused_by_name(gguf: Path, tmp_path: Path) -> None:
+def test_a_file_with_another_tokenizer_is_rejected_by_name(gguf: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     data = gguf.read_bytes()
     name = data.index(b"smollm", data.index(b"tokenizer.ggml.pre"))

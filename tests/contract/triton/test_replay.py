@@ -76,27 +76,27 @@ async def test_what_was_paused_goes_on_at_its_pace(client: TritonClient) -> None
     assert max(following) < 20
 
 
-async def test_text_prompts_are_refused(client: TritonClient) -> None:
-    with pytest.raises(Failure, match="text_input") as refusal:
+async def test_text_prompts_are_rejected(client: TritonClient) -> None:
+    with pytest.raises(Failure, match="text_input") as rejection:
         async for _ in client.generate(REPLAY, request_id="t", prompt_token_ids=[], params={}, text_input="Hi"):
             pass
-    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+    assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
-async def test_parameters_that_an_engine_lacks_are_refused_by_name(client: TritonClient) -> None:
+async def test_parameters_that_an_engine_lacks_are_rejected_by_name(client: TritonClient) -> None:
     assert "min_p" not in (await client.describe(LESSER))["supported_parameters"]
-    with pytest.raises(Failure, match="min_p") as refusal:
+    with pytest.raises(Failure, match="min_p") as rejection:
         await answer(client, LESSER, STORY, min_p=0.1)
-    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+    assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
 async def test_a_full_waiting_line_is_overload(client: TritonClient) -> None:
     results = await asyncio.gather(
         *(answer(client, LESSER, STORY, max_tokens=50) for _ in range(3)), return_exceptions=True
     )
-    refused = [r for r in results if isinstance(r, Failure)]
-    assert [f.reason for f in refused] == [Reason.OVERLOADED]
-    assert refused[0].retry_after
+    rejected = [r for r in results if isinstance(r, Failure)]
+    assert [f.reason for f in rejected] == [Reason.OVERLOADED]
+    assert rejected[0].retry_after
 
 
 async def test_a_failed_engine_fails_what_runs_and_what_comes(client: TritonClient) -> None:

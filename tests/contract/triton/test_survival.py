@@ -32,13 +32,13 @@ async def test_cancelling_at_any_moment_leaves_the_server_alive(client: TritonCl
     assert description["engine"] == "replay"
 
 
-async def test_refusing_many_requests_leaves_the_server_alive(client: TritonClient) -> None:
-    async def refused() -> None:
+async def test_rejecting_many_requests_leaves_the_server_alive(client: TritonClient) -> None:
+    async def rejected() -> None:
         outputs = client.generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"temperature": 3})
         with pytest.raises(Failure, match="temperature"):
             await anext(outputs)
         await outputs.aclose()
 
     for _ in range(20):
-        await asyncio.gather(*(refused() for _ in range(20)))
+        await asyncio.gather(*(rejected() for _ in range(20)))
     assert (await client.describe(REPLAY))["engine"] == "replay"

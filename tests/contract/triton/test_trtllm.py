@@ -46,10 +46,10 @@ async def test_images_take_the_places_that_the_prompt_has_for_them(client: Trito
 @pytest.mark.parametrize(
     ("images", "said"), [([b"\x89PNG"], "image 1 cannot be read"), ([png(28, 28)] * 2, "places for 1 images")]
 )
-async def test_images_that_cannot_be_taken_are_refused(client: TritonClient, images: list[bytes], said: str) -> None:
-    with pytest.raises(Failure, match=said) as refusal:
+async def test_images_that_cannot_be_taken_are_rejected(client: TritonClient, images: list[bytes], said: str) -> None:
+    with pytest.raises(Failure, match=said) as rejection:
         await with_images(client, [1, stand_in.IMAGE_TOKEN], images)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
 
 
 async def test_text_is_a_prompt_too(client: TritonClient) -> None:

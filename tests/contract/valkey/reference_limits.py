@@ -14,7 +14,7 @@ Limits = dict[str, int]
 
 
 @dataclass
-class Lease:
+class Reservation:
     model: str
     ends: int
     estimate: int = 0
@@ -30,8 +30,8 @@ class ReferenceLimits:
 
     limits: Limits
     model_limits: dict[str, Limits]
-    leases: dict[str, Lease] = field(default_factory=dict)
-    lost: dict[str, Lease] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    lost: dict[str, Reservation] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     requests: list[tuple[int, str, int]] = field(default_factory=list)
     """Of every admitted request: when, and for which model."""
@@ -59,21 +59,25 @@ class ReferenceLimits:
         """Every bucket and lease sees what time it is."""
         self.requests.append((now, EVERY, 0))
         self.tokens.append((now, EVERY, 0))
-        for lease in self.leases.values():
-            lease.ends = min(lease.ends, now + lease.length)
+        for reservation in self.reservations.values():
+            reservation.ends = min(reservation.ends, now + reservation.length)
 
     def reserved(self, model: str | None) -> int:
-        return sum(lease.estimate + lease.output for lease in self.leases.values() if model in (None, lease.model))
+        return sum(
+            reservation.estimate + reservation.output
+            for reservation in self.reservations.values()
+            if model in (None, reservation.model)
+        )
 
     def slots(self, model: str | None) -> int:
-        return sum(model in (None, lease.model) for lease in self.leases.values())
+        return sum(model in (None, reservation.model) for reservation in self.reservations.values())
 
     def used(self, period: str, model: str | None, now: int) -> int:
         form = "%Y-%m-%d" if period == "daily" else "%Y-%m"
         today = _date(now, form)
         return sum(n for when, whose, n in self.tokens if model in (None, whose) and _date(when, form) == today)
 
-    def tokens_refusals(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
+    def tokens_rejections(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
         """What stands in the way of so many tokens: scopes and waits, by limit."""
         found: dict[str, set[tuple[str, int]]] = {}
         for scope, limits, only in self.scopes(model):
@@ -88,8 +92,8 @@ class ReferenceLimits:
                     found.setdefault("tpm", set()).add((scope, int(wait)))
         return found
 
-    def refusals(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
-        found = self.tokens_refusals(model, amount, now)
+    def rejections(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
+        found = self.tokens_rejections(model, amount, now)
         for scope, limits, only in self.scopes(model):
             if "rpm" in limits:
                 missing = self.level(self.requests, limits["rpm"], only, now) + 1 - limits["rpm"]
@@ -99,17 +103,17 @@ class ReferenceLimits:
                 found.setdefault("concurrency", set()).add((scope, 0))
         return found
 
-    def admit(self, lease_id: str, model: str, estimate: int, output: int, *, now: int, lease: int) -> bool:
+    def admit(self, reservation_id: str, model: str, estimate: int, output: int, *, now: int, duration: int) -> bool:
         self.reap(now)
-        if self.refusals(model, estimate + output, now):
+        if self.rejections(model, estimate + output, now):
             return False
         self.requests.append((now, model, 1))
-        self.leases[lease_id] = Lease(model, now + lease, estimate, output, length=lease)
+        self.reservations[reservation_id] = Reservation(model, now + duration, estimate, output, length=duration)
         return True
 
     def renew(
         self,
-        lease_id: str,
+        reservation_id: str,
         model: str,
         *,
         prompt: int | None,
@@ -117,13 +121,13 @@ class ReferenceLimits:
         maximum: int | None,
         reserve: int,
         now: int,
-        lease: int,
+        duration: int,
     ) -> bool:
         """Renew; whether a budget has no room for the rest of the answer."""
-        self.reap(now, spare=lease_id)
-        if lease_id in self.settled:
+        self.reap(now, spare=reservation_id)
+        if reservation_id in self.settled:
             return False
-        mine = self._lease(lease_id, model)
+        mine = self._reservation(reservation_id, model)
         if prompt is not None:
             self._charge(model, max(0, prompt - mine.prompt), now)
             mine.prompt, mine.estimate = max(mine.prompt, prompt), 0
@@ -136,9 +140,9 @@ class ReferenceLimits:
             wanted = min(wanted, maximum - mine.completion - mine.output)
         room = self.room(model, now)
         wanted = wanted if room is None else min(wanted, room)
-        if mine.output * 2 <= reserve and wanted > 0 and not self.tokens_refusals(model, wanted, now):
+        if mine.output * 2 <= reserve and wanted > 0 and not self.tokens_rejections(model, wanted, now):
             mine.output += wanted
-        mine.ends, mine.length = now + lease, lease
+        mine.ends, mine.length = now + duration, duration
         room = self.room(model, now)
         is_whole = maximum is not None and mine.completion >= maximum
         return mine.output == 0 and room is not None and room <= 0 and not is_whole
@@ -153,24 +157,26 @@ class ReferenceLimits:
         ]
         return min(left, default=None)
 
-    def settle(self, lease_id: str, model: str, prompt: int, completion: int, now: int) -> None:
-        self.reap(now, spare=lease_id)
-        if lease_id in self.settled:
+    def settle(self, reservation_id: str, model: str, prompt: int, completion: int, now: int) -> None:
+        self.reap(now, spare=reservation_id)
+        if reservation_id in self.settled:
             return
-        mine = self._lease(lease_id, model)
+        mine = self._reservation(reservation_id, model)
         self._charge(model, prompt + completion - mine.prompt - mine.completion, now)
-        del self.leases[lease_id]
-        self.settled.add(lease_id)
+        del self.reservations[reservation_id]
+        self.settled.add(reservation_id)
 
     def reap(self, now: int, spare: str = "") -> None:
-        for lease_id in [each for each, lease in self.leases.items() if lease.ends <= now and each != spare]:
-            self.lost[lease_id] = self.leases.pop(lease_id)
+        for reservation_id in [
+            each for each, reservation in self.reservations.items() if reservation.ends <= now and each != spare
+        ]:
+            self.lost[reservation_id] = self.reservations.pop(reservation_id)
 
-    def _lease(self, lease_id: str, model: str) -> Lease:
-        if lease_id not in self.leases:
-            lost = self.lost.get(lease_id, Lease(model, 0))
-            self.leases[lease_id] = Lease(model, 0, prompt=lost.prompt, completion=lost.completion)
-        return self.leases[lease_id]
+    def _reservation(self, reservation_id: str, model: str) -> Reservation:
+        if reservation_id not in self.reservations:
+            lost = self.lost.get(reservation_id, Reservation(model, 0))
+            self.reservations[reservation_id] = Reservation(model, 0, prompt=lost.prompt, completion=lost.completion)
+        return self.reservations[reservation_id]
 
     def _charge(self, model: str, amount: int, now: int) -> None:
         if amount:

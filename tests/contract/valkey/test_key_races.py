@@ -14,9 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.gateway.redis.redis_link import Script
 from services.gateway.tenancy import key_scripts, keys
-from services.gateway.tenancy.allowance import Allowance
 from services.gateway.tenancy.key import Change, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.tenancy.key_records import record_name
+from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.secret import digest, shard_of
 
 NAMES = ("shop", "web")
@@ -63,7 +63,7 @@ async def test_after_all_races_only_listed_keys_authenticate_and_revoked_ones_ne
 
     async def change(name: str) -> None:
         expires = chance.choice([None, int(time.time()) + 3600])
-        await keys.change(redis, name, Change(limits=Allowance(rpm=chance.randrange(1, 9)), expires=expires))
+        await keys.change(redis, name, Change(limits=Limits(rpm=chance.randrange(1, 9)), expires=expires))
 
     async def revoke(name: str) -> None:
         key, _ = await keys.revoke(redis, name)
@@ -122,14 +122,12 @@ async def test_a_rotation_that_races_with_a_revocation_leaves_nothing_valid(redi
 async def test_changes_of_different_limits_at_the_same_time_all_hold(redis: Redis) -> None:
     await keys.create(redis, name="shop")
     models = [f"m{number}" for number in range(20)]
-    await asyncio.gather(
-        *(keys.change(redis, "shop", Change(model_limits={model: Allowance(rpm=1)})) for model in models)
-    )
+    await asyncio.gather(*(keys.change(redis, "shop", Change(model_limits={model: Limits(rpm=1)})) for model in models))
     assert sorted((await keys.get(redis, "shop")).model_limits) == sorted(models)
 
 
 async def test_a_revoked_key_is_shown_by_its_id_and_neither_rotated_nor_changed(redis: Redis) -> None:
-    key, secret = await keys.create(redis, name="shop", limits=Allowance(rpm=5))
+    key, secret = await keys.create(redis, name="shop", limits=Limits(rpm=5))
     await keys.revoke(redis, "shop")
     shown = await keys.get(redis, key.id)
     assert shown.revoked is not None

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.secret import digest, draw, is_well_formed, shard_of
 
 
 async def test_a_key_is_found_by_its_secret_until_it_is_revoked(redis: Redis) -> None:
-    key, secret = await keys.create(redis, name="shop", limits=Allowance(rpm=5))
+    key, secret = await keys.create(redis, name="shop", limits=Limits(rpm=5))
     assert await keys.find(redis, secret) == key
     assert (key.name, key.limits.rpm) == ("shop", 5)
     await keys.revoke(redis, "shop")

@@ -19,29 +19,33 @@ from services.gateway.errors import ApiError
 from services.gateway.limit_status import duration
 from services.gateway.redis.redis_link import RedisLink
 from services.gateway.settings import RedisAwayPolicy
-from services.gateway.tenancy import keys, limits
-from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.census import GATEWAYS, Census
-from services.gateway.tenancy.demand import Demand
+from services.gateway.tenancy import keys, limit_script
+from services.gateway.tenancy.fallback_limits import FallbackLimits
+from services.gateway.tenancy.gateway_registry import GATEWAYS, GatewayRegistry
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.lease import Lease, Leases
-from services.gateway.tenancy.limits import Subject
-from services.gateway.tenancy.local_limits import LocalLimits
+from services.gateway.tenancy.limit_script import Subject
+from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.reservation import Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
+from services.gateway.tenancy.token_estimate import TokenEstimate
 from tests.support.waits import until
 
-SMALL = Demand(model="m", prompt=10, output=20, max_output=None)
+SMALL = TokenEstimate(model="m", prompt=10, output=20, max_output=None)
 
 
 @pytest.fixture
-async def leases(redis: Redis) -> AsyncIterator[Leases]:
+async def reservations(redis: Redis) -> AsyncIterator[Reservations]:
     link = RedisLink(redis, timeout=5)
-    leases = Leases(
-        link, LocalLimits(RedisAwayPolicy.CLOSED, lambda: 1), lease_seconds=60, renew_seconds=0.05, reserve_output=20
+    reservations = Reservations(
+        link,
+        FallbackLimits(RedisAwayPolicy.CLOSED, lambda: 1),
+        reservation_seconds=60,
+        renew_seconds=0.05,
+        reserve_output=20,
     )
-    leases.open()
-    yield leases
-    await leases.close()
+    reservations.open()
+    yield reservations
+    await reservations.close()
 
 
 async def subject(redis: Redis, **draft: Any) -> Subject:
@@ -49,14 +53,14 @@ async def subject(redis: Redis, **draft: Any) -> Subject:
     return Tiers(None).subject(key, "m")
 
 
-async def admit(leases: Leases, whom: Subject, demand: Demand = SMALL) -> Lease:
-    hold = leases.new_hold("r")
-    return leases.admitted(whom, demand, hold, await leases.decide(whom, demand, hold))
+async def admit(reservations: Reservations, whom: Subject, estimate: TokenEstimate = SMALL) -> Reservation:
+    hold = reservations.new_hold("r")
+    return reservations.admitted(whom, estimate, hold, await reservations.decide(whom, estimate, hold))
 
 
-async def refused(leases: Leases, whom: Subject, demand: Demand = SMALL) -> ApiError:
+async def rejected(reservations: Reservations, whom: Subject, estimate: TokenEstimate = SMALL) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        await admit(leases, whom, demand)
+        await admit(reservations, whom, estimate)
     assert caught.value.status == 429
     return caught.value
 
@@ -70,84 +74,86 @@ def type_of(error: ApiError) -> str:
     return found
 
 
-async def admitted(leases: Leases, whom: Subject) -> Lease | None:
+async def admitted(reservations: Reservations, whom: Subject) -> Reservation | None:
     try:
-        return await admit(leases, whom)
+        return await admit(reservations, whom)
     except ApiError as error:
         assert error.status == 429
         return None
 
 
 @pytest.mark.parametrize("limit", ["rpm", "concurrency"])
-async def test_of_a_hundred_requests_at_once_exactly_the_limit_pass(redis: Redis, leases: Leases, limit: str) -> None:
-    whom = await subject(redis, limits=Allowance(**{limit: 5}))
-    results = await asyncio.gather(*(admitted(leases, whom) for _ in range(100)))
-    assert sum(lease is not None for lease in results) == 5
+async def test_of_a_hundred_requests_at_once_exactly_the_limit_pass(
+    redis: Redis, reservations: Reservations, limit: str
+) -> None:
+    whom = await subject(redis, limits=Limits(**{limit: 5}))
+    results = await asyncio.gather(*(admitted(reservations, whom) for _ in range(100)))
+    assert sum(reservation is not None for reservation in results) == 5
 
 
-async def test_a_refusal_says_when_to_come_back_and_is_not_counted(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(rpm=60))
-    while lease := await admitted(leases, whom):
-        await lease.settle("complete")
-    error = await refused(leases, whom)
+async def test_a_rejection_says_when_to_come_back_and_is_not_counted(redis: Redis, reservations: Reservations) -> None:
+    whom = await subject(redis, limits=Limits(rpm=60))
+    while reservation := await admitted(reservations, whom):
+        await reservation.settle("complete")
+    error = await rejected(reservations, whom)
     assert 1 <= int(headers_of(error)["retry-after-ms"]) <= 1000
     assert headers_of(error)["Retry-After"] == "1"
     assert headers_of(error)["x-ratelimit-remaining-requests"] == "0"
     await asyncio.sleep(int(headers_of(error)["retry-after-ms"]) / 1000)
-    assert await admitted(leases, whom)
+    assert await admitted(reservations, whom)
 
 
-async def test_headers_count_down(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(rpm=3, tpm=100_000))
-    headers = [limit_headers((await admit(leases, whom)).limits) for _ in range(3)]
+async def test_headers_count_down(redis: Redis, reservations: Reservations) -> None:
+    whom = await subject(redis, limits=Limits(rpm=3, tpm=100_000))
+    headers = [limit_headers((await admit(reservations, whom)).limits) for _ in range(3)]
     assert [each["x-ratelimit-remaining-requests"] for each in headers] == ["2", "1", "0"]
     assert [each["x-ratelimit-remaining-tokens"] for each in headers] == ["99970", "99940", "99910"]
     assert {each["x-ratelimit-limit-requests"] for each in headers} == {"3"}
     assert {each["x-ratelimit-limit-tokens"] for each in headers} == {"100000"}
 
 
-async def test_headers_are_those_of_the_model_where_it_has_less_left(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(rpm=100), model_limits={"m": Allowance(rpm=2)})
-    first = await admit(leases, whom)
+async def test_headers_are_those_of_the_model_where_it_has_less_left(redis: Redis, reservations: Reservations) -> None:
+    whom = await subject(redis, limits=Limits(rpm=100), model_limits={"m": Limits(rpm=2)})
+    first = await admit(reservations, whom)
     assert limit_headers(first.limits)["x-ratelimit-limit-requests"] == "2"
-    await admit(leases, whom)
-    error = await refused(leases, whom)
+    await admit(reservations, whom)
+    error = await rejected(reservations, whom)
     assert "2 requests per minute for this key and the model m" in error.message
     assert headers_of(error)["x-ratelimit-limit-requests"] == "2"
     # Refused by one limit, it burns nothing of the other.
-    state = await limits.show(redis, whom)
+    state = await limit_script.show(redis, whom)
     assert state.scopes["key"].requests == 98
 
 
 @pytest.mark.parametrize(
-    ("allowance", "said", "retry"),
+    ("limits", "said", "retry"),
     [
-        (Allowance(tpm=29), "too large: 29 tokens per minute", False),
-        (Allowance(tpm=50), "50 tokens per minute for this key. 20 are left, and this request needs about 30", True),
-        (Allowance(concurrency=1), "1 requests at the same time", True),
+        (Limits(tpm=29), "too large: 29 tokens per minute", False),
+        (Limits(tpm=50), "50 tokens per minute for this key. 20 are left, and this request needs about 30", True),
+        (Limits(concurrency=1), "1 requests at the same time", True),
     ],
 )
-async def test_a_refusal_names_its_limit(
-    redis: Redis, leases: Leases, allowance: Allowance, said: str, retry: bool
+async def test_a_rejection_names_its_limit(
+    redis: Redis, reservations: Reservations, limits: Limits, said: str, retry: bool
 ) -> None:
-    whom = await subject(redis, limits=allowance)
+    whom = await subject(redis, limits=limits)
     if retry:
-        assert await admitted(leases, whom)
-    error = await refused(leases, whom)
+        assert await admitted(reservations, whom)
+    error = await rejected(reservations, whom)
     assert said in error.message
     assert (type_of(error), error.code) == ("rate_limit_error", "rate_limit_exceeded")
     assert headers_of(error).get("x-should-retry") == (None if retry else "false")
 
 
 @pytest.mark.parametrize("period", ["daily", "monthly"])
-async def test_a_used_up_budget_is_insufficient_quota(redis: Redis, leases: Leases, period: str) -> None:
-    whom = await subject(redis, limits=Allowance(**{f"{period}_tokens": 50}))
-    lease = await admit(leases, whom)
-    error = await refused(leases, whom)
+async def test_a_used_up_budget_is_insufficient_quota(redis: Redis, reservations: Reservations, period: str) -> None:
+    whom = await subject(redis, limits=Limits(**{f"{period}_tokens": 50}))
+    reservation = await admit(reservations, whom)
+    error = await rejected(reservations, whom)
     assert f"{period} budget of 50 tokens for this key is used up: 0 were used, 30 are reserved" in error.message
-    lease.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
-    await lease.settle("complete")
-    error = await refused(leases, whom)
+    reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
+    await reservation.settle("complete")
+    error = await rejected(reservations, whom)
     assert "25 were used, 0 are reserved" in error.message
     assert (type_of(error), error.code) == ("insufficient_quota", "insufficient_quota")
     assert headers_of(error)["x-should-retry"] == "false"
@@ -155,62 +161,64 @@ async def test_a_used_up_budget_is_insufficient_quota(redis: Redis, leases: Leas
 
 
 async def test_the_prompt_is_corrected_when_it_was_counted_and_the_rest_at_the_end(
-    redis: Redis, leases: Leases
+    redis: Redis, reservations: Reservations
 ) -> None:
-    whom = await subject(redis, limits=Allowance(tpm=10_000))
-    lease = await admit(leases, whom)
-    lease.count([pb.Event(started=pb.Started(prompt_tokens=500))])
+    whom = await subject(redis, limits=Limits(tpm=10_000))
+    reservation = await admit(reservations, whom)
+    reservation.count([pb.Event(started=pb.Started(prompt_tokens=500))])
 
     async def is_corrected() -> bool:
-        return 9_480 <= ((await limits.show(redis, whom)).scopes["key"].tokens or 0) <= 9_490
+        return 9_480 <= ((await limit_script.show(redis, whom)).scopes["key"].tokens or 0) <= 9_490
 
     await until(is_corrected, what="the lease is renewed")
-    await lease.settle("client gone")
-    state = (await limits.show(redis, whom)).scopes["key"]
+    await reservation.settle("client gone")
+    state = (await limit_script.show(redis, whom)).scopes["key"]
     assert (state.reserved, state.slots, state.daily, state.monthly) == (0, 0, 500, 500)
 
 
-async def test_what_a_running_request_produces_is_billed_while_it_runs(redis: Redis, leases: Leases) -> None:
+async def test_what_a_running_request_produces_is_billed_while_it_runs(
+    redis: Redis, reservations: Reservations
+) -> None:
     whom = await subject(redis)
-    lease = await admit(leases, whom)
-    lease.count([pb.Event(started=pb.Started(prompt_tokens=5))])
-    lease.count([pb.Event(delta=pb.Delta(content="x", token_count=37))])
+    reservation = await admit(reservations, whom)
+    reservation.count([pb.Event(started=pb.Started(prompt_tokens=5))])
+    reservation.count([pb.Event(delta=pb.Delta(content="x", token_count=37))])
 
     async def is_billed() -> bool:
-        return (await limits.show(redis, whom)).scopes["key"].daily == 42
+        return (await limit_script.show(redis, whom)).scopes["key"].daily == 42
 
     await until(is_billed, what="the lease is renewed")
-    assert (await limits.show(redis, whom)).scopes["key"].reserved == 20, "more was reserved for what may follow"
-    await lease.settle("complete")
+    assert (await limit_script.show(redis, whom)).scopes["key"].reserved == 20, "more was reserved for what may follow"
+    await reservation.settle("complete")
 
 
-async def test_an_answer_is_settled_once(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(concurrency=2))
-    lease = await admit(leases, whom)
-    other = await admit(leases, whom)
-    lease.count([pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=4))])
-    await asyncio.gather(lease.settle("complete"), lease.settle("client gone"))
-    await limits.settle(redis, whom, lease.hold, lease.produced, outcome="again")
-    state = (await limits.show(redis, whom)).scopes["key"]
+async def test_an_answer_is_settled_once(redis: Redis, reservations: Reservations) -> None:
+    whom = await subject(redis, limits=Limits(concurrency=2))
+    reservation = await admit(reservations, whom)
+    other = await admit(reservations, whom)
+    reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=4))])
+    await asyncio.gather(reservation.settle("complete"), reservation.settle("client gone"))
+    await limit_script.settle(redis, whom, reservation.hold, reservation.produced, outcome="again")
+    state = (await limit_script.show(redis, whom)).scopes["key"]
     assert (state.slots, state.daily) == (1, 7)
     await other.settle("complete")
     records = await redis.xrange(f"vilix:{{{whom.key.shard}}}:usage")
     assert [fields["outcome"] for _, fields in records] == ["complete", "complete"]
 
 
-async def test_the_script_survives_a_flush(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(rpm=3))
-    assert await admitted(leases, whom)
+async def test_the_script_survives_a_flush(redis: Redis, reservations: Reservations) -> None:
+    whom = await subject(redis, limits=Limits(rpm=3))
+    assert await admitted(reservations, whom)
     await redis.script_flush()
-    assert await admitted(leases, whom)
+    assert await admitted(reservations, whom)
 
 
-async def test_changed_limits_hold_from_the_next_request(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(concurrency=1))
-    assert await admitted(leases, whom)
-    await refused(leases, whom)
-    key = await keys.change(redis, "shop", keys.Change(limits=Allowance(concurrency=2)))
-    assert await admitted(leases, Tiers(None).subject(key, "m"))
+async def test_changed_limits_hold_from_the_next_request(redis: Redis, reservations: Reservations) -> None:
+    whom = await subject(redis, limits=Limits(concurrency=1))
+    assert await admitted(reservations, whom)
+    await rejected(reservations, whom)
+    key = await keys.change(redis, "shop", keys.Change(limits=Limits(concurrency=2)))
+    assert await admitted(reservations, Tiers(None).subject(key, "m"))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +230,7 @@ def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) 
 
 def test_a_key_belongs_to_one_shard() -> None:
     key = Key(id="key_x", name="n", created=0)
-    assert limits.name_of(key).startswith(f"vilix:{{{key.shard}}}:")
+    assert limit_script.name_of(key).startswith(f"vilix:{{{key.shard}}}:")
 
 
 async def an_hour_ahead(redis: Redis) -> int:
@@ -243,40 +251,40 @@ async def an_hour_ahead(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize("limit", ["rpm", "tpm"])
-async def test_a_clock_that_went_back_costs_no_wait(redis: Redis, leases: Leases, limit: str) -> None:
+async def test_a_clock_that_went_back_costs_no_wait(redis: Redis, reservations: Reservations, limit: str) -> None:
     # So many that what was used is back within a fraction of a second.
-    whom = await subject(redis, limits=Allowance(**{limit: 600 if limit == "rpm" else 30_000}))
-    while lease := await admitted(leases, whom):
+    whom = await subject(redis, limits=Limits(**{limit: 600 if limit == "rpm" else 30_000}))
+    while reservation := await admitted(reservations, whom):
         if limit == "tpm":
-            lease.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=5000))])
-        await lease.settle("complete")
-    await refused(leases, whom)
+            reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=5000))])
+        await reservation.settle("complete")
+    await rejected(reservations, whom)
     assert await an_hour_ahead(redis)
-    error = await refused(leases, whom)
+    error = await rejected(reservations, whom)
     await asyncio.sleep(int(headers_of(error)["retry-after-ms"]) / 1000)
-    await until(lambda: admitted(leases, whom), what="a request is admitted")
+    await until(lambda: admitted(reservations, whom), what="a request is admitted")
 
 
-async def test_a_lease_of_a_gateway_that_is_gone_ends_in_time_though_the_clock_went_back(
-    redis: Redis, leases: Leases
+async def test_a_reservation_of_a_gateway_that_is_gone_ends_in_time_though_the_clock_went_back(
+    redis: Redis, reservations: Reservations
 ) -> None:
-    whom = await subject(redis, limits=Allowance(concurrency=1))
-    hold = limits.Hold("gone", "r", 0.3)
-    assert (await limits.admit(redis, whom, SMALL, hold)).refusal is None
+    whom = await subject(redis, limits=Limits(concurrency=1))
+    hold = limit_script.ReservationId("gone", "r", 0.3)
+    assert (await limit_script.admit(redis, whom, SMALL, hold)).rejection is None
     assert await an_hour_ahead(redis)
-    await refused(leases, whom)
-    await until(lambda: admitted(leases, whom), 10, "the lease has ended")
+    await rejected(reservations, whom)
+    await until(lambda: admitted(reservations, whom), 10, "the lease has ended")
 
 
 async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_went_back(
-    redis: Redis, leases: Leases
+    redis: Redis, reservations: Reservations
 ) -> None:
-    whom = replace(await subject(redis, limits=Allowance(concurrency=1)), queue_length=9)
-    assert await admitted(leases, whom)
-    first, second, gone = (leases.new_hold("r") for _ in range(3))
+    whom = replace(await subject(redis, limits=Limits(concurrency=1)), queue_length=9)
+    assert await admitted(reservations, whom)
+    first, second, gone = (reservations.new_hold("r") for _ in range(3))
 
-    async def place(hold: limits.Hold) -> int | None:
-        return (await leases.decide(whom, SMALL, hold)).ahead
+    async def place(hold: limit_script.ReservationId) -> int | None:
+        return (await reservations.decide(whom, SMALL, hold)).ahead
 
     assert [await place(hold) for hold in (gone, first)] == [0, 1]
     assert await an_hour_ahead(redis)
@@ -289,17 +297,19 @@ async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_
 
 
 async def test_gateways_that_are_gone_are_not_counted_though_the_clock_went_back(redis: Redis) -> None:
-    census = Census(RedisLink(redis, timeout=5))
+    gateway_registry = GatewayRegistry(RedisLink(redis, timeout=5))
     await redis.zadd(GATEWAYS, {"gone": time.time() + 3600})
-    assert await census._count(redis) == 2
+    assert await gateway_registry._count(redis) == 2
     assert (await redis.zscore(GATEWAYS, "gone") or 0) < time.time() + 1, "it is gone when it is not there again"
 
 
-async def test_budgets_of_a_day_are_not_held_up_by_times_that_are_ahead(redis: Redis, leases: Leases) -> None:
-    whom = await subject(redis, limits=Allowance(daily_tokens=100, monthly_tokens=100))
-    lease = await admit(leases, whom)
-    lease.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
-    await lease.settle("complete")
+async def test_budgets_of_a_day_are_not_held_up_by_times_that_are_ahead(
+    redis: Redis, reservations: Reservations
+) -> None:
+    whom = await subject(redis, limits=Limits(daily_tokens=100, monthly_tokens=100))
+    reservation = await admit(reservations, whom)
+    reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
+    await reservation.settle("complete")
     await an_hour_ahead(redis)
-    assert await admitted(leases, whom)
-    assert (await limits.show(redis, whom)).scopes["key"].daily == 25
+    assert await admitted(reservations, whom)
+    assert (await limit_script.show(redis, whom)).scopes["key"].daily == 25

@@ -20,17 +20,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from services.gateway.tenancy import limits
+from services.gateway.tenancy import limit_script
 from tests.contract.valkey.reference_limits import MINUTE, ReferenceLimits
 
 NAME = "vilix:{s00}:limits:key_test"
 # A day and a month end ten minutes later.
 BEGINNING = 1_772_322_600_000_000
-LEASE = 6_000_000
+DURATION = 6_000_000
 MODELS = ("a", "b:c")
 # The test says what time it is.
 CLOCK = "redis.call('TIME')"
-SOURCE = limits.SCRIPT._source.replace(CLOCK, "cjson.decode(ARGV[3])")
+SOURCE = limit_script.SCRIPT._source.replace(CLOCK, "cjson.decode(ARGV[3])")
 
 small = st.integers(0, 30)
 amount = st.integers(20, 200)
@@ -86,83 +86,83 @@ class LimitsMachine(RuleBasedStateMachine):
     @rule(model=st.sampled_from(MODELS))
     def peek(self, model: str) -> None:
         self.model.reap(self.now)
-        refusals = self.model.refusals(model, 1, self.now)
+        rejections = self.model.rejections(model, 1, self.now)
         answer = self.run("peek", model, estimate=1, output=0)
-        assert answer["admitted"] == (not refusals)
-        if refusals:
-            assert answer["refusal"]["limit"] in refusals
+        assert answer["admitted"] == (not rejections)
+        if rejections:
+            assert answer["rejection"]["limit"] in rejections
         waits = self.run("peek", model, estimate=1, output=0, queue=5)
-        assert waits["admitted"] == (not refusals.keys() - {"concurrency"})
+        assert waits["admitted"] == (not rejections.keys() - {"concurrency"})
 
     @rule(model=st.sampled_from(MODELS), estimate=small, output=small, twice=st.booleans())
     def admit(self, model: str, estimate: int, output: int, twice: bool) -> None:
-        lease_id = next(self.ids)
+        reservation_id = next(self.ids)
         self.model.reap(self.now)
-        refusals = self.model.refusals(model, estimate + output, self.now)
-        admitted = self.model.admit(lease_id, model, estimate, output, now=self.now, lease=LEASE)
+        rejections = self.model.rejections(model, estimate + output, self.now)
+        admitted = self.model.admit(reservation_id, model, estimate, output, now=self.now, duration=DURATION)
         for _ in range(1 + (twice and admitted)):
-            answer = self.run("admit", model, id=lease_id, estimate=estimate, output=output, lease=LEASE)
+            answer = self.run("admit", model, id=reservation_id, estimate=estimate, output=output, duration=DURATION)
             assert answer["admitted"] == admitted
         if admitted:
-            self.of[lease_id] = model
-            self.produced[lease_id] = (0, 0)
+            self.of[reservation_id] = model
+            self.produced[reservation_id] = (0, 0)
             return
-        refusal = answer["refusal"]
-        assert (refusal["scope"], refusal["wait"]) in refusals[refusal["limit"]]
-        self.is_the_right_one(refusal, refusals)
+        rejection = answer["rejection"]
+        assert (rejection["scope"], rejection["wait"]) in rejections[rejection["limit"]]
+        self.is_the_right_one(rejection, rejections)
 
-    def is_the_right_one(self, refusal: dict[str, Any], refusals: dict[str, set[tuple[str, int]]]) -> None:
-        budgets = refusals.keys() & {"daily", "monthly"}
-        waits = [wait for limit in ("tpm", "rpm") for _, wait in refusals.get(limit, ())]
+    def is_the_right_one(self, rejection: dict[str, Any], rejections: dict[str, set[tuple[str, int]]]) -> None:
+        budgets = rejections.keys() & {"daily", "monthly"}
+        waits = [wait for limit in ("tpm", "rpm") for _, wait in rejections.get(limit, ())]
         if budgets:
-            assert refusal["limit"] in budgets
+            assert rejection["limit"] in budgets
         elif waits:
-            assert refusal["wait"] == (-1 if -1 in waits else max(waits))
+            assert rejection["wait"] == (-1 if -1 in waits else max(waits))
         else:
-            assert refusal["limit"] == "concurrency"
+            assert rejection["limit"] == "concurrency"
 
     @precondition(lambda self: self.of)
     @rule(data=st.data(), more=small, prompt=st.one_of(st.none(), small), maximum=st.one_of(st.none(), small))
     def renew(self, data: st.DataObject, more: int, prompt: int | None, maximum: int | None) -> None:
-        lease_id = data.draw(st.sampled_from(sorted(self.of)))
-        model, (counted, completion) = self.of[lease_id], self.produced[lease_id]
+        reservation_id = data.draw(st.sampled_from(sorted(self.of)))
+        model, (counted, completion) = self.of[reservation_id], self.produced[reservation_id]
         prompt = None if prompt is None and not counted else (counted or prompt)
-        if lease_id not in self.model.settled:
+        if reservation_id not in self.model.settled:
             completion += more
-            self.produced[lease_id] = (prompt or 0, completion)
+            self.produced[reservation_id] = (prompt or 0, completion)
         spent = self.model.renew(
-            lease_id,
+            reservation_id,
             model,
             prompt=prompt,
             completion=completion,
             maximum=maximum,
             reserve=10,
             now=self.now,
-            lease=LEASE,
+            duration=DURATION,
         )
         answer = self.run(
             "renew",
             model,
-            id=lease_id,
+            id=reservation_id,
             prompt=prompt,
             completion=completion,
             max_output=maximum,
             reserve=10,
-            lease=LEASE,
+            duration=DURATION,
         )
         assert ("spent" in answer) == spent
 
     @precondition(lambda self: self.of)
     @rule(data=st.data(), more=small, prompt=small)
     def settle(self, data: st.DataObject, more: int, prompt: int) -> None:
-        lease_id = data.draw(st.sampled_from(sorted(self.of)))
-        model, (counted, completion) = self.of[lease_id], self.produced[lease_id]
-        if lease_id not in self.model.settled:
-            self.produced[lease_id] = (counted or prompt, completion + more)
-        prompt, completion = self.produced[lease_id]
-        self.model.settle(lease_id, model, prompt, completion, self.now)
+        reservation_id = data.draw(st.sampled_from(sorted(self.of)))
+        model, (counted, completion) = self.of[reservation_id], self.produced[reservation_id]
+        if reservation_id not in self.model.settled:
+            self.produced[reservation_id] = (counted or prompt, completion + more)
+        prompt, completion = self.produced[reservation_id]
+        self.model.settle(reservation_id, model, prompt, completion, self.now)
         more_fields = {"cached": 0, "reasoning": 0, "outcome": "complete"}
-        self.run("settle", model, id=lease_id, prompt=prompt, completion=completion, **more_fields)
+        self.run("settle", model, id=reservation_id, prompt=prompt, completion=completion, **more_fields)
 
     @rule(number=amount, name=st.sampled_from(["daily", "concurrency"]))
     def a_limit_is_changed(self, number: int, name: str) -> None:
@@ -192,18 +192,20 @@ class LimitsMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "model"):
             return
-        for lease_id, model in self.of.items():
-            prompt, completion = self.produced[lease_id]
-            self.model.settle(lease_id, model, prompt, completion, self.now)
+        for reservation_id, model in self.of.items():
+            prompt, completion = self.produced[reservation_id]
+            self.model.settle(reservation_id, model, prompt, completion, self.now)
             more = {"cached": 0, "reasoning": 0, "outcome": "complete"}
-            self.run("settle", model, id=lease_id, prompt=prompt, completion=completion, **more)
+            self.run("settle", model, id=reservation_id, prompt=prompt, completion=completion, **more)
         self.both_see_the_same()
         scopes = self.run("show", "a")["scopes"]
         assert scopes["key"]["slots"] == scopes["key"]["reserved"] == 0
         records = [fields for _, fields in self.client.xrange("vilix:{s00}:usage")]  # type: ignore[union-attr]
         last = {fields["id"]: (int(fields["prompt_tokens"]), int(fields["completion_tokens"])) for fields in records}
         assert last == self.produced, "the last record of a request says what it produced"
-        twice = {lease_id for lease_id, count in Counter(fields["id"] for fields in records).items() if count > 1}
+        twice = {
+            reservation_id for reservation_id, count in Counter(fields["id"] for fields in records).items() if count > 1
+        }
         assert twice <= self.model.lost.keys(), "a request has one record, unless its gateway was taken for dead"
 
 

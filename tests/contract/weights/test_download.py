@@ -126,10 +126,10 @@ def test_a_file_cannot_be_outside_of_the_directory(hub: Hub, tmp_path: Path) -> 
 
 def test_private_repositories_need_their_token_which_is_not_logged(hub: Hub, tmp_path: Path) -> None:
     hub.token = "hf_very_secret"
-    refused = download(hub, tmp_path / "weights")
-    assert refused.returncode == 1
-    assert "or not for this token" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    rejected = download(hub, tmp_path / "weights")
+    assert rejected.returncode == 1
+    assert "or not for this token" in rejected.stderr
+    assert "Traceback" not in rejected.stderr
     result = download(hub, tmp_path / "weights", VILIX_TOKEN=hub.token)
     assert result.returncode == 0, result.stderr
     assert hub.token not in result.stderr + result.stdout

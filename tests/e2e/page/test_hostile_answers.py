@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from services.runtime.failure import Failure, Reason
 from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot
-from tests.support.scripted_worker import MODEL, content, finish, started, thought, usage
+from tests.support.scripted_worker import MODEL, content, finish, reasoning, started, usage
 
 COMPLETE = '.turn.answer[data-status="complete"]'
 ATTACKS = [
@@ -62,7 +62,7 @@ async def test_injections_do_nothing(scripted: Scripted, open_page: OpenPage) ->
         # Whole, cut into pieces as tokens are, and as a thought.
         pieces = [[content(attack[at : at + 3])] for at in range(0, len(attack), 3)]
         scripted.worker.script = [
-            [started(), thought(attack)],
+            [started(), reasoning(attack)],
             *pieces,
             [content(f"\n\n{attack}\n\nend"), finish(), usage()],
         ]

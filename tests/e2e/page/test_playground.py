@@ -55,7 +55,7 @@ async def texts_while(page: Page, selector: str, until: str) -> list[str]:
     [("fa", "light", DESKTOP), ("fa", "dark", PHONE), ("en", "dark", DESKTOP), ("en", "light", PHONE)],
     ids=["fa-light-desktop", "fa-dark-phone", "en-dark-desktop", "en-light-phone"],
 )
-async def test_thoughts_and_answer_are_shown_apart(
+async def test_reasoning_and_answer_are_shown_apart(
     thinking_stack: RunningStack, site: str, open_page: OpenPage, look: tuple[str, str, tuple[int, int]]
 ) -> None:
     language, scheme, size = look
@@ -69,8 +69,8 @@ async def test_thoughts_and_answer_are_shown_apart(
     await page.wait_for_selector(".suggestions button:enabled")
     await page.select_option(".model-choice select", THINKER)
     await ask(page, "سلام! چطور رشته‌ای را در Python معکوس کنم؟")
-    thoughts = await texts_while(page, ".thought-text", ".turn.answer > .markdown")
-    assert len(thoughts) >= 10, "thoughts do not arrive piece by piece"
+    reasoning = await texts_while(page, ".thought-text", ".turn.answer > .markdown")
+    assert len(reasoning) >= 10, "thoughts do not arrive piece by piece"
     await screenshot(page, f"playground-{name}-2-streaming")
     await page.wait_for_selector(COMPLETE)
     assert (

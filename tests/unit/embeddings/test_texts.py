@@ -58,7 +58,7 @@ def test_every_entry_of_the_catalog_can_be_read(path: Path) -> None:
     ("text", "said"),
     [("batch: 3\ndescriptions: {en: Mine.}", r"batch: .*it is 3"), ("- a", "valid"), ("a: [", "is not YAML")],
 )
-def test_a_wrong_entry_is_refused_with_its_key(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_entry_is_rejected_with_its_key(tmp_path: Path, text: str, said: str) -> None:
     original = (DIRECTORY / "multilingual-e5-small.yaml").read_text().partition("batch:")[0]
     (tmp_path / "x.yaml").write_text(f"{original}\n{text}" if "batch" in text else text)
     with pytest.raises(ValueError, match=said):
@@ -128,7 +128,7 @@ def test_no_control_token_reaches_an_engine_that_takes_texts(token: str) -> None
     assert divided.payload.decode() == f"query: a < b <i> {token[:-1]}"
 
 
-def test_an_end_token_that_there_is_not_is_refused(tmp_path: Path) -> None:
+def test_an_end_token_that_there_is_not_is_rejected(tmp_path: Path) -> None:
     word_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="<missing>"):
         TokenizerTokenization(tmp_path, end_token="<missing>")
@@ -175,7 +175,7 @@ def test_pooling_of_a_model_directory(tmp_path: Path, pooling: dict[str, object]
         ({"pooling_mode_mean_tokens": True}, ["Pooling"], "has the steps Pooling"),
     ],
 )
-def test_what_is_not_understood_is_refused(
+def test_what_is_not_understood_is_rejected(
     tmp_path: Path, pooling: dict[str, object], steps: list[str], said: str
 ) -> None:
     sentence_transformers_files(tmp_path, pooling, *steps)

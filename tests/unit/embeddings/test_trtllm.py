@@ -79,7 +79,7 @@ def test_it_encodes_and_normalizes(engine: Any, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.2.1", "0.21.0", "1.2.0rc3"])
-def test_a_version_without_encode_is_refused_with_what_to_do(
+def test_a_version_without_encode_is_rejected_with_what_to_do(
     engine: Any, directory: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setattr(engine.tensorrt_llm, "__version__", version)
@@ -89,7 +89,7 @@ def test_a_version_without_encode_is_refused_with_what_to_do(
         engine.create({"model": str(directory)})
 
 
-def test_a_checkpoint_that_it_does_not_know_is_refused(engine: Any, directory: Path) -> None:
+def test_a_checkpoint_that_it_does_not_know_is_rejected(engine: Any, directory: Path) -> None:
     (directory / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 512}')
     with pytest.raises(ValueError, match="'bert' cannot be encoded; qwen3 can"):
         engine.create({"model": str(directory)})

@@ -18,7 +18,7 @@ from tests.unit.gateway.written_messages import SERVICES
 
 DOCUMENT: Final[dict[str, Any]] = yaml.safe_load((SERVICES / "gateway/site/openapi.yaml").read_text())
 SCHEMAS: Final[dict[str, Any]] = DOCUMENT["components"]["schemas"]
-REFUSED: Final = {"audio", "functions", "function_call", "web_search_options", "suffix", "messages.audio"}
+REJECTED: Final = {"audio", "functions", "function_call", "web_search_options", "suffix", "messages.audio"}
 """What is read in order to be refused."""
 SILENT: Final = {"messages.tool_calls.index"}
 """What is read in order not to be reported."""
@@ -73,7 +73,7 @@ def read(name: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
             READ[name](body, options())
         except ApiError as error:
             pytest.fail(error.message)
-    return paths - REFUSED - SILENT
+    return paths - REJECTED - SILENT
 
 
 def documented(schema: dict[str, Any], path: str = "") -> Iterator[str]:

@@ -24,7 +24,7 @@ from tests.unit.gateway.chat_bodies import read_chat
         b'{"model": "' + b"[" * 10 + b'", "messages": ' + b"[" * MAX_CONTAINERS,
     ],
 )
-def test_a_body_of_too_many_values_is_refused(body: bytes) -> None:
+def test_a_body_of_too_many_values_is_rejected(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         parse_here(body, lambda value: value)
     assert caught.value.status == 400
@@ -55,14 +55,14 @@ def test_a_data_url_is_read_whole(size: int) -> None:
 
 
 @pytest.mark.parametrize("encoded", ["A", "AA=", "AA==AAAA", "AAA=" + "A" * 2**20, "A" * 2**20 + "A", "A*AA", "AAA\n"])
-def test_a_damaged_data_url_is_refused(encoded: str) -> None:
+def test_a_damaged_data_url_is_rejected(encoded: str) -> None:
     with pytest.raises(ApiError, match="not valid base64"):
         data_url.read("url", f"data:image/png;base64,{encoded}", max_bytes=2**22)
 
 
 @pytest.mark.parametrize("field", ["temperature", "messages", "stop", "tools", "metadata", "response_format", "model"])
-def test_a_value_that_is_nested_too_deeply_is_refused(field: str) -> None:
+def test_a_value_that_is_nested_too_deeply_is_rejected(field: str) -> None:
     raw = b'{"model": "m", "%b": %b1%b}' % (field.encode(), b'{"a":' * 1000, b"}" * 1000)
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(ApiError) as rejection:
         parse_here(raw, read_chat)
-    assert refusal.value.status == 400
+    assert rejection.value.status == 400

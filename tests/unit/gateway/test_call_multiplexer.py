@@ -24,9 +24,9 @@ from services.gateway.routing.call_multiplexer import (
     MultiplexedCall,
     SilentWorkerError,
 )
-from services.gateway.routing.inference_client import MAX_MESSAGE_BYTES, InferenceClient, Patience
+from services.gateway.routing.inference_client import MAX_MESSAGE_BYTES, InferenceClient, Timeouts
 from services.gateway.routing.message_size import ENVELOPE_BYTES
-from services.runtime import silence
+from services.runtime import idle_timer
 from services.runtime.failure import Failure, Reason
 from services.worker.grpc_server import WorkerServer
 from tests.support.waits import until
@@ -58,7 +58,7 @@ async def client_of(port: int, *, idle_seconds: float = IDLE_SECONDS) -> AsyncIt
     async with grpc.aio.insecure_channel(
         f"127.0.0.1:{port}", [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100)]
     ) as channel:
-        client = InferenceClient(channel, Patience(idle_seconds=idle_seconds, stream_seconds=60))
+        client = InferenceClient(channel, Timeouts(idle_seconds=idle_seconds, stream_seconds=60))
         yield client
         await client.close()
 
@@ -229,7 +229,7 @@ async def test_what_a_worker_says_for_one_call_is_a_sign_of_life_for_all(
 async def test_a_call_that_hangs_is_given_up_though_its_worker_sends_for_others(
     answers: Answers, client: InferenceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silence, "MOST_SILENCES", 2)
+    monkeypatch.setattr(idle_timer, "MOST_IDLE_TIMES", 2)
     hanging, busy = begin(client, "waits"), begin(client, "steps")
     # Its events are written without waking its reader.
     busy.offer_to(Sink())

@@ -82,7 +82,7 @@ IGNORED: list[tuple[str, Any]] = [
     ("moderation", {"model": "x"}),
     ("best_of", 3),
 ]
-REFUSED: list[tuple[str, Any]] = [
+REJECTED: list[tuple[str, Any]] = [
     ("audio", {"voice": "x", "format": "mp3"}),
     ("modalities", ["text", "audio"]),
     ("functions", [{"name": "f"}]),
@@ -122,16 +122,16 @@ def test_a_field_without_effect_is_reported(name: str, value: Any) -> None:
     assert request(**{name: value}).ignored == [name]
 
 
-@pytest.mark.parametrize(("name", "value"), REFUSED)
-def test_a_field_that_cannot_be_honoured_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(ApiError) as refusal:
+@pytest.mark.parametrize(("name", "value"), REJECTED)
+def test_a_field_that_cannot_be_honoured_is_rejected(name: str, value: Any) -> None:
+    with pytest.raises(ApiError) as rejection:
         request(**{name: value})
-    assert refusal.value.field == name
-    assert name in refusal.value.message
+    assert rejection.value.field == name
+    assert name in rejection.value.message
 
 
 def test_the_newest_sdk_knows_no_further_field() -> None:
-    here = {name for name, *_ in [*WORKING, *ACCEPTED, *IGNORED, *REFUSED]}
+    here = {name for name, *_ in [*WORKING, *ACCEPTED, *IGNORED, *REJECTED]}
     assert set(CompletionCreateParamsBase.__annotations__) - here == set()
 
 
@@ -217,12 +217,12 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         ),
     ],
 )
-def test_what_is_unknown_inside_a_field_is_reported_or_refused_too(fields: dict[str, Any], ignored: list[str]) -> None:
+def test_what_is_unknown_inside_a_field_is_reported_or_rejected_too(fields: dict[str, Any], ignored: list[str]) -> None:
     assert request(**fields).ignored == ignored
     if ignored:
-        with pytest.raises(ApiError, match="x-strict-params") as refusal:
+        with pytest.raises(ApiError, match="x-strict-params") as rejection:
             read_chat({"model": "m", "messages": MESSAGES, **fields}, strict=True)
-        assert refusal.value.field == ignored[0]
+        assert rejection.value.field == ignored[0]
 
 
 def test_not_more_is_reported_than_can_be_read() -> None:
@@ -245,9 +245,9 @@ def test_a_label_must_be_a_string(name: str) -> None:
     ],
 )
 def test_a_schema_has_a_name(change: dict[str, Any], param: str, said: str) -> None:
-    with pytest.raises(ApiError, match=said) as refusal:
+    with pytest.raises(ApiError, match=said) as rejection:
         request(response_format={**SCHEMA, "json_schema": {**SCHEMA["json_schema"], **change}})
-    assert refusal.value.field == param
+    assert rejection.value.field == param
 
 
 def test_a_call_in_the_older_notation_is_a_call() -> None:
@@ -273,10 +273,10 @@ def test_a_call_in_the_older_notation_is_a_call() -> None:
         ({"tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls[0].type", "only function tools"),
     ],
 )
-def test_what_of_a_past_answer_cannot_be_shown_is_refused(message: dict[str, Any], name: str, said: str) -> None:
-    with pytest.raises(ApiError, match=said) as refusal:
+def test_what_of_a_past_answer_cannot_be_shown_is_rejected(message: dict[str, Any], name: str, said: str) -> None:
+    with pytest.raises(ApiError, match=said) as rejection:
         request(messages=[*MESSAGES, {"role": "assistant", "content": None, **message}])
-    assert refusal.value.field == f"messages[1].{name}"
+    assert rejection.value.field == f"messages[1].{name}"
 
 
 @pytest.mark.parametrize(
@@ -290,9 +290,9 @@ def test_what_of_a_past_answer_cannot_be_shown_is_refused(message: dict[str, Any
     ],
 )
 def test_forms_exclude_one_another(fields: dict[str, Any]) -> None:
-    with pytest.raises(ApiError, match="exclude one another") as refusal:
+    with pytest.raises(ApiError, match="exclude one another") as rejection:
         request(**fields)
-    persian = translated(refusal.value.message, "fa")
+    persian = translated(rejection.value.message, "fa")
     assert persian is not None
     # Two names, each of them a fragment of its own.
     assert [fragment for fragment in re.findall("\u2066([^\u2069]*)\u2069", persian) if " " in fragment] == []
@@ -325,14 +325,14 @@ def test_a_model_lists_its_parameters_by_openais_names() -> None:
         ({}, "tool_choice.function_names", "tool_choice"),
     ],
 )
-def test_a_refused_form_is_named_as_it_was_given(fields: dict[str, Any], field: str, param: str) -> None:
+def test_a_rejected_form_is_named_as_it_was_given(fields: dict[str, Any], field: str, param: str) -> None:
     failure = Failure(Reason.INVALID_ARGUMENT, f"{field} is not good", violations=(Violation(field, ""),))
     error = api_error(failure, request_id="r")
     use_callers_names(error, request(**fields).field_name)
     assert (error.field, error.message) == (param, f"{param} is not good")
 
 
-def test_a_refusal_names_no_form_that_was_not_given() -> None:
+def test_a_rejection_names_no_form_that_was_not_given() -> None:
     message = "m does not think where response_format is set; leave reasoning.enabled out"
     failure = Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation("reasoning.enabled", message),))
     error = api_error(failure, request_id="r")

@@ -18,7 +18,7 @@ def request(**fields: Any) -> OpenAICall:
     return read_chat({"model": "m", "messages": USER, **fields})
 
 
-def refusal(body: Any, *, strict: bool = False) -> ApiError:
+def rejection(body: Any, *, strict: bool = False) -> ApiError:
     with pytest.raises(ApiError) as caught:
         read_chat(body, strict=strict)
     assert caught.value.status == 400
@@ -152,16 +152,16 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
         ({"reasoning_effort": "much"}, "reasoning_effort", "must be one of none, minimal"),
     ],
 )
-def test_a_refusal_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, said: str) -> None:
-    error = refusal({"model": "m", "messages": USER, **change})
+def test_a_rejection_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, said: str) -> None:
+    error = rejection({"model": "m", "messages": USER, **change})
     assert error.field == param
     assert said in error.message
 
 
-def test_unknown_fields_are_listed_or_refused() -> None:
+def test_unknown_fields_are_listed_or_rejected() -> None:
     assert request(zeta=1, alpha=2, nothing=None, user="u", metadata={"k": "v"}).ignored == ["alpha", "zeta"]
-    assert refusal({"model": "m", "messages": USER, "zeta": 1}, strict=True).field == "zeta"
-    assert len(refusal({"model": "m", "messages": USER, "zeta" * 10_000: 1}, strict=True).message) < 300
+    assert rejection({"model": "m", "messages": USER, "zeta": 1}, strict=True).field == "zeta"
+    assert len(rejection({"model": "m", "messages": USER, "zeta" * 10_000: 1}, strict=True).message) < 300
 
 
 JSON = st.recursive(
@@ -195,7 +195,7 @@ NAMES = st.sampled_from(
 
 
 @given(body=JSON | st.dictionaries(NAMES, JSON, max_size=6), changes=st.dictionaries(NAMES, JSON, max_size=3))
-def test_whatever_is_sent_is_translated_or_refused(body: Any, changes: dict[str, Any]) -> None:
+def test_whatever_is_sent_is_translated_or_rejected(body: Any, changes: dict[str, Any]) -> None:
     for each in (body, {"model": "m", "messages": USER, **changes}):
         try:
             read_chat(each)

@@ -71,7 +71,7 @@ def test_what_is_left_out_is_left_to_the_worker() -> None:
         ({"input": "a", "stream": True}, "stream", "Unknown field: stream"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_its_path(fields: dict[str, Any], param: str, said: str) -> None:
+def test_what_does_not_fit_is_rejected_by_its_path(fields: dict[str, Any], param: str, said: str) -> None:
     with pytest.raises(ApiError) as caught:
         embed(**fields)
     assert (caught.value.status, caught.value.field) == (400, param)

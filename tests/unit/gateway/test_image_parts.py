@@ -33,7 +33,7 @@ def request(*messages: list[dict[str, Any]], limits: ImageLimits | None = None) 
     return read_chat(body, strict=True, limits=limits).generate
 
 
-def refusal(*content: dict[str, Any], limits: ImageLimits | None = None) -> ApiError:
+def rejection(*content: dict[str, Any], limits: ImageLimits | None = None) -> ApiError:
     with pytest.raises(ApiError) as caught:
         request(list(content), limits=limits)
     assert caught.value.status == 400
@@ -71,21 +71,21 @@ def test_images_and_texts_keep_their_order_over_several_turns() -> None:
         (data_url(b"<svg/>", "image/svg+xml"), "holds no PNG, JPEG, WebP or GIF"),
     ],
 )
-def test_what_is_no_image_is_refused(url: str, said: str) -> None:
-    error = refusal({"type": "text", "text": "?"}, part(url))
+def test_what_is_no_image_is_rejected(url: str, said: str) -> None:
+    error = rejection({"type": "text", "text": "?"}, part(url))
     assert error.field == URL.format(1)
     assert said in error.message
 
 
-def test_a_detail_that_does_not_exist_is_refused() -> None:
-    error = refusal(part(data_url(PNG), detail="huge"))
+def test_a_detail_that_does_not_exist_is_rejected() -> None:
+    error = rejection(part(data_url(PNG), detail="huge"))
     assert error.field == "messages[0].content[0].image_url.detail"
     assert "auto, low, high" in error.message
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video_url"])
-def test_other_parts_are_refused_by_name(kind: str) -> None:
-    error = refusal({"type": kind, kind: {}})
+def test_other_parts_are_rejected_by_name(kind: str) -> None:
+    error = rejection({"type": kind, kind: {}})
     assert error.field == "messages[0].content[0].type"
     assert kind in error.message
 
@@ -95,12 +95,12 @@ def test_limits_are_named_with_the_value() -> None:
     size = len(PNG)
     exact = ImageLimits(most=2, max_bytes=size, max_total_bytes=2 * size)
     request([image, image], limits=exact)
-    error = refusal(image, image, limits=ImageLimits(most=1))
+    error = rejection(image, image, limits=ImageLimits(most=1))
     assert (error.field, "is image 2 of the request; at most 1 are" in error.message) == (
         "messages[0].content[1].image_url",
         True,
     )
-    error = refusal(image, limits=ImageLimits(max_bytes=size - 1))
+    error = rejection(image, limits=ImageLimits(max_bytes=size - 1))
     assert (error.field, f"{size} bytes; at most {size - 1} are" in error.message) == (URL.format(0), True)
-    error = refusal(image, image, limits=ImageLimits(max_total_bytes=2 * size - 1))
+    error = rejection(image, image, limits=ImageLimits(max_total_bytes=2 * size - 1))
     assert (error.field, f"are {2 * size} bytes; at most {2 * size - 1} are" in error.message) == (URL.format(1), True)

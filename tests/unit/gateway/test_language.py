@@ -25,7 +25,7 @@ INTERNAL = {
     "services/gateway/edge/http_protocol.py": "ended before a language is known",
 }
 ASSEMBLED = {
-    "services/gateway/tenancy/refusal.py": "of parts: below",
+    "services/gateway/tenancy/rate_limit_errors.py": "of parts: below",
     "services/inference/request/prompt.py": "of parts: below",
     "services/embeddings/preparation.py": "of parts: below",
 }

@@ -10,9 +10,9 @@ from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.limit_status import SpentBudget
-from services.gateway.metered_answer import MeteredAnswer
+from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.record import Outcome, RequestRecord
-from services.gateway.tenancy.limits import Produced
+from services.gateway.tenancy.limit_script import Produced
 
 MODEL = "model-of-this-test"
 
@@ -47,7 +47,7 @@ class Generation:
         self.closed += 1
 
 
-class Lease:
+class Reservation:
     def __init__(self, *, budget: int | None = None) -> None:
         self.produced = Produced()
         self.spent: SpentBudget | None = None
@@ -72,8 +72,8 @@ def token() -> list[pb.Event]:
     return [pb.Event(delta=pb.Delta(content="a", token_count=1))]
 
 
-def metered(generation: Any, lease: Any, record: RequestRecord, *, choices: int = 1) -> MeteredAnswer:
-    return MeteredAnswer(generation, lease, record, choices=choices)
+def metered(generation: Any, reservation: Any, record: RequestRecord, *, choices: int = 1) -> MeteredGeneration:
+    return MeteredGeneration(generation, reservation, record, choices=choices)
 
 
 def observed(name: str) -> float:
@@ -86,26 +86,26 @@ async def test_n_tokens_one_after_the_other_have_one_gap_less(tokens: int, has_b
     first, *others = (token() for _ in range(tokens))
     started, usage = pb.Event(started=pb.Started(prompt_tokens=7)), pb.Event(usage=pb.Usage(completion_tokens=tokens))
     generation = Generation([started, *first], *others, [usage], has_begun=has_begun)
-    record, lease = RequestRecord("r", "POST"), Lease()
+    record, reservation = RequestRecord("r", "POST"), Reservation()
     gaps, firsts = observed("vilix_inter_token_seconds"), observed("vilix_first_token_seconds")
-    answer = metered(generation, lease, record)
+    answer = metered(generation, reservation, record)
     assert [events async for events in answer.events()]
     answer.close()
     assert observed("vilix_inter_token_seconds") - gaps == tokens - 1
     assert observed("vilix_first_token_seconds") - firsts == 1
     assert record.completion_tokens == tokens
     assert record.first_token_ms is not None
-    assert lease.settled == [Outcome.COMPLETE]
+    assert reservation.settled == [Outcome.COMPLETE]
     assert generation.closed == 1
 
 
 async def test_an_answer_that_outgrows_its_budget_ends_with_it() -> None:
     started = pb.Event(started=pb.Started(prompt_tokens=7))
-    generation, lease = Generation([started, *token()], *(token() for _ in range(9))), Lease(budget=3)
-    answer = metered(generation, lease, RequestRecord("r", "POST"), choices=2)
+    generation, reservation = Generation([started, *token()], *(token() for _ in range(9))), Reservation(budget=3)
+    answer = metered(generation, reservation, RequestRecord("r", "POST"), choices=2)
     groups = [events async for events in answer.events()]
     *finishes, usage = groups[-1]
     assert [event.finish.reason for event in finishes] == [pb.FINISH_REASON_LENGTH] * 2
     assert usage.usage.completion_tokens == 3
     assert answer.ended_by == SpentBudget("daily_tokens", "key")
-    assert lease.settled == [Outcome.BUDGET]
+    assert reservation.settled == [Outcome.BUDGET]

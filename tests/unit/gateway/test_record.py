@@ -26,7 +26,7 @@ def test_every_failure_of_a_worker_is_an_outcome_of_a_stream(reason: Reason) -> 
         (0, "stopped"),
         (200, "complete"),
         (304, "complete"),
-        (404, "refused"),
+        (404, "rejected"),
         (CLIENT_CLOSED_REQUEST, "client gone"),
         (503, "failed"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.stream import ChunkEncoder
 from services.gateway.errors import bad_request
@@ -21,7 +21,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
 def encoder(*, n: int = 1, include_usage: bool = False, continuous_usage: bool = False) -> ChunkEncoder:
     generate = pb.GenerateRequest(model="m", n=n)
     call = OpenAICall(generate=generate, stream=True, include_usage=include_usage, continuous_usage=continuous_usage)
-    return ChunkEncoder(call, AnswerHead("chatcmpl-1", 7, "r"))
+    return ChunkEncoder(call, ResponseHead("chatcmpl-1", 7, "r"))
 
 
 def read(data: bytes) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ from services.gateway.redis.redis_link import RedisLink
 from services.gateway.redis.redis_watch import RedisWatch
 from services.gateway.routing.pool import WorkerPool
 from services.gateway.settings import GatewaySettings
-from services.gateway.tenancy.census import Census
-from services.gateway.tenancy.lease import Leases
+from services.gateway.tenancy.gateway_registry import GatewayRegistry
+from services.gateway.tenancy.reservation import Reservations
 from services.gateway.tenancy.tiers import Tiers
 from services.gateway.wiring import connected
 
-OPENED = (RedisLink, Tiers, RedisWatch, Census, Leases, WorkerPool, WorkerPool)
+OPENED = (RedisLink, Tiers, RedisWatch, GatewayRegistry, Reservations, WorkerPool, WorkerPool)
 """In this order."""
 
 
@@ -27,8 +27,8 @@ OPENED = (RedisLink, Tiers, RedisWatch, Census, Leases, WorkerPool, WorkerPool)
     [
         ((Tiers, "open"), 2),
         ((RedisWatch, "open"), 3),
-        ((Census, "open"), 4),
-        ((Leases, "open"), 5),
+        ((GatewayRegistry, "open"), 4),
+        ((Reservations, "open"), 5),
         ((WorkerPool, "open"), 6),
         ((ImageFetcher, "__init__"), 7),
     ],

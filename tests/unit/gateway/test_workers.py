@@ -13,7 +13,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.routing import worker as worker_module
-from services.gateway.routing.inference_client import SERVICE, Patience, inference_service
+from services.gateway.routing.inference_client import SERVICE, Timeouts, inference_service
 from services.gateway.routing.worker import Worker
 from services.gateway.routing.worker_connection import Connection
 from tests.support.waits import until
@@ -63,7 +63,7 @@ async def overloaded(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Ove
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    service = inference_service(Patience(idle_seconds=5, stream_seconds=60))
+    service = inference_service(Timeouts(idle_seconds=5, stream_seconds=60))
     worker: Worker[Any, Any] = Worker(f"127.0.0.1:{port}", service, Connection(None, ""))
     try:
         await until(lambda: MODEL in worker.models)

@@ -58,7 +58,7 @@ def model(loaded: ServedModel) -> ServedModel:
 @pytest.fixture
 def caller(model: ServedModel) -> ServedModel:
     """The same, but it calls functions, and can be held to forms."""
-    engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=4096, slots=4)
+    engine = EngineDescription("scripted", "1", PARAMETERS | {"structured_output"}, context_length=4096, slots=4)
     spec = model.spec.model_copy(update={"parsers": ParsersSpec(tool_calls="hermes")})
     return dataclasses.replace(model, spec=spec, description=engine)
 
@@ -93,7 +93,7 @@ def loaded_thinker(thinking_directory: Path) -> ServedModel:
 
 @pytest.fixture
 def thinker(loaded_thinker: ServedModel) -> ServedModel:
-    engine = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length=256, slots=4)
+    engine = EngineDescription("scripted", "1", PARAMETERS | {"structured_output"}, context_length=256, slots=4)
     return dataclasses.replace(loaded_thinker, description=engine, open_requests=set())
 
 

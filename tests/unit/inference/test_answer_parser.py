@@ -23,7 +23,7 @@ from tests.unit.inference.scripted import output
 
 END = 2
 WEATHER = pb.Tool(name="weather", description="هوا", parameters_json='{"type": "object"}')
-THOUGHT = "<think>\nاول فکر\n</think>\n\n"
+REASONING = "<think>\nاول فکر\n</think>\n\n"
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "تهران"}}\n</tool_call>'
 WEATHER_CALL = ("weather", '{"city": "تهران"}')
 CALLED = pb.FINISH_REASON_TOOL_CALLS
@@ -59,7 +59,7 @@ def events_of(
     together: bool = False,
 ) -> tuple[list[pb.Event], Choice]:
     """The events of an answer, a token per output, or all `together`."""
-    choice = Choice(0, request, model, Prompt("", [1], 100, opens_thought=opened))
+    choice = Choice(0, request, model, Prompt("", [1], 100, opens_reasoning=opened))
     token_ids = [*model.tokenizer.encode(text), *([END] if finish == "stop" else [])]
     events: list[pb.Event] = []
     outputs = [token_ids] if together else [[token_id] for token_id in token_ids]
@@ -93,58 +93,58 @@ def answered(
     )
 
 
-def test_a_thought_and_an_answer_come_apart(thinker: ServedModel) -> None:
-    thought, answer, calls, finish, reasoning_tokens = answered(thinker, ask(), THOUGHT + "سلام!")
-    assert (thought, answer, calls, finish) == ("اول فکر", "سلام!", [], pb.FINISH_REASON_STOP)
-    assert 0 < reasoning_tokens <= len(thinker.tokenizer.encode(THOUGHT))
+def test_a_reasoning_and_an_answer_come_apart(thinker: ServedModel) -> None:
+    reasoning, answer, calls, finish, reasoning_tokens = answered(thinker, ask(), REASONING + "سلام!")
+    assert (reasoning, answer, calls, finish) == ("اول فکر", "سلام!", [], pb.FINISH_REASON_STOP)
+    assert 0 < reasoning_tokens <= len(thinker.tokenizer.encode(REASONING))
 
 
-def test_a_thought_that_the_prompt_opened(thinker: ServedModel) -> None:
+def test_a_reasoning_that_the_prompt_opened(thinker: ServedModel) -> None:
     assert answered(thinker, ask(), "فکر\n</think>\n\nپاسخ", opened=True)[:2] == ("فکر", "پاسخ")
 
 
-def test_a_thought_that_is_cut_off_is_no_answer(thinker: ServedModel) -> None:
-    thought, answer, _, finish, _ = answered(thinker, ask(), "<think>\nنیمه", finish="length")
-    assert (thought, answer, finish) == ("نیمه", "", pb.FINISH_REASON_LENGTH)
+def test_a_reasoning_that_is_cut_off_is_no_answer(thinker: ServedModel) -> None:
+    reasoning, answer, _, finish, _ = answered(thinker, ask(), "<think>\nنیمه", finish="length")
+    assert (reasoning, answer, finish) == ("نیمه", "", pb.FINISH_REASON_LENGTH)
 
 
-def test_a_thought_can_be_left_out_and_still_counts(thinker: ServedModel) -> None:
+def test_a_reasoning_can_be_left_out_and_still_counts(thinker: ServedModel) -> None:
     request = ask(reasoning=pb.ReasoningOptions(exclude=True))
-    thought, answer, _, _, reasoning_tokens = answered(thinker, request, THOUGHT + "سلام!")
-    assert (thought, answer) == ("", "سلام!")
+    reasoning, answer, _, _, reasoning_tokens = answered(thinker, request, REASONING + "سلام!")
+    assert (reasoning, answer) == ("", "سلام!")
     assert reasoning_tokens > 0
 
 
-def test_a_thought_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> None:
-    thought, answer, *_ = answered(thinker, ask(reasoning=pb.ReasoningOptions(in_content=True)), THOUGHT + "پاسخ")
-    assert (thought, answer) == ("", THOUGHT + "پاسخ")
+def test_a_reasoning_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> None:
+    reasoning, answer, *_ = answered(thinker, ask(reasoning=pb.ReasoningOptions(in_content=True)), REASONING + "پاسخ")
+    assert (reasoning, answer) == ("", REASONING + "پاسخ")
 
 
 @TOGETHER
 @pytest.mark.parametrize(
-    ("stop", "text", "opened", "thought", "answer", "ended_by"),
+    ("stop", "text", "opened", "reasoning", "answer", "ended_by"),
     [
-        (["\n\n"], f"{THOUGHT}سلام\n\nدوم", False, "اول فکر", "سلام", "\n\n"),
+        (["\n\n"], f"{REASONING}سلام\n\nدوم", False, "اول فکر", "سلام", "\n\n"),
         (["\n\n", "</think>"], "یک\n\nدو\n</think>\n\nسلام", True, "یک\n\nدو", "سلام", ""),
         (["\n"], "فکر\n</think>\n\nسلام\nدوم", True, "فکر", "سلام", "\n"),
         (["سلام"], f"<think>\nسلام\n</think>\n\n{'a' * 9}سلام", False, "سلام", "a" * 9, "سلام"),
-        (["<think>", "فکر"], f"{THOUGHT}پاسخ", False, "اول فکر", "پاسخ", ""),
+        (["<think>", "فکر"], f"{REASONING}پاسخ", False, "اول فکر", "پاسخ", ""),
         (["<think>"], "پاسخ <think>", False, "", "پاسخ ", "<think>"),
     ],
 )
-def test_stop_strings_are_of_the_answer_and_not_of_the_thought(
+def test_stop_strings_are_of_the_answer_and_not_of_the_reasoning(
     thinker: ServedModel,
     *,
     stop: list[str],
     text: str,
     opened: bool,
-    thought: str,
+    reasoning: str,
     answer: str,
     ended_by: str,
     together: bool,
 ) -> None:
     request = ask(sampling=pb.SamplingParams(stop=stop))
-    assert answered(thinker, request, text, opened=opened, together=together)[:2] == (thought, answer)
+    assert answered(thinker, request, text, opened=opened, together=together)[:2] == (reasoning, answer)
     events, _ = events_of(thinker, request, text, opened=opened, together=together)
     assert events[-1].finish == pb.Finish(reason=pb.FINISH_REASON_STOP, stop_string=ended_by)
 
@@ -156,9 +156,11 @@ def spelled(events: list[pb.Event]) -> bytes:
 
 @TOGETHER
 @pytest.mark.parametrize("exclude", [False, True])
-def test_log_probabilities_of_a_thought_are_never_shown(thinker: ServedModel, *, exclude: bool, together: bool) -> None:
+def test_log_probabilities_of_a_reasoning_are_never_shown(
+    thinker: ServedModel, *, exclude: bool, together: bool
+) -> None:
     request = ask(reasoning=pb.ReasoningOptions(exclude=exclude), tools=[WEATHER])
-    events, _ = events_of(thinker, request, f"{THOUGHT}سلام{CALL}", together=together)
+    events, _ = events_of(thinker, request, f"{REASONING}سلام{CALL}", together=together)
     assert spelled(events).decode() == "سلام"
     shown = [event.delta for event in events if event.delta.logprobs]
     assert {delta.WhichOneof("fragment") for delta in shown} == {"content"}
@@ -169,7 +171,7 @@ def test_log_probabilities_of_a_thought_are_never_shown(thinker: ServedModel, *,
     parts=st.lists(
         st.sampled_from(
             [
-                THOUGHT,
+                REASONING,
                 "<think>",
                 "</think>",
                 CALL,
@@ -222,9 +224,9 @@ def test_a_token_that_has_no_text_has_no_log_probability(thinker: ServedModel) -
     assert spelled(events).decode() == "سلام!"
 
 
-def test_a_call_behind_a_thought(thinker: ServedModel) -> None:
-    thought, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), f"{THOUGHT}می‌پرسم\n{CALL}\n{CALL}")
-    assert (thought, answer, finish) == ("اول فکر", "می‌پرسم", CALLED)
+def test_a_call_behind_a_reasoning(thinker: ServedModel) -> None:
+    reasoning, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), f"{REASONING}می‌پرسم\n{CALL}\n{CALL}")
+    assert (reasoning, answer, finish) == ("اول فکر", "می‌پرسم", CALLED)
     assert [(name, json.loads(arguments)) for name, arguments in calls] == [("weather", {"city": "تهران"})] * 2
 
 
@@ -307,10 +309,10 @@ def test_a_call_that_is_cut_off_is_text_and_ends_with_length(thinker: ServedMode
         ({"reasoning": pb.ReasoningOptions(budget_tokens=5)}, "reasoning.budget_tokens"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(thinker: ServedModel, fields: dict[str, object], field: str) -> None:
-    with pytest.raises(Failure) as refused:
+def test_what_cannot_be_done_is_rejected_by_name(thinker: ServedModel, fields: dict[str, object], field: str) -> None:
+    with pytest.raises(Failure) as rejected:
         check(ask(**fields), thinker, LIMITS)
-    assert refused.value.violations[0].field == field
+    assert rejected.value.violations[0].field == field
 
 
 def test_degrees_of_thinking_are_ignored_and_said(thinker: ServedModel) -> None:

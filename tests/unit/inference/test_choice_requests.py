@@ -60,7 +60,7 @@ async def test_without_a_budget_or_a_form_there_is_one_request(thinker: ServedMo
     assert "stop_token_ids" not in asked[0].params
 
 
-async def test_a_used_up_budget_closes_the_thought(thinker: ServedModel) -> None:
+async def test_a_used_up_budget_closes_the_reasoning(thinker: ServedModel) -> None:
     encode = thinker.tokenizer.encode
     closing = encode("\n</think>\n\n")
     budget = 2 + len(encode("\n</think>"))
@@ -75,8 +75,8 @@ async def test_a_used_up_budget_closes_the_thought(thinker: ServedModel) -> None
     assert came[-1].usage["timings"]["decode_s"] == 4.0  # type: ignore[index]  # as above
 
 
-async def test_a_thought_within_its_budget_is_left_alone(thinker: ServedModel) -> None:
-    close = thinker.thought_end_id
+async def test_a_reasoning_within_its_budget_is_left_alone(thinker: ServedModel) -> None:
+    close = thinker.reasoning_end_id
     assert close is not None
     came, asked, prompt = await ran(thinker, ask(budget=50), ([WORD, close], "stop"), ([OTHER, END], "stop"))
     assert ids_of(came) == [WORD, close, OTHER, END]
@@ -85,13 +85,13 @@ async def test_a_thought_within_its_budget_is_left_alone(thinker: ServedModel) -
     assert "stop_token_ids" not in asked[1].params
 
 
-async def test_a_thought_that_takes_all_tokens_ends_the_answer(thinker: ServedModel) -> None:
+async def test_a_reasoning_that_takes_all_tokens_ends_the_answer(thinker: ServedModel) -> None:
     request = ask(budget=50, sampling=pb.SamplingParams(max_tokens=2))
     came, asked, _ = await ran(thinker, request, ([WORD, WORD], "length"))
     assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([WORD, WORD], "length", 1)
 
 
-async def test_what_closes_a_thought_counts_as_tokens(thinker: ServedModel) -> None:
+async def test_what_closes_a_reasoning_counts_as_tokens(thinker: ServedModel) -> None:
     closing = thinker.tokenizer.encode("\n</think>\n\n")
     budget = 2 + len(thinker.tokenizer.encode("\n</think>"))
     request = ask(budget=budget, sampling=pb.SamplingParams(max_tokens=2 + len(closing)))
@@ -99,14 +99,14 @@ async def test_what_closes_a_thought_counts_as_tokens(thinker: ServedModel) -> N
     assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([WORD, WORD, *closing], "length", 1)
 
 
-async def test_a_stop_token_of_the_request_ends_it_in_the_thought_too(thinker: ServedModel) -> None:
+async def test_a_stop_token_of_the_request_ends_it_in_the_reasoning_too(thinker: ServedModel) -> None:
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD]))
     came, asked, _ = await ran(thinker, request, ([OTHER, WORD], "stop"))
     assert (came[-1].finish_reason, len(asked)) == ("stop", 1)
 
 
 @pytest.mark.parametrize("wanted", [None, 1])
-async def test_a_token_that_ends_an_answer_is_no_part_of_a_thought_though_it_counts(
+async def test_a_token_that_ends_an_answer_is_no_part_of_a_reasoning_though_it_counts(
     thinker: ServedModel, wanted: int | None
 ) -> None:
     logprobs = None if wanted is None else pb.LogprobsOptions(top=wanted)
@@ -118,18 +118,18 @@ async def test_a_token_that_ends_an_answer_is_no_part_of_a_thought_though_it_cou
     assert asked[1].prompt_token_ids == [*prompt, WORD, *closing]
     assert asked[1].params["max_tokens"] == 20 - 2 - len(closing)
     choice = Choice(0, request, thinker, await render(request, thinker))
-    counted, thought = 0, ""
+    counted, reasoning = 0, ""
     for output in came:
         texts = choice.detokenize(output)
         for event in choice.events(output, texts, choice.parse(texts, at_end=output.finish_reason is not None)):
             counted += event.delta.token_count
-            thought += event.delta.reasoning_content
+            reasoning += event.delta.reasoning_content
     assert counted == 2 + len(closing) + 2
-    assert thought.strip() == thinker.tokenizer.bytes_of(WORD).decode().strip()
+    assert reasoning.strip() == thinker.tokenizer.bytes_of(WORD).decode().strip()
 
 
-async def test_no_stop_token_ends_a_thought_before_the_least_number_of_tokens(thinker: ServedModel) -> None:
-    close = thinker.thought_end_id
+async def test_no_stop_token_ends_a_reasoning_before_the_least_number_of_tokens(thinker: ServedModel) -> None:
+    close = thinker.reasoning_end_id
     assert close is not None
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=3))
     parts: list[tuple[Sequence[int], str]] = [([OTHER, WORD, OTHER], "length"), ([OTHER, WORD], "stop")]
@@ -146,10 +146,10 @@ async def test_no_stop_token_ends_a_thought_before_the_least_number_of_tokens(th
     )
 
 
-async def test_a_thought_shorter_than_the_least_number_of_tokens_is_followed_by_its_answer(
+async def test_a_reasoning_shorter_than_the_least_number_of_tokens_is_followed_by_its_answer(
     thinker: ServedModel,
 ) -> None:
-    close = thinker.thought_end_id
+    close = thinker.reasoning_end_id
     assert close is not None
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=9))
     came, asked, _ = await ran(thinker, request, ([WORD, WORD, close], "stop"), ([OTHER, WORD], "stop"))
@@ -157,7 +157,7 @@ async def test_a_thought_shorter_than_the_least_number_of_tokens_is_followed_by_
     assert (asked[1].params["min_tokens"], asked[1].params["stop_token_ids"]) == (6, [WORD])
 
 
-async def test_an_end_in_the_thought_that_the_request_names_ends_the_answer(thinker: ServedModel) -> None:
+async def test_an_end_in_the_reasoning_that_the_request_names_ends_the_answer(thinker: ServedModel) -> None:
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[END]))
     came, asked, _ = await ran(thinker, request, ([OTHER, END], "stop"))
     assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([OTHER, END], "stop", 1)
@@ -166,12 +166,12 @@ async def test_an_end_in_the_thought_that_the_request_names_ends_the_answer(thin
 async def test_a_budget_of_nothing_turns_thinking_off(thinker: ServedModel) -> None:
     came, asked, prompt = await ran(thinker, ask(budget=0), ([WORD, END], "stop"))
     assert ids_of(came) == [WORD, END]
-    assert thinker.thought_end_id in prompt
+    assert thinker.reasoning_end_id in prompt
     assert len(asked) == 1
 
 
 async def test_a_form_holds_for_the_answer_alone(thinker: ServedModel) -> None:
-    close = thinker.thought_end_id
+    close = thinker.reasoning_end_id
     assert close is not None
     request = ask(
         response_format=pb.ResponseFormat(regex="a+"),
@@ -184,7 +184,7 @@ async def test_a_form_holds_for_the_answer_alone(thinker: ServedModel) -> None:
     line = thinker.tokenizer.encode("\n\n")
     assert ids_of(came) == [WORD, close, *line, OTHER, END]
     # The first is there for the engine to refuse a form that is none.
-    assert [one.params.get("guide") for one in asked] == [{"regex": "a+"}, None, {"regex": "a+"}]
+    assert [one.params.get("structured_output") for one in asked] == [{"regex": "a+"}, None, {"regex": "a+"}]
     assert asked[0].params["max_tokens"] == 1
     assert asked[2].prompt_token_ids == [*prompt, WORD, close, *line]
     inserted = next(output for output in came if output.token_ids == line)
@@ -199,10 +199,10 @@ async def test_what_the_first_request_found_in_the_cache_is_what_counts(thinker:
 
 
 @pytest.mark.parametrize("fields", [{}, {"response_format": pb.ResponseFormat(regex="a+")}])
-async def test_the_answer_behind_a_thought_is_sampled_as_the_request_says(
+async def test_the_answer_behind_a_reasoning_is_sampled_as_the_request_says(
     thinker: ServedModel, fields: dict[str, Any]
 ) -> None:
-    close = thinker.thought_end_id
+    close = thinker.reasoning_end_id
     assert close is not None
     zeros = {"temperature": 0.0, "seed": 0, "top_k": 0, "min_p": 0.0, "presence_penalty": 0.0}
     request = ask(
@@ -217,10 +217,10 @@ async def test_the_answer_behind_a_thought_is_sampled_as_the_request_says(
 
 
 @pytest.mark.parametrize(("least", "left"), [(2, None), (5, 3)])
-async def test_the_thought_counts_towards_the_least_number_of_tokens(
+async def test_the_reasoning_counts_towards_the_least_number_of_tokens(
     thinker: ServedModel, least: int, left: int | None
 ) -> None:
-    close = thinker.thought_end_id
+    close = thinker.reasoning_end_id
     assert close is not None
     request = ask(budget=50, sampling=pb.SamplingParams(min_tokens=least))
     _, asked, _ = await ran(thinker, request, ([WORD, close], "stop"), ([OTHER, END], "stop"))
@@ -228,7 +228,7 @@ async def test_the_thought_counts_towards_the_least_number_of_tokens(
 
 
 async def test_a_form_is_tried_with_no_more_tokens_than_one(thinker: ServedModel) -> None:
-    close = thinker.thought_end_id
+    close = thinker.reasoning_end_id
     assert close is not None
     request = ask(
         budget=50,
@@ -294,18 +294,18 @@ async def test_what_an_engine_says_against_a_form_names_the_requests_field(
     triton = ScriptedTriton()
     reason = Reason.UNSUPPORTED_PARAMETER if "supported" in said else Reason.INVALID_ARGUMENT
 
-    async def refuse(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+    async def reject(_: Asked) -> AsyncGenerator[EngineOutput, None]:
         raise Failure(reason, said)
         yield
 
-    triton.script = refuse
+    triton.script = reject
     requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(Failure) as rejection:
         _ = [output async for output in requests.outputs()]
-    assert refusal.value.reason is reason
-    assert refusal.value.violations[0].field == field
-    assert refusal.value.message == message.format(field)
-    assert translated(refusal.value.message, "fa")
+    assert rejection.value.reason is reason
+    assert rejection.value.violations[0].field == field
+    assert rejection.value.message == message.format(field)
+    assert translated(rejection.value.message, "fa")
 
 
 async def test_an_engine_that_speaks_of_something_else_is_quoted(thinker: ServedModel) -> None:
@@ -314,12 +314,12 @@ async def test_an_engine_that_speaks_of_something_else_is_quoted(thinker: Served
     for reason, said in ((Reason.INVALID_ARGUMENT, "no recording"), (Reason.ENGINE_FAILED, "the guide broke")):
         triton = ScriptedTriton()
 
-        async def refuse(_: Asked, failure: Failure = Failure(reason, said)) -> AsyncGenerator[EngineOutput, None]:  # noqa: B008  # bound now
+        async def reject(_: Asked, failure: Failure = Failure(reason, said)) -> AsyncGenerator[EngineOutput, None]:  # noqa: B008  # bound now
             raise failure
             yield
 
-        triton.script = refuse
+        triton.script = reject
         requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
-        with pytest.raises(Failure) as refusal:
+        with pytest.raises(Failure) as rejection:
             _ = [output async for output in requests.outputs()]
-        assert (refusal.value.message, refusal.value.violations) == (said, ())
+        assert (rejection.value.message, rejection.value.violations) == (said, ())

@@ -81,7 +81,7 @@ class Caller:
         self.messages = 0
         self.texts: dict[int, str] = {}
         self.ends: dict[int, Failure | None] = {}
-        self.signs_of_life = 0
+        self.heartbeat = 0
 
     async def start(
         self, call: int, model: str, *, credit: int = 1000, seconds: float | None = None, n: int = 0
@@ -108,7 +108,7 @@ class Caller:
             texts = "".join(event.delta.content for event in output.events)
             self.texts[output.call] = self.texts.get(output.call, "") + texts
         else:
-            self.signs_of_life += 1
+            self.heartbeat += 1
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_a_call_without_credit_pauses_and_goes_on_with_more(answers: Answe
 async def test_a_cancelled_call_ends_and_the_others_go_on(answers: Answers, caller: Caller) -> None:
     await caller.start(1, "waits")
     await caller.start(2, "waits")
-    await caller.read_until(lambda: caller.signs_of_life == 2)
+    await caller.read_until(lambda: caller.heartbeat == 2)
     await caller.rpc.write(pb.GenerateManyRequest(call=1, cancel=pb.CancelCall()))
     await until(lambda: answers.running == 1)
     answers.going.set()
@@ -219,12 +219,12 @@ async def test_a_call_ends_with_its_time(answers: Answers, caller: Caller) -> No
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 1e9])
-async def test_a_time_that_makes_no_sense_is_refused(caller: Caller, seconds: float) -> None:
+async def test_a_time_that_makes_no_sense_is_rejected(caller: Caller, seconds: float) -> None:
     await caller.start(1, "1", seconds=seconds)
     await caller.read_until(lambda: 1 in caller.ends)
-    refused = caller.ends[1]
-    assert refused is not None
-    assert refused.violations[0].field == "timeout"
+    rejected = caller.ends[1]
+    assert rejected is not None
+    assert rejected.violations[0].field == "timeout"
 
 
 async def test_a_number_that_was_used_ends_the_stream(answers: Answers, caller: Caller) -> None:
@@ -240,13 +240,13 @@ async def test_a_number_that_was_used_ends_the_stream(answers: Answers, caller: 
 
 async def test_a_worker_that_stops_finishes_its_calls_and_takes_no_more(answers: Answers, caller: Caller) -> None:
     await caller.start(1, "waits")
-    await caller.read_until(lambda: caller.signs_of_life == 1)
+    await caller.read_until(lambda: caller.heartbeat == 1)
     answers.drain.set()
     await caller.start(2, "1")
     await caller.read_until(lambda: 2 in caller.ends)
-    refused = caller.ends[2]
-    assert refused is not None
-    assert refused.reason is Reason.DRAINING
+    rejected = caller.ends[2]
+    assert rejected is not None
+    assert rejected.reason is Reason.DRAINING
     assert 1 not in caller.ends
     await caller.start(3, "1")
     await caller.rpc.write(pb.GenerateManyRequest(call=1, cancel=pb.CancelCall()))
@@ -259,7 +259,7 @@ async def test_a_worker_that_stops_finishes_its_calls_and_takes_no_more(answers:
 async def test_a_caller_that_goes_ends_all_its_calls(answers: Answers, caller: Caller) -> None:
     await caller.start(1, "waits")
     await caller.start(2, "endless", credit=1)
-    await caller.read_until(lambda: caller.signs_of_life == 1 and 2 in caller.texts)
+    await caller.read_until(lambda: caller.heartbeat == 1 and 2 in caller.texts)
     caller.rpc.cancel()
     await until(lambda: answers.running == 0)
 

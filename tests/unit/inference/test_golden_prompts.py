@@ -50,7 +50,7 @@ def other(model_id: str, tokenizer: ModelTokenizer, directory: Path) -> ServedMo
 
 
 def with_engine(model: ServedModel, *, context_length: int = 8192) -> ServedModel:
-    model.description = EngineDescription("scripted", "1", PARAMETERS | {"guide"}, context_length, slots=1)
+    model.description = EngineDescription("scripted", "1", PARAMETERS | {"structured_output"}, context_length, slots=1)
     return model
 
 
@@ -68,7 +68,7 @@ def user(text: str) -> pb.Message:
     return say(pb.ROLE_USER, text)
 
 
-def called(*cities: str, text: str = "", thought: str = "") -> pb.Message:
+def called(*cities: str, text: str = "", reasoning: str = "") -> pb.Message:
     calls = [
         pb.ToolCall(
             id=f"c{number}",
@@ -77,7 +77,7 @@ def called(*cities: str, text: str = "", thought: str = "") -> pb.Message:
         )
         for number, city in enumerate(cities)
     ]
-    return say(pb.ROLE_ASSISTANT, text, tool_calls=calls, reasoning_content=thought)
+    return say(pb.ROLE_ASSISTANT, text, tool_calls=calls, reasoning_content=reasoning)
 
 
 def result(text: str) -> pb.Message:
@@ -142,16 +142,16 @@ async def test_qwen3_is_told_about_tools_in_the_system_message(qwen3: ServedMode
     assert text == f"<|im_start|>system\n{said}<|im_start|>user\nهوا؟<|im_end|>\n<|im_start|>assistant\n"
 
 
-async def test_qwen3_sees_several_results_in_one_turn_and_its_thoughts_since_the_last_question(
+async def test_qwen3_sees_several_results_in_one_turn_and_its_reasoning_since_the_last_question(
     qwen3: ServedModel,
 ) -> None:
     messages = [
         user("هوا؟"),
-        called("تهران", thought="فکر کهنه"),
+        called("تهران", reasoning="فکر کهنه"),
         result("۲۴"),
         say(pb.ROLE_ASSISTANT, "۲۴ درجه", reasoning_content="کهنه"),
         user("و این دو؟"),
-        called("شیراز", "یزد", text="نگاه می\u200cکنم", thought="فکر نو\n"),
+        called("شیراز", "یزد", text="نگاه می\u200cکنم", reasoning="فکر نو\n"),
         result("۲۸"),
         result("۳۰ <b>"),
     ]
@@ -217,15 +217,15 @@ def invoke(city: str) -> str:
     )
 
 
-async def test_minimax_sees_typed_calls_and_its_thoughts_since_the_last_question(others: Others) -> None:
+async def test_minimax_sees_typed_calls_and_its_reasoning_since_the_last_question(others: Others) -> None:
     messages = [
         SYSTEM,
         user("هوا؟"),
-        called("تهران", thought="کهنه"),
+        called("تهران", reasoning="کهنه"),
         result("۲۴"),
         say(pb.ROLE_ASSISTANT, "۲۴ درجه", reasoning_content="کهنه"),
         user("و این دو؟"),
-        called("شیراز", "یزد", text="نگاه می\u200cکنم", thought="فکر نو"),
+        called("شیراز", "یزد", text="نگاه می\u200cکنم", reasoning="فکر نو"),
         result("۲۸"),
         result("۳۰"),
     ]
@@ -243,20 +243,20 @@ async def test_minimax_sees_typed_calls_and_its_thoughts_since_the_last_question
     )
 
 
-async def test_minimax_always_begins_with_a_thought(others: Others) -> None:
+async def test_minimax_always_begins_with_a_reasoning(others: Others) -> None:
     model = others("minimax")
     assert await shown(model, [SYSTEM, user(PERSIAN)]) == (
         f"]~!b[]~b]system\nکوتاه بگو.[e~[\n]~b]user\n{PERSIAN}[e~[\n]~b]ai\n<think>\n"
     )
     prompt = await render(pb.GenerateRequest(messages=[user(PERSIAN)]), model)
-    assert prompt.opens_thought
+    assert prompt.opens_reasoning
 
 
 async def test_minimax_has_no_place_for_a_call_whose_arguments_broke(others: Others) -> None:
     call = say(pb.ROLE_ASSISTANT, "", tool_calls=[pb.ToolCall(id="c0", name="get_weather", arguments_json='{"city')])
-    with pytest.raises(Failure, match="the chat template of minimax refuses these messages") as refusal:
+    with pytest.raises(Failure, match="the chat template of minimax refuses these messages") as rejection:
         await shown(others("minimax"), [user("هوا؟"), call, result("no JSON")], tools=TOOLS)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
 
 
 async def test_minimax_begins_no_conversation_at_the_end_of_a_users_text(model_directory: Path, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ async def test_minimax_begins_no_conversation_at_the_end_of_a_users_text(model_d
     assert [i for i in prompt.token_ids if i in model.tokenizer.special_ids] == [begin, turn, end, turn, end, turn]
 
 
-async def test_qwen2_5_sees_tools_and_results_without_thoughts(others: Others) -> None:
+async def test_qwen2_5_sees_tools_and_results_without_reasoning(others: Others) -> None:
     messages = [
         SYSTEM,
         user("هوا؟"),

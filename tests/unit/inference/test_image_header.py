@@ -45,7 +45,7 @@ def test_dimensions_are_those_that_decoding_gives(kind: str, size: tuple[int, in
 
 @pytest.mark.parametrize("sample", SAMPLES)
 @given(data=st.data())
-def test_what_is_cut_off_is_read_or_refused(sample: bytes, data: st.DataObject) -> None:
+def test_what_is_cut_off_is_read_or_rejected(sample: bytes, data: st.DataObject) -> None:
     cut = sample[: data.draw(st.integers(0, len(sample)))]
     try:
         header = image_header.read(cut)
@@ -57,7 +57,7 @@ def test_what_is_cut_off_is_read_or_refused(sample: bytes, data: st.DataObject) 
 
 @pytest.mark.parametrize("sample", SAMPLES)
 @given(changes=st.lists(st.tuples(st.integers(3, 80), st.integers(0, 255)), max_size=6))
-def test_what_is_damaged_is_read_or_refused(sample: bytes, changes: list[tuple[int, int]]) -> None:
+def test_what_is_damaged_is_read_or_rejected(sample: bytes, changes: list[tuple[int, int]]) -> None:
     damaged = bytearray(sample)
     for place, value in changes:
         damaged[place % len(damaged)] = value
@@ -70,7 +70,7 @@ def test_what_is_damaged_is_read_or_refused(sample: bytes, changes: list[tuple[i
 
 
 @given(data=st.binary(max_size=200))
-def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
+def test_bytes_that_are_no_image_are_rejected(data: bytes) -> None:
     with pytest.raises(ValueError, match="it is no PNG, JPEG, WebP or GIF"):
         image_header.read(b"\x00" + data)
 
@@ -84,7 +84,7 @@ def test_a_frame_larger_than_its_screen_counts() -> None:
     assert (header.width, header.height) == (30_000, 20_000)
 
 
-def test_a_second_size_is_refused() -> None:
+def test_a_second_size_is_rejected() -> None:
     jpeg = encoded("JPEG", 8, 8)
     place = jpeg.index(b"\xff\xc0")
     frame = jpeg[place : place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")]
@@ -141,7 +141,7 @@ def test_no_decoder_finds_more_pixels_than_the_header_says(
     assert image.width * image.height <= header.width * header.height
 
 
-def test_a_second_size_of_a_png_is_refused() -> None:
+def test_a_second_size_of_a_png_is_rejected() -> None:
     small, large = encoded("PNG", 100, 100), encoded("PNG", 3000, 2000)
     both = small[:33] + large[8:]
     assert Image.open(io.BytesIO(both)).size == (3000, 2000)
@@ -150,7 +150,7 @@ def test_a_second_size_of_a_png_is_refused() -> None:
 
 
 @pytest.mark.parametrize("extension", [b"\x21\xf9\x00", b"\x21\xff\x00", b"\x21\xff\x0bNETSCAPE2.0\x00"])
-def test_a_gif_that_hides_its_frame_in_an_extension_is_refused(extension: bytes) -> None:
+def test_a_gif_that_hides_its_frame_in_an_extension_is_rejected(extension: bytes) -> None:
     """An extension that is over at once to us goes on to Pillow, which finds the large frame behind the small one."""
     gif = encoded("GIF", 10, 10, "P")
     place = gif.rindex(b"\x2c\x00\x00\x00\x00\x0a\x00\x0a\x00")
@@ -164,7 +164,7 @@ def test_a_gif_that_hides_its_frame_in_an_extension_is_refused(extension: bytes)
 
 
 @pytest.mark.parametrize("marker", [0x00, 0xD0, 0xD8, 0xD9, 0xDE, 0xF0])
-def test_a_jpeg_that_hides_its_size_in_a_segment_is_refused(marker: int) -> None:
+def test_a_jpeg_that_hides_its_size_in_a_segment_is_rejected(marker: int) -> None:
     """What is a segment to one decoder is no more than a marker to another, which finds a size in it."""
     small, large = encoded("JPEG", 8, 8), encoded("JPEG", 3000, 2000)
     place = large.index(b"\xff\xc0")
@@ -206,6 +206,6 @@ def test_what_looks_like_a_scan_in_metadata_or_behind_the_end_is_none() -> None:
         (b"RIFF\x00\x00\x00\x00WAVEfmt " + bytes(40), "no PNG, JPEG, WebP or GIF"),
     ],
 )
-def test_hostile_headers_are_refused_soon(data: bytes, said: str) -> None:
+def test_hostile_headers_are_rejected_soon(data: bytes, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         image_header.read(data)

@@ -92,7 +92,7 @@ def test_the_checkpoints_configuration_goes_before_the_catalog(
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"patch_size": "a"}', '{"min_pixels": 10, "max_pixels": 5}'])
-def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_configuration_that_cannot_be_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
         ImageRule.load(ImagesSpec(patch_size=14, min_pixels=1, max_pixels=100), tmp_path)

@@ -17,7 +17,7 @@ from services.inference.model.catalog import load_model
 from services.inference.model.chat_template import ChatTemplate
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.parsing.answer_parser import AnswerParser
-from services.inference.parsing.pieces import Answer, Thought
+from services.inference.parsing.segments import Answer, Thought
 from services.inference.request.images import ImageLimits
 from services.inference.request.prompt import render
 from services.inference.request.request_checks import RequestLimits, check
@@ -67,7 +67,7 @@ def user(*parts: pb.ContentPart) -> pb.Message:
     return pb.Message(role=pb.ROLE_USER, content=parts)
 
 
-def refusal(model: ServedModel, *messages: pb.Message) -> Failure:
+def rejection(model: ServedModel, *messages: pb.Message) -> Failure:
     with pytest.raises(Failure) as caught:
         check(pb.GenerateRequest(messages=messages), model, LIMITS)
     return caught.value
@@ -81,7 +81,7 @@ TURNS = [
 
 
 @pytest.mark.parametrize("entry", ["qwen3-vl", "qwen2.5vl"])
-async def test_images_are_numbered_on_demand(seer: ServedModel, entry: str) -> None:
+async def test_images_are_numbered_on_estimate(seer: ServedModel, entry: str) -> None:
     seer.spec = load_model(entry)
     request = pb.GenerateRequest(messages=TURNS, chat_template_kwargs={"add_vision_id": True})  # type: ignore[arg-type]  # a Struct
     check(request, seer, LIMITS)
@@ -179,10 +179,10 @@ def test_images_do_not_count_as_text(seer: ServedModel) -> None:
         ([image(encoded("PNG", 2, 2))] * 17, 16, "is image 17; qwen3-vl takes at most 16"),
     ],
 )
-def test_an_image_that_cannot_be_shown_is_refused_by_name(
+def test_an_image_that_cannot_be_shown_is_rejected_by_name(
     seer: ServedModel, parts: list[pb.ContentPart], field: int, said: str
 ) -> None:
-    failure = refusal(seer, user(text("?")), user(*parts))
+    failure = rejection(seer, user(text("?")), user(*parts))
     assert failure.reason is Reason.INVALID_ARGUMENT
     assert failure.violations[0].field == f"messages[1].content[{field}].image"
     assert failure.message.startswith(f"messages[1].content[{field}].image ")
@@ -191,7 +191,7 @@ def test_an_image_that_cannot_be_shown_is_refused_by_name(
 
 def test_images_belong_to_users(seer: ServedModel) -> None:
     for role in (pb.ROLE_SYSTEM, pb.ROLE_ASSISTANT):
-        failure = refusal(seer, pb.Message(role=role, content=[image(WIDE)]), user(text("?")))
+        failure = rejection(seer, pb.Message(role=role, content=[image(WIDE)]), user(text("?")))
         assert "is in a message that is not the user's" in failure.message
 
 
@@ -203,7 +203,7 @@ def test_a_model_sees_only_if_its_engine_takes_images(seer: ServedModel, model: 
     for blind in (seer, model):
         capabilities = blind.to_proto().capabilities
         assert (capabilities.vision, capabilities.max_images) == (False, 0)
-        failure = refusal(blind, user(text("?"), image(WIDE)))
+        failure = rejection(blind, user(text("?"), image(WIDE)))
         assert failure.reason is Reason.UNSUPPORTED_PARAMETER
         assert failure.violations[0].field == "messages[0].content[1].image"
         assert failure.message == f"the model {blind.id} cannot see images; send text only"
@@ -227,6 +227,6 @@ async def test_a_placeholder_needs_an_image(seer: ServedModel, ids: bool) -> Non
         await render(request, seer)
 
 
-def test_a_tokenizer_without_the_placeholder_is_refused(model_directory: Path) -> None:
+def test_a_tokenizer_without_the_placeholder_is_rejected(model_directory: Path) -> None:
     with pytest.raises(ValueError, match=r"has no token <\|image_pad\|>, which stands for images"):
         ServedModel.load(load_model("qwen3-vl"), model_directory)

@@ -28,12 +28,12 @@ def read(text: str) -> tuple[str, JsonScanner]:
 
 def is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text, parse_constant=float_refused), dict)
+        return isinstance(json.loads(text, parse_constant=float_rejected), dict)
     except ValueError:
         return False
 
 
-def float_refused(constant: str) -> Any:
+def float_rejected(constant: str) -> Any:
     raise ValueError(constant)
 
 

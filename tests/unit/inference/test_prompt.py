@@ -9,7 +9,7 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.catalog import load_model
-from services.inference.model.chat_template import ChatTemplate, TemplateRefusal
+from services.inference.model.chat_template import ChatTemplate, TemplateRejection
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.request.prompt import render
 from services.runtime.failure import Failure, Reason
@@ -119,9 +119,9 @@ async def test_a_template_that_leaves_the_last_message_out_cannot_continue_it(
 ) -> None:
     model.template = template(tmp_path, "{{ messages[0].content }}")
     request = chat(say(pb.ROLE_USER, "Once"), say(pb.ROLE_ASSISTANT, "upon"), continue_final_message=True)
-    with pytest.raises(Failure, match="changes the last message") as refusal:
+    with pytest.raises(Failure, match="changes the last message") as rejection:
         await render(request, model)
-    assert refusal.value.violations[0].field == "continue_final_message"
+    assert rejection.value.violations[0].field == "continue_final_message"
 
 
 async def test_a_raw_prompt_and_token_ids_stand_as_they_are(model: ServedModel) -> None:
@@ -136,9 +136,9 @@ async def test_without_the_models_leave_a_raw_prompt_holds_no_control_tokens(mod
     raw = await render(pb.GenerateRequest(prompt="<|im_start|>user\n"), model)
     assert raw.text == "<|im_start|>user\n"
     assert not model.tokenizer.control_ids.intersection(raw.token_ids)
-    with pytest.raises(Failure, match="control token") as refusal:
+    with pytest.raises(Failure, match="control token") as rejection:
         await render(pb.GenerateRequest(prompt_token_ids=[4093, 1, 198]), model)
-    assert refusal.value.violations[0].field == "prompt_token_ids[1]"
+    assert rejection.value.violations[0].field == "prompt_token_ids[1]"
 
 
 REASONING = (
@@ -157,7 +157,7 @@ REASONING = (
         (pb.ROLE_TOOL, "</think>yes", "tool\n</think>yes"),
     ],
 )
-async def test_a_thought_in_a_past_answer_is_parted_from_it_and_tags_of_others_stay_text(
+async def test_a_reasoning_in_a_past_answer_is_parted_from_it_and_tags_of_others_stay_text(
     thinker: ServedModel, tmp_path: Path, role: pb.Role.ValueType, content: str, written: str
 ) -> None:
     thinker.template = template(tmp_path, REASONING)
@@ -175,35 +175,37 @@ async def test_prompt_and_answer_must_fit_the_context(model: ServedModel, max_to
         return
     with pytest.raises(
         Failure, match=r"256 tokens; your prompt has 3 tokens and you asked for 254, 257 in all"
-    ) as refusal:
+    ) as rejection:
         await render(request, model)
-    assert refusal.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
-    assert (refusal.value.violations[0].value, refusal.value.violations[0].limit) == ("257", "256")
+    assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
+    assert (rejection.value.violations[0].value, rejection.value.violations[0].limit) == ("257", "256")
 
 
-async def test_a_prompt_that_leaves_no_room_is_refused_with_its_size(model: ServedModel) -> None:
+async def test_a_prompt_that_leaves_no_room_is_rejected_with_its_size(model: ServedModel) -> None:
     request = pb.GenerateRequest(messages=[say(pb.ROLE_USER, "x " * 3000)])
-    with pytest.raises(Failure, match=r"256 tokens; your messages have 30\d\d tokens, which leaves no room") as refusal:
+    with pytest.raises(
+        Failure, match=r"256 tokens; your messages have 30\d\d tokens, which leaves no room"
+    ) as rejection:
         await render(request, model)
-    assert refusal.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
+    assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
 
 
-async def test_an_empty_prompt_is_refused(model: ServedModel) -> None:
+async def test_an_empty_prompt_is_rejected(model: ServedModel) -> None:
     with pytest.raises(Failure, match="empty"):
         await render(pb.GenerateRequest(prompt=""), model)
 
 
-async def test_what_the_template_refuses_is_the_callers_fault(model_directory: Path, tmp_path: Path) -> None:
+async def test_what_the_template_rejects_is_the_callers_fault(model_directory: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "generation_config.json"):
         shutil.copy(model_directory / name, tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate' ~ messages[1].content) }}")
     served = ServedModel.load(load_model(MODEL), tmp_path)
     served.description = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=1)
-    with pytest.raises(Failure, match="smollm2-135m refuses these messages: roles must alternate") as refusal:
+    with pytest.raises(Failure, match="smollm2-135m refuses these messages: roles must alternate") as rejection:
         await render(chat(say(pb.ROLE_USER, "x" * 10_000)), served)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
-    assert len(refusal.value.message) < 400, "it goes into a header"
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
+    assert len(rejection.value.message) < 400, "it goes into a header"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ async def test_what_the_template_refuses_is_the_callers_fault(model_directory: P
     ],
 )
 def test_a_template_runs_no_code(tmp_path: Path, source: str) -> None:
-    with pytest.raises(TemplateRefusal):
+    with pytest.raises(TemplateRejection):
         template(tmp_path, source).render([{"role": "user", "content": "x"}])
 
 
@@ -272,6 +274,6 @@ def test_a_served_model_has_the_template_that_its_entry_names(model_directory: P
 )
 def test_a_directory_without_a_usable_template_is_named(tmp_path: Path, configuration: str, problem: str) -> None:
     (tmp_path / "tokenizer_config.json").write_text(configuration)
-    with pytest.raises(ValueError, match=problem) as refusal:
+    with pytest.raises(ValueError, match=problem) as rejection:
         ChatTemplate(tmp_path)
-    assert str(tmp_path) in str(refusal.value)
+    assert str(tmp_path) in str(rejection.value)

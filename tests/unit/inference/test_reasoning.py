@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.parsing.pieces import Answer, Thought
 from services.inference.parsing.reasoning import ReasoningParser
+from services.inference.parsing.segments import Answer, Thought
 
 WORDS = st.text(alphabet="سلام\u200c<>/think \nab👨‍👩‍👧", max_size=12)
 TAGGED = st.lists(st.one_of(WORDS, st.sampled_from(["<think>", "</think>", "\n", "<th", "</thi"])), max_size=8).map(
@@ -20,12 +20,12 @@ def parse(*pieces: str, opened: bool = False) -> tuple[str, str]:
     parser = ReasoningParser(opened=opened)
     out = [piece for text in pieces for piece in parser.feed(text)] + parser.close()
     assert all(piece.text for piece in out)
-    thought = "".join(piece.text for piece in out if isinstance(piece, Thought))
-    return thought, "".join(piece.text for piece in out if isinstance(piece, Answer))
+    reasoning = "".join(piece.text for piece in out if isinstance(piece, Thought))
+    return reasoning, "".join(piece.text for piece in out if isinstance(piece, Answer))
 
 
 @pytest.mark.parametrize(
-    ("text", "opened", "thought", "answer"),
+    ("text", "opened", "reasoning", "answer"),
     [
         ("<think>\nبگذار فکر کنم\n</think>\n\nسلام", False, "بگذار فکر کنم", "سلام"),
         ("بگذار فکر کنم\n</think>\n\nسلام", True, "بگذار فکر کنم", "سلام"),
@@ -43,8 +43,8 @@ def parse(*pieces: str, opened: bool = False) -> tuple[str, str]:
         ("", False, "", ""),
     ],
 )
-def test_thought_and_answer(text: str, opened: bool, thought: str, answer: str) -> None:
-    assert parse(text, opened=opened) == (thought, answer)
+def test_reasoning_and_answer(text: str, opened: bool, reasoning: str, answer: str) -> None:
+    assert parse(text, opened=opened) == (reasoning, answer)
 
 
 @given(text=TAGGED, opened=st.booleans(), data=st.data())
@@ -55,19 +55,19 @@ def test_where_the_stream_is_cut_changes_nothing(text: str, opened: bool, data: 
     assert parse(*text, opened=opened) == parse(text, opened=opened)
 
 
-@given(thought=WORDS.filter(lambda t: "</think>" not in t), answer=WORDS)
-def test_what_a_model_wrote_is_given_back(thought: str, answer: str) -> None:
-    text = f"<think>\n{thought}\n</think>\n\n{answer}"
-    assert parse(*text) == (thought.strip("\n"), answer.lstrip("\n"))
+@given(reasoning=WORDS.filter(lambda t: "</think>" not in t), answer=WORDS)
+def test_what_a_model_wrote_is_given_back(reasoning: str, answer: str) -> None:
+    text = f"<think>\n{reasoning}\n</think>\n\n{answer}"
+    assert parse(*text) == (reasoning.strip("\n"), answer.lstrip("\n"))
 
 
-def test_thoughts_are_streamed_and_not_held_to_their_end() -> None:
+def test_reasoning_are_streamed_and_not_held_to_their_end() -> None:
     parser = ReasoningParser(opened=True)
     assert parser.feed("first ") == [Thought("first ")]
     assert parser.feed("second") == [Thought("second")]
 
 
-def test_it_knows_whether_the_next_token_belongs_to_the_thought() -> None:
+def test_it_knows_whether_the_next_token_belongs_to_the_reasoning() -> None:
     parser = ReasoningParser(opened=False)
     states = [parser.thinking]
     for text in ("<think>", "hm", "</think>", "yes"):

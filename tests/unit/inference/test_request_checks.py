@@ -7,8 +7,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.generation.sampling import engine_params
 from services.inference.model.served_model import EngineDescription, ServedModel
+from services.inference.request.reasoning_policy import may_think
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.request.thinking import may_think
 from services.runtime.failure import Failure, Reason
 from tests.unit.inference.scripted import PARAMETERS
 
@@ -108,22 +108,22 @@ ALLOWED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(("fields", "field"), INVALID)
-def test_what_no_model_takes_is_refused_with_field_value_and_limit(
+def test_what_no_model_takes_is_rejected_with_field_value_and_limit(
     model: ServedModel, fields: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(Failure) as rejection:
         check(request(**fields), model, LIMITS)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
-    assert refusal.value.violations[0].field == field
-    assert len(refusal.value.message) < 200
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
+    assert rejection.value.violations[0].field == field
+    assert len(rejection.value.message) < 200
 
 
 @pytest.mark.parametrize(("fields", "field"), UNSUPPORTED)
-def test_what_the_model_cannot_do_is_refused_by_name(model: ServedModel, fields: dict[str, Any], field: str) -> None:
-    with pytest.raises(Failure) as refusal:
+def test_what_the_model_cannot_do_is_rejected_by_name(model: ServedModel, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(Failure) as rejection:
         check(request(**fields), model, LIMITS)
-    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
-    assert refusal.value.violations[0].field == field
+    assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
+    assert rejection.value.violations[0].field == field
 
 
 @pytest.mark.parametrize("fields", ALLOWED)
@@ -137,9 +137,9 @@ def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> Non
         role=pb.ROLE_ASSISTANT, content=[pb.ContentPart(text="x")], tool_calls=[pb.ToolCall(id="c", name="f")]
     )
     check(request(messages=[USER, last]), caller, LIMITS)
-    with pytest.raises(Failure, match="without calls") as refusal:
+    with pytest.raises(Failure, match="without calls") as rejection:
         check(request(messages=[USER, last], continue_final_message=True), caller, LIMITS)
-    assert refusal.value.violations[0].field == "continue_final_message"
+    assert rejection.value.violations[0].field == "continue_final_message"
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> Non
         (pb.ToolCall(name="f", arguments_json="x" * 524_289), "arguments_json", "at most 524288 is allowed"),
     ],
 )
-def test_a_call_that_was_none_is_refused(caller: ServedModel, call: pb.ToolCall, field: str, said: str) -> None:
+def test_a_call_that_was_none_is_rejected(caller: ServedModel, call: pb.ToolCall, field: str, said: str) -> None:
     limits = RequestLimits(max_prompt_bytes=2**20)
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(Failure) as rejection:
         check(request(**message(role=pb.ROLE_ASSISTANT, tool_calls=[call])), caller, limits)
-    assert refusal.value.violations[0].field == f"messages[1].tool_calls[0].{field}"
-    assert said in refusal.value.message
+    assert rejection.value.violations[0].field == f"messages[1].tool_calls[0].{field}"
+    assert said in rejection.value.message
 
 
 @pytest.mark.parametrize(
@@ -169,38 +169,38 @@ def test_a_call_that_was_none_is_refused(caller: ServedModel, call: pb.ToolCall,
         ('"' + "x" * 65_536 + '"', "65538 characters long"),
     ],
 )
-def test_parameters_that_are_no_schema_are_refused(caller: ServedModel, schema: str, said: str) -> None:
-    with pytest.raises(Failure) as refusal:
+def test_parameters_that_are_no_schema_are_rejected(caller: ServedModel, schema: str, said: str) -> None:
+    with pytest.raises(Failure) as rejection:
         check(request(tools=[pb.Tool(name="f", parameters_json=schema)]), caller, LIMITS)
-    assert refusal.value.violations[0].field == "tools[0].parameters_json"
-    assert said in refusal.value.message
+    assert rejection.value.violations[0].field == "tools[0].parameters_json"
+    assert said in rejection.value.message
 
 
 def test_a_value_and_its_limit_are_given(model: ServedModel) -> None:
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(Failure) as rejection:
         check(request(**sampling(temperature=3)), model, LIMITS)
-    violation = refusal.value.violations[0]
+    violation = rejection.value.violations[0]
     assert (violation.value, violation.limit) == ("3", "0 to 2")
 
 
-def test_more_token_ids_than_the_context_holds_are_refused_as_that(model: ServedModel) -> None:
-    with pytest.raises(Failure, match="256 tokens; your prompt has 256 tokens") as refusal:
+def test_more_token_ids_than_the_context_holds_are_rejected_as_that(model: ServedModel) -> None:
+    with pytest.raises(Failure, match="256 tokens; your prompt has 256 tokens") as rejection:
         check(request(prompt_token_ids=[1] * 256), model, LIMITS)
-    assert refusal.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
+    assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS & set(pb.SamplingParams.DESCRIPTOR.fields_by_name)))
-def test_a_parameter_that_the_engine_lacks_is_refused_by_name(model: ServedModel, name: str) -> None:
+def test_a_parameter_that_the_engine_lacks_is_rejected_by_name(model: ServedModel, name: str) -> None:
     values: dict[str, Any] = {"stop_token_ids": [1], "logit_bias": {1: 1.0}, "ignore_eos": True}
     fields = sampling(**{name: values.get(name, 1)})
     check(request(**fields), model, LIMITS)
     model.description = EngineDescription("lesser", "1", PARAMETERS - {name}, context_length=256, slots=1)
-    with pytest.raises(Failure, match=f"the engine lesser of smollm2-135m cannot do {name}") as refusal:
+    with pytest.raises(Failure, match=f"the engine lesser of smollm2-135m cannot do {name}") as rejection:
         check(request(**fields), model, LIMITS)
-    assert refusal.value.violations[0].field == f"sampling.{name}"
+    assert rejection.value.violations[0].field == f"sampling.{name}"
 
 
-def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_refused(model: ServedModel) -> None:
+def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_rejected(model: ServedModel) -> None:
     lesser = PARAMETERS - {"priority", "cache_salt", "temperature"}
     model.description = EngineDescription("lesser", "1", lesser, context_length=256, slots=1)
     given = request(priority=1, tenant="a")
@@ -208,9 +208,9 @@ def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_refused(model
     assert ignored_parameters(given, model) == ["tenant", "priority"]
     assert engine_params(given, model, room=9, choice=0).keys().isdisjoint({"priority", "cache_salt", "temperature"})
     given.refuse_ignored_parameters = True
-    with pytest.raises(Failure, match="tenant") as refusal:
+    with pytest.raises(Failure, match="tenant") as rejection:
         check(given, model, LIMITS)
-    assert refusal.value.reason is Reason.UNSUPPORTED_PARAMETER
+    assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
 def test_the_models_defaults_stand_where_nothing_is_said(model: ServedModel) -> None:
@@ -257,6 +257,6 @@ def test_an_effort_is_ignored_except_where_it_turns_thinking_on(
 ) -> None:
     given = request(**{"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH), **fields})
     assert ignored_parameters(given, thinker) == ignored
-    thought = may_think(given, thinker)
+    reasoning = may_think(given, thinker)
     given.reasoning.ClearField("effort")
-    assert (may_think(given, thinker) == thought) is bool(ignored)
+    assert (may_think(given, thinker) == reasoning) is bool(ignored)

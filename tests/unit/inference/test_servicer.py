@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.inference.generation.generation import Patience
+from services.inference.generation.generation import Timeouts
 from services.inference.model.engine_status import EngineStatus
 from services.inference.model.served_model import ServedModel
 from services.inference.request.request_checks import RequestLimits
@@ -55,7 +55,7 @@ async def worker(model: ServedModel) -> AsyncIterator[Worker]:
         {MODEL: triton},  # type: ignore[dict-item]  # as above
         status,
         limits=RequestLimits(),
-        patience=Patience(idle_seconds=IDLE_SECONDS, first_token_seconds=2),
+        timeouts=Timeouts(idle_seconds=IDLE_SECONDS, first_token_seconds=2),
         server=server,
     )
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
@@ -225,23 +225,29 @@ async def test_a_reader_that_does_not_read_stops_the_reading_from_triton(worker:
     call.cancel()
 
 
-REFUSALS = [
+REJECTIONS = [
     Failure(Reason.CONTEXT_LENGTH_EXCEEDED, "too long"),
     Failure(Reason.OVERLOADED, "full", retry_after=1.0),
     Failure(Reason.MODEL_UNAVAILABLE, "gone", retry_after=1.0),
 ]
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: str(refusal.reason))
-async def test_a_refusal_of_the_engine_is_a_status_and_nothing_was_started(worker: Worker, refusal: Failure) -> None:
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda rejection: str(rejection.reason))
+async def test_a_rejection_of_the_engine_is_a_status_and_nothing_was_started(
+    worker: Worker, rejection: Failure
+) -> None:
     async def script(_: Asked) -> AsyncGenerator[EngineOutput, None]:
-        raise refusal
+        raise rejection
         yield
 
     worker.triton.script = script
     call = worker.stub.Generate(ask(n=2))
     found = await failure(call)
-    assert (found.reason, found.message, found.retry_after) == (refusal.reason, refusal.message, refusal.retry_after)
+    assert (found.reason, found.message, found.retry_after) == (
+        rejection.reason,
+        rejection.message,
+        rejection.retry_after,
+    )
     for asked in worker.triton.asked:
         await asyncio.wait_for(asked.closed.wait(), 20)
 
@@ -380,7 +386,7 @@ async def test_how_full_the_cache_is_is_shown_only_where_the_engine_knows(worker
 
 
 @pytest.mark.parametrize("seconds", [0.05, 4000])
-async def test_an_interval_out_of_range_is_refused(worker: Worker, seconds: float) -> None:
+async def test_an_interval_out_of_range_is_rejected(worker: Worker, seconds: float) -> None:
     interval = duration_pb2.Duration()
     interval.FromMilliseconds(int(seconds * 1000))
     with pytest.raises(grpc.aio.AioRpcError) as caught:

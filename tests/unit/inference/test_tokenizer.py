@@ -91,7 +91,7 @@ def test_without_generation_config_the_eos_token_ends_an_answer(model_directory:
     assert [tokenizer.bytes_of(i) for i in tokenizer.end_ids] == [b"<|im_end|>"]
 
 
-def test_another_decoder_is_refused_by_name(model_directory: Path, tmp_path: Path) -> None:
+def test_another_decoder_is_rejected_by_name(model_directory: Path, tmp_path: Path) -> None:
     content = json.loads((model_directory / "tokenizer.json").read_text())
     content["decoder"] = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.inference.parsing.hermes_calls import HermesParser
 from services.inference.parsing.minimax_calls import MiniMaxParser
-from services.inference.parsing.pieces import Answer, CallArguments, CallStart
+from services.inference.parsing.segments import Answer, CallArguments, CallStart
 from services.inference.parsing.tool_calls import MOST_HELD, ToolCallParser
 
 FUNCTIONS: dict[str, Any] = {

@@ -11,10 +11,10 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.generation.sampling import engine_params
 from services.inference.model.served_model import ServedModel
 from services.inference.parsing.answer_parser import AnswerParser
-from services.inference.parsing.pieces import Answer, CallStart
-from services.inference.request.guides import guide
+from services.inference.parsing.segments import Answer, CallStart
 from services.inference.request.prompt import Prompt
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.request.structured_output import structured_output
 from services.inference.request.tools import template_tools
 from services.runtime.failure import Failure, Reason
 
@@ -52,7 +52,7 @@ def test_only_allowed_functions_are_offered(caller: ServedModel, required: bool)
 
 def test_of_allowed_functions_one_may_be_called_and_another_one_is_no_call(caller: ServedModel) -> None:
     request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time"])
-    assert "guide" not in engine_params(request, caller, room=9, choice=0)
+    assert "structured_output" not in engine_params(request, caller, room=9, choice=0)
     assert read(caller, request, call("get_time")) == (["get_time"], "")
     assert read(caller, request, call("get_weather")) == ([], call("get_weather"))
     assert read(caller, request, "no call") == ([], "no call")
@@ -60,7 +60,7 @@ def test_of_allowed_functions_one_may_be_called_and_another_one_is_no_call(calle
 
 def test_of_allowed_functions_one_must_be_called_if_that_is_required(caller: ServedModel) -> None:
     request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time", "get_news"], required=True)
-    form = json.dumps(engine_params(request, caller, room=9, choice=0)["guide"])
+    form = json.dumps(engine_params(request, caller, room=9, choice=0)["structured_output"])
     assert "get_time" in form
     assert "get_news" in form
     assert "get_weather" not in form
@@ -71,7 +71,7 @@ def test_without_a_choice_all_may_be_called_and_with_none_none(caller: ServedMod
     none = ask(mode=pb.TOOL_CHOICE_MODE_NONE)
     assert read(caller, none, call("get_weather")) == ([], call("get_weather"))
     assert template_tools(none) == []
-    assert guide(none) is None
+    assert structured_output(none) is None
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_without_a_choice_all_may_be_called_and_with_none_none(caller: ServedMod
         ({"mode": pb.TOOL_CHOICE_MODE_REQUIRED, "tools": ()}, "tool_choice", "send tools as well"),
     ],
 )
-def test_a_choice_that_makes_no_sense_is_refused_by_name(
+def test_a_choice_that_makes_no_sense_is_rejected_by_name(
     caller: ServedModel, choice: dict[str, Any], field: str, said: str
 ) -> None:
-    with pytest.raises(Failure, match=said) as refusal:
+    with pytest.raises(Failure, match=said) as rejection:
         check(ask(**choice), caller, LIMITS)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
-    assert refusal.value.violations[0].field == field
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
+    assert rejection.value.violations[0].field == field
 
 
 def test_a_strict_function_is_reported_where_its_schema_is_not_enforced(caller: ServedModel) -> None:
@@ -104,9 +104,9 @@ def test_a_strict_function_is_reported_where_its_schema_is_not_enforced(caller: 
     request = pb.GenerateRequest(messages=[message], tools=tools)
     assert ignored_parameters(request, caller) == ["tools[1].strict", "tools[2].strict"]
     request.refuse_ignored_parameters = True
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(Failure) as rejection:
         check(request, caller, LIMITS)
-    assert refusal.value.violations[0].field == "tools[1].strict"
+    assert rejection.value.violations[0].field == "tools[1].strict"
     request.tool_choice.CopyFrom(pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["f", "g"]))
     assert ignored_parameters(request, caller) == ["tools[1].strict"]
     request.tool_choice.required = True

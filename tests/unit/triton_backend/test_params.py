@@ -9,8 +9,8 @@ from services.inference.triton_backend.contract import (
     ALL_PARAMETERS,
     Acknowledgement,
     Describe,
-    Guide,
     Params,
+    StructuredOutput,
     output_limit,
     parse,
 )
@@ -38,7 +38,7 @@ def test_every_parameter_is_read() -> None:
         "stop_token_ids": [2, 0],
         "ignore_eos": True,
         "logprobs": 20,
-        "guide": {"regex": "a+"},
+        "structured_output": {"regex": "a+"},
         "logit_bias": {"7": -100, "8": 0.5},
         "cache_salt": "tenant",
         "priority": -3,
@@ -49,10 +49,10 @@ def test_every_parameter_is_read() -> None:
     assert params.given == ALL_PARAMETERS | {"image_sizes"}
     assert params.image_sizes == ((64, 32), (28, 28))
     assert params.stop_token_ids == {0, 2}
-    assert params.guide == Guide("regex", "a+")
+    assert params.structured_output == StructuredOutput("regex", "a+")
     assert params.logit_bias == ((7, -100.0), (8, 0.5))
     assert params.frequency_penalty == -1.0
-    simple = values.keys() - {"stop_token_ids", "guide", "logit_bias"}
+    simple = values.keys() - {"stop_token_ids", "structured_output", "logit_bias"}
     assert {key: getattr(params, key) for key in simple} == {key: values[key] for key in simple}
 
 
@@ -86,10 +86,10 @@ def test_nothing_given_changes_nothing() -> None:
         ({"logit_bias": {"x": 1}}, "expected token ids as keys"),
         ({"logit_bias": {"7": 101}}, r"logit_bias\.7=101: expected a number from -100 to 100"),
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "at most 1024 token ids"),
-        ({"guide": {"json": {}, "regex": "a"}}, "expected an object with one of json, regex"),
-        ({"guide": {"xml": "a"}}, "expected an object with one of"),
-        ({"guide": {"regex": 1}}, r"guide\.regex=1: expected a string"),
-        ({"guide": {"json_object": False}}, r"guide\.json_object=false: expected true"),
+        ({"structured_output": {"json": {}, "regex": "a"}}, "expected an object with one of json, regex"),
+        ({"structured_output": {"xml": "a"}}, "expected an object with one of"),
+        ({"structured_output": {"regex": 1}}, r"guide\.regex=1: expected a string"),
+        ({"structured_output": {"json_object": False}}, r"guide\.json_object=false: expected true"),
         ({"cache_salt": 5}, "cache_salt=5: expected a string"),
         ({"window": 0}, "window=0: expected an integer from 1"),
         ({"describe": True, "max_tokens": 1}, "describe stands alone"),
@@ -98,22 +98,26 @@ def test_nothing_given_changes_nothing() -> None:
     ],
 )
 def test_what_is_wrong_is_named(values: Any, message: str) -> None:
-    with pytest.raises(RequestError, match=message) as refusal:
+    with pytest.raises(RequestError, match=message) as rejection:
         parse(json.dumps(values))
-    assert refusal.value.reason == "INVALID_ARGUMENT"
-    assert str(refusal.value).startswith("INVALID_ARGUMENT: ")
+    assert rejection.value.reason == "INVALID_ARGUMENT"
+    assert str(rejection.value).startswith("INVALID_ARGUMENT: ")
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "nul"])
-def test_what_is_not_json_is_refused(text: str) -> None:
+def test_what_is_not_json_is_rejected(text: str) -> None:
     with pytest.raises(RequestError, match="not JSON"):
         parse(text)
 
 
 def test_a_schema_may_be_an_object_or_text() -> None:
-    assert read({"guide": {"json": {"type": "object"}}}).guide == Guide("json", '{"type": "object"}')
-    assert read({"guide": {"json": '{"type":"object"}'}}).guide == Guide("json", '{"type":"object"}')
-    assert read({"guide": {"json_object": True}}).guide == Guide("json_object", "")
+    assert read({"structured_output": {"json": {"type": "object"}}}).structured_output == StructuredOutput(
+        "json", '{"type": "object"}'
+    )
+    assert read({"structured_output": {"json": '{"type":"object"}'}}).structured_output == StructuredOutput(
+        "json", '{"type":"object"}'
+    )
+    assert read({"structured_output": {"json_object": True}}).structured_output == StructuredOutput("json_object", "")
 
 
 def test_control_requests() -> None:
@@ -133,6 +137,6 @@ def test_room_for_the_answer(prompt: int, params: dict[str, Any], limit: int) ->
     ("prompt", "params"), [(100, {}), (101, {}), (10, {"max_tokens": 91}), (99, {"min_tokens": 2})]
 )
 def test_no_room_for_the_answer(prompt: int, params: dict[str, Any]) -> None:
-    with pytest.raises(RequestError, match="100") as refusal:
+    with pytest.raises(RequestError, match="100") as rejection:
         output_limit(prompt, read(params), 100)
-    assert refusal.value.reason == "CONTEXT_LENGTH_EXCEEDED"
+    assert rejection.value.reason == "CONTEXT_LENGTH_EXCEEDED"

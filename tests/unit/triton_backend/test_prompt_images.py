@@ -20,7 +20,7 @@ def request(*images: bytes, sizes: list[list[int]] | None = None) -> Request:
     return Request(params, [1], images=images)
 
 
-def test_a_jpeg_of_many_scans_is_refused_at_once() -> None:
+def test_a_jpeg_of_many_scans_is_rejected_at_once() -> None:
     """Decoding it would take seconds for every ten kilobytes."""
     began = time.process_time()
     with pytest.raises(RequestError, match="image 1 cannot be read: it is a JPEG with more than 100 scans"):
@@ -30,7 +30,7 @@ def test_a_jpeg_of_many_scans_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("sizes", [None, [[28, 28]]])
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
+def test_an_image_of_too_many_pixels_is_rejected_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch, form: str, sizes: list[list[int]] | None
 ) -> None:
     monkeypatch.setattr(prompt_images, "MOST_PIXELS", 64 * 64)

@@ -46,7 +46,7 @@ def test_times_of_a_repeated_recording_go_on() -> None:
         ([{"name": "a", "token_ids": [1], "tokens_per_response": 0}], "tokens_per_response=0"),
     ],
 )
-def test_a_bad_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_a_bad_file_is_rejected(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "recordings.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):

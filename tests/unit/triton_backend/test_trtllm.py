@@ -208,16 +208,20 @@ def test_without_any_parameter_it_is_sampled(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("version", "sampler", "missing"),
     [
-        ("1.2.1", "auto", {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "guide"}),
-        ("1.2.1", "TRTLLMSampler", {"guide"}),
+        (
+            "1.2.1",
+            "auto",
+            {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "structured_output"},
+        ),
+        ("1.2.1", "TRTLLMSampler", {"structured_output"}),
         (
             "1.3.0rc20",
             "auto",
-            {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "guide"},
+            {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "structured_output"},
         ),
-        ("1.3.0rc24", "auto", {"seed", "guide"}),
-        ("1.3.0rc29", "auto", {"guide"}),
-        ("1.3.0", "auto", {"guide"}),
+        ("1.3.0rc24", "auto", {"seed", "structured_output"}),
+        ("1.3.0rc29", "auto", {"structured_output"}),
+        ("1.3.0", "auto", {"structured_output"}),
     ],
 )
 def test_what_the_sampler_would_ignore_is_declared_unsupported(bench: Bench, sampler: str, missing: set[str]) -> None:
@@ -259,7 +263,7 @@ def test_a_bias_forces_and_forbids_tokens(bench: Bench) -> None:
     ("prompt", "params"),
     [([stand_in.VOCABULARY], {}), ([1], {"stop_token_ids": [60000]}), ([1], {"logit_bias": {"60000": 1}})],
 )
-def test_an_id_that_would_crash_the_device_is_refused(
+def test_an_id_that_would_crash_the_device_is_rejected(
     bench: Bench, prompt: list[int], params: dict[str, object]
 ) -> None:
     bench.engine()

@@ -42,7 +42,7 @@ def test_an_abort_that_nothing_follows_gives_its_slot_back(bench: Bench, monkeyp
     assert engine.load().in_flight == 0
 
 
-def test_a_request_that_they_refuse_is_its_own_fault(bench: Bench) -> None:
+def test_a_request_that_they_reject_is_its_own_fault(bench: Bench) -> None:
     engine = bench.engine()
     bench.llm.args.max_num_tokens = 3
     answer = bench.ask([1] * 4).wait()

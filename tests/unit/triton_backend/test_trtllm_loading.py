@@ -68,10 +68,10 @@ def test_versions_are_compared_as_releases(version: str, wanted: str, *, is_met:
         ),
     ],
 )
-def test_what_cannot_be_loaded_is_refused_with_what_to_do(bench: Bench, arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises((ValueError, RuntimeError)) as refusal:
+def test_what_cannot_be_loaded_is_rejected_with_what_to_do(bench: Bench, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as rejection:
         bench.engine(**arguments)
-    assert said in str(refusal.value)
+    assert said in str(rejection.value)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_field_that_a_version_lacks_makes_its_parameter_unsupported(
     assert "logit_bias" not in bench.engine().supported_parameters
 
 
-def test_a_version_that_lacks_what_is_needed_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_lacks_what_is_needed_is_rejected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
     fields = dataclasses.fields
@@ -132,7 +132,7 @@ def test_a_version_without_salts_needs_the_cache_unshared(bench: Bench, monkeypa
     assert used == [0, 0]
 
 
-def test_the_longest_prompt_is_not_refused(bench: Bench) -> None:
+def test_the_longest_prompt_is_not_rejected(bench: Bench) -> None:
     bench.engine(context_length=10_000)
     assert bench.ask([1] * 9_990, max_tokens=1).wait().reason == "length"
 

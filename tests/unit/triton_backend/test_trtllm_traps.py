@@ -44,7 +44,7 @@ TRAPS = [
         'and (other_sampler or at_least(self.version, _TORCH_SAMPLER_SINCE.get(name, "0.0")))',
         "",
         lambda bench: tests.test_what_the_sampler_would_ignore_is_declared_unsupported(
-            bench, "auto", {*PENALTIES, "min_p", "seed", "guide"}
+            bench, "auto", {*PENALTIES, "min_p", "seed", "structured_output"}
         ),
     ),
     Trap(
@@ -133,7 +133,7 @@ TRAPS = [
         trtllm_api,
         'return {**given, "max_num_tokens": most}',
         "return dict(given)",
-        loading.test_the_longest_prompt_is_not_refused,
+        loading.test_the_longest_prompt_is_not_rejected,
     ),
     Trap(
         "a refusal of 1.3 looks like the engine's end",
@@ -141,7 +141,7 @@ TRAPS = [
         trtllm,
         "isinstance(error, RuntimeError) and not is_request_error(error):\n            end",
         "isinstance(error, RuntimeError):\n            end",
-        failures.test_a_request_that_they_refuse_is_its_own_fault,
+        failures.test_a_request_that_they_reject_is_its_own_fault,
     ),
     Trap(
         "mm_processor_kwargs is unpacked where there is none",

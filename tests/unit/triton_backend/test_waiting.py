@@ -66,7 +66,7 @@ def test_the_cancelled_leave() -> None:
 def test_a_full_line_takes_nobody() -> None:
     line: WaitingLine[Job] = WaitingLine(limit=1)
     line.push(job("a"))
-    with pytest.raises(RequestError, match="1 requests are waiting") as refusal:
+    with pytest.raises(RequestError, match="1 requests are waiting") as rejection:
         line.push(job("b"))
-    assert refusal.value.reason == "OVERLOADED"
+    assert rejection.value.reason == "OVERLOADED"
     assert names(line) == ["a"]

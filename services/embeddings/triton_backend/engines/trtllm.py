@@ -31,7 +31,7 @@ class TrtllmEncoder:
 
         Raises ValueError for a version without the encode API, and for a checkpoint that it does not know.
         """
-        refuse_older(tensorrt_llm.__version__)
+        reject_older(tensorrt_llm.__version__)
         directory = Path(model)
         self._files: Final = model_files.read(directory)
         config = model_files.read_config(directory)
@@ -60,7 +60,7 @@ class TrtllmEncoder:
         return vectors
 
 
-def refuse_older(version: str) -> None:
+def reject_older(version: str) -> None:
     """Raise ValueError for a TensorRT-LLM whose LLM has no encode."""
     numbers = tuple(int(part) for part in version.split(".")[:2])
     if numbers < _FIRST_WITH_ENCODE:

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import orjson
 
-from services.gateway.dialects.collector import AnswerCollector
-from services.gateway.dialects.dialect import AnswerHead, ReadOptions, RenderedPrompt, StreamEncoder
+from services.gateway.dialects.collector import ResponseCollector
+from services.gateway.dialects.dialect import ReadOptions, RenderedPrompt, ResponseHead, StreamEncoder
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.request import read_chat
 from services.gateway.dialects.openai_chat.stream import ChunkEncoder
@@ -25,11 +25,11 @@ class OpenAIChat(OpenAIDialect):
         """Read a parsed body. Raises ApiError."""
         return read_chat(body, options)
 
-    def encoder(self, call: OpenAICall, head: AnswerHead) -> StreamEncoder:
+    def encoder(self, call: OpenAICall, head: ResponseHead) -> StreamEncoder:
         """Return the encoder of one streamed answer."""
         return ChunkEncoder(call, head)
 
-    def whole(self, call: OpenAICall, head: AnswerHead, answer: AnswerCollector) -> bytes:
+    def whole(self, call: OpenAICall, head: ResponseHead, answer: ResponseCollector) -> bytes:
         """Return the JSON document of a whole answer."""
         return orjson.dumps(chat_completion(call, head, answer))
 

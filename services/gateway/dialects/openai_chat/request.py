@@ -48,7 +48,7 @@ _WISHES: Final[dict[str, tuple[Any, ...]]] = {
     "prompt_cache_retention": ("in-memory", "in_memory"),
 }
 """Fields that are ignored, unless they ask for what is done anyway."""
-_REFUSED: Final = {
+_REJECTED: Final = {
     "audio": "audio is not available here; leave it out",
     "functions": "functions was replaced by tools; send tools",
     "function_call": "function_call was replaced by tool_choice; send tool_choice",
@@ -65,7 +65,7 @@ def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
         continue_final_message=fields.boolean("continue_final_message") or False,
         refuse_ignored_parameters=options.strict,
     )
-    for name, message in _REFUSED.items():
+    for name, message in _REJECTED.items():
         if fields.get(name) is not None:
             raise bad_request(name, message, code="unsupported_parameter")
     for name in _LABELS:

@@ -12,7 +12,7 @@ import orjson
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.logprobs import logprobs_object
 from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
@@ -42,7 +42,7 @@ class _Prefixes(dict[int, bytes]):
 class ChunkEncoder(OpenAIStream):
     """The encoder of one answer. Every choice begins with an event that says whose answer it is."""
 
-    def __init__(self, call: OpenAICall, head: AnswerHead) -> None:
+    def __init__(self, call: OpenAICall, head: ResponseHead) -> None:
         """Encode the answer `head` to `call`, of which nothing is kept."""
         common = {"id": head.id, "object": "chat.completion.chunk", "created": head.created}
         self._head: Final = sse.DATA + orjson.dumps({**common, "model": call.generate.model})[:-1]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.dialects.collector import AnswerCollector, Choice
-from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.collector import Choice, ResponseCollector
+from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.logprobs import logprobs_object
 from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
 
 
-def chat_completion(call: OpenAICall, head: AnswerHead, answer: AnswerCollector) -> dict[str, Any]:
+def chat_completion(call: OpenAICall, head: ResponseHead, answer: ResponseCollector) -> dict[str, Any]:
     """Return the object. `call` may be without its prompt."""
     with_logprobs = call.generate.HasField("logprobs")
     return {

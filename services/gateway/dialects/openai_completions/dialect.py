@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import orjson
 
-from services.gateway.dialects.collector import AnswerCollector
-from services.gateway.dialects.dialect import AnswerHead, ReadOptions, RenderedPrompt, StreamEncoder
+from services.gateway.dialects.collector import ResponseCollector
+from services.gateway.dialects.dialect import ReadOptions, RenderedPrompt, ResponseHead, StreamEncoder
 from services.gateway.dialects.openai_completions.request import CompletionCall, read_completion
 from services.gateway.dialects.openai_completions.stream import TextEncoder
 from services.gateway.dialects.openai_completions.whole import text_completion
@@ -24,11 +24,11 @@ class OpenAICompletions(OpenAIDialect):
         """Read a parsed body. Raises ApiError."""
         return read_completion(body, options)
 
-    def encoder(self, call: CompletionCall, head: AnswerHead) -> StreamEncoder:
+    def encoder(self, call: CompletionCall, head: ResponseHead) -> StreamEncoder:
         """Return the encoder of one streamed answer."""
         return TextEncoder(call, head)
 
-    def whole(self, call: CompletionCall, head: AnswerHead, answer: AnswerCollector) -> bytes:
+    def whole(self, call: CompletionCall, head: ResponseHead, answer: ResponseCollector) -> bytes:
         """Return the JSON document of a whole answer."""
         return orjson.dumps(text_completion(call, head, answer))
 

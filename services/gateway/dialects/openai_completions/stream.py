@@ -11,7 +11,7 @@ import orjson
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_completions.logprobs import Logprobs
 from services.gateway.dialects.openai_completions.request import CompletionCall
 from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
@@ -22,7 +22,7 @@ from services.gateway.limit_status import SpentBudget
 class TextEncoder(OpenAIStream):
     """The encoder of one answer."""
 
-    def __init__(self, call: CompletionCall, head: AnswerHead) -> None:
+    def __init__(self, call: CompletionCall, head: ResponseHead) -> None:
         """Encode the answer `head` to `call`, of which only the text to repeat is kept."""
         self._head: Final = {
             "id": head.id,

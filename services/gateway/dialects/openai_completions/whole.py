@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.dialects.collector import AnswerCollector
-from services.gateway.dialects.dialect import AnswerHead
+from services.gateway.dialects.collector import ResponseCollector
+from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_completions.logprobs import Logprobs
 from services.gateway.dialects.openai_completions.request import CompletionCall
 from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
 
 
-def text_completion(call: CompletionCall, head: AnswerHead, answer: AnswerCollector) -> dict[str, Any]:
+def text_completion(call: CompletionCall, head: ResponseHead, answer: ResponseCollector) -> dict[str, Any]:
     """Return the object. `call` may be without its prompt."""
     with_logprobs = call.generate.HasField("logprobs")
     return {

@@ -1,6 +1,6 @@
 -- The decision: whether there is room, the limit that has none, and how the limits stand.
 -- Why so many more tokens cannot be had in a scope: the limit, and the time until they could (-1: never).
-local function tokens_refusal(scope, amount)
+local function tokens_rejection(scope, amount)
   local limits, reserved = scope.limits, number_of('reserved' .. scope.suffix)
   for _, period in ipairs({'monthly', 'daily'}) do
     if limits[period] then
@@ -18,7 +18,7 @@ local function tokens_refusal(scope, amount)
   end
 end
 
-local function requests_refusal(scope)
+local function requests_rejection(scope)
   local rpm = scope.limits.rpm
   if rpm then
     local missing = level('requests' .. scope.suffix, rpm) + (1 - rpm) * MINUTE
@@ -32,7 +32,7 @@ local function running(scope)
   return redis.call('ZCOUNT', slots .. scope.suffix, '(' .. whole(now), '+inf')
 end
 
-local function slot_refusal(scope, ahead)
+local function slot_rejection(scope, ahead)
   local concurrency = scope.limits.concurrency
   if concurrency and running(scope) + ahead >= concurrency then
     return {limit = 'concurrency', scope = scope.name, wait = 0}
@@ -42,7 +42,7 @@ end
 local BUDGETS = {daily = true, monthly = true}
 
 -- The limit that stands in the way for longest: a budget, then what never fits, then the longest wait, then a slot.
-local function refusal(ahead)
+local function rejection(ahead)
   local worst
   local function consider(found)
     if found and not (worst and BUDGETS[worst.limit]) then
@@ -53,11 +53,11 @@ local function refusal(ahead)
     end
   end
   for _, scope in ipairs(scopes) do
-    consider(tokens_refusal(scope, ask.estimate + ask.output))
-    consider(requests_refusal(scope))
+    consider(tokens_rejection(scope, ask.estimate + ask.output))
+    consider(requests_rejection(scope))
   end
   for _, scope in ipairs(scopes) do
-    consider(slot_refusal(scope, ahead))
+    consider(slot_rejection(scope, ahead))
   end
   return worst
 end
@@ -69,7 +69,7 @@ local function report(answer)
   for _, scope in ipairs(scopes) do
     local limits, reserved = scope.limits, number_of('reserved' .. scope.suffix)
     local shown = {reserved = reserved}
-    if operation == 'show' or answer.refusal then
+    if operation == 'show' or answer.rejection then
       shown.slots, shown.daily, shown.monthly = running(scope), used('daily', scope), used('monthly', scope)
     end
     if limits.rpm then

@@ -5,16 +5,16 @@ local function admit()
     return report({admitted = true})
   end
   local ahead = ask.queue and ahead_of_me() or 0
-  local refused = refusal(ahead)
-  if refused then
-    if ask.queue and refused.limit == 'concurrency' and ahead < ask.queue then
+  local rejected = rejection(ahead)
+  if rejected then
+    if ask.queue and rejected.limit == 'concurrency' and ahead < ask.queue then
       join_queue()
-      return report({admitted = false, refusal = refused, ahead = ahead})
+      return report({admitted = false, rejection = rejected, ahead = ahead})
     end
     if ask.queue then
       leave_queue()
     end
-    return report({admitted = false, refusal = refused})
+    return report({admitted = false, rejection = rejected})
   end
   if ask.queue then
     leave_queue()
@@ -24,34 +24,34 @@ local function admit()
       fill('requests' .. scope.suffix, scope.limits.rpm, 1)
     end
   end
-  local lease = new_lease()
-  lease.estimate, lease.output = ask.estimate, ask.output
+  local reservation = new_reservation()
+  reservation.estimate, reservation.output = ask.estimate, ask.output
   reserve(ask.model, ask.estimate + ask.output)
-  hold(ask.id, lease)
+  hold(ask.id, reservation)
   return report({admitted = true})
 end
 
 -- Whether the key has no room for anything, before it is known what a request needs. Nothing is taken.
 local function peek()
-  local refused = refusal(0)
-  if refused and ask.queue and refused.limit == 'concurrency' then
-    refused = nil
+  local rejected = rejection(0)
+  if rejected and ask.queue and rejected.limit == 'concurrency' then
+    rejected = nil
   end
-  return report({admitted = not refused, refusal = refused})
+  return report({admitted = not rejected, rejection = rejected})
 end
 
 -- Charges what the worker has counted so far, and takes the reservation back for it.
-local function progress(lease)
+local function progress(reservation)
   if ask.prompt then
-    charge(math.max(0, ask.prompt - lease.prompt), 0)
-    reserve(ask.model, -lease.estimate)
-    lease.prompt, lease.estimate = math.max(lease.prompt, ask.prompt), 0
+    charge(math.max(0, ask.prompt - reservation.prompt), 0)
+    reserve(ask.model, -reservation.estimate)
+    reservation.prompt, reservation.estimate = math.max(reservation.prompt, ask.prompt), 0
   end
-  local new = math.max(0, ask.completion - lease.completion)
-  local covered = math.min(new, lease.output)
+  local new = math.max(0, ask.completion - reservation.completion)
+  local covered = math.min(new, reservation.output)
   charge(0, new)
   reserve(ask.model, -covered)
-  lease.completion, lease.output = lease.completion + new, lease.output - covered
+  reservation.completion, reservation.output = reservation.completion + new, reservation.output - covered
 end
 
 -- The budget with the least room, and how many more tokens that has room for.
@@ -72,23 +72,23 @@ end
 
 -- Reserves for what the answer may still become, as far as the budgets have room. Where a rate has none, the answer goes on, and
 -- its debt is carried.
-local function top_up(lease)
-  local wanted = ask.reserve - lease.output
+local function top_up(reservation)
+  local wanted = ask.reserve - reservation.output
   if ask.max_output then
-    wanted = math.min(wanted, ask.max_output - lease.completion - lease.output)
+    wanted = math.min(wanted, ask.max_output - reservation.completion - reservation.output)
   end
   local _, room = tightest_budget()
   wanted = math.min(wanted, room or wanted)
-  if wanted <= 0 or lease.output * 2 > ask.reserve then
+  if wanted <= 0 or reservation.output * 2 > ask.reserve then
     return
   end
   for _, scope in ipairs(scopes) do
-    if tokens_refusal(scope, wanted) then
+    if tokens_rejection(scope, wanted) then
       return
     end
   end
   reserve(ask.model, wanted)
-  lease.output = lease.output + wanted
+  reservation.output = reservation.output + wanted
 end
 
 local function renew()
@@ -96,14 +96,14 @@ local function renew()
   if memory and memory.final then
     return cjson.encode({alive = false})
   end
-  local lease = lease_of(ask.id) or new_lease(memory)
-  progress(lease)
-  top_up(lease)
-  hold(ask.id, lease)
+  local reservation = reservation_of(ask.id) or new_reservation(memory)
+  progress(reservation)
+  top_up(reservation)
+  hold(ask.id, reservation)
   local budget, room = tightest_budget()
-  local is_whole = ask.max_output and lease.completion >= ask.max_output
-  local answer = {alive = true, credit = lease.output}
-  if budget and lease.output == 0 and not is_whole then
+  local is_whole = ask.max_output and reservation.completion >= ask.max_output
+  local answer = {alive = true, credit = reservation.output}
+  if budget and reservation.output == 0 and not is_whole then
     answer.credit = math.max(0, math.min(room, ask.reserve))
     answer.spent = room <= 0 and budget or nil
   end
@@ -115,27 +115,27 @@ local function settle()
   if memory and memory.final then
     return cjson.encode({alive = false})
   end
-  local lease = lease_of(ask.id) or new_lease(memory)
-  charge(ask.prompt - lease.prompt, ask.completion - lease.completion)
-  lease.prompt, lease.completion = ask.prompt, ask.completion
-  finish(ask.id, lease, ask)
+  local reservation = reservation_of(ask.id) or new_reservation(memory)
+  charge(ask.prompt - reservation.prompt, ask.completion - reservation.completion)
+  reservation.prompt, reservation.completion = ask.prompt, ask.completion
+  finish(ask.id, reservation, ask)
   remember(ask.id, ask.prompt, ask.completion, true)
   return cjson.encode({alive = true})
 end
 
 -- A caller that remembers a key, and did not look it up, says as what: only while it is still that is anything decided.
-local function is_stale(proof)
-  if redis.call('GET', shard .. ':secret:' .. proof.secret) ~= key_id then
+local function is_stale(fingerprint)
+  if redis.call('GET', shard .. ':secret:' .. fingerprint.secret) ~= key_id then
     return true
   end
   local record = redis.call('HGETALL', shard .. ':key:' .. key_id)
-  return redis.sha1hex(table.concat(record, '\0')) ~= proof.record
+  return redis.sha1hex(table.concat(record, '\0')) ~= fingerprint.record
 end
 
-if ask.proof and is_stale(ask.proof) then
+if ask.fingerprint and is_stale(ask.fingerprint) then
   return cjson.encode({stale = true})
 end
-shorten_leases()
+shorten_reservations()
 reap()
 if operation == 'admit' then
   return admit()

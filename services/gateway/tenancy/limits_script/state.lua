@@ -4,7 +4,7 @@
 -- ARGV[1]  the operation: peek, admit, renew, settle or show
 -- ARGV[2]  JSON of what it needs; `ask` below. Returns JSON. Counts are whole; times are microseconds of Redis's own clock.
 --
--- A request in progress is a lease: a member of the set of slots that ends by itself unless it is renewed, and a record of
+-- A request in progress is a reservation: a member of the set of slots that ends by itself unless it is renewed, and a record of
 -- what it was charged and what is still reserved for it. Tokens are charged when the worker has counted them; until then they
 -- are reserved. A reservation takes part in every decision and does not leak away with time, as a charge does: what is given
 -- back can therefore never be spent twice. In any time t, at most limit + limit * t / minute tokens are charged, but for the
@@ -24,7 +24,7 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
 local state = KEYS[1]
 local shard, key_id = string.match(state, '^(.-}):limits:(.+)$')
-local slots, leases = state .. ':slots', state .. ':leases'
+local slots, reservations = state .. ':slots', state .. ':leases'
 local waiting, seen = state .. ':waiting', state .. ':seen'
 local due = shard .. ':due'
 

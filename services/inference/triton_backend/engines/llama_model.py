@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.inference.triton_backend.engines.llama_api import LlamaApi
-from services.inference.triton_backend.engines.llama_vision import LlamaVision, SeenImage
+from services.inference.triton_backend.engines.llama_vision import LlamaVision, PreparedImage
 
 PRE_TOKENIZERS: Final = ("smollm", "qwen2")
 """The worker makes the same ids as llama.cpp for these; for others nobody has checked."""
@@ -41,8 +41,8 @@ class LlamaModel:
             raise ValueError(f"{path} cannot be loaded: {api.last_error() or 'llama.cpp gave no reason'}")
         self.vocab: Any = self._lib.llama_model_get_vocab(self._model)
         self.vocabulary: int = self._lib.llama_vocab_n_tokens(self.vocab)
-        self._refuse_unknown_tokenizer(path)
-        self._refuse_longer_context(path, context_length)
+        self._reject_unknown_tokenizer(path)
+        self._reject_longer_context(path, context_length)
         self.end_ids = frozenset(i for i in range(self.vocabulary) if self._lib.llama_vocab_is_eog(self.vocab, i))
         self._most_entries = most_entries
         self._context = self._new_context(context_length, slots, threads)
@@ -77,7 +77,7 @@ class LlamaModel:
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status}: {self._api.last_error()}")
 
-    def decode_image(self, image: SeenImage, first: int, last: int, *, position: int, sequence: int) -> None:
+    def decode_image(self, image: PreparedImage, first: int, last: int, *, position: int, sequence: int) -> None:
         """Run the model over the tokens from `first` to before `last` of an image that begins at `position`.
 
         Raises RuntimeError as `decode` does.
@@ -142,12 +142,12 @@ class LlamaModel:
             )
         return context
 
-    def _refuse_unknown_tokenizer(self, path: Path) -> None:
+    def _reject_unknown_tokenizer(self, path: Path) -> None:
         name = self._metadata("tokenizer.ggml.pre")
         if name not in PRE_TOKENIZERS:
             raise ValueError(f"{path} has the pre-tokenizer {name!r}; supported are {', '.join(PRE_TOKENIZERS)}")
 
-    def _refuse_longer_context(self, path: Path, context_length: int) -> None:
+    def _reject_longer_context(self, path: Path, context_length: int) -> None:
         trained = self._lib.llama_model_n_ctx_train(self._model)
         if context_length > trained:
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.inference.triton_backend.engines.llama_vision import SeenImage
+from services.inference.triton_backend.engines.llama_vision import PreparedImage
 
 IMAGE_TOKEN = -1
 """Stands for every token of an image. It is no token's id, and no prompt that is still to be read has it in common."""
@@ -15,7 +15,7 @@ IMAGE_TOKEN = -1
 class PlacedImage:
     """An image and its place."""
 
-    image: SeenImage
+    image: PreparedImage
     start: int
     """The index of its first token."""
 
@@ -50,7 +50,7 @@ class LlamaPrompt:
         return self.tokens[index : min(end, index + most)]
 
 
-def with_images(tokens: Sequence[int], images: Sequence[SeenImage], *, placeholder: int) -> LlamaPrompt:
+def with_images(tokens: Sequence[int], images: Sequence[PreparedImage], *, placeholder: int) -> LlamaPrompt:
     """A prompt with its images in the places of `placeholder`, of which there must be as many."""
     left = list(images)
     whole: list[int] = []

@@ -11,16 +11,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.inference.triton_backend.contract import Params, refuse_unknown_tokens
+from services.inference.triton_backend.contract import Params, reject_unknown_tokens
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
-from services.inference.triton_backend.engines.llama_guides import Guides
+from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 from services.inference.triton_backend.trial import Trials
 from services.worker.triton_kit.request_error import RequestError
 
-GUIDE_STEP_SECONDS: Final = 0.03
+STRUCTURED_OUTPUT_STEP_SECONDS: Final = 0.03
 """CPU time that a guide may take for each token. The usual ones take a few milliseconds."""
-GUIDE_DEBT_SECONDS: Final = 0.15
+STRUCTURED_OUTPUT_DEBT_SECONDS: Final = 0.15
 """How much more it may take in all."""
 
 
@@ -36,54 +36,63 @@ class Sampler:
     """The samplers of one request, in the order of the GPU engine: biases and penalties, temperature, truncations."""
 
     def __init__(
-        self, api: LlamaApi, params: Params, prompt: list[int], *, guides: Guides, vocabulary: int, context_length: int
+        self,
+        api: LlamaApi,
+        params: Params,
+        prompt: list[int],
+        *,
+        structured_outputs: StructuredOutputs,
+        vocabulary: int,
+        context_length: int,
     ) -> None:
         """Raises RequestError when a token id is not valid, or another parameter and a guide exclude one another."""
-        refuse_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
-        refuse_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
-        if params.guide is not None and params.min_tokens:
+        reject_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
+        reject_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
+        if params.structured_output is not None and params.min_tokens:
             raise RequestError(
                 "INVALID_ARGUMENT",
                 "min_tokens and guide exclude one another: a guide says itself when a text is complete",
             )
         self._lib = api.lib
-        self._guides = guides
-        self._wanted = params.guide
-        self._guide: Any = params.guide and guides.begin_kept(params.guide)
+        self._structured_outputs = structured_outputs
+        self._wanted = params.structured_output
+        self._structured_output: Any = params.structured_output and structured_outputs.begin_kept(
+            params.structured_output
+        )
         self._lock = threading.Lock()
         """Held to change the guide: it may be made while the request ends."""
         self._closed = False
-        self._guide_debt = 0.0
+        self._structured_output_debt = 0.0
         """Seconds of CPU time that the guide has taken beyond what it may take for each token."""
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         for sampler in _samplers(api, vocabulary, params, prompt, context_length):
             self._lib.llama_sampler_chain_add(self._chain, sampler)
 
     @property
-    def lacks_guide(self) -> bool:
+    def lacks_structured_output(self) -> bool:
         """Whether `make_guide` must be called before it can choose."""
-        return self._wanted is not None and self._guide is None
+        return self._wanted is not None and self._structured_output is None
 
-    def make_guide(self, trials: Trials) -> None:
+    def make_structured_output(self, trials: Trials) -> None:
         """Make the guide, after a trial, which may take long. Raises RequestError when it is not valid."""
         wanted = self._wanted
         assert wanted is not None  # noqa: S101 - or it lacks none
-        begun = self._guides.begin_kept(wanted)
+        begun = self._structured_outputs.begin_kept(wanted)
         if begun is None:
-            begun = self._guides.begin(wanted, size=trials.check(wanted))
+            begun = self._structured_outputs.begin(wanted, size=trials.check(wanted))
         with self._lock:
             if self._closed:
                 self._lib.llama_sampler_free(begun)
             else:
-                self._guide = begun
+                self._structured_output = begun
 
     def sample(self, candidates: Candidates, logits: npt.NDArray[np.float32], forbidden: Iterable[int] = ()) -> int:
         """The next token; it counts as chosen. Raises RequestError when the guide allows none."""
         array = candidates.fill(logits, list(forbidden))
-        if self._guide is not None:
+        if self._structured_output is not None:
             began = time.thread_time()
-            self._lib.llama_sampler_apply(self._guide, array)
-            self._note_guide_work(time.thread_time() - began)
+            self._lib.llama_sampler_apply(self._structured_output, array)
+            self._note_structured_output_work(time.thread_time() - began)
             if candidates.allow_all():
                 raise _too_complex()
             if not candidates.allowed():
@@ -93,14 +102,14 @@ class Sampler:
         if token_id is None:
             raise RequestError("ENGINE_FAILED", "the sampler chose no token")
         self._lib.llama_sampler_accept(self._chain, token_id)
-        if self._guide is not None:
-            self._lib.llama_sampler_accept(self._guide, token_id)
+        if self._structured_output is not None:
+            self._lib.llama_sampler_accept(self._structured_output, token_id)
         return token_id
 
-    def _note_guide_work(self, seconds: float) -> None:
+    def _note_structured_output_work(self, seconds: float) -> None:
         """Raise RequestError when the guide takes the engine's thread for too long: other requests wait meanwhile."""
-        self._guide_debt = max(0.0, self._guide_debt + seconds - GUIDE_STEP_SECONDS)
-        if self._guide_debt > GUIDE_DEBT_SECONDS:
+        self._structured_output_debt = max(0.0, self._structured_output_debt + seconds - STRUCTURED_OUTPUT_STEP_SECONDS)
+        if self._structured_output_debt > STRUCTURED_OUTPUT_DEBT_SECONDS:
             raise _too_complex()
 
     def close(self) -> None:
@@ -108,8 +117,8 @@ class Sampler:
         self._lib.llama_sampler_free(self._chain)
         with self._lock:
             self._closed = True
-            if self._guide is not None:
-                self._lib.llama_sampler_free(self._guide)
+            if self._structured_output is not None:
+                self._lib.llama_sampler_free(self._structured_output)
 
 
 def _too_complex() -> RequestError:

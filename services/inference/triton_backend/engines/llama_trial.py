@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.inference.triton_backend.contract import Guide
+from services.inference.triton_backend.contract import StructuredOutput
 from services.inference.triton_backend.engines.llama_api import LlamaApi
-from services.inference.triton_backend.engines.llama_guides import Guides
+from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 
 
 def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
@@ -19,13 +19,13 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
     if model == api.ffi.NULL:
         raise ValueError(f"{arguments['model']} cannot be loaded: {api.last_error() or 'llama.cpp gave no reason'}")
     vocab = api.lib.llama_model_get_vocab(model)
-    guides = Guides(api, vocab, api.lib.llama_vocab_n_tokens(vocab))
+    structured_outputs = StructuredOutputs(api, vocab, api.lib.llama_vocab_n_tokens(vocab))
 
-    def compile_guide(kind: str, text: str) -> None:
+    def compile_structured_output(kind: str, text: str) -> None:
         """As the engine does: make the sampler, copy it, and free both."""
-        api.lib.llama_sampler_free(guides.begin(Guide(kind, text)))
-        guides.close()
+        api.lib.llama_sampler_free(structured_outputs.begin(StructuredOutput(kind, text)))
+        structured_outputs.close()
 
     # The first guide prepares the vocabulary, which every trial inherits.
-    compile_guide("json_object", "")
-    return compile_guide
+    compile_structured_output("json_object", "")
+    return compile_structured_output

@@ -25,7 +25,7 @@ _IMAGE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class SeenImage:
+class PreparedImage:
     """An image as the model reads it."""
 
     embeddings: npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ class LlamaVision:
             self.close()
             raise ValueError(f"{path} is of another kind than those of the Qwen-VL family, which are supported")
 
-    def see(self, width: int, height: int, rgb: bytes) -> SeenImage:
+    def see(self, width: int, height: int, rgb: bytes) -> PreparedImage:
         """Look at an image. It takes long. Raises RuntimeError when that fails."""
         with ExitStack() as stack:
             chunk = self._chunk(stack, width, height, rgb)
@@ -68,7 +68,7 @@ class LlamaVision:
                 raise RuntimeError(f"the image could not be encoded: {self._api.last_error()}")
             count = self._lib.mtmd_input_chunk_get_n_tokens(chunk)
             embeddings = self._ffi.buffer(self._lib.mtmd_get_output_embd(self._context), count * self._width * 4)
-            return SeenImage(
+            return PreparedImage(
                 np.frombuffer(embeddings, np.float32).reshape(count, self._width).copy(),
                 self._positions(chunk, count),
                 self._lib.mtmd_input_chunk_get_n_pos(chunk),

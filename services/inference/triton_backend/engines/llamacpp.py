@@ -25,26 +25,26 @@ import numpy.typing as npt
 from services.inference.triton_backend.contract import (
     ALL_PARAMETERS,
     VISION,
-    Guide,
     Load,
     Request,
     Sink,
+    StructuredOutput,
     Tokens,
     Usage,
     output_limit,
-    refuse_unknown_tokens,
+    reject_unknown_tokens,
 )
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
-from services.inference.triton_backend.engines.llama_guides import Guides
 from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
 from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, PlacedImage, with_images
 from services.inference.triton_backend.engines.llama_sampler import NoTokenAllowed, Sampler
 from services.inference.triton_backend.engines.llama_sequence import Sequence, Slot, common_prefix
+from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 from services.inference.triton_backend.engines.llama_vision import PLACEHOLDER
 from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
-from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
+from services.inference.triton_backend.prompt_images import decode, reject_misplaced
 from services.inference.triton_backend.trial import Trials, busy
 from services.inference.triton_backend.waiting import WaitingLine
 from services.worker.triton_kit.request_error import RequestError
@@ -57,9 +57,9 @@ STEP_SECONDS: Final = 0.08
 """What a step that reads prompts should take at most, so that tokens come and cancellations are seen meanwhile."""
 PAUSE_SECONDS: Final = 0.02
 WAITING_SWEEP_SECONDS: Final = 0.1
-GUIDE_SECONDS: Final = 9.0
+STRUCTURED_OUTPUT_SECONDS: Final = 9.0
 """How long a request waits for its guide: for its turn, the trial and the making."""
-GUIDES_AT_ONCE: Final = 2
+STRUCTURED_OUTPUTS_AT_ONCE: Final = 2
 SLOW_STEP_SECONDS: Final = 1.0
 """A step that takes longer is counted and logged."""
 _TRIAL: Final = "services.inference.triton_backend.engines.llama_trial"
@@ -113,15 +113,19 @@ class LlamaCppEngine:
             raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
         self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
         self._trials = Trials(_TRIAL, {"model": str(Path(model).absolute())})
-        self._making = FairWork("llamacpp-guides", threads=GUIDES_AT_ONCE)
+        self._making = FairWork("llamacpp-guides", threads=STRUCTURED_OUTPUTS_AT_ONCE)
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
         self._candidates = Candidates(api, self._model.vocabulary)
-        self._guides = Guides(api, self._model.vocab, self._model.vocabulary)
+        self._structured_outputs = StructuredOutputs(api, self._model.vocab, self._model.vocabulary)
         self._sampler = partial(
-            Sampler, api, guides=self._guides, vocabulary=self._model.vocabulary, context_length=context_length
+            Sampler,
+            api,
+            structured_outputs=self._structured_outputs,
+            vocabulary=self._model.vocabulary,
+            context_length=context_length,
         )
         # The first guide prepares the vocabulary, which takes part of a second.
-        self._api.lib.llama_sampler_free(self._guides.begin(Guide("json_object", "")))
+        self._api.lib.llama_sampler_free(self._structured_outputs.begin(StructuredOutput("json_object", "")))
         self._trials.wait_ready()
         self._free = [Slot(i) for i in range(slots)]
         self._running: list[Sequence] = []
@@ -144,11 +148,11 @@ class LlamaCppEngine:
         if request.text_input is not None:
             prompt = self._model.tokenize(request.text_input)
         placeholder = self._placeholder if self._vision else None
-        refuse_misplaced(request, prompt, placeholder)
+        reject_misplaced(request, prompt, placeholder)
         if request.images and prompt[-1] == placeholder:
             raise RequestError("INVALID_ARGUMENT", "the prompt ends with an image; it must go on behind it")
         limit = output_limit(len(prompt), request.params, self.context_length)
-        refuse_unknown_tokens("prompt_token_ids", prompt, self._model.vocabulary)
+        reject_unknown_tokens("prompt_token_ids", prompt, self._model.vocabulary)
         sampler = self._sampler(request.params, prompt)
         usage = Usage(prompt_tokens=len(prompt))
         # At least one token must be read again: its logits choose the first new one. Images are always read again.
@@ -159,7 +163,7 @@ class LlamaCppEngine:
             with self._changed:
                 if self._failed:
                     raise self._failed
-                if not sampler.lacks_guide:
+                if not sampler.lacks_structured_output:
                     self._waiting.push(sequence)
                     self._meter.work_given()
                 else:
@@ -168,12 +172,12 @@ class LlamaCppEngine:
         except RequestError:
             sampler.close()
             raise
-        if sampler.lacks_guide:
-            self._making.submit(request.params.cache_salt, partial(self._make_guide, sequence))
+        if sampler.lacks_structured_output:
+            self._making.submit(request.params.cache_salt, partial(self._make_structured_output, sequence))
 
     def _put_on_trial(self, sequence: Sequence) -> None:
         if len(self._on_trial) >= self._max_queued:
-            raise _too_many_guides()
+            raise _too_many_structured_outputs()
         self._on_trial.append(sequence)
 
     def wake(self) -> None:
@@ -204,7 +208,7 @@ class LlamaCppEngine:
         self._looking.shutdown(cancel_futures=True)
         if self._vision is not None:
             self._vision.close()
-        self._guides.close()
+        self._structured_outputs.close()
         self._model.close()
 
     def _run(self) -> None:
@@ -236,7 +240,7 @@ class LlamaCppEngine:
     def _note_step(self, seconds: float) -> None:
         if seconds > SLOW_STEP_SECONDS:
             self._meter.slow_step()
-            guided = sum(sequence.request.params.guide is not None for sequence in self._running)
+            guided = sum(sequence.request.params.structured_output is not None for sequence in self._running)
             _log.warning(
                 "a step of the engine took %.1f s, with %d requests running, %d of them guided",
                 *(seconds, len(self._running), guided),
@@ -256,7 +260,7 @@ class LlamaCppEngine:
 
     def _drop_on_trial(self) -> None:
         """End requests whose guides are not made yet, and which are cancelled or have waited for too long."""
-        latest = time.monotonic() - GUIDE_SECONDS
+        latest = time.monotonic() - STRUCTURED_OUTPUT_SECONDS
         for sequence in list(self._on_trial):
             cancelled = sequence.sink.is_cancelled()
             if not cancelled and sequence.request.arrived >= latest:
@@ -271,7 +275,7 @@ class LlamaCppEngine:
                 self._finish(sequence, "cancelled")
             else:
                 sequence.sampler.close()
-                sequence.sink.fail(_guide_timeout(sequence))
+                sequence.sink.fail(_structured_output_timeout(sequence))
 
     def _drop_impossible(self) -> None:
         for sequence in [sequence for sequence in self._running if sequence.problem]:
@@ -293,13 +297,13 @@ class LlamaCppEngine:
                 with contextlib.suppress(RuntimeError):  # the engine is stopping
                     self._looking.submit(self._look, sequence)
 
-    def _make_guide(self, sequence: Sequence) -> None:
+    def _make_structured_output(self, sequence: Sequence) -> None:
         """Make a sequence's guide, and queue the sequence then. Runs in a thread of its own."""
         problem = None
         try:
             if not (sequence.is_over or sequence.sink.is_cancelled()):
                 sequence.making_since = time.monotonic()
-                sequence.sampler.make_guide(self._trials)
+                sequence.sampler.make_structured_output(self._trials)
         except RequestError as error:
             problem = error
         except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
@@ -307,7 +311,7 @@ class LlamaCppEngine:
         with self._changed:
             if sequence not in self._on_trial:
                 return
-            if problem is None and sequence.sampler.lacks_guide:
+            if problem is None and sequence.sampler.lacks_structured_output:
                 # It is cancelled; the engine's thread ends it.
                 return
             self._on_trial.remove(sequence)
@@ -493,14 +497,14 @@ class LlamaCppEngine:
             sequence.sink.fail(error)
 
 
-def _too_many_guides() -> RequestError:
+def _too_many_structured_outputs() -> RequestError:
     return RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
 
 
-def _guide_timeout(sequence: Sequence) -> RequestError:
+def _structured_output_timeout(sequence: Sequence) -> RequestError:
     """What a request is told that has waited for its guide for GUIDE_SECONDS."""
     if sequence.making_since is None:
-        return _too_many_guides()
+        return _too_many_structured_outputs()
     # Its trial is limited to much less, so that it is the machine that is too slow.
     return busy()
 

@@ -28,7 +28,7 @@ from services.inference.triton_backend.contract import (
 )
 from services.inference.triton_backend.engines.recordings import Recording, read
 from services.inference.triton_backend.load_meter import LoadMeter
-from services.inference.triton_backend.prompt_images import refuse_misplaced
+from services.inference.triton_backend.prompt_images import reject_misplaced
 from services.inference.triton_backend.waiting import WaitingLine
 from services.worker.triton_kit.request_error import RequestError
 
@@ -105,7 +105,7 @@ class ReplayEngine:
         """See Engine."""
         if request.text_input:
             raise RequestError("UNSUPPORTED_PARAMETER", "text_input is not supported by the engine replay")
-        refuse_misplaced(request, request.prompt_token_ids, self._image_token_id)
+        reject_misplaced(request, request.prompt_token_ids, self._image_token_id)
         prompt_tokens = len(request.prompt_token_ids)
         limit = output_limit(prompt_tokens, request.params, self.context_length)
         prompt = array("i", request.prompt_token_ids).tobytes()

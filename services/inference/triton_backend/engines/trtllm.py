@@ -36,14 +36,14 @@ from services.inference.triton_backend.contract import (
     Tokens,
     Usage,
     output_limit,
-    refuse_unknown_tokens,
+    reject_unknown_tokens,
 )
 from services.inference.triton_backend.engines import trtllm_checkpoint
 from services.inference.triton_backend.engines.trtllm_answer import Answer
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
 from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
-from services.inference.triton_backend.prompt_images import decode, refuse_misplaced
+from services.inference.triton_backend.prompt_images import decode, reject_misplaced
 from services.inference.triton_backend.trial import Trials
 from services.inference.triton_backend.waiting import WaitingLine
 from services.worker.triton_kit.request_error import RequestError
@@ -55,8 +55,8 @@ ABORT_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 10.0
 LEAST_PREFILL_TOKENS_PER_SECOND: Final = 2_000
 """An engine that reads prompts faster than this lives, though no request has a token meanwhile."""
-GUIDES_AT_ONCE: Final = 2
-GUIDE_SECONDS: Final = 9.0
+STRUCTURED_OUTPUTS_AT_ONCE: Final = 2
+STRUCTURED_OUTPUT_SECONDS: Final = 9.0
 """How long a request waits for the trial of its guide to begin."""
 _TRIAL: Final = "services.inference.triton_backend.engines.trtllm_trial"
 IMAGES_AT_ONCE: Final = 2
@@ -124,12 +124,12 @@ class TrtllmEngine:
         1.3.0rc26), cuda_graph_config, moe_config, speculative_config, trust_remote_code.
         """
         api = TrtllmApi()
-        api.refuse_older(requires)
+        api.reject_older(requires)
         self.version = f"TensorRT-LLM {api.version}"
         self.context_length = context_length
         self.slots = slots
         self.supported_parameters = api.supported_parameters(llm)
-        self._guide_kinds: Final = api.guide_kinds(llm)
+        self._structured_output_kinds: Final = api.structured_output_kinds(llm)
         self._api: Final = api
         self.checkpoint: Final = trtllm_checkpoint.read(Path(model))
         if self.checkpoint.image_token_id is not None:
@@ -148,11 +148,11 @@ class TrtllmEngine:
         self._max_queued: Final = max_queued
         self.guide_library: str = llm.get("guided_decoding_backend") or ""
         self.guide_library_version = _version(self.guide_library)
-        self._trials: Final = _trials(model, self.guide_library) if self._guide_kinds else None
+        self._trials: Final = _trials(model, self.guide_library) if self._structured_output_kinds else None
         if self._trials is None:
-            self.supported_parameters -= {"guide"}
+            self.supported_parameters -= {"structured_output"}
             self.guide_library = self.guide_library_version = ""
-        self._making: Final = FairWork("trtllm-guides", threads=GUIDES_AT_ONCE)
+        self._making: Final = FairWork("trtllm-guides", threads=STRUCTURED_OUTPUTS_AT_ONCE)
         self._meter: Final = LoadMeter()
         self._progressed = 0.0
         """When a result last came, or the only request began."""
@@ -169,7 +169,7 @@ class TrtllmEngine:
     def submit(self, request: Request, sink: Sink) -> None:
         """See Engine."""
         job = self._job(request, sink)
-        if request.params.guide is None:
+        if request.params.structured_output is None:
             self._enter(job)
             return
         if self._trials is None:
@@ -180,7 +180,7 @@ class TrtllmEngine:
             if len(self._on_trial) >= self._max_queued:
                 raise RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
             self._on_trial[id(job)] = job
-        self._making.submit(request.params.cache_salt, partial(self._try_guide, job, self._trials))
+        self._making.submit(request.params.cache_salt, partial(self._try_structured_output, job, self._trials))
 
     def _enter(self, job: _Job) -> None:
         """Start or queue a request. Raises RequestError when it is refused."""
@@ -193,15 +193,15 @@ class TrtllmEngine:
             self._running[id(job)] = job
         self._loop.call_soon_threadsafe(self._start, job)
 
-    def _try_guide(self, job: _Job, trials: Trials) -> None:
+    def _try_structured_output(self, job: _Job, trials: Trials) -> None:
         """Compile a request's guide for trial, and start or queue the request then. Runs in a thread of its own."""
-        guide, problem = job.request.params.guide, None
-        assert guide is not None  # noqa: S101 - or it is not tried
+        structured_output, problem = job.request.params.structured_output, None
+        assert structured_output is not None  # noqa: S101 - or it is not tried
         try:
-            if time.monotonic() - job.request.arrived > GUIDE_SECONDS:
+            if time.monotonic() - job.request.arrived > STRUCTURED_OUTPUT_SECONDS:
                 problem = RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
             elif not job.sink.is_cancelled():
-                trials.check(guide)
+                trials.check(structured_output)
         except RequestError as error:
             problem = error
         except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
@@ -266,14 +266,14 @@ class TrtllmEngine:
         if request.text_input is not None:
             prompt = self.tokenizer.encode(request.text_input, add_special_tokens=False)
         limit = output_limit(len(prompt), params, self.context_length)
-        refuse_unknown_tokens("prompt_token_ids", prompt, vocabulary)
-        refuse_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
-        refuse_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
-        if params.guide is not None and params.guide.kind not in self._guide_kinds:
+        reject_unknown_tokens("prompt_token_ids", prompt, vocabulary)
+        reject_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
+        reject_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
+        if params.structured_output is not None and params.structured_output.kind not in self._structured_output_kinds:
             raise RequestError(
-                "UNSUPPORTED_PARAMETER", f"guide.{params.guide.kind} is not supported by the engine trtllm"
+                "UNSUPPORTED_PARAMETER", f"guide.{params.structured_output.kind} is not supported by the engine trtllm"
             )
-        refuse_misplaced(request, prompt, self.checkpoint.image_token_id)
+        reject_misplaced(request, prompt, self.checkpoint.image_token_id)
         answer = Answer(params, limit=limit, end_ids=self._end_ids, eos_id=self._eos_id)
         return _Job(request, sink, limit, Usage(prompt_tokens=len(prompt)), answer)
 
@@ -358,7 +358,7 @@ class TrtllmEngine:
         except RequestError:
             raise
         except Exception as error:
-            raise await self._refusal(job, error) from error
+            raise await self._rejection(job, error) from error
 
     def _look(self, job: _Job) -> Any:
         images = decode(job.request, is_wanted=lambda: not job.ended)
@@ -371,11 +371,11 @@ class TrtllmEngine:
         try:
             job.result = self._api.generate(self._llm, inputs, job.request, limit=job.limit, checkpoint=self.checkpoint)
         except Exception as error:
-            raise await self._refusal(job, error) from error
+            raise await self._rejection(job, error) from error
         # With images, it has become longer. Its ids are not the vocabulary's then.
         job.usage.prompt_tokens = len(job.result.prompt_token_ids)
 
-    async def _refusal(self, job: _Job, error: Exception) -> Exception:
+    async def _rejection(self, job: _Job, error: Exception) -> Exception:
         """Whose fault it is that a request did not begin: the caller's, or the engine's, which has ended then."""
         # Only what it says of itself is its end. Images are read by code that raises anything.
         if isinstance(error, RuntimeError) and not is_request_error(error):

@@ -40,7 +40,7 @@ _OPTIONAL: Final = {
     "seed": "seed",
     "logprobs": "logprobs",
     "logit_bias": "embedding_bias",
-    "guide": "guided_decoding",
+    "structured_output": "guided_decoding",
 }
 """Fields of Params and what SamplingParams calls them."""
 _TORCH_SAMPLER_SINCE: Final = {
@@ -80,7 +80,7 @@ class TrtllmApi:
         if missing:
             raise RuntimeError(f"TensorRT-LLM {self.version}: SamplingParams has no {missing[0]}; use 1.2.1 or 1.3")
 
-    def refuse_older(self, requires: str) -> None:
+    def reject_older(self, requires: str) -> None:
         """Raise ValueError unless the version is in `requires`, as in `>=1.3`; candidates of a release count as it."""
         if not requires:
             return
@@ -120,7 +120,7 @@ class TrtllmApi:
             and (other_sampler or at_least(self.version, _TORCH_SAMPLER_SINCE.get(name, "0.0")))
         }
         if not arguments.get("guided_decoding_backend"):
-            honoured.discard("guide")
+            honoured.discard("structured_output")
         # Waiting requests are ordered, and end tokens looked for, by the engine itself.
         always = {
             "max_tokens",
@@ -134,7 +134,7 @@ class TrtllmApi:
         }
         return frozenset(honoured | always)
 
-    def guide_kinds(self, arguments: Mapping[str, Any]) -> frozenset[str]:
+    def structured_output_kinds(self, arguments: Mapping[str, Any]) -> frozenset[str]:
         """The kinds of Guide that the chosen guided_decoding_backend takes."""
         backend = arguments.get("guided_decoding_backend")
         if not backend:
@@ -221,7 +221,7 @@ class TrtllmApi:
             for token_id, addend in value:
                 bias[token_id] = addend
             return importlib.import_module("torch").from_numpy(bias)
-        if name == "guide":
+        if name == "structured_output":
             return self._llmapi.GuidedDecodingParams(**{value.kind: value.kind == "json_object" or value.text})
         return value
 

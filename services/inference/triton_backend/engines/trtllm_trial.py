@@ -16,11 +16,11 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
     """What compiles a guide with the library `backend` for the checkpoint in the directory `model`."""
     tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(arguments["model"])
     compilers = {"xgrammar": _xgrammar, "llguidance": _llguidance}
-    compile_guide = compilers[arguments["backend"]](tokenizer)
+    compile_structured_output = compilers[arguments["backend"]](tokenizer)
 
-    def compile_or_refuse(kind: str, text: str) -> None:
+    def compile_or_reject(kind: str, text: str) -> None:
         try:
-            compile_guide(kind, text)
+            compile_structured_output(kind, text)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - libraries raise anything for a guide that is not valid
@@ -31,8 +31,8 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
             ) from None
 
     # The first guide prepares the vocabulary, which every trial inherits.
-    compile_guide("json_object", "")
-    return compile_or_refuse
+    compile_structured_output("json_object", "")
+    return compile_or_reject
 
 
 def _xgrammar(tokenizer: Any) -> Callable[[str, str], None]:
@@ -42,21 +42,21 @@ def _xgrammar(tokenizer: Any) -> Callable[[str, str], None]:
         xgrammar.TokenizerInfo.from_huggingface(tokenizer), max_threads=1, cache_enabled=False
     )
 
-    def compile_guide(kind: str, text: str) -> None:
+    def compile_structured_output(kind: str, text: str) -> None:
         if kind == "json_object":
             compiler.compile_builtin_json_grammar()
         else:
             names = {"json": "json_schema", "regex": "regex", "grammar": "grammar", "structural_tag": "structural_tag"}
             getattr(compiler, f"compile_{names[kind]}")(text)
 
-    return compile_guide
+    return compile_structured_output
 
 
 def _llguidance(tokenizer: Any) -> Callable[[str, str], None]:
     llguidance = importlib.import_module("llguidance")
     vocabulary = importlib.import_module("llguidance.hf").from_tokenizer(tokenizer)
 
-    def compile_guide(kind: str, text: str) -> None:
+    def compile_structured_output(kind: str, text: str) -> None:
         make = {
             "json": "grammar_from_json_schema",
             "json_object": "grammar_from_json_schema",
@@ -68,4 +68,4 @@ def _llguidance(tokenizer: Any) -> Callable[[str, str], None]:
         if problem:
             raise ValueError(problem)
 
-    return compile_guide
+    return compile_structured_output

@@ -153,8 +153,8 @@ class BaseLLM:
 
     def _check_length(self, length: int) -> None:
         if not self.args.enable_chunked_prefill and length > self.args.max_num_tokens:
-            refusal = RequestError if since("1.3.0rc0") else ValueError
-            raise refusal(
+            rejection = RequestError if since("1.3.0rc0") else ValueError
+            raise rejection(
                 f"The sum of prompt length ({length}) should not exceed max_num_tokens ({self.args.max_num_tokens})"
             )
 
@@ -173,11 +173,11 @@ class BaseLLM:
         return longest
 
     def _script(self, prompt: list[int], params: SamplingParams, inputs: dict[str, Any]) -> Script:
-        guide = params.guided_decoding
-        if guide is not None:
+        structured_output = params.guided_decoding
+        if structured_output is not None:
             if self.args.guided_decoding_backend is None:
                 raise ValueError("guided decoding is not enabled")
-            kind = next(name for name, text in self._stand_in["guided"].items() if getattr(guide, name))
+            kind = next(name for name, text in self._stand_in["guided"].items() if getattr(structured_output, name))
             return Script([*self.tokenizer.encode(self._stand_in["guided"][kind]), self.tokenizer.eos_token_id])
         images = (inputs.get("multi_modal_data") or {}).get("image")
         if images:

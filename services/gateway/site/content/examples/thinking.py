@@ -16,8 +16,8 @@ stream = client.chat.completions.create(
 )
 for chunk in stream:
     delta = chunk.choices[0].delta
-    if thought := getattr(delta, "reasoning_content", None):
-        print(f"\033[2m{thought}\033[0m", end="", flush=True)
+    if reasoning := getattr(delta, "reasoning_content", None):
+        print(f"\033[2m{reasoning}\033[0m", end="", flush=True)
     if delta.content:
         print(delta.content, end="", flush=True)
 print()

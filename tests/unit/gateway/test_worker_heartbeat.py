@@ -12,8 +12,8 @@ import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.gateway.routing.signs_of_life import SignsOfLife
-from services.runtime.pulse import SilenceError
+from services.gateway.routing.worker_heartbeat import WorkerHeartbeat
+from services.runtime.heartbeat import IdleTimeoutError
 from tests.support.waits import until
 
 IDLE = 0.4
@@ -46,14 +46,14 @@ class Worker(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
 
 
 @asynccontextmanager
-async def signs_of(worker: Worker) -> AsyncIterator[SignsOfLife]:
+async def signs_of(worker: Worker) -> AsyncIterator[WorkerHeartbeat]:
     server = grpc.aio.server()
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(worker, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield SignsOfLife(embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel), idle_seconds=IDLE)
+            yield WorkerHeartbeat(embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel), idle_seconds=IDLE)
     finally:
         await server.stop(None)
 
@@ -72,7 +72,7 @@ async def test_a_silent_worker_is_given_up_and_watched_only_while_calls_run() ->
             try:
                 async with signs.required():
                     await asyncio.sleep(seconds)
-            except SilenceError:
+            except IdleTimeoutError:
                 return "given up"
             return "whole"
 

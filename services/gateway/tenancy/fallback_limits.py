@@ -10,10 +10,10 @@ from typing import Final
 from services.gateway import metrics
 from services.gateway.errors import unavailable
 from services.gateway.settings import RedisAwayPolicy
-from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.demand import Demand
-from services.gateway.tenancy.limits import Decision, Refusal, Scope, Subject
-from services.gateway.tenancy.refusal import refused
+from services.gateway.tenancy.limit_script import Decision, Rejection, Scope, Subject
+from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.rate_limit_errors import rejected
+from services.gateway.tenancy.token_estimate import TokenEstimate
 
 
 class _Bucket:
@@ -31,7 +31,7 @@ class _Bucket:
         self._filled += amount
 
 
-class LocalLimits:
+class FallbackLimits:
     """Decides alone, by `policy`."""
 
     def __init__(self, policy: RedisAwayPolicy, gateways: Callable[[], int]) -> None:
@@ -44,7 +44,7 @@ class LocalLimits:
         """Redis is back, and counts."""
         self._buckets.clear()
 
-    def admit(self, subject: Subject, demand: Demand, running: dict[str, int]) -> None:
+    def admit(self, subject: Subject, estimate: TokenEstimate, running: dict[str, int]) -> None:
         """Admit a request. `running` are this gateway's requests of the key, by scope. Raises ApiError: 429, 503."""
         metrics.REDIS_AWAY.labels(f"limits_{self._policy}").inc()
         if self._policy is RedisAwayPolicy.CLOSED:
@@ -54,23 +54,23 @@ class LocalLimits:
         now = time.monotonic()
         scopes = {"key": (subject.limits, ""), "model": (subject.model_limits, subject.model)}
         for name, (limits, model) in scopes.items():
-            for limit, wait in self._waits(subject.key.id, model, limits, demand, running=running[name], now=now):
+            for limit, wait in self._waits(subject.key.id, model, limits, estimate, running=running[name], now=now):
                 if wait > 0:
-                    metrics.LIMITS_REFUSED.labels(limit).inc()
-                    raise refused(_decision(name, limit, wait), subject, demand)
+                    metrics.LIMITS_REJECTED.labels(limit).inc()
+                    raise rejected(_decision(name, limit, wait), subject, estimate)
         for limits, model in scopes.values():
             self._bucket(subject.key.id, model, "rpm", now).fill(1 if limits.rpm else 0)
-            self._bucket(subject.key.id, model, "tpm", now).fill(_amount(demand) if limits.tpm else 0)
+            self._bucket(subject.key.id, model, "tpm", now).fill(_amount(estimate) if limits.tpm else 0)
 
     def _waits(
-        self, key_id: str, model: str, limits: Allowance, demand: Demand, *, running: int, now: float
+        self, key_id: str, model: str, limits: Limits, estimate: TokenEstimate, *, running: int, now: float
     ) -> list[tuple[str, float]]:
         found: list[tuple[str, float]] = []
         if limits.rpm:
             found.append(("rpm", self._bucket(key_id, model, "rpm", now).wait(1, self._share(limits.rpm), now)))
         if limits.tpm:
             bucket = self._bucket(key_id, model, "tpm", now)
-            found.append(("tpm", bucket.wait(_amount(demand), self._share(limits.tpm), now)))
+            found.append(("tpm", bucket.wait(_amount(estimate), self._share(limits.tpm), now)))
         if limits.concurrency:
             found.append(("concurrency", 1.0 if running >= self._share(limits.concurrency) else 0.0))
         return found
@@ -82,10 +82,10 @@ class LocalLimits:
         return self._buckets.setdefault((key_id, model, what), _Bucket(now))
 
 
-def _amount(demand: Demand) -> int:
-    return demand.prompt + demand.output
+def _amount(estimate: TokenEstimate) -> int:
+    return estimate.prompt + estimate.output
 
 
 def _decision(scope: str, limit: str, wait: float) -> Decision:
     state = Scope(reserved=0, slots=0, daily=0, monthly=0)
-    return Decision(int(time.time()), {"key": state, "model": state}, Refusal(limit, scope, math.ceil(wait * 1e6)))
+    return Decision(int(time.time()), {"key": state, "model": state}, Rejection(limit, scope, math.ceil(wait * 1e6)))

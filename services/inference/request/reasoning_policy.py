@@ -8,10 +8,10 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
 from services.inference.parsing.reasoning import CLOSE_TAG, OPEN_TAG
-from services.inference.request.guides import is_guided
+from services.inference.request.structured_output import is_guided
 
 OPENING: Final = f"{OPEN_TAG}\n"
-AFTER_THOUGHT: Final = "\n\n"
+AFTER_REASONING: Final = "\n\n"
 CLOSING: Final = f"\n{CLOSE_TAG}"
 
 
@@ -37,7 +37,7 @@ def effort_decides(request: pb.GenerateRequest, model: ServedModel) -> bool:
     return (
         reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
         and model.spec.capabilities.reasoning_optional
-        and model.ends_thoughts
+        and model.supports_reasoning_budget
         and is_guided(request)
         and not reasoning.HasField("enabled")
         and not reasoning.HasField("budget_tokens")

@@ -16,8 +16,13 @@ from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.i18n.language import translated
 from services.gateway.routing.failures import api_error
 from services.inference.model.served_model import ServedModel
-from services.inference.request.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
 from services.inference.request.request_checks import RequestLimits, check
+from services.inference.request.structured_output_limits import (
+    check_grammar,
+    check_regex,
+    check_schema,
+    check_structural_tag,
+)
 from services.runtime.failure import Failure, Reason
 
 LIMITS = RequestLimits()
@@ -63,22 +68,22 @@ def nested(depth: int) -> dict[str, Any]:
         (nested(1500), "chain of more than 64 references"),
     ],
 )
-def test_a_schema_beyond_a_limit_is_refused_with_the_part_at_fault(
+def test_a_schema_beyond_a_limit_is_rejected_with_the_part_at_fault(
     caller: ServedModel, schema: dict[str, Any], part: str
 ) -> None:
     text = json.dumps(schema)
     form = pb.ResponseFormat(json_schema=pb.JsonSchemaFormat(name="x", schema_json=text))
-    with pytest.raises(Failure, match=None) as refusal:
+    with pytest.raises(Failure, match=None) as rejection:
         check(pb.GenerateRequest(messages=[USER], response_format=form), caller, LIMITS)
-    assert refusal.value.reason is Reason.INVALID_ARGUMENT
-    assert part in refusal.value.message
-    assert refusal.value.violations[0].field == "response_format.json_schema.schema_json"
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
+    assert part in rejection.value.message
+    assert rejection.value.violations[0].field == "response_format.json_schema.schema_json"
     tool = pb.Tool(name="f", parameters_json=text)
     demanded = pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED)
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(Failure) as rejection:
         check(pb.GenerateRequest(messages=[USER], tools=[tool], tool_choice=demanded), caller, LIMITS)
-    assert part in refusal.value.message
-    assert refusal.value.violations[0].field == "tools[0].parameters_json"
+    assert part in rejection.value.message
+    assert rejection.value.violations[0].field == "tools[0].parameters_json"
     check(pb.GenerateRequest(messages=[USER], tools=[tool]), caller, LIMITS)
 
 
@@ -115,10 +120,10 @@ def test_what_is_within_the_limits_is_taken(schema: dict[str, Any]) -> None:
         ("a{,100000}", "at most 10000"),
     ],
 )
-def test_a_regex_beyond_a_limit_is_refused(regex: str, problem: str) -> None:
-    with pytest.raises(Failure, match=None) as refusal:
+def test_a_regex_beyond_a_limit_is_rejected(regex: str, problem: str) -> None:
+    with pytest.raises(Failure, match=None) as rejection:
         check_regex("response_format.regex", regex)
-    assert problem in refusal.value.message
+    assert problem in rejection.value.message
 
 
 @pytest.mark.parametrize(
@@ -149,11 +154,11 @@ def test_a_regex_beyond_a_limit_is_refused(regex: str, problem: str) -> None:
         ("%llguidance {}\nstart: " + "(" * 100 + '"a"' + ")" * 100, "65 groups"),
     ],
 )
-def test_a_grammar_beyond_a_limit_is_refused_with_the_part_at_fault(grammar: str, problem: str) -> None:
-    with pytest.raises(Failure, match=None) as refusal:
+def test_a_grammar_beyond_a_limit_is_rejected_with_the_part_at_fault(grammar: str, problem: str) -> None:
+    with pytest.raises(Failure, match=None) as rejection:
         check_grammar("response_format.grammar", grammar)
-    assert problem in refusal.value.message
-    error = api_error(refusal.value, request_id="r")
+    assert problem in rejection.value.message
+    error = api_error(rejection.value, request_id="r")
     use_callers_names(error, partial(openai_name, structured_output_field="structured_outputs.grammar"))
     said = error.message
     persian = translated(said, "fa") if "llguidance's Lark" not in said else "x"

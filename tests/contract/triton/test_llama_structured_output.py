@@ -12,9 +12,9 @@ import pytest
 
 from bench.trtllm.checks import Reader
 from services.inference.request.call_schema import call_schema
-from services.inference.triton_backend.contract import Guide, Params, Request, parse
-from services.inference.triton_backend.engines import llama_guides, llamacpp
-from services.inference.triton_backend.engines.llama_guides import Guides
+from services.inference.triton_backend.contract import Params, Request, StructuredOutput, parse
+from services.inference.triton_backend.engines import llama_structured_output, llamacpp
+from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.worker.triton_kit.request_error import RequestError
 from tests.support.models import smollm2
@@ -28,21 +28,21 @@ def engine() -> Iterator[LlamaCppEngine]:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Guide]:
+def made(monkeypatch: pytest.MonkeyPatch) -> list[StructuredOutput]:
     """The guides that were made since."""
-    guides: list[Guide] = []
-    original = Guides._made
+    structured_outputs: list[StructuredOutput] = []
+    original = StructuredOutputs._made
 
-    def counted(self: Guides, guide: Guide) -> Any:
-        guides.append(guide)
-        return original(self, guide)
+    def counted(self: StructuredOutputs, structured_output: StructuredOutput) -> Any:
+        structured_outputs.append(structured_output)
+        return original(self, structured_output)
 
-    monkeypatch.setattr(Guides, "_made", counted)
-    return guides
+    monkeypatch.setattr(StructuredOutputs, "_made", counted)
+    return structured_outputs
 
 
 def held_to(engine: LlamaCppEngine, kind: str, form: Any) -> str:
-    params = parse(json.dumps({"guide": {kind: form}, "max_tokens": 60, "temperature": 1.0}))
+    params = parse(json.dumps({"structured_output": {kind: form}, "max_tokens": 60, "temperature": 1.0}))
     assert isinstance(params, Params)
     reader = Reader()
     engine.submit(Request(params, [1, 2, 3]), reader)
@@ -60,7 +60,9 @@ def _bytes(engine: LlamaCppEngine, token_id: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "form"), [("regex", "(yes|no), [0-9]{3}"), ("grammar", 'root ::= ("yes" | "no") ", " [0-9]')]
 )
-def test_a_form_is_made_once_and_begins_anew(engine: LlamaCppEngine, made: list[Guide], kind: str, form: str) -> None:
+def test_a_form_is_made_once_and_begins_anew(
+    engine: LlamaCppEngine, made: list[StructuredOutput], kind: str, form: str
+) -> None:
     for _ in range(4):
         answer = held_to(engine, kind, form)
         assert answer.split(", ")[0] in ("yes", "no")
@@ -68,18 +70,18 @@ def test_a_form_is_made_once_and_begins_anew(engine: LlamaCppEngine, made: list[
     assert len(made) == 1
 
 
-def test_the_ones_that_nobody_asked_for_go_first(engine: LlamaCppEngine, made: list[Guide]) -> None:
-    forms = [f"form {number}" for number in range(llama_guides.MOST_KEPT + 1)]
+def test_the_ones_that_nobody_asked_for_go_first(engine: LlamaCppEngine, made: list[StructuredOutput]) -> None:
+    forms = [f"form {number}" for number in range(llama_structured_output.MOST_KEPT + 1)]
     for form in forms:
         assert held_to(engine, "regex", form) == form
         assert held_to(engine, "regex", forms[0]) == forms[0]
     assert len(made) == len(forms)
     assert held_to(engine, "regex", forms[1]) == forms[1]
     assert len(made) == len(forms) + 1
-    assert len(engine._guides._kept) == llama_guides.MOST_KEPT
+    assert len(engine._structured_outputs._kept) == llama_structured_output.MOST_KEPT
 
 
-def test_a_form_that_is_none_is_not_kept(engine: LlamaCppEngine, made: list[Guide]) -> None:
+def test_a_form_that_is_none_is_not_kept(engine: LlamaCppEngine, made: list[StructuredOutput]) -> None:
     for _ in range(2):
         with pytest.raises(RequestError, match="is not valid"):
             held_to(engine, "regex", "(((")
@@ -99,14 +101,14 @@ class SlowMaking:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.may_end = threading.Event(), threading.Event()
-        original = Guides._made
+        original = StructuredOutputs._made
 
-        def slowly(guides: Guides, guide: Guide) -> Any:
+        def slowly(structured_outputs: StructuredOutputs, structured_output: StructuredOutput) -> Any:
             self.begun.set()
             assert self.may_end.wait(20)
-            return original(guides, guide)
+            return original(structured_outputs, structured_output)
 
-        monkeypatch.setattr(Guides, "_made", slowly)
+        monkeypatch.setattr(StructuredOutputs, "_made", slowly)
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def started(engine: LlamaCppEngine, **params: Any) -> Reader:
 
 
 def test_other_answers_go_on_while_a_form_is_made(engine: LlamaCppEngine, making: SlowMaking) -> None:
-    slow = started(engine, guide={"regex": "slow[0-9]"})
+    slow = started(engine, structured_output={"regex": "slow[0-9]"})
     assert making.begun.wait(20)
     assert started(engine).wait().reason
     assert engine.load().queued == 1
@@ -136,7 +138,7 @@ def test_other_answers_go_on_while_a_form_is_made(engine: LlamaCppEngine, making
 def test_a_request_that_is_cancelled_while_its_form_is_made_gives_its_slot_back(
     engine: LlamaCppEngine, making: SlowMaking
 ) -> None:
-    slow = [started(engine, guide={"regex": f"cancelled{i}"}) for i in range(engine.slots)]
+    slow = [started(engine, structured_output={"regex": f"cancelled{i}"}) for i in range(engine.slots)]
     assert making.begun.wait(20)
     for reader in slow:
         reader.cancelled = True
@@ -144,12 +146,12 @@ def test_a_request_that_is_cancelled_while_its_form_is_made_gives_its_slot_back(
     assert started(engine).wait().reason
 
 
-def test_a_form_that_takes_too_long_is_refused(
+def test_a_form_that_takes_too_long_is_rejected(
     engine: LlamaCppEngine, making: SlowMaking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llamacpp, "GUIDE_SECONDS", 0.1)
-    with pytest.raises(RequestError, match="cannot be compiled at the moment") as refusal:
-        started(engine, guide={"regex": "endless"}).wait()
-    assert refusal.value.reason == "OVERLOADED", "the machine was too slow for what its trial allows"
+    monkeypatch.setattr(llamacpp, "STRUCTURED_OUTPUT_SECONDS", 0.1)
+    with pytest.raises(RequestError, match="cannot be compiled at the moment") as rejection:
+        started(engine, structured_output={"regex": "endless"}).wait()
+    assert rejection.value.reason == "OVERLOADED", "the machine was too slow for what its trial allows"
     making.may_end.set()
     assert started(engine).wait().reason

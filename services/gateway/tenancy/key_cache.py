@@ -10,7 +10,7 @@ from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.key import Key, Proof
+from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.secret import digest, is_well_formed
 
 
@@ -19,7 +19,7 @@ class Caller:
     """Who asks: a key, and as what it was found."""
 
     key: Key
-    proof: Proof
+    fingerprint: Fingerprint
     """Whoever admits a request has it proven that the key is still the same: a body may take long."""
     secret: str = field(repr=False)
     """The key itself, by which it can be looked up again."""
@@ -27,14 +27,14 @@ class Caller:
     """Whether the key was remembered, because Redis could not be asked."""
 
 
-class Keyring:
+class KeyCache:
     """The keys that this gateway has seen. While Redis answers, it is asked every time: revoked is revoked."""
 
     def __init__(self, link: RedisLink, *, grace_seconds: float) -> None:
         """Keep a key that was found in the last `grace_seconds` valid while Redis is away."""
         self._link: Final = link
         self._grace: Final = grace_seconds
-        self._verified: Final[dict[str, tuple[float, Key, Proof]]] = {}
+        self._verified: Final[dict[str, tuple[float, Key, Fingerprint]]] = {}
         """By the secret's digest: when the key was found last, and as what. Secrets themselves are not kept."""
         self._swept = time.monotonic()
 
@@ -43,10 +43,10 @@ class Keyring:
 
         It may have been revoked since.
         """
-        verified, key, proof = self._verified.get(digest(secret), (float("-inf"), None, None))
-        if key is None or proof is None or time.monotonic() - verified > self._grace:
+        verified, key, fingerprint = self._verified.get(digest(secret), (float("-inf"), None, None))
+        if key is None or fingerprint is None or time.monotonic() - verified > self._grace:
             return None
-        return Caller(key, proof, secret)
+        return Caller(key, fingerprint, secret)
 
     async def find(self, secret: str) -> Caller | None:
         """Return the key with this secret, or None. Raises ApiError (503) when that cannot be told."""
@@ -54,22 +54,22 @@ class Keyring:
             return None
         hashed = digest(secret)
         try:
-            key, proof = await self._link.run(lambda redis: keys.find_with_proof(redis, secret))
+            key, fingerprint = await self._link.run(lambda redis: keys.find_with_proof(redis, secret))
         except RedisAwayError:
             return self._remembered(secret)
-        if key is None or proof is None:
+        if key is None or fingerprint is None:
             self._verified.pop(hashed, None)
             return None
         if self._grace:
-            self._verified[hashed] = (time.monotonic(), key, proof)
+            self._verified[hashed] = (time.monotonic(), key, fingerprint)
             self._sweep()
-        return Caller(key, proof, secret)
+        return Caller(key, fingerprint, secret)
 
     def _remembered(self, secret: str) -> Caller:
         caller = self.recall(secret)
         expires = caller.key.expires if caller is not None else None
         if caller is None or (expires is not None and expires <= time.time()):
-            metrics.REDIS_AWAY.labels("key_refused").inc()
+            metrics.REDIS_AWAY.labels("key_rejected").inc()
             raise keys_unknown()
         metrics.REDIS_AWAY.labels("key_grace").inc()
         return replace(caller, redis_was_away=True)

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
-from services.inference.request.guides import MAX_SCHEMA_DEPTH, MAX_SCHEMA_LENGTH, guide
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.request.structured_output import MAX_SCHEMA_DEPTH, MAX_SCHEMA_LENGTH, structured_output
 from services.runtime.failure import Failure, Reason
 
 LIMITS = RequestLimits()
@@ -96,7 +96,7 @@ RECURSIVE = {
 }
 
 
-def demand(schemas: dict[str, Any], *names: str) -> pb.GenerateRequest:
+def estimate(schemas: dict[str, Any], *names: str) -> pb.GenerateRequest:
     """A request that demands a call of one of the functions, or of those that are named."""
     return pb.GenerateRequest(
         messages=[USER],
@@ -108,7 +108,7 @@ def demand(schemas: dict[str, Any], *names: str) -> pb.GenerateRequest:
 
 
 def is_call(request: pb.GenerateRequest, name: str, arguments: Any) -> bool:
-    form = guide(request)
+    form = structured_output(request)
     assert form is not None
     return bool(jsonschema_rs.is_valid(form["json"], {"name": name, "arguments": arguments}))
 
@@ -145,7 +145,7 @@ def weather() -> dict[str, Any]:
 def test_a_call_has_the_arguments_of_its_function_also_where_they_refer_to_definitions(
     caller: ServedModel, schema: dict[str, Any], good: Any, bad: Any, others: dict[str, Any]
 ) -> None:
-    request = demand({**others, "get.weather-1": schema})
+    request = estimate({**others, "get.weather-1": schema})
     check(request, caller, LIMITS)
     assert is_call(request, "get.weather-1", good)
     assert not is_call(request, "get.weather-1", bad)
@@ -160,20 +160,20 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def test_a_demanded_calls_schema_is_not_too_deep(caller: ServedModel) -> None:
-    check(demand({"f": nested(MAX_SCHEMA_DEPTH)}), caller, LIMITS)
+    check(estimate({"f": nested(MAX_SCHEMA_DEPTH)}), caller, LIMITS)
     deep = {"f": {}, "g": nested(MAX_SCHEMA_DEPTH + 1)}
-    check(demand(deep, "f"), caller, LIMITS)
-    with pytest.raises(Failure, match=r"nested 33 levels deep; at most 32") as refusal:
-        check(demand(deep), caller, LIMITS)
-    assert refusal.value.violations[0].field == "tools[1].parameters_json"
+    check(estimate(deep, "f"), caller, LIMITS)
+    with pytest.raises(Failure, match=r"nested 33 levels deep; at most 32") as rejection:
+        check(estimate(deep), caller, LIMITS)
+    assert rejection.value.violations[0].field == "tools[1].parameters_json"
 
 
 def test_the_schemas_of_demanded_calls_are_not_too_large_together(caller: ServedModel) -> None:
     half = {"description": "x" * (MAX_SCHEMA_LENGTH // 2)}
-    check(demand({"f": half, "g": half}, "g"), caller, LIMITS)
-    with pytest.raises(Failure, match=f"at most {MAX_SCHEMA_LENGTH} are allowed where tool_choice asks") as refusal:
-        check(demand({"f": half, "g": half}), caller, LIMITS)
-    assert (refusal.value.reason, refusal.value.violations[0].field) == (Reason.INVALID_ARGUMENT, "tools")
+    check(estimate({"f": half, "g": half}, "g"), caller, LIMITS)
+    with pytest.raises(Failure, match=f"at most {MAX_SCHEMA_LENGTH} are allowed where tool_choice asks") as rejection:
+        check(estimate({"f": half, "g": half}), caller, LIMITS)
+    assert (rejection.value.reason, rejection.value.violations[0].field) == (Reason.INVALID_ARGUMENT, "tools")
 
 
 def schema(**fields: Any) -> pb.GenerateRequest:
@@ -185,9 +185,9 @@ def schema(**fields: Any) -> pb.GenerateRequest:
 def test_a_schemas_name_is_short_and_plain(caller: ServedModel, name: str) -> None:
     check(schema(name="a_B-9" * 12), caller, LIMITS)
     check(schema(), caller, LIMITS)
-    with pytest.raises(Failure, match="1 to 64 letters, digits, _ or -") as refusal:
+    with pytest.raises(Failure, match="1 to 64 letters, digits, _ or -") as rejection:
         check(schema(name=name), caller, LIMITS)
-    assert refusal.value.violations[0].field == "response_format.json_schema.name"
+    assert rejection.value.violations[0].field == "response_format.json_schema.name"
 
 
 def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
@@ -199,7 +199,7 @@ def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedM
 
 
 def test_where_a_call_is_demanded_a_response_format_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
-    request = demand({"f": {}})
+    request = estimate({"f": {}})
     request.response_format.json_schema.CopyFrom(pb.JsonSchemaFormat(schema_json="{}", description="what it is for"))
     check(request, caller, LIMITS)
     assert ignored_parameters(request, caller) == ["response_format"]
@@ -208,9 +208,9 @@ def test_where_a_call_is_demanded_a_response_format_has_no_influence_and_that_is
         check(request, caller, LIMITS)
 
 
-def test_a_response_format_that_does_not_fit_is_refused_also_where_a_call_is_demanded(caller: ServedModel) -> None:
-    request = demand({"f": {}})
+def test_a_response_format_that_does_not_fit_is_rejected_also_where_a_call_is_demanded(caller: ServedModel) -> None:
+    request = estimate({"f": {}})
     request.response_format.json_schema.schema_json = "{"
-    with pytest.raises(Failure, match="is not JSON") as refusal:
+    with pytest.raises(Failure, match="is not JSON") as rejection:
         check(request, caller, LIMITS)
-    assert refusal.value.violations[0].field == "response_format.json_schema.schema_json"
+    assert rejection.value.violations[0].field == "response_format.json_schema.schema_json"

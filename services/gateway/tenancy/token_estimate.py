@@ -14,7 +14,7 @@ TOKENS_PER_IMAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class TokenEstimate:
     """Tokens of one request."""
 
     model: str
@@ -26,7 +26,7 @@ class Demand:
     """The most that the answer may have; None for no limit but the model's."""
 
 
-def demand_of(request: pb.GenerateRequest, *, reserve_output: int) -> Demand:
+def estimate_of(request: pb.GenerateRequest, *, reserve_output: int) -> TokenEstimate:
     """The demand of a request; at most `reserve_output` tokens are reserved for each choice of its answer."""
     images = [part.image.data for message in request.messages for part in message.content if part.HasField("image")]
     ids = request.prompt_token_ids
@@ -35,7 +35,7 @@ def demand_of(request: pb.GenerateRequest, *, reserve_output: int) -> Demand:
         text_bytes -= pb.GenerateRequest(prompt_token_ids=ids).ByteSize()
     choices = max(1, request.n)
     limit = request.sampling.max_tokens if request.sampling.HasField("max_tokens") else None
-    return Demand(
+    return TokenEstimate(
         model=request.model,
         prompt=len(ids) + text_bytes // BYTES_PER_TOKEN + 1 + TOKENS_PER_IMAGE * len(images),
         output=choices * (reserve_output if limit is None else min(limit, reserve_output)),
@@ -43,8 +43,8 @@ def demand_of(request: pb.GenerateRequest, *, reserve_output: int) -> Demand:
     )
 
 
-def demand_of_embedding(request: embeddings_pb.EmbedRequest) -> Demand:
+def estimate_of_embedding(request: embeddings_pb.EmbedRequest) -> TokenEstimate:
     """The demand of texts that become vectors, which has no output."""
     text_bytes = sum(len(text.encode()) for text in request.texts)
     ids = sum(len(tokens.ids) for tokens in request.token_ids)
-    return Demand(model=request.model, prompt=ids + text_bytes // BYTES_PER_TOKEN + 1, output=0, max_output=0)
+    return TokenEstimate(model=request.model, prompt=ids + text_bytes // BYTES_PER_TOKEN + 1, output=0, max_output=0)

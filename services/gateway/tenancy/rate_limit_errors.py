@@ -7,9 +7,9 @@ from typing import Final
 
 from services.gateway.errors import ApiError, ErrorKind
 from services.gateway.limit_status import RateLimits, Window, duration
-from services.gateway.tenancy.allowance import Allowance
-from services.gateway.tenancy.demand import Demand
-from services.gateway.tenancy.limits import Decision, Scope, Subject
+from services.gateway.tenancy.limit_script import Decision, Scope, Subject
+from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.token_estimate import TokenEstimate
 
 SLOT_SECONDS: Final = 1.0
 """When to come back for a slot; nobody knows when one will be free."""
@@ -19,10 +19,10 @@ _TOO_LARGE_SECONDS: Final = 60.0
 
 def rate_limits(decision: Decision, subject: Subject) -> RateLimits:
     """Return the limits of the key or of its use of the model, whichever has less left, or the one that refused."""
-    refusing = decision.refusal.scope if decision.refusal is not None else ""
+    rejecting = decision.rejection.scope if decision.rejection is not None else ""
 
     def order(name: str, remaining: int) -> tuple[bool, int]:
-        return name != refusing, remaining
+        return name != rejecting, remaining
 
     scopes = decision.scopes.items()
     requests = [(order(name, scope.requests), name) for name, scope in scopes if scope.requests is not None]
@@ -35,34 +35,34 @@ def rate_limits(decision: Decision, subject: Subject) -> RateLimits:
 
 def _requests_window(name: str, decision: Decision, subject: Subject) -> Window:
     scope = decision.scopes[name]
-    return Window(_allowance(name, subject).rpm or 0, scope.requests or 0, scope.requests_reset / 1e6)
+    return Window(_limits(name, subject).rpm or 0, scope.requests or 0, scope.requests_reset / 1e6)
 
 
 def _tokens_window(name: str, decision: Decision, subject: Subject) -> Window:
     scope = decision.scopes[name]
-    return Window(_allowance(name, subject).tpm or 0, scope.tokens or 0, scope.tokens_reset / 1e6)
+    return Window(_limits(name, subject).tpm or 0, scope.tokens or 0, scope.tokens_reset / 1e6)
 
 
-def _allowance(scope: str, subject: Subject) -> Allowance:
+def _limits(scope: str, subject: Subject) -> Limits:
     return subject.model_limits if scope == "model" else subject.limits
 
 
-def refused(decision: Decision, subject: Subject, demand: Demand) -> ApiError:
+def rejected(decision: Decision, subject: Subject, estimate: TokenEstimate) -> ApiError:
     """Return the 429 for a decision that refuses."""
-    refusal = decision.refusal
-    assert refusal is not None  # noqa: S101  # what it is called for
-    limits, scope = _allowance(refusal.scope, subject), decision.scopes[refusal.scope]
-    whom = "this key" if refusal.scope == "key" else f"this key and the model {subject.model}"
-    wait = refusal.wait / 1e6
-    match refusal.limit:
+    rejection = decision.rejection
+    assert rejection is not None  # noqa: S101  # what it is called for
+    limits, scope = _limits(rejection.scope, subject), decision.scopes[rejection.scope]
+    whom = "this key" if rejection.scope == "key" else f"this key and the model {subject.model}"
+    wait = rejection.wait / 1e6
+    match rejection.limit:
         case "daily" | "monthly":
-            error = _over_budget(decision, demand, limits, whom)
+            error = _over_budget(decision, estimate, limits, whom)
         case "rpm":
             error = _over_rpm(limits.rpm, whom, wait)
-        case "tpm" if refusal.wait < 0:
-            error = _never_fits(limits.tpm, whom, demand)
+        case "tpm" if rejection.wait < 0:
+            error = _never_fits(limits.tpm, whom, estimate)
         case "tpm":
-            error = _over_tpm(limits.tpm, whom, demand, left=scope.tokens, wait=wait)
+            error = _over_tpm(limits.tpm, whom, estimate, left=scope.tokens, wait=wait)
         case _:
             error = _no_slot(limits.concurrency, whom)
     error.limits = rate_limits(decision, subject)
@@ -74,14 +74,14 @@ def _over_rpm(rpm: int | None, whom: str, wait: float) -> ApiError:
     return _rate_limit(f"{text} Try again in {duration(wait)}.", wait)
 
 
-def _over_tpm(tpm: int | None, whom: str, demand: Demand, *, left: int | None, wait: float) -> ApiError:
-    text = f"Rate limit reached: {tpm} tokens per minute for {whom}. {left} are left, and {_need(demand)}."
+def _over_tpm(tpm: int | None, whom: str, estimate: TokenEstimate, *, left: int | None, wait: float) -> ApiError:
+    text = f"Rate limit reached: {tpm} tokens per minute for {whom}. {left} are left, and {_need(estimate)}."
     return _rate_limit(f"{text} Try again in {duration(wait)}.", wait)
 
 
-def _never_fits(tpm: int | None, whom: str, demand: Demand) -> ApiError:
+def _never_fits(tpm: int | None, whom: str, estimate: TokenEstimate) -> ApiError:
     message = (
-        f"The request is too large: {tpm} tokens per minute is the limit for {whom}, and {_need(demand)}. "
+        f"The request is too large: {tpm} tokens per minute is the limit for {whom}, and {_need(estimate)}. "
         "Send a shorter prompt or a smaller max_tokens."
     )
     return _rate_limit(message, _TOO_LARGE_SECONDS, should_retry=False)
@@ -92,9 +92,9 @@ def _no_slot(concurrency: int | None, whom: str) -> ApiError:
     return _rate_limit(f"{text} Try again when one has ended.", SLOT_SECONDS)
 
 
-def _need(demand: Demand) -> str:
-    total = demand.prompt + demand.output
-    return f"this request needs about {total}: {demand.prompt} for its prompt and {demand.output} for its answer"
+def _need(estimate: TokenEstimate) -> str:
+    total = estimate.prompt + estimate.output
+    return f"this request needs about {total}: {estimate.prompt} for its prompt and {estimate.output} for its answer"
 
 
 def _rate_limit(message: str, retry_after: float, *, should_retry: bool | None = None) -> ApiError:
@@ -108,19 +108,19 @@ def _rate_limit(message: str, retry_after: float, *, should_retry: bool | None =
     )
 
 
-def _over_budget(decision: Decision, demand: Demand, limits: Allowance, whom: str) -> ApiError:
-    refusal = decision.refusal
-    assert refusal is not None  # noqa: S101  # as above
-    scope: Scope = decision.scopes[refusal.scope]
+def _over_budget(decision: Decision, estimate: TokenEstimate, limits: Limits, whom: str) -> ApiError:
+    rejection = decision.rejection
+    assert rejection is not None  # noqa: S101  # as above
+    scope: Scope = decision.scopes[rejection.scope]
     daily, monthly = (limits.daily_tokens, scope.daily), (limits.monthly_tokens, scope.monthly)
-    budget, used = daily if refusal.limit == "daily" else monthly
+    budget, used = daily if rejection.limit == "daily" else monthly
     left = max(0, (budget or 0) - used - scope.reserved)
     now = datetime.fromtimestamp(decision.seconds, UTC)
-    renewed = next_day(now) if refusal.limit == "daily" else next_month(now)
+    renewed = next_day(now) if rejection.limit == "daily" else next_month(now)
     message = (
-        f"The {refusal.limit} budget of {budget} tokens for {whom} is used up: {used} were used, {scope.reserved} are reserved "
-        f"by running requests, {left} are left, and this request needs about {demand.prompt + demand.output} "
-        f"({demand.prompt} for its prompt and {demand.output} for its answer). It begins anew at {renewed:%Y-%m-%dT%H:%M:%SZ}."
+        f"The {rejection.limit} budget of {budget} tokens for {whom} is used up: {used} were used, {scope.reserved} are reserved "
+        f"by running requests, {left} are left, and this request needs about {estimate.prompt + estimate.output} "
+        f"({estimate.prompt} for its prompt and {estimate.output} for its answer). It begins anew at {renewed:%Y-%m-%dT%H:%M:%SZ}."
     )
     return ApiError(
         429,

@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.redis.redis_connection import connect, disconnect
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink, RedisRefusedError, Script
-from services.gateway.redis.redis_refusal import WriteRefusal, try_writing
+from services.gateway.redis.redis_link import RedisAwayError, RedisLink, RedisRejectedError, Script
+from services.gateway.redis.redis_rejection import WriteRejection, try_writing
 from services.gateway.tenancy import keys
-from services.gateway.tenancy.allowance import Allowance
+from services.gateway.tenancy.limits import Limits
 from services.stack.ports import free_ports
 from tests.contract.tenancy.conftest import URL, body, client_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
@@ -59,17 +59,17 @@ async def write(link: RedisLink, value: str) -> str:
     return answer
 
 
-async def refused(link: RedisLink, cause: WriteRefusal) -> None:
+async def rejected(link: RedisLink, cause: WriteRejection) -> None:
     """Writes are refused for `cause`, and the link says so and goes on reading."""
-    with pytest.raises(RedisRefusedError) as caught:
+    with pytest.raises(RedisRejectedError) as caught:
         await write(link, "refused")
-    assert caught.value.cause is link.refusal is cause
+    assert caught.value.cause is link.rejection is cause
     assert not link.away
 
 
 async def recovers(link: RedisLink) -> None:
     async def has() -> bool:
-        return link.refusal is None
+        return link.rejection is None
 
     await until(has)
     assert await write(link, "taken again") == "OK"
@@ -90,7 +90,7 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
     answers: dict[int, int],
     tmp_path: Path,
 ) -> None:
-    key, secret = await keys.create(own_redis, name="known", limits=Allowance(rpm=4))
+    key, secret = await keys.create(own_redis, name="known", limits=Limits(rpm=4))
     _, unseen = await keys.create(own_redis, name="not seen before")
     metrics, log = free_ports(1)[0], tmp_path / "log"
     more = {"VILIX_REDIS_AWAY_POLICY": policy, "VILIX_METRICS_PORT": str(metrics), "VILIX_REDIS_CHECK_SECONDS": "0.2"}
@@ -122,13 +122,13 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
             assert (await client.get("/api/models", headers={"Authorization": f"Bearer {unseen}"})).status_code == 200
             assert (await client.get("/api/usage")).status_code == 200, "what needs no write is answered"
             counted = await shown()
-            assert 'vilix_redis_refused_writes_total{cause="full"} 0.0' not in counted
-            assert "vilix_redis_refuses_writes 1.0" in counted
+            assert 'vilix_redis_rejected_writes_total{cause="full"} 0.0' not in counted
+            assert "vilix_redis_rejects_writes 1.0" in counted
             assert f'vilix_redis_away_decisions_total{{decision="limits_{policy}"}} 10.0' in counted
             await until(ratio_is_shown)
             await own_redis.config_set("maxmemory", "0")
             await until(lambda: health_is("ok"))
-            assert "vilix_redis_refuses_writes 0.0" in await shown()
+            assert "vilix_redis_rejects_writes 0.0" in await shown()
 
             async def all_is_billed() -> bool:
                 total = await used(own_redis, key)
@@ -160,7 +160,7 @@ async def test_a_revocation_holds_while_redis_is_full(
             assert (await client.post(URL, json=body())).status_code == 401
 
 
-async def test_the_admin_api_says_that_writes_are_refused(
+async def test_the_admin_api_says_that_writes_are_rejected(
     server: Server, own_redis: Redis, worker: CountingWorker, settings: dict[str, str], tmp_path: Path
 ) -> None:
     port, token = free_ports(1)[0], "a-token-for-tests-only"
@@ -179,11 +179,11 @@ async def test_a_server_at_the_limit_of_its_memory_is_not_in_turns_well_and_full
 ) -> None:
     for number in range(6):
         await own_redis.config_set("maxmemory", "1mb")
-        with pytest.raises(RedisRefusedError):
+        with pytest.raises(RedisRejectedError):
             await write(link, str(number))
         await own_redis.config_set("maxmemory", "0")
         assert await write(link, str(number)) == "OK"
-        assert link.refusal is WriteRefusal.FULL
+        assert link.rejection is WriteRejection.FULL
     await recovers(link)
     messages = [record.message for record in caplog.records if record.name.endswith("redis_link")]
     assert messages == ["redis refuses writes", "redis takes writes again"]
@@ -194,7 +194,7 @@ async def test_a_demoted_server_is_read_only_until_it_is_promoted(
 ) -> None:
     await write(link, "first")
     await own_redis.execute_command("REPLICAOF", "127.0.0.1", str(server.port))
-    await refused(link, WriteRefusal.READ_ONLY)
+    await rejected(link, WriteRejection.READ_ONLY)
     assert await link.run(lambda redis: redis.get("vilix:{s00}:test")) == "first"
     await own_redis.execute_command("REPLICAOF", "NO", "ONE")
     await recovers(link)
@@ -220,9 +220,9 @@ async def test_a_server_that_cannot_persist_is_said_to_be_that(
         await until(has_ended)
 
     await snapshot_ends("err")
-    await refused(link, WriteRefusal.PERSISTENCE_FAILED)
+    await rejected(link, WriteRejection.PERSISTENCE_FAILED)
     assert await link.run(lambda redis: redis.get("vilix:{s00}:test")) == "first"
-    with pytest.raises(RedisRefusedError):
+    with pytest.raises(RedisRejectedError):
         await link.run(lambda redis: redis.ping())
     obstacle.rmdir()
     await snapshot_ends("ok")
@@ -231,12 +231,12 @@ async def test_a_server_that_cannot_persist_is_said_to_be_that(
 
 async def test_too_few_replicas_are_said_to_be_that(link: RedisLink, own_redis: Redis) -> None:
     await own_redis.config_set("min-replicas-to-write", "1")
-    await refused(link, WriteRefusal.NO_REPLICAS)
+    await rejected(link, WriteRejection.NO_REPLICAS)
     await own_redis.config_set("min-replicas-to-write", "0")
     await recovers(link)
 
 
-async def test_a_refusal_in_a_pipeline_is_recognised(link: RedisLink, own_redis: Redis) -> None:
+async def test_a_rejection_in_a_pipeline_is_recognised(link: RedisLink, own_redis: Redis) -> None:
     await own_redis.config_set("min-replicas-to-write", "1")
 
     async def pipeline(redis: Redis) -> None:
@@ -245,14 +245,14 @@ async def test_a_refusal_in_a_pipeline_is_recognised(link: RedisLink, own_redis:
             commands.set("vilix:a", "1")
             await commands.execute()
 
-    with pytest.raises(RedisRefusedError):
+    with pytest.raises(RedisRejectedError):
         await link.run(pipeline)
-    assert link.refusal is WriteRefusal.NO_REPLICAS
+    assert link.rejection is WriteRejection.NO_REPLICAS
 
 
 async def test_a_full_server_that_dies_is_away(server: Server, link: RedisLink, own_redis: Redis) -> None:
     await own_redis.config_set("maxmemory", "1mb")
-    await refused(link, WriteRefusal.FULL)
+    await rejected(link, WriteRejection.FULL)
     server.kill()
     with pytest.raises(RedisAwayError):
         await write(link, "nobody answers")
@@ -279,18 +279,18 @@ async def test_one_full_node_of_a_cluster(tmp_path: Path) -> None:
             async with asyncio.timeout(20), Redis.from_url(first) as node:
                 assert await try_writing(link.redis) is None
                 await node.config_set("maxmemory", "1mb")
-                assert await try_writing(link.redis) is WriteRefusal.FULL
+                assert await try_writing(link.redis) is WriteRejection.FULL
 
                 async def write_everywhere(number: int) -> bool:
                     try:
                         await link.run(lambda redis: WRITE.run(redis, f"vilix:{{s{number:02}}}:test", "1"))
-                    except RedisRefusedError:
+                    except RedisRejectedError:
                         return False
                     return True
 
                 taken = [await write_everywhere(number) for number in range(64)]
                 assert 0 < sum(taken) < 64, "the others take writes"
-                assert link.refusal is WriteRefusal.FULL
+                assert link.rejection is WriteRejection.FULL
                 await node.config_set("maxmemory", "0")
                 await recovers(link)
         finally:

@@ -7,11 +7,11 @@ from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference.request.guides import is_guided
-from services.inference.request.tools import demands_call
+from services.inference.request.structured_output import is_guided
+from services.inference.request.tools import requires_call
 from services.runtime.failure import Failure, Reason, Violation
 
-_GUIDE: Final = re.compile(r"(?:\bthe )?\bguide(?:\.\w+)?")
+_STRUCTURED_OUTPUT: Final = re.compile(r"(?:\bthe )?\bguide(?:\.\w+)?")
 _REASONS: Final = (Reason.INVALID_ARGUMENT, Reason.UNSUPPORTED_PARAMETER)
 _FIELDS: Final = {
     "json_schema": "response_format.json_schema.schema_json",
@@ -29,10 +29,10 @@ def restated(failure: Failure, request: pb.GenerateRequest) -> Failure:
     if failure.message.startswith("min_tokens and guide"):
         message = "min_tokens and a form exclude one another: the form says itself when a text is complete"
         return Failure(failure.reason, message, violations=(Violation("sampling.min_tokens", message),))
-    if demands_call(request):
+    if requires_call(request):
         field, named = "tool_choice", "the schema of a call that tool_choice asks for"
     else:
         field = named = _FIELDS.get(request.response_format.WhichOneof("format") or "", "response_format")
     # Only what the engine says, and not what it quotes.
-    message, is_about_it = _GUIDE.subn(lambda _: named, failure.message, count=1)
+    message, is_about_it = _STRUCTURED_OUTPUT.subn(lambda _: named, failure.message, count=1)
     return Failure(failure.reason, message, violations=(Violation(field, message),)) if is_about_it else failure

@@ -16,19 +16,19 @@ from typing import Final, Generic
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import AnswerHead, C, GenerationDialect, StreamEncoder
+from services.gateway.dialects.dialect import C, GenerationDialect, ResponseHead, StreamEncoder
 from services.gateway.dialects.ignored_fields import ignored_comment, ignored_header
 from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
-from services.gateway.metered_answer import MeteredAnswer
+from services.gateway.metered_generation import MeteredGeneration
 
 
-class AnswerWriter(Generic[C]):
+class ResponseWriter(Generic[C]):
     """The reply to a request for a streamed answer."""
 
     def __init__(
-        self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: AnswerHead, *, keep_alive: float
+        self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: ResponseHead, *, keep_alive: float
     ) -> None:
         """Reply to `call`, which is without its prompt. `keep_alive`: seconds of silence that are broken."""
         self._dialect: Final = dialect
@@ -38,7 +38,7 @@ class AnswerWriter(Generic[C]):
         self._call: Final = call
         self._encoder: Final[StreamEncoder] = dialect.encoder(call, head)
         self._keep_alive: Final = keep_alive
-        self._answer: MeteredAnswer | None = None
+        self._answer: MeteredGeneration | None = None
         self._reported: dict[str, str] = {}
         """The header about fields that have no influence, as it was sent."""
         self._unsent: Final[list[bytes]] = []
@@ -50,7 +50,7 @@ class AnswerWriter(Generic[C]):
         await self._begin(limits, self._call.ignored)
         await self._send(self._encoder.queued(position))
 
-    async def write(self, result: MeteredAnswer, limits: RateLimits) -> None:
+    async def write(self, result: MeteredGeneration, limits: RateLimits) -> None:
         """Send the answer, and end it however that goes. Raises ApiError and ClientGoneError when it breaks off."""
         self._answer = answer = result
         try:
@@ -122,10 +122,10 @@ class AnswerWriter(Generic[C]):
         self._last_sent = time.monotonic()
         await self._response.send(data)
 
-    def _ignored(self, answer: MeteredAnswer) -> list[str]:
+    def _ignored(self, answer: MeteredGeneration) -> list[str]:
         return self._call.all_ignored(answer.generation.ignored_parameters)
 
-    def _report_late(self, answer: MeteredAnswer) -> None:
+    def _report_late(self, answer: MeteredGeneration) -> None:
         """Report what the headers do not, because they were sent before the worker had reported it."""
         header = ignored_header(self._ignored(answer))
         if header != self._reported:

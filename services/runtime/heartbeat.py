@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from services.runtime.silence import Silence
+from services.runtime.idle_timer import IdleTimer
 
 
-class SilenceError(Exception):
+class IdleTimeoutError(Exception):
     """Somebody who was needed gave no sign of life for too long."""
 
     def __init__(self, seconds: float) -> None:
@@ -19,7 +19,7 @@ class SilenceError(Exception):
         self.seconds: Final = seconds
 
 
-class Pulse:
+class Heartbeat:
     """The signs of life of a process."""
 
     def __init__(self, *, idle_seconds: float) -> None:
@@ -27,23 +27,23 @@ class Pulse:
         self._idle_seconds: Final = idle_seconds
         self._deadlines: Final[set[asyncio.Timeout]] = set()
         self._is_silent = False
-        self._silence: Silence | None = None
+        self._idle_timer: IdleTimer | None = None
         self.beat()
 
     def beat(self) -> None:
         """Note a sign of life."""
         self._is_silent = False
-        if self._silence is None:
-            self._silence = Silence(self._idle_seconds, self._note_silence)
+        if self._idle_timer is None:
+            self._idle_timer = IdleTimer(self._idle_seconds, self._note_silence)
         else:
-            self._silence.beat()
+            self._idle_timer.beat()
 
     def excuse(self) -> None:
         """Let its silence mean nothing, until the next sign of life."""
         self._is_silent = False
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
 
     @contextlib.asynccontextmanager
     async def required(self) -> AsyncIterator[None]:
@@ -58,10 +58,10 @@ class Pulse:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise SilenceError(self._idle_seconds) from None
+            raise IdleTimeoutError(self._idle_seconds) from None
 
     def _note_silence(self) -> None:
-        self._is_silent, self._silence = True, None
+        self._is_silent, self._idle_timer = True, None
         now = asyncio.get_running_loop().time()
         for deadline in self._deadlines:
             if not deadline.expired():

@@ -8,7 +8,7 @@ from typing import Final
 
 LOOKS: Final = 8
 """In so many parts the longest silence is waited for."""
-MOST_SILENCES: Final = 8
+MOST_IDLE_TIMES: Final = 8
 """So many times the longest silence may pass without a beat, however much is heard of the peer otherwise."""
 
 
@@ -16,7 +16,7 @@ def _nothing() -> int:
     return 0
 
 
-class Silence:
+class IdleTimer:
     """Waits for the signs of life of a peer, and reports when they fail to come for too long.
 
     Time in which the event loop stands still does not count: what arrived meanwhile has not been looked at yet. Therefore
@@ -52,7 +52,7 @@ class Silence:
         self._last_heard = heard
         self._looks_without_beat += 1
         # The first part is not a whole one: it had begun before the last sign of life.
-        if self._looks > LOOKS or self._looks_without_beat > MOST_SILENCES * LOOKS:
+        if self._looks > LOOKS or self._looks_without_beat > MOST_IDLE_TIMES * LOOKS:
             self._report()
         else:
             self._timer = self._loop.call_later(self._interval, self._look)

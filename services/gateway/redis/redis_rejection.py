@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from services.gateway.redis.shards import SHARDS, shard_name
 
 
-class WriteRefusal(StrEnum):
+class WriteRejection(StrEnum):
     """Why Redis refuses writes. The values are those of `redis` in /healthz and of the metrics' label `cause`."""
 
     FULL = "full"
@@ -26,18 +26,18 @@ class WriteRefusal(StrEnum):
 
 
 _CODES: Final = {
-    "OOM": WriteRefusal.FULL,
-    "READONLY": WriteRefusal.READ_ONLY,
-    "MISCONF": WriteRefusal.PERSISTENCE_FAILED,
-    "NOREPLICAS": WriteRefusal.NO_REPLICAS,
+    "OOM": WriteRejection.FULL,
+    "READONLY": WriteRejection.READ_ONLY,
+    "MISCONF": WriteRejection.PERSISTENCE_FAILED,
+    "NOREPLICAS": WriteRejection.NO_REPLICAS,
 }
-_PARSED_CODES: Final = {"OutOfMemoryError": WriteRefusal.FULL, "ReadOnlyError": WriteRefusal.READ_ONLY}
+_PARSED_CODES: Final = {"OutOfMemoryError": WriteRejection.FULL, "ReadOnlyError": WriteRejection.READ_ONLY}
 """redis-py takes the code away from the message of these exceptions."""
 # At the start; after the name of a command in redis-py's pipeline; and as old servers wrap what a script met.
 _CODE: Final = re.compile(r"(?:^|: -?|: \([\"'])(" + "|".join(_CODES) + ") ")
 
 
-def refusal_of(error: BaseException) -> WriteRefusal | None:
+def rejection_of(error: BaseException) -> WriteRejection | None:
     """The reason for which Redis refused a write, or None where `error` is of another kind."""
     if not isinstance(error, RedisError):
         return None
@@ -47,7 +47,7 @@ def refusal_of(error: BaseException) -> WriteRefusal | None:
     return _CODES[found[1]] if found else None
 
 
-async def try_writing(redis: Redis) -> WriteRefusal | None:
+async def try_writing(redis: Redis) -> WriteRejection | None:
     """Whether every node that has keys takes writes: None, or why not. Nothing is written. Raises RedisError."""
     # An empty text over the start of a key that does not exist is a write for the server's checks, and changes nothing.
     async with redis.pipeline(transaction=False) as pipeline:
@@ -57,5 +57,5 @@ async def try_writing(redis: Redis) -> WriteRefusal | None:
             await pipeline.execute()
         except ResponseError as error:
             # Other replies, for example of an ACL without SETRANGE, tell nothing about writes.
-            return refusal_of(error)
+            return rejection_of(error)
     return None

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.inference.triton_backend import gbnf
-from services.inference.triton_backend.contract import Guide
+from services.inference.triton_backend.contract import StructuredOutput
 from services.inference.triton_backend.engines.llama_api import INIT_LLGUIDANCE, LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.worker.triton_kit.request_error import RequestError
@@ -21,7 +21,7 @@ MOST_KEPT: Final = 32
 MOST_KEPT_BYTES: Final = 64 * 2**20
 
 
-class Guides:
+class StructuredOutputs:
     """The samplers of guides for one vocabulary: the last MOST_KEPT stay, and each request has a copy."""
 
     def __init__(self, api: LlamaApi, vocab: Any, vocabulary: int) -> None:
@@ -29,51 +29,51 @@ class Guides:
         self._api, self._lib, self._vocab = api, api.lib, vocab
         self._candidates = Candidates(api, vocabulary)
         self._vocabulary = vocabulary
-        self._kept: Final[OrderedDict[Guide, tuple[Any, int]]] = OrderedDict()
+        self._kept: Final[OrderedDict[StructuredOutput, tuple[Any, int]]] = OrderedDict()
         """With the bytes of memory that each takes."""
         self._lock = threading.Lock()
         self._making = threading.Lock()
         """The candidates are shared, and llguidance prepares a vocabulary in one thread."""
 
-    def begin(self, guide: Guide, *, size: int = 0) -> Any:
+    def begin(self, structured_output: StructuredOutput, *, size: int = 0) -> Any:
         """A sampler at the beginning of a guide, to be freed. `size` is how much memory it takes, as far as is known.
 
         To make one takes up to a few seconds. Raises RequestError for a guide that is not valid.
         """
         with self._making:
-            begun = self.begin_kept(guide)
-            return self._keep(guide, self._made(guide), size) if begun is None else begun
+            begun = self.begin_kept(structured_output)
+            return self._keep(structured_output, self._made(structured_output), size) if begun is None else begun
 
-    def begin_kept(self, guide: Guide) -> Any | None:
+    def begin_kept(self, structured_output: StructuredOutput) -> Any | None:
         """The same for a guide that is kept, at once and in any thread; None for another."""
         with self._lock:
-            return self._begun(guide) if guide in self._kept else None
+            return self._begun(structured_output) if structured_output in self._kept else None
 
     def close(self) -> None:
         """Free what was kept."""
         while self._kept:
             self._lib.llama_sampler_free(self._kept.popitem()[1][0])
 
-    def _keep(self, guide: Guide, sampler: Any, size: int) -> Any:
+    def _keep(self, structured_output: StructuredOutput, sampler: Any, size: int) -> Any:
         with self._lock:
-            self._kept[guide] = sampler, size
-            begun = self._begun(guide)
+            self._kept[structured_output] = sampler, size
+            begun = self._begun(structured_output)
             while len(self._kept) > MOST_KEPT or (
                 len(self._kept) > 1 and sum(held for _, held in self._kept.values()) > MOST_KEPT_BYTES
             ):
                 self._lib.llama_sampler_free(self._kept.popitem(last=False)[1][0])
             return begun
 
-    def _begun(self, guide: Guide) -> Any:
-        self._kept.move_to_end(guide)
-        return self._lib.llama_sampler_clone(self._kept[guide][0])
+    def _begun(self, structured_output: StructuredOutput) -> Any:
+        self._kept.move_to_end(structured_output)
+        return self._lib.llama_sampler_clone(self._kept[structured_output][0])
 
-    def _made(self, guide: Guide) -> Any:
-        if guide.kind == "structural_tag":
+    def _made(self, structured_output: StructuredOutput) -> Any:
+        if structured_output.kind == "structural_tag":
             raise RequestError("UNSUPPORTED_PARAMETER", "guide.structural_tag is not supported by the engine llamacpp")
-        kind = {"grammar": "lark", "json_object": "json"}.get(guide.kind, guide.kind)
-        text = _compact(guide.text or '{"type":"object"}') if kind == "json" else guide.text
-        if guide.kind == "grammar":
+        kind = {"grammar": "lark", "json_object": "json"}.get(structured_output.kind, structured_output.kind)
+        text = _compact(structured_output.text or '{"type":"object"}') if kind == "json" else structured_output.text
+        if structured_output.kind == "grammar":
             try:
                 text = gbnf.as_lark(text)
             except gbnf.GbnfError as error:
@@ -83,7 +83,7 @@ class Guides:
         self._lib.llama_sampler_apply(sampler, everything)
         if self._candidates.allow_all() or not self._candidates.allowed():
             self._lib.llama_sampler_free(sampler)
-            raise _bad_guide(guide)
+            raise _bad_structured_output(structured_output)
         return sampler
 
 
@@ -96,9 +96,9 @@ def _compact(schema: str) -> str:
     return json.dumps({"x-guidance": {"whitespace_flexible": False}, **value}) if isinstance(value, dict) else schema
 
 
-def _bad_guide(guide: Guide) -> RequestError:
-    shown = guide.text if len(guide.text) <= 80 else guide.text[:77] + "..."
+def _bad_structured_output(structured_output: StructuredOutput) -> RequestError:
+    shown = structured_output.text if len(structured_output.text) <= 80 else structured_output.text[:77] + "..."
     return RequestError(
         "INVALID_ARGUMENT",
-        f"guide.{guide.kind} is not valid, or has a part that the engine does not know: {shown}",
+        f"guide.{structured_output.kind} is not valid, or has a part that the engine does not know: {shown}",
     )

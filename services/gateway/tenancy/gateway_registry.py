@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
 from services.gateway.redis.shards import SHARDS, shard_name
-from services.gateway.tenancy import limits
-from services.gateway.tenancy.allowance import UNLIMITED
+from services.gateway.tenancy import limit_script
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limits import Subject
+from services.gateway.tenancy.limit_script import Subject
+from services.gateway.tenancy.limits import UNLIMITED
 
 GATEWAYS: Final = "vilix:gateways"
 """A sorted set of running gateways, by when they were last there."""
@@ -37,7 +37,7 @@ return redis.call('ZCARD', KEYS[1])
 """)
 
 
-class Census:
+class GatewayRegistry:
     """`gateways` is how many there were when Redis was last seen, this one included."""
 
     def __init__(self, link: RedisLink) -> None:
@@ -86,4 +86,4 @@ async def _overdue(redis: Redis) -> list[str]:
 
 
 async def _reap(key_id: str, redis: Redis) -> None:
-    await limits.show(redis, Subject(Key(id=key_id, name="-", created=0), "", UNLIMITED, UNLIMITED))
+    await limit_script.show(redis, Subject(Key(id=key_id, name="-", created=0), "", UNLIMITED, UNLIMITED))

@@ -15,17 +15,17 @@ from services.gateway import metrics
 from services.gateway.limit_status import SpentBudget
 from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.generation import Generation
-from services.gateway.tenancy.lease import Lease
+from services.gateway.tenancy.reservation import Reservation
 from services.gateway.transcript import Transcript
 
 
-class MeteredAnswer:
+class MeteredGeneration:
     """An answer that is being generated. Read `events` once, and `close` it whatever happens."""
 
     def __init__(
         self,
         generation: Generation,
-        lease: Lease,
+        reservation: Reservation,
         record: RequestRecord,
         *,
         choices: int,
@@ -35,7 +35,7 @@ class MeteredAnswer:
         self.generation: Final = generation
         self.ended_by: SpentBudget | None = None
         """The budget that ended the answer."""
-        self._lease: Final = lease
+        self._reservation: Final = reservation
         self._record: Final = record
         self._choices: Final = choices
         self._transcript: Final = transcript
@@ -56,22 +56,22 @@ class MeteredAnswer:
         client cannot come back for the same slot too early. Raises ApiError when the answer breaks off, and
         ClientGoneError.
         """
-        self._lease.ends_answer_with(self._end_by_budget)
+        self._reservation.ends_answer_with(self._end_by_budget)
         async for events in self.generation.events():
             self.count(events)
             if events[-1].HasField("usage"):
                 metrics.TOKENS.labels(self._model, "prompt").inc(events[-1].usage.prompt_tokens)
-                await self._lease.settle(self.generation.outcome)
+                await self._reservation.settle(self.generation.outcome)
             yield events
         if self.generation.outcome is Outcome.BUDGET:
             events = self._end()
-            await self._lease.settle(self.generation.outcome)
+            await self._reservation.settle(self.generation.outcome)
             yield events
 
     def count(self, events: Sequence[pb.Event]) -> None:
         """Meter events. Called for all of them, whichever way they take."""
         self._has_events = True
-        self._lease.count(events)
+        self._reservation.count(events)
         if self._transcript is not None:
             self._transcript.add(events)
         has_tokens = False
@@ -88,7 +88,7 @@ class MeteredAnswer:
     def close(self) -> None:
         """End what is still running, and note what it has come to."""
         self.generation.close()
-        produced = self._lease.produced
+        produced = self._reservation.produced
         self._record.completion_tokens = produced.completion
         if produced.prompt is not None:
             self._record.prompt_tokens = produced.prompt
@@ -99,10 +99,10 @@ class MeteredAnswer:
 
     def _end(self) -> list[pb.Event]:
         """Return the events with which the answer ends here. Only what was produced so far is billed."""
-        produced = self._lease.produced
+        produced = self._reservation.produced
         unfinished = [index for index in range(self._choices) if index not in self._finished]
         if unfinished:
-            self.ended_by = self._lease.spent
+            self.ended_by = self._reservation.spent
         usage = pb.Usage(
             prompt_tokens=produced.prompt or 0,
             completion_tokens=produced.completion,

@@ -19,7 +19,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize(
-    ("guide", "text"),
+    ("structured_output", "text"),
     [
         ({"json": {"type": "object"}}, '{"city": "تهران"}'),
         ({"json_object": True}, "{}"),
@@ -28,20 +28,20 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         ({"structural_tag": {}}, "x"),
     ],
 )
-def test_guides_reach_the_engine(bench: Bench, guide: dict[str, object], text: str) -> None:
+def test_structured_outputs_reach_the_engine(bench: Bench, structured_output: dict[str, object], text: str) -> None:
     bench.engine(guided_decoding_backend="xgrammar")
-    answer = bench.ask([1], guide=guide, temperature=0).wait()
+    answer = bench.ask([1], structured_output=structured_output, temperature=0).wait()
     assert "".join(map(chr, answer.token_ids[:-1])) == text
 
 
-def test_a_guide_that_the_backend_lacks_is_refused_by_name(bench: Bench) -> None:
+def test_a_structured_output_that_the_backend_lacks_is_rejected_by_name(bench: Bench) -> None:
     bench.engine(guided_decoding_backend="llguidance")
     with pytest.raises(RequestError, match=r"guide\.structural_tag"):
-        bench.ask([1], guide={"structural_tag": {}})
+        bench.ask([1], structured_output={"structural_tag": {}})
 
 
 @pytest.mark.parametrize(
-    ("guide", "problem"),
+    ("structured_output", "problem"),
     [
         ({"regex": "(("}, "is not valid, or has a part that the engine does not know: Regex parsing error"),
         ({"regex": "crash"}, "nested or chained too deeply"),
@@ -49,33 +49,33 @@ def test_a_guide_that_the_backend_lacks_is_refused_by_name(bench: Bench) -> None
         ({"json": {"minItems": 10**9}}, "needs more than 512 MB of memory"),
     ],
 )
-def test_a_guide_that_fails_its_trial_never_reaches_the_engine(
-    bench: Bench, guide: dict[str, object], problem: str
+def test_a_structured_output_that_fails_its_trial_never_reaches_the_engine(
+    bench: Bench, structured_output: dict[str, object], problem: str
 ) -> None:
     engine = bench.engine(guided_decoding_backend="xgrammar")
-    reader = bench.ask([1], guide=guide).wait()
+    reader = bench.ask([1], structured_output=structured_output).wait()
     assert reader.error is not None
     assert reader.error.reason == "INVALID_ARGUMENT"
     assert problem in reader.error.message
     assert not bench.llm.requests
     assert engine.load().queued == 0
-    assert bench.ask([1], guide={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"
+    assert bench.ask([1], structured_output={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"
 
 
 def test_a_request_that_is_cancelled_during_its_trial_is_over_at_once(bench: Bench) -> None:
     engine = bench.engine(guided_decoding_backend="xgrammar")
-    reader = bench.ask([1], guide={"regex": "slow"})
+    reader = bench.ask([1], structured_output={"regex": "slow"})
     assert engine.load().queued == 1
     reader.cancelled = True
     assert reader.wait().reason == "cancelled"
 
 
-def test_guides_are_unsupported_where_they_cannot_be_tried(bench: Bench) -> None:
+def test_structured_outputs_are_unsupported_where_they_cannot_be_tried(bench: Bench) -> None:
     engine = bench.engine(guided_decoding_backend="llguidance")
-    assert "guide" not in engine.supported_parameters
+    assert "structured_output" not in engine.supported_parameters
     assert engine.guide_library == ""
     with pytest.raises(RequestError, match="guide is not supported"):
-        bench.ask([1], guide={"regex": "a"})
+        bench.ask([1], structured_output={"regex": "a"})
 
 
 def test_the_models_arguments_reach_tensorrt_llm(bench: Bench) -> None:
@@ -94,4 +94,4 @@ def test_the_models_arguments_reach_tensorrt_llm(bench: Bench) -> None:
     assert (args.tensor_parallel_size, args.moe_expert_parallel_size, args.enable_attention_dp) == (4, 4, True)
     assert (args.enable_chunked_prefill, args.guided_decoding_backend) == (True, "xgrammar")
     assert (args.kv_cache_config.dtype, args.kv_cache_config.free_gpu_memory_fraction) == ("fp8", 0.8)
-    assert "guide" in engine.supported_parameters
+    assert "structured_output" in engine.supported_parameters

@@ -11,9 +11,14 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
 from services.inference.request.call_schema import call_schema
-from services.inference.request.guide_limits import check_grammar, check_regex, check_schema, check_structural_tag
 from services.inference.request.json_depth import depth_of
-from services.inference.request.tools import callable_functions, demands_call
+from services.inference.request.structured_output_limits import (
+    check_grammar,
+    check_regex,
+    check_schema,
+    check_structural_tag,
+)
+from services.inference.request.tools import callable_functions, requires_call
 from services.runtime.failure import Failure, Reason, Violation, invalid
 
 MAX_SCHEMA_LENGTH: Final = 65_536
@@ -26,7 +31,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
-_GUIDES: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
+_STRUCTURED_OUTPUTS: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
     "json_object": lambda _: {"json_object": True},
     "json_schema": lambda form: {"json": json.loads(form.json_schema.schema_json or "{}")},
     "regex": lambda form: {"regex": form.regex},
@@ -36,40 +41,40 @@ _GUIDES: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
 }
 
 
-def guide(request: pb.GenerateRequest) -> dict[str, Any] | None:
+def structured_output(request: pb.GenerateRequest) -> dict[str, Any] | None:
     """The parameter `guide` of the Triton contract for a checked request; None for free text."""
-    if demands_call(request):
+    if requires_call(request):
         return {"json": call_schema(callable_functions(request))}
     form = request.response_format
     kind = form.WhichOneof("format")
-    return _GUIDES[kind](form) if kind else None
+    return _STRUCTURED_OUTPUTS[kind](form) if kind else None
 
 
 def is_guided(request: pb.GenerateRequest) -> bool:
     """Whether an answer is held to anything."""
-    return demands_call(request) or request.response_format.WhichOneof("format") is not None
+    return requires_call(request) or request.response_format.WhichOneof("format") is not None
 
 
-def check_guide(request: pb.GenerateRequest, model: ServedModel) -> None:
+def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> None:
     """Raise Failure for a form that does not fit, or that the model cannot be held to."""
     if not is_guided(request):
         return
-    field = "tool_choice" if demands_call(request) else "response_format"
-    if not model.supports("guide"):
+    field = "tool_choice" if requires_call(request) else "response_format"
+    if not model.supports("structured_output"):
         engine = model.engine().engine
         raise _unsupported(
             field, f"the engine {engine} of {model.id} cannot hold an answer to a form; leave {field} out"
         )
     if model.spec.parsers.reasoning is not None:
-        if not model.follows_forms:
+        if not model.supports_structured_output:
             raise _unsupported(
                 field, f"the model {model.id} always thinks first and cannot be held to a form; leave {field} out"
             )
-        if request.reasoning.enabled and not model.ends_thoughts:
+        if request.reasoning.enabled and not model.supports_reasoning_budget:
             raise _unsupported(
                 "reasoning.enabled", f"{model.id} does not think where {field} is set; leave reasoning.enabled out"
             )
-    if demands_call(request):
+    if requires_call(request):
         _check_functions(request)
     elif callable_functions(request):
         message = "response_format leaves no room for calls; send tool_choice none, or leave response_format out"

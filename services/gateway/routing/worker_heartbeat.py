@@ -11,19 +11,19 @@ import grpc
 from google.protobuf import duration_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.runtime.pulse import Pulse
+from services.runtime.heartbeat import Heartbeat
 
 SHORTEST_INTERVAL: Final = 0.1
 
 
-class SignsOfLife:
+class WorkerHeartbeat:
     """Those of one worker, looked for while calls to it run."""
 
     def __init__(self, stub: Any, *, idle_seconds: float) -> None:
         """`stub` is of the worker's service; calls end when it has been silent for `idle_seconds`."""
         self._stub: Final = stub
         self._interval: Final = max(idle_seconds / 4, SHORTEST_INTERVAL)
-        self._pulse: Final = Pulse(idle_seconds=idle_seconds)
+        self._heartbeat: Final = Heartbeat(idle_seconds=idle_seconds)
         self._calls = 0
         self._watching: asyncio.Task[None] | None = None
 
@@ -31,11 +31,11 @@ class SignsOfLife:
     async def required(self) -> AsyncIterator[None]:
         """What waits inside for the worker is cancelled by its silence, which then is raised as SilenceError."""
         if self._watching is None:
-            self._pulse.beat()
+            self._heartbeat.beat()
             self._watching = asyncio.create_task(self._watch())
         self._calls += 1
         try:
-            async with self._pulse.required():
+            async with self._heartbeat.required():
                 yield
         finally:
             self._calls -= 1
@@ -52,16 +52,16 @@ class SignsOfLife:
             reports = self._stub.WatchStatus(pb.WatchStatusRequest(interval=interval))
             try:
                 async for report in reports:
-                    self._pulse.beat()
+                    self._heartbeat.beat()
                     if report.draining:
                         # It lets no new stream in any more, and finishes what it has within its drain.
-                        self._pulse.excuse()
+                        self._heartbeat.excuse()
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     # It drains, as above; or the connection is lost, which has ended the calls by itself.
-                    self._pulse.excuse()
+                    self._heartbeat.excuse()
                 else:
                     # Whatever it is, somebody has said it.
-                    self._pulse.beat()
+                    self._heartbeat.beat()
             finally:
                 reports.cancel()
