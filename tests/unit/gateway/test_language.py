@@ -103,7 +103,7 @@ def test_a_workers_message_is_persian_also_under_the_names_that_the_caller_knows
 
 
 def test_the_scan_finds_which_field_a_message_is_about() -> None:
-    found = failures(SERVICES / "inference/request/guides.py")
+    found = failures(SERVICES / "inference/request/structured_output.py")
     assert ("reasoning.enabled", "7 does not think where 7 is set; leave reasoning.enabled out") in found
     assert "response_format" in {field for field, message in found if message.startswith("response_format leaves")}
 
@@ -119,7 +119,7 @@ def test_the_scan_finds_messages_wherever_they_are_written() -> None:
         "inference/request/images.py": "7 is a 7 of 7 pixels, 7 in all; at most 7 are allowed; make it smaller",
         "inference/request/request_checks.py": "7 is 7; it must be at most max_tokens, 7",
         "inference/triton_backend/contract.py": "7 has the token id 7; the model's are 0 to 7",
-        "inference/triton_backend/engines/llama_guides.py": (
+        "inference/triton_backend/engines/llama_structured_output.py": (
             "guide.7 is not valid, or has a part that the engine does not know: 7"
         ),
         "inference/triton_backend/engines/trtllm.py": "TensorRT-LLM refuses the request: 7",
