@@ -28,8 +28,8 @@ _HEAD = """\
 
 `make bench` measured these figures and wrote this page on {when}: {cores} cores ({machine}), Linux, Python {python}.
 A figure is the median over several rounds, with their range in parentheses; the compared systems take turns. Ratios
-can be compared between machines, absolute times cannot. Each part is a program of its own in [bench](../bench); `--help`
-lists its options.
+can be compared between machines, absolute times cannot. Each part is a program of its own in [bench](../bench), and
+`--help` lists its options.
 """
 
 

@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Hypothesis' profile, the scheduler of `make test` and the summary: settings of all tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-# The same examples in every run, so that a failure can be repeated; `VILIX_TEST_RANDOM=1` looks for new ones, and for more.
-# No deadline: a loaded machine says nothing about the code.
+# Every run generates the same examples, so that a failure can be reproduced; `VILIX_TEST_RANDOM=1` generates new ones,
+# and more. There is no deadline, because a loaded machine says nothing about the code.
 _RANDOM: Final = os.environ.get("VILIX_TEST_RANDOM") == "1"
 settings.register_profile("vilix", derandomize=not _RANDOM, max_examples=500 if _RANDOM else 50, deadline=None)
 settings.load_profile("vilix")
@@ -18,17 +18,17 @@ settings.load_profile("vilix")
 pytest_plugins: Final = ("tests.support.fault_table",)
 
 _PARTS: Final = ("contract", "e2e", "faults")
-"""Layers of whose directories, and files beside them, each shares processes within itself. In `unit` no tests do, and
-elsewhere all tests of a layer."""
+"""Layers in which each directory, and each file beside the directories, shares processes. Tests in `unit` share none;
+in other layers, all tests of a layer do."""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Give the two workers of `make test` whole groups of tests: those that share the processes that they start."""
+    """Distribute tests to the workers of `make test` in groups that share the processes that they start."""
     return _BySharedProcesses(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests of generated input want to be known of a run, such as its seed, whether they passed or failed."""
+    """Print the summaries that tests of generated input record, such as the seed, whether they passed or failed."""
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):

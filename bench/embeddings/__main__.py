@@ -1,6 +1,7 @@
 """Compare the embeddings service with the library alone, on this machine: `python -m bench.embeddings`.
 
-The program starts a stack of its own, prints Markdown tables, and stops it. `--quick` takes half a minute instead of three.
+The program starts a stack of its own, prints Markdown tables, and stops the stack. `--quick` takes half a minute
+instead of three.
 """
 
 from __future__ import annotations

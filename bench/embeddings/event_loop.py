@@ -1,4 +1,4 @@
-"""Measure how long streams wait while the gateway encodes a large answer: the longest gap between two turns of its loop.
+"""Measure the longest pause of the gateway's event loop while it encodes a large embeddings response.
 
 The real gateway code sends 2,048 × 1,024 numbers to a real socket, whose reader is another process, while a task that
 represents the streams runs whenever it can. The figures are medians of nine, beside the same answer encoded at once.

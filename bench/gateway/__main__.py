@@ -74,7 +74,7 @@ async def first_token(system: System, rounds: int, requests: int) -> dict[str, A
 
 
 async def memory(system: System) -> dict[str, Any]:
-    """Measure the memory of each gateway in MB: Vilix while it serves many streams, LiteLLM after the earlier rounds."""
+    """Measure each gateway's memory in MB: Vilix while it serves many streams, LiteLLM after the earlier rounds."""
     clients = [await HttpClient.connect(system.gateway_port, system.api_key) for _ in range(MANY_STREAMS)]
     tasks = [asyncio.create_task(client.stream(PACED)) for client in clients]
     await asyncio.sleep(PACED_TOKENS * PACED_MS / 2000)

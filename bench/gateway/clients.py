@@ -37,7 +37,7 @@ class HttpClient:
         return cls(*await asyncio.open_connection(LOOPBACK, port), api_key)
 
     async def stream(self, word: str) -> tuple[float, int]:
-        """Ask for a streamed answer and read it to its end: seconds to the first token, and how many chunks had text."""
+        """Read a streamed response to its end: return the seconds to the first token, and the number of text chunks."""
         body = orjson.dumps({"model": _model(word), "stream": True, "messages": [{"role": "user", "content": word}]})
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {LOOPBACK}\r\nAuthorization: Bearer {self.api_key}\r\n"

@@ -27,9 +27,11 @@ from services.stack.supervisor import Program, Supervisor, Watcher
 ROOT = Path(__file__).parents[2]
 LITELLM = ROOT / ".cache" / "litellm" / "bin" / "litellm"
 MODEL, STEPLESS = "replay", "stepless"
-"""The engine of the first makes the tokens of all its answers in steps; that of the second makes each when it is due."""
+"""The engine of `replay` emits the tokens of all its requests in common steps; that of `stepless` emits each token when
+it is due."""
 PACED, INSTANT, PAGES = "PACED", "INSTANT", "PAGES"
-"""Words of prompts: a token every so many milliseconds, a few at once, and pages of Markdown at 300 tokens per second."""
+"""Words in prompts that choose a recording: a token every `PACED_MS`, a few tokens at once, or pages of Markdown at 300
+tokens per second."""
 PACED_TOKENS, PACED_MS = 256, 20.0
 LIMITS = Limits(rpm=10**6, tpm=10**8, concurrency=10**4, daily_tokens=10**11, monthly_tokens=10**12)
 _CATALOG = """\

@@ -1,4 +1,4 @@
-"""Measure how fast the page paints, and how smoothly it shows a fast answer, in a real Chromium: `python -m bench.page`.
+"""Measure in a real Chromium how fast the page paints and how smoothly it shows a fast stream: `python -m bench.page`.
 
 It starts what it needs, prints a Markdown table, and stops it. The page must have been built (make site).
 

@@ -54,8 +54,8 @@ MORE_THREADS: Final = 2
 KEPT_OF_A_REVOKED_KEY: Final = ("key", "limits", "usage")
 """Kinds of Redis keys that stay and expire: the record, the state of its limits, its usage by day and month."""
 TRANSIENT: Final = ("write-probe", "due", "settled", "usage stream")
-"""Kinds that say nothing about growth: what is remembered of a settled request for ten minutes, and one list each of the
-running leases and of the latest usage per shard, of which there are 64."""
+"""Kinds of keys that do not show growth: the marks of settled requests, which expire after ten minutes, and two keys of
+each of 64 shards, the open reservations and the latest usage."""
 
 
 @dataclass(frozen=True)
@@ -256,9 +256,9 @@ def _report(result: Result) -> str:
         "",
         _wrapped(
             f"`make soak` ran mixed traffic for {result.seconds / 60:.0f} minutes against a stack of "
-            "`vilix up --demo-thinking`, and sampled every process each second. The slope is that of the resident memory "
-            "without file-backed pages, which the kernel drops and reads again as it likes. It covers the time after the "
-            f"first {result.warm_up_seconds / 60:.1f} minutes, with its 95 % confidence interval "
+            "`vilix up --demo-thinking`, and sampled every process each second. The slope is that of the resident "
+            "memory without file-backed pages, which the kernel drops and reads again as it likes. It covers the time "
+            f"after the first {result.warm_up_seconds / 60:.1f} minutes, with its 95 % confidence interval "
             "([method](../bench/soak/slope.py)). Its upper bound must not exceed "
             f"{MOST_MEGABYTES_PER_HOUR:g} MB/h. Open files and threads are counted before and after."
         ),

@@ -24,7 +24,8 @@ RECORDED_MODEL: Final = "replay-thinking"
 EMBEDDING_MODEL: Final = "multilingual-e5-small"
 USERS: Final = 4
 BUSY_TRIES: Final = 5
-"""Of a request that gets 503, which a machine that is overloaded for a moment answers: a command to Redis took too long."""
+"""How often a request is repeated that gets 503, because an overloaded machine can delay a Redis command beyond its
+timeout."""
 PAUSE_SECONDS: Final = 0.5
 """Of a user between two actions, on average."""
 TOOL: Final = {

@@ -1,6 +1,7 @@
-"""On a machine with a GPU: whether the engine trtllm does what it says with the installed TensorRT-LLM, and with a model.
+"""Check the engine trtllm with the installed TensorRT-LLM and a real model, on a machine with a GPU.
 
-In NVIDIA's image, from the repository's root: `make gpu-smoke MODEL=/models/qwen3-8b ARGS=--json`. The image has all it needs.
+Run it in NVIDIA's image from the root of the repository: `make gpu-smoke MODEL=/models/qwen3-8b ARGS=--json`. The image
+contains everything that it needs.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def arguments() -> argparse.Namespace:
         type=json.loads,
         default={"guided_decoding_backend": "xgrammar"},
         metavar="JSON",
-        help='what else the engine is loaded with, as in the catalog; by default {"guided_decoding_backend": "xgrammar"}',
+        help='more arguments of the engine, as in the catalog; default: {"guided_decoding_backend": "xgrammar"}',
     )
     parser.add_argument("--only", nargs="+", choices=CHECKS, metavar="CHECK", help=f"some of {', '.join(CHECKS)}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -2,5 +2,6 @@
 
 import os
 
-# `vilix up` asks its processes over gRPC, and starts others meanwhile: gRPC has nothing to do in those, and says so each time.
+# `vilix up` calls its processes over gRPC while it starts others. gRPC's fork support would log a message at every
+# start, and the started processes do not use the parent's gRPC.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

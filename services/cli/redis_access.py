@@ -1,4 +1,7 @@
-"""How commands reach Redis. Nothing secret is an argument: every user of a machine can read its processes' arguments."""
+"""Connect commands to Redis.
+
+Secrets are never command-line arguments, because every user of a machine can read the arguments of its processes.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,8 @@ def _url_of_stack(state_dir: Path) -> str:
         return str(state["redis_url"])
     except (OSError, ValueError, KeyError):
         fail(
-            f"no Redis is known: {path} is not there; start the stack (make run), or give --redis-url or VILIX_REDIS_URL"
+            f"the URL of Redis is not known: {path} does not exist; start the stack (make run), or set --redis-url or "
+            "VILIX_REDIS_URL"
         )
 
 

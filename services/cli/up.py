@@ -104,7 +104,8 @@ Try it:
 
   curl -N {stack.url}/chat/completions \\
     -H "Authorization: Bearer $(cat {key_file})" -H "Content-Type: application/json" \\
-    -d '{{"model": "{SMALL_MODEL}", "stream": true, "messages": \\[{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+    -d '{{"model": "{SMALL_MODEL}", "stream": true,
+         "messages": \\[{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 
 {SMALL_MODEL} is a small real model that runs without a GPU: simple English; its Persian is noise.{_others(stack)}
 Embeddings ({stack.url}/embeddings) come from {EMBEDDING_MODEL}, which knows Persian well.

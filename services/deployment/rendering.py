@@ -57,11 +57,19 @@ def render(
     threads: int | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `repository`/ID for Triton, in place of an earlier one, and return it.
+    """Write the model's directory `repository`/ID for Triton, replace an earlier one, and return its path.
 
-    `directory` holds the model's weights and tokenizer; `engine` is the entry's unless given. `gpus` is how many GPUs one
-    instance has (0: as the entry says), `threads` how many cores, and `changes` replace single arguments of the engine.
-    Raises ValueError for an engine that cannot run the model.
+    Args:
+        repository: Triton's model repository.
+        spec: The model's catalog entry.
+        directory: The directory with the model's weights and tokenizer.
+        engine: The engine that runs the model; the entry's engine by default.
+        gpus: The number of GPUs of one instance; 0 keeps the entry's arguments.
+        threads: The number of CPU cores of one instance.
+        changes: Arguments of the engine that replace those of the entry.
+
+    Raises:
+        ValueError: The engine cannot run the model.
     """
     engine = engine or spec.engine.name
     is_chat = isinstance(spec, catalog.ModelSpec)

@@ -12,7 +12,7 @@ from services.stack.local_models import SMALL_MODEL
 
 
 def prepare(directory: Path) -> None:
-    """Make `triton/start`, which starts the server with the arguments that it gets, and the small model under `weights/`."""
+    """Write `triton/start`, which starts the server and passes its arguments on, and the small model in `weights/`."""
     server = (directory / "triton").absolute()
     triton.install(server)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in triton.environment().items())

@@ -194,7 +194,7 @@ def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
 
 
 def _stall_seconds(options: Options) -> float:
-    """How long a chat model may be silent or make no progress. A large one of somebody's own may take seconds for a step."""
+    """How long a chat model may be silent or make no progress. A step of a user's own large model may take seconds."""
     return STALL_SECONDS if options.gguf else SMALL_STALL_SECONDS
 
 

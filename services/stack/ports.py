@@ -18,10 +18,13 @@ _reserved: Final[deque[int]] = deque()
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nothing listens on, reserved for the servers that the caller is about to start.
+    """Reserve `count` different free ports for servers that the caller is about to start, and return them.
 
-    They are below those that systems give to connections, or else one of these might take a port before its server does.
-    No other call gets them meanwhile, in any process. Raises OSError when there are not so many.
+    They are below the kernel's ephemeral range; otherwise an outgoing connection might take one before its server does.
+    No other call returns them in the meantime, in any process.
+
+    Raises:
+        OSError: Too few ports are free.
     """
     return [_reserve() for _ in range(count)]
 

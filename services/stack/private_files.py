@@ -50,7 +50,10 @@ def by_default() -> Iterator[None]:
 
 @contextlib.contextmanager
 def short_directory(wanted: Path) -> Iterator[Path]:
-    """A private directory for sockets: `wanted`, or another one where its path is too long for sockets; removed at the end."""
+    """Yield a private directory for sockets, and remove it at the end.
+
+    It is `wanted`, or a temporary directory if the path of `wanted` is too long for sockets.
+    """
     wanted = wanted.absolute()
     if triton.fits(wanted / LONGEST_NAME):
         shutil.rmtree(wanted, ignore_errors=True)

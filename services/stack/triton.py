@@ -73,9 +73,10 @@ def command(
 def private_command(
     *, directory: Path, repository: Path, socket: Path, memory_prefix: str
 ) -> tuple[list[str], dict[str, str]]:
-    """Like `command`, of a server that is reached through `endpoint(socket)` alone: by nobody who cannot read its directory.
+    """Return the command line and environment of a server that listens only on `endpoint(socket)`.
 
-    `memory_prefix` begins the names of its shared memory: see `remove_shared_memory`.
+    Only users who can read the socket's directory can reach it. The names of its shared memory begin with
+    `memory_prefix`: see `remove_shared_memory`.
     """
     argv = [
         *_common(directory, repository),
@@ -100,7 +101,7 @@ def fits(socket: Path) -> bool:
 
 
 def remove_shared_memory(memory_prefix: str) -> None:
-    """Remove the shared memory of a server that was killed. Without that, each death costs the machine a megabyte or more."""
+    """Remove the shared memory of a killed server. Otherwise each kill would leave a megabyte or more behind."""
     for region in SHARED_MEMORY.glob(f"{memory_prefix}*"):
         region.unlink(missing_ok=True)
 
@@ -122,7 +123,7 @@ def _common(directory: Path, repository: Path) -> list[str]:
 
 
 def _shared_memory_lock() -> str:
-    """Nobody needs the protocols of shared memory, and Triton cannot leave them out: they want a word that nobody knows."""
+    """Disable the shared-memory protocols, which Triton cannot omit, by requiring a random header value for them."""
     return f"shared-memory:unused={secrets.token_hex(16)}"
 
 

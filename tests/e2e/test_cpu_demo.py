@@ -1,7 +1,7 @@
-"""The demo of values-cpu-demo.yaml, acted out: the processes of its pods, started as the manifests say, pass `helm test`.
+"""The demo of values-cpu-demo.yaml without Kubernetes: its processes, started by the manifests, pass `helm test`.
 
-Container images are the stand-in: what the CPU image holds is made by the program that its Dockerfile runs. Triton's model
-repositories are written by the command of the pods' init container.
+Only the container images are replaced: the program that the Dockerfile runs makes the contents of the CPU image, and
+the command of the pods' init container writes Triton's model repositories.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Images from OpenAI's client to the engine's input: gateway, worker and Triton are real, and the engine plays a recording.
+"""Images from OpenAI's client to the engine's input, through a real gateway, worker and Triton with the engine replay.
 
-The recording is chosen by SHA-256, size and place of the images, so that its answer says that exactly these arrived.
+The images' SHA-256, size and position choose the recording, so its text proves that exactly these images arrived.
 """
 
 from __future__ import annotations

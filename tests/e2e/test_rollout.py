@@ -1,7 +1,7 @@
-"""An update of the whole installation under load: nothing that a client began is cut off, and nothing is refused.
+"""An update of the whole installation under load cuts off no request and rejects none.
 
-Real gateways, workers, Tritons and Nginx, with the variables, arguments and timings of the rendered chart. Kubernetes is acted
-out (tests/e2e/pods.py): pods are started before others are stopped, and Nginx hears late of both.
+Gateways, workers, Tritons and Nginx are real, with the variables, arguments and timings of the rendered chart.
+tests/e2e/pods.py simulates Kubernetes: it starts new pods before it stops old ones, and Nginx learns of both late.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ async def under_load(url: str, redis_url: str) -> AsyncIterator[Load]:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         _, key = await keys.create(redis, name="load")
     load = Load()
-    # A reload closes idle connections of clients, perhaps at the moment when one sends: Nginx's matter, not ours, and ingress
-    # controllers change endpoints without a reload.
+    # A reload of Nginx closes idle connections of clients, perhaps while one sends a request. This is not ours to test,
+    # and ingress controllers change endpoints without a reload.
     limits = httpx.Limits(max_connections=STREAMS, max_keepalive_connections=0)
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, limits=limits) as http:

@@ -71,8 +71,8 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
                 rest.extend(lines)
             assert "data: [DONE]" not in rest
     record(
-        "A second Ctrl-C for `vilix up` with an open stream (Triton by itself ignores a second SIGTERM, and ends after its "
-        "--exit-timeout-secs)",
+        "A second Ctrl-C for `vilix up` with an open stream (Triton by itself ignores a second SIGTERM, and ends after "
+        "its --exit-timeout-secs)",
         f"all processes end at once: within {END_SECONDS:g} s",
         f"all {len(pids)} ended within {seconds:.2f} s",
         met=seconds < END_SECONDS,

@@ -1,7 +1,7 @@
-"""`python -m tests.faults.good_client ADDRESS`: asks one short chat after the other, and prints how long each let it wait.
+"""`python -m tests.faults.good_client ADDRESS`: sends one short chat request after the other, and prints their latency.
 
-The request is what is written to it, and the key is VILIX_API_KEY. The seconds are those to an answer's first event. It is a
-process of its own, so that what else a test does is not measured.
+Stdin is the request, and VILIX_API_KEY is the key. The latency is the time in seconds to the first event of a response.
+This is a process of its own, so that the work of the test itself does not delay it.
 """
 
 from __future__ import annotations

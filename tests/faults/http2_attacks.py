@@ -1,6 +1,6 @@
 """`python -m tests.faults.http2_attacks ATTACK ADDRESS SECONDS CONNECTIONS`: attacks a gRPC port with HTTP/2 frames.
 
-It opens a new connection whenever the server closes one, comes from an address of its own, and prints what it has written.
+It opens a new connection whenever the server closes one, uses a source address of its own, and prints what it has sent.
 It is a process of its own, so that it does not slow down the test.
 """
 

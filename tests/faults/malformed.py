@@ -19,7 +19,8 @@ from tests.support.waits import until
 CASES: Final = times(500, 10_000)
 AT_ONCE: Final = 40
 MEGABYTES: Final = 32
-"""By which a process may grow after a warm-up: what allocators keep. In 10,000 cases, a leak of 4 kB a case would be seen."""
+"""The most by which a process may grow after a warm-up: allocators keep some memory. In 10,000 cases, this shows a leak
+of 4 kB per case."""
 _PATIENCE: Final = {"VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1", "VILIX_KEEP_ALIVE_SECONDS": "1"}
 CATALOG_ENTRY: Final = """\
 id: replay
@@ -40,7 +41,8 @@ TEMPLATE: Final = """\
 {%- for message in messages %}<|im_start|>{{ message.role + '\\n' + message.content }}
 {%- if message.reasoning_content %}<think>{{ message.reasoning_content.strip('\\n') }}</think>{% endif %}
 {%- for call in message.tool_calls or [] %}<tool_call>{{ call.function.name }}{{ call.function.arguments | tojson }}
-{%- for key, value in call.function.arguments.items() %}{{ key }}={{ value }}{% endfor %}</tool_call>{% endfor %}<|im_end|>
+{%- for key, value in call.function.arguments.items() %}{{ key }}={{ value }}{% endfor %}</tool_call>{% endfor -%}
+<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}"""
 
 

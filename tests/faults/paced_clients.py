@@ -1,7 +1,7 @@
 """`python -m tests.faults.paced_clients ADDRESS COUNT SECONDS`: many streams at the same time, as one cheap process.
 
-Stdin is the request of every stream, and VILIX_API_KEY is the key. The starts are spread evenly over SECONDS. At the end the
-process prints one line of JSON for each stream: a `StreamResult`. It parses nothing while streams run.
+Stdin is the request of every stream, and VILIX_API_KEY is the key. The starts are spread evenly over SECONDS. At the
+end the process prints one line of JSON for each stream: a `StreamResult`. It parses nothing while streams run.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ descriptions: {en: Recordings.}
 PREFILL, SLOW, LONG, STEADY, BURST, STALL = "PREFILL", "SLOW", "LONG", "STEADY", "BURST", "STALL"
 PACED: Final = "PACED"
 """A word of messages that get 200 tokens, two in each second."""
-"""Words of messages that get half a minute of prefill, two seconds of it, an answer without an end, six seconds of tokens,
-very many, and an engine whose thread stands still after five."""
+"""Words of messages that get half a minute of prefill, two seconds of prefill, an endless response, six seconds of
+tokens, very many tokens, and an engine whose thread freezes after five tokens."""
 
 
 @contextlib.contextmanager

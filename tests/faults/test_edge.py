@@ -517,8 +517,8 @@ async def crowd(
     most = max(2 * percentile99(alone), percentile99(alone) + NOISE_SECONDS)
     record(
         what,
-        f"all closed by the deadline; a good client's p99 to the first event of a chat is under 2× what it is alone, or "
-        f"at most {NOISE_SECONDS * 1000:g} ms more",
+        f"all closed by the deadline; a good client's p99 to the first event of a chat is under 2× what it is alone, "
+        f"or at most {NOISE_SECONDS * 1000:g} ms more",
         f"{200 * rounds} of {200 * rounds} closed; p99 {percentile99(alone) * 1000:.1f} ms alone, "
         f"{percentile99(meanwhile) * 1000:.1f} ms meanwhile "
         f"({percentile99(meanwhile) / percentile99(alone):.1f}×, of {len(meanwhile)} chats)",

@@ -1,4 +1,4 @@
-"""An embeddings worker or its Triton that stands still: every client hears of it in time, however long its request takes."""
+"""With a frozen embeddings worker or Triton, every client gets an error in time, however long its request takes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Floods of HTTP/2 frames and connections on the workers' gRPC ports, while others ask through the gateway.
+"""Floods of HTTP/2 frames and connections on the workers' gRPC ports, while other callers use the gateway.
 
-The worker lives, its memory stays bounded, callers with other connections are answered, and afterwards all is as before.
+The worker survives, its memory stays bounded, callers on other connections are served, and afterwards everything is as
+before.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ IDLE_CONNECTIONS: Final = times(300, 3000)
 RECOVERY_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.02
 DEFAULTS: Final = {"VILIX_IDLE_SECONDS": "30"}
-"""As users have them, and not the short one of these tests: on two cores of which the attacker takes one, others wait."""
+"""The default, and not the short time of other tests: callers wait longer while the attacker uses one of two cores."""
 LONGEST_WAIT_SECONDS: Final = 10.0
 SERVED_SHARE: Final = 0.9
 """The least share of others' requests that are answered during an attack."""
@@ -52,7 +53,7 @@ TARGETS: Final = {"chat": "worker0", "embeddings": "embedder"}
 
 
 class Others:
-    """Requests of other callers, one after the other: through the gateway, and health checks on a connection of its own."""
+    """Other callers: consecutive requests through the gateway, and health checks on a connection of their own."""
 
     def __init__(
         self,
@@ -134,7 +135,8 @@ async def test_others_are_answered_during_a_flood(everything: Everything, target
     growth, kept = others.most_memory - before, worker.memory_info().rss - before
     answered = f"{during[200]} of {during.total()} requests, {others.codes['OK']} of {others.codes.total()} calls"
     measured = (
-        f"{answered}; p50 {statistics.median(waits):.2f} s, max {max(waits):.1f} s; then served after {recovered:.1f} s; "
+        f"{answered}; p50 {statistics.median(waits):.2f} s, max {max(waits):.1f} s; "
+        f"then served after {recovered:.1f} s; "
         f"{growth / 1e6:+.0f} MB, {kept / 1e6:+.0f} MB afterwards; {written} written"
     )
     assert growth < MOST_GROWTH_BYTES, measured

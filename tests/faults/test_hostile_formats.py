@@ -163,7 +163,7 @@ class Run:
                     await self.send(client, case, content)
 
     def _next(self) -> tuple[Case, bytes | None]:
-        """Make a case and its body; none for one that is too large: to write it could take this process half a minute."""
+        """Return the next case and its body; None for a large body, which could take half a minute to serialize."""
         case = next(self._generated)
         content = None if is_longer(case.fields, MAX_BODY_BYTES) else body_of(case)
         return case, content if content is not None and len(content) <= MAX_BODY_BYTES else None

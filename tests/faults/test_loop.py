@@ -1,7 +1,7 @@
 """No request blocks an event loop.
 
-What is asserted is what each process measures of itself, which the load of the machine does not change: how late its loop
-was, as far as the process itself was busy meanwhile. What a client sees of it depends on the machine, and is recorded.
+The tests assert what each process measures of itself, which does not depend on the load of the machine: how late its
+loop was while the process itself was busy. The gaps that a client sees depend on the machine, and are only recorded.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class Probe:
             await process.wait()
 
     async def worst_gap(self, since: float) -> tuple[float, float]:
-        """Seconds between two tokens from then until now, beyond what the clock was late meanwhile; and those as they were."""
+        """Return the longest gap between two tokens after `since`, in seconds: without the machine's delays, and with."""
         now = time.monotonic()
         await until(lambda: min(self.tokens[-1], self.ticks[-1]) > now, what="the probe streams on")
         gaps = [pair for pair in pairwise(self.tokens) if pair[0] > since]
@@ -332,8 +332,8 @@ async def see_no_block(everything: Everything, probe: Probe, what: str, ask: Cal
     assert not any(tries[-1].values()), f"loops were blocked for more than these seconds, so often: {tries}"
     record(
         f"The event loop is never blocked: {what}",
-        f"no process blocks its loop for 50 ms; a stream beside it, with a token every 20 ms, has no gap of {GAP_MS} ms more "
-        "than a process has that only looks at the clock",
+        "no process blocks its loop for 50 ms; a stream beside it, with a token every 20 ms, has no gap of "
+        f"{GAP_MS} ms more than a process has that only looks at the clock",
         f"none does; worst gap {gap * 1000:.0f} ms more, {whole * 1000:.0f} ms in all",
         met=gap < GAP_MS / 1000,
     )

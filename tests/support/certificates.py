@@ -25,7 +25,7 @@ class Authority:
         return self._directory / "ca.crt"
 
     def issue(self, into: Path, *, name: str) -> None:
-        """Fill `into` with ca.crt, tls.crt and tls.key for `name`, as Kubernetes does: by pointing one link elsewhere."""
+        """Write ca.crt, tls.crt and tls.key for `name` to `into` as Kubernetes does: by replacing one symbolic link."""
         into.mkdir(parents=True, exist_ok=True)
         data = Path(tempfile.mkdtemp(prefix="..", dir=into))
         extensions = self._directory / "extensions"

@@ -105,7 +105,7 @@ def _is_whole(config: pytest.Config) -> bool:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """Return the text of docs/faults.md. Rows whose promises share their words before a colon become a section of their own."""
+    """Return the text of docs/faults.md. Rows whose promises share the words before a colon form a section."""
     sizes = Counter(filter(None, map(_group, rows)))
     groups = [group for group, size in sizes.items() if size >= LEAST_GROUP]
     sections = [_HEAD, _table("promise", [row for row in rows if _group(row) not in groups])]

@@ -1,4 +1,4 @@
-"""The real helm and the programs that check what it renders, from an environment of their own (`make test` installs it)."""
+"""Run the real helm and the programs that check rendered manifests, in the environment that `make test` installs."""
 
 from __future__ import annotations
 

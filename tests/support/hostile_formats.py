@@ -488,7 +488,7 @@ _LARK_FAMILIES: Final[dict[str, Callable[[Random, int, Sequence[Any]], str]]] = 
 
 
 def is_longer(value: Any, length: int) -> bool:
-    """Whether a value is surely longer than that as JSON. Parts that occur several times make it larger than it looks."""
+    """Whether the JSON text of `value` is certainly longer than `length`. Shared parts count as often as they occur."""
     waiting = [value]
     while waiting and length >= 0:
         part = waiting.pop()

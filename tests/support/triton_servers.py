@@ -62,9 +62,9 @@ def launched(
     python: Path = Path(sys.executable),
     trtllm: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """A server with `models` (engine and engine_args by id), started but perhaps not ready; stopped at the end.
+    """Start a server with `models` (engine and engine_args by id), which may not be ready yet, and stop it at the end.
 
-    The models' packages are those of `python`. The models in `trtllm` find the stand-in for that version of TensorRT-LLM.
+    The models import packages of `python`. The models in `trtllm` import the stand-in for that version of TensorRT-LLM.
     """
     triton.install(directory)
     for model_id, (engine, arguments) in models.items():

@@ -24,7 +24,8 @@ ANSWER = "یک، دو 👨‍👩‍👧 سه؛ 👨‍👩‍👧‍👦 wonder
 ARGUMENTS = {"city": "تهران <b>", "days": 3, "hours": [6, 12.5], "note": "۳", "raw": True}
 CALLS = {
     "qwen": (
-        f'<tool_call>\n{{"name": "get_weather", "arguments": {json.dumps(ARGUMENTS, ensure_ascii=False)}}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "get_weather", "arguments": '
+        f"{json.dumps(ARGUMENTS, ensure_ascii=False)}}}\n</tool_call>\n"
         '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>'
     ),
     "minimax": (

@@ -126,7 +126,7 @@ async def test_health_for_probes_knows_no_tls_and_serves_nothing_else(
 async def test_certificates_are_replaced_under_a_running_stream(
     tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
 ) -> None:
-    """By those of another CA, even: whoever reconnects with the first one's is refused by a worker that never knew it."""
+    """The new certificates are of another CA: a worker that never knew the first CA rejects its certificates."""
     authority.issue(tmp_path / "worker", name=NAME)
     authority.issue(tmp_path / "gateway", name="gateway")
     (port,) = free_ports(1)

@@ -30,7 +30,7 @@ class Entry:
 
 
 class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Answers with `max_tokens` tokens, one every `pace` seconds, while `going`; `seed` n breaks it after n - 1 of them."""
+    """Yields `max_tokens` tokens, one every `pace` seconds, while `going`; a `seed` of n fails after n - 1 tokens."""
 
     def __init__(self) -> None:
         self.books: dict[str, Entry] = {}

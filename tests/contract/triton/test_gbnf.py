@@ -18,9 +18,10 @@ CASES = {
     'root ::= ("a" | "ab") ("c" | "bc")\n': ["ac", "abc", "abbc", "ab"],
     'root ::= x{2} y{1,} z{0,2}\nx ::= "x"\ny ::= [^a-x]\nz::="z"': ["xxy", "xyz", "xxyzz", "xxzzz"],
     '# comment\nroot ::= # another\n  "a" |\n  "b" # c\n\nx-1 ::= "x"\n': ["a", "b", "c"],
-    'root ::= ( "a"\r\n  | "b" )+ x-2b\r\nx-2b ::= "\\n" | "\\x41" | "\\u00e9" | "\\U0001F600" | "\\\\" | "\\"" | "\\["': [
-        *("a\n", "abA", "bé", "a😀", "a\\", 'a"', "b[", "b\t", "b")
-    ],
+    (
+        'root ::= ( "a"\r\n  | "b" )+ x-2b\r\n'
+        'x-2b ::= "\\n" | "\\x41" | "\\u00e9" | "\\U0001F600" | "\\\\" | "\\"" | "\\["'
+    ): ["a\n", "abA", "bé", "a😀", "a\\", 'a"', "b[", "b\t", "b"],
     'root ::= expr\nexpr ::= term ("+" term)*\nterm ::= num | "(" expr ")"\nnum ::= [0-9]+': [
         *("1", "1+2", "(1+23)+4", "(1", "1+", "")
     ],
@@ -71,7 +72,7 @@ def random_body(random: Random, rules: list[str], depth: int) -> str:
 
 
 def rule(name: str, body: str) -> str:
-    # llama.cpp reads on in the next line after "::=" and "|", where an empty alternative would take the next rule's name.
+    # After "::=" and "|", llama.cpp continues in the next line: an empty alternative would take the next rule's name.
     is_open = not body.strip() or body.lstrip().startswith("|") or body.rstrip().endswith("|")
     return f"{name} ::= ({body})" if is_open else f"{name} ::= {body}"
 

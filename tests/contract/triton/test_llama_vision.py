@@ -68,7 +68,7 @@ def likeliest(reader: Reader) -> dict[int, float]:
 def reference(
     api: LlamaApi, files: Path, text: str, images: list[npt.NDArray[np.uint8]]
 ) -> tuple[list[int], npt.NDArray[np.float64]]:
-    """The prompt's ids, with one for each image, and the log probabilities after it, as llama.cpp's own helpers have them."""
+    """Return the prompt's ids, one for each image, and the log probabilities after it, by llama.cpp's own helpers."""
     lib, ffi = api.lib, api.ffi
     model = lib.llama_model_load_from_file(str(files / "model.gguf").encode(), lib.llama_model_default_params())
     params = lib.mtmd_context_params_default()

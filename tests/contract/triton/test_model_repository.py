@@ -16,7 +16,8 @@ def test_the_copy_needs_only_the_standard_library_and_numpy(tmp_path: Path) -> N
         "import services.inference.triton_backend.engines.replay as replay\n"
         "ours = {m.__file__ for n, m in sys.modules.items() if n.startswith('services') and m.__file__}\n"
         f"assert all(path.startswith({str(model)!r}) for path in ours), ours\n"
-        "third = {n.split('.')[0] for n, m in sys.modules.items() if 'site-packages' in (getattr(m, '__file__', '') or '')}\n"
+        "files = {n.split('.')[0]: getattr(m, '__file__', '') or '' for n, m in sys.modules.items()}\n"
+        "third = {name for name, file in files.items() if 'site-packages' in file}\n"
         "assert third <= {'numpy'}, third\n"
     )
     # -S and a cleared path: nothing of this distribution can be found by accident.

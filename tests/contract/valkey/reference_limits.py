@@ -1,4 +1,4 @@
-"""What the limits script must decide, as simply as it can be said: no running sums, no clever numbers, nothing forgotten."""
+"""A reference model of the limits script: it stores every event, and keeps no running sums."""
 
 from __future__ import annotations
 

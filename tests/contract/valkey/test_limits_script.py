@@ -1,4 +1,7 @@
-"""The limits script in a real Valkey against a reference model: random requests, renewals, settlements and lost gateways."""
+"""The limits script in a real Valkey against a reference model.
+
+Random requests, renewals, settlements and lost gateways are applied to both.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LangChain's structured output by a demanded call, with classes inside of classes, from a model with random weights."""
+"""LangChain's structured output by a required tool call with nested classes, from a model with random weights."""
 
 import os
 from enum import StrEnum

@@ -1,4 +1,7 @@
-"""LangChain's chat model: an answer, a stream, a tool over two turns. Its environment is its own, so it runs as a program."""
+"""Check LangChain's chat model: a response, a stream, and a tool over two turns.
+
+This is a program of its own, because LangChain has an environment of its own.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A real Chromium in front of the page, and what it looks at: a stack that thinks, or a gateway whose worker is scripted."""
+"""A real Chromium with the page of a stack with a reasoning model, or of a gateway whose worker is scripted."""
 
 from __future__ import annotations
 

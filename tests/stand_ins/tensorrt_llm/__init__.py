@@ -1,7 +1,7 @@
 """A stand-in for NVIDIA's TensorRT-LLM, which needs a GPU to be imported: for tests only, and none of NVIDIA's code.
 
-It behaves as the sources of 1.2 and 1.3 say, most of all where that is surprising. Which of the two it is, the file VERSION
-beside this one says. Its model plays the answers in `stand_in.json` of the model directory, one token per step:
+It behaves like TensorRT-LLM 1.2 and 1.3, most of all where their behaviour is surprising; the file VERSION beside this
+one chooses the version. Its model plays the answers in `stand_in.json` of the model directory, one token per step:
 
     {"eos_token_id": 2, "special_tokens": {"<|image_pad|>": 49000}, "step_ms": 5, "guided": {"json_object": "{}"},
      "answers": [{"prompt_contains": [7, 8], "token_ids": [5, 6, 2], ...}]}

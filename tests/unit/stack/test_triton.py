@@ -8,7 +8,8 @@ LOG = (
 )
 FAILED = (
     "E1123 17:50:52.485954 7198 model_lifecycle.cc:642] \"failed to load 'smollm2-135m' version 1: Internal: "
-    'TritonModelException: engine llamacpp: there is no model file /x.gguf\\n\\nAt:\\n  /tmp/model.py(24): <module>\\n"\n'
+    "TritonModelException: engine llamacpp: there is no model file /x.gguf\\n\\nAt:\\n  "
+    '/tmp/model.py(24): <module>\\n"\n'
     "error: creating server: Internal - failed to load all models\n"
 )
 
