@@ -58,8 +58,10 @@ async def measure(redis: Redis, *, name: str, limits: Limits) -> list[str]:
         caller = await key_cache.find(secret)
         assert caller is not None  # noqa: S101  # it was just made
         subject, estimate = tiers.subject(caller.key, "m"), estimate_of(ASKED, reserve_output=1024)
-        hold = reservations.new_hold("r")
-        reservation = reservations.admitted(subject, estimate, hold, await reservations.decide(subject, estimate, hold))
+        reservation_id = reservations.new_id("r")
+        reservation = reservations.admitted(
+            subject, estimate, reservation_id, await reservations.decide(subject, estimate, reservation_id)
+        )
         before.append(time.perf_counter() - began)
         reservation.count([pb.Event(started=pb.Started(prompt_tokens=100))])
         # The correction of the prompt is on no request's path.
@@ -129,11 +131,11 @@ async def added_while_frozen(url: str, pid: int) -> None:
         caller = await key_cache.find(secret)
         assert caller is not None  # noqa: S101  # it was just made
         subject, estimate = tiers.subject(caller.key, "m"), estimate_of(ASKED, reserve_output=1024)
-        hold = reservations.new_hold("r")
+        reservation_id = reservations.new_id("r")
         try:
-            await reservations.decide(subject, estimate, hold)
+            await reservations.decide(subject, estimate, reservation_id)
         except RedisAwayError:
-            reservations.admit_alone(subject, estimate, hold)
+            reservations.admit_alone(subject, estimate, reservation_id)
         waited.append(time.perf_counter() - began)
 
     await request()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -200,6 +201,23 @@ def revoke(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir
     print(f"Revoked {key.id} ({key.name}).")
     if warning := unacknowledged(replication):
         print(f"warning: {warning}", file=sys.stderr)
+
+
+@app.command()
+def migrate(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: AsJson = False) -> None:
+    """Rewrite the records of keys that an earlier version of Vilix wrote. Keys stay valid meanwhile.
+
+    Gateways understand records of earlier versions. Run the command once all gateways have been upgraded: a later
+    version may drop support for the old form.
+
+    Examples:
+      vilix keys migrate
+    """
+    result = run(redis_url, state_dir, keys.migrate)
+    if as_json:
+        print(json.dumps(asdict(result)))
+    else:
+        print(f"Rewrote {result.rewritten} of {result.keys} records.")
 
 
 @app.command("usage")

@@ -22,6 +22,7 @@ from services.gateway.quoting import shown
 from services.gateway.redis.redis_rejection import rejection_of
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
+from services.gateway.tenancy.key_records import NewerRecordError
 from services.gateway.wiring import Gateway
 
 PREFIX: Final = "/admin/v1"
@@ -128,6 +129,7 @@ def create_admin_app(gateway: Gateway, *, token: str) -> ASGIApp:
         NameTakenError: _conflict,
         RevokedError: _revoked,
         ExpiredError: _expired,
+        NewerRecordError: _newer_record,
         ValueError: _wrong,
         RedisError: _redis_error,
         OSError: _redis_error,
@@ -170,6 +172,10 @@ async def _revoked(request: Request, error: RevokedError) -> Response:
 
 async def _expired(request: Request, error: ExpiredError) -> Response:
     return openai_errors.response(conflict(str(error.args[0]), code="key_expired"))
+
+
+async def _newer_record(request: Request, error: NewerRecordError) -> Response:
+    return openai_errors.response(conflict(str(error.args[0]), code="newer_record"))
 
 
 async def _wrong(request: Request, error: ValueError) -> Response:

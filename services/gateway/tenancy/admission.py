@@ -110,7 +110,7 @@ class Admission:
         self._estimate: Final = estimate
         self._record: Final = record
         self._disconnect: Final = disconnect
-        self._hold: Final = control.reservations.new_hold(record.request_id)
+        self._reservation_id: Final = control.reservations.new_id(record.request_id)
         self._began: Final = time.monotonic()
         self._position = 0
 
@@ -180,18 +180,18 @@ class Admission:
             raise StaleKeyError from None
         reservations = self._control.reservations
         try:
-            decision = await reservations.decide(subject, self._estimate, self._hold)
+            decision = await reservations.decide(subject, self._estimate, self._reservation_id)
         except RedisAwayError:
             # Nobody is admitted without Redis whose key was not looked up for that. One that is full can still be read.
             if not (fresh or self._caller.redis_was_away):
                 raise StaleKeyError from None
-            self._take(reservations.admit_alone(subject, self._estimate, self._hold))
+            self._take(reservations.admit_alone(subject, self._estimate, self._reservation_id))
             return
         if decision.ahead is not None and time.monotonic() < self._began + subject.queue_seconds:
             self._position = decision.ahead + 1
             self.limits = rate_limits(decision, subject)
             return
-        self._take(reservations.admitted(subject, self._estimate, self._hold, decision))
+        self._take(reservations.admitted(subject, self._estimate, self._reservation_id, decision))
 
     def _take(self, reservation: Reservation) -> None:
         self._reservation = reservation

@@ -85,6 +85,16 @@ class Replication:
 
 
 @dataclass(frozen=True, slots=True)
+class Migration:
+    """What a migration of records did."""
+
+    rewritten: int
+    """Records that had an older form."""
+    keys: int
+    """All keys that were looked at."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fingerprint:
     """As what a key was found: while its secret and its record are these, it would be found so again."""
 

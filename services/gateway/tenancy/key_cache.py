@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -11,7 +12,10 @@ from services.gateway.errors import ApiError, unavailable
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Fingerprint, Key
+from services.gateway.tenancy.key_records import NewerRecordError
 from services.gateway.tenancy.secret import digest, is_well_formed
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,10 @@ class KeyCache:
             key, fingerprint = await self._link.run(lambda redis: keys.find_with_proof(redis, secret))
         except RedisAwayError:
             return self._remembered(secret)
+        except NewerRecordError as error:
+            # It may restrict the key in a way that this version does not know.
+            _log.error("a key is rejected: %s", error)
+            raise keys_unknown() from None
         if key is None or fingerprint is None:
             self._verified.pop(hashed, None)
             return None

@@ -1,9 +1,14 @@
-"""How keys are written in Redis: the names of what belongs to a key, and the fields of its record."""
+"""Read and write the records of keys in Redis: the names of a key's data, and the fields of its record.
+
+A record has the field `version`, the version of its form. A record of an older version is understood, and rewritten by the
+next change of the key or by `vilix keys migrate`. To change the form: raise VERSION, and append to MIGRATIONS a function
+that turns the fields of a record of the last version into those of the new one.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,7 +22,13 @@ from services.gateway.tenancy.secret import digest, shard_of
 
 NAMES: Final = "vilix:names"
 """The ids of all keys that were not revoked, by name."""
+VERSION: Final = 1
+"""The version of the form in which records are written."""
 _MODEL_LIMITS: Final = TypeAdapter(dict[str, Limits])
+
+
+class NewerRecordError(ValueError):
+    """A record was written by a newer version, in a form that may restrict the key in a way unknown to this one."""
 
 
 def flat(fields: dict[EncodableT, EncodableT]) -> list[str]:
@@ -28,6 +39,7 @@ def flat(fields: dict[EncodableT, EncodableT]) -> list[str]:
 def fields_of(key: Key) -> dict[EncodableT, EncodableT]:
     """Return the record of a key: every field is text, and empty where there is nothing."""
     fields: dict[EncodableT, EncodableT] = {
+        "version": str(VERSION),
         "id": key.id,
         "name": key.name,
         "owner": key.owner,
@@ -52,10 +64,42 @@ def key_with_digest(record: tuple[str, ...]) -> tuple[Key | None, str]:
     return key_of(dict(zip(record[::2], record[1::2], strict=True))), record_digest
 
 
+def version_of(record: Mapping[Any, Any]) -> int:
+    """Return the version of a record's form. Records of the first form have no such field; their version is 0."""
+    return int(record.get("version") or 0)
+
+
+def _name_every_field(record: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Migrate from version 0, whose records lack the fields of limits and models that a key does not have."""
+    return {**dict.fromkeys(("tier", "models", "model_limits", *LIMITS), ""), **record, "version": "1"}
+
+
+MIGRATIONS: Final[tuple[Callable[[Mapping[Any, Any]], dict[Any, Any]], ...]] = (_name_every_field,)
+"""For each version but the last: the function that turns the fields of its records into those of the next one."""
+
+
+def migrated(record: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return the fields of a record in the present form.
+
+    Raises:
+        NewerRecordError: The record is of a newer version.
+    """
+    version = version_of(record)
+    if version > VERSION:
+        raise NewerRecordError(
+            f"the record of the key {record.get('id')} has version {version}; this version of Vilix understands records "
+            f"up to version {VERSION}; finish the upgrade, or restore the records of before"
+        )
+    for migrate in MIGRATIONS[version:]:
+        record = migrate(record)
+    return record
+
+
 def key_of(record: Mapping[Any, Any]) -> Key | None:
-    """Return the key of a record; None for an empty one."""
+    """Return the key of a record, whatever its version; None for an empty one. Raises NewerRecordError."""
     if not record:
         return None
+    record = migrated(record)
     limits = {name: int(record[name]) if record[name] else None for name in LIMITS}
     return Key(
         id=record["id"],

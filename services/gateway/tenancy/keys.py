@@ -4,7 +4,8 @@ Everything about a key is in one shard of 64, named by a hash tag, so that one s
 
     vilix:{sNN}:secret:DIGEST   the id of the key with this secret; ends by itself when the key expires or was rotated
     vilix:{sNN}:secrets:ID      the digests of a key's secrets, each with the time at which it ends (0: with the key)
-    vilix:{sNN}:key:ID          the key's record; a revoked one has the field `revoked`, one that is being made `pending`
+    vilix:{sNN}:key:ID          the key's record; a revoked one has the field `revoked`, one that is being made `pending`;
+                                key_records.py has its fields and the versions of its form
     vilix:names                 the ids of all keys that were not revoked, by name
 
 The record is the authority. Each operation on it is one script, which refuses a key that was revoked. The names are in another
@@ -22,9 +23,11 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.typing import EncodableT
 
 from services.gateway.redis.redis_connection import pinned
 from services.gateway.tenancy import key_scripts as scripts
@@ -33,6 +36,7 @@ from services.gateway.tenancy.key import (
     ExpiredError,
     Fingerprint,
     Key,
+    Migration,
     NameTakenError,
     Replication,
     RevokedError,
@@ -158,8 +162,7 @@ async def change(redis: Redis, name_or_id: str, changes: Change) -> Key:
         if state == "revoked":
             raise _revoked(key)
         changed = _changed(key, changes)
-        before = fields_of(key)
-        different = {name: text for name, text in fields_of(changed).items() if text != before[name]}
+        different = _difference(record, fields_of(changed))
         if not different:
             return changed
         # It is decided by the record that was read: a change that somebody else made meanwhile is read first.
@@ -169,6 +172,40 @@ async def change(redis: Redis, name_or_id: str, changes: Change) -> Key:
             case "revoked":
                 raise _revoked(key)
     raise TimeoutError(f"the key {name_or_id!r} is being changed by others all the time; try again")
+
+
+async def migrate(redis: Redis) -> Migration:
+    """Rewrite the records of all valid keys whose form is of an older version.
+
+    Keys stay valid meanwhile. Records that others change at the same time are read again.
+
+    Raises:
+        NewerRecordError: A record is of a newer version.
+        TimeoutError: Others change a key all the time.
+    """
+    rewritten = 0
+    listed = await list_all(redis)
+    for key in listed:
+        rewritten += await _rewrite(redis, key.id)
+    return Migration(rewritten=rewritten, keys=len(listed))
+
+
+async def _rewrite(redis: Redis, key_id: str) -> bool:
+    """Rewrite a key's record if its form is of an older version. Return whether it was."""
+    for _ in range(_ATTEMPTS):
+        state, _, record = await scripts.READ.run(redis, record_name(key_id), str(REVOKED_SECONDS))
+        key, record_digest = key_with_digest(tuple(record))
+        if key is None or state != "live" or not (different := _difference(record, fields_of(key))):
+            return False
+        if await scripts.CHANGE.run(redis, record_name(key_id), record_digest, *flat(different)) == "live":
+            return True
+    raise TimeoutError(f"the key {key_id!r} is being changed by others all the time; try again")
+
+
+def _difference(record: Sequence[str], fields: dict[EncodableT, EncodableT]) -> dict[EncodableT, EncodableT]:
+    """Return the fields that differ from those of `record`, which has names and values in turns."""
+    before = dict(zip(record[::2], record[1::2], strict=True))
+    return {name: text for name, text in fields.items() if text != before.get(str(name))}
 
 
 def _changed(key: Key, changes: Change) -> Key:

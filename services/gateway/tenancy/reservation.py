@@ -143,7 +143,7 @@ class Reservations:
         if self._unsettled:
             _log.error("usage was not recorded, because redis is away", extra={"requests": len(self._unsettled)})
 
-    def new_hold(self, request_id: str) -> ReservationId:
+    def new_id(self, request_id: str) -> ReservationId:
         """The identity of a lease. It is ours: a request's id is its client's choice, and may come twice."""
         return ReservationId(secrets.token_hex(12), request_id, self._reservation_seconds)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from tests.contract.tenancy.test_redis_rejections import log_lines
 
 from services.gateway.redis.redis_connection import connect, disconnect
 from services.gateway.redis.redis_link import RedisAwayError, RedisLink
@@ -17,6 +16,7 @@ from services.stack.ports import free_ports
 from tests.contract.tenancy.conftest import client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, cluster, running, sentinel_pair
+from tests.contract.tenancy.test_redis_rejections import log_lines
 from tests.support.gateway import running_gateway, until_ready
 from tests.support.waits import until
 

@@ -54,8 +54,10 @@ async def subject(redis: Redis, **draft: Any) -> Subject:
 
 
 async def admit(reservations: Reservations, whom: Subject, estimate: TokenEstimate = SMALL) -> Reservation:
-    hold = reservations.new_hold("r")
-    return reservations.admitted(whom, estimate, hold, await reservations.decide(whom, estimate, hold))
+    reservation_id = reservations.new_id("r")
+    return reservations.admitted(
+        whom, estimate, reservation_id, await reservations.decide(whom, estimate, reservation_id)
+    )
 
 
 async def rejected(reservations: Reservations, whom: Subject, estimate: TokenEstimate = SMALL) -> ApiError:
@@ -198,7 +200,7 @@ async def test_an_answer_is_settled_once(redis: Redis, reservations: Reservation
     other = await admit(reservations, whom)
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=4))])
     await asyncio.gather(reservation.settle("complete"), reservation.settle("client gone"))
-    await limit_script.settle(redis, whom, reservation.hold, reservation.produced, outcome="again")
+    await limit_script.settle(redis, whom, reservation.reservation_id, reservation.produced, outcome="again")
     state = (await limit_script.show(redis, whom)).scopes["key"]
     assert (state.slots, state.daily) == (1, 7)
     await other.settle("complete")
@@ -269,8 +271,8 @@ async def test_a_reservation_of_a_gateway_that_is_gone_ends_in_time_though_the_c
     redis: Redis, reservations: Reservations
 ) -> None:
     whom = await subject(redis, limits=Limits(concurrency=1))
-    hold = limit_script.ReservationId("gone", "r", 0.3)
-    assert (await limit_script.admit(redis, whom, SMALL, hold)).rejection is None
+    reservation_id = limit_script.ReservationId("gone", "r", 0.3)
+    assert (await limit_script.admit(redis, whom, SMALL, reservation_id)).rejection is None
     assert await an_hour_ahead(redis)
     await rejected(reservations, whom)
     await until(lambda: admitted(reservations, whom), 10, "the lease has ended")
@@ -281,17 +283,17 @@ async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_
 ) -> None:
     whom = replace(await subject(redis, limits=Limits(concurrency=1)), queue_length=9)
     assert await admitted(reservations, whom)
-    first, second, gone = (reservations.new_hold("r") for _ in range(3))
+    first, second, gone = (reservations.new_id("r") for _ in range(3))
 
     async def place(hold: limit_script.ReservationId) -> int | None:
-        return (await reservations.decide(whom, SMALL, hold)).ahead
+        return (await reservations.decide(whom, SMALL, reservation_id)).ahead
 
-    assert [await place(hold) for hold in (gone, first)] == [0, 1]
+    assert [await place(reservation_id) for hold in (gone, first)] == [0, 1]
     assert await an_hour_ahead(redis)
-    assert [await place(hold) for hold in (first, second)] == [1, 2]
+    assert [await place(reservation_id) for hold in (first, second)] == [1, 2]
 
     async def has_forgotten() -> bool:
-        return [await place(hold) for hold in (second, first)] == [1, 0]
+        return [await place(reservation_id) for hold in (second, first)] == [1, 0]
 
     await until(has_forgotten, 10, "the one that is gone is forgotten")
 

@@ -47,7 +47,7 @@ class Line:
         self.proofs: list[Fingerprint | None] = []
         self.rpms: list[int | None] = []
 
-    def new_hold(self, _: str) -> object:
+    def new_id(self, _: str) -> object:
         return object()
 
     async def decide(self, subject: Subject, *_: object) -> Decision:
