@@ -17,8 +17,8 @@ PROTO = Path(__file__).parent
 
 
 def generate(output: Path) -> int:
-    """Write `vilix/**/*_pb2*.py` and `.pyi` below `output`, replacing what is there. Returns protoc's exit code."""
-    # The type plugins stand beside the interpreter, which need not be on PATH.
+    """Write `vilix/**/*_pb2*.py` and `.pyi` to `output`, replacing earlier ones. Return protoc's exit code."""
+    # The type plugins are installed beside the interpreter, whose directory may not be on PATH.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shutil.rmtree(output / "vilix", ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def generate(output: Path) -> int:
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     code: int = protoc.main(["protoc", f"--proto_path={PROTO}", f"--proto_path={well_known}", *options, *sources])
     for package in (output / "vilix").iterdir():
-        # Says to type checkers that the types beside the code count (PEP 561).
+        # Tells type checkers to use the types beside the code (PEP 561).
         (package / "py.typed").touch()
     return code
 

@@ -70,15 +70,15 @@ class EmbeddingsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models of this worker that are available. The health service knows each as
-        `vilix.embeddings.v1.EmbeddingsService/MODEL`, and the service itself is SERVING while some model is.
+        """Lists the available models of this worker. The health service reports each of them under the name
+        `vilix.embeddings.v1.EmbeddingsService/MODEL`; the service itself is SERVING while at least one model is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """Streams the load of every model of this worker, at once and then once per interval.
+        """Streams the load of every model of this worker: immediately, and then once per interval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

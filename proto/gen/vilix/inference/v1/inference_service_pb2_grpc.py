@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class InferenceServiceStub:
-    """Generates answers with the models that one worker serves.
+    """Generates text with the models that one worker serves.
 
     Failures are gRPC statuses. Each carries google.rpc.ErrorInfo with domain "vilix" and a stable reason;
-    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures that a later attempt may
-    survive carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
+    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures after which a retry may
+    succeed carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
     """
 
     def __init__(self, channel):
@@ -72,39 +72,39 @@ class InferenceServiceStub:
 
 
 class InferenceServiceServicer:
-    """Generates answers with the models that one worker serves.
+    """Generates text with the models that one worker serves.
 
     Failures are gRPC statuses. Each carries google.rpc.ErrorInfo with domain "vilix" and a stable reason;
-    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures that a later attempt may
-    survive carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
+    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures after which a retry may
+    succeed carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
     """
 
     def Generate(self, request, context):
-        """Generates one or several answers to a conversation and streams them as typed events.
-        The stream ends with OK only after every choice has had its `finish` and the `usage` was sent.
+        """Generates one or several responses to a conversation and streams them as typed events.
+        The stream ends with OK only after a `finish` for every choice and the `usage`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GenerateMany(self, request_iterator, context):
-        """Generates for a caller that has many answers in flight: each is one of `Generate`, and what is ready for any of them
-        travels in one message. When the worker stops, the stream ends with OK once its calls have ended.
+        """Multiplexes many calls of `Generate` on one stream. Events that are ready at the same time share one message.
+        When the worker stops, the stream ends with OK after its last call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models of this worker that are available. The health service knows each as
-        `vilix.inference.v1.InferenceService/MODEL`, and the service itself is SERVING while some model is.
+        """Lists the available models of this worker. The health service reports each of them under the name
+        `vilix.inference.v1.InferenceService/MODEL`; the service itself is SERVING while at least one model is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model. NOT_FOUND (MODEL_NOT_FOUND) when this worker does not serve it.
+        """Describes one model. The status is NOT_FOUND (MODEL_NOT_FOUND) if this worker does not serve it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +118,7 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """Streams the load of every model of this worker, at once and then once per interval.
+        """Streams the load of every model of this worker: immediately, and then once per interval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,11 +166,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService:
-    """Generates answers with the models that one worker serves.
+    """Generates text with the models that one worker serves.
 
     Failures are gRPC statuses. Each carries google.rpc.ErrorInfo with domain "vilix" and a stable reason;
-    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures that a later attempt may
-    survive carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
+    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures after which a retry may
+    succeed carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
     """
 
     @staticmethod
