@@ -285,15 +285,15 @@ async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_
     assert await admitted(reservations, whom)
     first, second, gone = (reservations.new_id("r") for _ in range(3))
 
-    async def place(hold: limit_script.ReservationId) -> int | None:
+    async def place(reservation_id: limit_script.ReservationId) -> int | None:
         return (await reservations.decide(whom, SMALL, reservation_id)).ahead
 
-    assert [await place(reservation_id) for hold in (gone, first)] == [0, 1]
+    assert [await place(reservation_id) for reservation_id in (gone, first)] == [0, 1]
     assert await an_hour_ahead(redis)
-    assert [await place(reservation_id) for hold in (first, second)] == [1, 2]
+    assert [await place(reservation_id) for reservation_id in (first, second)] == [1, 2]
 
     async def has_forgotten() -> bool:
-        return [await place(reservation_id) for hold in (second, first)] == [1, 0]
+        return [await place(reservation_id) for reservation_id in (second, first)] == [1, 0]
 
     await until(has_forgotten, 10, "the one that is gone is forgotten")
 
