@@ -31,7 +31,7 @@ class MeteredGeneration:
         choices: int,
         transcript: Transcript | None = None,
     ) -> None:
-        """Meter `generation`, which was opened, for the request that holds `lease`. `choices` is how many answers it has."""
+        """Meter `generation`, which is open and has `choices` choices, for the request that holds `reservation`."""
         self.generation: Final = generation
         self.ended_by: SpentBudget | None = None
         """The budget that ended the answer."""
@@ -50,11 +50,14 @@ class MeteredGeneration:
             self._note_tokens()
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
-        """Yield the events as they come, but for those that went through `count` alone.
+        """Yield the events as they arrive, except those that a caller has only counted with `count`.
 
-        The last group ends with the usage, also where a budget has ended the answer. By then the request is settled: its
-        client cannot come back for the same slot too early. Raises ApiError when the answer breaks off, and
-        ClientGoneError.
+        The last group ends with the usage, also if a budget has ended the generation. The request is settled before
+        that group is yielded, so that its client cannot ask again while its slot is still taken.
+
+        Raises:
+            ApiError: The generation broke off.
+            ClientGoneError: The client has disconnected.
         """
         self._reservation.ends_answer_with(self._end_by_budget)
         async for events in self.generation.events():

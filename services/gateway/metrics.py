@@ -57,7 +57,8 @@ REDIS_AWAY: Final = Counter(
 )
 REDIS_REJECTED_WRITES: Final = Counter(
     "vilix_redis_rejected_writes",
-    "Commands that Redis refused because it takes no writes, by cause: full, read_only, persistence_failed, no_replicas.",
+    "Commands that Redis rejected because it takes no writes, by cause: full, read_only, persistence_failed or "
+    "no_replicas.",
     ["cause"],
 )
 REDIS_REJECTS_WRITES: Final = Gauge("vilix_redis_rejects_writes", "Whether Redis refuses writes at the moment: 1 or 0.")

@@ -50,7 +50,8 @@ def check(settings: GatewaySettings) -> None:
     _body_budget(settings)
     if settings.renew_seconds >= settings.reservation_seconds:
         raise ValueError(
-            f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than VILIX_RESERVATION_SECONDS={settings.reservation_seconds}"
+            f"VILIX_RENEW_SECONDS={settings.renew_seconds} must be less than "
+            f"VILIX_RESERVATION_SECONDS={settings.reservation_seconds}"
         )
 
 

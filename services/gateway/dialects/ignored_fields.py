@@ -1,4 +1,4 @@
-"""Reports the fields of a request that have no influence: in a header, or in a comment where the headers are sent already."""
+"""Reports the fields of a request that have no effect: in a header, or in an SSE comment once the headers are sent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ignored_fields(fields: Fields, *, strict: bool) -> list[str]:
 
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
-    """Return `x-ignored-params`, or nothing where there is nothing to report. Names that do not fit are left out whole."""
+    """Return the header `x-ignored-params`, or no header if there are no names. Names that do not fit are left out."""
     # Names come from the client: only what a header may hold is repeated, and what stands for a key is not ASCII.
     fitting, room = [], MOST_CHARACTERS
     for name in map(without_keys, names):

@@ -1,7 +1,7 @@
 """The framing of Server-Sent Events. Nothing else writes `data: `.
 
-The event of a token is put together from parts that were made once per answer, of which the first begins with DATA and the
-last ends with END: to encode a whole object per token costs several times as much.
+The event of a token is joined from fragments that are made once per response. The first fragment begins with DATA and
+the last one ends with END. Encoding a whole object per token would cost several times as much.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ STRUCTURED_OUTPUT: Final = "response_format"
 
 
 def use_callers_names(error: ApiError, name: Callable[[str], str]) -> None:
-    """Name the field of an error, and the fields in its message, as its caller does. `name` returns the caller's names."""
+    """Replace the worker's field names in an error and its message by the caller's, which `name` returns."""
     field = error.worker_field
     if not field:
         return

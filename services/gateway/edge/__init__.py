@@ -1,1 +1,1 @@
-"""The HTTP protocol of the gateway: framing, deadlines, bodies, access log, client disconnects, and the admin listener."""
+"""The HTTP layer of the gateway: framing, deadlines, bodies, the access log, and the admin API's listener."""

@@ -1,4 +1,4 @@
-"""Outermost ASGI middleware: request id, cross-origin headers, access log, request metrics, and the last catch-all 500."""
+"""Outermost ASGI middleware: request id, cross-origin headers, access log, request metrics, and the catch-all 500."""
 
 from __future__ import annotations
 

@@ -64,7 +64,10 @@ class BodyBudget:
         return BodyShare(self, key_id)
 
     async def grow(self, share: BodyShare, size: int) -> None:
-        """Let a share count as `size` bytes, when there is room. Raises ApiError (503) when there is none for too long."""
+        """Count a share as `size` bytes, once the budget has capacity for it.
+
+        Raises ApiError (503) if the budget has no capacity within `wait_seconds`.
+        """
         if self._fits(share, size):
             self._set(share, size)
             return
@@ -85,7 +88,10 @@ class BodyBudget:
             self._waiting.pop(granted, None)
 
     def shrink(self, share: BodyShare, size: int) -> None:
-        """Let a share count as `size` bytes, which is less than before. Of those that wait, keys that have least come first."""
+        """Count a share as `size` bytes, which is less than before, and admit waiting bodies.
+
+        Bodies of the keys that use least of the budget come first.
+        """
         if share.size - size >= LARGE_BYTES and self._trimming is None:
             self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
         self._set(share, size)

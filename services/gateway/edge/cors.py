@@ -1,8 +1,8 @@
 """Cross-origin calls: which pages of other origins may read responses.
 
-Starlette's CORSMiddleware is not used. It answers preflights with 200 and a text, and those of origins that are not listed
-with a 400 in plain text; it adds `Vary: Origin` to responses that are the same for every origin. Clients of this API get a
-204 without a body, errors in JSON only, and `Vary` where it is true.
+Starlette's CORSMiddleware is not used. It answers preflights with 200 and a text, and those of origins that are not
+listed with a 400 in plain text; it adds `Vary: Origin` to responses that are the same for every origin. Clients of this
+API get a 204 without a body, errors in JSON only, and `Vary` only where responses vary.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ class Rejection(NamedTuple):
 
 
 def rejection(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
-    """The rejection of a request of HTTP/`version` with these headers, whose names are in lower case; None if it is valid."""
+    """Return why a request with this HTTP version and these headers is rejected, or None if it is valid.
+
+    The names of the headers are in lower case.
+    """
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         return Rejection(400, f"The request has {len(hosts)} Host fields. Send exactly one.")

@@ -1,4 +1,4 @@
-"""Answers to clients of HTTP/1.0, which know no chunks: a body without a length goes as it is, and ends with the connection."""
+"""Responses to HTTP/1.0 clients, which do not support chunks: a body of unknown length ends with the connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 class Unframed:
-    """An ASGI application for one answer, between uvicorn, which would write chunks, and the application that gives it."""
+    """ASGI middleware for one response that keeps uvicorn from writing its body in chunks."""
 
     def __init__(self, app: Any, cycle: RequestResponseCycle) -> None:
         """Of uvicorn's state of the answer."""

@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with the limits that it lacks.
 
-They are: connections, header bytes, and a deadline for each thing that a client can be slow at. Middleware comes too late
-for them: it runs once the headers are there, and never when they do not come.
+The limits are the number of connections, the number of header bytes, and a deadline for each thing that a client can be
+slow at. Middleware comes too late for them, because it runs only after all headers have arrived.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from services.gateway.settings import GatewaySettings
 
 UNSENT_BYTES: Final = 64 * 1024
 PARSED_BYTES: Final = 16 * 1024
-"""How much is parsed at a time. What the parser drops within it, such as extensions of chunks, is not seen by the limits."""
+"""How much is parsed at a time. Bytes that the parser drops, such as chunk extensions, are counted once per step."""
 FRAMING_BYTES_PER_BODY_BYTE: Final = 16
 """What chunks may add to a body, beyond `max_header_bytes`: enough for chunks of one byte."""
 _log: Final = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, if there is one. What could not be parsed behind the last one is rejected now."""
+        """Go on with the next request, if there is one. Reject now what could not be parsed behind the last one."""
         super().on_response_complete()
         if self._answered is not None and not self._answered.response_complete:
             return
@@ -219,7 +219,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._reject(408, "body_time", f"The body did not come within {self.limits.body_seconds:g} s.")
 
     def linger(self) -> None:
-        """End the connection. To close it at once would reset it, before a client that is still sending reads its answer."""
+        """End the connection, but let a client that is still sending read its response.
+
+        To close the connection at once would reset it.
+        """
         self.is_lingering = True
         self._abandon()
         self._note_idle()

@@ -1,7 +1,7 @@
-"""Closes a connection whose client still sends without resetting it: the client is to be able to read its response.
+"""Closes a connection without a reset while its client is still sending, so that the client can read its response.
 
-A server that closes a socket with unread bytes resets the connection, and the client may lose what it has not read yet. So
-only the writing side is closed, and what still comes is thrown away for a while.
+A server that closes a socket with unread bytes resets the connection, and the client may lose what it has not read yet.
+So only the writing side is closed, and bytes that still arrive are discarded for a while.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Lingering(Protocol):
 
 
 class LingeringTransport:
-    """A connection's transport as uvicorn uses it: uvicorn closes it with a response, also while the client still sends."""
+    """A connection's transport for uvicorn, which closes it after a response even if the client is still sending."""
 
     def __init__(self, transport: asyncio.Transport, protocol: Lingering) -> None:
         """Stand in for `transport`."""

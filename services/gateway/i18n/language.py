@@ -75,6 +75,6 @@ def _inserted(name: str, value: str, language: str, nested: int) -> str:
 
 
 def _isolated(value: str) -> str:
-    """A fragment from left to right, as code and values are, that does not change the direction of the text around it."""
+    """Return a left-to-right fragment, such as code, that does not change the direction of the text around it."""
     # What a client sends must not end its isolate and reorder the text behind it.
     return _ISOLATED.format(value.translate(_DIRECTIONS))

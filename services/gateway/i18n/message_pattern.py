@@ -23,7 +23,10 @@ class MessagePattern:
         self._suffix: Final = rest[-1] if rest else ""
 
     def match(self, message: str) -> dict[str, str] | None:
-        """What `message` has in each place: at least one character, as few as can be before the last. None for another one."""
+        """Return the value of each placeholder in `message`, or None if it does not match.
+
+        A value has at least one character; all but the last are as short as possible.
+        """
         if not self.names:
             return {} if message == self._prefix else None
         if not (message.startswith(self._prefix) and message.endswith(self._suffix)):

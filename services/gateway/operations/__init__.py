@@ -1,1 +1,1 @@
-"""What requests ask for: an answer, a prompt, vectors. Each is an operation that the pipeline runs, whatever the API."""
+"""What a request can ask for: a generation, a prompt or vectors. The pipeline runs each as an operation."""

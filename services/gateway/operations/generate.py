@@ -69,7 +69,10 @@ class GenerateAnswer(Generic[C]):
         return ResponseWriter(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> MeteredGeneration:
-        """Have a worker begin; a stream does not wait for that longer than `early_commit`. Raises ApiError, ClientGoneError."""
+        """Start the generation on a worker. For a stream, return after `early_commit` seconds even if it has not begun.
+
+        Raises ApiError and ClientGoneError.
+        """
         prepared, self._prepared = self._prepared, None
         assert prepared is not None  # noqa: S101  # it runs once
         settings, record = self._gateway.settings, exchange.record

@@ -1,9 +1,9 @@
 """Sends an answer as Server-Sent Events while it is generated.
 
-This is the one way of a token from a worker's message to the socket: `_put` encodes events, and what it has encoded is sent.
-Two callers take it. `write` reads the answer in the request's task, and sends with `_drain`, which waits for a slow client.
-The call multiplexer calls `take` and `flush` where a message arrives, and so writes at once: to wake a task costs more than
-to write a token.
+Every token takes this way from a worker's message to the socket: `_put` encodes events, and the encoded bytes are sent.
+There are two callers. `write` reads the generation in the request's task and sends with `_drain`, which waits for a
+slow client. The call multiplexer calls `take` and `flush` when a message arrives, and so writes at once, because waking
+a task costs more than writing a token.
 """
 
 from __future__ import annotations

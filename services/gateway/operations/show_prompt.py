@@ -50,7 +50,7 @@ class ShowPrompt(Generic[C]):
         self.model: Final = prepared.call.generate.model
         self.stream: Final = stream
         self.pool: Final[InferencePool] = gateway.fleet.inference
-        # It counts as a request. Its prompt must fit what the key has left, and is reserved meanwhile, but costs no tokens.
+        # It counts as one request. Its prompt is reserved and must fit what the key has left, but no tokens are billed.
         self.estimate: Final = replace(estimate, output=0, max_output=0)
         self._dialect: Final = dialect
         self._gateway: Final = gateway

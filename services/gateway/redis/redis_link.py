@@ -22,7 +22,7 @@ CALM_SECONDS: Final = 2.0
 """So long no write may be refused before the state ends: at the limit of its memory, Redis takes only some writes."""
 IN_FLIGHT: Final = 16
 TURNS: Final = 16
-"""Of the event loop, after the time-out: what came in time and was not looked at yet, because the loop was busy, counts."""
+"""Extra turns of the event loop after a time-out, so that a reply that a busy loop has not yet read still counts."""
 _log: Final = logging.getLogger(__name__)
 
 

@@ -1,7 +1,8 @@
 """A Redis client that runs scripts over one connection: each is sent at once, and the answers come in the same order.
 
-redis-py takes a connection from its pool for each command, waits for the answer, and puts it back, which doubles the time
-that a request waits for its admission. It still opens the connection: users, databases, TLS and Sentinels are its matter.
+redis-py takes a connection from its pool for each command, waits for the reply, and puts the connection back, which
+doubles the time that a request waits for its admission. redis-py still opens the connection: it handles users,
+databases, TLS and Sentinels.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
 
 
 class EventSink(Protocol):
-    """Takes events where they arrive, without waking the task that reads the call: that costs more than to write a token.
+    """Takes events when they arrive, without waking the task that reads the call, which would cost more than a write.
 
     Neither method may wait. A fault in one of them ends the call, and no other.
     """
@@ -47,13 +47,13 @@ class CallCancelledError(Exception):
 
 
 class MultiplexedCall:
-    """One running answer."""
+    """One running generation."""
 
     def __init__(self, multiplexer: CallMultiplexer, number: int, *, idle_seconds: float) -> None:
         """Begin the call `number` of `multiplexer`.
 
-        It is given up when its reader waits for `idle_seconds` without a message of the worker. Messages for other calls
-        are signs of life too, for some time: a worker with more work than it can do may serve this one late.
+        It times out when its reader waits for `idle_seconds` without a message from the worker. For some time, messages
+        for other calls count too, because an overloaded worker may serve this call late.
         """
         self.started: pb.Started | None = None
         self._multiplexer: Final = multiplexer
@@ -98,7 +98,10 @@ class MultiplexedCall:
             yield [event for output in outputs for event in output.events]
 
     def offer_to(self, sink: EventSink | None) -> None:
-        """Offer what comes while the reader waits to `sink` first; what it takes is not read any more. None ends that."""
+        """Offer events that arrive while the reader waits to `sink` first. Events that it takes are not read again.
+
+        None ends the offer.
+        """
         self._sink = sink
 
     def _note_beginning(self, events: Sequence[pb.Event]) -> None:

@@ -94,7 +94,10 @@ class Generation:
         self._opened().offer_to(sink)
 
     def cut_short(self, outcome: Outcome) -> None:
-        """End the answer because its client is gone (CLIENT_GONE) or its budget is spent (BUDGET). Also before `open`."""
+        """End the generation because its client is gone (CLIENT_GONE) or its budget is spent (BUDGET).
+
+        It may be called before `open`.
+        """
         if self.cut_short_for is not Outcome.CLIENT_GONE:
             self.cut_short_for = outcome
         if self._call is not None:

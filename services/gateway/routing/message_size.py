@@ -1,4 +1,4 @@
-"""Checks what a worker is asked, before it enters a connection that other requests share: its size, and its elements."""
+"""Checks the size of a worker's request and its number of elements before it enters a shared connection."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ENVELOPE_ELEMENTS: Final = 1024
 
 
 def check_size(size: int, max_message_bytes: int) -> None:
-    """Raise ApiError (413) for a translated request of so many bytes, its images included, that no message has room for."""
+    """Raise ApiError (413) if a translated request of `size` bytes, images included, does not fit into a message."""
     most = max_message_bytes - ENVELOPE_BYTES
     if size > most:
         raise too_large(
-            f"The request has {size} bytes, its images included; at most {most} can be given to a model. Shorten it, or "
-            "send fewer or smaller images."
+            f"The request has {size} bytes, its images included; at most {most} can be given to a model. Shorten it, "
+            "or send fewer or smaller images."
         )
 
 

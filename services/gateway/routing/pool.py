@@ -50,7 +50,7 @@ class WorkerPool(Generic[C, M]):
         self._connections: Final = connections
         self._targets: Final = targets
         self._expected: Final = dict.fromkeys(expected)
-        """With every model that some worker has served: one whose only worker is lost is unavailable, and not unknown."""
+        """These, and all models that were ever served: one that has lost its worker is unavailable, not unknown."""
         self._resolve_seconds: Final = resolve_seconds
         self._workers: dict[str, Worker[C, M]] = {}
         self._replaced: set[Worker[C, M]] = set()
@@ -141,7 +141,7 @@ class WorkerPool(Generic[C, M]):
             await worker.close()
 
     async def _replace(self, worker: Worker[C, M], connection: Connection) -> None:
-        """Change over to a new connection, without a moment in which the worker is away and without ending a request."""
+        """Move a worker to a new connection without a moment of unavailability and without ending a request."""
         successor: Worker[C, M] = Worker(worker.address, self._service, connection, self._find)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REPLACE_SECONDS):

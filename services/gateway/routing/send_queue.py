@@ -11,7 +11,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 
 class SendQueue:
-    """Messages of many calls. A worker that reads nothing would let them pile up, and the first of a call may be large."""
+    """Messages of many calls, bounded in bytes because a worker may stop reading and first messages may be large."""
 
     def __init__(self) -> None:
         """Begin empty."""

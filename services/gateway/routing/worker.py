@@ -67,7 +67,7 @@ class Worker(Generic[C, M]):
         self.connection: Final = connection
         self._service: Final = service.name
         self._channel: Final = connection.open(address, service.options)
-        # A connection of its own: a worker limits the calls on each, and what it says of itself must not wait for requests.
+        # A separate connection: workers limit the calls on each, and a status must not wait behind requests.
         own = ("grpc.use_local_subchannel_pool", 1)
         self._status_channel: Final = connection.open(address, [*service.options, own])
         self.client: Final[C] = service.connect(self._channel, self._status_channel)
@@ -81,7 +81,7 @@ class Worker(Generic[C, M]):
         self._tasks = {asyncio.create_task(self._watch())}
 
     def lose_model(self, model: str) -> None:
-        """Give no more requests for a model, until the worker names it again: it has just said that it cannot serve it."""
+        """Stop sending requests for a model that the worker has just rejected, until its status lists it again."""
         self.models.pop(model, None)
 
     async def close(self) -> None:

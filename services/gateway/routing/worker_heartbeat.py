@@ -1,4 +1,4 @@
-"""Signs of life of an embeddings worker, whose calls have none of their own: each answers once, and may take minutes."""
+"""Heartbeats of an embeddings worker. Its calls have none: each has a single response, which may take minutes."""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ class Gate:
 class Admission:
     """A request that asks until it is admitted, or has waited for too long; as a context, what settles it at the end.
 
-    Each time it is proven that the key is what it was. One that is not is looked up again: it may have been revoked, have
-    expired, or have other models and limits.
+    Each attempt checks the key's fingerprint. If it has changed, the key is looked up again, because it may have been
+    revoked, have expired, or have other models and limits.
     """
 
     def __init__(

@@ -25,7 +25,10 @@ async def authenticate(api_key: str | None, key_cache: KeyCache) -> Caller:
 
 
 async def recognise(api_key: str | None, key_cache: KeyCache) -> Caller:
-    """Return who asks, without looking up again a key that was valid a moment ago: admission proves it. Raises as above."""
+    """Return the caller, from memory if the key was valid a moment ago: admission checks its fingerprint.
+
+    Raises as `authenticate` does.
+    """
     if api_key is None:
         raise _missing()
     return key_cache.recall(api_key) or await authenticate(api_key, key_cache)

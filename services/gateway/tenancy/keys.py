@@ -1,21 +1,21 @@
-"""API keys in Redis: made, found, listed, changed, rotated and revoked.
+"""Creates, finds, lists, changes, rotates and revokes API keys in Redis.
 
-Everything about a key is in one shard of 64, named by a hash tag, so that one script can decide about it on a cluster:
+All data of a key are in one of 64 shards, named by a hash tag, so that one script can decide about a key on a cluster:
 
-    vilix:{sNN}:secret:DIGEST   the id of the key with this secret; ends by itself when the key expires or was rotated
-    vilix:{sNN}:secrets:ID      the digests of a key's secrets, each with the time at which it ends (0: with the key)
-    vilix:{sNN}:key:ID          the key's record; a revoked one has the field `revoked`, one that is being made `pending`;
+    vilix:{sNN}:secret:DIGEST   the id of the key with this secret; expires when the key expires or was rotated
+    vilix:{sNN}:secrets:ID      the digests of a key's secrets, each with its expiry (0: the key's own)
+    vilix:{sNN}:key:ID          the key's record, with the field `revoked` or, while it is being created, `pending`;
                                 key_records.py has its fields and the versions of its form
     vilix:names                 the ids of all keys that were not revoked, by name
 
-The record is the authority. Each operation on it is one script, which refuses a key that was revoked. The names are in another
-slot of a cluster, so no script can write both. Their order makes that safe, wherever a process dies:
+The record is authoritative. Each operation on it is one script, which rejects a revoked key. The names are in another
+slot of a cluster, so no script can write both. The order of the writes makes that safe, wherever a process dies:
 
-1. `create` writes a pending record, which has no secret and ends by itself; then claims the name; then makes the key live,
-   which fails when the pending record has ended. A name whose record is pending or live is taken.
-2. `revoke` marks the record and deletes the secrets; then gives the name back, if it is still this key's.
-3. A name whose record has ended or is revoked can be claimed by another key. Neither state is ever left again, so that no key
-   that is on no list can authenticate.
+1. `create` writes a pending record, which has no secret and expires; then claims the name; then makes the key live,
+   which fails if the pending record has expired. A name whose record is pending or live is taken.
+2. `revoke` marks the record and deletes the secrets; then releases the name, if it still belongs to this key.
+3. A name whose record has expired or is revoked can be claimed by another key. A key never leaves these two states, so
+   a key that is not listed can never authenticate.
 """
 
 from __future__ import annotations

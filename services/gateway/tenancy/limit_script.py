@@ -128,7 +128,10 @@ async def peek(redis: Redis, subject: Subject) -> Decision:
 
 
 async def admit(redis: Redis, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
-    """Take what a request needs, all of it or nothing. Asking twice for one lease takes it once. Raises StaleKeyError."""
+    """Reserve what a request needs, all of it or nothing. It is idempotent by reservation id.
+
+    Raises StaleKeyError if the key does not have the subject's fingerprint any more.
+    """
     fingerprint = {"fingerprint": subject.fingerprint} if subject.fingerprint else {}
     queue = {"queue": subject.queue_length} if subject.queue_length else {}
     answer = await _run(

@@ -118,9 +118,10 @@ def _over_budget(decision: Decision, estimate: TokenEstimate, limits: Limits, wh
     now = datetime.fromtimestamp(decision.seconds, UTC)
     renewed = next_day(now) if rejection.limit == "daily" else next_month(now)
     message = (
-        f"The {rejection.limit} budget of {budget} tokens for {whom} is used up: {used} were used, {scope.reserved} are reserved "
-        f"by running requests, {left} are left, and this request needs about {estimate.prompt + estimate.output} "
-        f"({estimate.prompt} for its prompt and {estimate.output} for its answer). It begins anew at {renewed:%Y-%m-%dT%H:%M:%SZ}."
+        f"The {rejection.limit} budget of {budget} tokens for {whom} is used up: {used} were used, {scope.reserved} "
+        f"are reserved by running requests, {left} are left, and this request needs about "
+        f"{estimate.prompt + estimate.output} ({estimate.prompt} for its prompt and {estimate.output} for its answer). "
+        f"It begins anew at {renewed:%Y-%m-%dT%H:%M:%SZ}."
     )
     return ApiError(
         429,

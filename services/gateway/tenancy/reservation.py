@@ -90,7 +90,7 @@ class Reservation:
                     self.produced.cached = usage.cached_tokens
                     self.produced.reasoning = usage.reasoning_tokens
         if self._renew_at is not None and self.produced.completion >= self._renew_at:
-            # Before its reservation is used up, so that another part of the budget is reserved, or the answer ends in time.
+            # Renew before the reserved tokens are used up, to reserve more of the budget or end the generation in time.
             self._renew_at = None
             self._reservations.renew_soon(self)
 
@@ -116,7 +116,7 @@ class Reservations:
         renew_seconds: float,
         reserve_output: int,
     ) -> None:
-        """A lease ends by itself after `reservation_seconds`, unless it is renewed, which happens every `renew_seconds`."""
+        """Keep reservations, which expire after `reservation_seconds` unless renewed, every `renew_seconds`."""
         self._link: Final = link
         self._local: Final = local
         self._reservation_seconds: Final = reservation_seconds

@@ -30,7 +30,7 @@ class Entry:
 
 
 class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Yields `max_tokens` tokens, one every `pace` seconds, while `going`; a `seed` of n fails after n - 1 tokens."""
+    """Generates `max_tokens` tokens, one every `pace` seconds, while `going`; with `seed` n it fails after n - 1."""
 
     def __init__(self) -> None:
         self.books: dict[str, Entry] = {}

@@ -1,4 +1,4 @@
-"""A reference model of the limits script: it stores every event, and keeps no running sums."""
+"""A reference model of the limits script: it keeps everything and computes each decision from scratch."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def test_a_key_belongs_to_one_shard() -> None:
 
 
 async def an_hour_ahead(redis: Redis) -> int:
-    """Move every stored time an hour ahead, as if the clock had gone back by an hour. Return the number of times."""
+    """Move every stored time an hour ahead, as if the clock had gone back an hour. Returns the number of times."""
     hour, moved = 3_600_000_000, 0
     for name in await redis.keys("vilix:*"):
         match await redis.type(name):

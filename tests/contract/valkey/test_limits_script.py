@@ -1,7 +1,4 @@
-"""The limits script in a real Valkey against a reference model.
-
-Random requests, renewals, settlements and lost gateways are applied to both.
-"""
+"""The limits script in a real Valkey against a reference model: random requests, renewals and lost gateways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /tokenize: the token ids of a prompt, or of a conversation in its model's template, as other servers show them."""
+"""POST /tokenize: the token ids of a prompt, or of a conversation in its model's template, as vLLM returns them."""
 
 from __future__ import annotations
 
