@@ -35,7 +35,7 @@ class BatchSpec(Section):
     texts: int = Field(32, ge=1)
     tokens: int = Field(ge=1)
     in_flight: int = Field(2, ge=1)
-    """How many full batches Triton is given at once: 2 keep a fast engine busy, 1 keeps a slow one open for newcomers."""
+    """Full batches sent to Triton at once: 2 keep a fast engine busy, 1 lets new requests overtake on a slow one."""
 
 
 class ModelSpec(CatalogEntry):
@@ -53,7 +53,7 @@ class ModelSpec(CatalogEntry):
     default_input_type: InputType
     """What a text is taken for when the request does not say."""
     token_input: Literal["none", "model", "cl100k_base"] = "none"
-    """Which token ids are taken instead of texts: none, the model's own, or those of OpenAI's table, which are decoded."""
+    """Token ids accepted instead of text: none, the model's own, or those of OpenAI's cl100k_base, decoded to text."""
     end_token: str | None = None
     """The special token that must end every text."""
     persian_normalization: bool = False

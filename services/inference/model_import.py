@@ -1,7 +1,7 @@
-"""Makes a model directory out of a GGUF file: tokenizer.json, tokenizer_config.json, generation_config.json, model.gguf.
+"""Makes a model directory from a GGUF file: tokenizer.json, tokenizer_config.json, generation_config.json, model.gguf.
 
-The tokenizer is built from the file's own metadata (`tokenizer.ggml.*`, described in the GGUF specification), so that the
-worker makes the very ids that llama.cpp would.
+The tokenizer is built from the file's own metadata (`tokenizer.ggml.*`, described in the GGUF specification), so that
+the worker makes the very ids that llama.cpp would.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def smollm2(directory: Path, *, progress: Progress = lambda _: None) -> None:
 def from_gguf(source: Path, directory: Path, *, mmproj: Path | None = None) -> None:
     """Make the directory of a model from somebody's own GGUF, which stays where it is. Replaces `directory`.
 
-    `mmproj` is the GGUF of its eyes. Raises ValueError for a file that is no GGUF, whose tokenizer is of a kind that is not
-    known to give the same ids, or whose images are not cut as the Qwen-VL family does it.
+    `mmproj` is the GGUF of its eyes. Raises ValueError for a file that is no GGUF, whose tokenizer is of a kind that is
+    not known to give the same ids, or whose images are not cut as the Qwen-VL family does it.
     """
     with _atomic(directory) as draft:
         if mmproj is not None:

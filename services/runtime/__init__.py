@@ -1,1 +1,1 @@
-"""What every process of Vilix has: settings, telemetry, certificates, failures, heartbeats, and a watch on its event loop."""
+"""Code of every process of Vilix: settings, telemetry, certificates, failures, heartbeats, event loop monitoring."""

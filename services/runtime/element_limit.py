@@ -1,8 +1,8 @@
 """Bounds how many elements a protobuf message has, before it is parsed.
 
-A parser makes an object of every few bytes if a caller wants it to: an empty submessage of a repeated field has two. It lets
-nothing else run meanwhile, and takes many times the memory of the message. This looks at the wire format only, as far as
-the limit, so that its own time is bounded too. https://protobuf.dev/programming-guides/encoding/
+A parser makes an object of every few bytes if a caller wants it to: an empty submessage of a repeated field has two. It
+lets nothing else run meanwhile, and takes many times the memory of the message. This looks at the wire format only, as
+far as the limit, so that its own time is bounded too. https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations

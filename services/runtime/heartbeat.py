@@ -1,4 +1,4 @@
-"""When somebody was last heard of: what needs them ends once they have been silent for too long, however long it takes."""
+"""Heartbeats of a peer: work that needs the peer is ended once its heartbeats have been missing for too long."""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ def _nothing() -> int:
 class IdleTimer:
     """Waits for the signs of life of a peer, and reports when they fail to come for too long.
 
-    Time in which the event loop stands still does not count: what arrived meanwhile has not been looked at yet. Therefore
-    the wait is divided into parts, of which each begins only when the one before has ended, however late that was.
+    Time in which the event loop stands still does not count: what arrived meanwhile has not been looked at yet.
+    Therefore the wait is divided into parts, of which each begins only when the one before has ended, however late that
+    was.
     """
 
     def __init__(self, idle_seconds: float, report: Callable[[], None], *, heard: Callable[[], int] = _nothing) -> None:

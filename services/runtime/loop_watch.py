@@ -15,8 +15,8 @@ from prometheus_client import Gauge, Histogram
 INTERVAL_SECONDS: Final = 0.05
 """Twenty times a second: to be woken costs more than to look."""
 DESCRIPTION: Final = (
-    "Seconds between two looks at how late the event loop is, for the metrics. A block of the loop may look shorter than it "
-    "was by this much."
+    "Seconds between two measurements of how late the event loop is, for the metrics. A block of the loop may look "
+    "shorter than it was by this much."
 )
 """Of the setting."""
 _SCHEDULER: Final = Path("/proc/thread-self/schedstat")

@@ -31,9 +31,9 @@ LONGEST_REQUEST_ID: Final = 128
 KEEPALIVE_SECONDS: Final = 30.0
 
 _OPTIONS: Final = [
-    # Clients may send keepalive pings on a connection without calls, as often as they like. To count those that come too
-    # early, as gRPC does by default, costs fifteen times as much as to answer them, and the connection of a client that
-    # sends only pings is closed much later.
+    # Clients may send keepalive pings on a connection without calls, as often as they like. To count those that come
+    # too early, as gRPC does by default, costs fifteen times as much as to answer them, and the connection of a client
+    # that sends only pings is closed much later.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     # Two servers on one port would each get a part of the calls.

@@ -34,7 +34,7 @@ def install(directory: Path, *, version: str) -> Path:
 def write_checkpoint(
     directory: Path, answers: Sequence[Mapping[str, Any]], *, architecture: str = QWEN3, step_ms: float = 5
 ) -> Path:
-    """Write a model directory whose model plays `answers`. The last one has no `prompt_contains`: it fits all prompts."""
+    """Write a model directory whose model plays `answers`; the last one, without `prompt_contains`, fits any prompt."""
     directory.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"architectures": [architecture], "vocab_size": VOCABULARY}
     if "VL" in architecture:

@@ -2,7 +2,8 @@
 
 A request is a batch of rows, and a row is one text, either as `text` (UTF-8, with the model's prefix) or as `token_ids`
 (int32, little-endian, packed into one byte string, with the model's special tokens): which of the two, the engine
-says. The answer is `embedding`, float32 of shape [rows, dimensions]. Triton puts the rows of several requests into one batch.
+says. The answer is `embedding`, float32 of shape [rows, dimensions]. Triton puts the rows of several requests into one
+batch.
 
 A request whose only input is `params`, `{"describe": true}`, is answered with `description`: JSON with the fields of
 `Description`.

@@ -40,7 +40,7 @@ class Choice:
 
     @property
     def stopped(self) -> bool:
-        """Whether it ended for a reason of which the engine knows nothing: a stop string, the one call that was allowed."""
+        """Whether the choice ended for a reason unknown to the engine: a stop string, or the only call allowed."""
         return self._parser.stop_string is not None or self._parser.ended
 
     def detokenize(self, output: EngineOutput) -> list[str]:
@@ -101,10 +101,11 @@ class Choice:
     def _finish(self, output: EngineOutput) -> pb.Finish:
         """The end.
 
-        `length` when the engine ran out of tokens first, though calls may be complete: the model was not at its end. Else
-        `tool_calls` when calls were made, all of them complete: a client that sees it may run every call it has; it says so
-        also where a stop came behind them. Else `stop`. What was no proper call is text and changes nothing, except a long one
-        of which a part was shown (see tool_calls.py): then it is `stop`, as not every call that the client has can be run.
+        `length` when the engine ran out of tokens first, though calls may be complete: the model was not at its end.
+        Else `tool_calls` when calls were made, all of them complete: a client that sees it may run every call it has;
+        it says so also where a stop came behind them. Else `stop`. What was no proper call is text and changes nothing,
+        except a long one of which a part was shown (see tool_calls.py): then it is `stop`, as not every call that the
+        client has can be run.
         """
         found, ended = self._parser.stop_string, self._parser.ended
         by_engine = found is None and not ended

@@ -1,7 +1,7 @@
 """One choice's requests to the engine: one; or several, where its thought ends by other rules than its answer.
 
-A budget is for the thought alone, a form for the answer alone. The engine knows neither: it writes the thought up to its
-closing tag, and goes on behind it in another request, whose prompt its prefix cache makes cheap.
+A budget is for the thought alone, a form for the answer alone. The engine knows neither: it writes the thought up to
+its closing tag, and goes on behind it in another request, whose prompt its prefix cache makes cheap.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class ChoiceRequests:
             yield closing
 
     async def _stretches(self, most: int) -> AsyncGenerator[EngineOutput, None]:
-        """A thought of at most so many tokens: a request, or two, since before `min_tokens` the caller's stops are none.
+        """Return the requests for reasoning of at most `most` tokens: two if stop tokens count only after `min_tokens`.
 
         Not left to the engine, which would forbid what closes the thought as well.
         """

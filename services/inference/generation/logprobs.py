@@ -22,9 +22,9 @@ class _Token(NamedTuple):
 class TokenLogprobs:
     """The log probabilities of one choice that wait until it is clear what their text is.
 
-    Only tokens of the answer are shown, as OpenAI's `logprobs.content` describes the tokens of `content`: not those of a
-    thought, shown or hidden, of a call and its notation, of a stop string or of special tokens. Their bytes, joined, are the
-    answer; a token that spells a part of it and a part of something else is left out.
+    Only tokens of the answer are shown, as OpenAI's `logprobs.content` describes the tokens of `content`: not those of
+    a thought, shown or hidden, of a call and its notation, of a stop string or of special tokens. Their bytes, joined,
+    are the answer; a token that spells a part of it and a part of something else is left out.
     """
 
     def __init__(self, tokenizer: ModelTokenizer, skipped: Set[int] = frozenset()) -> None:

@@ -17,8 +17,8 @@ _OTHERWISE: Final = frozenset({"stop", "skip_special_tokens", "logit_bias", "sto
 def engine_params(request: pb.GenerateRequest, model: ServedModel, *, room: int, choice: int) -> dict[str, Any]:
     """`params` for one choice of a checked request; the model's defaults stand where the request says nothing.
 
-    `room` is how many tokens the context has left. Defaults and advisory fields that the engine lacks are left out; what
-    else it lacks was refused before.
+    `room` is how many tokens the context has left. Defaults and advisory fields that the engine lacks are left out;
+    what else it lacks was refused before.
     """
     given = request.sampling
     params: dict[str, Any] = model.spec.sampling.model_dump(exclude_none=True)

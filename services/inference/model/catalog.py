@@ -122,7 +122,7 @@ class ModelSpec(CatalogEntry):
     sizing: SizingSpec | None = None
     """None: not known, as of a model of one's own."""
     template: str = Field("auto", pattern=r"^(auto|[A-Za-z0-9][A-Za-z0-9._-]*\.(jinja|json))$")
-    """Where the model directory has the chat template. `auto`: in chat_template.jinja, or else in tokenizer_config.json.
+    """The file with the chat template. `auto`: chat_template.jinja, or else tokenizer_config.json.
 
     Otherwise the name of a file there: a template (.jinja), or JSON with one under `chat_template` (.json).
     """

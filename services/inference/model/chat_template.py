@@ -31,8 +31,9 @@ class ChatTemplate:
     def __init__(self, directory: Path, *, file: str = "auto") -> None:
         """Read and compile it.
 
-        `file` is the one that has it: a template, or JSON with one under `chat_template`. `auto` is chat_template.jinja, or
-        else tokenizer_config.json. Raises ValueError when there is none, or it is no template, and OSError.
+        `file` is the one that has it: a template, or JSON with one under `chat_template`. `auto` is
+        chat_template.jinja, or else tokenizer_config.json. Raises ValueError when there is none, or it is no template,
+        and OSError.
         """
         settings = directory / "tokenizer_config.json"
         configuration = read_object(settings)

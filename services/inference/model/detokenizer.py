@@ -10,8 +10,8 @@ from services.inference.model.tokenizer import ModelTokenizer
 class Detokenizer:
     """The text of one choice. A character whose bytes are spread over tokens appears with the last of them.
 
-    A character that the answer's end cut off is left out: its tokens are counted, and a client never sees a piece of it.
-    U+FFFD appears only where the model wrote bytes that are no UTF-8.
+    A character that the answer's end cut off is left out: its tokens are counted, and a client never sees a piece of
+    it. U+FFFD appears only where the model wrote bytes that are no UTF-8.
     """
 
     def __init__(self, tokenizer: ModelTokenizer, *, skip_special_tokens: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What each engine can be given in the catalog: so that a slip of the pen is found when it is read, not when a GPU is there."""
+"""Names the arguments that each engine accepts, to find a typing error when the catalog is read, without a GPU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """How a checkpoint sees images: to which size it brings one, and how many tokens that makes.
 
-The rule is the Qwen-VL family's (`smart_resize` of its image processor): sides become multiples of a factor, and the pixels
-stay within bounds. The worker decides the size and the engine obeys, so that tokens are counted before anything is decoded.
+The rule is the Qwen-VL family's (`smart_resize` of its image processor): sides become multiples of a factor, and the
+pixels stay within bounds. The worker decides the size and the engine obeys, so that tokens are counted before anything
+is decoded.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class ImageRule:
 
     @classmethod
     def load(cls, spec: ImagesSpec, directory: Path) -> ImageRule:
-        """Of a model directory, whose preprocessor_config.json goes before the catalog. Raises OSError and ValueError."""
+        """Read a model directory, whose preprocessor_config.json overrides the catalog. Raises OSError, ValueError."""
         path = directory / "preprocessor_config.json"
         configured = read_object(path, optional=True)
         try:

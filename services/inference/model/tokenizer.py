@@ -15,7 +15,7 @@ from services.worker.triton_kit.checkpoint_file import read_object
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The letters in which byte-level BPE writes bytes (GPT-2's table): printable Latin-1 as itself, the rest above it."""
+    """Return GPT-2's table of characters that stand for bytes: printable Latin-1 as itself, others above U+00FF."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -45,8 +45,8 @@ class ModelTokenizer:
     def __init__(self, directory: Path) -> None:
         """Read tokenizer.json, tokenizer_config.json and generation_config.json.
 
-        Raises FileNotFoundError, or ValueError for a tokenizer that is not byte-level BPE: for others, what bytes a token
-        stands for depends on its neighbours.
+        Raises FileNotFoundError, or ValueError for a tokenizer that is not byte-level BPE: for others, what bytes a
+        token stands for depends on its neighbours.
         """
         self._tokenizer: Final = _load(directory / "tokenizer.json")
         added = self._tokenizer.get_added_tokens_decoder()
@@ -55,8 +55,9 @@ class ModelTokenizer:
         )
         self._added_ids: Final = {token.content: token_id for token_id, token in added.items()}
         self.special_ids: Final = frozenset(token_id for token_id, token in added.items() if token.special)
-        # Also those that are not marked as special: `</think>`, `<tool_call>` and their like are not, in many checkpoints.
-        # Runs of spaces, which some tokenizers add too, are how the model reads indented text, and control nothing.
+        # Also those that are not marked as special: `</think>`, `<tool_call>` and their like are not, in many
+        # checkpoints. Runs of spaces, which some tokenizers add too, are how the model reads indented text, and control
+        # nothing.
         self.control_ids: Final = frozenset(i for i, token in added.items() if len(token.content.strip()) > 1)
         """Tokens that text can become as a whole, and that no caller's text does."""
         self._added_texts: Final = tuple(sorted(added[token_id].content for token_id in self.control_ids))
@@ -79,9 +80,9 @@ class ModelTokenizer:
     def guard(self, text: str) -> str:
         """Mark what looks like an added token in a caller's text, so that `encode` takes it as mere text.
 
-        All added tokens count, also those that the tokenizer does not call special, such as `</think>` or `<tool_call>`.
-        Marked is also a text that becomes (a part of) one with what a template puts beside it; the space around a text is
-        outside, since templates take it away.
+        All added tokens count, also those that the tokenizer does not call special, such as `</think>` or
+        `<tool_call>`. Marked is also a text that becomes (a part of) one with what a template puts beside it; the space
+        around a text is outside, since templates take it away.
         """
         inner = text.strip()
         is_part = 0 < len(inner) < self._longest_added and inner in self._all_added
@@ -168,7 +169,7 @@ class ModelTokenizer:
         return "".join(guarded)
 
     def bytes_of(self, token_id: int) -> bytes:
-        """The bytes of one token; none for an id that the vocabulary lacks (some checkpoints pad their output layer)."""
+        """Return the bytes of one token; empty for an unknown id (some checkpoints pad the output layer)."""
         return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
 
     def added_id(self, text: str) -> int | None:

@@ -24,9 +24,9 @@ _TOOL_PARSERS: Final[dict[str, type[ToolCallParser]]] = {"hermes": HermesParser,
 class AnswerParser:
     """Reads one choice's text in pieces of any size.
 
-    Stop strings are looked for in what follows the thought, the notation of calls included: neither a thought nor what we
-    write ourselves to end one can end an answer that has not begun. Where the thought is left in the answer, it is part of
-    what is looked at.
+    Stop strings are looked for in what follows the thought, the notation of calls included: neither a thought nor what
+    we write ourselves to end one can end an answer that has not begun. Where the thought is left in the answer, it is
+    part of what is looked at.
     """
 
     def __init__(self, request: pb.GenerateRequest, model: ServedModel, prompt: Prompt) -> None:

@@ -25,10 +25,10 @@ _LONGEST_TAG: Final = LONGEST_NAME + 32
 
 
 class MiniMaxParser(ToolCallParser):
-    """`<minimax:tool_call>`, an `<invoke name="…">` with a `<parameter name="…">` per argument for each call, and the ends.
+    """Reads `<minimax:tool_call>` blocks: an `<invoke name="…">` per call, a `<parameter name="…">` per argument.
 
-    A value that contains a tag of the notation is none: it is a parameter whose end is missing. A block is read up to its
-    first fault; the calls before it count, and the rest is text.
+    A value that contains a tag of the notation is none: it is a parameter whose end is missing. A block is read up to
+    its first fault; the calls before it count, and the rest is text.
     """
 
     open_tag = _OPEN

@@ -51,9 +51,10 @@ class ParameterSchema:
     def to_json(self, text: str) -> str:
         """The value that `text` stands for, as JSON text.
 
-        JSON that the schema allows is meant as JSON, as `null` is where null is allowed; but where a string is allowed and
-        what the JSON says is not, the text is meant as it stands. What is no JSON, or none that every reader understands
-        (`NaN`, a number beyond a float's range, lists in lists without end), is a string whatever the schema says.
+        JSON that the schema allows is meant as JSON, as `null` is where null is allowed; but where a string is allowed
+        and what the JSON says is not, the text is meant as it stands. What is no JSON, or none that every reader
+        understands (`NaN`, a number beyond a float's range, lists in lists without end), is a string whatever the
+        schema says.
         """
         literal = json.dumps(text, ensure_ascii=False)
         try:

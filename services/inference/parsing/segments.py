@@ -46,8 +46,8 @@ Piece = Thought | Answer | CallStart | CallArguments
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
     """The same with neighbours of one kind made one: what is ready at the same time travels together.
 
-    Pieces of the answer that are neighbours follow one another in the text, too: what is no part of it, thought or call, was
-    before them or stands between them.
+    Pieces of the answer that are neighbours follow one another in the text, too: what is no part of it, thought or
+    call, was before them or stands between them.
     """
     result: list[Piece] = []
     for kind, group in groupby(pieces, key=_kind):

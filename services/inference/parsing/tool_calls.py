@@ -3,12 +3,13 @@
 What the notations have in common: an opening tag, and behind it either a proper call or text. `HermesParser` and
 `MiniMaxParser` read their own.
 
-What is no proper call, or is cut off, stays text: its opening tag is given back, and what follows the tag is read again, as
-if the tag had not been there. No text is lost, and only what the text says decides, never how it was cut into pieces.
+What is no proper call, or is cut off, stays text: its opening tag is given back, and what follows the tag is read
+again, as if the tag had not been there. No text is lost, and only what the text says decides, never how it was cut into
+pieces.
 
 A call is held until it is complete, so that a client sees no call that turns out to be none. Only what is long is shown
-while it is written, as a client would wait for it in silence: see `MOST_HELD`. Such a call cannot be taken back; when it
-breaks, its arguments end there, as no JSON, and what follows is text.
+while it is written, as a client would wait for it in silence: see `MOST_HELD`. Such a call cannot be taken back; when
+it breaks, its arguments end there, as no JSON, and what follows is text.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from services.inference.parsing.segments import Answer, CallArguments, CallStart
 from services.inference.parsing.stop_strings import overlap
 
 MOST_HELD: Final = 256
-"""So many characters of arguments are held while they may turn out to be none: more than most calls have, about a second."""
+"""Characters of arguments held back while the call may still turn out invalid: more than most calls have, about 1 s."""
 SPACE: Final = " \t\r\n"
 
 
@@ -34,8 +35,8 @@ class ToolCallParser(ABC):
     def __init__(self, functions: Mapping[str, Any], *, only_one: bool = False, opened: bool = False) -> None:
         """`functions` are the parameters' JSON Schemas of the functions that may be called, by name.
 
-        With `only_one`, nothing behind the first complete call is read. `opened` says that the text begins inside a call,
-        whose tag is not part of it.
+        With `only_one`, nothing behind the first complete call is read. `opened` says that the text begins inside a
+        call, whose tag is not part of it.
         """
         self._functions: Final = functions
         self._only_one: Final = only_one

@@ -56,7 +56,7 @@ class _Move:
         named = document.get("$id", document.get("id"))
         self._own_id: Final = named.partition("#")[0] if isinstance(named, str) else ""
         self._documents: Final = {self._own_id: ""}
-        """Pointers to what has an id. Like anchors, ids are left out: engines know neither, and functions may share them."""
+        """Pointers to subschemas by id. Ids and anchors are removed: engines lack them, and functions may share one."""
         self._anchors: Final[dict[str, str]] = {}
         content = {key: value for key, value in document.items() if key not in _IDENTITY}
         self._find_names(content, "")

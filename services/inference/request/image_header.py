@@ -1,7 +1,7 @@
 """Reads an image's dimensions from its header, without decoding it: what must not be decoded is found out here.
 
-Where a file says its size twice, what a decoder would allocate counts. What decoders could read in another way than it is
-read here is refused, or a small image would hide a large one.
+Where a file says its size twice, what a decoder would allocate counts. What decoders could read in another way than it
+is read here is refused, or a small image would hide a large one.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _gif(data: bytes) -> tuple[int, int]:
 
 
 def _is_ambiguous(data: bytes, place: int) -> bool:
-    """Whether decoders disagree where an extension ends: to some, an empty block ends it; to others, it is a part of it."""
+    """Return whether decoders disagree where an extension ends: an empty block ends it for some, but not for others."""
     kind, length = data[place + 1], data[place + 2]
     block = data[place + 3 : place + 3 + length]
     after = data[place + 3 + length]

@@ -143,7 +143,7 @@ def _check_control_tokens(token_ids: Sequence[int], model: ServedModel) -> None:
 
 
 def _check_places(token_ids: Sequence[int], images: Sequence[PreparedImage], model: ServedModel) -> None:
-    """Raise Failure unless the prompt has one placeholder for each image: some templates skip those of some messages."""
+    """Raise Failure unless the prompt has one placeholder per image: some templates skip images of some messages."""
     if model.image_rule is None:
         return
     places = token_ids.count(model.tokenizer.added_id(model.image_rule.placeholder) or -1)

@@ -16,7 +16,7 @@ CLOSING: Final = f"\n{CLOSE_TAG}"
 
 
 def may_think(request: pb.GenerateRequest, model: ServedModel) -> bool:
-    """Whether a checked request lets its model think. A form, and a budget of nothing, mean no, unless no is impossible."""
+    """Return whether a checked request enables reasoning. Structured output or a budget of 0 disables it if it can."""
     if model.spec.parsers.reasoning is None:
         return False
     if not model.spec.capabilities.reasoning_optional:
@@ -32,7 +32,7 @@ def may_think(request: pb.GenerateRequest, model: ServedModel) -> bool:
 
 
 def effort_decides(request: pb.GenerateRequest, model: ServedModel) -> bool:
-    """Whether nothing but its effort lets a checked request's model think: beside a form, and where nothing else says so."""
+    """Return whether only `effort` enables reasoning in a checked request that also asks for structured output."""
     reasoning = request.reasoning
     return (
         reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)

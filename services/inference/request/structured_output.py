@@ -92,8 +92,8 @@ def _check_functions(request: pb.GenerateRequest) -> None:
     size = sum(len(tool.parameters_json) for tool in request.tools if tool.name in functions)
     if size > MAX_SCHEMA_LENGTH:
         message = (
-            f"the parameters of the tools that may be called are {size} characters long; at most {MAX_SCHEMA_LENGTH} are "
-            "allowed where tool_choice asks for a call"
+            f"the parameters of the tools that may be called are {size} characters long; at most {MAX_SCHEMA_LENGTH} "
+            "are allowed where tool_choice asks for a call"
         )
         raise invalid("tools", message, value=size, limit=MAX_SCHEMA_LENGTH)
 

@@ -1,7 +1,7 @@
 """Limits on the numbers and sizes in schemas, regular expressions and grammars that callers send.
 
-They hold for every engine. Each check reads its text once, from left to right, and raises Failure that names the part at
-fault, its value and the limit.
+They hold for every engine. Each check reads its text once, from left to right, and raises Failure that names the part
+at fault, its value and the limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from services.inference.triton_backend import gbnf
 from services.runtime.failure import Failure, invalid
 
 MAX_COUNT: Final = 10_000
-"""Of minItems, maxItems, minProperties, maxProperties, minContains, maxContains and repetitions in regular expressions."""
+"""The most that minItems, maxItems, minProperties, maxProperties, minContains, maxContains and repetitions may say."""
 MAX_STRING: Final = 100_000
 """Of minLength and maxLength."""
 MAX_NUMBER: Final = 2.0**64
@@ -70,7 +70,7 @@ _TILDE: Final = re.compile(
 
 
 def check_schema(field: str, schema: Any, *, at: str = "$") -> None:
-    """Raise Failure for a number or a size in a JSON Schema that is beyond its limit. `at` is the path of the schema."""
+    """Raise Failure if a number or a size in a JSON Schema exceeds its limit. `at` is the path of the schema."""
     waiting: list[tuple[str, Any]] = [(at, schema)]
     seen: set[int] = set()
     while waiting:
@@ -155,7 +155,7 @@ def check_regex(field: str, text: str, *, at: str = "") -> None:
 
 
 def check_grammar(field: str, text: str) -> None:
-    """Raise Failure for a grammar whose repetitions, nesting or rules are beyond a limit: GBNF, or llguidance's Lark."""
+    """Raise Failure for a grammar, GBNF or llguidance's Lark, whose repetitions, nesting or rules exceed a limit."""
     if text.lstrip().startswith(gbnf.LARK_MARK):
         _LarkCheck(field, text).run()
         return
@@ -305,7 +305,10 @@ class _Repetitions:
         if counts[1] and numbers[1] < numbers[0]:
             message = f"{self._field} has the repetition {shown}, which ends before it begins; turn it around"
             if self._at:
-                message = f"{self._field} has the repetition {shown} at {self._at}, which ends before it begins; turn it around"
+                message = (
+                    f"{self._field} has the repetition {shown} at {self._at}, which ends before it begins; "
+                    "turn it around"
+                )
             raise invalid(self._field, message, value=shown)
         self._last *= max(1, int(max(numbers)))
         if self._last > MAX_PRODUCT:

@@ -3,11 +3,11 @@
 `params` is JSON text. It is either one of the control requests below, or the fields of `Params`:
 
 * `{"describe": true}` answers with the tensor `description`, a JSON object of `engine`, `version`, `guide_library` and
-  `guide_library_version` (empty without guides), `supported_parameters`, `context_length`, `slots` and `load`, which has
-  the fields of `Load`;
+  `guide_library_version` (empty without guides), `supported_parameters`, `context_length`, `slots` and `load`, which
+  has the fields of `Load`;
 * `{"acknowledge": {"request_id": ID, "responses": COUNT}}` says how many responses of a running request were read;
-* `{"cancel": {"request_id": ID}}` stops a running request, which then ends with the finish reason `cancelled`. To cancel the
-  gRPC call works too, but in Triton before 24.12 it can crash the server when it crosses an answer
+* `{"cancel": {"request_id": ID}}` stops a running request, which then ends with the finish reason `cancelled`.
+  Cancelling the gRPC call works too, but in Triton before 24.12 it can crash the server when it crosses an answer
   (triton-inference-server/server#7840).
 
 A request that is refused or fails ends with a RequestError, whose reason is one of INVALID_ARGUMENT,
@@ -51,8 +51,11 @@ class Params:
     max_tokens: int | None = None
     """Most tokens to generate, at least 1. None: up to the context's end."""
     min_tokens: int = 0
-    """Before so many tokens nothing ends the answer. An engine that can forbids the tokens that would; to another one, those
-    that are not the tokenizer's own are tokens like any other until then."""
+    """The fewest tokens to generate before anything ends the generation.
+
+    An engine that can forbids the end tokens until then. For another one, those that are not the tokenizer's own are
+    ordinary tokens until then.
+    """
     temperature: float = 1.0
     """0 (the most probable token, always) to 2. Below LEAST_TEMPERATURE it counts as 0."""
     top_p: float = 1.0
@@ -81,7 +84,7 @@ class Params:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token and what is added to its logit, -100 to 100."""
     image_sizes: tuple[tuple[int, int], ...] = ()
-    """Width and height in pixels to which each image is brought before the model's own preprocessing. Empty: as they are."""
+    """Width and height in pixels to which each image is resized before the model's preprocessing. Empty: unchanged."""
     cache_salt: str = ""
     """Requests with different salts never share entries of the prefix cache."""
     priority: int = 0
@@ -173,8 +176,10 @@ class Load:
     cancelled_total: int
     generated_tokens_total: int
     step_age_s: float | None = None
-    """Since the engine last made progress, while it has something to compute. None while it is idle, or every request waits
-    for its reader, its images or its structured output."""
+    """Seconds since the engine last made progress while it has something to compute.
+
+    None while it is idle, or while every request waits for its reader, its images or its structured output.
+    """
     slow_steps_total: int = 0
     """Steps that took longer than a second, in which nobody had a token."""
 
@@ -183,7 +188,7 @@ class Sink(Protocol):
     """Where an engine puts the answer to one request. Methods may be called from any thread and never block long."""
 
     def has_room(self) -> bool:
-        """False while the reader is behind: emit nothing until it has room again, and produce nothing if that can be paused."""
+        """Return False while the reader is behind: then emit nothing, and pause the generation if the engine can."""
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""

@@ -1,9 +1,9 @@
 """Translates GBNF, llama.cpp's notation of grammars, into llguidance's variant of Lark.
 
-llama.cpp follows every reading of an ambiguous GBNF at once, so that one token can take minutes. llguidance bounds the work
-for each token. Its lexer takes the longest match of a terminal and never returns to a shorter one, so that the translation
-chooses terminals for which this makes no difference: a grammar without recursion becomes one terminal, which is a regular
-expression; in a grammar with recursion, each terminal is one character.
+llama.cpp follows every reading of an ambiguous GBNF at once, so that one token can take minutes. llguidance bounds the
+work for each token. Its lexer takes the longest match of a terminal and never returns to a shorter one, so that the
+translation chooses terminals for which this makes no difference: a grammar without recursion becomes one terminal,
+which is a regular expression; in a grammar with recursion, each terminal is one character.
 
 Numbers and sizes are limited, so that no text takes long to parse.
 """
@@ -39,7 +39,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class GbnfError(Exception):
-    """A grammar is not valid, exceeds a limit, or has a part without a translation. The text follows the grammar's name."""
+    """A grammar is invalid, exceeds a limit, or cannot be translated. The message follows the grammar's name."""
 
     def __init__(self, message: str, *, value: object = "", limit: object = "") -> None:
         """`value` and `limit` are those of a limit that is exceeded."""
@@ -434,8 +434,8 @@ def _check_products(rules: dict[str, Rule], order: list[str]) -> None:
         products[name] = product = _product(rules[name].body, products)
         if product > MAX_REPETITION_PRODUCT:
             raise GbnfError(
-                f"has repetitions inside one another in the rule {name[:80]}, line {rules[name].line}, which multiply to "
-                f"more than {MAX_REPETITION_PRODUCT}",
+                f"has repetitions inside one another in the rule {name[:80]}, line {rules[name].line}, which multiply "
+                f"to more than {MAX_REPETITION_PRODUCT}",
                 value=product,
                 limit=MAX_REPETITION_PRODUCT,
             )

@@ -16,7 +16,7 @@ _WITH_LENGTH: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, _START_OF_S
 
 
 def has_too_many_scans(data: bytes, start: int = 0) -> bool:
-    """Whether a JPEG has more than MOST_SCANS scans. `start` is a place before its first one, or 0 for the file's beginning."""
+    """Return whether a JPEG has more than MOST_SCANS scans. `start` is an offset before the first one."""
     # Quick, and never too few: inside a scan, no marker can stand for anything else.
     if data.count(b"\xff\xda", start) <= MOST_SCANS:
         return False

@@ -17,7 +17,7 @@ MOST_PIXELS: Final = 89_478_485
 
 
 def reject_misplaced(request: Request, prompt: Sequence[int], placeholder: int | None) -> None:
-    """Raise RequestError unless `prompt` has one `placeholder` for each image; None is that of a model without vision."""
+    """Raise RequestError unless `prompt` has one `placeholder` per image. It is None for a model without vision."""
     count = len(request.images)
     if not count:
         return

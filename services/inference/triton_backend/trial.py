@@ -1,7 +1,7 @@
 """Compiles guides for trial in a child process, before the engine's own process compiles them.
 
-Compilers of grammars are recursive and allocate what a guide asks for: a few bytes can ask for all memory, or overflow the
-stack of the process that compiles them. A guide is therefore first compiled by a process that may be lost, with the
+Compilers of grammars are recursive and allocate what a guide asks for: a few bytes can ask for all memory, or overflow
+the stack of the process that compiles them. A guide is therefore first compiled by a process that may be lost, with the
 engine's own library and under limits (see trial_server.py). Outcomes are remembered by content.
 """
 

@@ -1,13 +1,13 @@
 """`python trial_server.py MODULE ARGUMENTS SYS_PATH`: compiles guides for trial, each in a limited process of its own.
 
-The program loads what the engine's module MODULE needs to compile guides, once, and then forks a child for each trial. The
-child inherits what was loaded, so that a trial takes milliseconds, and has its own limits on CPU time, memory and stack: a
-guide that exceeds them, or crashes the engine's library, ends the child alone.
+The program loads what the engine's module MODULE needs to compile guides, once, and then forks a child for each trial.
+The child inherits what was loaded, so that a trial takes milliseconds, and has its own limits on CPU time, memory and
+stack: a guide that exceeds them, or crashes the engine's library, ends the child alone.
 
 Standard input is a Unix socket. `{}` and a line end are written to it when the program is ready, or `{"problem": TEXT}`
-when it cannot become ready. Each message received carries one file descriptor, a stream socket to the caller of a trial:
-the guide is read from it up to its end, and the outcome is written to it. The program ends, and all trials with it, when
-standard input is closed.
+when it cannot become ready. Each message received carries one file descriptor, a stream socket to the caller of a
+trial: the guide is read from it up to its end, and the outcome is written to it. The program ends, and all trials with
+it, when standard input is closed.
 
 It runs without a thread of its own and imports only the standard library, so that a fork is safe.
 """
@@ -74,7 +74,10 @@ class Server:
     """Forks trials and reports their outcomes."""
 
     def __init__(self, control: socket.socket, compile_structured_output: Callable[[str, str], None]) -> None:
-        """`compile_guide` takes a guide's kind and text. It raises an error with `reason` and `message` for an invalid one."""
+        """Create a server that tries structured outputs with `compile_structured_output`, called with kind and text.
+
+        It raises an error with `reason` and `message` for an invalid one.
+        """
         self._control: Final = control
         self._compile: Final = compile_structured_output
         self._trials: Final[dict[int, _Trial]] = {}

@@ -37,7 +37,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class DownloadSettings(Settings):
-    """Downloads a model's files from the hub, or a mirror of it, and continues where an earlier attempt was interrupted."""
+    """Downloads a model's files from the hub or a mirror, and continues where an earlier attempt was interrupted."""
 
     repo: str = Field(pattern=r"^[^/ ]+/[^/ ]+$", description="The repository, such as Qwen/Qwen3-8B.")
     revision: str = Field("main", min_length=1, description="Branch, tag or commit.")
@@ -125,7 +125,8 @@ def _is_wanted(path: str) -> bool:
 def _get(file: RepoFile, url: str, directory: Path, token: str) -> None:
     """Have a file, verified, under its name; what was downloaded of it earlier is kept.
 
-    The hub's own library begins files anew when its process has ended: after 200 GB of them on a link that breaks, never done.
+    The hub's own library begins files anew when its process has ended: after 200 GB of them on a link that breaks,
+    never done.
     """
     target = directory / file.path
     if not target.resolve().is_relative_to(directory.resolve()):

@@ -52,7 +52,8 @@ def test_whoever_tries_the_small_model_is_told_about_its_persian() -> None:
         ),
         (
             ENTRY.replace("replay}", "trtllm,\n  arguments: {enable_chunked_prefil: true}}"),
-            r"line 8: .*enable_chunked_prefil: .*no argument of this name; is it enable_chunked_prefill\? \(it is True\)",
+            r"line 8: .*enable_chunked_prefil: .*no argument of this name; "
+            r"is it enable_chunked_prefill\? \(it is True\)",
         ),
         (
             ENTRY.replace("replay}", "llamacpp, arguments: {tensor_parallel_size: 2}}"),

@@ -24,7 +24,7 @@ STEPS = 10
 
 
 class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Answers by the request's model: `endless`, `waits`, `steps`, `fails`, `breaks`; any other is the number of its tokens."""
+    """Generates by the request's model: `endless`, `waits`, `steps`, `fails`, `breaks`, or a number of tokens."""
 
     def __init__(self) -> None:
         self.drain = asyncio.Event()

@@ -23,8 +23,8 @@ class TransformersEncoder:
     def __init__(self, *, model: str, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> None:
         """Loads the directory `model` on `device` (cuda, cuda:1, cpu; auto: a GPU if there is one).
 
-        `dtype` is PyTorch's name of a floating-point type; auto: the checkpoint's own on a GPU, float32 on a CPU. Raises
-        OSError or ValueError for a directory that is not understood.
+        `dtype` is PyTorch's name of a floating-point type; auto: the checkpoint's own on a GPU, float32 on a CPU.
+        Raises OSError or ValueError for a directory that is not understood.
         """
         directory = Path(model)
         self._files: Final = model_files.read(directory)

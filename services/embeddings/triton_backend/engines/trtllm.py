@@ -1,7 +1,7 @@
 """Embedding models on GPUs with TensorRT-LLM's encode API, which there is from version 1.3 on.
 
-Checked against stand-ins only: no release of TensorRT-LLM could be run where this was written. `bench/embeddings/gpu_smoke.py`
-compares it with the transformers engine on a machine with a GPU.
+Checked against stand-ins only: no release of TensorRT-LLM could be run where this was written.
+`bench/embeddings/gpu_smoke.py` compares it with the transformers engine on a machine with a GPU.
 """
 
 from __future__ import annotations

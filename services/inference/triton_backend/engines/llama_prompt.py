@@ -37,7 +37,7 @@ class LlamaPrompt:
         return len(self.tokens)
 
     def position(self, index: int) -> int:
-        """Where the model counts the text's token at `index`, or the beginning of an image there; generated ones too."""
+        """Return the model's position of the token at `index`, generated or not, or of the image that begins there."""
         return index - sum(len(placed.image) - placed.image.advance for placed in self.images if placed.end <= index)
 
     def image_at(self, index: int) -> PlacedImage | None:

@@ -44,7 +44,7 @@ class LlamaVision:
     """A loaded mmproj file. Used by one thread at a time, which need not be that of the model."""
 
     def __init__(self, api: LlamaApi, path: Path, *, model: Any, width: int, threads: int) -> None:
-        """`width` numbers make an embedding of `model`. Raises ValueError or OSError that says what is wrong with the file."""
+        """Load the projector for `model`, whose embeddings have `width` numbers. Raises ValueError or OSError."""
         if not path.is_file():
             raise FileNotFoundError(f"there is no mmproj file {path}")
         self._lib, self._ffi, self._api = api.lib, api.ffi, api

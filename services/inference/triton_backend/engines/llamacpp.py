@@ -2,10 +2,10 @@
 
 One thread does everything: in each step it decodes one token of every running sequence and a piece of the prompts that
 are still to be read, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans
-several tokens.) A slot keeps what it has read, so that a conversation's next turn reads only what is new; a request that
-asks for repeatability, by a seed or temperature 0, reads everything anew, because results depend in their last digits on
-how a prompt was split. Images are looked at by another thread, while the sequence that they belong to waits in its slot.
-Guides are compiled for trial and then made by further threads, before their sequences ask for a slot.
+several tokens.) A slot keeps what it has read, so that a conversation's next turn reads only what is new; a request
+that asks for repeatability, by a seed or temperature 0, reads everything anew, because results depend in their last
+digits on how a prompt was split. Images are looked at by another thread, while the sequence that they belong to waits
+in its slot. Guides are compiled for trial and then made by further threads, before their sequences ask for a slot.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 def create(arguments: dict[str, Any]) -> LlamaCppEngine:
-    """The engine for these `engine_args`. Raises OSError, TypeError, ValueError or RuntimeError that says what is wrong."""
+    """Return the engine for `engine_args`. Raises OSError, TypeError, ValueError or RuntimeError with the reason."""
     return LlamaCppEngine(**arguments)
 
 
@@ -91,7 +91,10 @@ class LlamaCppEngine:
         threads: int = 1,
         max_queued: int = 1000,
     ) -> None:
-        """`model` is a GGUF, `mmproj` that of its eyes; `context_length` is per request, `max_queued` may wait for a slot."""
+        """Load the GGUF file `model`, and `mmproj`, the GGUF file of its vision projector.
+
+        `context_length` is per request. At most `max_queued` requests wait for one of the `slots`.
+        """
         api = LlamaApi()
         self.version = f"llama.cpp of xllamacpp {api.version}"
         self.guide_library = "llguidance"

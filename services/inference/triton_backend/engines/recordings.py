@@ -49,7 +49,7 @@ class Recording:
         return round_ * self.at_ms[-1] + self.at_ms[index]
 
     def matches(self, prompt: bytes, images: tuple[str, ...] = (), sizes: tuple[tuple[int, int], ...] = ()) -> bool:
-        """Whether the prompt, as the bytes of 32-bit ids, has the ids of `prompt_contains` in a row, and these images."""
+        """Return whether `prompt`, bytes of 32-bit ids, contains `prompt_contains`, and the images are the same."""
         if self.images_sha256 not in (None, images) or self.image_sizes not in (None, sizes):
             return False
         wanted = array("i", self.prompt_contains).tobytes()

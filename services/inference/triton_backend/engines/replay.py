@@ -78,8 +78,8 @@ class ReplayEngine:
 
         Images are taken if there is an `image_token_id`, the token that stands for one in a prompt.
 
-        With `step_ms`, requests begin at multiples of it, so that those with the same interval get their tokens together,
-        as from an engine that decodes all its sequences in one step.
+        With `step_ms`, requests begin at multiples of it, so that those with the same interval get their tokens
+        together, as from an engine that decodes all its sequences in one step.
         """
         self._step: Final = step_ms / 1000
         self.context_length = context_length

@@ -1,16 +1,17 @@
 """Runs checkpoints on GPUs with TensorRT-LLM's LLM API: production. Coded for 1.2.1 and the candidates of 1.3.
 
-It was written from TensorRT-LLM's sources and tested against a stand-in; `make gpu-smoke` checks it on a GPU. A loop in a
-thread of its own starts requests and reads their results. TensorRT-LLM can neither order requests that wait nor pause one
-that runs: waiting ones wait here, and what a slow reader has no room for stays in TensorRT-LLM's own result until it has.
+It was written from TensorRT-LLM's sources and tested against a stand-in; `make gpu-smoke` checks it on a GPU. A loop in
+a thread of its own starts requests and reads their results. TensorRT-LLM can neither order requests that wait nor pause
+one that runs: waiting ones wait here, and what a slow reader has no room for stays in TensorRT-LLM's own result until
+it has.
 
 Images are decoded in threads, and there TensorRT-LLM makes them into its own form where it has `LLM.preprocess`. Before
-some candidate of 1.3 it has not, and does so in `generate_async`, in the loop: meanwhile no answer's tokens are passed on.
-`make gpu-smoke` says for how long.
+some candidate of 1.3 it has not, and does so in `generate_async`, in the loop: meanwhile no answer's tokens are passed
+on. `make gpu-smoke` says for how long.
 
-Guides are compiled by TensorRT-LLM, whose API limits neither the time nor the memory for it. Before a guide reaches it, it is
-compiled for trial in a child process (trial.py) with the same library. Where that library cannot be used by itself, guides are
-unsupported. The trial has not run in NVIDIA's image yet.
+Guides are compiled by TensorRT-LLM, whose API limits neither the time nor the memory for it. Before a guide reaches it,
+it is compiled for trial in a child process (trial.py) with the same library. Where that library cannot be used by
+itself, guides are unsupported. The trial has not run in NVIDIA's image yet.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 def create(arguments: dict[str, Any]) -> TrtllmEngine:
-    """The engine for these `engine_args`. Raises OSError, TypeError, ValueError or RuntimeError that says what is wrong."""
+    """Return the engine for `engine_args`. Raises OSError, TypeError, ValueError or RuntimeError with the reason."""
     return TrtllmEngine(**arguments)
 
 
@@ -113,12 +114,12 @@ class TrtllmEngine:
         * `model`: the checkpoint's directory, as Hugging Face lays it out. Quantization is the checkpoint's.
         * `context_length`: most tokens of a prompt and its answer.
         * `slots`: how many requests run at once (TensorRT-LLM's max_batch_size); `max_queued` more may wait.
-        * `requires`: the versions of TensorRT-LLM that can run the model, as `>=1.3`; its release candidates count as 1.3.
+        * `requires`: the versions of TensorRT-LLM that can run the model, as `>=1.3`; 1.3's release candidates count.
 
-        Everything else is an argument of tensorrt_llm.LLM, by its own name, and refused when the installed version does not
-        have it. Useful ones: tensor_parallel_size, moe_expert_parallel_size, enable_attention_dp, kv_cache_config (a
-        mapping: `dtype: fp8`, enable_block_reuse, free_gpu_memory_fraction, host_cache_size), enable_chunked_prefill (not
-        for images on 1.2), max_num_tokens (by default enough for the longest prompt), guided_decoding_backend
+        Everything else is an argument of tensorrt_llm.LLM, by its own name, and refused when the installed version does
+        not have it. Useful ones: tensor_parallel_size, moe_expert_parallel_size, enable_attention_dp, kv_cache_config
+        (a mapping: `dtype: fp8`, enable_block_reuse, free_gpu_memory_fraction, host_cache_size), enable_chunked_prefill
+        (not for images on 1.2), max_num_tokens (by default enough for the longest prompt), guided_decoding_backend
         (`xgrammar`; without one, guides are unsupported), sampler_type (before 1.3.0rc24 only `TRTLLMSampler` honours
         penalties, min_p and seed, which are unsupported otherwise; not with speculative_config, and gone since
         1.3.0rc26), cuda_graph_config, moe_config, speculative_config, trust_remote_code.
@@ -240,7 +241,10 @@ class TrtllmEngine:
         return replace(load, step_age_s=self._step_age(running))
 
     def _step_age(self, running: list[_Job]) -> float | None:
-        """See Load. TensorRT-LLM does not tell its steps: results do, and prompts have the time that reading them takes."""
+        """Return the age of the last step, as `Load` describes it.
+
+        TensorRT-LLM does not report steps. Results show them, and unread prompts get the time that reading them takes.
+        """
         working = [job for job in running if _is_computed(job)]
         if not working:
             return None
@@ -345,7 +349,7 @@ class TrtllmEngine:
             self._leave(job)
 
     async def _inputs(self, job: _Job) -> Any:
-        """What TensorRT-LLM is given. Images are looked at by a thread, from which a cancelled request goes away at once."""
+        """Return the inputs for TensorRT-LLM. A thread prepares images; a cancelled request does not wait for it."""
         if not job.request.images:
             return self._api.inputs(job.request)
         job.looking = self._loop.run_in_executor(self._looking, self._look, job)

@@ -16,13 +16,13 @@ class Answer:
     """How far one answer was read, and how it ended.
 
     `token_ids` and `logprobs` of a result are cumulative, and their own differences are stale where a response brought
-    nothing new, so that it keeps a place of its own. Where the answer ends it sees for itself: TensorRT-LLM may leave out
-    the token that ended it, gives no reason in some final results, and knows neither all end tokens nor `min_tokens` of
-    stop tokens.
+    nothing new, so that it keeps a place of its own. Where the answer ends it sees for itself: TensorRT-LLM may leave
+    out the token that ended it, gives no reason in some final results, and knows neither all end tokens nor
+    `min_tokens` of stop tokens.
     """
 
     def __init__(self, params: Params, *, limit: int, end_ids: frozenset[int], eos_id: int | None) -> None:
-        """`limit` is the most tokens; `end_ids` end the answer as well as the stop tokens; `eos_id` is the tokenizer's."""
+        """Begin to read at most `limit` tokens. `end_ids` end them like stop tokens; `eos_id` is the tokenizer's."""
         self.taken = 0
         """How many tokens were read."""
         self.reason: str | None = None

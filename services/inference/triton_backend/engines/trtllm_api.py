@@ -285,7 +285,7 @@ def _number(version: str, *, final: float) -> tuple[float, ...]:
 
 
 def _leave_mpi_job() -> None:
-    """Forget that Triton may run as a rank of an MPI job: TensorRT-LLM starts processes of its own, which would join it."""
+    """Delete the variables that make this process a rank of an MPI job: TensorRT-LLM's own processes would join it."""
     for name in list(os.environ):
         job = name.startswith(("OMPI_", "PMIX_", "PMI_")) and not name.startswith("OMPI_MCA_")
         if job or name.startswith("OMPI_MCA_orte_"):
