@@ -19,16 +19,16 @@ from services.gateway.i18n.language import ACCEPTED
 from services.gateway.record import RequestRecord
 
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
-"""An id goes through all logs: it must fit into a line, and be no key that was sent in the wrong place."""
+"""Request ids that are accepted from clients. They go into all logs: they are short and must not contain a key."""
 _METHODS: Final = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 _log: Final = logging.getLogger("vilix.access")
 
 
 class Access:
-    """Begins and ends the record of each request, which is `scope["state"]["record"]`."""
+    """ASGI middleware that begins and ends each request's record, which is `scope["state"]["record"]`."""
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
-        """`origins` are those whose pages may call; `*` stands for all."""
+        """Wrap `app`. Pages of `origins` may call it; `*` stands for all origins."""
         self._app: Final = app
         self._cors: Final = Cors(origins)
 
@@ -37,7 +37,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Of several fields with one name the first counts, as it does everywhere else.
+        # The first of several fields with the same name counts, as it does everywhere else.
         headers = dict(reversed(scope["headers"]))
         record = RequestRecord(_request_id(headers.get(b"x-request-id", b"")), scope["method"])
         scope.setdefault("state", {})["record"] = record
@@ -57,7 +57,7 @@ class Access:
                 await answer_preflight(send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
-        except Exception:  # noqa: BLE001  # the last resort
+        except Exception:  # noqa: BLE001  # every error must be logged and answered
             _log.exception("request failed", extra={"request_id": record.request_id})
             if record.status == 0:
                 response = openai_errors.response(server_error(record.request_id))
@@ -67,8 +67,8 @@ class Access:
             _publish(record)
 
 
-def _request_id(given: bytes) -> str:
-    return given.decode() if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+def _request_id(header: bytes) -> str:
+    return header.decode() if _SANE_ID.fullmatch(header) else f"req-{secrets.token_hex(12)}"
 
 
 def _publish(record: RequestRecord) -> None:

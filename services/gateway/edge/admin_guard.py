@@ -1,4 +1,4 @@
-"""Checks the admin API's credential before a byte of a request's body is read, and bounds the body."""
+"""Checks the admin API's credential before any byte of a request's body is read, and bounds the size of the body."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ MAX_BODY_BYTES: Final = 64 * 2**10
 
 
 class AdminGuard:
-    """ASGI middleware. What it rejects costs no more than a comparison, and its connection is closed."""
+    """ASGI middleware that rejects requests without the credential, cheaply, and closes their connections."""
 
     def __init__(self, app: ASGIApp, *, token: str, open_path: str) -> None:
-        """`open_path` is served without a credential, and without a body."""
+        """Guard `app` with the credential `token`.
+
+        `open_path` is served without a credential, and without a body. Raises ValueError for an empty token.
+        """
         self._app: Final = app
         if not token:
             raise ValueError("the admin API needs a token")
@@ -27,7 +30,7 @@ class AdminGuard:
         self._open_path: Final = open_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request with the credential, or reject it."""
+        """Serve a request that has the credential, and reject any other."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -46,10 +49,10 @@ class AdminGuard:
         await self._app(scope, _replay(body, receive), send)
 
     def _check(self, scope: Scope) -> None:
-        """Raise ApiError for a request without the credential."""
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
-        # Of digests, which have one length: the time that it takes tells nothing about the token.
+        """Raise ApiError (401) for a request without the credential."""
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = header.partition(b" ")
+        # Digests have the same length, so the time of the comparison tells nothing about the token.
         equal = secrets.compare_digest(_digest(token.strip(b" \t")), self._digest)
         if scheme.lower() != b"bearer" or not equal:
             raise unauthorized(
@@ -62,7 +65,7 @@ def _digest(token: bytes) -> bytes:
 
 
 async def _bounded_body(scope: Scope, receive: Receive) -> bytes | None:
-    """The body; None if its client has gone. Raises ApiError for one that is too large."""
+    """Return the body, or None if the client has disconnected. Raises ApiError (413) for one that is too large."""
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
         raise _too_large()
@@ -84,14 +87,14 @@ def _too_large() -> ApiError:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives a body that was read already, and then what comes after it."""
-    given = False
+    """Return a `receive` that returns the body, which was read already, and then the messages that follow it."""
+    is_replayed = False
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        given = True
+        is_replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay

@@ -1,4 +1,4 @@
-"""Serves the admin API on an address of its own, beside the public one."""
+"""Serves the admin API on a separate address."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ class _Server(uvicorn.Server):
 
 
 def bind(settings: GatewaySettings) -> socket.socket | None:
-    """The admin API's address, if it is to be served. Raises ValueError for a token too weak, and OSError."""
+    """Return a listening socket for the admin API, or None if it is switched off.
+
+    Raises:
+        ValueError: The token is too short.
+        OSError: The address cannot be bound.
+    """
     if not settings.admin_port:
         return None
     token = settings.admin_token.get_secret_value() if settings.admin_token else ""
@@ -44,7 +49,7 @@ def bind(settings: GatewaySettings) -> socket.socket | None:
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket, settings: GatewaySettings) -> AsyncIterator[None]:
-    """Serve `app` meanwhile, with the limits of the public listener and few connections."""
+    """Serve `app` inside the context, with the limits of the public listener and at most MAX_CONNECTIONS."""
     limits = settings.model_copy(update={"max_connections": min(MAX_CONNECTIONS, settings.max_connections)})
     config = uvicorn.Config(
         app,

@@ -1,4 +1,4 @@
-"""Reads a request's body: bounded in size, parsed off the event loop when it is large."""
+"""Reads a request's body, bounded in size, and parses a large one off the event loop."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from services.gateway.quoting import shown
 
 T = TypeVar("T")
 LARGE_BYTES: Final = 64 * 1024
-"""A larger body has to pass the gate before it is read, and is parsed in a thread."""
+"""A larger body must pass the gate before it is read, and is parsed in a thread."""
 MAX_VALUES: Final = 500_000
-"""More than the token ids of the largest embeddings request."""
+"""More than the number of token ids in the largest embeddings request."""
 MAX_CONTAINERS: Final = 100_000
 """Lists, objects and fields: far more than messages and tools need."""
 _COUNTED_BYTES: Final = 2**20
-"""In one go, which takes a millisecond at most."""
+"""Bytes that are counted without a pause, which takes at most a millisecond."""
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class Gate(Protocol):
-    """What a large body has to pass."""
+    """A check that a request must pass before its large body is read."""
 
     async def check(self) -> None:
-        """Raise ApiError for a request that is rejected whatever its body says."""
+        """Raise ApiError for a request that would be rejected whatever its body contains."""
         ...
 
 
@@ -39,16 +39,23 @@ class RequestBody:
     """The body of one request. It counts in the budget of bodies until `release`."""
 
     def __init__(self, headers: Mapping[str, str], receive: Receive) -> None:
-        """`receive` is ASGI's."""
+        """Prepare to read the body with `receive`, as ASGI defines it."""
         self._headers: Final = headers
         self._receive: Final = receive
         self._share: BodyShare | None = None
 
     async def read(self, *, max_bytes: int, share: BodyShare, gate: Gate) -> bytearray:
-        """Return the whole body, which counts in `share`.
+        """Return the whole body.
 
-        `gate` is asked before more than LARGE_BYTES of the body are kept. Raises ApiError when the body is too large,
-        finds no room or does not pass the gate, and ClientGoneError when it never came.
+        Args:
+            max_bytes: The largest body that is accepted.
+            share: The body's share of the budget of bodies.
+            gate: Checked before more than LARGE_BYTES of the body are kept.
+
+        Raises:
+            ApiError: The body is too large or encoded (413, 415), the budget has no capacity for it (503), or the gate
+                rejects the request.
+            ClientGoneError: The client disconnected before the body was complete.
         """
         self._share = share
         self._check_encoding()
@@ -65,21 +72,21 @@ class RequestBody:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
-                piece, more = message.get("body", b""), message.get("more_body", False)
-                size = len(body) + len(piece)
+                part, more = message.get("body", b""), message.get("more_body", False)
+                size = len(body) + len(part)
                 if size > max_bytes:
                     raise _body_too_large(size, max_bytes)
                 if size > LARGE_BYTES and not passed:
                     await _pass(gate)
                     passed = True
-                if piece:
-                    await share.add(len(piece))
-                    body += piece
-        # A copy as bytes would double it.
+                if part:
+                    await share.add(len(part))
+                    body += part
+        # Converting it to bytes would copy it.
         return body
 
     def release(self) -> None:
-        """Count the body no more: nothing that was made of it is kept."""
+        """Give the body's share of the budget back, once nothing that was parsed from the body is kept."""
         if self._share is not None:
             self._share.release()
 
@@ -94,15 +101,15 @@ class RequestBody:
 
 
 async def parse(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
-    """Return what `into` makes of a body; a large one is parsed and given to it in a thread.
+    """Parse a body as JSON and return `into(value)`. For a large body, both run in a thread.
 
-    Raises ApiError for what is no JSON, and what `into` raises.
+    Raises ApiError (400) if the body is not valid JSON, and whatever `into` raises.
     """
     return await asyncio.to_thread(parse_here, raw, into) if len(raw) > LARGE_BYTES else parse_here(raw, into)
 
 
 def parse_here(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
-    """Do what `parse` does, in this thread."""
+    """Parse a body as JSON and return `into(value)`, in this thread. Raises as `parse` does."""
     _check_number_of_values(raw)
     try:
         value = orjson.loads(raw)
@@ -116,10 +123,10 @@ def parse_here(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
 
 
 def _check_number_of_values(raw: bytes | bytearray) -> None:
-    """Reject what would take the parser, which lets nothing else run meanwhile, longer than others should wait."""
+    """Raise ApiError (400) for a body with so many values that parsing it, holding the GIL, would delay others."""
     if len(raw) <= MAX_CONTAINERS or _count(raw, b",:[{") <= MAX_CONTAINERS:
         return
-    # Most of it may be text. What stands between the strings decides.
+    # Most of the body may be text, so only characters between strings are counted.
     scalars = containers = end = 0
     for string in _STRING.finditer(raw):
         between, end = raw[end : string.start()], string.end()
@@ -137,7 +144,7 @@ def _check_number_of_values(raw: bytes | bytearray) -> None:
 
 
 def _count(raw: bytes | bytearray, marks: bytes) -> int:
-    """Return how often any of these bytes is there. Others run between two pieces."""
+    """Return how often any of these bytes occurs. Other threads can run between two calls of `count`."""
     starts = range(0, len(raw), _COUNTED_BYTES)
     return sum(raw.count(mark, start, start + _COUNTED_BYTES) for start in starts for mark in marks)
 

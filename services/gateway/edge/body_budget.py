@@ -1,8 +1,8 @@
 """Bounds the memory of request bodies in flight: of all together, and of each key.
 
-A body counts with the length that it announces, or else with what has come of it, until what was parsed from it was
-given to a worker, or its request has ended. Where there is no room, a request waits a moment, and is then refused.
-Senders that are slow are refused first, so that none holds its room for as long as it may take to send a body.
+A body counts with its Content-Length, or with the bytes received so far, until a worker has its request or the request
+has ended. If the budget has no capacity left, a request waits for a moment and is then rejected. Slow senders are
+rejected first, so that none of them occupies memory for as long as sending a body may take.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from services.runtime.allocator import give_back_free_memory
 
 DEFAULT_BYTES: Final = 256 * 2**20
 WAIT_SECONDS: Final = 3.0
-"""How long a body waits for room."""
+"""How long a body waits for capacity."""
 MOST_WAITING, MOST_WAITING_OF_KEY = 256, 32
-"""Bodies that may wait. Each of them keeps what its connection has received so far."""
+"""How many bodies may wait, in all and per key. Each of them keeps what its connection has received so far."""
 SMALL_BYTES: Final = 64 * 2**10
-"""A body counts as so many bytes until it is complete: a connection with its buffers and its task are not free.
+"""The least that an incomplete body counts, because a connection's buffers and task need memory too.
 
-An eighth of the budget is for bodies that are not larger: large ones do not keep small ones out.
+An eighth of the budget is kept for bodies that are not larger, so that large ones do not keep small ones out.
 """
 SLOW_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.25
-"""How often those that wait look for slow ones."""
+"""How often a waiting body checks for slow senders."""
 SLOW_BYTES_PER_SECOND: Final = 256 * 2**10
-"""A body of which less has come for so long makes room for others."""
+"""A sender below this rate for SLOW_SECONDS is slow: it is rejected if others wait for capacity."""
 LARGE_BYTES: Final = 2**20
 TRIM_SECONDS: Final = 1.0
-"""How long after a large body the memory that is free by then is given back."""
+"""Seconds after the release of a large body at which free memory is returned to the operating system."""
 _CGROUP_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _NO_LIMIT: Final = 2**60
 
@@ -44,7 +44,7 @@ class BodyBudget:
     """The bytes of a gateway's request bodies."""
 
     def __init__(self, *, total: int, per_key: int, wait_seconds: float = WAIT_SECONDS) -> None:
-        """At most `total` bytes together, and `per_key` of one key."""
+        """Allow at most `total` bytes in all and `per_key` bytes for one key. A body waits up to `wait_seconds`."""
         self._total: Final = total
         self._per_key: Final = per_key
         self._wait_seconds: Final = wait_seconds
@@ -56,11 +56,11 @@ class BodyBudget:
 
     @property
     def used(self) -> int:
-        """How many bytes are in flight."""
+        """The bytes that all bodies count now."""
         return self._used
 
     def open(self, key_id: str) -> BodyShare:
-        """Begin to count a body of a key's request. It must be released."""
+        """Return an empty share for the body of a key's request. It must be released."""
         return BodyShare(self, key_id)
 
     async def grow(self, share: BodyShare, size: int) -> None:
@@ -106,11 +106,11 @@ class BodyBudget:
         asyncio.get_running_loop().run_in_executor(None, give_back_free_memory)
 
     def note_unfinished(self, share: BodyShare) -> None:
-        """A body begins to come."""
+        """Note that a body is being received."""
         self._unfinished[share] = None
 
     def note_finished(self, share: BodyShare) -> None:
-        """A body is there, or does not come any more."""
+        """Note that a body is complete, or will not be received."""
         self._unfinished.pop(share, None)
 
     def _fits(self, share: BodyShare, size: int) -> bool:
@@ -127,13 +127,13 @@ class BodyBudget:
             del self._used_by[share.key_id]
         metrics.BODY_BYTES.set(self._used)
 
-    def _drop_slow(self, asking: BodyShare, size: int, *, of_key: bool) -> None:
-        """Refuse the slowest senders, until there will be room for `size` bytes."""
+    def _drop_slow(self, waiting: BodyShare, size: int, *, of_key: bool) -> None:
+        """Reject the slowest senders until `size` bytes will be free, of the same key only if `of_key`."""
         now = asyncio.get_running_loop().time()
         slow = (
             share
             for share in self._unfinished
-            if share is not asking and share.size and (share.key_id == asking.key_id or not of_key)
+            if share is not waiting and share.size and (share.key_id == waiting.key_id or not of_key)
             if share.slow_from <= now
         )
         for share in sorted(slow, key=lambda share: share.slow_from):
@@ -153,29 +153,29 @@ class BodyBudget:
 
 
 class BodyShare:
-    """What one body has of the budget."""
+    """One body's share of the budget."""
 
     def __init__(self, budget: BodyBudget, key_id: str) -> None:
-        """Nothing yet."""
+        """Begin with no bytes."""
         self.key_id: Final = key_id
         self.size = 0
         self._budget: Final = budget
         self.slow_from = 0.0
-        """When it will be slow, if nothing more comes until then."""
+        """When the sender will count as slow if nothing more is received, on the event loop's clock."""
         self._received = 0
         self._limit: asyncio.Timeout | None = None
         self._dropped = False
 
     @contextlib.asynccontextmanager
     async def receiving(self, announced: int = 0) -> AsyncIterator[None]:
-        """Meanwhile, a body comes, of as many bytes as announced if it said how many.
+        """Count a body inside the context, while it is received. `announced` is its Content-Length, 0 if unknown.
 
-        Raises ApiError (503) when there is no room for it, or it is too slow.
+        Raises ApiError (503) if the budget has no capacity for it, or if it is rejected because its sender is slow.
         """
         self._budget.note_unfinished(self)
         try:
             async with asyncio.timeout(None) as self._limit:
-                # If each of several large bodies had room for a part of itself, none of them could be received whole.
+                # The whole length is reserved first: if several large bodies each got a part, none could be completed.
                 await self._budget.grow(self, max(announced, SMALL_BYTES))
                 self.slow_from = asyncio.get_running_loop().time() + SLOW_SECONDS
                 yield
@@ -201,21 +201,21 @@ class BodyShare:
             await self._budget.grow(self, self._received)
 
     def release(self) -> None:
-        """Count nothing any more."""
+        """Return the whole share to the budget."""
         if self.size:
             self._budget.shrink(self, 0)
 
     def drop(self) -> None:
-        """Refuse it, to make room."""
+        """Have `receiving` reject the body, to free its capacity."""
         if self._limit is not None and not self._dropped:
             self._dropped = True
             self._limit.reschedule(asyncio.get_running_loop().time())
 
 
 def budget_sizes(total: int, per_key: int, *, max_body_bytes: int) -> tuple[int, int]:
-    """The budgets of all bodies and of one key's, where 0 stands for the default: see the settings.
+    """Return the budgets of all bodies and of one key's in bytes. 0 stands for the default: see the settings.
 
-    Raises ValueError when the largest body does not fit.
+    Raises ValueError if a body of `max_body_bytes` does not fit.
     """
     least = max_body_bytes + max_body_bytes // 7 + 1
     chosen = total or max(least, min(DEFAULT_BYTES, (container_memory() or _NO_LIMIT) // 4))
@@ -229,7 +229,7 @@ def budget_sizes(total: int, per_key: int, *, max_body_bytes: int) -> tuple[int,
 
 
 def container_memory() -> int | None:
-    """The memory limit of the container in bytes, if there is one."""
+    """Return the memory limit of the container in bytes, or None if there is none."""
     for path in _CGROUP_LIMITS:
         try:
             limit = path.read_text().strip()

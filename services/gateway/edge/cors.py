@@ -1,4 +1,4 @@
-"""Cross-origin calls: which pages of other origins may read responses.
+"""Cross-origin resource sharing: which pages of other origins may read responses.
 
 Starlette's CORSMiddleware is not used. It answers preflights with 200 and a text, and those of origins that are not
 listed with a 400 in plain text; it adds `Vary: Origin` to responses that are the same for every origin. Clients of this
@@ -20,10 +20,10 @@ _EXPOSED: Final = (
 
 
 class Cors:
-    """The headers for pages of the origins that are allowed."""
+    """The cross-origin headers of responses."""
 
     def __init__(self, origins: Sequence[str]) -> None:
-        """`origins` are those whose pages may call; `*` stands for all."""
+        """Allow pages of `origins`; `*` stands for all."""
         self._origins: Final = frozenset(origin.encode() for origin in origins)
 
     def headers(self, request_headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
@@ -40,12 +40,12 @@ class Cors:
 
 
 def is_preflight(method: str, request_headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether a browser asks what it may send."""
+    """Return whether the request is a browser's preflight."""
     return method == "OPTIONS" and b"access-control-request-method" in request_headers
 
 
 async def answer_preflight(send: Send) -> None:
-    """Answer a preflight; `send` adds the origin that is allowed."""
+    """Respond to a preflight with 204; `send` adds the allowed origin."""
     headers = [
         (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
         (b"access-control-allow-headers", b"*, authorization"),

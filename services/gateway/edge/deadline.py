@@ -1,4 +1,4 @@
-"""A time limit on what a client does."""
+"""A time limit on an action of a client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Deadline:
-    """At most one timer at a time."""
+    """A timer that can be set again and cancelled."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use the timers of `loop`."""
@@ -17,16 +17,16 @@ class Deadline:
 
     @property
     def is_set(self) -> bool:
-        """Whether the time is running."""
+        """Whether the timer is running."""
         return self._timer is not None
 
     def set(self, seconds: float, expired: Callable[[], None]) -> None:
-        """Call `expired` in so many seconds, instead of what was set before."""
+        """Call `expired` in so many seconds. Replaces an earlier setting."""
         self.cancel()
         self._timer = self._loop.call_later(seconds, self._expire, expired)
 
     def cancel(self) -> None:
-        """Let it expire no more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""Writes parts of a response's body past ASGI, whose `send` needs a task that waits for it."""
+"""Writes parts of a response's body without ASGI's `send`, which only a task can await."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ DIRECT_WRITER: Final = "vilix.direct_writer"
 
 
 class DirectWriter:
-    """Writes to the body of a response that has begun, at once."""
+    """Writes to the body of a response that has begun, without waiting."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        """`cycle` is uvicorn's state of the request and its response."""
+        """Write to the response of `cycle`, uvicorn's state of a request and its response."""
         self._cycle: Final = cycle
 
     @property
     def ready(self) -> bool:
-        """Whether the body has begun, goes in chunks, and its reader keeps up."""
+        """Whether the body has begun, is sent in chunks, and its client reads fast enough."""
         cycle = self._cycle
         return bool(
             cycle.response_started
@@ -28,7 +28,7 @@ class DirectWriter:
         )
 
     def write(self, data: bytes) -> None:
-        """Write a part of the body. To be called while `ready`."""
+        """Write a part of the body. To be called only while `ready`."""
         # An empty chunk would end the body.
         if data:
             self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))

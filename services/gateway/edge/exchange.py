@@ -1,4 +1,4 @@
-"""One HTTP request with the way back to its client: what the steps of the pipeline need of HTTP, and nothing else."""
+"""One HTTP request and its response, as the steps of the pipeline use them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from services.gateway.record import RequestRecord
 
 
 class Exchange:
-    """A request that the middleware Access is around. `cleanup` is to be closed at its end."""
+    """A request inside the middleware Access. `cleanup` must be closed at its end."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take what ASGI gives."""
+        """Wrap the three arguments of an ASGI application."""
         self.headers: Final = Headers(scope=scope)
         self.record: Final[RequestRecord] = scope["state"]["record"]
         self.body: Final = RequestBody(self.headers, receive)
         self.disconnect: Final = Disconnect(receive)
         self.response: Final = ResponseChannel(send, scope.get("extensions", {}).get(DIRECT_WRITER))
         self.cleanup: Final = ExitStack()
-        """Whatever lasts no longer than the request registers its end here."""
+        """Callbacks that run at the end of the request."""
         self.cleanup.callback(self.body.release)
         self.cleanup.callback(self.disconnect.close)
 
     @property
     def is_strict(self) -> bool:
-        """Whether fields that would have no influence are to be rejected."""
+        """Whether fields that would have no effect are rejected."""
         return self.headers.get("x-strict-params") == "true"

@@ -1,6 +1,6 @@
-"""Checks of a request's head that decide where its body ends and for whom it is. What is ambiguous in it is rejected.
+"""Rejects requests whose headers are ambiguous about where the body ends or which host is meant.
 
-A proxy in front may read an ambiguous head in another way than this server does: then one client's bytes would become
+A proxy in front may interpret an ambiguous head differently than this server: then one client's bytes would become
 another client's request. See RFC 9112, sections 3.2 and 6, and RFC 9110, sections 7.2 and 10.1.1.
 """
 
@@ -15,11 +15,11 @@ from services.runtime.telemetry import without_keys
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+;=%-]*)(?::[0-9]*)?")
 _SHOWN: Final = 64
 _SINGLE: Final = (b"authorization",)
-"""Fields of which a second one may mean another caller."""
+"""Fields that identify the caller, so that a second one is ambiguous."""
 
 
 class Rejection(NamedTuple):
-    """How a request is rejected."""
+    """The status and the message with which a request is rejected."""
 
     status: int
     message: str
@@ -63,6 +63,6 @@ def _of_expectation(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rej
 
 
 def _shown(value: bytes) -> str:
-    """The beginning of a field's value, for a message."""
-    # What is cut must not be a part of a key that was sent in the wrong place.
+    """Return the beginning of a field's value, for a message."""
+    # Keys are removed before the value is cut, because a part of a key would not be recognised as one.
     return repr(without_keys(value.decode("latin-1"))[:_SHOWN])

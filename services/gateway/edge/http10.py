@@ -8,27 +8,27 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
-class Unframed:
+class Http10Response:
     """ASGI middleware for one response that keeps uvicorn from writing its body in chunks."""
 
     def __init__(self, app: Any, cycle: RequestResponseCycle) -> None:
-        """Of uvicorn's state of the answer."""
+        """Wrap `app` for the response of `cycle`, which is uvicorn's state of it."""
         self._app: Final = app
         self._cycle: Final = cycle
         self._has_length = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Serve the request."""
 
-        async def send_unframed(message: Message) -> None:
+        async def send_without_chunks(message: Message) -> None:
             await self._prepare(message)
             await send(message)
 
-        await self._app(scope, receive, send_unframed)
+        await self._app(scope, receive, send_without_chunks)
 
     async def _prepare(self, message: Message) -> None:
         cycle = self._cycle
-        # uvicorn is to write at once what it is prepared for, before another part comes.
+        # uvicorn must write this message before the next one changes the cycle again.
         while cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
         if message["type"] == "http.response.start":

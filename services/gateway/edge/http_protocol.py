@@ -21,7 +21,7 @@ from services.gateway.edge.body_budget import SLOW_BYTES_PER_SECOND, SLOW_SECOND
 from services.gateway.edge.deadline import Deadline
 from services.gateway.edge.direct_writer import DIRECT_WRITER, DirectWriter
 from services.gateway.edge.framing import Rejection, rejection
-from services.gateway.edge.http10 import Unframed
+from services.gateway.edge.http10 import Http10Response
 from services.gateway.edge.lingering_close import LINGER_SECONDS, LingeringTransport
 from services.gateway.edge.open_connections import OpenConnections
 from services.gateway.edge.stalled_writes import WatchedFlow
@@ -32,12 +32,12 @@ UNSENT_BYTES: Final = 64 * 1024
 PARSED_BYTES: Final = 16 * 1024
 """How much is parsed at a time. Bytes that the parser drops, such as chunk extensions, are counted once per step."""
 FRAMING_BYTES_PER_BODY_BYTE: Final = 16
-"""What chunks may add to a body, beyond `max_header_bytes`: enough for chunks of one byte."""
+"""Chunk framing that a body may have per byte, beyond `max_header_bytes`: enough for chunks of one byte."""
 _log: Final = logging.getLogger(__name__)
 
 
-class _RefusedError(Exception):
-    """Ends the parser's work on a request that was refused from inside one of its callbacks."""
+class _RejectedError(Exception):
+    """Stops the parser at a request that was rejected in one of its callbacks."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -45,10 +45,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     limits: GatewaySettings
     others: OpenConnections
-    """The connections of the same listener, and this one."""
+    """All connections of the listener, including this one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As uvicorn makes it."""
+        """Take uvicorn's arguments."""
         super().__init__(*args, **kwargs)
         self._header_bytes = 0
         self._trailer_bytes = 0
@@ -56,35 +56,35 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_since = 0.0
         """When the body began, on the event loop's clock."""
         self._framing_bytes = 0
-        """What came between the parts of a body."""
+        """Bytes of chunk framing of the body."""
         self._rejected: Rejection | None = None
         self._in_headers = True
         self._deadline: Final = Deadline(self.loop)
         self._write_deadline: Final = Deadline(self.loop)
-        self._answered: Any = None
+        self._served_cycle: Any = None
         self.is_lingering = False
-        """Whether what still comes is thrown away, because the last answer was sent."""
+        """Whether received bytes are discarded, because the last response was sent."""
 
     @property
     def is_receiving(self) -> bool:
-        """Whether the rest of a body is on its way."""
+        """Whether the rest of a body is still to be received."""
         return not self._in_headers
 
     @property
     def is_broken(self) -> bool:
-        """Whether what came behind a request that is still answered could not be parsed."""
+        """Whether bytes behind a request that is still being served could not be parsed."""
         return self._rejected is not None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Take the connection. When there are too many, close the longest idle one, a slow sender, or else this one."""
+        """Accept the connection. If there are too many, close the longest idle one, a slow sender, or else this one."""
         super().connection_made(transport)
         metrics.CONNECTIONS.inc()
-        self.transport = LingeringTransport(transport, self)  # type: ignore[assignment]  # what is used of it
+        self.transport = LingeringTransport(transport, self)  # type: ignore[assignment]  # it has all that uvicorn uses
         self.flow = WatchedFlow(transport, self)
-        # The kernel would take megabytes for a client that does not read, and the engine would go on for it.
+        # Otherwise the kernel would buffer megabytes for a client that does not read, and the engine would go on.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         is_full = len(self.connections) > self.limits.max_connections
-        if is_full and not self.others.make_room():
+        if is_full and not self.others.close_one():
             self._close("connections")
             return
         self.others.note_idle(self)
@@ -101,14 +101,14 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; refuse them when they make the headers too long, or are no HTTP."""
+        """Parse received bytes. Reject a request that is not HTTP or whose headers are too long."""
         self._unset_keepalive_if_required()
         parsed = 0
         while parsed < len(data) and not (self.transport.is_closing() or self.is_broken):
             parsed += self._parse(data[parsed : parsed + PARSED_BYTES])
 
     def _parse(self, data: bytes) -> int:
-        """Parse bytes; how many of them."""
+        """Parse bytes. Return how many were parsed."""
         self._header_bytes += len(data)
         if self._in_headers and not self._deadline.is_set:
             self._await_headers()
@@ -116,7 +116,7 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # An offer of HTTP/2 or WebSockets, which may be ignored.
+            # The client offers HTTP/2 or WebSockets; a server may ignore that.
             return int(upgrade.args[0]) or len(data)
         except httptools.HttpParserError as error:
             if not (self.transport.is_closing() or self.is_broken):
@@ -136,27 +136,27 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header. One that comes after the body is thrown away: who sent it was decided without it."""
+        """Add a header. Discard a trailer, because the request was authenticated without it."""
         if self._in_headers:
             super().on_header(name, value)
             return
         self._trailer_bytes += len(name) + len(value) + 4
         if self._trailer_bytes > self.limits.max_header_bytes:
             self._reject_headers()
-            raise _RefusedError
+            raise _RejectedError
 
     def on_headers_complete(self) -> None:
         """Hand the request over, and wait for its body."""
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.max_header_bytes:
             self._reject_headers()
-            raise _RefusedError
+            raise _RejectedError
         version = self.parser.get_http_version()
         rejected = rejection(version, self.headers)
         if rejected is not None:
             self._reject_malformed(rejected)
-            raise _RefusedError
-        # HTTP/1.0 has no answers that come before the answer.
+            raise _RejectedError
+        # HTTP/1.0 has no interim responses.
         self.expect_100_continue = self.expect_100_continue and version == "1.1"
         super().on_headers_complete()
         self.others.note_request(self)
@@ -166,13 +166,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline.set(self.limits.body_seconds, self._body_is_late)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body. What comes between two parts, or after the last, counts as headers do."""
+        """Take a part of the body. Bytes between two parts, and after the last, are limited as headers are."""
         self._header_bytes = 0
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the body is there."""
+        """Note that the body is complete."""
         self.others.note_received(self)
         self._deadline.cancel()
         self._in_headers = True
@@ -182,27 +182,27 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, if there is one. Reject now what could not be parsed behind the last one."""
         super().on_response_complete()
-        if self._answered is not None and not self._answered.response_complete:
+        if self._served_cycle is not None and not self._served_cycle.response_complete:
             return
         if self._rejected is not None and not self.transport.is_closing():
             self._reject(self._rejected.status, "malformed", self._rejected.message)
         self._note_idle()
 
     def reader_is_behind(self) -> None:
-        """The client reads slower than the answer is written: its time begins."""
+        """Start the deadline for a client that reads more slowly than the response is written."""
         if not self._write_deadline.is_set:
             self._write_deadline.set(self.limits.write_seconds, self._reader_is_stuck)
 
     def reader_caught_up(self) -> None:
-        """The client has read."""
+        """Cancel the deadline, because the client has read."""
         self._write_deadline.cancel()
 
     def _await_headers(self) -> None:
         self._deadline.set(self.limits.header_seconds, self._headers_are_late)
 
     def _headers_are_late(self) -> None:
-        if self._is_answering():
-            # The beginning of a next request behind one that is still answered: that answer is not cut off for it.
+        if self._is_responding():
+            # The incomplete request is behind one that is still being served, whose response must not be cut off.
             self._await_headers()
         elif self._header_bytes:
             self._reject(408, "header_time", f"The headers did not come within {self.limits.header_seconds:g} s.")
@@ -241,7 +241,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return seconds > 0 and not self.flow.read_paused and self._body_bytes < seconds * SLOW_BYTES_PER_SECOND
 
     def give_up_body(self) -> None:
-        """Refuse the request whose body is on its way, for the sake of a new connection."""
+        """Reject the request whose body is being received, to free its connection for a new one."""
         if self.cycle.response_complete:
             self._close("evicted")
         else:
@@ -249,22 +249,22 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def has_unsent_bytes(self) -> bool:
-        """Whether a part of an answer waits for its client to read."""
+        """Whether a part of a response waits for the client to read."""
         return self.transport.get_write_buffer_size() > 0
 
     def evict(self) -> None:
-        """Close this connection, which has no request, for the sake of a new one."""
+        """Close this connection, which has no request, to free it for a new one."""
         metrics.CONNECTIONS_REJECTED.labels("evicted").inc()
         self._deadline.cancel()
         self.transport.abort()
 
     def _reader_is_stuck(self) -> None:
         metrics.CONNECTIONS_REJECTED.labels("write_time").inc()
-        # What waits to be written would keep the connection open for as long as the client does.
+        # `close` would wait until the buffer is written, which this client prevents.
         self.transport.abort()
 
     def _reject(self, status: int, cause: str, message: str) -> None:
-        if self._is_answering():
+        if self._is_responding():
             self._close(cause)
             return
         metrics.CONNECTIONS_REJECTED.labels(cause).inc()
@@ -274,14 +274,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self.linger()
 
     def _reject_malformed(self, rejected: Rejection) -> None:
-        """Reject what cannot be parsed, but not before what came before it is answered."""
+        """Reject bytes that cannot be parsed, after the requests before them have been served."""
         if self.is_receiving and self.cycle.response_started:
             self._close("malformed")
             return
         if self.is_receiving and self.pipeline:
-            # The request whose body it is.
+            # The malformed bytes belong to the body of this request.
             self.pipeline.popleft()
-        elif self.is_receiving or not self._is_answering():
+        elif self.is_receiving or not self._is_responding():
             self._reject(rejected.status, "malformed", rejected.message)
             return
         self._rejected = rejected
@@ -290,7 +290,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _reject_headers(self) -> None:
         if self.is_receiving and self.cycle.response_complete:
-            # Behind the body of a request that has its answer already, which its client is to be able to read.
+            # The request already has its response, which the client must be able to read.
             metrics.CONNECTIONS_REJECTED.labels("header_bytes").inc()
             self.linger()
             return
@@ -298,23 +298,23 @@ class LimitedProtocol(HttpToolsProtocol):
         self._reject(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        self._answered = cycle
+        self._served_cycle = cycle
         cycle.scope["extensions"] = {DIRECT_WRITER: DirectWriter(cycle)}
         if cycle.scope["http_version"] in ("0.9", "1.0"):
-            app = Unframed(app, cycle)
+            app = Http10Response(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _abandon(self) -> None:
-        """Tell the request that is being answered that its client has gone; what its handler still says goes nowhere.
+        """Tell the request that is being served that its client has disconnected, and drop the rest of its response.
 
-        uvicorn tells the one that came last, which waits behind it where requests are pipelined.
+        uvicorn tells only the last request, which waits behind this one if requests are pipelined.
         """
-        if self._answered is not None and not self._answered.response_complete:
-            self._answered.disconnected = True
-            self._answered.message_event.set()
+        if self._served_cycle is not None and not self._served_cycle.response_complete:
+            self._served_cycle.disconnected = True
+            self._served_cycle.message_event.set()
 
-    def _is_answering(self) -> bool:
-        """Whether bytes of ours would fall into the middle of an answer, or be taken for that of an earlier request."""
+    def _is_responding(self) -> bool:
+        """Return whether a response written now would interrupt, or be taken for, that of an earlier request."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return bool(self.pipeline)
@@ -330,11 +330,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
 def _malformed(error: httptools.HttpParserError) -> str:
     if isinstance(error, httptools.HttpParserCallbackError | httptools.HttpParserInvalidURLError):
-        # Raised by uvicorn for targets that are no path, such as those of CONNECT.
+        # uvicorn raises it for targets that are not a path, such as those of CONNECT.
         return "The request's target is not valid. Send a path such as /api/models."
     return f"The request is not valid HTTP ({type(error).__name__})."
 
 
 def protocol_for(settings: GatewaySettings) -> type[LimitedProtocol]:
-    """The protocol class with the limits of `settings`; uvicorn makes one object of it per connection."""
+    """Return a protocol class with the limits of `settings`. uvicorn creates one object of it per connection."""
     return type("GatewayProtocol", (LimitedProtocol,), {"limits": settings, "others": OpenConnections()})

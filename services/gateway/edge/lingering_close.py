@@ -10,26 +10,26 @@ import asyncio
 from typing import Final, Protocol
 
 LINGER_SECONDS: Final = 5.0
-"""How long what a rejected client still sends is thrown away."""
+"""How long bytes of a rejected client are discarded."""
 
 
 class Lingering(Protocol):
-    """The protocol of a connection that may have to be closed in this way."""
+    """The protocol of a connection that can be closed in this way."""
 
     is_lingering: bool
 
     @property
     def is_receiving(self) -> bool:
-        """Whether the rest of a body is on its way."""
+        """Whether the rest of a body is still to be received."""
         ...
 
     @property
     def is_broken(self) -> bool:
-        """Whether what came behind a request that is still answered could not be parsed."""
+        """Whether bytes behind a request that is still being served could not be parsed."""
         ...
 
     def linger(self) -> None:
-        """End the connection, but throw away what still comes."""
+        """End the connection, but discard bytes that still arrive."""
         ...
 
 
@@ -50,11 +50,11 @@ class LingeringTransport:
         self._protocol = protocol
 
     def is_closing(self) -> bool:
-        """Return whether nothing more is to be done with the connection."""
+        """Return whether the connection is closing or lingering."""
         return self._protocol.is_lingering or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close the connection, or linger where the client still sends."""
+        """Close the connection, or linger if the client is still sending."""
         if self._protocol.is_receiving or self._protocol.is_broken:
             self._protocol.linger()
         else:

@@ -1,4 +1,4 @@
-"""The connections of one listener, as far as one of them may have to make room for a new one."""
+"""The connections of one listener that can be closed to free one for a new client."""
 
 from __future__ import annotations
 
@@ -7,66 +7,66 @@ from itertools import islice
 from typing import Final, Protocol
 
 MOST_LOOKED_AT: Final = 64
-"""Connections that are looked at to find one to close."""
+"""The most connections that are checked to find one to close."""
 
 
 class OpenConnection(Protocol):
-    """One of them."""
+    """One connection."""
 
     is_lingering: bool
 
     @property
     def is_receiving(self) -> bool:
-        """Whether the rest of a body is on its way."""
+        """Whether the rest of a body is still to be received."""
         ...
 
     @property
     def has_unsent_bytes(self) -> bool:
-        """Whether a part of a response waits for its client to read."""
+        """Whether a part of a response waits for the client to read."""
         ...
 
     @property
     def sends_slowly(self) -> bool:
-        """Whether its client sends a body too slowly."""
+        """Whether the client sends a body too slowly."""
         ...
 
     def evict(self) -> None:
-        """Close this connection, which has no request, for the sake of a new one."""
+        """Close this connection, which has no request, to free it for a new one."""
         ...
 
     def give_up_body(self) -> None:
-        """Reject the request whose body is on its way, for the sake of a new connection."""
+        """Reject the request whose body is being received, to free its connection for a new one."""
         ...
 
 
 class OpenConnections:
-    """Those without a request, the longest idle one first, and those with a body on its way, the oldest first."""
+    """Connections without a request, the longest idle first, and those that receive a body, the oldest first."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without connections."""
         self._idle: Final[OrderedDict[OpenConnection, None]] = OrderedDict()
         self._receiving: Final[OrderedDict[OpenConnection, None]] = OrderedDict()
 
     def note_idle(self, connection: OpenConnection) -> None:
-        """A connection has no request."""
+        """Note that a connection has no request."""
         self._idle[connection] = None
 
     def note_request(self, connection: OpenConnection) -> None:
-        """A connection has a request, whose body is on its way."""
+        """Note that a connection has a request, whose body is to be received."""
         self._idle.pop(connection, None)
         self._receiving[connection] = None
 
     def note_received(self, connection: OpenConnection) -> None:
-        """The body is there."""
+        """Note that the body is complete."""
         self._receiving.pop(connection, None)
 
     def forget(self, connection: OpenConnection) -> None:
-        """A connection is closed."""
+        """Note that a connection is closed."""
         self._idle.pop(connection, None)
         self._receiving.pop(connection, None)
 
-    def make_room(self) -> bool:
-        """Close the longest idle connection, or else give up a slow sender; return whether there was one."""
+    def close_one(self) -> bool:
+        """Close the longest idle connection, or reject a slow sender. Return whether there was one."""
         return self._evict_longest_idle() or self._give_up_slow_sender()
 
     def _evict_longest_idle(self) -> bool:
@@ -75,7 +75,7 @@ class OpenConnections:
                 self._idle.pop(connection, None)
                 connection.evict()
                 return True
-            # It is not idle: the end of its last response is still on its way.
+            # It is not idle: its client has not read the end of the last response yet.
             self._idle.move_to_end(connection)
         return False
 

@@ -1,4 +1,4 @@
-"""The way back to one client: whole responses, and responses that are sent in parts."""
+"""Sends the response to one request, whole or in parts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ResponseChannel:
     """Sends the one response to a request."""
 
     def __init__(self, send: Send, direct: DirectWriter | None) -> None:
-        """`send` is ASGI's. `direct` writes past it, where the server has that."""
+        """Send with ASGI's `send`, and with `direct` if the server offers it."""
         self.started = False
-        """Whether the status was sent, so that failures are a part of the response."""
+        """Whether the status was sent, so that an error can only be a part of the response."""
         self._send: Final = send
         self._direct: Final = direct
 
@@ -32,7 +32,7 @@ class ResponseChannel:
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def send(self, data: bytes) -> None:
-        """Send a part of the body; a client that reads slowly is waited for."""
+        """Send a part of the body. Waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
@@ -41,7 +41,7 @@ class ResponseChannel:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether `write` may be called now: the client reads as fast as it is written to."""
+        """Whether `write` may be called now, because the client reads fast enough."""
         return self._direct is not None and self._direct.ready
 
     def write(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Notices when a client stops reading, and when it reads again."""
+"""Detects when a client stops reading, and when it reads again."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class Reader(Protocol):
-    """Is told whether its client keeps up."""
+    """A protocol that is notified whether its client reads fast enough."""
 
     def reader_is_behind(self) -> None:
-        """The client reads more slowly than the response is written."""
+        """Handle a client that reads more slowly than the response is written."""
         ...
 
     def reader_caught_up(self) -> None:
-        """The client has read."""
+        """Handle a client that has read what was waiting."""
         ...
 
 
 class WatchedFlow(FlowControl):
-    """uvicorn's flow control of a connection, which tells the protocol too."""
+    """uvicorn's flow control of a connection, which also notifies the protocol."""
 
     def __init__(self, transport: asyncio.Transport, protocol: Reader) -> None:
-        """Tell `protocol`."""
+        """Control `transport` and notify `protocol`."""
         super().__init__(transport)
         self._protocol = protocol
 
@@ -34,6 +34,6 @@ class WatchedFlow(FlowControl):
         self._protocol.reader_is_behind()
 
     def resume_writing(self) -> None:
-        """Begin to write again."""
+        """Resume writing."""
         super().resume_writing()
         self._protocol.reader_caught_up()

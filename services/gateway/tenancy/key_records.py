@@ -1,8 +1,8 @@
 """Read and write the records of keys in Redis: the names of a key's data, and the fields of its record.
 
-A record has the field `version`, the version of its form. A record of an older version is understood, and rewritten by the
-next change of the key or by `vilix keys migrate`. To change the form: raise VERSION, and append to MIGRATIONS a function
-that turns the fields of a record of the last version into those of the new one.
+A record has the field `version`, the version of its form. A record of an older version is understood, and rewritten by
+the next change of the key or by `vilix keys migrate`. To change the form: raise VERSION, and append to MIGRATIONS a
+function that turns the fields of a record of the last version into those of the new one.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def migrated(record: Mapping[Any, Any]) -> Mapping[Any, Any]:
     version = version_of(record)
     if version > VERSION:
         raise NewerRecordError(
-            f"the record of the key {record.get('id')} has version {version}; this version of Vilix understands records "
-            f"up to version {VERSION}; finish the upgrade, or restore the records of before"
+            f"the record of the key {record.get('id')} has version {version}; this version of Vilix understands "
+            f"records up to version {VERSION}; finish the upgrade, or restore the earlier records"
         )
     for migrate in MIGRATIONS[version:]:
         record = migrate(record)
