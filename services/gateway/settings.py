@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from services.runtime.certificates import checked
+from services.runtime.certificates import check_directory
 from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.runtime.settings import Settings
 
@@ -70,7 +70,7 @@ class GatewaySettings(Settings):
     )
     embeddings_workers: str = Field("", description="The same for embeddings workers; empty for none.")
     resolve_seconds: float = Field(5.0, gt=0, description="Seconds between two look-ups of the workers' names.")
-    tls_dir: Annotated[Path | None, AfterValidator(checked)] = Field(
+    tls_dir: Annotated[Path | None, AfterValidator(check_directory)] = Field(
         None,
         description="A directory with ca.crt, tls.crt and tls.key for mutual TLS with workers, whose certificates must "
         "be of the same CA. Its files may be replaced at any time. Without it, workers are called without TLS.",

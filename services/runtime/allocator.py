@@ -1,7 +1,8 @@
-"""Keeps the memory allocator of C from holding what a burst of traffic has needed.
+"""Settings of glibc's memory allocator, so that a process returns the memory that a burst of traffic has needed.
 
-By default glibc has eight heaps for every processor, and raises the size from which it returns a freed block with every
-large block that is freed. Does nothing where the C library has no such settings.
+By default, glibc has eight heaps per processor. It also raises the size from which it returns freed blocks to the
+system with every large block that is freed. The functions do nothing where the C library has no such settings.
+https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-# From malloc.h of glibc.
+# The values are from glibc's malloc.h.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
@@ -18,9 +19,9 @@ _ARENAS: Final = 2
 
 
 def limit_arenas() -> None:
-    """Let threads share heaps: otherwise each thread that parses a body keeps one of its own.
+    """Let threads share heaps; otherwise each thread that parses a body keeps a heap of its own.
 
-    To be called before threads are started.
+    Call it before threads are started.
     """
     mallopt = _function("mallopt")
     if mallopt is not None:
@@ -28,10 +29,10 @@ def limit_arenas() -> None:
 
 
 def return_freed_memory() -> None:
-    """Have large blocks of freed memory returned to the system at once. To be called before threads are started.
+    """Return large blocks to the system as soon as they are freed. Call it before threads are started.
 
-    Without it, a connection that was flooded leaves hundreds of megabytes behind, although nothing uses them. It makes
-    each copy of a large block three times slower, so it is not for a process that copies large bodies.
+    Without it, a flooded connection leaves hundreds of unused megabytes behind. Each copy of a large block becomes
+    three times slower, so that a process that copies large bodies must not use it.
     """
     limit_arenas()
     mallopt = _function("mallopt")
@@ -41,7 +42,7 @@ def return_freed_memory() -> None:
 
 
 def give_back_free_memory() -> None:
-    """Return free memory to the system now. To be called in a thread: it may take some milliseconds."""
+    """Return free memory to the system now. Call it in a thread: it may take some milliseconds."""
     malloc_trim = _function("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
@@ -49,7 +50,7 @@ def give_back_free_memory() -> None:
 
 def _function(name: str) -> ctypes._NamedFuncPointer | None:
     try:
-        found: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
+        function: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):
         return None
-    return found
+    return function

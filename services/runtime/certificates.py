@@ -1,4 +1,4 @@
-"""mTLS between services: certificates from a directory, taken anew when they change there."""
+"""mTLS between services: certificates from a directory, reloaded when they change there."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class Identity:
-    """Who a service is, and whom it trusts; all as PEM."""
+    """The certificate and key of a service, and the CA that it trusts; all as PEM."""
 
     ca: bytes
     certificate: bytes
     key: bytes
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For a client, which shows its certificate and trusts servers of the same CA."""
+        """Return the credentials of a client, which presents its certificate and trusts servers of the same CA."""
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
 
-def checked(directory: Path | None) -> Path | None:
-    """The directory, for settings. Raises ValueError as Certificates does."""
+def check_directory(directory: Path | None) -> Path | None:
+    """Return `directory`; a validator of settings. Raises ValueError as Certificates does."""
     if directory is not None:
         Certificates(directory)
     return directory
@@ -38,38 +38,41 @@ class Certificates:
     """A directory with `ca.crt`, `tls.crt` and `tls.key`, as cert-manager fills it and Kubernetes mounts it."""
 
     def __init__(self, directory: Path) -> None:
-        """Reads the directory. Raises ValueError, naming the file, when it has no certificate that could be used."""
+        """Read the directory. Raises ValueError, naming the file, if it has no usable certificate."""
         self._directory: Final = directory
         self._current = _read(directory)
         self._rejected = ""
 
     def current(self) -> Identity:
-        """What the directory has now; what it had before while it has nothing that could be used."""
+        """Return the identity in the directory, or the previous one while the directory has no usable certificate."""
         try:
             self._current = _read(self._directory)
             self._rejected = ""
         except ValueError as error:
-            # Perhaps it is being written. Once for each fault is enough in the log: this is asked for often.
+            # Perhaps it is being written. Each fault is logged once, because this is called often.
             if str(error) != self._rejected:
                 self._rejected = str(error)
                 _log.warning("certificates cannot be used, the earlier ones stay: %s", error)
         return self._current
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For a server: every new connection sees the certificate of its time, and must show one of the same CA."""
-        told = self._current
+        """Return the credentials of a server, which requires client certificates of the same CA.
+
+        Each new connection gets the certificate that the directory has at that time.
+        """
+        configured = self._current
 
         def changed() -> grpc.ServerCertificateConfiguration | None:
-            nonlocal told
+            nonlocal configured
             identity = self.current()
-            if identity == told:
+            if identity == configured:
                 return None
-            told = identity
+            configured = identity
             _log.info("certificates were renewed")
             return _configuration(identity)
 
         credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            _configuration(told),
+            _configuration(configured),
             changed,  # type: ignore[arg-type]  # None means unchanged; its types miss it
             require_client_authentication=True,
         )
@@ -83,13 +86,13 @@ def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
 def _read(directory: Path) -> Identity:
     # Kubernetes replaces all files of a Secret at once, by pointing `..data` elsewhere.
     data = directory / "..data"
-    place = (data if data.is_symlink() else directory).resolve()
+    version = (data if data.is_symlink() else directory).resolve()
     try:
-        identity = _read_files(place)
+        identity = _read_files(version)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_verify_locations(place / CA)
-        context.load_cert_chain(place / CERTIFICATE, place / KEY)
-        if _read_files(place) != identity:
+        context.load_verify_locations(version / CA)
+        context.load_cert_chain(version / CERTIFICATE, version / KEY)
+        if _read_files(version) != identity:
             raise ValueError(f"{directory} is being written")
     except ssl.SSLError as error:
         reason = error.reason or error
@@ -99,6 +102,6 @@ def _read(directory: Path) -> Identity:
     return identity
 
 
-def _read_files(place: Path) -> Identity:
-    ca, certificate, key = ((place / name).read_bytes() for name in (CA, CERTIFICATE, KEY))
+def _read_files(directory: Path) -> Identity:
+    ca, certificate, key = ((directory / name).read_bytes() for name in (CA, CERTIFICATE, KEY))
     return Identity(ca, certificate, key)

@@ -1,8 +1,8 @@
-"""Bounds how many elements a protobuf message has, before it is parsed.
+"""Limits how many elements a protobuf message may have, before it is parsed.
 
-A parser makes an object of every few bytes if a caller wants it to: an empty submessage of a repeated field has two. It
-lets nothing else run meanwhile, and takes many times the memory of the message. This looks at the wire format only, as
-far as the limit, so that its own time is bounded too. https://protobuf.dev/programming-guides/encoding/
+A caller can make a parser create an object for every two bytes, the size of an empty submessage of a repeated field.
+The parser blocks the thread meanwhile, and needs many times the memory of the message. This check reads only the wire
+format, and stops at the limit, so that its own time is bounded too. https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from services.runtime.failure import Failure, Reason, Violation
 MAX_ELEMENTS: Final = 16_384
 """The most fields of a message, at all levels.
 
-Of a conversation of 2,048 messages, each may have 8: one with a tool call has about six.
+That is 8 for each message of a conversation of 2,048 messages; one with a tool call has about six.
 """
 PACKED_BYTES: Final = 256
-"""So many bytes of a packed list of numbers, which cost the parser next to nothing, are one element."""
+"""Bytes of a packed list of numbers that count as one element: the parser reads them at almost no cost."""
 MAX_DEPTH: Final = 100
-"""The most submessages inside one another; the parser itself takes no more."""
+"""The deepest nesting of submessages, which is also the limit of the parser."""
 LEAST_BYTES: Final = 2
-"""An element has at least so many bytes: a tag and a value."""
+"""The least size of an element: a tag and a value."""
 
 _LONGEST_VARINT_BITS: Final = 70
 _VARINT, _LENGTH = 0, 2
@@ -39,7 +39,7 @@ class TooManyElementsError(Failure):
     """A message with more elements than are allowed."""
 
     def __init__(self, field: str, most: int) -> None:
-        """`field` is the message's own one in which the first that is too many was found."""
+        """Make the error. `field` is the field of the message itself that contains the first excess element."""
         message = f"{field} has too many elements: a request may have {most} in all. Send fewer"
         violation = Violation(field, message, limit=str(most))
         super().__init__(Reason.INVALID_ARGUMENT, message, violations=(violation,))
@@ -48,16 +48,16 @@ class TooManyElementsError(Failure):
 def check_elements(data: bytes, kind: Descriptor, *, most: int = MAX_ELEMENTS) -> None:
     """Raise TooManyElementsError if `data`, a message of `kind`, has more than `most` elements.
 
-    Raises DecodeError for a malformed message, which a parser that is more lenient must not get.
+    Raises DecodeError for a malformed message: a more lenient parser must not receive it.
     """
     if len(data) > most * LEAST_BYTES:
         try:
-            _Reading(data, kind, most).read(0, len(data), kind, depth=0)
+            _Counter(data, kind, most).read(0, len(data), kind, depth=0)
         except IndexError:
             raise DecodeError("the message ends too early") from None
 
 
-class _Reading:
+class _Counter:
     """Counts the elements of one message."""
 
     def __init__(self, data: bytes, kind: Descriptor, most: int) -> None:
@@ -66,10 +66,10 @@ class _Reading:
         self._most: Final = most
         self._left = most
         self._field = 0
-        """The number of the message's own field that was last seen."""
+        """The number of the field of the message itself that is being read."""
 
     def read(self, at: int, end: int, kind: Descriptor, *, depth: int) -> None:
-        """Count those from `at` to `end`. Raises IndexError or DecodeError where the message is malformed."""
+        """Count the elements from `at` to `end`. Raises IndexError or DecodeError where the message is malformed."""
         if depth > MAX_DEPTH:
             raise DecodeError("the message is nested too deeply")
         data, groups = self._data, 0
@@ -83,7 +83,7 @@ class _Reading:
                 length, at = _number(data, at)
                 if at + length > end:
                     raise DecodeError("a field is longer than its message")
-                # No field of ours is a group, so that a parser skips what is in it.
+                # No field of our messages is a group, so that a parser skips the content of groups.
                 if not groups:
                     self._look_into(number, at, at + length, kind, depth=depth)
                 at += length
@@ -99,7 +99,7 @@ class _Reading:
             raise DecodeError("the message ends in the middle of a field")
 
     def _look_into(self, number: int, at: int, end: int, kind: Descriptor, *, depth: int) -> None:
-        """Count what is inside a field of `kind`."""
+        """Count the elements inside the field `number` of `kind`."""
         submessage = _submessages(kind).get(number)
         if submessage is not None:
             self.read(at, end, submessage, depth=depth + 1)
@@ -114,7 +114,7 @@ class _Reading:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """The varint at `at`, whose last byte lacks the highest bit, and where the next thing begins."""
+    """Return the varint at `at`, whose last byte lacks the highest bit, and the offset behind it."""
     value = data[at]
     at += 1
     if value < 0x80:
@@ -131,12 +131,12 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 @cache
 def _submessages(kind: Descriptor) -> dict[int, Descriptor]:
-    """The types of the fields that are messages, by number."""
+    """Return the types of the fields that are messages, by number."""
     return {field.number: field.message_type for field in kind.fields if field.message_type is not None}
 
 
 @cache
 def _packed(kind: Descriptor) -> frozenset[int]:
-    """The numbers of the fields that may hold packed lists."""
+    """Return the numbers of the fields that may hold packed lists."""
     unpacked = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE)
     return frozenset(field.number for field in kind.fields if field.type not in unpacked)

@@ -1,7 +1,7 @@
-"""What goes wrong, as the services tell one another: a gRPC status with google.rpc details, and back.
+"""Failures, and their conversion to and from gRPC statuses with google.rpc details.
 
-Every failure of ours carries `google.rpc.ErrorInfo` with domain `vilix` and a stable reason. A status without it did
-not come from our code.
+The status of a failure carries `google.rpc.ErrorInfo` with the domain `vilix` and a stable reason. A status without it
+did not come from our code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOMAIN: Final = "vilix"
 
 
 class Reason(StrEnum):
-    """Stable names of failures, `ErrorInfo.reason` on the wire."""
+    """Stable names of the kinds of failures: `ErrorInfo.reason` on the wire."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     """A field has a value that no model accepts."""
@@ -32,15 +32,15 @@ class Reason(StrEnum):
     MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
     """The model exists, but nothing serves it at the moment."""
     OVERLOADED = "OVERLOADED"
-    """No room for another request at the moment."""
+    """There is no capacity for another request at the moment."""
     DRAINING = "DRAINING"
     """The process is about to stop and takes no new requests."""
     TIMEOUT = "TIMEOUT"
-    """Nothing came within the time allowed."""
+    """No response came within the time allowed."""
     ENGINE_FAILED = "ENGINE_FAILED"
     """The engine reported an error that is not the caller's fault."""
     INTERNAL = "INTERNAL"
-    """A fault of ours."""
+    """A fault of our code."""
 
 
 _CODES: Final = {
@@ -87,15 +87,15 @@ class Failure(Exception):
 
     @property
     def code(self) -> grpc.StatusCode:
-        """The gRPC status code that goes with the reason."""
+        """The gRPC status code of the reason."""
         return _CODES[self.reason]
 
     def status(self) -> grpc.Status:
-        """The failure as a gRPC status, for `context.abort_with_status`."""
+        """Return the failure as a gRPC status, for `context.abort_with_status`."""
         return rpc_status.to_status(self.to_proto())
 
     def to_proto(self) -> status_pb2.Status:
-        """The failure as google.rpc has it; `from_proto` is the other way."""
+        """Return the failure as a google.rpc.Status; `from_proto` is the inverse."""
         metadata: dict[str, str] = {}
         if self.violations:
             first = self.violations[0]
@@ -124,12 +124,12 @@ class Failure(Exception):
 
 
 def invalid(field: str, message: str, *, value: object = "", limit: object = "") -> Failure:
-    """INVALID_ARGUMENT for one field."""
+    """Return a failure with the reason INVALID_ARGUMENT for one field."""
     return Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message, str(value), str(limit)),))
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure | None:
-    """The failure that a call ended with; None when the status did not come from our code."""
+    """Return the failure with which a call ended, or None if the status did not come from our code."""
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has the same three accessors
     except ValueError:
@@ -138,7 +138,7 @@ def failure_of(error: grpc.aio.AioRpcError) -> Failure | None:
 
 
 def from_proto(status: status_pb2.Status) -> Failure | None:
-    """The failure that a status tells of; None when it did not come from our code."""
+    """Return the failure of a status, or None if the status did not come from our code."""
     info, bad_request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), None
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):

@@ -8,7 +8,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        # The connection to a peer that vanished without closing it is given up after half a minute.
+        # A connection whose peer has vanished without closing it is closed after half a minute.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         # Without it, this gRPC waits a minute for the answer to a ping, whatever the keepalive's timeout is.

@@ -1,4 +1,4 @@
-"""Heartbeats of a peer: work that needs the peer is ended once its heartbeats have been missing for too long."""
+"""The heartbeat of a peer: work that needs the peer is cancelled when its heartbeat has been missing for too long."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from services.runtime.idle_timer import IdleTimer
 
 
 class IdleTimeoutError(Exception):
-    """Somebody who was needed gave no sign of life for too long."""
+    """The heartbeat of a required peer has been missing for too long."""
 
     def __init__(self, seconds: float) -> None:
-        """For `seconds`."""
+        """Make the error of a peer that has been silent for `seconds`."""
         super().__init__(f"silent for {seconds:g} s")
         self.seconds: Final = seconds
 
 
 class Heartbeat:
-    """The signs of life of a process."""
+    """The heartbeat of a process."""
 
     def __init__(self, *, idle_seconds: float) -> None:
-        """Silence of `idle_seconds` is too long. It counts from now, and from every `beat`."""
+        """Expect a beat every `idle_seconds`, counted from now and from each `beat`."""
         self._idle_seconds: Final = idle_seconds
         self._deadlines: Final[set[asyncio.Timeout]] = set()
         self._is_silent = False
@@ -31,15 +31,15 @@ class Heartbeat:
         self.beat()
 
     def beat(self) -> None:
-        """Note a sign of life."""
+        """Note a beat."""
         self._is_silent = False
         if self._idle_timer is None:
             self._idle_timer = IdleTimer(self._idle_seconds, self._note_silence)
         else:
             self._idle_timer.beat()
 
-    def excuse(self) -> None:
-        """Let its silence mean nothing, until the next sign of life."""
+    def pause(self) -> None:
+        """Expect no beats until the next one."""
         self._is_silent = False
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -47,7 +47,7 @@ class Heartbeat:
 
     @contextlib.asynccontextmanager
     async def required(self) -> AsyncIterator[None]:
-        """What runs inside is cancelled by too long a silence, which then is raised as SilenceError."""
+        """Cancel the body of the context when the heartbeat is missing for too long, and raise IdleTimeoutError."""
         try:
             async with asyncio.timeout(0 if self._is_silent else None) as deadline:
                 self._deadlines.add(deadline)

@@ -13,12 +13,12 @@ from typing import Final
 from prometheus_client import Gauge, Histogram
 
 INTERVAL_SECONDS: Final = 0.05
-"""Twenty times a second: to be woken costs more than to look."""
+"""Twenty measurements a second: most of their cost is the wake-up."""
 DESCRIPTION: Final = (
     "Seconds between two measurements of how late the event loop is, for the metrics. A block of the loop may look "
     "shorter than it was by this much."
 )
-"""Of the setting."""
+"""The description of the setting for the interval."""
 _SCHEDULER: Final = Path("/proc/thread-self/schedstat")
 BLOCKED_SECONDS: Final = Histogram(
     "vilix_event_loop_blocked_seconds",
@@ -30,9 +30,9 @@ TASKS: Final = Gauge("vilix_event_loop_tasks", "Tasks of the event loop that hav
 
 @contextlib.asynccontextmanager
 async def watched_loop(*, seconds: float = INTERVAL_SECONDS) -> AsyncIterator[None]:
-    """Measure meanwhile, every `seconds`."""
+    """Measure the running event loop in the context, every `seconds`."""
     loop = asyncio.get_running_loop()
-    # Counted when somebody asks, in the thread that serves the metrics.
+    # Counted when the metrics are read, in the thread that serves them.
     TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
     task = asyncio.create_task(_watch(seconds))
     try:
@@ -48,8 +48,8 @@ async def _watch(interval: float) -> None:
         while True:
             due, used, waited_before = time.perf_counter() + interval, time.process_time(), waited
             await asyncio.sleep(interval)
-            # On a machine that others keep busy, every process is late: what is ours of it cost us processor time, and
-            # the loop's thread was not waiting for a processor meanwhile.
+            # On a busy machine, every process is late. Only the part counts in which this process used a processor, and
+            # the loop's thread was not waiting for one.
             waited = waited_for_processor()
             late = time.perf_counter() - due - (waited - waited_before)
             BLOCKED_SECONDS.observe(max(0.0, min(late, time.process_time() - used)))
@@ -57,7 +57,7 @@ async def _watch(interval: float) -> None:
 
 @contextlib.contextmanager
 def _scheduler() -> Iterator[Callable[[], float]]:
-    """How many seconds this thread has been ready to run and did not (Linux; elsewhere 0)."""
+    """Yield a function that returns how many seconds this thread has waited for a processor (0 except on Linux)."""
     try:
         file = _SCHEDULER.open("rb", buffering=0)
     except OSError:

@@ -1,4 +1,4 @@
-"""How a service reads its settings: VILIX_… variables into one frozen, validated object, listed by --help."""
+"""Reads a service's settings from VILIX_… variables into one frozen, validated object, which --help describes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load(cls: type[S], *, command: str) -> S:
 
 
 def describe(cls: type[Settings], *, command: str) -> str:
-    """The `--help` text: one variable a paragraph, with its default and meaning."""
+    """Return the `--help` text: a paragraph per variable, with its default and meaning."""
     lines = [f"Usage: python -m {command}", "", (cls.__doc__ or "").strip(), "", "Environment:"]
     for name, field in cls.model_fields.items():
         default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"

@@ -1,6 +1,6 @@
-"""What a service says of itself: logs and metrics; never content, never secrets.
+"""Logs and metrics of a service, which never contain content or secrets.
 
-Logs are lines for people on a terminal, JSON elsewhere. Metrics are Prometheus's, on a port of their own.
+Logs are readable lines on a terminal, and JSON elsewhere. Metrics are in Prometheus's format, on a port of their own.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ import prometheus_client
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
-
-
 _KEY: Final = re.compile(r"vlx_[0-9A-Za-z]{6,}")
 
 
 def without_keys(text: str) -> str:
-    """The text with every API key, and everything that could be a part of one, made unreadable."""
+    """Return `text` with every API key, and everything that could be part of one, redacted."""
     return _KEY.sub("vlx_…", text) if "vlx_" in text else text
 
 
@@ -32,15 +30,15 @@ class _Format(logging.Formatter):
         self._service = service
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """What was passed as `extra`."""
+        """Return the fields that were passed as `extra`."""
         return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
     def line(self, record: logging.LogRecord) -> str:
-        """The record as it is written, but for keys."""
+        """Return the line of a record. It may still contain keys."""
         raise NotImplementedError
 
     def format(self, record: logging.LogRecord) -> str:
-        # Whatever a caller's key has come to be a part of, down to a traceback: it must not be here.
+        # A caller's key must not be in the log, whatever it is part of, a traceback included.
         return without_keys(self.line(record))
 
 
@@ -63,13 +61,13 @@ class _Terminal(_Format):
     def line(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = "".join(f" {name}={value}" for name, value in self.fields(record).items())
-        # What a caller sent must not move the cursor of whoever reads it.
+        # Text of a caller must not move the cursor of the terminal.
         text = f"{clock} {record.levelname.lower():7} {record.getMessage()}{fields}".translate(_CONTROL)
         return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
 
 
 class _CallersBytes(logging.Filter):
-    """Makes one line of what gRPC logs, with tracebacks, about paths and headers of a caller that are no text."""
+    """Shortens to one line what gRPC logs, with tracebacks, about paths and headers that are not valid UTF-8."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
@@ -82,16 +80,16 @@ def configure_logging(service: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Terminal(service) if sys.stderr.isatty() else _JsonLines(service))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # One line a request is enough, and ours has more in it.
+    # One line per request is enough, and ours says more.
     for name in ("uvicorn.access", "httpx", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_CallersBytes())
 
 
 def serve_metrics(host: str, port: int) -> None:
-    """Serve this process's metrics at http://HOST:PORT/metrics from a thread; 0 serves nothing.
+    """Serve this process's metrics at http://HOST:PORT/metrics from a thread. The port 0 serves nothing.
 
-    Raises OSError when the address cannot be had.
+    Raises OSError for an address that cannot be bound.
     """
     if port:
         try:

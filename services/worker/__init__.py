@@ -1,1 +1,1 @@
-"""What both workers share: the process's life, the gRPC server, the catalog's files, and the client of Triton."""
+"""Code that both workers share: the process's life, the gRPC server, catalog files, and the client of Triton."""

@@ -1,4 +1,4 @@
-"""What one call did, for the metrics and its line in the log, however it ends."""
+"""The record of one call, for the metrics and its log line, however the call ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks the models' engines how they are, at an interval, and ends the requests of an engine that has lost them."""
+"""Polls the state of the models' engines, and ends the requests of an engine that has lost them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from services.runtime.failure import Failure, Reason
-from services.runtime.idle_timer import LOOKS
+from services.runtime.idle_timer import CHECKS
 from services.worker.served_model import ServedModel
 from services.worker.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
 
@@ -24,7 +24,7 @@ class StalledError(Failure):
     """An engine has lost its requests, although its process answers."""
 
     def __init__(self, message: str) -> None:
-        """`message` says for how long nothing has come of them."""
+        """Make the failure. `message` says for how long the engine has made no progress."""
         super().__init__(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0)
 
 
@@ -35,7 +35,7 @@ def _ignore(model_id: str, ready: bool) -> None:
 class EnginePoll(ABC, Generic[Model]):
     """Keeps the description of every model up to date: set while its engine answers, and None otherwise.
 
-    A subclass knows what a kind of engine is asked, and what its answer says.
+    A subclass defines how one kind of engine is asked, and reads its answer.
     """
 
     answer_seconds: ClassVar[float] = DESCRIBE_SECONDS
@@ -114,9 +114,9 @@ class EnginePoll(ABC, Generic[Model]):
     async def _look(self, model: Model, note: Callable[[Model, Mapping[str, Any] | None], None]) -> None:
         asking = asyncio.ensure_future(self._ask(model))
         try:
-            for _ in range(LOOKS):
+            for _ in range(CHECKS):
                 # In parts, so that time in which this event loop stands still does not count.
-                await asyncio.wait({asking}, timeout=self.answer_seconds / LOOKS)
+                await asyncio.wait({asking}, timeout=self.answer_seconds / CHECKS)
             if not asking.done():
                 self._report(model, "it does not answer")
                 note(model, None)
@@ -129,7 +129,7 @@ class EnginePoll(ABC, Generic[Model]):
             if await self._has_lost_requests(model, failure):
                 message = f"the model {model.id} has stopped working on the request; try again in a few seconds"
                 model.end_requests(Failure(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0))
-        except Exception as error:  # noqa: BLE001  # whatever it was, health must go on being true
+        except Exception as error:  # noqa: BLE001  # whatever it was, health must stay up to date
             self._report(model, f"its description is not understood: {error!r}", error)
             note(model, None)
         finally:

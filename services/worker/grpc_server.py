@@ -31,25 +31,25 @@ LONGEST_REQUEST_ID: Final = 128
 KEEPALIVE_SECONDS: Final = 30.0
 
 _OPTIONS: Final = [
-    # Clients may send keepalive pings on a connection without calls, as often as they like. To count those that come
-    # too early, as gRPC does by default, costs fifteen times as much as to answer them, and the connection of a client
-    # that sends only pings is closed much later.
+    # Clients may send keepalive pings as often as they like, also on a connection without calls. Counting pings that
+    # come too early, gRPC's default, costs fifteen times as much as answering them, and the connection of a client that
+    # sends only pings would be closed much later.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     # Two servers on one port would each get a part of the calls.
     ("grpc.so_reuseport", 0),
-    # Headers: a call with more than the first is refused with a rising probability, and with more than the second
-    # always.
+    # Bytes of headers: a call with more than the first is rejected with a rising probability, and with more than the
+    # second always.
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 32 * 1024),
-    # A connection that has not become one of HTTP/2 by then is closed, and one without any call after the second.
+    # A connection is closed if its HTTP/2 handshake takes longer than the first, or after the second without any call.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 300_000),
     # Calls that no task has accepted yet. Beyond the default of 1,000, gRPC cancels calls at random, also those of
     # other connections. Here the limits of connections and of calls on one connection bound them.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
-    # gRPC accepts so many new calls of one connection before it turns to the others.
+    # The most new calls of one connection that gRPC accepts before it turns to the other connections.
     ("grpc.http2.max_requests_per_read", 4),
 ]
 _log: Final = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class WorkerServer:
             watched_loop(seconds=loop_watch_seconds),
             limited_peers(listen, limit=self._connection_limits.peer_connections),
         ):
-            # The objects of the start live on; to scan them for garbage again and again would pause all calls.
+            # Freeze the objects of the start, so that garbage collection does not scan them and pause all calls.
             gc.collect()
             gc.freeze()
             await self.grpc.start()

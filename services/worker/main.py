@@ -22,12 +22,12 @@ from services.worker.triton_clients import TritonClients
 Settings = TypeVar("Settings", bound=WorkerSettings)
 Model = TypeVar("Model")
 BackgroundTasks = Iterable[Coroutine[Any, Any, object]]
-"""What runs beside the server until the worker stops."""
+"""Coroutines that run beside the server until the worker stops."""
 
 
 @dataclass(frozen=True)
 class WorkerService(Generic[Settings, Model]):
-    """What distinguishes one worker from the other."""
+    """The parts of a worker that differ between the two workers."""
 
     name: str
     """Its package is `services.NAME`, and its log lines carry the name."""

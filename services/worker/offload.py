@@ -1,4 +1,4 @@
-"""Keeps work on large requests off the event loop, which serves others meanwhile."""
+"""Keeps work on large requests off the event loop, which serves other requests meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 Result = TypeVar("Result")
 IN_THREAD_BYTES: Final = 4096
-"""To encode a text costs up to 0.2 ms per kilobyte."""
+"""Encoding a text takes up to 0.2 ms per kilobyte."""
 
 
 async def run_in_thread_if_large(request: Message, work: Callable[[], Result], *, is_large: bool = False) -> Result:

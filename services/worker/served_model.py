@@ -31,7 +31,7 @@ class ServedModel(Generic[Spec, Description]):
 
     spec: Spec
     description: Description | None = field(default=None, kw_only=True)
-    """What its engine is; None while the engine does not answer."""
+    """The engine's description of itself; None while the engine does not answer."""
     described_at: float = field(default=0.0, kw_only=True)
     """When the engine last answered, on the monotonic clock in seconds."""
     open_requests: set[Callable[[Failure], None]] = field(default_factory=set, kw_only=True)
@@ -43,7 +43,7 @@ class ServedModel(Generic[Spec, Description]):
         return self.spec.id
 
     def engine(self) -> Description:
-        """Return what its engine is. Raises MODEL_UNAVAILABLE while the engine does not answer."""
+        """Return the description of the engine. Raises MODEL_UNAVAILABLE while the engine does not answer."""
         if self.description is None:
             raise Failure(
                 Reason.MODEL_UNAVAILABLE,

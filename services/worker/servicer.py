@@ -1,4 +1,4 @@
-"""What the servicers of both workers share: finding a request's model, and the times at which a load is reported."""
+"""The base of both workers' servicers: finds a request's model, and times the reports of the load."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from services.runtime.certificates import checked
+from services.runtime.certificates import check_directory
 from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.runtime.settings import Settings
 from services.worker import model_list, triton_clients
@@ -29,10 +29,10 @@ class WorkerSettings(Settings):
         description="HOST:PORT where nothing but gRPC health is served, always without TLS, for probes; "
         "empty for none.",
     )
-    tls_dir: Annotated[Path | None, AfterValidator(checked)] = Field(
+    tls_dir: Annotated[Path | None, AfterValidator(check_directory)] = Field(
         None,
         description="A directory with ca.crt, tls.crt and tls.key: callers must show a certificate of that CA. Files "
-        "may be replaced at any time. Without it, everybody who reaches the port is served.",
+        "may be replaced at any time. Without it, every client that reaches the port is served.",
     )
     triton: Annotated[str, AfterValidator(triton_clients.check_targets)] = Field(
         "127.0.0.1:8001", description=triton_clients.DESCRIPTION
@@ -41,17 +41,17 @@ class WorkerSettings(Settings):
     catalog_dir: Path | None = Field(
         None, description="A directory of further or other catalog entries (ID.yaml), which take precedence."
     )
-    status_seconds: float = Field(1.0, gt=0, description="Time between two looks at each model's state in Triton.")
+    status_seconds: float = Field(1.0, gt=0, description="Time between two checks of each model's state in Triton.")
     keepalive_seconds: float = Field(
         KEEPALIVE_SECONDS,
         ge=1,
-        description="What runs for a caller is cancelled when it has given no sign of life for so long: a process that "
-        "is frozen, or behind a network that has gone.",
+        description="The calls of a client are cancelled when it has not answered keepalive pings for this time, "
+        "because its process is frozen or the network is broken.",
     )
     max_concurrent_calls: int = Field(
         DEFAULT_LIMITS.calls,
         ge=8,
-        description="The most calls at the same time on one connection; a gRPC client lets further ones wait.",
+        description="The most calls at the same time on one connection. A gRPC client makes further calls wait.",
     )
     max_connections: int = Field(
         DEFAULT_LIMITS.connections,

@@ -1,7 +1,7 @@
 """The client of the models in Triton: of language models, which stream, and of models that answer once.
 
 It speaks Triton's gRPC protocol with the generated stub, because tritonclient's own asyncio wrapper loses the status of
-errors, request ids and empty final responses. What a model is asked is defined in its backend: see
+errors, request ids and empty final responses. The requests are defined in the backends of the models: see
 `services/inference/triton_backend/contract.py` and `services/embeddings/triton_backend/contract.py`.
 """
 
@@ -31,7 +31,7 @@ _DEAD_PROCESS: Final = re.compile(r"[Ss]tub process .*is not healthy")
 WIND_DOWN_SECONDS: Final = 5.0
 """How long Triton may take to end a stream, before the call is cancelled."""
 WINDOW: Final = 1024
-"""How many outputs may wait for a reader, more than most answers have: see `generate`."""
+"""The most outputs that may wait for a reader, more than most generations have: see `generate`."""
 
 
 class DeadModelError(Failure):
@@ -109,7 +109,7 @@ class TritonClient:
         return bool(answer.ready)
 
     async def describe(self, model: str, *, seconds: float = DESCRIBE_SECONDS) -> dict[str, Any]:
-        """Return what `model` is and how busy it is.
+        """Return the description of `model`, with its load.
 
         The keys are engine, version, supported_parameters, context_length, slots, load. Raises Failure: TIMEOUT after
         `seconds`, DeadModelError when the model's process has died.
@@ -181,7 +181,7 @@ class TritonClient:
         acknowledge_every = max(1, window // 2)
         received = 0
         ended = False
-        # All reads and writes are shielded: to cancel one would cancel the gRPC call.
+        # All reads and writes are shielded, because cancelling one would cancel the gRPC call.
         writing = asyncio.ensure_future(call.write(request))
         reading: asyncio.Future[Any] | None = None
         try:

@@ -11,7 +11,7 @@ from services.worker.triton_client import TritonClient
 
 DESCRIPTION: Final = (
     "Triton's gRPC endpoint, as HOST:PORT or unix:PATH; or comma-separated MODEL=ENDPOINT, where each model has a "
-    "Triton of its own, so that none can take another one down."
+    "Triton of its own, so that a crash of one Triton affects one model."
 )
 _ENDPOINT: Final = re.compile(r"unix:.+|[^=]+:\d+")
 
@@ -29,13 +29,13 @@ def targets(value: str, models: Iterable[str]) -> dict[str, str]:
     """Return the endpoint of each of `models`, by id. Raises ValueError for a model that has none."""
     entries = [_split(entry) for entry in value.split(",")]
     named = {model: endpoint for model, _, endpoint in entries if model}
-    found = {}
+    endpoints = {}
     for model in models:
         endpoint = named.get(model) if named else entries[0][2]
         if endpoint is None:
             raise ValueError(f"VILIX_TRITON={value} names no endpoint for the model {model}")
-        found[model] = endpoint
-    return found
+        endpoints[model] = endpoint
+    return endpoints
 
 
 class TritonClients(Mapping[str, TritonClient]):

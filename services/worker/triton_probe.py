@@ -17,7 +17,7 @@ STALL_SECONDS = 30.0
 
 
 def fault_of(description: dict[str, typing.Any], stall_seconds: float) -> str:
-    """Return what is wrong with a model that describes itself so; else an empty text."""
+    """Return the fault that a model's `description` of itself shows, or an empty text."""
     age = (description.get("load") or {}).get("step_age_s")
     if age is not None and age >= stall_seconds:
         return f"the engine has made no progress with its requests for {age:.1f} s"
@@ -25,7 +25,7 @@ def fault_of(description: dict[str, typing.Any], stall_seconds: float) -> str:
 
 
 def probe(model: str, *, url: str, seconds: float, stall_seconds: float) -> str:
-    """Return what is wrong with `model` of the Triton at `url`, which has `seconds` to answer; else an empty text."""
+    """Return the fault of `model` in the Triton at `url`, which has `seconds` to answer, or an empty text."""
     asked = json.dumps({"params": json.dumps({"describe": True})}).encode()
     address = f"{url}/v2/models/{model}/generate"
     request = urllib.request.Request(address, asked, {"Content-Type": "application/json"})  # noqa: S310  # http only
@@ -44,13 +44,15 @@ def main() -> int:
     """Run the command, and return its exit status."""
     parser = argparse.ArgumentParser(description="Exit with 0 if a model works.")
     parser.add_argument("model")
-    parser.add_argument("--url", default=f"http://127.0.0.1:{PORT}", help="of Triton's HTTP endpoint")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="that it has to answer")
-    parser.add_argument("--stall-seconds", type=float, default=STALL_SECONDS, help="without progress are a fault")
-    given = parser.parse_args()
-    fault = probe(given.model, url=given.url, seconds=given.seconds, stall_seconds=given.stall_seconds)
+    parser.add_argument("--url", default=f"http://127.0.0.1:{PORT}", help="URL of Triton's HTTP endpoint")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time that the model has to answer")
+    parser.add_argument(
+        "--stall-seconds", type=float, default=STALL_SECONDS, help="time without progress that is a fault"
+    )
+    options = parser.parse_args()
+    fault = probe(options.model, url=options.url, seconds=options.seconds, stall_seconds=options.stall_seconds)
     if fault:
-        print(f"{given.model}: {fault}", file=sys.stderr)
+        print(f"{options.model}: {fault}", file=sys.stderr)
     return 1 if fault else 0
 
 

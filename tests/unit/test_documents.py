@@ -12,7 +12,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 SITE_CONTENT: Final = ROOT / "services" / "gateway" / "site" / "content"
-"""Its links are those of the page, which tests of the page follow."""
+"""Links in these files are links of the page, which the tests of the page follow."""
 COLUMNS: Final = 120
 FENCE: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 

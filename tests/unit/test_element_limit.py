@@ -1,4 +1,4 @@
-"""The number of a message's elements is known before it is parsed."""
+"""The elements of a message are counted before it is parsed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.runtime.element_limit import MAX_ELEMENTS, TooManyElementsError, c
 
 
 def conversation(messages: int, parts: int) -> pb.GenerateRequest:
-    """Each message has 2 elements, and 2 more for each part."""
+    """Return a request with 2 elements per message, and 2 more per part."""
     message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")] * parts)
     return pb.GenerateRequest(messages=[message] * messages)
 
@@ -37,7 +37,7 @@ CROWDED = {
 
 
 @pytest.mark.parametrize(("message", "field"), CROWDED.values(), ids=CROWDED)
-def test_too_many_elements_are_found(message: Message, field: str) -> None:
+def test_a_message_with_too_many_elements_is_rejected(message: Message, field: str) -> None:
     with pytest.raises(TooManyElementsError, match=f"{field} has too many elements") as caught:
         check_elements(message.SerializeToString(), message.DESCRIPTOR)
     assert caught.value.violations[0].field == field
@@ -54,7 +54,7 @@ def test_too_many_elements_are_found(message: Message, field: str) -> None:
     ],
     ids=["messages", "ids", "texts", "lists of ids", "an image"],
 )
-def test_the_largest_requests_that_a_worker_takes_are_let_through(message: Message) -> None:
+def test_the_largest_valid_requests_are_accepted(message: Message) -> None:
     check_elements(message.SerializeToString(), message.DESCRIPTOR)
 
 
@@ -82,8 +82,8 @@ def test_a_malformed_message_is_rejected_as_the_parser_does(data: bytes) -> None
 
 @pytest.mark.parametrize("inside", [b"\x12\x0b" + b"\xff" * 11, b"\x12\x02\x0a\x7f", b"\x12\x00", b""])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_an_unknown_group_hides_nothing(inside: bytes, wrapped: bool) -> None:
-    """A parser skips what is in it, whatever that is."""
+def test_elements_behind_an_unknown_group_are_counted(inside: bytes, wrapped: bool) -> None:
+    """A parser skips the content of an unknown group, valid or not."""
     data = b"\xc3\x3e" + inside + b"\xc4\x3e" + b"\x12\x00" * 40_000
     if wrapped:
         data = pb.GenerateManyRequest(
@@ -97,7 +97,7 @@ def test_an_unknown_group_hides_nothing(inside: bytes, wrapped: bool) -> None:
 
 @given(st.binary(max_size=200), st.integers(min_value=1, max_value=3))
 def test_arbitrary_bytes_have_no_more_elements_than_allowed_or_are_rejected(data: bytes, times: int) -> None:
-    """Counting ends for all input, and what it lets through is no more than it has counted."""
+    """The check ends for all input, and an accepted message has no more elements than it has counted."""
     for kind in (pb.GenerateManyRequest, embeddings_pb.EmbedRequest):
         try:
             check_elements(data * times, kind.DESCRIPTOR, most=20)
@@ -111,7 +111,7 @@ def test_arbitrary_bytes_have_no_more_elements_than_allowed_or_are_rejected(data
 
 
 def elements(message: Message) -> int:
-    """The least number of elements that a message can have been made of."""
+    """Return the least number of elements from which a message can have been parsed."""
     count = 0
     for field, value in message.ListFields():
         several = field.is_repeated

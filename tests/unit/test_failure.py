@@ -11,7 +11,7 @@ METHOD = "/test.Service/Fail"
 
 
 class Failing(grpc.GenericRpcHandler):
-    """Answers every call with the failure that it was given."""
+    """Ends every call with `failure`."""
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
@@ -64,7 +64,7 @@ async def test_a_failure_survives_the_wire(
     assert (received.violations, received.retry_after) == (failure.violations, failure.retry_after)
 
 
-async def test_a_status_of_somebody_else_is_no_failure_of_ours(
+async def test_a_status_without_our_error_info_is_not_a_failure(
     failing: tuple[Failing, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]],
 ) -> None:
     _, call = failing

@@ -1,4 +1,4 @@
-"""Who needs somebody is let down by their silence, and by nothing else."""
+"""Work that requires a peer is cancelled by the silence of the peer only."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ IDLE = 0.2
 LONG = 30.0
 
 
-async def test_silence_ends_what_needs_it_though_it_began_at_different_times() -> None:
+async def test_a_missing_heartbeat_cancels_all_work_that_requires_it() -> None:
     heartbeat = Heartbeat(idle_seconds=IDLE)
 
-    async def need(after: float) -> str:
+    async def work(after: float) -> str:
         await asyncio.sleep(after)
         try:
             async with heartbeat.required():
                 await asyncio.sleep(LONG)
         except IdleTimeoutError:
-            return "let down"
-        return "whole"
+            return "cancelled"
+        return "completed"
 
-    assert await asyncio.wait_for(asyncio.gather(need(0), need(IDLE / 2)), LONG / 2) == ["let down"] * 2
+    assert await asyncio.wait_for(asyncio.gather(work(0), work(IDLE / 2)), LONG / 2) == ["cancelled"] * 2
 
 
-async def test_signs_of_life_let_it_go_on() -> None:
+async def test_work_goes_on_while_the_heart_beats() -> None:
     heartbeat = Heartbeat(idle_seconds=IDLE)
 
     async def live() -> None:
@@ -42,10 +42,10 @@ async def test_signs_of_life_let_it_go_on() -> None:
     living.cancel()
 
 
-async def test_an_excuse_holds_until_the_next_sign_of_life() -> None:
+async def test_a_paused_heartbeat_is_expected_again_after_the_next_beat() -> None:
     heartbeat = Heartbeat(idle_seconds=IDLE)
     async with heartbeat.required():
-        heartbeat.excuse()
+        heartbeat.pause()
         await asyncio.sleep(IDLE * 3)
     heartbeat.beat()
     with pytest.raises(IdleTimeoutError):
@@ -53,7 +53,7 @@ async def test_an_excuse_holds_until_the_next_sign_of_life() -> None:
             await asyncio.sleep(LONG)
 
 
-async def test_what_fails_or_is_cancelled_inside_is_no_silence() -> None:
+async def test_errors_and_cancellation_of_the_work_are_not_reported_as_silence() -> None:
     heartbeat = Heartbeat(idle_seconds=LONG)
     with pytest.raises(TimeoutError, match="of its own"):
         async with heartbeat.required():
@@ -63,16 +63,16 @@ async def test_what_fails_or_is_cancelled_inside_is_no_silence() -> None:
             raise asyncio.CancelledError
 
 
-async def test_a_sign_of_life_that_came_while_the_event_loop_stood_still_counts() -> None:
+async def test_a_beat_that_arrived_while_the_event_loop_was_blocked_counts() -> None:
     heartbeat = Heartbeat(idle_seconds=IDLE)
 
-    async def hear_late() -> None:
-        time.sleep(IDLE * 3)  # noqa: ASYNC251  # the loop is to stand still
+    async def beat_late() -> None:
+        time.sleep(IDLE * 3)  # noqa: ASYNC251  # blocks the event loop on purpose
         for _ in range(5):
-            # What came meanwhile is read some turns of the loop later.
+            # Messages that arrived meanwhile are read some iterations of the loop later.
             await asyncio.sleep(0)
         heartbeat.beat()
 
     async with heartbeat.required():
-        await hear_late()
+        await beat_late()
         await asyncio.sleep(0)

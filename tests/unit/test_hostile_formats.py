@@ -1,4 +1,4 @@
-"""The generator of hostile structured output repeats itself for a seed, and produces every kind."""
+"""The generator of hostile structured outputs is deterministic for a seed, and produces every kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_kind_takes_its_turn_and_can_be_sent_as_json() -> None:
     made = [*itertools.islice(cases(1, SUITE), 3 * len(KINDS))]
     assert len({case.label.partition(":")[0] for case in made}) >= len(KINDS)
     for case in made:
-        # A longer one is not sent, and takes long to write.
+        # Longer cases are not sent, and take long to serialize.
         if not is_longer(case.fields, 2**20):
             json.dumps(case.fields)
 
@@ -40,7 +40,7 @@ def test_the_suite_is_read_from_its_archive(tmp_path: Path) -> None:
     assert load_suite(archive) == [{"type": "null"}, False]
 
 
-def test_a_case_that_would_be_too_large_is_found_before_it_is_written() -> None:
+def test_a_case_that_would_be_too_large_is_detected_before_it_is_serialized() -> None:
     schema: Any = {"type": "string"}
     for _ in range(60):
         schema = {"anyOf": [schema, schema]}

@@ -1,4 +1,4 @@
-"""A peer is silent when it says nothing, and not when nobody listens."""
+"""The silence of a peer is measured without the time in which this process does not read."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ async def test_silence_is_reported_once() -> None:
     assert reports[0] >= IDLE
 
 
-async def test_beats_and_changes_of_what_was_heard_are_signs_of_life() -> None:
+async def test_beats_and_activity_are_signs_of_life() -> None:
     reports: list[None] = []
-    heard = 0
+    activity = 0
     beaten = IdleTimer(IDLE, lambda: reports.append(None))
-    IdleTimer(IDLE, lambda: reports.append(None), heard=lambda: heard)
+    IdleTimer(IDLE, lambda: reports.append(None), activity=lambda: activity)
     for _ in range(40):
         await asyncio.sleep(IDLE / 10)
         beaten.beat()
-        heard += 1
+        activity += 1
     assert reports == []
 
 
@@ -42,26 +42,26 @@ async def test_nothing_is_reported_after_cancel() -> None:
     assert reports == []
 
 
-async def test_time_in_which_the_event_loop_stood_still_does_not_count() -> None:
+async def test_time_in_which_the_event_loop_is_blocked_does_not_count() -> None:
     reports: list[None] = []
-    watch = IdleTimer(IDLE, lambda: reports.append(None))
-    time.sleep(IDLE * 5)  # noqa: ASYNC251  # the loop is to stand still
+    timer = IdleTimer(IDLE, lambda: reports.append(None))
+    time.sleep(IDLE * 5)  # noqa: ASYNC251  # blocks the event loop on purpose
     for _ in range(20):
-        # What arrived meanwhile is seen some turns of the loop later.
+        # Messages that arrived meanwhile are read some iterations of the loop later.
         await asyncio.sleep(0)
     assert reports == []
-    watch.cancel()
+    timer.cancel()
 
 
-async def test_what_is_heard_of_a_peer_otherwise_counts_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_activity_without_beats_counts_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle_timer, "MOST_IDLE_TIMES", 2)
     reports: list[float] = []
-    heard = 0
+    activity = 0
     loop = asyncio.get_running_loop()
     began = loop.time()
-    IdleTimer(IDLE, lambda: reports.append(loop.time() - began), heard=lambda: heard)
+    IdleTimer(IDLE, lambda: reports.append(loop.time() - began), activity=lambda: activity)
     async with asyncio.timeout(IDLE * 20):
         while not reports:
             await asyncio.sleep(IDLE / 20)
-            heard += 1
+            activity += 1
     assert reports[0] >= 2 * IDLE

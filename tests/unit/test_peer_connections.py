@@ -1,4 +1,4 @@
-"""One address holds no more connections to a port than it may; those of others stay."""
+"""Connections of one address beyond its limit are closed; those of other addresses stay open."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Listener:
         self.port: int = self._socket.getsockname()[1]
 
     def connect(self, source: str) -> socket.socket:
-        """The client's end of a new connection, whose other end is accepted."""
+        """Return the client's end of a new connection, whose other end is accepted."""
         client = self._stack.enter_context(socket.create_connection((FIRST, self.port), source_address=(source, 0)))
         self._stack.enter_context(self._socket.accept()[0])
         client.settimeout(0)
@@ -66,14 +66,14 @@ def test_connections_to_other_ports_are_left_alone(listener: Listener) -> None:
     assert all(is_open(client) for client in clients)
 
 
-async def test_the_limit_is_kept_while_the_port_is_served(listener: Listener) -> None:
+async def test_the_limit_is_enforced_while_the_port_is_served(listener: Listener) -> None:
     async with limited_peers(f"{FIRST}:{listener.port}", limit=1):
         first, second = listener.connect(SECOND), listener.connect(SECOND)
         await until(lambda: not is_open(second), 10, "the second connection is closed")
         assert is_open(first)
 
 
-async def test_the_limit_is_kept_again_after_there_were_no_file_descriptors(
+async def test_the_limit_is_enforced_again_after_a_lack_of_file_descriptors(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -9,7 +9,7 @@ from services.runtime.settings import Settings, load
 
 
 class Example(Settings):
-    """What the example needs."""
+    """Settings of the example."""
 
     listen: str = Field(description="Where it listens.")
     max_body_bytes: int = Field(1024, gt=0, description="The largest body, in bytes.")
@@ -21,16 +21,16 @@ def arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VILIX_LISTEN", raising=False)
 
 
-def test_settings_come_from_the_environment_and_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_come_from_the_environment_and_are_immutable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VILIX_LISTEN", "127.0.0.1:1")
     settings = load(Example, command="example")
     assert (settings.listen, settings.max_body_bytes) == ("127.0.0.1:1", 1024)
     with pytest.raises(ValidationError, match="frozen"):
-        settings.max_body_bytes = 1  # type: ignore[misc]  # that it is refused is the point
+        settings.max_body_bytes = 1  # type: ignore[misc]  # the test asserts that it is rejected
 
 
 @pytest.mark.parametrize("value", ["many", "0"])
-def test_a_value_that_does_not_fit_is_one_line_with_name_and_value(
+def test_an_invalid_value_is_reported_in_one_line_with_name_and_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str
 ) -> None:
     monkeypatch.setenv("VILIX_LISTEN", "127.0.0.1:1")

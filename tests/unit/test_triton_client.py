@@ -1,4 +1,4 @@
-"""The client's end of a Triton stream, against a stand-in that reads when it is told to."""
+"""The client's end of a Triton stream, against a stand-in that can delay its reads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from services.worker.triton_client import MAX_MESSAGE_BYTES, TritonClient
 
 LIMIT = 10.0
 LARGE = range(1_000_000)
-"""A prompt of 4 MB, more than is on its way to a server that does not read."""
+"""A prompt of 4 MB: more than the buffers on the way to a server that does not read."""
 
 
 class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers a request with `outputs` tokens, one by one, and reads the rest once it `may_read`."""
+    """Generates `outputs` tokens, one by one, and reads further messages once `may_read` is set."""
 
     def __init__(self, *, outputs: int) -> None:
         self.outputs = outputs
@@ -71,7 +71,7 @@ async def serving(triton: Triton) -> AsyncIterator[TritonClient]:
         await server.stop(None)
 
 
-async def test_a_request_that_is_cancelled_while_it_is_sent_is_called_off_in_words() -> None:
+async def test_cancelling_a_request_while_it_is_sent_sends_a_cancel_message() -> None:
     triton = Triton(outputs=0)
     async with serving(triton) as client, asyncio.timeout(LIMIT):
         outputs = client.generate("m", request_id="r", prompt_token_ids=LARGE, params={})
@@ -85,7 +85,7 @@ async def test_a_request_that_is_cancelled_while_it_is_sent_is_called_off_in_wor
     assert triton.controls == ["cancel"]
 
 
-async def test_a_request_that_is_cancelled_while_it_is_acknowledged_is_called_off_in_words() -> None:
+async def test_cancelling_a_request_while_an_acknowledgement_is_sent_sends_a_cancel_message() -> None:
     triton = Triton(outputs=1000)
     received = 0
 
@@ -97,7 +97,7 @@ async def test_a_request_that_is_cancelled_while_it_is_acknowledged_is_called_of
 
     async with serving(triton) as client, asyncio.timeout(LIMIT):
         reading = asyncio.create_task(read(client))
-        # Its id makes an acknowledgement large; one that finds no room on the way is waited for.
+        # The long id makes acknowledgements large, so that the client soon waits until one can be sent.
         before = -1
         while received != before or not received:
             before = received
@@ -112,7 +112,7 @@ async def test_a_request_that_is_cancelled_while_it_is_acknowledged_is_called_of
     assert triton.controls[-1] == "cancel"
 
 
-async def test_a_request_that_no_message_has_room_for_is_rejected_before_it_is_sent() -> None:
+async def test_a_request_larger_than_a_message_may_be_is_rejected_before_it_is_sent() -> None:
     images = [b"a" * (MAX_MESSAGE_BYTES // 2)] * 2
     async with serving(Triton(outputs=1)) as client:
         with pytest.raises(Failure, match="fewer or smaller images") as caught:

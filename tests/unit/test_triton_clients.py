@@ -19,7 +19,7 @@ def test_one_triton_for_all_models_or_one_for_each(value: str, expected: dict[st
 
 
 @pytest.mark.parametrize("value", ["", "host", "a=", "a=host", "host:1,other:2", "a=host:1,"])
-def test_another_form_is_rejected_with_the_entry(value: str) -> None:
+def test_an_invalid_entry_is_rejected(value: str) -> None:
     with pytest.raises(ValueError, match="neither"):
         check_targets(value)
 

@@ -1,4 +1,4 @@
-"""The product has one version and one licence, which several files must repeat."""
+"""Files that repeat the version or the licence of the product agree with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 def project(path: str) -> dict[str, Any]:
-    """The table `project` of a pyproject.toml."""
+    """Return the table `project` of a pyproject.toml."""
     table: dict[str, Any] = tomllib.loads((ROOT / path).read_text())["project"]
     return table
 
@@ -30,7 +30,7 @@ def test_chart_has_the_version_of_the_product() -> None:
     assert (CHART["version"], CHART["appVersion"]) == (PRODUCT["version"], PRODUCT["version"])
 
 
-def test_structured_output_for_operators_names_images_and_chart_of_this_version() -> None:
+def test_the_guide_to_kubernetes_names_images_and_chart_of_this_version() -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text()
     versions = set(re.findall(r"\$REGISTRY/vilix/[$a-z]+:([0-9][^ ]*)", text))
     versions |= set(re.findall(r"vilix-([0-9]\S*)\.tgz", text))

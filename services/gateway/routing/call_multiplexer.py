@@ -65,7 +65,9 @@ class MultiplexedCall:
         self._reader: asyncio.Future[None] | None = None
         self._unacknowledged = 0
         self._sink: EventSink | None = None
-        self._idle_timer: Final = IdleTimer(idle_seconds, lambda: self._give_up(SilentWorkerError()), heard=self._heard)
+        self._idle_timer: Final = IdleTimer(
+            idle_seconds, lambda: self._give_up(SilentWorkerError()), activity=self._activity
+        )
 
     async def start(self, *, seconds: float | None) -> bool:
         """Wait up to `seconds` (None: for ever) for the beginning of the answer; return whether it came.
@@ -184,7 +186,7 @@ class MultiplexedCall:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _heard(self) -> int:
+    def _activity(self) -> int:
         if self._reader is None:
             # Nobody waits, so that nobody waits for too long.
             self._idle_timer.beat()

@@ -55,11 +55,11 @@ class WorkerHeartbeat:
                     self._heartbeat.beat()
                     if report.draining:
                         # It lets no new stream in any more, and finishes what it has within its drain.
-                        self._heartbeat.excuse()
+                        self._heartbeat.pause()
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     # It drains, as above; or the connection is lost, which has ended the calls by itself.
-                    self._heartbeat.excuse()
+                    self._heartbeat.pause()
                 else:
                     # Whatever it is, somebody has said it.
                     self._heartbeat.beat()

@@ -26,5 +26,5 @@ def read_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is no JSON object")  # noqa: TRY004  # it is about a file's content
+        raise ValueError(f"{path} is no JSON object")  # noqa: TRY004  # the error is about the content of a file
     return value

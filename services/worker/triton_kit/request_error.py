@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RequestError(Exception):
-    """A request is refused or has failed.
+    """A request is rejected or has failed.
 
     The text of the exception is `REASON: message`, as Triton passes it on to the worker.
     """

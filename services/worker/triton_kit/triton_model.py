@@ -1,4 +1,4 @@
-"""What both models do with Triton's Python backend: load their engine, and answer with an error."""
+"""Functions of both Triton models: load the engine, and respond with an error."""
 
 from __future__ import annotations
 

@@ -17,17 +17,17 @@ SECONDS = Histogram("call_seconds", "Calls.", ["model"], registry=REGISTRY)
 
 
 class Record(CallRecord):
-    """Notes what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         super().__init__("call", request_id="r1", model_id="m", requests=REQUESTS, seconds=SECONDS)
-        self.told: list[object] = []
+        self.calls: list[object] = []
 
     def _begin(self) -> None:
-        self.told.append("begin")
+        self.calls.append("begin")
 
     def _end(self, *, answered: bool) -> Mapping[str, object]:
-        self.told.append(answered)
+        self.calls.append(answered)
         return {"tokens": 7}
 
 
@@ -50,7 +50,7 @@ def test_a_call_is_counted_and_logged_once_however_it_ends(
     with ending, record:
         if error is not None:
             raise error
-    assert record.told == ["begin", error is None]
+    assert record.calls == ["begin", error is None]
     (line,) = [vars(each) for each in caplog.records if each.getMessage() == "call"]
     assert {name: line[name] for name in ("request_id", "model", "outcome", "tokens")} == {
         "request_id": "r1",

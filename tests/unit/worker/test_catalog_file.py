@@ -17,10 +17,10 @@ descriptions: {{en: Mine.}}
 
 def test_an_entry_of_the_overlay_takes_precedence(tmp_path: Path) -> None:
     directory, overlay = tmp_path / "catalog", tmp_path / "overlay"
-    for place, ids in ((directory, ("both", "ours")), (overlay, ("both",))):
-        place.mkdir()
+    for root, ids in ((directory, ("both", "ours")), (overlay, ("both",))):
+        root.mkdir()
         for model_id in ids:
-            (place / f"{model_id}.yaml").write_text(ENTRY.format(id=model_id, owner=place.name))
+            (root / f"{model_id}.yaml").write_text(ENTRY.format(id=model_id, owner=root.name))
     owners = {
         model_id: catalog_file.load(CatalogEntry, model_id, directory=directory, overlay=overlay).owned_by
         for model_id in ("both", "ours")

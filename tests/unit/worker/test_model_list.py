@@ -7,9 +7,9 @@ import pytest
 from services.worker import model_list
 
 
-def test_directories_are_found_by_id() -> None:
-    found = model_list.parse("qwen3-8b=/models/qwen3=8b, multilingual-e5-small")
-    assert found == {"qwen3-8b": Path("/models/qwen3=8b"), "multilingual-e5-small": None}
+def test_directories_are_parsed_by_id() -> None:
+    directories = model_list.parse("qwen3-8b=/models/qwen3=8b, multilingual-e5-small")
+    assert directories == {"qwen3-8b": Path("/models/qwen3=8b"), "multilingual-e5-small": None}
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_directories_are_found_by_id() -> None:
         ("a=/a,a", "'a' is named twice"),
     ],
 )
-def test_a_list_of_another_form_is_rejected(value: str, problem: str) -> None:
+def test_an_invalid_list_is_rejected(value: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         model_list.parse(value)
 
