@@ -1,4 +1,4 @@
-"""`vilix chat`: a conversation in the terminal, for trying a deployment."""
+"""`vilix chat`: a conversation in the terminal, to try a deployment."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TIMEOUT_SECONDS = 120
 _CONTROL = {code: None for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160))
 
 
-class _RefusedError(Exception):
-    """What the gateway said against a request."""
+class _RejectedError(Exception):
+    """The gateway rejected a request. The message is the one of its response."""
 
 
 @dataclass
 class _Server:
-    """The gateway, with the conversation so far."""
+    """A gateway, and the conversation with one of its models."""
 
     url: str
     api_key: str
@@ -34,12 +34,17 @@ class _Server:
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def models(self) -> list[str]:
-        """Ids of the chat models that are available."""
-        found = json.loads(self._request("GET", "/models").read())["data"]
-        return [model["id"] for model in found if model.get("available") and model.get("capabilities", {}).get("chat")]
+        """Return the ids of the available chat models."""
+        listed = json.loads(self._request("GET", "/models").read())["data"]
+        return [model["id"] for model in listed if model.get("available") and model.get("capabilities", {}).get("chat")]
 
     def ask(self, text: str) -> Iterator[tuple[str, str]]:
-        """Ask, and yield pieces of the answer: whether each is `thought` or `answer`, and its text."""
+        """Send a message, and yield the deltas of the response: `reasoning` or `answer`, and the text.
+
+        Raises:
+            _RejectedError: The gateway rejected the request, or the stream ended with an error.
+            OSError: The gateway cannot be reached.
+        """
         self.messages.append({"role": "user", "content": text})
         body = {"model": self.model, "messages": self.messages, "stream": True, **self.options}
         answer = ""
@@ -49,12 +54,12 @@ class _Server:
                 continue
             chunk = json.loads(event)
             if "error" in chunk:
-                raise _RefusedError(chunk["error"]["message"])
+                raise _RejectedError(chunk["error"]["message"])
             for choice in chunk["choices"]:
-                for kind, name in (("thought", "reasoning_content"), ("answer", "content")):
-                    if piece := choice["delta"].get(name):
-                        answer += piece if kind == "answer" else ""
-                        yield kind, piece.translate(_CONTROL)
+                for kind, name in (("reasoning", "reasoning_content"), ("answer", "content")):
+                    if text_delta := choice["delta"].get(name):
+                        answer += text_delta if kind == "answer" else ""
+                        yield kind, text_delta.translate(_CONTROL)
         self.messages.append({"role": "assistant", "content": answer})
 
     def _request(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
@@ -67,12 +72,12 @@ class _Server:
         connection.request(method, parts.path.rstrip("/") + path, body=content, headers=headers)
         response = connection.getresponse()
         if response.status != 200:
-            said = response.read()
+            content = response.read()
             try:
-                message = json.loads(said)["error"]["message"]
+                message = json.loads(content)["error"]["message"]
             except (ValueError, KeyError, TypeError):
-                message = f"{self.url}{path} answered {response.status}; is it the address of the API?"
-            raise _RefusedError(
+                message = f"{self.url}{path} returned status {response.status}; check that --url is the API's address"
+            raise _RejectedError(
                 f"{message} ({response.status}, {response.headers.get('x-request-id', 'no request id')})"
             )
         return response
@@ -80,20 +85,20 @@ class _Server:
 
 def chat(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="The model's id; the first available one unless given.")
+        str, typer.Argument(metavar="[MODEL]", help="The model's id; default: the first available chat model.")
     ] = "",
     *,
     url: Annotated[
-        str, typer.Option(envvar="VILIX_URL", help="The API's address; that of the running local stack unless given.")
+        str, typer.Option(envvar="VILIX_URL", help="The API's address; default: the running local stack.")
     ] = "",
     system: Annotated[str, typer.Option(help="The system prompt.")] = "",
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
-    thinking: Annotated[bool, typer.Option(help="Whether a model that can think should.")] = True,
-    state_dir: Annotated[Path, typer.Option(help="Where the local stack keeps its state.")] = Path(".run"),
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of a response.")] = None,
+    thinking: Annotated[bool, typer.Option(help="Whether a reasoning model reasons before it answers.")] = True,
+    state_dir: Annotated[Path, typer.Option(help="The directory of the local stack's state.")] = Path(".run"),
 ) -> None:
-    """Chat in the terminal: answers stream, thoughts are dim. Ctrl-C stops an answer, Ctrl-D ends.
+    """Chat with a model in the terminal. Reasoning is dim; Ctrl-C stops a response, and Ctrl-D exits.
 
-    The key is read from VILIX_API_KEY, or from the running local stack. What is piped in is asked as one message.
+    The API key is read from VILIX_API_KEY, or else from the running local stack. Piped input is sent as one message.
 
     Examples:
       vilix chat
@@ -113,13 +118,13 @@ def chat(
         elif text := sys.stdin.read().strip():
             _show(server, text)
     except (OSError, http.client.HTTPException) as error:
-        _fail(f"{server.url} cannot be reached: {error}; start it with make run, or give --url")
-    except _RefusedError as error:
+        _fail(f"{server.url} cannot be reached: {error}; start the stack with make run, or set --url")
+    except _RejectedError as error:
         _fail(str(error))
 
 
 def _converse(server: _Server) -> None:
-    print(f"{DIM}{server.model}; Ctrl-D ends{PLAIN}")
+    print(f"{DIM}{server.model}; Ctrl-D exits{PLAIN}")
     while True:
         try:
             text = input("› ").strip()
@@ -136,7 +141,7 @@ def _converse(server: _Server) -> None:
         except KeyboardInterrupt:
             print(f"{PLAIN}\n{DIM}stopped{PLAIN}")
             server.messages.pop()
-        except _RefusedError as error:
+        except _RejectedError as error:
             print(f"{PLAIN}error: {error}", file=sys.stderr)
             server.messages.pop()
 
@@ -144,12 +149,12 @@ def _converse(server: _Server) -> None:
 def _show(server: _Server, text: str) -> None:
     colours = sys.stdout.isatty()
     last = ""
-    for kind, piece in server.ask(text):
+    for kind, delta in server.ask(text):
         if kind != last:
             between = "\n\n" if last else ""
-            print(between + ((DIM if kind == "thought" else PLAIN) if colours else ""), end="")
+            print(between + ((DIM if kind == "reasoning" else PLAIN) if colours else ""), end="")
             last = kind
-        print(piece, end="", flush=True)
+        print(delta, end="", flush=True)
     print(PLAIN if colours else "")
 
 
@@ -157,14 +162,13 @@ def _local_url(state_dir: Path) -> str:
     try:
         return str(json.loads((state_dir / "state.json").read_text())["url"])
     except (OSError, ValueError, KeyError):
-        _fail(f"no stack is running in {state_dir}; start it with make run, or give --url")
+        _fail(f"no stack is running in {state_dir}; start one with make run, or set --url")
 
 
 def _api_key(state_dir: Path) -> str:
-    given = os.environ.get("VILIX_API_KEY", "")
     path = state_dir / "api-key"
-    key = given or (path.read_text().strip() if path.exists() else "")
-    return key or _fail("there is no key; put it into the variable VILIX_API_KEY")
+    key = os.environ.get("VILIX_API_KEY", "") or (path.read_text().strip() if path.exists() else "")
+    return key or _fail("there is no API key; set the variable VILIX_API_KEY")
 
 
 def _first(models: list[str]) -> str:

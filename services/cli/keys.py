@@ -1,4 +1,4 @@
-"""`vilix keys`: API keys."""
+"""`vilix keys`: manage API keys."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from services.gateway.tenancy.limits import LIMITS, read_tiers
 from services.gateway.tenancy.secret import PREFIX
 
 app = typer.Typer(
-    help="""API keys: make, list, change, rotate and revoke them, and see what they used.
+    help="""Create, list, change, rotate and revoke API keys, and show their usage.
 
-    Redis is found by --redis-url, then VILIX_REDIS_URL, then the state of the running local stack.
+    The URL of Redis is --redis-url, else VILIX_REDIS_URL, else the one of the running local stack.
 
     Examples:
       vilix keys create --name shop --rpm 60 --tpm 100000 --concurrency 5
@@ -37,28 +37,34 @@ app = typer.Typer(
 NOTHING = "none"
 RUN_DIR = Path(".run")
 NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="The key's name or id, never the key itself.")]
-Owner = Annotated[str | None, typer.Option(help="Whose key it is.")]
-Models = Annotated[str | None, typer.Option(help="Comma-separated ids of the models that it may use; none: all.")]
-Rpm = Annotated[str | None, typer.Option(help="Requests per minute; none for no limit.")]
-Tpm = Annotated[str | None, typer.Option(help="Tokens per minute, of prompts and answers.")]
+Owner = Annotated[str | None, typer.Option(help="The owner of the key.")]
+Models = Annotated[
+    str | None, typer.Option(help="Comma-separated ids of the models that the key may use; none: all models.")
+]
+Rpm = Annotated[str | None, typer.Option(help="Requests per minute; none: no limit.")]
+Tpm = Annotated[str | None, typer.Option(help="Tokens per minute, of prompts and responses.")]
 Concurrency = Annotated[str | None, typer.Option(help="Requests at the same time.")]
 DailyTokens = Annotated[str | None, typer.Option(help="Tokens per day (UTC).")]
 MonthlyTokens = Annotated[str | None, typer.Option(help="Tokens per calendar month (UTC).")]
-Expires = Annotated[str | None, typer.Option(help="When it ends: a date (2027-01-31, UTC), or 30d, 12h; none: never.")]
-Tier = Annotated[str | None, typer.Option(help="The tier whose limits hold where the key has none of its own.")]
+Expires = Annotated[
+    str | None, typer.Option(help="When the key expires: a date (2027-01-31, UTC), or 30d, 12h; none: never.")
+]
+Tier = Annotated[str | None, typer.Option(help="The tier whose limits apply where the key has none of its own.")]
 ModelLimit = Annotated[
     list[str] | None,
-    typer.Option(help="MODEL:rpm=5,daily_tokens=1000; holds as well as the key's own. MODEL:none takes it away."),
+    typer.Option(
+        help="MODEL:rpm=5,daily_tokens=1000: limits that apply in addition to the key's own. MODEL:none removes them."
+    ),
 ]
 TiersFile = Annotated[
-    Path | None, typer.Option(envvar="VILIX_TIERS_FILE", help="The tiers; with it, the name of a tier is checked.")
+    Path | None, typer.Option(envvar="VILIX_TIERS_FILE", help="The file of tiers, in which --tier is looked up.")
 ]
 
 
 @app.command()
 def create(
     *,
-    name: Annotated[str, typer.Option(help="A name to find the key by; not secret.")],
+    name: Annotated[str, typer.Option(help="The name of the key, which is not secret.")],
     owner: Owner = None,
     models: Models = None,
     rpm: Rpm = None,
@@ -74,14 +80,14 @@ def create(
     state_dir: StateDir = RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it. It is shown this once; only its hash is stored.
+    """Create a key and print it. It is shown only once, because only its hash is stored.
 
     Examples:
       vilix keys create --name shop
       vilix keys create --name shop --rpm 60 --models qwen3-8b --model-limit qwen3-14b:rpm=5 --expires 90d --json
     """
     _reject_secret(name)
-    draft = _given(
+    draft = _fields(
         owner=owner,
         models=models,
         numbers=(rpm, tpm, concurrency, daily_tokens, monthly_tokens),
@@ -91,23 +97,23 @@ def create(
         tiers_file=tiers_file,
     )
     key, secret = run(redis_url, state_dir, lambda redis: keys.create(redis, name=name, **draft))
-    _print_secret(key, secret, as_json=as_json, note="Made")
+    _print_secret(key, secret, as_json=as_json, note="Created")
 
 
 @app.command("list")
 def list_keys(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: AsJson = False) -> None:
-    """List the keys that were not revoked, oldest first.
+    """List the keys that are not revoked, oldest first.
 
     Examples:
       vilix keys list
       vilix keys list --json
     """
-    found = run(redis_url, state_dir, keys.list_all)
+    listed = run(redis_url, state_dir, keys.list_all)
     if as_json:
-        print(json.dumps([_shown(key) for key in found], ensure_ascii=False))
+        print(json.dumps([_rendered(key) for key in listed], ensure_ascii=False))
         return
     table = Table("id", "name", "owner", "created", "expires", "tier", "limits", box=None)
-    for key in found:
+    for key in listed:
         own = ", ".join(f"{name} {value}" for name, value in key.limits if value is not None)
         table.add_row(
             key.id, key.name, key.owner, _date(key.created), _date(key.expires), key.tier or "", own or "none"
@@ -117,14 +123,14 @@ def list_keys(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json
 
 @app.command()
 def show(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR) -> None:
-    """Show everything about a key, as JSON; never the key itself.
+    """Show the record of a key as JSON, without the key itself.
 
     Examples:
       vilix keys show shop
     """
     _reject_secret(name_or_id)
     key = run(redis_url, state_dir, lambda redis: keys.get(redis, name_or_id))
-    print(json.dumps(_shown(key), ensure_ascii=False, indent=2))
+    print(json.dumps(_rendered(key), ensure_ascii=False, indent=2))
 
 
 @app.command("set")
@@ -145,14 +151,14 @@ def set_limits(
     redis_url: RedisUrl = None,
     state_dir: StateDir = RUN_DIR,
 ) -> None:
-    """Change a key. What is not given stays; `none` takes a limit away. It holds from the next request.
+    """Change a key. Omitted options stay as they are, and `none` removes a limit. Changes apply from the next request.
 
     Examples:
       vilix keys set shop --rpm 120 --tpm none
       vilix keys set shop --model-limit qwen3-14b:concurrency=2 --models none
     """
     _reject_secret(name_or_id)
-    given = _given(
+    fields = _fields(
         owner=owner,
         models=models,
         numbers=(rpm, tpm, concurrency, daily_tokens, monthly_tokens),
@@ -161,9 +167,9 @@ def set_limits(
         model_limit=model_limit,
         tiers_file=tiers_file,
     )
-    if not given:
-        fail("nothing was given that could be changed; see vilix keys set --help")
-    key = run(redis_url, state_dir, lambda redis: keys.change(redis, name_or_id, Change(**given)))
+    if not fields:
+        fail("there is nothing to change: set at least one option (see vilix keys set --help)")
+    key = run(redis_url, state_dir, lambda redis: keys.change(redis, name_or_id, Change(**fields)))
     print(f"Changed {key.id} ({key.name}).")
 
 
@@ -175,23 +181,23 @@ def rotate(
     state_dir: StateDir = RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new secret for a key and print it. The older one stays valid for a while.
+    """Create a new secret for a key and print it. The older one stays valid for a grace period.
 
     Examples:
       vilix keys rotate shop
       vilix keys rotate shop --grace 1h
     """
     _reject_secret(name_or_id)
-    seconds = _span(grace)
+    seconds = _duration_seconds(grace)
     if seconds is None:
-        fail(f"--grace {grace!r} is no length of time; give 24h, 90m or 7d")
+        fail(f"--grace is {grace!r}; it must be a duration such as 24h, 90m or 7d")
     key, secret = run(redis_url, state_dir, lambda redis: keys.rotate(redis, name_or_id, grace_seconds=seconds))
-    _print_secret(key, secret, as_json=as_json, note=f"The older key ends in {grace}. Rotated")
+    _print_secret(key, secret, as_json=as_json, note=f"The older key expires in {grace}. Rotated")
 
 
 @app.command()
 def revoke(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR) -> None:
-    """Revoke a key. It is refused from now on.
+    """Revoke a key. Requests with it are rejected from now on.
 
     Examples:
       vilix keys revoke shop
@@ -205,7 +211,7 @@ def revoke(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir
 
 @app.command()
 def migrate(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: AsJson = False) -> None:
-    """Rewrite the records of keys that an earlier version of Vilix wrote. Keys stay valid meanwhile.
+    """Rewrite the records of keys that an earlier version of Vilix wrote. Keys stay valid in the meantime.
 
     Gateways understand records of earlier versions. Run the command once all gateways have been upgraded: a later
     version may drop support for the old form.
@@ -224,13 +230,13 @@ def migrate(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: 
 def show_usage(
     name_or_id: NameOrId,
     *,
-    by: Annotated[Literal["model", "day"], typer.Option(help="Add up by model or by day.")] = "day",
-    days: Annotated[int, typer.Option(min=1, max=400, help="How many days, today included.")] = 30,
+    by: Annotated[Literal["model", "day"], typer.Option(help="Sum by model or by day.")] = "day",
+    days: Annotated[int, typer.Option(min=1, max=400, help="The number of days, today included.")] = 30,
     redis_url: RedisUrl = None,
     state_dir: StateDir = RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a key used, by model or by day (UTC). A revoked key is found by its id.
+    """Show the usage of a key by model or by day (UTC). A revoked key is found by its id.
 
     Examples:
       vilix keys usage shop
@@ -253,7 +259,7 @@ def show_usage(
 
 
 def unacknowledged(replication: Replication) -> str:
-    """What an operator should know about a revocation; empty when all is well."""
+    """Return a warning for the operator if no replica has acknowledged a revocation, else an empty string."""
     if not replication.replicas or replication.acknowledged:
         return ""
     return (
@@ -262,7 +268,7 @@ def unacknowledged(replication: Replication) -> str:
     )
 
 
-def _given(
+def _fields(
     *,
     owner: str | None,
     models: str | None,
@@ -272,30 +278,30 @@ def _given(
     model_limit: list[str] | None,
     tiers_file: Path | None,
 ) -> dict[str, Any]:
-    """The fields that were given, for Draft or Change."""
-    given: dict[str, Any] = {}
+    """Return the fields of `Draft` or `Change` for the options that are set."""
+    fields: dict[str, Any] = {}
     if owner is not None:
-        given["owner"] = owner
+        fields["owner"] = owner
     if models is not None:
-        given["models"] = None if models == NOTHING else frozenset(part.strip() for part in models.split(","))
+        fields["models"] = None if models == NOTHING else frozenset(part.strip() for part in models.split(","))
     limits = {name: _number(name, text) for name, text in zip(LIMITS, numbers, strict=True) if text is not None}
     if limits:
-        given["limits"] = limits
+        fields["limits"] = limits
     if expires is not None:
-        given["expires"] = None if expires == NOTHING else _moment(expires)
+        fields["expires"] = None if expires == NOTHING else _moment(expires)
     if tier is not None:
         _check_tier(tier, tiers_file)
-        given["tier"] = None if tier == NOTHING else tier
+        fields["tier"] = None if tier == NOTHING else tier
     if model_limit:
-        given["model_limits"] = dict(_model_limit(text) for text in model_limit)
-    return given
+        fields["model_limits"] = dict(_model_limit(text) for text in model_limit)
+    return fields
 
 
 def _number(name: str, text: str) -> int | None:
     if text == NOTHING:
         return None
     if not text.isdecimal() or int(text) < 1:
-        fail(f"--{name.replace('_', '-')} {text!r} is neither a number above 0 nor none")
+        fail(f"--{name.replace('_', '-')} is {text!r}; it must be a number above 0, or none")
     return int(text)
 
 
@@ -303,7 +309,7 @@ def _model_limit(text: str) -> tuple[str, dict[str, int | None]]:
     model, _, settings = text.rpartition(":")
     pairs = [] if settings == NOTHING else [part.partition("=")[::2] for part in settings.split(",")]
     if not model or any(name not in LIMITS for name, _ in pairs):
-        fail(f"--model-limit {text!r} is not MODEL:NAME=NUMBER,…; the names are {', '.join(LIMITS)}")
+        fail(f"--model-limit is {text!r}; it must be MODEL:NAME=NUMBER,…, and the names are {', '.join(LIMITS)}")
     return model, {name: _number(name, value) for name, value in pairs}
 
 
@@ -315,22 +321,22 @@ def _check_tier(tier: str, tiers_file: Path | None) -> None:
     except (OSError, ValueError) as error:
         fail(str(error))
     if tier not in tiers:
-        fail(f"there is no tier {tier!r} in {tiers_file}; there are: {', '.join(tiers)}")
+        fail(f"{tiers_file} has no tier {tier!r}; its tiers are {', '.join(tiers)}")
 
 
 def _moment(text: str) -> int:
-    seconds = _span(text)
+    seconds = _duration_seconds(text)
     if seconds is not None:
         return int(time.time()) + seconds
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        fail(f"--expires {text!r} is neither a date like 2027-01-31 nor a length of time like 30d")
+        fail(f"--expires is {text!r}; it must be a date such as 2027-01-31 or a duration such as 30d")
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
-def _span(text: str) -> int | None:
-    """Seconds of 90m, 12h or 30d."""
+def _duration_seconds(text: str) -> int | None:
+    """Return the seconds of a duration such as 90m, 12h or 30d, or None for another text."""
     units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
     if text[:-1].isdecimal() and text[-1] in units:
         return int(text[:-1]) * int(units[text[-1]].total_seconds())
@@ -339,13 +345,13 @@ def _span(text: str) -> int | None:
 
 def _print_secret(key: Key, secret: str, *, as_json: bool, note: str) -> None:
     if as_json:
-        print(json.dumps({"key": secret, **_shown(key)}, ensure_ascii=False))
+        print(json.dumps({"key": secret, **_rendered(key)}, ensure_ascii=False))
     else:
         print(secret)
         print(f"{note} {key.id} ({key.name}). Keep it safe: it cannot be shown again.", file=sys.stderr)
 
 
-def _shown(key: Key) -> dict[str, Any]:
+def _rendered(key: Key) -> dict[str, Any]:
     shown = key.model_dump(mode="json")
     return shown | {"models": None if key.models is None else sorted(key.models)}
 

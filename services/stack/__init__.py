@@ -1,1 +1,1 @@
-"""The system on one machine: what `vilix up` starts, and how it keeps it running."""
+"""The local stack: the whole system on one machine, which `vilix up` starts and keeps running."""

@@ -1,4 +1,4 @@
-"""What `replay-thinking` says: recorded answers with thoughts and a tool call, in Qwen3's tokens."""
+"""The recordings of the model `replay-thinking`: responses with reasoning and a tool call, in Qwen3's tokens."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ First, what would be useful? A short greeting, a piece of code, and a table, so 
 
 
 def write_recordings(model_directory: Path, path: Path) -> None:
-    """Write the replay engine's file, in the tokens of the tokenizer in `model_directory`."""
+    """Write the recordings of the engine replay to `path`, in the tokens of the tokenizer in `model_directory`."""
     tokenizer = Tokenizer.from_file(str(model_directory / "tokenizer.json"))
 
     def ids(text: str) -> list[int]:
@@ -65,13 +65,13 @@ def write_recordings(model_directory: Path, path: Path) -> None:
             "interval_ms": TOKEN_MS,
         }
 
-    # The first that matches is played.
+    # The engine plays the first recording that matches.
     recordings = [
         recording("tool result", _TOOL_RESULT, prompt_contains="<tool_response>"),
         recording("tool call", _TOOL_CALL, prompt_contains=TOOL),
-        # Thinking is off, or its budget is used up; or the thought ended by itself.
-        recording("no further thought", _ANSWER, prompt_contains="</think>\n\n"),
+        # Reasoning is off, its budget is used up, or it has ended by itself.
+        recording("no further reasoning", _ANSWER, prompt_contains="</think>\n\n"),
         recording("answer", "\n\n" + _ANSWER, prompt_contains="</think>"),
-        recording("thought", _REASONING + _ANSWER),
+        recording("reasoning", _REASONING + _ANSWER),
     ]
     path.write_text(json.dumps(recordings))

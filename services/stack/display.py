@@ -1,4 +1,4 @@
-"""What a person sees while the stack starts, runs and stops: a live list on a terminal, plain lines elsewhere."""
+"""The output of `vilix up` while the stack starts, runs and stops: a live list on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 
 class Display:
-    """Shows the progress of the stack's steps and processes; a `supervisor.Watcher`."""
+    """The progress of the stack's steps and processes, on a console; a `supervisor.Watcher`."""
 
     def __init__(self, console: Console) -> None:
-        """Writes to `console`."""
+        """Write to `console`."""
         self._console = console
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
     @contextmanager
     def starting_up(self) -> Iterator[None]:
-        """While open, steps and processes have a line each that says how long they take."""
+        """Show a line with the elapsed time for each step and process, until the context ends."""
         if not self._console.is_terminal:
             yield
             return
@@ -48,19 +48,19 @@ class Display:
         self._begin(name)
 
     def ready(self, name: str, seconds: float) -> None:
-        """Show that a process answers."""
+        """Show that a process is ready."""
         self._finish(name, f"{name} is ready ({seconds:.1f} s)")
 
     def died(self, name: str, exit_code: int, restart_in: float) -> None:
-        """Show that a process ended and will be started again."""
-        self._line(f"[yellow]! {name} ended with exit code {exit_code}; starting it again in {restart_in:g} s")
+        """Show that a process ended and will be restarted."""
+        self._line(f"[yellow]! {name} ended with exit code {exit_code}; restarting it in {restart_in:g} s")
 
     def unhealthy(self, name: str, why: str) -> None:
-        """Show that a process cannot go on."""
+        """Show that a process is unhealthy."""
         self._line(f"[yellow]! {name} does not work any more: {escape(why)}")
 
     def stopping(self, name: str) -> None:
-        """Show that a process was asked to end."""
+        """Show that a process was asked to stop."""
         self._line(f"· stopping {name}")
 
     def _begin(self, name: str) -> None:

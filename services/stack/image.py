@@ -1,4 +1,4 @@
-"""`python -m services.stack.image DIRECTORY`: what the CPU image holds besides Python packages."""
+"""`python -m services.stack.image DIRECTORY`: write the files of the CPU image that no Python package contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole system on one machine: Valkey, a Triton for each of some small models, the workers and the gateway."""
+"""The whole system on one machine: Valkey, a Triton for each model, the workers and the gateway."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ EMBEDDINGS_SERVICE: Final = "vilix.embeddings.v1.EmbeddingsService"
 DEVELOPMENT_KEY_NAME: Final = "development"
 SMALL_STALL_SECONDS: Final = 8.0
 EMBEDDING_STALL_SECONDS: Final = 20.0
-"""A batch of the embedding model takes two seconds on a core of its own, and two may be before a question."""
+"""A batch of the embedding model takes two seconds on a core of its own, and two batches may precede a health check."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where the stack listens and keeps its files."""
+    """The options of `vilix up`."""
 
     port: int = 8000
-    """The gateway's; the others are free ones."""
+    """The gateway's port. The other processes get free ports."""
     state_dir: Path = Path(".run")
-    """Everything that the stack writes: key, logs, data, state.json."""
+    """The directory of the key, the logs, the data and state.json."""
     cache_dir: Path = Path(".cache")
-    """What is made once and shared by all stacks: models."""
+    """The directory of prepared models, which all stacks share."""
     gguf: tuple[str, ...] = ()
-    """Further models: ID=PATH of a GGUF, ID being in the catalog."""
+    """More models: ID=PATH of a GGUF file, with an ID of the catalog."""
     mmproj: tuple[str, ...] = ()
-    """Their eyes: ID=PATH of a GGUF."""
+    """Their vision projectors: ID=PATH of a GGUF file."""
     demo_thinking: bool = False
-    """Whether recorded answers with thoughts are served too."""
+    """Whether the stack also serves `replay-thinking`: recorded responses with reasoning."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the processes listen on 127.0.0.1."""
+    """The ports of the processes on 127.0.0.1."""
 
     gateway: int
     redis: int
@@ -83,22 +83,24 @@ class Stack:
     """A running stack."""
 
     url: str
-    """Base URL of the HTTP API."""
+    """The base URL of the HTTP API."""
     inference_target: str
     """The inference worker's gRPC address."""
     embeddings_target: str
     """The embeddings worker's gRPC address."""
     api_key: str
     models: tuple[str, ...]
-    """Ids of the chat models."""
+    """The ids of the chat models."""
     supervisor: Supervisor
 
 
 @contextlib.asynccontextmanager
 async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
-    """Start the stack, hand it over when it answers, and stop it in order at the end.
+    """Start the stack, yield it once it is ready, and stop it in order at the end.
 
-    Raises StackError with one line when it cannot start: the port or the state directory is in use, a process died.
+    Raises:
+        StackError: The stack cannot start: the port or the state directory is in use, or a process died. The message is
+            one line.
     """
     private_files.make_private(options.state_dir)
     with _exclusive(options.state_dir), private_files.short_directory(options.state_dir / "sockets") as sockets:
@@ -120,7 +122,7 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
                     closing.push_async_callback(triton_server.health.close)
                 await supervisor.start(_programs(options, ports, models, tritons, redis_url))
                 api_key = await _development_key(options, redis_url)
-            # Preparing the models has taken memory that is not needed any more.
+            # Preparing the models used memory that is free now.
             await asyncio.to_thread(give_back_free_memory)
             ids = tuple(model.id for model in models)
             targets = (_target(ports.inference), _target(ports.embeddings))
@@ -132,9 +134,9 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
 
 
 async def _prepare(options: Options, display: Display) -> list[LocalModel]:
-    own, eyes = list(parse_files("--gguf", options.gguf)), dict(parse_files("--mmproj", options.mmproj))
-    for model_id in eyes.keys() - dict(own).keys():
-        raise StackError(f"--mmproj {model_id}={eyes[model_id]}: there is no --gguf {model_id}=PATH that it belongs to")
+    own, projectors = list(parse_files("--gguf", options.gguf)), dict(parse_files("--mmproj", options.mmproj))
+    for model_id in projectors.keys() - dict(own).keys():
+        raise StackError(f"--mmproj {model_id}={projectors[model_id]} needs --gguf {model_id}=PATH")
     with display.step(f"preparing {SMALL_MODEL}"):
         models = [await asyncio.to_thread(small_model, options.cache_dir)]
     if options.demo_thinking:
@@ -143,7 +145,7 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
     for model_id, source in own:
         with display.step(f"reading {source.name}"):
             models.append(
-                await asyncio.to_thread(own_model, model_id, source, options.state_dir, mmproj=eyes.get(model_id))
+                await asyncio.to_thread(own_model, model_id, source, options.state_dir, mmproj=projectors.get(model_id))
             )
     await asyncio.to_thread(triton.install, _triton_directory(options))
     shutil.rmtree(_repositories(options), ignore_errors=True)
@@ -154,7 +156,7 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
 
 @dataclass(frozen=True)
 class _Triton:
-    """The server of one model. Each has one of its own: a model that dies or stands still takes no other down."""
+    """The server of one model. Each model has its own, so that a model that dies or hangs does not affect others."""
 
     model: str
     endpoint: str
@@ -164,7 +166,7 @@ class _Triton:
 
 def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
     socket = sockets / model.id
-    # Distinct for every stack of this machine.
+    # The prefix differs between the stacks of this machine.
     prefix = f"vilix_{hashlib.sha256(str(options.state_dir.absolute()).encode()).hexdigest()[:12]}_{model.id}_"
     argv, environment = triton.private_command(
         directory=_triton_directory(options),
@@ -186,7 +188,7 @@ def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
         is_ready=health.is_ready,
         find_fault=health.find_fault,
         clean_up=partial(triton.remove_shared_memory, prefix),
-        # A large model of somebody's own takes its time.
+        # A user's own model may be large, and takes long to load.
         ready_seconds=600.0 if options.gguf else 60.0,
         explain=triton.explain,
     )
@@ -203,7 +205,7 @@ def _programs(
 ) -> list[Program]:
     def program(name: str, argv: list[str], environment: Mapping[str, str], **more: object) -> Program:
         log = options.state_dir / "logs" / f"{name}.log"
-        return Program(name=name, argv=argv, environment=environment, log=log, **more)  # type: ignore[arg-type]  # passed on as they are
+        return Program(name=name, argv=argv, environment=environment, log=log, **more)  # type: ignore[arg-type]  # fields of Program
 
     password = urlsplit(redis_url).password
     endpoints = ",".join(f"{server.model}={server.endpoint}" for server in tritons)
@@ -266,13 +268,13 @@ def _programs(
 
 
 async def _development_key(options: Options, redis_url: str) -> str:
-    """The key of the last run if it is still valid, else a new one."""
+    """Return the key of the last run if it is still valid, else a new one."""
     path = options.state_dir / "api-key"
     saved = path.read_text().strip() if path.exists() else ""
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         api_key = await keys.ensure(redis, name=DEVELOPMENT_KEY_NAME, saved=saved)
     if api_key != saved:
-        # Private before there is anything in it.
+        # The file is made private before it has any content.
         path.touch(mode=0o600)
         path.chmod(0o600)
         path.write_text(api_key + "\n")
@@ -299,7 +301,7 @@ def _exclusive(state_dir: Path) -> Iterator[None]:
             lock.seek(0)
             raise StackError(
                 f"a stack is already running in {state_dir} (process {lock.read().strip() or 'unknown'}); "
-                "stop it, or give this one a place of its own: vilix up --state-dir .run2 --port 8001"
+                "stop it, or choose another directory and port: vilix up --state-dir .run2 --port 8001"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -1,4 +1,4 @@
-"""The models of a local stack: what each is made of, prepared once and kept."""
+"""The models of a local stack, prepared from their sources once and kept."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class LocalModel:
 
     id: str
     directory: Path
-    """Tokenizer and template."""
+    """The directory of its tokenizer and chat template."""
     engine: str | None = None
-    """The one of its entry in the catalog unless given."""
+    """The engine; by default, the engine of its catalog entry."""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the engine that are not those of its entry."""
+    """Arguments of the engine that replace those of its catalog entry."""
 
     def render(self, repository: Path) -> None:
-        """Write it into a Triton model repository."""
+        """Write the model to a Triton model repository."""
         spec = rendering.find(self.id)
         rendering.render(
             repository,
@@ -45,19 +45,23 @@ class LocalModel:
 
 
 def embedding_model() -> LocalModel:
-    """The embedding model whose weights are in a Python package."""
+    """Return the embedding model, whose weights are in a Python package."""
     return LocalModel(EMBEDDING_MODEL, Path())
 
 
 def small_model(cache: Path) -> LocalModel:
-    """The small real model, from the weights in a Python package. Making it takes some seconds."""
+    """Prepare the small real model from the weights in a Python package, which takes some seconds."""
     directory = (cache / "models" / SMALL_MODEL).absolute()
     model_import.smollm2(directory)
     return LocalModel(SMALL_MODEL, directory)
 
 
 def thinking_demo(cache: Path, state: Path) -> LocalModel:
-    """Recorded answers with thoughts, in Qwen3's tokens. Raises StackError when its tokenizer cannot be had."""
+    """Prepare `replay-thinking`: recorded responses with reasoning, in Qwen3's tokens.
+
+    Raises:
+        StackError: Qwen3's tokenizer cannot be downloaded.
+    """
     directory = (cache / "models" / demo_thinking.MODEL).absolute()
     try:
         qwen3_tokenizer.fetch(directory)
@@ -69,36 +73,47 @@ def thinking_demo(cache: Path, state: Path) -> LocalModel:
 
 
 def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None = None) -> LocalModel:
-    """Somebody's own GGUF under an id of the catalog, whose parsers it gets; `mmproj` is the GGUF of its eyes.
+    """Prepare a user's own GGUF file under an id of the catalog, with the parsers of that entry.
 
-    Raises StackError for an id that is not in the catalog, and a file that cannot be used.
+    Args:
+        model_id: The id of a chat model in the catalog.
+        source: The GGUF file.
+        state: The state directory, in which the model's files are written.
+        mmproj: The GGUF file of its vision projector.
+
+    Raises:
+        StackError: The id is not in the catalog, or a file cannot be used.
     """
     option = f"--gguf {model_id}={source}" + (f" --mmproj {model_id}={mmproj}" if mmproj else "")
     directory = (state / "models" / model_id).absolute()
     try:
         spec = load_model(model_id)
         if mmproj is not None:
-            _reject_blind(spec)
+            _require_vision(spec)
         model_import.from_gguf(source, directory, mmproj=mmproj)
     except (OSError, ValueError) as error:
         raise StackError(f"{option}: {error}") from None
     trained_for = json.loads((directory / "tokenizer_config.json").read_text())["model_max_length"]
     context_length = min(spec.context_length, rendering.GGUF_CONTEXT_LENGTH, trained_for)
-    eyes = {"mmproj": str(mmproj.absolute())} if mmproj else {}
-    return LocalModel(model_id, directory, "llamacpp", {"context_length": context_length, **eyes})
+    vision = {"mmproj": str(mmproj.absolute())} if mmproj else {}
+    return LocalModel(model_id, directory, "llamacpp", {"context_length": context_length, **vision})
 
 
-def _reject_blind(spec: ModelSpec) -> None:
+def _require_vision(spec: ModelSpec) -> None:
     if spec.images is None:
-        raise ValueError(f"{spec.id} reads no images; give it as one that does, such as qwen3-vl")
+        raise ValueError(f"{spec.id} does not support images; use the id of a model that does, such as qwen3-vl")
 
 
 def parse_files(name: str, options: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The ids and files of options `name` ID=PATH. Raises StackError for another form, or a file that is not there."""
+    """Yield the ids and files of the values ID=PATH of the option `name`.
+
+    Raises:
+        StackError: A value has another form, or its file does not exist.
+    """
     for option in options:
         model_id, separator, path = option.partition("=")
         if not separator or not model_id or not path:
-            raise StackError(f"{name} {option}: give it as ID=PATH, for example {name} {_EXAMPLES[name]}")
+            raise StackError(f"{name} {option}: the value must be ID=PATH, for example {name} {_EXAMPLES[name]}")
         if not Path(path).is_file():
             raise StackError(f"{name} {option}: there is no file {path}")
         yield model_id, Path(path)
@@ -108,5 +123,5 @@ _EXAMPLES: Final = {"--gguf": "qwen3-8b=Qwen3-8B-Q4_K_M.gguf", "--mmproj": "qwen
 
 
 def threads() -> int:
-    """Cores of an engine: one of two computes, the other is for everything around it."""
+    """Return the number of cores of one engine: half of them, so that the other half runs everything else."""
     return max(1, len(os.sched_getaffinity(0)) // 2)

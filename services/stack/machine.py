@@ -1,6 +1,6 @@
-"""What a machine must have to run the local stack. Standard library only: it runs before anything is installed.
+"""Check that a machine can run the local stack. Uses the standard library only, because nothing is installed yet.
 
-As a script it prints the first thing that is missing, with what to install, and exits with 1.
+As a script it prints the first missing requirement with what to install, and exits with 1.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ DISK_GIB = 3
 
 
 def lacks() -> typing.Iterator[str]:
-    """Name what this machine lacks, a sentence each, the most fundamental first."""
+    """Yield a sentence for each missing requirement, the most fundamental one first."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         yield f"the local stack needs Linux on x86-64, and this is {platform.system()} on {platform.machine()}"
     if sys.implementation.name != "cpython" or sys.version_info[:2] not in PYTHONS:

@@ -1,4 +1,4 @@
-"""How the one model of a Triton is: asked of the model itself, because Triton calls also a dead one ready."""
+"""The health of a Triton's only model, queried from the model itself because Triton reports dead models as ready."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _DESCRIBE: Final = {"params": [b'{"describe": true}']}
 
 
 class ModelHealth:
-    """Asks a model what it is and how far it is with its requests."""
+    """The health of one model, by its description and the progress of its requests."""
 
     def __init__(self, endpoint: str, model: str, *, stall_seconds: float, is_chat: bool) -> None:
-        """`endpoint` is its Triton's. A model that is silent or makes no progress for `stall_seconds` is at fault."""
+        """Query `model` of the Triton at `endpoint`.
+
+        A model that is silent or makes no progress with its requests for `stall_seconds` is faulty.
+        """
         self._client: Final = TritonClient(endpoint)
         self._model: Final = model
         self._stall_seconds: Final = stall_seconds
@@ -26,7 +29,7 @@ class ModelHealth:
         self._reached = 0.0
 
     async def is_ready(self) -> bool:
-        """Whether it answers."""
+        """Whether the model answers."""
         try:
             await self._describe(READY_SECONDS)
         except Failure:
@@ -35,11 +38,11 @@ class ModelHealth:
         return True
 
     async def find_fault(self) -> str | None:
-        """Why it cannot go on, if it cannot."""
+        """Return why the model cannot continue, or None if it can."""
         try:
             description = await self._describe(self._stall_seconds)
         except Failure as failure:
-            # A Triton that has just been busy with its own start or end may be away for a moment.
+            # A Triton that is starting or stopping may be unreachable for a moment.
             is_away = failure.reason is Reason.MODEL_UNAVAILABLE and not isinstance(failure, DeadModelError)
             if is_away and time.monotonic() - self._reached < UNREACHABLE_SECONDS:
                 return None
@@ -59,5 +62,5 @@ class ModelHealth:
     async def _describe(self, seconds: float) -> dict[str, Any]:
         if self._is_chat:
             return await self._client.describe(self._model, seconds=seconds)
-        answer = await self._client.infer(self._model, _DESCRIBE, request_id="health", seconds=seconds)
-        return dict(json.loads(answer["description"].string()))
+        outputs = await self._client.infer(self._model, _DESCRIBE, request_id="health", seconds=seconds)
+        return dict(json.loads(outputs["description"].string()))

@@ -1,4 +1,4 @@
-"""TCP ports on 127.0.0.1."""
+"""Free TCP ports on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
 RESERVED: Final = 256
-"""How many of the ports that were given last stay reserved."""
+"""The number of most recently returned ports that stay reserved."""
 _BELOW_CONNECTIONS: Final = range(16_384, 32_768)
 _TRIES: Final = 100_000
 _reserved: Final[deque[int]] = deque()
-"""Descriptors of sockets."""
+"""File descriptors of the sockets that reserve ports."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -41,9 +41,10 @@ def is_free(port: int) -> bool:
 
 
 def _reserve() -> int:
-    """Bind a socket without listening on it: Linux lets a server with SO_REUSEADDR, as all have it, listen beside it.
+    """Reserve a free port by binding a socket without listening on it.
 
-    The option is set after binding, so that two reservations exclude each other.
+    Linux lets a server with SO_REUSEADDR, which all our servers set, listen on the same port. The option is set after
+    binding, so that two reservations exclude each other.
     """
     for _ in range(_TRIES):
         port = secrets.choice(_BELOW_CONNECTIONS)

@@ -14,22 +14,23 @@ from services.stack import triton
 from services.stack.supervisor import StackError
 
 LONGEST_NAME = "x" * 40
-"""As long as a model's id is expected to be at most."""
+"""A name as long as the longest expected id of a model."""
 
 
 def make_private(directory: Path) -> None:
-    """Make a directory that only its owner can enter, or make an earlier one so.
+    """Create a directory that only its owner can enter, or restrict an existing one.
 
-    Raises StackError for one that is meant for everybody, such as /tmp.
+    Raises:
+        StackError: The directory is meant for all users, such as /tmp.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_mode & stat.S_ISVTX:
-        raise StackError(f"{directory} is shared by all users of this machine; name a directory of the stack's own")
+        raise StackError(f"{directory} is shared by all users of this machine; choose a directory only for the stack")
     directory.chmod(0o700)
 
 
 def tighten(directory: Path) -> None:
-    """Take from everybody but the owner what an earlier release let them do with what is in `directory`."""
+    """Remove other users' permissions, which an earlier release granted, from everything in `directory`."""
     for parent, directories, files in os.walk(directory):
         for name in (*directories, *files):
             path = os.path.join(parent, name)  # noqa: PTH118  # there may be many
@@ -40,7 +41,7 @@ def tighten(directory: Path) -> None:
 
 @contextlib.contextmanager
 def by_default() -> Iterator[None]:
-    """Meanwhile, what this process and those that it starts create is private."""
+    """Create files privately in this process and its children, until the context ends."""
     before = os.umask(0o077)
     try:
         yield
@@ -58,10 +59,10 @@ def short_directory(wanted: Path) -> Iterator[Path]:
     if triton.fits(wanted / LONGEST_NAME):
         shutil.rmtree(wanted, ignore_errors=True)
         wanted.mkdir(mode=0o700)
-        made = wanted
+        directory = wanted
     else:
-        made = Path(tempfile.mkdtemp(prefix="vilix-"))
+        directory = Path(tempfile.mkdtemp(prefix="vilix-"))
     try:
-        yield made
+        yield directory
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whether a process answers yet. One probe per protocol; a probe returns False while nothing answers."""
+"""Readiness probes, one per protocol. A probe returns False while the process does not answer."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ PROBE_SECONDS = 1.0
 
 
 async def redis_answers(port: int, password: str | None = None) -> bool:
-    """Whether a Redis or Valkey on `port` answers PING, to those who give its `password`."""
+    """Whether a Redis or Valkey on `port` answers PING, after authentication with `password` if there is one."""
     login = f"AUTH {password}\r\n".encode() if password else b""
     return b"+PONG" in await _exchange(port, login + b"PING\r\n", until=b"+PONG\r\n")
 
 
 async def http_ok(port: int, path: str) -> bool:
-    """Whether GET `path` on `port` answers 200."""
+    """Whether GET `path` on `port` returns status 200."""
     status_line = await _exchange(port, _get(port, path), until=b"\r\n")
     return status_line.split(b" ")[1:2] == [b"200"]
 
 
 async def all_models_available(port: int) -> bool:
-    """Whether a gateway on `port` has found a worker for every model that it expects."""
-    answer = await _exchange(port, _get(port, "/healthz"), until=b"}}")
+    """Whether the gateway on `port` has a worker for every model that it expects."""
+    response = await _exchange(port, _get(port, "/healthz"), until=b"}}")
     try:
-        models = json.loads(answer.partition(b"\r\n\r\n")[2])["models"]
+        models = json.loads(response.partition(b"\r\n\r\n")[2])["models"]
     except (KeyError, ValueError):
         return False
     return all(models.values())
 
 
 async def grpc_serving(port: int, service: str) -> bool:
-    """Whether the health service on `port` says SERVING for `service`."""
-    # A connection of its own: a shared one waits longer and longer after each attempt that failed.
+    """Whether the health service on `port` reports SERVING for `service`."""
+    # Each probe opens a connection, because a shared one backs off longer after each failed attempt.
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options) as channel:
         try:

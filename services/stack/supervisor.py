@@ -1,4 +1,4 @@
-"""Starts processes, waits until they answer, restarts those that die or stand still, and stops all of them in order."""
+"""Start processes, wait until they are ready, restart those that die or hang, and stop all of them in order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Final, Protocol
 
 RESTART_WINDOW_SECONDS: Final = 60.0
 BACKOFF_SECONDS: Final = (0.2, 1.0, 3.0, 5.0)
-"""Before the first restart within the window, the second, and so on; the last one before all further ones."""
+"""The pauses before the first restart within the window, the second, and so on. The last one is repeated."""
 PROBE_INTERVAL_SECONDS: Final = 0.1
 HEALTH_INTERVAL_SECONDS: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class StackError(Exception):
-    """The stack cannot go on. The message is one line, for the person at the terminal."""
+    """The stack cannot continue. The message is one line for the user at the terminal."""
 
 
 @dataclass(frozen=True)
@@ -34,38 +34,38 @@ class Program:
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str]
-    """Added to, and taking precedence over, the environment of the supervisor."""
+    """Variables that are added to those of the supervisor and take precedence over them."""
     log: Path
     is_ready: Callable[[], Awaitable[bool]]
     find_fault: Callable[[], Awaitable[str | None]] | None = None
-    """Says in one line why the running process cannot go on, if it cannot: it is killed then, and started again."""
+    """Returns in one line why the running process cannot continue, or None. A faulty process is restarted."""
     clean_up: Callable[[], None] = field(default=lambda: None)
-    """Removes what a process that was killed has left behind. Called before each start, and after the last end."""
+    """Removes what a killed process leaves behind. Called before each start, and after the last end."""
     group: str = ""
-    """Programs of one group that are started one after another are stopped together."""
+    """Consecutive programs of the same group are stopped together."""
     ready_seconds: float = 60.0
     stop_seconds: float = 10.0
     explain: Callable[[str], str] = field(default=lambda log: log.strip().rpartition("\n")[2])
-    """Picks the line that says why it stopped, out of the text of its log."""
+    """Returns the line of the log's text that explains why the process stopped."""
 
 
 class Watcher(Protocol):
-    """Is told what happens to the processes."""
+    """An observer of the processes."""
 
     def starting(self, name: str, pid: int) -> None:
-        """Its process was started."""
+        """Handle the start of a process."""
 
     def ready(self, name: str, seconds: float) -> None:
-        """It answers, `seconds` after its start."""
+        """Handle that a process became ready, `seconds` after its start."""
 
     def died(self, name: str, exit_code: int, restart_in: float) -> None:
-        """It ended by itself and will be started again after `restart_in` seconds."""
+        """Handle that a process ended by itself; it will be restarted after `restart_in` seconds."""
 
     def unhealthy(self, name: str, why: str) -> None:
-        """It cannot go on, and is killed."""
+        """Handle that a process cannot continue and is killed."""
 
     def stopping(self, name: str) -> None:
-        """It was asked to end."""
+        """Handle that a process was asked to stop."""
 
 
 class _Child:
@@ -86,7 +86,7 @@ class _Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A session of its own: a terminal's Ctrl-C reaches only the supervisor, which stops children in order.
+                # In its own session: a terminal's Ctrl-C reaches only the supervisor, which stops children in order.
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
@@ -106,7 +106,7 @@ class _Child:
         self.program.clean_up()
 
     def kill(self) -> None:
-        """End it and whatever it started, at once, also what is stopped or has a process group of its own."""
+        """Kill the process and its descendants at once, including those that are frozen or in other process groups."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -116,10 +116,10 @@ class _Child:
 
 
 class Supervisor:
-    """Runs programs until it is told to stop, or one of them cannot be started any more."""
+    """Runs programs until `stop` is called, or until one of them can no longer be started."""
 
     def __init__(self, *watchers: Watcher) -> None:
-        """Tells each of `watchers` what happens."""
+        """Report the events of all processes to each of `watchers`."""
         self._watchers = watchers
         self._children: list[_Child] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,13 +127,14 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by program name."""
+        """The process ids by program name."""
         return {c.program.name: c.process.pid for c in self._children if c.process is not None}
 
     async def start(self, programs: Sequence[Program]) -> None:
-        """Start all programs at the same time, and return when every one of them answers.
+        """Start all programs at the same time, and return when all of them are ready. From then on they are kept alive.
 
-        Raises StackError when one cannot be started, dies or stays silent before that. Afterwards they are kept alive.
+        Raises:
+            StackError: A program cannot be started, or dies or stays silent before it is ready.
         """
         for program in programs:
             child = _Child(program)
@@ -154,13 +155,13 @@ class Supervisor:
             self._tasks.add(task)
 
     async def wait_until_failure(self) -> None:
-        """Raise StackError once a program cannot be started again; wait forever otherwise."""
+        """Wait until a program cannot be restarted, and raise StackError then."""
         await asyncio.shield(self._failed)
 
     async def stop(self) -> None:
-        """Stop the programs, last started first, each with SIGTERM and after its `stop_seconds` with SIGKILL.
+        """Stop the programs in reverse order, each with SIGTERM and after its `stop_seconds` with SIGKILL.
 
-        Those of a group are stopped together.
+        The programs of a group are stopped together.
         """
         for task in self._tasks:
             task.cancel()
@@ -175,7 +176,7 @@ class Supervisor:
         self._failed.cancel()
 
     def kill(self) -> None:
-        """End every program at once."""
+        """Kill every program at once."""
         for child in self._children:
             child.kill()
 
@@ -199,10 +200,10 @@ class Supervisor:
             watcher.ready(program.name, time.monotonic() - began)
 
     async def _keep_alive(self, child: _Child) -> None:
-        """Start a program again whenever it has ended or cannot go on. However often that is, it never gives up."""
-        is_started_again = False
+        """Restart a program whenever it has ended or cannot continue, without a limit on the number of restarts."""
+        is_restarted = False
         while child.process is not None:
-            fault = await self._wait_for_end(child, is_ready=not is_started_again)
+            fault = await self._wait_for_end(child, is_ready=not is_restarted)
             if fault is not None:
                 for watcher in self._watchers:
                     watcher.unhealthy(child.program.name, fault)
@@ -219,12 +220,12 @@ class Supervisor:
             try:
                 await self._spawn(child)
             except OSError as error:
-                self._fail(f"{child.program.name} died, and could not be started again: {error}")
+                self._fail(f"{child.program.name} died and could not be restarted: {error}")
                 return
-            is_started_again = True
+            is_restarted = True
 
     async def _wait_for_end(self, child: _Child, *, is_ready: bool) -> str | None:
-        """Wait until the process has ended, or cannot go on; then returns why."""
+        """Wait until the process has ended or cannot continue. Return None, or why it cannot continue."""
         assert child.process is not None  # noqa: S101 - it was started
         ended = asyncio.ensure_future(child.process.wait())
         faulty = asyncio.ensure_future(self._wait_for_fault(child.program, is_ready=is_ready))
@@ -237,7 +238,7 @@ class Supervisor:
             await asyncio.gather(ended, faulty, return_exceptions=True)
 
     async def _wait_for_fault(self, program: Program, *, is_ready: bool) -> str:
-        """Wait until a running program cannot go on; returns why."""
+        """Wait until a running program cannot continue, and return why."""
         began = time.monotonic()
         while not is_ready:
             is_ready = await program.is_ready()
@@ -268,16 +269,16 @@ class Supervisor:
 
 
 def _session(leader: int) -> list[int]:
-    """The processes of the session that `leader` leads or has led."""
-    found = []
+    """Return the ids of all processes in the session of `leader`, which may have ended."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError, IndexError, ValueError):
-                # The name before the last parenthesis may hold anything.
+                # The name, which is in parentheses, may contain any character.
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 if int(fields[3]) == leader:
-                    found.append(int(entry.name))
-    return found
+                    pids.append(int(entry.name))
+    return pids
 
 
 def _reason(program: Program) -> str:
@@ -285,7 +286,7 @@ def _reason(program: Program) -> str:
         text = program.log.read_text(errors="replace")[-64_000:]
     except OSError:
         text = ""
-    return program.explain(text) or "it said nothing"
+    return program.explain(text) or "its log is empty"
 
 
 def _die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The Triton server that the nvidia-pytriton wheel carries, started directly."""
+"""The Triton server of the wheel nvidia-pytriton, started directly."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ LONGEST_SOCKET_PATH: Final = 107
 _SOCKET_PORT: Final = 1
 SHARED_MEMORY: Final = Path("/", "dev", "shm")
 EXIT_SECONDS: Final = 30
-"""How long it waits at its end for requests that still run."""
+"""How long the server waits for running requests when it stops."""
 
 
 def install(directory: Path) -> None:
-    """Put what the wheel cannot run from its own place into `directory`: the server and the Python backend.
+    """Copy the server and the Python backend, which cannot run from inside the wheel, to `directory`.
 
-    Repeating it changes nothing. Raises FileNotFoundError when the wheel is missing or has nothing for this Python.
+    An up-to-date copy is kept.
+
+    Raises:
+        FileNotFoundError: The wheel is not installed, or has no backend for this version of Python.
     """
     wheel = _wheel()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -52,10 +55,10 @@ def command(
     metrics_port: int,
     python: Path = Path(sys.executable),
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment of a server on 127.0.0.1 with all models of `repository`.
+    """Return the command line and environment of a server on 127.0.0.1 with all models of `repository`.
 
-    `directory` is where `install` put it; the models use the packages of `python`. Relative paths are taken from the
-    current directory.
+    `directory` is the one of `install`. The models import the packages of `python`. Relative paths are resolved against
+    the current directory.
     """
     argv = [
         *_common(directory, repository),
@@ -83,7 +86,7 @@ def private_command(
         "--allow-http=false",
         "--allow-metrics=false",
         f"--grpc-address=unix:{socket}",
-        # The address is made of both, whatever it is the address of.
+        # Triton appends the port to every address, also to the one of a socket.
         f"--grpc-port={_SOCKET_PORT}",
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
     ]
@@ -91,12 +94,12 @@ def private_command(
 
 
 def endpoint(socket: Path) -> str:
-    """Where clients reach the server of `private_command`."""
+    """Return the address at which clients reach the server of `private_command`."""
     return f"unix:{socket}:{_SOCKET_PORT}"
 
 
 def fits(socket: Path) -> bool:
-    """Whether the path is short enough to be that of a socket."""
+    """Whether the path is short enough for a Unix socket."""
     return len(os.fsencode(f"{socket}:{_SOCKET_PORT}")) <= LONGEST_SOCKET_PATH
 
 
@@ -114,7 +117,7 @@ def _common(directory: Path, repository: Path) -> list[str]:
         "--model-control-mode=none",
         "--disable-auto-complete-config",
         "--allow-gpu-metrics=false",
-        # Clients send keepalives during calls that are silent for long.
+        # Clients send keepalive pings during calls that are silent for a long time.
         "--grpc-http2-min-recv-ping-interval-without-data=5000",
         f"--grpc-restricted-protocol={_shared_memory_lock()}",
         f"--exit-timeout-secs={EXIT_SECONDS}",
@@ -128,9 +131,9 @@ def _shared_memory_lock() -> str:
 
 
 def environment(python: Path = Path(sys.executable)) -> dict[str, str]:
-    """The variables that a server needs whose models run in `python`'s environment."""
+    """Return the environment variables of a server whose models run in `python`'s environment."""
     site = _wheel().parent.parent
-    # The stub is linked with libpython: the base interpreter's own comes first, or it finds one of another patch level.
+    # The stub is linked with libpython: the base interpreter's directory comes first, so that the patch levels agree.
     libraries = [
         sysconfig.get_config_var("LIBDIR"),
         str(site / "nvidia_pytriton.libs"),
@@ -138,13 +141,13 @@ def environment(python: Path = Path(sys.executable)) -> dict[str, str]:
     ]
     return {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
-        # The stub ignores PYTHONPATH: its packages are those of the first python3 that it finds.
+        # The stub ignores PYTHONPATH, and imports the packages of the first python3 on PATH.
         "PATH": f"{python.parent}:{os.environ.get('PATH', os.defpath)}",
     }
 
 
 def explain(log: str) -> str:
-    """What a log says about why Triton did not start or stopped, as one line."""
+    """Return in one line why Triton did not start or has stopped, from the text of its log."""
     for line in reversed(log.splitlines()):
         failed = _MODEL_FAILURE.search(line)
         if failed:
@@ -157,7 +160,7 @@ def explain(log: str) -> str:
 def _wheel() -> Path:
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("nvidia-pytriton is not installed; it carries the Triton server")
+        raise FileNotFoundError("nvidia-pytriton, which contains the Triton server, is not installed")
     return Path(spec.submodule_search_locations[0]) / "tritonserver"
 
 
@@ -167,7 +170,7 @@ def _copy(source: Path, target: Path, *, executable: bool = False) -> None:
         theirs.st_size,
         int(theirs.st_mtime),
     ):
-        # Renamed into place: a server that runs keeps the file that it has open.
+        # Renamed into place, so that a running server keeps its open file.
         temporary = target.with_name(target.name + ".new")
         shutil.copy2(source, temporary)
         temporary.replace(target)

