@@ -1,4 +1,4 @@
-"""Run every benchmark that needs no GPU, one after the other, and write docs/benchmarks.md: `python -m bench`.
+"""Run all benchmarks that need no GPU, one after the other, and write docs/benchmarks.md: `python -m bench`.
 
 Examples:
   make bench
@@ -34,7 +34,7 @@ can be compared between machines, absolute times cannot. Each part is a program 
 
 
 def main() -> None:
-    """Run the chosen parts, and write the page if all parts were chosen."""
+    """Run the chosen parts, and write the page if all of them were chosen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; default: all")
     chosen = parser.parse_args().parts or list(PARTS)
@@ -53,7 +53,7 @@ def _run(part: str) -> str:
     print(f"## {PARTS[part]}\n\n{done.stdout}", flush=True)
     if done.returncode:
         sys.exit(f"error: bench.{part} failed with exit code {done.returncode}")
-    # The titles of a part are one level lower on the page.
+    # On the page, the headings of a part are one level lower.
     return done.stdout.strip().replace("\n## ", "\n### ")
 
 

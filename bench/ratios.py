@@ -1,4 +1,4 @@
-"""Summaries of measurements that were made side by side, in turns."""
+"""Summaries of measurements of systems that took turns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from statistics import median
 
 
 def summary(values: Sequence[float], *, digits: int = 2) -> str:
-    """Median and range."""
+    """Format the median and the range of values."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -42,7 +42,7 @@ async def stack() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def main(*, quick: bool) -> None:
-    """Measure and print."""
+    """Run all parts and print their tables."""
     cores = threads()
     print(
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, engine on {cores} core(s)\n"

@@ -1,7 +1,8 @@
 """Measure the longest pause of the gateway's event loop while it encodes a large embeddings response.
 
 The real gateway code sends 2,048 × 1,024 numbers to a real socket, whose reader is another process, while a task that
-represents the streams runs whenever it can. The figures are medians of nine, beside the same answer encoded at once.
+represents the streams runs whenever it can. The figures are medians of nine runs, beside the same response encoded at
+once.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _READER: Final = (
 
 
 async def report() -> None:
-    """Print the gaps."""
+    """Measure the gaps and print a table."""
     print(f"## Longest gap of the gateway's event loop while it sends {COUNT} × {DIMENSIONS} numbers, milliseconds\n")
-    print("| | encoded in parts | duration of the whole answer | encoded at once |\n|---|---|---|---|")
+    print("| | encoded in parts | duration of the whole response | encoded at once |\n|---|---|---|---|")
     for name, in_base64 in (("JSON numbers", False), ("base64", True)):
         gap, took = await _median(in_base64, _by_pieces)
         at_once, _ = await _median(in_base64, _at_once)
@@ -52,23 +53,23 @@ async def _median(in_base64: bool, deliver: Deliver) -> tuple[float, float]:
     return statistics.median(gaps), statistics.median(times)
 
 
-async def _by_pieces(asked: OpenAIEmbedCall, answer: pb.EmbedResponse, send: Send) -> None:
+async def _by_pieces(call: OpenAIEmbedCall, response: pb.EmbedResponse, send: Send) -> None:
     scope = {"type": "http", "headers": [], "state": {"record": RequestRecord("bench", "POST")}}
     exchange = Exchange(scope, None, send)  # type: ignore[arg-type]  # nothing is received
-    await VectorsReply(OpenAIEmbeddings(), exchange, asked).write(answer, NO_LIMITS)
+    await VectorsReply(OpenAIEmbeddings(), exchange, call).write(response, NO_LIMITS)
 
 
-async def _at_once(asked: OpenAIEmbedCall, answer: pb.EmbedResponse, send: Send) -> None:
-    body = b"".join(pieces(answer, model="m", in_base64=asked.in_base64))
+async def _at_once(call: OpenAIEmbedCall, response: pb.EmbedResponse, send: Send) -> None:
+    body = b"".join(pieces(response, model="m", in_base64=call.in_base64))
     await send({"type": "http.response.body", "body": body})
 
 
 async def _measure(in_base64: bool, deliver: Deliver) -> tuple[float, float]:
     numbers = np.random.default_rng(1).standard_normal((COUNT, DIMENSIONS), np.float32)
-    answer = pb.EmbedResponse(
+    response = pb.EmbedResponse(
         embeddings=numbers.tobytes(), count=COUNT, dimensions=DIMENSIONS, token_counts=[10] * COUNT
     )
-    asked = OpenAIEmbedCall(embed=pb.EmbedRequest(model="m"), in_base64=in_base64)
+    call = OpenAIEmbedCall(embed=pb.EmbedRequest(model="m"), in_base64=in_base64)
     done: asyncio.Future[tuple[float, float]] = asyncio.get_running_loop().create_future()
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,7 +82,7 @@ async def _measure(in_base64: bool, deliver: Deliver) -> tuple[float, float]:
         await asyncio.sleep(0.1)
         gaps.clear()
         began = time.perf_counter()
-        await deliver(asked, answer, send)
+        await deliver(call, response, send)
         took = time.perf_counter() - began
         await asyncio.sleep(0)
         turns.cancel()

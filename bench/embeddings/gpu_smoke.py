@@ -1,7 +1,7 @@
-"""On a machine with a GPU: whether the engines `trtllm` and `transformers` agree, and how fast they are.
+"""Compare the vectors and the speed of the engines `trtllm` and `transformers` on a machine with a GPU.
 
 `python -m bench.embeddings.gpu_smoke /models/Qwen3-Embedding-0.6B` needs torch and transformers, and for `trtllm`
-TensorRT-LLM 1.3 or newer; what is missing is said and left out.
+TensorRT-LLM 1.3 or newer. An engine that cannot be loaded is reported and skipped.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from services.embeddings.tokenization import TokenizerTokenization
 
 ENGINES = ("transformers", "trtllm")
 LEAST_COSINE = 0.99
-"""Of two engines in bfloat16."""
+"""The least cosine similarity of the vectors of two engines in bfloat16."""
 
 
 def main(directory: Path) -> int:
-    """Compare; returns the exit code."""
+    """Compare the engines with the checkpoint in `directory`, and return the exit code."""
     tokenization = TokenizerTokenization(directory, end_token="<|endoftext|>")  # noqa: S106  # no secret
     rows = [np.frombuffer(row.payload, "<i4").tolist() for row in tokenization.rows("", texts(256), cut_at=None)]
     vectors = {}
@@ -31,7 +31,7 @@ def main(directory: Path) -> int:
             module = importlib.import_module(f"services.embeddings.triton_backend.engines.{name}")
             engine = module.create({"model": str(directory)})
         except (ImportError, ValueError) as error:
-            print(f"{name}: left out: {error}")
+            print(f"{name}: skipped: {error}")
             continue
         engine.embed(rows[:64])
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Measure the latency of one short text: alone, and while a large request runs."""
+"""Measure the latency of one short text, alone and while a large request runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.embeddings.texts import texts
 
 
 async def report(client: httpx.AsyncClient, model: str, *, large: int) -> None:
-    """Print both, and the duration of the large request."""
+    """Measure both latencies and print a table with the duration of the large request of `large` texts."""
     alone = [await _once(client, model) for _ in range(50)]
     began = time.perf_counter()
     running = asyncio.create_task(client.post("/embeddings", json={"model": model, "input": texts(large)}))

@@ -49,6 +49,6 @@ _WORDS: Final = [
 
 
 def texts(count: int, *, seed: int = 1) -> list[str]:
-    """`count` texts of eight words."""
+    """Return `count` texts of eight words."""
     chosen = random.Random(seed)  # noqa: S311  # no secret
     return [" ".join(chosen.choices(_WORDS, k=8)) for _ in range(count)]

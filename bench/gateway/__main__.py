@@ -33,7 +33,7 @@ MANY_STREAMS = 256
 
 
 async def tokens_per_cpu_second(system: System, name: str, port: int, streams: int) -> float:
-    """Measure one round: `streams` clients at once, each of which reads one paced answer."""
+    """Measure one round: `streams` clients at the same time, each of which reads one paced stream."""
     clients = [await HttpClient.connect(port, system.api_key) for _ in range(streams)]
     before = cpu_seconds(system.pid(name))
     counts = await asyncio.gather(*(client.stream(PACED) for client in clients))
@@ -64,8 +64,8 @@ async def first_token(system: System, rounds: int, requests: int) -> dict[str, A
             times["direct"].append(await direct.first_token(INSTANT))
             times["vilix"].append((await ours.stream(INSTANT))[0])
             times["litellm"].append((await theirs.stream(INSTANT))[0])
-        for name, found in times.items():
-            rows[name].append(statistics.median(found) * 1000)
+        for name, seconds in times.items():
+            rows[name].append(statistics.median(seconds) * 1000)
     await direct.close()
     ours.close()
     theirs.close()
@@ -90,7 +90,7 @@ async def measure(*, rounds: int, requests: int) -> dict[str, Any]:
     """Run all measurements and return them by name."""
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
         async with running(Path(directory), Display(Console(stderr=True))) as system:
-            # The first of everything is slower.
+            # The first round is slower, and not measured.
             await tokens_per_cpu_second(system, "gateway", system.gateway_port, STREAMS)
             await tokens_per_cpu_second(system, "litellm", system.litellm_port, STREAMS)
             return {
@@ -100,9 +100,9 @@ async def measure(*, rounds: int, requests: int) -> dict[str, Any]:
             }
 
 
-def report(found: dict[str, Any]) -> str:
+def report(results: dict[str, Any]) -> str:
     """Format the results as a table of medians and ranges over the rounds."""
-    cpu, first, used = found["throughput"], found["first_token_ms"], found["memory_mb"]
+    cpu, first, used = results["throughput"], results["first_token_ms"], results["memory_mb"]
     pace = f"{STREAMS} streams, a token every {PACED_MS:g} ms"
     rows = [
         [f"Tokens per CPU second, {pace}", summary(cpu["vilix"], digits=0), summary(cpu["litellm"], digits=0)],
@@ -126,8 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     if not LITELLM.exists():
         sys.exit("error: LiteLLM is not installed; run: make .cache/litellm/.installed")
-    found = asyncio.run(measure(rounds=2 if options.quick else 7, requests=50 if options.quick else 200))
-    print(json.dumps(found, indent=2) if options.json else report(found))
+    results = asyncio.run(measure(rounds=2 if options.quick else 7, requests=50 if options.quick else 200))
+    print(json.dumps(results, indent=2) if options.json else report(results))
 
 
 if __name__ == "__main__":

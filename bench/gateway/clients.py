@@ -1,4 +1,4 @@
-"""Clients that cost little themselves, so that what is measured is what they call."""
+"""Clients that use little processor time themselves, so that a benchmark measures the servers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SILENCE_SECONDS = 10.0
 
 
 def _model(word: str) -> str:
-    # In steps, the time to the first token would be the rest of the step in which a request happens to come.
+    # With steps, the time to the first token would be the rest of the step during which the request arrives.
     return STEPLESS if word == INSTANT else MODEL
 
 
 @dataclass
 class HttpClient:
-    """One connection to a gateway that speaks OpenAI's API under /v1, kept open from request to request."""
+    """A client of OpenAI's API under /v1, with one connection that stays open between requests."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -50,7 +50,7 @@ class HttpClient:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 data = await self.reader.read(1 << 16)
             if not data or b'"error"' in data:
-                raise ConnectionError(f"the answer broke off: {data.decode()}")
+                raise ConnectionError(f"the stream ended early: {data.decode()}")
             chunks += data.count(b'"content":"')
             if chunks and not first:
                 first = time.perf_counter() - began
@@ -65,15 +65,15 @@ class HttpClient:
 
 
 class DirectClient:
-    """Calls the worker by gRPC, as internal services do."""
+    """A client of the worker's gRPC service, as internal services use it."""
 
     def __init__(self, target: str) -> None:
-        """`target` is HOST:PORT."""
+        """Connect to the worker at `target`, which is HOST:PORT."""
         self._channel = grpc.aio.insecure_channel(target)
         self._stub = inference_service_pb2_grpc.InferenceServiceStub(self._channel)
 
     async def first_token(self, word: str) -> float:
-        """Seconds to the first token of an answer that is read to its end."""
+        """Return the seconds to the first token of a response, which is read to its end."""
         message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=word)])
         began = time.perf_counter()
         first = 0.0

@@ -1,6 +1,6 @@
-"""Everything that the gateway's benchmark runs: Triton with the replay engine, a worker, two gateways and LiteLLM.
+"""The processes of the gateway's benchmark: Triton with the engine replay, a worker, two gateways and LiteLLM.
 
-LiteLLM calls the second gateway as its upstream, whose processor time is not counted.
+The second gateway is the upstream of LiteLLM; its processor time is not counted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ descriptions: {{en: Recordings.}}
 
 @dataclass(frozen=True)
 class System:
-    """What runs, and where."""
+    """The running processes and their addresses."""
 
     gateway_port: int
     litellm_port: int
@@ -58,7 +58,7 @@ class System:
     supervisor: Supervisor
 
     def pid(self, name: str) -> int:
-        """The process id of `gateway` or `litellm`."""
+        """Return the process id of `gateway` or `litellm`."""
         return self.supervisor.pids[name]
 
 
@@ -191,7 +191,7 @@ def _litellm(directory: Path, ports: Mapping[str, int], api_key: str) -> Program
             "--port",
             str(ports["litellm"]),
         ],
-        # It would fetch its price list from the network at every start.
+        # Without this setting, LiteLLM downloads its price list at every start.
         {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "NO_PROXY": LOOPBACK},
         directory / "litellm.log",
         lambda: readiness.http_ok(ports["litellm"], "/health/liveliness"),

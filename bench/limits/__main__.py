@@ -1,6 +1,6 @@
 """Measure the cost of keys, limits and usage per request, and print a table: `python -m bench.limits`.
 
-It measures without HTTP: a real Valkey on this machine, and the gateway's own calls in the order of a request.
+It measures without HTTP: the gateway's own calls in the order of a request, with a real Valkey on this machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from services.stack.ports import free_ports, is_free
 
 REQUESTS = 2_000
 ALL_LIMITS = Limits(rpm=10**6, tpm=10**8, concurrency=1000, daily_tokens=10**11, monthly_tokens=10**12)
-ASKED = pb.GenerateRequest(
+REQUEST = pb.GenerateRequest(
     model="m", messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Why is the sky blue?" * 20)])]
 )
 
@@ -56,15 +56,15 @@ async def measure(redis: Redis, *, name: str, limits: Limits) -> list[str]:
     async def request() -> None:
         began = time.perf_counter()
         caller = await key_cache.find(secret)
-        assert caller is not None  # noqa: S101  # it was just made
-        subject, estimate = tiers.subject(caller.key, "m"), estimate_of(ASKED, reserve_output=1024)
+        assert caller is not None  # noqa: S101  # it was just created
+        subject, estimate = tiers.subject(caller.key, "m"), estimate_of(REQUEST, reserve_output=1024)
         reservation_id = reservations.new_id("r")
         reservation = reservations.admitted(
             subject, estimate, reservation_id, await reservations.decide(subject, estimate, reservation_id)
         )
         before.append(time.perf_counter() - began)
         reservation.count([pb.Event(started=pb.Started(prompt_tokens=100))])
-        # The correction of the prompt is on no request's path.
+        # The count of the prompt is corrected in the background, outside the request's path.
         await asyncio.sleep(0.002)
         reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=100, completion_tokens=50))])
         began = time.perf_counter()
@@ -99,7 +99,7 @@ def _processor_seconds() -> float:
 
 
 async def report(url: str) -> None:
-    """Measure and print."""
+    """Measure with and without limits, and print a table."""
     redis = connect(url, timeout=5)
     rows = [
         await measure(redis, name="no limits", limits=Limits()),
@@ -113,7 +113,7 @@ async def report(url: str) -> None:
 
 
 async def added_while_frozen(url: str, pid: int) -> None:
-    """Measure how long requests of a known key wait for a Redis that is frozen while it works."""
+    """Measure how long requests of a cached key wait while Redis is frozen."""
     link = RedisLink(connect(url, timeout=0.05), timeout=0.05)
     key_cache, tiers = KeyCache(link, grace_seconds=30), Tiers(None)
     reservations = Reservations(
@@ -129,8 +129,8 @@ async def added_while_frozen(url: str, pid: int) -> None:
     async def request() -> None:
         began = time.perf_counter()
         caller = await key_cache.find(secret)
-        assert caller is not None  # noqa: S101  # it was just made
-        subject, estimate = tiers.subject(caller.key, "m"), estimate_of(ASKED, reserve_output=1024)
+        assert caller is not None  # noqa: S101  # it was just created
+        subject, estimate = tiers.subject(caller.key, "m"), estimate_of(REQUEST, reserve_output=1024)
         reservation_id = reservations.new_id("r")
         try:
             await reservations.decide(subject, estimate, reservation_id)

@@ -37,7 +37,7 @@ AT_ONCE, MAX_TOKENS, TEMPERATURE = 8, 96, 0.7
 
 
 def prompts(round_number: int) -> list[str]:
-    """Return other prompts in each round, because an engine caches what it has read."""
+    """Return different prompts for each round, because engines cache prompts."""
     things = ("a river", "the moon", "a bicycle", "bread", "a library", "rain", "a bridge", "music")
     return [f"Tell me about {thing}, in {round_number + 3} sentences." for thing in things]
 
@@ -47,12 +47,12 @@ async def token_ids(target: str, prompt: str) -> list[int]:
     async with grpc.aio.insecure_channel(target) as channel:
         message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=prompt)])
         request = pb.RenderPromptRequest(request=pb.GenerateRequest(model=SMALL_MODEL, messages=[message]))
-        answer = await inference_service_pb2_grpc.InferenceServiceStub(channel).RenderPrompt(request)
-        return list(answer.token_ids)
+        rendered = await inference_service_pb2_grpc.InferenceServiceStub(channel).RenderPrompt(request)
+        return list(rendered.token_ids)
 
 
-async def through_the_system(client: httpx.AsyncClient, asked: list[str]) -> float:
-    """Measure the tokens per second of streamed answers."""
+async def through_the_system(client: httpx.AsyncClient, questions: list[str]) -> float:
+    """Measure the tokens per second of streamed responses."""
 
     async def ask(prompt: str) -> int:
         body = {
@@ -64,20 +64,20 @@ async def through_the_system(client: httpx.AsyncClient, asked: list[str]) -> flo
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        answer = await client.post("/chat/completions", json=body)
-        last = answer.text.splitlines()[-4]
+        response = await client.post("/chat/completions", json=body)
+        last = response.text.splitlines()[-4]
         return int(json.loads(last.removeprefix("data: "))["usage"]["completion_tokens"])
 
     began = time.perf_counter()
-    counts = await asyncio.gather(*(ask(prompt) for prompt in asked))
+    counts = await asyncio.gather(*(ask(prompt) for prompt in questions))
     return sum(counts) / (time.perf_counter() - began)
 
 
 async def alone(bare: asyncio.subprocess.Process, ids: list[list[int]]) -> float:
     """Measure the tokens per second of the engine's loop."""
     assert bare.stdin is not None and bare.stdout is not None  # noqa: S101, PT018  # they are pipes
-    asked = {"prompts": ids, "max_tokens": MAX_TOKENS, "temperature": TEMPERATURE}
-    bare.stdin.write(json.dumps(asked).encode() + b"\n")
+    questions = {"prompts": ids, "max_tokens": MAX_TOKENS, "temperature": TEMPERATURE}
+    bare.stdin.write(json.dumps(questions).encode() + b"\n")
     return float(await bare.stdout.readline())
 
 
@@ -105,29 +105,29 @@ async def measure(rounds: int) -> dict[str, Any]:
 
 
 async def _measure(stack: Stack, bare: asyncio.subprocess.Process, rounds: int) -> dict[str, Any]:
-    found: dict[str, list[float]] = {"system": [], "alone": []}
+    results: dict[str, list[float]] = {"system": [], "alone": []}
     headers = {"Authorization": f"Bearer {stack.api_key}"}
     async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=300) as client:
         for number in range(-1, rounds):
-            asked = prompts(number)
-            ids = [await token_ids(stack.inference_target, prompt) for prompt in asked]
-            rates = {"system": await through_the_system(client, asked), "alone": await alone(bare, ids)}
-            # The first of everything is slower.
+            questions = prompts(number)
+            ids = [await token_ids(stack.inference_target, prompt) for prompt in questions]
+            rates = {"system": await through_the_system(client, questions), "alone": await alone(bare, ids)}
+            # The first round is slower, and not measured.
             for name, rate in rates.items() if number >= 0 else ():
-                found[name].append(rate)
-    ratios = [system / own for system, own in zip(found["system"], found["alone"], strict=True)]
-    return {**found, "ratio": ratios}
+                results[name].append(rate)
+    ratios = [system / own for system, own in zip(results["system"], results["alone"], strict=True)]
+    return {**results, "ratio": ratios}
 
 
-def report(found: dict[str, Any]) -> str:
+def report(results: dict[str, Any]) -> str:
     """Format the results as a table of medians and ranges over the rounds."""
     rows = [
         [
             f"Tokens per second, {AT_ONCE} at once",
-            summary(found["system"], digits=0),
-            summary(found["alone"], digits=0),
+            summary(results["system"], digits=0),
+            summary(results["alone"], digits=0),
         ],
-        ["Ratio", f"**{summary(found['ratio'])}**", "1"],
+        ["Ratio", f"**{summary(results['ratio'])}**", "1"],
     ]
     return table(["", "the whole system", "the engine alone"], rows)
 
@@ -138,8 +138,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="how often each is measured")
     parser.add_argument("--json", action="store_true", help="print all rounds as JSON")
     options = parser.parse_args()
-    found = asyncio.run(measure(options.rounds))
-    print(json.dumps(found, indent=2) if options.json else report(found))
+    results = asyncio.run(measure(options.rounds))
+    print(json.dumps(results, indent=2) if options.json else report(results))
 
 
 if __name__ == "__main__":

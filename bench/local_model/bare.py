@@ -1,6 +1,6 @@
-"""`python -m bench.local_model.bare`: the engine's own loop, without Triton and without anything around it.
+"""Run the engine llamacpp by itself, without Triton or any service: `python -m bench.local_model.bare ARGUMENTS`.
 
-Reads JSON lines of prompts (lists of lists of token ids), answers each with tokens per second.
+It reads lines of JSON with prompts (lists of token ids) and prints the tokens per second for each line.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class _Sink:
 
 
 def main() -> None:
-    """Answer the lines of standard input. The first argument is the engine's arguments as JSON."""
+    """Generate for each line of standard input. The first argument is the engine's arguments as JSON."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     engine = llamacpp.create(arguments)
     for line in sys.stdin:
-        asked = json.loads(line)
-        sinks = [_Sink() for _ in asked["prompts"]]
-        params = Params(max_tokens=asked["max_tokens"], ignore_eos=True, temperature=asked["temperature"])
+        batch = json.loads(line)
+        sinks = [_Sink() for _ in batch["prompts"]]
+        params = Params(max_tokens=batch["max_tokens"], ignore_eos=True, temperature=batch["temperature"])
         began = time.perf_counter()
-        for prompt, sink in zip(asked["prompts"], sinks, strict=True):
+        for prompt, sink in zip(batch["prompts"], sinks, strict=True):
             engine.submit(Request(params=params, prompt_token_ids=prompt), sink)
         for sink in sinks:
             sink.ended.wait()

@@ -39,19 +39,19 @@ _FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.start
 
 
 async def first_paint_ms(browser: Browser, url: str) -> float:
-    """From the navigation to the first content, in a browser without a cache."""
+    """Measure the time from the navigation to the first content, in a browser without a cache."""
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(url, wait_until="load")
-    # The page's policy forbids to wait inside it.
-    while not (found := float(await page.evaluate(_FIRST_PAINT))):  # noqa: ASYNC110  # the state is the browser's
+    # The page's Content-Security-Policy forbids `wait_for_function`.
+    while not (milliseconds := float(await page.evaluate(_FIRST_PAINT))):  # noqa: ASYNC110  # the browser has the state
         await asyncio.sleep(0.05)
     await context.close()
-    return found
+    return milliseconds
 
 
 async def frames_ms(browser: Browser, url: str, api_key: str) -> list[float]:
-    """The frames while an answer of 300 tokens per second streams."""
+    """Measure the duration of each frame while a stream of 300 tokens per second is displayed."""
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(f"{url}#playground")
@@ -62,22 +62,22 @@ async def frames_ms(browser: Browser, url: str, api_key: str) -> list[float]:
     await page.wait_for_selector(".answer .markdown")
     await page.evaluate(_WATCH_FRAMES)
     await page.wait_for_selector('.turn.answer[data-status="complete"]', timeout=120_000)
-    found = [float(frame) for frame in await page.evaluate("window.frames_ms")]
+    frames = [float(frame) for frame in await page.evaluate("window.frames_ms")]
     await context.close()
-    return found
+    return frames
 
 
 async def measure(browser_path: str) -> dict[str, Any]:
-    """Everything, by name."""
+    """Run all measurements and return them by name."""
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
         async with (
             running(Path(directory), Display(Console(stderr=True)), litellm=False) as system,
             async_playwright() as playwright,
         ):
             browser = await playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-            found = await _measure(browser, system)
+            results = await _measure(browser, system)
             await browser.close()
-            return found
+            return results
 
 
 async def _measure(browser: Browser, system: System) -> dict[str, Any]:
@@ -89,19 +89,19 @@ async def _measure(browser: Browser, system: System) -> dict[str, Any]:
 
 
 def _kilobytes() -> float:
-    """What a first visit loads, compressed, without fonts."""
+    """Return the compressed size of all files of a first visit except fonts."""
     files = [*(DIST / "site").rglob("*.br"), DIST / "index.html.br"]
     return sum(file.stat().st_size for file in files if "licences" not in file.name) / 1000
 
 
-def report(found: dict[str, Any]) -> str:
-    """A table of the results."""
-    frames = [frame for one in found["frames_ms"] for frame in one]
-    longest = [max(one) for one in found["frames_ms"]]
+def report(results: dict[str, Any]) -> str:
+    """Format the results as a table."""
+    frames = [frame for one in results["frames_ms"] for frame in one]
+    longest = [max(one) for one in results["frames_ms"]]
     p99 = statistics.quantiles(frames, n=100)[98]
     rows = [
-        ["Page, compressed, without fonts", "under 250 kB", f"{found['kilobytes']:.0f} kB"],
-        ["First paint on loopback, ms", "under 1,000", summary(found["first_paint_ms"], digits=0)],
+        ["Page, compressed, without fonts", "under 250 kB", f"{results['kilobytes']:.0f} kB"],
+        ["First paint on loopback, ms", "under 1,000", summary(results["first_paint_ms"], digits=0)],
         ["Longest frame at 300 tokens/s, ms", "under 50", summary(longest, digits=0)],
         ["Frames at 300 tokens/s, ms", "", f"p50 {statistics.median(frames):.0f}, p99 {p99:.0f}"],
     ]
@@ -112,14 +112,14 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--browser", default=shutil.which("chromium"), help="path of Chromium")
-    parser.add_argument("--json", action="store_true", help="print everything that was measured as JSON")
+    parser.add_argument("--json", action="store_true", help="print all measurements as JSON")
     options = parser.parse_args()
     if not options.browser:
         sys.exit("error: Chromium is missing; run: make system-deps")
     if not (DIST / "index.html").exists():
         sys.exit("error: the page was not built; run: make site")
-    found = asyncio.run(measure(options.browser))
-    print(json.dumps(found, indent=2) if options.json else report(found))
+    results = asyncio.run(measure(options.browser))
+    print(json.dumps(results, indent=2) if options.json else report(results))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""`python -m bench.soak`: mixed traffic against a stack of its own, to see that nothing leaks.
+"""Run mixed traffic against a stack to detect leaks: `python -m bench.soak`.
 
 It starts `vilix up`, samples memory, open files, threads and Redis keys each second, stops everything, prints a
-table, and writes docs/soak.md with a plot. It exits with 1 when a process grows, or something does not return to
-where it began.
+table, and writes docs/soak.md with a plot. It exits with 1 if a process grows, or if a count does not return to its
+initial value.
 
 Examples:
   python -m bench.soak
@@ -32,27 +32,27 @@ from redis.asyncio import Redis
 from bench.soak.drawing import Line, Panel, draw
 from bench.soak.samples import Sampler, Series, keys_by_kind
 from bench.soak.slope import BLOCK_SECONDS, LEAST_BLOCKS, Slope, slope
-from bench.soak.traffic import Traffic, UnexpectedAnswerError
+from bench.soak.traffic import Traffic, UnexpectedResponseError
 from services.stack.ports import free_ports
 
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 1800
 WARM_UP: Final = 0.2
-"""The part of the time in which caches, pools and allocators fill."""
+"""The share of the time during which caches, pools and allocators fill."""
 MOST_WARM_UP_SECONDS: Final = 360.0
 FIRST_TRAFFIC_SECONDS: Final = 180.0
 FIRST_USERS: Final = 24
-"""Traffic before the counts of the beginning are taken: pools of connections and threads are full then."""
+"""The traffic that fills pools of connections and threads before the initial counts are taken."""
 SETTLE_SECONDS: Final = 90.0
-"""In which descriptors, threads and keys must return to where they began."""
+"""The time within which descriptors, threads and keys must return to their initial counts."""
 START_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 90.0
 MOST_MEGABYTES_PER_HOUR: Final = 5.0
 MORE_DESCRIPTORS: Final = 3
 MORE_THREADS: Final = 2
-"""Pools keep a connection or a thread more or less."""
+"""The most by which counts may have grown, because pools keep varying numbers of connections and threads."""
 KEPT_OF_A_REVOKED_KEY: Final = ("key", "limits", "usage")
-"""Kinds of Redis keys that stay and expire: the record, the state of its limits, its usage by day and month."""
+"""Kinds of Redis keys that remain until they expire: the record, the state of the limits, usage by day and month."""
 TRANSIENT: Final = ("write-probe", "due", "settled", "usage stream")
 """Kinds of keys that do not show growth: the marks of settled requests, which expire after ten minutes, and two keys of
 each of 64 shards, the open reservations and the latest usage."""
@@ -60,41 +60,43 @@ each of 64 shards, the open reservations and the latest usage."""
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one process."""
+    """The result of one process."""
 
     process: str
     megabytes: float
-    """Memory at the end."""
+    """The memory at the end."""
     slope: Slope | None
-    """MB per hour; None for a process that did not live long enough."""
+    """The growth in MB per hour; None for a process that did not live long enough."""
     descriptors: tuple[int, int]
-    """At the beginning and at the end."""
+    """The counts at the beginning and at the end."""
     threads: tuple[int, int]
 
     @property
     def problems(self) -> list[str]:
-        """What is not as it must be."""
-        found = []
+        """The missed targets."""
+        problems = []
         if self.slope is not None and self.slope.upper > MOST_MEGABYTES_PER_HOUR:
-            found.append(f"{self.process} may grow by {self.slope.upper:.1f} MB/h (limit: {MOST_MEGABYTES_PER_HOUR:g})")
+            problems.append(
+                f"{self.process} may grow by {self.slope.upper:.1f} MB/h (limit: {MOST_MEGABYTES_PER_HOUR:g})"
+            )
         for what, (before, after), more in (
             ("open files", self.descriptors, MORE_DESCRIPTORS),
             ("threads", self.threads, MORE_THREADS),
         ):
             if after > before + more:
-                found.append(f"{self.process} has {after} {what}, and had {before} before")
-        return found
+                problems.append(f"{self.process} has {after} {what}, and had {before} before")
+        return problems
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a whole run."""
+    """The result of a whole run."""
 
     seconds: float
     warm_up_seconds: float
     rows: list[Row]
     actions: Counter[str]
-    keys_made: int
+    created_keys: int
     keys_before: dict[str, int]
     keys_after: dict[str, int]
     problems: list[str]
@@ -102,7 +104,7 @@ class Result:
 
 @contextlib.asynccontextmanager
 async def running_stack(directory: Path) -> AsyncIterator[Path]:
-    """Start `vilix up`, hand over its state directory, and stop it however that ends."""
+    """Start `vilix up`, yield its state directory, and stop it at the end, also after an error."""
     (port,) = free_ports(1)
     vilix = Path(sys.executable).with_name("vilix")
     arguments = ["up", "--demo-thinking", "--port", str(port), "--state-dir", str(directory / "run")]
@@ -128,7 +130,11 @@ async def running_stack(directory: Path) -> AsyncIterator[Path]:
 
 
 async def soak(seconds: float, *, seed: int, quiet: bool) -> tuple[Result, Sampler]:
-    """Run traffic for `seconds` against a new stack. Raises UnexpectedAnswerError for an answer that must not be."""
+    """Run traffic for `seconds` against a new stack.
+
+    Raises:
+        UnexpectedResponseError: A request got a response that it must not get.
+    """
     warm_up_seconds = min(MOST_WARM_UP_SECONDS, WARM_UP * seconds)
     with tempfile.TemporaryDirectory(prefix="vilix-soak-") as name:
         async with running_stack(Path(name)) as state_directory:
@@ -138,14 +144,14 @@ async def soak(seconds: float, *, seed: int, quiet: bool) -> tuple[Result, Sampl
                 first = Traffic(state["url"], api_key, redis, seed=seed + 1, users=FIRST_USERS)
                 await _drive(first, FIRST_TRAFFIC_SECONDS, None)
                 await asyncio.sleep(SETTLE_SECONDS / 10)
-                keys_before = await keys_by_kind(redis, first.made_keys)
+                keys_before = await keys_by_kind(redis, first.created_keys)
                 sampler = Sampler(state_directory / "state.json", redis)
                 await sampler.look()
                 traffic = Traffic(state["url"], api_key, redis, seed=seed)
                 sampling = asyncio.create_task(sampler.run())
                 try:
                     await _drive(traffic, seconds, None if quiet else sampler)
-                    made = [*first.made_keys, *traffic.made_keys]
+                    made = [*first.created_keys, *traffic.created_keys]
                     await _settled(sampler, redis, made, keys_before)
                 finally:
                     sampling.cancel()
@@ -163,7 +169,7 @@ async def soak(seconds: float, *, seed: int, quiet: bool) -> tuple[Result, Sampl
         warm_up_seconds,
         rows,
         traffic.done,
-        len(traffic.made_keys),
+        len(traffic.created_keys),
         dict(keys_before),
         dict(keys_after),
         problems,
@@ -197,7 +203,7 @@ def _show_progress(traffic: Traffic, sampler: Sampler, seconds: float) -> None:
 
 
 async def _settled(sampler: Sampler, redis: Redis, made: list[str], keys_before: Counter[str]) -> None:
-    """Wait until descriptors, threads and keys are as they were, or SETTLE_SECONDS are over."""
+    """Wait until descriptors, threads and keys have their initial counts, for at most SETTLE_SECONDS."""
     ends = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < ends:
         rows = [_row(series, 0.0, 0.0) for series in sampler.series.values()]
@@ -209,7 +215,7 @@ async def _settled(sampler: Sampler, redis: Redis, made: list[str], keys_before:
 
 
 async def _kept_keys(redis: Redis, made: list[str]) -> list[str]:
-    """Whether of revoked keys nothing stays but what is documented to, and that with an end."""
+    """Return problems with what remains of revoked keys: only documented kinds may remain, and they must expire."""
     every_kind: Counter[str] = await keys_by_kind(redis, ())
     others: Counter[str] = await keys_by_kind(redis, made)
     problems = [
@@ -241,7 +247,7 @@ def _row(series: Series, warm_up_seconds: float, seconds: float) -> Row:
 
 
 def _lost(sampler: Sampler) -> list[str]:
-    """Processes that were there at the beginning and ended."""
+    """Return the processes that ran at the beginning and have ended."""
     end = max(series.samples[-1].seconds for series in sampler.series.values())
     return [
         f"{series.name} ended after {series.samples[-1].seconds:.0f} s"
@@ -283,7 +289,7 @@ def _report(result: Result) -> str:
         "",
         _wrapped(
             f"Redis had {before} keys before and {after} after, besides the records, limits and usage of the "
-            f"{result.keys_made} API keys that were created and revoked, which expire by themselves."
+            f"{result.created_keys} API keys that were created and revoked, which expire by themselves."
         ),
         "",
         _wrapped(f"Actions: {actions}."),
@@ -318,20 +324,20 @@ def _plot(result: Result, sampler: Sampler) -> str:
 
 
 def main() -> None:
-    """Run, write the report, and exit with 1 when a figure was missed."""
+    """Run the soak test, write the report, and exit with 1 if a target was missed."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long traffic runs (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the users' choices (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the users' random choices (default: %(default)s)")
     parser.add_argument(
-        "--output", type=Path, help="where soak.md and soak.svg are written (default: docs, for a full run)"
+        "--output", type=Path, help="directory for soak.md and soak.svg (default: docs, for a full run)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args()
     try:
         result, sampler = asyncio.run(soak(arguments.seconds, seed=arguments.seed, quiet=arguments.json))
-    except* UnexpectedAnswerError as errors:
+    except* UnexpectedResponseError as errors:
         raise SystemExit(f"error: {'; '.join(map(str, _leaves(errors)))}") from None
     report, plot = _report(result), _plot(result, sampler)
     output = arguments.output or (ROOT / "docs" if arguments.seconds >= SECONDS else None)
@@ -339,8 +345,8 @@ def main() -> None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "soak.md").write_text(report)
         (output / "soak.svg").write_text(plot)
-    shown: dict[str, Any] = asdict(result)
-    print(json.dumps(shown, indent=2) if arguments.json else report)
+    fields: dict[str, Any] = asdict(result)
+    print(json.dumps(fields, indent=2) if arguments.json else report)
     if result.problems:
         raise SystemExit("error: " + "; ".join(result.problems))
 

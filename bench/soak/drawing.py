@@ -1,4 +1,4 @@
-"""Draws series over time as an SVG that needs nothing else."""
+"""Plot series over time as a self-contained SVG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH: Final = 960
 PANEL_HEIGHT: Final = 220
 LEFT, RIGHT, TOP, GAP = 64, 250, 34, 58
 MOST_POINTS: Final = 240
-"""Of one line. More cannot be told apart."""
+"""The most points of one line; more could not be distinguished."""
 COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17a2b8", "#8c564b", "#e377c2", "#7f7f7f",
                   "#6b8e23", "#c49a00", "#4b61d1")  # fmt: skip
 
@@ -35,7 +35,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], *, warm_up_seconds: float) -> str:
-    """Draw panels below one another; time before `warm_up_seconds` is shaded."""
+    """Draw panels one below the other. The time before `warm_up_seconds` is shaded."""
     height = TOP + len(panels) * (PANEL_HEIGHT + GAP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
@@ -91,7 +91,7 @@ def _panel(panel: Panel, top: float, warm_up_seconds: float) -> list[str]:
 
 
 def _step(most: float) -> float:
-    """A round distance of ticks of which about five fit."""
+    """Return a round distance between ticks, of which about five fit."""
     rough = max(most, 1e-9) / 5
     magnitude = 10.0 ** math.floor(math.log10(rough))
     return next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)

@@ -1,4 +1,4 @@
-"""Samples what the processes of a running stack hold, each second."""
+"""Sample the memory, descriptors and threads of a running stack's processes each second."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KEY_ID: Final = re.compile(r"key_[0-9A-Za-z]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One process at one moment."""
+    """A measurement of one process."""
 
     seconds: float
-    """Since the start."""
+    """The time since the start."""
     megabytes: float
-    """Resident memory, without pages of files."""
+    """The resident memory without file-backed pages."""
     descriptors: int
     threads: int
 
@@ -42,35 +42,35 @@ class Series:
     samples: list[Sample] = field(default_factory=list)
 
     def since(self, seconds: float) -> list[Sample]:
-        """The samples from then on."""
+        """Return the samples from `seconds` on."""
         return [sample for sample in self.samples if sample.seconds >= seconds]
 
 
 class Sampler:
-    """Follows the processes that a stack's state.json names, and their children."""
+    """Samples the processes that a stack's state.json names, and their children."""
 
     def __init__(self, state_file: Path, redis: Redis) -> None:
-        """`redis` is a connection of its own to the stack's Redis."""
+        """Sample the stack of `state_file`, and the keys of its Redis over the connection `redis`."""
         self.series: dict[int, Series] = {}
         self.redis_keys: list[tuple[float, int]] = []
-        """Moments with the number of keys in Redis."""
+        """The number of keys in Redis, with the time of each count."""
         self._state_file = state_file
         self._redis = redis
         self._began = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """How long ago it began."""
+        """The time since the start."""
         return time.monotonic() - self._began
 
     async def run(self) -> None:
-        """Sample again and again, until cancelled."""
+        """Sample at a fixed interval until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(INTERVAL_SECONDS - self.seconds % INTERVAL_SECONDS)
 
     async def look(self) -> None:
-        """Take one sample of everything."""
+        """Take one sample of each process and of Redis."""
         for name, process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 with process.oneshot():
@@ -94,9 +94,12 @@ class Sampler:
 
 
 def resident_bytes(process: psutil.Process) -> int:
-    """The resident memory of a process that is no page of a file: the kernel drops and reads those as it likes.
+    """Return the resident memory of a process without file-backed pages, which the kernel drops and reads at will.
 
-    Of a system without /proc, all of it. Raises psutil.NoSuchProcess.
+    On a system without /proc, the result is the whole resident memory.
+
+    Raises:
+        psutil.NoSuchProcess: The process has ended.
     """
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -106,7 +109,7 @@ def resident_bytes(process: psutil.Process) -> int:
 
 
 def _short(process: psutil.Process) -> str:
-    """The name of a child process: a Triton stub, or a module that Python runs."""
+    """Return a short name of a child process: a Triton stub, or a module that Python runs."""
     if "triton_python" in process.name():
         return "stub"
     command = process.cmdline()
@@ -114,7 +117,7 @@ def _short(process: psutil.Process) -> str:
 
 
 async def keys_by_kind(redis: Redis, ignored: Collection[str]) -> Counter[str]:
-    """Count the keys in Redis by the kind that their names say, without those of the API keys with `ignored` ids."""
+    """Count the keys in Redis by the kind in their names, without keys of the API keys with `ignored` ids."""
     counts: Counter[str] = Counter()
     async for name in redis.scan_iter(count=1000):
         text = name.decode() if isinstance(name, bytes) else str(name)
@@ -125,7 +128,7 @@ async def keys_by_kind(redis: Redis, ignored: Collection[str]) -> Counter[str]:
 
 
 def kind_of(name: str) -> str:
-    """The kind of a key of Redis: `vilix:{s07}:limits:KEY_ID:settled:REQUEST` is of the kind `settled`."""
+    """Return the kind of a key of Redis: `vilix:{s07}:limits:KEY_ID:settled:REQUEST` has the kind `settled`."""
     parts = re.sub(r"\{s\d\d\}:", "", name).removeprefix("vilix:").split(":")
     if "settled" in parts:
         return "settled"

@@ -1,4 +1,4 @@
-"""Estimates how fast a process's memory grows, and how sure that is."""
+"""Estimate the growth of a process's memory, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 BLOCK_SECONDS: Final = 60.0
 LEAST_BLOCKS: Final = 6
-"""Fewer say nothing about a slope."""
+"""The fewest blocks that yield a meaningful slope."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def _standard_error(hours: Sequence[float], residuals: Sequence[float], bandwidt
         products = sum(one * later for one, later in zip(scores, scores[lag:], strict=False))
         variance += 2 * (1 - lag / (bandwidth + 1)) * products
     spread = sum((hour - mean) ** 2 for hour in hours)
-    # The last factor is for the two parameters that were fitted.
+    # The last factor corrects for the two fitted parameters.
     return math.sqrt(max(0.0, variance)) / spread * math.sqrt(count / (count - 2))
 
 
 def _critical_value(share: float) -> float:
-    """For 95 %, two-sided, with a bandwidth of this share of the values."""
+    """Return the two-sided critical value for 95 %, with a bandwidth of this share of the values."""
     return 1.96 + 2.9694 * share + 0.416 * share**2 - 0.5324 * share**3

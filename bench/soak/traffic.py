@@ -1,4 +1,4 @@
-"""Mixed traffic of many users: answers of all kinds, client disconnects, errors, embeddings, changes of keys."""
+"""Mixed traffic of many users: all kinds of requests, client disconnects, errors, and changes of keys."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import httpx
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
+from services.gateway.tenancy.key import Change
 from services.gateway.tenancy.limits import Limits
 
 REAL_MODEL: Final = "smollm2-135m"
@@ -27,7 +28,7 @@ BUSY_TRIES: Final = 5
 """How often a request is repeated that gets 503, because an overloaded machine can delay a Redis command beyond its
 timeout."""
 PAUSE_SECONDS: Final = 0.5
-"""Of a user between two actions, on average."""
+"""A user's average pause between two actions."""
 TOOL: Final = {
     "type": "function",
     "function": {
@@ -43,19 +44,19 @@ SCHEMA: Final = {
 }
 
 
-class UnexpectedAnswerError(Exception):
-    """An action was answered in a way that it should not be."""
+class UnexpectedResponseError(Exception):
+    """An action got a response that it must not get."""
 
 
 class Traffic:
-    """Users that act at random until `stop` is called. The same seed gives each user the same actions."""
+    """Users that act at random until `stop` is called. With the same seed, each user takes the same actions."""
 
     def __init__(self, url: str, api_key: str, redis: Redis, *, seed: int, users: int = USERS) -> None:
-        """`url` is the base URL of the API, `redis` a connection for the changes of keys."""
+        """Send requests to the API at the base URL `url`, and change keys over the connection `redis`."""
         self.done: Counter[str] = Counter()
         """How often each action was completed."""
-        self.made_keys: list[str] = []
-        """Ids of the API keys that were made."""
+        self.created_keys: list[str] = []
+        """The ids of the created API keys."""
         self._redis = redis
         self._numbers = itertools.count()
         self._seed = seed
@@ -69,7 +70,11 @@ class Traffic:
         )
 
     async def run(self) -> None:
-        """Let all users act until `stop`. Raises UnexpectedAnswerError."""
+        """Let all users act until `stop`.
+
+        Raises:
+            UnexpectedResponseError: An action got a response that it must not get.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 for user in range(self._users):
@@ -78,7 +83,7 @@ class Traffic:
             await self._client.aclose()
 
     def stop(self) -> None:
-        """Let each user finish what it does."""
+        """Stop each user after its current action."""
         self._stopping = True
 
     async def _act(self, random: Random) -> None:
@@ -87,8 +92,8 @@ class Traffic:
             (name,) = random.choices(names, weights)
             try:
                 await ACTIONS[name][1](self, random)
-            except (httpx.HTTPError, UnexpectedAnswerError) as error:
-                raise UnexpectedAnswerError(f"{name}: {error!r}") from error
+            except (httpx.HTTPError, UnexpectedResponseError) as error:
+                raise UnexpectedResponseError(f"{name}: {error!r}") from error
             self.done[name] += 1
             await asyncio.sleep(random.expovariate(1 / PAUSE_SECONDS))
 
@@ -98,58 +103,60 @@ class Traffic:
         return await self._ask("POST", path, expected=expected, json=body, **more)
 
     async def _ask(self, method: str, path: str, *, expected: tuple[int, ...] = (200,), **more: Any) -> Any:
-        answer = await self._client.request(method, path, **more)
+        response = await self._client.request(method, path, **more)
         for _ in range(BUSY_TRIES):
-            if answer.status_code != 503:
+            if response.status_code != 503:
                 break
             self.done["busy"] += 1
-            await asyncio.sleep(float(answer.headers.get("retry-after", 1)))
-            answer = await self._client.request(method, path, **more)
-        if answer.status_code not in expected:
-            raise UnexpectedAnswerError(f"{answer.status_code} instead of {expected}: {answer.text[:500]}")
-        return answer.json()
+            await asyncio.sleep(float(response.headers.get("retry-after", 1)))
+            response = await self._client.request(method, path, **more)
+        if response.status_code not in expected:
+            raise UnexpectedResponseError(f"{response.status_code} instead of {expected}: {response.text[:500]}")
+        return response.json()
 
     async def _stream(self, body: Mapping[str, Any], *, most_events: int | None = None, **more: Any) -> None:
         """Read a stream to its end, or disconnect after `most_events`."""
         events = 0
-        async with self._client.stream("POST", "/chat/completions", json={**body, "stream": True}, **more) as answer:
-            if answer.status_code == 503:
+        async with self._client.stream("POST", "/chat/completions", json={**body, "stream": True}, **more) as response:
+            if response.status_code == 503:
                 self.done["busy"] += 1
                 return
-            if answer.status_code != 200:
-                raise UnexpectedAnswerError(f"{answer.status_code}: {(await answer.aread())[:500]!r}")
+            if response.status_code != 200:
+                raise UnexpectedResponseError(f"{response.status_code}: {(await response.aread())[:500]!r}")
             last = ""
-            async for line in answer.aiter_lines():
+            async for line in response.aiter_lines():
                 last = line or last
                 events += line.startswith("data: ")
                 if most_events is not None and events >= most_events:
                     return
         if last != "data: [DONE]":
-            raise UnexpectedAnswerError(f"a stream ended with {last[:500]!r}")
+            raise UnexpectedResponseError(f"a stream ended with {last[:500]!r}")
 
     async def stream_recorded(self, random: Random) -> None:
-        """Read a recorded answer with a thought."""
+        """Read a recorded stream with reasoning."""
         await self._stream(_chat(RECORDED_MODEL, _question(random)))
 
     async def stream_real(self, random: Random) -> None:
-        """Read an answer of the real model."""
+        """Read a stream of the real model."""
         await self._stream(_chat(REAL_MODEL, _question(random), max_tokens=random.randint(5, 40)))
 
     async def disconnect(self, random: Random) -> None:
-        """Leave an answer before its end."""
+        """Disconnect before the end of a stream."""
         model = random.choice((REAL_MODEL, RECORDED_MODEL))
         await self._stream(_chat(model, _question(random), max_tokens=100), most_events=random.randint(1, 6))
 
     async def whole(self, random: Random) -> None:
-        """Ask for a whole answer, with several choices and log probabilities."""
+        """Request a response without streaming, with several choices and log probabilities."""
         more = {"n": 2, "logprobs": True, "top_logprobs": 3, "max_tokens": 10, "seed": random.randrange(10**6)}
         await self._post("/chat/completions", _chat(REAL_MODEL, _question(random), **more))
 
     async def structured(self, random: Random) -> None:
-        """Ask for structured output; each schema is another one, so that caches turn over."""
+        """Request structured output with a new schema each time, so that caches evict entries."""
         schema = {**SCHEMA, "title": f"n{random.randrange(10**9)}"}
-        form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
-        await self._post("/chat/completions", _chat(REAL_MODEL, _question(random), response_format=form, max_tokens=20))
+        response_format = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+        await self._post(
+            "/chat/completions", _chat(REAL_MODEL, _question(random), response_format=response_format, max_tokens=20)
+        )
 
     async def tools(self, random: Random) -> None:
         """Offer a tool."""
@@ -169,18 +176,18 @@ class Traffic:
         await self._post("/embeddings", {"model": EMBEDDING_MODEL, "input": texts})
 
     async def list_models(self, random: Random) -> None:
-        """Look at the models, the usage and the health."""
+        """List the models and the usage."""
         for path in ("/models", "/usage"):
             await self._ask("GET", path)
 
     async def image(self, random: Random) -> None:
-        """Send an image to a model that reads none."""
+        """Send an image to a model that does not support images."""
         url = "data:image/png;base64," + base64.b64encode(_png(random.randint(1, 200))).decode()
         parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
         await self._post("/chat/completions", _chat(REAL_MODEL, parts), expected=(400,))
 
     async def mistake(self, random: Random) -> None:
-        """Send one of many kinds of wrong requests."""
+        """Send one of many kinds of invalid requests."""
         question = _question(random)
         body, status, headers = random.choice(
             (
@@ -197,14 +204,14 @@ class Traffic:
         await self._post("/chat/completions", body, expected=(status,), headers=headers)
 
     async def life_of_a_key(self, random: Random) -> None:
-        """Make a key, use, change, rotate and revoke it, and see that it is refused then."""
+        """Create, use, change, rotate and revoke a key, and check that it is rejected afterwards."""
         name = f"soak-{time.time_ns()}-{next(self._numbers)}"
         key, secret = await keys.create(self._redis, name=name, limits=Limits(rpm=100))
-        self.made_keys.append(key.id)
+        self.created_keys.append(key.id)
         credential = {"Authorization": f"Bearer {secret}"}
         await self._post("/tokenize", {"model": REAL_MODEL, "prompt": "a"}, headers=credential)
         await self._stream(_chat(RECORDED_MODEL, _question(random)), most_events=3, headers=credential)
-        await keys.change(self._redis, name, keys.Change(limits=Limits(rpm=50)))
+        await keys.change(self._redis, name, Change(limits=Limits(rpm=50)))
         _, secret = await keys.rotate(self._redis, name, grace_seconds=1)
         credential = {"Authorization": f"Bearer {secret}"}
         await self._post("/embeddings", {"model": EMBEDDING_MODEL, "input": "a"}, headers=credential)
@@ -241,7 +248,7 @@ def _question(random: Random) -> str:
 
 
 def _png(side: int) -> bytes:
-    """A black square."""
+    """Return a PNG of a black square."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""What must hold of the engine trtllm on a machine with a GPU, each checked with a few short requests."""
+"""Checks of the engine trtllm on a machine with a GPU, each with a few short requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
 from services.worker.triton_kit.request_error import RequestError
 
 ANSWER_SECONDS = 300
-"""The first requests may wait for kernels to be compiled."""
+"""The most seconds of one request. The first ones may wait for kernels to be compiled."""
 IDLE_SECONDS = 20
 QUIET_SECONDS = 0.2
 SCHEMA = {
@@ -29,18 +29,18 @@ SCHEMA = {
 
 
 class Skipped(Exception):
-    """There is nothing to check, and why."""
+    """The check does not apply. The message says why."""
 
 
 class Reader:
-    """A sink that keeps all it is given."""
+    """A sink that collects all outputs of a request."""
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
         self.top: list[list[tuple[int, float]]] = []
         self.moments: list[float] = []
-        """When tokens came, in seconds of the monotonic clock."""
+        """The times at which tokens arrived, in seconds of the monotonic clock."""
         self.reason = ""
         self.usage = Usage()
         self.error: RequestError | None = None
@@ -49,15 +49,15 @@ class Reader:
         self._ended = threading.Event()
 
     def has_room(self) -> bool:
-        """See Sink."""
+        """Implement Sink."""
         return True
 
     def is_cancelled(self) -> bool:
-        """See Sink."""
+        """Implement Sink."""
         return self.cancelled
 
     def emit(self, tokens: Tokens) -> None:
-        """See Sink."""
+        """Implement Sink."""
         self.token_ids += tokens.token_ids
         self.logprobs += tokens.logprobs or []
         self.top += tokens.top or []
@@ -65,28 +65,28 @@ class Reader:
         self.started.set()
 
     def finish(self, finish_reason: str, usage: Usage, last: Tokens | None = None) -> None:
-        """See Sink."""
+        """Implement Sink."""
         if last is not None:
             self.emit(last)
         self.reason, self.usage = finish_reason, usage
         self._ended.set()
 
     def fail(self, error: RequestError) -> None:
-        """See Sink."""
+        """Implement Sink."""
         self.error = error
         self._ended.set()
 
     def wait(self) -> Reader:
-        """Until the answer's end. Raises the error that ended it."""
+        """Wait until the request ends, and raise the error that ended it, if there is one."""
         if not self._ended.wait(ANSWER_SECONDS):
-            raise AssertionError(f"no answer within {ANSWER_SECONDS} s")
+            raise AssertionError(f"the request did not end within {ANSWER_SECONDS} s")
         if self.error is not None:
             raise self.error
         return self
 
 
 class Subject:
-    """A loaded engine, and how to ask it."""
+    """A loaded engine, with functions that send it requests."""
 
     def __init__(self, engine: TrtllmEngine) -> None:
         self.engine = engine
@@ -95,7 +95,7 @@ class Subject:
         self.repetition = self.ids("ha ha ha ha ha ha ha ha")
 
     def chat(self, content: Any) -> list[int]:
-        """A prompt of one user message, by the checkpoint's template."""
+        """Render a prompt of one user message with the checkpoint's template."""
         messages = [{"role": "user", "content": content}]
         text = self.engine.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
@@ -103,17 +103,17 @@ class Subject:
         return self.ids(text)
 
     def ids(self, text: str) -> list[int]:
-        """Its tokens."""
+        """Return the token ids of a text."""
         return list(self.engine.tokenizer.encode(text, add_special_tokens=False))
 
     def text(self, answer: Reader) -> str:
-        """What an answer says, without the token that ended it."""
+        """Return the text of a response without the token that ended it."""
         ends = self.engine.checkpoint.end_ids
         return str(self.engine.tokenizer.decode([i for i in answer.token_ids if i not in ends]))
 
     def start(self, prompt: list[int] | str, images: Sequence[bytes] = (), **params: Any) -> Reader:
-        """Ask, without waiting. Nothing is cached from one request to the next unless they share a `cache_salt`."""
-        # What was read from the cache may differ in its last digits, and then greedy answers differ.
+        """Start a request. Requests share nothing in the prefix cache unless they have the same `cache_salt`."""
+        # Cached values may differ in their last digits, and then greedy responses differ.
         salt = {"cache_salt": f"smoke-{next(self._salts)}"}
         reader, parsed = Reader(), parse(json.dumps(salt | params))
         assert isinstance(parsed, Params)
@@ -126,21 +126,21 @@ class Subject:
         return reader
 
     def ask(self, prompt: list[int] | str, images: Sequence[bytes] = (), **params: Any) -> Reader:
-        """Ask and wait for the answer's end."""
+        """Run a request to its end."""
         return self.start(prompt, images, **params).wait()
 
     def greedy(self, prompt: list[int], tokens: int = 24, **params: Any) -> list[int]:
-        """The ids of an answer of the most probable tokens."""
+        """Return the token ids of a greedy response."""
         return self.ask(prompt, temperature=0, ignore_eos=True, max_tokens=tokens, **params).token_ids
 
     def needs(self, parameter: str) -> None:
-        """Raise Skipped for what is declared as unsupported."""
+        """Raise Skipped for a parameter that the engine does not support."""
         if parameter not in self.engine.supported_parameters:
-            raise Skipped("declared as unsupported")
+            raise Skipped("the engine does not support it")
 
 
 def tokens(subject: Subject) -> str:
-    """Ids go in, ids come out: as many as asked for, and all counted."""
+    """Check that a request of n tokens returns n token ids, and that the usage counts all of them."""
     answer = subject.ask(subject.question, temperature=0, ignore_eos=True, max_tokens=48)
     assert len(answer.token_ids) == answer.usage.completion_tokens == 48, f"{len(answer.token_ids)} instead of 48"
     assert answer.reason == "length", answer.reason
@@ -149,7 +149,7 @@ def tokens(subject: Subject) -> str:
 
 
 def text(subject: Subject) -> str:
-    """A prompt as text is the same as its ids."""
+    """Check that a prompt as text yields the same as its token ids."""
     prompt = "The capital of France is"
     by_text = subject.ask(prompt, temperature=0, max_tokens=8).token_ids
     assert by_text == subject.ask(subject.ids(prompt), temperature=0, max_tokens=8).token_ids
@@ -157,16 +157,16 @@ def text(subject: Subject) -> str:
 
 
 def greedy(subject: Subject) -> str:
-    """A temperature of 0 repeats, a high one does not."""
+    """Check that a temperature of 0 repeats a response, and that a high one does not."""
     first = subject.greedy(subject.question)
-    assert first == subject.greedy(subject.question), "two greedy answers differ"
+    assert first == subject.greedy(subject.question), "two greedy responses differ"
     sampled = [subject.ask(subject.question, temperature=2, ignore_eos=True, max_tokens=24).token_ids for _ in range(3)]
-    assert any(other != sampled[0] for other in sampled), "three answers at temperature 2 are the same"
+    assert any(other != sampled[0] for other in sampled), "three responses at temperature 2 are the same"
     return f"{len(first)} tokens twice"
 
 
 def end(subject: Subject) -> str:
-    """The end token ends an answer, and is its last id."""
+    """Check that the end token ends a response as its last id."""
     answer = subject.ask(subject.question, temperature=0, max_tokens=512)
     assert answer.reason == "stop", answer.reason
     assert answer.token_ids[-1] in subject.engine.checkpoint.end_ids, f"the last id is {answer.token_ids[-1]}"
@@ -174,19 +174,19 @@ def end(subject: Subject) -> str:
 
 
 def stop(subject: Subject) -> str:
-    """A stop token ends an answer, and is its last id; before min_tokens it does not."""
+    """Check that a stop token ends a response as its last id, but not before min_tokens."""
     whole = subject.greedy(subject.question)
     token_id = whole[5]
-    found = subject.greedy(subject.question, stop_token_ids=[token_id])
-    assert found == whole[: whole.index(token_id) + 1], found
+    stopped = subject.greedy(subject.question, stop_token_ids=[token_id])
+    assert stopped == whole[: whole.index(token_id) + 1], stopped
     least = whole.index(token_id) + 4
     late = subject.greedy(subject.question, stop_token_ids=[token_id], min_tokens=least)
-    assert len(late) >= least, f"{len(late)} tokens, at least {least} were wanted"
+    assert len(late) >= least, f"{len(late)} tokens instead of at least {least}"
     return f"at {token_id}"
 
 
 def min_tokens(subject: Subject) -> str:
-    """The end token waits for min_tokens."""
+    """Check that the end token does not end a response before min_tokens."""
     subject.needs("min_tokens")
     answer = subject.ask(subject.question, temperature=0, min_tokens=40, max_tokens=60)
     assert len(answer.token_ids) >= 40, f"{len(answer.token_ids)} tokens"
@@ -194,7 +194,7 @@ def min_tokens(subject: Subject) -> str:
 
 
 def logprobs(subject: Subject) -> str:
-    """Every chosen token has a log probability, and as many others as were asked for."""
+    """Check that each token has a log probability and the requested number of alternatives."""
     subject.needs("logprobs")
     for count in (0, 1, 5, 20):
         answer = subject.ask(subject.question, temperature=1, ignore_eos=True, max_tokens=24, logprobs=count)
@@ -206,7 +206,7 @@ def logprobs(subject: Subject) -> str:
 
 
 def cancel(subject: Subject) -> str:
-    """A cancelled request stops, and frees its slot."""
+    """Check that a cancelled request stops and frees its slot."""
     reader = subject.start(subject.question, ignore_eos=True)
     assert reader.started.wait(ANSWER_SECONDS), "no token came"
     reader.cancelled = True
@@ -221,7 +221,7 @@ def cancel(subject: Subject) -> str:
 
 
 def many(subject: Subject) -> str:
-    """Twice as many requests as slots are all answered."""
+    """Check that twice as many requests as slots all complete."""
     count = 2 * subject.engine.slots
     readers = [subject.start(subject.question, ignore_eos=True, max_tokens=32) for _ in range(count)]
     assert all(len(reader.wait().token_ids) == 32 for reader in readers)
@@ -229,7 +229,7 @@ def many(subject: Subject) -> str:
 
 
 def structured_outputs(subject: Subject) -> str:
-    """The text has the form that was asked for."""
+    """Check that structured output matches its schema or regular expression."""
     subject.needs("structured_output")
     prompt = subject.chat("Name a city, as JSON with the key city.")
     value = json.loads(
@@ -245,44 +245,44 @@ def structured_outputs(subject: Subject) -> str:
 
 
 def bad_structured_output(subject: Subject) -> str:
-    """A guide that cannot be compiled fails its own request, and nothing else."""
+    """Check that structured output that cannot be compiled fails only its own request."""
     subject.needs("structured_output")
     try:
         subject.ask(subject.question, max_tokens=8, structured_output={"regex": "(unclosed"})
-        said = "it was not refused"
+        message = "it was not rejected"
     except RequestError as error:
-        said = str(error)
+        message = str(error)
     assert len(subject.greedy(subject.question, 4)) == 4
-    return said
+    return message
 
 
 def penalty(name: str) -> Callable[[Subject], str]:
-    """Whether it changes a repetitive answer."""
+    """Return a check that a penalty changes a repetitive response."""
 
     def check(subject: Subject) -> str:
         subject.needs(name)
         plain, penalised = (subject.greedy(subject.repetition, 32, **extra) for extra in ({}, {name: 1.9}))
         assert plain != penalised, "it changes nothing"
-        return "it changes the answer"
+        return "it changes the response"
 
-    check.__doc__ = f"{name} changes a repetitive answer."
+    check.__doc__ = f"Check that {name} changes a repetitive response."
     return check
 
 
 def seed(subject: Subject) -> str:
-    """A seed repeats an answer."""
+    """Check that the same seed repeats a response."""
     subject.needs("seed")
     first, second, other = (
         subject.ask(subject.question, temperature=2, ignore_eos=True, max_tokens=24, seed=number).token_ids
         for number in (7, 7, 8)
     )
-    assert first == second, "the same seed gives two answers"
-    assert first != other, "another seed gives the same answer"
+    assert first == second, "the same seed gives different responses"
+    assert first != other, "another seed gives the same response"
     return "it repeats"
 
 
 def min_p(subject: Subject) -> str:
-    """With min_p=1 only the most probable token is left."""
+    """Check that min_p=1 is the same as greedy sampling."""
     subject.needs("min_p")
     sampled = subject.ask(subject.question, temperature=2, min_p=1, ignore_eos=True, max_tokens=8).token_ids
     assert sampled == subject.greedy(subject.question, 8)
@@ -290,7 +290,7 @@ def min_p(subject: Subject) -> str:
 
 
 def bias(subject: Subject) -> str:
-    """A bias forces a token."""
+    """Check that a large bias forces a token."""
     subject.needs("logit_bias")
     token_id = subject.ids("7")[-1]
     assert subject.greedy(subject.question, 3, logit_bias={str(token_id): 100}) == [token_id] * 3
@@ -298,7 +298,7 @@ def bias(subject: Subject) -> str:
 
 
 def cache(subject: Subject) -> str:
-    """A tenant's prompt is cached for this tenant only."""
+    """Check that a tenant's prompt is cached only for this tenant."""
     prompt = subject.ids(" ".join(str(number) for number in range(200)))
     used = [subject.ask(prompt, max_tokens=1, cache_salt=salt).usage.cached_tokens for salt in ("one", "one", "two")]
     assert used[0] == used[2] == 0, f"cached tokens: {used}"
@@ -308,41 +308,41 @@ def cache(subject: Subject) -> str:
 
 
 def images(subject: Subject) -> str:
-    """Images take the places of their placeholders, in order."""
+    """Check that images replace their placeholders in order."""
     if subject.engine.checkpoint.image_token_id is None:
-        raise Skipped("the model reads text only")
+        raise Skipped("the model does not support images")
     red, blue = picture((220, 20, 20)), picture((20, 20, 220))
     parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Name the two images' colours in order."}]
     prompt = subject.chat(parts)
     answers = [subject.ask(prompt, pair, temperature=0, max_tokens=32) for pair in ([red, blue], [blue, red])]
-    said = [subject.text(answer).lower() for answer in answers]
-    assert said[0].find("blue") > said[0].find("red") >= 0, f"a red and a blue image are {said[0]!r}"
-    assert said[1].find("red") > said[1].find("blue") >= 0, f"a blue and a red image are {said[1]!r}"
+    texts = [subject.text(answer).lower() for answer in answers]
+    assert texts[0].find("blue") > texts[0].find("red") >= 0, f"a red and a blue image are {texts[0]!r}"
+    assert texts[1].find("red") > texts[1].find("blue") >= 0, f"a blue and a red image are {texts[1]!r}"
     longer = answers[0].usage.prompt_tokens - len(prompt)
     assert longer > 0, "the images added no tokens"
-    return f"+{longer} tokens; {said[0]!r}, {said[1]!r}"
+    return f"+{longer} tokens; {texts[0]!r}, {texts[1]!r}"
 
 
 def image_sizes(subject: Subject) -> str:
-    """An image is brought to the size that is asked for: twice the side is four times the tokens."""
+    """Check that images are scaled to the requested size: twice the side length is four times the tokens."""
     if subject.engine.checkpoint.image_token_id is None:
-        raise Skipped("the model reads text only")
+        raise Skipped("the model does not support images")
     prompt = subject.chat([{"type": "image"}, {"type": "text", "text": "Name the colour."}])
 
     def tokens_of(side: int) -> int:
         answer = subject.ask(prompt, [picture((20, 20, 220))], image_sizes=[[side, side]], max_tokens=1)
         return answer.usage.prompt_tokens - len(prompt) + 1
 
-    # Sides of which every Qwen-VL makes whole tokens, within its bounds.
+    # Side lengths within the bounds of every Qwen-VL model that yield whole tokens.
     small, large = tokens_of(448), tokens_of(896)
     assert large == 4 * small, f"448 pixels squared are {small} tokens, 896 are {large}"
     return f"448²: {small} tokens, 896²: {large}"
 
 
 def image_gap(subject: Subject) -> str:
-    """An answer's tokens go on while another request's large images are read; for how long they pause is printed."""
+    """Check that tokens of one request continue while another's large images are processed; print the longest gap."""
     if subject.engine.checkpoint.image_token_id is None:
-        raise Skipped("the model reads text only")
+        raise Skipped("the model does not support images")
     pair = [picture((20, 20, 220), 2048)] * 2
     prompt = subject.chat([{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Name the colour."}])
     sizes = [[896, 896]] * 2
@@ -360,17 +360,17 @@ def image_gap(subject: Subject) -> str:
     alone = longest(stream.moments, began - QUIET_SECONDS, began)
     beside = longest(stream.moments, began, ended + QUIET_SECONDS)
     if beside is None or alone is None:
-        raise Skipped("the answer was over before the images were: raise --context-length")
+        raise Skipped("the response ended before the images were processed; raise --context-length")
     return f"tokens at most {beside * 1000:.0f} ms apart, {alone * 1000:.0f} ms without images"
 
 
 def longest(moments: Sequence[float], first: float, last: float) -> float | None:
-    """The longest time between two moments, of which the second is between `first` and `last`; None without any."""
+    """Return the longest gap that ends between `first` and `last`, or None if no gap does."""
     return max((b - a for a, b in itertools.pairwise(moments) if first <= b <= last), default=None)
 
 
 def picture(colour: tuple[int, int, int], side: int = 224) -> bytes:
-    """A PNG of one colour."""
+    """Return a PNG of one colour."""
     from PIL import Image  # noqa: PLC0415 - only a model with images needs it
 
     data = io.BytesIO()
@@ -379,7 +379,7 @@ def picture(colour: tuple[int, int, int], side: int = 224) -> bytes:
 
 
 def too_long(subject: Subject) -> str:
-    """A prompt that fills the context is answered, and a longer one refused."""
+    """Check that a prompt that fills the context gets a response, and that a longer one is rejected."""
     length = subject.engine.context_length
     prompt = (subject.ids(" word") * length)[: length - 1]
     assert len(subject.ask(prompt, ignore_eos=True).token_ids) == 1
@@ -387,7 +387,7 @@ def too_long(subject: Subject) -> str:
         subject.ask([*prompt, prompt[0]])
     except RequestError as error:
         return f"{length - 1} tokens; one more: {error.reason}"
-    raise AssertionError("a prompt as long as the context was not refused")
+    raise AssertionError("a prompt as long as the context was not rejected")
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {

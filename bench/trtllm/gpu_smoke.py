@@ -24,7 +24,7 @@ OK, FAILED, SKIPPED = "ok", "FAILED", "–"
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one check."""
+    """The result of one check."""
 
     check: str
     result: str
@@ -33,7 +33,7 @@ class Row:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="gpu-smoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,8 +52,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(given: argparse.Namespace) -> int:
-    """Check; returns the exit code: 0 when nothing failed."""
+def main(options: argparse.Namespace) -> int:
+    """Run the checks, and return the exit code: 0 if none failed."""
     rows: list[Row] = []
 
     def check(name: str, what: Callable[[], Any]) -> Any:
@@ -63,28 +63,28 @@ def main(given: argparse.Namespace) -> int:
             result, detail = OK, value if isinstance(value, str) else ""
         except Skipped as reason:
             result, detail = SKIPPED, str(reason)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the other checks must go on
+        except Exception as error:  # noqa: BLE001 - the other checks run after any failure
             result, detail = FAILED, str(error) or type(error).__name__
         rows.append(Row(name, result, round(time.perf_counter() - began, 3), " ".join(detail.split())))
-        if not given.json:
+        if not options.json:
             print(f"{rows[-1].result:>7}  {name:<20} {rows[-1].seconds:8.1f} s  {rows[-1].detail}", flush=True)
         return value if result == OK else None
 
     if check("import", imported):
-        options = {
-            "model": given.model,
-            "context_length": given.context_length,
-            "slots": given.slots,
-            **given.arguments,
+        engine_args = {
+            "model": options.model,
+            "context_length": options.context_length,
+            "slots": options.slots,
+            **options.arguments,
         }
-        engine = check("load", lambda: trtllm.create(options))
+        engine = check("load", lambda: trtllm.create(engine_args))
         if engine is not None:
             subject = Subject(engine)
-            for name in given.only or CHECKS:
+            for name in options.only or CHECKS:
                 check(name, lambda name=name: CHECKS[name](subject))
             check("close", engine.close)
     failed = [row.check for row in rows if row.result == FAILED]
-    if given.json:
+    if options.json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=1))
     else:
         print(f"failed: {', '.join(failed)}" if failed else "nothing failed")
@@ -92,7 +92,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def imported() -> str:
-    """The version, and what of the API depends on it."""
+    """Return the version of TensorRT-LLM, and the properties of its API that depend on it."""
     api = TrtllmApi()
     import tensorrt_llm  # noqa: PLC0415 - it must not be imported before the environment is ready
 
@@ -110,5 +110,5 @@ def imported() -> str:
 
 
 if __name__ == "__main__":
-    # TensorRT-LLM starts processes of its own: without this condition, they would run everything again.
+    # TensorRT-LLM starts processes that import this module; without this condition, they would run the checks again.
     sys.exit(main(arguments()))

@@ -237,7 +237,7 @@ class Probe:
             await process.wait()
 
     async def worst_gap(self, since: float) -> tuple[float, float]:
-        """Return the longest gap between two tokens after `since`, in seconds: without the machine's delays, and with."""
+        """Return the longest gap in seconds between tokens after `since`: without the machine's delays, and with."""
         now = time.monotonic()
         await until(lambda: min(self.tokens[-1], self.ticks[-1]) > now, what="the probe streams on")
         gaps = [pair for pair in pairwise(self.tokens) if pair[0] > since]
