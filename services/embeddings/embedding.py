@@ -1,4 +1,4 @@
-"""Puts rows through the engine: split into batches, let in fairly, and put together again in order."""
+"""Embeds rows: splits them into batches, queues the batches fairly, and puts the vectors together in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from services.runtime.failure import Failure, Reason, Violation
 from services.runtime.heartbeat import Heartbeat, IdleTimeoutError
 from services.worker.triton_client import TritonClient
 
-_THE_INPUTS_FAULT: Final = (Reason.ENGINE_FAILED, Reason.INVALID_ARGUMENT)
+_CAUSED_BY_A_TEXT: Final = (Reason.ENGINE_FAILED, Reason.INVALID_ARGUMENT)
+"""Reasons of failures that one text of a batch may have caused."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ class Embedder:
     batch_seconds: float
     """How long the engine may take for one batch."""
     heartbeat: Heartbeat
-    """Of Triton. A request has many batches, and may take longer than Triton may be silent."""
+    """Triton's heartbeat. A request of many batches may take longer than Triton may be silent."""
 
     async def embed(
         self, model: ServedModel, field: str, rows: Sequence[Row], *, request_id: str, priority: int
     ) -> NDArray[float32]:
-        """The vectors of `rows`, float32 of shape [rows, dimensions], in order.
+        """Return the vectors of `rows`, float32 of shape [rows, dimensions], in order.
 
-        Cancelling it takes back what has not begun; what the engine works on ends on its own. Raises Failure; when a
-        row is at fault, it is named as `field[index]`.
+        Cancellation withdraws the batches that wait; the engine finishes those that it works on. Raises Failure, which
+        names the row that caused it, if any, as `field[index]`.
         """
         vectors = np.empty((len(rows), model.spec.dimensions), float32)
         flow = Flow(priority)
@@ -47,11 +48,11 @@ class Embedder:
             try:
                 vectors[batch] = await self._run(model, [rows[index] for index in batch], flow, request_id)
             except Failure as failure:
-                if failure.reason not in _THE_INPUTS_FAULT:
+                if failure.reason not in _CAUSED_BY_A_TEXT:
                     raise
                 if len(batch) == 1:
-                    raise _of_one(failure, f"{field}[{batch[0]}]") from failure
-                # One text spoils the others: each on its own shows which one it is.
+                    raise _failure_of_text(failure, f"{field}[{batch[0]}]") from failure
+                # One text makes the batch fail: embedding each text alone shows which one.
                 for index in batch:
                     await fill([index])
 
@@ -74,20 +75,20 @@ class Embedder:
             self.triton.infer(model.id, columns, request_id=request_id, seconds=self.batch_seconds)
         )
         call.add_done_callback(lambda _: model.queue.leave(tokens))
-        # Shielded: the engine goes on with what it has begun, and until it is done its room is not free.
+        # Shielded: the engine finishes a batch that it has begun, and its capacity is not free until then.
         answer = await asyncio.shield(call)
         tensor = answer.get("embedding")
         shape = (len(rows), model.spec.dimensions)
         if tensor is None or tensor.shape != shape:
-            got = None if tensor is None else tensor.shape
-            raise Failure(Reason.ENGINE_FAILED, f"the model {model.id} answered with {got} instead of {shape}")
+            actual = None if tensor is None else tensor.shape
+            raise Failure(Reason.ENGINE_FAILED, f"the model {model.id} answered with {actual} instead of {shape}")
         model.load.embedded_total += len(rows)
         model.load.tokens_total += tokens
         return np.frombuffer(tensor.raw, "<f4").reshape(shape)
 
 
 def batches(rows: Sequence[Row], batch: BatchSpec) -> Iterator[list[int]]:
-    """The indices of all rows, in groups that fit into one batch; rows of similar length go together."""
+    """Yield the indices of all rows, in groups that fit into one batch, with rows of similar length together."""
     group: list[int] = []
     tokens = 0
     for index in sorted(range(len(rows)), key=lambda index: rows[index].tokens):
@@ -100,6 +101,6 @@ def batches(rows: Sequence[Row], batch: BatchSpec) -> Iterator[list[int]]:
         yield group
 
 
-def _of_one(failure: Failure, field: str) -> Failure:
+def _failure_of_text(failure: Failure, field: str) -> Failure:
     message = f"{field} could not be embedded: {failure.message}"
     return Failure(failure.reason, message, violations=(Violation(field, message),))

@@ -1,4 +1,4 @@
-"""Asks Triton how the engines of embedding models are, for health and descriptions."""
+"""Polls the engines of embedding models in Triton, for health and descriptions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EngineStatus(EnginePoll[ServedModel]):
     """Keeps the description of every embedding model up to date."""
 
     answer_seconds: ClassVar[float] = 2 * DESCRIBE_SECONDS
-    """An engine works on one batch after another, and the question waits for its turn."""
+    """Longer than by default, because an engine works on one batch after another, and a request to describe waits."""
 
     async def _ask(self, model: ServedModel) -> Mapping[str, Any]:
         answer = await self._tritons[model.id].infer(
@@ -28,5 +28,5 @@ class EngineStatus(EnginePoll[ServedModel]):
         return dict(json.loads(answer["description"].string()))
 
     def _note(self, model: ServedModel, answer: Mapping[str, Any] | None) -> None:
-        model.description = None if answer is None else model.understand(answer)
+        model.description = None if answer is None else model.read_description(answer)
         metrics.note_models([model.status()])

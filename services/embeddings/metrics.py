@@ -1,4 +1,4 @@
-"""What the worker counts, for Prometheus. Labels are model ids and outcomes: few, and nothing about anybody."""
+"""The worker's Prometheus metrics. Labels are model ids and outcomes: few values, and nothing about callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what a model directory says about texts, in the files that sentence-transformers writes."""
+"""Reads the prefixes of texts from a model directory that sentence-transformers has written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PASSAGE_NAMES: Final = ("passage", "document")
 
 
 def prompts(directory: Path) -> PromptsSpec:
-    """Return what is written before queries and passages. Raises OSError, and ValueError for an invalid file."""
+    """Return the prefixes of queries and passages. Raises OSError, and ValueError for an invalid file."""
     path = directory / "config_sentence_transformers.json"
     named = read_object(path, optional=True).get("prompts") or {}
     if not isinstance(named, dict) or not all(isinstance(text, str) for text in named.values()):

@@ -1,4 +1,4 @@
-"""One spelling for Persian: Arabic ي, ك and digits become the Persian ones. Everything else stays, U+200C included."""
+"""Unifies the spelling of Persian: Arabic ي, ك and digits become Persian. All else stays, U+200C included."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _PERSIAN: Final = str.maketrans("يك٠١٢٣٤٥٦٧٨٩", "یک۰۱۲۳۴۵۶�
 
 
 def normalize(text: str) -> str:
-    """The text in Persian letters and digits. Its length does not change."""
+    """Return `text` in Persian letters and digits. Its length does not change."""
     return text.translate(_PERSIAN)

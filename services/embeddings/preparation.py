@@ -31,10 +31,10 @@ def _rows(request: pb.EmbedRequest, model: ServedModel) -> list[Row]:
     prefix = _prefix(request, model)
     cut_at = model.max_input_tokens() if request.truncate else None
     if request.texts:
-        return model.tokenization.rows(prefix, _spelled(request.texts, model), cut_at=cut_at)
+        return model.tokenization.rows(prefix, _normalized(request.texts, model), cut_at=cut_at)
     ids = [entry.ids for entry in request.token_ids]
     if model.cl100k is not None and model.spec.token_input == "cl100k_base":
-        return model.tokenization.rows(prefix, _spelled(_decoded(ids, model), model), cut_at=cut_at)
+        return model.tokenization.rows(prefix, _normalized(_decoded(ids, model), model), cut_at=cut_at)
     try:
         return model.tokenization.rows_of_ids(prefix, ids, cut_at=cut_at)
     except UnknownTokenError as error:
@@ -51,12 +51,12 @@ def _prefix(request: pb.EmbedRequest, model: ServedModel) -> str:
     return model.prompts.query if query else model.prompts.passage
 
 
-def _spelled(texts: Sequence[str], model: ServedModel) -> Sequence[str]:
+def _normalized(texts: Sequence[str], model: ServedModel) -> Sequence[str]:
     return [persian.normalize(text) for text in texts] if model.spec.persian_normalization else texts
 
 
 def _decoded(texts: Sequence[Sequence[int]], model: ServedModel) -> list[str]:
-    assert model.cl100k is not None  # noqa: S101  # the only caller has looked
+    assert model.cl100k is not None  # noqa: S101  # the only caller has checked it
     decoded = []
     for index, ids in enumerate(texts):
         try:

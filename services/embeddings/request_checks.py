@@ -1,4 +1,4 @@
-"""What a request may hold. Every violation is INVALID_ARGUMENT and names the field, the value and the limit."""
+"""Checks of requests. Every violation is INVALID_ARGUMENT and names the field, the value and the limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_TENANT_BYTES: Final = 256
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What holds for every model."""
+    """Limits of a request to any model."""
 
     max_inputs: int = 2048
     max_request_tokens: int = 300_000
@@ -25,7 +25,7 @@ class RequestLimits:
 
 
 def check(request: pb.EmbedRequest, model: ServedModel, limits: RequestLimits) -> None:
-    """Check everything that can be seen without a tokenizer. Raises Failure."""
+    """Check everything that needs no tokenizer. Raises Failure."""
     _check_inputs(request, model, limits)
     _check_dimensions(request, model)
     if request.input_type not in pb.InputType.values():
@@ -38,7 +38,7 @@ def check(request: pb.EmbedRequest, model: ServedModel, limits: RequestLimits) -
 
 
 def check_rows(field: str, rows: Sequence[Row], model: ServedModel, limits: RequestLimits) -> None:
-    """Check the counted texts, before any of them is embedded. Raises Failure."""
+    """Check the tokenized texts, before any of them is embedded. Raises Failure."""
     limit = model.max_input_tokens()
     for index, row in enumerate(rows):
         if row.tokens > limit:

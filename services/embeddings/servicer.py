@@ -23,7 +23,7 @@ from services.worker.servicer import WorkerServicer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
 IN_THREAD_NUMBERS: Final = 100_000
-"""Larger answers are put together in a thread, so that the loop serves others meanwhile."""
+"""Larger responses are built in a thread, so that the event loop serves other calls meanwhile."""
 
 
 class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
@@ -53,7 +53,7 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
                 embedder = self._embedders[model.id]
                 vectors = await embedder.embed(model, field, rows, request_id=call_id, priority=request.priority)
                 return await _response(request, rows, vectors)
-        except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
+        except Exception as error:  # noqa: BLE001  # every error becomes a status, which is made in one place
             await reject(context, error, request_id=call_id)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802

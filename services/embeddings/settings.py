@@ -26,11 +26,11 @@ class EmbeddingsSettings(WorkerSettings):
     max_request_bytes: int = Field(8 * 2**20, ge=1, le=32 * 2**20, description="The most bytes of one request.")
     batch_seconds: float = Field(60.0, gt=0, description="How long the engine may take for one batch.")
     idle_seconds: float = Field(
-        30.0, gt=0, description="A request ends with an error when Triton has given no sign of life for so long."
+        30.0, gt=0, description="A request ends with an error when Triton has given no sign of life for this time."
     )
     engine_stall_seconds: float = Field(
         STALL_SECONDS,
         ge=1,
         description="A model is unavailable, and its open requests end with an error, when its process has not "
-        "answered for so long. It answers between two batches: a batch takes seconds on a CPU.",
+        "answered for this time. It answers between two batches: a batch takes seconds on a CPU.",
     )

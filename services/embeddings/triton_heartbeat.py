@@ -1,4 +1,4 @@
-"""Whether Triton lives. It says so itself, while its models work on a batch and have no time to be asked."""
+"""The heartbeat of Triton, whose server answers while its models are busy with a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERVAL_SECONDS: Final = 1.0
 
 
 async def follow(triton: TritonClient, heartbeat: Heartbeat, *, idle_seconds: float) -> None:
-    """Ask again and again, several times in `idle_seconds`, and note each answer in `pulse`; forever."""
+    """Ask Triton several times in `idle_seconds` whether it is live, and note each answer in `heartbeat`; forever."""
     while True:
         if await triton.is_live():
             heartbeat.beat()

@@ -1,4 +1,4 @@
-"""The model that Triton loads: puts the rows of all requests of a batch through the engine at once."""
+"""The model that Triton loads: embeds the rows of all requests of a batch at once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class TritonPythonModel:
     """One embedding model. Triton calls its methods one after another, from one thread."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine that the model's configuration names. Raises TritonModelException, in one line."""
+        """Load the engine that the model's configuration names. Raises TritonModelException with a one-line message."""
         self._engine: Engine = load_engine(args, package="services.embeddings.triton_backend.engines", engines=ENGINES)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer a batch of requests, each on its own when one of them spoils the batch."""
+        """Return the responses to a batch of requests, which are embedded one by one if the whole batch fails."""
         answers: list[Any] = [None] * len(requests)
         rows: dict[int, list[Any]] = {}
         for index, request in enumerate(requests):
@@ -46,7 +46,7 @@ class TritonPythonModel:
             return []
         try:
             vectors = self._engine.embed([row for request in requests for row in request])
-        except Exception as error:  # noqa: BLE001  # one request's trouble must not end the others
+        except Exception as error:  # noqa: BLE001  # the fault of one request must not end the others
             if len(requests) > 1:
                 return [answer for request in requests for answer in self._embed([request])]
             return [_rejected(error)]

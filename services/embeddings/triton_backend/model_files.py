@@ -1,4 +1,4 @@
-"""What a model directory says about its vectors, in the files that sentence-transformers writes."""
+"""Reads how a model's vectors are computed from a directory that sentence-transformers has written."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _UNDERSTOOD: Final = ("Transformer", "Pooling", "Normalize")
 
 @dataclass(frozen=True, slots=True)
 class VectorSpec:
-    """How vectors are made of the model's states."""
+    """How a vector is computed from the model's hidden states."""
 
     pooling: Pooling
-    """The state of the last token or the first, or the mean of all."""
+    """The state of the last token or of the first, or the mean of all states."""
     normalize: bool
-    """Whether they are made length one."""
+    """Whether vectors are scaled to the norm 1."""
     max_input_tokens: int
     padding_side: Literal["left", "right"]
 
@@ -54,12 +54,12 @@ def read(directory: Path) -> VectorSpec:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The checkpoint's config.json; empty where there is none. Raises ValueError."""
+    """Return the checkpoint's config.json, or an empty object if the file does not exist. Raises ValueError."""
     return read_object(directory / "config.json", optional=True)
 
 
 def _modules(directory: Path) -> dict[str, str]:
-    """The folders of the steps from text to vector, by the step's class."""
+    """Return the folders of the steps from text to vector, by the step's class."""
     path = directory / "modules.json"
     try:
         entries = json.loads(path.read_text())
@@ -80,7 +80,7 @@ def _pooling(path: Path) -> Pooling:
         if isinstance(named, str)
         else [name for name in config if name.startswith("pooling_mode_") and config[name]]
     )
-    found = {**_POOLINGS, **_FLAGS}.get(chosen[0]) if len(chosen) == 1 else None
-    if found is None:
+    pooling = {**_POOLINGS, **_FLAGS}.get(chosen[0]) if len(chosen) == 1 else None
+    if pooling is None:
         raise ValueError(f"{path}: pooling is {chosen}; it must be one of {', '.join(_FLAGS)}")
-    return found
+    return pooling

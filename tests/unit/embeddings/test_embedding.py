@@ -1,4 +1,4 @@
-"""Splitting and putting together, with a stand-in for Triton."""
+"""Splitting a request into batches, and putting its vectors together, with a stand-in for Triton."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.embeddings.models import spec
 
 
 class ScriptedTriton:
-    """Answers a row `number` with the vector (number, number); refuses batches in which a row is in `broken`."""
+    """Embeds a row `number` as (number, number); rejects batches with a row in `broken`."""
 
     def __init__(self) -> None:
         self.broken: set[int] = set()
@@ -50,34 +50,34 @@ class TextTokenization:
 
 def model(**fields: object) -> ServedModel:
     entry: ModelSpec = spec(dimensions=2, batch={"texts": 4, "tokens": 20}, **fields)
-    return ServedModel(entry, TextTokenization(), PromptsSpec(), None, FairQueue(room=40))  # type: ignore[arg-type]  # all that is used
+    return ServedModel(entry, TextTokenization(), PromptsSpec(), None, FairQueue(capacity=40))  # type: ignore[arg-type]  # all that is used
 
 
 def rows(*tokens: int) -> list[Row]:
     return [Row(str(number).encode(), count) for number, count in enumerate(tokens)]
 
 
-async def embed(triton: ScriptedTriton, served: ServedModel, given: list[Row]) -> list[float]:
+async def embed(triton: ScriptedTriton, served: ServedModel, batch_rows: list[Row]) -> list[float]:
     embedder = Embedder(triton, 10, Heartbeat(idle_seconds=60))  # type: ignore[arg-type]  # a stand-in
-    return list((await embedder.embed(served, "texts", given, request_id="r", priority=0))[:, 0])
+    return list((await embedder.embed(served, "texts", batch_rows, request_id="r", priority=0))[:, 0])
 
 
-async def test_the_order_is_kept_whatever_the_batches() -> None:
+async def test_vectors_are_in_the_order_of_the_texts_whatever_the_batches() -> None:
     triton = ScriptedTriton()
-    given = rows(*(7 * number % 19 + 1 for number in range(40)))
-    assert await embed(triton, model(), given) == list(range(40))
+    batch_rows = rows(*(7 * number % 19 + 1 for number in range(40)))
+    assert await embed(triton, model(), batch_rows) == list(range(40))
     assert all(len(batch) <= 4 for batch in triton.batches)
 
 
-def test_batches_hold_what_fits_and_every_text_once() -> None:
-    given = rows(*(7 * number % 30 + 1 for number in range(50)))
-    groups = list(batches(given, BatchSpec(texts=4, tokens=20)))
+def test_batches_respect_the_limits_and_contain_every_text_once() -> None:
+    batch_rows = rows(*(7 * number % 30 + 1 for number in range(50)))
+    groups = list(batches(batch_rows, BatchSpec(texts=4, tokens=20)))
     assert sorted(index for group in groups for index in group) == list(range(50))
-    assert all(len(group) == 1 or sum(given[index].tokens for index in group) <= 20 for group in groups)
+    assert all(len(group) == 1 or sum(batch_rows[index].tokens for index in group) <= 20 for group in groups)
     assert all(len(group) <= 4 for group in groups)
 
 
-async def test_one_text_that_fails_is_named_by_its_index() -> None:
+async def test_a_text_that_fails_is_named_by_its_index() -> None:
     triton = ScriptedTriton()
     triton.broken = {5}
     with pytest.raises(Failure, match=r"texts\[5\]") as caught:
@@ -86,7 +86,7 @@ async def test_one_text_that_fails_is_named_by_its_index() -> None:
     assert caught.value.violations[0].field == "texts[5]"
 
 
-async def test_an_engine_that_is_away_is_not_asked_row_by_row() -> None:
+async def test_an_unavailable_engine_is_not_asked_row_by_row() -> None:
     triton = ScriptedTriton()
     triton.broken, triton.failure = {0, 1, 2, 3}, Failure(Reason.MODEL_UNAVAILABLE, "away", retry_after=1)
     with pytest.raises(Failure, match="away"):
@@ -94,7 +94,7 @@ async def test_an_engine_that_is_away_is_not_asked_row_by_row() -> None:
     assert len(triton.batches) == 1
 
 
-async def test_cancelling_takes_back_what_has_not_begun_and_keeps_the_room_of_what_has() -> None:
+async def test_cancellation_withdraws_waiting_batches_and_keeps_the_capacity_of_running_ones() -> None:
     triton, served = ScriptedTriton(), model()
     triton.go_on.clear()
     task = asyncio.create_task(embed(triton, served, rows(*[20] * 30)))
@@ -112,13 +112,13 @@ async def test_cancelling_takes_back_what_has_not_begun_and_keeps_the_room_of_wh
     assert triton.ended == 3
 
 
-async def test_an_answer_of_another_shape_is_a_failure() -> None:
+async def test_a_response_of_another_shape_is_a_failure() -> None:
     served = ServedModel(
         spec(dimensions=3, batch={"texts": 4, "tokens": 20}),
         TextTokenization(),  # type: ignore[arg-type]  # as above
         PromptsSpec(),
         None,
-        FairQueue(room=40),
+        FairQueue(capacity=40),
     )
     with pytest.raises(Failure, match="instead of"):
         await embed(ScriptedTriton(), served, rows(1))

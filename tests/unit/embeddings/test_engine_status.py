@@ -20,7 +20,7 @@ SECONDS = 0.05
 
 @dataclass
 class Answer:
-    """A tensor of text."""
+    """A tensor that holds text."""
 
     text: str
 
@@ -30,38 +30,40 @@ class Answer:
 
 @dataclass
 class Model:
-    """What the status needs of a served model."""
+    """The parts of a served model that the status uses."""
 
     id: str = "m"
     description: Any = None
 
-    def understand(self, description: dict[str, Any]) -> dict[str, Any]:
-        return {**description, "understood": True}
+    def read_description(self, description: dict[str, Any]) -> dict[str, Any]:
+        return {**description, "read": True}
 
     def status(self) -> pb.ModelStatus:
         return pb.ModelStatus(model=self.id, ready=self.description is not None)
 
 
 class LateTriton:
-    """Answers each question while the event loop stands still."""
+    """Answers each request while the event loop is blocked."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.ready: list[bool] = []
-        """Whether the model was available when the answer was read, but for the first."""
+        """Whether the model was available when each answer but the first was read."""
 
     async def infer(self, *_: Any, **__: Any) -> dict[str, Answer]:
         was_ready = self.model.description is not None
-        time.sleep(4 * SECONDS)  # noqa: ASYNC251  # the loop is to stand still
+        time.sleep(4 * SECONDS)  # noqa: ASYNC251  # blocks the event loop on purpose
         for _turn in range(5):
-            # What came meanwhile is read some turns of the loop later.
+            # Messages that arrived meanwhile are read some iterations of the loop later.
             await asyncio.sleep(0)
         if was_ready:
             self.ready.append(self.model.description is not None)
         return {"description": Answer("{}")}
 
 
-async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_arrived_while_the_event_loop_was_blocked_is_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(EngineStatus, "answer_seconds", 2 * SECONDS)
     model = Model()
     triton = LateTriton(model)

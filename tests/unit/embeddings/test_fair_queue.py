@@ -7,10 +7,10 @@ from services.embeddings.fair_queue import FairQueue, Flow
 
 
 class Engine:
-    """Takes batches out of a queue, one after another, and notes whose they were."""
+    """Takes batches out of a queue, one after another, and records the names of their requests."""
 
-    def __init__(self, *, room: int) -> None:
-        self.queue = FairQueue(room=room)
+    def __init__(self, *, capacity: int) -> None:
+        self.queue = FairQueue(capacity=capacity)
         self.inside: list[tuple[str, int]] = []
         self.done: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -25,7 +25,7 @@ class Engine:
         return tasks
 
     async def step(self) -> None:
-        """Let waiting tasks run, and finish the batch that came in first."""
+        """Let waiting tasks run, and finish the batch that was admitted first."""
         for _ in range(5):
             await asyncio.sleep(0)
         if self.inside:
@@ -38,8 +38,8 @@ class Engine:
             await self.step()
 
 
-async def test_no_more_is_inside_than_there_is_room_for() -> None:
-    engine = Engine(room=20)
+async def test_admitted_batches_do_not_exceed_the_capacity() -> None:
+    engine = Engine(capacity=20)
     engine.enter("large", Flow(0), tokens=10, batches=5)
     for _ in range(5):
         await asyncio.sleep(0)
@@ -49,16 +49,16 @@ async def test_no_more_is_inside_than_there_is_room_for() -> None:
     assert engine.done == ["large"] * 5
 
 
-async def test_a_batch_larger_than_the_room_goes_alone() -> None:
-    engine = Engine(room=20)
+async def test_a_batch_larger_than_the_capacity_is_admitted_alone() -> None:
+    engine = Engine(capacity=20)
     engine.enter("huge", Flow(0), tokens=100)
     engine.enter("small", Flow(0), tokens=1)
     await engine.finish()
     assert sorted(engine.done) == ["huge", "small"]
 
 
-async def test_a_newcomer_with_little_goes_before_what_a_large_one_has_left() -> None:
-    engine = Engine(room=20)
+async def test_a_new_small_request_overtakes_the_rest_of_a_large_one() -> None:
+    engine = Engine(capacity=20)
     engine.enter("large", Flow(0), tokens=10, batches=50)
     await engine.step()
     engine.enter("small", Flow(0), tokens=1)
@@ -66,8 +66,8 @@ async def test_a_newcomer_with_little_goes_before_what_a_large_one_has_left() ->
     assert engine.done.index("small") <= 4
 
 
-async def test_two_large_ones_take_turns() -> None:
-    engine = Engine(room=10)
+async def test_two_large_requests_take_turns() -> None:
+    engine = Engine(capacity=10)
     engine.enter("one", Flow(0), tokens=10, batches=20)
     await engine.step()
     engine.enter("other", Flow(0), tokens=10, batches=20)
@@ -75,8 +75,8 @@ async def test_two_large_ones_take_turns() -> None:
     assert abs(engine.done[5:25].count("one") - 10) <= 1
 
 
-async def test_many_small_ones_do_not_starve_a_large_one() -> None:
-    engine = Engine(room=10)
+async def test_many_small_requests_do_not_starve_a_large_one() -> None:
+    engine = Engine(capacity=10)
     engine.enter("large", Flow(0), tokens=10, batches=3)
     for _ in range(60):
         engine.enter("small", Flow(0), tokens=1)
@@ -86,7 +86,7 @@ async def test_many_small_ones_do_not_starve_a_large_one() -> None:
 
 
 async def test_a_higher_priority_goes_first() -> None:
-    engine = Engine(room=10)
+    engine = Engine(capacity=10)
     engine.enter("normal", Flow(0), tokens=10, batches=5)
     await engine.step()
     engine.enter("urgent", Flow(1), tokens=10, batches=5)
@@ -94,8 +94,8 @@ async def test_a_higher_priority_goes_first() -> None:
     assert engine.done[2:7] == ["urgent"] * 5
 
 
-async def test_what_is_cancelled_while_it_waits_takes_no_room() -> None:
-    engine = Engine(room=10)
+async def test_a_batch_cancelled_while_it_waits_takes_no_capacity() -> None:
+    engine = Engine(capacity=10)
     engine.enter("large", Flow(0), tokens=10, batches=2)
     gone = engine.enter("gone", Flow(0), tokens=10, batches=3)
     await asyncio.sleep(0)

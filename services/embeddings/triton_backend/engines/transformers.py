@@ -1,4 +1,4 @@
-"""Any encoder that transformers knows (Qwen3-Embedding, BERT's kin), on PyTorch, on a GPU or a CPU."""
+"""Any encoder that transformers supports (Qwen3-Embedding, BERT and similar), on PyTorch, on a GPU or a CPU."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from services.worker.triton_kit.request_error import RequestError
 
 
 class TransformersEncoder:
-    """Takes token ids; pooling, normalisation and padding are those of the model directory."""
+    """Embeds token ids; the model directory defines pooling, normalisation and padding."""
 
     def __init__(self, *, model: str, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> None:
-        """Loads the directory `model` on `device` (cuda, cuda:1, cpu; auto: a GPU if there is one).
+        """Load the directory `model` on `device` (cuda, cuda:1, cpu; auto: a GPU if there is one).
 
         `dtype` is PyTorch's name of a floating-point type; auto: the checkpoint's own on a GPU, float32 on a CPU.
         Raises OSError or ValueError for a directory that is not understood.
@@ -35,7 +35,7 @@ class TransformersEncoder:
         self._device: Final = torch.device(device)
         if dtype == "auto" and self._device.type == "cpu":
             dtype = "float32"
-        # Nothing is fetched, and no code of the checkpoint is run.
+        # No file is downloaded, and no code of the checkpoint is run.
         loaded = transformers.AutoModel.from_pretrained(directory, dtype=dtype, local_files_only=True)
         self._model: Final = loaded.to(self._device).eval()
         self._padding_id: Final = int(self._model.config.pad_token_id or 0)
@@ -71,14 +71,14 @@ class TransformersEncoder:
         ids = np.full((len(rows), width), self._padding_id, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
-            place = slice(width - len(row), width) if self._files.padding_side == "left" else slice(len(row))
-            ids[index, place] = row
-            mask[index, place] = 1
+            columns = slice(width - len(row), width) if self._files.padding_side == "left" else slice(len(row))
+            ids[index, columns] = row
+            mask[index, columns] = 1
         return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
 
 
 def pooled(states: torch.Tensor, mask: torch.Tensor, pooling: model_files.Pooling) -> torch.Tensor:
-    """One vector per row of `states` [rows, tokens, numbers]; `mask` [rows, tokens] is 0 where there is padding."""
+    """Return one vector per row of `states` [rows, tokens, numbers]. `mask` [rows, tokens] is 0 at padding."""
     if pooling == "mean":
         weights = mask.unsqueeze(-1).to(states.dtype)
         return (states * weights).sum(dim=1) / weights.sum(dim=1)

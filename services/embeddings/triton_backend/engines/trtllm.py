@@ -1,7 +1,7 @@
-"""Embedding models on GPUs with TensorRT-LLM's encode API, which there is from version 1.3 on.
+"""Embedding models on GPUs with TensorRT-LLM's encode API, which exists from version 1.3 on.
 
-Checked against stand-ins only: no release of TensorRT-LLM could be run where this was written.
-`bench/embeddings/gpu_smoke.py` compares it with the transformers engine on a machine with a GPU.
+The engine was tested with stand-ins only. `bench/embeddings/gpu_smoke.py` compares it with the transformers engine on a
+machine with a GPU.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from services.embeddings.triton_backend.contract import Description, Engine
 
 _FIRST_WITH_ENCODE: Final = (1, 3)
 _ARCHITECTURES: Final = {"qwen3": "Qwen3ForTextEmbedding"}
-"""TensorRT-LLM's classes that end with a vector, by the checkpoint's model_type."""
+"""TensorRT-LLM's model classes that compute embeddings, by the checkpoint's model_type."""
 
 
 class TrtllmEncoder:
-    """Takes token ids. The engine pools by itself; normalisation is that of the model directory."""
+    """Embeds token ids. TensorRT-LLM pools by itself; the model directory defines normalisation."""
 
     def __init__(self, *, model: str, **llm: Any) -> None:
-        """Loads the directory `model`; `llm` are further arguments of tensorrt_llm.LLM.
+        """Load the directory `model`; `llm` are further arguments of tensorrt_llm.LLM.
 
-        Raises ValueError for a version without the encode API, and for a checkpoint that it does not know.
+        Raises ValueError for a version without the encode API, and for an unsupported checkpoint.
         """
         reject_older(tensorrt_llm.__version__)
         directory = Path(model)
@@ -61,14 +61,14 @@ class TrtllmEncoder:
 
 
 def reject_older(version: str) -> None:
-    """Raise ValueError for a TensorRT-LLM whose LLM has no encode."""
+    """Raise ValueError for a version of TensorRT-LLM without the encode API."""
     numbers = tuple(int(part) for part in version.split(".")[:2])
     if numbers < _FIRST_WITH_ENCODE:
         raise ValueError(f"TensorRT-LLM {version} cannot embed; it needs 1.3 or newer, or use the engine transformers")
 
 
 def _numbers(logits: Any) -> NDArray[float32]:
-    # A tensor on the GPU, of bfloat16 perhaps, which numpy does not know.
+    # The tensor is on the GPU, and may be of bfloat16, which numpy does not support.
     vector: NDArray[float32] = logits.float().cpu().numpy().reshape(-1)
     return vector
 
