@@ -9,7 +9,7 @@ from typing import Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.inference.generate_stream import GenerateStream
+from services.inference.call_demultiplexer import CallDemultiplexer
 from services.inference.generation.choice import Choice
 from services.inference.generation.generation import Generation, Timeouts
 from services.inference.generation.usage import UsageCount
@@ -62,7 +62,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         self, requests: AsyncIterator[pb.GenerateManyRequest], context: Context
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
         """Generate many answers, and stream them together."""
-        stream = GenerateStream(self.answer, self._server.drain)
+        stream = CallDemultiplexer(self.answer, self._server.drain)
         try:
             async with contextlib.aclosing(stream.responses(requests)) as responses:
                 async for response in responses:

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.inference.generate_stream import GenerateStream
+from services.inference.call_demultiplexer import CallDemultiplexer
 
 SERVICE = "vilix.inference.v1.InferenceService"
 MODEL = "scripted/model-1.0"
@@ -57,7 +57,7 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
     async def GenerateMany(  # noqa: N802
         self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
-        async with aclosing(GenerateStream(self._answer, asyncio.Event()).responses(requests)) as responses:
+        async with aclosing(CallDemultiplexer(self._answer, asyncio.Event()).responses(requests)) as responses:
             async for response in responses:
                 yield response
 

@@ -30,7 +30,7 @@ from services.runtime import idle_timer
 from services.runtime.failure import Failure, Reason
 from services.worker.grpc_server import WorkerServer
 from tests.support.waits import until
-from tests.unit.inference.test_generate_stream import Answers
+from tests.unit.inference.test_call_demultiplexer import Answers
 
 LIMIT = 10.0
 IDLE_SECONDS = 0.3

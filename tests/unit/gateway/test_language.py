@@ -18,7 +18,7 @@ from tests.unit.gateway.written_messages import SERVICES, failures, modules, wri
 INTERNAL = {
     "services/gateway/endpoints/admin.py": "the admin API is in English",
     "services/gateway/edge/admin_guard.py": "the admin API is in English",
-    "services/inference/generate_stream.py": "what the gateway's own calls cannot do wrong",
+    "services/inference/call_demultiplexer.py": "what the gateway's own calls cannot do wrong",
     "services/worker/malformed_messages.py": "what the gateway's own calls cannot do wrong",
     "services/inference/triton_backend/model.py": "what the worker's own requests cannot do wrong, but for one: below",
     "services/embeddings/triton_backend/model.py": "what the worker's own requests cannot do wrong",

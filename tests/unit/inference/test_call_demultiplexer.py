@@ -1,4 +1,4 @@
-"""Many calls in one stream, over real gRPC, with answers that say what the test wants."""
+"""Many calls in one stream, over real gRPC, with scripted generations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.inference import generate_stream
-from services.inference.generate_stream import GenerateStream
+from services.inference import call_demultiplexer
+from services.inference.call_demultiplexer import CallDemultiplexer
 from services.runtime.failure import Failure, Reason, failure_of, from_proto
 from services.worker.grpc_server import MAX_MESSAGE_BYTES
 from tests.support.waits import until
@@ -23,7 +23,7 @@ LIMIT = 10.0
 STEPS = 10
 
 
-class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
+class Servicer(inference_service_pb2_grpc.InferenceServiceServicer):
     """Generates by the request's model: `endless`, `waits`, `steps`, `fails`, `breaks`, or a number of tokens."""
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
         self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
         try:
-            async with aclosing(GenerateStream(self._answer, self.drain).responses(requests)) as responses:
+            async with aclosing(CallDemultiplexer(self._generate, self.drain).responses(requests)) as responses:
                 async for response in responses:
                     yield response
         except Failure as failure:
             await context.abort_with_status(failure.status())
 
-    async def _answer(self, request: pb.GenerateRequest, _: str) -> AsyncGenerator[list[pb.Event], None]:
+    async def _generate(self, request: pb.GenerateRequest, _: str) -> AsyncGenerator[list[pb.Event], None]:
         self.running += 1
         try:
             if request.model == "fails":
@@ -64,9 +64,9 @@ class Answers(inference_service_pb2_grpc.InferenceServiceServicer):
             self.running -= 1
 
     async def _stepwise(self, *, late: int) -> AsyncGenerator[pb.Event, None]:
-        """A token per step, so many turns of the loop after others."""
+        """Yield a token per step, `late` iterations of the event loop after the step begins."""
         for step in range(1, 10 * STEPS):
-            while self.step < step:  # noqa: ASYNC110  # turns of the loop are what is counted
+            while self.step < step:  # noqa: ASYNC110  # the test counts iterations of the event loop
                 await asyncio.sleep(0)
             for _ in range(late):
                 await asyncio.sleep(0)
@@ -112,14 +112,14 @@ class Caller:
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return Answers()
+def servicer() -> Servicer:
+    return Servicer()
 
 
 @asynccontextmanager
-async def stream_to(answers: Answers) -> AsyncIterator[Caller]:
+async def stream_to(servicer: Servicer) -> AsyncIterator[Caller]:
     server = grpc.aio.server()
-    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server)
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -131,12 +131,12 @@ async def stream_to(answers: Answers) -> AsyncIterator[Caller]:
 
 
 @pytest.fixture
-async def caller(answers: Answers) -> AsyncIterator[Caller]:
-    async with stream_to(answers) as caller:
+async def caller(servicer: Servicer) -> AsyncIterator[Caller]:
+    async with stream_to(servicer) as caller:
         yield caller
 
 
-async def test_every_call_gets_its_own_answer_and_what_is_ready_together_travels_together(caller: Caller) -> None:
+async def test_every_call_gets_its_own_output_and_outputs_share_messages(caller: Caller) -> None:
     for call in range(1, 41):
         await caller.start(call, str(call))
     await caller.read_until(lambda: len(caller.ends) == 40)
@@ -147,52 +147,52 @@ async def test_every_call_gets_its_own_answer_and_what_is_ready_together_travels
 
 @pytest.fixture
 def long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for nothing waits until the test fails."""
-    monkeypatch.setattr(generate_stream, "GATHER_SECONDS", 10 * LIMIT)
+    """Waiting for the end of a step takes longer than the test may."""
+    monkeypatch.setattr(call_demultiplexer, "GATHER_SECONDS", 10 * LIMIT)
 
 
 @pytest.mark.usefixtures("long_steps")
-async def test_the_outputs_of_a_step_travel_together_though_some_are_later(answers: Answers, caller: Caller) -> None:
+async def test_the_outputs_of_a_step_share_a_message_although_some_are_late(servicer: Servicer, caller: Caller) -> None:
     for call in (1, 2, 3):
         await caller.start(call, "steps", n=call * 5)
-    await until(lambda: answers.running == 3)
+    await until(lambda: servicer.running == 3)
     for step in range(1, STEPS + 1):
-        answers.step = step
+        servicer.step = step
         await caller.read_until(lambda step=step: list(caller.texts.values()) == ["x" * step] * 3)
-    # The first step may come one by one, for nobody knows then who is in it.
+    # Outputs of the first step may come one by one, since the calls in the step are not known yet.
     assert caller.messages <= 3 + STEPS - 1
 
 
 @pytest.mark.usefixtures("long_steps")
-async def test_a_call_that_begins_or_ends_waits_for_none_that_pauses(answers: Answers, caller: Caller) -> None:
+async def test_first_and_last_outputs_do_not_wait_for_a_call_that_pauses(servicer: Servicer, caller: Caller) -> None:
     await caller.start(1, "steps")
-    answers.step = 1
+    servicer.step = 1
     await caller.read_until(lambda: caller.texts.get(1) == "x")
     await caller.start(2, "3")
     await caller.read_until(lambda: 2 in caller.ends)
     assert caller.texts == {1: "x", 2: "xxx"}
 
 
-async def test_a_call_without_credit_pauses_and_goes_on_with_more(answers: Answers, caller: Caller) -> None:
+async def test_a_call_without_credit_pauses_until_it_has_more(servicer: Servicer, caller: Caller) -> None:
     await caller.start(1, "endless", credit=3)
     await caller.start(2, "5")
     await caller.read_until(lambda: caller.texts.get(1) == "xxx" and 2 in caller.ends)
-    assert answers.produced == 3 + 1 + 5, "it is one ahead of what it may send"
+    assert servicer.produced == 3 + 1 + 5, "the generation is one output ahead of its credit"
     await caller.rpc.write(pb.GenerateManyRequest(call=1, credit=2))
     await caller.read_until(lambda: caller.texts[1] == "xxxxx")
-    assert answers.produced == 5 + 1 + 5
+    assert servicer.produced == 5 + 1 + 5
 
 
-async def test_a_cancelled_call_ends_and_the_others_go_on(answers: Answers, caller: Caller) -> None:
+async def test_a_cancelled_call_ends_and_the_others_go_on(servicer: Servicer, caller: Caller) -> None:
     await caller.start(1, "waits")
     await caller.start(2, "waits")
     await caller.read_until(lambda: caller.heartbeat == 2)
     await caller.rpc.write(pb.GenerateManyRequest(call=1, cancel=pb.CancelCall()))
-    await until(lambda: answers.running == 1)
-    answers.going.set()
+    await until(lambda: servicer.running == 1)
+    servicer.going.set()
     await caller.rpc.write(pb.GenerateManyRequest(call=2, cancel=pb.CancelCall()))
-    await until(lambda: answers.running == 0)
-    assert 1 not in caller.ends, "nothing more is said of it"
+    await until(lambda: servicer.running == 0)
+    assert 1 not in caller.ends, "a cancelled call has no further output"
 
 
 async def test_a_failure_ends_only_its_call(caller: Caller) -> None:
@@ -209,17 +209,17 @@ async def test_a_failure_ends_only_its_call(caller: Caller) -> None:
     assert caller.ends[3] is None
 
 
-async def test_a_call_ends_with_its_time(answers: Answers, caller: Caller) -> None:
+async def test_a_call_ends_at_its_timeout(servicer: Servicer, caller: Caller) -> None:
     await caller.start(1, "waits", seconds=0.05)
     await caller.read_until(lambda: 1 in caller.ends)
     ended = caller.ends[1]
     assert ended is not None
     assert ended.reason is Reason.TIMEOUT
-    assert answers.running == 0
+    assert servicer.running == 0
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 1e9])
-async def test_a_time_that_makes_no_sense_is_rejected(caller: Caller, seconds: float) -> None:
+async def test_an_invalid_timeout_is_rejected(caller: Caller, seconds: float) -> None:
     await caller.start(1, "1", seconds=seconds)
     await caller.read_until(lambda: 1 in caller.ends)
     rejected = caller.ends[1]
@@ -227,7 +227,7 @@ async def test_a_time_that_makes_no_sense_is_rejected(caller: Caller, seconds: f
     assert rejected.violations[0].field == "timeout"
 
 
-async def test_a_number_that_was_used_ends_the_stream(answers: Answers, caller: Caller) -> None:
+async def test_a_call_number_that_was_used_ends_the_stream(servicer: Servicer, caller: Caller) -> None:
     await caller.start(5, "waits")
     await caller.start(5, "waits")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -235,13 +235,13 @@ async def test_a_number_that_was_used_ends_the_stream(answers: Answers, caller: 
     failure = failure_of(caught.value)
     assert failure is not None
     assert failure.violations[0].field == "call"
-    await until(lambda: answers.running == 0)
+    await until(lambda: servicer.running == 0)
 
 
-async def test_a_worker_that_stops_finishes_its_calls_and_takes_no_more(answers: Answers, caller: Caller) -> None:
+async def test_a_draining_worker_finishes_its_calls_and_rejects_new_ones(servicer: Servicer, caller: Caller) -> None:
     await caller.start(1, "waits")
     await caller.read_until(lambda: caller.heartbeat == 1)
-    answers.drain.set()
+    servicer.drain.set()
     await caller.start(2, "1")
     await caller.read_until(lambda: 2 in caller.ends)
     rejected = caller.ends[2]
@@ -256,32 +256,32 @@ async def test_a_worker_that_stops_finishes_its_calls_and_takes_no_more(answers:
         assert await caller.rpc.code() is grpc.StatusCode.OK
 
 
-async def test_a_caller_that_goes_ends_all_its_calls(answers: Answers, caller: Caller) -> None:
+async def test_a_disconnected_caller_ends_all_its_calls(servicer: Servicer, caller: Caller) -> None:
     await caller.start(1, "waits")
     await caller.start(2, "endless", credit=1)
     await caller.read_until(lambda: caller.heartbeat == 1 and 2 in caller.texts)
     caller.rpc.cancel()
-    await until(lambda: answers.running == 0)
+    await until(lambda: servicer.running == 0)
 
 
 @pytest.mark.parametrize("parts", [1, 3, 40])
-def test_outputs_that_no_message_has_room_for_are_sent_in_several(parts: int) -> None:
+def test_outputs_that_exceed_a_message_are_sent_in_several(parts: int) -> None:
     size = 2 * MAX_MESSAGE_BYTES // parts if parts > 2 else 1000
     outputs = [
         pb.CallOutput(call=number, events=[pb.Event(delta=pb.Delta(content="a" * size))]) for number in range(parts)
     ]
-    responses = list(generate_stream.responses_of(outputs))
+    responses = list(call_demultiplexer.responses_of(outputs))
     assert all(response.ByteSize() <= MAX_MESSAGE_BYTES for response in responses)
     assert [output for response in responses for output in response.outputs] == outputs
     assert len(responses) == (1 if parts == 1 else 3 if parts == 3 else 4)
 
 
-def test_an_output_that_is_too_large_by_itself_ends_its_call_alone() -> None:
+def test_a_single_output_that_exceeds_a_message_ends_its_call_only() -> None:
     events = [pb.Event(delta=pb.Delta(content="a" * MAX_MESSAGE_BYTES))]
     outputs = [pb.CallOutput(call=number, events=events if number == 2 else events[:0]) for number in (1, 2, 3)]
-    found = [output for response in generate_stream.responses_of(outputs) for output in response.outputs]
-    assert [output.call for output in found] == [1, 2, 3]
-    failure = from_proto(status_pb2.Status.FromString(found[1].status))
+    sent = [output for response in call_demultiplexer.responses_of(outputs) for output in response.outputs]
+    assert [output.call for output in sent] == [1, 2, 3]
+    failure = from_proto(status_pb2.Status.FromString(sent[1].status))
     assert failure is not None
     assert failure.reason is Reason.INTERNAL
-    assert [found[0], found[2]] == [outputs[0], outputs[2]]
+    assert [sent[0], sent[2]] == [outputs[0], outputs[2]]

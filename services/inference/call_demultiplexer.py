@@ -1,6 +1,7 @@
-"""Many calls in one stream: what is ready for any of them is sent in one message.
+"""The worker's end of GenerateMany: many calls share one stream, and outputs of several calls share one message.
 
-A stream per call, with messages of its own, costs both ends several times as much processor time per token.
+A stream per call, with messages of its own, would cost both ends several times as much processor time per token
+(docs/adr/0005). The gateway's end is services/gateway/routing/call_multiplexer.py.
 """
 
 from __future__ import annotations
@@ -17,23 +18,37 @@ from services.runtime.failure import Failure, Reason, invalid
 from services.worker.grpc_server import MAX_MESSAGE_BYTES, as_failure, as_request_id
 
 GATHER_SECONDS: Final = 0.006
-"""How long the first output of a step waits, at most, for those of the other calls that are in it."""
+"""The longest time that the first output of a step waits for the outputs of the other calls in the step."""
 
 MOST_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 """A larger message would end the stream, and with it all calls."""
 MOST_CREDIT: Final = 1024
 MOST_SECONDS: Final = 86_400.0
 
-Answer = Callable[[pb.GenerateRequest, str], AsyncGenerator[list[pb.Event], None]]
-"""Answers a request, which has an id: lists of events; an empty one is a sign of life. Raises Failure."""
+Generate = Callable[[pb.GenerateRequest, str], AsyncGenerator[list[pb.Event], None]]
+"""Generates for a request with an id: yields lists of events; an empty list is a heartbeat. Raises Failure."""
 
 
-class GenerateStream:
-    """One stream. `responses` is used once."""
+class CallDemultiplexer:
+    """One stream. `responses` is used once.
 
-    def __init__(self, answer: Answer, drain: asyncio.Event) -> None:
-        """Once `drain` is set, no further call is taken, and the stream ends with the last one."""
-        self._answer: Final = answer
+    An engine decodes one token of every running call in a step. A message therefore waits until every call in the step
+    has its output, but not longer than GATHER_SECONDS. A call is in one of these states:
+
+        start ──> outside the step ──first events──> in the step ──status──> ended
+                          ^                               │
+                          └── no output in GATHER_SECONDS ┘
+
+    An output that the step does not wait for is sent at once, together with the outputs that have arrived: the first or
+    the last output of a call, or an output of the next step.
+    """
+
+    def __init__(self, generate: Generate, drain: asyncio.Event) -> None:
+        """Serve calls with `generate`.
+
+        Once `drain` is set, new calls are rejected, and the stream ends with the last call.
+        """
+        self._generate: Final = generate
         self._drain: Final = drain
         self._tasks: Final[dict[int, asyncio.Task[None]]] = {}
         self._credits: Final[dict[int, asyncio.Semaphore]] = {}
@@ -41,15 +56,19 @@ class GenerateStream:
         self._outputs: list[pb.CallOutput] = []
         self._changed: Final = asyncio.Event()
         self._in_step: Final[set[int]] = set()
-        """The calls that had an output in the engine's last step, and so will have one in the next."""
+        """The calls that had an output in the engine's last step, and are expected to have one in the next."""
         self._awaited: Final[set[int]] = set()
-        """Those of them that have not had it yet."""
+        """The calls in the step that have not had their output yet."""
         self._complete: Final = asyncio.Event()
+        """Set when the outputs that have arrived are to be sent."""
 
     async def responses(
         self, requests: AsyncIterator[pb.GenerateManyRequest]
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
-        """What is to be sent for what the caller says. Leaving it ends all calls. Raises Failure."""
+        """Yield the messages to send for the `requests` received. Closing the generator ends all calls.
+
+        Raises Failure for an invalid request, which ends the stream.
+        """
         reading, draining = asyncio.create_task(self._read(requests)), asyncio.create_task(self._drain.wait())
         reading.add_done_callback(self._note_change)
         draining.add_done_callback(self._note_change)
@@ -74,14 +93,14 @@ class GenerateStream:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _gather(self) -> None:
-        """Wait until the engine's step is there for all calls that are in it, but not for long."""
+        """Wait until all calls in the step have their output, for at most GATHER_SECONDS."""
         if not self._complete.is_set():
-            timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._wait_no_longer)
+            timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._end_step)
             await self._complete.wait()
             timer.cancel()
 
-    def _wait_no_longer(self) -> None:
-        # They pause. What they have next is a beginning again.
+    def _end_step(self) -> None:
+        # The calls without an output pause: the step does not wait for them until they have events again.
         self._in_step.difference_update(self._awaited)
         self._awaited.clear()
         self._complete.set()
@@ -123,12 +142,12 @@ class GenerateStream:
         try:
             self._reject_when_draining()
             limit = asyncio.timeout(_seconds(start))
-            async with limit, contextlib.aclosing(self._answer(start.request, request_id)) as answer:
-                async for events in answer:
+            async with limit, contextlib.aclosing(self._generate(start.request, request_id)) as generation:
+                async for events in generation:
                     if events:
                         await credit.acquire()
                     self._send(pb.CallOutput(call=call, events=events))
-        except Exception as error:  # noqa: BLE001  # whatever it was, it ends this call, and with a status
+        except Exception as error:  # noqa: BLE001  # every error ends this call with a status
             if limit.expired():
                 failure = Failure(Reason.TIMEOUT, "the answer took longer than its caller allowed", retry_after=1.0)
             else:
@@ -146,11 +165,11 @@ class GenerateStream:
         if output.call in self._awaited:
             self._note_arrival(output.call)
             return
-        # The beginning of an answer, its end, or the next step already: it waits for nobody.
+        # The step does not wait for this output: it is a first or last one, or belongs to the next step.
         self._complete.set()
         if output.events and output.call not in self._in_step:
             if self._awaited == self._in_step:
-                # The next step has not begun.
+                # No output of the next step has arrived, so that the call is part of that step.
                 self._awaited.add(output.call)
             self._in_step.add(output.call)
 
@@ -161,7 +180,7 @@ class GenerateStream:
 
 
 def responses_of(outputs: list[pb.CallOutput]) -> Iterator[pb.GenerateManyResponse]:
-    """Outputs in as few messages as may be sent. An output that is too large by itself becomes the end of its call."""
+    """Yield `outputs` in as few messages as possible. A too large output is replaced by an error status."""
     response = pb.GenerateManyResponse(outputs=outputs)
     if response.ByteSize() <= MOST_RESPONSE_BYTES:
         yield response
