@@ -21,7 +21,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
 from services.gateway.dialects.openai_embeddings.request import OpenAIEmbedCall
-from services.gateway.dialects.openai_embeddings.response import pieces
+from services.gateway.dialects.openai_embeddings.response import segments
 from services.gateway.edge.exchange import Exchange
 from services.gateway.limit_status import NO_LIMITS
 from services.gateway.operations.embed import VectorsReply
@@ -41,7 +41,7 @@ async def report() -> None:
     print(f"## Longest gap of the gateway's event loop while it sends {COUNT} × {DIMENSIONS} numbers, milliseconds\n")
     print("| | encoded in parts | duration of the whole response | encoded at once |\n|---|---|---|---|")
     for name, in_base64 in (("JSON numbers", False), ("base64", True)):
-        gap, took = await _median(in_base64, _by_pieces)
+        gap, took = await _median(in_base64, _by_segments)
         at_once, _ = await _median(in_base64, _at_once)
         print(f"| {name} | {gap:.1f} | {took:.0f} | {at_once:.1f} |", flush=True)
     print()
@@ -53,14 +53,14 @@ async def _median(in_base64: bool, deliver: Deliver) -> tuple[float, float]:
     return statistics.median(gaps), statistics.median(times)
 
 
-async def _by_pieces(call: OpenAIEmbedCall, response: pb.EmbedResponse, send: Send) -> None:
+async def _by_segments(call: OpenAIEmbedCall, response: pb.EmbedResponse, send: Send) -> None:
     scope = {"type": "http", "headers": [], "state": {"record": RequestRecord("bench", "POST")}}
     exchange = Exchange(scope, None, send)  # type: ignore[arg-type]  # nothing is received
     await VectorsReply(OpenAIEmbeddings(), exchange, call).write(response, NO_LIMITS)
 
 
 async def _at_once(call: OpenAIEmbedCall, response: pb.EmbedResponse, send: Send) -> None:
-    body = b"".join(pieces(response, model="m", in_base64=call.in_base64))
+    body = b"".join(segments(response, model="m", in_base64=call.in_base64))
     await send({"type": "http.response.body", "body": body})
 
 

@@ -22,7 +22,7 @@ from services.runtime.telemetry import configure_logging, serve_metrics
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, ended by SIGTERM and SIGINT with exit code 0: to be told to stop is no failure."""
+    """uvicorn's server, which exits with code 0 after SIGTERM and SIGINT, because stopping is not a failure."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,19 +36,19 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """Take note of a signal."""
+        """Note a signal."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
 
 def _allow_files() -> None:
-    """Allow this process as many open files, and so connections, as it may have."""
+    """Raise the limit of open files, and so of connections, to the hard limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main() -> None:
-    """Run the gateway until it is told to stop."""
+    """Run the gateway until it receives SIGTERM or SIGINT."""
     settings = settings_module.load(GatewaySettings, command="services.gateway")
     _allow_files()
     limit_arenas()

@@ -1,4 +1,4 @@
-"""The application: its routes, its life, and the responses to errors that no endpoint has answered."""
+"""The ASGI application: its routes, its lifespan, and the responses to errors outside of endpoints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from services.gateway.wiring import connected
 from services.runtime.loop_watch import watched_loop
 
 PREFIXES: Final = ("/api", "/v1")
-"""The API's own, and the one that some tools insist on."""
+"""Prefixes of the API's paths: ours, and the one that some tools require."""
 _POST: Final = {
     "/chat/completions": Post(GenerateEndpoint(OpenAIChat())),
     "/completions": Post(GenerateEndpoint(OpenAICompletions())),
@@ -65,7 +65,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
                 token = settings.admin_token.get_secret_value() if settings.admin_token else ""
                 admin_app = create_admin_app(app.state.gateway, token=token)
                 await stack.enter_async_context(serving(admin_app, admin, settings))
-            # Objects of the start stay: garbage collections do not look through them, which would stop all streams.
+            # Freeze startup objects, so that garbage collections do not scan them and pause streams.
             gc.collect()
             gc.freeze()
             yield
@@ -78,7 +78,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
 
 def _routes(site: Page) -> Iterator[Route]:
     for prefix in PREFIXES:
-        # These answer other methods themselves, each in its API's shape.
+        # These handle other methods themselves, in their API's error format.
         yield from (Route(prefix + path, endpoint) for path, endpoint in _POST.items())
         yield from (Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in _GET.items())
     yield Route("/healthz", healthz, methods=["GET"])
@@ -87,27 +87,27 @@ def _routes(site: Page) -> Iterator[Route]:
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101  # what it is registered for
+    assert isinstance(error, ApiError)  # noqa: S101  # the type that it is registered for
     return openai_errors.response(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Answer what the router found: no such path, or no such method for it."""
-    assert isinstance(error, HTTPException)  # noqa: S101  # what it is registered for
+    """Return the response to an error of the router: an unknown path, or a method that a path does not allow."""
+    assert isinstance(error, HTTPException)  # noqa: S101  # the type that it is registered for
     path = request.url.path
     if error.status_code == 404:
-        found = no_such_path(request.method, path)
+        api_error = no_such_path(request.method, path)
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "").split(", ")
-        found = wrong_method(request.method, path, ", ".join(sorted(allowed)))
+        api_error = wrong_method(request.method, path, ", ".join(sorted(allowed)))
     else:
-        found = ApiError(error.status_code, ErrorKind.INVALID_REQUEST, str(error.detail), headers=error.headers)
-    return openai_errors.response(found)
+        api_error = ApiError(error.status_code, ErrorKind.INVALID_REQUEST, str(error.detail), headers=error.headers)
+    return openai_errors.response(api_error)
 
 
-async def _fault(request: Request, error: Exception) -> Response:
-    """Answer a fault of ours. It goes on to the middleware Access, which logs it."""
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    """Return a 500. Starlette raises the error again, and the middleware Access logs it."""
     return openai_errors.response(server_error(request.state.record.request_id))
 
 
-_HANDLERS: Final = ((ApiError, _api_error), (HTTPException, _http_error), (Exception, _fault))
+_HANDLERS: Final = ((ApiError, _api_error), (HTTPException, _http_error), (Exception, _unexpected_error))

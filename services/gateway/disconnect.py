@@ -1,4 +1,4 @@
-"""Notices that a client has closed its connection, and stops what was done for it."""
+"""Detects that a client has disconnected, and stops the work for its request."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from starlette.types import Receive
 
 
 class ClientGoneError(Exception):
-    """The client does not wait for the answer any more."""
+    """The client has disconnected."""
 
 
 class Disconnect:
-    """Listens for the end of a connection, once its request's body has been read."""
+    """Waits for a client's disconnect, once the body of its request has been read."""
 
     def __init__(self, receive: Receive) -> None:
-        """`receive` is ASGI's. Nothing is received before `listen`."""
+        """Wait with ASGI's `receive`, which is not called before `listen`."""
         self.happened = False
         self._receive = receive
         self._stop: Callable[[], object] | None = None
@@ -27,12 +27,12 @@ class Disconnect:
         self._task = asyncio.create_task(self._listen())
 
     def check(self) -> None:
-        """Raise ClientGoneError if the client is gone."""
+        """Raise ClientGoneError if the client has disconnected."""
         if self.happened:
             raise ClientGoneError
 
-    def stops(self, stop: Callable[[], object]) -> None:
-        """Call `stop` when the client disconnects, or now if it already did. Replaces an earlier one."""
+    def on_disconnect(self, stop: Callable[[], object]) -> None:
+        """Call `stop` when the client disconnects, or now if it already has. Replaces an earlier callback."""
         self._stop = stop
         if self.happened:
             stop()

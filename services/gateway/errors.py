@@ -1,4 +1,4 @@
-"""What can go wrong with a request, without the words of any API: a dialect renders it as a response or as an event."""
+"""Errors of requests, independent of any API. A dialect renders them as a response or as an event."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from services.gateway.limit_status import RateLimits
 
 
 class ErrorKind(Enum):
-    """What went wrong, as far as callers act on it. Each dialect has its own name for each kind."""
+    """The kinds of errors that callers handle differently. Each dialect has its own name for each kind."""
 
     INVALID_REQUEST = auto()
-    """The request cannot be answered as it is: a wrong value, a wrong method, a body that is no JSON."""
+    """The request is wrong: for example a value, the method, or a body that is not JSON."""
     AUTHENTICATION = auto()
-    """There is no valid credential."""
+    """The request has no valid credential."""
     PERMISSION = auto()
-    """The credential is valid and does not cover what is asked for."""
+    """The credential is valid, but does not allow the request."""
     NOT_FOUND = auto()
-    """What is asked for does not exist."""
+    """The requested thing does not exist."""
     CONFLICT = auto()
-    """The state of what is asked for does not allow it."""
+    """The state of the requested thing does not allow the operation."""
     TOO_LARGE = auto()
     """The request has more bytes than are accepted."""
     RATE_LIMIT = auto()
-    """Too many requests or tokens for the moment."""
+    """The caller has sent too many requests or tokens within a minute, or at the same time."""
     QUOTA = auto()
-    """A budget is used up; there is nothing to wait for within minutes."""
+    """A daily or monthly budget is used up, so that waiting for minutes does not help."""
     UNAVAILABLE = auto()
-    """Nothing can serve the request at the moment."""
+    """No worker, or another part that is needed, is available at the moment."""
     TIMEOUT = auto()
-    """A worker did not answer in time."""
+    """A worker did not respond in time."""
     SERVER_ERROR = auto()
-    """A fault of ours."""
+    """A fault of the server."""
 
 
 class ApiError(Exception):
@@ -77,11 +77,11 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def __str__(self) -> str:
-        """Return the message, with the names of fields that it has by now."""
+        """Return the message."""
         return self.message
 
     def closing(self) -> ApiError:
-        """Have the connection closed with the response, because the rest of the request's body is not read."""
+        """Return this error, after whose response the connection is closed: the rest of the body is not read."""
         self.headers["Connection"] = "close"
         return self
 
@@ -126,10 +126,10 @@ def timed_out(message: str, *, retry_after: float = 1.0) -> ApiError:
 
 
 def restarting() -> ApiError:
-    """Return a 503 for a request that this gateway has no time left for."""
+    """Return a 503 for a request that the gateway's grace period after SIGTERM has ended."""
     return unavailable("The server is being restarted. Please try again.")
 
 
 def server_error(request_id: str) -> ApiError:
-    """Return a 500. What happened is in the log, under the request id."""
+    """Return a 500. The log has the cause, under the request id."""
     return ApiError(500, ErrorKind.SERVER_ERROR, f"The server had an error. Please report the request id {request_id}.")

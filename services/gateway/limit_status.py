@@ -1,4 +1,4 @@
-"""How a key's limits stand, as answers report it. Each API has its own headers and fields for it."""
+"""The state of a key's limits, as responses report it. Each API has its own headers and fields for it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Window:
     limit: int
     remaining: int
     reset: float
-    """Seconds until nothing of it is used any more."""
+    """Seconds until the whole limit is available again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The limits per minute that a response reports; None for one that the key does not have."""
+    """The limits per minute that a response reports; None for a limit that the key does not have."""
 
     requests: Window | None = None
     tokens: Window | None = None
@@ -28,7 +28,7 @@ NO_LIMITS = RateLimits()
 
 @dataclass(frozen=True, slots=True)
 class SpentBudget:
-    """The budget that ended a running answer."""
+    """The budget that ended a generation."""
 
     limit: str
     """daily_tokens or monthly_tokens."""
@@ -36,14 +36,14 @@ class SpentBudget:
     """key or model."""
 
     def to_object(self) -> dict[str, str]:
-        """Return the object `vilix` of the answer that the budget ended."""
+        """Return the object `vilix` of the response that the budget ended."""
         return {"ended_by": self.limit, "scope": self.scope}
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in the notation of 12ms, 5s and 1m30s."""
+    """Return a duration as OpenAI's headers write it: 12ms, 5s or 1m30s."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     minutes, rest = divmod(seconds, 60)
-    shown = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
-    return f"{minutes:.0f}m{shown}" if minutes else shown
+    text = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
+    return f"{minutes:.0f}m{text}" if minutes else text

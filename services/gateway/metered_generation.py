@@ -1,6 +1,6 @@
-"""Meters an answer while it is generated: bills its key, ends it with its budget, and notes it in record and metrics.
+"""Meters a generation while it runs: bills its key, ends it when a budget is spent, and notes it in record and metrics.
 
-All APIs share this one meter.
+All APIs share this meter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from services.gateway.transcript import Transcript
 
 
 class MeteredGeneration:
-    """An answer that is being generated. Read `events` once, and `close` it whatever happens."""
+    """A running generation. Read `events` once, and call `close` in any case."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class MeteredGeneration:
         """Meter `generation`, which is open and has `choices` choices, for the request that holds `reservation`."""
         self.generation: Final = generation
         self.ended_by: SpentBudget | None = None
-        """The budget that ended the answer."""
+        """The budget that ended the generation."""
         self._reservation: Final = reservation
         self._record: Final = record
         self._choices: Final = choices
@@ -45,7 +45,7 @@ class MeteredGeneration:
         self._has_events = False
         self._last_tokens: float | None = None
         self._first_is_noted = generation.has_begun
-        """Whether the group that is read next was noted when it came."""
+        """Whether the next group of tokens was noted before it was read."""
         if generation.has_begun:
             self._note_tokens()
 
@@ -59,7 +59,7 @@ class MeteredGeneration:
             ApiError: The generation broke off.
             ClientGoneError: The client has disconnected.
         """
-        self._reservation.ends_answer_with(self._end_by_budget)
+        self._reservation.end_generation_with(self._end_by_budget)
         async for events in self.generation.events():
             self.count(events)
             if events[-1].HasField("usage"):
@@ -72,7 +72,7 @@ class MeteredGeneration:
             yield events
 
     def count(self, events: Sequence[pb.Event]) -> None:
-        """Meter events. Called for all of them, whichever way they take."""
+        """Meter events. It is called for all of them, whether the reader or a sink takes them."""
         self._has_events = True
         self._reservation.count(events)
         if self._transcript is not None:
@@ -89,7 +89,7 @@ class MeteredGeneration:
             self._note_tokens()
 
     def close(self) -> None:
-        """End what is still running, and note what it has come to."""
+        """End the generation if it still runs, and note its tokens."""
         self.generation.close()
         produced = self._reservation.produced
         self._record.completion_tokens = produced.completion
@@ -101,7 +101,7 @@ class MeteredGeneration:
         self.generation.cut_short(Outcome.BUDGET)
 
     def _end(self) -> list[pb.Event]:
-        """Return the events with which the answer ends here. Only what was produced so far is billed."""
+        """Return the events that end the generation now. Only the tokens generated so far are billed."""
         produced = self._reservation.produced
         unfinished = [index for index in range(self._choices) if index not in self._finished]
         if unfinished:

@@ -1,6 +1,6 @@
-"""What the gateway counts, for Prometheus. Labels are routes, model ids and causes: few, and nothing about anybody.
+"""The gateway's Prometheus metrics. Labels are routes, model ids and causes: few values, and no personal data.
 
-Of requests, `model` is none where none was named, and unknown where there is no such model.
+The label `model` is none for a request that names no model, and unknown for one whose model does not exist.
 """
 
 from __future__ import annotations
@@ -12,77 +12,77 @@ from prometheus_client import Counter, Gauge, Histogram
 _LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-REQUESTS: Final = Counter("vilix_http_requests", "Answered requests.", ["route", "method", "status", "model"])
+REQUESTS: Final = Counter("vilix_http_requests", "Completed requests.", ["route", "method", "status", "model"])
 REQUEST_SECONDS: Final = Histogram(
     "vilix_http_request_duration_seconds",
-    "From a request's headers to its last byte.",
+    "Seconds from a request's headers to the last byte of its response.",
     ["route", "model"],
     buckets=_LATENCIES,
 )
-REQUESTS_IN_FLIGHT: Final = Gauge("vilix_http_requests_in_flight", "Requests that are being answered.")
+REQUESTS_IN_FLIGHT: Final = Gauge("vilix_http_requests_in_flight", "Requests that are being served.")
 CONNECTIONS: Final = Gauge("vilix_http_connections", "Open connections.")
 CONNECTIONS_REJECTED: Final = Counter(
     "vilix_http_connections_rejected",
-    "Connections that were ended for what their client did or failed to do.",
+    "Connections that the gateway closed because of a limit or of malformed HTTP, by cause.",
     ["cause"],
 )
-BODY_BYTES: Final = Gauge(
-    "vilix_http_body_bytes", "What request bodies in flight count of the budget of VILIX_BODIES_BYTES."
-)
+BODY_BYTES: Final = Gauge("vilix_http_body_bytes", "Bytes of VILIX_BODIES_BYTES that request bodies in flight occupy.")
 BODIES_REJECTED: Final = Counter(
     "vilix_http_bodies_rejected",
-    "Request bodies that there was no room for, by whose budget was used up; slow ones had to make room for others.",
+    "Request bodies that were rejected because a budget had no capacity (process, key) or because they came too slowly "
+    "while others waited for capacity (slow).",
     ["cause"],
 )
-ANSWERS_IN_FLIGHT: Final = Gauge("vilix_answers_in_flight", "Answers that workers are giving.", ["model"])
-ANSWERS: Final = Counter("vilix_answers", "Answers that workers began, by how they ended.", ["model", "outcome"])
-ANSWER_SECONDS: Final = Histogram(
-    "vilix_answer_duration_seconds", "From the call of a worker to the answer's end.", ["model"], buckets=_LATENCIES
+GENERATIONS_IN_FLIGHT: Final = Gauge("vilix_generations_in_flight", "Generations that run on workers.", ["model"])
+GENERATIONS: Final = Counter("vilix_generations", "Generations that ended, by outcome.", ["model", "outcome"])
+WORKER_CALL_SECONDS: Final = Histogram(
+    "vilix_worker_call_duration_seconds",
+    "Seconds from the start of a call to a worker, for a generation or for embeddings, to its end.",
+    ["model"],
+    buckets=_LATENCIES,
 )
 FIRST_TOKEN_SECONDS: Final = Histogram(
-    "vilix_first_token_seconds", "From the call of a worker to its first token.", ["model"], buckets=_LATENCIES
+    "vilix_first_token_seconds", "Seconds from the call of a worker to its first token.", ["model"], buckets=_LATENCIES
 )
 INTER_TOKEN_SECONDS: Final = Histogram(
-    "vilix_inter_token_seconds", "Between two groups of tokens of an answer.", ["model"], buckets=_GAPS
+    "vilix_inter_token_seconds", "Seconds between two groups of tokens of a generation.", ["model"], buckets=_GAPS
 )
-TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and answers.", ["model", "kind"])
+TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and completions.", ["model", "kind"])
 EMBEDDINGS: Final = Counter(
-    "vilix_embeddings", "Embedding requests that workers took, by how they ended.", ["model", "outcome"]
+    "vilix_embeddings", "Embedding requests that workers processed, by outcome.", ["model", "outcome"]
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
-LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait for a slot of their key.")
-LIMITS_REJECTED: Final = Counter("vilix_limits_rejected", "Requests that a key's limit refused.", ["limit"])
-REDIS_AWAY: Final = Counter(
-    "vilix_redis_away_decisions", "Decisions that were made without Redis, by what was decided.", ["decision"]
-)
+LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait in the queue of their key.")
+LIMITS_REJECTED: Final = Counter("vilix_limits_rejected", "Requests that a key's limit rejected.", ["limit"])
+REDIS_AWAY: Final = Counter("vilix_redis_away_decisions", "Decisions that were made without Redis.", ["decision"])
 REDIS_REJECTED_WRITES: Final = Counter(
     "vilix_redis_rejected_writes",
     "Commands that Redis rejected because it takes no writes, by cause: full, read_only, persistence_failed or "
     "no_replicas.",
     ["cause"],
 )
-REDIS_REJECTS_WRITES: Final = Gauge("vilix_redis_rejects_writes", "Whether Redis refuses writes at the moment: 1 or 0.")
+REDIS_REJECTS_WRITES: Final = Gauge("vilix_redis_rejects_writes", "Whether Redis rejects writes at the moment: 1 or 0.")
 REDIS_EVICTS: Final = Gauge(
     "vilix_redis_evicts_keys",
-    "Whether Redis's maxmemory-policy lets it evict keys and limits: 1 or 0, NaN where it does not tell.",
+    "Whether Redis's maxmemory-policy lets it evict keys and limits: 1 or 0; NaN if the policy is unknown.",
 )
 REDIS_PERSISTS: Final = Gauge(
     "vilix_redis_persists",
-    "Whether Redis persists: 1, or 0 where its restart loses keys and limits, NaN where it does not tell.",
+    "Whether Redis persists: 1, or 0 if a restart of it loses keys and limits; NaN if that is unknown.",
 )
 REDIS_MEMORY: Final = Gauge(
     "vilix_redis_used_memory_ratio",
-    "Redis's used memory as a part of its maxmemory, of the fullest node; NaN without maxmemory.",
+    "Redis's used memory as a fraction of its maxmemory, on the fullest node; NaN without maxmemory.",
 )
 WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
 
 MODEL_AVAILABLE: Final = Gauge(
-    "vilix_model_available", "Whether some worker serves the model: 1 or 0, as /healthz says it.", ["model"]
+    "vilix_model_available", "Whether some worker serves the model: 1 or 0, as in /healthz.", ["model"]
 )
 
 
 def prepare() -> None:
-    """Show what has not happened yet as 0, so that the first time is a change that an alert can see."""
+    """Export counters as 0 before their first event, so that the first increase is visible to alerts."""
     for cause in ("connections", "evicted", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
         CONNECTIONS_REJECTED.labels(cause)
     for cause in ("process", "key", "slow"):

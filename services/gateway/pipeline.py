@@ -1,4 +1,4 @@
-"""The path of a request. Every POST endpoint of every API takes it, and nothing else leads to a worker."""
+"""The path of a request through the gateway. Every POST endpoint of every API takes it; there is no other."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from services.gateway.wiring import Gateway
 
 
 async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> None:
-    """Take a request from its key to the last byte of its response.
+    """Serve a request, from its authentication to the last byte of its response.
 
-    Raises ApiError and ClientGoneError as long as no response has begun; later errors are a part of it.
+    Raises ApiError and ClientGoneError before the response has begun. Later errors are written into the response.
     """
     record, control, body = exchange.record, gateway.admission, exchange.body
 
     # Authenticate.
     caller = await recognise(endpoint.dialect.api_key(exchange.headers), gateway.key_cache)
     record.key_id = caller.key.id
-    # Gate: a large body is kept only for a key that is within its limits, and any body only where there is room for it.
+    # Gate: a large body is read only for a key that is within its limits, and any body only if there is capacity.
     gate, share = control.gate(caller), gateway.bodies.open(caller.key.id)
     raw = await body.read(max_bytes=gateway.settings.max_body_bytes, share=share, gate=gate)
     # Read.
@@ -39,7 +39,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     exchange.disconnect.listen()
     reply = operation.reply(exchange)
     try:
-        # Admit. Whatever happens inside, the request is settled at the end of the block.
+        # Admit. The request is settled at the end of the block in any case.
         async with await control.admit(caller, operation.estimate, exchange.disconnect, record) as admission:
             async for position in admission.queue():
                 await reply.queued(position, admission.limits)
@@ -53,9 +53,13 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
 
 
 async def validate(caller: Caller, operation: Operation[Any], gateway: Gateway) -> Caller:
-    """Return the caller, whose key may use the model that the operation names, and which exists.
+    """Check that the operation's model exists and that the caller may use it.
 
-    Raises ApiError: 401, 403, 404, and 400 for a model of another endpoint.
+    Return the caller. If a check fails, the key is looked up again, because it may have been revoked or changed.
+
+    Raises:
+        ApiError: The key was revoked (401), may not use the model (403), the model does not exist (404), or it is used
+            at another endpoint (400).
     """
     try:
         _check(caller, operation, gateway)
@@ -68,5 +72,5 @@ async def validate(caller: Caller, operation: Operation[Any], gateway: Gateway) 
 
 def _check(caller: Caller, operation: Operation[Any], gateway: Gateway) -> None:
     check_model(caller.key, operation.model)
-    # What somebody made up must not become a name in Redis.
+    # A name that does not exist must not get into Redis.
     gateway.fleet.check(operation.model, operation.pool)

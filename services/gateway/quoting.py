@@ -1,4 +1,4 @@
-"""Shows values that a caller sent in messages to that caller."""
+"""Quotes a caller's values in messages to that caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_CHARACTERS: Final = 80
 
 
 def shown(value: Any) -> str:
-    """Return a JSON value as text that is not longer than a line."""
+    """Return a JSON value as text, cut to 80 characters."""
     try:
         text = orjson.dumps(value).decode()
     except orjson.JSONEncodeError:

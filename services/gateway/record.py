@@ -1,4 +1,4 @@
-"""What is known about one request. The pipeline fills it in; the access log, the metrics and the usage read it."""
+"""The record of one request. The pipeline fills it in; the access log, the metrics and the usage stream read it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 _MOST_CHARACTERS: Final = 128
-"""Of a model's id in the log: it is whatever the client sent."""
+"""The most characters of a model's id in the log, because clients can send any text."""
 
 
 class Outcome(StrEnum):
-    """How a request ended. The values are labels of metrics, and stand in logs and usage records."""
+    """How a request ended. The values are used in metrics' labels, logs and usage records."""
 
     COMPLETE = "complete"
-    """It was answered whole."""
+    """The response was sent completely."""
     REJECTED = "rejected"
-    """It was rejected for what it asks or for who asks (4xx)."""
+    """The request was rejected (4xx)."""
     FAILED = "failed"
-    """It could not be served (5xx)."""
+    """The request could not be served (5xx)."""
     CLIENT_GONE = "client gone"
-    """Its client disconnected."""
+    """The client disconnected."""
     BUDGET = "budget"
-    """A budget of its key ended the answer."""
+    """A budget of the key ended the generation."""
     DRAINED = "drained"
     """The gateway's grace period after SIGTERM expired."""
     SILENT = "silent"
-    """Its worker gave no sign of life for too long."""
+    """The worker sent no heartbeat for too long."""
     STOPPED = "stopped"
-    """It ended for a reason that was not noted."""
+    """The request ended for a reason that was not noted."""
 
     BROKEN_OFF = "broken off"
-    """Its worker ended the stream without an end of the answer."""
+    """The worker ended the stream before the generation was complete."""
     # The worker ended the stream with a failure, whose gRPC status follows.
     BROKEN_OFF_INVALID_ARGUMENT = "broken off: INVALID_ARGUMENT"
     BROKEN_OFF_NOT_FOUND = "broken off: NOT_FOUND"
@@ -41,7 +41,7 @@ class Outcome(StrEnum):
     BROKEN_OFF_DEADLINE_EXCEEDED = "broken off: DEADLINE_EXCEEDED"
     BROKEN_OFF_INTERNAL = "broken off: INTERNAL"
 
-    # A call that is answered at once, as for embeddings, ended with this gRPC status.
+    # A unary call, as for embeddings, ended with this gRPC status.
     CANCELLED = "CANCELLED"
     UNKNOWN = "UNKNOWN"
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
@@ -66,11 +66,11 @@ def broken_off(status: str) -> Outcome:
 
 
 CLIENT_CLOSED_REQUEST: Final = 499
-"""The status of a request whose client did not wait. No client ever sees it."""
+"""The status in the log of a request whose client disconnected before the response. No client ever sees it."""
 
 
 class Content(Protocol):
-    """What a request said and was answered, where the operator has switched on that it is logged."""
+    """The content of a request and its response, if the operator has it logged."""
 
     def fields(self) -> dict[str, Any]:
         """Return fields of the request's log line."""
@@ -79,29 +79,29 @@ class Content(Protocol):
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request. What is None was never known."""
+    """One request. A field that is None was never known."""
 
     request_id: str
     method: str
     route: str = "none"
-    """The template of the path, and not the path itself, in which a client may have put anything."""
+    """The template of the path. The path itself may contain any text of the client."""
     status: int = 0
-    """0 while nothing was sent."""
+    """The HTTP status; 0 while nothing was sent."""
     outcome: Outcome | None = None
     key_id: str | None = None
     model: str | None = None
     """The model that the request names, as it is logged."""
     model_label: str = "none"
-    """The same for metrics, which know only models that there are; `unknown` stands for all others."""
+    """The model as metrics name it: `unknown` for a model that does not exist."""
     stream: bool | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     texts: int | None = None
     """How many texts were embedded."""
     first_token_ms: float | None = None
-    """From the call of the worker to its first token."""
+    """Milliseconds from the call of the worker to its first token."""
     seconds: float = 0.0
-    """From the request's headers to the last byte of its response."""
+    """Seconds from the request's headers to the last byte of its response."""
     content: Content | None = None
     began: float = field(default_factory=time.perf_counter)
 
@@ -111,14 +111,14 @@ class RequestRecord:
         self.model_label = model if is_known else "unknown"
 
     def end(self, *, route: str) -> None:
-        """Note the end of the response, and how the request ended if nothing more precise is known than the status."""
+        """Note the end of the response. Derive the outcome from the status if no other was noted."""
         self.route = route
         self.seconds = time.perf_counter() - self.began
         if self.outcome is None:
             self.outcome = _outcome_of(self.status)
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the request's log line, without those that were never known."""
+        """Return the fields of the request's log line that are known."""
         known = {
             "request_id": self.request_id,
             "method": self.method,

@@ -1,4 +1,4 @@
-"""What a running gateway works with: made once when it starts, and closed when it stops."""
+"""Creates the parts of a gateway when it starts, and closes them when it stops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Gateway:
 
 
 def check(settings: GatewaySettings) -> None:
-    """Raise ValueError or OSError when the settings cannot be right, before anything is started."""
+    """Raise ValueError or OSError if the settings are not valid. Called before anything is started."""
     connect(settings.redis_url, timeout=settings.redis_timeout)
     Tiers(settings.tiers_file)
     _body_budget(settings)
@@ -57,9 +57,9 @@ def check(settings: GatewaySettings) -> None:
 
 @asynccontextmanager
 async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """Connect to Redis and the workers; neither needs to be there yet.
+    """Open the parts of a gateway. Neither Redis nor the workers need to be available yet.
 
-    What was opened is closed in the opposite order, also when a later part cannot be opened.
+    All parts are closed in the opposite order, also if a later one cannot be opened.
     """
     async with AsyncExitStack() as stack:
         link = RedisLink(connect(settings.redis_url, timeout=settings.redis_timeout), timeout=settings.redis_timeout)

@@ -208,7 +208,7 @@ class System:
         for process in self.workers:
             busy += await process.metric("vilix_worker_requests_in_flight")
         for process in self.gateways:
-            busy += await process.metric("vilix_answers_in_flight")
+            busy += await process.metric("vilix_generations_in_flight")
             busy += await process.metric("vilix_http_requests_in_flight")
         return busy == 0
 

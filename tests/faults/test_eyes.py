@@ -59,7 +59,7 @@ async def test_content_is_logged_where_it_was_switched_on(tmp_path: Path) -> Non
         await until(lambda: len(_lines(system.gateway)) == 1)
         (line,) = _lines(system.gateway)
         assert line["messages"][0]["content"] == [{"text": QUESTION}]
-        assert line["answers"][0]["content"] == answer.json()["choices"][0]["message"]["content"]
+        assert line["choices"][0]["content"] == answer.json()["choices"][0]["message"]["content"]
         assert system.api_key not in system.gateway.log.read_text()
 
 
@@ -89,7 +89,7 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
     assert grew(seconds % "replay") == 5
     assert grew(seconds % "unknown") == 1
     # One was refused by the worker.
-    assert grew('vilix_answer_duration_seconds_count{model="replay"}') == 5
+    assert grew('vilix_worker_call_duration_seconds_count{model="replay"}') == 5
     assert grew('vilix_first_token_seconds_count{model="replay"}') == 4
     assert grew('vilix_inter_token_seconds_count{model="replay"}') > 0
     completion = usages[0]["completion_tokens"]
@@ -160,7 +160,7 @@ async def test_requests_that_wait_for_a_slot_of_their_key_and_those_it_rejects_a
 
 
 async def _counts(system: System, outcome: str, count: int) -> bool:
-    name = f'vilix_answers_total{{model="replay",outcome="{outcome}"}}'
+    name = f'vilix_generations_total{{model="replay",outcome="{outcome}"}}'
     return (await system.gateway.metrics()).get(name) == count
 
 

@@ -126,7 +126,7 @@ async def freeze_in_the_middle(system: System, what: str) -> list[float]:
         assert {rejection.status_code for rejection in rejections} <= {503, 504}
 
         async def has_nothing_left() -> bool:
-            left = await system.gateway.metric("vilix_answers_in_flight")
+            left = await system.gateway.metric("vilix_generations_in_flight")
             return left + await system.gateway.metric("vilix_http_requests_in_flight") == 0
 
         await until(has_nothing_left)

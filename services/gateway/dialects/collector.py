@@ -1,4 +1,4 @@
-"""Collects a worker's events into a whole answer, from which each API makes its own object."""
+"""Collects the events of a generation, from which each API makes its response object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.gateway.limit_status import SpentBudget
 
 @dataclass(slots=True)
 class ToolCall:
-    """A tool call as far as it has come."""
+    """A tool call, possibly incomplete."""
 
     id: str
     name: str
@@ -23,17 +23,17 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Choice:
-    """One of the answers to a prompt."""
+    """One choice of a generation."""
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tool_calls: dict[int, ToolCall] = field(default_factory=dict)
-    """By their index."""
+    """The tool calls by index."""
     logprobs: list[pb.TokenLogprob] = field(default_factory=list)
     finish_reason: pb.FinishReason.ValueType = pb.FINISH_REASON_STOP
 
     def add(self, delta: pb.Delta) -> None:
-        """Append what a worker has generated."""
+        """Append a delta."""
         match delta.WhichOneof("fragment"):
             case "content":
                 self.content.append(delta.content)
@@ -47,25 +47,25 @@ class Choice:
 
 
 class ResponseCollector:
-    """Puts an answer together before it is sent."""
+    """Collects a generation that is sent when it is complete."""
 
     def __init__(self, choices: int) -> None:
-        """`choices` is how many answers are generated."""
+        """Expect `choices` choices."""
         self._number: Final = choices
-        # Made when they are needed: only the worker knows how many there may be.
+        # Choices are created when they are needed, because only the worker knows how many are allowed.
         self._choices: Final = defaultdict[int, Choice](Choice)
         self.usage = pb.Usage()
         self.ended_by: SpentBudget | None = None
-        """The budget that ended the answer."""
+        """The budget that ended the generation."""
 
     @property
     def choices(self) -> list[Choice]:
-        """All choices of a complete answer, in order."""
+        """All choices of a complete generation, in order."""
         return [self._choices[index] for index in range(self._number)]
 
     @property
     def begun(self) -> list[Choice]:
-        """The choices of which something has come, in order."""
+        """The choices that have at least one event, in order."""
         return [choice for _, choice in sorted(self._choices.items())]
 
     def add(self, events: Iterable[pb.Event]) -> None:

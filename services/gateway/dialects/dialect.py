@@ -1,7 +1,7 @@
-"""What the gateway asks of each API that it speaks. One object per API answers it, and everything else knows no API.
+"""The interface of dialects. Each API of the gateway is one dialect, and nothing else in the gateway depends on an API.
 
-A body is read into a neutral call; the events of a worker are encoded as a stream, or collected and written as a whole;
-errors and limits are rendered. To add an API is to add a package with such an object, and its routes.
+A dialect reads a body into a neutral call, encodes the events of a worker as a stream or as one document, and renders
+errors and limits. To add an API, add a package with a dialect, and its routes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """What identifies an answer."""
+    """The identity of a response."""
 
     id: str
     created: int
@@ -41,45 +41,52 @@ class ImageSink(Protocol):
     """Takes the images of a request while its body is read."""
 
     def add(self, image: pb.Image, *, url: str, path: str, part: str) -> None:
-        """Take the image at `url`, which fills `image` now or before the worker is called.
+        """Take the image at `url`, and fill `image` with it now or before the worker is called.
 
-        `path` is where the URL stands, and `part` the content part that it belongs to. Raises ApiError (400).
+        Args:
+            image: The message to fill.
+            url: A `data:` or `https:` URL.
+            path: The path of the field that holds the URL.
+            part: The path of the content part that the image belongs to.
+
+        Raises:
+            ApiError: The URL or the image is not valid (400).
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How a body is to be read."""
+    """The options of reading a body."""
 
     strict: bool
-    """Whether fields that would have no influence are rejected, instead of being reported."""
+    """Whether fields that would have no effect are rejected, instead of being reported."""
     images: ImageSink
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateCall:
-    """What a request for an answer asks for, whatever API it came by. A dialect adds what its own answers need."""
+    """A request for a generation, independent of the API. A dialect adds the fields that its responses need."""
 
     generate: pb.GenerateRequest
     stream: bool = False
-    """Whether the answer is sent while it is generated."""
+    """Whether the generation is sent while it runs."""
     ignored: Sequence[str] = ()
-    """Fields that are no part of the API, in its own names."""
+    """The names of fields of the body that are not part of the API."""
     dry_run: bool = False
-    """Whether only the prompt is asked for."""
+    """Whether only the rendered prompt is requested."""
 
     def field_name(self, field: str) -> str:
-        """Return the caller's name of one of the worker's fields, given by its path; empty where there is none."""
+        """Return the caller's name for the path of a worker's field, or an empty string if the API has none."""
         return field
 
     def all_ignored(self, of_worker: Iterable[str]) -> list[str]:
-        """Return the caller's names of all fields that have no influence, of which the worker has named these."""
+        """Return the caller's names of all fields that have no effect. The worker ignores those in `of_worker`."""
         return [*self.ignored, *map(self.field_name, of_worker)]
 
     @property
     def choices(self) -> int:
-        """How many answers are generated."""
+        """The number of choices to generate."""
         return max(1, self.generate.n)
 
 
@@ -87,7 +94,7 @@ C = TypeVar("C", bound=GenerateCall)
 
 
 def without_prompt(call: C) -> C:
-    """Return a call as far as its answer depends on it, without what was asked, which may be large."""
+    """Return a call with only the fields that encoding a response needs, without its prompt, which may be large."""
     generate = pb.GenerateRequest(model=call.generate.model, n=call.generate.n)
     if call.generate.HasField("logprobs"):
         generate.logprobs.CopyFrom(call.generate.logprobs)
@@ -96,48 +103,48 @@ def without_prompt(call: C) -> C:
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """The prompt that a worker made of a call."""
+    """The prompt that a worker rendered for a call."""
 
     response: pb.RenderPromptResponse
     worker: str
     """The worker's address."""
     ignored: Sequence[str]
-    """All fields that have no influence, in the API's own names."""
+    """The API's names of all fields that have no effect."""
 
 
 class StreamEncoder(Protocol):
-    """Encodes one answer as Server-Sent Events. Each method returns whole events, or nothing."""
+    """Encodes one generation as Server-Sent Events. Each method returns complete events, or no bytes."""
 
     def encode(self, events: Iterable[pb.Event]) -> bytes:
-        """Return the events that follow from what the worker sent, joined: they are sent at once."""
+        """Return the API's events for a group of worker events, joined, because they are sent together."""
         ...
 
     def note(self, budget: SpentBudget) -> None:
-        """Name the budget that ended the answer in every event from here on."""
+        """Name the budget that ended the generation in all later events."""
         ...
 
     def end(self) -> bytes:
-        """Return what follows the last event of a complete answer."""
+        """Return the bytes that follow the last event of a complete generation."""
         ...
 
     def error(self, error: ApiError) -> bytes:
-        """Return the events with which a stream ends that has failed. Nothing may follow them."""
+        """Return the events that end a failed stream. Nothing may follow them."""
         ...
 
     def keep_alive(self) -> bytes:
-        """Return what is sent where nothing else was sent for a while."""
+        """Return the bytes that are sent after a time of silence."""
         ...
 
     def queued(self, position: int) -> bytes:
-        """Return what tells a client its position in the queue; the next one has position 1."""
+        """Return the bytes that report the position in the queue. The request that is next has position 1."""
         ...
 
 
 class Dialect(Protocol):
-    """What every API has."""
+    """The part of an API that all endpoints need."""
 
     def api_key(self, headers: Mapping[str, str]) -> str | None:
-        """Return the key that a request carries; None where it carries none."""
+        """Return the key that a request carries, or None if it carries none."""
         ...
 
     def error(self, error: ApiError, *, request_id: str) -> ErrorReply:
@@ -145,47 +152,47 @@ class Dialect(Protocol):
         ...
 
     def response_headers(self, limits: RateLimits, *, request_id: str) -> dict[str, str]:
-        """Return the API's headers of a response: how limits stand, and whatever else it reports."""
+        """Return the API's response headers, such as the state of limits."""
         ...
 
 
 class PromptDialect(Dialect, Protocol[C]):
-    """An API that shows prompts."""
+    """An API that returns rendered prompts."""
 
     def read(self, body: Any, options: ReadOptions) -> C:
-        """Read a parsed body. Raises ApiError (400) that names the field, what it holds and what it must be."""
+        """Read a parsed body. Raises ApiError (400) that names the field, its value and what is allowed."""
         ...
 
     def prompt(self, call: C, prompt: RenderedPrompt) -> bytes:
-        """Return the JSON document that shows a prompt."""
+        """Return a rendered prompt as a JSON document."""
         ...
 
 
 class GenerationDialect(PromptDialect[C], Protocol[C]):
-    """An API that answers prompts."""
+    """An API that generates text."""
 
     @property
     def id_prefix(self) -> str:
-        """What the ids of its answers begin with."""
+        """The prefix of the ids of its responses."""
         ...
 
     def encoder(self, call: C, head: ResponseHead) -> StreamEncoder:
-        """Return the encoder of one streamed answer. `call` is without its prompt."""
+        """Return the encoder of one stream. `call` has no prompt."""
         ...
 
-    def whole(self, call: C, head: ResponseHead, answer: ResponseCollector) -> bytes:
-        """Return the JSON document of a whole answer. `call` is without its prompt."""
+    def response(self, call: C, head: ResponseHead, collected: ResponseCollector) -> bytes:
+        """Return a complete generation as a JSON document. `call` has no prompt."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedCall:
-    """What a request for embeddings asks for, whatever API it came by."""
+    """A request for embeddings, independent of the API."""
 
     embed: embeddings_pb.EmbedRequest
 
     def field_name(self, field: str) -> str:
-        """Return the caller's name of one of the worker's fields, given by its path."""
+        """Return the caller's name for the path of a worker's field."""
         return field
 
 
@@ -196,13 +203,13 @@ class EmbeddingDialect(Dialect, Protocol[E]):
     """An API that turns texts into vectors."""
 
     def read(self, body: Any) -> E:
-        """Read a parsed body. Raises ApiError (400) as above."""
+        """Read a parsed body. Raises ApiError (400) that names the field, its value and what is allowed."""
         ...
 
-    def pieces(self, call: E, response: embeddings_pb.EmbedResponse) -> Iterator[bytes]:
-        """Yield the JSON document of a response in pieces that take about a millisecond each."""
+    def segments(self, call: E, response: embeddings_pb.EmbedResponse) -> Iterator[bytes]:
+        """Yield the JSON document of a response in segments that take about a millisecond each to encode."""
         ...
 
     def is_small(self, response: embeddings_pb.EmbedResponse) -> bool:
-        """Return whether a response is so small that its pieces may be made at once."""
+        """Return whether a response is small enough to be encoded without a pause."""
         ...

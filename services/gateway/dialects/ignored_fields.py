@@ -12,15 +12,15 @@ from services.runtime.telemetry import without_keys
 
 IGNORED_HEADER: Final = "x-ignored-params"
 MOST_CHARACTERS: Final = 1024
-"""Of the header."""
+"""The longest value of the header."""
 MOST_IGNORED: Final = 100
-"""So many fields are named; a client that sends more has seen enough."""
+"""The most fields that are reported."""
 _MOST_MESSAGE_CHARACTERS: Final = 200
-"""Of names that are repeated in a message: they may be as long as a body."""
+"""The most characters of names in a message, because names may be as long as a body."""
 
 
 def ignored_fields(fields: Fields, *, strict: bool) -> list[str]:
-    """Return the paths of what was not read, also inside of what was. Raises ApiError when they are to be rejected."""
+    """Return the paths of all fields that were not read, nested ones included. If `strict`, raise ApiError for them."""
     ignored = sorted(fields.unread_paths())[:MOST_IGNORED]
     if ignored and strict:
         names = ", ".join(ignored)
@@ -32,15 +32,15 @@ def ignored_fields(fields: Fields, *, strict: bool) -> list[str]:
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
     """Return the header `x-ignored-params`, or no header if there are no names. Names that do not fit are left out."""
-    # Names come from the client: only what a header may hold is repeated, and what stands for a key is not ASCII.
-    fitting, room = [], MOST_CHARACTERS
+    # Clients choose the names. Names that a header cannot hold are left out, as are keys, whose mask is not ASCII.
+    fitting, capacity = [], MOST_CHARACTERS
     for name in map(without_keys, names):
-        if name.isascii() and name.isprintable() and "," not in name and len(name) <= room:
+        if name.isascii() and name.isprintable() and "," not in name and len(name) <= capacity:
             fitting.append(name)
-            room -= len(name) + len(",")
+            capacity -= len(name) + len(",")
     return {IGNORED_HEADER: ",".join(fitting)} if fitting else {}
 
 
 def ignored_comment(header: dict[str, str]) -> bytes:
-    """Return what `ignored_header` returned as a comment of a stream."""
+    """Return the header that `ignored_header` returned as an SSE comment."""
     return sse.comment(f"{IGNORED_HEADER} {header.get(IGNORED_HEADER, '')}")

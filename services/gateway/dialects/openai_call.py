@@ -1,4 +1,4 @@
-"""A call that came by OpenAI's chat or completions, and the fields that both have."""
+"""A call of OpenAI's chat or completions API, and the fields that both share."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from services.gateway.dialects.worker_fields import STRUCTURED_OUTPUT
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAICall(GenerateCall):
-    """A call with OpenAI's options of answers."""
+    """A call with OpenAI's options of responses."""
 
     include_usage: bool = False
-    """Whether the stream ends with a chunk of usage."""
+    """Whether a stream ends with a chunk that has the usage."""
     continuous_usage: bool = False
-    """Whether every chunk carries the usage so far."""
+    """Whether every chunk has the usage so far."""
     structured_output_field: str = STRUCTURED_OUTPUT
-    """The path at which the request asks for structured output, of several that it could have used."""
+    """The path of the field that asks for structured output; the APIs have several."""
 
     def field_name(self, field: str) -> str:
-        """Return OpenAI's name of one of the worker's fields."""
+        """Return OpenAI's name for the path of a worker's field."""
         return openai_name(field, structured_output_field=self.structured_output_field)
 
 
 def completed(fields: Fields, generate: pb.GenerateRequest, *, strict: bool) -> OpenAICall:
-    """Read what every kind of completion has, once all else was read. Raises ApiError."""
+    """Read the shared fields, after all others, and return the call. Raises ApiError (400)."""
     structured_output_field = read_structured_output(fields, generate.response_format)
     dry_run = fields.boolean("dry_run") or False
     streaming = read_streaming(fields)

@@ -1,4 +1,4 @@
-"""What all of OpenAI's APIs have in common: the credential, errors, and headers about limits."""
+"""The parts that all of OpenAI's APIs share: the credential, errors, and headers about limits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class OpenAIDialect:
     """Base of the dialects of OpenAI's APIs."""
 
     def api_key(self, headers: Mapping[str, str]) -> str | None:
-        """Return the key that a request carries."""
+        """Return the key of the header `Authorization`, or None."""
         return bearer_key(headers)
 
     def error(self, error: ApiError, *, request_id: str) -> ErrorReply:
-        """Render an error. OpenAI's body has no request id: a header has it."""
+        """Render an error. OpenAI's errors have the request id in a header, not in the body."""
         return openai_errors.render(error)
 
     def response_headers(self, limits: RateLimits, *, request_id: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a request with `dry_run` is answered: its prompt, what of it would be ignored, and which worker would answer."""
+"""The response to a request with `dry_run`: the prompt, the fields that would be ignored, and the worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.gateway.dialects.openai_call import OpenAICall
 
 
 def dry_run_object(kind: str, call: OpenAICall, prompt: RenderedPrompt) -> dict[str, Any]:
-    """Return the object, which calls itself `kind`."""
+    """Return the response object, whose field `object` is `kind`."""
     return {
         "object": kind,
         "model": call.generate.model,

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape, which is also the house's for everything that belongs to no dialect."""
+"""Errors in OpenAI's format, which the gateway also uses for everything that belongs to no dialect."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def render(error: ApiError) -> ErrorReply:
 
 
 def response(error: ApiError) -> Response:
-    """Return the same for endpoints that return responses."""
+    """Return the error as a Starlette response."""
     reply = render(error)
     return Response(reply.body, reply.status, reply.headers)
 

@@ -6,7 +6,7 @@ from services.gateway.limit_status import RateLimits, duration
 
 
 def limit_headers(limits: RateLimits) -> dict[str, str]:
-    """Return `x-ratelimit-*` for each limit that there is."""
+    """Return `x-ratelimit-*` for each limit that the key has."""
     headers: dict[str, str] = {}
     for name, window in (("requests", limits.requests), ("tokens", limits.tokens)):
         if window is not None:

@@ -1,4 +1,4 @@
-"""Parts of objects that OpenAI's APIs share."""
+"""Parts of response objects that OpenAI's APIs share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads how tokens are chosen and when generation stops, as OpenAI's requests and those of other servers say it."""
+"""Reads the sampling parameters and stop conditions of OpenAI's requests, and those that vLLM adds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NUMBERS: Final = ("temperature", "top_p", "min_p", "frequency_penalty", "presen
 
 
 def add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
-    """Read the fields that are given. Raises ApiError."""
+    """Read the fields that are present into `sampling`. Raises ApiError (400)."""
     for name in _NUMBERS:
         if (number := fields.number(name)) is not None:
             setattr(sampling, name, number)
     for name in ("top_k", "min_tokens"):
-        # Some clients write -1 for "all".
+        # Some clients send -1 for "all tokens".
         if (integer := fields.integer(name, least=-1 if name == "top_k" else 0)) is not None:
             setattr(sampling, name, max(integer, 0))
     if (seed := fields.integer("seed", least=-(2**63), most=2**63 - 1)) is not None:
@@ -36,7 +36,7 @@ def add_sampling(fields: Fields, sampling: pb.SamplingParams) -> None:
     if bias is not None:
         biases = Fields(bias, "logit_bias")
         for token in bias:
-            # More digits than a token id has would be slow to read, or be refused by Python itself.
+            # Parsing very long numbers is slow, and Python rejects those of more than 4,300 digits.
             if not token.isdecimal() or len(token) > 10:
                 raise bad_request("logit_bias", f"logit_bias has the key {shown(token)}; keys must be token ids")
             sampling.logit_bias[read_token_id("logit_bias", int(token))] = biases.number(token) or 0.0
@@ -53,7 +53,7 @@ def _add_limit(fields: Fields, sampling: pb.SamplingParams) -> None:
 
 
 def read_token_id(path: str, value: Any) -> int:
-    """Return a token id. Raises ApiError."""
+    """Return `value` if it is a token id. Raises ApiError (400)."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
         raise wrong_type(path, "a token id", value)
     return value

@@ -1,4 +1,4 @@
-"""What the streams of OpenAI's chat and completions share: how they are asked for, their comments, errors and end."""
+"""The parts that streams of OpenAI's chat and completions share: options, comments, errors and the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Streaming:
 
 
 def read_streaming(fields: Fields) -> Streaming:
-    """Read how the answer is to be sent. Raises ApiError."""
+    """Read `stream` and `stream_options`. Raises ApiError (400)."""
     stream = fields.boolean("stream") or False
     options = fields.object("stream_options")
     if options is None:
@@ -37,20 +37,20 @@ def read_streaming(fields: Fields) -> Streaming:
 
 
 class OpenAIStream:
-    """Base of the encoders. None of these depends on what was sent before."""
+    """Base of the encoders: the events that do not depend on what was sent before."""
 
     def end(self) -> bytes:
         """Return the event `[DONE]`."""
         return _DONE
 
     def error(self, error: ApiError) -> bytes:
-        """Return the event of an error's JSON document."""
+        """Return an event with the error's JSON document."""
         return sse.event(openai_errors.body(error))
 
     def keep_alive(self) -> bytes:
-        """Return a comment."""
+        """Return an SSE comment."""
         return _KEEP_ALIVE
 
     def queued(self, position: int) -> bytes:
-        """Return a comment."""
+        """Return an SSE comment with the position in the queue."""
         return sse.comment(f"queued {position}")

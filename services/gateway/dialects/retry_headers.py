@@ -1,4 +1,4 @@
-"""Headers that tell a client when to try again, as the clients of all APIs read them."""
+"""Headers that tell a client when to retry. Clients of all APIs read the same ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from services.gateway.errors import ApiError
 
 
 def retry_headers(error: ApiError) -> dict[str, str]:
-    """Return `Retry-After` in whole seconds, at least 1, the same in milliseconds, and whether to try again at all."""
+    """Return `Retry-After` in whole seconds, at least 1, the same in milliseconds, and `x-should-retry`."""
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))

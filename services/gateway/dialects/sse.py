@@ -18,7 +18,7 @@ END: Final = b"\n\n"
 
 
 def event(data: bytes, *, name: str = "") -> bytes:
-    """Return an event with one line of data, and with a name where the API has that."""
+    """Return an event with one line of data, and with a name if the API names its events."""
     head = b"event: %b\n" % name.encode("ascii") if name else b""
     return head + DATA + data + END
 

@@ -1,4 +1,4 @@
-"""Replaces the worker's names of fields in errors by those that the caller knows."""
+"""Replaces the worker's field names in errors by those of the caller's API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from services.gateway.errors import ApiError
 
 STRUCTURED_OUTPUT: Final = "response_format"
-"""The worker's field for structured output, which an API may let callers ask for in several ways."""
+"""The worker's field for structured output, for which an API may have several fields."""
 
 
 def use_callers_names(error: ApiError, name: Callable[[str], str]) -> None:
@@ -22,5 +22,5 @@ def use_callers_names(error: ApiError, name: Callable[[str], str]) -> None:
         return
     error.message = error.message.replace(field, error.field)
     if not field.startswith(STRUCTURED_OUTPUT):
-        # Another field may be at odds with structured output, under whatever name that was asked for.
+        # A message about another field may say that it conflicts with structured output.
         error.message = error.message.replace(STRUCTURED_OUTPUT, name(STRUCTURED_OUTPUT))

@@ -1,4 +1,4 @@
-"""The admin API: keys over HTTP, on a listener and with a credential of its own. Its OpenAPI document describes it."""
+"""The admin API: key management over HTTP, with its own listener and credential. Its OpenAPI document describes it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from services.gateway.wiring import Gateway
 PREFIX: Final = "/admin/v1"
 _OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
 _CREDENTIAL: Final = Security(HTTPBearer(auto_error=False))
-"""For the OpenAPI document. AdminGuard checks it, before there is a body."""
+"""Declared for the OpenAPI document only. AdminGuard checks the credential before the body is read."""
 
 
 class NewKey(Key):
-    """A key, with the secret that is shown this once."""
+    """A key with its secret, which is shown only once."""
 
     key: str = Field(description="The secret.")
 
 
 class Rotation(BaseModel):
-    """How to rotate."""
+    """The options of a rotation."""
 
     grace_seconds: int = Field(
         keys.GRACE_SECONDS, ge=0, le=keys.MAX_GRACE_SECONDS, description="How long older secrets stay valid."
@@ -59,7 +59,7 @@ router: Final = APIRouter(prefix=PREFIX, dependencies=[_CREDENTIAL], tags=["keys
 
 @router.post("/keys", status_code=201)
 async def create_key(request: Request, draft: Draft) -> NewKey:
-    """Make a key. Its secret is in the answer, and cannot be had again."""
+    """Create a key. The response has its secret, which cannot be retrieved again."""
     redis = gateway_of(request).link.redis
     key, secret = await keys.create(redis, **dict(draft))
     record_of(request).key_id = key.id
@@ -68,7 +68,7 @@ async def create_key(request: Request, draft: Draft) -> NewKey:
 
 @router.get("/keys")
 async def list_keys(request: Request) -> list[Key]:
-    """List the keys that were not revoked, oldest first."""
+    """List all keys except revoked ones, oldest first."""
     return await keys.list_all(gateway_of(request).link.redis)
 
 
@@ -80,7 +80,7 @@ async def show_key(request: Request, name_or_id: str) -> Key:
 
 @router.patch("/keys/{name_or_id}")
 async def change_key(request: Request, name_or_id: str, change: Change) -> Key:
-    """Change a key. What is not given stays; null takes a limit away. It holds from the next request."""
+    """Change a key. Absent fields stay as they are; null removes a limit. The change applies from the next request."""
     key = await keys.change(gateway_of(request).link.redis, name_or_id, change)
     record_of(request).key_id = key.id
     return key
@@ -88,7 +88,7 @@ async def change_key(request: Request, name_or_id: str, change: Change) -> Key:
 
 @router.post("/keys/{name_or_id}/rotate", status_code=201)
 async def rotate_key(request: Request, name_or_id: str, rotation: Rotation | None = None) -> NewKey:
-    """Make a new secret for a key. Older ones stay valid for a while."""
+    """Create a new secret for a key. Older secrets stay valid for `grace_seconds`."""
     grace = (rotation or Rotation()).grace_seconds
     key, secret = await keys.rotate(gateway_of(request).link.redis, name_or_id, grace_seconds=grace)
     record_of(request).key_id = key.id
@@ -97,7 +97,7 @@ async def rotate_key(request: Request, name_or_id: str, rotation: Rotation | Non
 
 @router.delete("/keys/{name_or_id}")
 async def revoke_key(request: Request, name_or_id: str) -> Revocation:
-    """Revoke a key: it is refused from now on, by every gateway."""
+    """Revoke a key. From now on every gateway rejects it."""
     key, replication = await keys.revoke(gateway_of(request).link.redis, name_or_id)
     record_of(request).key_id = key.id
     return Revocation(id=key.id, name=key.name, replicas=replication.replicas, acknowledged=replication.acknowledged)
@@ -110,14 +110,14 @@ async def key_usage(
     by: Literal["model", "day"] = "day",
     days: Annotated[int, Query(ge=1, le=400)] = 30,
 ) -> dict[str, usage.Counts]:
-    """Show what a key used in so many days, today (UTC) included. A revoked key is found by its id."""
+    """Show what a key used in the last `days` days, including today (UTC). A revoked key is found only by its id."""
     redis = gateway_of(request).link.redis
     key = await keys.get(redis, name_or_id)
     return usage.summed(await usage.of_days(redis, key, last=datetime.now(UTC).date(), days=days), by=by)
 
 
 def create_admin_app(gateway: Gateway, *, token: str) -> ASGIApp:
-    """The admin API as an ASGI application, for callers that send `token`."""
+    """Return the admin API as an ASGI application, for callers that send `token`."""
     app = FastAPI(title="Vilix admin API", version="1", openapi_url=_OPENAPI_PATH, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
     app.include_router(router)
@@ -133,7 +133,7 @@ def create_admin_app(gateway: Gateway, *, token: str) -> ASGIApp:
         ValueError: _wrong,
         RedisError: _redis_error,
         OSError: _redis_error,
-        Exception: _fault,
+        Exception: _unexpected_error,
     }
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
@@ -190,5 +190,5 @@ async def _redis_error(request: Request, error: Exception) -> Response:
     )
 
 
-async def _fault(request: Request, error: Exception) -> Response:
+async def _unexpected_error(request: Request, error: Exception) -> Response:
     return openai_errors.response(server_error(record_of(request).request_id))

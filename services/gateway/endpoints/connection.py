@@ -1,4 +1,4 @@
-"""What endpoints find at a request: the gateway that serves it, and its record. They pass on what others need."""
+"""Finds the gateway and the record of a Starlette request, for endpoints outside of the pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET /healthz and /readyz: for load balancers and people, without a key."""
+"""GET /healthz and /readyz: health for load balancers and operators, without a key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.gateway.redis.redis_link import RedisAwayError, RedisRejectedError
 
 
 async def healthz(request: Request) -> Response:
-    """Say that the process lives, and what it sees. Always 200: what it sees is not its own health."""
+    """Report that the process lives, and the state of Redis and the models. The status is always 200."""
     gateway = gateway_of(request)
     models = {model_id: model is not None for model_id, model in gateway.fleet.models().items()}
     try:
@@ -21,17 +21,17 @@ async def healthz(request: Request) -> Response:
         redis = str(error.cause)
     except RedisAwayError:
         redis = "unreachable"
-    stored = gateway.redis_watch.state
-    care = {"redis_eviction": stored.eviction, "redis_persistence": str(stored.persistence)}
+    state = gateway.redis_watch.state
+    durability = {"redis_eviction": state.eviction, "redis_persistence": str(state.persistence)}
     return Response(
-        orjson.dumps({"status": "ok", "redis": redis, **care, "models": models}), media_type="application/json"
+        orjson.dumps({"status": "ok", "redis": redis, **durability, "models": models}), media_type="application/json"
     )
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether requests should be sent here: 200 when some model can answer, else 503.
+    """Report whether requests should be sent to this gateway: 200 if some model is available, else 503.
 
-    Redis does not count: one blip of it must not take every gateway out of service.
+    Redis is not considered, because a short failure of it must not take every gateway out of service.
     """
     ready = gateway_of(request).fleet.any_ready()
     return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type="application/json")

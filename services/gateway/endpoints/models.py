@@ -1,4 +1,4 @@
-"""GET /models: the models that a key may use."""
+"""GET /models and /models/{id}: the models that a key may use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.field
 
 
 async def list_models(request: Request) -> Response:
-    """List the models."""
+    """List the models that the key may use."""
     gateway = gateway_of(request)
     key = await _authenticate(request, gateway)
     data = [model for model in describe_all(gateway.fleet) if key.may_use(model["id"])]
@@ -58,7 +58,7 @@ def _unknown(model: str, known: str) -> ApiError:
 
 
 def _model(model_id: str, model: pb.Model | embeddings_pb.Model | None) -> dict[str, Any]:
-    """Return OpenAI's object `model`, and what clients of open models like to know."""
+    """Return OpenAI's object `model`, with additional fields about the model's capabilities and engine."""
     if model is None:
         return {"id": model_id, "object": "model", "created": 0, "owned_by": "vilix", "available": False}
     return {

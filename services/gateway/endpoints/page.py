@@ -1,4 +1,4 @@
-"""The page at `/`: documentation and playground, as `make site` built them, served from memory."""
+"""The page at `/`, with documentation and playground: built by `make site`, served from memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 _ASSETS: Final = "site/assets/"
-"""Files whose names change with their content."""
+"""The directory of files whose names contain a hash of their content."""
 _API: Final = re.compile(rb'(<meta name="vilix-api" content=")[^"]*(")')
 _log: Final = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _log: Final = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _File:
     bodies: Mapping[str, bytes]
-    """By content encoding; `identity` is always there."""
+    """By content encoding. `identity` is always present."""
     headers: Mapping[str, str]
 
     def response(self, request: Request) -> Response:
@@ -48,7 +48,7 @@ class _File:
 
 
 class Page:
-    """Everything that was built, with the headers that belong to it."""
+    """The built files, with their headers."""
 
     def __init__(self, directory: Path, *, api_url: str) -> None:
         """Read `directory`. `api_url` is the API's base URL as browsers reach it; empty means beside the page."""
@@ -57,14 +57,14 @@ class Page:
             _log.warning("the page was not built: there is nothing in %s (make site builds it)", directory)
 
     def file(self, name: str) -> _File:
-        """One file. Raises HTTPException (404) when there is none."""
+        """Return a file. Raises HTTPException (404) if it does not exist."""
         if name not in self._files:
             raise HTTPException(404)
         return self._files[name]
 
 
 def routes(page: Page) -> Iterator[tuple[str, Endpoint]]:
-    """Where the parts of the page are, and what answers with them."""
+    """Yield the path and the endpoint of each part of the page."""
 
     def document(name: str) -> Endpoint:
         async def endpoint(request: Request) -> Response:
@@ -82,15 +82,16 @@ def routes(page: Page) -> Iterator[tuple[str, Endpoint]]:
 
 
 async def _models(request: Request) -> Response:
-    """List the models for whoever looks at the page: without a key, so without what only callers need."""
+    """List the models for the page. It needs no key, and so returns only public fields."""
     data = [
-        {name: model[name] for name in _SHOWN if name in model} for model in describe_all(gateway_of(request).fleet)
+        {name: model[name] for name in _PUBLIC_FIELDS if name in model}
+        for model in describe_all(gateway_of(request).fleet)
     ]
     headers = {"cache-control": "public, max-age=10"}
     return Response(orjson.dumps({"models": data}), headers=headers, media_type=_JSON)
 
 
-_SHOWN: Final = (
+_PUBLIC_FIELDS: Final = (
     "id", "available", "context_length", "capabilities", "supported_parameters", "dimensions", "descriptions"
 )  # fmt: skip
 
@@ -123,7 +124,7 @@ def _document_headers(api_url: str) -> dict[str, str]:
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data: blob:; "
         f"connect-src 'self'{api_origin}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        # Only what the sanitiser made may become markup.
+        # Only the output of the sanitiser may become markup.
         "require-trusted-types-for 'script'; trusted-types dompurify"
     )
     return {

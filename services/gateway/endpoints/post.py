@@ -1,4 +1,4 @@
-"""POST endpoints: each takes its requests through the pipeline, and answers every error in its own API's shape."""
+"""POST endpoints: each passes its requests to the pipeline, and renders every error in the format of its API."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Post:
                 if not exchange.response.started:
                     await exchange.response.respond(CLIENT_CLOSED_REQUEST, {}, b"")
             except Exception:
-                # The middleware Access logs it. What has begun must not look complete.
+                # The middleware Access logs it. Raising it makes a response that has begun end as incomplete.
                 if not exchange.response.started:
                     await self._respond(exchange, server_error(exchange.record.request_id))
                 raise

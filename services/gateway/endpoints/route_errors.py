@@ -1,4 +1,4 @@
-"""Errors of requests that no endpoint answers."""
+"""Errors of requests that match no endpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def no_such_path(method: str, path: str) -> ApiError:
 
 
 def wrong_method(method: str, path: str, allowed: str) -> ApiError:
-    """Return a 405 for a path that has another method. `allowed` may be empty where that is not known."""
+    """Return a 405 for a path that does not allow the method. `allowed` lists those that it does, if known."""
     message = f"{method} is not allowed at {path[:128]}; {allowed or 'another method'} is."
     headers = {"Allow": allowed} if allowed else {}
     return ApiError(405, ErrorKind.INVALID_REQUEST, message, headers=headers)

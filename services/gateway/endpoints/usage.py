@@ -1,4 +1,4 @@
-"""GET /usage: what a key has used, and what is left of its limits."""
+"""GET /usage: what a key has used, and what remains of its limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from services.gateway.tenancy.usage import Counts, Usage, of_periods
 
 
 async def own_usage(request: Request) -> Response:
-    """Show a key what it used today and this month, its limits, and what is left of them."""
+    """Return what the caller's key used today and this month, its limits, and what remains of them."""
     gateway = gateway_of(request)
     key = (await authenticate(bearer_key(request.headers), gateway.key_cache)).key
     record_of(request).key_id = key.id
@@ -50,7 +50,7 @@ async def own_usage(request: Request) -> Response:
 
 
 def remaining(limits: Limits, scope: Scope) -> dict[str, int | None]:
-    """Return what is left of each limit; None where there is none. What running requests have reserved is not left."""
+    """Return what remains of each limit, None without a limit. Tokens that running requests reserve do not remain."""
 
     def left(limit: int | None, used: int) -> int | None:
         return None if limit is None else max(0, limit - used)
@@ -65,10 +65,10 @@ def remaining(limits: Limits, scope: Scope) -> dict[str, int | None]:
 
 
 def _period(name: str, ends: datetime, used: list[Usage]) -> dict[str, Any]:
-    mine = [usage for usage in used if usage.period == name]
+    in_period = [usage for usage in used if usage.period == name]
     return {
         "period": name,
         "ends": f"{ends:%Y-%m-%dT%H:%M:%SZ}",
-        **sum((usage.counts for usage in mine), Counts()).numbers(),
-        "models": {usage.model: usage.counts.numbers() for usage in mine},
+        **sum((usage.counts for usage in in_period), Counts()).numbers(),
+        "models": {usage.model: usage.counts.numbers() for usage in in_period},
     }

@@ -1,4 +1,4 @@
-"""Turns texts into vectors."""
+"""The operation that turns texts into vectors."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from services.gateway.wiring import Gateway
 
 
 class EmbedEndpoint(Generic[E]):
-    """An endpoint for embeddings."""
+    """An endpoint that returns embeddings."""
 
     def __init__(self, dialect: EmbeddingDialect[E]) -> None:
         """Serve the API `dialect`."""
         self.dialect: Final = dialect
 
     def read(self, body: Any, gateway: Gateway, *, strict: bool) -> EmbedTexts[E]:
-        """Return what a parsed body asks for. Raises ApiError (400). Unknown fields are rejected, strict or not."""
+        """Return the operation that a parsed body asks for. Unknown fields are always rejected.
+
+        Raises ApiError (400).
+        """
         call = self.dialect.read(body)
         try:
             check_number_of_elements(call.embed)
@@ -42,7 +45,7 @@ class EmbedEndpoint(Generic[E]):
 
 
 class EmbedTexts(Generic[E]):
-    """The operation."""
+    """The operation of one request for embeddings."""
 
     stream: Final = None
 
@@ -55,26 +58,26 @@ class EmbedTexts(Generic[E]):
         self._call: Final = call
 
     def reply(self, exchange: Exchange) -> Reply[pb.EmbedResponse]:
-        """Return what writes the response."""
+        """Return the writer of the response."""
         return VectorsReply(self._dialect, exchange, self._call)
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> pb.EmbedResponse:
-        """Have a worker make the vectors. Raises ApiError, ClientGoneError."""
+        """Return the vectors that a worker computes. Raises ApiError and ClientGoneError."""
         embedding = Embedding(self.pool, exchange.record)
-        exchange.disconnect.stops(embedding.cancel)
+        exchange.disconnect.on_disconnect(embedding.cancel)
         response = await embedding.run(self._call.embed)
         reservation.produced.prompt = sum(response.token_counts)
-        # Before the client can know that it is over, and come back for the same slot.
+        # Settle before the response is sent, so that the client's next request finds the slot free.
         await reservation.settle(Outcome.COMPLETE)
         return response
 
     def use_callers_names(self, error: ApiError) -> None:
-        """Name fields in an error as the caller does."""
+        """Replace the worker's field names in an error by the caller's."""
         use_callers_names(error, self._call.field_name)
 
 
 class VectorsReply(JsonReply[pb.EmbedResponse], Generic[E]):
-    """Sends vectors, encoded piece by piece; between two pieces, the event loop serves others."""
+    """Sends vectors in segments, between which the event loop serves other requests."""
 
     def __init__(self, dialect: EmbeddingDialect[E], exchange: Exchange, call: E) -> None:
         """Reply to `call`."""
@@ -83,15 +86,15 @@ class VectorsReply(JsonReply[pb.EmbedResponse], Generic[E]):
         self._call: Final = call
 
     async def write(self, result: pb.EmbedResponse, limits: RateLimits) -> None:
-        """Send the vectors: few at once, with the length; of many, the length is not known before the end."""
-        pieces = self._embedding_dialect.pieces(self._call, result)
+        """Send the vectors: a small response at once with its length, a large one in segments without it."""
+        segments = self._embedding_dialect.segments(self._call, result)
         if self._embedding_dialect.is_small(result):
-            await self._send(b"".join(pieces), limits)
+            await self._send(b"".join(segments), limits)
             return
         response = self._exchange.response
         await response.start(200, self._headers(limits))
-        for piece in pieces:
-            await response.send(piece)
-            # A client that reads fast would leave no time for anybody else.
+        for segment in segments:
+            await response.send(segment)
+            # `send` does not wait for a client that reads fast, so other tasks would not run.
             await asyncio.sleep(0)
         await response.finish()

@@ -1,4 +1,4 @@
-"""Generates an answer, whole or as a stream."""
+"""The operation that generates text, sent as a stream or when it is complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.gateway.operations.operation import Operation, Reply
 from services.gateway.operations.prepared_call import PreparedCall, prepare
 from services.gateway.operations.response_writer import ResponseWriter
 from services.gateway.operations.show_prompt import ShowPrompt
-from services.gateway.operations.whole_answer_reply import WholeAnswerReply
+from services.gateway.operations.whole_reply import WholeReply
 from services.gateway.record import Outcome
 from services.gateway.routing.generation import Generation
 from services.gateway.routing.inference_client import InferencePool
@@ -27,29 +27,32 @@ from services.gateway.wiring import Gateway
 
 
 class GenerateEndpoint(Generic[C]):
-    """An endpoint that answers prompts."""
+    """An endpoint that generates text."""
 
     def __init__(self, dialect: GenerationDialect[C]) -> None:
         """Serve the API `dialect`."""
         self.dialect: Final = dialect
 
     def read(self, body: Any, gateway: Gateway, *, strict: bool) -> Operation[Any]:
-        """Return what a parsed body asks for: an answer, or with a dry run its prompt. Raises ApiError (400)."""
+        """Return the operation that a parsed body asks for: a generation, or for a dry run its prompt.
+
+        Raises ApiError (400).
+        """
         prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
         call = prepared.call
         estimate = estimate_of(call.generate, reserve_output=gateway.settings.reserve_output)
         if call.dry_run:
             return ShowPrompt(self.dialect, gateway, prepared, estimate, stream=call.stream)
-        return GenerateAnswer(self.dialect, gateway, prepared, estimate)
+        return GenerateText(self.dialect, gateway, prepared, estimate)
 
 
-class GenerateAnswer(Generic[C]):
-    """The operation."""
+class GenerateText(Generic[C]):
+    """The operation of one request for a generation."""
 
     def __init__(
         self, dialect: GenerationDialect[C], gateway: Gateway, prepared: PreparedCall[C], estimate: TokenEstimate
     ) -> None:
-        """Generate the answer to a call."""
+        """Generate for the call in `prepared`."""
         self.model: Final = prepared.call.generate.model
         self.stream: Final = prepared.call.stream
         self.pool: Final[InferencePool] = gateway.fleet.inference
@@ -60,11 +63,11 @@ class GenerateAnswer(Generic[C]):
         self._prepared: PreparedCall[C] | None = prepared
 
     def reply(self, exchange: Exchange) -> Reply[MeteredGeneration]:
-        """Return what writes the response."""
-        answer_id = f"{self._dialect.id_prefix}-{secrets.token_hex(12)}"
-        head = ResponseHead(answer_id, int(time.time()), exchange.record.request_id)
+        """Return the writer of the response."""
+        response_id = f"{self._dialect.id_prefix}-{secrets.token_hex(12)}"
+        head = ResponseHead(response_id, int(time.time()), exchange.record.request_id)
         if not self.stream:
-            return WholeAnswerReply(self._dialect, exchange, self._call, head)
+            return WholeReply(self._dialect, exchange, self._call, head)
         keep_alive = self._gateway.settings.keep_alive
         return ResponseWriter(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
 
@@ -80,14 +83,14 @@ class GenerateAnswer(Generic[C]):
         transcript = Transcript(request) if settings.log_content else None
         record.content, record.completion_tokens = transcript, 0
         generation = Generation(self.pool, self.model, record)
-        exchange.disconnect.stops(partial(generation.cut_short, Outcome.CLIENT_GONE))
+        exchange.disconnect.on_disconnect(partial(generation.cut_short, Outcome.CLIENT_GONE))
         await prepared.complete(self._gateway.image_fetcher, tenant=reservation.subject.key.tenant)
         commits_early = self.stream and not exchange.response.started
         await generation.open(request, size=prepared.size, seconds=settings.early_commit if commits_early else None)
-        # The worker has it, and what was asked may be large.
+        # The worker has the request now, and nothing of the body is kept.
         exchange.body.release()
         return MeteredGeneration(generation, reservation, record, choices=self._call.choices, transcript=transcript)
 
     def use_callers_names(self, error: ApiError) -> None:
-        """Name fields in an error as the caller does."""
+        """Replace the worker's field names in an error by the caller's."""
         use_callers_names(error, self._call.field_name)

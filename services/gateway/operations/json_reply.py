@@ -1,4 +1,4 @@
-"""Replies that are one JSON document, sent when it is whole."""
+"""Replies that are one JSON document, sent when it is complete."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ JSON: Final = {"content-type": "application/json"}
 
 
 class JsonReply(ABC, Generic[R]):
-    """Base of such replies."""
+    """Base of replies that are one JSON document."""
 
     def __init__(self, dialect: Dialect, exchange: Exchange) -> None:
-        """Reply to `exchange` in the API `dialect`."""
+        """Reply to the request of `exchange` in the API `dialect`."""
         self._dialect: Final = dialect
         self._exchange: Final = exchange
 
     async def queued(self, position: int, limits: RateLimits) -> None:
-        """Do nothing: nothing can be sent before the document."""
+        """Do nothing, because nothing can be sent before the document."""
 
     @abstractmethod
     async def write(self, result: R, limits: RateLimits) -> None:
         """Send the document."""
 
     async def fail(self, error: ApiError) -> None:
-        """Raise the error: an error response is sent."""
+        """Raise the error, because no response has begun."""
         raise error
 
     async def _send(self, document: bytes, limits: RateLimits, *, ignored: Iterable[str] = ()) -> None:
-        """Send the document, and report limits and fields that had no influence."""
+        """Send the document with headers about limits and about fields that had no effect."""
         await self._exchange.response.respond(200, self._headers(limits, ignored), document)
 
     def _headers(self, limits: RateLimits, ignored: Iterable[str] = ()) -> dict[str, str]:

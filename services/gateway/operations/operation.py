@@ -1,4 +1,4 @@
-"""What the pipeline asks of an endpoint, of the operation that a body asks for, and of the reply that it writes."""
+"""The interfaces that the pipeline uses: an endpoint, the operation of a request, and the reply to it."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ R_contra = TypeVar("R_contra", contravariant=True)
 
 
 class Reply(Protocol[R_contra]):
-    """Writes the response to one request, of which the result is the body."""
+    """Writes the response to one request."""
 
     async def queued(self, position: int, limits: RateLimits) -> None:
-        """Tell the client its position in the queue, where the response has a way to."""
+        """Tell the client its position in the queue, if the kind of response allows it."""
         ...
 
     async def write(self, result: R_contra, limits: RateLimits) -> None:
-        """Write the response. Raises ApiError and ClientGoneError for a result that breaks off."""
+        """Write `result` as the response. Raises ApiError and ClientGoneError if the result breaks off."""
         ...
 
     async def fail(self, error: ApiError) -> None:
-        """Write an error into a response that has begun; raise it where none has."""
+        """Write an error into a response that has begun. Raise it if none has begun."""
         ...
 
 
 class Operation(Protocol[R]):
-    """What one request asks for."""
+    """The work that one request asks for."""
 
     @property
     def model(self) -> str:
-        """The id of the model that it names."""
+        """The id of the model that the request names."""
         ...
 
     @property
     def stream(self) -> bool | None:
-        """Whether the result is sent while it is made; None where it never is."""
+        """Whether the client asks for a stream; None if the API has no streams."""
         ...
 
     @property
     def estimate(self) -> TokenEstimate:
-        """How many tokens it is estimated to need."""
+        """The token estimate of the request."""
         ...
 
     @property
     def pool(self) -> WorkerPool[Any, Any]:
-        """The workers that can do it."""
+        """The workers of the kind that can do the work."""
         ...
 
     def reply(self, exchange: Exchange) -> Reply[R]:
-        """Return what writes the response."""
+        """Return the writer of the response."""
         ...
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> R:
-        """Have a worker do it, for as long as the client waits. Raises ApiError and ClientGoneError."""
+        """Have a worker do the work while the client waits. Raises ApiError and ClientGoneError."""
         ...
 
     def use_callers_names(self, error: ApiError) -> None:
-        """Name fields in an error as the caller does."""
+        """Replace the worker's field names in an error by the caller's."""
         ...
 
 
@@ -74,12 +74,12 @@ class Endpoint(Protocol):
 
     @property
     def dialect(self) -> Dialect:
-        """The API."""
+        """The API's dialect."""
         ...
 
     def read(self, body: Any, gateway: Gateway, *, strict: bool) -> Operation[Any]:
-        """Return what a parsed body asks for; may run in a thread. `strict` rejects fields that have no influence.
+        """Return the operation that a parsed body asks for. It may run in a thread.
 
-        Raises ApiError (400).
+        `strict` rejects fields that would have no effect. Raises ApiError (400).
         """
         ...

@@ -1,4 +1,4 @@
-"""A call that was read from a body, ready for a worker but for images that are still to be fetched."""
+"""A call that was read from a body, complete except for images that are still to be fetched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PreparedCall(Generic[C]):
     """A call with its images and its size."""
 
     def __init__(self, call: C, images: Images) -> None:
-        """Measure the call, which takes long for a large one. Raises ApiError (400) for one with too many elements."""
+        """Measure the call, which takes long for a large one. Raises ApiError (400) if it has too many elements."""
         self.call: Final = call
         self.images: Final = images
         try:
@@ -30,11 +30,11 @@ class PreparedCall(Generic[C]):
 
     @property
     def size(self) -> int:
-        """The size of what a worker gets, in bytes, with the images that were fetched by now."""
+        """The size of the worker's request in bytes, with the images that have been fetched so far."""
         return self._text_bytes + self.images.total_bytes
 
     async def complete(self, fetcher: ImageFetcher, *, tenant: str) -> None:
-        """Fetch what images are elsewhere, and say whose request it is. Raises ApiError."""
+        """Fetch the remaining images, and set the tenant, within which prompts may be cached. Raises ApiError."""
         self.call.generate.tenant = tenant
         try:
             await fetcher.fill(self.images)
@@ -44,6 +44,6 @@ class PreparedCall(Generic[C]):
 
 
 def prepare(dialect: PromptDialect[C], body: Any, image_limits: ImageLimits, *, strict: bool) -> PreparedCall[C]:
-    """Read a parsed body. Raises ApiError (400)."""
+    """Read a parsed body as a call. Raises ApiError (400)."""
     images = Images(image_limits)
     return PreparedCall(dialect.read(body, ReadOptions(strict, images)), images)

@@ -1,4 +1,4 @@
-"""Sends an answer as Server-Sent Events while it is generated.
+"""Sends a generation as Server-Sent Events while it runs.
 
 Every token takes this way from a worker's message to the socket: `_put` encodes events, and the encoded bytes are sent.
 There are two callers. `write` reads the generation in the request's task and sends with `_drain`, which waits for a
@@ -25,12 +25,12 @@ from services.gateway.metered_generation import MeteredGeneration
 
 
 class ResponseWriter(Generic[C]):
-    """The reply to a request for a streamed answer."""
+    """The reply to a request for a stream."""
 
     def __init__(
         self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: ResponseHead, *, keep_alive: float
     ) -> None:
-        """Reply to `call`, which is without its prompt. `keep_alive`: seconds of silence that are broken."""
+        """Reply to `call`, whose prompt is not needed. After `keep_alive` seconds of silence a comment is sent."""
         self._dialect: Final = dialect
         self._request_id: Final = exchange.record.request_id
         self._response: Final = exchange.response
@@ -38,11 +38,11 @@ class ResponseWriter(Generic[C]):
         self._call: Final = call
         self._encoder: Final[StreamEncoder] = dialect.encoder(call, head)
         self._keep_alive: Final = keep_alive
-        self._answer: MeteredGeneration | None = None
+        self._generation: MeteredGeneration | None = None
         self._reported: dict[str, str] = {}
-        """The header about fields that have no influence, as it was sent."""
+        """The header about fields that have no effect, as it was sent."""
         self._unsent: Final[list[bytes]] = []
-        """What was encoded and not sent yet."""
+        """Events that were encoded and not sent yet."""
         self._last_sent = 0.0
 
     async def queued(self, position: int, limits: RateLimits) -> None:
@@ -51,51 +51,51 @@ class ResponseWriter(Generic[C]):
         await self._send(self._encoder.queued(position))
 
     async def write(self, result: MeteredGeneration, limits: RateLimits) -> None:
-        """Send the answer, and end it however that goes. Raises ApiError and ClientGoneError when it breaks off."""
-        self._answer = answer = result
+        """Send the generation, and close it in any case. Raises ApiError and ClientGoneError if it breaks off."""
+        self._generation = result
         try:
-            await self._begin(limits, self._ignored(answer))
-            answer.generation.offer_tokens_to(self)
-            async for events in answer.events():
-                if answer.ended_by is not None:
-                    self._encoder.note(answer.ended_by)
+            await self._begin(limits, self._ignored(result))
+            result.generation.offer_tokens_to(self)
+            async for events in result.events():
+                if result.ended_by is not None:
+                    self._encoder.note(result.ended_by)
                 if events[0].HasField("started"):
-                    self._report_late(answer)
+                    self._report_late(result)
                 self._put(events)
                 if events[-1].HasField("usage"):
                     self._unsent.append(self._encoder.end())
                 await self._drain()
             await self._response.finish()
         finally:
-            answer.close()
+            result.close()
 
     async def fail(self, error: ApiError) -> None:
-        """Send the error as the last event; raise it where nothing was sent yet."""
+        """Send the error as the last event. Raise it if nothing was sent yet."""
         if not self._response.started:
             raise error
         await self._send(self._encoder.error(error))
         await self._response.finish()
 
     def take(self, events: Sequence[pb.Event]) -> bool:
-        """Take events between the beginning and the end of the answer, if they can be written at once."""
-        answer = self._answer
-        if answer is None or not self._response.keeps_up:
+        """Take events between the first and the last group of a generation, if they can be written at once."""
+        generation = self._generation
+        if generation is None or not self._response.keeps_up:
             return False
         if events[0].HasField("started") or events[-1].HasField("usage"):
             return False
-        answer.count(events)
+        generation.count(events)
         self._put(events)
         return True
 
     def flush(self) -> None:
-        """Write what was taken."""
+        """Write the events that were taken."""
         data = self._unsent_bytes()
         if data:
             self._last_sent = time.monotonic()
             self._response.write(data)
 
     def _put(self, events: Sequence[pb.Event]) -> None:
-        """Encode events, for whichever comes next of `flush` and `_drain`."""
+        """Encode events. `flush` or `_drain` sends them, whichever is called next."""
         self._unsent.append(self._encoder.encode(events))
 
     async def _drain(self) -> None:
@@ -114,7 +114,7 @@ class ResponseWriter(Generic[C]):
         self._reported = ignored_header(ignored)
         headers = self._dialect.response_headers(limits, request_id=self._request_id)
         await self._response.start(200, {**sse.HEADERS, **headers, **self._reported})
-        # Without a first byte, proxies and clients may wait with the headers too.
+        # Some proxies and clients hold the headers back until the first byte of the body.
         self._last_sent = time.monotonic()
         self._cleanup.callback(asyncio.create_task(self._break_silence()).cancel)
 
@@ -122,12 +122,12 @@ class ResponseWriter(Generic[C]):
         self._last_sent = time.monotonic()
         await self._response.send(data)
 
-    def _ignored(self, answer: MeteredGeneration) -> list[str]:
-        return self._call.all_ignored(answer.generation.ignored_parameters)
+    def _ignored(self, generation: MeteredGeneration) -> list[str]:
+        return self._call.all_ignored(generation.generation.ignored_parameters)
 
-    def _report_late(self, answer: MeteredGeneration) -> None:
-        """Report what the headers do not, because they were sent before the worker had reported it."""
-        header = ignored_header(self._ignored(answer))
+    def _report_late(self, generation: MeteredGeneration) -> None:
+        """Report ignored fields in a comment if the headers were sent before the worker had reported them."""
+        header = ignored_header(self._ignored(generation))
         if header != self._reported:
             self._unsent.append(ignored_comment(header))
 

@@ -1,4 +1,4 @@
-"""Shows the prompt that a worker makes of a request, instead of answering it: tokenization, and dry runs."""
+"""The operation that returns a request's rendered prompt instead of a generation: tokenization and dry runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from services.gateway.wiring import Gateway
 
 
 class PromptEndpoint(Generic[C]):
-    """An endpoint that shows prompts."""
+    """An endpoint that returns rendered prompts."""
 
     def __init__(self, dialect: PromptDialect[C]) -> None:
         """Serve the API `dialect`."""
         self.dialect: Final = dialect
 
     def read(self, body: Any, gateway: Gateway, *, strict: bool) -> ShowPrompt[C]:
-        """Return what a parsed body asks for. Raises ApiError (400)."""
+        """Return the operation that a parsed body asks for. Raises ApiError (400)."""
         prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
         return ShowPrompt(self.dialect, gateway, prepared, estimate_of(prepared.call.generate, reserve_output=0))
 
 
 class ShowPrompt(Generic[C]):
-    """The operation."""
+    """The operation of one request for its rendered prompt."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ShowPrompt(Generic[C]):
         *,
         stream: bool | None = None,
     ) -> None:
-        """Show the prompt of a call. `stream` is what the request says of an answer, for its record."""
+        """Render the prompt of the call in `prepared`. `stream` is the request's field, for its record."""
         self.model: Final = prepared.call.generate.model
         self.stream: Final = stream
         self.pool: Final[InferencePool] = gateway.fleet.inference
@@ -57,27 +57,27 @@ class ShowPrompt(Generic[C]):
         self._prepared: Final = prepared
 
     def reply(self, exchange: Exchange) -> Reply[RenderedPrompt]:
-        """Return what writes the response."""
+        """Return the writer of the response."""
         return PromptReply(self._dialect, exchange, self._prepared.call)
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> RenderedPrompt:
-        """Have a worker render the prompt. Raises ApiError."""
+        """Return the prompt that a worker renders. Raises ApiError."""
         call, request_id = self._prepared.call, exchange.record.request_id
         await self._prepared.complete(self._gateway.image_fetcher, tenant=reservation.subject.key.tenant)
         response, worker = await render_prompt(
             self.pool, call.generate, size=self._prepared.size, request_id=request_id
         )
-        # Before the client can know that it is over, and come back for the same slot.
+        # Settle before the response is sent, so that the client's next request finds the slot free.
         await reservation.settle(Outcome.COMPLETE)
         return RenderedPrompt(response, worker, call.all_ignored(response.ignored_parameters))
 
     def use_callers_names(self, error: ApiError) -> None:
-        """Name fields in an error as the caller does."""
+        """Replace the worker's field names in an error by the caller's."""
         use_callers_names(error, self._prepared.call.field_name)
 
 
 class PromptReply(JsonReply[RenderedPrompt], Generic[C]):
-    """Sends a prompt."""
+    """The reply with a rendered prompt."""
 
     def __init__(self, dialect: PromptDialect[C], exchange: Exchange, call: C) -> None:
         """Reply to `call`."""

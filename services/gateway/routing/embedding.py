@@ -71,7 +71,7 @@ class Embedding:
             call.cancel()
             self._record.outcome = outcome
             metrics.EMBEDDINGS.labels(request.model, outcome).inc()
-            metrics.ANSWER_SECONDS.labels(request.model).observe(time.perf_counter() - began)
+            metrics.WORKER_CALL_SECONDS.labels(request.model).observe(time.perf_counter() - began)
         self._note(request.model, response)
         return response
 

@@ -114,9 +114,9 @@ class Generation:
         call.offer_to(None)
         worker.in_flight -= 1
         self._record.outcome = self.outcome
-        metrics.ANSWER_SECONDS.labels(self.model).observe(time.perf_counter() - self.began_at)
-        metrics.ANSWERS_IN_FLIGHT.labels(self.model).dec()
-        metrics.ANSWERS.labels(self.model, self.outcome).inc()
+        metrics.WORKER_CALL_SECONDS.labels(self.model).observe(time.perf_counter() - self.began_at)
+        metrics.GENERATIONS_IN_FLIGHT.labels(self.model).dec()
+        metrics.GENERATIONS.labels(self.model, self.outcome).inc()
 
     async def _open_on(
         self, worker: InferenceWorker, *, request: pb.GenerateRequest, size: int, seconds: float | None
@@ -143,7 +143,7 @@ class Generation:
         self.outcome = Outcome.STOPPED
         self.began_at = time.perf_counter()
         worker.in_flight += 1
-        metrics.ANSWERS_IN_FLIGHT.labels(self.model).inc()
+        metrics.GENERATIONS_IN_FLIGHT.labels(self.model).inc()
         if self.cut_short_for is not None:
             call.cancel()
 

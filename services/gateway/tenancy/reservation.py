@@ -56,7 +56,7 @@ class Reservation:
         self._reservations: Final = reservations
         self._settlement: asyncio.Task[None] | None = None
 
-    def ends_answer_with(self, end: Callable[[], object]) -> None:
+    def end_generation_with(self, end: Callable[[], object]) -> None:
         """Call `end` when a budget has no room for the rest of the answer, or now if that is so already."""
         self._end_answer = end
         if self.spent is not None:

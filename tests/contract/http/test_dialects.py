@@ -98,8 +98,8 @@ class Messages:
     def encoder(self, call: MessagesCall, head: ResponseHead) -> MessagesStream:
         return MessagesStream(head)
 
-    def whole(self, call: MessagesCall, head: ResponseHead, answer: ResponseCollector) -> bytes:
-        return json.dumps({"id": head.id, "text": "".join(answer.choices[0].content)}).encode()
+    def response(self, call: MessagesCall, head: ResponseHead, collected: ResponseCollector) -> bytes:
+        return json.dumps({"id": head.id, "text": "".join(collected.choices[0].content)}).encode()
 
     def prompt(self, call: MessagesCall, prompt: RenderedPrompt) -> bytes:
         raise NotImplementedError

@@ -11,7 +11,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
 from services.gateway.dialects.openai_embeddings.request import OpenAIEmbedCall
-from services.gateway.dialects.openai_embeddings.response import PIECE_NUMBERS, pieces
+from services.gateway.dialects.openai_embeddings.response import SEGMENT_NUMBERS, segments
 from services.gateway.edge.exchange import Exchange
 from services.gateway.limit_status import NO_LIMITS
 from services.gateway.operations.embed import VectorsReply
@@ -25,10 +25,10 @@ def answer(count: int, dimensions: int) -> pb.EmbedResponse:
 
 @pytest.mark.parametrize("in_base64", [True, False])
 @pytest.mark.parametrize(
-    ("count", "dimensions"), [(1, 3), (100, 1024), (3, PIECE_NUMBERS + 1), (16, PIECE_NUMBERS // 16)]
+    ("count", "dimensions"), [(1, 3), (100, 1024), (3, SEGMENT_NUMBERS + 1), (16, SEGMENT_NUMBERS // 16)]
 )
 def test_the_pieces_are_one_object(count: int, dimensions: int, in_base64: bool) -> None:
-    whole = json.loads(b"".join(pieces(answer(count, dimensions), model='a "name"', in_base64=in_base64)))
+    whole = json.loads(b"".join(segments(answer(count, dimensions), model='a "name"', in_base64=in_base64)))
     assert [entry["index"] for entry in whole["data"]] == list(range(count))
     assert (whole["model"], whole["usage"]) == ('a "name"', {"prompt_tokens": count, "total_tokens": count})
 
@@ -60,5 +60,5 @@ async def test_others_run_between_the_pieces_of_a_large_answer(in_base64: bool) 
     await VectorsReply(OpenAIEmbeddings(), Exchange(scope, receive, send), call).write(large, NO_LIMITS)
     running.cancel()
     assert len(json.loads(b"".join(sent))["data"]) == 2048
-    assert len(sent) > 2048 * 1024 / PIECE_NUMBERS
+    assert len(sent) > 2048 * 1024 / SEGMENT_NUMBERS
     assert all(later > earlier for earlier, later in itertools.pairwise(turns_at))

@@ -1,6 +1,6 @@
-"""Encodes an answer's events as `chat.completion.chunk` events.
+"""Encodes the events of a generation as `chat.completion.chunk` events.
 
-A token's event is a prefix made once per choice, the text as JSON, and a suffix.
+A token's event consists of a prefix that is made once per choice, the text as JSON, and a suffix.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _PLAIN_TAIL: Final = b'},"logprobs":null,"finish_reason":null}]'
 
 
 class _Prefixes(dict[int, bytes]):
-    """The beginnings of the events of each choice, by its index, made when they are needed.
+    """The prefix of the events of each choice, by the choice's index.
 
-    How many choices a request may have, the worker knows: it has not been asked yet when an answer is encoded.
+    Prefixes are made when they are needed: `n` is checked by the worker, which has not been called yet.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -40,10 +40,10 @@ class _Prefixes(dict[int, bytes]):
 
 
 class ChunkEncoder(OpenAIStream):
-    """The encoder of one answer. Every choice begins with an event that says whose answer it is."""
+    """The encoder of one stream. Every choice begins with an event that has the role."""
 
     def __init__(self, call: OpenAICall, head: ResponseHead) -> None:
-        """Encode the answer `head` to `call`, of which nothing is kept."""
+        """Encode the response to `call`, which is not kept."""
         common = {"id": head.id, "object": "chat.completion.chunk", "created": head.created}
         self._head: Final = sse.DATA + orjson.dumps({**common, "model": call.generate.model})[:-1]
         self._include_usage: Final = call.include_usage
@@ -55,11 +55,11 @@ class ChunkEncoder(OpenAIStream):
         self._note = b""
 
     def note(self, budget: SpentBudget) -> None:
-        """Name the budget that ended the answer in every event from here on."""
+        """Name the budget that ended the generation in all later events."""
         self._note = b',"vilix":' + orjson.dumps(budget.to_object())
 
     def encode(self, events: Iterable[pb.Event]) -> bytes:
-        """Return the events that follow from what the worker sent, joined: they are sent at once."""
+        """Return the chunks for a group of worker events, joined, because they are sent together."""
         return b"".join(self._encode(event) for event in events)
 
     def _encode(self, event: pb.Event) -> bytes:

@@ -20,7 +20,7 @@ class Tokenize(OpenAIDialect):
     """POST /tokenize."""
 
     def read(self, body: Any, options: ReadOptions) -> OpenAICall:
-        """Read a conversation as chat does, or a prompt. Raises ApiError."""
+        """Read a conversation as chat does, or a prompt. Raises ApiError (400)."""
         if isinstance(body, dict) and "messages" in body:
             return read_chat(body, options)
         fields = Fields(body)
@@ -33,12 +33,12 @@ class Tokenize(OpenAIDialect):
         return OpenAICall(generate=generate, ignored=ignored_fields(fields, strict=options.strict))
 
     def prompt(self, call: OpenAICall, prompt: RenderedPrompt) -> bytes:
-        """Return the JSON document with the token ids."""
-        found = prompt.response
+        """Return the token ids as a JSON document."""
+        rendered = prompt.response
         return orjson.dumps(
             {
-                "count": found.prompt_tokens,
-                "max_model_len": found.prompt_tokens + found.remaining_tokens,
-                "tokens": list(found.token_ids),
+                "count": rendered.prompt_tokens,
+                "max_model_len": rendered.prompt_tokens + rendered.remaining_tokens,
+                "tokens": list(rendered.token_ids),
             }
         )

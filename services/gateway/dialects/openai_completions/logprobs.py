@@ -9,19 +9,19 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 
 class Logprobs:
-    """Makes the objects of one choice, which say of each token where it begins in the text."""
+    """Makes the objects of one choice, which have the offset of each token in the text."""
 
     def __init__(self, offset: int) -> None:
-        """`offset` is where the first token begins, in characters."""
+        """Begin at `offset`, the position of the first token in characters."""
         self._offset = offset
 
     def of(self, entries: Iterable[pb.TokenLogprob]) -> dict[str, Any]:
         """Return the object for the next tokens."""
-        found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        logprobs: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for entry in entries:
-            found["tokens"].append(entry.token)
-            found["token_logprobs"].append(entry.logprob)
-            found["top_logprobs"].append({top.token: top.logprob for top in entry.top})
-            found["text_offset"].append(self._offset)
+            logprobs["tokens"].append(entry.token)
+            logprobs["token_logprobs"].append(entry.logprob)
+            logprobs["top_logprobs"].append({top.token: top.logprob for top in entry.top})
+            logprobs["text_offset"].append(self._offset)
             self._offset += len(entry.token)
-        return found
+        return logprobs

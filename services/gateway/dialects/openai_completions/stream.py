@@ -1,4 +1,4 @@
-"""Encodes an answer's events as `text_completion` events."""
+"""Encodes the events of a generation as `text_completion` events."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from services.gateway.limit_status import SpentBudget
 
 
 class TextEncoder(OpenAIStream):
-    """The encoder of one answer."""
+    """The encoder of one stream."""
 
     def __init__(self, call: CompletionCall, head: ResponseHead) -> None:
-        """Encode the answer `head` to `call`, of which only the text to repeat is kept."""
+        """Encode the response to `call`, of which only the text to echo is kept."""
         self._head: Final = {
             "id": head.id,
             "object": "text_completion",
@@ -34,24 +34,24 @@ class TextEncoder(OpenAIStream):
         self._choices: Final = call.choices
         self._include_usage: Final = call.include_usage
         self._continuous: Final = call.continuous_usage
-        # Made when they are needed: the worker, which knows how many choices there may be, has not been asked yet.
+        # Created when they are needed: `n` is checked by the worker, which has not been called yet.
         self._logprobs: Final = defaultdict[int, Logprobs](partial(Logprobs, len(self._echo)))
         self._so_far = pb.Usage()
         self._note: dict[str, Any] = {}
 
     def note(self, budget: SpentBudget) -> None:
-        """Name the budget that ended the answer in every event from here on."""
+        """Name the budget that ended the generation in all later events."""
         self._note = {"vilix": budget.to_object()}
 
     def encode(self, events: Iterable[pb.Event]) -> bytes:
-        """Return the events that follow from what the worker sent, joined: they are sent at once."""
+        """Return the chunks for a group of worker events, joined, because they are sent together."""
         return b"".join(self._encode(event) for event in events)
 
     def _encode(self, event: pb.Event) -> bytes:
         match event.WhichOneof("event"):
             case "started":
                 self._so_far.prompt_tokens = event.started.prompt_tokens
-                # Without a first event, a client would not know that the request was taken.
+                # The first event tells the client that its request was accepted.
                 return b"".join(self._chunk(index, self._echo) for index in range(self._choices))
             case "delta":
                 self._so_far.completion_tokens += event.delta.token_count

@@ -1,4 +1,4 @@
-"""The object `chat.completion`, of a whole answer."""
+"""The object `chat.completion`, the response to a request without `stream`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from services.gateway.dialects.openai_chat.logprobs import logprobs_object
 from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
 
 
-def chat_completion(call: OpenAICall, head: ResponseHead, answer: ResponseCollector) -> dict[str, Any]:
-    """Return the object. `call` may be without its prompt."""
+def chat_completion(call: OpenAICall, head: ResponseHead, collected: ResponseCollector) -> dict[str, Any]:
+    """Return the object of a complete generation. `call` needs no prompt."""
     with_logprobs = call.generate.HasField("logprobs")
     return {
         "id": head.id,
@@ -26,10 +26,10 @@ def chat_completion(call: OpenAICall, head: ResponseHead, answer: ResponseCollec
                 "logprobs": logprobs_object(choice.logprobs) if with_logprobs else None,
                 "finish_reason": FINISH_REASONS[choice.finish_reason],
             }
-            for index, choice in enumerate(answer.choices)
+            for index, choice in enumerate(collected.choices)
         ],
-        "usage": usage_object(answer.usage),
-        **({"vilix": answer.ended_by.to_object()} if answer.ended_by is not None else {}),
+        "usage": usage_object(collected.usage),
+        **({"vilix": collected.ended_by.to_object()} if collected.ended_by is not None else {}),
     }
 
 

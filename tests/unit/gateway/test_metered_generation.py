@@ -55,7 +55,7 @@ class Reservation:
         self._budget = budget
         self._end: Callable[[], object] = lambda: None
 
-    def ends_answer_with(self, end: Callable[[], object]) -> None:
+    def end_generation_with(self, end: Callable[[], object]) -> None:
         self._end = end
 
     def count(self, events: list[pb.Event]) -> None:

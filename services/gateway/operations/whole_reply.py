@@ -1,4 +1,4 @@
-"""The reply to a request for an answer that is sent when it is whole."""
+"""The reply to a request for a generation that is sent when it is complete."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.json_reply import JsonReply
 
 
-class WholeAnswerReply(JsonReply[MeteredGeneration], Generic[C]):
-    """Collects the answer, and sends it."""
+class WholeReply(JsonReply[MeteredGeneration], Generic[C]):
+    """Collects a generation, and sends it as one JSON document."""
 
     def __init__(self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: ResponseHead) -> None:
-        """Reply to `call`, which is without its prompt: the answer may take long."""
+        """Reply to `call`, which has no prompt, because a generation may take long and prompts may be large."""
         super().__init__(dialect, exchange)
         self._generation_dialect: Final = dialect
         self._call: Final = call
         self._head: Final = head
 
     async def write(self, result: MeteredGeneration, limits: RateLimits) -> None:
-        """Send the whole answer. Raises ApiError and ClientGoneError when it breaks off."""
+        """Collect and send the generation. Raises ApiError and ClientGoneError if it breaks off."""
         collected = ResponseCollector(self._call.choices)
         try:
             async for events in result.events():
@@ -31,5 +31,5 @@ class WholeAnswerReply(JsonReply[MeteredGeneration], Generic[C]):
             collected.ended_by = result.ended_by
         finally:
             result.close()
-        document = self._generation_dialect.whole(self._call, self._head, collected)
+        document = self._generation_dialect.response(self._call, self._head, collected)
         await self._send(document, limits, ignored=self._call.all_ignored(result.generation.ignored_parameters))
