@@ -1,5 +1,6 @@
-# The demo without GPUs, all in one: Triton, workers, small models. docker build -f docker/cpu.Dockerfile --build-arg PYTHON_DIGEST=sha256:… .
-# For x86-64 only. PIP_INDEX_URL and UV_DEFAULT_INDEX name a mirror of the package index.
+# Triton, the workers and small models for the demo without GPUs, on x86-64 only:
+# docker build -f docker/cpu.Dockerfile --build-arg PYTHON_DIGEST=sha256:… .
+# PIP_INDEX_URL and UV_DEFAULT_INDEX name a mirror of the package index.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 ARG PYTHON_DIGEST
 
@@ -19,7 +20,7 @@ RUN /tools/bin/hatchling build -t wheel -d /wheels
 WORKDIR /build/proto
 RUN /tools/bin/hatchling build -t wheel -d /wheels \
     && /tools/bin/uv pip install --no-cache --no-deps --compile-bytecode --python /opt/vilix/venv/bin/python /wheels/*.whl
-# The server as it can be started, and the model as it is served, are made here once.
+# The server's start script and the small model are prepared at build time.
 RUN /opt/vilix/venv/bin/python -m services.stack.image /opt/vilix
 
 FROM ${PYTHON}@${PYTHON_DIGEST}

@@ -1,5 +1,7 @@
-# Gateway and workers: docker build -f docker/services.Dockerfile --target gateway --build-arg PYTHON_DIGEST=sha256:… .
-# PYTHON_DIGEST is the digest of the base image that was looked at; PIP_INDEX_URL and UV_DEFAULT_INDEX name a mirror of the package index.
+# The gateway and the workers:
+# docker build -f docker/services.Dockerfile --target gateway --build-arg PYTHON_DIGEST=sha256:… .
+# PYTHON_DIGEST is the digest of a base image that you have checked. PIP_INDEX_URL and UV_DEFAULT_INDEX name a mirror of
+# the package index.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 ARG PYTHON_DIGEST
 

@@ -87,7 +87,7 @@ def readme() -> str:
 
 
 def main() -> None:
-    """Write the file, or check that it is up to date."""
+    """Write the file, or check with --check that it is up to date."""
     path = CHART / "README.md"
     if "--check" not in sys.argv[1:]:
         path.write_text(readme())

@@ -1,4 +1,4 @@
-"""What the chart renders, once for all tests."""
+"""Rendered manifests of the chart, shared by all tests."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MODELS = sorted(f"values/{path.stem}" for path in (CHART / "values").glob("*.yam
 
 @pytest.fixture(scope="session")
 def production() -> list[Manifest]:
-    """All models, with what a public service adds."""
+    """Return the manifests of all models with values/production.yaml."""
     return template(*MODELS, "values/production")
 
 
 @pytest.fixture(scope="session")
 def demo() -> list[Manifest]:
-    """The demo without GPUs."""
+    """Return the manifests of the demo without GPUs."""
     return template("values-cpu-demo")
 
 
 @pytest.fixture
 def rendered(tmp_path: Path) -> Path:
-    """Where a test may write what was rendered."""
+    """Return a path to which a test may write manifests."""
     return tmp_path / "manifests.yaml"

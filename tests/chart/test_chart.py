@@ -1,4 +1,4 @@
-"""The chart as helm takes it: lint, templates of all value files, and what its schema refuses."""
+"""The chart with helm: lint, templates of all value files, and values that its schema rejects."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_every_value_file_renders(name: str) -> None:
     assert find(manifests, "Deployment", "vilix-gateway")
 
 
-def test_it_can_be_packaged(tmp_path: Path) -> None:
+def test_the_chart_can_be_packaged(tmp_path: Path) -> None:
     result = run_helm("package", CHART, "-d", tmp_path)
     assert result.returncode == 0, result.stderr
     assert run_helm("template", "vilix", tmp_path / f"vilix-{VERSION}.tgz").returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"),
+    ("setting", "name"),
     [
         ("gateway.replica=3", "replica"),
         ("gateway.replicas=many", "replicas"),
@@ -50,11 +50,11 @@ def test_it_can_be_packaged(tmp_path: Path) -> None:
         ("networkPolicy.internalNamespaces[0]=Not_A_Namespace", "internalNamespaces"),
     ],
 )
-def test_the_schema_rejects(setting: str, named: str) -> None:
+def test_the_schema_rejects_invalid_values(setting: str, name: str) -> None:
     result = try_template("values/qwen3-8b", sets=[setting])
     assert result.returncode != 0
     assert "schema" in result.stderr
-    assert named in result.stderr
+    assert name in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_the_schema_rejects(setting: str, named: str) -> None:
         (["httpRoute.enabled=true"], "httpRoute.parentRefs"),
     ],
 )
-def test_what_could_not_work_is_rejected_with_the_value_to_set(sets: list[str], message: str) -> None:
+def test_incomplete_values_are_rejected_with_the_value_to_set(sets: list[str], message: str) -> None:
     result = try_template(sets=sets)
     assert result.returncode != 0
     assert message in result.stderr
 
 
-def test_a_registry_takes_the_place_of_all_others() -> None:
+def test_a_registry_replaces_the_registries_of_all_images() -> None:
     manifests = template("values/qwen3-8b", sets=["images.registry=mirror.local:5000/hub"])
     images = {
         container["image"]
@@ -94,7 +94,7 @@ def test_a_registry_takes_the_place_of_all_others() -> None:
     }
 
 
-def test_a_digest_takes_the_place_of_the_tag() -> None:
+def test_a_digest_replaces_the_tag() -> None:
     digest = f"sha256:{'0a' * 32}"
     manifests = template(sets=[f"images.gateway.digest={digest}"])
     gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]

@@ -1,4 +1,4 @@
-"""What docs/kubernetes.md tells an operator to type exists."""
+"""The values, commands, names and links in docs/kubernetes.md exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = DOCUMENT.read_text()
 BLOCKS = re.findall(r"^ *```(\w+)\n(.*?)^ *```", TEXT, re.MULTILINE | re.DOTALL)
 
 
-def test_values_that_it_names_exist() -> None:
+def test_named_values_exist() -> None:
     paths = {value.path for value in readme.values((CHART / "values.yaml").read_text())}
     parts = {".".join(path.split(".")[:count]) for path in paths for count in range(1, 8)}
     known = parts | {part.removeprefix("modelDefaults.") for part in parts}
@@ -35,7 +35,7 @@ INSTALLATIONS = [line for line in SCRIPTS.splitlines() if line.startswith("helm 
 
 
 @pytest.mark.parametrize("command", [line for line in INSTALLATIONS if "helm/vilix" in line])
-def test_installations_render(command: str) -> None:
+def test_the_installation_commands_render(command: str) -> None:
     _, _, release, chart, *arguments = shlex.split(command)
     arguments = [argument for argument in arguments if argument != "--create-namespace"]
     assert chart == "helm/vilix"
@@ -44,7 +44,7 @@ def test_installations_render(command: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_examples_of_values_render(tmp_path: Path) -> None:
+def test_the_examples_of_values_render(tmp_path: Path) -> None:
     blocks = [block for kind, block in BLOCKS if kind == "yaml" and "models:" in block]
     assert blocks
     for block in blocks:
@@ -55,7 +55,7 @@ def test_examples_of_values_render(tmp_path: Path) -> None:
         ModelSpec.model_validate({"id": "our-model", **entry})
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_lead_to_files_and_headings() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         if not target.startswith("https:"):
             assert (DOCUMENT.parent / target).exists(), target
@@ -64,7 +64,7 @@ def test_links_lead_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) == anchors
 
 
-def test_names_and_ports_are_those_of_the_manifests() -> None:
+def test_names_and_ports_agree_with_the_manifests() -> None:
     manifests = [*template("values-cpu-demo"), *template("values/qwen3-8b")]
     deployments = {manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Deployment"}
     assert set(re.findall(r"deploy/([a-z0-9.-]+)", TEXT)) <= deployments

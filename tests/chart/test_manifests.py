@@ -1,4 +1,4 @@
-"""What an operator counts on: capacity, grace periods, probes, GPUs, least privilege."""
+"""Properties of the manifests that operators rely on: capacity, grace periods, probes, GPUs, least privilege."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.runtime.settings import Settings
 from tests.support.helm import Manifest, containers, environment, find, template
 
 LONGEST_PUBLIC_STREAM = 900
-# GPUs per pod, by the sizes of the checkpoints.
+# The GPUs of a pod, which the size of the checkpoint determines.
 GPUS = {"qwen3-8b": 1, "qwen3-14b": 1, "qwen2-5vl": 1, "qwen3-vl": 1, "minimax": 4, "qwen3-embedding-0-6b": 1}
 
 
@@ -35,14 +35,14 @@ def long_running(manifests: list[Manifest]) -> list[Manifest]:
 
 
 @pytest.mark.parametrize("longest", [LONGEST_PUBLIC_STREAM, 60])
-def test_pods_live_long_enough_to_finish_the_longest_answer(longest: int) -> None:
+def test_grace_periods_cover_the_longest_response(longest: int) -> None:
     manifests = template("values/qwen3-8b", sets=[f"maxStreamSeconds={longest}"])
     for workload in long_running(manifests):
         spec = pod_spec(workload)
         main = spec["containers"][0]
         pre_stop = main["lifecycle"]["preStop"]["sleep"]["seconds"]
         drain = int(environment(main)["VILIX_DRAIN_SECONDS"])
-        assert pre_stop >= 5, "endpoints must have gone before it stops listening"
+        assert pre_stop >= 5, "endpoints must be removed before the server stops listening"
         assert drain > longest
         assert spec["terminationGracePeriodSeconds"] >= pre_stop + drain + 10
     gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
@@ -60,7 +60,7 @@ def test_every_workload_has_a_disruption_budget(production: list[Manifest]) -> N
         assert budget["spec"]["selector"] == workload["spec"]["selector"]
 
 
-def test_what_is_scaled_has_no_fixed_number_of_replicas(production: list[Manifest]) -> None:
+def test_autoscaled_workloads_have_no_fixed_number_of_replicas(production: list[Manifest]) -> None:
     scaled = {
         m["spec"]["scaleTargetRef"]["name"]
         for m in production
@@ -74,7 +74,7 @@ def test_what_is_scaled_has_no_fixed_number_of_replicas(production: list[Manifes
     ("kind", "model", "metric"),
     [("chat", "a", "vilix_engine_queued"), ("embeddings", "b.c", "vilix_embeddings_queued_texts")],
 )
-def test_pools_scale_with_what_waits(kind: str, model: str, metric: str) -> None:
+def test_pools_scale_with_the_queue(kind: str, model: str, metric: str) -> None:
     entry = {"kind": kind, "weights": {"repo": "x/y"}, "autoscaling": {"kind": "keda", "targetQueued": 7}}
     manifests = template(sets=[f"models={json.dumps({model: entry})}"])
     name = f"vilix-{model.replace('.', '-')}"
@@ -87,63 +87,63 @@ def test_pools_scale_with_what_waits(kind: str, model: str, metric: str) -> None
     assert source["pods"]["metric"] == {"name": metric, "selector": {"matchLabels": {"model": model}}}
 
 
-def test_gpus_are_those_that_the_models_need(production: list[Manifest]) -> None:
+def test_pods_request_the_gpus_that_their_models_need(production: list[Manifest]) -> None:
     for name, count in GPUS.items():
-        found = containers(find(production, "Deployment", f"vilix-{name}"))
-        resources = found["triton"]["resources"]
+        pod = containers(find(production, "Deployment", f"vilix-{name}"))
+        resources = pod["triton"]["resources"]
         assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == count
-        assert not any("nvidia.com/gpu" in found[other]["resources"]["limits"] for other in found.keys() - {"triton"})
+        assert not any("nvidia.com/gpu" in pod[other]["resources"]["limits"] for other in pod.keys() - {"triton"})
 
 
-def test_the_demo_needs_no_gpu_and_little_else(demo: list[Manifest]) -> None:
+def test_the_demo_needs_no_gpu_and_at_most_4_cores(demo: list[Manifest]) -> None:
     assert "nvidia" not in json.dumps([pod_spec(w) for w in workloads(demo)])
     cores = sum(_cores(c["resources"]["requests"]["cpu"]) for w in long_running(demo) for c in containers(w).values())
     assert cores <= 4
 
 
-def test_loading_may_take_long(production: list[Manifest]) -> None:
+def test_startup_probes_allow_for_slow_loading(production: list[Manifest]) -> None:
     minimax = containers(find(production, "Deployment", "vilix-minimax"))["triton"]["startupProbe"]
     assert minimax["failureThreshold"] * minimax["periodSeconds"] >= 3600
     for workload in long_running(production):
         for container in containers(workload).values():
             if "livenessProbe" in container:
-                assert "startupProbe" in container, "what starts slowly must not be killed for it"
+                assert "startupProbe" in container, "a slow start must not be killed by the liveness probe"
                 probe = container["livenessProbe"]
                 assert probe["failureThreshold"] * probe["periodSeconds"] >= 60
 
 
-def test_a_model_that_does_not_work_is_restarted(production: list[Manifest]) -> None:
-    """The probe asks the model itself, with the program that is in the model's own directory."""
+def test_the_liveness_probe_of_triton_queries_the_model_itself(production: list[Manifest]) -> None:
+    """It runs the program in the model's own directory."""
     for name in GPUS:
-        found = containers(find(production, "Deployment", f"vilix-{name}"))
-        probe = found["triton"]["livenessProbe"]
+        pod = containers(find(production, "Deployment", f"vilix-{name}"))
+        probe = pod["triton"]["livenessProbe"]
         python, isolated, program, model_id, *options = probe["exec"]["command"]
         assert (python, isolated) == ("python3", "-I")
         assert re.fullmatch(name.replace("-", "[-.]"), model_id)
         assert program == f"/repository/{model_id}/1/probe.py"
-        given = dict(option.removeprefix("--").split("=") for option in options)
-        assert float(given["seconds"]) < probe["timeoutSeconds"]
-        assert probe["terminationGracePeriodSeconds"] <= 30, "it does not wait for a process that stands still"
-        assert given["stall-seconds"] == environment(found["worker"])["VILIX_ENGINE_STALL_SECONDS"]
-        assert "--model-repository=/repository" in found["triton"]["args"]
+        values = dict(option.removeprefix("--").split("=") for option in options)
+        assert float(values["seconds"]) < probe["timeoutSeconds"]
+        assert probe["terminationGracePeriodSeconds"] <= 30, "Kubernetes must not wait long for a frozen process"
+        assert values["stall-seconds"] == environment(pod["worker"])["VILIX_ENGINE_STALL_SECONDS"]
+        assert "--model-repository=/repository" in pod["triton"]["args"]
 
 
-def test_the_own_valkey_has_a_password_that_was_made(production: list[Manifest], demo: list[Manifest]) -> None:
+def test_the_chart_creates_a_password_for_its_own_valkey(production: list[Manifest], demo: list[Manifest]) -> None:
     secret = find(demo, "Secret", "vilix-valkey")
     assert len(base64.b64decode(secret["data"]["password"])) == 32
     assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-    wanted = {"secretKeyRef": {"name": "vilix-valkey", "key": "password"}}
+    reference = {"secretKeyRef": {"name": "vilix-valkey", "key": "password"}}
     server = containers(find(demo, "StatefulSet", "vilix-valkey"))["valkey"]
     assert "--requirepass=$(VALKEY_PASSWORD)" in server["args"]
     assert "--protected-mode=no" not in server["args"]
     for container in (server, containers(find(demo, "Deployment", "vilix-gateway"))["gateway"]):
         variables = {variable["name"]: variable for variable in container["env"]}
-        assert variables["VALKEY_PASSWORD"]["valueFrom"] == wanted
+        assert variables["VALKEY_PASSWORD"]["valueFrom"] == reference
     gateway = containers(find(demo, "Deployment", "vilix-gateway"))["gateway"]
     assert environment(gateway)["VILIX_REDIS_URL"] == "redis://:$(VALKEY_PASSWORD)@vilix-valkey:6379/0"
 
 
-def test_triton_is_there_before_its_worker_and_after_it(production: list[Manifest]) -> None:
+def test_triton_starts_before_its_worker_and_ends_after_it(production: list[Manifest]) -> None:
     for name in GPUS:
         spec = pod_spec(find(production, "Deployment", f"vilix-{name}"))
         assert [c["name"] for c in spec["initContainers"]] == ["download", "render", "triton"]
@@ -151,7 +151,7 @@ def test_triton_is_there_before_its_worker_and_after_it(production: list[Manifes
         assert [c["name"] for c in spec["containers"]] == ["worker"]
 
 
-def test_pods_are_of_the_restricted_standard(production: list[Manifest], demo: list[Manifest]) -> None:
+def test_pods_follow_the_restricted_pod_security_standard(production: list[Manifest], demo: list[Manifest]) -> None:
     for workload in [*workloads(production), *workloads(demo)]:
         spec = pod_spec(workload)
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -183,16 +183,16 @@ def test_pods_are_of_the_restricted_standard(production: list[Manifest], demo: l
         (["valkey.resources.limits=null"], None),
     ],
 )
-def test_a_full_valkey_rejects_writes_before_its_memory_limit_ends_it(sets: list[str], maxmemory: int | None) -> None:
+def test_valkey_rejects_writes_before_it_reaches_its_memory_limit(sets: list[str], maxmemory: int | None) -> None:
     arguments = containers(find(template("values/qwen3-8b", sets=sets), "StatefulSet", "vilix-valkey"))["valkey"][
         "args"
     ]
     assert "--maxmemory-policy=noeviction" in arguments
-    given = [argument for argument in arguments if argument.startswith("--maxmemory=")]
-    assert given == ([] if maxmemory is None else [f"--maxmemory={maxmemory}"])
+    options = [argument for argument in arguments if argument.startswith("--maxmemory=")]
+    assert options == ([] if maxmemory is None else [f"--maxmemory={maxmemory}"])
 
 
-def test_no_secret_stands_in_a_manifest() -> None:
+def test_manifests_contain_no_secrets() -> None:
     manifests = template(
         "values/qwen3-8b",
         sets=[
@@ -204,14 +204,16 @@ def test_no_secret_stands_in_a_manifest() -> None:
     gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
     names = [variable["name"] for variable in gateway["env"]]
     assert environment(gateway)["VILIX_REDIS_URL"] == "redis://:$(VALKEY_PASSWORD)@vilix-valkey:6379/0"
-    assert names.index("VALKEY_PASSWORD") < names.index("VILIX_REDIS_URL"), "a variable is only expanded after it"
+    assert names.index("VALKEY_PASSWORD") < names.index("VILIX_REDIS_URL"), (
+        "Kubernetes expands only variables that are defined before"
+    )
     download = containers(find(manifests, "Deployment", "vilix-qwen3-8b"))["download"]
     token = next(variable for variable in download["env"] if variable["name"] == "VILIX_TOKEN")
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
 
 
-def test_variables_are_settings_of_the_services(production: list[Manifest], demo: list[Manifest]) -> None:
-    """A setting that no service has would be ignored without a word."""
+def test_environment_variables_are_settings_of_the_services(production: list[Manifest], demo: list[Manifest]) -> None:
+    """Services ignore unknown settings silently."""
     for manifests in (production, demo):
         _assert_known(containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"], GatewaySettings)
     _assert_known(containers(find(production, "Deployment", "vilix-qwen3-8b"))["worker"], InferenceSettings)
@@ -220,7 +222,7 @@ def test_variables_are_settings_of_the_services(production: list[Manifest], demo
     )
 
 
-def test_tiers_are_a_file_that_may_change() -> None:
+def test_tiers_are_mounted_as_a_file_that_can_be_updated() -> None:
     tiers = {"free": {"requests_per_minute": 1_000_000}}
     manifests = template(sets=[f"gateway.tiers={json.dumps(tiers)}"])
     assert yaml.safe_load(find(manifests, "ConfigMap", "vilix-tiers")["data"]["tiers.yaml"]) == {"tiers": tiers}
@@ -230,7 +232,7 @@ def test_tiers_are_a_file_that_may_change() -> None:
     assert "subPath" not in mount
 
 
-def test_images_come_from_listed_hosts_alone(production: list[Manifest]) -> None:
+def test_gateways_get_the_list_of_image_hosts(production: list[Manifest]) -> None:
     gateway = containers(find(production, "Deployment", "vilix-gateway"))["gateway"]
     assert "VILIX_IMAGE_HOSTS" not in environment(gateway)
     listed = template("values/qwen3-8b", sets=['gateway.imageHosts=["img.example.com","cdn.example.com:8443"]'])
@@ -260,7 +262,7 @@ def test_gateways_know_all_pools(production: list[Manifest]) -> None:
     ]
 
 
-def test_services_and_probes_name_ports_that_there_are(production: list[Manifest]) -> None:
+def test_services_and_probes_name_existing_ports(production: list[Manifest]) -> None:
     ports_of = {}
     for workload in (m for m in production if m["kind"] in ("Deployment", "StatefulSet")):
         labels = workload["spec"]["template"]["metadata"]["labels"]
@@ -280,7 +282,7 @@ def test_services_and_probes_name_ports_that_there_are(production: list[Manifest
             assert all(port["targetPort"] in ports for ports in matching)
 
 
-def test_a_model_is_added_by_values_alone() -> None:
+def test_values_alone_can_add_a_model() -> None:
     entry = {
         "created": "2026-01-01",
         "owned_by": "us",
@@ -303,7 +305,7 @@ def test_a_model_is_added_by_values_alone() -> None:
         assert any(m["name"] == "catalog" and m["mountPath"] == "/etc/vilix/catalog" for m in mounts)
 
 
-def test_a_changed_catalog_entry_starts_new_pods() -> None:
+def test_a_changed_catalog_entry_replaces_the_pods() -> None:
     def checksum(length: int) -> str:
         manifests = template("values/qwen3-8b", sets=[f"models.qwen3-8b.catalog.context_length={length}"])
         annotations = find(manifests, "Deployment", "vilix-qwen3-8b")["spec"]["template"]["metadata"]["annotations"]
@@ -322,7 +324,9 @@ def test_a_changed_catalog_entry_starts_new_pods() -> None:
         ({"source": "volume", "volume": {"existingClaim": "ours"}}, {"persistentVolumeClaim": {"claimName": "ours"}}),
     ],
 )
-def test_weights_that_are_there_are_not_downloaded(weights: dict[str, object], volume: dict[str, object]) -> None:
+def test_weights_in_images_and_volumes_are_not_downloaded(
+    weights: dict[str, object], volume: dict[str, object]
+) -> None:
     manifests = template(sets=[f"models={json.dumps({'m': {'weights': weights}})}"])
     workload = find(manifests, "Deployment", "vilix-m")
     assert "download" not in containers(workload)
@@ -336,13 +340,13 @@ def test_weights_that_are_there_are_not_downloaded(weights: dict[str, object], v
         assert mount["readOnly"] is True
 
 
-def test_downloads_outlive_the_release(production: list[Manifest]) -> None:
+def test_volumes_of_weights_outlive_the_release(production: list[Manifest]) -> None:
     claims = [m for m in production if m["kind"] == "PersistentVolumeClaim"]
     assert len(claims) == len(GPUS)
     assert all(claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for claim in claims)
 
 
-def test_nginx_gets_what_streams_and_uploads_need(production: list[Manifest]) -> None:
+def test_nginx_is_configured_for_streams_and_uploads(production: list[Manifest]) -> None:
     annotations = find(production, "Ingress", "vilix-gateway")["metadata"]["annotations"]
     prefix = "nginx.ingress.kubernetes.io"
     assert int(annotations[f"{prefix}/proxy-read-timeout"]) >= LONGEST_PUBLIC_STREAM
@@ -351,7 +355,7 @@ def test_nginx_gets_what_streams_and_uploads_need(production: list[Manifest]) ->
     assert annotations[f"{prefix}/proxy-buffering"] == "off"
 
 
-def test_certificates_fit_those_who_show_them(production: list[Manifest]) -> None:
+def test_certificates_have_the_names_that_gateways_expect(production: list[Manifest]) -> None:
     gateway = find(production, "Deployment", "vilix-gateway")
     name = environment(containers(gateway)["gateway"])["VILIX_TLS_SERVER_NAME"]
     for pool in GPUS:
@@ -366,7 +370,7 @@ def test_certificates_fit_those_who_show_them(production: list[Manifest]) -> Non
     assert "client auth" in find(production, "Certificate", "vilix-gateway")["spec"]["usages"]
 
 
-def test_the_helm_test_asks_every_chat_model_for_a_token(production: list[Manifest]) -> None:
+def test_the_helm_test_requests_a_token_of_every_chat_model(production: list[Manifest]) -> None:
     pod = find(production, "Pod", "vilix-one-token")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
     variables = environment(containers(pod)["one-token"])
@@ -376,8 +380,8 @@ def test_the_helm_test_asks_every_chat_model_for_a_token(production: list[Manife
 
 def _assert_known(container: Manifest, settings: type[Settings]) -> None:
     known = {f"VILIX_{name.upper()}" for name in settings.model_fields}
-    given = {variable["name"] for variable in container["env"] if variable["name"].startswith("VILIX_")}
-    assert given <= known
+    names = {variable["name"] for variable in container["env"] if variable["name"].startswith("VILIX_")}
+    assert names <= known
 
 
 def _cores(quantity: str) -> float:

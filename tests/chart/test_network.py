@@ -1,4 +1,4 @@
-"""Who may talk to whom, as the NetworkPolicies say it."""
+"""The connections that the NetworkPolicies allow."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ POOLS = ("vilix-qwen3-8b", "vilix-minimax", "vilix-qwen3-embedding-0-6b")
 
 
 def _pod(manifests: list[Manifest], name: str) -> tuple[Mapping[str, str], dict[str, int]]:
-    """Labels and named ports of a workload's pods."""
+    """Return the labels and named ports of a workload's pods."""
     (workload,) = (m for m in manifests if m["kind"] in ("Deployment", "StatefulSet") and m["metadata"]["name"] == name)
     ports = {p["name"]: p["containerPort"] for c in containers(workload).values() for p in c.get("ports", ())}
     return workload["spec"]["template"]["metadata"]["labels"], ports
 
 
 def _allowed(manifests: list[Manifest], target: str, port: int, *, source: str = "", namespace: str = "ai") -> bool:
-    """Whether the ingress policies of `target` let in pods of workload `source`, or any pod of another namespace."""
+    """Whether the ingress policies of `target` allow pods of the workload `source`, or any pod of another namespace."""
     labels, ports = _pod(manifests, target)
     source_labels = _pod(manifests, source)[0] if source else {}
     policies = [
@@ -27,7 +27,7 @@ def _allowed(manifests: list[Manifest], target: str, port: int, *, source: str =
         for m in manifests
         if m["kind"] == "NetworkPolicy" and m["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     ]
-    assert policies, f"nothing protects {target}"
+    assert policies, f"no policy protects {target}"
     return any(
         _matches(rule, ports, port, source_labels, namespace)
         for policy in policies
@@ -41,15 +41,17 @@ def _matches(rule: Manifest, ports: dict[str, int], port: int, labels: Mapping[s
     if "from" not in rule:
         return True
     for peer in rule["from"]:
-        wanted = peer.get("podSelector", {}).get("matchLabels", {})
-        where = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name", "ai")
-        if where == namespace and (not wanted or (labels and wanted.items() <= labels.items())):
+        selected = peer.get("podSelector", {}).get("matchLabels", {})
+        peer_namespace = (
+            peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name", "ai")
+        )
+        if peer_namespace == namespace and (not selected or (labels and selected.items() <= labels.items())):
             return True
     return False
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_only_gateways_reach_workers(production: list[Manifest], pool: str) -> None:
+def test_only_gateways_can_reach_workers(production: list[Manifest], pool: str) -> None:
     port = 9002 if "embedding" in pool else 9001
     assert _allowed(production, pool, port, source="vilix-gateway")
     other = next(name for name in POOLS if name != pool)
@@ -58,7 +60,7 @@ def test_only_gateways_reach_workers(production: list[Manifest], pool: str) -> N
     assert not _allowed(production, pool, port, namespace="monitoring")
 
 
-def test_named_namespaces_reach_workers_and_nothing_else() -> None:
+def test_internal_namespaces_can_reach_only_workers() -> None:
     manifests = template("values/qwen3-8b", sets=["networkPolicy.internalNamespaces[0]=search"])
     assert _allowed(manifests, "vilix-qwen3-8b", 9001, namespace="search")
     assert not _allowed(manifests, "vilix-qwen3-8b", 9001, namespace="default")
@@ -67,7 +69,7 @@ def test_named_namespaces_reach_workers_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_triton_is_reached_by_its_own_worker_only(production: list[Manifest], pool: str) -> None:
+def test_only_its_own_worker_can_reach_triton(production: list[Manifest], pool: str) -> None:
     triton = containers(find(production, "Deployment", pool))["triton"]
     assert "--http-address=127.0.0.1" in triton["args"]
     assert "--grpc-address=127.0.0.1" in triton["args"]
@@ -78,23 +80,25 @@ def test_triton_is_reached_by_its_own_worker_only(production: list[Manifest], po
 
 
 @pytest.mark.parametrize("target", ["vilix-gateway", *POOLS])
-def test_metrics_are_for_the_monitoring_namespace(production: list[Manifest], target: str) -> None:
+def test_only_the_monitoring_namespace_can_reach_metrics(production: list[Manifest], target: str) -> None:
     assert _allowed(production, target, 9090, namespace="monitoring")
     assert not _allowed(production, target, 9090, namespace="ingress-nginx")
     assert not _allowed(production, target, 9090, namespace="default")
 
 
-def test_the_public_service_does_not_lead_to_metrics(production: list[Manifest]) -> None:
+def test_the_public_service_does_not_expose_metrics(production: list[Manifest]) -> None:
     assert [port["targetPort"] for port in find(production, "Service", "vilix-gateway")["spec"]["ports"]] == ["http"]
 
 
-def test_the_public_port_is_for_the_proxy_where_one_is_named(production: list[Manifest], demo: list[Manifest]) -> None:
+def test_only_the_proxy_can_reach_the_public_port_if_one_is_configured(
+    production: list[Manifest], demo: list[Manifest]
+) -> None:
     assert _allowed(production, "vilix-gateway", 8000, namespace="ingress-nginx")
     assert not _allowed(production, "vilix-gateway", 8000, namespace="default")
     assert _allowed(demo, "vilix-gateway", 8000, namespace="default")
 
 
-def test_the_admin_api_is_for_named_namespaces() -> None:
+def test_only_configured_namespaces_can_reach_the_admin_api() -> None:
     admin = ["gateway.admin.enabled=true", 'gateway.admin.tokenSecret={"name": "a", "key": "b"}']
     for namespaces, allowed in (([], False), (["gateway.admin.namespaces[0]=console"], True)):
         manifests = template(sets=[*admin, *namespaces])
@@ -104,15 +108,15 @@ def test_the_admin_api_is_for_named_namespaces() -> None:
         assert find(manifests, "Service", "vilix-gateway-admin")["spec"]["ports"][0]["targetPort"] == "admin"
 
 
-def test_only_gateways_reach_valkey(demo: list[Manifest]) -> None:
+def test_only_gateways_can_reach_valkey(demo: list[Manifest]) -> None:
     assert _allowed(demo, "vilix-valkey", 6379, source="vilix-gateway")
     assert not _allowed(demo, "vilix-valkey", 6379, source="vilix-smollm2-135m")
     assert not _allowed(demo, "vilix-valkey", 6379, namespace="default")
 
 
-def test_whoever_need_not_connect_anywhere_cannot(production: list[Manifest], demo: list[Manifest]) -> None:
+def test_pods_cannot_open_connections_that_they_do_not_need(production: list[Manifest], demo: list[Manifest]) -> None:
     for name in ("vilix-smollm2-135m", "vilix-multilingual-e5-small", "vilix-valkey"):
         assert find(demo, "NetworkPolicy", name)["spec"]["egress"] == []
-    # Image URLs of clients must not lead a gateway into the cluster.
+    # A client's image URL must not make a gateway connect to an address inside the cluster.
     for rule in find(production, "NetworkPolicy", "vilix-gateway")["spec"]["egress"]:
         assert "to" in rule or {p["port"] for p in rule["ports"]} == {53}

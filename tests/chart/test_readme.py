@@ -1,4 +1,4 @@
-"""Every value is described, and what describes it is what there is."""
+"""The README and the schema of the chart agree with values.yaml."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tests.support.helm import CHART
 from tests.support.repository import ROOT
 
 
-def test_every_value_has_prose() -> None:
+def test_every_value_has_a_description() -> None:
     values = list(readme.values((CHART / "values.yaml").read_text()))
     assert len(values) > 100
     assert [value.path for value in values if len(value.description) < 10] == []
 
 
-def test_the_readme_is_made_of_the_values() -> None:
+def test_the_readme_is_up_to_date() -> None:
     check = subprocess.run(
         [sys.executable, ROOT / "helm" / "readme.py", "--check"], capture_output=True, text=True, check=False
     )
     assert check.returncode == 0, check.stderr
 
 
-def test_the_schema_knows_exactly_the_values() -> None:
+def test_the_schema_has_exactly_the_values() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
-    # What Helm itself adds.
+    # Helm itself adds this value.
     schema["properties"].pop("global")
     assert list(_differences(schema, defaults, schema, "")) == []
 

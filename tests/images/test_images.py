@@ -1,4 +1,4 @@
-"""What building the images would do, as far as it can be seen without a container engine."""
+"""The Dockerfiles and their steps, checked without a container engine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ UV = Path(sys.executable).with_name("uv")
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """(INSTRUCTION, arguments), with continued lines joined."""
+    """Return the instructions and their arguments, with continued lines joined."""
     text = re.sub(r"\\\n\s*", " ", dockerfile.read_text())
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
 def is_sent(path: str) -> bool:
-    """Whether .dockerignore lets a path of the repository through: the last pattern that matches decides."""
+    """Whether .dockerignore keeps a path of the repository in the build context: the last matching pattern decides."""
     sent = True
     for pattern in (ROOT / ".dockerignore").read_text().splitlines():
         if not pattern or pattern.startswith("#"):
@@ -42,22 +42,22 @@ def is_sent(path: str) -> bool:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
+def test_hadolint_reports_nothing(dockerfile: Path) -> None:
     check = subprocess.run([program("hadolint"), dockerfile], capture_output=True, text=True, timeout=60, check=False)
     assert check.returncode == 0, check.stdout
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-def test_what_is_copied_exists_and_is_sent_to_the_builder(dockerfile: Path) -> None:
+def test_copied_files_exist_and_are_in_the_build_context(dockerfile: Path) -> None:
     for word, rest in instructions(dockerfile):
         if word == "COPY" and not rest.startswith("--from"):
             *sources, _ = rest.split()
             for source in sources:
                 assert (ROOT / source).exists(), source
-                assert is_sent(source), f".dockerignore keeps {source} away"
+                assert is_sent(source), f".dockerignore excludes {source}"
 
 
-def test_nothing_else_is_sent_to_the_builder() -> None:
+def test_the_build_context_contains_nothing_else() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
@@ -69,7 +69,7 @@ def test_nothing_else_is_sent_to_the_builder() -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-def test_bases_are_pinned_by_digest_and_nothing_runs_as_root(dockerfile: Path) -> None:
+def test_bases_are_pinned_by_digest_and_images_do_not_run_as_root(dockerfile: Path) -> None:
     stages: dict[str, list[tuple[str, str]]] = {}
     name = ""
     for word, rest in instructions(dockerfile):
@@ -99,7 +99,7 @@ def test_only_locked_packages_are_installed(dockerfile: Path) -> None:
                 assert "--require-hashes" in command or ("--no-deps" in command and "/wheels/" in command), command
 
 
-def test_user_and_ports_are_those_of_the_chart() -> None:
+def test_user_and_ports_agree_with_the_chart() -> None:
     manifests = template("values-cpu-demo")
     gateway = find(manifests, "Deployment", "vilix-gateway")["spec"]["template"]["spec"]
     assert f"{gateway['securityContext']['runAsUser']}:{gateway['securityContext']['runAsGroup']}" == "10001:10001"
@@ -122,7 +122,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def installed(requirements: str, wheels: Path, directory: Path) -> Path:
-    """An environment with nothing but what an image has, made by the Dockerfile's own steps; its bin directory."""
+    """Install the packages of an image by the steps of its Dockerfile. Return the environment's bin directory."""
     quiet = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
     steps = [
         ["venv", "--python", sys.executable, directory],
@@ -179,8 +179,8 @@ def test_entry_points_start_from_wheels_alone(
     assert run.returncode == 0, run.stderr
 
 
-def test_dependencies_that_were_declared_are_locked(binaries: dict[str, Path]) -> None:
-    """An extra that the lock does not cover would be missing in the image."""
+def test_the_locks_include_all_declared_dependencies(binaries: dict[str, Path]) -> None:
+    """An extra that is not in the lock would be missing in the image."""
     for image in ("gateway", "worker"):
         check = subprocess.run(
             [UV, "pip", "check", "--python", binaries[image] / "python"],
@@ -192,9 +192,9 @@ def test_dependencies_that_were_declared_are_locked(binaries: dict[str, Path]) -
         assert check.returncode == 0, check.stderr
 
 
-def test_images_have_the_versions_that_are_tested() -> None:
+def test_images_have_the_tested_versions() -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^(\S+==\S+)", (ROOT / "requirements" / f"{name}.txt").read_text(), re.MULTILINE))
 
     for name in ("gateway", "worker", "cpu", "build"):
-        assert pins(name) <= pins("local") | pins("uv"), f"make lock: requirements/{name}.txt is of another time"
+        assert pins(name) <= pins("local") | pins("uv"), f"requirements/{name}.txt is out of date; run make lock"

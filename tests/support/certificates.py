@@ -1,4 +1,4 @@
-"""Certificates for tests, of a CA that lives as long as its directory."""
+"""Certificates for tests, issued by a temporary CA."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.support.system_packages import require
 
 
 class Authority:
-    """A CA made with openssl."""
+    """A CA that openssl creates."""
 
     def __init__(self, directory: Path) -> None:
-        """Keeps its files in `directory`."""
+        """Create the CA in `directory`."""
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._openssl(

@@ -1,7 +1,7 @@
-"""Chat templates written for tests after the descriptions of families whose own files no package small enough has.
+"""Chat templates for tests, written by the descriptions of model families whose own files are in no small package.
 
-`VILIX_TEST_TEMPLATES` is a directory with the real ones (MiniMax-M2.jinja, Qwen-Qwen2.5-7B-Instruct.jinja, as llama.cpp
-has them), which then take their place: what the tests expect is what those write.
+`VILIX_TEST_TEMPLATES` is a directory with the real templates (MiniMax-M2.jinja, Qwen-Qwen2.5-7B-Instruct.jinja, as in
+llama.cpp), which then replace these. The tests expect the output of the real templates.
 """
 
 from __future__ import annotations
@@ -95,6 +95,6 @@ _STAND_INS = {"minimax": MINIMAX_M2, "qwen2.5vl": QWEN2_5}
 
 
 def template_of(model_id: str) -> str:
-    """The template of a model of the catalog."""
+    """Return the template of a model of the catalog."""
     directory = os.environ.get("VILIX_TEST_TEMPLATES")
     return (Path(directory) / _REAL[model_id]).read_text() if directory else _STAND_INS[model_id]

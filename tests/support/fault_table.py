@@ -19,7 +19,7 @@ from tests.support.repository import ROOT
 FULL: Final = os.environ.get("VILIX_FAULTS") == "full"
 BUDGET_MINUTES: Final = 45
 LEAST_GROUP: Final = 3
-"""Rows that make a section of their own."""
+"""The fewest rows that form a section."""
 _WHOLE: Final = {ROOT / "tests" / part for part in ("faults", "contract/tenancy", "e2e/test_stack.py")}
 """The paths that `make faults` runs."""
 _BEGAN: Final = time.monotonic()
@@ -66,7 +66,7 @@ def milliseconds(seconds: Sequence[float]) -> str:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Remember which tests were deselected."""
+    """Record which tests were deselected."""
     _unselected.extend(items)
 
 
@@ -78,7 +78,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _is_whole(session.config):
         minutes = (time.monotonic() - _BEGAN) / 60
         in_time = minutes < BUDGET_MINUTES
-        record("All of this, one after the other", f"under {BUDGET_MINUTES} minutes", f"{minutes:.1f} min", met=in_time)
+        record(
+            "Duration of all fault tests, one after the other",
+            f"under {BUDGET_MINUTES} minutes",
+            f"{minutes:.1f} min",
+            met=in_time,
+        )
     if session.exitstatus == pytest.ExitCode.OK and not all(row.met for row in _rows):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -100,8 +105,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _is_whole(config: pytest.Config) -> bool:
     """Whether the run includes all tests."""
-    asked = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
-    return asked >= _WHOLE and not _unselected
+    paths = {(config.invocation_params.dir / argument).resolve() for argument in config.args}
+    return paths >= _WHOLE and not _unselected
 
 
 def page(rows: Sequence[Row]) -> str:

@@ -17,19 +17,19 @@ from tests.support.scripted_worker import MODEL
 from tests.support.waits import until
 
 EXPECTED = "expected-model"
-"""A model that a gateway expects, and that no worker has."""
+"""A model that the gateway expects, but that no worker serves."""
 
 
 @contextmanager
 def running_gateway(
     redis_url: str, workers: str, log: Path, **settings: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Start one, hand over its URL and process, and stop it."""
+    """Start a gateway, yield its URL and process, and stop it."""
     port = free_ports(1)[0]
     environment = {
         "VILIX_PORT": str(port),
         "VILIX_REDIS_URL": redis_url,
-        # A loaded machine may take long to switch between processes.
+        # Redis may answer late on a loaded machine.
         "VILIX_REDIS_TIMEOUT": "5",
         "VILIX_INFERENCE_WORKERS": workers,
         "VILIX_EXPECTED_MODELS": f"{MODEL},{EXPECTED}",

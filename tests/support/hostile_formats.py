@@ -1,8 +1,8 @@
-"""Generates structured-output requests that are meant to harm an engine: schemas, regexes, grammars and choices.
+"""Generate structured-output requests that may harm an engine: schemas, regular expressions, grammars and choices.
 
-Half of them mutate published material (JSON Schema Test Suite, grammars of ours that look like those in manuals), the
-other half come from families that are known to make parsers recurse, automata explode or allocations grow. A generator
-with the same seed and the same suite produces the same cases.
+Half of them mutate published material (the JSON Schema Test Suite) and grammars like those in manuals. The other half
+come from families that are known to make parsers recurse, automata explode or allocations grow. The same seed and suite
+generate the same cases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KINDS: Final = ("schema", "tool", "regex", "choice", "gbnf", "lark", "structural
 
 
 class Case(NamedTuple):
-    """One request: `fields` are merged into a chat request, `label` names the family for a report."""
+    """One request: `fields` are merged into a chat request, and `label` names the family in reports."""
 
     label: str
     fields: dict[str, Any]
@@ -54,7 +54,7 @@ def load_suite(archive: Path) -> list[Any]:
 
 
 def cases(seed: int, suite: Sequence[Any]) -> Iterator[Case]:
-    """Generate cases without an end; the kinds take turns, so that a short run has tried all of them."""
+    """Generate cases endlessly. The kinds take turns, so that a short run tries all of them."""
     random = Random(seed)
     while True:
         for kind in KINDS:
@@ -148,7 +148,7 @@ def _schema(random: Random, suite: Sequence[Any]) -> tuple[str, Any]:
 
 
 def _size(random: Random) -> int:
-    """A size from 1 to about 30,000, small ones as often as large ones."""
+    """Return a size from 1 to about 30,000, distributed evenly on a logarithmic scale."""
     return int(10 ** random.uniform(0, 4.5))
 
 
@@ -214,7 +214,7 @@ def _counted(random: Random, size: int) -> Any:
 
 
 def _product(random: Random, size: int) -> Any:
-    """Nested arrays whose counts multiply."""
+    """Return nested arrays whose counts multiply."""
     count = random.choice((10, 100, 1_000, 9_999))
     wrap = lambda inner: {"type": "array", "items": inner, "minItems": count, "maxItems": count}  # noqa: E731
     return _nested(random, random.randint(2, 6), wrap, {"type": "string", "minLength": count})
@@ -227,7 +227,7 @@ def _reference_chain(random: Random, size: int) -> Any:
 
 
 def _doubling(random: Random, size: int) -> Any:
-    """Every definition refers twice to the next: 2^n when expanded."""
+    """Return definitions that each refer to the next one twice, which expands to 2^n."""
     keyword = random.choice(("allOf", "anyOf", "oneOf", "prefixItems"))
     depth = min(size, 300)
     definitions: dict[str, Any] = {f"d{i}": {keyword: [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(depth)}
@@ -258,7 +258,7 @@ def _conditionals(random: Random, size: int) -> Any:
 
 
 def _intersections(random: Random, size: int) -> Any:
-    """Patterns that must all hold: their automata are multiplied."""
+    """Return several patterns that must all match, whose automata are multiplied."""
     patterns = [f"^(.{{{i}}}a|[^b]*c)*.{{0,{i + 2}}}$" for i in range(2, 2 + min(size, 30))]
     return {"type": "string", "allOf": [{"pattern": pattern} for pattern in patterns]}
 
@@ -374,7 +374,7 @@ _BOOK_GRAMMARS: Final = (
     'root ::= item+\nitem ::= "- " [^\\r\\n\\x0b\\x0c\\x85\\u2028\\u2029]+ "\\n"\n',
     'root ::= move (" " move){0,9}\nmove ::= [a-h] [1-8] | "O-O" "-O"? # castling\n',
 )
-"""Grammars such as manuals have: arithmetic, JSON, a list, moves of chess."""
+"""Grammars like those in manuals: arithmetic, JSON, a list, chess moves."""
 
 
 def _gbnf(random: Random) -> tuple[str, str]:

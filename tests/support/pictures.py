@@ -1,4 +1,4 @@
-"""Encoded images for tests, made by Pillow."""
+"""Images for tests, encoded by Pillow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from PIL import Image
 
 
 def encoded(form: str, width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
-    """An image of one colour, as a file of a format that Pillow knows."""
+    """Return an image of one colour in a format of Pillow."""
     data = io.BytesIO()
     Image.new(mode, (width, height)).save(data, form, **options)
     return data.getvalue()
 
 
 def animated(form: str, width: int, height: int) -> bytes:
-    """Two different frames."""
+    """Return an animation of two different frames."""
     frames = [Image.new("RGB", (width, height), colour) for colour in ("red", "blue")]
     data = io.BytesIO()
     frames[0].save(data, form, save_all=True, append_images=frames[1:])
@@ -24,7 +24,7 @@ def animated(form: str, width: int, height: int) -> bytes:
 
 
 def halves(form: str, width: int, height: int) -> bytes:
-    """Red on its left, blue on its right."""
+    """Return an image that is red on the left and blue on the right."""
     image = Image.new("RGB", (width, height), (255, 0, 0))
     image.paste((0, 0, 255), (width // 2, 0, width, height))
     data = io.BytesIO()
@@ -33,8 +33,8 @@ def halves(form: str, width: int, height: int) -> bytes:
 
 
 def scans(more: int, *, side: int = 64) -> bytes:
-    """A progressive JPEG in grey with `more` scans that hold nothing."""
+    """Return a progressive grey JPEG with `more` empty scans."""
     data = encoded("JPEG", side, side, "L", progressive=True)
-    # Of coefficient 1, its bit 0, which there was before.
+    # The scan repeats bit 0 of coefficient 1.
     empty = b"\xff\xda\x00\x08\x01\x01\x00\x01\x01\x10\x00"
     return data[:-2] + empty * more + data[-2:]

@@ -1,4 +1,4 @@
-"""A tiny model of Qwen3's shape with random weights and the real vocabulary, as a GGUF file."""
+"""A tiny model of Qwen3's architecture with random weights and the real vocabulary, as a GGUF file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import gguf
 import numpy as np
 
 LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_WIDTH, INNER, CONTEXT = 2, 64, 2, 1, 32, 128, 4096
-PATCH, GRID, EYE_WIDTH, DEEPSTACK = 16, 16, 32, 1
+PATCH, GRID, ENCODER_WIDTH, DEEPSTACK = 16, 16, 32, 1
 
 
 def write(path: Path, tokenizer: Path, *, template: str = "", supports_vision: bool = False) -> None:
-    """Write the file. `tokenizer` is a directory with Qwen3's tokenizer.json and tokenizer_config.json.
+    """Write the model.
 
-    `template` takes the place of Qwen3's own; a model that `sees` has Qwen3-VL's shape.
+    Args:
+        path: The GGUF file to write.
+        tokenizer: A directory with Qwen3's tokenizer.json and tokenizer_config.json.
+        template: The chat template; Qwen3's own by default.
+        supports_vision: Whether the model has Qwen3-VL's architecture.
     """
     vocabulary = json.loads((tokenizer / "tokenizer.json").read_text())
     configuration = json.loads((tokenizer / "tokenizer_config.json").read_text())
@@ -53,7 +57,7 @@ def write(path: Path, tokenizer: Path, *, template: str = "", supports_vision: b
 
 
 def write_mmproj(path: Path, *, projector: str = gguf.VisionProjectorType.QWEN3VL) -> None:
-    """Write the encoder and projector of images that belong to a model that `sees`."""
+    """Write the vision encoder and projector of a model that supports vision."""
     writer = gguf.GGUFWriter(path, arch="clip")
     writer.add_type("mmproj")
     writer.add_clip_has_vision_encoder(value=True)
@@ -61,8 +65,8 @@ def write_mmproj(path: Path, *, projector: str = gguf.VisionProjectorType.QWEN3V
     writer.add_vision_projection_dim(WIDTH)
     writer.add_vision_patch_size(PATCH)
     writer.add_vision_image_size(PATCH * GRID)
-    writer.add_vision_embedding_length(EYE_WIDTH)
-    writer.add_vision_feed_forward_length(EYE_WIDTH * 2)
+    writer.add_vision_embedding_length(ENCODER_WIDTH)
+    writer.add_vision_feed_forward_length(ENCODER_WIDTH * 2)
     writer.add_vision_block_count(1)
     writer.add_vision_head_count(2)
     writer.add_vision_attention_layernorm_eps(1e-6)
@@ -71,7 +75,7 @@ def write_mmproj(path: Path, *, projector: str = gguf.VisionProjectorType.QWEN3V
     writer.add_vision_spatial_merge_size(2)
     writer.add_vision_use_gelu(value=True)
     writer.add_vision_is_deepstack_layers([True])
-    _add_eye(writer)
+    _add_vision_encoder(writer)
     _finish(writer)
 
 
@@ -112,7 +116,7 @@ def _add_weights(writer: gguf.GGUFWriter, vocabulary: int) -> None:
         add(f"{block}.ffn_down", WIDTH, INNER)
 
 
-def _add_eye(writer: gguf.GGUFWriter) -> None:
+def _add_vision_encoder(writer: gguf.GGUFWriter) -> None:
     chance = np.random.default_rng(5)
 
     def add(name: str, rows: int, columns: int) -> None:
@@ -124,18 +128,18 @@ def _add_eye(writer: gguf.GGUFWriter) -> None:
         writer.add_tensor(f"{name}.bias", np.zeros(size, np.float32))
 
     for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):
-        writer.add_tensor(name, chance.normal(0, 0.2, (EYE_WIDTH, 3, PATCH, PATCH)).astype(np.float32))
-    writer.add_tensor("v.patch_embd.bias", np.zeros(EYE_WIDTH, np.float32))
-    writer.add_tensor("v.position_embd.weight", chance.normal(0, 0.2, (GRID**2, EYE_WIDTH)).astype(np.float32))
-    add_norm("v.blk.0.ln1", EYE_WIDTH)
-    add_norm("v.blk.0.ln2", EYE_WIDTH)
-    add("v.blk.0.attn_qkv", EYE_WIDTH * 3, EYE_WIDTH)
-    add("v.blk.0.attn_out", EYE_WIDTH, EYE_WIDTH)
-    add("v.blk.0.ffn_up", EYE_WIDTH * 2, EYE_WIDTH)
-    add("v.blk.0.ffn_down", EYE_WIDTH, EYE_WIDTH * 2)
-    add_norm("v.deepstack.0.norm", EYE_WIDTH * 4)
-    add("v.deepstack.0.fc1", EYE_WIDTH * 4, EYE_WIDTH * 4)
-    add("v.deepstack.0.fc2", WIDTH, EYE_WIDTH * 4)
-    add_norm("v.post_ln", EYE_WIDTH)
-    add("mm.0", EYE_WIDTH * 4, EYE_WIDTH * 4)
-    add("mm.2", WIDTH, EYE_WIDTH * 4)
+        writer.add_tensor(name, chance.normal(0, 0.2, (ENCODER_WIDTH, 3, PATCH, PATCH)).astype(np.float32))
+    writer.add_tensor("v.patch_embd.bias", np.zeros(ENCODER_WIDTH, np.float32))
+    writer.add_tensor("v.position_embd.weight", chance.normal(0, 0.2, (GRID**2, ENCODER_WIDTH)).astype(np.float32))
+    add_norm("v.blk.0.ln1", ENCODER_WIDTH)
+    add_norm("v.blk.0.ln2", ENCODER_WIDTH)
+    add("v.blk.0.attn_qkv", ENCODER_WIDTH * 3, ENCODER_WIDTH)
+    add("v.blk.0.attn_out", ENCODER_WIDTH, ENCODER_WIDTH)
+    add("v.blk.0.ffn_up", ENCODER_WIDTH * 2, ENCODER_WIDTH)
+    add("v.blk.0.ffn_down", ENCODER_WIDTH, ENCODER_WIDTH * 2)
+    add_norm("v.deepstack.0.norm", ENCODER_WIDTH * 4)
+    add("v.deepstack.0.fc1", ENCODER_WIDTH * 4, ENCODER_WIDTH * 4)
+    add("v.deepstack.0.fc2", WIDTH, ENCODER_WIDTH * 4)
+    add_norm("v.post_ln", ENCODER_WIDTH)
+    add("mm.0", ENCODER_WIDTH * 4, ENCODER_WIDTH * 4)
+    add("mm.2", WIDTH, ENCODER_WIDTH * 4)

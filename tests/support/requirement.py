@@ -1,4 +1,4 @@
-"""What a test does on a machine that lacks something it needs."""
+"""The reaction of a test to a missing requirement of the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def unmet(message: str) -> NoReturn:
-    """Skip the test with this reason, or fail it under VILIX_TEST_REQUIRE_ALL=1."""
+    """Skip the test with this reason, or fail it if VILIX_TEST_REQUIRE_ALL is 1."""
     if os.environ.get("VILIX_TEST_REQUIRE_ALL") == "1":
         pytest.fail(message)
     pytest.skip(message)

@@ -1,4 +1,4 @@
-"""A stand-in for an inference worker: it says what the test wants, at the moment that the test wants it."""
+"""A stand-in for an inference worker, which sends the events of a test's script."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def usage(completion_tokens: int = 2) -> pb.Event:
 
 
 class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Plays `script` for every Generate: sends events, raises errors, and waits where an asyncio.Event stands."""
+    """Plays `script` for every call: sends lists of events, raises exceptions, and waits for each asyncio.Event."""
 
     def __init__(self) -> None:
         self.script: list[Step] = []
@@ -49,7 +49,7 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.request_ids: list[str] = []
         self.cancelled = asyncio.Event()
         self.listed = asyncio.Event()
-        """A gateway has asked for its models."""
+        """Set when a gateway has listed the models."""
         self.capabilities = pb.Capabilities(chat=True)
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         self.address = ""
@@ -86,7 +86,7 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
 
 @asynccontextmanager
 async def scripted_worker(port: int) -> AsyncIterator[ScriptedWorker]:
-    """Serve one on 127.0.0.1:`port`."""
+    """Serve a scripted worker on 127.0.0.1:`port`."""
     worker = ScriptedWorker()
     worker.address = f"127.0.0.1:{port}"
     healthy = health.aio.HealthServicer()

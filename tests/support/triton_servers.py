@@ -28,7 +28,7 @@ EMBEDDING_MODEL = "multilingual-e5-small"
 BATCH_TEXTS = load_model(EMBEDDING_MODEL).batch.texts
 START_SECONDS = 200
 STOP_SECONDS = 3
-"""One of whose models a test has killed or frozen would wait for it for a long time."""
+"""Short, because a server would wait long for a model process that a test has killed or frozen."""
 KILL_SECONDS = 20
 
 
@@ -40,15 +40,15 @@ class Server:
     target: str
     log: Path
     http: str = ""
-    """URL of its HTTP API."""
+    """The URL of its HTTP API."""
 
     def stub(self, model: str) -> int:
-        """The process of a model, which the server has started."""
+        """Return the id of a model's process, which the server has started."""
         children = psutil.Process(self.process.pid).children()
         return next(child.pid for child in children if f"{model}_0_0" in child.cmdline())
 
     def kill(self) -> None:
-        """End it and its stubs without warning."""
+        """Kill the server and its stubs."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(KILL_SECONDS)
@@ -102,7 +102,7 @@ async def serving(
     *,
     trtllm: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[Server, TritonClient]]:
-    """A server whose `models` are ready, and a client of it."""
+    """Start a server, and yield it with a client once its `models` are ready."""
     with launched(directory, models, trtllm=trtllm) as server:
         async with _connected(server, models) as client:
             yield server, client
@@ -110,7 +110,7 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def serving_embeddings(directory: Path) -> AsyncIterator[Server]:
-    """A server whose EMBEDDING_MODEL is ready."""
+    """Start a server, and yield it once EMBEDDING_MODEL is ready."""
     embeddings_repository.write_model(
         directory / "models",
         model_id=EMBEDDING_MODEL,
@@ -125,7 +125,7 @@ async def serving_embeddings(directory: Path) -> AsyncIterator[Server]:
 
 @contextlib.asynccontextmanager
 async def _connected(server: Server, models: Iterable[str]) -> AsyncIterator[TritonClient]:
-    """A client of a server, once the models are ready."""
+    """Yield a client of a server once the models are ready."""
     client = TritonClient(server.target)
     try:
         for model in models:
@@ -142,7 +142,7 @@ async def _is_ready(server: Server, client: TritonClient, model: str) -> bool:
 
 @dataclass
 class Answer:
-    """A whole answer."""
+    """The outputs of a request."""
 
     outputs: list[EngineOutput]
 
@@ -161,7 +161,7 @@ class Answer:
 
 
 async def answer(client: TritonClient, model: str, prompt: list[int], *, window: int = 64, **params: Any) -> Answer:
-    """Generate to the end."""
+    """Generate to the end of the request."""
     outputs = [
         output
         async for output in client.generate(

@@ -1,4 +1,4 @@
-"""The engine trtllm over the stand-in for TensorRT-LLM, in this process."""
+"""The engine trtllm with the stand-in for TensorRT-LLM, in this process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.stand_ins import trtllm as stand_in
 from tests.support.waits import block_until
 
 SECONDS = 20
-"""How long a test waits for what must come."""
+"""The time limit of waits for events that must happen."""
 
 
 class Reader:
-    """A sink that keeps all it is given."""
+    """A sink that collects all outputs of a request."""
 
     def __init__(self) -> None:
         self.batches: list[Tokens] = []
@@ -78,7 +78,7 @@ class Reader:
 
 
 class Bench:
-    """Makes engines, and looks into what the stand-in saw."""
+    """Creates engines, and gives access to the stand-in."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -103,7 +103,7 @@ class Bench:
 
     @property
     def llm(self) -> Any:
-        """The stand-in's LLM that was made last."""
+        """The stand-in's LLM that was created last."""
         return sys.modules["tensorrt_llm"].LLM.made[-1]
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ def forget_stand_in() -> None:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition for as long as a reader waits for its answer."""
+    """Wait for a condition for as long as a reader waits for its request."""
     block_until(condition, SECONDS)
 
 
@@ -133,8 +133,8 @@ def running_bench(directory: Path, packages: Path) -> Iterator[Bench]:
     """A bench in this process; its engines are closed at the end.
 
     Args:
-        directory: Where the engines' models are written.
-        packages: Where the stand-in for a version of TensorRT-LLM is installed.
+        directory: The directory to which the engines' models are written.
+        packages: The directory in which the stand-in for a version of TensorRT-LLM is installed.
     """
     forget_stand_in()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A real Valkey for tests."""
+"""Real Valkey servers for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.waits import block_until
 
 @contextmanager
 def running_valkey(directory: Path) -> Iterator[str]:
-    """Start one, hand over its URL, and stop it."""
+    """Start a Valkey, yield its URL, and stop it."""
     port = free_ports(1)[0]
     command = valkey.command(port=port, directory=directory, persist=False)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""A chat template of the Qwen-VL kind, written for tests: images stand in user's turns, where they were sent."""
+"""A chat template in the style of Qwen-VL, written for tests: images are at their positions in the user's messages."""
 
 TEMPLATE = """\
 {%- set seen = namespace(images=0) %}

@@ -1,6 +1,6 @@
 """Waits for conditions, each with a limit.
 
-`what` says in a few words what a test waits for ("the worker is ready"); it is in the message of the failure.
+`what` describes the condition in a few words for the message of a failure ("the worker is ready").
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 SECONDS: Final = 30.0
-"""The limit where a test states none: far more than anything takes on a busy machine."""
+"""The default limit: far more than any wait takes on a busy machine."""
 _SHORTEST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.02
 
 
 async def until(condition: Callable[[], object | Awaitable[object]], seconds: float = SECONDS, what: str = "") -> None:
-    """Return when `condition` is true, or what it returns and is awaited for.
+    """Wait until the result of `condition`, awaited if necessary, is true.
 
     Raises:
-        AssertionError: It was not true within `seconds`.
+        AssertionError: The condition was not true within `seconds`.
     """
     pause = _SHORTEST_PAUSE
     try:
         async with asyncio.timeout(seconds) as limit:
             while True:
-                found = condition()
-                if (await found) if inspect.isawaitable(found) else found:
+                result = condition()
+                if (await result) if inspect.isawaitable(result) else result:
                     return
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -39,10 +39,10 @@ async def until(condition: Callable[[], object | Awaitable[object]], seconds: fl
 
 
 def block_until(condition: Callable[[], object], seconds: float = SECONDS, what: str = "") -> None:
-    """Return when `condition` is true. Blocks its thread, and with it an event loop that runs there.
+    """Wait until `condition` is true. This blocks the thread, and with it an event loop that runs there.
 
     Raises:
-        AssertionError: It was not true within `seconds`.
+        AssertionError: The condition was not true within `seconds`.
     """
     limit, pause = time.monotonic() + seconds, _SHORTEST_PAUSE
     while not condition():

@@ -38,18 +38,18 @@ class Worker:
 
     process: subprocess.Popen[bytes]
     service: str
-    """The full name of its gRPC service."""
+    """The full name of the gRPC service."""
     target: str
     log: Path
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[Any]:
-        """A stub of its service on a connection of its own."""
+        """Yield a stub of the worker's service on a new connection."""
         async with grpc.aio.insecure_channel(self.target, _CHANNEL) as channel:
             yield _STUBS[self.service](channel)
 
     async def health(self, service: str | None = None) -> int | None:
-        """The health status of a service, of its own by default; None if it does not know that or does not answer."""
+        """Return the health status of a service, by default the worker's own; None for an unknown one or no answer."""
         async with grpc.aio.insecure_channel(self.target, _CHANNEL) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             request = health_pb2.HealthCheckRequest(service=self.service if service is None else service)
@@ -71,14 +71,14 @@ class Worker:
 
 @contextlib.contextmanager
 def running_inference_worker(directory: Path, **settings: str) -> Iterator[Worker]:
-    """Start one with these VILIX_ settings, and stop it. Its log is in `directory`."""
+    """Start an inference worker with these VILIX_ settings, and stop it. Its log is in `directory`."""
     with _running("inference", INFERENCE, directory, settings) as worker:
         yield worker
 
 
 @contextlib.contextmanager
 def running_embeddings_worker(directory: Path, **settings: str) -> Iterator[Worker]:
-    """Start one with these VILIX_ settings, and stop it. Its log is in `directory`."""
+    """Start an embeddings worker with these VILIX_ settings, and stop it. Its log is in `directory`."""
     settings = {"status_seconds": "0.2", "models": EMBEDDING_MODEL, **settings}
     with _running("embeddings", EMBEDDINGS, directory, settings) as worker:
         yield worker

@@ -1,12 +1,12 @@
-{{/* Names, labels, images and what several resources say alike. */}}
+{{/* Names, labels, images, and fields that several resources have in common. */}}
 
 {{- define "vilix.fullname" -}}
 {{- $name := default .Release.Name .Values.fullnameOverride -}}
-{{- if gt (len $name) 30 -}}{{ fail (printf "the name %q is too long for what is made of it; set fullnameOverride to at most 30 characters" $name) }}{{- end -}}
+{{- if gt (len $name) 30 -}}{{ fail (printf "the name %q has more than 30 characters, which is too long for a prefix; set fullnameOverride to a shorter one" $name) }}{{- end -}}
 {{ $name }}
 {{- end }}
 
-{{/* Labels of everything. */}}
+{{/* Labels of all resources. */}}
 {{- define "vilix.labels" -}}
 app.kubernetes.io/name: vilix
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -15,7 +15,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Labels that find the pods of one component: (list root component). They never change. */}}
+{{/* Labels that select the pods of one component: (list root component). They never change. */}}
 {{- define "vilix.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: vilix
@@ -38,7 +38,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ default (ternary (include "vilix.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
 
-{{/* What every pod says, of the restricted Pod Security Standard. */}}
+{{/* Fields of every pod, by the restricted Pod Security Standard. */}}
 {{- define "vilix.podBasics" -}}
 serviceAccountName: {{ include "vilix.serviceAccountName" . }}
 automountServiceAccountToken: false
@@ -52,7 +52,7 @@ securityContext:
   runAsUser: 10001
   runAsGroup: 10001
   fsGroup: 10001
-  # Volumes with a hundred files of 5 GB are not walked at every start.
+  # Kubernetes does not change the owner of each of a hundred files of 5 GB at every start.
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- end }}
@@ -64,12 +64,12 @@ runAsNonRoot: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Seconds that running answers have after SIGTERM: the longest one, and a little for its last words. */}}
+{{/* Seconds that running responses have after SIGTERM: the maximum duration, and some seconds to send their end. */}}
 {{- define "vilix.drainSeconds" -}}
 {{ add .Values.maxStreamSeconds 5 }}
 {{- end }}
 
-{{/* Kubernetes kills after it: preStop, draining, and the sidecar's end. */}}
+{{/* Seconds after which Kubernetes kills a pod: preStop, draining, and the end of the sidecar. */}}
 {{- define "vilix.gracePeriodSeconds" -}}
 {{ add .Values.preStopSeconds (include "vilix.drainSeconds" .) 25 }}
 {{- end }}
@@ -78,7 +78,7 @@ capabilities: {drop: [ALL]}
 preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- end }}
 
-{{/* Spread over zones and nodes, where there are several: (list root component). */}}
+{{/* Spread pods over zones and nodes if there are several: (list root component). */}}
 {{- define "vilix.spread" -}}
 {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - maxSkew: 1
@@ -96,7 +96,7 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
   valueFrom: {secretKeyRef: {name: {{ (index . 1).name }}, key: {{ (index . 1).key }}}}
 {{- end }}
 
-{{/* The variables that say where Redis is. */}}
+{{/* The environment variables with the address of Redis. */}}
 {{- define "vilix.redisEnv" -}}
 {{- if .Values.redis.urlSecret.name -}}
 {{ include "vilix.secretEnv" (list "VILIX_REDIS_URL" .Values.redis.urlSecret) }}
@@ -106,11 +106,11 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{ include "vilix.secretEnv" (list "VALKEY_PASSWORD" (include "vilix.valkeyPassword" . | fromYaml)) }}
 - {name: VILIX_REDIS_URL, value: "redis://:$(VALKEY_PASSWORD)@{{ include "vilix.fullname" . }}-valkey:6379/0"}
 {{- else -}}
-{{- fail "there is no Redis: set redis.url or redis.urlSecret, or valkey.enabled to true" -}}
+{{- fail "no Redis is configured: set redis.url or redis.urlSecret, or set valkey.enabled to true" -}}
 {{- end -}}
 {{- end }}
 
-{{/* Valkey's maxmemory in bytes: its part of the container's memory limit, or nothing where there is no limit. */}}
+{{/* Valkey's maxmemory in bytes: its share of the container's memory limit, or nothing without a limit. */}}
 {{- define "vilix.valkeyMaxmemory" -}}
 {{- $limit := dig "limits" "memory" "" .Values.valkey.resources -}}
 {{- if not (kindIs "string" $limit) }}{{ $limit = int64 $limit | toString }}{{ end -}}
@@ -122,12 +122,12 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- end -}}
 {{- end }}
 
-{{/* Whether this release runs its own Valkey: a true value or nothing. */}}
+{{/* Whether this release runs its own Valkey: a true value, or nothing. */}}
 {{- define "vilix.ownValkey" -}}
 {{- if and .Values.valkey.enabled (not .Values.redis.url) (not .Values.redis.urlSecret.name) }}true{{ end -}}
 {{- end }}
 
-{{/* Where the password of this release's own Valkey is, as YAML {name, key}: the Secret that is given, or the one that is made. */}}
+{{/* The Secret with the password of this release's own Valkey, as YAML {name, key}: a given or the created one. */}}
 {{- define "vilix.valkeyPassword" -}}
 {{- if .Values.valkey.passwordSecret.name -}}
 {{ toYaml .Values.valkey.passwordSecret }}
@@ -144,11 +144,11 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- end }}
 
 {{- define "vilix.dnsEgress" -}}
-# Anywhere: a node's own DNS cache is no pod.
+# To any address, because the DNS cache of a node is not a pod.
 - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- end }}
 
-{{/* The name that all workers' certificates carry: gateways find workers by address, and expect this name. */}}
+{{/* The name in all workers' certificates: gateways connect to addresses of workers, and expect this name. */}}
 {{- define "vilix.workerName" -}}
 {{ include "vilix.fullname" . }}-worker.{{ .Release.Namespace }}.svc
 {{- end }}

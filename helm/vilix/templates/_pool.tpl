@@ -1,6 +1,7 @@
 {{/* Inference pools: one per entry of models. */}}
 
-{{/* All enabled pools as JSON {"pools": [...]}: entries over defaults, with id, name, component and what follows from their kind. */}}
+{{/* All enabled pools as JSON {"pools": [...]}: entries merged into the defaults, with id, name, component and the
+fields that depend on their kind. */}}
 {{- define "vilix.pools" -}}
 {{- $root := . -}}
 {{- $pools := list -}}
@@ -9,11 +10,11 @@
   {{- if $pool.enabled -}}
     {{- $slug := replace "." "-" $id -}}
     {{- $chat := eq $pool.kind "chat" -}}
-    {{- if and (eq $pool.weights.source "huggingface") (not $pool.weights.repo) -}}{{ fail (printf "models.%s.weights.repo: which repository on the hub?" $id) }}{{- end -}}
-    {{- if and (eq $pool.weights.source "image") (not $pool.weights.image) -}}{{ fail (printf "models.%s.weights.image: which image has the weights?" $id) }}{{- end -}}
-    {{- if and (eq $pool.weights.source "volume") (not $pool.weights.volume.existingClaim) -}}{{ fail (printf "models.%s.weights.volume.existingClaim: which claim has the weights?" $id) }}{{- end -}}
-    {{- if and (eq $pool.engine "trtllm") (lt (int $pool.gpus) 1) -}}{{ fail (printf "models.%s.gpus: TensorRT-LLM needs at least one" $id) }}{{- end -}}
-    {{- if and (eq (int $pool.maxSurge) 0) (eq (int $pool.maxUnavailable) 0) -}}{{ fail (printf "models.%s: with maxSurge and maxUnavailable both 0 an update could never begin" $id) }}{{- end -}}
+    {{- if and (eq $pool.weights.source "huggingface") (not $pool.weights.repo) -}}{{ fail (printf "models.%s.weights.repo: set the repository on the hub" $id) }}{{- end -}}
+    {{- if and (eq $pool.weights.source "image") (not $pool.weights.image) -}}{{ fail (printf "models.%s.weights.image: set the image with the weights" $id) }}{{- end -}}
+    {{- if and (eq $pool.weights.source "volume") (not $pool.weights.volume.existingClaim) -}}{{ fail (printf "models.%s.weights.volume.existingClaim: set the claim with the weights" $id) }}{{- end -}}
+    {{- if and (eq $pool.engine "trtllm") (lt (int $pool.gpus) 1) -}}{{ fail (printf "models.%s.gpus: TensorRT-LLM needs at least one GPU" $id) }}{{- end -}}
+    {{- if and (eq (int $pool.maxSurge) 0) (eq (int $pool.maxUnavailable) 0) -}}{{ fail (printf "models.%s: maxSurge and maxUnavailable must not both be 0, because an update could not start" $id) }}{{- end -}}
     {{- $_ := set $pool "id" $id -}}
     {{- $_ := set $pool "component" (printf "model-%s" $slug) -}}
     {{- $_ := set $pool "name" (printf "%s-%s" (include "vilix.fullname" $root) $slug) -}}
@@ -38,7 +39,7 @@
 {{ join "," $targets }}
 {{- end }}
 
-{{/* The command that writes Triton's model repository. The only place that knows it. */}}
+{{/* The command that writes Triton's model repository. */}}
 {{- define "vilix.renderCommand" -}}
 - vilix
 - models
@@ -51,7 +52,7 @@
 - --output=/repository
 {{- end }}
 
-{{/* Where the weights are mounted: (list pool readOnly). */}}
+{{/* The mount of the weights: (list pool readOnly). */}}
 {{- define "vilix.weightsMount" -}}
 {{- $pool := index . 0 -}}
 {{- $weights := $pool.weights -}}
@@ -90,7 +91,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Downloads weights, once for all pods of a volume; continues where it was interrupted. */}}
+{{/* The download of the weights, once for all pods of a volume. It continues after an interruption. */}}
 {{- define "vilix.downloadContainer" -}}
 {{- $root := index . 0 -}}{{- $pool := index . 1 -}}
 - name: download
@@ -136,7 +137,8 @@
     - {name: tmp, mountPath: /tmp}
 {{- end }}
 
-{{/* Triton, as a sidecar: it is ready before the worker starts, and ends after the worker has. Only its metrics leave the pod. */}}
+{{/* Triton as a sidecar: it is ready before the worker starts, and ends after the worker. Only its metrics can be
+reached from outside the pod. */}}
 {{- define "vilix.tritonContainer" -}}
 {{- $root := index . 0 -}}{{- $pool := index . 1 -}}
 - name: triton
@@ -162,7 +164,7 @@
     {{- toYaml . | nindent 4 }}
     {{- end }}
   env:
-    # Compiled kernels and the like; the root file system cannot be written to.
+    # For compiled kernels and other caches, because the root file system is read-only.
     - {name: HOME, value: /tmp}
     - {name: XDG_CACHE_HOME, value: /tmp/cache}
     {{- with $pool.tritonEnv }}
@@ -177,19 +179,20 @@
   {{- end }}
   resources:
     {{- toYaml $resources | nindent 4 }}
-  # Its HTTP and gRPC listen on loopback, where the kubelet cannot reach them.
+  # Triton's HTTP and gRPC ports listen on loopback, where the kubelet cannot reach them.
   startupProbe:
     exec: {command: {{ include "vilix.tritonProbe" "health/ready" }}}
     periodSeconds: 5
     timeoutSeconds: 5
     failureThreshold: {{ div (add (int $pool.loadSeconds) 4) 5 }}
-  # It asks the model itself: Triton calls also a model ready whose process has died, or whose engine makes no progress.
+  # The probe queries the model itself: Triton reports a model as ready even after its process has died, or while its
+  # engine makes no progress.
   livenessProbe:
     exec: {command: [python3, -I, {{ printf "/repository/%s/1/probe.py" $pool.id }}, {{ $pool.id }}, --seconds=12, {{ printf "--stall-seconds=%d" (int $pool.stallSeconds) }}]}
     periodSeconds: 10
     timeoutSeconds: 15
     failureThreshold: 6
-    # A Triton whose model's process is dead or frozen may wait for it to the end of the pod's own grace period.
+    # Otherwise Triton could wait for a dead or frozen model process until the end of the pod's grace period.
     terminationGracePeriodSeconds: 20
   securityContext:
     {{- include "vilix.containerSecurity" $root | nindent 4 }}
@@ -242,7 +245,7 @@
     periodSeconds: 5
     timeoutSeconds: 5
     failureThreshold: 2
-  # Of the process alone: a worker whose engine is away is not restarted for it.
+  # The probe checks only the process: an unavailable engine does not restart its worker.
   livenessProbe:
     grpc: {port: 9003, service: liveness}
     periodSeconds: 10
@@ -261,7 +264,7 @@
     {{- end }}
 {{- end }}
 
-{{/* An address as it stands before a port. */}}
+{{/* An address as written before a port. */}}
 {{- define "vilix.bracketed" -}}
 {{ ternary (printf "[%s]" .) . (contains ":" .) }}
 {{- end }}
