@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.json_fields import Fields
+from services.gateway.dialects.json_model import RequestModel, unread_paths
 from services.gateway.errors import bad_request
 from services.runtime.telemetry import without_keys
 
@@ -19,9 +19,21 @@ _MOST_MESSAGE_CHARACTERS: Final = 200
 """The most characters of names in a message, because names may be as long as a body."""
 
 
-def ignored_fields(fields: Fields, *, strict: bool) -> list[str]:
-    """Return the paths of all fields that were not read, nested ones included. If `strict`, raise ApiError for them."""
-    ignored = sorted(fields.unread_paths())[:MOST_IGNORED]
+def ignored_fields(
+    request: RequestModel, body: Mapping[str, Any], overruled: Iterable[str] = (), *, strict: bool
+) -> list[str]:
+    """Return the paths of fields that have no influence, at every level of a body.
+
+    Args:
+        request: What was read of the body.
+        body: The parsed body.
+        overruled: The paths of fields that are part of the API, and that others overrule in this body.
+        strict: Whether such fields are rejected.
+
+    Raises:
+        ApiError: There are some, and they are to be rejected.
+    """
+    ignored = sorted([*unread_paths(request, body), *overruled])[:MOST_IGNORED]
     if ignored and strict:
         names = ", ".join(ignored)
         most = _MOST_MESSAGE_CHARACTERS

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import GenerateCall
 from services.gateway.dialects.ignored_fields import ignored_fields
-from services.gateway.dialects.json_fields import Fields
 from services.gateway.dialects.openai_fields import openai_name
+from services.gateway.dialects.openai_request import OpenAIRequest
 from services.gateway.dialects.openai_streaming import read_streaming
-from services.gateway.dialects.openai_structured_output import read_structured_output
+from services.gateway.dialects.openai_structured_output import add_structured_output
 from services.gateway.dialects.worker_fields import STRUCTURED_OUTPUT
 
 
@@ -31,17 +33,34 @@ class OpenAICall(GenerateCall):
         return openai_name(field, structured_output_field=self.structured_output_field)
 
 
-def completed(fields: Fields, generate: pb.GenerateRequest, *, strict: bool) -> OpenAICall:
-    """Read the shared fields, after all others, and return the call. Raises ApiError (400)."""
-    structured_output_field = read_structured_output(fields, generate.response_format)
-    dry_run = fields.boolean("dry_run") or False
-    streaming = read_streaming(fields)
+def completed(
+    request: OpenAIRequest,
+    body: Mapping[str, Any],
+    generate: pb.GenerateRequest,
+    overruled: Sequence[str],
+    *,
+    strict: bool,
+) -> OpenAICall:
+    """Return the call, with what both kinds of completion have.
+
+    Args:
+        request: The request.
+        body: The parsed body of which it was made.
+        generate: What was translated of it. Structured output is added.
+        overruled: The paths of fields that have no influence because another one says something else.
+        strict: Whether fields without influence are rejected.
+
+    Raises:
+        ApiError: A field does not fit, or has no influence and is to be rejected.
+    """
+    structured_output_field = add_structured_output(request, generate.response_format)
+    streaming = read_streaming(request)
     return OpenAICall(
         generate=generate,
         stream=streaming.stream,
         include_usage=streaming.include_usage,
         continuous_usage=streaming.continuous_usage,
-        ignored=ignored_fields(fields, strict=strict),
-        dry_run=dry_run,
+        ignored=ignored_fields(request, body, overruled, strict=strict),
+        dry_run=request.dry_run or False,
         structured_output_field=structured_output_field,
     )

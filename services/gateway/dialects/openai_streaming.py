@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.gateway.dialects import openai_errors, sse
-from services.gateway.dialects.json_fields import Fields
+from services.gateway.dialects.openai_request import OpenAIRequest
 from services.gateway.errors import ApiError, bad_request
 
 _DONE: Final = sse.event(b"[DONE]")
@@ -22,18 +22,14 @@ class Streaming:
     continuous_usage: bool = False
 
 
-def read_streaming(fields: Fields) -> Streaming:
-    """Read `stream` and `stream_options`. Raises ApiError (400)."""
-    stream = fields.boolean("stream") or False
-    options = fields.object("stream_options")
+def read_streaming(request: OpenAIRequest) -> Streaming:
+    """Return how the answer is to be sent. Raises ApiError for options without a stream."""
+    stream, options = request.stream or False, request.stream_options
     if options is None:
         return Streaming(stream)
     if not stream:
         raise bad_request("stream_options", "stream_options is only allowed when stream is true")
-    include_usage = options.boolean("include_usage") or False
-    continuous_usage = options.boolean("continuous_usage_stats") or False
-    options.granted("include_obfuscation", False)
-    return Streaming(stream, include_usage, continuous_usage)
+    return Streaming(stream, options.include_usage or False, options.continuous_usage_stats or False)
 
 
 class OpenAIStream:

@@ -106,11 +106,11 @@ async def test_token_ids_are_a_prompt_too(http: httpx.AsyncClient, worker: Scrip
 @pytest.mark.parametrize(
     ("fields", "param", "said"),
     [
-        ({}, "prompt", "prompt is null; it must be"),
+        ({}, "prompt", "prompt is missing; it must be"),
         ({"prompt": ""}, "prompt", "at least one character"),
         ({"prompt": ["a", "b"]}, "prompt", "2 prompts"),
         ({"prompt": 5}, "prompt", "got an integer: 5"),
-        ({"prompt": [1, -1]}, "prompt[1]", "must be a token id"),
+        ({"prompt": [1, -1]}, "prompt[1]", "it must be 0 to 2147483647"),
         ({"prompt": "a", "suffix": "b"}, "suffix", "not available here"),
         ({"prompt": "a", "best_of": 3}, "best_of", "best_of is 3"),
         ({"prompt": "a", "logprobs": 21}, "logprobs", "logprobs is 21"),

@@ -17,7 +17,7 @@ from services.gateway.dialects import sse
 from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.dialects.dialect import ErrorReply, GenerateCall, ReadOptions, RenderedPrompt, ResponseHead
 from services.gateway.dialects.ignored_fields import ignored_fields
-from services.gateway.dialects.json_fields import Fields
+from services.gateway.dialects.json_model import RequestModel, read_model
 from services.gateway.edge.access import Access
 from services.gateway.endpoints.post import Post
 from services.gateway.errors import ApiError
@@ -30,6 +30,12 @@ from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish
 from tests.support.waits import until
 
 URL = "/messages"
+
+
+class MessagesRequest(RequestModel):
+    model: str
+    text: str
+    stream: bool | None = False
 
 
 class MessagesCall(GenerateCall):
@@ -90,10 +96,10 @@ class Messages:
         return {"request-id": request_id}
 
     def read(self, body: Any, options: ReadOptions) -> MessagesCall:
-        fields = Fields(body)
-        generate = pb.GenerateRequest(model=fields.required_string("model"), prompt=fields.required_string("text"))
-        stream = fields.boolean("stream") or False
-        return MessagesCall(generate=generate, stream=stream, ignored=ignored_fields(fields, strict=options.strict))
+        request = read_model(MessagesRequest, body)
+        generate = pb.GenerateRequest(model=request.model, prompt=request.text)
+        ignored = ignored_fields(request, body, strict=options.strict)
+        return MessagesCall(generate=generate, stream=request.stream or False, ignored=ignored)
 
     def encoder(self, call: MessagesCall, head: ResponseHead) -> MessagesStream:
         return MessagesStream(head)

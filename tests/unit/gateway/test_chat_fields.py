@@ -270,7 +270,7 @@ def test_a_call_in_the_older_notation_is_a_call() -> None:
         ({"function_call": {"name": "f", "arguments": "{}"}, "tool_calls": [CALL]}, "function_call", "exclude one"),
         ({"function_call": {"arguments": "{}"}}, "function_call.name", "is missing"),
         ({"audio": {"id": "a"}}, "audio", "is not available here"),
-        ({"tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls[0].type", "only function tools"),
+        ({"tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls[0].type", "it must be one of function"),
     ],
 )
 def test_what_of_a_past_answer_cannot_be_shown_is_rejected(message: dict[str, Any], name: str, said: str) -> None:

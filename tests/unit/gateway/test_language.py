@@ -113,7 +113,7 @@ def test_the_scan_finds_messages_wherever_they_are_written() -> None:
     for name, message in {
         "gateway/dialects/openai_chat/request.py": "audio is not available here; leave it out",
         "gateway/images/image_fetch.py": "7 is redirected more than 7 times; send the image as a data: URL",
-        "gateway/dialects/json_fields.py": "7 must be 7, got 7: 7",
+        "gateway/dialects/json_model.py": "7 must be 7, got 7: 7",
         "inference/request/image_header.py": "it is a GIF without a frame",
         "inference/model/image_rule.py": "it is 7×7 pixels; one side may be 7 times the other",
         "inference/request/images.py": "7 is a 7 of 7 pixels, 7 in all; at most 7 are allowed; make it smaller",

@@ -1,4 +1,7 @@
-"""Reads OpenAI's chat request into GenerateRequest. Types and shapes are checked here; what they mean, in the worker."""
+"""Translates OpenAI's chat completion request into GenerateRequest.
+
+Types and shapes are checked here; what values mean is checked by the worker.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,17 @@ from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ImageSink, ReadOptions
-from services.gateway.dialects.json_fields import Fields, json_text, wrong_type
+from services.gateway.dialects.json_model import json_text, missing, read_model, wrong_type
 from services.gateway.dialects.openai_call import OpenAICall, completed
+from services.gateway.dialects.openai_chat.request_model import (
+    AllowedTool,
+    CalledFunction,
+    ChatCompletionRequest,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolChoice,
+)
 from services.gateway.dialects.openai_sampling import add_sampling
 from services.gateway.errors import bad_request
 from services.gateway.quoting import shown
@@ -37,17 +49,14 @@ _DETAILS: Final = {
     "low": pb.IMAGE_DETAIL_LOW,
     "high": pb.IMAGE_DETAIL_HIGH,
 }
+_MODES: Final = {
+    "none": pb.TOOL_CHOICE_MODE_NONE,
+    "auto": pb.TOOL_CHOICE_MODE_AUTO,
+    "required": pb.TOOL_CHOICE_MODE_REQUIRED,
+}
 _MAX_VARIABLES_LENGTH: Final = 16_384
 _MAX_VARIABLES_DEPTH: Final = 16
-_LABELS: Final = ("user", "safety_identifier", "prompt_cache_key")
-"""They influence no answer anywhere."""
-_WISHES: Final[dict[str, tuple[Any, ...]]] = {
-    "store": (False,),
-    "service_tier": ("auto", "default"),
-    "verbosity": ("medium",),
-    "prompt_cache_retention": ("in-memory", "in_memory"),
-}
-"""Fields that are ignored, unless they ask for what is done anyway."""
+_MAX_METADATA: Final = 16
 _REJECTED: Final = {
     "audio": "audio is not available here; leave it out",
     "functions": "functions was replaced by tools; send tools",
@@ -57,42 +66,41 @@ _REJECTED: Final = {
 
 
 def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
-    """Read a parsed body. Raises ApiError (400) that names the field, what it holds and what it must be."""
-    fields = Fields(body)
+    """Read a parsed body.
+
+    Raises:
+        ApiError: A 400 that names the field, what it holds and what it must be.
+    """
+    request = read_model(ChatCompletionRequest, body)
+    for name, problem in _REJECTED.items():
+        if getattr(request, name) is not None:
+            raise bad_request(name, problem, code="unsupported_parameter")
+    if request.metadata is not None:
+        _check_metadata(request.metadata)
+    if request.modalities not in (None, ["text"]):
+        raise bad_request("modalities", f"modalities is {shown(request.modalities)}; only text is available here")
     generate = pb.GenerateRequest(
-        model=fields.required_string("model"),
-        n=fields.integer("n", least=1) or 1,
-        continue_final_message=fields.boolean("continue_final_message") or False,
+        model=request.model,
+        n=request.n or 1,
+        continue_final_message=request.continue_final_message or False,
         refuse_ignored_parameters=options.strict,
     )
-    for name, message in _REJECTED.items():
-        if fields.get(name) is not None:
-            raise bad_request(name, message, code="unsupported_parameter")
-    for name in _LABELS:
-        fields.string(name)
-    for name, granted in _WISHES.items():
-        fields.granted(name, *granted)
+    overruled: list[str] = []
     # What vLLM's clients send so that the last message is continued.
-    fields.granted("add_generation_prompt", not generate.continue_final_message)
-    _check_metadata(fields)
-    if fields.strings("modalities") not in (None, ["text"]):
-        raise bad_request("modalities", f"modalities is {shown(fields.get('modalities'))}; only text is available here")
-    _add_messages(fields, generate, options.images)
-    add_sampling(fields, generate.sampling)
-    _add_logprobs(fields, generate)
-    _add_tools(fields, generate)
-    _add_reasoning(fields, generate)
-    return completed(fields, generate, strict=options.strict)
+    if request.add_generation_prompt not in (None, not generate.continue_final_message):
+        overruled.append("add_generation_prompt")
+    for index, message in enumerate(request.messages):
+        _add_message(generate, message, f"messages[{index}]", options.images, overruled)
+    add_sampling(request, generate.sampling, overruled)
+    _add_logprobs(request, generate)
+    _add_tools(request, generate, overruled)
+    _add_reasoning(request, generate, overruled)
+    return completed(request, body, generate, overruled, strict=options.strict)
 
 
-def _check_metadata(fields: Fields) -> None:
-    metadata = fields.get("metadata")
-    if metadata is None:
-        return
-    if not isinstance(metadata, dict):
-        raise wrong_type("metadata", "an object", metadata)
-    if len(metadata) > 16:
-        raise bad_request("metadata", f"metadata has {len(metadata)} pairs; at most 16 are allowed")
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    if len(metadata) > _MAX_METADATA:
+        raise bad_request("metadata", f"metadata has {len(metadata)} pairs; at most {_MAX_METADATA} are allowed")
     for name, value in metadata.items():
         if len(name) > 64 or not isinstance(value, str) or len(value) > 512:
             raise bad_request(
@@ -101,187 +109,134 @@ def _check_metadata(fields: Fields) -> None:
             )
 
 
-def _add_messages(fields: Fields, generate: pb.GenerateRequest, images: ImageSink) -> None:
-    if fields.array("messages") is None:
-        raise bad_request("messages", "messages is missing; it must be a list of at least one message")
-    for message in fields.objects("messages"):
-        role = message.one_of("role", *_ROLES)
-        if role is None:
-            raise bad_request(
-                message.path("role"), f"{message.path('role')} is missing; it must be one of {', '.join(_ROLES)}"
-            )
-        reasoning, newer = message.string("reasoning_content"), message.string("reasoning")
-        if reasoning and newer and newer != reasoning:
-            message.overruled("reasoning")
-        translated = generate.messages.add(
-            role=_ROLES[role],
-            name=message.string("name") or "",
-            reasoning_content=reasoning or newer or "",
-            tool_call_id=message.string("tool_call_id") or "",
-        )
-        _add_content(message, translated, images)
-        _add_calls(message, translated)
-    if not generate.messages:
-        raise bad_request("messages", "messages is empty; it must hold at least one message")
-
-
-def _add_calls(message: Fields, translated: pb.Message) -> None:
-    for call in message.objects("tool_calls"):
-        kind, function = call.string("type"), call.object("function")
-        # Deltas of a stream that a client has joined still say where in the list they belong.
-        call.get("index")
-        if kind not in (None, "function"):
-            raise bad_request(
-                call.path("type"), f"{call.path('type')} is {shown(kind)}; only function tools are available here"
-            )
-        if function is None:
-            raise bad_request(call.path("function"), f"{call.path('function')} is missing")
-        _add_call(function, translated, call_id=call.string("id") or "")
-    older = message.object("function_call")
-    if older is not None:
-        if translated.tool_calls:
-            newer, path = message.path("tool_calls"), message.path("function_call")
-            raise bad_request(path, f"{newer} and {path} exclude one another; send one of them")
-        _add_call(older, translated, call_id="")
-    if message.get("audio") is not None:
-        path = message.path("audio")
-        raise bad_request(path, f"{path} is not available here; leave it out", code="unsupported_parameter")
-
-
-def _add_call(function: Fields, translated: pb.Message, *, call_id: str) -> None:
-    translated.tool_calls.add(
-        id=call_id, name=function.required_string("name"), arguments_json=function.string("arguments") or ""
+def _add_message(
+    generate: pb.GenerateRequest, message: Message, path: str, images: ImageSink, overruled: list[str]
+) -> None:
+    reasoning, newer = message.reasoning_content, message.reasoning
+    if reasoning and newer and newer != reasoning:
+        overruled.append(f"{path}.reasoning")
+    translated = generate.messages.add(
+        role=_ROLES[message.role],
+        name=message.name or "",
+        reasoning_content=reasoning or newer or "",
+        tool_call_id=message.tool_call_id or "",
     )
+    _add_content(message, translated, path, images)
+    for call in message.tool_calls or ():
+        _add_call(call.function, translated, call_id=call.id or "")
+    if message.function_call is not None:
+        if translated.tool_calls:
+            newer, older = f"{path}.tool_calls", f"{path}.function_call"
+            raise bad_request(older, f"{newer} and {older} exclude one another; send one of them")
+        _add_call(message.function_call, translated, call_id="")
+    if message.audio is not None:
+        raise bad_request(
+            f"{path}.audio", f"{path}.audio is not available here; leave it out", code="unsupported_parameter"
+        )
 
 
-def _add_content(message: Fields, translated: pb.Message, images: ImageSink) -> None:
-    content = message.get("content")
+def _add_call(function: CalledFunction, translated: pb.Message, *, call_id: str) -> None:
+    translated.tool_calls.add(id=call_id, name=function.name, arguments_json=function.arguments or "")
+
+
+def _add_content(message: Message, translated: pb.Message, path: str, images: ImageSink) -> None:
+    content = message.content
     if isinstance(content, str):
-        if content:
-            translated.content.add(text=content)
-    elif isinstance(content, list):
-        for part in message.objects("content"):
-            _add_part(part, translated, images)
+        translated.content.add(text=content)
+    elif content:
+        for index, part in enumerate(content):
+            if isinstance(part, TextPart):
+                translated.content.add(text=part.text)
+            else:
+                _add_image(part, translated, f"{path}.content[{index}].image_url", images)
     elif content is not None:
-        raise wrong_type(message.path("content"), "a string or a list of parts", content)
-    if content is None and translated.role != pb.ROLE_ASSISTANT:
-        raise bad_request(
-            message.path("content"), f"{message.path('content')} is missing; it must be a string or a list of parts"
-        )
-    if content in ("", []):
         translated.content.add(text="")
+    elif translated.role != pb.ROLE_ASSISTANT:
+        raise missing(f"{path}.content", "a string or a list of parts")
 
 
-def _add_part(part: Fields, translated: pb.Message, images: ImageSink) -> None:
-    kind = part.required_string("type")
-    if kind == "text":
-        translated.content.add(text=part.required_string("text"))
-    elif kind == "image_url":
-        _add_image(part, translated, images)
-    else:
-        raise bad_request(
-            part.path("type"), f"{part.path('type')} is {shown(kind)}; only text and image_url are available here"
-        )
+def _add_image(part: ImagePart, translated: pb.Message, path: str, images: ImageSink) -> None:
+    image = translated.content.add(image=pb.Image(detail=_DETAILS[part.image_url.detail])).image
+    images.add(image, url=part.image_url.url, path=f"{path}.url", part=path)
 
 
-def _add_image(part: Fields, translated: pb.Message, images: ImageSink) -> None:
-    given = part.object("image_url")
-    if given is None:
-        raise bad_request(part.path("image_url"), f"{part.path('image_url')} is missing")
-    detail = given.one_of("detail", "auto", "low", "high")
-    url = given.required_string("url")
-    image = translated.content.add(image=pb.Image(detail=_DETAILS[detail])).image
-    images.add(image, url=url, path=given.path("url"), part=part.path("image_url"))
-
-
-def _add_logprobs(fields: Fields, generate: pb.GenerateRequest) -> None:
-    wanted, top = fields.boolean("logprobs"), fields.integer("top_logprobs")
-    if top and not wanted:
+def _add_logprobs(request: ChatCompletionRequest, generate: pb.GenerateRequest) -> None:
+    if request.top_logprobs and not request.logprobs:
         raise bad_request("top_logprobs", "top_logprobs needs logprobs to be true")
-    if wanted:
+    if request.logprobs:
         generate.logprobs.SetInParent()
-        generate.logprobs.top = top or 0
+        generate.logprobs.top = request.top_logprobs or 0
 
 
-def _add_tools(fields: Fields, generate: pb.GenerateRequest) -> None:
-    for tool in fields.objects("tools"):
-        kind = tool.required_string("type")
-        function = tool.object("function")
-        if kind != "function" or function is None:
-            raise bad_request(
-                tool.path("type"), f"{tool.path('type')} is {shown(kind)}; only function tools are available here"
-            )
-        parameters = function.get("parameters")
-        if parameters is not None and not isinstance(parameters, dict):
-            raise wrong_type(function.path("parameters"), "an object", parameters)
+def _add_tools(request: ChatCompletionRequest, generate: pb.GenerateRequest, overruled: list[str]) -> None:
+    for index, tool in enumerate(request.tools or ()):
+        function = tool.function
+        schema = function.parameters
         generate.tools.add(
-            name=function.required_string("name"),
-            description=function.string("description") or "",
-            parameters_json="" if parameters is None else json_text(function.path("parameters"), parameters),
-            strict=function.boolean("strict") or False,
+            name=function.name,
+            description=function.description or "",
+            parameters_json="" if schema is None else json_text(f"tools[{index}].function.parameters", schema),
+            strict=function.strict or False,
         )
-    parallel = fields.boolean("parallel_tool_calls")
-    if parallel is not None:
-        generate.parallel_tool_calls = parallel
-    _add_tool_choice(fields, generate.tool_choice)
+    if request.parallel_tool_calls is not None:
+        generate.parallel_tool_calls = request.parallel_tool_calls
+    if isinstance(request.tool_choice, ToolChoice):
+        _add_tool_choice(request.tool_choice, generate.tool_choice, overruled)
+    elif request.tool_choice is not None:
+        generate.tool_choice.mode = _MODES[request.tool_choice]
 
 
-def _add_tool_choice(fields: Fields, choice: pb.ToolChoice) -> None:
-    value = fields.get("tool_choice")
-    modes = {
-        "none": pb.TOOL_CHOICE_MODE_NONE,
-        "auto": pb.TOOL_CHOICE_MODE_AUTO,
-        "required": pb.TOOL_CHOICE_MODE_REQUIRED,
-    }
-    if isinstance(value, str):
-        if value not in modes:
-            raise bad_request(
-                "tool_choice", f"tool_choice is {shown(value)}; it must be one of {', '.join(modes)}, or an object"
-            )
-        choice.mode = modes[value]
-        return
-    named = fields.object("tool_choice")
-    if named is None:
-        return
-    kind = named.one_of("type", "function", "allowed_tools")
+def _add_tool_choice(wanted: ToolChoice, choice: pb.ToolChoice, overruled: list[str]) -> None:
     choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
-    if kind == "allowed_tools":
-        allowed = named.object("allowed_tools") or named
-        choice.required = allowed.one_of("mode", "auto", "required") == "required"
-        for tool in allowed.objects("tools"):
-            tool.one_of("type", "function")
-            choice.function_names.append((tool.object("function") or tool).required_string("name"))
+    if wanted.type == "allowed_tools":
+        allowed = wanted.allowed_tools or wanted
+        path = "tool_choice.allowed_tools" if wanted.allowed_tools else "tool_choice"
+        choice.required = allowed.mode == "required"
+        for index, tool in enumerate(allowed.tools or ()):
+            choice.function_names.append(_function_name(tool, f"{path}.tools[{index}]", overruled))
+        unused = ["function", "name", *(["mode", "tools"] if wanted.allowed_tools else [])]
     else:
         choice.required = True
-        choice.function_names.append((named.object("function") or named).required_string("name"))
+        choice.function_names.append(_function_name(wanted, "tool_choice", overruled))
+        unused = ["allowed_tools", "mode", "tools"]
+    overruled += [f"tool_choice.{name}" for name in unused if getattr(wanted, name) is not None]
 
 
-def _add_reasoning(fields: Fields, generate: pb.GenerateRequest) -> None:
-    effort = fields.one_of("reasoning_effort", *_EFFORTS)
-    if effort is not None:
-        generate.reasoning.effort = _EFFORTS[effort]
-    budget = fields.integer("thinking_token_budget")
-    if budget is not None:
-        generate.reasoning.budget_tokens = budget
-    if fields.boolean("include_reasoning") is False:
+def _function_name(named: ToolChoice | AllowedTool, path: str, overruled: list[str]) -> str:
+    if named.function is not None:
+        if named.name is not None:
+            overruled.append(f"{path}.name")
+        return named.function.name
+    if named.name is None:
+        raise missing(f"{path}.name", "a string")
+    return named.name
+
+
+def _add_reasoning(request: ChatCompletionRequest, generate: pb.GenerateRequest, overruled: list[str]) -> None:
+    if request.reasoning_effort is not None:
+        generate.reasoning.effort = _EFFORTS[request.reasoning_effort]
+    if request.thinking_token_budget is not None:
+        generate.reasoning.budget_tokens = request.thinking_token_budget
+    if request.include_reasoning is False:
         generate.reasoning.exclude = True
-    enabled = fields.boolean("enable_thinking")
-    variables = fields.get("chat_template_kwargs")
-    if variables is not None:
-        enabled_there = Fields(variables, "chat_template_kwargs").boolean("enable_thinking")
+    enabled = request.enable_thinking
+    if request.chat_template_kwargs is not None:
+        variables = dict(request.chat_template_kwargs)
+        enabled_there = variables.pop("enable_thinking", None)
         if enabled_there is not None:
+            if not isinstance(enabled_there, bool):
+                raise wrong_type("chat_template_kwargs.enable_thinking", "true or false", enabled_there)
             if enabled not in (None, enabled_there):
-                fields.overruled("enable_thinking")
+                overruled.append("enable_thinking")
             enabled = enabled_there
-        others = {name: value for name, value in variables.items() if name != "enable_thinking"}
-        _check_variables(others)
-        json_format.ParseDict(others, generate.chat_template_kwargs)
+        _check_variables(variables)
+        json_format.ParseDict(variables, generate.chat_template_kwargs)
     if enabled is not None:
         generate.reasoning.enabled = enabled
 
 
 def _check_variables(variables: dict[str, Any]) -> None:
-    """Raises ApiError for what would be slow to translate, or would be too deep for the worker's parser."""
+    """Raise ApiError for values that would take long to translate, or that are too deep for the worker's parser."""
     path = "chat_template_kwargs"
     size = len(json_text(path, variables))
     if size > _MAX_VARIABLES_LENGTH:

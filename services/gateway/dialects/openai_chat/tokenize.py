@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ReadOptions, RenderedPrompt
 from services.gateway.dialects.ignored_fields import ignored_fields
-from services.gateway.dialects.json_fields import Fields
+from services.gateway.dialects.json_model import REQUIRED, RequestModel, doc, read_model
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.request import read_chat
 from services.gateway.dialects.openai_dialect import OpenAIDialect
+from services.gateway.dialects.openai_request import ModelId
 from services.gateway.errors import bad_request
+
+
+class TokenizeRequest(RequestModel):
+    """The body of POST /tokenize for a prompt. For a conversation it is a ChatCompletionRequest."""
+
+    model: ModelId
+    prompt: Annotated[
+        str | None, REQUIRED, doc("A text, without a template.", "متن، همان‌طور که هست.", example="سلام دنیا")
+    ] = None
 
 
 class Tokenize(OpenAIDialect):
@@ -23,14 +33,13 @@ class Tokenize(OpenAIDialect):
         """Read a conversation as chat does, or a prompt. Raises ApiError (400)."""
         if isinstance(body, dict) and "messages" in body:
             return read_chat(body, options)
-        fields = Fields(body)
-        model = fields.required_string("model")
-        generate = pb.GenerateRequest(model=model, refuse_ignored_parameters=options.strict)
-        prompt = fields.string("prompt")
-        if not prompt:
+        request = read_model(TokenizeRequest, body)
+        if not request.prompt:
             raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
-        generate.prompt = prompt
-        return OpenAICall(generate=generate, ignored=ignored_fields(fields, strict=options.strict))
+        generate = pb.GenerateRequest(
+            model=request.model, prompt=request.prompt, refuse_ignored_parameters=options.strict
+        )
+        return OpenAICall(generate=generate, ignored=ignored_fields(request, body, strict=options.strict))
 
     def prompt(self, call: OpenAICall, prompt: RenderedPrompt) -> bytes:
         """Return the token ids as a JSON document."""

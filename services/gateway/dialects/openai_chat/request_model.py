@@ -1,0 +1,356 @@
+"""The fields of OpenAI's chat completion request."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from services.gateway.dialects.json_model import HIDDEN, NonNegative, Positive, RequestModel, doc
+from services.gateway.dialects.openai_request import Label, ModelId, OpenAIRequest
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+_THINKING: Final = doc(
+    "Whether a model that supports both reasons before it answers.",
+    "مدلی که هر دو را می‌تواند، پیش از پاسخ فکر کند یا نه.",
+    example=True,
+)
+
+
+class ImageUrl(RequestModel):
+    """An image."""
+
+    url: Annotated[
+        str,
+        doc(
+            "A `data:` URL in base64: PNG, JPEG, WebP or GIF. An `https:` URL only if the operator allows its host.",
+            "نشانی `data:` با base64 از نوع PNG، JPEG، WebP یا GIF. نشانی `https:` تنها اگر گردانندهٔ سامانه میزبانش را "
+            "اجازه داده باشد.",
+            example="data:image/gif;base64,R0lGODlhAQABAAAAACw=",
+        ),
+    ]
+    detail: Annotated[
+        Literal["auto", "low", "high"] | None,
+        doc(
+            "The resolution at which the model sees the image: up to 256, 2,048 (auto) or 8,192 tokens for one image.",
+            "دقت نگاه مدل: برای هر تصویر تا ۲۵۶، ۲۰۴۸ (auto) یا ۸۱۹۲ توکن.",
+            example="auto",
+        ),
+    ] = None
+
+
+class TextPart(RequestModel, tag_field="type", tag="text"):
+    """Text within a message."""
+
+    text: Annotated[str, doc("The text.", "متن.", example="این تصویر چیست؟")]
+
+
+class ImagePart(RequestModel, tag_field="type", tag="image_url"):
+    """An image within a message."""
+
+    image_url: Annotated[ImageUrl, doc("The image.", "تصویر.")]
+
+
+class CalledFunction(RequestModel):
+    """The function of a tool call in the conversation so far."""
+
+    name: Annotated[str, doc("The function's name.", "نام تابع.", example="get_weather")]
+    arguments: Annotated[str | None, doc("JSON as text.", "متن JSON.", example='{"city":"Tehran"}')] = None
+
+
+class ToolCall(RequestModel):
+    """A tool call in the conversation so far."""
+
+    function: Annotated[CalledFunction, doc("The function and its arguments.", "تابع و ورودی‌های آن.")]
+    id: Annotated[
+        str | None,
+        doc(
+            "The id of the call, to which the result refers.",
+            "شناسهٔ فراخوانی که نتیجه به آن اشاره می‌کند.",
+            example="call_1",
+        ),
+    ] = None
+    type: Annotated[Literal["function"] | None, doc("Always `function`.", "همیشه `function`.", example="function")] = (
+        None
+    )
+    # Clients that join the deltas of a stream keep the position in the list.
+    index: Annotated[Any, HIDDEN] = None
+
+
+class Message(RequestModel):
+    """One message of a conversation."""
+
+    role: Annotated[Role, doc("The author of the message.", "نویسندهٔ پیام.", example="user")]
+    content: Annotated[
+        str | list[TextPart | ImagePart] | None,
+        doc("Text, or parts of text and images.", "متن، یا پاره‌هایی از متن و تصویر.", example="سلام"),
+    ] = None
+    name: Annotated[
+        str | None,
+        doc(
+            "The author's name, if the model's template shows it; in a function's result, the function's name.",
+            "نام گوینده، اگر قالب مدل آن را نشان دهد؛ در نتیجهٔ تابع، نام تابع.",
+            example="sara",
+        ),
+    ] = None
+    tool_calls: Annotated[
+        list[ToolCall] | None,
+        doc("In a message of the assistant: the calls that it made.", "در پیام مدل، فراخوانی‌هایی که کرده است."),
+    ] = None
+    tool_call_id: Annotated[
+        str | None,
+        doc(
+            "In a message of a tool: the call of which it is the result.",
+            "در پیام ابزار، فراخوانی‌ای که پاسخ آن است.",
+            example="call_1",
+        ),
+    ] = None
+    function_call: Annotated[
+        CalledFunction | None,
+        doc(
+            "In a message of the assistant: a call in OpenAI's older notation, whose result has the role `function`.",
+            "در پیام مدل، یک فراخوانی به نگارش قدیمی OpenAI که نقش `function` پاسخ آن را می‌آورد.",
+        ),
+    ] = None
+    reasoning_content: Annotated[
+        str | None,
+        doc("In a message of the assistant: its reasoning.", "در پیام مدل، فکر آن.", example="The user greets me."),
+    ] = None
+    reasoning: Annotated[
+        str | None, doc("Another name of `reasoning_content`.", "نام دیگر `reasoning_content`.", example="")
+    ] = None
+    audio: Annotated[Any, HIDDEN] = None
+
+
+class ToolFunction(RequestModel):
+    """A function that the model may call."""
+
+    name: Annotated[str, doc("The function's name.", "نام تابع.", example="get_weather")]
+    description: Annotated[
+        str | None,
+        doc("What the function does.", "کاری که تابع می‌کند.", example="Return the weather of a city."),
+    ] = None
+    parameters: Annotated[
+        dict[str, Any] | None,
+        doc(
+            "A JSON Schema of the arguments.",
+            "طرح‌وارهٔ JSON ورودی‌ها.",
+            example={"type": "object", "properties": {"city": {"type": "string"}}},
+        ),
+    ] = None
+    strict: Annotated[
+        bool | None,
+        doc(
+            "Has an effect where `tool_choice` demands a call; elsewhere it is named in `x-ignored-params`.",
+            "جایی رعایت می‌شود که `tool_choice` فراخوانی بخواهد؛ جای دیگر نامش در `x-ignored-params` می‌آید.",
+            example=True,
+        ),
+    ] = None
+
+
+class Tool(RequestModel):
+    """A tool that the model may call."""
+
+    type: Annotated[Literal["function"], doc("Always `function`.", "همیشه `function`.", example="function")]
+    function: Annotated[ToolFunction, doc("The function.", "تابع.")]
+
+
+class NamedFunction(RequestModel):
+    """A function by its name."""
+
+    name: Annotated[str, doc("The function's name.", "نام تابع.", example="get_weather")]
+
+
+class AllowedTool(RequestModel):
+    """A tool of `allowed_tools`."""
+
+    type: Annotated[Literal["function"] | None, doc("Always `function`.", "همیشه `function`.", example="function")] = (
+        None
+    )
+    function: Annotated[NamedFunction | None, doc("The function.", "تابع.")] = None
+    name: Annotated[
+        str | None,
+        doc("The function's name, instead of `function`.", "نام تابع، به‌جای `function`.", example="get_weather"),
+    ] = None
+
+
+_MODE: Final = doc(
+    "Whether the model must call one of the tools.", "آیا مدل باید یکی از ابزارها را صدا بزند.", example="auto"
+)
+_TOOLS: Final = doc("The tools that the model may call.", "ابزارهایی که مدل می‌تواند صدا بزند.")
+
+
+class AllowedTools(RequestModel):
+    """The tools that a model may call, of those that it knows."""
+
+    mode: Annotated[Literal["auto", "required"] | None, _MODE] = None
+    tools: Annotated[list[AllowedTool] | None, _TOOLS] = None
+
+
+class ToolChoice(RequestModel):
+    """One function, or the tools that are allowed."""
+
+    type: Annotated[
+        Literal["function", "allowed_tools"] | None,
+        doc("Absent: `function`.", "نباشد: `function`.", example="function"),
+    ] = None
+    function: Annotated[
+        NamedFunction | None, doc("The function that the model must call.", "تابعی که مدل باید صدا بزند.")
+    ] = None
+    name: Annotated[
+        str | None,
+        doc("The function's name, instead of `function`.", "نام تابع، به‌جای `function`.", example="get_weather"),
+    ] = None
+    allowed_tools: Annotated[AllowedTools | None, doc("The tools that are allowed.", "ابزارهایی که مجازند.")] = None
+    # Some clients send the content of `allowed_tools` beside `type`.
+    mode: Annotated[Literal["auto", "required"] | None, HIDDEN] = None
+    tools: Annotated[list[AllowedTool] | None, HIDDEN] = None
+
+
+class ChatCompletionRequest(OpenAIRequest, kw_only=True):
+    """The body of POST /chat/completions."""
+
+    model: ModelId
+    messages: Annotated[
+        list[Message],
+        msgspec.Meta(min_length=1),
+        doc("The conversation so far.", "گفت‌وگو تا اینجا.", example=[{"role": "user", "content": "سلام"}]),
+    ]
+    continue_final_message: Annotated[
+        bool | None,
+        doc(
+            "Continue the last message, which is the assistant's, instead of answering it.",
+            "به‌جای پاسخی تازه، آخرین پیام که از مدل است ادامه یابد.",
+            example=False,
+        ),
+    ] = False
+    add_generation_prompt: Annotated[
+        Any,
+        doc(
+            "The opposite of `continue_final_message`; any other value is reported as ignored.",
+            "وارونهٔ `continue_final_message`؛ هر مقدار دیگری نادیده گرفته و گزارش می‌شود.",
+            example=True,
+            schema={"type": "boolean"},
+        ),
+    ] = None
+    max_tokens: Annotated[
+        Positive | None,
+        doc(
+            "The most tokens of the answer, reasoning included. Absent: as many as the context holds.",
+            "بیشترین طول پاسخ، با فکر. نباشد: تا پایان ظرفیت مدل.",
+            example=256,
+        ),
+    ] = None
+    logprobs: Annotated[
+        bool | None,
+        doc("Log probabilities of the answer's tokens.", "لگاریتم احتمال توکن‌های پاسخ.", example=True),
+    ] = None
+    top_logprobs: Annotated[
+        NonNegative | None,
+        doc(
+            "The number of alternatives to each token; needs `logprobs`.",
+            "چند جایگزین برای هر توکن؛ همراه `logprobs`.",
+            example=2,
+            schema={"maximum": 20},
+        ),
+    ] = None
+    tools: Annotated[
+        list[Tool] | None, doc("Functions that the model may call.", "تابع‌هایی که مدل می‌تواند صدا بزند.")
+    ] = None
+    tool_choice: Annotated[
+        Literal["none", "auto", "required"] | ToolChoice | None,
+        doc(
+            "`none`, `auto`, `required`, a function, or `allowed_tools`.",
+            "`none`، `auto`، `required`، یک تابع یا `allowed_tools`.",
+            example="auto",
+        ),
+    ] = None
+    parallel_tool_calls: Annotated[
+        bool | None,
+        doc("Whether the model may make several calls at once.", "آیا چند فراخوانی با هم بیاید.", example=True),
+    ] = None
+    reasoning_effort: Annotated[
+        Effort | None,
+        doc(
+            "The amount of reasoning; `none` turns it off where the model supports that.",
+            "چقدر فکر کند؛ `none` فکر را خاموش می‌کند، اگر مدل بتواند.",
+            example="low",
+        ),
+    ] = None
+    enable_thinking: Annotated[bool | None, _THINKING] = None
+    thinking_token_budget: Annotated[
+        NonNegative | None,
+        doc("The most tokens of reasoning.", "بیشترین توکن برای فکر.", example=1024),
+    ] = None
+    include_reasoning: Annotated[
+        bool | None, doc("Whether reasoning is sent.", "آیا فکر فرستاده شود.", example=True)
+    ] = True
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        doc(
+            "Variables of the model's chat template, of those that it allows; `enable_thinking` is the field above.",
+            "متغیرهای قالب گفت‌وگوی مدل، آن‌هایی که اجازه می‌دهد؛ `enable_thinking` همان فیلد بالاست.",
+            example={"enable_thinking": False},
+            schema={"properties": {"enable_thinking": {"type": "boolean"}}},
+        ),
+    ] = None
+    modalities: Annotated[
+        list[str] | None,
+        doc("Only text.", "تنها متن.", example=["text"], schema={"items": {"type": "string", "enum": ["text"]}}),
+    ] = None
+    metadata: Annotated[
+        dict[str, Any] | None,
+        doc(
+            "Accepted, and not used.",
+            "پذیرفته می‌شود و اثری ندارد.",
+            example={"order": "17"},
+            schema={"maxProperties": 16, "additionalProperties": {"type": "string", "maxLength": 512}},
+        ),
+    ] = None
+    safety_identifier: Label = None
+    prompt_cache_key: Label = None
+    store: Annotated[
+        Any,
+        doc(
+            "Answers are not stored; `true` is reported as ignored.",
+            "پاسخ‌ها نگه‌داری نمی‌شوند؛ `true` نادیده گرفته و گزارش می‌شود.",
+            example=False,
+            granted=(False,),
+            schema={"type": "boolean"},
+        ),
+    ] = None
+    service_tier: Annotated[
+        Any,
+        doc(
+            "There is one tier; values other than `auto` and `default` are reported as ignored.",
+            "تنها یک رده هست؛ هر مقداری جز `auto` و `default` نادیده گرفته و گزارش می‌شود.",
+            example="auto",
+            granted=("auto", "default"),
+            schema={"type": "string"},
+        ),
+    ] = None
+    verbosity: Annotated[
+        Any,
+        doc(
+            "Has no influence; values other than `medium` are reported as ignored.",
+            "اثری ندارد؛ هر مقداری جز `medium` نادیده گرفته و گزارش می‌شود.",
+            example="medium",
+            granted=("medium",),
+            schema={"type": "string"},
+        ),
+    ] = None
+    prompt_cache_retention: Annotated[
+        Any,
+        doc(
+            "Has no influence; values other than `in-memory` are reported as ignored.",
+            "اثری ندارد؛ هر مقداری جز `in-memory` نادیده گرفته و گزارش می‌شود.",
+            example="in-memory",
+            granted=("in-memory", "in_memory"),
+            schema={"type": "string"},
+        ),
+    ] = None
+    audio: Annotated[Any, HIDDEN] = None
+    functions: Annotated[Any, HIDDEN] = None
+    function_call: Annotated[Any, HIDDEN] = None
+    web_search_options: Annotated[Any, HIDDEN] = None
