@@ -18,8 +18,8 @@ from statistics import median, quantiles
 from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.redis.redis_connection import connect
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.redis.connection import connect
+from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.settings import RedisAwayPolicy
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.fallback_limits import FallbackLimits

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.gateway.redis.redis_connection import connect, disconnect
-from services.gateway.redis.redis_rejection import rejection_of
+from services.gateway.redis.connection import connect, disconnect
+from services.gateway.redis.rejections import rejection_of
 
 T = TypeVar("T")
 SECONDS = 5.0

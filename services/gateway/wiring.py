@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from services.gateway.edge.body_budget import BodyBudget, budget_sizes
 from services.gateway.images.image_fetch import ImageFetcher
 from services.gateway.images.limits import ImageLimits
-from services.gateway.redis.redis_connection import connect
-from services.gateway.redis.redis_link import RedisLink
-from services.gateway.redis.redis_watch import RedisWatch
+from services.gateway.redis.connection import connect
+from services.gateway.redis.link import RedisLink
+from services.gateway.redis.watch import RedisWatch
 from services.gateway.routing.embeddings_client import EmbeddingsPool, embeddings_service
 from services.gateway.routing.fleet import Fleet
 from services.gateway.routing.inference_client import InferencePool, Timeouts, inference_service

@@ -19,7 +19,7 @@ from services.gateway.edge.admin_guard import AdminGuard
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import ApiError, ErrorKind, bad_request, conflict, not_found, server_error, unavailable
 from services.gateway.quoting import shown
-from services.gateway.redis.redis_rejection import rejection_of
+from services.gateway.redis.rejections import rejection_of
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.tenancy.key_records import NewerRecordError

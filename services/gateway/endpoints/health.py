@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.endpoints.connection import gateway_of
-from services.gateway.redis.redis_link import RedisAwayError, RedisRejectedError
+from services.gateway.redis.link import RedisAwayError, RedisRejectedError
 
 
 async def healthz(request: Request) -> Response:

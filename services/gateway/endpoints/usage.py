@@ -12,7 +12,7 @@ from starlette.responses import Response
 from services.gateway.dialects.bearer import bearer_key
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import unavailable
-from services.gateway.redis.redis_link import RedisAwayError
+from services.gateway.redis.link import RedisAwayError
 from services.gateway.tenancy import limit_script
 from services.gateway.tenancy.auth import authenticate
 from services.gateway.tenancy.limit_script import Scope

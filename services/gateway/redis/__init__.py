@@ -1,1 +1,1 @@
-"""The connection to Redis (or Valkey): timeouts, circuit breaker, pipelining, and a watch on its health."""
+"""The connection to Redis (or Valkey): timeouts, circuit breaker, pipelining, and a watch on its configuration."""

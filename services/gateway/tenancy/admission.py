@@ -15,7 +15,7 @@ from services.gateway.disconnect import ClientGoneError, Disconnect
 from services.gateway.errors import ApiError, ErrorKind, restarting
 from services.gateway.limit_status import NO_LIMITS, RateLimits
 from services.gateway.record import Outcome, RequestRecord
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.tenancy import limit_script
 from services.gateway.tenancy.auth import authenticate
 from services.gateway.tenancy.key import Key

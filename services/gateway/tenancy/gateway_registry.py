@@ -11,7 +11,8 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
+from services.gateway.redis.link import RedisAwayError, RedisLink
+from services.gateway.redis.script import Script
 from services.gateway.redis.shards import SHARDS, shard_name
 from services.gateway.tenancy import limit_script
 from services.gateway.tenancy.key import Key

@@ -9,7 +9,7 @@ from typing import Final
 
 from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.key_records import NewerRecordError

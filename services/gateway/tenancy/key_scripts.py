@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.gateway.redis.redis_link import Script
+from services.gateway.redis.script import Script
 
 FIND: Final = Script("""
 local id = redis.call('GET', KEYS[1])

@@ -29,7 +29,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.typing import EncodableT
 
-from services.gateway.redis.redis_connection import pinned
+from services.gateway.redis.connection import pinned
 from services.gateway.tenancy import key_scripts as scripts
 from services.gateway.tenancy.key import (
     Change,

@@ -11,7 +11,7 @@ import orjson
 from redis.asyncio import Redis
 
 from services.gateway.limit_status import SpentBudget
-from services.gateway.redis.redis_link import Script
+from services.gateway.redis.script import Script
 from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.token_estimate import TokenEstimate

@@ -15,7 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import metrics
 from services.gateway.limit_status import NO_LIMITS, RateLimits, SpentBudget
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink
+from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.tenancy import limit_script, rate_limit_errors
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.limit_script import Decision, Produced, Renewal, ReservationId, Subject

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.redis.redis_connection import connect, disconnect
+from services.gateway.redis.connection import connect, disconnect
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.stack.ports import free_ports

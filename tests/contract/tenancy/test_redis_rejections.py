@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.redis.redis_connection import connect, disconnect
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink, RedisRejectedError, Script
-from services.gateway.redis.redis_rejection import WriteRejection, try_writing
+from services.gateway.redis.connection import connect, disconnect
+from services.gateway.redis.link import RedisAwayError, RedisLink, RedisRejectedError
+from services.gateway.redis.rejections import WriteRejection, try_writing
+from services.gateway.redis.script import Script
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.stack.ports import free_ports
@@ -135,8 +136,8 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
                 return (total.requests, total.completion_tokens) == (statuses[200], 3 * statuses[200])
 
             await until(all_is_billed)
-    assert [line["cause"] for line in log_lines(log, "redis refuses writes")] == ["full"]
-    assert len(log_lines(log, "redis takes writes again")) == 1
+    assert [line["cause"] for line in log_lines(log, "redis rejects writes")] == ["full"]
+    assert len(log_lines(log, "redis accepts writes again")) == 1
     assert not log_lines(log, "redis is away")
     assert not log_lines(log, "redis is back")
     record(
@@ -185,8 +186,8 @@ async def test_a_server_at_the_limit_of_its_memory_is_not_in_turns_well_and_full
         assert await write(link, str(number)) == "OK"
         assert link.rejection is WriteRejection.FULL
     await recovers(link)
-    messages = [record.message for record in caplog.records if record.name.endswith("redis_link")]
-    assert messages == ["redis refuses writes", "redis takes writes again"]
+    messages = [record.message for record in caplog.records if record.name.endswith("redis.link")]
+    assert messages == ["redis rejects writes", "redis accepts writes again"]
 
 
 async def test_a_demoted_server_is_read_only_until_it_is_promoted(

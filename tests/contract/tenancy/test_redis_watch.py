@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.redis.redis_connection import connect, disconnect
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink
-from services.gateway.redis.redis_watch import Persistence, RedisWatch, ServerState, read_state
+from services.gateway.redis.connection import connect, disconnect
+from services.gateway.redis.link import RedisAwayError, RedisLink
+from services.gateway.redis.watch import Persistence, RedisWatch, ServerState, read_state
 from services.stack.ports import free_ports
 from tests.contract.tenancy.conftest import client_of
 from tests.contract.tenancy.counting_worker import CountingWorker

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from services.gateway.redis.redis_connection import connect, disconnect
+from services.gateway.redis.connection import connect, disconnect
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Key
 from services.gateway.tenancy.limits import Limits

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.errors import ApiError
-from services.gateway.redis.redis_link import RedisLink
+from services.gateway.redis.link import RedisLink
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Change
 from services.gateway.tenancy.key_cache import KeyCache

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.gateway.redis.redis_link import Script
+from services.gateway.redis.script import Script
 from services.gateway.tenancy import key_scripts, keys
 from services.gateway.tenancy.key import Change, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.tenancy.key_records import record_name

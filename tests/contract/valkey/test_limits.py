@@ -17,7 +17,7 @@ from services.gateway.dialects import openai_errors
 from services.gateway.dialects.openai_limits import limit_headers
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import duration
-from services.gateway.redis.redis_link import RedisLink
+from services.gateway.redis.link import RedisLink
 from services.gateway.settings import RedisAwayPolicy
 from services.gateway.tenancy import keys, limit_script
 from services.gateway.tenancy.fallback_limits import FallbackLimits

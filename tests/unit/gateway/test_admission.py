@@ -12,7 +12,7 @@ from services.gateway.disconnect import ClientGoneError
 from services.gateway.errors import ApiError, ErrorKind
 from services.gateway.limit_status import NO_LIMITS, RateLimits, Window
 from services.gateway.record import Outcome, RequestRecord
-from services.gateway.redis.redis_link import RedisAwayError
+from services.gateway.redis.link import RedisAwayError
 from services.gateway.tenancy import admission
 from services.gateway.tenancy.admission import Admission, AdmissionControl
 from services.gateway.tenancy.key import Fingerprint, Key

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from services.gateway.images.image_fetch import ImageFetcher
-from services.gateway.redis.redis_link import RedisLink
-from services.gateway.redis.redis_watch import RedisWatch
+from services.gateway.redis.link import RedisLink
+from services.gateway.redis.watch import RedisWatch
 from services.gateway.routing.pool import WorkerPool
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenancy.gateway_registry import GatewayRegistry

@@ -1,7 +1,7 @@
-"""Watches how Redis is configured: a Redis that evicts, or does not persist, can lose keys and limits without an error.
+"""Watches how Redis is configured: one that evicts, or does not persist, can lose keys and limits without an error.
 
-`CONFIG GET` and `INFO` are asked on every primary. Managed services and ACLs often forbid `CONFIG`; then `INFO` has
-to do, and what neither tells is unknown. Of several nodes, the worst counts.
+`CONFIG GET` and `INFO` are sent to every primary. Managed services and ACLs often forbid `CONFIG`; `INFO` alone is then
+used, and what neither reports is unknown. Of several nodes, the worst counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
 from services.gateway import metrics
-from services.gateway.redis.redis_link import RedisLink
+from services.gateway.redis.link import RedisLink
 
 UNKNOWN: Final = "unknown"
 NO_EVICTION: Final = "noeviction"
@@ -31,13 +31,13 @@ class Persistence(StrEnum):
     """How Redis persists, from the worst to the best."""
 
     FAILING = "failing"
-    """It should, and its last attempt failed."""
+    """It is configured to persist, and its last attempt failed."""
     OFF = "off"
     UNKNOWN = UNKNOWN
     SNAPSHOTS = "snapshots"
-    """From time to time: a restart loses what was written since."""
+    """Periodic snapshots: a restart loses what was written since the last one."""
     AOF = "aof"
-    """Every write, in an append-only file."""
+    """An append-only file of every write."""
 
 
 _WORST_FIRST: Final = list(Persistence)
@@ -46,30 +46,32 @@ _PERSISTS: Final = {Persistence.FAILING: 0.0, Persistence.OFF: 0.0, Persistence.
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """How Redis, or the worst node of a cluster, treats what it stores."""
+    """How Redis, or the worst node of a cluster, keeps what it stores."""
 
     eviction: str = UNKNOWN
-    """The eviction policy, as Redis calls it, or unknown."""
+    """The eviction policy by Redis's name, or unknown."""
     persistence: Persistence = Persistence.UNKNOWN
     memory_ratio: float = math.nan
-    """Used memory as a part of maxmemory; NaN where there is no maxmemory, or it is not told."""
+    """Used memory as a part of maxmemory; NaN where there is no maxmemory, or it is not reported."""
 
     @property
     def evicts(self) -> float:
-        """Whether keys can be evicted: 1 or 0, NaN for unknown."""
+        """1 if keys can be evicted, 0 if not, NaN if that is unknown."""
         return math.nan if self.eviction == UNKNOWN else float(self.eviction != NO_EVICTION)
 
     @property
     def persists(self) -> float:
-        """Whether a restart keeps keys: 1 or 0, NaN for unknown."""
+        """1 if a restart keeps keys, 0 if not, NaN if that is unknown."""
         return _PERSISTS.get(self.persistence, 1.0)
 
 
 class RedisWatch:
-    """`state` is how Redis was configured when it was last asked. `open` and `close` it."""
+    """Reads the configuration of Redis at once, every `seconds`, and when it is back or begins to reject writes.
+
+    `state` is the latest result; it is exported as metrics, and its changes are logged. Call `open` and `close`.
+    """
 
     def __init__(self, link: RedisLink, *, seconds: float) -> None:
-        """Ask at once, every `seconds`, and whenever Redis is back or began to refuse writes."""
         self.state = ServerState()
         self._link: Final = link
         self._seconds: Final = seconds
@@ -77,7 +79,7 @@ class RedisWatch:
         self._export()
 
     def open(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._task = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -89,22 +91,22 @@ class RedisWatch:
     async def _watch(self) -> None:
         while True:
             self._link.changed.clear()
-            # While it does not answer, what was last known is kept; that it does not answer is the link's matter.
+            # While Redis does not reply, the latest state is kept; RedisLink reports that it does not.
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(READ_SECONDS):
-                    found = await read_state(self._link.redis)
-                self._note(found)
+                    state = await read_state(self._link.redis)
+                self._note(state)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
                     await self._link.changed.wait()
 
-    def _note(self, found: ServerState) -> None:
-        before, self.state = self.state, found
+    def _note(self, state: ServerState) -> None:
+        before, self.state = self.state, state
         self._export()
-        if found.eviction != before.eviction:
-            _log_eviction(found.eviction)
-        if found.persistence != before.persistence:
-            _log_persistence(found.persistence)
+        if state.eviction != before.eviction:
+            _log_eviction(state.eviction)
+        if state.persistence != before.persistence:
+            _log_persistence(state.persistence)
 
     def _export(self) -> None:
         metrics.REDIS_EVICTS.set(self.state.evicts)
@@ -113,7 +115,7 @@ class RedisWatch:
 
 
 async def read_state(redis: Redis) -> ServerState:
-    """Ask every primary. Raises RedisError, OSError."""
+    """Read the state of every primary, and return the worst of each property. Raises RedisError, OSError."""
     if isinstance(redis, RedisCluster):
         await redis.initialize()
         targets: list[dict[str, Any]] = [{"target_nodes": node} for node in redis.get_primaries()]
@@ -147,12 +149,12 @@ async def _read_node(redis: Redis, target: dict[str, Any]) -> ServerState:
 
 
 async def _ask(redis: Redis, command: str, argument: str, target: dict[str, Any]) -> dict[str, Any]:
-    """The names and values that a server answers; none where it forbids the command, or does not have it."""
+    """Return the names and values of a server's reply; nothing where it forbids or does not know the command."""
     try:
-        answer = await redis.execute_command(command, argument, **target)  # type: ignore[no-untyped-call]  # redis-py's
+        reply = await redis.execute_command(command, argument, **target)  # type: ignore[no-untyped-call]  # redis-py's
     except ResponseError:
         return {}
-    return dict(answer) if isinstance(answer, Mapping) else {}
+    return dict(reply) if isinstance(reply, Mapping) else {}
 
 
 def _persistence(config: Mapping[str, Any], info: Mapping[str, Any]) -> Persistence:
@@ -165,14 +167,14 @@ def _persistence(config: Mapping[str, Any], info: Mapping[str, Any]) -> Persiste
         return Persistence.FAILING if failed else Persistence.AOF
     if snapshots:
         return Persistence.FAILING if info.get("rdb_last_bgsave_status") == "err" else Persistence.SNAPSHOTS
-    # INFO alone does not say whether there are snapshots.
+    # INFO alone does not report whether snapshots are on.
     return Persistence.UNKNOWN if snapshots is None else Persistence.OFF
 
 
 def _log_eviction(policy: str) -> None:
     more = {"policy": policy}
     if policy == UNKNOWN:
-        _log.warning("redis does not tell its eviction policy; it must be noeviction", extra=more)
+        _log.warning("redis does not report its eviction policy; it must be noeviction", extra=more)
     elif policy == NO_EVICTION:
         _log.info("redis evicts no keys", extra=more)
     else:
@@ -189,8 +191,8 @@ def _log_persistence(persistence: Persistence) -> None:
                 "redis cannot persist: its restart loses keys and limits; look at its log and disk", extra=more
             )
         case Persistence.UNKNOWN:
-            _log.warning("redis does not tell whether it persists", extra=more)
+            _log.warning("redis does not report whether it persists", extra=more)
         case Persistence.SNAPSHOTS:
-            _log.info("redis persists by snapshots alone: its restart loses what came after the last one", extra=more)
+            _log.info("redis persists by snapshots alone: its restart loses what was written since", extra=more)
         case Persistence.AOF:
             _log.info("redis persists", extra=more)

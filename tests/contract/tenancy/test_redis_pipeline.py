@@ -12,8 +12,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from services.gateway.redis.redis_connection import connect, disconnect
-from services.gateway.redis.redis_link import RedisAwayError, RedisLink, Script
+from services.gateway.redis.connection import connect, disconnect
+from services.gateway.redis.link import RedisAwayError, RedisLink
+from services.gateway.redis.script import Script
 from tests.contract.tenancy.redis_servers import Server, running
 from tests.support.waits import until
 

@@ -1,7 +1,7 @@
-"""Connects to Redis or Valkey: one server, Sentinel, or a cluster, with or without TLS. One URL says which.
+"""Opens clients of Redis or Valkey: one server, Sentinel, or a cluster, with or without TLS. The URL says which.
 
     redis://USER:PASSWORD@HOST:PORT/DATABASE              one server; rediss:// with TLS
-    redis+sentinel://…@HOST:PORT,HOST:PORT/DB?master=NAME the master that Sentinels know; rediss+sentinel:// with TLS
+    redis+sentinel://…@HOST:PORT,HOST:PORT/DB?master=NAME the primary that Sentinels report; rediss+sentinel:// with TLS
     redis+cluster://…@HOST:PORT,HOST:PORT                 a cluster; rediss+cluster:// with TLS
 
 TLS takes `ssl_ca_certs=FILE` and, for client certificates, `ssl_certfile=FILE` and `ssl_keyfile=FILE` after the `?`.
@@ -20,10 +20,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.gateway.redis.redis_pipe import ScriptRedis
+from services.gateway.redis.pipeline import PipelinedRedis
 
 MAX_CONNECTIONS: Final = 256
-LEAST_SECONDS: Final = 1.0
+MIN_TIMEOUT_SECONDS: Final = 1.0
 _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OWN_OPTIONS: Final = (
     "username",
@@ -36,9 +36,17 @@ _OWN_OPTIONS: Final = (
 
 
 def connect(url: str, *, timeout: float) -> Redis:
-    """A client; it connects when it is used. An answer may take `timeout` seconds. Raises ValueError for a wrong URL.
+    """Return a client, which connects when it is used.
 
-    A cluster's client has other types and the same commands.
+    Args:
+        url: One of the forms above.
+        timeout: Seconds that a reply may take.
+
+    Returns:
+        The client. That of a cluster is a RedisCluster, which has the same commands.
+
+    Raises:
+        ValueError: The URL has none of the forms above.
     """
     parts = urlsplit(url)
     scheme, _, topology = parts.scheme.partition("+")
@@ -46,16 +54,16 @@ def connect(url: str, *, timeout: float) -> Redis:
         raise ValueError(f"the Redis URL begins with {parts.scheme!r}; it must begin with redis:// or rediss://")
     options: dict[str, Any] = {
         "decode_responses": True,
-        # The gateway's own time-out, which knows how busy the gateway is, comes first.
-        "socket_timeout": max(timeout, LEAST_SECONDS),
-        "socket_connect_timeout": max(timeout, LEAST_SECONDS),
+        # The time-out of RedisLink comes first, because it tolerates a busy event loop.
+        "socket_timeout": max(timeout, MIN_TIMEOUT_SECONDS),
+        "socket_connect_timeout": max(timeout, MIN_TIMEOUT_SECONDS),
         "max_connections": MAX_CONNECTIONS,
-        # Once more on a new connection: the old one may have ended with an earlier Redis. A time-out is no such sign.
+        # Retry once on a new connection: the old one may have ended when Redis restarted. A time-out is not retried.
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     }
     if not topology:
-        client: ScriptRedis = ScriptRedis.from_url(url, **options)  # type: ignore[assignment]  # what it is called on
-        client.timeouts = timeout
+        client: PipelinedRedis = PipelinedRedis.from_url(url, **options)  # type: ignore[assignment]  # declared as Redis
+        client.reply_seconds = timeout
         return client
     account, _, addresses = parts.netloc.rpartition("@")
     username, _, password = account.partition(":")
@@ -70,17 +78,17 @@ def connect(url: str, *, timeout: float) -> Redis:
     if "master" not in query:
         raise ValueError("the Redis URL names Sentinels and no master; end it with ?master=NAME")
     times = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-    sentinel = Sentinel(hosts, sentinel_kwargs=times)  # type: ignore[no-untyped-call]  # redis-py left it without types
+    sentinel = Sentinel(hosts, sentinel_kwargs=times)  # type: ignore[no-untyped-call]  # redis-py has no type for it
     database = int(parts.path.strip("/") or 0)
-    master: ScriptRedis = sentinel.master_for(
-        query["master"], ScriptRedis, db=database, ssl=scheme == "rediss", **options
+    primary: PipelinedRedis = sentinel.master_for(
+        query["master"], PipelinedRedis, db=database, ssl=scheme == "rediss", **options
     )
-    master.timeouts = timeout
-    return master
+    primary.reply_seconds = timeout
+    return primary
 
 
 async def disconnect(redis: Redis) -> None:
-    """Close a client's connections, those to Sentinels too."""
+    """Close a client's connections, including those to Sentinels."""
     await redis.aclose()
     pool = getattr(redis, "connection_pool", None)
     if isinstance(pool, SentinelConnectionPool):
@@ -90,7 +98,7 @@ async def disconnect(redis: Redis) -> None:
 
 @asynccontextmanager
 async def pinned(redis: Redis, name: str) -> AsyncIterator[Redis]:
-    """A client with one connection, to the server that has `name`: for what only makes sense in sequence."""
+    """Yield a client with one connection, to the server of the key `name`, for commands whose order matters."""
     if isinstance(redis, RedisCluster):
         await redis.initialize()
         node = redis.get_node_from_key(name)

@@ -1,4 +1,4 @@
-"""Tells a Redis that refuses writes from one that does not answer: it can be read, and says why it takes no writes."""
+"""Recognises a Redis that replies and rejects writes, and the reason: it can still be read."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from services.gateway.redis.shards import SHARDS, shard_name
 
 
 class WriteRejection(StrEnum):
-    """Why Redis refuses writes. The values are those of `redis` in /healthz and of the metrics' label `cause`."""
+    """The reason for which Redis rejects writes: the value of `redis` in /healthz and of the metrics' label `cause`."""
 
     FULL = "full"
     """Its memory is used up, and its policy evicts nothing (`OOM`)."""
     READ_ONLY = "read_only"
     """It is a replica, or a primary that was demoted (`READONLY`)."""
     PERSISTENCE_FAILED = "persistence_failed"
-    """It could not write its data to disk (`MISCONF`)."""
+    """It failed to write its data to disk (`MISCONF`)."""
     NO_REPLICAS = "no_replicas"
-    """It has fewer replicas than it must have for a write (`NOREPLICAS`)."""
+    """It has fewer replicas than `min-replicas-to-write` (`NOREPLICAS`)."""
 
 
 _CODES: Final = {
@@ -32,13 +32,14 @@ _CODES: Final = {
     "NOREPLICAS": WriteRejection.NO_REPLICAS,
 }
 _PARSED_CODES: Final = {"OutOfMemoryError": WriteRejection.FULL, "ReadOnlyError": WriteRejection.READ_ONLY}
-"""redis-py takes the code away from the message of these exceptions."""
-# At the start; after the name of a command in redis-py's pipeline; and as old servers wrap what a script met.
+"""redis-py removes the code from the message of these exceptions."""
+# The code stands at the start, after the name of a command in redis-py's pipeline, or in the error of a script, as old
+# servers report it.
 _CODE: Final = re.compile(r"(?:^|: -?|: \([\"'])(" + "|".join(_CODES) + ") ")
 
 
 def rejection_of(error: BaseException) -> WriteRejection | None:
-    """The reason for which Redis refused a write, or None where `error` is of another kind."""
+    """Return the reason for which Redis rejected a write, or None for an error of another kind."""
     if not isinstance(error, RedisError):
         return None
     if parsed := _PARSED_CODES.get(type(error).__name__):
@@ -48,14 +49,14 @@ def rejection_of(error: BaseException) -> WriteRejection | None:
 
 
 async def try_writing(redis: Redis) -> WriteRejection | None:
-    """Whether every node that has keys takes writes: None, or why not. Nothing is written. Raises RedisError."""
-    # An empty text over the start of a key that does not exist is a write for the server's checks, and changes nothing.
+    """Return why a node that has keys rejects writes, or None. Nothing is written. Raises RedisError."""
+    # To write an empty text at the start of a missing key passes the server's checks of a write, and changes nothing.
     async with redis.pipeline(transaction=False) as pipeline:
         for number in range(SHARDS):
             pipeline.setrange(f"vilix:{{{shard_name(number)}}}:write-probe", 0, "")
         try:
             await pipeline.execute()
         except ResponseError as error:
-            # Other replies, for example of an ACL without SETRANGE, tell nothing about writes.
+            # Other errors, for example those of an ACL without SETRANGE, say nothing about writes.
             return rejection_of(error)
     return None
