@@ -1,4 +1,4 @@
-"""Many answers over one gRPC stream from a worker: whatever an engine's step makes for them comes in one message."""
+"""Many generations over one gRPC stream from a worker, which sends the output of an engine step in one message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.runtime.failure import Failure, Reason, from_proto
 from services.runtime.idle_timer import IdleTimer
 
 WINDOW: Final = 256
-"""Outputs of a call that may wait for a client that reads slowly; then the engine pauses."""
+"""Outputs of a call that may be unread because its client is slow. Beyond them the engine pauses the request."""
 
 Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
 
@@ -26,20 +26,20 @@ Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
 class EventSink(Protocol):
     """Takes events when they arrive, without waking the task that reads the call, which would cost more than a write.
 
-    Neither method may wait. A fault in one of them ends the call, and no other.
+    Neither method may wait. An exception in one of them ends only this call.
     """
 
     def take(self, events: Sequence[pb.Event]) -> bool:
-        """Take events; False leaves them to the reader. What was taken is written by `flush`."""
+        """Take events and return True, or leave them to the reader and return False. `flush` writes them."""
         ...
 
     def flush(self) -> None:
-        """Write what was taken."""
+        """Write the events that were taken."""
         ...
 
 
 class SilentWorkerError(Exception):
-    """A worker gave no sign of life for too long. Its call was cancelled."""
+    """The worker sent no heartbeat for too long. The call was cancelled."""
 
 
 class CallCancelledError(Exception):
@@ -70,9 +70,12 @@ class MultiplexedCall:
         )
 
     async def start(self, *, seconds: float | None) -> bool:
-        """Wait up to `seconds` (None: for ever) for the beginning of the answer; return whether it came.
+        """Wait up to `seconds` (None: without limit) for the first output. Return whether it arrived.
 
-        Raises Failure, SilentWorkerError, and CallCancelledError.
+        Raises:
+            Failure: The worker ended the call with a failure.
+            SilentWorkerError: The worker sent no heartbeat for too long.
+            CallCancelledError: `cancel` was called.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -84,7 +87,7 @@ class MultiplexedCall:
         return True
 
     def __aiter__(self) -> AsyncIterator[list[pb.Event]]:
-        """Yield the events, from the first, in groups of what is ready. Raises as `start` does."""
+        """Yield all events, in groups of those that are ready. Raises as `start` does."""
         return self._events()
 
     async def _events(self) -> AsyncIterator[list[pb.Event]]:
@@ -111,7 +114,7 @@ class MultiplexedCall:
             self.started = events[0].started
 
     async def _wait(self) -> None:
-        """Wait until there is an output, or the end. Raises what it ended with."""
+        """Wait until there is an output or the call has ended. Raises the error that it ended with."""
         while not self._inbox:
             if self._error is not None:
                 raise self._error
@@ -125,28 +128,28 @@ class MultiplexedCall:
                 self._reader = None
 
     def receive(self, output: pb.CallOutput) -> bool:
-        """Take what the worker sent; return whether `flush` is to be called before anything else runs."""
+        """Handle one output. Return whether `flush` must be called before anything else runs."""
         self._idle_timer.beat()
         if output.HasField("status"):
             status = status_pb2.Status.FromString(output.status)
             self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
         elif output.events:
-            if self._is_taken(output.events):
+            if self._offer(output.events):
                 return True
             self._inbox.append(output)
             self._wake()
         return False
 
     def flush(self) -> None:
-        """Have the sink write what it took, also when the call has ended with the same message."""
+        """Have the sink write what it took, also if the same message has ended the call."""
         try:
             if self._sink is not None:
                 self._sink.flush()
-        except Exception as error:  # noqa: BLE001  # it is the fault of this call, and must not end all those of the stream
+        except Exception as error:  # noqa: BLE001  # an error of this call must not end the stream's other calls
             self._give_up(error)
 
     def end(self, error: Exception | None) -> None:
-        """End it, once what was received is read. Only the first end counts."""
+        """End the call, once the received outputs are read. Only the first end counts."""
         if not self._ended:
             self._ended, self._error = True, error
             self._idle_timer.cancel()
@@ -154,7 +157,7 @@ class MultiplexedCall:
             self._wake()
 
     def cancel(self) -> None:
-        """Stop it, in the worker and the engine too. Nothing happens when it has ended."""
+        """Cancel the call, also in the worker and the engine. Does nothing if it has ended."""
         self._give_up(CallCancelledError())
 
     def _give_up(self, error: Exception) -> None:
@@ -163,8 +166,9 @@ class MultiplexedCall:
             self._inbox.clear()
             self.end(error)
 
-    def _is_taken(self, events: Sequence[pb.Event]) -> bool:
-        # The reader may have been woken and not have come yet: it goes first.
+    def _offer(self, events: Sequence[pb.Event]) -> bool:
+        """Offer events to the sink. Return whether they need not be read."""
+        # A reader that was woken but has not run yet must read first, to keep the order.
         if self._sink is None or self._reader is None or self._inbox:
             return False
         try:
@@ -188,13 +192,13 @@ class MultiplexedCall:
 
     def _activity(self) -> int:
         if self._reader is None:
-            # Nobody waits, so that nobody waits for too long.
+            # Without a waiting reader, the call cannot time out.
             self._idle_timer.beat()
         return self._multiplexer.messages
 
 
 class CallMultiplexer:
-    """The gateway's end of one stream to a worker, from its opening until it breaks or the worker ends it."""
+    """The gateway's end of one stream to a worker, until the stream breaks or the worker ends it."""
 
     def __init__(self, rpc: Rpc) -> None:
         """Read and write `rpc` until `close`."""
@@ -203,16 +207,16 @@ class CallMultiplexer:
         self._numbers: Final = itertools.count(1)
         self._unsent: Final = SendQueue()
         self.messages = 0
-        """How many came from the worker."""
+        """How many messages the worker has sent."""
         self._tasks: Final = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
 
     @property
     def open(self) -> bool:
-        """Whether calls can be begun."""
+        """Whether new calls can begin."""
         return not self._tasks[0].done()
 
     async def close(self) -> None:
-        """End it, and the calls that are left."""
+        """End the stream and its calls."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -227,16 +231,16 @@ class CallMultiplexer:
         return call
 
     def cancel(self, number: int) -> None:
-        """Tell the worker that a call is over, if it was told of it at all."""
-        if not self._unsent.take_back(number):
+        """Cancel a call in the worker, or remove its start from the send queue if it is still there."""
+        if not self._unsent.remove_start(number):
             self.send(number, cancel=pb.CancelCall())
 
     def send(self, number: int, **action: Any) -> None:
-        """Send the worker something about a call: `start`, `credit` or `cancel`."""
+        """Queue a message about a call. `action` is its field: `start`, `credit` or `cancel`."""
         self._unsent.put(pb.GenerateManyRequest(call=number, **action))
 
     def forget(self, number: int) -> None:
-        """Let go of a call that has ended."""
+        """Remove a call that has ended."""
         self._calls.pop(number, None)
 
     async def _read(self) -> None:
@@ -244,9 +248,9 @@ class CallMultiplexer:
         try:
             while isinstance(response := await self._rpc.read(), pb.GenerateManyResponse):
                 self.messages += 1
-                # Outputs of calls that were cancelled while these were on their way are dropped.
+                # Drop outputs of calls that have been cancelled meanwhile.
                 outputs = ((self._calls.get(output.call), output) for output in response.outputs)
-                # A process that reads many answers is woken once, when they are written one right after the other.
+                # Write all of them together, so that a client process that reads many streams is woken only once.
                 for call in [call for call, output in outputs if call is not None and call.receive(output)]:
                     call.flush()
         except grpc.aio.AioRpcError as broken:
@@ -262,4 +266,4 @@ class CallMultiplexer:
             try:
                 await self._rpc.write(request)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                return  # Its reader finds out why.
+                return  # `_read` gets the stream's error.

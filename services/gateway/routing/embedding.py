@@ -1,4 +1,4 @@
-"""Turns texts into vectors: one call of a worker, with failover."""
+"""The call of an embeddings worker for one request, with failover."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Embedding:
     """One request for vectors."""
 
     def __init__(self, pool: EmbeddingsPool, record: RequestRecord) -> None:
-        """Use a worker of `pool`, and note in `record` how that ends."""
+        """Call a worker of `pool`, and note the outcome in `record`."""
         self._pool: Final = pool
         self._record: Final = record
         self._call: EmbedCall | None = None
         self._is_cancelled = False
 
     async def run(self, request: pb.EmbedRequest) -> pb.EmbedResponse:
-        """Return the vectors. Raises ApiError, and ClientGoneError after `cancel`."""
+        """Return a worker's response. Raises ApiError, and ClientGoneError after `cancel`."""
         try:
             return await with_failover(self._pool, request, partial(self._run_on, request=request))
         except Failure as failure:
@@ -44,7 +44,7 @@ class Embedding:
             raise restarting() from None
 
     def cancel(self) -> None:
-        """Stop it: its client is gone. Also before `run`."""
+        """Cancel the call because its client has disconnected. It may be called before `run`."""
         self._is_cancelled = True
         if self._call is not None:
             self._call.cancel()

@@ -1,4 +1,4 @@
-"""Calls embeddings workers: the only place in the gateway that speaks gRPC to them."""
+"""Calls embeddings workers. No other module of the gateway uses their gRPC service."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from services.gateway.routing.worker_heartbeat import WorkerHeartbeat
 from services.runtime.grpc_channel import channel_options
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
-# 2,048 vectors of 4,096 numbers are 32 MiB by themselves.
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
+"""2,048 vectors of 4,096 numbers have 32 MiB."""
 
 EmbedCall = grpc.aio.UnaryUnaryCall[pb.EmbedRequest, pb.EmbedResponse]
 
@@ -26,26 +26,29 @@ class EmbeddingsClient:
     """A connection to one worker."""
 
     def __init__(self, channel: grpc.aio.Channel, status_channel: grpc.aio.Channel, timeouts: Timeouts) -> None:
-        """Over open channels; `status_channel` is for what the worker says of itself."""
+        """Use open channels: `channel` for requests, `status_channel` for lists of models and heartbeats."""
         self._seconds: Final = timeouts.stream_seconds
         self._stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel)
         self._status_stub: Final = embeddings_service_pb2_grpc.EmbeddingsServiceStub(status_channel)
         self.heartbeat: Final = WorkerHeartbeat(self._status_stub, idle_seconds=timeouts.idle_seconds)
-        """What waits for a call is to require them."""
+        """Heartbeats of the worker, to be required while a call is awaited."""
 
     def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
-        """Begin to embed; awaiting the call raises grpc.aio.AioRpcError. Raises ApiError (413)."""
+        """Begin a call, which raises grpc.aio.AioRpcError when it is awaited.
+
+        Raises ApiError (413) for a request that is larger than a message may be.
+        """
         check_size(request.ByteSize(), MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
         return self._stub.Embed(request, metadata=metadata, timeout=self._seconds)
 
     async def list_models(self) -> list[pb.Model]:
         """Return the models of the worker. Raises grpc.aio.AioRpcError."""
-        answer = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
-        return list(answer.models)
+        response = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
+        return list(response.models)
 
     async def close(self) -> None:
-        """Do nothing: closing the channel ends the calls."""
+        """Do nothing, because closing the channel ends the calls."""
 
 
 EmbeddingsWorker = Worker[EmbeddingsClient, pb.Model]
@@ -53,7 +56,7 @@ EmbeddingsPool = WorkerPool[EmbeddingsClient, pb.Model]
 
 
 def embeddings_service(timeouts: Timeouts) -> Service[EmbeddingsClient]:
-    """Describe the workers that embed."""
+    """Return the description of embeddings workers for a pool."""
 
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> EmbeddingsClient:
         return EmbeddingsClient(channel, status_channel, timeouts)

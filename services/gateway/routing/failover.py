@@ -1,4 +1,4 @@
-"""Calls another worker where the first one turns out to be unavailable before it has begun to answer."""
+"""Calls another worker if the first one is unavailable before its response has begun."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ T = TypeVar("T")
 
 
 async def with_failover(pool: WorkerPool[C, Any], call: Call, attempt: Callable[[Worker[C, Any]], Awaitable[T]]) -> T:
-    """Return what `attempt` returns for the best worker, or for another one if the first is unavailable.
+    """Return the result of `attempt` with the worker that the policy chooses, or with another if that is unavailable.
 
-    `attempt` must not have sent anything to a client when it raises. Raises what it raises, which is Failure where the
-    worker has failed, and ApiError (503) when no worker serves the model.
+    Args:
+        pool: The workers.
+        call: The call, by which the policy chooses.
+        attempt: Calls one worker. It must not have sent anything to a client when it raises.
+
+    Raises:
+        Failure: A worker failed the call. Other exceptions of `attempt` are raised too.
+        ApiError: No worker serves the model (503).
     """
     failed: Worker[C, Any] | None = None
     while True:
-        worker = pool.choose(call, but=failed)
+        worker = pool.choose(call, excluded=failed)
         try:
             return await attempt(worker)
         except Failure as failure:
             if failure.reason is Reason.MODEL_UNAVAILABLE:
                 worker.lose_model(call.model)
             may_move = failed is None and failure.code is grpc.StatusCode.UNAVAILABLE
-            if not may_move or not pool.has_another(call.model, but=worker):
+            if not may_move or not pool.has_another(call.model, excluded=worker):
                 raise
             failed = worker
             metrics.RETRIES.labels(call.model).inc()

@@ -1,4 +1,4 @@
-"""From the workers' failures to errors of the API. Fields keep the worker's names: a dialect knows the caller's."""
+"""Turns workers' failures into API errors. Fields keep the worker's names, which dialects replace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BAD_REQUESTS: Final = {
 
 
 def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
-    """Return the failure that a call ended with, also where the connection and not the worker ended it."""
+    """Return the failure of a call that the worker, the connection or gRPC has ended."""
     failure = failure_of(error)
     if failure is not None:
         return failure
@@ -39,7 +39,7 @@ def model_unavailable() -> Failure:
 
 
 def api_error(failure: Failure, *, request_id: str) -> ApiError:
-    """Return the API's error for a worker's failure."""
+    """Return the API error for a worker's failure. `request_id` is named in messages about server errors."""
     message, retry_after = failure.message, failure.retry_after or 1.0
     field = failure.violations[0].field if failure.violations else None
     error = server_error(request_id)
@@ -55,13 +55,13 @@ def api_error(failure: Failure, *, request_id: str) -> ApiError:
         case Reason.TIMEOUT:
             error = timed_out(message, retry_after=retry_after)
         case Reason.ENGINE_FAILED if field:
-            # One of several inputs is at fault, and the caller can leave it out.
+            # One of several inputs caused the failure, and the caller can leave it out.
             error = _engine_failed(message, field, request_id)
     return error
 
 
 def silent() -> ApiError:
-    """Return a 504 for a worker that has given no sign of life for too long."""
+    """Return a 504 for a worker that has sent no heartbeat for too long."""
     return timed_out("The model has not answered for too long. Please try again.")
 
 

@@ -1,4 +1,4 @@
-"""All workers of this gateway, by what they do."""
+"""All workers of this gateway, by kind."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from services.gateway.routing.pool import WorkerPool
 
 @dataclass(frozen=True)
 class Fleet:
-    """The pools."""
+    """The pools of workers."""
 
     inference: InferencePool
     embeddings: EmbeddingsPool
 
     def models(self) -> dict[str, pb.Model | embeddings_pb.Model | None]:
-        """Return every model that is known or expected, by id in order; None for one that is not available."""
+        """Return every model that is known or expected, sorted by id; None stands for an unavailable one."""
         return dict(sorted({**self.inference.models(), **self.embeddings.models()}.items()))
 
     def any_ready(self) -> bool:
@@ -30,11 +30,11 @@ class Fleet:
         return self.inference.any_ready() or self.embeddings.any_ready()
 
     def knows(self, model: str) -> bool:
-        """Return whether some worker serves the model, has served it, or is expected to."""
+        """Return whether the model is served, was served, or is expected."""
         return self.inference.knows(model) or self.embeddings.knows(model)
 
     def check(self, model: str, pool: WorkerPool[Any, Any]) -> None:
-        """Raise ApiError: 404 for a model that does not exist, 400 for one that the workers of `pool` do not have."""
+        """Raise ApiError: 404 for a model that does not exist, 400 for one of another pool than `pool`."""
         if pool.knows(model):
             return
         others = (other for other in (self.inference, self.embeddings) if other is not pool)

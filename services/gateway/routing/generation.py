@@ -1,4 +1,4 @@
-"""An answer that some worker generates: opened with failover, read as events, ended for one of a few reasons."""
+"""A generation on a worker: opened with failover, read as events, ended with one outcome."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from services.runtime.failure import Failure
 
 
 class Generation:
-    """One answer. `open` it, read `events` once, and `close` it whatever happens."""
+    """One generation. `open` it, read `events` once, and `close` it in any case."""
 
     def __init__(self, pool: InferencePool, model: str, record: RequestRecord) -> None:
-        """Generate on a worker of `pool`, and note in `record` how that ends."""
+        """Generate on a worker of `pool`, and note the outcome in `record`."""
         self.model: Final = model
         self.outcome = Outcome.STOPPED
         """How the call of the worker has ended, once it has."""
         self.began_at = 0.0
         """When the worker was called, by `time.perf_counter`."""
         self.has_begun = False
-        """Whether the worker had begun to answer when `open` returned."""
+        """Whether the generation had begun when `open` returned."""
         self.cut_short_for: Outcome | None = None
         self._pool: Final = pool
         self._record: Final = record
@@ -41,19 +41,19 @@ class Generation:
 
     @property
     def started(self) -> pb.Started | None:
-        """What the worker said when it began."""
+        """The worker's first event; None before it has arrived."""
         return self._call.started if self._call is not None else None
 
     @property
     def ignored_parameters(self) -> Sequence[str]:
-        """The worker's fields that have no influence, as far as it has named them."""
+        """The request's fields that the worker ignores; empty before its first event has arrived."""
         return self.started.ignored_parameters if self.started is not None else ()
 
     async def open(self, request: pb.GenerateRequest, *, size: int, seconds: float | None) -> None:
-        """Begin on the best worker, and wait up to `seconds` (None: for as long as it takes) for its beginning.
+        """Call a worker, and wait up to `seconds` (None: without limit) for its first event.
 
-        A worker that turns out to be unavailable before it begins is replaced by another one, once. `size` is the
-        request's in bytes. Raises ApiError, ClientGoneError.
+        If the worker is unavailable before its first event, another one is called, once. `size` is the request's in
+        bytes. Raises ApiError and ClientGoneError.
         """
         try:
             await with_failover(
@@ -66,10 +66,13 @@ class Generation:
             raise error from failure
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
-        """Yield the events as they come, in groups of what is ready; the last group ends with the usage.
+        """Yield the events in groups of those that are ready. The last group ends with the usage.
 
-        An answer that was cut short for its budget ends without. Raises ApiError when the answer breaks off, and
-        ClientGoneError.
+        A generation that was cut short by a budget ends without usage.
+
+        Raises:
+            ApiError: The generation broke off.
+            ClientGoneError: The client has disconnected.
         """
         try:
             async for events in self._opened():
@@ -85,12 +88,12 @@ class Generation:
                 return
             raise ended from error
         if self.outcome is not Outcome.COMPLETE:
-            # A worker that ends in the middle must not look like an answer that is complete.
+            # A stream that ends early must not look like a complete generation.
             self.outcome = Outcome.BROKEN_OFF
             raise server_error(self._record.request_id)
 
     def offer_tokens_to(self, sink: EventSink) -> None:
-        """Offer events to `sink` where they arrive; what it takes is not among `events`."""
+        """Offer events to `sink` when they arrive. Those that it takes are not yielded by `events`."""
         self._opened().offer_to(sink)
 
     def cut_short(self, outcome: Outcome) -> None:
@@ -104,13 +107,13 @@ class Generation:
             self._call.cancel()
 
     def close(self) -> None:
-        """End what is still running, and give the worker's place back. A second time, nothing happens."""
+        """Cancel the call if it still runs, and note the outcome. A second call does nothing."""
         worker, call = self._worker, self._call
         if worker is None or call is None:
             return
         self._worker = None
         call.cancel()
-        # It refers back to this: without it, no garbage collection is needed.
+        # The sink refers back to this object: break the cycle, so that no garbage collection is needed.
         call.offer_to(None)
         worker.in_flight -= 1
         self._record.outcome = self.outcome
@@ -152,7 +155,7 @@ class Generation:
         return self._call
 
     def _end_with(self, error: BaseException) -> Exception:
-        """Note how the call has ended, and return what is to be raised for it."""
+        """Note how the call has ended, and return the exception to raise."""
         if isinstance(error, CallCancelledError):
             self.outcome = self.cut_short_for or Outcome.STOPPED
             return ClientGoneError()

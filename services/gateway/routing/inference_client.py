@@ -1,4 +1,4 @@
-"""Calls inference workers: the only place in the gateway that speaks gRPC to them."""
+"""Calls inference workers. No other module of the gateway uses their gRPC service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_MESSAGE_BYTES: Final = 32 * 2**20
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
 LIST_SECONDS: Final = 5.0
 NO_RETRIES: Final = ("grpc.enable_retries", 0)
-"""We decide about retries ourselves: none once a client has seen a token."""
+"""Switches gRPC's retries off, because failover must not retry once a client has received a token."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Timeouts:
     """How long a worker may take."""
 
     idle_seconds: float
-    """Between two signs of life."""
+    """Between two heartbeats."""
     stream_seconds: float
-    """For a whole answer."""
+    """For a whole call."""
 
 
 class InferenceClient:
@@ -39,7 +39,7 @@ class InferenceClient:
     def __init__(
         self, channel: grpc.aio.Channel, timeouts: Timeouts, status_channel: grpc.aio.Channel | None = None
     ) -> None:
-        """Over open channels; `status_channel` is for what the worker says of itself, by default the same."""
+        """Use open channels: `channel` for requests, `status_channel` (by default the same) for lists of models."""
         self._timeouts: Final = timeouts
         self._timeout: Final = duration_pb2.Duration()
         self._timeout.FromMilliseconds(round(timeouts.stream_seconds * 1000))
@@ -48,9 +48,15 @@ class InferenceClient:
         self._multiplexer: CallMultiplexer | None = None
 
     def generate(self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None) -> MultiplexedCall:
-        """Begin an answer. Raises ApiError (413) for a request that would end the stream that all answers share.
+        """Begin a generation.
 
-        `size` is the request's in bytes, if it is known: to find it out takes long for a large one.
+        Args:
+            request: The request.
+            request_id: The id of the client's request, for the worker's log.
+            size: The size of `request` in bytes, if known, because computing it takes long for a large request.
+
+        Raises:
+            ApiError: The request is larger than a message may be, and would end the shared stream (413).
         """
         check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
         if self._multiplexer is None or not self._multiplexer.open:
@@ -59,23 +65,26 @@ class InferenceClient:
         return self._multiplexer.call(start, idle_seconds=self._timeouts.idle_seconds)
 
     async def close(self) -> None:
-        """End what is still running."""
+        """End all running generations."""
         if self._multiplexer is not None:
             await self._multiplexer.close()
 
     async def render(
         self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None
     ) -> pb.RenderPromptResponse:
-        """Return the prompt of a request. Raises ApiError (413), grpc.aio.AioRpcError. `size` is as above."""
+        """Return the rendered prompt of a request. The arguments are those of `generate`.
+
+        Raises ApiError (413) and grpc.aio.AioRpcError.
+        """
         check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
         metadata = (("x-request-id", request_id),)
-        asked = pb.RenderPromptRequest(request=request)
-        return await self._stub.RenderPrompt(asked, metadata=metadata, timeout=self._timeouts.idle_seconds)
+        message = pb.RenderPromptRequest(request=request)
+        return await self._stub.RenderPrompt(message, metadata=metadata, timeout=self._timeouts.idle_seconds)
 
     async def list_models(self) -> list[pb.Model]:
         """Return the models of the worker. Raises grpc.aio.AioRpcError."""
-        answer = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
-        return list(answer.models)
+        response = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
+        return list(response.models)
 
 
 InferenceWorker = Worker[InferenceClient, pb.Model]
@@ -83,7 +92,7 @@ InferencePool = WorkerPool[InferenceClient, pb.Model]
 
 
 def inference_service(timeouts: Timeouts) -> Service[InferenceClient]:
-    """Describe the workers that answer prompts."""
+    """Return the description of inference workers for a pool."""
 
     def connect(channel: grpc.aio.Channel, status_channel: grpc.aio.Channel) -> InferenceClient:
         return InferenceClient(channel, timeouts, status_channel)

@@ -12,9 +12,9 @@ from services.gateway.routing.failures import api_error
 from services.runtime.element_limit import LEAST_BYTES, MAX_ELEMENTS, TooManyElementsError, check_elements
 
 ENVELOPE_BYTES: Final = 64 * 2**10
-"""More than the messages add in which a request is sent."""
+"""More than the bytes that the enclosing messages add to a request."""
 ENVELOPE_ELEMENTS: Final = 1024
-"""The most elements that those messages add, and the images that are fetched."""
+"""More than the elements that the enclosing messages and fetched images add to a request."""
 
 
 def check_size(size: int, max_message_bytes: int) -> None:
@@ -28,7 +28,7 @@ def check_size(size: int, max_message_bytes: int) -> None:
 
 
 def check_number_of_elements(request: Message) -> None:
-    """Raise ApiError (400) for a translated request with more elements than a worker takes."""
+    """Raise ApiError (400) if a translated request has more elements than a worker accepts."""
     most = MAX_ELEMENTS - ENVELOPE_ELEMENTS
     if request.ByteSize() > most * LEAST_BYTES:
         try:

@@ -1,7 +1,7 @@
-"""Routing policies: which of the workers that serve a model takes a call.
+"""Routing policies, which choose one of the workers that serve a model.
 
-A policy is a function of the candidates, of which there is at least one, and the call. Another one is a function beside
-`least_load`, given to the pool.
+A policy is a function of the call and of the candidates, of which there is at least one. To add a policy, add a
+function beside `least_load` and pass it to the pool.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ W = TypeVar("W", bound=Worker[Any, Any])
 
 
 class Call(Protocol):
-    """What a policy may look at: the message that the worker will get."""
+    """The worker's request, by which a policy can choose."""
 
     @property
     def model(self) -> str:
@@ -33,5 +33,5 @@ class Policy(Protocol):
 
 
 def least_load(candidates: Sequence[W], call: Call) -> W:
-    """Return the worker that works on the fewest requests of this gateway; one of several by chance."""
+    """Return the worker with the fewest requests of this gateway in flight, or a random one of several."""
     return min(candidates, key=lambda worker: (worker.in_flight, random.random()))  # noqa: S311  # a tie

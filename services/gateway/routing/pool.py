@@ -1,4 +1,4 @@
-"""The workers of one kind: which there are, and which one takes a call."""
+"""The pool of workers of one kind: finds them by DNS, and chooses one for each call."""
 
 from __future__ import annotations
 
@@ -39,10 +39,14 @@ class WorkerPool(Generic[C, M]):
     ) -> None:
         """Watch the workers of one kind.
 
-        targets: HOST:PORT; a name with several addresses stands for all of them.
-        endpoint: where clients use the models of these workers, as errors say it.
-        expected: the ids of models that there are even while no worker has them.
-        policy: which of several workers takes a call.
+        Args:
+            service: The kind of workers.
+            targets: HOST:PORT of each; a name with several addresses stands for all of them.
+            endpoint: The path of the API for the models of these workers, for error messages.
+            expected: The ids of models that are listed even if no worker serves them.
+            resolve_seconds: Seconds between two look-ups of names.
+            connections: Opens connections to workers.
+            policy: Chooses one of several workers for a call.
         """
         self.endpoint: Final = endpoint
         self._service: Final = service
@@ -58,7 +62,7 @@ class WorkerPool(Generic[C, M]):
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin to look for workers."""
+        """Begin to find and watch workers."""
         metrics.WORKERS.labels(self._service.name).set_function(self._count_serving)
         for model in self._expected:
             self._show(model)
@@ -66,7 +70,7 @@ class WorkerPool(Generic[C, M]):
         self._task = asyncio.create_task(self._keep_resolving())
 
     async def close(self) -> None:
-        """Let go of all workers."""
+        """Close the connections to all workers."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -94,29 +98,29 @@ class WorkerPool(Generic[C, M]):
         return any(worker.models for worker in self._workers.values())
 
     def models(self) -> dict[str, M | None]:
-        """Return every model that is served, was served or is expected, by id; None for one without a worker."""
+        """Return every model that is served, was served or is expected, by id; None stands for one without a worker."""
         models: dict[str, M | None] = dict.fromkeys(self._expected)
         for worker in self._workers.values():
             models.update(worker.models)
         return dict(sorted(models.items()))
 
-    def has_another(self, model: str, *, but: Worker[C, M]) -> bool:
-        """Return whether a worker other than `but` serves the model."""
-        return any(model in worker.models for worker in self._workers.values() if worker is not but)
+    def has_another(self, model: str, *, excluded: Worker[C, M]) -> bool:
+        """Return whether a worker other than `excluded` serves the model."""
+        return any(model in worker.models for worker in self._workers.values() if worker is not excluded)
 
-    def choose(self, call: Call, *, but: Worker[C, M] | None = None) -> Worker[C, M]:
-        """Return the healthy worker that is to take `call`, by the policy; not `but`, if there is another.
+    def choose(self, call: Call, *, excluded: Worker[C, M] | None = None) -> Worker[C, M]:
+        """Return the worker that the policy chooses for `call`. `excluded` is chosen only if it is the only one.
 
-        Raises ApiError (503) when no worker serves the model at the moment.
+        Raises ApiError (503) if no worker serves the model at the moment.
         """
         able = [worker for worker in self._workers.values() if call.model in worker.models]
-        others = [worker for worker in able if worker is not but]
+        others = [worker for worker in able if worker is not excluded]
         if not able:
             raise _unserved(call.model)
         return self._policy(others or able, call)
 
     def knows(self, model: str) -> bool:
-        """Return whether some worker serves the model, has served it, or is expected to."""
+        """Return whether the model is served, was served, or is expected."""
         return model in self._expected or any(model in worker.models for worker in self._workers.values())
 
     async def _keep_resolving(self) -> None:
@@ -131,7 +135,7 @@ class WorkerPool(Generic[C, M]):
             if address not in self._workers:
                 self._workers[address] = Worker(address, self._service, connection, self._find)
         for address in self._workers.keys() - set(addresses):
-            # A name that cannot be looked up at the moment does not end a worker that answers.
+            # A healthy worker stays if its name cannot be resolved at the moment.
             if not self._workers[address].models and not self._workers[address].in_flight:
                 await self._workers.pop(address).close()
         stale = [worker for worker in self._workers.values() if worker.connection != connection]
@@ -145,7 +149,7 @@ class WorkerPool(Generic[C, M]):
         successor: Worker[C, M] = Worker(worker.address, self._service, connection, self._find)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REPLACE_SECONDS):
-                while worker.models and not successor.models:  # noqa: ASYNC110  # what it waits for has no event
+                while worker.models and not successor.models:  # noqa: ASYNC110  # a worker has no event for it
                     await asyncio.sleep(RETRY_SECONDS)
         if worker.models and not successor.models:
             _log.warning("worker does not take the new certificate", extra={"worker": worker.address})
@@ -159,10 +163,10 @@ class WorkerPool(Generic[C, M]):
 async def _addresses(target: str) -> list[str]:
     host, _, port = target.rpartition(":")
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except OSError as error:
         _log.warning("worker name cannot be resolved", extra={"target": target, "error": str(error)})
         return []
     return sorted(
-        {f"[{info[4][0]}]:{port}" if info[0] == socket.AF_INET6 else f"{info[4][0]}:{port}" for info in found}
+        {f"[{info[4][0]}]:{port}" if info[0] == socket.AF_INET6 else f"{info[4][0]}:{port}" for info in infos}
     )

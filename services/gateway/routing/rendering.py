@@ -1,4 +1,4 @@
-"""Has a worker render a prompt, with failover."""
+"""The call of a worker that renders a prompt, with failover."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from services.runtime.failure import Failure
 async def render_prompt(
     pool: InferencePool, request: pb.GenerateRequest, *, size: int, request_id: str
 ) -> tuple[pb.RenderPromptResponse, str]:
-    """Return the prompt of a request, whose size is in bytes, and the address of the worker. Raises ApiError."""
+    """Return the rendered prompt of a request, and the address of the worker that rendered it.
+
+    `size` is the request's in bytes. Raises ApiError.
+    """
     try:
         return await with_failover(
             pool, request, partial(_render_on, request=request, size=size, request_id=request_id)

@@ -1,4 +1,4 @@
-"""The messages that wait to be written to a worker: in order, and only for as long as they are wanted."""
+"""The queue of messages to a worker, from which the start of a cancelled call can be removed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 
 class SendQueue:
-    """Messages of many calls, bounded in bytes because a worker may stop reading and first messages may be large."""
+    """Messages of many calls in order.
+
+    Start messages may be large, and a worker may stop reading: those of cancelled calls must not pile up.
+    """
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -25,12 +28,12 @@ class SendQueue:
         self._messages[message.call if message.HasField("start") else next(self._others)] = message
         self._filled.set()
 
-    def take_back(self, call: int) -> bool:
-        """Take the first message of a call out again; return whether it was still there."""
+    def remove_start(self, call: int) -> bool:
+        """Remove the first message of a call. Return whether it was still in the queue."""
         return self._messages.pop(call, None) is not None
 
     async def get(self) -> pb.GenerateManyRequest:
-        """Return the next message, when there is one. For one reader."""
+        """Wait for the next message, and return it. For one reader."""
         while not self._messages:
             self._filled.clear()
             await self._filled.wait()

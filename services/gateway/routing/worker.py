@@ -1,4 +1,4 @@
-"""One worker: whether it is healthy, what it serves, and the connections to it."""
+"""One worker: its health, the models that it serves, and the connections to it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from services.gateway.routing.worker_connection import Connection
 
 RETRY_SECONDS: Final = 0.2
 REFRESH_SECONDS: Final = 1.0
-"""Between two looks at what a worker serves: a model of it that has died is not served, though the worker lives."""
+"""Seconds between two lists of a worker's models, because a model can fail while its worker lives."""
 MAX_REJECTIONS: Final = 10
-"""After so many in a row, a worker that refuses to answer about itself counts as lost."""
+"""After so many rejected status calls in a row, a worker counts as lost."""
 _REJECTED: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-"""What a worker answers that is there, and overloaded. Its answers go on meanwhile."""
+"""Statuses of an overloaded worker, which still serves the requests that it has."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -31,7 +31,7 @@ class Client(Protocol):
         ...
 
     async def close(self) -> None:
-        """End what is still running. The channel is closed afterwards."""
+        """End all running calls. The channel is closed afterwards."""
         ...
 
 
@@ -44,25 +44,25 @@ class Service(Generic[C]):
     """A kind of workers."""
 
     name: str
-    """The full name of the gRPC service, under which its health is asked."""
+    """The full name of the gRPC service, by which the worker's health is queried."""
     connect: Callable[[grpc.aio.Channel, grpc.aio.Channel], C]
-    """Over a channel for requests, and one for what a worker says of itself."""
+    """Creates a client from a channel for requests and a channel for the worker's status."""
     options: Sequence[tuple[str, Any]]
-    """Of the channels."""
+    """The options of both channels."""
 
 
 class Worker(Generic[C, M]):
-    """One worker, watched while it is known."""
+    """One worker, whose health is watched until `close`."""
 
     def __init__(
         self,
         address: str,
         service: Service[C],
         connection: Connection,
-        found: Callable[[Iterable[str]], None] = lambda _: None,
+        on_models: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
-        """`address` is IP:PORT; `found` is told the ids of the models that it serves."""
-        self._found: Final = found
+        """Connect to the worker at `address`, IP:PORT. `on_models` is called with the ids of the models it serves."""
+        self._on_models: Final = on_models
         self.address: Final = address
         self.connection: Final = connection
         self._service: Final = service.name
@@ -72,11 +72,11 @@ class Worker(Generic[C, M]):
         self._status_channel: Final = connection.open(address, [*service.options, own])
         self.client: Final[C] = service.connect(self._channel, self._status_channel)
         self.models: dict[str, M] = {}
-        """What it serves; empty while it is not healthy."""
+        """The models that it serves, by id; empty while it is not healthy."""
         self.in_flight = 0
-        """Requests of this gateway that it works on."""
+        """How many requests of this gateway it is processing."""
         self._rejections = 0
-        """Answers about its health that it has refused in a row."""
+        """How many calls about its health it has rejected in a row."""
         self._refresh: asyncio.Task[None] | None = None
         self._tasks = {asyncio.create_task(self._watch())}
 
@@ -119,10 +119,10 @@ class Worker(Generic[C, M]):
         request = health_pb2.HealthCheckRequest(service=self._service)
         call = health_pb2_grpc.HealthStub(self._status_channel).Watch(request)  # type: ignore[attr-defined]  # its types miss it
         try:
-            async for answer in call:
+            async for response in call:
                 self._rejections = 0
                 self._stop_refreshing()
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                if response.status == health_pb2.HealthCheckResponse.SERVING:
                     self._refresh = asyncio.create_task(self._keep_models())
                 else:
                     self.models = {}
@@ -148,10 +148,10 @@ class Worker(Generic[C, M]):
                 continue
             rejections = 0
             if models and not self.models:
-                # It was found over the one connection; requests go over the other.
+                # The models were listed over the status channel; requests use the other one.
                 await self._channel.channel_ready()
                 names = ", ".join(model.id for model in models)
                 _log.info("worker found", extra={"worker": self.address, "models": names})
             self.models = {model.id: model for model in models}
-            self._found(self.models)
+            self._on_models(self.models)
             await asyncio.sleep(REFRESH_SECONDS if models else RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""How workers are connected to: in plain text, or with the certificates of the moment."""
+"""Opens channels to workers, in plain text or with the current certificates."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from services.runtime.certificates import Certificates, Identity
 
 @dataclass(frozen=True)
 class Connection:
-    """What a channel is opened with. Two that are equal need not replace one another."""
+    """The credentials of channels. A worker keeps its channels as long as these are equal."""
 
     identity: Identity | None
-    """None: in plain text."""
+    """The certificates; None for plain text."""
     server_name: str
 
     def open(self, address: str, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
-        """A channel to IP:PORT."""
+        """Return a channel to `address`, IP:PORT."""
         if self.identity is None:
             return grpc.aio.insecure_channel(address, options=options)
-        # Certificates of workers name what they are, not the address that they happen to have.
+        # Workers' certificates have a common name, because workers' addresses change.
         options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
         return grpc.aio.secure_channel(address, self.identity.channel_credentials(), options=options)
 
 
 class Connections:
-    """What new connections are made with."""
+    """The source of the credentials of new connections."""
 
     def __init__(self, certificates: Certificates | None, *, server_name: str) -> None:
-        """`server_name` is the name that workers' certificates must carry."""
+        """Use `certificates`, or plain text. `server_name` is the name that workers' certificates must have."""
         self._certificates: Final = certificates
         self._server_name: Final = server_name
 
     def current(self) -> Connection:
-        """With the certificates that there are now; reads files."""
+        """Return a connection with the current certificates. Reads files."""
         identity = self._certificates.current() if self._certificates else None
         return Connection(identity, self._server_name)

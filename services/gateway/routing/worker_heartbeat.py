@@ -17,10 +17,10 @@ SHORTEST_INTERVAL: Final = 0.1
 
 
 class WorkerHeartbeat:
-    """Those of one worker, looked for while calls to it run."""
+    """The heartbeats of one worker, which are watched while calls to it run."""
 
     def __init__(self, stub: Any, *, idle_seconds: float) -> None:
-        """`stub` is of the worker's service; calls end when it has been silent for `idle_seconds`."""
+        """Watch the worker of `stub`. Calls time out after `idle_seconds` without a heartbeat."""
         self._stub: Final = stub
         self._interval: Final = max(idle_seconds / 4, SHORTEST_INTERVAL)
         self._heartbeat: Final = Heartbeat(idle_seconds=idle_seconds)
@@ -29,7 +29,7 @@ class WorkerHeartbeat:
 
     @contextlib.asynccontextmanager
     async def required(self) -> AsyncIterator[None]:
-        """What waits inside for the worker is cancelled by its silence, which then is raised as SilenceError."""
+        """Cancel the code inside the context and raise IdleTimeoutError if the worker is silent for too long."""
         if self._watching is None:
             self._heartbeat.beat()
             self._watching = asyncio.create_task(self._watch())
@@ -47,21 +47,21 @@ class WorkerHeartbeat:
         interval = duration_pb2.Duration()
         interval.FromMilliseconds(round(self._interval * 1000))
         while True:
-            # Most calls have ended by then.
+            # Most calls end before the first interval and need no status stream.
             await asyncio.sleep(self._interval)
             reports = self._stub.WatchStatus(pb.WatchStatusRequest(interval=interval))
             try:
                 async for report in reports:
                     self._heartbeat.beat()
                     if report.draining:
-                        # It lets no new stream in any more, and finishes what it has within its drain.
+                        # A draining worker rejects new status streams and finishes its calls: expect no heartbeats.
                         self._heartbeat.pause()
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    # It drains, as above; or the connection is lost, which has ended the calls by itself.
+                    # The worker is draining, or the connection is lost, which has already ended the calls.
                     self._heartbeat.pause()
                 else:
-                    # Whatever it is, somebody has said it.
+                    # Any other gRPC status proves that the worker is alive.
                     self._heartbeat.beat()
             finally:
                 reports.cancel()
