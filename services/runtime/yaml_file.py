@@ -20,38 +20,34 @@ def read(path: Path, into: type[M]) -> M:
     """
     text = path.read_text()
     try:
-        _reject_duplicates(path, yaml.compose(text, yaml.SafeLoader))
-        return into.model_validate(yaml.safe_load(text))
+        loader = _Loader(text)
+        loader.name = path.name
+        root = loader.get_single_node()
+        return into.model_validate(None if root is None else loader.construct_document(root))
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "the file"
-        line = _line(yaml.compose(text, yaml.SafeLoader), problem["loc"])
         value = "" if problem["type"] == "missing" else f" (it is {problem['input']!r})"
-        raise ValueError(f"{path.name}, line {line}: {key}: {problem['msg']}{value}") from None
+        raise ValueError(f"{path.name}, line {_line(root, problem['loc'])}: {key}: {problem['msg']}{value}") from None
 
 
-def _reject_duplicates(path: Path, root: yaml.Node | None) -> None:
-    waiting, visited = [root], set[int]()
-    while waiting:
-        node = waiting.pop()
-        # An alias is the same node as its anchor, so that there may be cycles.
-        if node is None or id(node) in visited:
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                line = key.start_mark.line + 1
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in lines:
-                        first = lines[key.value]
-                        raise ValueError(f"{path.name}, line {line}: {key.value}: it is there already, in line {first}")
-                    lines[key.value] = line
-                waiting.append(value)
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, except that a duplicate key is an error."""
+
+    def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
+        """Compose a mapping. Raises ValueError for a duplicate key."""
+        mapping = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in mapping.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in lines:
+                    first = lines[key.value]
+                    raise ValueError(f"{self.name}, line {line}: {key.value}: it is there already, in line {first}")
+                lines[key.value] = line
+        return mapping
 
 
 def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
