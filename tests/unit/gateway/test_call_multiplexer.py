@@ -1,4 +1,4 @@
-"""The gateway's end of a stream that many calls share, against the worker's end of it."""
+"""The gateway's end of a stream that many calls share, tested against the worker's end."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from services.runtime import idle_timer
 from services.runtime.failure import Failure, Reason
 from services.worker.grpc_server import WorkerServer
 from tests.support.waits import until
-from tests.unit.inference.test_call_demultiplexer import Answers
+from tests.unit.inference.test_call_demultiplexer import Servicer
 
 LIMIT = 10.0
 IDLE_SECONDS = 0.3
 
 
 @asynccontextmanager
-async def serving(answers: Any, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+async def serving(servicer: Any, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server)
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
@@ -49,8 +49,8 @@ async def serving(answers: Any, port: int = 0) -> AsyncIterator[tuple[grpc.aio.S
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return Answers()
+def servicer() -> Servicer:
+    return Servicer()
 
 
 @asynccontextmanager
@@ -64,8 +64,8 @@ async def client_of(port: int, *, idle_seconds: float = IDLE_SECONDS) -> AsyncIt
 
 
 @pytest.fixture
-async def client(answers: Answers) -> AsyncIterator[InferenceClient]:
-    async with serving(answers) as (_, port), client_of(port) as client:
+async def client(servicer: Servicer) -> AsyncIterator[InferenceClient]:
+    async with serving(servicer) as (_, port), client_of(port) as client:
         yield client
 
 
@@ -74,7 +74,7 @@ def begin(client: InferenceClient, model: str) -> MultiplexedCall:
 
 
 async def read(call: MultiplexedCall) -> int:
-    """How many events there were, up to the end."""
+    """Read a call to its end, and return the number of its events."""
     async with asyncio.timeout(LIMIT):
         return sum([len(events) async for events in call])
 
@@ -84,28 +84,30 @@ async def test_answers_do_not_mix(client: InferenceClient) -> None:
     assert await asyncio.gather(*map(read, calls)) == list(range(1, 30))
 
 
-async def test_a_slow_reader_stops_the_engine_and_nothing_is_lost(answers: Answers, client: InferenceClient) -> None:
+async def test_a_slow_reader_pauses_its_generation_and_loses_no_event(
+    servicer: Servicer, client: InferenceClient
+) -> None:
     call = begin(client, str(3 * WINDOW))
     assert await call.start(seconds=LIMIT)
-    await until(lambda: answers.produced == WINDOW + 1)
-    assert await read(begin(client, "5")) == 5, "others are not held up"
-    assert answers.produced == WINDOW + 1 + 5
+    await until(lambda: servicer.produced == WINDOW + 1)
+    assert await read(begin(client, "5")) == 5, "other calls are not delayed"
+    assert servicer.produced == WINDOW + 1 + 5
     assert await read(call) == 3 * WINDOW
 
 
-async def test_a_cancelled_call_is_over_on_both_ends(answers: Answers, client: InferenceClient) -> None:
+async def test_cancelling_a_call_ends_it_on_both_sides(servicer: Servicer, client: InferenceClient) -> None:
     call = begin(client, "waits")
     waiting = asyncio.create_task(call.start(seconds=None))
-    await until(lambda: answers.running == 1)
+    await until(lambda: servicer.running == 1)
     call.cancel()
     with pytest.raises(CallCancelledError):
         await waiting
-    await until(lambda: answers.running == 0)
+    await until(lambda: servicer.running == 0)
     call.cancel()
 
 
 class Sink:
-    """Takes what it is to, and writes it when it is flushed."""
+    """Takes the events for which `takes` is true, and writes them when it is flushed."""
 
     def __init__(self, takes: Callable[[Sequence[pb.Event]], bool] = lambda _: True) -> None:
         self.takes = takes
@@ -122,46 +124,46 @@ class Sink:
         self.written += self.taken[len(self.written) :]
 
 
-class Listener(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Notes what it is told about calls, once it may read."""
+class RecordingServicer(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Records the messages about calls, once it may read."""
 
     def __init__(self) -> None:
         self.may_read = asyncio.Event()
-        self.heard: list[tuple[int, str | None]] = []
+        self.received: list[tuple[int, str | None]] = []
 
     async def GenerateMany(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateManyResponse]:  # noqa: N802
         await self.may_read.wait()
         async for request in requests:
-            self.heard.append((request.call, request.WhichOneof("action")))
+            self.received.append((request.call, request.WhichOneof("action")))
         yield pb.GenerateManyResponse()
 
 
-async def test_a_worker_that_read_nothing_never_hears_of_calls_that_were_cancelled_meanwhile() -> None:
-    listener = Listener()
-    async with serving(listener) as (_, port), client_of(port) as client:
+async def test_calls_cancelled_before_a_worker_reads_are_never_sent_to_it() -> None:
+    servicer = RecordingServicer()
+    async with serving(servicer) as (_, port), client_of(port) as client:
         large = pb.GenerateRequest(model="m", prompt="a" * 3_000_000)
         calls = [client.generate(large, request_id="r") for _ in range(50)]
-        # Long enough for everything to be written that fits on the way.
+        # Long enough to fill the buffers between the two processes.
         await asyncio.sleep(0.1)
         for call in calls[:-1]:
             call.cancel()
-        listener.may_read.set()
-        await until(lambda: (50, "start") in listener.heard)
+        servicer.may_read.set()
+        await until(lambda: (50, "start") in servicer.received)
         calls[-1].cancel()
-        await until(lambda: (50, "cancel") in listener.heard)
-    started = {call for call, action in listener.heard if action == "start"}
-    assert started == {call for call, action in listener.heard if action == "cancel"}
+        await until(lambda: (50, "cancel") in servicer.received)
+    started = {call for call, action in servicer.received if action == "start"}
+    assert started == {call for call, action in servicer.received if action == "cancel"}
     assert len(started) < 10
 
 
-async def test_a_silent_worker_is_given_up(answers: Answers, client: InferenceClient) -> None:
+async def test_a_call_of_a_silent_worker_times_out(servicer: Servicer, client: InferenceClient) -> None:
     with pytest.raises(SilentWorkerError):
         await read(begin(client, "waits"))
-    await until(lambda: answers.running == 0)
+    await until(lambda: servicer.running == 0)
 
 
-class LivingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
-    """Gives a sign of life for each call, again and again."""
+class HeartbeatServicer(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Sends heartbeats for its call, and nothing else."""
 
     async def GenerateMany(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateManyResponse]:  # noqa: N802
         request = await anext(requests)
@@ -171,13 +173,13 @@ class LivingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
 
 
 @contextmanager
-def worker_of_its_own() -> Iterator[int]:
-    """The port of a LivingWorker whose event loop is not that of the test."""
+def worker_in_a_thread() -> Iterator[int]:
+    """Serve a HeartbeatServicer on an event loop of its own. Yields its port."""
     ports: Future[int] = Future()
     stop = threading.Event()
 
     async def serve() -> None:
-        async with serving(LivingWorker()) as (_, port):
+        async with serving(HeartbeatServicer()) as (_, port):
             ports.set_result(port)
             await asyncio.to_thread(stop.wait)
 
@@ -190,30 +192,30 @@ def worker_of_its_own() -> Iterator[int]:
         thread.join(LIMIT)
 
 
-async def test_a_worker_that_spoke_while_the_gateway_stood_still_is_not_given_up() -> None:
-    with worker_of_its_own() as port:
+async def test_heartbeats_that_arrive_while_the_event_loop_is_blocked_count() -> None:
+    with worker_in_a_thread() as port:
         async with client_of(port) as client:
             call = begin(client, "m")
             assert not await call.start(seconds=IDLE_SECONDS / 4)
             waiting = asyncio.create_task(call.start(seconds=None))
             for _ in range(5):
                 await asyncio.sleep(IDLE_SECONDS / 20)
-                time.sleep(IDLE_SECONDS * 2)  # noqa: ASYNC251  # the loop is to stand still
+                time.sleep(IDLE_SECONDS * 2)  # noqa: ASYNC251  # the loop is to be blocked
             assert not waiting.done()
             call.cancel()
             with pytest.raises(CallCancelledError):
                 await waiting
 
 
-async def test_what_a_worker_says_for_one_call_is_a_sign_of_life_for_all(
-    answers: Answers, client: InferenceClient
+async def test_messages_for_one_call_count_as_heartbeats_of_all_calls(
+    servicer: Servicer, client: InferenceClient
 ) -> None:
     late, busy = begin(client, "waits"), begin(client, "steps")
     loop = asyncio.get_running_loop()
 
     async def step() -> None:
         while loop.time() < began + 4 * IDLE_SECONDS:
-            answers.step += 1
+            servicer.step += 1
             await asyncio.sleep(IDLE_SECONDS / 10)
 
     began = loop.time()
@@ -226,8 +228,8 @@ async def test_what_a_worker_says_for_one_call_is_a_sign_of_life_for_all(
         await reading
 
 
-async def test_a_call_that_hangs_is_given_up_though_its_worker_sends_for_others(
-    answers: Answers, client: InferenceClient, monkeypatch: pytest.MonkeyPatch
+async def test_a_call_that_hangs_times_out_although_its_worker_sends_for_others(
+    servicer: Servicer, client: InferenceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idle_timer, "MOST_IDLE_TIMES", 2)
     hanging, busy = begin(client, "waits"), begin(client, "steps")
@@ -236,12 +238,12 @@ async def test_a_call_that_hangs_is_given_up_though_its_worker_sends_for_others(
     waiting, reading = asyncio.create_task(read(hanging)), asyncio.create_task(read(busy))
     async with asyncio.timeout(LIMIT):
         while not waiting.done():
-            answers.step += 1
+            servicer.step += 1
             await asyncio.sleep(IDLE_SECONDS / 10)
     with pytest.raises(SilentWorkerError):
         await waiting
     for _ in range(30):
-        answers.step += 1
+        servicer.step += 1
         await asyncio.sleep(IDLE_SECONDS / 10)
     assert not reading.done(), "a call with messages of its own goes on"
     busy.cancel()
@@ -249,16 +251,16 @@ async def test_a_call_that_hangs_is_given_up_though_its_worker_sends_for_others(
         await reading
 
 
-async def test_a_failure_is_that_of_the_worker(client: InferenceClient) -> None:
+async def test_a_call_raises_the_failure_of_the_worker(client: InferenceClient) -> None:
     with pytest.raises(Failure, match="the queue is full") as caught:
         await begin(client, "fails").start(seconds=None)
     assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 2.0)
 
 
-async def test_a_dead_worker_ends_all_calls_and_one_that_is_back_is_used_again(answers: Answers) -> None:
-    async with serving(answers) as (server, port), client_of(port) as client:
+async def test_a_dead_worker_ends_all_calls_and_is_used_again_after_its_restart(servicer: Servicer) -> None:
+    async with serving(servicer) as (server, port), client_of(port) as client:
         calls = [begin(client, "waits") for _ in range(3)]
-        await until(lambda: answers.running == 3)
+        await until(lambda: servicer.running == 3)
         reading = [asyncio.create_task(read(call)) for call in calls]
         await server.stop(None)
         for task in reading:
@@ -268,26 +270,26 @@ async def test_a_dead_worker_ends_all_calls_and_one_that_is_back_is_used_again(a
         with pytest.raises(Failure):
             await read(begin(client, "1"))
 
-        async def is_answered() -> bool:
+        async def responds() -> bool:
             try:
                 assert await read(begin(client, "7")) == 7
             except Failure:
                 return False
             return True
 
-        async with serving(answers, port):
-            await until(is_answered, LIMIT, "the worker answers again")
+        async with serving(servicer, port):
+            await until(responds, LIMIT, "the worker responds again")
 
 
-async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: InferenceClient) -> None:
+async def test_events_that_a_sink_takes_are_not_read(servicer: Servicer, client: InferenceClient) -> None:
     call = begin(client, "waits")
     sink = Sink(lambda _: len(sink.taken) < 10)
     call.offer_to(sink)
     reading = asyncio.create_task(read(call))
-    await until(lambda: answers.running == 1)
-    answers.going.set()
+    await until(lambda: servicer.running == 1)
+    servicer.going.set()
     call_of_500 = begin(client, "500")
-    assert await read(call_of_500) == 500, "an engine without end does not keep others from theirs"
+    assert await read(call_of_500) == 500, "an endless generation does not delay others"
     await until(lambda: len(sink.written) == 10)
     assert sink.written == sink.taken
     call.cancel()
@@ -295,7 +297,7 @@ async def test_what_is_taken_at_once_is_not_read(answers: Answers, client: Infer
         await reading
 
 
-async def test_all_of_a_long_answer_can_be_taken_at_once(client: InferenceClient) -> None:
+async def test_a_sink_can_take_all_of_a_long_generation(client: InferenceClient) -> None:
     sink = Sink()
     call = begin(client, str(5 * WINDOW))
     call.offer_to(sink)
@@ -303,13 +305,13 @@ async def test_all_of_a_long_answer_can_be_taken_at_once(client: InferenceClient
     assert sink.written
 
 
-async def test_the_order_holds_when_only_some_is_taken_at_once(client: InferenceClient) -> None:
+async def test_the_order_is_kept_if_a_sink_takes_only_some_events(client: InferenceClient) -> None:
     sink = Sink(lambda events: events[0].delta.token_count % 5 != 0)
     call = begin(client, "1000")
     call.offer_to(sink)
     async with asyncio.timeout(LIMIT):
         async for events in call:
-            assert sink.written == sink.taken, "what was taken goes first"
+            assert sink.written == sink.taken, "events that were taken are written first"
             sink.taken += events
             sink.written += events
     assert [event.delta.token_count for event in sink.written] == list(range(1000))
@@ -326,7 +328,7 @@ class FaultyFlush(Sink):
 
 
 @pytest.mark.parametrize("sink", [FaultyTake(), FaultyFlush()], ids=["taking", "writing"])
-async def test_a_fault_in_what_writes_ends_only_its_call(client: InferenceClient, sink: EventSink) -> None:
+async def test_an_exception_in_a_sink_ends_only_its_call(client: InferenceClient, sink: EventSink) -> None:
     call = begin(client, "20000")
     call.offer_to(sink)
     with pytest.raises(RuntimeError, match="a bug"):
@@ -334,11 +336,11 @@ async def test_a_fault_in_what_writes_ends_only_its_call(client: InferenceClient
     assert await read(begin(client, "8")) == 8
 
 
-async def test_a_request_that_no_message_has_room_for_ends_nothing_else(
-    answers: Answers, client: InferenceClient
+async def test_a_request_that_is_too_large_is_rejected_and_ends_no_other_call(
+    servicer: Servicer, client: InferenceClient
 ) -> None:
     waiting = begin(client, "waits")
-    await until(lambda: answers.running == 1)
+    await until(lambda: servicer.running == 1)
     large = pb.GenerateRequest(model="1", prompt="a" * (19 * 2**20))
     image = large.messages.add(role=pb.ROLE_USER).content.add().image
     image.data = b"a" * (24 * 2**20)
@@ -347,7 +349,7 @@ async def test_a_request_that_no_message_has_room_for_ends_nothing_else(
     assert (caught.value.status, caught.value.code) == (413, "request_too_large")
     with pytest.raises(ApiError, match="its images included"):
         await client.render(large, request_id="r")
-    answers.going.set()
+    servicer.going.set()
     reading = asyncio.create_task(read(waiting))
     assert await read(begin(client, "3")) == 3
     assert not reading.done()
@@ -357,23 +359,23 @@ async def test_a_request_that_no_message_has_room_for_ends_nothing_else(
 
 
 @pytest.mark.parametrize("size", [0, 1])
-async def test_the_largest_request_is_taken(size: int) -> None:
-    async with worker_of_messages() as (answers, port), client_of(port, idle_seconds=LIMIT) as client:
+async def test_the_largest_request_is_accepted(size: int) -> None:
+    async with worker_with_message_limits() as (servicer, port), client_of(port, idle_seconds=LIMIT) as client:
         request = pb.GenerateRequest(model="2", prompt="a")
-        room = MAX_MESSAGE_BYTES - ENVELOPE_BYTES - request.ByteSize() - 2
-        request.prompt = "a" * (room + size)
+        capacity = MAX_MESSAGE_BYTES - ENVELOPE_BYTES - request.ByteSize() - 2
+        request.prompt = "a" * (capacity + size)
         if size:
             with pytest.raises(ApiError):
                 client.generate(request, request_id="r" * 128)
         else:
             assert await read(client.generate(request, request_id="r" * 128)) == 2
-        assert answers.running == 0
+        assert servicer.running == 0
 
 
-async def test_a_message_that_is_too_large_ends_only_the_stream_that_it_is_in() -> None:
-    async with worker_of_messages() as (answers, port), client_of(port, idle_seconds=LIMIT) as client:
+async def test_a_message_that_is_too_large_ends_only_its_own_stream() -> None:
+    async with worker_with_message_limits() as (servicer, port), client_of(port, idle_seconds=LIMIT) as client:
         waiting = begin(client, "waits")
-        await until(lambda: answers.running == 1)
+        await until(lambda: servicer.running == 1)
         unlimited = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", unlimited) as channel:
             other = inference_service_pb2_grpc.InferenceServiceStub(channel).GenerateMany()
@@ -382,20 +384,20 @@ async def test_a_message_that_is_too_large_ends_only_the_stream_that_it_is_in() 
                 await other.write(pb.GenerateManyRequest(call=1, start=pb.StartCall(request=request)))
                 await other.read()
             assert await other.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        answers.going.set()
+        servicer.going.set()
         assert await read(begin(client, "3")) == 3
-        assert answers.running == 1
+        assert servicer.running == 1
         waiting.cancel()
 
 
 @asynccontextmanager
-async def worker_of_messages() -> AsyncIterator[tuple[Answers, int]]:
-    """A worker with the limits that workers have."""
-    answers, server = Answers(), WorkerServer("test")
-    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(answers, server.grpc)
+async def worker_with_message_limits() -> AsyncIterator[tuple[Servicer, int]]:
+    """Serve with the message limits of a real worker."""
+    servicer, server = Servicer(), WorkerServer("test")
+    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
     port = server.grpc.add_insecure_port("127.0.0.1:0")
     await server.grpc.start()
     try:
-        yield answers, port
+        yield servicer, port
     finally:
         await server.grpc.stop(None)
