@@ -1,1 +1,1 @@
-"""The inference worker: everything that knows a language model."""
+"""The inference worker, which knows tokenizer, chat template and text format of each language model."""

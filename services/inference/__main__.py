@@ -22,7 +22,7 @@ from services.worker.triton_clients import TritonClients
 
 
 def main() -> None:
-    """Run the worker until it is told to stop."""
+    """Run the worker until it receives SIGTERM or SIGINT."""
     run(WorkerService("inference", SERVICE, InferenceSettings, _read_models, _set_up))
 
 

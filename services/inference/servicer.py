@@ -1,4 +1,4 @@
-"""The inference API. `answer` is a request's whole path through the worker."""
+"""The inference API. `generate` is the whole path of a request through the worker."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
     async def Generate(  # noqa: N802  # the method's name in the proto
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Generate one answer, and stream it."""
+        """Generate the choices of one request, and stream their events."""
         call_id = request_id(context)
         try:
-            async with contextlib.aclosing(self.answer(request, call_id)) as answer:
-                async for events in answer:
+            async with contextlib.aclosing(self.generate(request, call_id)) as generation:
+                async for events in generation:
                     yield pb.GenerateResponse(events=events)
-        except Exception as error:  # noqa: BLE001  # every end of a call has a status, and it is made in one place
+        except Exception as error:  # noqa: BLE001  # every error becomes a status, which is made in one place
             await reject(context, error, request_id=call_id)
 
     async def GenerateMany(  # noqa: N802
         self, requests: AsyncIterator[pb.GenerateManyRequest], context: Context
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
-        """Generate many answers, and stream them together."""
-        stream = CallDemultiplexer(self.answer, self._server.drain)
+        """Generate for many calls, and stream their events together."""
+        calls = CallDemultiplexer(self.generate, self._server.drain)
         try:
-            async with contextlib.aclosing(stream.responses(requests)) as responses:
+            async with contextlib.aclosing(calls.responses(requests)) as responses:
                 async for response in responses:
                     yield response
         except Failure as failure:
             await reject(context, failure)
 
-    async def answer(self, request: pb.GenerateRequest, call_id: str) -> AsyncGenerator[list[pb.Event], None]:
+    async def generate(self, request: pb.GenerateRequest, call_id: str) -> AsyncGenerator[list[pb.Event], None]:
         """Render the prompt, generate tokens, detokenize them, parse the text, and yield the events as they are ready.
 
         An empty list is a heartbeat. Raises Failure.
@@ -91,8 +91,8 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                     for index, output in outputs.items():
                         choice = choices[index]
                         texts = choice.detokenize(output)
-                        pieces = choice.parse(texts, at_end=output.finish_reason is not None)
-                        events += choice.events(output, texts, pieces)
+                        segments = choice.parse(texts, at_end=output.finish_reason is not None)
+                        events += choice.events(output, texts, segments)
                         usage.note(output)
                         if choice.stopped:
                             generation.stop(index)
@@ -122,7 +122,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
             prompt=prompt.text,
             token_ids=prompt.token_ids,
             prompt_tokens=prompt.token_count,
-            remaining_tokens=prompt.room,
+            remaining_tokens=prompt.remaining_tokens,
             ignored_parameters=ignored_parameters(request.request, model),
         )
 
@@ -136,7 +136,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                 yield pb.WatchStatusResponse(models=[model.state for model in self._served], draining=draining)
 
     def _accept(self, request: pb.GenerateRequest) -> ServedModel:
-        """Return the model of a request that can be served as it stands. Raises Failure."""
+        """Return the model of a valid request. Raises Failure for an invalid one."""
         model = self._find(request.model)
         check(request, model, self._limits)
         return model

@@ -28,11 +28,13 @@ class InferenceSettings(WorkerSettings):
         STALL_SECONDS,
         ge=1,
         description="A model is unavailable, and its open requests end with an error, when its engine has not "
-        "answered, or has made no progress with its requests, for so long. A step of an engine takes well under a "
-        "second; the first ones after its start may take some.",
+        "answered, or has made no progress with its requests, for this time. A step of an engine takes well under a "
+        "second; the first steps after its start may take some seconds.",
     )
     idle_seconds: float = Field(
-        30.0, gt=0, description="An answer ends with an error when the engine is silent for so long between two tokens."
+        30.0,
+        gt=0,
+        description="A request ends with an error when the engine is silent between two tokens for this time.",
     )
     first_token_seconds: float = Field(
         300.0, gt=0, description="The longest wait for the first token, in the engine's queue and for its prefill."

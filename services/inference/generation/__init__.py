@@ -1,1 +1,1 @@
-"""Generates choices: requests to the engine, and events of their answers."""
+"""Generates the choices of a request: requests to the engine, and the events made of its outputs."""

@@ -1,7 +1,8 @@
-"""One choice's requests to the engine: one; or several, where its thought ends by other rules than its answer.
+"""Splits a choice into a reasoning request and an answer request to the engine when they have different limits.
 
-A budget is for the thought alone, a form for the answer alone. The engine knows neither: it writes the thought up to
-its closing tag, and goes on behind it in another request, whose prompt its prefix cache makes cheap.
+A reasoning budget limits only the reasoning, and structured output only the answer. The engine knows neither part: one
+request generates the reasoning up to its closing tag, and another one continues behind the tag. The engine's prefix
+cache makes the prompt of the second one cheap.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from services.worker.triton_client import EngineOutput, TritonClient
 
 
 class ChoiceRequests:
-    """What the engine is asked for one choice of a checked request."""
+    """The requests to the engine for one choice of a checked request."""
 
     def __init__(
         self,
@@ -34,40 +35,41 @@ class ChoiceRequests:
         *,
         choice: int,
         request_id: str,
-        asking: Callable[[], None],
+        on_request: Callable[[], None],
     ) -> None:
-        """`asking` is called before each request, which may wait in the engine's queue."""
+        """Prepare the requests. `on_request` is called before each of them, which may wait in the engine's queue."""
         self._triton: Final = triton
         self._model: Final = model
         self._request: Final = request
         self._prompt: Final = prompt
         self._request_id: Final = f"{request_id}.{choice}"
-        self._asking: Final = asking
-        self._params: Final = engine_params(request, model, room=prompt.room, choice=choice)
+        self._on_request: Final = on_request
+        self._params: Final = engine_params(request, model, remaining_tokens=prompt.remaining_tokens, choice=choice)
         if prompt.images:
             self._params["image_sizes"] = [image.size for image in prompt.images]
         self._limit: Final[int] = self._params["max_tokens"]
-        self._written: list[int] = []
+        self._reasoning_ids: list[int] = []
+        """The reasoning generated so far, with its closing tag: the answer's prompt ends with it."""
         self._left_out = 0
-        """Tokens that were generated, but that the answer's prompt does not have."""
+        """The number of generated tokens that are not in the answer's prompt."""
         self._usages: list[dict[str, Any]] = []
 
     async def outputs(self) -> AsyncGenerator[EngineOutput, None]:
-        """Everything that is generated; the last output has the finish reason, and the usage of the whole.
+        """Yield all outputs of the choice; the last one has the finish reason, and the usage of all requests.
 
         Raises Failure.
         """
-        parts = self._reasoning_and_answer() if self._prompt.reasoning_apart else self._ask(self._params)
+        outputs = self._reasoning_and_answer() if self._prompt.separate_reasoning else self._generate(self._params)
         try:
-            async with contextlib.aclosing(parts):
-                async for output in parts:
+            async with contextlib.aclosing(outputs):
+                async for output in outputs:
                     yield output
         except Failure as failure:
             raise restated(failure, self._request) from failure
 
     async def _reasoning_and_answer(self) -> AsyncGenerator[EngineOutput, None]:
         if "structured_output" in self._params:
-            await self._try_form()
+            await self._try_structured_output()
         async with contextlib.aclosing(self._reasoning()) as reasoning:
             async for output in reasoning:
                 yield output
@@ -78,69 +80,69 @@ class ChoiceRequests:
             answer["min_tokens"] -= self._generated
             if answer["min_tokens"] <= 0:
                 del answer["min_tokens"]
-        async with contextlib.aclosing(self._ask(answer)) as outputs:
+        async with contextlib.aclosing(self._generate(answer)) as outputs:
             async for output in outputs:
                 yield output if output.usage is None else replace(output, usage=self._whole_usage(output.usage))
 
-    async def _try_form(self) -> None:
-        """A form that the engine refuses must be refused before anything is answered, not behind the thought."""
+    async def _try_structured_output(self) -> None:
+        """Let the engine reject an invalid structured output before the reasoning, with a request for one token."""
         params = {**self._params, "max_tokens": 1}
         if "min_tokens" in params:
-            # It stays, since engines that cannot have both say so, but no more than one is made.
+            # `min_tokens` stays in the request, because some engines reject it together with structured output.
             params["min_tokens"] = min(params["min_tokens"], 1)
-        async with contextlib.aclosing(self._ask(params)) as outputs:
+        async with contextlib.aclosing(self._generate(params)) as outputs:
             async for output in outputs:
                 if output.usage is not None:
                     self._usages.append({**output.usage, "timings": {}})
 
     async def _reasoning(self) -> AsyncGenerator[EngineOutput, None]:
-        """The thought and what closes it; finished only if nothing is to follow."""
+        """Yield the reasoning with its closing tag. An output has a finish reason only if no answer follows."""
         encode = self._model.tokenizer.encode
         most = self._limit
         if self._request.reasoning.HasField("budget_tokens"):
             most = min(most, self._request.reasoning.budget_tokens - len(encode(CLOSING)))
-        async with contextlib.aclosing(self._stretches(most)) as outputs:
+        async with contextlib.aclosing(self._reasoning_requests(most)) as outputs:
             async for output in outputs:
                 yield output
                 if output.finish_reason is not None:
                     return
-        missing = "" if self._written[-1:] == [self._model.reasoning_end_id] else CLOSING
-        # A form has no place for the empty line behind a thought.
+        missing = "" if self._reasoning_ids[-1:] == [self._model.reasoning_end_id] else CLOSING
+        # Structured output does not allow the empty line that models write behind reasoning.
         missing += AFTER_REASONING if missing or "structured_output" in self._params else ""
-        closing = self._close(encode(missing))
+        closing = self._closing_output(encode(missing))
         if closing.token_ids or closing.finish_reason:
             yield closing
 
-    async def _stretches(self, most: int) -> AsyncGenerator[EngineOutput, None]:
-        """Return the requests for reasoning of at most `most` tokens: two if stop tokens count only after `min_tokens`.
+    async def _reasoning_requests(self, most: int) -> AsyncGenerator[EngineOutput, None]:
+        """Yield reasoning of at most `most` tokens, from two requests if stop tokens count only after `min_tokens`.
 
-        Not left to the engine, which would forbid what closes the thought as well.
+        The engine cannot do it in one request: its `min_tokens` would also forbid the closing tag of the reasoning.
         """
         stops: list[int] = self._params.get("stop_token_ids", [])
         params = {
             name: value for name, value in self._params.items() if name not in ("structured_output", "min_tokens")
         }
         least = self._params.get("min_tokens", 0) if stops else 0
-        for own, until in (([], min(least, most)), (stops, most)):
+        for stops_of_request, until in (([], min(least, most)), (stops, most)):
             if until <= self._generated:
                 continue
-            ids = [*own, self._model.reasoning_end_id]
-            asked = self._ask({**params, "stop_token_ids": ids, "max_tokens": until - self._generated})
+            ids = [*stops_of_request, self._model.reasoning_end_id]
+            request = self._generate({**params, "stop_token_ids": ids, "max_tokens": until - self._generated})
             finish = None
-            async with contextlib.aclosing(asked) as outputs:
+            async with contextlib.aclosing(request) as outputs:
                 async for output in outputs:
                     finish = output.finish_reason
-                    yield self._taken(output, own)
+                    yield self._reasoning_output(output, stops_of_request)
             if finish != "length":
                 return
 
-    def _taken(self, output: EngineOutput, stops: Sequence[int]) -> EngineOutput:
-        """A part of a thought, which ends the answer only at one of `stops` or where there is no room for more."""
+    def _reasoning_output(self, output: EngineOutput, stops: Sequence[int]) -> EngineOutput:
+        """Record an output of the reasoning. Only one of `stops`, or the token limit, ends the whole choice."""
         last = output.token_ids[-1:]
         is_stop = output.finish_reason == "stop" and not set(stops).intersection(last)
         if is_stop and self._model.tokenizer.end_ids.intersection(last):
             output = _without_last(output)
-        self._written += output.token_ids
+        self._reasoning_ids += output.token_ids
         self._left_out += output.left_out
         if output.finish_reason is None:
             return output
@@ -151,17 +153,17 @@ class ChoiceRequests:
 
     @property
     def _generated(self) -> int:
-        return len(self._written) + self._left_out
+        return len(self._reasoning_ids) + self._left_out
 
     @property
     def _left(self) -> int:
-        """How many tokens may still be generated."""
+        """The number of tokens that may still be generated."""
         return self._limit - self._generated
 
-    def _close(self, token_ids: list[int]) -> EngineOutput:
-        """The tokens that end the thought, as far as there is room. They are certain."""
+    def _closing_output(self, token_ids: list[int]) -> EngineOutput:
+        """Return an output of the tokens that close the reasoning, as many as are left. Their probability is 1."""
         token_ids = token_ids[: self._left]
-        self._written += token_ids
+        self._reasoning_ids += token_ids
         wanted: int | None = self._params.get("logprobs")
         return EngineOutput(
             token_ids=token_ids,
@@ -172,21 +174,21 @@ class ChoiceRequests:
             usage=None if self._left else self._whole_usage({}),
         )
 
-    def _ask(self, params: Mapping[str, Any]) -> AsyncGenerator[EngineOutput, None]:
-        self._asking()
-        if self._written and self._model.supports("priority"):
-            # Whoever has begun to answer goes before those who have not.
+    def _generate(self, params: Mapping[str, Any]) -> AsyncGenerator[EngineOutput, None]:
+        self._on_request()
+        if self._reasoning_ids and self._model.supports("priority"):
+            # A choice that has begun goes before requests that have not.
             params = {**params, "priority": params.get("priority", 0) + 1}
         return self._triton.generate(
             self._model.id,
             request_id=self._request_id,
-            prompt_token_ids=[*self._prompt.token_ids, *self._written],
+            prompt_token_ids=[*self._prompt.token_ids, *self._reasoning_ids],
             params=params,
             images=[image.data for image in self._prompt.images],
         )
 
     def _whole_usage(self, last: Mapping[str, Any]) -> dict[str, Any]:
-        """The usage of all requests. What a later one found in the cache were the earlier ones' own tokens."""
+        """Return the usage of all requests. Cached tokens count in the first request only: later ones reuse its own."""
         usages = [*self._usages, last]
         timings: dict[str, float] = {}
         for usage in usages:
@@ -197,7 +199,7 @@ class ChoiceRequests:
 
 
 def _without_last(output: EngineOutput) -> EngineOutput:
-    """Without the token by which a model ended its thought as if it were an answer: more is to follow."""
+    """Return an output without its last token, with which the model ended its reasoning like an answer."""
     return replace(
         output,
         token_ids=output.token_ids[:-1],

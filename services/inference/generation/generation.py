@@ -1,4 +1,4 @@
-"""The choices of one request, each a stream of its own in Triton, as one stream of what is ready."""
+"""Merges the choices of one request, each a stream of its own in Triton, into one stream of outputs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ from services.runtime.failure import Failure, Reason
 from services.worker.triton_client import EngineOutput, TritonClient
 
 READ_AHEAD: Final = 64
-"""Outputs that may wait for a slow reader; when they do, the engine pauses."""
-
-
-SIGN_OF_LIFE_SECONDS: Final = 5.0
-"""After so much silence of the engine, the caller hears that the request is still worked on."""
+"""The most outputs that wait for a slow reader; then the engine pauses."""
+HEARTBEAT_SECONDS: Final = 5.0
+"""Time without output after which the caller gets a heartbeat: the request is still worked on."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long the engine may take."""
+    """Timeouts for the engine."""
 
     idle_seconds: float = 30.0
-    """Between two tokens; and, before the first, between two signs that it lives."""
+    """The longest silence between two tokens, or before the first token between two descriptions of the engine."""
     first_token_seconds: float = 300.0
-    """For the first token, the queue included."""
+    """The longest time before the first token, the queue included."""
 
 
 class Generation:
@@ -49,13 +47,13 @@ class Generation:
         request_id: str,
         timeouts: Timeouts,
     ) -> None:
-        """Of a checked request. `request_id` begins the ids of its requests to Triton."""
+        """Prepare the generation of a checked request. `request_id` is the prefix of its requests' ids in Triton."""
         self._timeouts: Final = timeouts
         self._silent_seconds = 0.0
-        """Since the last output, or answer to a question, as far as the event loop has looked for one."""
-        self._looked_at = time.monotonic()
+        """The engine's silence so far, without the time in which the event loop was blocked."""
+        self._checked_at = time.monotonic()
         self._unanswered: dict[int, float] = {}
-        """When the engine was asked for the choices of which it has given nothing since."""
+        """The time of the last request for each choice without output since then."""
         self._triton: Final = triton
         self._model: Final = model
         self._request: Final = request
@@ -63,46 +61,46 @@ class Generation:
         self._request_id: Final = request_id
         self._ready: Final[asyncio.Queue[tuple[int, EngineOutput | Exception]]] = asyncio.Queue(READ_AHEAD)
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._lost: Failure | None = None
-        """Why the engine will not answer any more."""
+        self._failure: Failure | None = None
+        """The reason why the engine will send no more outputs."""
         self._running: set[int] = set()
 
     async def __aenter__(self) -> Self:
-        self._model.open_requests.add(self._lose)
+        self._model.open_requests.add(self._end)
         for choice in range(max(1, self._request.n)):
             self._running.add(choice)
             self._tasks[choice] = asyncio.create_task(self._run(choice))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._model.open_requests.discard(self._lose)
+        self._model.open_requests.discard(self._end)
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     @property
     def running(self) -> bool:
-        """Whether more may come."""
+        """Whether there may be more outputs."""
         return bool(self._running)
 
     def stop(self, choice: int) -> None:
-        """End one choice: nothing more of it is wanted."""
+        """Cancel one choice, whose further outputs are not needed."""
         self._running.discard(choice)
         self._unanswered.pop(choice, None)
         self._tasks[choice].cancel()
 
     async def outputs(self) -> AsyncIterator[dict[int, EngineOutput]]:
-        """What the engine has made since the last time, by choice; nothing, now and then, while it makes nothing.
+        """Yield the outputs since the previous ones, merged by choice, or an empty mapping as a heartbeat.
 
         Raises the Failure that ended a choice, and TIMEOUT when the engine is silent for too long.
         """
-        interval = min(SIGN_OF_LIFE_SECONDS, self._timeouts.idle_seconds / 4)
+        interval = min(HEARTBEAT_SECONDS, self._timeouts.idle_seconds / 4)
         while self._running:
             try:
                 async with asyncio.timeout(interval):
                     ready, failure = await self._wait()
             except TimeoutError:
-                self._reject_silence(interval)
+                self._check_silence(interval)
                 yield {}
                 continue
             self._silent_seconds = 0.0
@@ -114,10 +112,10 @@ class Generation:
                 raise failure
 
     async def _wait(self) -> tuple[dict[int, list[EngineOutput]], Exception | None]:
-        """Everything that is there, and the failure behind it, if one is."""
+        """Wait for outputs, and return all that are ready, by choice, and the failure behind them, if there is one."""
         ready: dict[int, list[EngineOutput]] = {}
-        if self._lost is not None and self._ready.empty():
-            return ready, self._lost
+        if self._failure is not None and self._ready.empty():
+            return ready, self._failure
         choice, item = await self._ready.get()
         while True:
             if isinstance(item, Exception):
@@ -128,29 +126,30 @@ class Generation:
                 return ready, None
             choice, item = self._ready.get_nowait()
 
-    def _lose(self, failure: Failure) -> None:
-        self._lost = failure
-        # A full queue has no reader that waits; it sees the failure behind what it holds.
+    def _end(self, failure: Failure) -> None:
+        self._failure = failure
+        # No reader waits for a full queue; the reader finds the failure behind the queued outputs.
         with contextlib.suppress(asyncio.QueueFull):
             self._ready.put_nowait((next(iter(self._running), 0), failure))
 
-    def _reject_silence(self, waited: float) -> None:
-        # Not the time that has passed: while the event loop stands still, what the engine has said is not looked at.
+    def _check_silence(self, waited: float) -> None:
+        """Raise TIMEOUT if the engine has been silent for too long, after `waited` more seconds without output."""
+        # Not the difference of two clock readings: the engine's outputs are not read while the event loop is blocked.
         self._silent_seconds += waited
         now, limit = time.monotonic(), self._timeouts.idle_seconds
-        asked = min(self._unanswered.values(), default=None)
-        if asked is not None and now - asked > self._timeouts.first_token_seconds:
-            self._silent_seconds, limit = now - asked, self._timeouts.first_token_seconds
-        elif asked is not None and self._model.described_at > self._looked_at:
-            # It may be in the queue or read a long prompt; an engine that lives says so when it is asked.
+        requested = min(self._unanswered.values(), default=None)
+        if requested is not None and now - requested > self._timeouts.first_token_seconds:
+            self._silent_seconds, limit = now - requested, self._timeouts.first_token_seconds
+        elif requested is not None and self._model.described_at > self._checked_at:
+            # The request may be queued, or have a long prompt. The engine has described itself, so that it works.
             self._silent_seconds = 0.0
-        self._looked_at = now
-        # The sum of intervals may be a little less than the limit.
+        self._checked_at = now
+        # A tolerance of 1 %: the sum of the intervals may be a little less than the limit.
         if self._silent_seconds >= limit * 0.99:
             message = f"the engine has been silent for {self._silent_seconds:.1f} s; try again"
             raise Failure(Reason.TIMEOUT, message, retry_after=1.0)
 
-    def _note_asked(self, choice: int) -> None:
+    def _note_request(self, choice: int) -> None:
         self._unanswered[choice] = time.monotonic()
 
     async def _run(self, choice: int) -> None:
@@ -161,26 +160,26 @@ class Generation:
             self._prompt,
             choice=choice,
             request_id=self._request_id,
-            asking=partial(self._note_asked, choice),
+            on_request=partial(self._note_request, choice),
         )
         try:
             async with contextlib.aclosing(requests.outputs()) as outputs:
                 async for output in outputs:
                     self._model.generated_at = time.monotonic()
                     self._unanswered.pop(choice, None)
-                    _reject_broken_off(output)
+                    _check_finish(output)
                     await self._ready.put((choice, output))
-        except Exception as error:  # noqa: BLE001  # whatever it was, it ends the whole request, where it is waited for
+        except Exception as error:  # noqa: BLE001  # the reader of the queue raises it, and it ends the request
             await self._ready.put((choice, error))
 
 
-def _reject_broken_off(output: EngineOutput) -> None:
+def _check_finish(output: EngineOutput) -> None:
     if output.finish_reason not in (None, "stop", "length"):
         raise Failure(Reason.ENGINE_FAILED, f"the engine broke off the answer: {output.finish_reason}")
 
 
 def _merged(outputs: Sequence[EngineOutput]) -> EngineOutput:
-    """Several outputs of one choice as one."""
+    """Return several outputs of one choice as one."""
     if len(outputs) == 1:
         return outputs[0]
     return EngineOutput(
@@ -195,6 +194,6 @@ def _merged(outputs: Sequence[EngineOutput]) -> EngineOutput:
 
 
 def _joined(lists: Any) -> Any:
-    """One list out of those that are there; None when none is."""
-    present = [one for one in lists if one is not None]
-    return [item for one in present for item in one] if present else None
+    """Return the concatenation of the lists that are not None, or None if all are None."""
+    present = [items for items in lists if items is not None]
+    return [item for items in present for item in items] if present else None

@@ -1,4 +1,4 @@
-"""Counts what one request has used, from what the worker itself received, for its events and its log line."""
+"""Counts the usage of one request from the outputs that the worker received, for its events and its log line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tool calls of Qwen's models, after NousResearch's Hermes function calling: JSON between tags."""
+"""Tool calls of Qwen's models, in the notation of NousResearch's Hermes function calling: JSON between tags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services.inference.parsing.json_scanner import JsonScanner
-from services.inference.parsing.segments import CallArguments, Piece
+from services.inference.parsing.segments import CallArguments, Segment
 from services.inference.parsing.tool_calls import MOST_HELD, SPACE, ToolCallParser
 
 LONGEST_HEAD: Final = 512
@@ -20,47 +20,47 @@ _HEAD: Final = re.compile(
 
 
 class HermesParser(ToolCallParser):
-    """`<tool_call>` {"name": …, "arguments": {…}} `</tool_call>`. Arguments are passed on as the model writes them.
+    """Parses `<tool_call>` {"name": …, "arguments": {…}} `</tool_call>`. Arguments are passed on unchanged.
 
-    A call at the answer's end may lack what follows its arguments.
+    A call at the end of the answer may lack the text behind its arguments.
     """
 
     open_tag = "<tool_call>"
     close_tag = "</tool_call>"
 
     def __init__(self, functions: Mapping[str, Any], *, only_one: bool = False, opened: bool = False) -> None:
-        """See the base."""
+        """See ToolCallParser."""
         super().__init__(functions, only_one=only_one, opened=opened)
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._name: str | None = None
         self._scanner = JsonScanner()
         self._size = 0
-        """How long the arguments are, as far as they were read."""
-        self._shown = False
-        self._begin = 0
-        """Where in the held text the arguments begin of which nothing was shown."""
-        self._place = 0
-        """Where in the held text the call is to be read on."""
+        """The number of characters of the arguments read so far."""
+        self._started = False
+        self._arguments_start = 0
+        """The offset in the held text of the arguments that were not sent yet."""
+        self._offset = 0
+        """The offset in the held text at which reading continues."""
         self._tail = "}" + self.close_tag
 
-    def _read_call(self, pieces: list[Piece]) -> bool:
+    def _read_call(self, segments: list[Segment]) -> bool:
         if self._name is None:
-            return self._read_head(pieces)
+            return self._read_head(segments)
         if not self._scanner.complete:
-            return self._read_arguments(pieces)
-        return self._read_tail(pieces)
+            return self._read_arguments(segments)
+        return self._read_tail(segments)
 
-    def _read_head(self, pieces: list[Piece]) -> bool:
-        # It is looked for in a text of a fixed length, so that no more than that is ever held or searched again.
+    def _read_head(self, segments: list[Segment]) -> bool:
+        # The head is searched for in a text of limited length, so that no more is ever held or searched again.
         head = _HEAD.match(self._held, 0, LONGEST_HEAD)
         if head is None:
-            return not self._may_become_head() and self._give_back(pieces)
+            return not self._may_become_head() and self._reject_call(segments)
         name = _string(head[1])
         if name not in self._functions:
-            return self._give_back(pieces)
-        self._name, self._begin, self._place = name, head.end(), head.end()
+            return self._reject_call(segments)
+        self._name, self._arguments_start, self._offset = name, head.end(), head.end()
         return True
 
     def _may_become_head(self) -> bool:
@@ -71,74 +71,74 @@ class HermesParser(ToolCallParser):
             and self.close_tag not in self._held
         )
 
-    def _read_arguments(self, pieces: list[Piece]) -> bool:
-        for letter in self._held[self._place :]:
-            if not self._scanner.feed(letter):
-                return self._fail(pieces)
-            self._place += 1
+    def _read_arguments(self, segments: list[Segment]) -> bool:
+        for character in self._held[self._offset :]:
+            if not self._scanner.feed(character):
+                return self._fail(segments)
+            self._offset += 1
             self._size += 1
             if self._scanner.complete:
                 break
         if self._size > MOST_HELD:
-            self._show_arguments(pieces)
+            self._send_arguments(segments)
         return self._scanner.complete
 
-    def _read_tail(self, pieces: list[Piece]) -> bool:
-        for letter in self._held[self._place :]:
-            if letter == self._tail[0]:
+    def _read_tail(self, segments: list[Segment]) -> bool:
+        for character in self._held[self._offset :]:
+            if character == self._tail[0]:
                 self._tail = self._tail[1:]
-            elif letter not in SPACE or self._tail[0] not in "}<":
-                return self._fail(pieces)
-            self._place += 1
+            elif character not in SPACE or self._tail[0] not in "}<":
+                return self._fail(segments)
+            self._offset += 1
             if not self._tail:
-                return self._finish(pieces)
+                return self._finish(segments)
         return False
 
-    def _show_arguments(self, pieces: list[Piece]) -> None:
+    def _send_arguments(self, segments: list[Segment]) -> None:
         assert self._name is not None  # noqa: S101  # it was read before the arguments
-        arguments = self._held[self._begin : self._place]
-        if not self._shown:
-            self._show(pieces, self._name, arguments)
+        arguments = self._held[self._arguments_start : self._offset]
+        if not self._started:
+            self._start_call(segments, self._name, arguments)
         elif arguments:
-            pieces.append(CallArguments(self.calls - 1, arguments))
-        self._shown = True
-        self._held = self._held[self._place :]
-        self._begin = self._place = 0
+            segments.append(CallArguments(self.calls - 1, arguments))
+        self._started = True
+        self._held = self._held[self._offset :]
+        self._arguments_start = self._offset = 0
 
-    def _finish(self, pieces: list[Piece]) -> bool:
-        """The call is complete, and what is held up to the current place belongs to it."""
-        if not self._shown:
-            rest = self._held[self._place :]
-            self._place = self._begin + self._size
-            self._show_arguments(pieces)
+    def _finish(self, segments: list[Segment]) -> bool:
+        """End a complete call, whose text ends at the current offset."""
+        if not self._started:
+            rest = self._held[self._offset :]
+            self._offset = self._arguments_start + self._size
+            self._send_arguments(segments)
             self._held = rest
         else:
-            self._held = self._held[self._place :]
+            self._held = self._held[self._offset :]
         self.complete += 1
         self._inside, self._after_call = False, True
-        self._forget()
+        self._reset()
         return True
 
-    def _fail(self, pieces: list[Piece]) -> bool:
-        """The call is broken at the current place."""
+    def _fail(self, segments: list[Segment]) -> bool:
+        """End a call that turns out to be invalid at the current offset."""
         if self._size <= MOST_HELD:
-            self._give_back(pieces)
+            self._reject_call(segments)
         elif self._scanner.complete:
-            # All of its arguments were shown: it is a call, and what comes instead of its end is text.
+            # All of its arguments were sent: it is a call, and the text in place of its end is ordinary text.
             self.complete += 1
             self._inside = False
         else:
-            self._show_arguments(pieces)
+            self._send_arguments(segments)
             self._inside = False
-        self._forget()
+        self._reset()
         return True
 
-    def _cut_off(self, pieces: list[Piece]) -> None:
+    def _cut_off(self, segments: list[Segment]) -> None:
         if self._name is not None and self._scanner.complete:
-            self._place = len(self._held)
-            self._finish(pieces)
+            self._offset = len(self._held)
+            self._finish(segments)
         else:
-            self._fail(pieces)
+            self._fail(segments)
 
 
 def _string(literal: str) -> str:

@@ -1,7 +1,8 @@
-"""What the text of a call's parameter stands for, by the parameter's JSON Schema.
+"""Converts the text of a call's parameter to JSON, by the parameter's JSON Schema.
 
-MiniMax's models write strings as they are and everything else as JSON, so that `5` is a number or a text, as the schema
-says. Schemas say it in many ways: pydantic's `str | None` is an `anyOf`, its enums are behind a `$ref`.
+MiniMax's models write strings without quotes and all other values as JSON, so that only the schema tells whether `5` is
+a number or a string. Schemas express types in many ways: pydantic's `str | None` is an `anyOf`, and its enums are
+behind a `$ref`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 MAX_DEPTH: Final = 64
-"""So many alternatives and references inside one another are followed."""
+"""The deepest nesting of alternatives and references that is followed."""
 _SPACE: Final = " \t\r\n"
 
 
@@ -30,7 +31,7 @@ _TYPES: Final[dict[str, Callable[[Any], bool]]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
 }
-# One of everything that is no string.
+# One value of each type but string.
 _OTHERS: Final[tuple[Any, ...]] = (None, True, 0, 0.5, {}, [])
 
 
@@ -38,23 +39,22 @@ class ParameterSchema:
     """The schema of one parameter of a function."""
 
     def __init__(self, function: Any, name: str) -> None:
-        """Of the parameter `name`; `function` is the JSON Schema of all of the function's parameters."""
+        """Take the schema of the parameter `name` from `function`, the JSON Schema of all parameters of a function."""
         self._function: Final = function
         properties = function.get("properties") if isinstance(function, dict) else None
         self._schema: Final[Any] = properties.get(name, {}) if isinstance(properties, dict) else {}
 
     @property
     def is_text(self) -> bool:
-        """Whether a long text can only be a string: nothing else, other than null, is allowed."""
+        """Whether a long text can only be a string: the schema allows strings, and no other type but null."""
         return self._accepts("") and not any(self._accepts(value) for value in _OTHERS if value is not None)
 
     def to_json(self, text: str) -> str:
-        """The value that `text` stands for, as JSON text.
+        """Return the value of `text` as JSON text.
 
-        JSON that the schema allows is meant as JSON, as `null` is where null is allowed; but where a string is allowed
-        and what the JSON says is not, the text is meant as it stands. What is no JSON, or none that every reader
-        understands (`NaN`, a number beyond a float's range, lists in lists without end), is a string whatever the
-        schema says.
+        Text is read as JSON if the schema allows the value, such as `null` where null is allowed. It is a string if the
+        schema allows a string but not the value. Text that is not JSON, or JSON that not every parser accepts (`NaN`, a
+        number beyond a float's range, too deeply nested lists), is a string whatever the schema says.
         """
         literal = json.dumps(text, ensure_ascii=False)
         try:
@@ -62,7 +62,7 @@ class ParameterSchema:
             is_json = self._accepts(value) and not (isinstance(value, str) and self._accepts(text))
         except (ValueError, RecursionError):
             return literal
-        # As it was written: what is read and written again may lose digits.
+        # The text itself: parsing and serializing a number may lose digits.
         return text.strip(_SPACE) if is_json or not self._allows_strings() else literal
 
     def _allows_strings(self) -> bool:
@@ -73,21 +73,21 @@ class ParameterSchema:
 
 
 class _Acceptance:
-    """Whether a schema allows a value, as far as its types and its listed values say; other keywords allow everything.
+    """Decides whether a schema allows a value by its types, constants and enums; other keywords are ignored.
 
-    Each part of the schema is looked at once, however often references lead to it; one that leads back to itself adds
-    nothing, and one too deep inside allows everything.
+    Each subschema is evaluated once, however often references lead to it. One that refers to itself adds nothing, and
+    one that is nested too deeply allows everything.
     """
 
     def __init__(self, root: Any, *, any_value: bool = False) -> None:
-        """`root` is what references begin at. With `any_value`, of listed values only the types count."""
+        """Resolve references in `root`. With `any_value`, only the types of constants and enums count."""
         self._root: Final = root
         self._any_value: Final = any_value
         self._known: Final[dict[int, bool]] = {}
         self._depth = 0
 
     def of(self, value: Any, schema: Any) -> bool:
-        """Whether `schema` allows `value`, which is the same in every call."""
+        """Return whether `schema` allows `value`, which must be the same in every call."""
         if not isinstance(schema, dict) or self._depth > MAX_DEPTH:
             return schema is not False
         if id(schema) not in self._known:
@@ -121,23 +121,23 @@ class _Acceptance:
     def _equals(self, value: Any, listed: Any) -> bool:
         if self._any_value:
             return type(value) is type(listed)
-        # To Python, True is 1.
+        # In Python, True equals 1.
         return isinstance(value, bool) == isinstance(listed, bool) and bool(value == listed)
 
     def _referred(self, reference: Any) -> Any:
-        """What a reference within the schema leads to; a schema that allows everything when it leads nowhere."""
+        """Return the target of a reference within the schema, or a schema that allows everything if it has none."""
         if not isinstance(reference, str) or not reference.startswith("#"):
             return {}
-        place = self._root
+        target = self._root
         for step in reference[1:].split("/")[1:]:
             key = unquote(step).replace("~1", "/").replace("~0", "~")
-            if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
-                place = place[int(key)]
-            elif isinstance(place, dict) and key in place:
-                place = place[key]
+            if isinstance(target, list) and key.isdecimal() and int(key) < len(target):
+                target = target[int(key)]
+            elif isinstance(target, dict) and key in target:
+                target = target[key]
             else:
                 return {}
-        return place
+        return target
 
 
 def _is_type(name: Any) -> bool:

@@ -1,8 +1,8 @@
-"""Splits a model's text into thought and answer, while it streams.
+"""Splits a model's text into reasoning and answer, while it streams.
 
-A model that thinks writes `<think>`, its thought and `</think>` on lines of their own before its answer. Some templates
-end the prompt with the opening tag, and then the text begins inside the thought. The tags, and the line breaks that set
-them apart, belong to neither.
+A reasoning model writes `<think>`, its reasoning and `</think>` on lines of their own before its answer. Some templates
+end the prompt with the opening tag, and then the text begins inside the reasoning. The tags, and the line breaks around
+them, belong to neither part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from services.inference.parsing.segments import Answer, Piece, Thought
+from services.inference.parsing.segments import Reasoning, Segment, Text
 from services.inference.parsing.stop_strings import overlap
 
 OPEN_TAG: Final = "<think>"
@@ -19,59 +19,58 @@ CLOSE_TAG: Final = "</think>"
 
 class _State(Enum):
     BEFORE = auto()
-    THINKING = auto()
+    IN_REASONING = auto()
     AFTER = auto()
-    ANSWERING = auto()
+    IN_ANSWER = auto()
 
 
 class ReasoningParser:
-    """Reads one choice's text in pieces of any size; where they are cut does not change what comes out, joined.
+    """Splits one choice's text, which arrives in chunks of any size; the joined result does not depend on the chunks.
 
-    `opened` says that the prompt ended with the opening tag. A text that does not begin with a thought is all answer; a
-    thought that never ends is all thought.
+    A text that does not begin with reasoning is all answer; a text whose reasoning never ends is all reasoning.
     """
 
     def __init__(self, *, opened: bool) -> None:
-        """See the class."""
+        """Start to split a text. `opened` says that the prompt ended with the opening tag."""
         self._state = _State.BEFORE
         self._opened = opened
         self._started = False
         self._held = ""
 
     @property
-    def thinking(self) -> bool:
-        """Whether the text read so far ends inside a thought, so that the next token is one of it."""
-        return self._state is _State.THINKING or (self._state is _State.BEFORE and self._opened)
+    def in_reasoning(self) -> bool:
+        """Whether the text read so far ends inside the reasoning, so that the next token is part of it."""
+        return self._state is _State.IN_REASONING or (self._state is _State.BEFORE and self._opened)
 
-    def feed(self, text: str) -> list[Piece]:
-        """Read the next piece of text. What may be a part of a tag is held until it is clear."""
+    def feed(self, text: str) -> list[Segment]:
+        """Read the next chunk of text. Text that may be part of a tag is held back until that is decided."""
         self._held += text
-        pieces: list[Piece] = []
-        while self._step(pieces, at_end=False):
+        segments: list[Segment] = []
+        while self._step(segments, at_end=False):
             pass
-        return pieces
+        return segments
 
-    def close(self) -> list[Piece]:
-        """Read the end of the text: what was held is what it looks like."""
-        pieces: list[Piece] = []
-        while self._step(pieces, at_end=True):
+    def close(self) -> list[Segment]:
+        """Read the end of the text: held text that is not a complete tag is ordinary text."""
+        segments: list[Segment] = []
+        while self._step(segments, at_end=True):
             pass
-        return pieces
+        return segments
 
-    def _step(self, pieces: list[Piece], *, at_end: bool) -> bool:
-        """Go on as far as the held text allows; whether the state changed."""
+    def _step(self, segments: list[Segment], *, at_end: bool) -> bool:
+        """Read as much of the held text as possible in this state, and return whether the state changed."""
         before = self._state
         if before is _State.BEFORE:
             self._look_for_opening(at_end=at_end)
-        elif before is _State.THINKING:
-            self._think(pieces, at_end=at_end)
+        elif before is _State.IN_REASONING:
+            self._read_reasoning(segments, at_end=at_end)
         elif before is _State.AFTER:
-            # An answer keeps the spaces at its beginning; only the line breaks after the tag go.
+            # Line breaks after the tag are removed; the answer keeps the spaces at its beginning.
             self._held = self._held.lstrip("\r\n")
             if self._held:
-                self._state = _State.ANSWERING
+                self._state = _State.IN_ANSWER
         elif self._held:
-            pieces.append(Answer(self._held))
+            segments.append(Text(self._held))
             self._held = ""
         return self._state is not before
 
@@ -79,11 +78,11 @@ class ReasoningParser:
         visible = self._held.lstrip()
         if visible.startswith(OPEN_TAG):
             self._held = visible[len(OPEN_TAG) :]
-            self._state = _State.THINKING
+            self._state = _State.IN_REASONING
         elif at_end or not OPEN_TAG.startswith(visible):
-            self._state = _State.THINKING if self._opened else _State.ANSWERING
+            self._state = _State.IN_REASONING if self._opened else _State.IN_ANSWER
 
-    def _think(self, pieces: list[Piece], *, at_end: bool) -> None:
+    def _read_reasoning(self, segments: list[Segment], *, at_end: bool) -> None:
         if not self._started:
             self._held = self._held.lstrip("\r\n")
             self._started = bool(self._held)
@@ -96,12 +95,12 @@ class ReasoningParser:
             self._held = ""
             reasoning = reasoning.rstrip("\r\n")
         else:
-            keep = _clear_length(self._held, CLOSE_TAG)
+            keep = _certain_length(self._held, CLOSE_TAG)
             reasoning, self._held = self._held[:keep], self._held[keep:]
         if reasoning:
-            pieces.append(Thought(reasoning))
+            segments.append(Reasoning(reasoning))
 
 
-def _clear_length(text: str, tag: str) -> int:
-    """How much of `text` cannot be a part of `tag` or of the line breaks before it."""
+def _certain_length(text: str, tag: str) -> int:
+    """Return the length of the beginning of `text` that cannot be part of `tag` or of the line breaks before it."""
     return len(text[: len(text) - overlap(text, tag)].rstrip("\r\n"))

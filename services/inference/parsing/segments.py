@@ -1,4 +1,4 @@
-"""What a model's text is made of, once it is parsed."""
+"""The segments of a model's parsed text."""
 
 from __future__ import annotations
 
@@ -8,69 +8,68 @@ from itertools import groupby
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
-    """A piece of the thought."""
+class Reasoning:
+    """A part of the reasoning."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A piece of the answer."""
+class Text:
+    """A part of the answer."""
 
     text: str
     start: int = field(default=0, compare=False)
-    """Where it begins in the text that was parsed, in characters."""
+    """The offset of the part in the text that was parsed, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A tool call begins."""
+    """The beginning of a tool call."""
 
     index: int
-    """Which call of this answer, from 0."""
+    """The number of the call in the choice, from 0."""
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """A piece of a tool call's arguments, as JSON text."""
+    """A part of a tool call's arguments, as JSON text."""
 
     index: int
     json: str
 
 
-Piece = Thought | Answer | CallStart | CallArguments
+Segment = Reasoning | Text | CallStart | CallArguments
 
 
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """The same with neighbours of one kind made one: what is ready at the same time travels together.
+def joined(segments: Iterable[Segment]) -> list[Segment]:
+    """Return `segments` with neighbours of one kind merged, so that they are sent as one delta.
 
-    Pieces of the answer that are neighbours follow one another in the text, too: what is no part of it, thought or
-    call, was before them or stands between them.
+    Neighbouring segments of the answer are also neighbours in the text: reasoning and calls are before or between them.
     """
-    result: list[Piece] = []
-    for kind, group in groupby(pieces, key=_kind):
+    result: list[Segment] = []
+    for kind, group in groupby(segments, key=_kind):
         match kind:
-            case (_, "answer"):
-                answers = [piece for piece in group if isinstance(piece, Answer)]
-                result.append(Answer("".join(piece.text for piece in answers), answers[0].start))
-            case (_, "thought"):
-                result.append(Thought("".join(piece.text for piece in group if isinstance(piece, Thought))))
+            case (_, "text"):
+                texts = [segment for segment in group if isinstance(segment, Text)]
+                result.append(Text("".join(segment.text for segment in texts), texts[0].start))
+            case (_, "reasoning"):
+                result.append(Reasoning("".join(segment.text for segment in group if isinstance(segment, Reasoning))))
             case (index, "arguments"):
-                text = "".join(piece.json for piece in group if isinstance(piece, CallArguments))
+                text = "".join(segment.json for segment in group if isinstance(segment, CallArguments))
                 result.append(CallArguments(index, text))
             case _:
                 result += group
     return result
 
 
-def _kind(piece: Piece) -> tuple[int, str]:
-    match piece:
-        case Answer():
-            return 0, "answer"
-        case Thought():
-            return 0, "thought"
+def _kind(segment: Segment) -> tuple[int, str]:
+    match segment:
+        case Text():
+            return 0, "text"
+        case Reasoning():
+            return 0, "reasoning"
         case CallArguments(index, _):
             return index, "arguments"
         case CallStart(index, _):

@@ -70,7 +70,7 @@ def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageL
         _size(field, header, image, model)
 
 
-def seen_images(request: pb.GenerateRequest, model: ServedModel) -> list[PreparedImage]:
+def prepared_images(request: pb.GenerateRequest, model: ServedModel) -> list[PreparedImage]:
     """The images of a checked request, in prompt order."""
     seen = []
     for field, _, image in _images(request):

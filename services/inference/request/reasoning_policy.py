@@ -8,14 +8,14 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
 from services.inference.parsing.reasoning import CLOSE_TAG, OPEN_TAG
-from services.inference.request.structured_output import is_guided
+from services.inference.request.structured_output import requests_structured_output
 
 OPENING: Final = f"{OPEN_TAG}\n"
 AFTER_REASONING: Final = "\n\n"
 CLOSING: Final = f"\n{CLOSE_TAG}"
 
 
-def may_think(request: pb.GenerateRequest, model: ServedModel) -> bool:
+def enables_reasoning(request: pb.GenerateRequest, model: ServedModel) -> bool:
     """Return whether a checked request enables reasoning. Structured output or a budget of 0 disables it if it can."""
     if model.spec.parsers.reasoning is None:
         return False
@@ -28,33 +28,33 @@ def may_think(request: pb.GenerateRequest, model: ServedModel) -> bool:
         return reasoning.enabled
     if reasoning.effort != pb.REASONING_EFFORT_UNSPECIFIED:
         return reasoning.effort != pb.REASONING_EFFORT_NONE
-    return reasoning.HasField("budget_tokens") or not is_guided(request)
+    return reasoning.HasField("budget_tokens") or not requests_structured_output(request)
 
 
-def effort_decides(request: pb.GenerateRequest, model: ServedModel) -> bool:
+def effort_enables_reasoning(request: pb.GenerateRequest, model: ServedModel) -> bool:
     """Return whether only `effort` enables reasoning in a checked request that also asks for structured output."""
     reasoning = request.reasoning
     return (
         reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
         and model.spec.capabilities.reasoning_optional
         and model.supports_reasoning_budget
-        and is_guided(request)
+        and requests_structured_output(request)
         and not reasoning.HasField("enabled")
         and not reasoning.HasField("budget_tokens")
     )
 
 
-def is_said(request: pb.GenerateRequest) -> bool:
+def sets_reasoning(request: pb.GenerateRequest) -> bool:
     """Whether anything in the request decides about thinking, so that it is not left to the template."""
     reasoning = request.reasoning
     return (
         reasoning.HasField("enabled")
         or reasoning.HasField("budget_tokens")
         or reasoning.effort != pb.REASONING_EFFORT_UNSPECIFIED
-        or is_guided(request)
+        or requests_structured_output(request)
     )
 
 
-def ends_apart(request: pb.GenerateRequest) -> bool:
+def needs_separate_reasoning(request: pb.GenerateRequest) -> bool:
     """Whether a thought ends by other rules than the answer: within a budget, or before a form begins to hold."""
-    return request.reasoning.HasField("budget_tokens") or is_guided(request)
+    return request.reasoning.HasField("budget_tokens") or requests_structured_output(request)

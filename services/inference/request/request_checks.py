@@ -11,7 +11,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.model.served_model import ServedModel
 from services.inference.request.images import ImageLimits, check_images, image_bytes
 from services.inference.request.prompt import context_exceeded, context_length
-from services.inference.request.reasoning_policy import effort_decides
+from services.inference.request.reasoning_policy import effort_enables_reasoning
 from services.inference.request.structured_output import check_structured_output
 from services.inference.request.tools import callable_functions, check_function_name, check_tools, requires_call
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY
@@ -76,7 +76,7 @@ def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[
     """Fields that the request sets and the engine cannot honour, though it can answer without them."""
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
     has_degree = model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT
-    if has_degree and not effort_decides(request, model):
+    if has_degree and not effort_enables_reasoning(request, model):
         ignored.append("reasoning.effort")
     if requires_call(request) and request.response_format.WhichOneof("format") is not None:
         # The call has a form of its own.

@@ -50,14 +50,14 @@ def structured_output(request: pb.GenerateRequest) -> dict[str, Any] | None:
     return _STRUCTURED_OUTPUTS[kind](form) if kind else None
 
 
-def is_guided(request: pb.GenerateRequest) -> bool:
+def requests_structured_output(request: pb.GenerateRequest) -> bool:
     """Whether an answer is held to anything."""
     return requires_call(request) or request.response_format.WhichOneof("format") is not None
 
 
 def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> None:
     """Raise Failure for a form that does not fit, or that the model cannot be held to."""
-    if not is_guided(request):
+    if not requests_structured_output(request):
         return
     field = "tool_choice" if requires_call(request) else "response_format"
     if not model.supports("structured_output"):

@@ -7,7 +7,7 @@ from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference.request.structured_output import is_guided
+from services.inference.request.structured_output import requests_structured_output
 from services.inference.request.tools import requires_call
 from services.runtime.failure import Failure, Reason, Violation
 
@@ -24,7 +24,7 @@ _FIELDS: Final = {
 
 def restated(failure: Failure, request: pb.GenerateRequest) -> Failure:
     """The refusal of a request's guide, with its field; any other failure as it is."""
-    if failure.violations or failure.reason not in _REASONS or not is_guided(request):
+    if failure.violations or failure.reason not in _REASONS or not requests_structured_output(request):
         return failure
     if failure.message.startswith("min_tokens and guide"):
         message = "min_tokens and a form exclude one another: the form says itself when a text is complete"

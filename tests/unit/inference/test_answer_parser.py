@@ -76,7 +76,7 @@ def events_of(
 def answered(
     model: ServedModel, request: pb.GenerateRequest, text: str, **how: Any
 ) -> tuple[str, str, list[tuple[str, str]], pb.FinishReason.ValueType, int]:
-    """Thought, answer, calls, the finish reason and the tokens of the thought."""
+    """Reasoning, answer, calls, the finish reason and the tokens of the thought."""
     events, choice = events_of(model, request, text, **how)
     deltas = [event.delta for event in events if event.HasField("delta")]
     fragments = [delta.tool_call for delta in deltas if delta.HasField("tool_call")]

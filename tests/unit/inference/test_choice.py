@@ -29,8 +29,8 @@ def events_of(model: ServedModel, request: pb.GenerateRequest, *outputs: EngineO
     events: list[pb.Event] = []
     for one in outputs:
         texts = choice.detokenize(one)
-        pieces = choice.parse(texts, at_end=one.finish_reason is not None)
-        events += choice.events(one, texts, pieces)
+        segments = choice.parse(texts, at_end=one.finish_reason is not None)
+        events += choice.events(one, texts, segments)
         if choice.stopped:
             break
     return events
@@ -46,14 +46,14 @@ def tokens(events: list[pb.Event]) -> int:
 
 def cut(token_ids: list[int], cuts: list[int], *, finish: str, logprobs: bool = False) -> list[EngineOutput]:
     edges = [0, *sorted(cuts), len(token_ids)]
-    pieces = [token_ids[a:b] for a, b in itertools.pairwise(edges)]
+    segments = [token_ids[a:b] for a, b in itertools.pairwise(edges)]
     return [
         output(
-            piece,
-            finish=finish if number == len(pieces) else None,
-            logprobs=[-float(i) for i in piece] if logprobs else None,
+            segment,
+            finish=finish if number == len(segments) else None,
+            logprobs=[-float(i) for i in segment] if logprobs else None,
         )
-        for number, piece in enumerate(pieces, 1)
+        for number, segment in enumerate(segments, 1)
     ]
 
 

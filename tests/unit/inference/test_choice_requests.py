@@ -42,7 +42,7 @@ async def ran(
         return outputs(*([token_id] for token_id in ids), finish=finish)
 
     triton.script = script
-    requests = ChoiceRequests(triton, model, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
+    requests = ChoiceRequests(triton, model, request, prompt, choice=0, request_id="r", on_request=lambda: None)  # type: ignore[arg-type]  # a stand-in
     came = [output async for output in requests.outputs()]
     assert not left
     assert [output.finish_reason is not None for output in came] == [False] * (len(came) - 1) + [True]
@@ -299,7 +299,7 @@ async def test_what_an_engine_says_against_a_form_names_the_requests_field(
         yield
 
     triton.script = reject
-    requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
+    requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", on_request=lambda: None)  # type: ignore[arg-type]  # a stand-in
     with pytest.raises(Failure) as rejection:
         _ = [output async for output in requests.outputs()]
     assert rejection.value.reason is reason
@@ -319,7 +319,7 @@ async def test_an_engine_that_speaks_of_something_else_is_quoted(thinker: Served
             yield
 
         triton.script = reject
-        requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", asking=lambda: None)  # type: ignore[arg-type]  # a stand-in
+        requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", on_request=lambda: None)  # type: ignore[arg-type]  # a stand-in
         with pytest.raises(Failure) as rejection:
             _ = [output async for output in requests.outputs()]
         assert (rejection.value.message, rejection.value.violations) == (said, ())

@@ -19,13 +19,13 @@ def test_the_real_tokenizers_ids_give_the_text_back(tokenizer: ModelTokenizer, r
     token_ids = tokenizer.encode(tokenizer.guard(text))
     texts = texts_of(tokenizer, token_ids)
     assert "".join(texts) == text == reference.decode(token_ids)
-    assert sum(piece.count("\ufffd") for piece in texts) == text.count("\ufffd")
+    assert sum(segment.count("\ufffd") for segment in texts) == text.count("\ufffd")
 
 
 @given(text=TEXTS)
 def test_a_token_per_byte_gives_the_text_back_character_by_character(bytewise: ModelTokenizer, text: str) -> None:
     texts = texts_of(bytewise, list(text.encode()))
-    assert [piece for piece in texts if piece] == list(text)
+    assert [segment for segment in texts if segment] == list(text)
 
 
 @pytest.mark.parametrize("text", PIECES)

@@ -17,7 +17,7 @@ from services.inference.model.catalog import load_model
 from services.inference.model.chat_template import ChatTemplate
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.parsing.answer_parser import AnswerParser
-from services.inference.parsing.segments import Answer, Thought
+from services.inference.parsing.segments import Reasoning, Text
 from services.inference.request.images import ImageLimits
 from services.inference.request.prompt import render
 from services.inference.request.request_checks import RequestLimits, check
@@ -106,8 +106,8 @@ async def test_the_documented_entry_makes_qwen3_vl_one_that_always_thinks(seer: 
     check(request, seer, LIMITS)
     parser = AnswerParser(request, seer, await render(request, seer))
     assert [*parser.feed("It is a cat.\n</think>\n\nA cat."), *parser.close()] == [
-        Thought("It is a cat."),
-        Answer("A cat."),
+        Reasoning("It is a cat."),
+        Text("A cat."),
     ]
     request.reasoning.enabled = False
     with pytest.raises(Failure, match="always thinks"):
@@ -133,7 +133,7 @@ async def test_images_stand_where_they_were_sent(seer: ServedModel) -> None:
         ((640, 480), 300),
     ]
     assert prompt.token_count == len(prompt.token_ids) - 3 + 842
-    assert prompt.room == 4096 - prompt.token_count
+    assert prompt.remaining_tokens == 4096 - prompt.token_count
 
 
 async def test_the_engine_gets_the_bytes_and_the_sizes(seer: ServedModel) -> None:
@@ -146,14 +146,14 @@ async def test_the_engine_gets_the_bytes_and_the_sizes(seer: ServedModel) -> Non
         prompt,
         choice=0,
         request_id="r",
-        asking=lambda: None,
+        on_request=lambda: None,
     )
     async for _ in choice.outputs():
         pass
     (asked,) = triton.asked
     assert asked.images == [WIDE, TALL, WIDE]
     assert asked.params["image_sizes"] == [(640, 480), (352, 704), (640, 480)]
-    assert asked.params["max_tokens"] == prompt.room
+    assert asked.params["max_tokens"] == prompt.remaining_tokens
 
 
 async def test_images_count_in_the_context(seer: ServedModel) -> None:

@@ -35,7 +35,7 @@ async def test_a_conversation_is_rendered_by_the_models_template(model: ServedMo
     prompt = await render(chat(say(pb.ROLE_USER, "سلام! ", "می\u200cآیی؟")), model)
     assert prompt.text == f"{SYSTEM}<|im_start|>user\nسلام! می\u200cآیی؟<|im_end|>\n<|im_start|>assistant\n"
     assert b"".join(map(model.tokenizer.bytes_of, prompt.token_ids)) == prompt.text.encode()
-    assert len(prompt.token_ids) + prompt.room == 256
+    assert len(prompt.token_ids) + prompt.remaining_tokens == 256
 
 
 @pytest.mark.parametrize("padding", ["", "x" * 5000])
@@ -172,7 +172,7 @@ async def test_a_reasoning_in_a_past_answer_is_parted_from_it_and_tags_of_others
 async def test_prompt_and_answer_must_fit_the_context(model: ServedModel, max_tokens: int | None, fits: bool) -> None:
     request = pb.GenerateRequest(prompt_token_ids=[1, 2, 3], sampling=pb.SamplingParams(max_tokens=max_tokens))
     if fits:
-        assert (await render(request, model)).room == 253
+        assert (await render(request, model)).remaining_tokens == 253
         return
     with pytest.raises(
         Failure, match=r"256 tokens; your prompt has 3 tokens and you asked for 254, 257 in all"

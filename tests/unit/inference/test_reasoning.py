@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.parsing.reasoning import ReasoningParser
-from services.inference.parsing.segments import Answer, Thought
+from services.inference.parsing.segments import Reasoning, Text
 
 WORDS = st.text(alphabet="سلام\u200c<>/think \nab👨‍👩‍👧", max_size=12)
 TAGGED = st.lists(st.one_of(WORDS, st.sampled_from(["<think>", "</think>", "\n", "<th", "</thi"])), max_size=8).map(
@@ -15,13 +15,13 @@ TAGGED = st.lists(st.one_of(WORDS, st.sampled_from(["<think>", "</think>", "\n",
 )
 
 
-def parse(*pieces: str, opened: bool = False) -> tuple[str, str]:
+def parse(*segments: str, opened: bool = False) -> tuple[str, str]:
     """The thought and the answer, each joined."""
     parser = ReasoningParser(opened=opened)
-    out = [piece for text in pieces for piece in parser.feed(text)] + parser.close()
-    assert all(piece.text for piece in out)
-    reasoning = "".join(piece.text for piece in out if isinstance(piece, Thought))
-    return reasoning, "".join(piece.text for piece in out if isinstance(piece, Answer))
+    out = [segment for text in segments for segment in parser.feed(text)] + parser.close()
+    assert all(segment.text for segment in out)
+    reasoning = "".join(segment.text for segment in out if isinstance(segment, Reasoning))
+    return reasoning, "".join(segment.text for segment in out if isinstance(segment, Text))
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_what_a_model_wrote_is_given_back(reasoning: str, answer: str) -> None:
 
 def test_reasoning_are_streamed_and_not_held_to_their_end() -> None:
     parser = ReasoningParser(opened=True)
-    assert parser.feed("first ") == [Thought("first ")]
-    assert parser.feed("second") == [Thought("second")]
+    assert parser.feed("first ") == [Reasoning("first ")]
+    assert parser.feed("second") == [Reasoning("second")]
 
 
 def test_it_knows_whether_the_next_token_belongs_to_the_reasoning() -> None:
     parser = ReasoningParser(opened=False)
-    states = [parser.thinking]
+    states = [parser.in_reasoning]
     for text in ("<think>", "hm", "</think>", "yes"):
         parser.feed(text)
-        states.append(parser.thinking)
+        states.append(parser.in_reasoning)
     assert states == [False, True, True, False, False]

@@ -7,7 +7,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.generation.sampling import engine_params
 from services.inference.model.served_model import EngineDescription, ServedModel
-from services.inference.request.reasoning_policy import may_think
+from services.inference.request.reasoning_policy import enables_reasoning
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
 from services.runtime.failure import Failure, Reason
 from tests.unit.inference.scripted import PARAMETERS
@@ -129,7 +129,7 @@ def test_what_the_model_cannot_do_is_rejected_by_name(model: ServedModel, fields
 @pytest.mark.parametrize("fields", ALLOWED)
 def test_what_fits_or_asks_for_nothing_is_taken(model: ServedModel, fields: dict[str, Any]) -> None:
     check(request(**fields), model, LIMITS)
-    engine_params(request(**fields), model, room=100, choice=0)
+    engine_params(request(**fields), model, remaining_tokens=100, choice=0)
 
 
 def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> None:
@@ -206,7 +206,11 @@ def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_rejected(mode
     given = request(priority=1, tenant="a")
     check(given, model, LIMITS)
     assert ignored_parameters(given, model) == ["tenant", "priority"]
-    assert engine_params(given, model, room=9, choice=0).keys().isdisjoint({"priority", "cache_salt", "temperature"})
+    assert (
+        engine_params(given, model, remaining_tokens=9, choice=0)
+        .keys()
+        .isdisjoint({"priority", "cache_salt", "temperature"})
+    )
     given.refuse_ignored_parameters = True
     with pytest.raises(Failure, match="tenant") as rejection:
         check(given, model, LIMITS)
@@ -214,20 +218,25 @@ def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_rejected(mode
 
 
 def test_the_models_defaults_stand_where_nothing_is_said(model: ServedModel) -> None:
-    params = engine_params(request(), model, room=77, choice=0)
+    params = engine_params(request(), model, remaining_tokens=77, choice=0)
     assert (params["temperature"], params["top_p"], params["max_tokens"]) == (0.2, 0.9, 77)
-    assert engine_params(request(**sampling(temperature=0, max_tokens=5)), model, room=77, choice=0)["max_tokens"] == 5
+    assert (
+        engine_params(request(**sampling(temperature=0, max_tokens=5)), model, remaining_tokens=77, choice=0)[
+            "max_tokens"
+        ]
+        == 5
+    )
 
 
 def test_top_p_of_zero_means_the_most_probable_token(model: ServedModel) -> None:
-    params = engine_params(request(**sampling(top_p=0, temperature=1)), model, room=1, choice=0)
+    params = engine_params(request(**sampling(top_p=0, temperature=1)), model, remaining_tokens=1, choice=0)
     assert params["temperature"] == 0
     assert "top_p" not in params
 
 
 def test_each_choice_has_a_seed_of_its_own_within_64_bits(model: ServedModel) -> None:
     given = request(**sampling(seed=2**63 - 1))
-    seeds = [engine_params(given, model, room=1, choice=choice)["seed"] for choice in range(3)]
+    seeds = [engine_params(given, model, remaining_tokens=1, choice=choice)["seed"] for choice in range(3)]
     assert seeds == [2**63 - 1, -(2**63), -(2**63) + 1]
 
 
@@ -257,6 +266,6 @@ def test_an_effort_is_ignored_except_where_it_turns_thinking_on(
 ) -> None:
     given = request(**{"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH), **fields})
     assert ignored_parameters(given, thinker) == ignored
-    reasoning = may_think(given, thinker)
+    reasoning = enables_reasoning(given, thinker)
     given.reasoning.ClearField("effort")
-    assert (may_think(given, thinker) == reasoning) is bool(ignored)
+    assert (enables_reasoning(given, thinker) == reasoning) is bool(ignored)

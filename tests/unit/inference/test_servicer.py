@@ -447,14 +447,14 @@ async def test_each_model_has_a_health_of_its_own(worker: Worker) -> None:
         async def status(service: str) -> int:
             return int((await health.Check(health_pb2.HealthCheckRequest(service=service))).status)
 
-        async def is_said(wanted: int) -> bool:
+        async def sets_reasoning(wanted: int) -> bool:
             return await status(name) == wanted
 
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         name = f"{SERVICE}/{MODEL}"
-        await until(lambda: is_said(serving), what="the model is served")
+        await until(lambda: sets_reasoning(serving), what="the model is served")
         worker.triton.trouble = DeadModelError(MODEL)
-        await until(lambda: is_said(not_serving), what="the model is away")
+        await until(lambda: sets_reasoning(not_serving), what="the model is away")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await status(f"{SERVICE}/another")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND

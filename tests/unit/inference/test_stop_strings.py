@@ -13,17 +13,17 @@ TEXT = st.text(LETTERS, max_size=24)
 STOPS = st.lists(st.text(LETTERS, min_size=1, max_size=4), max_size=4)
 
 
-def run(stops: list[str], *pieces: str) -> tuple[list[str], str | None]:
+def run(stops: list[str], *segments: str) -> tuple[list[str], str | None]:
     matcher = StopStrings(stops)
-    shown = [matcher.feed(piece) for piece in pieces]
-    return [*shown, matcher.close()], matcher.found
+    shown = [matcher.feed(segment) for segment in segments]
+    return [*shown, matcher.close()], matcher.matched
 
 
 @given(text=TEXT, stops=STOPS, data=st.data())
 def test_where_the_stream_is_cut_changes_nothing(text: str, stops: list[str], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    pieces = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
-    shown, found = run(stops, *pieces)
+    segments = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
+    shown, found = run(stops, *segments)
     whole, whole_found = run(stops, text)
     letters, letters_found = run(stops, *text)
     assert "".join(shown) == "".join(whole) == "".join(letters)
@@ -48,7 +48,7 @@ def test_only_what_may_begin_a_stop_is_held(text: str, stops: list[str]) -> None
     matcher = StopStrings(stops)
     shown = "".join(matcher.feed(letter) for letter in text)
     held = matcher.close()
-    assert matcher.found is not None or shown + held == text
+    assert matcher.matched is not None or shown + held == text
     assert not held or any(stop.startswith(held) for stop in stops)
 
 

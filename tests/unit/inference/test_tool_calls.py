@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.inference.parsing.hermes_calls import HermesParser
 from services.inference.parsing.minimax_calls import MiniMaxParser
-from services.inference.parsing.segments import Answer, CallArguments, CallStart
+from services.inference.parsing.segments import CallArguments, CallStart, Text
 from services.inference.parsing.tool_calls import MOST_HELD, ToolCallParser
 
 FUNCTIONS: dict[str, Any] = {
@@ -33,13 +33,15 @@ BOTH = pytest.mark.parametrize(("kind", "call"), [(HermesParser, HERMES), (MiniM
 def parse(kind: type[ToolCallParser], *texts: str, only_one: bool = False) -> tuple[str, list[tuple[str, str]], int]:
     """The text, the calls with their arguments' JSON, and how many of them are complete."""
     parser = kind(FUNCTIONS, only_one=only_one)
-    pieces = [piece for text in texts for piece in parser.feed(text)] + parser.close()
-    names = [piece for piece in pieces if isinstance(piece, CallStart)]
+    segments = [segment for text in texts for segment in parser.feed(text)] + parser.close()
+    names = [segment for segment in segments if isinstance(segment, CallStart)]
     assert [call.index for call in names] == list(range(len(names)))
-    arguments = ["".join(p.json for p in pieces if isinstance(p, CallArguments) and p.index == c.index) for c in names]
-    said = [piece for piece in pieces if isinstance(piece, Answer)]
-    assert all("".join(texts)[piece.start :].startswith(piece.text) and piece.text for piece in said)
-    text = "".join(piece.text for piece in said)
+    arguments = [
+        "".join(p.json for p in segments if isinstance(p, CallArguments) and p.index == c.index) for c in names
+    ]
+    said = [segment for segment in segments if isinstance(segment, Text)]
+    assert all("".join(texts)[segment.start :].startswith(segment.text) and segment.text for segment in said)
+    text = "".join(segment.text for segment in said)
     return text, list(zip((call.name for call in names), arguments, strict=True)), parser.complete
 
 
@@ -106,7 +108,7 @@ def test_parameters_of_minimax_are_typed_by_the_schema(value: str, schema: Any, 
     definitions = {"Unit": {"enum": ["true", "false"]}}
     parser = MiniMaxParser({"f": {"properties": {"p": schema}, "$defs": definitions}})
     text = f'<minimax:tool_call><invoke name="f"><parameter name="p">{value}</parameter></invoke></minimax:tool_call>'
-    arguments = "".join(piece.json for piece in parser.feed(text) if isinstance(piece, CallArguments))
+    arguments = "".join(segment.json for segment in parser.feed(text) if isinstance(segment, CallArguments))
     assert json.loads(arguments, parse_constant=pytest.fail) == {"p": meaning}
 
 
@@ -221,14 +223,14 @@ LONG_MINIMAX = MINIMAX.replace("تهران", LONG)
 @pytest.mark.parametrize(("kind", "call"), [(HermesParser, LONG_HERMES), (MiniMaxParser, LONG_MINIMAX)])
 def test_long_arguments_are_shown_while_they_are_written(kind: type[ToolCallParser], call: str) -> None:
     parser = kind(FUNCTIONS)
-    pieces = [parser.feed(call[place : place + 100]) for place in range(0, len(call), 100)]
-    begun = next(number for number, found in enumerate(pieces) if found)
+    segments = [parser.feed(call[place : place + 100]) for place in range(0, len(call), 100)]
+    begun = next(number for number, found in enumerate(segments) if found)
     assert begun * 100 < MOST_HELD + 300
-    shown = pieces[begun : begun + 20]
+    shown = segments[begun : begun + 20]
     assert shown[0][0] == CallStart(0, "weather")
-    assert all(isinstance(piece, CallArguments) for found in shown[1:] for piece in found)
+    assert all(isinstance(segment, CallArguments) for found in shown[1:] for segment in found)
     assert all(found for found in shown)
-    whole = "".join(piece.json for found in pieces for piece in found if isinstance(piece, CallArguments))
+    whole = "".join(segment.json for found in segments for segment in found if isinstance(segment, CallArguments))
     assert json.loads(whole) == {"city": LONG, "days": 3}
     assert parser.complete == 1
 
@@ -319,9 +321,9 @@ def test_where_the_stream_is_cut_changes_nothing(
 ) -> None:
     kind, text = case
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    pieces = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
+    segments = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
     whole = parse(kind, text, only_one=only_one)
-    assert parse(kind, *pieces, only_one=only_one) == whole
+    assert parse(kind, *segments, only_one=only_one) == whole
     assert parse(kind, *text, only_one=only_one) == whole
 
 

@@ -11,7 +11,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.generation.sampling import engine_params
 from services.inference.model.served_model import ServedModel
 from services.inference.parsing.answer_parser import AnswerParser
-from services.inference.parsing.segments import Answer, CallStart
+from services.inference.parsing.segments import CallStart, Text
 from services.inference.request.prompt import Prompt
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.request.structured_output import structured_output
@@ -36,10 +36,10 @@ def call(name: str) -> str:
 def read(model: ServedModel, request: pb.GenerateRequest, text: str) -> tuple[list[str], str]:
     """The functions that are called in a text, and what of it is an answer."""
     parser = AnswerParser(request, model, Prompt("", [1], 100))
-    pieces = [*parser.feed(text), *parser.close()]
+    segments = [*parser.feed(text), *parser.close()]
     return (
-        [piece.name for piece in pieces if isinstance(piece, CallStart)],
-        "".join(piece.text for piece in pieces if isinstance(piece, Answer)),
+        [segment.name for segment in segments if isinstance(segment, CallStart)],
+        "".join(segment.text for segment in segments if isinstance(segment, Text)),
     )
 
 
@@ -52,7 +52,7 @@ def test_only_allowed_functions_are_offered(caller: ServedModel, required: bool)
 
 def test_of_allowed_functions_one_may_be_called_and_another_one_is_no_call(caller: ServedModel) -> None:
     request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time"])
-    assert "structured_output" not in engine_params(request, caller, room=9, choice=0)
+    assert "structured_output" not in engine_params(request, caller, remaining_tokens=9, choice=0)
     assert read(caller, request, call("get_time")) == (["get_time"], "")
     assert read(caller, request, call("get_weather")) == ([], call("get_weather"))
     assert read(caller, request, "no call") == ([], "no call")
@@ -60,7 +60,7 @@ def test_of_allowed_functions_one_may_be_called_and_another_one_is_no_call(calle
 
 def test_of_allowed_functions_one_must_be_called_if_that_is_required(caller: ServedModel) -> None:
     request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time", "get_news"], required=True)
-    form = json.dumps(engine_params(request, caller, room=9, choice=0)["structured_output"])
+    form = json.dumps(engine_params(request, caller, remaining_tokens=9, choice=0)["structured_output"])
     assert "get_time" in form
     assert "get_news" in form
     assert "get_weather" not in form
