@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import sys
@@ -10,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-from urllib.parse import urlsplit
 
+import httpx2
 import typer
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
@@ -24,18 +23,19 @@ class _RejectedError(Exception):
 
 
 @dataclass
-class _Server:
-    """A gateway, and the conversation with one of its models."""
+class _Conversation:
+    """The conversation with a model of a gateway, which `client` reaches."""
 
-    url: str
-    api_key: str
+    client: httpx2.Client
     model: str
     options: dict[str, Any]
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def models(self) -> list[str]:
-        """Return the ids of the available chat models."""
-        listed = json.loads(self._request("GET", "/models").read())["data"]
+        """Return the ids of the available chat models. Raises as `ask` does."""
+        response = self.client.get("models")
+        _check(response)
+        listed = response.json()["data"]
         return [model["id"] for model in listed if model.get("available") and model.get("capabilities", {}).get("chat")]
 
     def ask(self, text: str) -> Iterator[tuple[str, str]]:
@@ -43,44 +43,37 @@ class _Server:
 
         Raises:
             _RejectedError: The gateway rejected the request, or the stream ended with an error.
-            OSError: The gateway cannot be reached.
+            httpx2.HTTPError: The gateway cannot be reached.
         """
         self.messages.append({"role": "user", "content": text})
         body = {"model": self.model, "messages": self.messages, "stream": True, **self.options}
         answer = ""
-        for line in self._request("POST", "/chat/completions", body):
-            event = line.decode().strip().removeprefix("data: ")
-            if not event.startswith("{"):
-                continue
-            chunk = json.loads(event)
-            if "error" in chunk:
-                raise _RejectedError(chunk["error"]["message"])
-            for choice in chunk["choices"]:
-                for kind, name in (("reasoning", "reasoning_content"), ("answer", "content")):
-                    if text_delta := choice["delta"].get(name):
-                        answer += text_delta if kind == "answer" else ""
-                        yield kind, text_delta.translate(_CONTROL)
+        with self.client.sse("chat/completions", method="POST", json=body) as events:
+            _check(events.response)
+            for event in events:
+                if event.data == "[DONE]":
+                    break
+                chunk = json.loads(event.data)
+                if "error" in chunk:
+                    raise _RejectedError(chunk["error"]["message"])
+                for choice in chunk["choices"]:
+                    for kind, name in (("reasoning", "reasoning_content"), ("answer", "content")):
+                        if text_delta := choice["delta"].get(name):
+                            answer += text_delta if kind == "answer" else ""
+                            yield kind, text_delta.translate(_CONTROL)
         self.messages.append({"role": "assistant", "content": answer})
 
-    def _request(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
-        parts = urlsplit(self.url)
-        secure = parts.scheme == "https"
-        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = connect(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
-        headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
-        content = json.dumps(body).encode() if body is not None else None
-        connection.request(method, parts.path.rstrip("/") + path, body=content, headers=headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            content = response.read()
-            try:
-                message = json.loads(content)["error"]["message"]
-            except (ValueError, KeyError, TypeError):
-                message = f"{self.url}{path} returned status {response.status}; check that --url is the API's address"
-            raise _RejectedError(
-                f"{message} ({response.status}, {response.headers.get('x-request-id', 'no request id')})"
-            )
-        return response
+
+def _check(response: httpx2.Response) -> None:
+    """Raise _RejectedError for a response that is not a success."""
+    if response.status_code == httpx2.codes.OK:
+        return
+    try:
+        message = json.loads(response.read())["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.url} returned status {response.status_code}; check that --url is the API's address"
+    request_id = response.headers.get("x-request-id", "no request id")
+    raise _RejectedError(f"{message} ({response.status_code}, {request_id})")
 
 
 def chat(
@@ -108,23 +101,27 @@ def chat(
     options: dict[str, Any] = {"max_tokens": max_tokens} if max_tokens else {}
     if not thinking:
         options["chat_template_kwargs"] = {"enable_thinking": False}
-    server = _Server(url or _local_url(state_dir), _api_key(state_dir), model, options)
-    if system:
-        server.messages.append({"role": "system", "content": system})
+    base_url = url or _local_url(state_dir)
+    headers = {"Authorization": f"Bearer {_api_key(state_dir)}"}
+    # The local stack is never behind a proxy.
     try:
-        server.model = server.model or _first(server.models())
-        if sys.stdin.isatty():
-            _converse(server)
-        elif text := sys.stdin.read().strip():
-            _show(server, text)
-    except (OSError, http.client.HTTPException) as error:
-        _fail(f"{server.url} cannot be reached: {error}; start the stack with make run, or set --url")
+        with httpx2.Client(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=bool(url)) as client:
+            conversation = _Conversation(client, model, options)
+            if system:
+                conversation.messages.append({"role": "system", "content": system})
+            conversation.model = model or _first(conversation.models())
+            if sys.stdin.isatty():
+                _converse(conversation)
+            elif text := sys.stdin.read().strip():
+                _show(conversation, text)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        _fail(f"{base_url} cannot be reached: {error}; start the stack with make run, or set --url")
     except _RejectedError as error:
         _fail(str(error))
 
 
-def _converse(server: _Server) -> None:
-    print(f"{DIM}{server.model}; Ctrl-D exits{PLAIN}")
+def _converse(conversation: _Conversation) -> None:
+    print(f"{DIM}{conversation.model}; Ctrl-D exits{PLAIN}")
     while True:
         try:
             text = input("› ").strip()
@@ -137,19 +134,19 @@ def _converse(server: _Server) -> None:
         if not text:
             continue
         try:
-            _show(server, text)
+            _show(conversation, text)
         except KeyboardInterrupt:
             print(f"{PLAIN}\n{DIM}stopped{PLAIN}")
-            server.messages.pop()
+            conversation.messages.pop()
         except _RejectedError as error:
             print(f"{PLAIN}error: {error}", file=sys.stderr)
-            server.messages.pop()
+            conversation.messages.pop()
 
 
-def _show(server: _Server, text: str) -> None:
+def _show(conversation: _Conversation, text: str) -> None:
     colours = sys.stdout.isatty()
     last = ""
-    for kind, delta in server.ask(text):
+    for kind, delta in conversation.ask(text):
         if kind != last:
             between = "\n\n" if last else ""
             print(between + ((DIM if kind == "reasoning" else PLAIN) if colours else ""), end="")
