@@ -3,13 +3,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from services.deployment import rendering
-from services.inference.model.catalog import DIRECTORY, load_model
-from services.inference.model.engine_arguments import OF_TENSORRT_LLM, known_arguments
+from services.inference.model.catalog import DIRECTORY, EngineSpec, load_model
+from services.inference.model.engine_arguments import ARGUMENTS, known_arguments
 from tests.support.repository import ROOT
 
 ENTRY = """\
@@ -85,14 +86,20 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
         load_model("yours", directory=tmp_path)
 
 
-@pytest.mark.parametrize("engine", ["trtllm", "llamacpp", "replay"])
+@pytest.mark.parametrize("engine", ARGUMENTS)
 def test_what_an_engine_takes_may_be_given(engine: str) -> None:
     module = importlib.import_module(f"services.inference.triton_backend.engines.{engine}")
     (made,) = [each for each in vars(module).values() if getattr(each, "name", None) == engine]
-    takes = inspect.signature(made).parameters.values()
-    own = {parameter.name for parameter in takes if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert own
-    assert known_arguments(engine) - own == (OF_TENSORRT_LLM if engine == "trtllm" else frozenset())
+    parameters = inspect.signature(made).parameters.values()
+    own = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    passes_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    assert own == set(ARGUMENTS[engine]["engine"])
+    assert passes_on == ("library" in ARGUMENTS[engine])
+    assert known_arguments(engine) >= own
+
+
+def test_the_arguments_of_every_engine_are_known() -> None:
+    assert set(ARGUMENTS) == set(get_args(EngineSpec.model_fields["name"].annotation))
 
 
 def test_what_only_a_newer_engine_takes_may_be_given_unchecked(tmp_path: Path) -> None:
