@@ -102,5 +102,5 @@ def batches(rows: Sequence[Row], batch: BatchSpec) -> Iterator[list[int]]:
 
 
 def _failure_of_text(failure: Failure, field: str) -> Failure:
-    message = f"{field} could not be embedded: {failure.message}"
+    message = f"{field} could not be embedded: {failure}"
     return Failure(failure.reason, message, violations=(Violation(field, message),))

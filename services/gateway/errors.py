@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 
 from services.gateway.limit_status import RateLimits
+from services.runtime.messages.message import Message
 
 
 class ErrorKind(Enum):
@@ -42,10 +43,10 @@ class ApiError(Exception):
         self,
         status: int,
         kind: ErrorKind,
-        message: str,
+        message: Message | str,
         *,
         field: str | None = None,
-        worker_field: str | None = None,
+        has_worker_fields: bool = False,
         code: str | None = None,
         retry_after: float | None = None,
         should_retry: bool | None = None,
@@ -55,9 +56,9 @@ class ApiError(Exception):
         """Describe the error.
 
         status: of HTTP.
-        message: an English sentence for the caller: what was wrong, with which value, and what to do.
-        field: the path of the field at fault, in the names of the caller's API.
-        worker_field: the same in the worker's names, which the message then uses too; a dialect replaces both.
+        message: for the caller: what was wrong, with which value, and what to do.
+        field: the path of the field at fault, if the message does not have it.
+        has_worker_fields: whether the message has a worker's names of fields, which a dialect is to replace.
         code: a more precise, stable name of the error, where there is one.
         retry_after: seconds after which to try again.
         should_retry: tells clients that try again by themselves not to, or to; None leaves it to them.
@@ -67,9 +68,9 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.kind = kind
-        self.message = message
-        self.field = field
-        self.worker_field = worker_field
+        self.message = message if isinstance(message, Message) else Message.verbatim(message)
+        self.field = field or self.message.field
+        self.has_worker_fields = has_worker_fields
         self.code = code
         self.retry_after = retry_after
         self.should_retry = should_retry
@@ -77,8 +78,8 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def __str__(self) -> str:
-        """Return the message."""
-        return self.message
+        """Return the message in English, with the names of fields that it has by now."""
+        return str(self.message)
 
     def closing(self) -> ApiError:
         """Return this error, after whose response the connection is closed: the rest of the body is not read."""
@@ -86,41 +87,41 @@ class ApiError(Exception):
         return self
 
 
-def bad_request(
-    field: str | None, message: str, *, code: str | None = None, worker_field: str | None = None
-) -> ApiError:
-    """Return a 400 for one field."""
-    return ApiError(400, ErrorKind.INVALID_REQUEST, message, field=field, worker_field=worker_field, code=code)
+def bad_request(message: Message | str | None, text: str = "", *, code: str | None = None) -> ApiError:
+    """Return a 400. A text comes behind the path of its field."""
+    if isinstance(message, Message):
+        return ApiError(400, ErrorKind.INVALID_REQUEST, message, code=code)
+    return ApiError(400, ErrorKind.INVALID_REQUEST, text, field=message, code=code)
 
 
-def unauthorized(message: str) -> ApiError:
+def unauthorized(message: Message | str) -> ApiError:
     """Return a 401."""
     return ApiError(
         401, ErrorKind.AUTHENTICATION, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
     )
 
 
-def not_found(message: str, *, field: str | None = None, code: str | None = None) -> ApiError:
+def not_found(message: Message | str, *, field: str | None = None, code: str | None = None) -> ApiError:
     """Return a 404."""
     return ApiError(404, ErrorKind.NOT_FOUND, message, field=field, code=code)
 
 
-def conflict(message: str, *, code: str, field: str | None = None) -> ApiError:
+def conflict(message: Message | str, *, code: str, field: str | None = None) -> ApiError:
     """Return a 409."""
     return ApiError(409, ErrorKind.CONFLICT, message, field=field, code=code)
 
 
-def too_large(message: str) -> ApiError:
+def too_large(message: Message | str) -> ApiError:
     """Return a 413."""
     return ApiError(413, ErrorKind.TOO_LARGE, message, code="request_too_large")
 
 
-def unavailable(message: str, *, retry_after: float = 1.0) -> ApiError:
+def unavailable(message: Message | str, *, retry_after: float = 1.0) -> ApiError:
     """Return a 503 that may be tried again after `retry_after` seconds."""
     return ApiError(503, ErrorKind.UNAVAILABLE, message, retry_after=retry_after)
 
 
-def timed_out(message: str, *, retry_after: float = 1.0) -> ApiError:
+def timed_out(message: Message | str, *, retry_after: float = 1.0) -> ApiError:
     """Return a 504 that may be tried again after `retry_after` seconds."""
     return ApiError(504, ErrorKind.TIMEOUT, message, retry_after=retry_after)
 

@@ -98,6 +98,8 @@ class RequestRecord:
     completion_tokens: int | None = None
     texts: int | None = None
     """How many texts were embedded."""
+    error: str | None = None
+    """The id of the message of the error that the client got."""
     first_token_ms: float | None = None
     """Milliseconds from the call of the worker to its first token."""
     seconds: float = 0.0
@@ -126,6 +128,7 @@ class RequestRecord:
             "status": self.status,
             "duration_ms": round(self.seconds * 1000, 1),
             "outcome": self.outcome,
+            "error": self.error,
             "key_id": self.key_id,
             "model": self.model,
             "stream": self.stream,

@@ -15,7 +15,11 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from services.runtime.messages.message import VERBATIM, Message
+
 DOMAIN: Final = "vilix"
+_MESSAGE_ID: Final = "message_id"
+"""Among the metadata of ErrorInfo; all others are parameters of the message."""
 
 
 class Reason(StrEnum):
@@ -59,7 +63,7 @@ _CODES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field that does not fit. `value` and `limit` are as shown to the caller, and empty where there is none."""
+    """One field that does not fit, with an English description. To be replaced by a Message with the field."""
 
     field: str
     description: str
@@ -73,7 +77,7 @@ class Failure(Exception):
     def __init__(
         self,
         reason: Reason,
-        message: str,
+        message: Message | str,
         *,
         violations: tuple[Violation, ...] = (),
         retry_after: float | None = None,
@@ -81,9 +85,12 @@ class Failure(Exception):
         """`retry_after` is in seconds; None means that a retry makes no sense."""
         super().__init__(message)
         self.reason = reason
-        self.message = message
-        self.violations = violations
+        self.message = message if isinstance(message, Message) else _verbatim(message, violations)
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        """Return the message in English."""
+        return str(self.message)
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -95,23 +102,21 @@ class Failure(Exception):
         return rpc_status.to_status(self.to_proto())
 
     def to_proto(self) -> status_pb2.Status:
-        """Return the failure as a google.rpc.Status; `from_proto` is the inverse."""
-        metadata: dict[str, str] = {}
-        if self.violations:
-            first = self.violations[0]
-            metadata = {"field": first.field, "value": first.value, "limit": first.limit}
+        """Return the failure as a google.rpc.Status; `from_proto` is the inverse.
+
+        Its message is the English text. The metadata of ErrorInfo have the message's id and its parameters, so that a
+        caller can show it in another language.
+        """
+        text, field = str(self.message), self.message.field
+        metadata = {name: value for name, value in self.message.texts().items() if name != "text"}
+        if self.message.is_translated:
+            metadata[_MESSAGE_ID] = self.message.id
         details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [
             error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=metadata)
         ]
-        if self.violations:
-            details.append(
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-                        for v in self.violations
-                    ]
-                )
-            )
+        if field is not None:
+            violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
+            details.append(error_details_pb2.BadRequest(field_violations=[violation]))
         if self.retry_after is not None:
             delay = duration_pb2.Duration()
             delay.FromMilliseconds(int(self.retry_after * 1000))
@@ -120,12 +125,19 @@ class Failure(Exception):
         for detail in details:
             packed.append(any_pb2.Any())
             packed[-1].Pack(detail)
-        return status_pb2.Status(code=self.code.value[0], message=self.message, details=packed)
+        return status_pb2.Status(code=self.code.value[0], message=text, details=packed)
 
 
-def invalid(field: str, message: str, *, value: object = "", limit: object = "") -> Failure:
-    """Return a failure with the reason INVALID_ARGUMENT for one field."""
-    return Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message, str(value), str(limit)),))
+def invalid(message: Message | str, text: str = "", *, value: object = "", limit: object = "") -> Failure:
+    """Return a failure with the reason INVALID_ARGUMENT."""
+    if isinstance(message, str):
+        return Failure(Reason.INVALID_ARGUMENT, text, violations=(Violation(message, text, str(value), str(limit)),))
+    return Failure(Reason.INVALID_ARGUMENT, message)
+
+
+def unsupported(message: Message) -> Failure:
+    """Return a failure with the reason UNSUPPORTED_PARAMETER."""
+    return Failure(Reason.UNSUPPORTED_PARAMETER, message)
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure | None:
@@ -139,25 +151,23 @@ def failure_of(error: grpc.aio.AioRpcError) -> Failure | None:
 
 def from_proto(status: status_pb2.Status) -> Failure | None:
     """Return the failure of a status, or None if the status did not come from our code."""
-    info, bad_request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), None
+    info, retry = error_details_pb2.ErrorInfo(), None
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             detail.Unpack(info)
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            detail.Unpack(bad_request)
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             retry = error_details_pb2.RetryInfo()
             detail.Unpack(retry)
     if info.domain != DOMAIN or info.reason not in Reason.__members__:
         return None
-    violations = tuple(
-        Violation(
-            v.field,
-            v.description,
-            info.metadata.get("value", "") if i == 0 else "",
-            info.metadata.get("limit", "") if i == 0 else "",
-        )
-        for i, v in enumerate(bad_request.field_violations)
-    )
+    parameters = dict(info.metadata)
+    message = Message.received(parameters.pop(_MESSAGE_ID, VERBATIM), parameters, text=status.message)
     delay = retry.retry_delay.ToMilliseconds() / 1000 if retry is not None else None
-    return Failure(Reason(info.reason), status.message, violations=violations, retry_after=delay)
+    return Failure(Reason(info.reason), message, retry_after=delay)
+
+
+def _verbatim(text: str, violations: tuple[Violation, ...]) -> Message:
+    if not violations:
+        return Message.verbatim(text)
+    first = violations[0]
+    return Message(VERBATIM, text=text, field=first.field, value=first.value, limit=first.limit)

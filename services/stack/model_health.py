@@ -48,7 +48,7 @@ class ModelHealth:
                 return None
             if failure.reason is Reason.TIMEOUT:
                 return f"the model has not answered for {self._stall_seconds:g} s"
-            return "the model's process has died" if isinstance(failure, DeadModelError) else failure.message
+            return "the model's process has died" if isinstance(failure, DeadModelError) else str(failure)
         self._reached = time.monotonic()
         age = description.get("load", {}).get("step_age_s")
         if age is not None and age >= self._stall_seconds:

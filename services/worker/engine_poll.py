@@ -124,7 +124,7 @@ class EnginePoll(ABC, Generic[Model]):
             model.described_at = time.monotonic()
             self._reported.pop(model.id, None)
         except Failure as failure:
-            self._report(model, failure.message)
+            self._report(model, str(failure))
             note(model, None)
             if await self._has_lost_requests(model, failure):
                 message = f"the model {model.id} has stopped working on the request; try again in a few seconds"

@@ -73,7 +73,7 @@ def test_other_forms(client: openai.OpenAI, form: dict[str, Any], pattern: str) 
 def test_a_form_that_is_none_is_rejected(client: openai.OpenAI, form: dict[str, Any], problem: str) -> None:
     with pytest.raises(openai.BadRequestError) as refusal:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form)
-    assert problem in refusal.value.message
+    assert problem in str(refusal.value)
     assert (refusal.value.param or "").startswith(*form)
 
 
@@ -123,7 +123,7 @@ def test_a_hostile_form_is_rejected_and_the_model_goes_on(client: openai.OpenAI,
     form, problem = HOSTILE[what]
     with pytest.raises(openai.BadRequestError) as refusal:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form, timeout=10)
-    assert problem in refusal.value.message
+    assert problem in str(refusal.value)
     answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10)
     assert answer.choices[0].finish_reason
 
@@ -145,7 +145,7 @@ def test_an_ambiguous_grammar_ends_in_time_and_the_model_goes_on(client: openai.
         )
         assert answer.choices[0].finish_reason in ("stop", "length")
     except openai.BadRequestError as refusal:
-        assert "too complex to be followed" in refusal.message
+        assert "too complex to be followed" in str(refusal)
     assert client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10).choices
 
 

@@ -40,7 +40,7 @@ CROWDED = {
 def test_a_message_with_too_many_elements_is_rejected(message: Message, field: str) -> None:
     with pytest.raises(TooManyElementsError, match=f"{field} has too many elements") as caught:
         check_elements(message.SerializeToString(), message.DESCRIPTOR)
-    assert caught.value.violations[0].field == field
+    assert caught.value.message.field == field
 
 
 @pytest.mark.parametrize(

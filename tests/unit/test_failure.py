@@ -4,8 +4,11 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
-from services.runtime.failure import Failure, Reason, Violation, failure_of
+from services.runtime.failure import Failure, Reason, failure_of, from_proto
+from services.runtime.messages.message import VERBATIM, Message
 
 METHOD = "/test.Service/Fail"
 
@@ -40,13 +43,9 @@ async def failing() -> AsyncIterator[tuple[Failing, grpc.aio.UnaryUnaryMultiCall
 @pytest.mark.parametrize(
     "failure",
     [
-        Failure(Reason.MODEL_UNAVAILABLE, "no worker", retry_after=1.5),
-        Failure(
-            Reason.INVALID_ARGUMENT,
-            "دما ۳ است",
-            violations=(Violation("sampling.temperature", "is 3", "3", "2"), Violation("n", "is 0")),
-        ),
-        *(Failure(reason, "message") for reason in Reason),
+        Failure(Reason.MODEL_UNAVAILABLE, Message("model_unavailable", model="m"), retry_after=1.5),
+        Failure(Reason.INVALID_ARGUMENT, Message("out_of_range", field="sampling.دما", value=3, least=0, most=2.5)),
+        *(Failure(reason, Message("model_unavailable", model=reason)) for reason in Reason),
     ],
     ids=lambda failure: failure.reason,
 )
@@ -60,8 +59,34 @@ async def test_a_failure_survives_the_wire(
     received = failure_of(caught.value)
     assert received is not None
     assert caught.value.code() is failure.code
-    assert (received.reason, received.message) == (failure.reason, failure.message)
-    assert (received.violations, received.retry_after) == (failure.violations, failure.retry_after)
+    assert (received.reason, str(received)) == (failure.reason, str(failure))
+    assert received.retry_after == failure.retry_after
+
+
+def test_a_status_has_the_english_text_and_what_another_language_needs() -> None:
+    message = Message("out_of_range", field="n", value=3, least=0, most=2)
+    status = Failure(Reason.INVALID_ARGUMENT, message).to_proto()
+    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    assert (status.details[0].Unpack(info), status.details[1].Unpack(bad_request)) == (True, True)
+    assert status.message == str(message)
+    assert dict(info.metadata) == {"message_id": "out_of_range", "field": "n", "value": "3", "least": "0", "most": "2"}
+    assert [(one.field, one.description) for one in bad_request.field_violations] == [("n", str(message))]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({"field": "n"}, id="an older program, which sends no id"),
+        pytest.param({"field": "n", "message_id": "of_tomorrow"}, id="a newer program with a new id"),
+        pytest.param({"field": "n", "message_id": "out_of_range"}, id="a program with fewer parameters"),
+    ],
+)
+def test_a_message_that_this_version_does_not_have_stays_as_it_was_sent(metadata: dict[str, str]) -> None:
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="INVALID_ARGUMENT", domain="vilix", metadata=metadata))
+    failure = from_proto(status_pb2.Status(code=3, message="n is too large", details=[info]))
+    assert failure is not None
+    assert (failure.message.id, str(failure), failure.message.field) == (VERBATIM, "n is too large", "n")
 
 
 async def test_a_status_without_our_error_info_is_not_a_failure(

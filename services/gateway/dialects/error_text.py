@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from services.gateway.errors import ApiError
 from services.gateway.i18n.language import ACCEPTED, preferred, translated
+from services.runtime.messages.catalogue import ENGLISH
 from services.runtime.telemetry import without_keys
+
+MESSAGE_ID_HEADER: Final = "x-error-message-id"
+"""The header with the id of an error's message, which is the same in every language and version."""
 
 
 class ErrorText(NamedTuple):
@@ -14,15 +18,21 @@ class ErrorText(NamedTuple):
 
     text: str
     language: str
+    message_id: str | None
+    """None for a message that none of the catalogues has."""
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a response with this message."""
-        return {"Content-Language": self.language, "Vary": "Accept-Language"}
+        of_message = {MESSAGE_ID_HEADER: self.message_id} if self.message_id is not None else {}
+        return {"Content-Language": self.language, "Vary": "Accept-Language", **of_message}
 
 
 def error_text(error: ApiError) -> ErrorText:
     """Return the message for the caller of the request that is being answered."""
+    message, language = error.message, preferred(ACCEPTED.get())
     # An error quotes what it is about, and ends up in its caller's logs.
-    message, language = without_keys(error.message), preferred(ACCEPTED.get())
-    text = translated(message, language)
-    return ErrorText(message, "en") if text is None else ErrorText(text, language)
+    if message.is_translated:
+        return ErrorText(without_keys(message.text(language)), language, message.id)
+    english = without_keys(str(message))
+    text = translated(english, language)
+    return ErrorText(english, ENGLISH, None) if text is None else ErrorText(text, language, None)

@@ -18,6 +18,7 @@ from msgspec import inspect
 
 from services.gateway.errors import ApiError, bad_request
 from services.gateway.quoting import shown
+from services.runtime.messages.message import Message
 
 
 class RequestModel(msgspec.Struct):
@@ -131,9 +132,9 @@ def not_one_of(path: str, value: str, choices: Iterable[str]) -> ApiError:
     return bad_request(path, f"{path} is {shown(value)}; it must be one of {', '.join(choices)}")
 
 
-def out_of_range(path: str, value: int, least: int | None, most: int | None) -> ApiError:
+def out_of_range(path: str, value: int, least: int, most: int) -> ApiError:
     """Return the error of a number that is too small or too large."""
-    return bad_request(path, f"{path} is {value}; it must be {least} to {most}")
+    return bad_request(Message("out_of_range", field=path, value=value, least=least, most=most))
 
 
 def json_text(path: str, value: Any) -> str:
@@ -248,6 +249,8 @@ class _Problem:
             return bad_request(self.path, f"{self.path} is an empty list; it must have at least one entry")
         for kind in self.kinds:
             if isinstance(kind, inspect.IntType) and isinstance(self.value, int) and not isinstance(self.value, bool):
+                assert kind.ge is not None  # noqa: S101  # integers have both bounds
+                assert kind.le is not None  # noqa: S101  # as above
                 return out_of_range(self.path, self.value, kind.ge, kind.le)
         return wrong_type(self.path, expected, self.value)
 

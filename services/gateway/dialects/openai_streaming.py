@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.gateway.dialects import openai_errors, sse
+from services.gateway.dialects.error_text import MESSAGE_ID_HEADER
 from services.gateway.dialects.openai_request import OpenAIRequest
 from services.gateway.errors import ApiError, bad_request
 
@@ -40,8 +41,8 @@ class OpenAIStream:
         return _DONE
 
     def error(self, error: ApiError) -> bytes:
-        """Return an event with the error's JSON document."""
-        return sse.event(openai_errors.body(error))
+        """Return an event with the error's JSON document, after a comment with the id of its message."""
+        return sse.comment(f"{MESSAGE_ID_HEADER} {error.message.id}") + sse.event(openai_errors.body(error))
 
     def keep_alive(self) -> bytes:
         """Return an SSE comment."""

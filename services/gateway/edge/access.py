@@ -6,13 +6,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import metrics
 from services.gateway.dialects import openai_errors
+from services.gateway.dialects.error_text import MESSAGE_ID_HEADER
 from services.gateway.edge.cors import Cors, answer_preflight, is_preflight
 from services.gateway.errors import server_error
 from services.gateway.i18n.language import ACCEPTED
@@ -21,6 +22,7 @@ from services.gateway.record import RequestRecord
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
 """Request ids that are accepted from clients. They go into all logs: they are short and must not contain a key."""
 _METHODS: Final = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+_MESSAGE_ID: Final = MESSAGE_ID_HEADER.encode()
 _log: Final = logging.getLogger("vilix.access")
 
 
@@ -48,6 +50,7 @@ class Access:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
+                record.error = _message_id(message.get("headers", ()))
                 elapsed = f"{(time.perf_counter() - record.began) * 1000:.0f}".encode()
                 message["headers"] = [*message.get("headers", ()), *extra, (b"openai-processing-ms", elapsed)]
             await send(message)
@@ -69,6 +72,11 @@ class Access:
 
 def _request_id(header: bytes) -> str:
     return header.decode() if _SANE_ID.fullmatch(header) else f"req-{secrets.token_hex(12)}"
+
+
+def _message_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    message_id = next((value for name, value in headers if name.lower() == _MESSAGE_ID), None)
+    return None if message_id is None else message_id.decode()
 
 
 def _publish(record: RequestRecord) -> None:

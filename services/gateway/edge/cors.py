@@ -13,7 +13,8 @@ from typing import Final
 from starlette.types import Send
 
 _EXPOSED: Final = (
-    b"x-request-id, x-ignored-params, content-language, openai-processing-ms, retry-after, retry-after-ms, "
+    b"x-request-id, x-ignored-params, x-error-message-id, content-language, openai-processing-ms, "
+    b"retry-after, retry-after-ms, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )

@@ -32,7 +32,7 @@ class ResponseWriter(Generic[C]):
     ) -> None:
         """Reply to `call`, whose prompt is not needed. After `keep_alive` seconds of silence a comment is sent."""
         self._dialect: Final = dialect
-        self._request_id: Final = exchange.record.request_id
+        self._record: Final = exchange.record
         self._response: Final = exchange.response
         self._cleanup: Final = exchange.cleanup
         self._call: Final = call
@@ -73,6 +73,7 @@ class ResponseWriter(Generic[C]):
         """Send the error as the last event. Raise it if nothing was sent yet."""
         if not self._response.started:
             raise error
+        self._record.error = error.message.id
         await self._send(self._encoder.error(error))
         await self._response.finish()
 
@@ -112,7 +113,7 @@ class ResponseWriter(Generic[C]):
         if self._response.started:
             return
         self._reported = ignored_header(ignored)
-        headers = self._dialect.response_headers(limits, request_id=self._request_id)
+        headers = self._dialect.response_headers(limits, request_id=self._record.request_id)
         await self._response.start(200, {**sse.HEADERS, **headers, **self._reported})
         # Some proxies and clients hold the headers back until the first byte of the body.
         self._last_sent = time.monotonic()

@@ -6,8 +6,9 @@ from typing import Final
 
 import grpc
 
-from services.gateway.errors import ApiError, ErrorKind, bad_request, not_found, server_error, timed_out, unavailable
+from services.gateway.errors import ApiError, ErrorKind, not_found, server_error, timed_out, unavailable
 from services.runtime.failure import Failure, Reason, failure_of
+from services.runtime.messages.message import VERBATIM, Message
 
 _BAD_REQUESTS: Final = {
     Reason.INVALID_ARGUMENT: None,
@@ -41,11 +42,12 @@ def model_unavailable() -> Failure:
 def api_error(failure: Failure, *, request_id: str) -> ApiError:
     """Return the API error for a worker's failure. `request_id` is named in messages about server errors."""
     message, retry_after = failure.message, failure.retry_after or 1.0
-    field = failure.violations[0].field if failure.violations else None
     error = server_error(request_id)
     match failure.reason:
         case reason if reason in _BAD_REQUESTS:
-            error = bad_request(None, message, worker_field=field, code=_BAD_REQUESTS[reason])
+            error = ApiError(
+                400, ErrorKind.INVALID_REQUEST, message, has_worker_fields=True, code=_BAD_REQUESTS[reason]
+            )
         case Reason.MODEL_NOT_FOUND:
             error = not_found(message, field="model", code="model_not_found")
         case Reason.MODEL_UNAVAILABLE | Reason.DRAINING:
@@ -54,9 +56,9 @@ def api_error(failure: Failure, *, request_id: str) -> ApiError:
             error = _overloaded(message, retry_after)
         case Reason.TIMEOUT:
             error = timed_out(message, retry_after=retry_after)
-        case Reason.ENGINE_FAILED if field:
+        case Reason.ENGINE_FAILED if message.field:
             # One of several inputs caused the failure, and the caller can leave it out.
-            error = _engine_failed(message, field, request_id)
+            error = _engine_failed(message, request_id)
     return error
 
 
@@ -65,9 +67,10 @@ def silent() -> ApiError:
     return timed_out("The model has not answered for too long. Please try again.")
 
 
-def _overloaded(message: str, retry_after: float) -> ApiError:
+def _overloaded(message: Message, retry_after: float) -> ApiError:
     return ApiError(429, ErrorKind.RATE_LIMIT, message, code="rate_limit_exceeded", retry_after=retry_after)
 
 
-def _engine_failed(message: str, field: str, request_id: str) -> ApiError:
-    return ApiError(500, ErrorKind.SERVER_ERROR, f"{message}. The request id is {request_id}.", worker_field=field)
+def _engine_failed(message: Message, request_id: str) -> ApiError:
+    message = Message(VERBATIM, **{**message.parameters, "text": f"{message}. The request id is {request_id}."})
+    return ApiError(500, ErrorKind.SERVER_ERROR, message, has_worker_fields=True)

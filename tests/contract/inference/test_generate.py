@@ -105,7 +105,7 @@ async def test_too_long_a_prompt_is_a_status_with_its_numbers(stub: Any) -> None
     found = failure_of(caught.value)
     assert found is not None
     assert found.reason is Reason.CONTEXT_LENGTH_EXCEEDED
-    assert "256 tokens; your prompt has 250 tokens and you asked for 7" in found.message
+    assert "256 tokens; your prompt has 250 tokens and you asked for 7" in str(found)
 
 
 async def test_a_message_of_megabytes_is_rejected_by_its_size_and_not_by_the_transport(stub: Any) -> None:
@@ -114,7 +114,7 @@ async def test_a_message_of_megabytes_is_rejected_by_its_size_and_not_by_the_tra
         await events_of(stub.Generate(ask(messages=[huge])))
     found = failure_of(caught.value)
     assert found is not None
-    assert (found.reason, found.violations[0].field) == (Reason.INVALID_ARGUMENT, "messages")
+    assert (found.reason, found.message.field) == (Reason.INVALID_ARGUMENT, "messages")
 
 
 async def test_both_models_are_described(stub: Any) -> None:

@@ -119,8 +119,8 @@ async def test_what_does_not_fit_the_context_is_rejected(
     with pytest.raises(Failure) as rejection:
         await generate(subject, prompt, max_tokens=max_tokens)
     assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
-    assert str(CONTEXT_LENGTH) in rejection.value.message
-    assert str(len(prompt)) in rejection.value.message
+    assert str(CONTEXT_LENGTH) in str(rejection.value)
+    assert str(len(prompt)) in str(rejection.value)
 
 
 async def test_exactly_the_context_fits(subject: Subject) -> None:

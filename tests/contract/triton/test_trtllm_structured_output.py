@@ -56,7 +56,7 @@ def test_a_structured_output_that_fails_its_trial_never_reaches_the_engine(
     reader = bench.ask([1], structured_output=structured_output).wait()
     assert reader.error is not None
     assert reader.error.reason == "INVALID_ARGUMENT"
-    assert problem in reader.error.message
+    assert problem in str(reader.error)
     assert not bench.llm.requests
     assert engine.load().queued == 0
     assert bench.ask([1], structured_output={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"

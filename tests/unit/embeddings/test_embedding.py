@@ -83,7 +83,7 @@ async def test_a_text_that_fails_is_named_by_its_index() -> None:
     with pytest.raises(Failure, match=r"texts\[5\]") as caught:
         await embed(triton, model(), rows(*[5] * 12))
     assert caught.value.reason is Reason.ENGINE_FAILED
-    assert caught.value.violations[0].field == "texts[5]"
+    assert caught.value.message.field == "texts[5]"
 
 
 async def test_an_unavailable_engine_is_not_asked_row_by_row() -> None:

@@ -155,13 +155,13 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
 def test_a_rejection_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, said: str) -> None:
     error = rejection({"model": "m", "messages": USER, **change})
     assert error.field == param
-    assert said in error.message
+    assert said in str(error)
 
 
 def test_unknown_fields_are_listed_or_rejected() -> None:
     assert request(zeta=1, alpha=2, nothing=None, user="u", metadata={"k": "v"}).ignored == ["alpha", "zeta"]
     assert rejection({"model": "m", "messages": USER, "zeta": 1}, strict=True).field == "zeta"
-    assert len(rejection({"model": "m", "messages": USER, "zeta" * 10_000: 1}, strict=True).message) < 300
+    assert len(str(rejection({"model": "m", "messages": USER, "zeta" * 10_000: 1}, strict=True))) < 300
 
 
 JSON = st.recursive(
@@ -201,4 +201,4 @@ def test_whatever_is_sent_is_translated_or_rejected(body: Any, changes: dict[str
             read_chat(each)
         except ApiError as error:
             assert error.status == 400
-            assert len(error.message) < 400
+            assert len(str(error)) < 400

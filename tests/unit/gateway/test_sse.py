@@ -12,6 +12,7 @@ from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.stream import ChunkEncoder
 from services.gateway.errors import bad_request
+from services.runtime.messages.message import Message
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
     'سلام\u200c\u200d\u064b👨‍👩‍👧🇮🇷\u2028\u2029\r\n\x00"\\', max_size=20
@@ -124,10 +125,13 @@ def test_log_probabilities_travel_with_their_text() -> None:
     assert chunk["choices"][0]["logprobs"] == {"content": [{**token, "top_logprobs": [token]}], "refusal": None}
 
 
-def test_an_error_is_one_event() -> None:
-    (event,) = read(encoder().error(bad_request("top_k", "top_k is wrong")))
+def test_an_error_is_one_event_behind_the_id_of_its_message() -> None:
+    error = bad_request(Message("out_of_range", field="top_k", value=-7, least=-1, most=9))
+    comment, _, sent = encoder().error(error).partition(b"\n\n")
+    assert comment == b": x-error-message-id out_of_range"
+    (event,) = read(sent)
     assert event["error"] == {
-        "message": "top_k is wrong",
+        "message": str(error),
         "type": "invalid_request_error",
         "param": "top_k",
         "code": None,

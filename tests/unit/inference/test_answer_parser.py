@@ -312,7 +312,7 @@ def test_a_call_that_is_cut_off_is_text_and_ends_with_length(thinker: ServedMode
 def test_what_cannot_be_done_is_rejected_by_name(thinker: ServedModel, fields: dict[str, object], field: str) -> None:
     with pytest.raises(Failure) as rejected:
         check(ask(**fields), thinker, LIMITS)
-    assert rejected.value.violations[0].field == field
+    assert rejected.value.message.field == field
 
 
 def test_degrees_of_thinking_are_ignored_and_said(thinker: ServedModel) -> None:

@@ -202,10 +202,10 @@ async def test_a_failure_ends_only_its_call(caller: Caller) -> None:
     await caller.read_until(lambda: len(caller.ends) == 3)
     failed, broken = caller.ends[1], caller.ends[2]
     assert failed is not None
-    assert (failed.reason, failed.message, failed.retry_after) == (Reason.OVERLOADED, "the queue is full", 2.0)
+    assert (failed.reason, str(failed), failed.retry_after) == (Reason.OVERLOADED, "the queue is full", 2.0)
     assert broken is not None
     assert broken.reason is Reason.INTERNAL
-    assert "secret" not in broken.message
+    assert "secret" not in str(broken)
     assert caller.ends[3] is None
 
 
@@ -224,7 +224,7 @@ async def test_an_invalid_timeout_is_rejected(caller: Caller, seconds: float) ->
     await caller.read_until(lambda: 1 in caller.ends)
     rejected = caller.ends[1]
     assert rejected is not None
-    assert rejected.violations[0].field == "timeout"
+    assert rejected.message.field == "timeout"
 
 
 async def test_a_call_number_that_was_used_ends_the_stream(servicer: Servicer, caller: Caller) -> None:
@@ -234,7 +234,7 @@ async def test_a_call_number_that_was_used_ends_the_stream(servicer: Servicer, c
         await caller.read_until(lambda: False)
     failure = failure_of(caught.value)
     assert failure is not None
-    assert failure.violations[0].field == "call"
+    assert failure.message.field == "call"
     await until(lambda: servicer.running == 0)
 
 

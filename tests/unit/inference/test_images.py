@@ -184,15 +184,15 @@ def test_an_image_that_cannot_be_shown_is_rejected_by_name(
 ) -> None:
     failure = rejection(seer, user(text("?")), user(*parts))
     assert failure.reason is Reason.INVALID_ARGUMENT
-    assert failure.violations[0].field == f"messages[1].content[{field}].image"
-    assert failure.message.startswith(f"messages[1].content[{field}].image ")
-    assert said in failure.message
+    assert failure.message.field == f"messages[1].content[{field}].image"
+    assert str(failure).startswith(f"messages[1].content[{field}].image ")
+    assert said in str(failure)
 
 
 def test_images_belong_to_users(seer: ServedModel) -> None:
     for role in (pb.ROLE_SYSTEM, pb.ROLE_ASSISTANT):
         failure = rejection(seer, pb.Message(role=role, content=[image(WIDE)]), user(text("?")))
-        assert "is in a message that is not the user's" in failure.message
+        assert "is in a message that is not the user's" in str(failure)
 
 
 def test_a_model_sees_only_if_its_engine_takes_images(seer: ServedModel, model: ServedModel) -> None:
@@ -205,8 +205,8 @@ def test_a_model_sees_only_if_its_engine_takes_images(seer: ServedModel, model: 
         assert (capabilities.vision, capabilities.max_images) == (False, 0)
         failure = rejection(blind, user(text("?"), image(WIDE)))
         assert failure.reason is Reason.UNSUPPORTED_PARAMETER
-        assert failure.violations[0].field == "messages[0].content[1].image"
-        assert failure.message == f"the model {blind.id} cannot see images; send text only"
+        assert failure.message.field == "messages[0].content[1].image"
+        assert str(failure) == f"the model {blind.id} cannot see images; send text only"
 
 
 async def test_halves_of_a_special_token_stay_text_beside_an_image(seer: ServedModel) -> None:

@@ -114,8 +114,8 @@ def test_what_no_model_takes_is_rejected_with_field_value_and_limit(
     with pytest.raises(Failure) as rejection:
         check(request(**fields), model, LIMITS)
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
-    assert rejection.value.violations[0].field == field
-    assert len(rejection.value.message) < 200
+    assert rejection.value.message.field == field
+    assert len(str(rejection.value)) < 200
 
 
 @pytest.mark.parametrize(("fields", "field"), UNSUPPORTED)
@@ -123,7 +123,7 @@ def test_what_the_model_cannot_do_is_rejected_by_name(model: ServedModel, fields
     with pytest.raises(Failure) as rejection:
         check(request(**fields), model, LIMITS)
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
-    assert rejection.value.violations[0].field == field
+    assert rejection.value.message.field == field
 
 
 @pytest.mark.parametrize("fields", ALLOWED)
@@ -139,7 +139,7 @@ def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> Non
     check(request(messages=[USER, last]), caller, LIMITS)
     with pytest.raises(Failure, match="without calls") as rejection:
         check(request(messages=[USER, last], continue_final_message=True), caller, LIMITS)
-    assert rejection.value.violations[0].field == "continue_final_message"
+    assert rejection.value.message.field == "continue_final_message"
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_a_call_that_was_none_is_rejected(caller: ServedModel, call: pb.ToolCall
     limits = RequestLimits(max_prompt_bytes=2**20)
     with pytest.raises(Failure) as rejection:
         check(request(**message(role=pb.ROLE_ASSISTANT, tool_calls=[call])), caller, limits)
-    assert rejection.value.violations[0].field == f"messages[1].tool_calls[0].{field}"
-    assert said in rejection.value.message
+    assert rejection.value.message.field == f"messages[1].tool_calls[0].{field}"
+    assert said in str(rejection.value)
 
 
 @pytest.mark.parametrize(
@@ -172,15 +172,15 @@ def test_a_call_that_was_none_is_rejected(caller: ServedModel, call: pb.ToolCall
 def test_parameters_that_are_no_schema_are_rejected(caller: ServedModel, schema: str, said: str) -> None:
     with pytest.raises(Failure) as rejection:
         check(request(tools=[pb.Tool(name="f", parameters_json=schema)]), caller, LIMITS)
-    assert rejection.value.violations[0].field == "tools[0].parameters_json"
-    assert said in rejection.value.message
+    assert rejection.value.message.field == "tools[0].parameters_json"
+    assert said in str(rejection.value)
 
 
 def test_a_value_and_its_limit_are_given(model: ServedModel) -> None:
     with pytest.raises(Failure) as rejection:
         check(request(**sampling(temperature=3)), model, LIMITS)
-    violation = rejection.value.violations[0]
-    assert (violation.value, violation.limit) == ("3", "0 to 2")
+    parameters = rejection.value.message.parameters
+    assert (parameters["value"], parameters["limit"]) == ("3", "0 to 2")
 
 
 def test_more_token_ids_than_the_context_holds_are_rejected_as_that(model: ServedModel) -> None:
@@ -197,7 +197,7 @@ def test_a_parameter_that_the_engine_lacks_is_rejected_by_name(model: ServedMode
     model.description = EngineDescription("lesser", "1", PARAMETERS - {name}, context_length=256, slots=1)
     with pytest.raises(Failure, match=f"the engine lesser of smollm2-135m cannot do {name}") as rejection:
         check(request(**fields), model, LIMITS)
-    assert rejection.value.violations[0].field == f"sampling.{name}"
+    assert rejection.value.message.field == f"sampling.{name}"
 
 
 def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_rejected(model: ServedModel) -> None:

@@ -165,7 +165,7 @@ def test_a_demanded_calls_schema_is_not_too_deep(caller: ServedModel) -> None:
     check(estimate(deep, "f"), caller, LIMITS)
     with pytest.raises(Failure, match=r"nested 33 levels deep; at most 32") as rejection:
         check(estimate(deep), caller, LIMITS)
-    assert rejection.value.violations[0].field == "tools[1].parameters_json"
+    assert rejection.value.message.field == "tools[1].parameters_json"
 
 
 def test_the_schemas_of_demanded_calls_are_not_too_large_together(caller: ServedModel) -> None:
@@ -173,7 +173,7 @@ def test_the_schemas_of_demanded_calls_are_not_too_large_together(caller: Served
     check(estimate({"f": half, "g": half}, "g"), caller, LIMITS)
     with pytest.raises(Failure, match=f"at most {MAX_SCHEMA_LENGTH} are allowed where tool_choice asks") as rejection:
         check(estimate({"f": half, "g": half}), caller, LIMITS)
-    assert (rejection.value.reason, rejection.value.violations[0].field) == (Reason.INVALID_ARGUMENT, "tools")
+    assert (rejection.value.reason, rejection.value.message.field) == (Reason.INVALID_ARGUMENT, "tools")
 
 
 def schema(**fields: Any) -> pb.GenerateRequest:
@@ -187,7 +187,7 @@ def test_a_schemas_name_is_short_and_plain(caller: ServedModel, name: str) -> No
     check(schema(), caller, LIMITS)
     with pytest.raises(Failure, match="1 to 64 letters, digits, _ or -") as rejection:
         check(schema(name=name), caller, LIMITS)
-    assert rejection.value.violations[0].field == "response_format.json_schema.name"
+    assert rejection.value.message.field == "response_format.json_schema.name"
 
 
 def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
@@ -213,4 +213,4 @@ def test_a_response_format_that_does_not_fit_is_rejected_also_where_a_call_is_de
     request.response_format.json_schema.schema_json = "{"
     with pytest.raises(Failure, match="is not JSON") as rejection:
         check(request, caller, LIMITS)
-    assert rejection.value.violations[0].field == "response_format.json_schema.schema_json"
+    assert rejection.value.message.field == "response_format.json_schema.schema_json"

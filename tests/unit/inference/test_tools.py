@@ -95,7 +95,7 @@ def test_a_choice_that_makes_no_sense_is_rejected_by_name(
     with pytest.raises(Failure, match=said) as rejection:
         check(ask(**choice), caller, LIMITS)
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
-    assert rejection.value.violations[0].field == field
+    assert rejection.value.message.field == field
 
 
 def test_a_strict_function_is_reported_where_its_schema_is_not_enforced(caller: ServedModel) -> None:
@@ -106,7 +106,7 @@ def test_a_strict_function_is_reported_where_its_schema_is_not_enforced(caller: 
     request.refuse_ignored_parameters = True
     with pytest.raises(Failure) as rejection:
         check(request, caller, LIMITS)
-    assert rejection.value.violations[0].field == "tools[1].strict"
+    assert rejection.value.message.field == "tools[1].strict"
     request.tool_choice.CopyFrom(pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["f", "g"]))
     assert ignored_parameters(request, caller) == ["tools[1].strict"]
     request.tool_choice.required = True

@@ -102,7 +102,7 @@ def test_an_answer_that_they_give_up_is_an_error(bench: Bench, final: str, said:
     assert answer.token_ids == [5, 6]
     assert answer.error is not None
     assert answer.error.reason == "ENGINE_FAILED"
-    assert said in answer.error.message
+    assert said in str(answer.error)
 
 
 # What comes in between

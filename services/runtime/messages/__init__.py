@@ -1,0 +1,1 @@
+"""Texts for callers: messages by id, and a catalogue of texts for each language."""

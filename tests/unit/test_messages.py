@@ -1,0 +1,136 @@
+"""Messages to callers: the catalogues agree with each other and with the code, and texts are rendered as they should.
+
+Ids are looked for in the code as the literal first arguments of the calls in MAKERS, with the parameters that the calls
+name.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services.runtime.messages.catalogue import COUNT, ENGLISH, LANGUAGES, PERSIAN, Entry, catalogue, render
+from services.runtime.messages.message import FIELD, Message
+from tests.support.repository import ROOT
+
+MAKERS = {"Message": 0, "RequestError": 1}
+"""Calls that make a message, and the position of its id among their arguments."""
+ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A call that makes a message."""
+
+    at: str
+    ids: tuple[str, ...]
+    """Several for a conditional expression."""
+    parameters: frozenset[str]
+    is_complete: bool
+    """Whether the call names all parameters; otherwise others are given as a dictionary."""
+
+
+def uses() -> Iterator[Use]:
+    for path in sorted((ROOT / "services").glob("**/*.py")):
+        if "node_modules" not in path.parts:
+            yield from uses_in(path)
+
+
+def uses_in(path: Path) -> Iterator[Use]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Call(func=ast.Name(id=maker), args=args, keywords=keywords) if (
+                maker in MAKERS and len(args) > MAKERS[maker]
+            ):
+                ids = literals(args[MAKERS[maker]])
+                names = frozenset(keyword.arg for keyword in keywords if keyword.arg is not None)
+                at = f"{path.relative_to(ROOT)}:{node.lineno}"
+                yield Use(at, ids, names, is_complete=all(keyword.arg is not None for keyword in keywords))
+
+
+def literals(node: ast.expr) -> tuple[str, ...]:
+    match node:
+        case ast.Constant(value=str(text)):
+            return (text,)
+        case ast.IfExp(body=body, orelse=orelse):
+            return literals(body) + literals(orelse)
+    return ()
+
+
+USES = [use for use in uses() if use.ids and all(ID.fullmatch(message_id) for message_id in use.ids)]
+
+
+def test_every_id_has_a_text_in_every_language() -> None:
+    for language in LANGUAGES:
+        assert catalogue(language).keys() == catalogue(ENGLISH).keys()
+
+
+def test_ids_are_short_snake_case() -> None:
+    assert all(ID.fullmatch(message_id) and len(message_id) <= 48 for message_id in catalogue(ENGLISH))
+
+
+def test_all_languages_insert_the_same_parameters() -> None:
+    for message_id, english in catalogue(ENGLISH).items():
+        for language in LANGUAGES:
+            for text in catalogue(language)[message_id].texts:
+                assert set(re.findall(r"\{(\w+)\}", text)) == english.parameters, (language, message_id)
+
+
+def test_a_text_in_english_that_depends_on_a_number_has_two_forms() -> None:
+    for message_id, entry in catalogue(ENGLISH).items():
+        assert (COUNT in entry.parameters) == (len(entry.texts) == 2), message_id
+
+
+def test_persian_marks_what_is_not_persian() -> None:
+    for message_id, entry in catalogue(PERSIAN).items():
+        for text in entry.texts:
+            outside = re.sub(r"`[^`]*`|\{\w+\}", "", text)
+            assert set(re.findall("[A-Za-z]+", outside)) <= {"API"}, message_id
+
+
+def test_every_message_in_the_code_is_in_the_catalogues_with_its_parameters() -> None:
+    assert not [(use, message_id) for use in USES for message_id in use.ids if not fits(use, message_id)]
+
+
+def fits(use: Use, message_id: str) -> bool:
+    entry = catalogue(ENGLISH).get(message_id)
+    if entry is None:
+        return False
+    # A message may be about a field that its text does not mention.
+    surplus, missing = use.parameters - entry.parameters - {FIELD}, entry.parameters - use.parameters
+    return not surplus and not (use.is_complete and missing)
+
+
+def test_every_message_of_the_catalogues_is_used() -> None:
+    assert not catalogue(ENGLISH).keys() - {message_id for use in USES for message_id in use.ids}
+
+
+@pytest.mark.parametrize(("language", "count", "form"), [("en", 1, "one"), ("en", 0, "other"), ("en", 2, "other")])
+def test_a_count_chooses_the_form_of_its_noun(
+    monkeypatch: pytest.MonkeyPatch, language: str, count: int, form: str
+) -> None:
+    entry = Entry("{count} thing", "{count} things")
+    monkeypatch.setattr("services.runtime.messages.catalogue.catalogue", lambda _: {"things": entry})
+    assert render("things", {"count": str(count)}, language) == getattr(entry, form).format(count=count)
+
+
+def test_what_is_inserted_is_laid_out_from_left_to_right() -> None:
+    text = Message("out_of_range", field="top_k", value=7, least=0, most="2").text("fa")
+    assert "\u2066top_k\u2069" in text
+
+
+@pytest.mark.parametrize("controls", ["\u2069\u202e", "\u202a\u202b\u202c\u202d", "\u2066\u2067\u2068"])
+def test_what_is_inserted_cannot_turn_the_text_around_it(controls: str) -> None:
+    text = Message("out_of_range", field=f"{controls} x", value=7, least=0, most=2).text("fa")
+    assert text.startswith("\u2066 x\u2069 ")
+
+
+def test_paths_of_fields_are_replaced_by_the_callers() -> None:
+    message = Message("out_of_range", field="sampling.n", value="sampling.n", least=0, most=2)
+    assert message.with_fields(lambda path: path.removeprefix("sampling.")).parameters["field"] == "n"
+    assert message.with_fields(lambda _: "").parameters == message.parameters
