@@ -135,7 +135,7 @@ async def added_while_frozen(url: str, pid: int) -> None:
         try:
             await reservations.decide(subject, estimate, reservation_id)
         except RedisAwayError:
-            reservations.admit_alone(subject, estimate, reservation_id)
+            reservations.admit_without_redis(subject, estimate, reservation_id)
         waited.append(time.perf_counter() - began)
 
     await request()

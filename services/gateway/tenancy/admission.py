@@ -1,4 +1,4 @@
-"""Admission: a request's key must be allowed to use the model, and have room for what the request needs."""
+"""Admission: a request's key must be allowed to use the model, and its limits must allow what the request needs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from services.gateway.tenancy.tiers import Tiers
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
 LOOK_UPS: Final = 10
-"""Of a key that is changed again and again."""
+"""How often a key that changes again and again is looked up for one request."""
 ASK_SECONDS: Final = 0.2
-"""A position in the queue is lost after a second without asking."""
+"""Seconds between two attempts of a queued request. Without an attempt for a second, it loses its position."""
 
 
 @dataclass(frozen=True)
 class AdmissionControl:
-    """What decides about requests."""
+    """Admits requests or rejects them."""
 
     link: RedisLink
     key_cache: KeyCache
@@ -42,15 +42,23 @@ class AdmissionControl:
     reservations: Reservations
 
     def gate(self, caller: Caller) -> Gate:
-        """Return what a large body of the caller has to pass before it is read."""
+        """Return the gate that the caller's request must pass before a large body is read."""
         return Gate(self, caller)
 
     async def admit(
         self, caller: Caller, estimate: TokenEstimate, disconnect: Disconnect, record: RequestRecord
     ) -> Admission:
-        """Ask once for what a request needs: it is admitted, or waits in the queue if its key's tier has one.
+        """Make a first attempt to admit a request. If it must wait and its tier has a queue, it is queued.
 
-        Raises ApiError: 401, 403 for a model that the key may not use, 429, 503.
+        Args:
+            caller: The key, which may have been looked up a while ago.
+            estimate: The request's token estimate.
+            disconnect: Ends the wait in the queue when the client disconnects.
+            record: The request's record.
+
+        Raises:
+            ApiError: The key was revoked (401), may not use the model (403), is over a limit (429), or cannot be
+                checked (503).
         """
         admission = Admission(self, caller, estimate, disconnect, record)
         await admission.ask()
@@ -58,7 +66,7 @@ class AdmissionControl:
 
 
 class Gate:
-    """Rejects a key that is over a limit whatever its request needs, before a large body is read. Takes nothing."""
+    """Rejects a key whose limits allow no request at all, before a large body is read. Reserves nothing."""
 
     def __init__(self, control: AdmissionControl, caller: Caller) -> None:
         """Check the key of `caller`."""
@@ -72,11 +80,11 @@ class Gate:
             try:
                 subject = replace(control.tiers.subject(caller.key, ""), fingerprint=caller.fingerprint)
             except ApiError:
-                return  # Admission reports what is wrong.
+                return  # Admission reports the error.
             try:
                 decision = await control.link.run(partial(limit_script.peek, subject=subject))
             except RedisAwayError:
-                return  # It is decided without Redis once the body is there.
+                return  # Admission decides without Redis, once the body is complete.
             except StaleKeyError:
                 caller = await authenticate(caller.secret, control.key_cache)
                 continue
@@ -87,7 +95,7 @@ class Gate:
 
 
 class Admission:
-    """A request that asks until it is admitted, or has waited for too long; as a context, what settles it at the end.
+    """The admission of one request: attempts until it is admitted or rejected. As a context, it settles at the end.
 
     Each attempt checks the key's fingerprint. If it has changed, the key is looked up again, because it may have been
     revoked, have expired, or have other models and limits.
@@ -101,9 +109,9 @@ class Admission:
         disconnect: Disconnect,
         record: RequestRecord,
     ) -> None:
-        """`ask` is to be called first."""
+        """Prepare. `ask` must be called first."""
         self.limits: RateLimits = NO_LIMITS
-        """How the key's limits stood when it was asked last."""
+        """The state of the key's limits at the last attempt."""
         self._reservation: Reservation | None = None
         self._control: Final = control
         self._caller = caller
@@ -116,18 +124,18 @@ class Admission:
 
     @property
     def reservation(self) -> Reservation:
-        """What the request holds of its key's limits, once it does not wait any more."""
-        assert self._reservation is not None  # noqa: S101  # `queue` ends with it
+        """The request's reservation, once `queue` has ended."""
+        assert self._reservation is not None  # noqa: S101  # `queue` ends with a reservation
         return self._reservation
 
     async def __aenter__(self) -> Admission:
-        """Have what the request holds given back at the end, whatever happens."""
+        """Return the admission. Its reservation is settled at the end of the context in any case."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Settle, and have an error say how the limits stand."""
+        """Settle the reservation, and add the state of the limits to an ApiError."""
         if isinstance(error, ApiError) and error.limits is None:
             error.limits = self.limits
         if self._record.outcome is None:
@@ -136,7 +144,7 @@ class Admission:
             await self._reservation.settle(self._record.outcome)
 
     async def ask(self) -> None:
-        """Ask once. Raises ApiError when it may not wait (any longer), or its key may not ask at all."""
+        """Make one attempt. Raises ApiError if the request may not wait (any longer), or its key is not valid."""
         fresh = False
         for _ in range(LOOK_UPS):
             try:
@@ -145,13 +153,13 @@ class Admission:
                 self._caller, fresh = await authenticate(self._caller.secret, self._control.key_cache), True
             else:
                 return
-        # It is changed again and again.
+        # The key changes again and again.
         raise keys_unknown()
 
     async def queue(self) -> AsyncIterator[int]:
-        """Wait; yield the request's position in the queue, 1 for the next, at first and whenever it has changed.
+        """Wait until the request is admitted, and yield its position in the queue whenever it changes; 1 is the next.
 
-        Yields nothing for a request that was admitted at once. Raises ApiError, and ClientGoneError.
+        Yields nothing for a request that was admitted at once. Raises ApiError and ClientGoneError.
         """
         if self._reservation is not None:
             return
@@ -170,7 +178,7 @@ class Admission:
                     raise restarting() from None
 
     async def _ask(self, *, fresh: bool) -> None:
-        """`fresh`: the key was looked up for this."""
+        """Make one attempt. `fresh` tells that the key was looked up for this attempt."""
         try:
             subject = self._subject()
         except ApiError:
@@ -182,10 +190,10 @@ class Admission:
         try:
             decision = await reservations.decide(subject, self._estimate, self._reservation_id)
         except RedisAwayError:
-            # Nobody is admitted without Redis whose key was not looked up for that. One that is full can still be read.
+            # Without a decision of Redis, the key must have been looked up: a Redis that is full can still be read.
             if not (fresh or self._caller.redis_was_away):
                 raise StaleKeyError from None
-            self._take(reservations.admit_alone(subject, self._estimate, self._reservation_id))
+            self._take(reservations.admit_without_redis(subject, self._estimate, self._reservation_id))
             return
         if decision.ahead is not None and time.monotonic() < self._began + subject.queue_seconds:
             self._position = decision.ahead + 1
@@ -199,7 +207,7 @@ class Admission:
 
     def _subject(self) -> Subject:
         check_model(self._caller.key, self._estimate.model)
-        # Tiers may have changed since the request came.
+        # Tiers may have changed since the last attempt.
         return replace(
             self._control.tiers.subject(self._caller.key, self._estimate.model), fingerprint=self._caller.fingerprint
         )
@@ -222,7 +230,7 @@ def _not_allowed(model: str, allowed: str) -> ApiError:
 
 
 def _outcome_with(error: BaseException | None) -> Outcome:
-    """Return how a request has ended of which nothing more precise was noted."""
+    """Return the outcome of a request for which no other was noted."""
     match error:
         case None:
             return Outcome.COMPLETE

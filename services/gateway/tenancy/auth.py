@@ -12,9 +12,9 @@ _HINT: Final = "Send it as the header `Authorization: Bearer KEY`."
 
 
 async def authenticate(api_key: str | None, key_cache: KeyCache) -> Caller:
-    """Return who asks, as Redis knows it now. `api_key` is what the request carries.
+    """Look up the key that a request carries, and return the caller.
 
-    Raises ApiError: 401 for a key that is missing or not valid, 503 when nobody can tell.
+    Raises ApiError: 401 for a key that is missing or not valid, 503 if it cannot be checked.
     """
     if api_key is None:
         raise _missing()
@@ -39,6 +39,6 @@ def _missing() -> ApiError:
 
 
 def _invalid(api_key: str) -> ApiError:
-    # The key itself is not repeated: an answer may end up in somebody's log.
+    # The message does not repeat the key, because clients log error messages.
     problem = "unknown or was revoked" if is_well_formed(api_key) else "mistyped or incomplete"
     return unauthorized(f"The API key is {problem}. Check it, or ask your operator for a new one. {_HINT}")

@@ -1,4 +1,4 @@
-"""Limits while Redis is away: each gateway's share, counted here."""
+"""Limits while Redis is away: each gateway counts its own requests and enforces its share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Bucket:
         self._at = now
 
     def wait(self, amount: float, per_minute: float, now: float) -> float:
-        """Seconds until there is room."""
+        """Return the seconds until the bucket has capacity for `amount`."""
         self._filled = max(0.0, self._filled - (now - self._at) * per_minute / 60)
         self._at = now
         return max(0.0, (self._filled + amount - per_minute) * 60 / per_minute)
@@ -32,20 +32,23 @@ class _Bucket:
 
 
 class FallbackLimits:
-    """Decides alone, by `policy`."""
+    """Decides about requests without Redis."""
 
     def __init__(self, policy: RedisAwayPolicy, gateways: Callable[[], int]) -> None:
-        """`gateways` is how many there were when Redis was last seen: so many share each limit."""
+        """Decide by `policy`. `gateways` returns the last known number of gateways, which share each limit."""
         self._policy: Final = policy
         self._gateways: Final = gateways
         self._buckets: dict[tuple[str, str, str], _Bucket] = {}
 
     def forget(self) -> None:
-        """Redis is back, and counts."""
+        """Reset all counts, because Redis is back and decides again."""
         self._buckets.clear()
 
     def admit(self, subject: Subject, estimate: TokenEstimate, running: dict[str, int]) -> None:
-        """Admit a request. `running` are this gateway's requests of the key, by scope. Raises ApiError: 429, 503."""
+        """Admit a request. `running` counts this gateway's running requests of the key, by scope.
+
+        Raises ApiError (429, 503).
+        """
         metrics.REDIS_AWAY.labels(f"limits_{self._policy}").inc()
         if self._policy is RedisAwayPolicy.CLOSED:
             raise unavailable("Limits cannot be checked at the moment. Please try again in a few seconds.")
@@ -65,15 +68,15 @@ class FallbackLimits:
     def _waits(
         self, key_id: str, model: str, limits: Limits, estimate: TokenEstimate, *, running: int, now: float
     ) -> list[tuple[str, float]]:
-        found: list[tuple[str, float]] = []
+        waits: list[tuple[str, float]] = []
         if limits.rpm:
-            found.append(("rpm", self._bucket(key_id, model, "rpm", now).wait(1, self._share(limits.rpm), now)))
+            waits.append(("rpm", self._bucket(key_id, model, "rpm", now).wait(1, self._share(limits.rpm), now)))
         if limits.tpm:
             bucket = self._bucket(key_id, model, "tpm", now)
-            found.append(("tpm", bucket.wait(_amount(estimate), self._share(limits.tpm), now)))
+            waits.append(("tpm", bucket.wait(_amount(estimate), self._share(limits.tpm), now)))
         if limits.concurrency:
-            found.append(("concurrency", 1.0 if running >= self._share(limits.concurrency) else 0.0))
-        return found
+            waits.append(("concurrency", 1.0 if running >= self._share(limits.concurrency) else 0.0))
+        return waits
 
     def _share(self, limit: int) -> int:
         return max(1, limit // max(1, self._gateways()))

@@ -1,4 +1,4 @@
-"""Counts the gateways that share a Redis, and tidies up after those that are gone."""
+"""Counts the gateways that share a Redis, and ends the reservations of those that have died."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from services.gateway.tenancy.limit_script import Subject
 from services.gateway.tenancy.limits import UNLIMITED
 
 GATEWAYS: Final = "vilix:gateways"
-"""A sorted set of running gateways, by when they were last there."""
+"""A sorted set of gateways, by the time of their last heartbeat."""
 BEAT_SECONDS: Final = 5.0
 GONE_SECONDS: Final = 3 * BEAT_SECONDS
 AHEAD_MICROSECONDS: Final = 600_000_000
 _COUNT: Final = Script("""
--- Notes that a gateway is there, and returns how many were there lately.
+-- Notes the heartbeat of a gateway, and returns how many gateways had one lately.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
--- The clock may have gone back. Whoever was there later than now was there now.
+-- The clock may have gone back: a heartbeat later than now counts as now.
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
   redis.call('ZADD', KEYS[1], now, name)
 end
@@ -39,25 +39,26 @@ return redis.call('ZCARD', KEYS[1])
 
 
 class GatewayRegistry:
-    """`gateways` is how many there were when Redis was last seen, this one included."""
+    """The registry of gateways, in which this one is registered between `open` and `close`."""
 
     def __init__(self, link: RedisLink) -> None:
-        """Counts through `link`, between `open` and `close`."""
+        """Register through `link`."""
         self.gateways = 1
+        """How many gateways were running when Redis was last available, including this one."""
         self._link: Final = link
         self._name: Final = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Join."""
+        """Register this gateway."""
         self._task = asyncio.create_task(self._beat())
 
     async def close(self) -> None:
-        """Leave."""
+        """Unregister this gateway."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        with suppress(RedisAwayError):  # It would be forgotten by itself.
+        with suppress(RedisAwayError):  # Without heartbeats it expires.
             await self._link.run(lambda redis: redis.zrem(GATEWAYS, self._name))
 
     async def _beat(self) -> None:
@@ -73,17 +74,17 @@ class GatewayRegistry:
 
 
 async def _overdue(redis: Redis) -> list[str]:
-    """The ids of keys all of whose leases have ended without having been settled."""
-    # Leases are timed by Redis's clock. One that is a little ahead of ours only makes the tidying a little later.
+    """Return the ids of keys all of whose reservations have expired without being settled."""
+    # Reservations expire by Redis's clock. If ours is a little behind, they are only ended a little later.
     now = round(time.time() * 1e6)
     async with redis.pipeline(transaction=False) as pipeline:
         for number in range(SHARDS):
             name = f"vilix:{{{shard_name(number)}}}:due"
             pipeline.zrangebyscore(name, "-inf", now, start=0, num=100)
-            # No lease is that long: the clock has gone back since it was renewed.
+            # No reservation lasts that long: the clock has gone back since it was renewed.
             pipeline.zrangebyscore(name, now + AHEAD_MICROSECONDS, "+inf", start=0, num=100)
-        found = await pipeline.execute()
-    return [str(key_id) for shard in found for key_id in shard]
+        shards = await pipeline.execute()
+    return [str(key_id) for shard in shards for key_id in shard]
 
 
 async def _reap(key_id: str, redis: Redis) -> None:

@@ -1,4 +1,4 @@
-"""A key: what an operator decides about it, and what else is known of it."""
+"""The models of an API key: its draft, its changes, and its record."""
 
 from __future__ import annotations
 
@@ -11,43 +11,41 @@ from services.gateway.tenancy.limits import UNLIMITED, Limits
 from services.gateway.tenancy.secret import digest, shard_of
 
 LAST_SECOND: Final = 253_402_300_799
-"""The end of the year 9999, in seconds since 1970. Redis refuses times that are much later."""
+"""The end of the year 9999, in seconds since 1970. Redis rejects times that are much later."""
 
 
 class NameTakenError(ValueError):
-    """There is a key of this name."""
+    """Another key has this name."""
 
 
 class RevokedError(ValueError):
-    """The key was revoked: nothing can be done with it any more."""
+    """The key was revoked and cannot be changed any more."""
 
 
 class ExpiredError(ValueError):
-    """The key has expired: a new secret for it would not be valid."""
+    """The key has expired, so a new secret for it would not be valid."""
 
 
-# Half of a surrogate pair, which cannot be stored, is refused only where a length is asked for.
+# pydantic rejects half of a surrogate pair, which cannot be stored, only in fields with a length.
 Word = Annotated[str, Field(max_length=256)]
 
 
 class Draft(BaseModel):
-    """What an operator decides about a key."""
+    """The fields of a key that an operator sets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=128, description="A name to find the key by; unique and not secret.")
-    owner: str = Field("", max_length=128, description="Whose key it is.")
-    expires: int | None = Field(
-        None, gt=0, le=LAST_SECOND, description="When it stops to be valid, in seconds since 1970."
-    )
-    tier: Word | None = Field(None, description="The tier whose limits hold where the key has none of its own.")
-    models: frozenset[Word] | None = Field(None, description="The models that it may use; all when null.")
+    owner: str = Field("", max_length=128, description="The owner of the key, for usage records.")
+    expires: int | None = Field(None, gt=0, le=LAST_SECOND, description="When it expires, in seconds since 1970.")
+    tier: Word | None = Field(None, description="The tier whose limits apply where the key has none of its own.")
+    models: frozenset[Word] | None = Field(None, description="The models that it may use; null for all.")
     limits: Limits = Field(UNLIMITED, description="Limits on all of its requests.")
-    model_limits: dict[Word, Limits] = Field({}, description="Further limits on single models, which hold as well.")
+    model_limits: dict[Word, Limits] = Field({}, description="Additional limits for single models.")
 
 
 class Change(Draft):
-    """A change of a key. Only what is given changes; null takes a limit away, and {} those of a model."""
+    """A change of a key. Absent fields stay as they are; null removes a limit, and {} those of a model."""
 
     name: None = Field(None, description="A name never changes.")  # type: ignore[assignment]  # it is not given
 
@@ -61,44 +59,44 @@ class Key(Draft):
 
     @property
     def shard(self) -> str:
-        """The hash tag of everything about this key."""
+        """The hash tag of all Redis names with this key's data."""
         return shard_of(digest(self.id))
 
     @property
     def tenant(self) -> str:
-        """Whose requests may share cached prompts: the owner's, or else this key's. Says nothing about who that is."""
+        """A pseudonym of the owner, or of the key without one. Only requests of one tenant share cached prompts."""
         return digest(f"owner:{self.owner}" if self.owner else self.id)[:32]
 
     def may_use(self, model: str) -> bool:
-        """Whether the model is one that it may use."""
+        """Return whether the key may use the model."""
         return self.models is None or model in self.models
 
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """How far a change had come when it was reported."""
+    """How far a change was replicated when it was reported."""
 
     replicas: int
-    """Replicas that Redis has."""
+    """How many replicas Redis has."""
     acknowledged: int
-    """Replicas that had the change, after waiting up to a second."""
+    """How many replicas had the change after up to a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What a migration of records did."""
+    """The result of a migration of records."""
 
     rewritten: int
-    """Records that had an older form."""
+    """How many records had an older form."""
     keys: int
-    """All keys that were looked at."""
+    """How many keys were checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """As what a key was found: while its secret and its record are these, it would be found so again."""
+    """The digests of a key's secret and record. As long as they are the same, the key has not changed."""
 
     secret: str
     """The secret's digest."""
     record: str
-    """The record's SHA-1, as the limits script makes it."""
+    """The record's SHA-1, as the limits script computes it."""

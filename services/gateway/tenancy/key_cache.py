@@ -1,4 +1,4 @@
-"""Finds keys by their secrets, and remembers them for a moment, in case Redis goes away."""
+"""Finds keys by their secrets, and caches them for a while in case Redis goes away."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a key, and as what it was found."""
+    """The key of a request, as it was when it was looked up."""
 
     key: Key
     fingerprint: Fingerprint
-    """Whoever admits a request has it proven that the key is still the same: a body may take long."""
+    """Checked again at admission, because the key may have changed while the body was received."""
     secret: str = field(repr=False)
-    """The key itself, by which it can be looked up again."""
+    """The API key itself, to look it up again."""
     redis_was_away: bool = False
-    """Whether the key was remembered, because Redis could not be asked."""
+    """Whether the key comes from the cache because Redis was away."""
 
 
 class KeyCache:
-    """The keys that this gateway has seen. While Redis answers, it is asked every time: revoked is revoked."""
+    """The keys that this gateway has found. `find` asks Redis if it is available, so that revoking works at once."""
 
     def __init__(self, link: RedisLink, *, grace_seconds: float) -> None:
-        """Keep a key that was found in the last `grace_seconds` valid while Redis is away."""
+        """Keep a key valid for `grace_seconds` after it was found, while Redis is away."""
         self._link: Final = link
         self._grace: Final = grace_seconds
         self._verified: Final[dict[str, tuple[float, Key, Fingerprint]]] = {}
-        """By the secret's digest: when the key was found last, and as what. Secrets themselves are not kept."""
+        """The time and the result of the last look-up, by the secret's digest. Secrets themselves are not kept."""
         self._swept = time.monotonic()
 
     def recall(self, secret: str) -> Caller | None:
-        """Return the key with this secret as it was when it was found last, if that was not long ago.
+        """Return the key with this secret as it was last found, if that was at most `grace_seconds` ago.
 
         It may have been revoked since.
         """
@@ -53,16 +53,16 @@ class KeyCache:
         return Caller(key, fingerprint, secret)
 
     async def find(self, secret: str) -> Caller | None:
-        """Return the key with this secret, or None. Raises ApiError (503) when that cannot be told."""
+        """Return the key with this secret, None if it is not valid. Raises ApiError (503) if it cannot be checked."""
         if not is_well_formed(secret):
             return None
         hashed = digest(secret)
         try:
-            key, fingerprint = await self._link.run(lambda redis: keys.find_with_proof(redis, secret))
+            key, fingerprint = await self._link.run(lambda redis: keys.find_with_fingerprint(redis, secret))
         except RedisAwayError:
-            return self._remembered(secret)
+            return self._cached(secret)
         except NewerRecordError as error:
-            # It may restrict the key in a way that this version does not know.
+            # The newer record may restrict the key in a way that this version does not know.
             _log.error("a key is rejected: %s", error)
             raise keys_unknown() from None
         if key is None or fingerprint is None:
@@ -73,7 +73,7 @@ class KeyCache:
             self._sweep()
         return Caller(key, fingerprint, secret)
 
-    def _remembered(self, secret: str) -> Caller:
+    def _cached(self, secret: str) -> Caller:
         caller = self.recall(secret)
         expires = caller.key.expires if caller is not None else None
         if caller is None or (expires is not None and expires <= time.time()):
@@ -91,5 +91,5 @@ class KeyCache:
 
 
 def keys_unknown() -> ApiError:
-    """Return a 503: nobody can tell whether a key is valid."""
+    """Return a 503 for a request whose key cannot be checked."""
     return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.")

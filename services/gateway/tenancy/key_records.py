@@ -1,4 +1,4 @@
-"""Read and write the records of keys in Redis: the names of a key's data, and the fields of its record.
+"""Reads and writes the records of keys in Redis: the names of a key's data, and the fields of its record.
 
 A record has the field `version`, the version of its form. A record of an older version is understood, and rewritten by
 the next change of the key or by `vilix keys migrate`. To change the form: raise VERSION, and append to MIGRATIONS a
@@ -32,12 +32,12 @@ class NewerRecordError(ValueError):
 
 
 def flat(fields: dict[EncodableT, EncodableT]) -> list[str]:
-    """Return names and values in turns, as scripts take them."""
+    """Return names and values alternately, as scripts take them."""
     return [str(part) for pair in fields.items() for part in pair]
 
 
 def fields_of(key: Key) -> dict[EncodableT, EncodableT]:
-    """Return the record of a key: every field is text, and empty where there is nothing."""
+    """Return the fields of a key's record. All are text; those without a value are empty."""
     fields: dict[EncodableT, EncodableT] = {
         "version": str(VERSION),
         "id": key.id,
@@ -56,7 +56,7 @@ def fields_of(key: Key) -> dict[EncodableT, EncodableT]:
 
 @lru_cache(maxsize=4096)
 def key_with_digest(record: tuple[str, ...]) -> tuple[Key | None, str]:
-    """Return the key and the digest of names and values in turns.
+    """Return the key and the digest of a record, which has names and values alternately.
 
     Cached, because a key's record rarely changes between its requests.
     """
@@ -116,10 +116,10 @@ def key_of(record: Mapping[Any, Any]) -> Key | None:
 
 
 def secret_name(hashed: str) -> str:
-    """Return the name under which the id of the key with this secret is found. `hashed` is the secret's digest."""
+    """Return the Redis name of the id of the key with this secret. `hashed` is the secret's digest."""
     return f"vilix:{{{shard_of(hashed)}}}:secret:{hashed}"
 
 
 def record_name(key_id: str) -> str:
-    """Return the name of a key's record."""
+    """Return the Redis name of a key's record."""
     return f"vilix:{{{shard_of(digest(key_id))}}}:key:{key_id}"

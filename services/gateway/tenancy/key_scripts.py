@@ -1,4 +1,4 @@
-"""The scripts that change keys in Redis. Each operation on a key's record is one of them, and refuses a revoked key."""
+"""The Lua scripts of keys in Redis. Each operation on a key's record is one script, which rejects a revoked key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if not id then
   return {}
 end
 local record = string.match(KEYS[1], '^.-}:') .. 'key:' .. id
--- The record of a key that was revoked ends some day, that of a valid one does not.
+-- The record of a revoked key expires, that of a valid one does not.
 return redis.call('TTL', record) < 0 and redis.call('HGETALL', record) or {}
 """)
 _OF_RECORD: Final = """
@@ -31,14 +31,14 @@ local function state()
   elseif redis.call('HEXISTS', record, 'pending') == 1 then
     return 'pending'
   elseif redis.call('HEXISTS', record, 'revoked') == 1 or redis.call('TTL', record) >= 0 then
-    -- Earlier versions marked a revoked key by nothing but the end of its record.
+    -- Earlier versions marked a revoked key only by the expiry of its record.
     return 'revoked'
   end
   return 'live'
 end
 
--- Let a secret end at `ends` (0: never), or with its key.
-local function let_end(digest, ends)
+-- Have a secret expire at `ends` (0: never), or with its key.
+local function expire_secret(digest, ends)
   redis.call('HSET', secrets, digest, ends)
   local soonest = tonumber(redis.call('HGET', record, 'expires') or '') or 0
   if ends ~= 0 and (soonest == 0 or ends < soonest) then
@@ -53,18 +53,18 @@ end
 
 local function add_secret(digest)
   redis.call('SET', secret_name(digest), id)
-  let_end(digest, 0)
+  expire_secret(digest, 0)
 end
 """
 READ: Final = Script(
     _OF_RECORD
     + """
-local found = state()
+local current = state()
 local revoked = ''
-if found == 'revoked' then
+if current == 'revoked' then
   revoked = redis.call('HGET', record, 'revoked') or tostring(now + redis.call('TTL', record) - ARGV[1])
 end
-return {found, revoked, redis.call('HGETALL', record)}
+return {current, revoked, redis.call('HGETALL', record)}
 """
 )
 RESERVE: Final = Script(
@@ -89,9 +89,9 @@ return state()
 CHANGE: Final = Script(
     _OF_RECORD
     + """
-local found = state()
-if found ~= 'live' then
-  return found
+local current = state()
+if current ~= 'live' then
+  return current
 elseif redis.sha1hex(table.concat(redis.call('HGETALL', record), '\\0')) ~= ARGV[1] then
   return 'changed'
 end
@@ -100,19 +100,19 @@ redis.call('HSET', record, unpack(ARGV, 2))
 if redis.call('HGET', record, 'expires') ~= expires then
   local all = redis.call('HGETALL', secrets)
   for index = 1, #all, 2 do
-    let_end(all[index], tonumber(all[index + 1]))
+    expire_secret(all[index], tonumber(all[index + 1]))
   end
 end
-return found
+return current
 """
 )
 ROTATE: Final = Script(
     _OF_RECORD
     + """
-local found = state()
--- The answer to an earlier attempt may have been lost on its way.
-if found ~= 'live' or redis.call('HEXISTS', secrets, ARGV[1]) == 1 then
-  return found
+local current = state()
+-- An earlier attempt may have succeeded although its reply was lost.
+if current ~= 'live' or redis.call('HEXISTS', secrets, ARGV[1]) == 1 then
+  return current
 end
 local expires = tonumber(redis.call('HGET', record, 'expires') or '') or 0
 if expires ~= 0 and expires <= now then
@@ -126,35 +126,35 @@ for index = 1, #all, 2 do
     redis.call('DEL', secret_name(digest))
   else
     local soonest = math.max(1, now + tonumber(ARGV[2]))
-    let_end(digest, ends == 0 and soonest or math.min(ends, soonest))
+    expire_secret(digest, ends == 0 and soonest or math.min(ends, soonest))
   end
 end
 add_secret(ARGV[1])
-return found
+return current
 """
 )
 REVOKE: Final = Script(
     _OF_RECORD
     + """
-local found = state()
-if found == 'live' or found == 'revoked' then
+local current = state()
+if current == 'live' or current == 'revoked' then
   for _, digest in ipairs(redis.call('HKEYS', secrets)) do
     redis.call('DEL', secret_name(digest))
   end
   redis.call('DEL', secrets)
-  if found == 'live' then
+  if current == 'live' then
     redis.call('HSET', record, 'revoked', now)
     redis.call('EXPIRE', record, ARGV[1])
   else
-    -- Written again, so that replicas get it that did not have it.
+    -- A write, so that waiting for replicas includes the earlier revocation.
     redis.call('EXPIRE', record, redis.call('TTL', record))
   end
 end
-return found
+return current
 """
 )
 CLAIM: Final = Script("""
--- Give a name to a key, unless another one has it than that which is known to have ended. Returns whose it is.
+-- Assigns a name to a key, unless another key than `ended`, which is known to have ended, has it. Returns its key.
 local name, id, ended = ARGV[1], ARGV[2], ARGV[3]
 local owner = redis.call('HGET', KEYS[1], name)
 if owner and owner ~= id and owner ~= ended then

@@ -59,21 +59,21 @@ ACKNOWLEDGE_MS: Final = 1_000
 REVOKED_SECONDS: Final = 400 * 86_400
 """How long a revoked key's record is kept, for its usage."""
 PENDING_SECONDS: Final = 60
-"""How long a key may take to be made."""
+"""How long creating a key may take."""
 _ATTEMPTS: Final = 100
-"""Of a change that others forestall."""
+"""How often a change is tried while others change the same key."""
 _JOINERS: Final = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _ID: Final = re.compile(r"key_[0-9A-Za-z]{12}")
 
 
 async def find(redis: Redis, secret: str) -> Key | None:
-    """The key with this secret; None when there is none, or it is not valid any more. One round trip."""
-    key, _ = await find_with_proof(redis, secret)
+    """Return the key with this secret, or None if it is not valid. It takes one round trip."""
+    key, _ = await find_with_fingerprint(redis, secret)
     return key
 
 
-async def find_with_proof(redis: Redis, secret: str) -> tuple[Key | None, Fingerprint | None]:
-    """As `find`, and what to tell the limits script to have it find the key again."""
+async def find_with_fingerprint(redis: Redis, secret: str) -> tuple[Key | None, Fingerprint | None]:
+    """Return the key with this secret and its fingerprint, by which the limits script detects a change of the key."""
     if not is_well_formed(secret):
         return None, None
     hashed = digest(secret)
@@ -85,9 +85,17 @@ async def find_with_proof(redis: Redis, secret: str) -> tuple[Key | None, Finger
 
 
 async def create(redis: Redis, *, name: str, **draft: Any) -> tuple[Key, str]:
-    """Make a key and return it with its secret, which cannot be had again. `draft` has the other fields of `Draft`.
+    """Create a key. Return it with its secret, which cannot be retrieved again.
 
-    Raises ValueError when the name is taken, or a field is wrong, and TimeoutError when it took too long.
+    Args:
+        redis: The database.
+        name: A unique name.
+        draft: The other fields of `Draft`.
+
+    Raises:
+        NameTakenError: Another key has the name.
+        ValueError: A field is not valid.
+        TimeoutError: Creating the key took longer than PENDING_SECONDS.
     """
     _check_name(name)
     key = Key(id=f"key_{random_text(12)}", created=int(time.time()), name=name, **draft)
@@ -116,9 +124,12 @@ async def _claim_name(redis: Redis, key: Key) -> None:
 
 
 async def ensure(redis: Redis, *, name: str, saved: str) -> str:
-    """The secret of the key `name`: `saved` if it is still valid, else of a new key that takes the place of the old."""
-    found = await find(redis, saved)
-    if found is not None and found.name == name:
+    """Return a valid secret of the key `name`: `saved` if it is still valid, or else that of a new key.
+
+    A new key replaces an old one of the same name, which is revoked.
+    """
+    key = await find(redis, saved)
+    if key is not None and key.name == name:
         return saved
     if await redis.hexists(NAMES, name):
         await revoke(redis, name)
@@ -127,7 +138,7 @@ async def ensure(redis: Redis, *, name: str, saved: str) -> str:
 
 
 async def get(redis: Redis, name_or_id: str) -> Key:
-    """A key by its id, also a revoked one, or else by its name. Raises LookupError when there is none."""
+    """Return a key by its id, even if it is revoked, or else by its name. Raises LookupError if there is none."""
     key = await _load(redis, name_or_id) if _ID.fullmatch(name_or_id) else None
     if key is None and (key_id := await redis.hget(NAMES, name_or_id)):
         named = await _load(redis, str(key_id))
@@ -138,20 +149,23 @@ async def get(redis: Redis, name_or_id: str) -> Key:
 
 
 async def list_all(redis: Redis) -> list[Key]:
-    """Every key that was not revoked, oldest first."""
+    """Return all keys except revoked ones, oldest first."""
     async with redis.pipeline(transaction=False) as pipeline:
         for key_id in (await redis.hgetall(NAMES)).values():
             pipeline.hgetall(record_name(str(key_id)))
         records = await pipeline.execute()
-    found = (key_of(record) for record in records if "pending" not in record)
-    listed = [key for key in found if key is not None and key.revoked is None]
+    keys = (key_of(record) for record in records if "pending" not in record)
+    listed = [key for key in keys if key is not None and key.revoked is None]
     return sorted(listed, key=lambda key: (key.created, key.name))
 
 
 async def change(redis: Redis, name_or_id: str, changes: Change) -> Key:
-    """Change what is set in `changes`; every gateway uses it from its next request.
+    """Change the fields that are set in `changes`. Every gateway uses them from its next request.
 
-    Raises LookupError, ValueError, RevokedError, and TimeoutError when others change it all the time.
+    Raises:
+        LookupError: There is no such key.
+        RevokedError: The key was revoked.
+        TimeoutError: Others change the key all the time.
     """
     key_id = (await get(redis, name_or_id)).id
     for _ in range(_ATTEMPTS):
@@ -165,7 +179,7 @@ async def change(redis: Redis, name_or_id: str, changes: Change) -> Key:
         different = _difference(record, fields_of(changed))
         if not different:
             return changed
-        # It is decided by the record that was read: a change that somebody else made meanwhile is read first.
+        # The script changes only the record that was read. If it has changed meanwhile, it is read again.
         match await scripts.CHANGE.run(redis, record_name(key_id), record_digest, *flat(different)):
             case "live":
                 return changed
@@ -203,22 +217,24 @@ async def _rewrite(redis: Redis, key_id: str) -> bool:
 
 
 def _difference(record: Sequence[str], fields: dict[EncodableT, EncodableT]) -> dict[EncodableT, EncodableT]:
-    """Return the fields that differ from those of `record`, which has names and values in turns."""
+    """Return the fields that differ from those of `record`, which has names and values alternately."""
     before = dict(zip(record[::2], record[1::2], strict=True))
     return {name: text for name, text in fields.items() if text != before.get(str(name))}
 
 
 def _changed(key: Key, changes: Change) -> Key:
-    given = {name: getattr(changes, name) for name in changes.model_fields_set - {"name", "limits", "model_limits"}}
+    updates: dict[str, Any] = {
+        name: getattr(changes, name) for name in changes.model_fields_set - {"name", "limits", "model_limits"}
+    }
     limits = {**dict(key.limits), **{name: getattr(changes.limits, name) for name in changes.limits.model_fields_set}}
     models = {**key.model_limits, **changes.model_limits}
-    given["limits"] = Limits(**limits)
-    given["model_limits"] = {model: limit for model, limit in models.items() if limit != UNLIMITED}
-    return key.model_copy(update=given)
+    updates["limits"] = Limits(**limits)
+    updates["model_limits"] = {model: limit for model, limit in models.items() if limit != UNLIMITED}
+    return key.model_copy(update=updates)
 
 
 async def rotate(redis: Redis, name_or_id: str, *, grace_seconds: int = GRACE_SECONDS) -> tuple[Key, str]:
-    """A new secret for a key; the older ones stay valid for `grace_seconds`.
+    """Create a new secret for a key, and return both. Older secrets stay valid for `grace_seconds`.
 
     Raises LookupError, RevokedError, and ExpiredError.
     """
@@ -237,9 +253,9 @@ async def rotate(redis: Redis, name_or_id: str, *, grace_seconds: int = GRACE_SE
 
 
 async def revoke(redis: Redis, name_or_id: str) -> tuple[Key, Replication]:
-    """Revoke a key: it is refused from now on, by every gateway. Raises LookupError when there is none."""
+    """Revoke a key. From now on every gateway rejects it. Raises LookupError if there is none."""
     key = await get(redis, name_or_id)
-    # On one connection, because a replica acknowledges what this connection wrote.
+    # WAIT refers to the writes of its own connection.
     async with pinned(redis, record_name(key.id)) as server:
         if await scripts.REVOKE.run(server, record_name(key.id), str(REVOKED_SECONDS)) not in ("live", "revoked"):
             raise _unknown(name_or_id)
@@ -250,7 +266,7 @@ async def revoke(redis: Redis, name_or_id: str) -> tuple[Key, Replication]:
 
 
 def _check_name(name: str) -> None:
-    """Raises ValueError for a name that could be taken for something else, or that no URL can have in its path."""
+    """Raise ValueError for a name that could be mistaken for a secret or an id, or that cannot be part of a URL."""
     if is_well_formed(name):
         raise ValueError("name is an API key itself, which is secret; take another name")
     if _ID.fullmatch(name):
@@ -278,7 +294,7 @@ def _revoked(key: Key) -> RevokedError:
 
 
 async def _load(redis: Redis, key_id: str) -> Key | None:
-    """A key that is live or revoked."""
+    """Return the key with this id if it is live or revoked."""
     state, revoked, record = await scripts.READ.run(redis, record_name(key_id), str(REVOKED_SECONDS))
     if state not in ("live", "revoked"):
         return None

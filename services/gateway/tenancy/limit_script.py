@@ -1,4 +1,4 @@
-"""Runs the limits script: what it is asked, and what it answers. What is decided, and how, is in limits_script/."""
+"""Runs the limits script, and types its arguments and results. The script itself is in limits_script/."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
 _PARTS: Final = ("state", "reservations", "decision", "queue", "operations")
-"""The files of the script. Each uses what those before it define."""
+"""The files of the script, in order: each uses the functions of those before it."""
 SCRIPT: Final = Script(
     "\n".join((Path(__file__).parent / "limits_script" / f"{part}.lua").read_text() for part in _PARTS)
 )
 STREAM_LENGTH: Final = 10_000
-"""Usage records that each of the 64 shards keeps."""
+"""How many usage records each of the 64 shards keeps."""
 ANYTHING: Final = TokenEstimate(model="", prompt=1, output=0, max_output=0)
-"""The least that a request needs of its key's limits."""
+"""The smallest possible request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A key, and the limits that hold for it and one model."""
+    """A key, and the limits that apply to it and one model."""
 
     key: Key
     model: str
     limits: Limits
     model_limits: Limits
     queue_length: int = 0
-    """How many of its requests may wait for a slot."""
+    """How many of its requests may wait for a slot; 0 without a queue."""
     queue_seconds: float = 0.0
+    """The longest wait in the queue."""
     fingerprint: Fingerprint | None = None
-    """As what the key was found. It is proven again with every decision."""
+    """The key's state when it was looked up, which every decision checks."""
 
 
 class StaleKeyError(Exception):
-    """A key is not what it was when it was looked up, or not valid any more. Nothing was decided."""
+    """The key has changed since it was looked up, or is not valid any more. Nothing was decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReservationId:
-    """What a request is known by to the limits."""
+    """The identity of a request in the limits script."""
 
     id: str
     request_id: str
     seconds: float
-    """How long it lasts unless it is renewed."""
+    """How long the reservation lasts unless it is renewed."""
 
 
 @dataclass(slots=True)
 class Produced:
-    """What is known of a request's tokens. `prompt` is None until the worker has counted it."""
+    """The tokens of a request that were counted so far. `prompt` is None until the worker has counted it."""
 
     prompt: int | None = None
     completion: int = 0
@@ -72,7 +73,7 @@ class Scope:
 
     reserved: int
     slots: int = 0
-    """Of running requests. This, and what was used, is not told of an admission."""
+    """Running requests. Like the usage, it is not reported for a request that is admitted."""
     daily: int = 0
     monthly: int = 0
     requests: int | None = None
@@ -83,48 +84,48 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The limit that refused: rpm, tpm, concurrency, daily or monthly."""
+    """The limit that rejected a request: rpm, tpm, concurrency, daily or monthly."""
 
     limit: str
     scope: str
     """key or model."""
     wait: int
-    """Microseconds until there is room; -1: never, for this request, or not before a budget begins anew."""
+    """Microseconds until the limit has capacity; -1 if the request never fits, or not before a budget is renewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a request was admitted, and how the limits stand."""
+    """The decision about a request, and the state of the limits."""
 
     seconds: int
-    """Redis's clock, since 1970."""
+    """Redis's time, in seconds since 1970."""
     scopes: dict[str, Scope]
-    """By name: key and model."""
+    """The state of the scopes `key` and `model`."""
     rejection: Rejection | None = None
     ahead: int | None = None
-    """How many requests wait before this one; None when it may not wait."""
+    """How many requests are before this one in the queue; None if it may not wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a running request may still do."""
+    """The result of renewing a reservation."""
 
     credit: int = 0
-    """Tokens that are reserved for its answer, or that the budgets have room for."""
+    """Output tokens that are reserved, or that the budgets still allow."""
     spent: SpentBudget | None = None
-    """The budget that has no room for more; the answer must end."""
+    """The budget that is used up, so that the generation must end."""
 
 
 async def peek(redis: Redis, subject: Subject) -> Decision:
-    """Whether the key is over a limit, before it is known what a request needs. Takes nothing. Raises StaleKeyError."""
+    """Return whether the key's limits allow any request at all. Nothing is reserved. Raises StaleKeyError."""
     queue = {"queue": subject.queue_length} if subject.queue_length else {}
     fingerprint = {"fingerprint": subject.fingerprint} if subject.fingerprint else {}
-    answer = await _run(
+    result = await _run(
         redis, subject, "peek", estimate=ANYTHING.prompt, output=ANYTHING.output, **queue, **fingerprint
     )
-    if answer.get("stale"):
+    if result.get("stale"):
         raise StaleKeyError
-    return _decision(answer)
+    return _decision(result)
 
 
 async def admit(redis: Redis, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
@@ -134,7 +135,7 @@ async def admit(redis: Redis, subject: Subject, estimate: TokenEstimate, reserva
     """
     fingerprint = {"fingerprint": subject.fingerprint} if subject.fingerprint else {}
     queue = {"queue": subject.queue_length} if subject.queue_length else {}
-    answer = await _run(
+    result = await _run(
         redis,
         subject,
         "admit",
@@ -144,9 +145,9 @@ async def admit(redis: Redis, subject: Subject, estimate: TokenEstimate, reserva
         **queue,
         **fingerprint,
     )
-    if answer.get("stale"):
+    if result.get("stale"):
         raise StaleKeyError
-    return _decision(answer)
+    return _decision(result)
 
 
 async def renew(
@@ -158,9 +159,9 @@ async def renew(
     produced: Produced,
     reserve_output: int,
 ) -> Renewal:
-    """Go on holding what a request holds, charge what it produced so far, and reserve for what may follow."""
+    """Extend a reservation, charge the tokens produced so far, and reserve up to `reserve_output` further ones."""
     known = {"max_output": estimate.max_output, "prompt": produced.prompt}
-    answer = await _run(
+    result = await _run(
         redis,
         subject,
         "renew",
@@ -169,9 +170,9 @@ async def renew(
         reserve=reserve_output,
         **{name: value for name, value in known.items() if value is not None},
     )
-    spent = answer.get("spent")
+    spent = result.get("spent")
     return Renewal(
-        credit=answer.get("credit", 0),
+        credit=result.get("credit", 0),
         spent=SpentBudget(f"{spent['limit']}_tokens", spent["scope"]) if spent else None,
     )
 
@@ -179,7 +180,7 @@ async def renew(
 async def settle(
     redis: Redis, subject: Subject, reservation_id: ReservationId, produced: Produced, *, outcome: str
 ) -> None:
-    """Give back what a request held, and charge what it produced in all. The second time, nothing happens."""
+    """Release a reservation, and charge all tokens that were produced. It is idempotent."""
     await _run(
         redis,
         subject,
@@ -194,17 +195,17 @@ async def settle(
 
 
 async def show(redis: Redis, subject: Subject) -> Decision:
-    """How the limits stand. Leases of gateways that are gone are ended on the way."""
+    """Return the state of the limits. Like every operation, it ends expired reservations first."""
     return _decision(await _run(redis, subject, "show"))
 
 
 def name_of(key: Key) -> str:
-    """The script's KEYS[1]."""
+    """Return the script's KEYS[1]."""
     return f"vilix:{{{key.shard}}}:limits:{key.id}"
 
 
 async def _run(redis: Redis, subject: Subject, operation: str, **more: Any) -> dict[str, Any]:
-    ask = {
+    request = {
         "model": subject.model,
         "owner": subject.key.owner,
         "limits": _limits(subject.limits),
@@ -212,9 +213,9 @@ async def _run(redis: Redis, subject: Subject, operation: str, **more: Any) -> d
         "stream_length": STREAM_LENGTH,
         **more,
     }
-    answer = await SCRIPT.run(redis, name_of(subject.key), operation, orjson.dumps(ask).decode())
-    found: dict[str, Any] = orjson.loads(answer)
-    return found
+    reply = await SCRIPT.run(redis, name_of(subject.key), operation, orjson.dumps(request).decode())
+    result: dict[str, Any] = orjson.loads(reply)
+    return result
 
 
 def _identity(reservation_id: ReservationId) -> dict[str, Any]:
@@ -233,11 +234,11 @@ def _limits(limits: Limits) -> dict[str, int]:
     return {_NAMES.get(name, name): value for name, value in limits if value is not None}
 
 
-def _decision(answer: dict[str, Any]) -> Decision:
-    rejection = answer.get("rejection")
+def _decision(result: dict[str, Any]) -> Decision:
+    rejection = result.get("rejection")
     return Decision(
-        seconds=answer["seconds"],
-        scopes={name: Scope(**scope) for name, scope in answer["scopes"].items()},
+        seconds=result["seconds"],
+        scopes={name: Scope(**scope) for name, scope in result["scopes"].items()},
         rejection=Rejection(**rejection) if rejection else None,
-        ahead=answer.get("ahead"),
+        ahead=result.get("ahead"),
     )

@@ -1,4 +1,4 @@
-"""What a client is told about its key's limits: how they stand, and the error of the very limit that refused."""
+"""Reports a key's limits to its client: their state, and the error of the limit that rejected a request."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
 SLOT_SECONDS: Final = 1.0
-"""When to come back for a slot; nobody knows when one will be free."""
+"""`Retry-After` for a missing slot, because it is unknown when one will be free."""
 _TOO_LARGE_SECONDS: Final = 60.0
-"""When to come back with a request that never fits: a smaller one may."""
+"""`Retry-After` for a request that never fits; a smaller one may."""
 
 
 def rate_limits(decision: Decision, subject: Subject) -> RateLimits:
-    """Return the limits of the key or of its use of the model, whichever has less left, or the one that refused."""
+    """Return the state of the limits of the key or of the model: of the one that rejected, or that has less left."""
     rejecting = decision.rejection.scope if decision.rejection is not None else ""
 
     def order(name: str, remaining: int) -> tuple[bool, int]:
@@ -48,9 +48,9 @@ def _limits(scope: str, subject: Subject) -> Limits:
 
 
 def rejected(decision: Decision, subject: Subject, estimate: TokenEstimate) -> ApiError:
-    """Return the 429 for a decision that refuses."""
+    """Return the 429 for a decision that rejects a request."""
     rejection = decision.rejection
-    assert rejection is not None  # noqa: S101  # what it is called for
+    assert rejection is not None  # noqa: S101  # it is called for rejections only
     limits, scope = _limits(rejection.scope, subject), decision.scopes[rejection.scope]
     whom = "this key" if rejection.scope == "key" else f"this key and the model {subject.model}"
     wait = rejection.wait / 1e6
@@ -134,10 +134,10 @@ def _over_budget(decision: Decision, estimate: TokenEstimate, limits: Limits, wh
 
 
 def next_day(now: datetime) -> datetime:
-    """Return when the daily budget begins anew."""
+    """Return when the next daily budget begins."""
     return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 
 def next_month(now: datetime) -> datetime:
-    """Return when the monthly budget begins anew."""
+    """Return when the next monthly budget begins."""
     return next_day((now.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1))

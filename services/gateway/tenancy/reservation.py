@@ -1,4 +1,4 @@
-"""What a running request holds of its key's limits: taken once, renewed while it runs, settled exactly once."""
+"""Reservations of requests in their keys' limits: made once, renewed while the request runs, settled exactly once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from services.gateway.tenancy.limit_script import Decision, Produced, Renewal, R
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
 AT_ONCE: Final = 32
+"""How many reservations are renewed at the same time."""
 MAX_UNSETTLED: Final = 100_000
+"""How many settlements are kept while Redis is away."""
 RETRY_SECONDS: Final = 0.5
 _log: Final = logging.getLogger(__name__)
 
 
 class Reservation:
-    """A request that was let in."""
+    """The reservation of one admitted request."""
 
     def __init__(
         self,
@@ -38,7 +40,7 @@ class Reservation:
         reservation_id: ReservationId,
         status: RateLimits,
     ) -> None:
-        """`status` is how the limits stood when the request was admitted."""
+        """Keep the reservation of `subject`. `status` is the state of the limits when the request was admitted."""
         self.subject: Final = subject
         self.estimate: Final = estimate
         self.reservation_id: Final = reservation_id
@@ -46,9 +48,9 @@ class Reservation:
         self.produced: Final = Produced()
         self.outcome = ""
         self.spent: SpentBudget | None = None
-        """The budget that has no room for the rest of the answer."""
-        self._end_answer: Callable[[], object] | None = None
-        # An answer that is reserved as a whole cannot outgrow its budget.
+        """The budget that is used up before the generation is complete."""
+        self._end_generation: Callable[[], object] | None = None
+        # A generation whose maximum is reserved cannot exceed its budget.
         is_reserved = estimate.max_output is not None and estimate.max_output <= estimate.output
         limits = (subject.limits, subject.model_limits)
         self._has_budget: Final = not is_reserved and any(each.daily_tokens or each.monthly_tokens for each in limits)
@@ -57,22 +59,22 @@ class Reservation:
         self._settlement: asyncio.Task[None] | None = None
 
     def end_generation_with(self, end: Callable[[], object]) -> None:
-        """Call `end` when a budget has no room for the rest of the answer, or now if that is so already."""
-        self._end_answer = end
+        """Call `end` when a budget is used up, or now if one already is."""
+        self._end_generation = end
         if self.spent is not None:
             end()
 
     def renewed(self, renewal: Renewal, *, completion: int) -> None:
-        """Take note of a renewal, which knew of so many tokens of the answer."""
+        """Note the result of a renewal that billed `completion` output tokens."""
         if self._has_budget:
             self._renew_at = completion + max(1, renewal.credit // 2)
         if renewal.spent is not None and self.spent is None and self._settlement is None:
             self.spent = renewal.spent
-            if self._end_answer is not None:
-                self._end_answer()
+            if self._end_generation is not None:
+                self._end_generation()
 
     def count(self, events: Iterable[pb.Event]) -> None:
-        """Take note of what a worker produced."""
+        """Count the tokens of a worker's events."""
         for event in events:
             match event.WhichOneof("event"):
                 case "delta":
@@ -81,7 +83,7 @@ class Reservation:
                     if event.delta.HasField("reasoning_content"):
                         self.produced.reasoning += tokens
                 case "started":
-                    # It replaces the estimate with the next renewal.
+                    # The next renewal replaces the estimate by this count.
                     self.produced.prompt = event.started.prompt_tokens
                 case "usage":
                     usage = event.usage
@@ -95,17 +97,17 @@ class Reservation:
             self._reservations.renew_soon(self)
 
     def settle(self, outcome: str) -> asyncio.Future[None]:
-        """Give back what it holds and bill what it produced. Only the first call does; every call can be awaited."""
+        """Release the reservation and bill the produced tokens. Only the first call does so; all can be awaited."""
         if self._settlement is None:
             self.outcome = outcome
-            self._end_answer = None
+            self._end_generation = None
             self._settlement = self._reservations.settle(self)
-        # Whoever stops waiting for it does not stop it.
+        # Cancelling the caller must not cancel the settlement.
         return asyncio.shield(self._settlement)
 
 
 class Reservations:
-    """The leases of this gateway. `open` and `close` it."""
+    """The reservations of this gateway. `open` and `close` it."""
 
     def __init__(
         self,
@@ -129,11 +131,11 @@ class Reservations:
         self._loops: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
-        """Begin to renew, and to settle again what could not be settled."""
+        """Begin to renew reservations, and to retry settlements that failed."""
         self._loops = [asyncio.create_task(self._keep_renewing()), asyncio.create_task(self._keep_settling())]
 
     async def close(self) -> None:
-        """Settle what is left, as far as Redis answers."""
+        """Settle all reservations, as far as Redis is available."""
         for loop in self._loops:
             loop.cancel()
         for reservation in list(self._live):
@@ -144,35 +146,40 @@ class Reservations:
             _log.error("usage was not recorded, because redis is away", extra={"requests": len(self._unsettled)})
 
     def new_id(self, request_id: str) -> ReservationId:
-        """The identity of a lease. It is ours: a request's id is its client's choice, and may come twice."""
+        """Return a new reservation id. It is random, because clients choose request ids and may repeat them."""
         return ReservationId(secrets.token_hex(12), request_id, self._reservation_seconds)
 
     async def decide(self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
-        """What Redis decides. Raises RedisAwayError."""
+        """Return Redis's decision about a request. Raises RedisAwayError and StaleKeyError."""
         decision = await self._link.run(lambda redis: limit_script.admit(redis, subject, estimate, reservation_id))
         if self._link.rejection is None:
-            # What Redis refuses to write is counted here, while it still decides what needs no write.
+            # While Redis rejects writes, some decisions still succeed: keep the fallback's counts until it recovers.
             self._local.forget()
         return decision
 
     def admitted(
         self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId, decision: Decision
     ) -> Reservation:
-        """The lease that Redis decided on. Raises ApiError (429) when it decided against it."""
+        """Return the reservation that Redis made. Raises ApiError (429) if `decision` rejects the request."""
         if decision.rejection is not None:
             metrics.LIMITS_REJECTED.labels(decision.rejection.limit).inc()
             raise rate_limit_errors.rejected(decision, subject, estimate)
         return self._reservation(subject, estimate, reservation_id, rate_limit_errors.rate_limits(decision, subject))
 
-    def admit_alone(self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Reservation:
-        """Let a request in without Redis, by the policy for that. Raises ApiError: 429, 503."""
+    def admit_without_redis(
+        self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId
+    ) -> Reservation:
+        """Return the reservation of a request that is admitted by the policy for a Redis that is away.
+
+        Raises ApiError: 429, 503.
+        """
         key_id = subject.key.id
         running = {"key": self._running[key_id, ""], "model": self._running[key_id, subject.model]}
         self._local.admit(subject, estimate, running)
         return self._reservation(subject, estimate, reservation_id, NO_LIMITS)
 
     def settle(self, reservation: Reservation) -> asyncio.Task[None]:
-        """Begin to settle a lease."""
+        """Begin to settle a reservation."""
         self._live.discard(reservation)
         self._count_running(reservation, -1)
         return self._begin(self._settle(reservation))
@@ -187,10 +194,10 @@ class Reservations:
 
     def _count_running(self, reservation: Reservation, change: int) -> None:
         for scope in ("", reservation.subject.model):
-            who = (reservation.subject.key.id, scope)
-            self._running[who] += change
-            if not self._running[who]:
-                del self._running[who]
+            counted = (reservation.subject.key.id, scope)
+            self._running[counted] += change
+            if not self._running[counted]:
+                del self._running[counted]
 
     async def _keep_renewing(self) -> None:
         while True:
@@ -200,7 +207,7 @@ class Reservations:
                 await asyncio.gather(*(self._renew(reservation) for reservation in live[first : first + AT_ONCE]))
 
     def renew_soon(self, reservation: Reservation) -> None:
-        """Renew a lease out of turn."""
+        """Renew a reservation now."""
         self._begin(self._renew(reservation))
 
     async def _renew(self, reservation: Reservation) -> None:
@@ -215,7 +222,7 @@ class Reservations:
             produced=reservation.produced,
             reserve_output=self._reserve_output,
         )
-        with suppress(RedisAwayError):  # The next renewal, or the settlement, makes up for it.
+        with suppress(RedisAwayError):  # The next renewal, or the settlement, bills the tokens.
             reservation.renewed(await self._link.run(renewal), completion=completion)
 
     async def _settle(self, reservation: Reservation) -> None:

@@ -17,7 +17,7 @@ _CHECKSUM_LENGTH: Final = 6
 
 
 def is_well_formed(secret: str) -> bool:
-    """Whether the checksum is right: a key that was mistyped or cut is refused without a look into Redis."""
+    """Return whether the checksum is right, so that a mistyped or cut key is rejected without asking Redis."""
     body = secret[len(PREFIX) :]
     if not secret.startswith(PREFIX) or len(body) != _RANDOM_LENGTH + _CHECKSUM_LENGTH:
         return False
@@ -25,7 +25,7 @@ def is_well_formed(secret: str) -> bool:
 
 
 def draw(shard: str) -> str:
-    """A new secret whose hash falls into `shard`, so that the shard is known from the secret alone."""
+    """Return a new secret whose digest belongs to `shard`. It takes 64 attempts on average."""
     while True:
         body = random_text(_RANDOM_LENGTH)
         secret = PREFIX + body + _checksum(body)
@@ -34,17 +34,17 @@ def draw(shard: str) -> str:
 
 
 def digest(text: str) -> str:
-    """SHA-256, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a text as 64 hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shard_of(hashed: str) -> str:
-    """The hash tag, s00 to s63, of what has this digest."""
+    """Return the hash tag, s00 to s63, of a digest."""
     return shard_name(int(hashed[:2], 16) % SHARDS)
 
 
 def random_text(length: int) -> str:
-    """Base62 characters that nobody can guess."""
+    """Return cryptographically random base62 characters."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 

@@ -1,4 +1,4 @@
-"""The tiers, as a file says them; it is read again when it changes."""
+"""The tiers of a file, which is read again when it changes."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Tiers:
     """The tiers of this gateway."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read them from a YAML file. Raises ValueError and OSError when that cannot be done."""
+        """Read the tiers of a YAML file; None for no tiers. Raises ValueError and OSError."""
         self._path: Final = path
         self._tiers: dict[str, Tier] = read_tiers(path) if path else {}
         self._seen = self._stamp()
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin to look for changes."""
+        """Begin to watch the file for changes."""
         if self._path is not None:
             self._task = asyncio.create_task(self._look())
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop watching the file."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def subject(self, key: Key, model: str) -> Subject:
-        """The limits that hold for a key and a model. Raises ApiError (503) when its tier is not known here."""
+        """Return the limits that apply to a key and a model. Raises ApiError (503) if the key's tier does not exist."""
         if key.tier is None:
             return Subject(key, model, key.limits, key.model_limits.get(model, UNLIMITED))
         tier = self._tiers.get(key.tier)
@@ -53,7 +53,7 @@ class Tiers:
         return Subject(key, model, key.limits.or_else(tier), of_model, queue_length, tier.queue_seconds)
 
     def limited_models(self, key: Key) -> list[str]:
-        """The models that have limits of their own for a key."""
+        """Return the models that have limits of their own for a key."""
         tier = self._tiers.get(key.tier or "")
         return sorted({*key.model_limits, *(tier.models if tier else ())})
 
@@ -71,11 +71,11 @@ class Tiers:
             self._tiers = read_tiers(self._path)
             _log.info("tiers read again", extra={"tiers": ", ".join(self._tiers)})
         except (ValueError, OSError) as error:
-            _log.error("the tiers stay as they were: %s", error)  # its text says it all
+            _log.error("the tiers stay as they were: %s", error)  # the traceback would add nothing
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
-            found = self._path.stat() if self._path else None
+            status = self._path.stat() if self._path else None
         except OSError:
             return None
-        return (found.st_mtime_ns, found.st_ino, found.st_size) if found else None
+        return (status.st_mtime_ns, status.st_ino, status.st_size) if status else None

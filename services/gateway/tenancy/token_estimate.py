@@ -1,4 +1,4 @@
-"""What a request needs of its key's limits before anything of it was counted."""
+"""Estimates the tokens of a request before a worker has counted them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 BYTES_PER_TOKEN: Final = 4
-"""Of UTF-8. An estimate, which holds until the worker has counted the prompt."""
+"""Bytes of UTF-8 per token, a rough estimate that is used until the worker has counted the prompt."""
 TOKENS_PER_IMAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
-    """Tokens of one request."""
+    """The token estimate of one request."""
 
     model: str
     prompt: int
-    """An estimate."""
+    """The estimated tokens of the prompt."""
     output: int
-    """What is reserved for the answer at first."""
+    """The output tokens that are reserved at admission."""
     max_output: int | None
-    """The most that the answer may have; None for no limit but the model's."""
+    """The most output tokens; None if only the model limits them."""
 
 
 def estimate_of(request: pb.GenerateRequest, *, reserve_output: int) -> TokenEstimate:
-    """The demand of a request; at most `reserve_output` tokens are reserved for each choice of its answer."""
+    """Return the estimate of a request. At most `reserve_output` tokens are reserved for each choice."""
     images = [part.image.data for message in request.messages for part in message.content if part.HasField("image")]
     ids = request.prompt_token_ids
     text_bytes = request.ByteSize() - sum(len(image) for image in images)
@@ -44,7 +44,7 @@ def estimate_of(request: pb.GenerateRequest, *, reserve_output: int) -> TokenEst
 
 
 def estimate_of_embedding(request: embeddings_pb.EmbedRequest) -> TokenEstimate:
-    """The demand of texts that become vectors, which has no output."""
+    """Return the estimate of a request for embeddings, which has no output tokens."""
     text_bytes = sum(len(text.encode()) for text in request.texts)
     ids = sum(len(tokens.ids) for tokens in request.token_ids)
     return TokenEstimate(model=request.model, prompt=ids + text_bytes // BYTES_PER_TOKEN + 1, output=0, max_output=0)

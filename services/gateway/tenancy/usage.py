@@ -1,4 +1,4 @@
-"""What keys used: counters per key, model and day."""
+"""The usage of keys: counters per key, model, and day or month."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.gateway.tenancy.key import Key
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was used. `requests` are those that have ended."""
+    """Counters of usage. `requests` counts requests that have ended."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -23,24 +23,22 @@ class Counts:
     reasoning_tokens: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        """The sum."""
-        return Counts(
-            *(mine + its for mine, its in zip(self.numbers().values(), other.numbers().values(), strict=True))
-        )
+        """Return the sum."""
+        return Counts(*map(sum, zip(self.numbers().values(), other.numbers().values(), strict=True)))
 
     def numbers(self) -> dict[str, int]:
-        """By name."""
+        """Return the counters by name."""
         return asdict(self)
 
 
 COUNTERS: Final = tuple(Counts.__dataclass_fields__)
-# The script's names: short, because there is one of each for every model and day.
+# The script's names are shorter, because there is a field of each for every model and day.
 _FIELDS: Final = {name.removesuffix("_tokens"): name for name in COUNTERS}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one key used of one model on one day, or in one month."""
+    """The usage of one model by one key on one day or in one month."""
 
     period: str
     model: str
@@ -48,23 +46,23 @@ class Usage:
 
 
 async def of_days(redis: Redis, key: Key, *, last: date, days: int) -> list[Usage]:
-    """The usage of so many days up to `last` (UTC), oldest first."""
+    """Return the usage of the `days` days up to `last` (UTC), oldest first."""
     periods = [(last - timedelta(days=back)).isoformat() for back in reversed(range(days))]
     return await of_periods(redis, key, periods)
 
 
 async def of_periods(redis: Redis, key: Key, periods: Iterable[str]) -> list[Usage]:
-    """The usage of days (2026-11-30) or months (2026-11)."""
+    """Return the usage of days (2026-11-30) or months (2026-11)."""
     names = list(periods)
     async with redis.pipeline(transaction=False) as pipeline:
         for period in names:
             pipeline.hgetall(f"vilix:{{{key.shard}}}:usage:{key.id}:{period}")
-        found = await pipeline.execute()
-    return [usage for period, fields in zip(names, found, strict=True) for usage in _read(period, fields)]
+        counters = await pipeline.execute()
+    return [usage for period, fields in zip(names, counters, strict=True) for usage in _read(period, fields)]
 
 
 def summed(usages: Iterable[Usage], *, by: Literal["model", "day"]) -> dict[str, Counts]:
-    """Added up by model or by day."""
+    """Return the sums of usage by model or by day."""
     sums: dict[str, Counts] = {}
     for usage in usages:
         name = usage.model if by == "model" else usage.period

@@ -65,7 +65,7 @@ class Line:
         self.reservations.append(Reservation())
         return self.reservations[-1]
 
-    admit_alone = admitted
+    admit_without_redis = admitted
 
 
 class KeyCache:

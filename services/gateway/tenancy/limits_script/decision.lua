@@ -1,5 +1,5 @@
--- The decision: whether there is room, the limit that has none, and how the limits stand.
--- Why so many more tokens cannot be had in a scope: the limit, and the time until they could (-1: never).
+-- The decision: whether the limits allow a request, which limit does not, and the state of the limits.
+-- Return the limit of a scope that does not allow `amount` more tokens, and the time until it does (-1: never).
 local function tokens_rejection(scope, amount)
   local limits, reserved = scope.limits, number_of('reserved' .. scope.suffix)
   for _, period in ipairs({'monthly', 'daily'}) do
@@ -41,19 +41,20 @@ end
 
 local BUDGETS = {daily = true, monthly = true}
 
--- The limit that stands in the way for longest: a budget, then what never fits, then the longest wait, then a slot.
+-- Return the limit that rejects the request for longest: a budget, then one that it never fits, then the longest wait,
+-- then a missing slot.
 local function rejection(ahead)
   local worst
-  local function consider(found)
-    if found and not (worst and BUDGETS[worst.limit]) then
-      local longer = worst and worst.wait ~= -1 and (found.wait == -1 or found.wait > worst.wait)
-      if not worst or BUDGETS[found.limit] or longer then
-        worst = found
+  local function consider(candidate)
+    if candidate and not (worst and BUDGETS[worst.limit]) then
+      local longer = worst and worst.wait ~= -1 and (candidate.wait == -1 or candidate.wait > worst.wait)
+      if not worst or BUDGETS[candidate.limit] or longer then
+        worst = candidate
       end
     end
   end
   for _, scope in ipairs(scopes) do
-    consider(tokens_rejection(scope, ask.estimate + ask.output))
+    consider(tokens_rejection(scope, request.estimate + request.output))
     consider(requests_rejection(scope))
   end
   for _, scope in ipairs(scopes) do
@@ -62,27 +63,27 @@ local function rejection(ahead)
   return worst
 end
 
--- The state of both scopes.
-local function report(answer)
-  answer.seconds = math.floor(now / 1000000)
-  answer.scopes = {}
+-- Add the state of both scopes to `result`, and return it as JSON.
+local function report(result)
+  result.seconds = math.floor(now / 1000000)
+  result.scopes = {}
   for _, scope in ipairs(scopes) do
     local limits, reserved = scope.limits, number_of('reserved' .. scope.suffix)
-    local shown = {reserved = reserved}
-    if operation == 'show' or answer.rejection then
-      shown.slots, shown.daily, shown.monthly = running(scope), used('daily', scope), used('monthly', scope)
+    local values = {reserved = reserved}
+    if operation == 'show' or result.rejection then
+      values.slots, values.daily, values.monthly = running(scope), used('daily', scope), used('monthly', scope)
     end
     if limits.rpm then
       local filled = level('requests' .. scope.suffix, limits.rpm)
-      shown.requests = math.max(0, math.floor(limits.rpm - filled / MINUTE))
-      shown.requests_reset = math.ceil(filled / limits.rpm)
+      values.requests = math.max(0, math.floor(limits.rpm - filled / MINUTE))
+      values.requests_reset = math.ceil(filled / limits.rpm)
     end
     if limits.tpm then
       local filled = level('tokens' .. scope.suffix, limits.tpm) + reserved * MINUTE
-      shown.tokens = math.max(0, math.floor(limits.tpm - filled / MINUTE))
-      shown.tokens_reset = math.ceil(filled / limits.tpm)
+      values.tokens = math.max(0, math.floor(limits.tpm - filled / MINUTE))
+      values.tokens_reset = math.ceil(filled / limits.tpm)
     end
-    answer.scopes[scope.name] = shown
+    result.scopes[scope.name] = values
   end
-  return cjson.encode(answer)
+  return cjson.encode(result)
 end

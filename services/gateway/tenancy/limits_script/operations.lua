@@ -1,22 +1,22 @@
--- The operations, of which one is run.
+-- The operations. ARGV[1] names the one to run.
 local function admit()
-  if redis.call('ZSCORE', slots, ask.id) then
-    -- The answer to an earlier attempt was lost on its way.
+  if redis.call('ZSCORE', slots, request.id) then
+    -- An earlier attempt succeeded, but its reply was lost.
     return report({admitted = true})
   end
-  local ahead = ask.queue and ahead_of_me() or 0
+  local ahead = request.queue and requests_ahead() or 0
   local rejected = rejection(ahead)
   if rejected then
-    if ask.queue and rejected.limit == 'concurrency' and ahead < ask.queue then
+    if request.queue and rejected.limit == 'concurrency' and ahead < request.queue then
       join_queue()
       return report({admitted = false, rejection = rejected, ahead = ahead})
     end
-    if ask.queue then
+    if request.queue then
       leave_queue()
     end
     return report({admitted = false, rejection = rejected})
   end
-  if ask.queue then
+  if request.queue then
     leave_queue()
   end
   for _, scope in ipairs(scopes) do
@@ -25,61 +25,61 @@ local function admit()
     end
   end
   local reservation = new_reservation()
-  reservation.estimate, reservation.output = ask.estimate, ask.output
-  reserve(ask.model, ask.estimate + ask.output)
-  hold(ask.id, reservation)
+  reservation.estimate, reservation.output = request.estimate, request.output
+  reserve(request.model, request.estimate + request.output)
+  store(request.id, reservation)
   return report({admitted = true})
 end
 
--- Whether the key has no room for anything, before it is known what a request needs. Nothing is taken.
+-- Decide about the smallest possible request, before it is known what a request needs. Reserves nothing.
 local function peek()
   local rejected = rejection(0)
-  if rejected and ask.queue and rejected.limit == 'concurrency' then
+  if rejected and request.queue and rejected.limit == 'concurrency' then
     rejected = nil
   end
   return report({admitted = not rejected, rejection = rejected})
 end
 
--- Charges what the worker has counted so far, and takes the reservation back for it.
+-- Charge the tokens that the worker has counted so far, and release the same amount of the reservation.
 local function progress(reservation)
-  if ask.prompt then
-    charge(math.max(0, ask.prompt - reservation.prompt), 0)
-    reserve(ask.model, -reservation.estimate)
-    reservation.prompt, reservation.estimate = math.max(reservation.prompt, ask.prompt), 0
+  if request.prompt then
+    charge(math.max(0, request.prompt - reservation.prompt), 0)
+    reserve(request.model, -reservation.estimate)
+    reservation.prompt, reservation.estimate = math.max(reservation.prompt, request.prompt), 0
   end
-  local new = math.max(0, ask.completion - reservation.completion)
+  local new = math.max(0, request.completion - reservation.completion)
   local covered = math.min(new, reservation.output)
   charge(0, new)
-  reserve(ask.model, -covered)
+  reserve(request.model, -covered)
   reservation.completion, reservation.output = reservation.completion + new, reservation.output - covered
 end
 
--- The budget with the least room, and how many more tokens that has room for.
+-- Return the budget with the least capacity, and its capacity in tokens.
 local function tightest_budget()
-  local tightest, room
+  local tightest, capacity
   for _, scope in ipairs(scopes) do
     for period in pairs(BUDGETS) do
       if scope.limits[period] then
         local left = scope.limits[period] - used(period, scope) - number_of('reserved' .. scope.suffix)
-        if not room or left < room then
-          tightest, room = {limit = period, scope = scope.name}, left
+        if not capacity or left < capacity then
+          tightest, capacity = {limit = period, scope = scope.name}, left
         end
       end
     end
   end
-  return tightest, room
+  return tightest, capacity
 end
 
--- Reserves for what the answer may still become, as far as the budgets have room. Where a rate has none, the answer goes on, and
--- its debt is carried.
+-- Reserve further output tokens, as far as the budgets have capacity. If only a rate has none, nothing is reserved, and
+-- the generation goes on with a debt.
 local function top_up(reservation)
-  local wanted = ask.reserve - reservation.output
-  if ask.max_output then
-    wanted = math.min(wanted, ask.max_output - reservation.completion - reservation.output)
+  local wanted = request.reserve - reservation.output
+  if request.max_output then
+    wanted = math.min(wanted, request.max_output - reservation.completion - reservation.output)
   end
-  local _, room = tightest_budget()
-  wanted = math.min(wanted, room or wanted)
-  if wanted <= 0 or reservation.output * 2 > ask.reserve then
+  local _, capacity = tightest_budget()
+  wanted = math.min(wanted, capacity or wanted)
+  if wanted <= 0 or reservation.output * 2 > request.reserve then
     return
   end
   for _, scope in ipairs(scopes) do
@@ -87,43 +87,43 @@ local function top_up(reservation)
       return
     end
   end
-  reserve(ask.model, wanted)
+  reserve(request.model, wanted)
   reservation.output = reservation.output + wanted
 end
 
 local function renew()
-  local memory = remembered(ask.id)
+  local memory = remembered(request.id)
   if memory and memory.final then
     return cjson.encode({alive = false})
   end
-  local reservation = reservation_of(ask.id) or new_reservation(memory)
+  local reservation = reservation_of(request.id) or new_reservation(memory)
   progress(reservation)
   top_up(reservation)
-  hold(ask.id, reservation)
-  local budget, room = tightest_budget()
-  local is_whole = ask.max_output and reservation.completion >= ask.max_output
-  local answer = {alive = true, credit = reservation.output}
-  if budget and reservation.output == 0 and not is_whole then
-    answer.credit = math.max(0, math.min(room, ask.reserve))
-    answer.spent = room <= 0 and budget or nil
+  store(request.id, reservation)
+  local budget, capacity = tightest_budget()
+  local is_complete = request.max_output and reservation.completion >= request.max_output
+  local result = {alive = true, credit = reservation.output}
+  if budget and reservation.output == 0 and not is_complete then
+    result.credit = math.max(0, math.min(capacity, request.reserve))
+    result.spent = capacity <= 0 and budget or nil
   end
-  return cjson.encode(answer)
+  return cjson.encode(result)
 end
 
 local function settle()
-  local memory = remembered(ask.id)
+  local memory = remembered(request.id)
   if memory and memory.final then
     return cjson.encode({alive = false})
   end
-  local reservation = reservation_of(ask.id) or new_reservation(memory)
-  charge(ask.prompt - reservation.prompt, ask.completion - reservation.completion)
-  reservation.prompt, reservation.completion = ask.prompt, ask.completion
-  finish(ask.id, reservation, ask)
-  remember(ask.id, ask.prompt, ask.completion, true)
+  local reservation = reservation_of(request.id) or new_reservation(memory)
+  charge(request.prompt - reservation.prompt, request.completion - reservation.completion)
+  reservation.prompt, reservation.completion = request.prompt, request.completion
+  finish(request.id, reservation, request)
+  remember(request.id, request.prompt, request.completion, true)
   return cjson.encode({alive = true})
 end
 
--- A caller that remembers a key, and did not look it up, says as what: only while it is still that is anything decided.
+-- Return whether the key has changed since the caller looked it up. Then nothing is decided.
 local function is_stale(fingerprint)
   if redis.call('GET', shard .. ':secret:' .. fingerprint.secret) ~= key_id then
     return true
@@ -132,11 +132,11 @@ local function is_stale(fingerprint)
   return redis.sha1hex(table.concat(record, '\0')) ~= fingerprint.record
 end
 
-if ask.fingerprint and is_stale(ask.fingerprint) then
+if request.fingerprint and is_stale(request.fingerprint) then
   return cjson.encode({stale = true})
 end
 shorten_reservations()
-reap()
+end_expired_reservations()
 if operation == 'admit' then
   return admit()
 elseif operation == 'peek' then

@@ -1,24 +1,26 @@
--- Decides about one key's limits. What a request needs is taken whole or not at all, and given back exactly once.
+-- Decides about one key's limits. A request's needs are reserved as a whole or not at all, and released exactly once.
 --
--- KEYS[1]  vilix:{sNN}:limits:KEY_ID. Every other name here has its hash tag, and so lives on the same node of a cluster.
+-- KEYS[1]  vilix:{sNN}:limits:KEY_ID. All other names have the same hash tag, and so are on the same node of a cluster.
 -- ARGV[1]  the operation: peek, admit, renew, settle or show
--- ARGV[2]  JSON of what it needs; `ask` below. Returns JSON. Counts are whole; times are microseconds of Redis's own clock.
+-- ARGV[2]  its arguments as JSON, `request` below. Returns JSON. Counts are integers; times are microseconds of Redis's
+--          own clock.
 --
--- A request in progress is a reservation: a member of the set of slots that ends by itself unless it is renewed, and a record of
--- what it was charged and what is still reserved for it. Tokens are charged when the worker has counted them; until then they
--- are reserved. A reservation takes part in every decision and does not leak away with time, as a charge does: what is given
--- back can therefore never be spent twice. In any time t, at most limit + limit * t / minute tokens are charged, but for the
--- debt of answers that outgrew what could be reserved for them.
+-- A running request has a reservation: a member of the sorted set of slots, which expires unless it is renewed, and a
+-- record of the tokens that were charged and of those that are still reserved. Tokens are charged when the worker has
+-- counted them; until then they are reserved. A reservation counts in every decision and does not leak with time, as a
+-- charge does, so released tokens can never be spent twice. In any time t, at most limit + limit * t / minute tokens
+-- are charged, plus the debt of generations that exceeded what could be reserved for them.
 --
--- A budget (daily, monthly) is a limit for running answers too: `renew` says when an answer has used up its reservation and the
--- budget has no room for more, and its gateway ends it. A rate (tpm) never ends an answer: its debt delays the next request.
+-- A budget (daily, monthly) also limits running generations: `renew` reports when a generation has used up its
+-- reservation and the budget has no capacity left, and its gateway ends it. A rate (tpm) never ends a generation: its
+-- debt delays the next request.
 --
 -- The clock may go back, for example when a replica takes over. A stored time that is ahead of it counts as now.
 local MINUTE = 60000000
 local IDLE_SECONDS = 86400
 local USAGE_SECONDS = 400 * 86400
 
-local operation, ask = ARGV[1], cjson.decode(ARGV[2])
+local operation, request = ARGV[1], cjson.decode(ARGV[2])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
@@ -32,17 +34,18 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
--- The two scopes of every decision: all requests of the key, and those for this model.
+-- The two scopes of every decision: all requests of the key, and those for the model.
 local scopes = {
-  {name = 'key', suffix = '', limits = ask.limits},
-  {name = 'model', suffix = ':' .. ask.model, limits = ask.model_limits},
+  {name = 'key', suffix = '', limits = request.limits},
+  {name = 'model', suffix = ':' .. request.model, limits = request.model_limits},
 }
 
 local function number_of(field)
   return tonumber(redis.call('HGET', state, field) or 0)
 end
 
--- A bucket leaks `per_minute` drops a microsecond and holds MINUTE times as many, so that all of its numbers are whole.
+-- Return the level of a leaky bucket. It leaks `per_minute` units per microsecond and holds MINUTE times as many, so
+-- that all numbers are integers.
 local function level(bucket, per_minute)
   local filled = number_of(bucket)
   if filled == 0 then
@@ -61,7 +64,7 @@ local function fill(bucket, per_minute, amount)
   redis.call('HSET', state, bucket, whole(filled), bucket .. ':at', whole(now))
 end
 
--- Days since 1970 as year, month and day: http://howardhinnant.github.io/date_algorithms.html#civil_from_days
+-- Convert days since 1970 to year, month and day: http://howardhinnant.github.io/date_algorithms.html#civil_from_days
 local function date(days)
   local shifted = days + 719468
   local era = math.floor(shifted / 146097)
@@ -87,7 +90,7 @@ local function used(period, scope)
   if scope.name == 'key' then
     return tonumber(redis.call('HGET', counters, 'tokens') or 0)
   end
-  local both = redis.call('HMGET', counters, 'prompt:' .. ask.model, 'completion:' .. ask.model)
+  local both = redis.call('HMGET', counters, 'prompt:' .. request.model, 'completion:' .. request.model)
   return tonumber(both[1] or 0) + tonumber(both[2] or 0)
 end
 
@@ -106,11 +109,11 @@ local function reserve(model, amount)
   end
 end
 
--- Tokens that exist: they fill the buckets and count for the budgets, allowed or not.
+-- Charge tokens that were produced: they fill the buckets and count for the budgets, even beyond a limit.
 local function charge(prompt, completion)
   local amount = prompt + completion
-  count('prompt', ask.model, prompt)
-  count('completion', ask.model, completion)
+  count('prompt', request.model, prompt)
+  count('completion', request.model, completion)
   if amount == 0 then
     return
   end
