@@ -74,16 +74,21 @@ class ReplayEngine:
         unsupported_parameters: tuple[str, ...] | list[str] = (),
         image_token_id: int | None = None,
     ) -> None:
-        """`recordings` is a file; see Recording. `unsupported_parameters` are refused, to stand for a lesser engine.
+        """`recordings` is a file; see Recording. `unsupported_parameters` are rejected, to stand for a lesser engine.
 
         Images are taken if there is an `image_token_id`, the token that stands for one in a prompt.
 
         With `step_ms`, requests begin at multiples of it, so that those with the same interval get their tokens
         together, as from an engine that decodes all its sequences in one step.
+
+        Raises:
+            ValueError: `unsupported_parameters` names a parameter that does not exist.
         """
         self._step: Final = step_ms / 1000
         self.context_length = context_length
         self.slots = slots
+        if unknown := set(unsupported_parameters) - ALL_PARAMETERS:
+            raise ValueError(f"unsupported_parameters: there is no parameter {', '.join(sorted(unknown))}")
         vision = VISION if image_token_id is not None else frozenset()
         self.supported_parameters = (ALL_PARAMETERS | vision) - set(unsupported_parameters)
         self._image_token_id: Final = image_token_id
