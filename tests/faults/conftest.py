@@ -1,4 +1,4 @@
-"""Running systems to break, and an end to the connections that tests leave open."""
+"""Systems for fault tests, and the end of connections that tests leave open."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tests.faults.system import Connection, System, running_system
 
 
 @pytest.fixture(autouse=True)
-async def no_connection_stays() -> AsyncIterator[None]:
-    """A test that fails leaves connections open."""
+async def close_connections() -> AsyncIterator[None]:
+    """Close the connections that a failed test leaves open."""
     yield
-    await Connection.hang_up_all()
+    await Connection.disconnect_all()
 
 
 @pytest.fixture
 async def system(tmp_path: Path) -> AsyncIterator[System]:
-    """One worker and one gateway."""
+    """Run a worker and a gateway."""
     async with running_system(tmp_path) as running:
         yield running
 
 
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[System]:
-    """Two workers behind one gateway."""
+    """Run two workers behind a gateway."""
     async with running_system(tmp_path, workers=2) as running:
         yield running

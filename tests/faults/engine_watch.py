@@ -1,4 +1,4 @@
-"""The engine as a worker reports it: WatchStatus, as an internal service would follow it."""
+"""The status of an engine by WatchStatus, as an internal service reads it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.waits import until
 
 
 class EngineWatch:
-    """What was last reported."""
+    """The last reported status."""
 
     def __init__(self) -> None:
         self.status = pb.ModelStatus()
 
     @property
     def at_work(self) -> int:
-        """Requests that it works on, and those that wait for it."""
+        """The number of running and queued requests."""
         return self.status.in_flight + self.status.queued
 
     async def follow(self, address: str) -> None:
@@ -37,7 +37,7 @@ class EngineWatch:
 
 @contextlib.asynccontextmanager
 async def watched_engine(worker: Process) -> AsyncIterator[EngineWatch]:
-    """The engine of a worker, which reports ten times a second."""
+    """Yield a watch of a worker's engine, with ten reports per second."""
     watch = EngineWatch()
     following = asyncio.create_task(watch.follow(worker.address))
     try:

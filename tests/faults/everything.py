@@ -1,4 +1,4 @@
-"""The whole system: chat and embeddings workers, the admin API and the page, with what a test sees of its processes."""
+"""The whole system: chat and embeddings workers, the admin API and the page, with access to its processes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _FAULT: Final = re.compile(
     r"Traceback \(most recent call last\)|Segmentation fault|Signal \(\d+\) received|panicked at"
 )
 _CALLER_GONE: Final = "grpc._cython.cygrpc.ExecuteBatchError: "
-"""gRPC prints this by itself when a caller has gone before it could be told what was wrong."""
+"""gRPC itself logs this when a caller has disconnected before its error could be sent."""
 
 
 @dataclass
 class Everything:
-    """A running system with all of its parts."""
+    """A running system with all its parts."""
 
     system: System
     embedder: Worker
@@ -83,16 +83,16 @@ class Everything:
         await until(is_ready, START_SECONDS, "the gateway has found both workers")
 
     def tracebacks(self) -> dict[str, str]:
-        """What went wrong inside a process, by process: the tracebacks in its log."""
-        read = {name: "\n".join(tracebacks_in(log.read_text(errors="replace"))) for name, log in self.logs.items()}
-        return {name: found[:10_000] for name, found in read.items() if found}
+        """The tracebacks in the logs, by process."""
+        texts = {name: "\n".join(tracebacks_in(log.read_text(errors="replace"))) for name, log in self.logs.items()}
+        return {name: text[:10_000] for name, text in texts.items() if text}
 
     def dead(self) -> list[str]:
-        """Processes that have ended."""
+        """The names of the processes that have ended."""
         return [name for name, pid in self.pids.items() if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE]
 
     def memory(self) -> dict[str, int]:
-        """Resident bytes, children included, by process."""
+        """The resident memory in bytes, children included, by process."""
         return {name: _resident(psutil.Process(pid)) for name, pid in self.pids.items()}
 
 
@@ -105,7 +105,7 @@ async def running_everything(
     embedder_settings: Mapping[str, str] | None = None,
     more_models: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> AsyncIterator[Everything]:
-    """All parts; stopped at the end. `more_models` are further ones in Triton, engine and arguments by id."""
+    """Run all parts. `more_models` are additional models in Triton: engine and arguments by id."""
     (directory / "embeddings").mkdir()
     metrics_port, admin_port = free_ports(2)
     settings = {
@@ -139,7 +139,7 @@ def _resident(process: psutil.Process) -> int:
 
 
 def tracebacks_in(log: str) -> Iterator[str]:
-    """The tracebacks and crashes in a log, in JSON or plain, each as far as it goes."""
+    """Yield the tracebacks and crashes in a log of JSON or plain lines."""
     lines = [part for line in log.splitlines() for part in _unfolded(line)]
     for number, line in enumerate(lines):
         if not _FAULT.search(line):
@@ -152,11 +152,11 @@ def tracebacks_in(log: str) -> Iterator[str]:
 
 
 def _unfolded(line: str) -> list[str]:
-    """The lines of what stands in one line of JSON."""
+    """Return the message and the lines of the exception in a line of JSON; another line as it is."""
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except ValueError:
         return [line]
-    if not isinstance(found, dict) or "exception" not in found:
+    if not isinstance(record, dict) or "exception" not in record:
         return [line]
-    return [str(found.get("message")), *str(found["exception"]).splitlines()]
+    return [str(record.get("message")), *str(record["exception"]).splitlines()]

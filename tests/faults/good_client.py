@@ -27,14 +27,14 @@ PAUSE_SECONDS = 0.005
 
 
 class GoodClient:
-    """What the process has measured so far."""
+    """The measurements of the process so far."""
 
     def __init__(self) -> None:
         self.waited: list[float] = []
-        """Seconds to the first event of each chat."""
+        """The seconds to the first event of each chat."""
 
     async def more(self, count: int) -> list[float]:
-        """Wait for so many further chats."""
+        """Wait for `count` further chats, and return their latencies."""
         first = len(self.waited)
         await until(lambda: len(self.waited) >= first + count, 60, "a good client is served")
         return self.waited[first:]
@@ -47,7 +47,7 @@ class GoodClient:
 
 @contextlib.asynccontextmanager
 async def good_client(system: System) -> AsyncIterator[GoodClient]:
-    """A client that goes on asking meanwhile."""
+    """Run a client that sends requests until the context ends."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.faults.good_client", system.gateway.address),
@@ -71,7 +71,7 @@ async def good_client(system: System) -> AsyncIterator[GoodClient]:
 
 
 def main() -> None:
-    """Ask until it is ended, or not served."""
+    """Send requests until the process is killed or a request fails."""
     headers = {"Authorization": f"Bearer {os.environ['VILIX_API_KEY']}", "Content-Type": "application/json"}
     content = sys.stdin.buffer.read()
     connection = http.client.HTTPConnection(sys.argv[1], timeout=20)

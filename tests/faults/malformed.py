@@ -1,4 +1,4 @@
-"""What the tests with malformed input share: a system with much to stumble over, and what must hold after them."""
+"""Parts of the tests with malformed input: a system whose model has all features, and the invariants after a test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_ONCE: Final = 40
 MEGABYTES: Final = 32
 """The most by which a process may grow after a warm-up: allocators keep some memory. In 10,000 cases, this shows a leak
 of 4 kB per case."""
-_PATIENCE: Final = {"VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1", "VILIX_KEEP_ALIVE_SECONDS": "1"}
+_TIMEOUTS: Final = {"VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1", "VILIX_KEEP_ALIVE_SECONDS": "1"}
 CATALOG_ENTRY: Final = """\
 id: replay
 created: 2026-01-01
@@ -35,7 +35,7 @@ capabilities: {reasoning_optional: true}
 parsers: {reasoning: think, tool_calls: hermes}
 descriptions: {en: Recordings of a model that can do everything.}
 """
-# Looks into everything that a conversation may hold, as the templates of real models do.
+# Reads all fields of a conversation, as the templates of real models do.
 TEMPLATE: Final = """\
 {%- for tool in tools or [] %}{{ tool | tojson }}{{ tool.function.parameters.properties | length }}{% endfor %}
 {%- for message in messages %}<|im_start|>{{ message.role + '\\n' + message.content }}
@@ -48,18 +48,18 @@ TEMPLATE: Final = """\
 
 @contextlib.asynccontextmanager
 async def capable_system(directory: Path) -> AsyncIterator[Everything]:
-    """Everything, with a model that thinks, calls functions, and has a template that looks into all of it."""
+    """Run everything, with a model that reasons and calls functions, and whose template reads all fields."""
     settings = capable_settings(directory)
-    async with running_everything(directory, gateway_settings=_PATIENCE, worker_settings=settings) as everything:
+    async with running_everything(directory, gateway_settings=_TIMEOUTS, worker_settings=settings) as everything:
         yield everything
 
 
 @contextlib.asynccontextmanager
 async def unharmed(everything: Everything) -> AsyncIterator[None]:
-    """Whatever was sent meanwhile: the processes live, their logs have no traceback, and a good client is served."""
+    """Check at the end that all processes live, that logs have no traceback, and that a good client is served."""
     yield
-    found = everything.tracebacks()
-    assert not found, "\n".join(f"{name}: {each}" for name, each in found.items())
+    tracebacks = everything.tracebacks()
+    assert not tracebacks, "\n".join(f"{name}: {each}" for name, each in tracebacks.items())
     assert everything.dead() == []
     client = everything.system.client()
     answer = await read(client, "")
@@ -72,7 +72,7 @@ async def unharmed(everything: Everything) -> AsyncIterator[None]:
 
 
 async def without_growth(everything: Everything, run: Callable[[int], Awaitable[None]]) -> str:
-    """Run CASES after a warm-up, and see that no process has grown much; by how much the worst has."""
+    """Run CASES after a warm-up, and check that no process has grown much. Return the largest growth as text."""
     await run(CASES // 4)
     before = everything.memory()
     await run(CASES)
@@ -82,7 +82,7 @@ async def without_growth(everything: Everything, run: Callable[[int], Awaitable[
 
 
 def at_once(one: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[None]]:
-    """Runs `one` so many times, some at the same time."""
+    """Return a function that runs `one` a number of times, AT_ONCE at the same time."""
 
     async def run(count: int) -> None:
         left = iter(range(count))
@@ -98,13 +98,13 @@ def at_once(one: Callable[[], Awaitable[None]]) -> Callable[[int], Awaitable[Non
     return run
 
 
-def told(seen: Counter[Any]) -> str:
-    """What was answered how often."""
-    return ", ".join(f"{count} × {what}" for what, count in sorted(seen.items(), key=str))
+def tally(counts: Counter[Any]) -> str:
+    """Format how often each result occurred."""
+    return ", ".join(f"{count} × {result}" for result, count in sorted(counts.items(), key=str))
 
 
 async def exchange(address: str, pieces: list[bytes], *, seconds: float = 30) -> bytes:
-    """Everything that is answered until the connection is closed, or `seconds` are over."""
+    """Send `pieces`, and return all bytes received until the connection is closed or `seconds` have passed."""
     connection = await Connection.open(address)
     answer = bytearray()
     try:
@@ -118,12 +118,12 @@ async def exchange(address: str, pieces: list[bytes], *, seconds: float = 30) ->
     except (ConnectionError, TimeoutError):
         pass
     finally:
-        connection.hang_up()
+        connection.disconnect()
     return bytes(answer)
 
 
 def capable_settings(directory: Path) -> dict[str, str]:
-    """Settings of a worker whose model thinks, calls functions, and has a template that looks into everything."""
+    """Return settings of a worker whose model reasons and calls functions, and whose template reads all fields."""
     model = model_directory(directory / "capable", TEMPLATE)
     (directory / "capable-catalog").mkdir()
     (directory / "capable-catalog" / f"{MODEL}.yaml").write_text(CATALOG_ENTRY)
@@ -131,7 +131,7 @@ def capable_settings(directory: Path) -> dict[str, str]:
 
 
 def model_directory(directory: Path, template: str) -> Path:
-    """A model directory with the tokenizer of the small model and a template of its own."""
+    """Make a model directory with the tokenizer of the small model and the chat template `template`."""
     source = smollm2()
     directory.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):

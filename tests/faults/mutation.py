@@ -1,4 +1,4 @@
-"""Turns valid messages into malformed ones: bytes, and values inside JSON."""
+"""Mutations of valid messages: of bytes, and of values in JSON."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def nested(depth: int) -> Any:
 
 
 def mutated(random: Random, message: bytes, others: Sequence[bytes] = ()) -> bytes:
-    """`message` with one to four things wrong with it; `others` are messages of which parts may be put in."""
+    """Return `message` with one to four mutations, which may insert parts of `others`."""
     changed = bytearray(message)
     for _ in range(random.randint(1, 4)):
         _mutate(random, changed, others)
@@ -89,43 +89,43 @@ def _mutate(random: Random, data: bytearray, others: Sequence[bytes]) -> None:
 
 
 def with_hostile_value(random: Random, body: Any) -> bytes:
-    """The JSON of `body` with one to three values, or fields more, that do not belong there."""
+    """Return the JSON of `body` with one to three values or additional fields that do not belong there."""
     changed = json.loads(json.dumps(body))
     for _ in range(random.randint(1, 3)):
-        holder, place = random.choice(_places(changed))
+        holder, key = random.choice(_locations(changed))
         value = random.choice(HOSTILE)()
         if isinstance(holder, dict) and random.random() < 0.1:
-            place = random.choice(
+            key = random.choice(
                 ("unknown", "", "9" * 5000, "metadata", "chat_template_kwargs", "tools", "stop", "seed")
             )
-        holder[place] = value
+        holder[key] = value
     return _written(changed)
 
 
 def each_hostile_value(body: Any) -> Iterator[bytes]:
-    """The JSON of `body` with each of its values, one at a time, replaced by each hostile one."""
+    """Yield the JSON of `body` with one value replaced by a hostile one, for each pair of them."""
     text = json.dumps(body)
-    for number in range(len(_places(body))):
+    for number in range(len(_locations(body))):
         for make in HOSTILE:
             changed = json.loads(text)
-            holder, place = _places(changed)[number]
-            holder[place] = make()
+            holder, key = _locations(changed)[number]
+            holder[key] = make()
             yield _written(changed)
 
 
 def _written(value: Any) -> bytes:
-    # Python writes NaN, Infinity and lone surrogates as escapes, which are all the better.
+    # Python writes NaN and Infinity as such and lone surrogates as escapes, which are useful cases too.
     return json.dumps(value).encode().replace(f'"{_DEEP}"'.encode(), b"[" * 5000 + b"]" * 5000)
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every object and list with each of its keys and indices."""
-    found: list[tuple[Any, Any]] = []
+def _locations(value: Any) -> list[tuple[Any, Any]]:
+    """Return each pair of an object or list and one of its keys or indices."""
+    locations: list[tuple[Any, Any]] = []
     waiting = [value]
     while waiting:
         holder = waiting.pop()
         for key in holder if isinstance(holder, dict) else range(len(holder)):
-            found.append((holder, key))
+            locations.append((holder, key))
             if isinstance(holder[key], dict | list):
                 waiting.append(holder[key])
-    return found or [({}, "")]
+    return locations or [({}, "")]

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.paced_clients ADDRESS COUNT SECONDS`: many streams at the same time, as one cheap process.
+"""`python -m tests.faults.paced_clients ADDRESS COUNT SECONDS`: reads many streams at once, at little cost.
 
 Stdin is the request of every stream, and VILIX_API_KEY is the key. The starts are spread evenly over SECONDS. At the
 end the process prints one line of JSON for each stream: a `StreamResult`. It parses nothing while streams run.
@@ -24,29 +24,29 @@ READ_SECONDS: Final = 600.0
 
 @dataclass
 class StreamResult:
-    """One stream, as its client saw it."""
+    """The result of one stream."""
 
     status: int = 0
-    """The HTTP status, 0 if there was none."""
+    """The HTTP status; 0 if there was none."""
     errors: list[str] = field(default_factory=list)
-    """The error of the answer, or the errors within the stream."""
+    """The error of the response, or the errors in the stream."""
     tokens: int = 0
-    """Words of the text, each of which is a token in the recordings."""
+    """The number of words of the text, each of which is one token of a recording."""
     done: bool = False
     """Whether the stream ended with a finish reason and [DONE]."""
     first: float = 0.0
-    """Seconds from the request to the first event."""
+    """The seconds from the request to the first event."""
     gaps: list[float] = field(default_factory=list)
-    """Seconds between an event and the next."""
+    """The seconds between consecutive events."""
 
     @property
     def was_cut(self) -> bool:
-        """Whether the connection ended without an end of the answer and without an error."""
+        """Whether the connection ended without the end of the stream and without an error."""
         return not self.done and not self.errors
 
 
 async def run_streams(system: System, request: dict[str, Any], *, count: int, seconds: float) -> list[StreamResult]:
-    """Run `count` streams of `request` in a process of their own. Their starts take `seconds`."""
+    """Run `count` streams of `request` in a separate process. They start over `seconds`."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.faults.paced_clients", system.gateway.address, str(count), str(seconds)),
@@ -65,7 +65,7 @@ async def run_streams(system: System, request: dict[str, Any], *, count: int, se
 
 
 class _Client(asyncio.Protocol):
-    """One stream on a connection of its own. Keeps the bytes and when they came."""
+    """A client of one stream, which stores the received bytes and their times."""
 
     def __init__(self, request: bytes) -> None:
         self.received: list[bytes] = []
@@ -89,20 +89,20 @@ class _Client(asyncio.Protocol):
 
     def result(self) -> StreamResult:
         head, _, content = b"".join(self.received).partition(b"\r\n\r\n")
-        found = StreamResult(status=int(head.split()[1]) if head else 0)
+        result = StreamResult(status=int(head.split()[1]) if head else 0)
         if self.times:
-            found.first = self.times[0] - self.began
-            found.gaps = [later - earlier for earlier, later in pairwise(self.times)]
-        if found.status != 200:
-            found.errors.append(content.decode(errors="replace"))
-            return found
+            result.first = self.times[0] - self.began
+            result.gaps = [later - earlier for earlier, later in pairwise(self.times)]
+        if result.status != 200:
+            result.errors.append(content.decode(errors="replace"))
+            return result
         lines = [line[6:] for line in content.split(b"\n") if line.startswith(b"data: ")]
         chunks = [orjson.loads(line) for line in lines if line != b"[DONE]"]
-        found.errors += [str(chunk["error"]["message"]) for chunk in chunks if "error" in chunk]
+        result.errors += [str(chunk["error"]["message"]) for chunk in chunks if "error" in chunk]
         choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
-        found.tokens = len("".join(choice["delta"].get("content") or "" for choice in choices).split())
-        found.done = lines[-1:] == [b"[DONE]"] and any(choice["finish_reason"] for choice in choices)
-        return found
+        result.tokens = len("".join(choice["delta"].get("content") or "" for choice in choices).split())
+        result.done = lines[-1:] == [b"[DONE]"] and any(choice["finish_reason"] for choice in choices)
+        return result
 
 
 async def _run(host: str, port: int, content: bytes, *, count: int, seconds: float) -> list[StreamResult]:
@@ -123,7 +123,7 @@ async def _run(host: str, port: int, content: bytes, *, count: int, seconds: flo
 
 
 def main() -> None:
-    """Run the streams to their ends, and print what came of them."""
+    """Run the streams to their ends, and print their results."""
     host, _, port = sys.argv[1].rpartition(":")
     content = sys.stdin.buffer.read()
     for result in asyncio.run(_run(host, int(port), content, count=int(sys.argv[2]), seconds=float(sys.argv[3]))):

@@ -1,6 +1,6 @@
-"""`python -m tests.faults.stream_reader ADDRESS`: a client that prints when each event of its stream came.
+"""`python -m tests.faults.stream_reader ADDRESS`: a client that prints the time of each event of its stream.
 
-The request is what is written to it, and the key is VILIX_API_KEY. The moments are those of `time.monotonic`.
+Stdin is the request, and VILIX_API_KEY is the key. The times are those of `time.monotonic`.
 """
 
 from __future__ import annotations

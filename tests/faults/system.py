@@ -1,4 +1,4 @@
-"""The whole path of a request as separate processes, each of which a test can stop, freeze or kill."""
+"""All processes on the path of a request, each of which a test can stop, freeze or kill."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ descriptions: {en: Recordings.}
 """
 
 PREFILL, SLOW, LONG, STEADY, BURST, STALL = "PREFILL", "SLOW", "LONG", "STEADY", "BURST", "STALL"
-PACED: Final = "PACED"
-"""A word of messages that get 200 tokens, two in each second."""
-"""Words of messages that get half a minute of prefill, two seconds of prefill, an endless response, six seconds of
+"""Words in messages that cause half a minute of prefill, two seconds of prefill, an endless response, six seconds of
 tokens, very many tokens, and an engine whose thread freezes after five tokens."""
+PACED: Final = "PACED"
+"""A word in messages that cause 200 tokens, two per second."""
 
 
 @contextlib.contextmanager
-def standing_still(pid: int) -> Iterator[None]:
-    """Meanwhile, the process with this id stands still."""
+def frozen_process(pid: int) -> Iterator[None]:
+    """Freeze the process with this id until the context ends."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -107,7 +107,7 @@ class Process:
         self.running.send_signal(number)
 
     def kill(self) -> None:
-        """End it without warning."""
+        """Kill the process and wait for its end."""
         assert self.running is not None
         if self.running.poll() is None:
             self.running.send_signal(signal.SIGKILL)
@@ -115,32 +115,32 @@ class Process:
 
     @contextlib.contextmanager
     def frozen(self) -> Any:
-        """Meanwhile, it stands still."""
-        with standing_still(self.pid):
+        """Freeze the process until the context ends."""
+        with frozen_process(self.pid):
             yield
 
     async def exit_code(self, seconds: float = 30.0) -> int:
-        """Wait for its end."""
+        """Wait until the process ends, and return its exit code."""
         assert self.running is not None
         return await asyncio.to_thread(self.running.wait, seconds)
 
     async def metrics(self) -> dict[str, float]:
-        """Its metrics, by name and labels as in the text format."""
+        """Return its metrics, by name and labels as in the text format."""
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=10)).text
-        found = {}
+        values = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 labels = ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items()))
-                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-        return found
+                values[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return values
 
     async def residue(self) -> dict[str, float]:
-        """What a request could leave behind in it: threads, and tasks of its event loop."""
+        """Return the numbers of its threads and of its event loop's tasks, which requests must not leave behind."""
         return {"threads": psutil.Process(self.pid).num_threads(), "tasks": await self.metric("vilix_event_loop_tasks")}
 
     async def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
+        """Return the sum of a metric over its labels."""
         return sum(value for key, value in (await self.metrics()).items() if key.partition("{")[0] == name)
 
 
@@ -174,7 +174,7 @@ class System:
         return f"http://{self.gateway.address}"
 
     def client(self, gateway: Process | None = None, **options: Any) -> httpx.AsyncClient:
-        """An HTTP client with a key and as many connections as it wants; closed with the system."""
+        """Return an HTTP client with a key and unlimited connections, which is closed with the system."""
         client = httpx.AsyncClient(
             base_url=f"http://{(gateway or self.gateway).address}/api",
             headers={"Authorization": f"Bearer {self.api_key}"},
@@ -193,18 +193,18 @@ class System:
         await self.redis.aclose()
 
     async def load(self) -> dict[str, Any]:
-        """What the engine says of itself: in_flight, queued, cancelled_total, …"""
+        """Return the load that the engine reports: in_flight, queued, cancelled_total, …"""
         return dict((await self.engine.describe(MODEL))["load"])
 
-    async def held(self) -> int:
-        """What requests hold of the key's limits in Redis: slots, and tokens reserved."""
-        shown = (await limit_script.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
-        return shown.slots + shown.reserved
+    async def reserved(self) -> int:
+        """Return what requests have reserved of the key's limits in Redis: the sum of slots and tokens."""
+        limits = (await limit_script.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
+        return limits.slots + limits.reserved
 
     async def is_idle(self) -> bool:
-        """Whether nothing is in flight, and nothing held, anywhere."""
+        """Whether no process has a request in flight, and no request has a reservation."""
         load = await self.load()
-        busy = load["in_flight"] + load["queued"] + await self.held()
+        busy = load["in_flight"] + load["queued"] + await self.reserved()
         for process in self.workers:
             busy += await process.metric("vilix_worker_requests_in_flight")
         for process in self.gateways:
@@ -213,15 +213,15 @@ class System:
         return busy == 0
 
     async def wait_until_ready(self, gateway: Process | None = None) -> None:
-        """Wait until a gateway has found all workers that run."""
+        """Wait until a gateway has found all running workers."""
         running = [worker for worker in self.workers if worker.running is not None and worker.running.poll() is None]
         for worker in running:
             await until(lambda worker=worker: _serves(worker.address), START_SECONDS, f"{worker.name} serves")
 
         async def is_ready() -> bool:
             gateways = [gateway] if gateway else self.gateways
-            found = all([await _found_workers(process) >= len(running) for process in gateways])
-            return found and all([await _has_all_models(process) for process in gateways if running])
+            has_workers = all([await _found_workers(process) >= len(running) for process in gateways])
+            return has_workers and all([await _has_all_models(process) for process in gateways if running])
 
         try:
             await until(is_ready, START_SECONDS, "the gateway has found its workers")
@@ -230,7 +230,7 @@ class System:
             raise
 
     async def _state(self) -> str:
-        """What gateways say of their models, and the ends of all logs, for the report of a failure."""
+        """Return the models that gateways report and the ends of all logs, for the message of a failure."""
         lines = []
         async with httpx.AsyncClient(timeout=10) as client:
             for process in self.gateways:
@@ -245,14 +245,14 @@ class System:
 
 
 def body(word: str = "", *, stream: bool = True, **fields: Any) -> dict[str, Any]:
-    """A request's body whose answer is the recording of `word`."""
+    """Return the body of a request that is answered with the recording of `word`."""
     content = f"{word} please" if word else "Hello"
     return {"model": MODEL, "stream": stream, "messages": [{"role": "user", "content": content}], **fields}
 
 
 @dataclass
 class Stream:
-    """What came of a streamed answer."""
+    """The events of a streamed response."""
 
     chunks: list[dict[str, Any]] = field(default_factory=list)
     done: bool = False
@@ -282,7 +282,7 @@ class Stream:
 
 
 async def read(client: httpx.AsyncClient, word: str, *, begun: asyncio.Event | None = None, **fields: Any) -> Stream:
-    """Read a streamed answer to its end; `begun` is set with its first token."""
+    """Read a streamed response to its end. `begun` is set when its first token arrives."""
     answer = Stream()
     async with client.stream("POST", "/chat/completions", json=body(word, **fields)) as response:
         assert response.status_code == 200, (await response.aread()).decode()
@@ -304,7 +304,7 @@ async def running_system(
     gateway_settings: Mapping[str, str] | None = None,
     more_models: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> AsyncIterator[System]:
-    """Valkey, Triton with the replay engine, workers and gateways; all stopped at the end."""
+    """Run Valkey, Triton with the engine replay, workers and gateways."""
     recordings = directory / "recordings.json"
     recordings.write_text(json.dumps(_recordings()))
     (directory / "catalog").mkdir()
@@ -344,10 +344,10 @@ async def _start(
     redis_url = f"redis://{LOOPBACK}:{redis_port}/0"
 
     def process(name: str, argv: list[str], port: int, metrics_port: int, environment: Mapping[str, str]) -> Process:
-        made = Process(name, argv, environment, directory / f"{name}.log", port, metrics_port)
-        made.start()
-        stack.callback(_stop, made)
-        return made
+        started = Process(name, argv, environment, directory / f"{name}.log", port, metrics_port)
+        started.start()
+        stack.callback(_stop, started)
+        return started
 
     redis = process("valkey", valkey.command(port=redis_port, directory=directory / "valkey"), redis_port, 0, {})
     python = [sys.executable, "-m"]
@@ -414,7 +414,7 @@ def _recordings() -> list[dict[str, Any]]:
 async def _answers(connection: Redis) -> bool:
     try:
         return bool(await connection.ping())
-    except Exception:  # noqa: BLE001  # whatever it is, it is not there yet
+    except Exception:  # noqa: BLE001  # any error means that it is not ready yet
         return False
 
 
@@ -455,37 +455,37 @@ def _stop(process: Process) -> None:
 
 @dataclass
 class Connection:
-    """A request on a connection of its own, of which every byte is known."""
+    """An HTTP connection on which a test reads and writes bytes itself."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     opened: ClassVar[list[Connection]] = []
-    """For the end of a test, which may come before it closed them."""
+    """All open connections, which are closed at the end of a test."""
 
     @classmethod
     async def open(cls, address: str, *, receive_buffer: int | None = None) -> Connection:
-        """`receive_buffer` is how many bytes the kernel keeps for a client that does not read."""
+        """Connect to HOST:PORT. `receive_buffer` is the size in bytes of the kernel's receive buffer."""
         host, _, port = address.rpartition(":")
-        made = socket.socket()
-        made.setblocking(False)
+        raw = socket.socket()
+        raw.setblocking(False)
         if receive_buffer is not None:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await asyncio.get_running_loop().sock_connect(made, (host, int(port)))
-        connection = cls(*await asyncio.open_connection(sock=made))
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(raw, (host, int(port)))
+        connection = cls(*await asyncio.open_connection(sock=raw))
         cls.opened.append(connection)
         return connection
 
     @classmethod
-    async def hang_up_all(cls) -> None:
-        """Close what was opened, and wait until it is."""
+    async def disconnect_all(cls) -> None:
+        """Close all open connections, and wait until they are closed."""
         for connection in cls.opened:
-            connection.hang_up()
+            connection.disconnect()
         await asyncio.gather(*(connection.writer.wait_closed() for connection in cls.opened), return_exceptions=True)
         cls.opened.clear()
 
     @classmethod
     async def ask(cls, system: System, request: Mapping[str, Any], *, receive_buffer: int | None = None) -> Connection:
-        """Send a chat request, and do not wait for its answer."""
+        """Send a chat request without waiting for its response."""
         connection = await cls.open(system.gateway.address, receive_buffer=receive_buffer)
         content = orjson.dumps(request)
         connection.writer.write(
@@ -497,10 +497,10 @@ class Connection:
         return connection
 
     async def until(self, text: bytes) -> None:
-        """Read until `text` has come."""
+        """Read until `text` has arrived."""
         async with asyncio.timeout(30):
             await self.reader.readuntil(text)
 
-    def hang_up(self) -> None:
-        """Close it without a word."""
+    def disconnect(self) -> None:
+        """Abort the connection."""
         self.writer.transport.abort()

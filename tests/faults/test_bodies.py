@@ -1,4 +1,4 @@
-"""Large request bodies, held back, slow or many at a time, on the public port and on the admin port."""
+"""Large, unfinished, slow and concurrent request bodies on the public port and the admin port."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SETTINGS: Final = {
 }
 HEAD: Final = b"POST /api/chat/completions HTTP/1.1\r\nHost: test\r\n"
 CREATE: Final = b"POST /admin/v1/keys HTTP/1.1\r\nHost: test\r\n"
-# What a connection's buffers hold beside what is counted, and what is parsed of a body at a time.
+# The memory of connections' buffers, which is not counted, and of the part of a body that is parsed at a time.
 OVERHEAD: Final = 80e6
 
 
@@ -49,8 +49,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 
 @pytest.fixture(autouse=True)
-async def nothing_stays(system: System) -> AsyncIterator[None]:
-    """A good client is served before and after, and no body of a test is counted any more."""
+async def is_unharmed(system: System) -> AsyncIterator[None]:
+    """Check that a good client is served before and after a test, and that no body is counted afterwards."""
     client = system.client()
     assert (await read(client, "")).is_whole
     yield
@@ -60,14 +60,14 @@ async def nothing_stays(system: System) -> AsyncIterator[None]:
     await until(lambda: _is_counted(system, 0), what="no body is counted")
 
 
-async def test_bodies_that_are_held_back_do_not_fill_the_memory(system: System) -> None:
+async def test_unfinished_bodies_do_not_fill_the_memory(system: System) -> None:
     count = 60
     before = _memory(system.gateway)
     attacker = await _key(system, "holds back")
     highest = _Highest(system.gateway)
     async with highest:
         sending = [asyncio.create_task(_send(system, attacker, LARGE, held_back=1)) for _ in range(count)]
-        # Beyond its budget, the key's bodies are refused; those that are in it wait for their last byte.
+        # Bodies beyond the key's budget are rejected; those within it wait for their last byte.
         rejected = [answer for answer in await asyncio.gather(*sending) if answer]
     grown = highest.bytes - before
     assert len(rejected) == count
@@ -77,13 +77,13 @@ async def test_bodies_that_are_held_back_do_not_fill_the_memory(system: System) 
     assert all(b"retry-after: " in answer.lower() for answer in of_budget)
     assert all(b"connection: close" in answer.lower() for answer in rejected)
     assert grown < KEY_BUDGET + OVERHEAD
-    stays = await _stays(system, before)
+    kept = await _kept_memory(system, before)
     record(
-        f"{count} bodies of 19 MiB of one key, each held back at its last byte, {KEY_BUDGET // MEBIBYTE} MiB allowed",
-        "503 with Retry-After beyond it; memory is bounded and comes back",
+        f"{count} bodies of 19 MiB of one key, each without its last byte, {KEY_BUDGET // MEBIBYTE} MiB allowed",
+        "503 with Retry-After beyond the limit; memory is bounded and released",
         f"{len(of_budget)} × 503, {len(rejected) - len(of_budget)} × 408; at most {grown / 1e6:+.0f} MB, "
-        f"{stays / 1e6:+.0f} MB afterwards",
-        met=stays < 50e6,
+        f"{kept / 1e6:+.0f} MB afterwards",
+        met=kept < 50e6,
     )
 
 
@@ -97,18 +97,18 @@ async def test_complete_bodies_do_not_fill_the_memory(system: System) -> None:
     grown = highest.bytes - before
     assert {answer[9:12] for answer in answers} <= {b"400", b"503"}
     assert b"400" in {answer[9:12] for answer in answers}
-    # A body that is parsed is there as bytes, as text, and as what becomes of it.
+    # While a body is parsed, it exists as bytes, as text, and as parsed values.
     assert grown < KEY_BUDGET * 3 + OVERHEAD
-    stays = await _stays(system, before)
+    kept = await _kept_memory(system, before)
     record(
         f"{count} whole bodies of 19 MiB of one key at a time",
-        "answered or 503; memory is bounded and comes back",
-        f"at most {grown / 1e6:+.0f} MB, {stays / 1e6:+.0f} MB afterwards",
-        met=stays < 50e6,
+        "a response or 503; memory is bounded and released",
+        f"at most {grown / 1e6:+.0f} MB, {kept / 1e6:+.0f} MB afterwards",
+        met=kept < 50e6,
     )
 
 
-async def test_slow_senders_make_room_for_others(system: System) -> None:
+async def test_slow_senders_do_not_block_the_budget_for_other_keys(system: System) -> None:
     before = await system.gateway.metric("vilix_http_bodies_rejected_total")
     attackers = [await _key(system, f"is slow {number}") for number in range(3)]
     slow = [asyncio.create_task(_send(system, key, LARGE, held_back=1)) for key in attackers for _ in range(2)]
@@ -120,16 +120,16 @@ async def test_slow_senders_make_room_for_others(system: System) -> None:
     assert waited < BODY_SECONDS
     assert await system.gateway.metric("vilix_http_bodies_rejected_total") > before
     answers = await asyncio.gather(*slow)
-    assert {found[9:12] for found in answers} <= {b"408", b"503"}
+    assert {slow_answer[9:12] for slow_answer in answers} <= {b"408", b"503"}
     record(
-        "Six bodies of 19 MiB of three keys, held back, take up the whole budget",
-        "another key's body of 19 MiB is taken long before they time out",
+        "Six unfinished bodies of 19 MiB of three keys use up the whole budget",
+        "another key's body of 19 MiB is accepted long before they time out",
         f"after {waited:.1f} s",
         met=waited < BODY_SECONDS / 2,
     )
 
 
-async def test_large_bodies_leave_room_for_small_ones(system: System) -> None:
+async def test_small_bodies_are_accepted_while_large_ones_use_up_the_budget(system: System) -> None:
     attackers = [await _key(system, f"is large {number}") for number in range(3)]
     slow = [asyncio.create_task(_send(system, key, LARGE, held_back=1)) for key in attackers for _ in range(2)]
     await until(lambda: _is_counted(system, 4 * LARGE), what="the budget is used up")
@@ -143,7 +143,7 @@ async def test_large_bodies_leave_room_for_small_ones(system: System) -> None:
     await asyncio.gather(*slow, return_exceptions=True)
 
 
-async def test_a_body_counts_until_a_worker_has_it(system: System) -> None:
+async def test_a_body_is_counted_until_a_worker_has_the_request(system: System) -> None:
     text = "one " * 20_000
     client = system.client()
     stream = client.stream("POST", "/chat/completions", json=body("LONG", max_tokens=500, user=text))
@@ -152,11 +152,11 @@ async def test_a_body_counts_until_a_worker_has_it(system: System) -> None:
         lines = response.aiter_lines()
         while "content" not in await anext(lines):
             pass
-        assert await _is_counted(system, 0), "a running answer keeps none of what was asked"
+        assert await _is_counted(system, 0), "a running response keeps the body of its request"
     await client.aclose()
 
 
-async def test_the_admin_api_reads_nothing_without_its_credential(system: System) -> None:
+async def test_the_admin_api_does_not_read_bodies_without_its_credential(system: System) -> None:
     size = times(100, 400) * MEBIBYTE
     before = _memory(system.gateway)
     highest = _Highest(system.gateway)
@@ -179,14 +179,14 @@ async def test_the_admin_api_reads_nothing_without_its_credential(system: System
     assert max(waited) < 5
     record(
         f"Three bodies of {size // MEBIBYTE} MiB for the admin API without its credential",
-        "401 before they are read; memory and the public port notice nothing",
+        "401 before they are read; memory and the public port are not affected",
         f"401 after {answered:.1f} s at most; {(highest.bytes - before) / 1e6:+.1f} MB; /healthz meanwhile: "
         f"{milliseconds(waited)}",
         met=max(waited) < 1,
     )
 
 
-async def test_a_wrong_admin_token_costs_little(system: System) -> None:
+async def test_a_wrong_admin_token_costs_little_processor_time(system: System) -> None:
     count = times(200, 2000)
     process = psutil.Process(system.gateway.pid)
     async with httpx.AsyncClient(base_url=f"http://{ADMIN}", headers={"Authorization": "Bearer wrong"}) as client:
@@ -198,14 +198,14 @@ async def test_a_wrong_admin_token_costs_little(system: System) -> None:
     assert cost < 0.1
     record(
         f"{count} requests with a wrong admin token and 60 kB, one connection each",
-        "each costs under 1 ms of the gateway's processor time",
+        "each costs less than 1 ms of the gateway's processor time",
         f"{cost * 1000:.2f} ms",
         met=cost < 0.001,
     )
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_the_admin_api_bounds_bodies(system: System, announced: bool) -> None:
+async def test_the_admin_api_limits_the_size_of_bodies(system: System, announced: bool) -> None:
     credential = b"Authorization: Bearer " + ADMIN_TOKEN.encode() + b"\r\n"
     size = MAX_BODY_BYTES + 1
     length = b"Content-Length: %d\r\n\r\n" % size if announced else b"Transfer-Encoding: chunked\r\n\r\n"
@@ -221,7 +221,7 @@ async def test_the_admin_api_bounds_bodies(system: System, announced: bool) -> N
 async def test_the_admin_port_has_the_limits_of_the_public_one(system: System) -> None:
     assert (await _exchange(ADMIN, CREATE + b"X-Long: " + b"a" * 4 * MEBIBYTE)).startswith(b"HTTP/1.1 431 ")
     assert (await _exchange(ADMIN, b"GET /admin/v1/keys HT")).startswith(b"HTTP/1.1 408 ")
-    assert await _exchange(ADMIN, b"") == b"", "closed after the deadline of headers"
+    assert await _exchange(ADMIN, b"") == b"", "the connection is closed after the deadline for headers"
     hogs = []
     for _ in range(300):
         with contextlib.suppress(OSError):
@@ -230,11 +230,11 @@ async def test_the_admin_port_has_the_limits_of_the_public_one(system: System) -
     async with httpx.AsyncClient(base_url=f"http://{ADMIN}", headers=headers) as client:
         assert (await client.get("/admin/v1/keys")).status_code == 200
     for hog in hogs:
-        hog.hang_up()
+        hog.disconnect()
 
 
 class _Highest:
-    """The highest resident memory of a process, sampled while it is entered."""
+    """The highest resident memory of a process while the context is open."""
 
     def __init__(self, process: Process) -> None:
         self.bytes = 0
@@ -256,7 +256,7 @@ class _Highest:
 
 
 async def _send(system: System, api_key: str, size: int, *, held_back: int = 0) -> bytes:
-    """The answer to a body of `size` bytes, of which the last ones are never sent."""
+    """Send a body of `size` bytes without the last `held_back` ones, and return the response."""
     head = HEAD + b"Connection: close\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n" % (
         api_key.encode(),
         size,
@@ -266,12 +266,12 @@ async def _send(system: System, api_key: str, size: int, *, held_back: int = 0) 
 
 @functools.cache
 def _document(size: int) -> bytes:
-    """A JSON document of `size` bytes, which is no request."""
+    """Return a JSON document of `size` bytes that is not a valid request."""
     return b'{"model": "replay", "nothing": "'.ljust(size - 2, b"a") + b'"}'
 
 
 async def _exchange(address: str, head: bytes, content: bytes | memoryview = b"", *, insist: bool = False) -> bytes:
-    """Everything that is answered until the connection is closed. Who insists sends everything all the same."""
+    """Return all bytes received until the connection is closed. With `insist`, all of `content` is sent in any case."""
     connection = await Connection.open(address)
     sending = asyncio.create_task(_write(connection, head, content))
     answer = bytearray()
@@ -286,7 +286,7 @@ async def _exchange(address: str, head: bytes, content: bytes | memoryview = b""
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        connection.hang_up()
+        connection.disconnect()
     return bytes(answer)
 
 
@@ -310,8 +310,8 @@ async def _watch_health(system: System, waited: list[float]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _stays(system: System, before: int) -> int:
-    """By how much a gateway's memory is greater than before, once it has had nothing to do for a while."""
+async def _kept_memory(system: System, before: int) -> int:
+    """Return by how much a gateway's memory exceeds `before` once it has been idle for a while."""
     await until(system.is_idle)
     await until(lambda: _is_counted(system, 0), what="no body is counted")
     with contextlib.suppress(AssertionError):

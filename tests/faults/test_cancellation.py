@@ -1,4 +1,4 @@
-"""A client that hangs up frees the engine, whenever it does."""
+"""A client disconnect frees the engine at any moment of a request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOMENTS = {
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    # What a request held must be given back when it ends, and not by running out.
+    # Reservations must be released when a request ends, and not by their expiry.
     settings = {"VILIX_RESERVATION_SECONDS": "600"}
     async with running_system(tmp_path_factory.mktemp("system"), slots=SLOTS, gateway_settings=settings) as running:
         yield running
@@ -42,62 +42,62 @@ async def engine(system: System) -> AsyncIterator[EngineWatch]:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_every_hang_up_frees_the_engine(system: System, engine: EngineWatch, moment: str) -> None:
+async def test_every_client_disconnect_frees_the_engine(system: System, engine: EngineWatch, moment: str) -> None:
     at_once = 2 * SLOTS if "queue" in moment else SLOTS
     before = engine.status.cancelled_total
     for round_ in range(ROUNDS):
         connections = [await Connection.ask(system, MOMENTS[moment]) for _ in range(at_once)]
         await until(lambda: engine.at_work == at_once, what="the engine has all requests")
-        assert await system.held() >= at_once
+        assert await system.reserved() >= at_once
         if moment == "after the first token":
             await asyncio.gather(*(connection.until(FIRST_TOKEN) for connection in connections))
         for connection in random.sample(connections, len(connections)):
-            connection.hang_up()
+            connection.disconnect()
             await asyncio.sleep(random.uniform(0, 0.01))
-        await until(system.is_idle, what="nothing is left anywhere")
+        await until(system.is_idle, what="all processes are idle")
         await until(lambda: engine.at_work == 0, what="the worker reports an idle engine")
         assert engine.status.cancelled_total - before == at_once * (round_ + 1)
-    hang_ups = at_once * ROUNDS
+    disconnects = at_once * ROUNDS
     record(
-        f"A client's hang-up stops the engine: {moment}",
-        f"{hang_ups} of {hang_ups}, nothing left in flight, or held of the key's limits",
-        f"{engine.status.cancelled_total - before} of {hang_ups} by the engine's own count; in flight 0, held 0",
+        f"A client disconnect stops the engine: {moment}",
+        f"{disconnects} of {disconnects}; no request in flight and no reservation afterwards",
+        f"{engine.status.cancelled_total - before} of {disconnects} by the engine's count; in flight 0, reserved 0",
         met=True,
     )
 
 
-async def test_hang_ups_at_any_moment_leave_nothing_behind(system: System) -> None:
+async def test_client_disconnects_at_random_moments_leave_no_requests_behind(system: System) -> None:
     for _ in range(times(50, 500)):
         connection = await Connection.ask(system, body(LONG))
         await asyncio.sleep(random.uniform(0, 0.02))
-        connection.hang_up()
+        connection.disconnect()
 
-    async def all_hang_ups_are_noticed() -> bool:
+    async def all_disconnects_are_detected() -> bool:
         return await system.gateway.metric("vilix_http_connections") == 0
 
-    await until(all_hang_ups_are_noticed, what="all connections are closed")
-    await until(system.is_idle, what="nothing is left anywhere")
+    await until(all_disconnects_are_detected, what="all connections are closed")
+    await until(system.is_idle, what="all processes are idle")
 
 
 @pytest.mark.parametrize("word", [LONG, PREFILL])
-async def test_the_engine_is_free_soon_after_a_hang_up(system: System, word: str) -> None:
+async def test_the_engine_is_free_soon_after_a_client_disconnect(system: System, word: str) -> None:
     delays = []
     for _ in range(times(5, 100)):
         before = await _cancelled(system)
         connection = await Connection.ask(system, body(word))
         await until(lambda: _has(system, 1))
-        connection.hang_up()
-        left = time.monotonic()
+        connection.disconnect()
+        disconnected = time.monotonic()
 
         async def is_cancelled(before: int = before) -> bool:
             return await _cancelled(system) > before
 
         await until(is_cancelled, seconds=5)
-        delays.append(time.monotonic() - left)
+        delays.append(time.monotonic() - disconnected)
         await until(system.is_idle)
     when = "mid-stream" if word is LONG else "before the first token"
     record(
-        f"The engine stops soon after a hang-up {when}",
+        f"The engine stops soon after a client disconnect {when}",
         f"p99 < {STOP_SECONDS * 1000:g} ms",
         milliseconds(delays),
         met=percentile99(delays) < STOP_SECONDS,

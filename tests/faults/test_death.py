@@ -1,4 +1,4 @@
-"""Processes that are killed: what clients see, and how the rest goes on."""
+"""Killed processes: the errors that clients get, and the recovery of the other processes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.waits import until
 
 STREAMS = 4
 TEXT = " one two three four five"
-"""Of the recording."""
+"""The text of the recording."""
 ERROR_SECONDS = 0.1
 
 
 async def streams(system: System, word: str, count: int) -> list[asyncio.Task[Stream]]:
-    """Begin streams, each of which has had its first token."""
+    """Begin streams, and wait for the first token of each."""
     client = system.client()
     begun = [asyncio.Event() for _ in range(count)]
     tasks = [asyncio.create_task(read(client, word, begun=each)) for each in begun]
@@ -29,7 +29,7 @@ async def streams(system: System, word: str, count: int) -> list[asyncio.Task[St
     return tasks
 
 
-async def test_a_worker_killed_in_the_middle_is_an_error_and_never_an_end(system: System) -> None:
+async def test_a_worker_killed_during_streams_is_an_error_and_no_regular_end(system: System) -> None:
     delays = []
     rounds = times(3, 50)
     for _ in range(rounds):
@@ -55,7 +55,7 @@ async def test_a_worker_killed_in_the_middle_is_an_error_and_never_an_end(system
     )
 
 
-async def test_before_its_first_token_a_request_is_answered_by_another_worker(pair: System) -> None:
+async def test_a_request_without_a_first_token_moves_to_another_worker(pair: System) -> None:
     client = pair.client()
     rounds = times(2, 20)
     for round_ in range(rounds):
@@ -75,7 +75,7 @@ async def test_before_its_first_token_a_request_is_answered_by_another_worker(pa
             assert answer.status_code == 200
             assert answer.json()["choices"][0]["message"]["content"] == TEXT
         await until(
-            lambda second=second, before=before: _has_answered(second, before + 1), what="the other answered it"
+            lambda second=second, before=before: _has_answered(second, before + 1), what="the other worker answered it"
         )
         first.start()
         await pair.wait_until_ready()
@@ -83,13 +83,13 @@ async def test_before_its_first_token_a_request_is_answered_by_another_worker(pa
     assert await pair.gateway.metric("vilix_retries_total") == rounds
     record(
         "Before the first token a request moves to another worker",
-        f"{rounds} of {rounds} answered by the other one, streaming and not",
+        f"{rounds} of {rounds} answered by the other worker, with and without streaming",
         f"{rounds} of {rounds}",
         met=True,
     )
 
 
-async def test_without_another_worker_it_is_a_503(system: System) -> None:
+async def test_a_request_without_another_worker_gets_503(system: System) -> None:
     client = system.client()
     request = asyncio.create_task(client.post("/chat/completions", json=body(PREFILL)))
     await until(lambda: _is_busy(system.worker))
@@ -99,10 +99,10 @@ async def test_without_another_worker_it_is_a_503(system: System) -> None:
     assert answer.json()["error"]["type"] == "service_unavailable"
     assert "retry-after" in answer.headers
     assert (await client.post("/chat/completions", json=body())).status_code == 503
-    record("Without another worker it is a 503", "503 with Retry-After", "503 with Retry-After", met=True)
+    record("A request without another worker", "503 with Retry-After", "503 with Retry-After", met=True)
 
 
-async def test_a_killed_triton_is_an_error_and_takes_the_worker_out_of_service(system: System) -> None:
+async def test_a_killed_triton_ends_streams_with_errors_and_the_worker_is_not_serving(system: System) -> None:
     tasks = await streams(system, LONG, STREAMS)
     system.triton.kill()
     for task in tasks:
@@ -125,7 +125,7 @@ async def test_a_killed_triton_is_an_error_and_takes_the_worker_out_of_service(s
     )
 
 
-async def test_a_killed_gateway_holds_nothing(system: System) -> None:
+async def test_a_killed_gateway_leaves_no_requests_or_reservations_behind(system: System) -> None:
     tasks = await streams(system, LONG, STREAMS)
     system.gateway.kill()
     for task in tasks:
@@ -138,27 +138,27 @@ async def test_a_killed_gateway_holds_nothing(system: System) -> None:
         return bool(left == 0)
 
     await until(is_free, what="worker and engine are free")
-    assert await system.held() > 0
+    assert await system.reserved() > 0
     system.gateway.start()
     await system.wait_until_ready()
-    await until(system.is_idle, what="what it held of the key's limits has run out")
+    await until(system.is_idle, what="its reservations have expired")
     assert (await read(system.client(), STEADY)).is_whole
     record(
         "A gateway killed with open streams",
-        "clients see a cut stream; worker, engine and the key's limits are free again",
-        f"{STREAMS} of {STREAMS} cut; in flight 0, held 0",
+        "clients get a cut stream; worker, engine and the key's limits are free again",
+        f"{STREAMS} of {STREAMS} cut; in flight 0, reserved 0",
         met=True,
     )
 
 
-async def test_a_killed_valkey_does_not_touch_running_streams(system: System) -> None:
+async def test_a_killed_valkey_does_not_affect_running_streams(system: System) -> None:
     tasks = await streams(system, STEADY, STREAMS)
     system.valkey.kill()
     for task in tasks:
         assert (await asyncio.wait_for(task, 20)).is_whole
-    strangers = httpx.AsyncClient(base_url=f"{system.url}/api", headers={"Authorization": "Bearer " + _other_key()})
-    async with strangers:
-        rejected = await strangers.post("/chat/completions", json=body(), timeout=20)
+    other_client = httpx.AsyncClient(base_url=f"{system.url}/api", headers={"Authorization": "Bearer " + _other_key()})
+    async with other_client:
+        rejected = await other_client.post("/chat/completions", json=body(), timeout=20)
     assert rejected.status_code == 503
     assert "retry-after" in rejected.headers
     async with httpx.AsyncClient() as client:
@@ -172,8 +172,8 @@ async def test_a_killed_valkey_does_not_touch_running_streams(system: System) ->
 
     await until(is_back, what="the key is accepted again")
     record(
-        "Valkey killed and started again with open streams",
-        "streams finish, strangers get 503, the gateway stays ready, and the key is accepted again by itself",
+        "Valkey killed and restarted with open streams",
+        "streams finish, unknown keys get 503, the gateway stays ready, and the key is accepted again afterwards",
         f"{STREAMS} of {STREAMS} finished; 503; ready; accepted",
         met=True,
     )
@@ -184,18 +184,18 @@ def _other_key() -> str:
 
 
 async def _worker_with_a_request(system: System) -> Process:
-    found: list[Process] = []
+    busy: list[Process] = []
 
     async def is_found() -> bool:
-        found.extend([worker for worker in system.workers if await _is_busy(worker)])
-        return bool(found)
+        busy.extend([worker for worker in system.workers if await _is_busy(worker)])
+        return bool(busy)
 
     await until(is_found, what="a worker has the request")
-    return found[0]
+    return busy[0]
 
 
 async def _answered(worker: Process) -> float:
-    """How many requests it has answered."""
+    """Return the number of requests that it has completed."""
     return (await worker.metrics()).get(f'vilix_worker_requests_total{{model="{MODEL}",outcome="ok"}}', 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What strangers on the network do to the gateway's port."""
+"""Slow, oversized, malformed and ambiguous HTTP on the gateway's public port."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 
 @pytest.fixture(autouse=True)
-async def nothing_stays(system: System) -> AsyncIterator[None]:
-    """A good client is served before and after, and no request or connection of a test stays."""
+async def is_unharmed(system: System) -> AsyncIterator[None]:
+    """Check that a good client is served before and after a test, and that no request or connection remains."""
     client = system.client()
     assert (await read(client, "")).is_whole
     yield
@@ -60,7 +60,7 @@ async def nothing_stays(system: System) -> AsyncIterator[None]:
     await until(lambda: _has_connections(system.gateway, 0), what="all connections are closed")
 
 
-async def test_slow_headers_are_cut_off(system: System) -> None:
+async def test_connections_with_slow_headers_are_closed(system: System) -> None:
     async def trickle(connection: Connection) -> None:
         for byte in HEAD:
             connection.writer.write(bytes([byte]))
@@ -69,7 +69,7 @@ async def test_slow_headers_are_cut_off(system: System) -> None:
     await crowd(system, trickle, answer=b"408", cause="header_time", what="200 clients that trickle headers")
 
 
-async def test_slow_bodies_are_cut_off(system: System) -> None:
+async def test_connections_with_slow_bodies_are_closed(system: System) -> None:
     async def trickle(connection: Connection) -> None:
         connection.writer.write(HEAD + _authorization(system) + b"Content-Length: 5000\r\n\r\n")
         for _ in range(50):
@@ -79,14 +79,14 @@ async def test_slow_bodies_are_cut_off(system: System) -> None:
     await crowd(system, trickle, answer=b"408", cause="body_time", what="200 clients that trickle bodies")
 
 
-async def test_a_connection_that_says_nothing_is_closed(system: System) -> None:
+async def test_silent_connections_are_closed(system: System) -> None:
     async def wait(connection: Connection) -> None:
         pass
 
-    await crowd(system, wait, answer=b"", cause="header_time", what="200 clients that say nothing")
+    await crowd(system, wait, answer=b"", cause="header_time", what="200 clients that send nothing")
 
 
-async def test_too_many_connections_are_closed_at_once(system: System) -> None:
+async def test_connections_beyond_the_limit_evict_the_longest_idle_ones(system: System) -> None:
     before = await _rejected(system, "evicted")
     memory = _memory(system.gateway)
     tries = times(1000, 10_000)
@@ -98,7 +98,7 @@ async def test_too_many_connections_are_closed_at_once(system: System) -> None:
     assert await _rejected(system, "evicted") > before
     assert _memory(system.gateway) - memory < 50e6
     for connection in opened:
-        connection.hang_up()
+        connection.disconnect()
     record(
         f"{tries} idle connections, at most {MAX_CONNECTIONS} allowed",
         "the longest idle ones are closed at once, memory is bounded",
@@ -107,7 +107,7 @@ async def test_too_many_connections_are_closed_at_once(system: System) -> None:
     )
 
 
-async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
+async def test_idle_connections_are_closed_for_new_ones(system: System) -> None:
     count = times(500, 2000)
     request = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
     streaming = await Connection.ask(system, body(LONG, max_tokens=300))
@@ -121,7 +121,7 @@ async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
     served = 0
     async with system.client() as client:
         for _ in range(20):
-            # A connection of its own each time.
+            # Each request uses a new connection.
             answer = await client.get("/models", headers={"Connection": "close"})
             served += answer.status_code == 200
     assert served == 20
@@ -129,9 +129,9 @@ async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
         await streaming.reader.readuntil(b"data: [DONE]")
     evicted = await _rejected(system, "evicted")
     assert evicted >= count - MAX_CONNECTIONS
-    assert await _rejected(system, "connections") == 0, "none was refused"
+    assert await _rejected(system, "connections") == 0, "no connection was rejected"
     for connection in (*idle, streaming):
-        connection.hang_up()
+        connection.disconnect()
     record(
         f"{count} connections kept alive by one client, at most {MAX_CONNECTIONS} allowed",
         "20 of 20 new clients are served, a running stream is complete",
@@ -140,16 +140,16 @@ async def test_idle_connections_make_room_for_new_ones(system: System) -> None:
     )
 
 
-async def test_running_answers_are_not_closed_for_new_connections(system: System) -> None:
+async def test_connections_with_running_requests_are_not_closed_for_new_ones(system: System) -> None:
     before = await _rejected(system, "connections")
     streaming = await Connection.ask(system, body(STEADY))
     await streaming.until(b"data: ")
     waiting = [await Connection.ask(system, body(PREFILL)) for _ in range(MAX_CONNECTIONS - 1)]
 
-    async def all_are_taken() -> bool:
+    async def all_have_requests() -> bool:
         return await system.gateway.metric("vilix_http_requests_in_flight") == MAX_CONNECTIONS
 
-    await until(all_are_taken, what="every connection has a request")
+    await until(all_have_requests, what="every connection has a request")
     rejected = await Connection.open(system.gateway.address)
     async with asyncio.timeout(10):
         with contextlib.suppress(OSError):
@@ -158,11 +158,11 @@ async def test_running_answers_are_not_closed_for_new_connections(system: System
     async with asyncio.timeout(60):
         await streaming.reader.readuntil(b"data: [DONE]")
     for connection in (streaming, rejected, *waiting):
-        connection.hang_up()
+        connection.disconnect()
 
 
 @pytest.mark.parametrize("mebibytes", [1, 8])
-async def test_huge_headers_are_rejected(system: System, mebibytes: int) -> None:
+async def test_oversized_headers_are_rejected(system: System, mebibytes: int) -> None:
     memory = _memory(system.gateway)
     one = HEAD + b"X-Long: " + b"a" * (mebibytes * 2**20) + b"\r\n\r\n"
     many = HEAD + b"".join(b"X-%d: value\r\n" % i for i in range(mebibytes * 2**20 // 15)) + b"\r\n"
@@ -174,14 +174,14 @@ async def test_huge_headers_are_rejected(system: System, mebibytes: int) -> None
     record(f"Headers of {mebibytes} MiB", "431", "431, one long one and many short ones", met=True)
 
 
-async def test_headers_just_below_the_limit_are_taken(system: System) -> None:
+async def test_headers_just_below_the_limit_are_accepted(system: System) -> None:
     answer = await exchange(
         system, b"GET /healthz HTTP/1.1\r\nHost: t\r\nX-Long: " + b"a" * 30_000 + b"\r\nConnection: close\r\n\r\n"
     )
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_headers_just_above_the_limit_are_rejected_though_they_come_at_once(system: System) -> None:
+async def test_headers_just_above_the_limit_are_rejected_even_in_one_packet(system: System) -> None:
     answer = await exchange(system, HEAD + b"X-Long: " + b"a" * 33_000 + b"\r\nContent-Length: 0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")
 
@@ -194,20 +194,20 @@ TRAILERS = {
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("name", TRAILERS)
-async def test_huge_trailers_are_rejected(system: System, name: str, known: bool) -> None:
+async def test_oversized_trailers_are_rejected(system: System, name: str, known: bool) -> None:
     before = await _rejected(system, "header_bytes")
     memory = _memory(system.gateway)
     head = HEAD + (_authorization(system) if known else b"") + b"Transfer-Encoding: chunked\r\n\r\n"
     answer = await exchange(system, head + b"2\r\n{}\r\n0\r\n", TRAILERS[name])
-    # Who has no key may have heard so before the trailers came.
+    # Without a key, the response may be sent before the trailers arrive.
     assert answer.startswith(b"HTTP/1.1 431 " if known else (b"HTTP/1.1 431 ", b"HTTP/1.1 401 "))
     assert await _rejected(system, "header_bytes") == before + 1
     assert _memory(system.gateway) - memory < 20e6
-    shown = "431" if known else "401 or 431, without a key"
-    record(f"Trailers of 8 MiB, {name}", "refused, memory is bounded", shown, met=True)
+    measured = "431" if known else "401 or 431, without a key"
+    record(f"Trailers of 8 MiB, {name}", "rejected, memory is bounded", measured, met=True)
 
 
-async def test_trailers_are_no_headers(system: System) -> None:
+async def test_trailers_are_not_used_as_headers(system: System) -> None:
     content = orjson.dumps(body(stream=False))
 
     async def ask(headers: bytes, trailers: bytes) -> bytes:
@@ -218,7 +218,7 @@ async def test_trailers_are_no_headers(system: System) -> None:
     assert (await ask(_authorization(system), b"X-Sum: 1\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_an_announced_body_is_rejected_before_it_comes(system: System) -> None:
+async def test_a_body_that_announces_too_many_bytes_is_rejected_before_it_is_sent(system: System) -> None:
     length = b"Content-Length: %d\r\n\r\n" % (64 * 2**20)
     async with asyncio.timeout(2):
         answer = await exchange(system, HEAD + _authorization(system) + length)
@@ -244,31 +244,31 @@ async def test_a_body_of_64_mib_is_rejected(system: System, announced: bool) -> 
     )
 
 
-async def test_a_reader_that_stops_reading_is_given_up(system: System) -> None:
+async def test_a_client_that_stops_reading_is_disconnected(system: System) -> None:
     before = await _rejected(system, "write_time")
     memory = _memory(system.gateway)
     count = times(5, 20)
     connections = [await Connection.ask(system, body(BURST), receive_buffer=4096) for _ in range(count)]
     for connection in connections:
         await connection.until(b"data: ")
-        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]  # there is no public way
+        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]  # there is no public API
     most = 0
 
-    async def all_are_given_up() -> bool:
+    async def all_are_disconnected() -> bool:
         nonlocal most
         most = max(most, _memory(system.gateway) - memory)
         return await _rejected(system, "write_time") - before == count
 
-    await until(all_are_given_up, 60, "stalled readers are given up")
+    await until(all_are_disconnected, 60, "stalled clients are disconnected")
     for connection in connections:
-        connection.hang_up()
+        connection.disconnect()
     await until(system.is_idle)
-    # What the sockets' buffers hold is the kernel's.
+    # The sockets' buffers belong to the kernel.
     assert most < count * 2e6 + 20e6
     record(
-        f"{count} clients that stop reading a fast answer",
-        f"given up after {WRITE_SECONDS:g} s, the engine is free, memory is bounded",
-        f"all given up; at most {most / 1e6:+.1f} MB",
+        f"{count} clients that stop reading a fast stream",
+        f"disconnected after {WRITE_SECONDS:g} s, the engine is free, memory is bounded",
+        f"all disconnected; at most {most / 1e6:+.1f} MB",
         met=True,
     )
 
@@ -279,16 +279,16 @@ async def test_pipelined_requests_are_answered_in_order(system: System) -> None:
     answer = await exchange(system, one * 20 + last)
     assert answer.count(b"HTTP/1.1 200 ") == 20
     assert answer.rindex(b"HTTP/1.1 200 ") < answer.index(b"HTTP/1.1 404 ")
-    record("21 requests in one go (pipelining)", "answered in order", "21 answers in order", met=True)
+    record("21 pipelined requests", "responses in order", "21 responses in order", met=True)
 
 
-async def test_a_half_request_behind_a_stream_does_not_cut_it_off(system: System) -> None:
+async def test_an_incomplete_request_behind_a_stream_does_not_end_the_stream(system: System) -> None:
     connection = await Connection.ask(system, body(LONG, max_tokens=200))
     await connection.until(b"data: ")
     connection.writer.write(b"GET /healthz HT")
     async with asyncio.timeout(30):
         await connection.reader.readuntil(b"data: [DONE]")
-    connection.hang_up()
+    connection.disconnect()
 
 
 MALFORMED = {
@@ -311,7 +311,7 @@ async def test_malformed_requests_are_rejected(system: System, name: str) -> Non
     answer = await exchange(system, MALFORMED[name])
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), answer
     assert b'"error"' in answer
-    record(f"Malformed HTTP: {name}", "an error of 4xx, and the connection is closed", answer[9:12].decode(), met=True)
+    record(f"Malformed HTTP: {name}", "status 4xx, and the connection is closed", answer[9:12].decode(), met=True)
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -321,7 +321,7 @@ REJECTED = {
         501,
         HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ),
-    "an unknown transfer coding in a field of its own": (
+    "an unknown transfer coding in a separate field": (
         501,
         HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ),
@@ -335,7 +335,7 @@ REJECTED = {
     "two Host fields": (400, GET + b"Host: a\r\nHost: b\r\n\r\n"),
     "two equal Host fields": (400, GET + b"Host: a\r\nHost: a\r\n\r\n"),
     "no Host field": (400, GET + b"\r\n"),
-    "a Host that is no host": (400, GET + b"Host: a b\r\n\r\n"),
+    "an invalid Host": (400, GET + b"Host: a b\r\n\r\n"),
     "a Host with a user": (400, GET + b"Host: user@example.com\r\n\r\n"),
     "an unknown expectation": (417, HEAD + b"Expect: a-miracle\r\nContent-Length: 2\r\n\r\n{}"),
     "two credentials": (400, HEAD + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\nContent-Length: 0\r\n\r\n"),
@@ -349,46 +349,51 @@ async def test_ambiguous_requests_are_rejected_and_the_connection_is_closed(syst
     before = await _rejected(system, "malformed")
     answer = await exchange(system, request + b"GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer
-    assert answer.count(b"HTTP/1.1 ") == 1, "what follows a rejected request is not read as a request"
+    assert answer.count(b"HTTP/1.1 ") == 1, "bytes after a rejected request were read as a request"
     assert b"connection: close" in answer.lower()
     assert b'"error"' in answer
     assert await _rejected(system, "malformed") == before + 1
-    record(f"Ambiguous HTTP: {name}", "one answer of 4xx or 501, and the connection is closed", str(status), met=True)
+    record(
+        f"Ambiguous HTTP: {name}",
+        "one response with status 4xx or 501, and the connection is closed",
+        str(status),
+        met=True,
+    )
 
 
 @pytest.mark.parametrize("size", [100_000, 4_000_000])
-async def test_a_huge_chunk_extension_is_rejected(system: System, size: int) -> None:
+async def test_an_oversized_chunk_extension_is_rejected(system: System, size: int) -> None:
     chunk = b"2;x=" + b"a" * size + b"\r\n{}\r\n0\r\n\r\n"
     answer = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk)
     assert answer.startswith(b"HTTP/1.1 431 "), answer
 
 
-async def test_many_chunk_extensions_are_bounded_together(system: System) -> None:
+async def test_the_total_size_of_chunk_extensions_is_limited(system: System) -> None:
     chunk = b"1;x=" + b"a" * 10_000 + b"\r\n \r\n"
     answer = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk * 100)
     assert answer.startswith(b"HTTP/1.1 431 "), answer
 
 
-async def test_a_body_in_tiny_chunks_is_taken(system: System) -> None:
+async def test_a_body_in_tiny_chunks_is_accepted(system: System) -> None:
     content = orjson.dumps(body(stream=False, user="u" * 5000))
     chunks = b"".join(b"1;n=v\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
     answer = await exchange(system, HEAD + b"Connection: close\r\n" + _authorization(system) + CHUNKED + chunks)
     assert answer.startswith(b"HTTP/1.1 200 "), answer
 
 
-async def test_a_post_without_a_length_is_answered_before_what_follows_it_is_rejected(system: System) -> None:
+async def test_a_post_without_a_length_has_an_empty_body_and_following_bytes_are_rejected(system: System) -> None:
     content = orjson.dumps(body(stream=False))
     answer = await exchange(system, HEAD + _authorization(system) + b"\r\n" + content)
     first, _, rest = answer.partition(b"HTTP/1.1 400 ")[2].partition(b"HTTP/1.1 ")
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert b"not valid JSON" in first
-    assert rest.startswith(b"400 "), "the bytes are no request"
+    assert rest.startswith(b"400 "), "the following bytes were read as a request"
     record(
-        "A POST without a length, and bytes after it", "answered, and the connection is closed", "400, 400", met=True
+        "A POST without a length, and bytes after it", "a response, and the connection is closed", "400, 400", met=True
     )
 
 
-async def test_a_malformed_request_behind_a_stream_does_not_cut_it_off(system: System) -> None:
+async def test_a_malformed_request_behind_a_stream_does_not_end_the_stream(system: System) -> None:
     connection = await Connection.ask(system, body(LONG, max_tokens=100))
     await connection.until(b"data: ")
     connection.writer.write(b"\x16\x03\x01\r\n\r\n")
@@ -396,10 +401,10 @@ async def test_a_malformed_request_behind_a_stream_does_not_cut_it_off(system: S
         await connection.reader.readuntil(b"data: [DONE]")
         rest = await connection.reader.read()
     assert b"HTTP/1.1 400 " in rest
-    connection.hang_up()
+    connection.disconnect()
 
 
-async def test_an_offer_of_another_protocol_is_ignored(system: System) -> None:
+async def test_an_upgrade_to_another_protocol_is_ignored(system: System) -> None:
     offer = GET + b"Host: t\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     last = b"GET /nothing HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
     answer = await exchange(system, offer * 3 + last)
@@ -407,7 +412,7 @@ async def test_an_offer_of_another_protocol_is_ignored(system: System) -> None:
     assert answer.count(b"HTTP/1.1 404 ") == 1
 
 
-async def test_a_key_is_surrounded_by_spaces_alone(system: System) -> None:
+async def test_only_spaces_and_tabs_around_a_key_are_ignored(system: System) -> None:
     key, close = system.api_key.encode(), b"\r\nConnection: close\r\n\r\n"
     head = b"GET /api/models HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer "
     for padding in (b"\xa0", b"\x85", b"\xa0\x85"):
@@ -416,7 +421,7 @@ async def test_a_key_is_surrounded_by_spaces_alone(system: System) -> None:
     assert (await exchange(system, head + b"  " + key + b"\t " + close)).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_the_first_of_two_request_ids_counts(system: System) -> None:
+async def test_the_first_of_two_request_ids_is_used(system: System) -> None:
     answer = await exchange(
         system, GET + b"Host: t\r\nX-Request-Id: first\r\nX-Request-Id: last\r\nConnection: close\r\n\r\n"
     )
@@ -424,59 +429,59 @@ async def test_the_first_of_two_request_ids_counts(system: System) -> None:
     assert b"last" not in answer
 
 
-async def test_http_1_0_is_told_nothing_before_its_answer(system: System) -> None:
+async def test_http_1_0_gets_no_interim_response(system: System) -> None:
     head = b"POST /api/chat/completions HTTP/1.0\r\nExpect: 100-continue\r\n" + _authorization(system)
     answer = await exchange(system, head + b"Content-Length: 2\r\n\r\n{}")
     assert answer.startswith(b"HTTP/1.1 400 "), answer
 
 
-async def test_http_1_0_is_answered_and_closed(system: System) -> None:
+async def test_an_http_1_0_connection_is_closed_after_the_response(system: System) -> None:
     answer = await exchange(system, b"GET /healthz HTTP/1.0\r\n\r\n")
     assert b" 200 " in answer.splitlines()[0]
     assert b"connection: close" in answer.lower()
-    record("HTTP/1.0", "answered, and the connection is closed", "200, closed", met=True)
+    record("HTTP/1.0", "a response, and the connection is closed", "200, closed", met=True)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_http_1_0_gets_no_chunks(system: System, stream: bool) -> None:
+async def test_an_http_1_0_response_is_not_chunked(system: System, stream: bool) -> None:
     content = orjson.dumps(body(stream=stream))
     head = b"POST /api/chat/completions HTTP/1.0\r\n" + _authorization(system)
     answer = await exchange(system, head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
-    headers, _, got = answer.partition(b"\r\n\r\n")
+    headers, _, received = answer.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in headers.lower()
     assert b"connection: close" in headers.lower()
     if stream:
         whole = Stream()
-        for line in got.decode().split("\n"):
+        for line in received.decode().split("\n"):
             assert not line or line.startswith("data: ")
             whole.add(line)
         assert whole.is_whole
     else:
-        assert orjson.loads(got)["choices"][0]["finish_reason"] == "stop"
+        assert orjson.loads(received)["choices"][0]["finish_reason"] == "stop"
 
 
-async def test_a_long_stream_over_http_1_0_is_whole_for_a_slow_reader(system: System) -> None:
+async def test_a_slow_client_gets_a_complete_long_stream_over_http_1_0(system: System) -> None:
     content = orjson.dumps(body(BURST))
     connection = await Connection.open(system.gateway.address, receive_buffer=4096)
     head = b"POST /api/chat/completions HTTP/1.0\r\n" + _authorization(system)
     connection.writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
-    got = bytearray()
+    received = bytearray()
     async with asyncio.timeout(60):
         await connection.until(b"\r\n\r\n")
-        # Long enough for all buffers on the way to be full.
+        # Long enough for all buffers on the path to fill.
         await asyncio.sleep(WRITE_SECONDS / 2)
         while piece := await connection.reader.read(256 * 1024):
-            got += piece
-    connection.hang_up()
+            received += piece
+    connection.disconnect()
     answer = Stream()
-    for line in got.decode().split("\n"):
+    for line in received.decode().split("\n"):
         assert not line or line.startswith("data: ")
         answer.add(line)
     assert answer.is_whole
 
 
 async def exchange(system: System, request: bytes, after: bytes = b"") -> bytes:
-    """Send bytes and return everything that comes back until the connection is closed; `after` goes a moment later."""
+    """Send `request` and a moment later `after`, and return all bytes received until the connection is closed."""
     connection = await Connection.open(system.gateway.address)
     with contextlib.suppress(OSError):
         connection.writer.write(request)
@@ -490,14 +495,14 @@ async def exchange(system: System, request: bytes, after: bytes = b"") -> bytes:
         async with asyncio.timeout(20):
             while piece := await connection.reader.read(65536):
                 answer += piece
-    connection.hang_up()
+    connection.disconnect()
     return answer
 
 
 async def crowd(
     system: System, do: Callable[[Connection], Awaitable[None]], *, answer: bytes, cause: str, what: str
 ) -> None:
-    """200 bad clients at a time, all closed by the deadline, while a good one is served."""
+    """Run 200 misbehaving clients at a time beside a good one, and check that all are closed by the deadline."""
     before = await _rejected(system, cause)
     rounds = times(1, 5)
     meanwhile: list[float] = []
@@ -508,16 +513,16 @@ async def crowd(
             first = len(client.waited)
             answers = await _misbehaviour(system, do)
             meanwhile += client.waited[first:]
-            assert all(got.startswith(b"HTTP/1.1 " + answer) for got in answers if got)
+            assert all(received.startswith(b"HTTP/1.1 " + answer) for received in answers if received)
             if answer:
-                assert sum(bool(got) for got in answers) >= 190
+                assert sum(bool(received) for received in answers) >= 190
     assert await _rejected(system, cause) - before == 200 * rounds
     assert len(meanwhile) > 10
-    # On a small machine, a handful of milliseconds is how evenly it runs other things.
+    # On a small machine, other processes cause delays of some milliseconds.
     most = max(2 * percentile99(alone), percentile99(alone) + NOISE_SECONDS)
     record(
         what,
-        f"all closed by the deadline; a good client's p99 to the first event of a chat is under 2× what it is alone, "
+        "all closed by the deadline; a good client's p99 latency of the first event is less than twice the one alone, "
         f"or at most {NOISE_SECONDS * 1000:g} ms more",
         f"{200 * rounds} of {200 * rounds} closed; p99 {percentile99(alone) * 1000:.1f} ms alone, "
         f"{percentile99(meanwhile) * 1000:.1f} ms meanwhile "
@@ -527,12 +532,12 @@ async def crowd(
 
 
 async def _misbehaviour(system: System, do: Callable[[Connection], Awaitable[None]]) -> list[bytes]:
-    """What 200 bad clients are told before their connections are closed."""
+    """Run 200 misbehaving clients, and return the bytes that they receive before their connections are closed."""
 
     async def misbehave(after: float) -> bytes:
         await asyncio.sleep(after)
         connection = await Connection.open(system.gateway.address)
-        # What is sent after the end may fail in any way.
+        # Writes after the end of the connection may fail with any error.
         sending = asyncio.ensure_future(do(connection))
         try:
             return await asyncio.wait_for(connection.reader.read(), 20)
@@ -541,9 +546,9 @@ async def _misbehaviour(system: System, do: Callable[[Connection], Awaitable[Non
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-            connection.hang_up()
+            connection.disconnect()
 
-    # Strangers do not keep step: they come within half of the time that each of them has.
+    # The clients start one after the other, within half of the deadline.
     return await asyncio.gather(*(misbehave(i / 200) for i in range(200)))
 
 
@@ -560,5 +565,5 @@ async def _rejected(system: System, cause: str) -> float:
 
 
 async def _has_connections(process: Process, count: int = 0, at_most: int | None = None) -> bool:
-    found = await process.metric("vilix_http_connections")
-    return found <= at_most if at_most is not None else found == count
+    connections = await process.metric("vilix_http_connections")
+    return connections <= at_most if at_most is not None else connections == count

@@ -1,4 +1,4 @@
-"""Processes that stand still: every client hears of it in time, and nothing of it stays."""
+"""Frozen processes: every client gets an error in time, and no request remains in a process."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.faults.system import (
     Connection,
     System,
     body,
+    frozen_process,
     read,
     running_system,
-    standing_still,
 )
 from tests.faults.test_death import streams
 from tests.support.fault_table import milliseconds, record, times
@@ -35,8 +35,8 @@ from tests.support.waits import until
 
 SLACK_SECONDS = 0.5
 STREAMS = 4
-PATIENCE_SECONDS = 20.0
-"""Less than what is frozen would take to answer by itself."""
+LIMIT_SECONDS = 20.0
+"""Less than the duration of the requests themselves."""
 KEEPALIVE_SECONDS = 3.0
 CALLER = """
 import sys, grpc
@@ -51,15 +51,15 @@ for _ in stub.Generate(pb.GenerateRequest(model=model, messages=[message])):
 
 @contextlib.contextmanager
 def frozen(system: System, what: str) -> Iterator[None]:
-    """Meanwhile, the process stands still."""
+    """Freeze a process of the system until the context ends."""
     process = system.triton.process if what == "triton" else getattr(system, what)
-    with standing_still(process.pid):
+    with frozen_process(process.pid):
         yield
 
 
 @contextlib.asynccontextmanager
 async def calling(system: System) -> AsyncIterator[asyncio.subprocess.Process]:
-    """An internal service that calls the worker without a gateway, and gets an answer without an end."""
+    """Run an internal service that calls the worker without a gateway and reads an endless stream."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CALLER, system.worker.address, MODEL, LONG, cwd=ROOT
     )
@@ -71,13 +71,13 @@ async def calling(system: System) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 POOL_THREADS = min(32, (os.cpu_count() or 1) + 4) - 1
-"""So many more may asyncio's own pool start when it has more to do at once."""
+"""The number of threads that asyncio's own pool may start in addition."""
 
 
 @pytest.mark.parametrize("what", ["worker", "triton"])
-async def test_every_client_has_its_error_within_the_idle_timeout(system: System, what: str) -> None:
+async def test_every_client_gets_an_error_within_the_idle_timeout(system: System, what: str) -> None:
     delays: list[float] = []
-    # The first time, threads are started that stay.
+    # The first round starts threads that stay.
     await freeze_in_the_middle(system, what)
     before = await residue(system)
     for _ in range(times(1, 8)):
@@ -94,15 +94,15 @@ async def test_every_client_has_its_error_within_the_idle_timeout(system: System
     await until(is_as_before, what=f"no more threads and tasks than before: {before}")
     assert (await read(system.client(), STEADY)).is_whole
     record(
-        f"A frozen {what} cannot hang a client",
-        f"error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s; no thread or task remains",
+        f"A frozen {what} does not block a client",
+        f"an error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s; no thread or task remains",
         f"{milliseconds(delays)}; none more than before",
         met=max(delays) < IDLE_SECONDS + SLACK_SECONDS,
     )
 
 
 async def freeze_in_the_middle(system: System, what: str) -> list[float]:
-    """How long clients waited for their errors when something froze, in seconds."""
+    """Freeze a process during requests, and return the seconds that each client waited for its error."""
     client = system.client()
     running = await streams(system, LONG, STREAMS)
     waiting = [asyncio.create_task(client.post("/chat/completions", json=body(PREFILL))) for _ in range(STREAMS)]
@@ -117,7 +117,7 @@ async def freeze_in_the_middle(system: System, what: str) -> list[float]:
             delays.append(time.monotonic() - began)
             return result
 
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(LIMIT_SECONDS):
             results = await asyncio.gather(*(measured(task) for task in [*running, *waiting, *whole]))
         answers, rejections = results[:STREAMS], results[STREAMS:]
         for answer in answers:
@@ -125,50 +125,50 @@ async def freeze_in_the_middle(system: System, what: str) -> list[float]:
             assert not answer.done
         assert {rejection.status_code for rejection in rejections} <= {503, 504}
 
-        async def has_nothing_left() -> bool:
-            left = await system.gateway.metric("vilix_generations_in_flight")
-            return left + await system.gateway.metric("vilix_http_requests_in_flight") == 0
+        async def is_gateway_idle() -> bool:
+            generations = await system.gateway.metric("vilix_generations_in_flight")
+            return generations + await system.gateway.metric("vilix_http_requests_in_flight") == 0
 
-        await until(has_nothing_left)
+        await until(is_gateway_idle)
     await system.wait_until_ready()
-    await until(system.is_idle, what="what was frozen has given everything up")
+    await until(system.is_idle, what="the process that was frozen has ended all requests")
     return delays
 
 
 async def residue(system: System) -> dict[str, dict[str, float]]:
-    """What is left in the processes of requests that are over."""
+    """Return the threads and tasks of the processes, to which finished requests must add none."""
     return {process.name: await process.residue() for process in (system.gateway, system.worker)}
 
 
-@pytest.mark.parametrize("who", ["gateway", "caller"])
-async def test_the_engine_is_free_soon_after_a_frozen_caller_is_silent(tmp_path: Path, who: str) -> None:
+@pytest.mark.parametrize("frozen_caller", ["gateway", "caller"])
+async def test_a_frozen_caller_does_not_keep_the_engine_busy(tmp_path: Path, frozen_caller: str) -> None:
     settings = {"VILIX_KEEPALIVE_SECONDS": f"{KEEPALIVE_SECONDS}"}
     async with running_system(tmp_path, worker_settings=settings) as system, contextlib.AsyncExitStack() as stack:
-        if who == "gateway":
+        if frozen_caller == "gateway":
             await Connection.ask(system, body(LONG))
             caller = system.gateway.pid
         else:
             caller = (await stack.enter_async_context(calling(system))).pid
         await until(lambda: _has(system, 1), what="the engine works for the caller")
-        with standing_still(caller):
+        with frozen_process(caller):
             began = time.monotonic()
             await until(lambda: _has_none(system), KEEPALIVE_SECONDS * 4, "the engine is free")
             delay = time.monotonic() - began
     record(
-        f"A frozen {who} does not hold the engine",
-        f"free once it was silent for {KEEPALIVE_SECONDS:g} s, within {2 * KEEPALIVE_SECONDS:g} s",
+        f"A frozen {frozen_caller} does not keep the engine busy",
+        f"free after a silence of {KEEPALIVE_SECONDS:g} s, within {2 * KEEPALIVE_SECONDS:g} s",
         f"{delay:.1f} s",
         met=delay < 2 * KEEPALIVE_SECONDS,
     )
 
 
-async def test_a_frozen_valkey_rejects_strangers_in_time_and_touches_no_stream(system: System) -> None:
+async def test_with_a_frozen_valkey_unknown_keys_get_503_in_time_and_streams_continue(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
-    stranger = {"Authorization": f"Bearer {secret.draw('s00')}"}
+    unknown = {"Authorization": f"Bearer {secret.draw('s00')}"}
     known = {"Authorization": f"Bearer {system.api_key}"}
     delays = []
     with frozen(system, "valkey"):
-        async with httpx.AsyncClient(base_url=f"{system.url}/api", timeout=PATIENCE_SECONDS) as client:
+        async with httpx.AsyncClient(base_url=f"{system.url}/api", timeout=LIMIT_SECONDS) as client:
 
             async def status(method: str, path: str, headers: dict[str, str], **fields: object) -> int:
                 began = time.monotonic()
@@ -176,15 +176,15 @@ async def test_a_frozen_valkey_rejects_strangers_in_time_and_touches_no_stream(s
                 delays.append(time.monotonic() - began)
                 return answer.status_code
 
-            assert await status("GET", "/models", stranger) == 503
-            assert await status("POST", "/chat/completions", stranger, json=body()) == 503
+            assert await status("GET", "/models", unknown) == 503
+            assert await status("POST", "/chat/completions", unknown, json=body()) == 503
             assert await status("POST", "/chat/completions", known, json=body()) == 200
         for task in running:
             assert (await asyncio.wait_for(task, 20)).is_whole
     record(
         "A frozen Valkey",
-        f"running streams go on, a key seen lately is served, a stranger is refused (503), each within the timeout of "
-        f"Redis ({REDIS_SECONDS:g} s) + {SLACK_SECONDS:g} s",
+        "running streams continue, a recently verified key is served, an unknown key gets 503, each within the timeout "
+        f"of Redis ({REDIS_SECONDS:g} s) + {SLACK_SECONDS:g} s",
         milliseconds(delays),
         met=max(delays) < REDIS_SECONDS + SLACK_SECONDS,
     )
@@ -194,7 +194,7 @@ async def test_a_frozen_valkey_rejects_strangers_in_time_and_touches_no_stream(s
         return (await client.post("/chat/completions", json=body(stream=False))).status_code == 200
 
     await until(is_back)
-    await until(system.is_idle, what="what was held of the key's limits is given back")
+    await until(system.is_idle, what="the reservations are released")
 
 
 async def _has_none(system: System) -> bool:

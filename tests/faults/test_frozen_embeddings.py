@@ -11,7 +11,7 @@ import pytest
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from tests.faults.everything import Everything, running_everything
-from tests.faults.system import IDLE_SECONDS, MODEL, standing_still
+from tests.faults.system import IDLE_SECONDS, MODEL, frozen_process
 from tests.support.fault_table import milliseconds, record
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until
@@ -35,19 +35,19 @@ def texts(count: int) -> dict[str, object]:
 async def test_a_request_may_take_longer_than_the_idle_timeout(everything: Everything) -> None:
     count = await _long_request(everything)
     client = everything.system.client()
-    # Two at once: the second waits for the engine meanwhile.
+    # Of two requests at the same time, the second one waits for the engine.
     answers = await asyncio.gather(*(client.post("/embeddings", json=texts(count)) for _ in range(2)))
     assert [(answer.status_code, len(answer.json()["data"])) for answer in answers] == [(200, count)] * 2
 
 
 @pytest.mark.parametrize("what", ["embedder", "embedding triton"])
-async def test_every_client_has_its_error_within_the_idle_timeout(everything: Everything, what: str) -> None:
+async def test_every_client_gets_an_error_within_the_idle_timeout(everything: Everything, what: str) -> None:
     count = await _long_request(everything)
     client = everything.system.client()
     running = [asyncio.create_task(client.post("/embeddings", json=texts(count))) for _ in range(REQUESTS)]
     await until(lambda: _works_on(everything, REQUESTS), what="the worker works on the requests")
     delays = []
-    with standing_still(everything.pids[what]):
+    with frozen_process(everything.pids[what]):
         began = time.monotonic()
 
         async def measured(task: asyncio.Task[httpx.Response]) -> httpx.Response:
@@ -60,21 +60,23 @@ async def test_every_client_has_its_error_within_the_idle_timeout(everything: Ev
         assert {answer.status_code for answer in answers} == {504}
         assert {answer.json()["error"]["type"] for answer in answers} == {"timeout"}
         record(
-            f"A frozen {what} cannot hang a client",
-            f"error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s",
+            f"A frozen {what} does not block a client",
+            f"an error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s",
             milliseconds(delays),
             met=max(delays) < IDLE_SECONDS + SLACK_SECONDS,
         )
         await until(lambda: _has_no_request(everything))
     await everything.wait_until_ready()
-    await until(lambda: _works_on(everything, 0), 90, "what was frozen has given everything up")
+    await until(lambda: _works_on(everything, 0), 90, "the process that was frozen has ended all requests")
     assert (await client.post("/embeddings", json=texts(1))).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/chat/completions"])
-async def test_a_prompt_that_is_only_shown_has_its_error_as_soon(everything: Everything, path: str) -> None:
-    asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
-    body = asked if path == "/tokenize" else {**asked, "dry_run": True}
+async def test_a_request_that_renders_a_prompt_gets_an_error_within_the_idle_timeout(
+    everything: Everything, path: str
+) -> None:
+    chat = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    body = chat if path == "/tokenize" else {**chat, "dry_run": True}
     client = everything.system.client()
     assert (await client.post(path, json=body)).status_code == 200
     with everything.system.worker.frozen():
@@ -83,12 +85,13 @@ async def test_a_prompt_that_is_only_shown_has_its_error_as_soon(everything: Eve
         delay = time.monotonic() - began
     assert answer.status_code == 504
     met = delay < IDLE_SECONDS + SLACK_SECONDS
-    record(f"A frozen worker cannot hang {path} without an answer", "as above", f"{delay:.2f} s", met=met)
+    what = path if path == "/tokenize" else f"{path} with dry_run"
+    record(f"A frozen worker does not block {what}", "as above", f"{delay:.2f} s", met=met)
     await everything.wait_until_ready()
 
 
 async def _long_request(everything: Everything) -> int:
-    """How many texts take this machine clearly longer than the idle timeout."""
+    """Return a number of texts that takes this machine clearly longer than the idle timeout."""
     client = everything.system.client()
     count = 50
     while True:

@@ -46,7 +46,7 @@ DEFAULTS: Final = {"VILIX_IDLE_SECONDS": "30"}
 """The default, and not the short time of other tests: callers wait longer while the attacker uses one of two cores."""
 LONGEST_WAIT_SECONDS: Final = 10.0
 SERVED_SHARE: Final = 0.9
-"""The least share of others' requests that are answered during an attack."""
+"""The least share of other callers' requests that succeed during an attack."""
 MOST_GROWTH_BYTES: Final = 512 * 2**20
 MORE_ADDRESS_SPACE_BYTES: Final = 4 * 2**30
 TARGETS: Final = {"chat": "worker0", "embeddings": "embedder"}
@@ -63,7 +63,7 @@ class Others:
         worker: psutil.Process,
         channel: grpc.aio.Channel,
     ) -> None:
-        """`worker` is the process that answers, whose memory is looked at, and `channel` one to it."""
+        """Send `content` to `path` with `client`, and health checks over `channel`; sample the memory of `worker`."""
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._client = client
         self._path = path
@@ -75,7 +75,7 @@ class Others:
         self.most_memory = 0
 
     async def ask(self) -> int:
-        """Send one request; its status."""
+        """Send one request, and return its status."""
         began = time.monotonic()
         status = (await self._client.post(self._path, json=self._content)).status_code
         self.waits.append(time.monotonic() - began)
@@ -108,7 +108,7 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("target", TARGETS)
-async def test_others_are_answered_during_a_flood(everything: Everything, target: str, attack: str) -> None:
+async def test_other_callers_are_served_during_a_flood(everything: Everything, target: str, attack: str) -> None:
     worker, address = psutil.Process(everything.pids[TARGETS[target]]), address_of(everything, target)
     channel = grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
     others = others_of(everything, target, worker, channel)
@@ -143,26 +143,26 @@ async def test_others_are_answered_during_a_flood(everything: Everything, target
     assert during[200] >= SERVED_SHARE * during.total(), (during, measured)
     assert others.codes["OK"] >= SERVED_SHARE * others.codes.total(), (others.codes, measured)
     record(
-        f"Flood of a {target} worker's gRPC port: {attack.replace('_', ' ')}",
-        f"lives; {SERVED_SHARE:.0%} of others' requests answered, each within {LONGEST_WAIT_SECONDS:g} s; "
-        f"under {MOST_GROWTH_BYTES >> 20} MiB more",
+        f"Flood of the gRPC port of a worker for {target}: {attack.replace('_', ' ')}",
+        f"it survives; {SERVED_SHARE:.0%} of other callers' requests succeed, each within {LONGEST_WAIT_SECONDS:g} s; "
+        f"less than {MOST_GROWTH_BYTES >> 20} MiB more memory",
         measured,
         met=max(waits) < LONGEST_WAIT_SECONDS,
     )
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_one_peer_cannot_hold_all_connections(everything: Everything, target: str) -> None:
+async def test_one_peer_cannot_use_up_all_connections(everything: Everything, target: str) -> None:
     worker, address = psutil.Process(everything.pids[TARGETS[target]]), address_of(everything, target)
     host, _, port = address.rpartition(":")
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as sockets:
         for _ in range(3 * DEFAULT_LIMITS.peer_connections):
-            held.enter_context(socket.create_connection((host, int(port)), source_address=(SOURCE, 0)))
+            sockets.enter_context(socket.create_connection((host, int(port)), source_address=(SOURCE, 0)))
         await until(
             lambda: len(connections_of_peer(worker, address)) == DEFAULT_LIMITS.peer_connections,
-            what="the peer has only as many connections as it may",
+            what="the peer has only the allowed number of connections",
         )
-        # Another peer that has no connection yet.
+        # Another peer, which has no connection yet, is served.
         async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
@@ -171,12 +171,12 @@ async def test_one_peer_cannot_hold_all_connections(everything: Everything, targ
 
 
 def address_of(everything: Everything, target: str) -> str:
-    """The address of a worker's gRPC port."""
+    """Return the address of a worker's gRPC port."""
     return everything.system.worker.address if target == "chat" else everything.embedder.target
 
 
 def others_of(everything: Everything, target: str, worker: psutil.Process, channel: grpc.aio.Channel) -> Others:
-    """A caller whose requests a worker answers."""
+    """Return other callers of a worker."""
     client = everything.system.client()
     if target == "chat":
         return Others(client, "/chat/completions", body(stream=False), worker, channel)
@@ -191,18 +191,17 @@ async def begin(attack: str, address: str) -> asyncio.subprocess.Process:
 
 
 async def end(attacking: asyncio.subprocess.Process) -> None:
-    """Stop an attack, if it has not ended."""
+    """Stop an attack if it is still running."""
     if attacking.returncode is None:
         attacking.kill()
         await attacking.wait()
 
 
 def connections_of_peer(worker: psutil.Process, address: str) -> list[Any]:
-    """The connections that the attacker has to a port of a worker."""
+    """Return the attacker's connections to a port of a worker."""
     port = int(address.rpartition(":")[2])
-    found = worker.net_connections("inet")
     return [
         one
-        for one in found
+        for one in worker.net_connections("inet")
         if one.laddr.port == port and one.raddr and one.raddr.ip.endswith(SOURCE) and one.status == "ESTABLISHED"
     ]

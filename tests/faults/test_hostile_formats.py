@@ -1,7 +1,7 @@
-"""No structured-output request can stop, slow down or fill the processes that serve everybody else.
+"""Structured-output requests cannot stop, slow down or fill the processes that serve other requests.
 
-Generated requests go through gateway, worker and Triton to the real engine of the laptop, several at a time, while a
-stream of another key runs on the same model. The seed is printed; `VILIX_HOSTILE_SEED=N` repeats a run.
+Generated requests go through gateway, worker and Triton to the real engine llamacpp, several at a time, while a stream
+of another key runs on the same model. The seed is printed; `VILIX_HOSTILE_SEED=N` repeats a run.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.support.waits import until
 
 SMALL_MODEL: Final = "smollm2-135m"
 SECONDS: Final = times(25, 240)
-"""How long requests are sent: half a minute with the start of the system, and 4 minutes in `make faults`."""
+"""The duration of the test: half a minute with the start of the system, and 4 minutes in `make faults`."""
 AT_ONCE: Final = 3
 MAX_BODY_BYTES: Final = 2**20
 ANSWER_SECONDS: Final = 10.0
 GROWTH_MEGABYTES: Final = 200
 GAP_SECONDS: Final = 1.0
 STALLED_SECONDS: Final = 10.0
-"""A gap of the probe that no loaded machine explains."""
+"""A gap in the probe's stream that the load of the machine cannot explain."""
 SEED: Final = int(os.environ.get("VILIX_HOSTILE_SEED") or (secrets.randbelow(10**6) if FULL else 1))
 
 pytestmark = pytest.mark.timeout(SECONDS + 240)
@@ -57,12 +57,12 @@ def suite() -> list[Any]:
 async def small_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     directory = tmp_path_factory.mktemp("hostile")
     small = smollm2()
-    patient = {"VILIX_IDLE_SECONDS": "30"}
+    timeouts = {"VILIX_IDLE_SECONDS": "30"}
     models = {"VILIX_MODELS": f"{MODEL}={small},{SMALL_MODEL}={small}"}
     async with running_system(
         directory,
-        worker_settings={**patient, **models},
-        gateway_settings={**patient, "VILIX_EXPECTED_MODELS": f"{MODEL},{SMALL_MODEL}"},
+        worker_settings={**timeouts, **models},
+        gateway_settings={**timeouts, "VILIX_EXPECTED_MODELS": f"{MODEL},{SMALL_MODEL}"},
         more_models={SMALL_MODEL: ("llamacpp", {"model": str(small / "model.gguf"), "context_length": 2048})},
     ) as running:
         await until(lambda: _is_served(running), 60, "the small model is served")
@@ -76,17 +76,17 @@ async def _is_served(system: System) -> bool:
 
 
 class Probe:
-    """Streams of another key on the same model, one after the other, read by processes that do nothing else."""
+    """Consecutive streams of another key on the same model, read by separate processes."""
 
     def __init__(self, system: System, api_key: str) -> None:
         self._system = system
         self._environment = {**os.environ, "VILIX_API_KEY": api_key}
         self.moments = [time.monotonic()]
-        """Start of each stream and arrival of each event, on the clock that all processes share."""
+        """The start of each stream and the arrival of each event, by a clock that all processes share."""
 
     async def run(self) -> None:
         question = {"role": "user", "content": "Tell me a very long story."}
-        asked = {"model": SMALL_MODEL, "messages": [question], "stream": True, "max_tokens": 1500, "ignore_eos": True}
+        content = {"model": SMALL_MODEL, "messages": [question], "stream": True, "max_tokens": 1500, "ignore_eos": True}
         command = [sys.executable, "-m", "tests.faults.stream_reader", self._system.gateway.address]
         pipe = asyncio.subprocess.PIPE
         while True:
@@ -94,7 +94,7 @@ class Probe:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write(orjson.dumps(asked))
+                process.stdin.write(orjson.dumps(content))
                 process.stdin.write_eof()
                 events = 0
                 async for line in process.stdout:
@@ -111,7 +111,7 @@ class Probe:
 
 
 class Memory:
-    """The resident memory of all processes that ran at first; later ones are the trial processes of compilations."""
+    """The resident memory of all processes that run at the beginning, which excludes the trials of compilations."""
 
     def __init__(self, system: System) -> None:
         roots = (system.triton.process.pid, *(process.pid for process in (*system.workers, *system.gateways)))
@@ -138,7 +138,7 @@ class Memory:
 
 
 class Run:
-    """What came of the generated requests."""
+    """The results of the generated requests."""
 
     def __init__(self, system: System, generated: Any) -> None:
         self.statuses: Counter[int] = Counter()
@@ -146,7 +146,7 @@ class Run:
         self.skipped = 0
         self.wrong: list[str] = []
         self.recent: deque[str] = deque(maxlen=2 * AT_ONCE)
-        """The requests sent last, of which one may have ended a process."""
+        """The latest requests, one of which may have killed a process."""
         self._system = system
         self._generated = generated
         self._generating = asyncio.Lock()
@@ -172,36 +172,38 @@ class Run:
         headers = {"Authorization": f"Bearer {self._system.api_key}", "Content-Type": "application/json"}
         began = time.monotonic()
         self.recent.append(content[:1000].decode())
-        shown = f"{case.label}: {content[:3000].decode()}"
+        description = f"{case.label}: {content[:3000].decode()}"
         try:
             answer = await client.post(f"{self._system.url}/api/chat/completions", content=content, headers=headers)
         except httpx.HTTPError as error:
-            self.wrong.append(f"{error!r} for {shown}")
+            self.wrong.append(f"{error!r} for {description}")
             return
         seconds = time.monotonic() - began
         self.statuses[answer.status_code] += 1
-        self.slowest = max(self.slowest, (seconds, shown[:300]))
+        self.slowest = max(self.slowest, (seconds, description[:300]))
         if answer.status_code not in (200, 400):
-            self.wrong.append(f"{answer.status_code} {answer.text[:500]} for {shown}")
+            self.wrong.append(f"{answer.status_code} {answer.text[:500]} for {description}")
         error = answer.json().get("error") or {}
-        # A body that has too many values, or is nested too deeply, is rejected before it has fields.
+        # A body with too many values or too deep nesting is rejected before its fields are read.
         if error and not error["param"] and not error["message"].startswith("The body"):
-            self.wrong.append(f"the part at fault is not named: {answer.text[:500]} for {shown}")
+            self.wrong.append(f"the error names no field: {answer.text[:500]} for {description}")
 
 
 def body_of(case: Case) -> bytes:
     question = {"role": "user", "content": "Answer."}
-    # orjson writes no integers beyond 64 bits.
+    # orjson cannot write integers of more than 64 bits.
     return json.dumps({"model": SMALL_MODEL, "messages": [question], "max_tokens": 12, **case.fields}).encode()
 
 
-async def test_no_structured_output_harms_others(small_system: System, suite: list[Any], record_property: Any) -> None:
+async def test_hostile_structured_output_does_not_harm_other_requests(
+    small_system: System, suite: list[Any], record_property: Any
+) -> None:
     _, other_key = await keys.create(small_system.redis, name="probe")
     run = Run(small_system, cases(SEED, suite))
     probe = Probe(small_system, other_key)
     probing = asyncio.create_task(probe.run())
     await until(lambda: len(probe.moments) > 50, what="the probe streams")
-    # One that is accepted, so that what is started on first use is there when memory is measured.
+    # The first accepted request starts processes, which must run before memory is measured.
     warm_up = Case("warm-up", {"response_format": {"type": "json_object"}})
     async with httpx.AsyncClient(timeout=30) as client:
         await run.send(client, warm_up, body_of(warm_up))
@@ -219,10 +221,11 @@ async def test_no_structured_output_harms_others(small_system: System, suite: li
         await asyncio.gather(probing, watching, return_exceptions=True)
     seconds, slowest = run.slowest
     growth, grower = max((grown, name) for name, grown in memory.grown.items())
-    told = ", ".join(f"{count} × {status}" for status, count in sorted(run.statuses.items()))
+    statuses = ", ".join(f"{count} × {status}" for status, count in sorted(run.statuses.items()))
     measured = (
-        f"seed {SEED}: {run.statuses.total()} run ({told}), {run.skipped} skipped; slowest answer {seconds:.1f} s; "
-        f"{growth:+.0f} MB at most ({grower.partition(' ')[0]}); probe's worst gap {gap:.2f} s"
+        f"seed {SEED}: {run.statuses.total()} run ({statuses}), {run.skipped} skipped; "
+        f"slowest response {seconds:.1f} s; {growth:+.0f} MB at most ({grower.partition(' ')[0]}); "
+        f"probe's worst gap {gap:.2f} s"
     )
     record_property("summary", measured)
     assert run.wrong == [], measured
@@ -231,7 +234,7 @@ async def test_no_structured_output_harms_others(small_system: System, suite: li
     assert {200, 400} == set(run.statuses), measured
     record(
         "Hostile structured output: schemas, tools, regexes, choices and grammars, generated",
-        f"no crash; at most +{GROWTH_MEGABYTES} MB in any process but the trials; every answer within "
+        f"no crash; at most +{GROWTH_MEGABYTES} MB in any process but the trials; every response within "
         f"{ANSWER_SECONDS:g} s; no gap over {GAP_SECONDS:g} s in a stream of another key",
         measured,
         met=gap <= GAP_SECONDS and seconds <= ANSWER_SECONDS,

@@ -36,9 +36,9 @@ from tests.support.waits import until
 
 pytestmark = pytest.mark.timeout(300)
 
-PATIENCE: Final = {"VILIX_IDLE_SECONDS": "60", "VILIX_BODY_SECONDS": "60"}
+TIMEOUTS: Final = {"VILIX_IDLE_SECONDS": "60", "VILIX_BODY_SECONDS": "60"}
 WATCHED: Final = {"VILIX_LOOP_WATCH_SECONDS": "0.005"}
-"""So that a block of LIMIT and a little more is seen, whenever it begins."""
+"""Short enough to detect each block that is a little longer than LIMIT."""
 SMALL_MODEL: Final = "smollm2-135m"
 LARGE_TEMPLATE: Final = "large-template"
 BLOCKED: Final = "vilix_event_loop_blocked_seconds"
@@ -66,7 +66,7 @@ def tool(number: int, properties: int) -> dict[str, Any]:
 
 
 def recursive_schema(size: int) -> dict[str, Any]:
-    """Definitions that all refer to all others around them."""
+    """Return a schema of definitions that refer to one another."""
     names = [f"d{i}" for i in range(size)]
     alternatives = [{"$ref": f"#/$defs/{name}"} for name in names[:20]]
     definitions = {
@@ -77,7 +77,7 @@ def recursive_schema(size: int) -> dict[str, Any]:
 
 
 def wide_schema(properties: int) -> dict[str, Any]:
-    """Many properties, all of which must be there and match."""
+    """Return a schema of many required properties with patterns."""
     names = [f"p{i:03}" for i in range(properties)]
     return {
         "type": "object",
@@ -90,7 +90,7 @@ def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
 
 
-def guided(**fields: Any) -> tuple[str, bytes]:
+def structured(**fields: Any) -> tuple[str, bytes]:
     return chat(model=SMALL_MODEL, max_tokens=5, **fields)
 
 
@@ -141,13 +141,13 @@ HOSTILE: Final[dict[str, Callable[[], tuple[str, bytes]]]] = {
     "a deep schema": lambda: chat(response_format=json_schema(nested_schema(80))),
     "a recursive schema": lambda: chat(response_format=json_schema(recursive_schema(1000))),
     "a hostile regular expression": lambda: chat(guided_regex="(a|a?)+" * 50_000),
-    # These are taken, and an engine really holds an answer to them.
-    "a wide schema that is taken": lambda: guided(response_format=json_schema(wide_schema(700))),
-    "a recursive schema that is taken": lambda: guided(response_format=json_schema(recursive_schema(20))),
-    "a regular expression that is taken": lambda: guided(guided_regex="(a|bc?)+" * 500),
+    # These are accepted, and the real engine generates structured output for them.
+    "a wide schema that is accepted": lambda: structured(response_format=json_schema(wide_schema(700))),
+    "a recursive schema that is accepted": lambda: structured(response_format=json_schema(recursive_schema(20))),
+    "a regular expression that is accepted": lambda: structured(guided_regex="(a|bc?)+" * 500),
     "a large template": lambda: chat(model=LARGE_TEMPLATE),
     "large variables of the template": lambda: chat(chat_template_kwargs={f"a{i}": [{}] * 10 for i in range(10_000)}),
-    # One text is too long, so that all are counted and none is embedded, which would take minutes.
+    # One text is too long, so that the worker counts all texts but embeds none, which would take minutes.
     "many texts to embed": lambda: (
         "/api/embeddings",
         orjson.dumps({"model": EMBEDDING_MODEL, "input": [*[WORDS * 3] * 2047, WORDS * 300]}),
@@ -163,8 +163,8 @@ HOSTILE: Final[dict[str, Callable[[], tuple[str, bytes]]]] = {
 }
 
 
-TAKEN: Final = (b"HTTP/1.1 200 ",)
-TAKEN_REQUESTS: Final = {what for what in HOSTILE if "taken" in what} | {"a large template"}
+ACCEPTED: Final = (b"HTTP/1.1 200 ",)
+ACCEPTED_REQUESTS: Final = {what for what in HOSTILE if "accepted" in what} | {"a large template"}
 
 
 def nested_schema(depth: int) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def nested_schema(depth: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Everything]:
     directory = tmp_path_factory.mktemp("loop")
-    worker_settings = {**capable_settings(directory), **PATIENCE, **WATCHED}
+    worker_settings = {**capable_settings(directory), **TIMEOUTS, **WATCHED}
     large = model_directory(directory / "large", LARGE_PREAMBLE + TEMPLATE)
     small = smollm2()
     worker_settings["VILIX_MODELS"] += f",{LARGE_TEMPLATE}={large},{SMALL_MODEL}={small}"
@@ -187,7 +187,7 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         LARGE_TEMPLATE: ("replay", {"recordings": str(directory / "recordings.json"), "context_length": 100_000}),
         SMALL_MODEL: ("llamacpp", {"model": str(small / "model.gguf"), "context_length": 2048}),
     }
-    gateway_settings = {**PATIENCE, **WATCHED, "VILIX_EXPECTED_MODELS": ",".join([MODEL, *more_models])}
+    gateway_settings = {**TIMEOUTS, **WATCHED, "VILIX_EXPECTED_MODELS": ",".join([MODEL, *more_models])}
     async with running_everything(
         directory,
         worker_settings=worker_settings,
@@ -199,13 +199,13 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 
 class Probe:
-    """A stream of steady tokens, read by a process that does nothing else."""
+    """A stream of steady tokens, read by a separate process."""
 
     def __init__(self) -> None:
         self.tokens: list[float] = []
-        """When each came, in seconds of `time.monotonic`, which is one clock for all processes."""
+        """The arrival of each token in seconds of `time.monotonic`, a clock that all processes share."""
         self.ticks: list[float] = []
-        """Of a process that does nothing but wait for its next tick: what it is late by is the machine's, not ours."""
+        """The ticks of a process that only waits for its next tick: its delays are those of the machine."""
 
     async def run(self, everything: Everything) -> None:
         """Read the stream until cancelled."""
@@ -213,14 +213,14 @@ class Probe:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(self.ticks, "tests.faults.ticks", str(TICK_SECONDS)))
             tasks.create_task(
-                self._follow(self.tokens, "tests.faults.stream_reader", address, said=body(LONG), **environment)
+                self._follow(self.tokens, "tests.faults.stream_reader", address, stdin=body(LONG), **environment)
             )
 
     @staticmethod
     async def _follow(
-        moments: list[float], module: str, argument: str, *, said: Any = None, **environment: str
+        moments: list[float], module: str, argument: str, *, stdin: Any = None, **environment: str
     ) -> None:
-        """Append every number that a module prints to `moments`."""
+        """Run a module and append each number that it prints to `moments`."""
         pipe, argv = asyncio.subprocess.PIPE, [sys.executable, "-m", module, argument]
         process = await asyncio.create_subprocess_exec(
             *argv, stdin=pipe, stdout=pipe, env={**os.environ, **environment}
@@ -228,10 +228,10 @@ class Probe:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(orjson.dumps(said))
+            process.stdin.write(orjson.dumps(stdin))
             process.stdin.write_eof()
             async for line in process.stdout:
-                moments.append(float(line))  # noqa: PERF401  # they are looked at while they come
+                moments.append(float(line))  # noqa: PERF401  # the list is read meanwhile
         finally:
             process.kill()
             await process.wait()
@@ -260,16 +260,16 @@ async def probe(everything: Everything) -> AsyncIterator[Probe]:
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_a_request_blocks_no_loop(everything: Everything, probe: Probe, what: str) -> None:
+async def test_a_hostile_request_blocks_no_event_loop(everything: Everything, probe: Probe, what: str) -> None:
     target, content = HOSTILE[what]()
     whole = post(target, everything.system.api_key, content)
 
     async def ask() -> None:
         answer = await exchange(everything.system.gateway.address, [whole], seconds=100)
-        expected = TAKEN if what in TAKEN_REQUESTS else (*TAKEN, b"HTTP/1.1 400 ", b"HTTP/1.1 413 ")
+        expected = ACCEPTED if what in ACCEPTED_REQUESTS else (*ACCEPTED, b"HTTP/1.1 400 ", b"HTTP/1.1 413 ")
         assert answer.startswith(expected), answer[:500]
 
-    await see_no_block(everything, probe, what, ask)
+    await check_no_block(everything, probe, what, ask)
 
 
 GRPC: Final[dict[str, Callable[[], Any]]] = {
@@ -291,7 +291,7 @@ GRPC: Final[dict[str, Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("what", GRPC)
-async def test_a_call_blocks_no_loop(everything: Everything, probe: Probe, what: str) -> None:
+async def test_a_hostile_grpc_call_blocks_no_event_loop(everything: Everything, probe: Probe, what: str) -> None:
     request = GRPC[what]()
     inference = isinstance(request, pb.GenerateRequest)
     target = everything.system.worker.address if inference else everything.embedder.target
@@ -309,11 +309,11 @@ async def test_a_call_blocks_no_loop(everything: Everything, probe: Probe, what:
             except grpc.aio.AioRpcError as error:
                 assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
 
-        await see_no_block(everything, probe, what, ask)
+        await check_no_block(everything, probe, what, ask)
 
 
-async def see_no_block(everything: Everything, probe: Probe, what: str, ask: Callable[[], Any]) -> None:
-    """What blocks does so every time; what happens once may have been something else."""
+async def check_no_block(everything: Everything, probe: Probe, what: str, ask: Callable[[], Any]) -> None:
+    """Check that `ask` does not block a loop in each of TRIES tries; a single block may have another cause."""
     tries = []
     began = time.monotonic()
     for _ in range(TRIES):
@@ -329,19 +329,19 @@ async def see_no_block(everything: Everything, probe: Probe, what: str, ask: Cal
         if not any(tries[-1].values()):
             break
     gap, whole = await probe.worst_gap(began)
-    assert not any(tries[-1].values()), f"loops were blocked for more than these seconds, so often: {tries}"
+    assert not any(tries[-1].values()), f"numbers of blocks longer than these seconds: {tries}"
     record(
         f"The event loop is never blocked: {what}",
-        "no process blocks its loop for 50 ms; a stream beside it, with a token every 20 ms, has no gap of "
-        f"{GAP_MS} ms more than a process has that only looks at the clock",
-        f"none does; worst gap {gap * 1000:.0f} ms more, {whole * 1000:.0f} ms in all",
+        "no process blocks its loop for 50 ms; a concurrent stream with a token every 20 ms has no gap of more than "
+        f"{GAP_MS} ms beyond the delays of the machine",
+        f"no block; longest gap {gap * 1000:.0f} ms beyond the machine's delays, {whole * 1000:.0f} ms in total",
         met=gap < GAP_MS / 1000,
     )
 
 
 async def blocked(everything: Everything) -> dict[str, dict[str, float]]:
-    """How often each process's loop was blocked for more than a bucket's seconds, of those that are too many."""
-    found = {}
+    """Return how often each process's loop was blocked for longer than each bucket's seconds, from LIMIT on."""
+    blocks = {}
     async with httpx.AsyncClient() as client:
         for name, address in everything.metrics.items():
             text = (await client.get(f"http://{address}/metrics", timeout=30)).text
@@ -351,5 +351,5 @@ async def blocked(everything: Everything) -> dict[str, dict[str, float]]:
             }
             assert counts, f"{name} does not measure its loop"
             total = counts.pop(float("inf"))
-            found[name] = {f"{le:g}": total - n for le, n in counts.items() if le >= LIMIT}
-    return found
+            blocks[name] = {f"{le:g}": total - n for le, n in counts.items() if le >= LIMIT}
+    return blocks

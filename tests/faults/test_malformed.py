@@ -1,4 +1,4 @@
-"""Malformed input over HTTP, generated: never a 5xx, never a traceback, and no memory that stays."""
+"""Generated malformed input over HTTP causes no status 5xx, no traceback and no growth of memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 
 from tests.faults.everything import ADMIN_TOKEN, Everything
-from tests.faults.malformed import at_once, capable_system, exchange, told, unharmed, without_growth
+from tests.faults.malformed import at_once, capable_system, exchange, tally, unharmed, without_growth
 from tests.faults.mutation import each_hostile_value, mutated, with_hostile_value
 from tests.faults.system import MODEL, body
 from tests.support.fault_table import record, times
@@ -30,7 +30,7 @@ _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 VICTIM: Final = "victim"
 BUSY_SECONDS: Final = 60
 ODD_VALUES: Final = int(os.environ.get("VILIX_ODD_VALUES", times(1_500, 10_000)))
-"""Of all combinations of a field and a value, so many are sent; VILIX_ODD_VALUES changes it."""
+"""The number of combinations of a field and a value that are sent; VILIX_ODD_VALUES changes it."""
 TOOL: Final[dict[str, Any]] = {
     "type": "function",
     "function": {
@@ -134,7 +134,7 @@ async def no_harm(everything: Everything) -> AsyncIterator[None]:
         yield
 
 
-async def test_requests_made_from_the_openapi_documents(everything: Everything) -> None:
+async def test_requests_generated_from_the_openapi_documents_cause_no_5xx(everything: Everything) -> None:
     system, admin = everything.system, f"http://{everything.admin_address}"
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}) as client:
         public_document = (await client.get(f"{system.url}/api/openapi.json")).json()
@@ -155,8 +155,8 @@ async def test_requests_made_from_the_openapi_documents(everything: Everything) 
     assert {200, 400, 404} <= set(seen)
     record(
         "Malformed input: schemathesis over both OpenAPI documents",
-        "0 answers of 5xx",
-        f"{told(seen)}; {grown}",
+        "0 responses with status 5xx",
+        f"{tally(seen)}; {grown}",
         met=True,
     )
 
@@ -164,8 +164,8 @@ async def test_requests_made_from_the_openapi_documents(everything: Everything) 
 def ask_generated(
     url: str, document: dict[str, Any], credential: str, seen: Counter[int], *, count: int, number: int
 ) -> None:
-    """Send requests that fit the document, and others that do not; `number` makes them other ones each time."""
-    operations = [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+    """Send requests that match the document, and others that do not. Each `number` generates different ones."""
+    operations = [operation.ok() for operation in schemathesis.openapi.from_dict(document).get_all_operations()]
     modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
     def ask(case: Any) -> None:
@@ -188,7 +188,7 @@ def ask_generated(
 
 
 def _aim(case: Any) -> None:
-    """Most of what is made up would end where a name is not found."""
+    """Set existing names in most cases, because most generated ones would be rejected as unknown."""
     random = Random(str(case.body) + str(case.path_parameters))
     known = {"/chat/completions": MODEL, "/embeddings": EMBEDDING_MODEL}.get(case.operation.path)
     if known and isinstance(case.body, dict) and random.random() < 0.8:
@@ -198,19 +198,19 @@ def _aim(case: Any) -> None:
             case.path_parameters[name] = {"name_or_id": VICTIM}.get(name, MODEL)
 
 
-async def test_http_requests_with_wrong_bytes(everything: Everything) -> None:
+async def test_http_requests_with_mutated_bytes_cause_no_5xx(everything: Everything) -> None:
     random = Random(1)
     valid = [request(everything, path, orjson.dumps(content)) for path, content in BODIES]
     valid += [request(everything, path) for path in ("/api/models", "/", "/healthz", "/site/models.json", "/api/usage")]
 
     def case() -> list[bytes]:
-        """Pieces that are sent one after another."""
+        """Generate pieces that are sent one after the other."""
         match random.randrange(4):
             case 0:
                 path, content = random.choice(BODIES)
                 whole = request(everything, path, with_hostile_value(random, content))
             case 1:
-                # Several in one connection, of which one is wrong.
+                # Several requests on one connection, one of which is malformed.
                 several = [each.replace(b"Connection: close\r\n", b"") for each in random.choices(valid, k=2)]
                 several.insert(random.randrange(3), mutated(random, random.choice(several), valid))
                 whole = b"".join(several)
@@ -234,16 +234,21 @@ async def test_http_requests_with_wrong_bytes(everything: Everything) -> None:
 
     grown = await without_growth(everything, at_once(one))
     assert len(seen) > 3
-    record("Malformed input: HTTP requests with wrong bytes", "0 answers of 5xx", f"{told(seen)}; {grown}", met=True)
+    record(
+        "Malformed input: HTTP requests with mutated bytes",
+        "0 responses with status 5xx",
+        f"{tally(seen)}; {grown}",
+        met=True,
+    )
 
 
 _NEVER_VALID: Final = (
     {**body(), "guided_regex": "a+", "structured_outputs": {"choice": ["a"]}},
     {**EMBED, "input": [[1, 2], [3]], "encoding_format": "base64"},
 )
-"""Bodies with a conflict, or for another model: no odd value in them would be looked at."""
+"""Bodies with a conflict or for another model, which are rejected before other values are checked."""
 VALID: Final = (
-    *(found for found in BODIES if found[1] not in _NEVER_VALID),
+    *(case for case in BODIES if case[1] not in _NEVER_VALID),
     ("/api/chat/completions", {**body(stream=False), "guided_regex": "a+"}),
     ("/api/chat/completions", {**body(stream=False), "structured_outputs": {"choice": ["a"]}}),
     ("/api/embeddings", {**EMBED, "encoding_format": "base64"}),
@@ -267,16 +272,16 @@ ADMIN: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
 )
 
 
-async def test_an_odd_value_in_any_field_is_never_the_servers_fault(everything: Everything) -> None:
+async def test_an_odd_value_in_any_field_causes_no_server_error(everything: Everything) -> None:
     random = Random(2)
     api, admin = everything.system.url, f"http://{everything.admin_address}/admin/v1"
     cases = [("POST", api + path, everything.system.api_key, body) for path, body in VALID]
     cases += [(method, admin + path, ADMIN_TOKEN, body) for method, path, body in ADMIN]
-    asked = [(method, url, key, content) for method, url, key, body in cases for content in each_hostile_value(body)]
-    random.shuffle(asked)
-    left = iter(asked[:ODD_VALUES])
+    requests = [(method, url, key, content) for method, url, key, body in cases for content in each_hostile_value(body)]
+    random.shuffle(requests)
+    left = iter(requests[:ODD_VALUES])
     seen: Counter[int] = Counter()
-    # A connection for each: the gateway of this test closes idle ones after a second, just as one may be used again.
+    # Each request uses a new connection: the gateway closes idle ones after a second, perhaps at their next use.
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=60, limits=limits) as client:
         bearer = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
@@ -286,20 +291,22 @@ async def test_an_odd_value_in_any_field_is_never_the_servers_fault(everything: 
             whole = await client.request(method, url, json=body, headers={"Authorization": f"Bearer {key}"})
             if not whole.is_success:
                 rejected.append(f"{url} {whole.text}")
-        assert not rejected, "these are not valid to begin with: " + "; ".join(rejected)
+        assert not rejected, "these bodies are not valid before the mutation: " + "; ".join(rejected)
 
         async def some() -> None:
             for method, url, key, content in left:
                 headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
                 answer = await client.request(method, url, content=content, headers=headers)
                 async with asyncio.timeout(BUSY_SECONDS):
-                    # On a busy machine, a model may have more work than it can do. That is no fault of the value's.
+                    # On a busy machine, a model may be overloaded, whatever the value is.
                     while answer.status_code == 503:
                         await asyncio.sleep(0.5)
                         answer = await client.request(method, url, content=content, headers=headers)
                 seen[answer.status_code] += 1
-                told_wrong = answer.status_code >= 500 or '"server_error"' in answer.text
-                assert not told_wrong, f"{method} {url} {content!r:.5000}: {answer.status_code} {answer.text:.1000}"
+                is_server_error = answer.status_code >= 500 or '"server_error"' in answer.text
+                assert not is_server_error, (
+                    f"{method} {url} {content!r:.5000}: {answer.status_code} {answer.text:.1000}"
+                )
 
         async with asyncio.TaskGroup() as group:
             for _ in range(8):
@@ -308,14 +315,14 @@ async def test_an_odd_value_in_any_field_is_never_the_servers_fault(everything: 
     assert {200, 400} <= set(seen)
     record(
         "Malformed input: an odd value in each field of chat, completions, tokenize, embeddings and the admin API",
-        "0 answers of 5xx",
-        f"{told(seen)}, of {len(asked)} cases",
+        "0 responses with status 5xx",
+        f"{tally(seen)}, of {len(requests)} cases",
         met=True,
     )
 
 
 def request(everything: Everything, path: str, content: bytes | None = None) -> bytes:
-    """A valid request of which the connection is closed after it."""
+    """Return a valid request that closes its connection."""
     head = f"{'GET' if content is None else 'POST'} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n"
     head += f"Authorization: Bearer {everything.system.api_key}\r\nX-Request-Id: fuzz\r\n"
     if content is not None:

@@ -1,4 +1,4 @@
-"""Malformed input on the workers' gRPC ports: never a status that means a fault of ours, and the workers live on."""
+"""Malformed input on the workers' gRPC ports causes no status of an internal error, and the workers survive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from tests.faults.everything import Everything
-from tests.faults.malformed import CASES, at_once, capable_system, exchange, told, unharmed, without_growth
+from tests.faults.malformed import CASES, at_once, capable_system, exchange, tally, unharmed, without_growth
 from tests.faults.mutation import HOSTILE, mutated
 from tests.faults.system import MODEL
 from tests.support.fault_table import record, times
@@ -83,12 +83,12 @@ CALLS: Final[tuple[tuple[str, Any], ...]] = (
         reflection_pb2.ServerReflectionRequest(file_by_filename="a", list_services="*"),
     ),
 )
-# What a caller did wrong, or what it would get for a right request. UNKNOWN and INTERNAL are faults of ours.
+# The statuses of callers' errors and of valid requests. UNKNOWN and INTERNAL would be errors of the workers.
 EXPECTED: Final = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "CANCELLED", "DEADLINE_EXCEEDED"}
 
 
 def ends_in(response: bytes) -> set[str]:
-    """The codes of the calls that a message ends."""
+    """Return the status codes of the calls that a message ends."""
     outputs = pb.GenerateManyResponse.FromString(response).outputs
     ended = [status_pb2.Status.FromString(output.status) for output in outputs if output.HasField("status")]
     return {next(code.name for code in grpc.StatusCode if code.value[0] == status.code) for status in ended}
@@ -106,7 +106,7 @@ async def no_harm(everything: Everything) -> AsyncIterator[None]:
         yield
 
 
-async def test_grpc_calls_with_wrong_bytes(everything: Everything) -> None:
+async def test_grpc_calls_with_mutated_messages_cause_no_internal_error(everything: Everything) -> None:
     random = Random(2)
     valid = [message.SerializeToString() or b"\0" for _, message in CALLS]
     targets = {_EMBEDDINGS: everything.embedder.target}
@@ -150,14 +150,14 @@ async def test_grpc_calls_with_wrong_bytes(everything: Everything) -> None:
             await channel.close()
     assert {"OK", "INVALID_ARGUMENT"} <= set(seen)
     record(
-        "Malformed input: gRPC calls with wrong protobufs",
+        "Malformed input: gRPC calls with malformed protobufs",
         "neither UNKNOWN nor INTERNAL",
-        f"{told(seen)}; {grown}",
+        f"{tally(seen)}; {grown}",
         met=True,
     )
 
 
-async def test_grpc_ports_take_wrong_http2(everything: Everything) -> None:
+async def test_workers_survive_malformed_http2(everything: Everything) -> None:
     random = Random(3)
     addresses = (everything.system.worker.address, everything.embedder.target)
     valid = [http2_call(method, message.SerializeToString()) for method, message in CALLS]
@@ -169,12 +169,15 @@ async def test_grpc_ports_take_wrong_http2(everything: Everything) -> None:
 
     grown = await without_growth(everything, at_once(one))
     record(
-        "Malformed input: wrong HTTP/2 on the gRPC ports", "the workers live", f"{CASES} connections; {grown}", met=True
+        "Malformed input: malformed HTTP/2 on the gRPC ports",
+        "the workers survive",
+        f"{CASES} connections; {grown}",
+        met=True,
     )
 
 
 def with_wrong_values(random: Random, message: Message) -> bytes:
-    """The message with one to three of its fields, or of those of its parts, holding what they should not."""
+    """Serialize the message with wrong values in one to three of its fields or of its parts' fields."""
     changed = type(message)()
     changed.CopyFrom(message)
     for _ in range(random.randint(1, 3)):
@@ -191,13 +194,13 @@ def with_wrong_values(random: Random, message: Message) -> bytes:
 
 
 def _parts(message: Message) -> list[Message]:
-    found = [message]
+    parts = [message]
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
         for one in value if field.is_repeated else [value]:
-            found += _parts(one)
-    return found
+            parts += _parts(one)
+    return parts
 
 
 def _wrong_value(random: Random, field: FieldDescriptor) -> Any:
@@ -205,7 +208,7 @@ def _wrong_value(random: Random, field: FieldDescriptor) -> Any:
         case FieldDescriptor.CPPTYPE_STRING if field.type == FieldDescriptor.TYPE_BYTES:
             return random.randbytes(random.choice((0, 1, 1000)))
         case FieldDescriptor.CPPTYPE_STRING:
-            # A protobuf string cannot hold half of a surrogate pair; wrong bytes in its place are another test's.
+            # A protobuf string cannot contain half of a surrogate pair; mutations of bytes cover that case.
             values = [value for make in HOSTILE if isinstance(value := make(), str)]
             texts = [value for value in values if not any("\ud800" <= letter <= "\udfff" for letter in value)]
             return random.choice([*texts, "[" * 3000, '{"a":' * 3000, "{", "[1e999]", '{"a": NaN}', '"\\ud800"'])
@@ -220,7 +223,7 @@ def _wrong_value(random: Random, field: FieldDescriptor) -> Any:
 
 
 def http2_call(method: str, message: bytes) -> bytes:
-    """A whole gRPC call as the bytes of an HTTP/2 connection (RFC 9113, with literal headers of RFC 7541)."""
+    """Return a complete gRPC call as the bytes of an HTTP/2 connection (RFC 9113, with literal headers of RFC 7541)."""
     fields = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "test"))
     others = (("te", "trailers"), ("content-type", "application/grpc"), ("grpc-timeout", "1S"))
     block = b"".join(b"\0" + _text(name) + _text(value) for name, value in (*fields, *others))

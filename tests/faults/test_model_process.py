@@ -1,4 +1,4 @@
-"""The process of one model ends or stands still, or its engine does, while everything around it lives."""
+"""The process of one model dies or freezes, or its engine stalls, while all other processes live."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ STALL_SECONDS = 3.0
 NOTICED_SECONDS = STALL_SECONDS + 2.0
 SLOTS = 4
 AT_LEAST = times(40, 400)
-"""So many answers end before the model does."""
-PATIENT = {"VILIX_IDLE_SECONDS": "60"}
-"""The idle timeout is not what ends a request here."""
+"""The number of responses that end before the model does."""
+LONG_IDLE_TIMEOUT = {"VILIX_IDLE_SECONDS": "60"}
+"""Long enough that the idle timeout ends no request in these tests."""
 
 
 @dataclass
 class Outcome:
-    """What came of a request."""
+    """The result of a request."""
 
     status: int
     errors: list[dict[str, Any]]
     is_ended: bool
-    """Whether it looks like a complete answer."""
+    """Whether it looks like a complete response."""
     seconds: float
-    """On the clock of time.monotonic."""
+    """The time of its end by time.monotonic."""
 
 
 async def ask(client: httpx.AsyncClient, word: str, *, stream: bool, begun: asyncio.Event | None = None) -> Outcome:
@@ -62,13 +62,13 @@ async def ask(client: httpx.AsyncClient, word: str, *, stream: bool, begun: asyn
 
 
 async def in_every_phase(system: System, client: httpx.AsyncClient) -> list[asyncio.Task[Outcome]]:
-    """Requests that are in the middle of their answers, before their first tokens, and in the engine's queue."""
+    """Send requests, and wait until they are generating, before their first tokens, and in the engine's queue."""
     begun = asyncio.Event()
     tasks = [asyncio.create_task(ask(client, LONG, stream=True, begun=begun))]
     tasks.append(asyncio.create_task(ask(client, LONG, stream=False)))
     tasks += [asyncio.create_task(ask(client, PREFILL, stream=stream)) for stream in (True, False)]
     await asyncio.wait_for(begun.wait(), 30)
-    await until(lambda: has_load(system, in_flight=SLOTS), what="all have a place in the engine")
+    await until(lambda: has_load(system, in_flight=SLOTS), what="all have a slot in the engine")
     tasks += [asyncio.create_task(ask(client, SLOW, stream=stream)) for stream in (True, False)]
     await until(lambda: has_load(system, in_flight=SLOTS, queued=2), what="the others are in its queue")
     return tasks
@@ -84,7 +84,7 @@ async def has_queue(system: System) -> bool:
 
 
 def judge(outcomes: list[Outcome], began: float) -> list[float]:
-    """Every request had one error and no false end; returns how long each took."""
+    """Check that each request got one error and no regular end. Return the seconds that each took."""
     for outcome in outcomes:
         assert outcome.status in (200, 503)
         assert [error["type"] for error in outcome.errors] == ["service_unavailable"]
@@ -93,9 +93,11 @@ def judge(outcomes: list[Outcome], began: float) -> list[float]:
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen", "stalled"])
-async def test_every_request_of_a_model_that_does_not_work_has_its_error_in_time(tmp_path: Path, fault: str) -> None:
-    settings = {**PATIENT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
-    async with running_system(tmp_path, slots=SLOTS, worker_settings=settings, gateway_settings=PATIENT) as system:
+async def test_every_request_of_a_faulty_model_gets_an_error_in_time(tmp_path: Path, fault: str) -> None:
+    settings = {**LONG_IDLE_TIMEOUT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
+    async with running_system(
+        tmp_path, slots=SLOTS, worker_settings=settings, gateway_settings=LONG_IDLE_TIMEOUT
+    ) as system:
         client = system.client()
         assert (await client.post("/chat/completions", json=body(stream=False))).status_code == 200
         stub = system.triton.stub(MODEL)
@@ -104,9 +106,9 @@ async def test_every_request_of_a_model_that_does_not_work_has_its_error_in_time
             tasks = [asyncio.create_task(ask(client, LONG, stream=True, begun=begun))]
             tasks.append(asyncio.create_task(ask(client, PREFILL, stream=False)))
             await asyncio.wait_for(begun.wait(), 30)
-            await until(lambda: has_load(system, in_flight=2), what="both have a place in the engine")
+            await until(lambda: has_load(system, in_flight=2), what="both have a slot in the engine")
             tasks.append(asyncio.create_task(ask(client, STALL, stream=True)))
-            await until(lambda: has_load(system, in_flight=3), what="the engine stands still")
+            await until(lambda: has_load(system, in_flight=3), what="the engine has stalled")
             tasks += [asyncio.create_task(ask(client, SLOW, stream=index % 2 == 0)) for index in range(SLOTS)]
             await until(lambda: has_queue(system), what="others are in its queue")
             began = time.monotonic()
@@ -116,7 +118,7 @@ async def test_every_request_of_a_model_that_does_not_work_has_its_error_in_time
             os.kill(stub, signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
         async with asyncio.timeout(30):
             delays = judge(await asyncio.gather(*tasks), began)
-        # New requests are refused at once, and everything that says so agrees.
+        # New requests are rejected at once, and all endpoints report the model as unavailable.
         rejected = time.monotonic()
         answers = [await ask(client, "", stream=stream) for stream in (True, False)]
         assert [answer.status for answer in answers] == [503, 503]
@@ -128,23 +130,25 @@ async def test_every_request_of_a_model_that_does_not_work_has_its_error_in_time
         assert await system.gateway.metric("vilix_model_available") == 0
         assert await system.worker.metric("vilix_engine_ready") == 0
     record(
-        f"The process of a model {_WORDS[fault]}: its requests, queued, before the first token and in the middle",
-        f"one error each and no false end, within engine_stall_seconds ({STALL_SECONDS:g} s) + 2 s",
+        f"The process of a model {_WORDS[fault]}: its requests, queued, before the first token and during the stream",
+        f"one error each and no regular end, within engine_stall_seconds ({STALL_SECONDS:g} s) + 2 s",
         milliseconds(delays),
         met=max(delays) < NOTICED_SECONDS,
     )
 
 
-_WORDS = {"killed": "is killed", "frozen": "is frozen", "stalled": "answers, but its engine stands still"}
+_WORDS = {"killed": "is killed", "frozen": "is frozen", "stalled": "lives, but its engine stalls"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-async def test_an_answer_that_ends_at_that_moment_is_whole_or_has_an_error(
+async def test_a_response_that_ends_at_the_moment_of_the_fault_is_complete_or_has_an_error(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    settings = {**PATIENT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
+    settings = {**LONG_IDLE_TIMEOUT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
     outcomes: list[Outcome] = []
-    async with running_system(tmp_path, slots=SLOTS, worker_settings=settings, gateway_settings=PATIENT) as system:
+    async with running_system(
+        tmp_path, slots=SLOTS, worker_settings=settings, gateway_settings=LONG_IDLE_TIMEOUT
+    ) as system:
         client = system.client()
         stub = system.triton.stub(MODEL)
 
@@ -153,7 +157,7 @@ async def test_an_answer_that_ends_at_that_moment_is_whole_or_has_an_error(
                 outcomes.append(await ask(client, "", stream=stream))
 
         tasks = [asyncio.create_task(ask_until_an_error(stream=number % 2 == 0)) for number in range(2 * SLOTS)]
-        await until(lambda: len(outcomes) > AT_LEAST, what="answers end all the time")
+        await until(lambda: len(outcomes) > AT_LEAST, what="responses end continuously")
         os.kill(stub, number)
         async with asyncio.timeout(30):
             await asyncio.gather(*tasks)
@@ -162,17 +166,17 @@ async def test_an_answer_that_ends_at_that_moment_is_whole_or_has_an_error(
     assert {error["type"] for outcome in errors for error in outcome.errors} == {"service_unavailable"}
     assert len(outcomes) - len(errors) > AT_LEAST
     record(
-        f"The process of a model {_WORDS['killed' if number == signal.SIGKILL else 'frozen']} while answers end",
-        "each is whole or has one error, never both and never neither",
-        f"{len(outcomes) - len(errors)} whole, {len(errors)} with one error",
+        f"The process of a model {_WORDS['killed' if number == signal.SIGKILL else 'frozen']} while responses end",
+        "each is complete or has one error, never both or neither",
+        f"{len(outcomes) - len(errors)} complete, {len(errors)} with one error",
         met=all(len(outcome.errors) == 1 for outcome in errors),
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-async def test_an_idle_model_that_does_not_work_is_noticed(tmp_path: Path, number: signal.Signals) -> None:
-    settings = {**PATIENT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
-    async with running_system(tmp_path, worker_settings=settings, gateway_settings=PATIENT) as system:
+async def test_an_idle_faulty_model_is_detected(tmp_path: Path, number: signal.Signals) -> None:
+    settings = {**LONG_IDLE_TIMEOUT, "VILIX_ENGINE_STALL_SECONDS": f"{STALL_SECONDS}"}
+    async with running_system(tmp_path, worker_settings=settings, gateway_settings=LONG_IDLE_TIMEOUT) as system:
         client = system.client()
         os.kill(system.triton.stub(MODEL), number)
         began = time.monotonic()
@@ -182,15 +186,15 @@ async def test_an_idle_model_that_does_not_work_is_noticed(tmp_path: Path, numbe
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-async def test_embeddings_of_a_model_that_does_not_work_have_their_error_in_time(
+async def test_embedding_requests_of_a_faulty_model_get_an_error_in_time(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     settings = {"idle_seconds": "60", "engine_stall_seconds": f"{STALL_SECONDS * 3:g}"}
     async with running_everything(tmp_path, embedder_settings=settings) as everything:
         client = everything.system.client()
         texts = [f"{index} " + "کتاب " * 100 for index in range(1500)]
-        asked = {"model": EMBEDDING_MODEL, "input": texts}
-        tasks = [asyncio.create_task(client.post("/embeddings", json=asked, timeout=60)) for _ in range(2)]
+        content = {"model": EMBEDDING_MODEL, "input": texts}
+        tasks = [asyncio.create_task(client.post("/embeddings", json=content, timeout=60)) for _ in range(2)]
 
         await until(lambda: _is_embedding(everything), what="the model works on the requests")
         began = time.monotonic()
@@ -204,7 +208,7 @@ async def test_embeddings_of_a_model_that_does_not_work_have_their_error_in_time
         assert (await client.post("/chat/completions", json=body(stream=False))).status_code == 200
     record(
         f"The process of an embedding model is {'killed' if number == signal.SIGKILL else 'frozen'} under requests",
-        f"one error each, within engine_stall_seconds ({STALL_SECONDS * 3:g} s) + 2 s; other models go on",
+        f"one error each, within engine_stall_seconds ({STALL_SECONDS * 3:g} s) + 2 s; other models stay available",
         f"after {seconds:.1f} s",
         met=seconds < STALL_SECONDS * 3 + 2,
     )

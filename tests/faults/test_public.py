@@ -1,4 +1,4 @@
-"""Only what is public is public: what a stranger without a key finds on the gateway's port."""
+"""The gateway's public port without a key: only public routes respond with content."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DECISIONS = {
     "/v1/tokenize": KEY,
     "/v1/usage": KEY,
 }
-"""What every route of the public port asks for. A new route needs a line here, and with it somebody's decision."""
+"""The credential that each route of the public port needs. A new route needs a line here, and so a decision."""
 ADMIN_DECISIONS = {
     "/admin/v1/openapi.json": PUBLIC,
     "/admin/v1/keys": ADMIN,
@@ -84,12 +84,12 @@ def test_every_route_has_a_decision() -> None:
     assert set(paths(create_admin_app(None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]  # no request is served
 
 
-async def test_a_stranger_gets_what_is_public_and_a_401_for_all_else(everything: Everything) -> None:
-    async with httpx.AsyncClient(base_url=everything.system.url, timeout=30) as stranger:
+async def test_without_a_key_only_public_routes_respond_with_content(everything: Everything) -> None:
+    async with httpx.AsyncClient(base_url=everything.system.url, timeout=30) as client:
         public = 0
         for path, decision in DECISIONS.items():
             filled = path.replace("{path:path}", "mark.svg").replace("{model_id:path}", "replay")
-            statuses = {method: (await stranger.request(method, filled)).status_code for method in METHODS}
+            statuses = {method: (await client.request(method, filled)).status_code for method in METHODS}
             allowed = {status for status in statuses.values() if status != 405}
             assert allowed == ({200} if decision == PUBLIC else {401}), f"{path} ({decision}): {statuses}"
             if decision == PUBLIC:
@@ -97,13 +97,13 @@ async def test_a_stranger_gets_what_is_public_and_a_401_for_all_else(everything:
                 assert [method for method in METHODS if statuses[method] == 200] in (["GET"], ["GET", "HEAD"]), path
         for path in ELSEWHERE:
             for method in METHODS:
-                answer = await stranger.request(method, path)
+                answer = await client.request(method, path)
                 assert answer.status_code in (401, 404, 405), f"{method} {path}: {answer.status_code}"
     record(
-        "Only what is public is public",
-        "health, the page, its model list and documents, and nothing else",
-        f"{public} of {len(DECISIONS)} routes answer without a key; "
-        f"{len(ELSEWHERE) * len(METHODS)} guesses at others found nothing",
+        "Access without a key",
+        "only to health, the page, its list of models and its documents",
+        f"{public} of {len(DECISIONS)} routes respond without a key; "
+        f"{len(ELSEWHERE) * len(METHODS)} requests for other paths got 401, 404 or 405",
         met=True,
     )
 
@@ -111,40 +111,48 @@ async def test_a_stranger_gets_what_is_public_and_a_401_for_all_else(everything:
 @pytest.mark.parametrize(
     "authorization", ["", "Bearer", f"Bearer vlx_{'a' * 36}", f"Bearer {ADMIN_TOKEN}", "Basic YTpi"]
 )
-async def test_what_needs_a_key_is_not_answered_with_a_wrong_one(everything: Everything, authorization: str) -> None:
-    async with httpx.AsyncClient(base_url=everything.system.url, timeout=30) as stranger:
+async def test_routes_that_need_a_key_reject_wrong_ones(everything: Everything, authorization: str) -> None:
+    async with httpx.AsyncClient(base_url=everything.system.url, timeout=30) as client:
         for path in (path for path, decision in DECISIONS.items() if decision == KEY):
             method = "POST" if path.endswith(("completions", "embeddings", "tokenize")) else "GET"
             filled = path.replace("{model_id:path}", "replay")
-            answer = await stranger.request(method, filled, headers={"Authorization": authorization})
+            answer = await client.request(method, filled, headers={"Authorization": authorization})
             assert answer.status_code == 401, path
             assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-async def test_the_admin_api_answers_nobody_without_its_credential(everything: Everything) -> None:
+async def test_the_admin_api_rejects_requests_without_its_credential(everything: Everything) -> None:
     key = everything.system.api_key
     for authorization in ("", f"Bearer {key}"):
         headers = {"Authorization": authorization}
-        async with httpx.AsyncClient(base_url=f"http://{everything.admin_address}", headers=headers) as stranger:
+        async with httpx.AsyncClient(base_url=f"http://{everything.admin_address}", headers=headers) as client:
             for path, decision in ADMIN_DECISIONS.items():
                 filled = path.replace("{name_or_id}", "faults")
-                allowed = {(await stranger.request(method, filled)).status_code for method in METHODS} - {405}
+                allowed = {(await client.request(method, filled)).status_code for method in METHODS} - {405}
                 assert allowed == ({200} if decision == PUBLIC else {401}), path
 
 
-async def test_the_models_that_a_stranger_sees_say_nothing_about_keys_or_machines(everything: Everything) -> None:
-    async with httpx.AsyncClient(base_url=everything.system.url) as stranger:
-        listed = (await stranger.get("/site/models.json")).json()
-        health = (await stranger.get("/healthz")).json()
-        ready = (await stranger.get("/readyz")).json()
-    shown = {"id", "available", "context_length", "capabilities", "supported_parameters", "dimensions", "descriptions"}
+async def test_public_lists_of_models_contain_nothing_about_keys_or_machines(everything: Everything) -> None:
+    async with httpx.AsyncClient(base_url=everything.system.url) as client:
+        listed = (await client.get("/site/models.json")).json()
+        health = (await client.get("/healthz")).json()
+        ready = (await client.get("/readyz")).json()
+    allowed = {
+        "id",
+        "available",
+        "context_length",
+        "capabilities",
+        "supported_parameters",
+        "dimensions",
+        "descriptions",
+    }
     assert listed["models"]
-    assert all(set(model) <= shown for model in listed["models"])
+    assert all(set(model) <= allowed for model in listed["models"])
     assert set(health) == {"status", "redis", "redis_eviction", "redis_persistence", "models"}
     assert set(ready) == {"ready"}
 
 
-async def test_grpc_is_not_spoken_on_the_public_port(everything: Everything) -> None:
+async def test_the_public_port_does_not_serve_grpc(everything: Everything) -> None:
     async with grpc.aio.insecure_channel(everything.system.gateway.address) as channel:
         stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -152,7 +160,7 @@ async def test_grpc_is_not_spoken_on_the_public_port(everything: Everything) -> 
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-async def test_metrics_and_the_admin_api_have_listeners_of_their_own(everything: Everything) -> None:
+async def test_metrics_and_the_admin_api_have_separate_ports(everything: Everything) -> None:
     public = everything.system.gateway.address
     assert len({public, everything.admin_address, *everything.metrics.values()}) == 2 + len(everything.metrics)
     async with httpx.AsyncClient() as operator:
@@ -161,18 +169,18 @@ async def test_metrics_and_the_admin_api_have_listeners_of_their_own(everything:
 
 
 @pytest.mark.parametrize("upgrade", [b"h2c", b"websocket"])
-async def test_an_offer_to_speak_another_protocol_is_ignored(everything: Everything, upgrade: bytes) -> None:
+async def test_an_upgrade_to_another_protocol_is_ignored(everything: Everything, upgrade: bytes) -> None:
     connection = await Connection.open(everything.system.gateway.address)
     connection.writer.write(
         b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n\r\n"
     )
     async with asyncio.timeout(10):
         assert (await connection.reader.readline()).startswith(b"HTTP/1.1 404 ")
-    connection.hang_up()
+    connection.disconnect()
 
 
 def paths(app: object) -> Iterator[str]:
-    """The paths of all routes of an application. A mounted application is one of them, whatever it holds."""
+    """Yield the paths of all routes of an application. A mounted application counts as one."""
     while isinstance(app, Access | AdminGuard):
         app = app._app
     assert isinstance(app, Starlette)

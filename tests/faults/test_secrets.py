@@ -1,4 +1,4 @@
-"""Keys never leak: canaries go in everywhere, and come out nowhere."""
+"""Keys never leak: canaries that are sent in all parts of requests appear in no output."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until
 
 STRANGE: Final = draw("s00")
-"""A well-formed key that nobody has."""
+"""A well-formed key that does not exist."""
 MISTYPED: Final = f"{STRANGE[:-1]}{'a' if STRANGE[-1] != 'a' else 'b'}"
 CONTENT: Final = "canary-of-content-5f0c"
-"""Stands in questions. It may be quoted to whoever sent it, and is in no log, metric or database."""
+"""Part of prompts. Responses to its sender may contain it, but logs, metrics and databases must not."""
 SETTINGS: Final = {"VILIX_REDIS_TIMEOUT": "0.5", "VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1"}
 _MISTAKE: Final = """
 from services.gateway.endpoints import models, post
@@ -46,7 +46,7 @@ _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 class Harvest:
-    """What clients were told, except for what they asked the model to say."""
+    """The responses to clients."""
 
     def __init__(self) -> None:
         self.answers: list[bytes] = []
@@ -63,33 +63,33 @@ async def everything(tmp_path: Path) -> AsyncIterator[Everything]:
         yield running
 
 
-async def test_a_key_comes_out_nowhere(everything: Everything) -> None:
+async def test_keys_appear_in_no_output(everything: Everything) -> None:
     system, harvest = everything.system, Harvest()
     secrets = (system.api_key, STRANGE, MISTYPED)
     await requests_with_keys_everywhere(everything, secrets, harvest)
     await calls_with_keys(everything, secrets)
     assert {200, 400, 401, 404, 413} <= harvest.statuses
-    found = [await hits(everything, secrets)]
+    leaks = [await hits(everything, secrets)]
     await killed_in_the_middle(everything, secrets, harvest)
     await without_redis(everything, secrets, harvest)
     assert 503 in harvest.statuses
-    found.append(await hits(everything, secrets))
+    leaks.append(await hits(everything, secrets))
     answers = b"\n".join(harvest.answers)
-    found.append({f"answers ({secret})": around(secret, answers) for secret in secrets if secret.encode() in answers})
-    assert found == [{}, {}, {}]
-    # What is sent in the wrong place is refused or ignored, and no fault of ours.
+    leaks.append({f"answers ({secret})": around(secret, answers) for secret in secrets if secret.encode() in answers})
+    assert leaks == [{}, {}, {}]
+    # Keys in the wrong place are rejected or ignored, and cause no internal error.
     assert 500 not in harvest.statuses
     assert everything.tracebacks() == {}
     record(
         "Keys never leak",
         "0 hits in logs, metrics, errors, Redis and its files, command lines and environments",
-        f"0 hits after {len(harvest.answers)} answers ({', '.join(map(str, sorted(harvest.statuses)))})",
+        f"0 hits after {len(harvest.answers)} responses ({', '.join(map(str, sorted(harvest.statuses)))})",
         met=True,
     )
 
 
-async def test_a_fault_that_quotes_a_key_does_not_write_it_down(tmp_path: Path) -> None:
-    """A gateway with a mistake in it, of the kind that nobody has made yet."""
+async def test_an_exception_that_quotes_a_key_is_logged_without_the_key(tmp_path: Path) -> None:
+    """The gateway is patched so that its handlers raise such an exception."""
     (tmp_path / "mistake").mkdir()
     (tmp_path / "mistake" / "sitecustomize.py").write_text(_MISTAKE)
     settings = {"PYTHONPATH": str(tmp_path / "mistake")}
@@ -102,13 +102,12 @@ async def test_a_fault_that_quotes_a_key_does_not_write_it_down(tmp_path: Path) 
             assert system.api_key not in answer.text
         await until(lambda: len(list(tracebacks_in(system.gateway.log.read_text()))) == 2, what="both are in the log")
         log = system.gateway.log.read_text()
-        found = list(tracebacks_in(log))
-        assert all("RuntimeError: cannot serve Bearer vlx_…" in each for each in found)
+        assert all("RuntimeError: cannot serve Bearer vlx_…" in each for each in tracebacks_in(log))
         assert [around(key, log.encode()) for key in (system.api_key, STRANGE) if key in log] == []
 
 
 async def requests_with_keys_everywhere(everything: Everything, secrets: Iterable[str], harvest: Harvest) -> None:
-    """Keys in headers, targets and bodies, well-formed and not, with and without one that is accepted."""
+    """Send keys in headers, targets and bodies, in valid and malformed requests, with and without a valid key."""
     system = everything.system
     for key in secrets:
         for authorization in (system.api_key, key):
@@ -123,7 +122,7 @@ async def requests_with_keys_everywhere(everything: Everything, secrets: Iterabl
 
 
 def bodies(key: str) -> list[tuple[str, bytes]]:
-    """Requests with a key in some field, or instead of one."""
+    """Return requests with a key in a field or in place of one."""
     chats: list[Any] = [
         {**body(stream=False), "user": key, "metadata": {"key": key}},
         body(stream=False, messages=[{"role": "user", "content": f"{CONTENT} {key}"}]),
@@ -164,7 +163,7 @@ def bodies(key: str) -> list[tuple[str, bytes]]:
 
 
 def malformed(key: str, api_key: str) -> list[bytes]:
-    """Requests that are no requests, or have their key where none belongs."""
+    """Return malformed requests, and requests with a key where none belongs."""
     head = "GET /api/models HTTP/1.1\r\nHost: test\r\n"
     heads = (
         f"{head}Authorization: {key}\r\n\r\n",
@@ -192,7 +191,7 @@ def malformed(key: str, api_key: str) -> list[bytes]:
 
 
 def administrative(key: str) -> list[bytes]:
-    """Requests to the admin API with a key in the place of its credential, and in fields that refuse it."""
+    """Return requests to the admin API with a key in place of its credential and in invalid fields."""
     keys = "/admin/v1/keys"
     return [
         post(keys, key, b"{}"),
@@ -205,7 +204,7 @@ def administrative(key: str) -> list[bytes]:
 
 
 async def calls_with_keys(everything: Everything, secrets: Iterable[str]) -> None:
-    """The same over gRPC, where keys do not belong at all."""
+    """Send keys over gRPC, which does not use them."""
     async with grpc.aio.insecure_channel(everything.system.worker.address) as channel:
         stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
         for key in secrets:
@@ -222,7 +221,7 @@ async def calls_with_keys(everything: Everything, secrets: Iterable[str]) -> Non
 
 
 async def killed_in_the_middle(everything: Everything, secrets: Iterable[str], harvest: Harvest) -> None:
-    """A worker that crashes while it answers, requests while there is none, and a gateway that crashes."""
+    """Kill the worker during streams, send requests without a worker, and kill the gateway during a stream."""
     system = everything.system
     streams = []
     for key in secrets:
@@ -233,7 +232,7 @@ async def killed_in_the_middle(everything: Everything, secrets: Iterable[str], h
     for stream in streams:
         async with asyncio.timeout(20):
             harvest.add(await stream.reader.readuntil(b"\r\n0\r\n\r\n"))
-        stream.hang_up()
+        stream.disconnect()
     for key in secrets:
         for target, content in bodies(key)[:3]:
             harvest.add(await exchange(system.gateway.address, [post(target, system.api_key, content)]))
@@ -251,7 +250,7 @@ async def killed_in_the_middle(everything: Everything, secrets: Iterable[str], h
 
 
 async def without_redis(everything: Everything, secrets: Iterable[str], harvest: Harvest) -> None:
-    """Redis stands still, and then is killed."""
+    """Send keys while Redis is frozen, and after it was killed."""
     system = everything.system
 
     async def ask() -> None:
@@ -269,29 +268,29 @@ async def without_redis(everything: Everything, secrets: Iterable[str], harvest:
 
 
 async def hits(everything: Everything, secrets: Iterable[str]) -> dict[str, str]:
-    """Where something secret is found, and what stands around it."""
-    found: dict[str, str] = {}
-    places = {f"log of {name}": log.read_bytes() for name, log in everything.logs.items()}
+    """Return the outputs that contain a secret, with the text around it."""
+    leaks: dict[str, str] = {}
+    outputs = {f"log of {name}": log.read_bytes() for name, log in everything.logs.items()}
     async with httpx.AsyncClient() as client:
         for name, address in everything.metrics.items():
-            places[f"metrics of {name}"] = (await client.get(f"http://{address}/metrics")).content
-    places["redis"] = await dump(everything.system.redis_url)
+            outputs[f"metrics of {name}"] = (await client.get(f"http://{address}/metrics")).content
+    outputs["redis"] = await dump(everything.system.redis_url)
     for path in (everything.system.directory / "valkey").rglob("*"):
         if path.is_file():
-            places[f"file of valkey: {path.name}"] = path.read_bytes()
+            outputs[f"file of valkey: {path.name}"] = path.read_bytes()
     for name, pid in everything.pids.items():
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-            places[f"command line of {name} ({process.pid})"] = " ".join(process.cmdline()).encode()
-            # The one secret that is handed over in this way, to the one process that needs it.
+            outputs[f"command line of {name} ({process.pid})"] = " ".join(process.cmdline()).encode()
+            # Only this secret is passed in a variable, and only to the process that needs it.
             environment = {k: v for k, v in process.environ().items() if (name, k) != ("gateway0", "VILIX_ADMIN_TOKEN")}
-            places[f"environment of {name} ({process.pid})"] = repr(environment).encode()
+            outputs[f"environment of {name} ({process.pid})"] = repr(environment).encode()
     for secret in (*secrets, CONTENT, ADMIN_TOKEN):
-        found |= {place: around(secret, content) for place, content in places.items() if secret.encode() in content}
-    return found
+        leaks |= {name: around(secret, content) for name, content in outputs.items() if secret.encode() in content}
+    return leaks
 
 
 async def dump(url: str) -> bytes:
-    """Every key of Redis with everything in it."""
+    """Return every key of Redis with its content."""
     readers = {
         "string": "GET",
         "hash": "HGETALL",
@@ -312,9 +311,9 @@ async def dump(url: str) -> bytes:
 
 
 def around(secret: str, content: bytes) -> str:
-    """What stands around a secret."""
-    place = content.find(secret.encode())
-    return content[max(0, place - 300) : place + 200].decode(errors="replace")
+    """Return the text around a secret."""
+    offset = content.find(secret.encode())
+    return content[max(0, offset - 300) : offset + 200].decode(errors="replace")
 
 
 def post(target: str, key: str, content: bytes) -> bytes:
@@ -326,5 +325,5 @@ async def _answers(url: str) -> bool:
     async with Redis.from_url(url) as redis:
         try:
             return bool(await redis.ping())
-        except Exception:  # noqa: BLE001  # whatever it is, it is not there yet
+        except Exception:  # noqa: BLE001  # any error means that it is not ready yet
             return False

@@ -1,4 +1,4 @@
-"""SIGTERM: what runs is finished, what comes goes elsewhere, and the exit code is 0."""
+"""SIGTERM: running requests finish, new requests go to other processes, and the exit code is 0."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ STREAMS = times(40, 100)
 END_SECONDS = 1.0
 
 
-async def test_a_gateway_finishes_its_streams_and_takes_no_new_ones(system: System) -> None:
+async def test_a_stopping_gateway_finishes_its_streams_and_accepts_no_new_ones(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
     system.gateway.signal(signal.SIGTERM)
-    await until(lambda: _rejects(system), what="new connections are refused")
+    await until(lambda: _rejects(system), what="the gateway accepts no new connections")
     answers = await asyncio.gather(*running)
     assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
     assert await system.gateway.exit_code() == 0
     record(
         f"SIGTERM to a gateway with {STREAMS} open streams",
-        "all finish, new requests are refused, exit code 0",
+        "all finish, new connections are rejected, exit code 0",
         f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; exit code 0",
         met=True,
     )
 
 
-async def test_a_worker_finishes_its_streams_and_the_other_takes_the_new_ones(pair: System) -> None:
+async def test_a_stopping_worker_finishes_its_streams_and_another_one_gets_new_requests(pair: System) -> None:
     running = await streams(pair, STEADY, STREAMS)
     before = [await worker.metric("vilix_worker_requests_in_flight") for worker in pair.workers]
     assert sum(before) == STREAMS
@@ -49,13 +49,13 @@ async def test_a_worker_finishes_its_streams_and_the_other_takes_the_new_ones(pa
     assert await pair.worker.exit_code() == 0
     record(
         f"SIGTERM to a worker with {STREAMS} open streams",
-        "all finish, new requests are answered by another worker, exit code 0",
-        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; 20 of 20 new ones answered; exit code 0",
+        "all finish, another worker serves new requests, exit code 0",
+        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; 20 of 20 new ones served; exit code 0",
         met=True,
     )
 
 
-async def test_a_triton_finishes_its_streams(system: System) -> None:
+async def test_a_stopping_triton_finishes_its_streams(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
     system.triton.process.terminate()
     answers = await asyncio.gather(*running)
@@ -70,7 +70,7 @@ async def test_a_triton_finishes_its_streams(system: System) -> None:
     )
 
 
-async def test_the_drain_is_bounded_and_says_so(tmp_path: Path) -> None:
+async def test_streams_end_with_an_error_at_the_end_of_the_drain(tmp_path: Path) -> None:
     settings = {"VILIX_DRAIN_SECONDS": "1"}
     async with running_system(tmp_path, gateway_settings=settings, worker_settings=settings) as system:
         running = await streams(system, LONG, 4)
@@ -82,15 +82,15 @@ async def test_the_drain_is_bounded_and_says_so(tmp_path: Path) -> None:
         await until(lambda: _engine_is_free(system))
 
 
-async def test_who_waits_at_the_end_of_the_drain_hears_of_it(tmp_path: Path) -> None:
+async def test_waiting_requests_get_an_error_at_the_end_of_the_drain(tmp_path: Path) -> None:
     (tmp_path / "tiers.yaml").write_text(
-        "tiers: {patient: {concurrency: 1, queue: true, queue_seconds: 60}, other: {}}"
+        "tiers: {queueing: {concurrency: 1, queue: true, queue_seconds: 60}, other: {}}"
     )
     settings = {"VILIX_DRAIN_SECONDS": "1", "VILIX_TIERS_FILE": str(tmp_path / "tiers.yaml")}
     async with running_system(tmp_path, gateway_settings=settings) as system:
         prefilling = asyncio.create_task(system.client().post("/chat/completions", json=body(PREFILL, stream=False)))
         async with Redis.from_url(system.redis_url, decode_responses=True) as redis:
-            _, system.api_key = await keys.create(redis, name="patient", tier="patient")
+            _, system.api_key = await keys.create(redis, name="queueing", tier="queueing")
         holder = await Connection.ask(system, body(LONG))
         await holder.until(b"data: ")
         queued = await Connection.ask(system, body(LONG))
@@ -99,27 +99,27 @@ async def test_who_waits_at_the_end_of_the_drain_hears_of_it(tmp_path: Path) -> 
         await until(lambda: _works_on(system, 4))
         system.gateway.signal(signal.SIGTERM)
         async with asyncio.timeout(20):
-            said = await queued.reader.read()
-        assert said.count(b'data: {"error":') == 1
-        assert b'"type":"service_unavailable"' in said
-        assert b"[DONE]" not in said
+            received = await queued.reader.read()
+        assert received.count(b'data: {"error":') == 1
+        assert b'"type":"service_unavailable"' in received
+        assert b"[DONE]" not in received
         for answer in await asyncio.gather(prefilling, queued_whole):
             assert (answer.status_code, answer.json()["error"]["type"]) == (503, "service_unavailable")
         assert await system.gateway.exit_code() == 0
         await until(lambda: _engine_is_free(system))
 
 
-@pytest.mark.parametrize(("name", "said"), [("gateway", "Shutting down"), ("worker", "draining")])
-async def test_a_second_signal_ends_at_once(system: System, name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "message"), [("gateway", "Shutting down"), ("worker", "draining")])
+async def test_a_second_signal_ends_the_drain_at_once(system: System, name: str, message: str) -> None:
     running = await streams(system, LONG, 4)
     process = getattr(system, name)
     process.signal(signal.SIGTERM)
-    await until(lambda: said in process.log.read_text())
+    await until(lambda: message in process.log.read_text())
     assert process.running is not None
     assert process.running.poll() is None
     process.signal(signal.SIGTERM)
     began = time.monotonic()
-    # Far sooner than the 30 seconds that the drain may take.
+    # The drain itself may take 30 seconds.
     await process.exit_code(15)
     seconds = time.monotonic() - began
     await asyncio.gather(*running, return_exceptions=True)
@@ -131,7 +131,7 @@ async def test_a_second_signal_ends_at_once(system: System, name: str, said: str
     )
 
 
-async def test_max_stream_seconds_bounds_an_answer(tmp_path: Path) -> None:
+async def test_max_stream_seconds_limits_the_duration_of_a_stream(tmp_path: Path) -> None:
     settings = {"VILIX_MAX_STREAM_SECONDS": "1"}
     async with running_system(tmp_path, gateway_settings=settings) as system:
         answer = await read(system.client(), LONG)

@@ -1,4 +1,4 @@
-"""What the other tests take for a fault in a log."""
+"""The detection of faults in logs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def folded(text: str) -> str:
 
 @pytest.mark.parametrize("between", ["\n", "\n\n"])
 @pytest.mark.parametrize("form", [str, folded])
-def test_a_callers_departure_hides_no_fault(form: type[str], between: str) -> None:
+def test_the_error_of_a_disconnected_caller_hides_no_fault(form: type[str], between: str) -> None:
     request = json.dumps({"message": "request"})
     for log in ([form(OURS), form(GONE)], [form(GONE), request, form(OURS)], [f"{form(OURS)}{between}{form(GONE)}"]):
-        (found,) = tracebacks_in(between.join(log))
-        assert "KeyError: 1" in found
+        (traceback,) = tracebacks_in(between.join(log))
+        assert "KeyError: 1" in traceback
     assert list(tracebacks_in(between.join([request, form(GONE), request]))) == []
 
 
-def test_a_fault_in_the_handling_of_a_departure_is_one() -> None:
+def test_a_fault_while_a_disconnect_is_handled_is_a_fault() -> None:
     assert len(list(tracebacks_in(folded(f"{OURS}\n\nDuring handling of the above:\n\n{GONE}")))) == 1

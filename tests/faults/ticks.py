@@ -1,6 +1,6 @@
-"""`python -m tests.faults.ticks SECONDS`: prints the time, on the clock of time.monotonic, every so many seconds.
+"""`python -m tests.faults.ticks SECONDS`: prints the time of `time.monotonic` at this interval.
 
-The times between show what the machine is late by, whatever else runs on it.
+The intervals show the delays of the machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 
 
 def main() -> None:
-    """Print until it is killed."""
+    """Print the time until the process is killed."""
     seconds = float(sys.argv[1])
     while True:
         time.sleep(seconds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -32,9 +33,6 @@ class Row(NamedTuple):
     figure: str
     measured: str
     met: bool
-
-    def __str__(self) -> str:
-        return f"| {self.promise} | {self.figure} | {self.measured} | {'yes' if self.met else '**no**'} |"
 
 
 _rows: list[Row] = []
@@ -92,7 +90,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the table and the missed targets; write the page if all tests were run."""
     if not _rows or not FULL:
         return
-    terminalreporter.write_line("\n" + _table("promise", _rows))
+    terminalreporter.write_line("\n" + _table(_PROMISES, _rows))
     for row in _rows:
         if not row.met:
             terminalreporter.write_line(f"MISSED {row.promise}: {row.measured}, not {row.figure}", red=True)
@@ -110,13 +108,23 @@ def _is_whole(config: pytest.Config) -> bool:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """Return the text of docs/faults.md. Rows whose promises share the words before a colon form a section."""
+    """Return the text of docs/faults.md.
+
+    Rows whose promises share the words before a colon form a section. A target that all rows of a section share is
+    stated once above its table.
+    """
     sizes = Counter(filter(None, map(_group, rows)))
     groups = [group for group, size in sizes.items() if size >= LEAST_GROUP]
-    sections = [_HEAD, _table("promise", [row for row in rows if _group(row) not in groups])]
+    sections = [_HEAD, _table(_PROMISES, [row for row in rows if _group(row) not in groups])]
     for group in groups:
         cases = [row._replace(promise=row.promise.removeprefix(f"{group}: ")) for row in rows if _group(row) == group]
-        sections += [f"## {group}", _table("case", cases)]
+        targets = {case.figure for case in cases}
+        sections.append(f"## {group}")
+        if len(targets) == 1:
+            sections.append(textwrap.fill(f"Target: {targets.pop()}.", 120, break_on_hyphens=False))
+            sections.append(_table(("case", "measured", "met"), cases))
+        else:
+            sections.append(_table(("case", *_PROMISES[1:]), cases))
     return "\n\n".join([*sections, _TAIL])
 
 
@@ -125,10 +133,16 @@ def _group(row: Row) -> str:
     return group if colon else ""
 
 
-def _table(first: str, rows: Sequence[Row]) -> str:
-    return "\n".join([f"| {first} | target | measured | met |", "|---|---|---|---|", *map(str, rows)])
+def _table(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return a table whose first column has the promises of the rows, and the others what they are called."""
+    lines = [columns, ["---"] * len(columns)]
+    for row in rows:
+        cells = {"target": row.figure, "measured": row.measured, "met": "yes" if row.met else "**no**"}
+        lines.append([row.promise, *(cells[column] for column in columns[1:])])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+_PROMISES: Final = ("promise", "target", "measured", "met")
 _HEAD: Final = """\
 # Under faults, overload and attack
 

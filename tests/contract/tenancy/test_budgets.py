@@ -52,7 +52,7 @@ async def test_answers_that_outgrow_a_budget_end_with_it_and_are_billed_exactly(
     # Of 260, so much in flight when Redis says that nothing is left.
     met = 230 <= spent <= 286
     record(
-        "A budget of 260 tokens a day and five parallel answers of 200 tokens each",
+        "A budget of 260 tokens a day and five parallel responses of 200 tokens each",
         "all end with `finish_reason: length` and name the budget; at most 10 % more than the budget is used",
         f"{spent} tokens used",
         met=met,

@@ -229,9 +229,9 @@ async def test_a_killed_gateway_holds_nothing_and_what_it_had_produced_is_billed
         missing = produced[entry["request_id"]] - int(entry["completion_tokens"])
         assert 0 <= missing <= (RENEW_SECONDS + 1) / worker.pace, "what was produced since the last renewal"
     record(
-        "A gateway killed with 5 requests of a key that may have 5",
-        "their slots are free once the lease ends, and what they produced is billed but for the last renewal's time",
-        f"a slot after {freed:.1f} s (lease {RESERVATION_SECONDS:g} s); 5 of 5 billed",
+        "A gateway killed with 5 requests of a key with a concurrency limit of 5",
+        "their slots are free once the reservations expire; tokens are billed except for the last renewal interval",
+        f"a slot after {freed:.1f} s (reservation {RESERVATION_SECONDS:g} s); 5 of 5 billed",
         met=True,
     )
 

@@ -97,7 +97,7 @@ async def test_a_known_key_is_served_meanwhile_and_its_usage_is_recorded_afterwa
         await until(all_recorded)
     record(
         f"Valkey {fault}, then back",
-        "a key seen lately is served, a stranger gets 503; afterwards both are served, and nothing went unbilled",
+        "a recently verified key is served, another one gets 503; afterwards both are served, and all usage is billed",
         "5 of 5 served meanwhile; 503; 6 of 6 billed",
         met=True,
     )

@@ -142,8 +142,9 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
     assert not log_lines(log, "redis is back")
     record(
         f"Valkey full, policy {policy}",
-        "/healthz, metrics and log name it full and not away; limits follow the policy; all usage is billed afterwards",
-        f"{dict(sorted(statuses.items()))}; {statuses[200]} of {statuses[200]} billed",
+        "/healthz, metrics and log report it as full, not as away; limits follow the policy; all usage is billed",
+        f"{', '.join(f'{count} × {status}' for status, count in sorted(statuses.items()))}; "
+        f"{statuses[200]} of {statuses[200]} billed",
         met=True,
     )
 

@@ -1,4 +1,4 @@
-"""What an operator can see: metrics, and one log line per request."""
+"""Metrics, and one log line per request."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ QUESTION = "سلام، این را هیچ‌کس نباید ببیند"
 TIMINGS = ("duration_ms", "first_token_ms")
 
 
-async def test_every_request_leaves_one_line(system: System) -> None:
+async def test_every_request_has_one_log_line(system: System) -> None:
     client = system.client()
     messages = [{"role": "user", "content": QUESTION}]
     headers = {"x-request-id": "req-of-a-client"}
-    asked = body(messages=messages, stream_options={"include_usage": True})
-    streamed = await client.post("/chat/completions", json=asked, headers=headers)
+    content = body(messages=messages, stream_options={"include_usage": True})
+    streamed = await client.post("/chat/completions", json=content, headers=headers)
     rejected = await client.post("/chat/completions", json={"model": "nothing", "messages": messages})
-    left = await Connection.ask(system, body(LONG))
-    await left.until(b"data: ")
-    left.hang_up()
-    await until(lambda: len(_lines(system.gateway)) == 3, what="three lines")
+    connection = await Connection.ask(system, body(LONG))
+    await connection.until(b"data: ")
+    connection.disconnect()
+    await until(lambda: len(_lines(system.gateway)) == 3, what="the log has three lines")
 
     whole, unknown, gone = _lines(system.gateway)
     assert whole["request_id"] == "req-of-a-client"
@@ -52,7 +52,7 @@ async def test_every_request_leaves_one_line(system: System) -> None:
         assert json.dumps(QUESTION) not in log
 
 
-async def test_content_is_logged_where_it_was_switched_on(tmp_path: Path) -> None:
+async def test_content_is_logged_only_if_it_is_enabled(tmp_path: Path) -> None:
     async with running_system(tmp_path, gateway_settings={"VILIX_LOG_CONTENT": "true"}) as system:
         messages = [{"role": "user", "content": QUESTION}]
         answer = await system.client().post("/chat/completions", json=body(messages=messages, stream=False))
@@ -63,7 +63,7 @@ async def test_content_is_logged_where_it_was_switched_on(tmp_path: Path) -> Non
         assert system.api_key not in system.gateway.log.read_text()
 
 
-async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> None:
+async def test_metrics_count_requests_errors_durations_and_tokens(system: System) -> None:
     client = system.client()
     before = await system.gateway.metrics()
     usages = []
@@ -88,7 +88,7 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
     seconds = 'vilix_http_request_duration_seconds_count{model="%s",route="/api/chat/completions"}'
     assert grew(seconds % "replay") == 5
     assert grew(seconds % "unknown") == 1
-    # One was refused by the worker.
+    # The worker rejected one of them.
     assert grew('vilix_worker_call_duration_seconds_count{model="replay"}') == 5
     assert grew('vilix_first_token_seconds_count{model="replay"}') == 4
     assert grew('vilix_inter_token_seconds_count{model="replay"}') > 0
@@ -104,10 +104,10 @@ async def test_metrics_show_rate_errors_duration_and_tokens(system: System) -> N
         assert "nothing" not in text
 
 
-async def test_cancels_are_counted_by_their_cause(system: System) -> None:
-    left = await Connection.ask(system, body(LONG))
-    await left.until(b"data: ")
-    left.hang_up()
+async def test_incomplete_generations_are_counted_by_outcome(system: System) -> None:
+    connection = await Connection.ask(system, body(LONG))
+    await connection.until(b"data: ")
+    connection.disconnect()
     await until(lambda: _counts(system, "client gone", 1))
     (stream,) = await streams(system, LONG, 1)
     with system.worker.frozen():
@@ -123,7 +123,7 @@ async def test_cancels_are_counted_by_their_cause(system: System) -> None:
     assert all(line["completion_tokens"] > 0 and line["prompt_tokens"] > 0 for line in _lines(system.gateway))
 
 
-async def test_an_answer_that_the_end_of_the_drain_cut_off_says_so(tmp_path: Path) -> None:
+async def test_a_stream_that_the_end_of_the_drain_cuts_off_has_the_outcome_drained(tmp_path: Path) -> None:
     async with running_system(tmp_path, gateway_settings={"VILIX_DRAIN_SECONDS": "1"}) as system:
         (stream,) = await streams(system, LONG, 1)
         system.gateway.signal(signal.SIGTERM)
@@ -134,25 +134,25 @@ async def test_an_answer_that_the_end_of_the_drain_cut_off_says_so(tmp_path: Pat
         assert line["completion_tokens"] > 0
 
 
-async def test_requests_that_wait_for_a_slot_of_their_key_and_those_it_rejects_are_seen(tmp_path: Path) -> None:
+async def test_queued_and_rejected_requests_of_a_key_are_counted(tmp_path: Path) -> None:
     tiers = tmp_path / "tiers.yaml"
-    tiers.write_text("tiers: {patient: {concurrency: 1, queue: true, queue_seconds: 60, queue_length: 2}}")
+    tiers.write_text("tiers: {queueing: {concurrency: 1, queue: true, queue_seconds: 60, queue_length: 2}}")
     async with running_system(tmp_path, gateway_settings={"VILIX_TIERS_FILE": str(tiers)}) as system:
-        _, system.api_key = await keys.create(system.redis, name="patient", tier="patient")
+        _, system.api_key = await keys.create(system.redis, name="queueing", tier="queueing")
         running = await Connection.ask(system, body(LONG))
         await running.until(b"data: ")
         waiting = [await Connection.ask(system, body(LONG, stream=stream)) for stream in (True, False)]
         await until(lambda: _waits(system, 2), what="two requests wait")
         rejected = await system.client().post("/chat/completions", json=body())
         assert rejected.status_code == 429
-        seen = await system.gateway.metrics()
-        assert seen['vilix_limits_rejected_total{limit="concurrency"}'] == 1
+        metrics = await system.gateway.metrics()
+        assert metrics['vilix_limits_rejected_total{limit="concurrency"}'] == 1
         chat = 'vilix_http_requests_total{method="POST",model="replay",route="/api/chat/completions",status="429"}'
-        assert seen[chat] == 1
+        assert metrics[chat] == 1
         for connection in waiting:
-            connection.hang_up()
-        await until(lambda: _waits(system, 0), what="nobody waits")
-        running.hang_up()
+            connection.disconnect()
+        await until(lambda: _waits(system, 0), what="no request is queued")
+        running.disconnect()
         await until(system.is_idle)
         await until(lambda: len(_lines(system.gateway)) == 4)
         outcomes = sorted(line["outcome"] for line in _lines(system.gateway))
@@ -169,9 +169,9 @@ async def _waits(system: System, count: int) -> bool:
 
 
 def _lines(process: Process) -> list[dict[str, Any]]:
-    """The log lines of chat requests."""
-    found = [line for line in _json_lines(process) if line["message"] == "request"]
-    return [line for line in found if line["route"] == "/api/chat/completions"]
+    """Return the log lines of chat requests."""
+    requests = [line for line in _json_lines(process) if line["message"] == "request"]
+    return [line for line in requests if line["route"] == "/api/chat/completions"]
 
 
 def _json_lines(process: Process) -> list[dict[str, Any]]:
