@@ -27,13 +27,13 @@ def tokenizer(loaded: ServedModel) -> ModelTokenizer:
 
 @pytest.fixture(scope="session")
 def reference(model_directory: Path) -> Tokenizer:
-    """The tokenizer of the same files, decoding whole sequences by its own means."""
+    """The tokenizer of the same files, which decodes whole sequences by itself."""
     return Tokenizer.from_file(str(model_directory / "tokenizer.json"))
 
 
 @pytest.fixture(scope="session")
 def bytewise(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
-    """A tokenizer without merges: every byte is a token, so that every place inside a character is a token boundary."""
+    """A tokenizer without merges: every byte is a token, so that all boundaries of bytes are boundaries of tokens."""
     directory = tmp_path_factory.mktemp("bytewise")
     tokenizer = Tokenizer(models.BPE(vocab=dict(BYTES_OF_LETTERS), merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -50,29 +50,29 @@ def loaded(model_directory: Path) -> ServedModel:
 
 @pytest.fixture
 def model(loaded: ServedModel) -> ServedModel:
-    """A model of its own for each test, with an engine that can do everything."""
+    """A separate model for each test, whose engine supports all parameters but structured output."""
     engine = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=4)
     return dataclasses.replace(loaded, description=engine, open_requests=set())
 
 
 @pytest.fixture
 def caller(model: ServedModel) -> ServedModel:
-    """The same, but it calls functions, and can be held to forms."""
+    """A model with tool calls and structured output."""
     engine = EngineDescription("scripted", "1", PARAMETERS | {"structured_output"}, context_length=4096, slots=4)
     spec = model.spec.model_copy(update={"parsers": ParsersSpec(tool_calls="hermes")})
     return dataclasses.replace(model, spec=spec, description=engine)
 
 
 @pytest.fixture(scope="session")
-def thinking_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
-    """The small model's tokenizer with the tags of a thought, and a template that opens it on demand."""
-    directory = tmp_path_factory.mktemp("thinking")
+def reasoning_directory(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> Path:
+    """The small model's tokenizer with the tags of reasoning, and a template that can disable it."""
+    directory = tmp_path_factory.mktemp("reasoning")
     shutil.copy(model_directory / "generation_config.json", directory)
     content = json.loads((model_directory / "tokenizer.json").read_text())
     size = len(content["model"]["vocab"])
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
     content["added_tokens"] += [
-        {"id": size + place, "content": tag, **flags} for place, tag in enumerate(("<think>", "</think>"))
+        {"id": size + index, "content": tag, **flags} for index, tag in enumerate(("<think>", "</think>"))
     ]
     (directory / "tokenizer.json").write_text(json.dumps(content))
     template = "{{ messages[0].content }}{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
@@ -81,20 +81,20 @@ def thinking_directory(tmp_path_factory: pytest.TempPathFactory, model_directory
 
 
 @pytest.fixture(scope="session")
-def loaded_thinker(thinking_directory: Path) -> ServedModel:
+def loaded_reasoning_model(reasoning_directory: Path) -> ServedModel:
     spec = load_model(MODEL).model_copy(
         update={
             "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
             "capabilities": CapabilitiesSpec(reasoning_optional=True),
         }
     )
-    return ServedModel.load(spec, thinking_directory)
+    return ServedModel.load(spec, reasoning_directory)
 
 
 @pytest.fixture
-def thinker(loaded_thinker: ServedModel) -> ServedModel:
+def reasoning_model(loaded_reasoning_model: ServedModel) -> ServedModel:
     engine = EngineDescription("scripted", "1", PARAMETERS | {"structured_output"}, context_length=256, slots=4)
-    return dataclasses.replace(loaded_thinker, description=engine, open_requests=set())
+    return dataclasses.replace(loaded_reasoning_model, description=engine, open_requests=set())
 
 
 @pytest.fixture(scope="session")

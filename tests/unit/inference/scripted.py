@@ -1,4 +1,4 @@
-"""A stand-in for Triton whose outputs a test gives, and the texts that detokenizing must not damage."""
+"""A stand-in for Triton with scripted outputs, and texts that detokenizing must preserve."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ PIECES = [
     ),
     *("中文", "𐏃", "a"),
 ]
-# SmolLM2's vocabulary lacks the bytes of some control characters and of the planes that nobody has filled.
+# SmolLM2's vocabulary lacks the bytes of some control characters and of unassigned planes.
 SPELLABLE = st.characters(
     max_codepoint=0x3FFFF, exclude_characters="\x04\x06\x13\x14\x16\x1d", exclude_categories=["Cs"]
 )
 TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(SPELLABLE, max_size=3)), max_size=12).map("".join)
 
-Script = Callable[["Asked"], AsyncGenerator[EngineOutput, None]]
+Script = Callable[["EngineRequest"], AsyncGenerator[EngineOutput, None]]
 
 
-class Asked:
-    """One request that reached the stand-in."""
+class EngineRequest:
+    """A request that reached the stand-in."""
 
     def __init__(
         self, request_id: str, prompt_token_ids: Sequence[int], params: Mapping[str, Any], images: Sequence[bytes] = ()
@@ -61,19 +61,19 @@ class Asked:
 
 
 class ScriptedTriton:
-    """Answers like TritonClient. `script` plays for every request; `down` makes it unreachable."""
+    """Behaves like TritonClient. `script` generates for every request; `down` makes it unreachable."""
 
     def __init__(self) -> None:
         self.script: Script = lambda _: outputs([1, 2], finish="length")
-        self.asked: list[Asked] = []
+        self.requests: list[EngineRequest] = []
         self.described = 0
         self.down = False
         self.kv_cache_use: float | None = 0.5
         self.supported = PARAMETERS
         self.trouble: Failure | None = None
-        """What `describe` raises."""
+        """The failure that `describe` raises."""
         self.silent = False
-        """Whether `describe` has no answer."""
+        """Whether `describe` never returns."""
         self.step_age_s: float | None = None
 
     async def describe(self, model: str, *, seconds: float = 5.0) -> dict[str, Any]:
@@ -112,13 +112,13 @@ class ScriptedTriton:
         params: Mapping[str, Any],
         images: Sequence[bytes] = (),
     ) -> AsyncGenerator[EngineOutput, None]:
-        asked = Asked(request_id, prompt_token_ids, params, images)
-        self.asked.append(asked)
+        request = EngineRequest(request_id, prompt_token_ids, params, images)
+        self.requests.append(request)
         try:
-            async for output in self.script(asked):
+            async for output in self.script(request):
                 yield output
         finally:
-            asked.closed.set()
+            request.closed.set()
 
     async def close(self) -> None:
         pass
@@ -151,6 +151,6 @@ def output(
 
 
 async def outputs(*batches: Sequence[int], finish: str) -> AsyncGenerator[EngineOutput, None]:
-    """One output per batch; the last one finishes."""
+    """Yield an output per batch; the last one has the finish reason `finish`."""
     for number, batch in enumerate(batches, 1):
         yield output(batch, finish=finish if number == len(batches) else None)

@@ -1,4 +1,4 @@
-"""Thoughts and tool calls of a model that has them, from tokens to events."""
+"""Reasoning and tool calls, from tokens to events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOGETHER = pytest.mark.parametrize("together", [False, True])
 
 
 @pytest.fixture
-def thinker(model: ServedModel) -> ServedModel:
+def reasoning_model(model: ServedModel) -> ServedModel:
     spec = model.spec.model_copy(
         update={
             "parsers": ParsersSpec(reasoning="think", tool_calls="hermes"),
@@ -58,7 +58,7 @@ def events_of(
     opened: bool = False,
     together: bool = False,
 ) -> tuple[list[pb.Event], Choice]:
-    """The events of an answer, a token per output, or all `together`."""
+    """Return the events of a generation with a token per output, or all tokens `together`."""
     choice = Choice(0, request, model, Prompt("", [1], 100, opens_reasoning=opened))
     token_ids = [*model.tokenizer.encode(text), *([END] if finish == "stop" else [])]
     events: list[pb.Event] = []
@@ -76,7 +76,7 @@ def events_of(
 def answered(
     model: ServedModel, request: pb.GenerateRequest, text: str, **how: Any
 ) -> tuple[str, str, list[tuple[str, str]], pb.FinishReason.ValueType, int]:
-    """Reasoning, answer, calls, the finish reason and the tokens of the thought."""
+    """Return reasoning, answer, calls, the finish reason and the number of reasoning tokens."""
     events, choice = events_of(model, request, text, **how)
     deltas = [event.delta for event in events if event.HasField("delta")]
     fragments = [delta.tool_call for delta in deltas if delta.HasField("tool_call")]
@@ -93,30 +93,32 @@ def answered(
     )
 
 
-def test_a_reasoning_and_an_answer_come_apart(thinker: ServedModel) -> None:
-    reasoning, answer, calls, finish, reasoning_tokens = answered(thinker, ask(), REASONING + "سلام!")
+def test_reasoning_and_answer_are_split(reasoning_model: ServedModel) -> None:
+    reasoning, answer, calls, finish, reasoning_tokens = answered(reasoning_model, ask(), REASONING + "سلام!")
     assert (reasoning, answer, calls, finish) == ("اول فکر", "سلام!", [], pb.FINISH_REASON_STOP)
-    assert 0 < reasoning_tokens <= len(thinker.tokenizer.encode(REASONING))
+    assert 0 < reasoning_tokens <= len(reasoning_model.tokenizer.encode(REASONING))
 
 
-def test_a_reasoning_that_the_prompt_opened(thinker: ServedModel) -> None:
-    assert answered(thinker, ask(), "فکر\n</think>\n\nپاسخ", opened=True)[:2] == ("فکر", "پاسخ")
+def test_reasoning_that_the_prompt_opened_is_split_off(reasoning_model: ServedModel) -> None:
+    assert answered(reasoning_model, ask(), "فکر\n</think>\n\nپاسخ", opened=True)[:2] == ("فکر", "پاسخ")
 
 
-def test_a_reasoning_that_is_cut_off_is_no_answer(thinker: ServedModel) -> None:
-    reasoning, answer, _, finish, _ = answered(thinker, ask(), "<think>\nنیمه", finish="length")
+def test_truncated_reasoning_is_not_part_of_the_answer(reasoning_model: ServedModel) -> None:
+    reasoning, answer, _, finish, _ = answered(reasoning_model, ask(), "<think>\nنیمه", finish="length")
     assert (reasoning, answer, finish) == ("نیمه", "", pb.FINISH_REASON_LENGTH)
 
 
-def test_a_reasoning_can_be_left_out_and_still_counts(thinker: ServedModel) -> None:
+def test_excluded_reasoning_still_counts(reasoning_model: ServedModel) -> None:
     request = ask(reasoning=pb.ReasoningOptions(exclude=True))
-    reasoning, answer, _, _, reasoning_tokens = answered(thinker, request, REASONING + "سلام!")
+    reasoning, answer, _, _, reasoning_tokens = answered(reasoning_model, request, REASONING + "سلام!")
     assert (reasoning, answer) == ("", "سلام!")
     assert reasoning_tokens > 0
 
 
-def test_a_reasoning_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> None:
-    reasoning, answer, *_ = answered(thinker, ask(reasoning=pb.ReasoningOptions(in_content=True)), REASONING + "پاسخ")
+def test_reasoning_can_stay_in_the_content(reasoning_model: ServedModel) -> None:
+    reasoning, answer, *_ = answered(
+        reasoning_model, ask(reasoning=pb.ReasoningOptions(in_content=True)), REASONING + "پاسخ"
+    )
     assert (reasoning, answer) == ("", REASONING + "پاسخ")
 
 
@@ -132,8 +134,8 @@ def test_a_reasoning_can_stay_where_the_model_wrote_it(thinker: ServedModel) -> 
         (["<think>"], "پاسخ <think>", False, "", "پاسخ ", "<think>"),
     ],
 )
-def test_stop_strings_are_of_the_answer_and_not_of_the_reasoning(
-    thinker: ServedModel,
+def test_stop_strings_apply_to_the_answer_and_not_to_the_reasoning(
+    reasoning_model: ServedModel,
     *,
     stop: list[str],
     text: str,
@@ -144,23 +146,23 @@ def test_stop_strings_are_of_the_answer_and_not_of_the_reasoning(
     together: bool,
 ) -> None:
     request = ask(sampling=pb.SamplingParams(stop=stop))
-    assert answered(thinker, request, text, opened=opened, together=together)[:2] == (reasoning, answer)
-    events, _ = events_of(thinker, request, text, opened=opened, together=together)
+    assert answered(reasoning_model, request, text, opened=opened, together=together)[:2] == (reasoning, answer)
+    events, _ = events_of(reasoning_model, request, text, opened=opened, together=together)
     assert events[-1].finish == pb.Finish(reason=pb.FINISH_REASON_STOP, stop_string=ended_by)
 
 
 def spelled(events: list[pb.Event]) -> bytes:
-    """What the tokens spell whose log probabilities are shown."""
+    """Return the joined bytes of the tokens whose log probabilities are reported."""
     return b"".join(entry.token_bytes for event in events for entry in event.delta.logprobs)
 
 
 @TOGETHER
 @pytest.mark.parametrize("exclude", [False, True])
-def test_log_probabilities_of_a_reasoning_are_never_shown(
-    thinker: ServedModel, *, exclude: bool, together: bool
+def test_log_probabilities_of_reasoning_are_not_reported(
+    reasoning_model: ServedModel, *, exclude: bool, together: bool
 ) -> None:
     request = ask(reasoning=pb.ReasoningOptions(exclude=exclude), tools=[WEATHER])
-    events, _ = events_of(thinker, request, f"{REASONING}سلام{CALL}", together=together)
+    events, _ = events_of(reasoning_model, request, f"{REASONING}سلام{CALL}", together=together)
     assert spelled(events).decode() == "سلام"
     shown = [event.delta for event in events if event.delta.logprobs]
     assert {delta.WhichOneof("fragment") for delta in shown} == {"content"}
@@ -194,8 +196,8 @@ def test_log_probabilities_of_a_reasoning_are_never_shown(
     together=st.booleans(),
     min_tokens=st.sampled_from([0, 0, 40]),
 )
-def test_log_probabilities_spell_the_answer_and_nothing_else(
-    thinker: ServedModel,
+def test_log_probabilities_spell_exactly_the_answer(
+    reasoning_model: ServedModel,
     bytewise: ModelTokenizer,
     *,
     parts: list[str],
@@ -209,7 +211,7 @@ def test_log_probabilities_spell_the_answer_and_nothing_else(
         tools=[WEATHER],
         sampling=pb.SamplingParams(stop=["ایست"], min_tokens=min_tokens),
     )
-    letters = replace(thinker, tokenizer=bytewise)
+    letters = replace(reasoning_model, tokenizer=bytewise)
     how: Any = {"finish": "length", "opened": opened}
     events, _ = events_of(letters, request, "".join(parts), together=together, **how)
     assert spelled(events).decode() == "".join(event.delta.content for event in events)
@@ -219,32 +221,34 @@ def test_log_probabilities_spell_the_answer_and_nothing_else(
     )
 
 
-def test_a_token_that_has_no_text_has_no_log_probability(thinker: ServedModel) -> None:
-    events, _ = events_of(thinker, ask(), "سلام<|im_start|>!")
+def test_a_token_without_text_has_no_log_probability(reasoning_model: ServedModel) -> None:
+    events, _ = events_of(reasoning_model, ask(), "سلام<|im_start|>!")
     assert spelled(events).decode() == "سلام!"
 
 
-def test_a_call_behind_a_reasoning(thinker: ServedModel) -> None:
-    reasoning, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), f"{REASONING}می‌پرسم\n{CALL}\n{CALL}")
+def test_a_call_behind_reasoning_is_parsed(reasoning_model: ServedModel) -> None:
+    reasoning, answer, calls, finish, _ = answered(
+        reasoning_model, ask(tools=[WEATHER]), f"{REASONING}می‌پرسم\n{CALL}\n{CALL}"
+    )
     assert (reasoning, answer, finish) == ("اول فکر", "می‌پرسم", CALLED)
     assert [(name, json.loads(arguments)) for name, arguments in calls] == [("weather", {"city": "تهران"})] * 2
 
 
-def test_without_parallel_calls_the_first_one_ends_the_answer(thinker: ServedModel) -> None:
+def test_without_parallel_calls_the_first_call_ends_the_generation(reasoning_model: ServedModel) -> None:
     request = ask(tools=[WEATHER], parallel_tool_calls=False)
-    _, answer, calls, finish, _ = answered(thinker, request, f"{CALL}\n{CALL} and more")
+    _, answer, calls, finish, _ = answered(reasoning_model, request, f"{CALL}\n{CALL} and more")
     assert (answer, len(calls), finish) == ("", 1, CALLED)
 
 
 @TOGETHER
 @pytest.mark.parametrize("rest", ["", " and", " and more"])
-def test_the_one_call_that_is_allowed_decides_how_it_ends_and_not_what_came_with_it(
-    thinker: ServedModel, *, rest: str, together: bool
+def test_the_only_allowed_call_decides_the_finish_reason(
+    reasoning_model: ServedModel, *, rest: str, together: bool
 ) -> None:
     request = ask(tools=[WEATHER], parallel_tool_calls=False, sampling=pb.SamplingParams(stop=["more"]))
     how: Any = {"finish": "length", "together": together}
-    assert answered(thinker, request, f"{CALL}\n{CALL}{rest}", **how)[1:4] == ("", [WEATHER_CALL], CALLED)
-    events, _ = events_of(thinker, request, f"{CALL}\n{CALL}{rest}", **how)
+    assert answered(reasoning_model, request, f"{CALL}\n{CALL}{rest}", **how)[1:4] == ("", [WEATHER_CALL], CALLED)
+    events, _ = events_of(reasoning_model, request, f"{CALL}\n{CALL}{rest}", **how)
     assert events[-1].finish == pb.Finish(reason=CALLED)
 
 
@@ -267,8 +271,8 @@ def test_the_one_call_that_is_allowed_decides_how_it_ends_and_not_what_came_with
         (f"{CALL}\n{LONG_CALL}", "stop", "", 2, CALLED),
     ],
 )
-def test_only_calls_that_can_all_be_run_end_an_answer_as_calls(
-    thinker: ServedModel,
+def test_the_finish_reason_is_tool_calls_only_if_all_calls_are_complete(
+    reasoning_model: ServedModel,
     *,
     text: str,
     finish: str,
@@ -278,7 +282,7 @@ def test_only_calls_that_can_all_be_run_end_an_answer_as_calls(
     together: bool,
 ) -> None:
     request = ask(tools=[WEATHER], sampling=pb.SamplingParams(stop=["\nObservation"]))
-    found = answered(thinker, request, text, finish=finish, together=together)
+    found = answered(reasoning_model, request, text, finish=finish, together=together)
     assert (len(found[2]), found[3]) == (calls, reason)
     assert answer is None or found[1] == answer
     if reason == CALLED:
@@ -286,14 +290,14 @@ def test_only_calls_that_can_all_be_run_end_an_answer_as_calls(
 
 
 @pytest.mark.parametrize("mode", [pb.TOOL_CHOICE_MODE_NONE, pb.TOOL_CHOICE_MODE_UNSPECIFIED])
-def test_a_call_that_nobody_allowed_is_text(thinker: ServedModel, mode: pb.ToolChoiceMode.ValueType) -> None:
+def test_a_call_that_is_not_allowed_is_text(reasoning_model: ServedModel, mode: pb.ToolChoiceMode.ValueType) -> None:
     tools = [WEATHER] if mode == pb.TOOL_CHOICE_MODE_NONE else []
     request = ask(tools=tools, tool_choice=pb.ToolChoice(mode=mode))
-    assert answered(thinker, request, CALL)[1:4] == (CALL, [], pb.FINISH_REASON_STOP)
+    assert answered(reasoning_model, request, CALL)[1:4] == (CALL, [], pb.FINISH_REASON_STOP)
 
 
-def test_a_call_that_is_cut_off_is_text_and_ends_with_length(thinker: ServedModel) -> None:
-    _, answer, calls, finish, _ = answered(thinker, ask(tools=[WEATHER]), CALL[:60], finish="length")
+def test_a_truncated_call_is_text_and_ends_with_length(reasoning_model: ServedModel) -> None:
+    _, answer, calls, finish, _ = answered(reasoning_model, ask(tools=[WEATHER]), CALL[:60], finish="length")
     assert (answer, calls, finish) == (CALL[:60], [], pb.FINISH_REASON_LENGTH)
 
 
@@ -309,27 +313,29 @@ def test_a_call_that_is_cut_off_is_text_and_ends_with_length(thinker: ServedMode
         ({"reasoning": pb.ReasoningOptions(budget_tokens=5)}, "reasoning.budget_tokens"),
     ],
 )
-def test_what_cannot_be_done_is_rejected_by_name(thinker: ServedModel, fields: dict[str, object], field: str) -> None:
+def test_an_unsupported_option_is_rejected_with_its_field(
+    reasoning_model: ServedModel, fields: dict[str, object], field: str
+) -> None:
     with pytest.raises(Failure) as rejected:
-        check(ask(**fields), thinker, LIMITS)
+        check(ask(**fields), reasoning_model, LIMITS)
     assert rejected.value.message.field == field
 
 
-def test_degrees_of_thinking_are_ignored_and_said(thinker: ServedModel) -> None:
+def test_a_degree_of_effort_is_reported_as_ignored(reasoning_model: ServedModel) -> None:
     request = ask(reasoning=pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH))
-    check(request, thinker, LIMITS)
-    assert ignored_parameters(request, thinker) == ["reasoning.effort"]
+    check(request, reasoning_model, LIMITS)
+    assert ignored_parameters(request, reasoning_model) == ["reasoning.effort"]
 
 
-def test_a_model_that_always_thinks_says_so(thinker: ServedModel) -> None:
-    always = replace(thinker, spec=thinker.spec.model_copy(update={"capabilities": CapabilitiesSpec()}))
+def test_a_model_that_always_reasons_rejects_disabling_it(reasoning_model: ServedModel) -> None:
+    always = replace(reasoning_model, spec=reasoning_model.spec.model_copy(update={"capabilities": CapabilitiesSpec()}))
     with pytest.raises(Failure, match="always thinks"):
         check(ask(reasoning=pb.ReasoningOptions(enabled=False)), always, LIMITS)
 
 
-async def test_results_of_calls_reach_the_template(thinker: ServedModel) -> None:
+async def test_results_of_calls_reach_the_template(reasoning_model: ServedModel) -> None:
     request = ask(tools=[WEATHER])
     request.messages.add(role=pb.ROLE_ASSISTANT, tool_calls=[pb.ToolCall(id="c", name="weather", arguments_json="{}")])
     request.messages.add(role=pb.ROLE_TOOL, tool_call_id="c", content=[pb.ContentPart(text="آفتابی")])
-    check(request, thinker, LIMITS)
-    assert "آفتابی" in (await render(request, thinker)).text
+    check(request, reasoning_model, LIMITS)
+    assert "آفتابی" in (await render(request, reasoning_model)).text

@@ -31,7 +31,7 @@ def test_every_entry_of_the_catalog_is_valid_and_described_in_both_languages(pat
     assert set(spec.descriptions) == {"en", "fa"}
 
 
-def test_whoever_tries_the_small_model_is_told_about_its_persian() -> None:
+def test_the_description_of_the_small_model_mentions_its_persian() -> None:
     spec = load_model("smollm2-135m")
     assert "noise" in spec.descriptions["en"]
     assert "بی‌معنی" in spec.descriptions["fa"]
@@ -69,7 +69,7 @@ def test_whoever_tries_the_small_model_is_told_about_its_persian() -> None:
         ("- a", "dictionary"),
     ],
 )
-def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, entry: str, problem: str) -> None:
+def test_an_invalid_entry_is_rejected_with_file_and_key(tmp_path: Path, entry: str, problem: str) -> None:
     (tmp_path / "mine.yaml").write_text(entry)
     with pytest.raises(ValueError, match=rf"^mine\.yaml.*{problem}"):
         load_model("mine", directory=tmp_path)
@@ -80,14 +80,14 @@ def test_a_valid_entry_is_read(tmp_path: Path) -> None:
     assert load_model("mine", directory=tmp_path).context_length == 128
 
 
-def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+def test_an_unknown_model_is_rejected_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(ENTRY)
     with pytest.raises(ValueError, match=r"'yours'.*there are mine"):
         load_model("yours", directory=tmp_path)
 
 
 @pytest.mark.parametrize("engine", ARGUMENTS)
-def test_what_an_engine_takes_may_be_given(engine: str) -> None:
+def test_known_arguments_of_an_engine_are_accepted(engine: str) -> None:
     module = importlib.import_module(f"services.inference.triton_backend.engines.{engine}")
     (made,) = [each for each in vars(module).values() if getattr(each, "name", None) == engine]
     parameters = inspect.signature(made).parameters.values()
@@ -102,7 +102,7 @@ def test_the_arguments_of_every_engine_are_known() -> None:
     assert set(ARGUMENTS) == set(get_args(EngineSpec.model_fields["name"].annotation))
 
 
-def test_what_only_a_newer_engine_takes_may_be_given_unchecked(tmp_path: Path) -> None:
+def test_unknown_arguments_are_accepted_as_unchecked_ones(tmp_path: Path) -> None:
     engine = "engine: {name: trtllm, arguments: {slots: 2}, unchecked_arguments: {of_tomorrow: 1}}"
     (tmp_path / "mine.yaml").write_text(ENTRY.replace("engine: {name: replay}", engine))
     spec = load_model("mine", directory=tmp_path)
@@ -113,7 +113,7 @@ def test_what_only_a_newer_engine_takes_may_be_given_unchecked(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: path.stem)
-def test_what_the_chart_asks_for_is_what_a_model_takes(path: Path) -> None:
+def test_the_chart_requests_the_gpus_that_a_model_needs(path: Path) -> None:
     sizing = load_model(path.stem).sizing
     assert sizing is not None
     values = ROOT / "helm" / "vilix" / "values" / path.name
@@ -125,9 +125,9 @@ def test_what_the_chart_asks_for_is_what_a_model_takes(path: Path) -> None:
     assert load_model(path.stem).engine.arguments.get("tensor_parallel_size", sizing.gpus) == sizing.gpus
     size = float(pool["weights"]["volume"]["size"].removesuffix("Gi")) * 2**30
     assert size >= sizing.weights_gb * 1e9 * 1.1
-    said = values.read_text().splitlines()[0]
-    assert f"{sizing.weights_gb:g} GB of weights" in said
-    assert f"{sizing.kv_kib_per_token:g} KiB of KV cache per token" in said
-    assert f"{sizing.gpu_memory_gb} " in said
+    line = values.read_text().splitlines()[0]
+    assert f"{sizing.weights_gb:g} GB of weights" in line
+    assert f"{sizing.kv_kib_per_token:g} KiB of KV cache per token" in line
+    assert f"{sizing.gpu_memory_gb} " in line
     if sizing.gpus == 1:
         assert sizing.weights_gb < (sizing.gpu_memory_gb or 0) * 0.7, "there must be room for a cache"

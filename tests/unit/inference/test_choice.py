@@ -59,7 +59,7 @@ def cut(token_ids: list[int], cuts: list[int], *, finish: str, logprobs: bool = 
 
 @ONE_MODEL
 @given(text=TEXTS, stop=TEXTS.map(lambda t: t[:4]).filter(bool), data=st.data())
-def test_how_tokens_are_cut_into_outputs_changes_nothing(
+def test_the_events_do_not_depend_on_how_tokens_are_grouped_into_outputs(
     model: ServedModel, text: str, stop: str, data: st.DataObject
 ) -> None:
     token_ids = [*model.tokenizer.encode(model.tokenizer.guard(text)), END]
@@ -76,7 +76,7 @@ def test_how_tokens_are_cut_into_outputs_changes_nothing(
 
 @ONE_MODEL
 @given(text=TEXTS, stop=TEXTS.map(lambda t: t[:4]).filter(bool), data=st.data())
-def test_log_probabilities_spell_what_is_shown_and_never_a_stop(
+def test_log_probabilities_spell_the_content_and_never_a_stop_string(
     model: ServedModel, text: str, stop: str, data: st.DataObject
 ) -> None:
     token_ids = [*model.tokenizer.encode(model.tokenizer.guard(text)), END]
@@ -85,12 +85,12 @@ def test_log_probabilities_spell_what_is_shown_and_never_a_stop(
     assert b"".join(entry.token_bytes for e in free for entry in e.delta.logprobs) == text.encode()
     stopped = events_of(model, ask(stop=[stop]), *cut(token_ids, cuts, finish="stop", logprobs=True))
     spelled = b"".join(entry.token_bytes for e in stopped for entry in e.delta.logprobs)
-    # The last token may also hold the first byte of the stop's first character, which spells nothing yet.
+    # The last token may also hold the first byte of the stop string, which is no character yet.
     assert content(stopped).startswith(spelled.decode(errors="ignore"))
     assert all(event.delta.WhichOneof("fragment") for event in stopped if event.delta.logprobs)
 
 
-def test_bytes_that_are_no_text_are_counted_as_damaged_characters(model: ServedModel) -> None:
+def test_invalid_bytes_are_counted_as_damaged_characters(model: ServedModel) -> None:
     def damaged() -> float:
         return REGISTRY.get_sample_value("vilix_worker_damaged_characters_total", {"model": model.id}) or 0.0
 
@@ -104,7 +104,7 @@ def test_bytes_that_are_no_text_are_counted_as_damaged_characters(model: ServedM
     assert damaged() == before + 1
 
 
-def test_half_a_character_is_counted_and_not_shown(model: ServedModel) -> None:
+def test_the_tokens_of_half_a_character_are_counted_without_text(model: ServedModel) -> None:
     first, *rest = model.tokenizer.encode("👨")
     events = events_of(model, ask(), output([first]), output(rest, finish="length"))
     assert events[0].delta.WhichOneof("fragment") is None
@@ -112,13 +112,13 @@ def test_half_a_character_is_counted_and_not_shown(model: ServedModel) -> None:
     assert (content(events), tokens(events)) == ("👨", 1 + len(rest))
 
 
-def test_a_character_that_the_end_cuts_off_is_counted_and_left_out(model: ServedModel) -> None:
+def test_the_tokens_of_a_truncated_character_are_counted_without_text(model: ServedModel) -> None:
     first, *_ = model.tokenizer.encode("👨")
     events = events_of(model, ask(), output([first], finish="length"))
     assert (content(events), tokens(events)) == ("", 1)
 
 
-def test_the_token_that_ends_the_answer_is_counted_and_not_shown(model: ServedModel) -> None:
+def test_the_end_token_is_counted_without_text(model: ServedModel) -> None:
     hi = model.tokenizer.encode("Hi")
     events = events_of(model, ask(skip_special_tokens=False), output([*hi, END], finish="stop"))
     assert (content(events), tokens(events)) == ("Hi", len(hi) + 1)
@@ -126,21 +126,21 @@ def test_the_token_that_ends_the_answer_is_counted_and_not_shown(model: ServedMo
     assert not events[-1].finish.HasField("stop_token_id")
 
 
-def test_a_stop_token_of_the_request_is_named(model: ServedModel) -> None:
+def test_a_stop_token_of_the_request_is_reported(model: ServedModel) -> None:
     hi, bang = model.tokenizer.encode("Hi"), model.tokenizer.encode("!")
     events = events_of(model, ask(stop_token_ids=bang), output([*hi, *bang], finish="stop"))
     assert content(events) == "Hi"
     assert events[-1].finish.stop_token_id == bang[0]
 
 
-def test_a_stop_string_ends_it_and_is_named(model: ServedModel) -> None:
+def test_a_stop_string_ends_the_choice_and_is_reported(model: ServedModel) -> None:
     ids = model.tokenizer.encode("one two three four")
     events = events_of(model, ask(stop=["three"]), *(output([i]) for i in ids))
     assert content(events) == "one two "
     assert (events[-1].finish.reason, events[-1].finish.stop_string) == (pb.FINISH_REASON_STOP, "three")
 
 
-def test_no_stop_string_ends_it_before_min_tokens(model: ServedModel) -> None:
+def test_stop_strings_do_not_count_before_min_tokens(model: ServedModel) -> None:
     ids = model.tokenizer.encode("one two one two")
     events = events_of(model, ask(stop=["two"], min_tokens=2), *(output([i]) for i in ids))
     assert content(events) == "one two one "

@@ -1,8 +1,9 @@
-"""Thought and answer as two requests to the engine, token by token."""
+"""Reasoning and answer as two requests to the engine, token by token."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from services.gateway.i18n.language import translated
 from services.inference.generation.choice import Choice
 from services.inference.generation.choice_requests import ChoiceRequests
 from services.inference.model.served_model import ServedModel
-from services.inference.request.prompt import render
+from services.inference.request.prompt import Prompt, render
 from services.runtime.failure import Failure, Reason
 from services.worker.triton_client import EngineOutput
-from tests.unit.inference.scripted import Asked, ScriptedTriton, outputs
+from tests.unit.inference.scripted import EngineRequest, ScriptedTriton, outputs
 
 END = 2
 WORD, OTHER = 1000, 2000
@@ -29,221 +30,252 @@ def ask(*, budget: int | None = None, **fields: Any) -> pb.GenerateRequest:
     return request
 
 
+def choice_requests(
+    triton: ScriptedTriton, model: ServedModel, request: pb.GenerateRequest, prompt: Prompt
+) -> ChoiceRequests:
+    return ChoiceRequests(
+        triton,  # type: ignore[arg-type]  # a stand-in
+        model,
+        request,
+        prompt,
+        choice=0,
+        request_id="r",
+        on_request=lambda: None,
+    )
+
+
+async def reject(failure: Failure, _: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
+    raise failure
+    yield
+
+
 async def ran(
     model: ServedModel, request: pb.GenerateRequest, *answers: tuple[Sequence[int], str]
-) -> tuple[list[EngineOutput], list[Asked], list[int]]:
-    """What came, what the engine was asked, and the prompt. The engine gives `answers` in turn."""
+) -> tuple[list[EngineOutput], list[EngineRequest], list[int]]:
+    """Return the outputs, the requests to the engine and the prompt. The engine generates `answers` in turn."""
     prompt = await render(request, model)
     triton = ScriptedTriton()
     left = list(answers)
 
-    def script(_: Asked) -> Any:
+    def script(_: EngineRequest) -> Any:
         ids, finish = left.pop(0)
         return outputs(*([token_id] for token_id in ids), finish=finish)
 
     triton.script = script
-    requests = ChoiceRequests(triton, model, request, prompt, choice=0, request_id="r", on_request=lambda: None)  # type: ignore[arg-type]  # a stand-in
-    came = [output async for output in requests.outputs()]
+    requests = choice_requests(triton, model, request, prompt)
+    received = [output async for output in requests.outputs()]
     assert not left
-    assert [output.finish_reason is not None for output in came] == [False] * (len(came) - 1) + [True]
-    return came, triton.asked, prompt.token_ids
+    assert [output.finish_reason is not None for output in received] == [False] * (len(received) - 1) + [True]
+    return received, triton.requests, prompt.token_ids
 
 
-def ids_of(came: list[EngineOutput]) -> list[int]:
-    return [token_id for output in came for token_id in output.token_ids]
+def ids_of(received: list[EngineOutput]) -> list[int]:
+    return [token_id for output in received for token_id in output.token_ids]
 
 
-async def test_without_a_budget_or_a_form_there_is_one_request(thinker: ServedModel) -> None:
-    came, asked, prompt = await ran(thinker, ask(), ([WORD, END], "stop"))
-    assert ids_of(came) == [WORD, END]
-    assert [one.prompt_token_ids for one in asked] == [prompt]
-    assert "stop_token_ids" not in asked[0].params
+async def test_without_budget_or_structured_output_there_is_one_request(reasoning_model: ServedModel) -> None:
+    received, engine_requests, prompt = await ran(reasoning_model, ask(), ([WORD, END], "stop"))
+    assert ids_of(received) == [WORD, END]
+    assert [one.prompt_token_ids for one in engine_requests] == [prompt]
+    assert "stop_token_ids" not in engine_requests[0].params
 
 
-async def test_a_used_up_budget_closes_the_reasoning(thinker: ServedModel) -> None:
-    encode = thinker.tokenizer.encode
+async def test_an_exhausted_budget_closes_the_reasoning(reasoning_model: ServedModel) -> None:
+    encode = reasoning_model.tokenizer.encode
     closing = encode("\n</think>\n\n")
     budget = 2 + len(encode("\n</think>"))
-    came, asked, prompt = await ran(thinker, ask(budget=budget), ([WORD, WORD], "length"), ([OTHER, END], "stop"))
-    assert ids_of(came) == [WORD, WORD, *closing, OTHER, END]
+    received, engine_requests, prompt = await ran(
+        reasoning_model, ask(budget=budget), ([WORD, WORD], "length"), ([OTHER, END], "stop")
+    )
+    assert ids_of(received) == [WORD, WORD, *closing, OTHER, END]
     assert prompt[-len(encode("<think>\n")) :] == encode("<think>\n")
-    assert [one.prompt_token_ids for one in asked] == [prompt, [*prompt, WORD, WORD, *closing]]
-    assert asked[0].params["max_tokens"] == 2
-    assert asked[0].params["max_tokens"] + len(closing) + asked[1].params["max_tokens"] == 256 - len(prompt)
-    assert asked[1].params["priority"] == 1
-    assert came[-1].usage == {"cached_tokens": 3, "timings": {**came[-1].usage["timings"]}}  # type: ignore[index]  # it is there
-    assert came[-1].usage["timings"]["decode_s"] == 4.0  # type: ignore[index]  # as above
+    assert [one.prompt_token_ids for one in engine_requests] == [prompt, [*prompt, WORD, WORD, *closing]]
+    assert engine_requests[0].params["max_tokens"] == 2
+    assert engine_requests[0].params["max_tokens"] + len(closing) + engine_requests[1].params[
+        "max_tokens"
+    ] == 256 - len(prompt)
+    assert engine_requests[1].params["priority"] == 1
+    assert received[-1].usage == {"cached_tokens": 3, "timings": {**received[-1].usage["timings"]}}  # type: ignore[index]  # it is there
+    assert received[-1].usage["timings"]["decode_s"] == 4.0  # type: ignore[index]  # as above
 
 
-async def test_a_reasoning_within_its_budget_is_left_alone(thinker: ServedModel) -> None:
-    close = thinker.reasoning_end_id
+async def test_reasoning_within_its_budget_is_unchanged(reasoning_model: ServedModel) -> None:
+    close = reasoning_model.reasoning_end_id
     assert close is not None
-    came, asked, prompt = await ran(thinker, ask(budget=50), ([WORD, close], "stop"), ([OTHER, END], "stop"))
-    assert ids_of(came) == [WORD, close, OTHER, END]
-    assert asked[0].params["stop_token_ids"] == [close]
-    assert asked[1].prompt_token_ids == [*prompt, WORD, close]
-    assert "stop_token_ids" not in asked[1].params
+    received, engine_requests, prompt = await ran(
+        reasoning_model, ask(budget=50), ([WORD, close], "stop"), ([OTHER, END], "stop")
+    )
+    assert ids_of(received) == [WORD, close, OTHER, END]
+    assert engine_requests[0].params["stop_token_ids"] == [close]
+    assert engine_requests[1].prompt_token_ids == [*prompt, WORD, close]
+    assert "stop_token_ids" not in engine_requests[1].params
 
 
-async def test_a_reasoning_that_takes_all_tokens_ends_the_answer(thinker: ServedModel) -> None:
+async def test_reasoning_that_takes_all_tokens_ends_the_choice(reasoning_model: ServedModel) -> None:
     request = ask(budget=50, sampling=pb.SamplingParams(max_tokens=2))
-    came, asked, _ = await ran(thinker, request, ([WORD, WORD], "length"))
-    assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([WORD, WORD], "length", 1)
+    received, engine_requests, _ = await ran(reasoning_model, request, ([WORD, WORD], "length"))
+    assert (ids_of(received), received[-1].finish_reason, len(engine_requests)) == ([WORD, WORD], "length", 1)
 
 
-async def test_what_closes_a_reasoning_counts_as_tokens(thinker: ServedModel) -> None:
-    closing = thinker.tokenizer.encode("\n</think>\n\n")
-    budget = 2 + len(thinker.tokenizer.encode("\n</think>"))
+async def test_the_closing_tag_of_reasoning_counts_as_tokens(reasoning_model: ServedModel) -> None:
+    closing = reasoning_model.tokenizer.encode("\n</think>\n\n")
+    budget = 2 + len(reasoning_model.tokenizer.encode("\n</think>"))
     request = ask(budget=budget, sampling=pb.SamplingParams(max_tokens=2 + len(closing)))
-    came, asked, _ = await ran(thinker, request, ([WORD, WORD], "length"))
-    assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([WORD, WORD, *closing], "length", 1)
+    received, engine_requests, _ = await ran(reasoning_model, request, ([WORD, WORD], "length"))
+    assert (ids_of(received), received[-1].finish_reason, len(engine_requests)) == ([WORD, WORD, *closing], "length", 1)
 
 
-async def test_a_stop_token_of_the_request_ends_it_in_the_reasoning_too(thinker: ServedModel) -> None:
+async def test_a_stop_token_of_the_request_ends_the_choice_in_the_reasoning_too(reasoning_model: ServedModel) -> None:
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD]))
-    came, asked, _ = await ran(thinker, request, ([OTHER, WORD], "stop"))
-    assert (came[-1].finish_reason, len(asked)) == ("stop", 1)
+    received, engine_requests, _ = await ran(reasoning_model, request, ([OTHER, WORD], "stop"))
+    assert (received[-1].finish_reason, len(engine_requests)) == ("stop", 1)
 
 
 @pytest.mark.parametrize("wanted", [None, 1])
-async def test_a_token_that_ends_an_answer_is_no_part_of_a_reasoning_though_it_counts(
-    thinker: ServedModel, wanted: int | None
+async def test_an_end_token_is_not_part_of_the_reasoning_but_counts(
+    reasoning_model: ServedModel, wanted: int | None
 ) -> None:
     logprobs = None if wanted is None else pb.LogprobsOptions(top=wanted)
     sampling = pb.SamplingParams(max_tokens=20, skip_special_tokens=False)
     request = ask(budget=15, sampling=sampling, logprobs=logprobs)
-    closing = thinker.tokenizer.encode("\n</think>\n\n")
-    came, asked, prompt = await ran(thinker, request, ([WORD, END], "stop"), ([OTHER, END], "stop"))
-    assert ids_of(came) == [WORD, *closing, OTHER, END]
-    assert asked[1].prompt_token_ids == [*prompt, WORD, *closing]
-    assert asked[1].params["max_tokens"] == 20 - 2 - len(closing)
-    choice = Choice(0, request, thinker, await render(request, thinker))
+    closing = reasoning_model.tokenizer.encode("\n</think>\n\n")
+    received, engine_requests, prompt = await ran(
+        reasoning_model, request, ([WORD, END], "stop"), ([OTHER, END], "stop")
+    )
+    assert ids_of(received) == [WORD, *closing, OTHER, END]
+    assert engine_requests[1].prompt_token_ids == [*prompt, WORD, *closing]
+    assert engine_requests[1].params["max_tokens"] == 20 - 2 - len(closing)
+    choice = Choice(0, request, reasoning_model, await render(request, reasoning_model))
     counted, reasoning = 0, ""
-    for output in came:
+    for output in received:
         texts = choice.detokenize(output)
         for event in choice.events(output, texts, choice.parse(texts, at_end=output.finish_reason is not None)):
             counted += event.delta.token_count
             reasoning += event.delta.reasoning_content
     assert counted == 2 + len(closing) + 2
-    assert reasoning.strip() == thinker.tokenizer.bytes_of(WORD).decode().strip()
+    assert reasoning.strip() == reasoning_model.tokenizer.bytes_of(WORD).decode().strip()
 
 
-async def test_no_stop_token_ends_a_reasoning_before_the_least_number_of_tokens(thinker: ServedModel) -> None:
-    close = thinker.reasoning_end_id
+async def test_stop_tokens_do_not_end_reasoning_before_min_tokens(reasoning_model: ServedModel) -> None:
+    close = reasoning_model.reasoning_end_id
     assert close is not None
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=3))
     parts: list[tuple[Sequence[int], str]] = [([OTHER, WORD, OTHER], "length"), ([OTHER, WORD], "stop")]
-    came, asked, prompt = await ran(thinker, request, *parts)
-    assert (ids_of(came), came[-1].finish_reason) == ([OTHER, WORD, OTHER, OTHER, WORD], "stop")
-    assert [(one.params["stop_token_ids"], one.params.get("min_tokens")) for one in asked] == [
+    received, engine_requests, prompt = await ran(reasoning_model, request, *parts)
+    assert (ids_of(received), received[-1].finish_reason) == ([OTHER, WORD, OTHER, OTHER, WORD], "stop")
+    assert [(one.params["stop_token_ids"], one.params.get("min_tokens")) for one in engine_requests] == [
         ([close], None),
         ([WORD, close], None),
     ]
-    assert asked[1].prompt_token_ids == [*prompt, OTHER, WORD, OTHER]
-    assert (asked[0].params["max_tokens"], asked[1].params["priority"]) == (3, 1)
-    assert asked[0].params["max_tokens"] + asked[1].params["max_tokens"] == 50 - len(
-        thinker.tokenizer.encode("\n</think>")
+    assert engine_requests[1].prompt_token_ids == [*prompt, OTHER, WORD, OTHER]
+    assert (engine_requests[0].params["max_tokens"], engine_requests[1].params["priority"]) == (3, 1)
+    assert engine_requests[0].params["max_tokens"] + engine_requests[1].params["max_tokens"] == 50 - len(
+        reasoning_model.tokenizer.encode("\n</think>")
     )
 
 
-async def test_a_reasoning_shorter_than_the_least_number_of_tokens_is_followed_by_its_answer(
-    thinker: ServedModel,
+async def test_reasoning_shorter_than_min_tokens_is_followed_by_the_answer(
+    reasoning_model: ServedModel,
 ) -> None:
-    close = thinker.reasoning_end_id
+    close = reasoning_model.reasoning_end_id
     assert close is not None
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[WORD], min_tokens=9))
-    came, asked, _ = await ran(thinker, request, ([WORD, WORD, close], "stop"), ([OTHER, WORD], "stop"))
-    assert ids_of(came) == [WORD, WORD, close, OTHER, WORD]
-    assert (asked[1].params["min_tokens"], asked[1].params["stop_token_ids"]) == (6, [WORD])
+    received, engine_requests, _ = await ran(
+        reasoning_model, request, ([WORD, WORD, close], "stop"), ([OTHER, WORD], "stop")
+    )
+    assert ids_of(received) == [WORD, WORD, close, OTHER, WORD]
+    assert (engine_requests[1].params["min_tokens"], engine_requests[1].params["stop_token_ids"]) == (6, [WORD])
 
 
-async def test_an_end_in_the_reasoning_that_the_request_names_ends_the_answer(thinker: ServedModel) -> None:
+async def test_an_end_token_that_is_a_stop_token_ends_the_choice_in_the_reasoning(reasoning_model: ServedModel) -> None:
     request = ask(budget=50, sampling=pb.SamplingParams(stop_token_ids=[END]))
-    came, asked, _ = await ran(thinker, request, ([OTHER, END], "stop"))
-    assert (ids_of(came), came[-1].finish_reason, len(asked)) == ([OTHER, END], "stop", 1)
+    received, engine_requests, _ = await ran(reasoning_model, request, ([OTHER, END], "stop"))
+    assert (ids_of(received), received[-1].finish_reason, len(engine_requests)) == ([OTHER, END], "stop", 1)
 
 
-async def test_a_budget_of_nothing_turns_thinking_off(thinker: ServedModel) -> None:
-    came, asked, prompt = await ran(thinker, ask(budget=0), ([WORD, END], "stop"))
-    assert ids_of(came) == [WORD, END]
-    assert thinker.reasoning_end_id in prompt
-    assert len(asked) == 1
+async def test_a_budget_of_0_disables_reasoning(reasoning_model: ServedModel) -> None:
+    received, engine_requests, prompt = await ran(reasoning_model, ask(budget=0), ([WORD, END], "stop"))
+    assert ids_of(received) == [WORD, END]
+    assert reasoning_model.reasoning_end_id in prompt
+    assert len(engine_requests) == 1
 
 
-async def test_a_form_holds_for_the_answer_alone(thinker: ServedModel) -> None:
-    close = thinker.reasoning_end_id
+async def test_structured_output_applies_to_the_answer_only(reasoning_model: ServedModel) -> None:
+    close = reasoning_model.reasoning_end_id
     assert close is not None
     request = ask(
         response_format=pb.ResponseFormat(regex="a+"),
         reasoning=pb.ReasoningOptions(enabled=True),
         logprobs=pb.LogprobsOptions(top=2),
     )
-    came, asked, prompt = await ran(
-        thinker, request, ([WORD], "length"), ([WORD, close], "stop"), ([OTHER, END], "stop")
+    received, engine_requests, prompt = await ran(
+        reasoning_model, request, ([WORD], "length"), ([WORD, close], "stop"), ([OTHER, END], "stop")
     )
-    line = thinker.tokenizer.encode("\n\n")
-    assert ids_of(came) == [WORD, close, *line, OTHER, END]
-    # The first is there for the engine to refuse a form that is none.
-    assert [one.params.get("structured_output") for one in asked] == [{"regex": "a+"}, None, {"regex": "a+"}]
-    assert asked[0].params["max_tokens"] == 1
-    assert asked[2].prompt_token_ids == [*prompt, WORD, close, *line]
-    inserted = next(output for output in came if output.token_ids == line)
+    line = reasoning_model.tokenizer.encode("\n\n")
+    assert ids_of(received) == [WORD, close, *line, OTHER, END]
+    # The first request lets the engine reject an invalid structured output.
+    assert [one.params.get("structured_output") for one in engine_requests] == [{"regex": "a+"}, None, {"regex": "a+"}]
+    assert engine_requests[0].params["max_tokens"] == 1
+    assert engine_requests[2].prompt_token_ids == [*prompt, WORD, close, *line]
+    inserted = next(output for output in received if output.token_ids == line)
     assert inserted.logprobs == [0.0] * len(line)
     assert inserted.top_token_ids == [[token_id] for token_id in line]
 
 
-async def test_what_the_first_request_found_in_the_cache_is_what_counts(thinker: ServedModel) -> None:
-    came, _, prompt = await ran(thinker, ask(budget=9), ([WORD], "stop"), ([OTHER, END], "stop"))
-    assert came[-1].usage is not None
-    assert came[-1].usage["cached_tokens"] == 3 <= len(prompt)
+async def test_only_the_cached_tokens_of_the_first_request_count(reasoning_model: ServedModel) -> None:
+    received, _, prompt = await ran(reasoning_model, ask(budget=9), ([WORD], "stop"), ([OTHER, END], "stop"))
+    assert received[-1].usage is not None
+    assert received[-1].usage["cached_tokens"] == 3 <= len(prompt)
 
 
 @pytest.mark.parametrize("fields", [{}, {"response_format": pb.ResponseFormat(regex="a+")}])
-async def test_the_answer_behind_a_reasoning_is_sampled_as_the_request_says(
-    thinker: ServedModel, fields: dict[str, Any]
+async def test_the_answer_behind_reasoning_has_the_sampling_of_the_request(
+    reasoning_model: ServedModel, fields: dict[str, Any]
 ) -> None:
-    close = thinker.reasoning_end_id
+    close = reasoning_model.reasoning_end_id
     assert close is not None
     zeros = {"temperature": 0.0, "seed": 0, "top_k": 0, "min_p": 0.0, "presence_penalty": 0.0}
     request = ask(
         budget=50, sampling=pb.SamplingParams(**zeros, max_tokens=90), logprobs=pb.LogprobsOptions(top=0), **fields
     )
     answers: list[tuple[Sequence[int], str]] = [([WORD, close], "stop"), ([OTHER, END], "stop")]
-    _, asked, _ = await ran(thinker, request, *([([WORD], "length")] if fields else []), *answers)
-    line = thinker.tokenizer.encode("\n\n") if fields else []
-    sampled = {name: asked[-1].params.get(name, "missing") for name in (*zeros, "logprobs")}
+    _, engine_requests, _ = await ran(reasoning_model, request, *([([WORD], "length")] if fields else []), *answers)
+    line = reasoning_model.tokenizer.encode("\n\n") if fields else []
+    sampled = {name: engine_requests[-1].params.get(name, "missing") for name in (*zeros, "logprobs")}
     assert sampled == {**zeros, "logprobs": 0}
-    assert asked[-1].params["max_tokens"] == 88 - len(line)
+    assert engine_requests[-1].params["max_tokens"] == 88 - len(line)
 
 
 @pytest.mark.parametrize(("least", "left"), [(2, None), (5, 3)])
-async def test_the_reasoning_counts_towards_the_least_number_of_tokens(
-    thinker: ServedModel, least: int, left: int | None
+async def test_the_reasoning_counts_towards_min_tokens(
+    reasoning_model: ServedModel, least: int, left: int | None
 ) -> None:
-    close = thinker.reasoning_end_id
+    close = reasoning_model.reasoning_end_id
     assert close is not None
     request = ask(budget=50, sampling=pb.SamplingParams(min_tokens=least))
-    _, asked, _ = await ran(thinker, request, ([WORD, close], "stop"), ([OTHER, END], "stop"))
-    assert asked[1].params.get("min_tokens") == left
+    _, engine_requests, _ = await ran(reasoning_model, request, ([WORD, close], "stop"), ([OTHER, END], "stop"))
+    assert engine_requests[1].params.get("min_tokens") == left
 
 
-async def test_a_form_is_tried_with_no_more_tokens_than_one(thinker: ServedModel) -> None:
-    close = thinker.reasoning_end_id
+async def test_structured_output_is_tried_with_one_token(reasoning_model: ServedModel) -> None:
+    close = reasoning_model.reasoning_end_id
     assert close is not None
     request = ask(
         budget=50,
         response_format=pb.ResponseFormat(regex="a+"),
         sampling=pb.SamplingParams(min_tokens=9, max_tokens=90),
     )
-    _, asked, _ = await ran(thinker, request, ([WORD], "length"), ([WORD, close], "stop"), ([OTHER, END], "stop"))
-    assert all(one.params.get("min_tokens", 0) <= one.params["max_tokens"] for one in asked)
+    _, engine_requests, _ = await ran(
+        reasoning_model, request, ([WORD], "length"), ([WORD, close], "stop"), ([OTHER, END], "stop")
+    )
+    assert all(one.params.get("min_tokens", 0) <= one.params["max_tokens"] for one in engine_requests)
 
 
 BAD = "is not valid, or has a part that the engine does not know: a guide"
 
 
 @pytest.mark.parametrize(
-    ("fields", "said", "field", "message"),
+    ("fields", "engine_message", "field", "message"),
     [
         (
             {"response_format": pb.ResponseFormat(regex="((")},
@@ -286,20 +318,15 @@ BAD = "is not valid, or has a part that the engine does not know: a guide"
         ),
     ],
 )
-async def test_what_an_engine_says_against_a_form_names_the_requests_field(
-    thinker: ServedModel, fields: dict[str, Any], said: str, field: str, message: str
+async def test_a_rejected_structured_output_names_the_field_of_the_request(
+    reasoning_model: ServedModel, fields: dict[str, Any], engine_message: str, field: str, message: str
 ) -> None:
     request = ask(**fields)
-    prompt = await render(request, thinker)
+    prompt = await render(request, reasoning_model)
     triton = ScriptedTriton()
-    reason = Reason.UNSUPPORTED_PARAMETER if "supported" in said else Reason.INVALID_ARGUMENT
-
-    async def reject(_: Asked) -> AsyncGenerator[EngineOutput, None]:
-        raise Failure(reason, said)
-        yield
-
-    triton.script = reject
-    requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", on_request=lambda: None)  # type: ignore[arg-type]  # a stand-in
+    reason = Reason.UNSUPPORTED_PARAMETER if "supported" in engine_message else Reason.INVALID_ARGUMENT
+    triton.script = partial(reject, Failure(reason, engine_message))
+    requests = choice_requests(triton, reasoning_model, request, prompt)
     with pytest.raises(Failure) as rejection:
         _ = [output async for output in requests.outputs()]
     assert rejection.value.reason is reason
@@ -308,18 +335,16 @@ async def test_what_an_engine_says_against_a_form_names_the_requests_field(
     assert translated(str(rejection.value), "fa")
 
 
-async def test_an_engine_that_speaks_of_something_else_is_quoted(thinker: ServedModel) -> None:
+async def test_another_failure_of_the_engine_is_passed_on_unchanged(reasoning_model: ServedModel) -> None:
     request = ask(response_format=pb.ResponseFormat(regex="a+"))
-    prompt = await render(request, thinker)
-    for reason, said in ((Reason.INVALID_ARGUMENT, "no recording"), (Reason.ENGINE_FAILED, "the guide broke")):
+    prompt = await render(request, reasoning_model)
+    for reason, engine_message in (
+        (Reason.INVALID_ARGUMENT, "no recording"),
+        (Reason.ENGINE_FAILED, "the guide broke"),
+    ):
         triton = ScriptedTriton()
-
-        async def reject(_: Asked, failure: Failure = Failure(reason, said)) -> AsyncGenerator[EngineOutput, None]:  # noqa: B008  # bound now
-            raise failure
-            yield
-
-        triton.script = reject
-        requests = ChoiceRequests(triton, thinker, request, prompt, choice=0, request_id="r", on_request=lambda: None)  # type: ignore[arg-type]  # a stand-in
+        triton.script = partial(reject, Failure(reason, engine_message))
+        requests = choice_requests(triton, reasoning_model, request, prompt)
         with pytest.raises(Failure) as rejection:
             _ = [output async for output in requests.outputs()]
-        assert (str(rejection.value), rejection.value.message.field) == (said, None)
+        assert (str(rejection.value), rejection.value.message.field) == (engine_message, None)

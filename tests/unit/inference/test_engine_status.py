@@ -1,4 +1,4 @@
-"""One model's trouble is its own: what the worker notices of each engine, and what becomes of its requests."""
+"""The status of each engine, its effect on the engine's requests, and the independence of the models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STALL_SECONDS = 0.3
 
 @dataclass
 class Model:
-    """What the status needs of a served model."""
+    """The parts of a served model that the status uses."""
 
     id: str
     description: Any = None
@@ -36,7 +36,7 @@ class Model:
 
 @dataclass
 class Watched:
-    """Two models that are looked at, each in a Triton of its own."""
+    """Two models that are polled, each in a Triton of its own."""
 
     tritons: dict[str, ScriptedTriton]
     models: dict[str, Model]
@@ -48,19 +48,19 @@ class Watched:
 async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     monkeypatch.setattr(EngineStatus, "answer_seconds", 0.1)
     names = ("first", "second")
-    found = Watched({name: ScriptedTriton() for name in names}, {name: Model(name) for name in names})
-    tritons: Any = found.tritons
-    models: Any = found.models
+    watched = Watched({name: ScriptedTriton() for name in names}, {name: Model(name) for name in names})
+    tritons: Any = watched.tritons
+    models: Any = watched.models
     status = EngineStatus(tritons, models, interval=0.02, stall_seconds=STALL_SECONDS)
-    task = asyncio.create_task(status.run(found.serving.append, found.by_model.__setitem__))
-    await until(lambda: found.by_model == {"first": True, "second": True})
-    yield found
+    task = asyncio.create_task(status.run(watched.serving.append, watched.by_model.__setitem__))
+    await until(lambda: watched.by_model == {"first": True, "second": True})
+    yield watched
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
 
-async def test_a_dead_model_takes_no_other_down(watched: Watched) -> None:
+async def test_a_dead_model_does_not_affect_other_models(watched: Watched) -> None:
     watched.tritons["first"].trouble = DeadModelError("first")
     await until(lambda: watched.by_model == {"first": False, "second": True})
     assert watched.serving == [True]
@@ -73,13 +73,13 @@ async def test_a_dead_model_takes_no_other_down(watched: Watched) -> None:
     await until(lambda: watched.by_model == {"first": True, "second": True})
 
 
-async def test_the_service_is_down_once_every_model_is(watched: Watched) -> None:
+async def test_the_service_is_not_serving_once_every_model_is_down(watched: Watched) -> None:
     for triton in watched.tritons.values():
         triton.trouble = DeadModelError("both")
     await until(lambda: watched.serving == [True, False])
 
 
-async def test_an_engine_without_progress_is_lost_and_its_requests_end(watched: Watched) -> None:
+async def test_the_requests_of_an_engine_without_progress_end(watched: Watched) -> None:
     watched.tritons["second"].step_age_s = STALL_SECONDS - 0.1
     described = watched.tritons["second"].described
     await until(lambda: watched.tritons["second"].described > described + 2)
@@ -89,7 +89,7 @@ async def test_an_engine_without_progress_is_lost_and_its_requests_end(watched: 
     assert watched.by_model == {"first": True, "second": False}
 
 
-async def test_a_silent_engine_gets_no_new_requests_before_those_that_run_are_given_up(watched: Watched) -> None:
+async def test_a_silent_engine_gets_no_new_requests_before_its_running_ones_end(watched: Watched) -> None:
     watched.tritons["first"].silent = True
     await until(lambda: not watched.by_model["first"])
     assert not watched.models["first"].ended
@@ -97,7 +97,7 @@ async def test_a_silent_engine_gets_no_new_requests_before_those_that_run_are_gi
     assert watched.by_model["second"]
 
 
-async def test_a_busy_engine_whose_tokens_come_keeps_its_requests(watched: Watched) -> None:
+async def test_a_busy_engine_that_still_generates_keeps_its_requests(watched: Watched) -> None:
     triton, model = watched.tritons["first"], watched.models["first"]
     triton.silent = True
 
@@ -115,7 +115,7 @@ async def test_a_busy_engine_whose_tokens_come_keeps_its_requests(watched: Watch
     await until(lambda: bool(model.ended))
 
 
-async def test_a_triton_that_is_about_to_stop_keeps_its_requests(watched: Watched) -> None:
+async def test_a_stopping_triton_keeps_its_requests(watched: Watched) -> None:
     watched.tritons["first"].trouble = Failure(Reason.MODEL_UNAVAILABLE, "Server is stopping")
     await until(lambda: not watched.by_model["first"])
     described = watched.tritons["first"].described
@@ -123,14 +123,14 @@ async def test_a_triton_that_is_about_to_stop_keeps_its_requests(watched: Watche
     assert not watched.models["first"].ended
 
 
-async def test_an_answer_that_came_while_the_event_loop_stood_still_is_in_time(watched: Watched) -> None:
+async def test_an_answer_that_arrived_while_the_event_loop_was_blocked_is_in_time(watched: Watched) -> None:
     triton, model, ready = watched.tritons["first"], watched.models["first"], []
     describe = triton.describe
 
     async def describe_late(model_id: str, *, seconds: float = 5.0) -> dict[str, Any]:
         time.sleep(EngineStatus.answer_seconds * 2)  # noqa: ASYNC251  # the loop is to stand still
         for _ in range(5):
-            # What came meanwhile is read some turns of the loop later.
+            # Messages that arrived meanwhile are read some iterations of the loop later.
             await asyncio.sleep(0)
         ready.append(model.description is not None)
         return await describe(model_id, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Headers are read as Pillow, which decodes them in production, reads them."""
+"""Headers are read as Pillow reads them, which decodes images in production."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SAMPLES = [make(65, 33) for make in KINDS.values()]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_dimensions_are_those_that_decoding_gives(kind: str, size: tuple[int, int]) -> None:
+def test_dimensions_equal_those_of_the_decoded_image(kind: str, size: tuple[int, int]) -> None:
     data = KINDS[kind](*size)
     header = image_header.read(data)
     assert (header.width, header.height) == Image.open(io.BytesIO(data)).size == size
@@ -45,7 +45,7 @@ def test_dimensions_are_those_that_decoding_gives(kind: str, size: tuple[int, in
 
 @pytest.mark.parametrize("sample", SAMPLES)
 @given(data=st.data())
-def test_what_is_cut_off_is_read_or_rejected(sample: bytes, data: st.DataObject) -> None:
+def test_a_truncated_image_is_read_correctly_or_rejected(sample: bytes, data: st.DataObject) -> None:
     cut = sample[: data.draw(st.integers(0, len(sample)))]
     try:
         header = image_header.read(cut)
@@ -57,10 +57,10 @@ def test_what_is_cut_off_is_read_or_rejected(sample: bytes, data: st.DataObject)
 
 @pytest.mark.parametrize("sample", SAMPLES)
 @given(changes=st.lists(st.tuples(st.integers(3, 80), st.integers(0, 255)), max_size=6))
-def test_what_is_damaged_is_read_or_rejected(sample: bytes, changes: list[tuple[int, int]]) -> None:
+def test_a_damaged_image_is_read_correctly_or_rejected(sample: bytes, changes: list[tuple[int, int]]) -> None:
     damaged = bytearray(sample)
-    for place, value in changes:
-        damaged[place % len(damaged)] = value
+    for offset, value in changes:
+        damaged[offset % len(damaged)] = value
     try:
         header = image_header.read(bytes(damaged))
     except ValueError as error:
@@ -70,26 +70,26 @@ def test_what_is_damaged_is_read_or_rejected(sample: bytes, changes: list[tuple[
 
 
 @given(data=st.binary(max_size=200))
-def test_bytes_that_are_no_image_are_rejected(data: bytes) -> None:
+def test_arbitrary_bytes_are_rejected(data: bytes) -> None:
     with pytest.raises(ValueError, match="it is no PNG, JPEG, WebP or GIF"):
         image_header.read(b"\x00" + data)
 
 
-def test_a_frame_larger_than_its_screen_counts() -> None:
-    """Pillow would allocate the frame, whatever the screen is."""
+def test_a_gif_frame_larger_than_the_screen_counts() -> None:
+    """Pillow would allocate the frame, whatever the size of the screen."""
     data = bytearray(encoded("GIF", 10, 10, "P"))
-    place = data.rindex(b"\x2c\x00\x00\x00\x00\x0a\x00\x0a\x00")
-    data[place + 5 : place + 9] = struct.pack("<HH", 30_000, 20_000)
+    offset = data.rindex(b"\x2c\x00\x00\x00\x00\x0a\x00\x0a\x00")
+    data[offset + 5 : offset + 9] = struct.pack("<HH", 30_000, 20_000)
     header = image_header.read(bytes(data))
     assert (header.width, header.height) == (30_000, 20_000)
 
 
-def test_a_second_size_is_rejected() -> None:
+def test_a_second_size_of_a_jpeg_is_rejected() -> None:
     jpeg = encoded("JPEG", 8, 8)
-    place = jpeg.index(b"\xff\xc0")
-    frame = jpeg[place : place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")]
+    offset = jpeg.index(b"\xff\xc0")
+    frame = jpeg[offset : offset + 2 + int.from_bytes(jpeg[offset + 2 : offset + 4], "big")]
     with pytest.raises(ValueError, match="two sizes"):
-        image_header.read(jpeg[:place] + frame + jpeg[place:])
+        image_header.read(jpeg[:offset] + frame + jpeg[offset:])
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -120,14 +120,14 @@ def test_a_second_size_is_rejected() -> None:
         max_size=3,
     ),
 )
-def test_no_decoder_finds_more_pixels_than_the_header_says(
+def test_no_decoder_reads_more_pixels_than_the_header_states(
     sample: bytes, changes: list[tuple[int, int]], inserted: list[tuple[int, bytes]]
 ) -> None:
     damaged = bytearray(sample)
-    for place, piece in inserted:
-        damaged[place:place] = piece
-    for place, value in changes:
-        damaged[place % len(damaged)] = value
+    for offset, content in inserted:
+        damaged[offset:offset] = content
+    for offset, value in changes:
+        damaged[offset % len(damaged)] = value
     try:
         header = image_header.read(bytes(damaged))
     except ValueError:
@@ -151,13 +151,13 @@ def test_a_second_size_of_a_png_is_rejected() -> None:
 
 @pytest.mark.parametrize("extension", [b"\x21\xf9\x00", b"\x21\xff\x00", b"\x21\xff\x0bNETSCAPE2.0\x00"])
 def test_a_gif_that_hides_its_frame_in_an_extension_is_rejected(extension: bytes) -> None:
-    """An extension that is over at once to us goes on to Pillow, which finds the large frame behind the small one."""
+    """An extension that ends at once for some decoders goes on for Pillow, which reads a large frame behind it."""
     gif = encoded("GIF", 10, 10, "P")
-    place = gif.rindex(b"\x2c\x00\x00\x00\x00\x0a\x00\x0a\x00")
-    small = gif[place : place + 10]
+    offset = gif.rindex(b"\x2c\x00\x00\x00\x00\x0a\x00\x0a\x00")
+    small = gif[offset : offset + 10]
     hidden = small + bytes(0x2C + 1 - len(small))
-    large = small[:5] + struct.pack("<HH", 3000, 2000) + gif[place + 9 :]
-    data = gif[:place] + extension + hidden + b"\x00" + large
+    large = small[:5] + struct.pack("<HH", 3000, 2000) + gif[offset + 9 :]
+    data = gif[:offset] + extension + hidden + b"\x00" + large
     assert Image.open(io.BytesIO(data)).size == (3000, 2000)
     with pytest.raises(ValueError, match="damaged extension"):
         image_header.read(data)
@@ -165,10 +165,10 @@ def test_a_gif_that_hides_its_frame_in_an_extension_is_rejected(extension: bytes
 
 @pytest.mark.parametrize("marker", [0x00, 0xD0, 0xD8, 0xD9, 0xDE, 0xF0])
 def test_a_jpeg_that_hides_its_size_in_a_segment_is_rejected(marker: int) -> None:
-    """What is a segment to one decoder is no more than a marker to another, which finds a size in it."""
+    """A segment for one decoder is a mere marker for another, which reads a size in the segment."""
     small, large = encoded("JPEG", 8, 8), encoded("JPEG", 3000, 2000)
-    place = large.index(b"\xff\xc0")
-    size = large[place : place + 19]
+    offset = large.index(b"\xff\xc0")
+    size = large[offset : offset + 19]
     scan = small.index(b"\xff\xda")
     data = small[:scan] + bytes((0xFF, marker)) + (b"" if marker == 0xD9 else b"\x00\x15") + size + small[scan:]
     if marker == 0xDE:
@@ -188,14 +188,14 @@ def test_a_jpeg_may_have_a_hundred_scans(more: int, *, is_read: bool) -> None:
             image_header.read(data)
 
 
-def test_what_looks_like_a_scan_in_metadata_or_behind_the_end_is_none() -> None:
+def test_scan_markers_in_metadata_or_behind_the_end_do_not_count() -> None:
     comment = b"\xff\xfe" + (2 + 600).to_bytes(2, "big") + b"\xff\xda" * 300
     data = scans(2)
     assert image_header.read(data[:-2] + comment + data[-2:] + b"\xff\xda" * 300).width == 64
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"\xff\xd8" + b"\xff\xfe\x00\x02" * 3_000_000, "more than 4096 segments"),
         (b"GIF89a\x01\x00\x01\x00\x00\x00\x00\x21\xfe" + b"\x01a" * 3_000_000, "more than 4096 blocks"),
@@ -206,6 +206,6 @@ def test_what_looks_like_a_scan_in_metadata_or_behind_the_end_is_none() -> None:
         (b"RIFF\x00\x00\x00\x00WAVEfmt " + bytes(40), "no PNG, JPEG, WebP or GIF"),
     ],
 )
-def test_hostile_headers_are_rejected_soon(data: bytes, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_hostile_headers_are_rejected_quickly(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         image_header.read(data)

@@ -1,4 +1,4 @@
-"""Token counts are those of the checkpoints' own image processors."""
+"""Sizes and token counts equal those of the checkpoints' own image processors."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_sizes_and_tokens(
 
 @pytest.mark.parametrize("model", ["qwen3-vl", "qwen2.5vl"])
 @given(width=st.integers(1, 20_000), height=st.integers(1, 20_000), detail=st.sampled_from([AUTO, LOW, HIGH]))
-def test_the_checkpoint_leaves_the_size_as_it_is(
+def test_the_checkpoints_own_resizing_does_not_change_the_size(
     model: str, width: int, height: int, detail: pb.ImageDetail.ValueType
 ) -> None:
-    """The engine's own preprocessing comes after ours, with the checkpoint's bounds alone."""
+    """The engine resizes again, by the checkpoint's bounds only, which must not change the worker's size."""
     found = rule(model)
     if max(width, height) > 200 * min(width, height):
         with pytest.raises(ValueError, match=f"it is {width}×{height} pixels; one side may be 200 times"):
@@ -81,7 +81,7 @@ def test_the_checkpoint_leaves_the_size_as_it_is(
         ({}, 65536, 16777216, 32),
     ],
 )
-def test_the_checkpoints_configuration_goes_before_the_catalog(
+def test_the_checkpoints_configuration_overrides_the_catalog(
     tmp_path: Path, configuration: dict[str, object], least: int, most: int, factor: int
 ) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(configuration))
@@ -92,7 +92,7 @@ def test_the_checkpoints_configuration_goes_before_the_catalog(
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"patch_size": "a"}', '{"min_pixels": 10, "max_pixels": 5}'])
-def test_a_configuration_that_cannot_be_is_rejected(tmp_path: Path, text: str) -> None:
+def test_an_impossible_configuration_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
         ImageRule.load(ImagesSpec(patch_size=14, min_pixels=1, max_pixels=100), tmp_path)

@@ -1,4 +1,4 @@
-"""Requests with images, up to what the engine is asked for."""
+"""Requests with images, up to the request to the engine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def loaded_seer(vision_directory: Path) -> ServedModel:
 
 
 @pytest.fixture
-def seer(loaded_seer: ServedModel) -> ServedModel:
+def vision_model(loaded_seer: ServedModel) -> ServedModel:
     engine = EngineDescription("scripted", "1", SEEING, context_length=4096, slots=4)
     return dataclasses.replace(loaded_seer, description=engine)
 
@@ -81,16 +81,16 @@ TURNS = [
 
 
 @pytest.mark.parametrize("entry", ["qwen3-vl", "qwen2.5vl"])
-async def test_images_are_numbered_on_estimate(seer: ServedModel, entry: str) -> None:
-    seer.spec = load_model(entry)
+async def test_images_are_numbered_if_requested(vision_model: ServedModel, entry: str) -> None:
+    vision_model.spec = load_model(entry)
     request = pb.GenerateRequest(messages=TURNS, chat_template_kwargs={"add_vision_id": True})  # type: ignore[arg-type]  # a Struct
-    check(request, seer, LIMITS)
-    prompt = await render(request, seer)
+    check(request, vision_model, LIMITS)
+    prompt = await render(request, vision_model)
     numbered = [f"Picture {number}: <|vision_start|><|image_pad|>" for number in (1, 2, 3)]
     assert [prompt.text.count(one) for one in numbered] == [1, 1, 1]
 
 
-async def test_the_documented_entry_makes_qwen3_vl_one_that_always_thinks(seer: ServedModel, tmp_path: Path) -> None:
+async def test_the_documented_entry_for_qwen3_vl_always_reasons(vision_model: ServedModel, tmp_path: Path) -> None:
     document = (ROOT / "docs" / "kubernetes.md").read_text()
     values = next(block for block in re.findall(r"```yaml\n(.*?)```", document, re.DOTALL) if "8B-Thinking" in block)
     pool = yaml.safe_load(values)["models"]["qwen3-vl"]
@@ -101,32 +101,32 @@ async def test_the_documented_entry_makes_qwen3_vl_one_that_always_thinks(seer: 
     assert spec.model_dump(exclude=set(differing)) == usual.model_dump(exclude=set(differing))
     configuration = {"chat_template": TEMPLATE + "{{- '<think>\\n' }}"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(configuration))
-    seer = dataclasses.replace(seer, spec=spec, template=ChatTemplate(tmp_path))
+    vision_model = dataclasses.replace(vision_model, spec=spec, template=ChatTemplate(tmp_path))
     request = pb.GenerateRequest(messages=TURNS)
-    check(request, seer, LIMITS)
-    parser = AnswerParser(request, seer, await render(request, seer))
+    check(request, vision_model, LIMITS)
+    parser = AnswerParser(request, vision_model, await render(request, vision_model))
     assert [*parser.feed("It is a cat.\n</think>\n\nA cat."), *parser.close()] == [
         Reasoning("It is a cat."),
         Text("A cat."),
     ]
     request.reasoning.enabled = False
     with pytest.raises(Failure, match="always thinks"):
-        check(request, seer, LIMITS)
+        check(request, vision_model, LIMITS)
 
 
-async def test_images_stand_where_they_were_sent(seer: ServedModel) -> None:
+async def test_placeholders_are_at_the_positions_of_their_images(vision_model: ServedModel) -> None:
     request = pb.GenerateRequest(messages=TURNS)
-    check(request, seer, LIMITS)
-    prompt = await render(request, seer)
+    check(request, vision_model, LIMITS)
+    prompt = await render(request, vision_model)
     mark = "<|vision_start|><|image_pad|><|vision_end|>"
     assert prompt.text == (
         f"<|im_start|>user\n{mark}first <|image_pad|>{mark}<|im_end|>\n<|im_start|>assistant\nI see.<|im_end|>\n"
         f"<|im_start|>user\nand {mark}<|im_end|>\n<|im_start|>assistant\n"
     )
-    # The one that the user wrote is none.
-    assert prompt.token_ids.count(seer.tokenizer.added_id("<|image_pad|>") or -1) == 3
+    # The placeholder that the user wrote is ordinary text.
+    assert prompt.token_ids.count(vision_model.tokenizer.added_id("<|image_pad|>") or -1) == 3
     assert [one.data for one in prompt.images] == [WIDE, TALL, WIDE]
-    # 480 by 960 are 1.8 times the pixels of 256 tokens.
+    # 480 × 960 pixels are 1.8 times the pixels of 256 tokens.
     assert [(one.size, one.tokens) for one in prompt.images] == [
         ((640, 480), 300),
         ((352, 704), 11 * 22),
@@ -136,12 +136,12 @@ async def test_images_stand_where_they_were_sent(seer: ServedModel) -> None:
     assert prompt.remaining_tokens == 4096 - prompt.token_count
 
 
-async def test_the_engine_gets_the_bytes_and_the_sizes(seer: ServedModel) -> None:
+async def test_the_engine_gets_the_bytes_and_the_sizes(vision_model: ServedModel) -> None:
     triton, request = ScriptedTriton(), pb.GenerateRequest(messages=TURNS)
-    prompt = await render(request, seer)
+    prompt = await render(request, vision_model)
     choice = ChoiceRequests(
         triton,  # type: ignore[arg-type]  # a stand-in
-        seer,
+        vision_model,
         request,
         prompt,
         choice=0,
@@ -150,26 +150,26 @@ async def test_the_engine_gets_the_bytes_and_the_sizes(seer: ServedModel) -> Non
     )
     async for _ in choice.outputs():
         pass
-    (asked,) = triton.asked
+    (asked,) = triton.requests
     assert asked.images == [WIDE, TALL, WIDE]
     assert asked.params["image_sizes"] == [(640, 480), (352, 704), (640, 480)]
     assert asked.params["max_tokens"] == prompt.remaining_tokens
 
 
-async def test_images_count_in_the_context(seer: ServedModel) -> None:
+async def test_image_tokens_count_towards_the_context(vision_model: ServedModel) -> None:
     request = pb.GenerateRequest(messages=TURNS, sampling=pb.SamplingParams(max_tokens=3200))
-    seer.description = dataclasses.replace(seer.engine(), context_length=4000)
+    vision_model.description = dataclasses.replace(vision_model.engine(), context_length=4000)
     with pytest.raises(Failure, match=r"4000 tokens; your messages have 8\d\d tokens and you asked for 3200") as caught:
-        await render(request, seer)
+        await render(request, vision_model)
     assert caught.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
 
 
-def test_images_do_not_count_as_text(seer: ServedModel) -> None:
-    check(pb.GenerateRequest(messages=[user(image(WIDE + bytes(5000)))]), seer, LIMITS)
+def test_image_bytes_do_not_count_as_text(vision_model: ServedModel) -> None:
+    check(pb.GenerateRequest(messages=[user(image(WIDE + bytes(5000)))]), vision_model, LIMITS)
 
 
 @pytest.mark.parametrize(
-    ("parts", "field", "said"),
+    ("parts", "field", "message"),
     [
         ([image(b"")], 0, "no PNG, JPEG, WebP or GIF"),
         ([text("a"), image(WIDE[:18])], 1, "it ends before its dimensions"),
@@ -179,28 +179,30 @@ def test_images_do_not_count_as_text(seer: ServedModel) -> None:
         ([image(encoded("PNG", 2, 2))] * 17, 16, "is image 17; qwen3-vl takes at most 16"),
     ],
 )
-def test_an_image_that_cannot_be_shown_is_rejected_by_name(
-    seer: ServedModel, parts: list[pb.ContentPart], field: int, said: str
+def test_an_unsupported_image_is_rejected_with_its_field(
+    vision_model: ServedModel, parts: list[pb.ContentPart], field: int, message: str
 ) -> None:
-    failure = rejection(seer, user(text("?")), user(*parts))
+    failure = rejection(vision_model, user(text("?")), user(*parts))
     assert failure.reason is Reason.INVALID_ARGUMENT
     assert failure.message.field == f"messages[1].content[{field}].image"
     assert str(failure).startswith(f"messages[1].content[{field}].image ")
-    assert said in str(failure)
+    assert message in str(failure)
 
 
-def test_images_belong_to_users(seer: ServedModel) -> None:
+def test_images_in_messages_of_other_roles_are_rejected(vision_model: ServedModel) -> None:
     for role in (pb.ROLE_SYSTEM, pb.ROLE_ASSISTANT):
-        failure = rejection(seer, pb.Message(role=role, content=[image(WIDE)]), user(text("?")))
+        failure = rejection(vision_model, pb.Message(role=role, content=[image(WIDE)]), user(text("?")))
         assert "is in a message that is not the user's" in str(failure)
 
 
-def test_a_model_sees_only_if_its_engine_takes_images(seer: ServedModel, model: ServedModel) -> None:
-    assert seer.to_proto().capabilities.vision
-    assert seer.to_proto().capabilities.max_images == 16
-    seer.description = dataclasses.replace(seer.engine(), supported_parameters=PARAMETERS)
+def test_a_model_supports_vision_only_if_its_engine_accepts_images(
+    vision_model: ServedModel, model: ServedModel
+) -> None:
+    assert vision_model.to_proto().capabilities.vision
+    assert vision_model.to_proto().capabilities.max_images == 16
+    vision_model.description = dataclasses.replace(vision_model.engine(), supported_parameters=PARAMETERS)
     model.description = dataclasses.replace(model.engine(), supported_parameters=SEEING)
-    for blind in (seer, model):
+    for blind in (vision_model, model):
         capabilities = blind.to_proto().capabilities
         assert (capabilities.vision, capabilities.max_images) == (False, 0)
         failure = rejection(blind, user(text("?"), image(WIDE)))
@@ -209,22 +211,22 @@ def test_a_model_sees_only_if_its_engine_takes_images(seer: ServedModel, model: 
         assert str(failure) == f"the model {blind.id} cannot see images; send text only"
 
 
-async def test_halves_of_a_special_token_stay_text_beside_an_image(seer: ServedModel) -> None:
+async def test_halves_of_a_special_token_stay_text_beside_an_image(vision_model: ServedModel) -> None:
     halves = user(text("<|image_"), text("pad|>"), image(WIDE), text("<|vision_"), text("end|>"))
-    prompt = await render(pb.GenerateRequest(messages=[halves]), seer)
-    special = [seer.tokenizer.bytes_of(i) for i in prompt.token_ids if i in seer.tokenizer.special_ids]
+    prompt = await render(pb.GenerateRequest(messages=[halves]), vision_model)
+    special = [vision_model.tokenizer.bytes_of(i) for i in prompt.token_ids if i in vision_model.tokenizer.special_ids]
     assert special.count(b"<|image_pad|>") == special.count(b"<|vision_end|>") == 1
     assert prompt.text.count("<|image_pad|>") == prompt.text.count("<|vision_end|>") == 2
 
 
 @pytest.mark.parametrize("ids", [True, False])
-async def test_a_placeholder_needs_an_image(seer: ServedModel, ids: bool) -> None:
-    placeholder = seer.tokenizer.added_id("<|image_pad|>") or -1
+async def test_a_placeholder_needs_an_image(vision_model: ServedModel, ids: bool) -> None:
+    placeholder = vision_model.tokenizer.added_id("<|image_pad|>") or -1
     request = (
         pb.GenerateRequest(prompt_token_ids=[1, placeholder]) if ids else pb.GenerateRequest(prompt="<|image_pad|>")
     )
     with pytest.raises(Failure, match="has 1 places for images of qwen3-vl, and there are 0 images"):
-        await render(request, seer)
+        await render(request, vision_model)
 
 
 def test_a_tokenizer_without_the_placeholder_is_rejected(model_directory: Path) -> None:

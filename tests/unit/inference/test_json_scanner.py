@@ -18,11 +18,11 @@ OBJECTS = st.dictionaries(st.text(max_size=4), VALUES, max_size=4)
 
 
 def read(text: str) -> tuple[str, JsonScanner]:
-    """The part of `text` that was taken, and the scanner."""
+    """Return the part of `text` that was read, and the scanner."""
     scanner = JsonScanner()
-    for place, letter in enumerate(text):
-        if scanner.complete or not scanner.feed(letter):
-            return text[:place], scanner
+    for offset, character in enumerate(text):
+        if scanner.complete or not scanner.feed(character):
+            return text[:offset], scanner
     return text, scanner
 
 
@@ -38,7 +38,7 @@ def float_rejected(constant: str) -> Any:
 
 
 @given(value=OBJECTS, ascii_only=st.booleans(), indent=st.none() | st.integers(0, 2))
-def test_valid_objects_are_complete_at_their_last_letter(
+def test_valid_objects_are_complete_at_their_last_character(
     value: dict[str, Any], ascii_only: bool, indent: int | None
 ) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
@@ -48,13 +48,13 @@ def test_valid_objects_are_complete_at_their_last_letter(
 
 
 @given(value=OBJECTS, data=st.data())
-def test_a_damaged_object_is_complete_only_if_it_is_still_one(value: dict[str, Any], data: st.DataObject) -> None:
+def test_a_damaged_object_is_complete_only_if_it_is_still_valid(value: dict[str, Any], data: st.DataObject) -> None:
     text = json.dumps(value)
-    place = data.draw(st.integers(0, len(text) - 1))
+    offset = data.draw(st.integers(0, len(text) - 1))
     damaged = (
-        text[:place]
+        text[:offset]
         + data.draw(st.sampled_from('{}[]",:0-.eE+tn\\ux \n\x01'))
-        + text[place + data.draw(st.integers(0, 1)) :]
+        + text[offset + data.draw(st.integers(0, 1)) :]
     )
     taken, scanner = read(damaged)
     assert scanner.complete == is_object(taken)
@@ -81,7 +81,7 @@ def test_a_damaged_object_is_complete_only_if_it_is_still_one(value: dict[str, A
         "{]",
     ],
 )
-def test_what_is_no_object_is_never_complete(text: str) -> None:
+def test_text_that_is_not_an_object_is_never_complete(text: str) -> None:
     taken, scanner = read(text)
     assert not scanner.complete
     assert taken != text or text == ""

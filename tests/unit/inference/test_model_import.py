@@ -67,7 +67,7 @@ def write_gguf(path: Path, *, model: str = "gpt2", pre: str = "qwen2") -> Path:
     return path
 
 
-def test_somebodys_own_file_becomes_a_directory_that_refers_to_it(tmp_path: Path) -> None:
+def test_an_imported_file_becomes_a_directory_that_links_to_it(tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "mine.gguf")
     model_import.from_gguf(source, tmp_path / "mine")
     tokenizer = ModelTokenizer(tmp_path / "mine")
@@ -80,14 +80,14 @@ def test_somebodys_own_file_becomes_a_directory_that_refers_to_it(tmp_path: Path
 
 
 @pytest.mark.parametrize(("model", "pre"), [("gpt2", "llama-bpe"), ("llama", "default")])
-def test_another_tokenizer_is_rejected_by_name_and_leaves_nothing(tmp_path: Path, model: str, pre: str) -> None:
+def test_an_unsupported_tokenizer_is_rejected_and_leaves_no_files(tmp_path: Path, model: str, pre: str) -> None:
     source = write_gguf(tmp_path / "mine.gguf", model=model, pre=pre)
     with pytest.raises(ValueError, match=f"{model}/{pre}.*smollm, qwen2"):
         model_import.from_gguf(source, tmp_path / "mine")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.gguf"]
 
 
-def test_what_is_no_gguf_is_rejected(tmp_path: Path) -> None:
+def test_a_file_that_is_not_gguf_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mine.gguf").write_bytes(b"not a model, but long enough to be read as one")
     with pytest.raises(ValueError, match=r"mine\.gguf cannot be read as GGUF"):
         model_import.from_gguf(tmp_path / "mine.gguf", tmp_path / "mine")

@@ -18,7 +18,7 @@ DEFINITIONS: dict[str, Any] = {
 
 
 def meaning(text: str, schema: Any) -> Any:
-    """What a client reads."""
+    """Return the value that a client parses."""
     function = {"properties": {"p": schema}, "$defs": DEFINITIONS}
     return json.loads(ParameterSchema(function, "p").to_json(text), parse_constant=pytest.fail)
 
@@ -44,7 +44,7 @@ STRINGS: list[Any] = [
 
 @pytest.mark.parametrize("schema", STRINGS)
 @pytest.mark.parametrize("text", ["123", "true", "1.50", "[1]", "", " x ", '"quoted"', "NaN"])
-def test_a_text_stays_one_where_the_schema_wants_a_string(schema: Any, text: str) -> None:
+def test_a_text_is_a_string_if_the_schema_requires_one(schema: Any, text: str) -> None:
     assert meaning(text, schema) == text
 
 
@@ -76,25 +76,25 @@ def test_null_is_null_where_it_is_allowed(schema: Any) -> None:
         ("5", {"type": "unheard of"}, 5),
     ],
 )
-def test_json_is_read_where_the_schema_means_it(text: str, schema: Any, value: Any) -> None:
-    found = meaning(text, schema)
-    assert (found, type(found)) == (value, type(value))
+def test_a_text_is_json_if_the_schema_allows_its_value(text: str, schema: Any, value: Any) -> None:
+    result = meaning(text, schema)
+    assert (result, type(result)) == (value, type(value))
 
 
 @pytest.mark.parametrize("schema", [{}, {"type": "array"}, {"type": "number"}])
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e400", "[NaN]", "[" * 100_000, "9" * 5_000])
-def test_what_not_every_reader_understands_is_a_string(schema: Any, text: str) -> None:
+def test_json_that_not_every_parser_accepts_is_a_string(schema: Any, text: str) -> None:
     assert meaning(text, schema) == text
 
 
-def test_digits_and_escapes_are_passed_on_as_they_were_written() -> None:
+def test_digits_and_escapes_are_passed_on_unchanged() -> None:
     schema = ParameterSchema({}, "p")
     for text in ("1.10", "12345678901234567890.5", '["\\ud800"]'):
         assert schema.to_json(text) == text
 
 
 @pytest.mark.parametrize(("last", "text"), [(30, '"5"'), (2000, "5")])
-def test_references_without_end_cost_nothing(last: int, text: str) -> None:
+def test_long_chains_of_references_take_little_time(last: int, text: str) -> None:
     chain: dict[str, Any] = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(last)}
     for one in chain.values():
         one["anyOf"] = [dict(branch) for branch in one["anyOf"]]
@@ -103,10 +103,10 @@ def test_references_without_end_cost_nothing(last: int, text: str) -> None:
 
 
 @given(text=st.text(max_size=20), schema=st.sampled_from([{}, *STRINGS, {"type": "number"}, {"enum": [1, None]}]))
-def test_every_text_becomes_json_that_is_its_string_or_its_own_value(text: str, schema: Any) -> None:
-    found = meaning(text, schema)
-    if not isinstance(found, str):
-        assert json.loads(text) == found
+def test_every_text_becomes_a_json_string_or_its_own_value(text: str, schema: Any) -> None:
+    result = meaning(text, schema)
+    if not isinstance(result, str):
+        assert json.loads(text) == result
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_every_text_becomes_json_that_is_its_string_or_its_own_value(text: str, 
         ({"enum": ["a"]}, False),
     ],
 )
-def test_it_knows_when_a_long_text_can_only_be_a_string(schema: Any, is_text: bool) -> None:
+def test_schemas_whose_long_texts_can_only_be_strings_are_recognized(schema: Any, is_text: bool) -> None:
     assert ParameterSchema({"properties": {"p": schema}, "$defs": DEFINITIONS}, "p").is_text is is_text

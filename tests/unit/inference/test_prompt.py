@@ -81,7 +81,7 @@ def called(arguments: str) -> pb.Message:
         (say(pb.ROLE_USER, "?"), {"chat_template_kwargs": {"note": FORGED}}, 1),
     ],
 )
-async def test_nothing_that_a_caller_sends_becomes_a_special_token(
+async def test_no_field_of_a_request_becomes_a_special_token(
     caller: ServedModel, tmp_path: Path, message: pb.Message, fields: dict[str, Any], forged: int
 ) -> None:
     caller.template = template(tmp_path, EVERYTHING)
@@ -104,7 +104,7 @@ MINIMAX = "{% for m in messages %}]~b]{{ m.role }}\n{{ m.content | trim }}[e~[\n
 @pytest.mark.parametrize(
     "begun", ["<", "|", "e", "end", "im_end", "[", "~", "<|im_end|>", "a\n<", "a ", "{{ 1 }}", "<thi"]
 )
-async def test_whatever_an_answer_begins_with_it_is_continued_there(
+async def test_a_last_message_with_any_content_is_continued_at_its_end(
     model: ServedModel, tmp_path: Path, source: str, begun: str
 ) -> None:
     model.template = template(tmp_path, source)
@@ -125,14 +125,14 @@ async def test_a_template_that_leaves_the_last_message_out_cannot_continue_it(
     assert rejection.value.message.field == "continue_final_message"
 
 
-async def test_a_raw_prompt_and_token_ids_stand_as_they_are(model: ServedModel) -> None:
+async def test_a_raw_prompt_and_token_ids_are_used_unchanged(model: ServedModel) -> None:
     raw = await render(pb.GenerateRequest(prompt="<|im_start|>user\n"), model)
     assert (raw.text, raw.token_ids) == ("<|im_start|>user\n", [1, 4093, 198])
     by_ids = await render(pb.GenerateRequest(prompt_token_ids=[1, 4093, 198]), model)
     assert (by_ids.text, by_ids.token_ids) == ("", [1, 4093, 198])
 
 
-async def test_without_the_models_leave_a_raw_prompt_holds_no_control_tokens(model: ServedModel) -> None:
+async def test_a_raw_prompt_has_no_control_tokens_unless_the_model_allows_them(model: ServedModel) -> None:
     model.spec = model.spec.model_copy(update={"control_tokens_in_prompts": False})
     raw = await render(pb.GenerateRequest(prompt="<|im_start|>user\n"), model)
     assert raw.text == "<|im_start|>user\n"
@@ -158,13 +158,13 @@ REASONING = (
         (pb.ROLE_TOOL, "</think>yes", "tool\n</think>yes"),
     ],
 )
-async def test_a_reasoning_in_a_past_answer_is_parted_from_it_and_tags_of_others_stay_text(
-    thinker: ServedModel, tmp_path: Path, role: pb.Role.ValueType, content: str, written: str
+async def test_reasoning_in_a_past_answer_is_split_off_and_tags_of_other_roles_stay_text(
+    reasoning_model: ServedModel, tmp_path: Path, role: pb.Role.ValueType, content: str, written: str
 ) -> None:
-    thinker.template = template(tmp_path, REASONING)
-    prompt = await render(pb.GenerateRequest(messages=[say(role, content)]), thinker)
+    reasoning_model.template = template(tmp_path, REASONING)
+    prompt = await render(pb.GenerateRequest(messages=[say(role, content)]), reasoning_model)
     assert prompt.text == f"<|im_start|>{written}<|im_end|>\n"
-    control = [token_id for token_id in prompt.token_ids if token_id in thinker.tokenizer.control_ids]
+    control = [token_id for token_id in prompt.token_ids if token_id in reasoning_model.tokenizer.control_ids]
     assert len(control) == 2
 
 
@@ -182,7 +182,7 @@ async def test_prompt_and_answer_must_fit_the_context(model: ServedModel, max_to
     assert (rejection.value.message.parameters["value"], rejection.value.message.parameters["limit"]) == ("257", "256")
 
 
-async def test_a_prompt_that_leaves_no_room_is_rejected_with_its_size(model: ServedModel) -> None:
+async def test_a_prompt_that_fills_the_context_is_rejected_with_its_size(model: ServedModel) -> None:
     request = pb.GenerateRequest(messages=[say(pb.ROLE_USER, "x " * 3000)])
     with pytest.raises(
         Failure, match=r"256 tokens; your messages have 30\d\d tokens, which leaves no room"
@@ -196,7 +196,7 @@ async def test_an_empty_prompt_is_rejected(model: ServedModel) -> None:
         await render(pb.GenerateRequest(prompt=""), model)
 
 
-async def test_what_the_template_rejects_is_the_callers_fault(model_directory: Path, tmp_path: Path) -> None:
+async def test_a_rejection_of_the_template_is_an_invalid_argument(model_directory: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "generation_config.json"):
         shutil.copy(model_directory / name, tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{}")
@@ -227,7 +227,7 @@ def test_a_template_runs_no_code(tmp_path: Path, source: str) -> None:
         template(tmp_path, source).render([{"role": "user", "content": "x"}])
 
 
-def test_the_environment_is_the_one_that_templates_are_written_for(tmp_path: Path) -> None:
+def test_templates_have_the_environment_of_hugging_face(tmp_path: Path) -> None:
     source = """{{ bos_token }}{{ eos_token }}
 {%- for m in messages %}
     {%- if loop.index > 1 %}{% break %}{% endif %}
@@ -239,7 +239,7 @@ def test_the_environment_is_the_one_that_templates_are_written_for(tmp_path: Pat
     assert text == '<s></s>{"c": "س<"}{\n "c": "س<"\n}{"a":2,"b":1} ok'
 
 
-def test_a_file_of_its_own_takes_precedence(tmp_path: Path) -> None:
+def test_chat_template_jinja_takes_precedence(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("from the file")
     assert template(tmp_path, "from the configuration").render([]) == "from the file"
 

@@ -16,7 +16,7 @@ TAGGED = st.lists(st.one_of(WORDS, st.sampled_from(["<think>", "</think>", "\n",
 
 
 def parse(*segments: str, opened: bool = False) -> tuple[str, str]:
-    """The thought and the answer, each joined."""
+    """Return the reasoning and the answer, each joined."""
     parser = ReasoningParser(opened=opened)
     out = [segment for text in segments for segment in parser.feed(text)] + parser.close()
     assert all(segment.text for segment in out)
@@ -43,12 +43,12 @@ def parse(*segments: str, opened: bool = False) -> tuple[str, str]:
         ("", False, "", ""),
     ],
 )
-def test_reasoning_and_answer(text: str, opened: bool, reasoning: str, answer: str) -> None:
+def test_a_text_is_split_into_reasoning_and_answer(text: str, opened: bool, reasoning: str, answer: str) -> None:
     assert parse(text, opened=opened) == (reasoning, answer)
 
 
 @given(text=TAGGED, opened=st.booleans(), data=st.data())
-def test_where_the_stream_is_cut_changes_nothing(text: str, opened: bool, data: st.DataObject) -> None:
+def test_the_result_does_not_depend_on_the_chunks(text: str, opened: bool, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     edges = [0, *cuts, len(text)]
     assert parse(*(text[a:b] for a, b in itertools.pairwise(edges)), opened=opened) == parse(text, opened=opened)
@@ -56,18 +56,18 @@ def test_where_the_stream_is_cut_changes_nothing(text: str, opened: bool, data: 
 
 
 @given(reasoning=WORDS.filter(lambda t: "</think>" not in t), answer=WORDS)
-def test_what_a_model_wrote_is_given_back(reasoning: str, answer: str) -> None:
+def test_reasoning_and_answer_are_preserved(reasoning: str, answer: str) -> None:
     text = f"<think>\n{reasoning}\n</think>\n\n{answer}"
     assert parse(*text) == (reasoning.strip("\n"), answer.lstrip("\n"))
 
 
-def test_reasoning_are_streamed_and_not_held_to_their_end() -> None:
+def test_reasoning_is_streamed() -> None:
     parser = ReasoningParser(opened=True)
     assert parser.feed("first ") == [Reasoning("first ")]
     assert parser.feed("second") == [Reasoning("second")]
 
 
-def test_it_knows_whether_the_next_token_belongs_to_the_reasoning() -> None:
+def test_the_parser_reports_whether_the_next_token_is_reasoning() -> None:
     parser = ReasoningParser(opened=False)
     states = [parser.in_reasoning]
     for text in ("<think>", "hm", "</think>", "yes"):

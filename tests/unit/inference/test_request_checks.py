@@ -108,7 +108,7 @@ ALLOWED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(("fields", "field"), INVALID)
-def test_what_no_model_takes_is_rejected_with_field_value_and_limit(
+def test_an_invalid_value_is_rejected_with_field_value_and_limit(
     model: ServedModel, fields: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(Failure) as rejection:
@@ -119,7 +119,7 @@ def test_what_no_model_takes_is_rejected_with_field_value_and_limit(
 
 
 @pytest.mark.parametrize(("fields", "field"), UNSUPPORTED)
-def test_what_the_model_cannot_do_is_rejected_by_name(model: ServedModel, fields: dict[str, Any], field: str) -> None:
+def test_an_unsupported_field_is_rejected_with_its_name(model: ServedModel, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(Failure) as rejection:
         check(request(**fields), model, LIMITS)
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
@@ -127,12 +127,12 @@ def test_what_the_model_cannot_do_is_rejected_by_name(model: ServedModel, fields
 
 
 @pytest.mark.parametrize("fields", ALLOWED)
-def test_what_fits_or_asks_for_nothing_is_taken(model: ServedModel, fields: dict[str, Any]) -> None:
+def test_valid_fields_and_fields_without_effect_are_accepted(model: ServedModel, fields: dict[str, Any]) -> None:
     check(request(**fields), model, LIMITS)
     engine_params(request(**fields), model, remaining_tokens=100, choice=0)
 
 
-def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> None:
+def test_a_message_with_calls_cannot_be_continued(caller: ServedModel) -> None:
     last = pb.Message(
         role=pb.ROLE_ASSISTANT, content=[pb.ContentPart(text="x")], tool_calls=[pb.ToolCall(id="c", name="f")]
     )
@@ -143,7 +143,7 @@ def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> Non
 
 
 @pytest.mark.parametrize(
-    ("call", "field", "said"),
+    ("call", "field", "problem"),
     [
         (pb.ToolCall(), "name", "name is ''"),
         (pb.ToolCall(name="f<|im_end|>"), "name", "1 to 64 letters, digits, _, . or -"),
@@ -151,16 +151,18 @@ def test_a_message_is_not_continued_before_its_calls(caller: ServedModel) -> Non
         (pb.ToolCall(name="f", arguments_json="x" * 524_289), "arguments_json", "at most 524288 is allowed"),
     ],
 )
-def test_a_call_that_was_none_is_rejected(caller: ServedModel, call: pb.ToolCall, field: str, said: str) -> None:
+def test_an_invalid_call_in_a_message_is_rejected(
+    caller: ServedModel, call: pb.ToolCall, field: str, problem: str
+) -> None:
     limits = RequestLimits(max_prompt_bytes=2**20)
     with pytest.raises(Failure) as rejection:
         check(request(**message(role=pb.ROLE_ASSISTANT, tool_calls=[call])), caller, limits)
     assert rejection.value.message.field == f"messages[1].tool_calls[0].{field}"
-    assert said in str(rejection.value)
+    assert problem in str(rejection.value)
 
 
 @pytest.mark.parametrize(
-    ("schema", "said"),
+    ("schema", "message"),
     [
         ("[]", "must be a JSON Schema object"),
         ("{", "is not JSON"),
@@ -169,28 +171,28 @@ def test_a_call_that_was_none_is_rejected(caller: ServedModel, call: pb.ToolCall
         ('"' + "x" * 65_536 + '"', "65538 characters long"),
     ],
 )
-def test_parameters_that_are_no_schema_are_rejected(caller: ServedModel, schema: str, said: str) -> None:
+def test_parameters_that_are_not_a_schema_are_rejected(caller: ServedModel, schema: str, message: str) -> None:
     with pytest.raises(Failure) as rejection:
         check(request(tools=[pb.Tool(name="f", parameters_json=schema)]), caller, LIMITS)
     assert rejection.value.message.field == "tools[0].parameters_json"
-    assert said in str(rejection.value)
+    assert message in str(rejection.value)
 
 
-def test_a_value_and_its_limit_are_given(model: ServedModel) -> None:
+def test_a_violation_names_the_value_and_the_limit(model: ServedModel) -> None:
     with pytest.raises(Failure) as rejection:
         check(request(**sampling(temperature=3)), model, LIMITS)
     parameters = rejection.value.message.parameters
     assert (parameters["value"], parameters["limit"]) == ("3", "0 to 2")
 
 
-def test_more_token_ids_than_the_context_holds_are_rejected_as_that(model: ServedModel) -> None:
+def test_more_token_ids_than_the_context_holds_exceed_the_context_length(model: ServedModel) -> None:
     with pytest.raises(Failure, match="256 tokens; your prompt has 256 tokens") as rejection:
         check(request(prompt_token_ids=[1] * 256), model, LIMITS)
     assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS & set(pb.SamplingParams.DESCRIPTOR.fields_by_name)))
-def test_a_parameter_that_the_engine_lacks_is_rejected_by_name(model: ServedModel, name: str) -> None:
+def test_a_parameter_that_the_engine_does_not_support_is_rejected_by_name(model: ServedModel, name: str) -> None:
     values: dict[str, Any] = {"stop_token_ids": [1], "logit_bias": {1: 1.0}, "ignore_eos": True}
     fields = sampling(**{name: values.get(name, 1)})
     check(request(**fields), model, LIMITS)
@@ -200,7 +202,7 @@ def test_a_parameter_that_the_engine_lacks_is_rejected_by_name(model: ServedMode
     assert rejection.value.message.field == f"sampling.{name}"
 
 
-def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_rejected(model: ServedModel) -> None:
+def test_unsupported_advisory_fields_are_reported_as_ignored_or_rejected(model: ServedModel) -> None:
     lesser = PARAMETERS - {"priority", "cache_salt", "temperature"}
     model.description = EngineDescription("lesser", "1", lesser, context_length=256, slots=1)
     given = request(priority=1, tenant="a")
@@ -217,7 +219,7 @@ def test_advice_that_the_engine_cannot_take_is_ignored_and_said_or_rejected(mode
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
-def test_the_models_defaults_stand_where_nothing_is_said(model: ServedModel) -> None:
+def test_the_models_defaults_apply_to_fields_that_are_not_set(model: ServedModel) -> None:
     params = engine_params(request(), model, remaining_tokens=77, choice=0)
     assert (params["temperature"], params["top_p"], params["max_tokens"]) == (0.2, 0.9, 77)
     assert (
@@ -234,7 +236,7 @@ def test_top_p_of_zero_means_the_most_probable_token(model: ServedModel) -> None
     assert "top_p" not in params
 
 
-def test_each_choice_has_a_seed_of_its_own_within_64_bits(model: ServedModel) -> None:
+def test_each_choice_has_its_own_64_bit_seed(model: ServedModel) -> None:
     given = request(**sampling(seed=2**63 - 1))
     seeds = [engine_params(given, model, remaining_tokens=1, choice=choice)["seed"] for choice in range(3)]
     assert seeds == [2**63 - 1, -(2**63), -(2**63) + 1]
@@ -261,11 +263,11 @@ def test_each_choice_has_a_seed_of_its_own_within_64_bits(model: ServedModel) ->
         ),
     ],
 )
-def test_an_effort_is_ignored_except_where_it_turns_thinking_on(
-    thinker: ServedModel, fields: dict[str, Any], ignored: list[str]
+def test_an_effort_is_ignored_unless_it_enables_reasoning(
+    reasoning_model: ServedModel, fields: dict[str, Any], ignored: list[str]
 ) -> None:
     given = request(**{"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH), **fields})
-    assert ignored_parameters(given, thinker) == ignored
-    reasoning = enables_reasoning(given, thinker)
+    assert ignored_parameters(given, reasoning_model) == ignored
+    reasoning = enables_reasoning(given, reasoning_model)
     given.reasoning.ClearField("effort")
-    assert (enables_reasoning(given, thinker) == reasoning) is bool(ignored)
+    assert (enables_reasoning(given, reasoning_model) == reasoning) is bool(ignored)

@@ -27,7 +27,7 @@ from services.runtime.failure import Failure, Reason, failure_of
 from services.worker.grpc_server import WorkerServer
 from services.worker.triton_client import DeadModelError, EngineOutput
 from tests.support.waits import until
-from tests.unit.inference.scripted import MODEL, Asked, ScriptedTriton, output, outputs
+from tests.unit.inference.scripted import MODEL, EngineRequest, ScriptedTriton, output, outputs
 
 IDLE_SECONDS = 0.5
 CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
@@ -82,16 +82,16 @@ async def events_of(call: Any) -> list[pb.Event]:
 async def failure(call: Any) -> Failure:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await events_of(call)
-    found = failure_of(caught.value)
-    assert found is not None, caught.value
-    return found
+    error = failure_of(caught.value)
+    assert error is not None, caught.value
+    return error
 
 
 def kinds(events: list[pb.Event]) -> list[str | None]:
     return [event.WhichOneof("event") for event in events]
 
 
-async def test_events_come_in_order_and_add_up(worker: Worker) -> None:
+async def test_events_are_in_order_and_their_counts_add_up(worker: Worker) -> None:
     ids = worker.model.tokenizer.encode("The answer")
     worker.triton.script = lambda _: outputs(ids[:1], ids[1:], [2], finish="stop")
     events = await events_of(worker.stub.Generate(ask()))
@@ -100,14 +100,14 @@ async def test_events_come_in_order_and_add_up(worker: Worker) -> None:
     assert "".join(event.delta.content for event in events) == "The answer"
     usage = events[-1].usage
     assert usage.completion_tokens == sum(event.delta.token_count for event in events) == len(ids) + 1
-    assert usage.prompt_tokens == events[0].started.prompt_tokens == len(worker.triton.asked[0].prompt_token_ids)
+    assert usage.prompt_tokens == events[0].started.prompt_tokens == len(worker.triton.requests[0].prompt_token_ids)
     assert usage.cached_tokens == 3
     assert usage.timings.queued.ToMilliseconds() == 500
     assert usage.timings.first_token.ToMicroseconds() > 0
-    assert worker.triton.asked[0].params["temperature"] == pytest.approx(0.2)
+    assert worker.triton.requests[0].params["temperature"] == pytest.approx(0.2)
 
 
-async def test_what_is_ready_together_travels_together(worker: Worker) -> None:
+async def test_outputs_that_are_ready_together_share_a_message(worker: Worker) -> None:
     worker.triton.script = lambda _: outputs(*([50 + i] for i in range(40)), finish="length")
     responses = [response async for response in worker.stub.Generate(ask())]
     assert len(responses) < 10
@@ -115,10 +115,10 @@ async def test_what_is_ready_together_travels_together(worker: Worker) -> None:
     assert sum(delta.token_count for delta in deltas) == 40
 
 
-async def test_each_token_is_sent_as_soon_as_it_is_there(worker: Worker) -> None:
+async def test_each_token_is_sent_as_soon_as_it_is_generated(worker: Worker) -> None:
     steps: asyncio.Queue[EngineOutput] = asyncio.Queue()
 
-    async def script(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+    async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         while True:
             yield await steps.get()
 
@@ -131,10 +131,12 @@ async def test_each_token_is_sent_as_soon_as_it_is_there(worker: Worker) -> None
     call.cancel()
 
 
-async def test_choices_are_requests_of_their_own_with_one_usage(worker: Worker) -> None:
+async def test_each_choice_is_a_request_and_usage_is_reported_once(worker: Worker) -> None:
     texts = ["first", "second", "third"]
     ids = [worker.model.tokenizer.encode(text) for text in texts]
-    worker.triton.script = lambda asked: outputs(*([i] for i in ids[int(asked.request_id[-1])]), finish="length")
+    worker.triton.script = lambda engine_request: outputs(
+        *([i] for i in ids[int(engine_request.request_id[-1])]), finish="length"
+    )
     call = worker.stub.Generate(ask(n=3, sampling=pb.SamplingParams(seed=7)), metadata=(("x-request-id", "abc"),))
     events = await events_of(call)
     for index, text in enumerate(texts):
@@ -142,16 +144,16 @@ async def test_choices_are_requests_of_their_own_with_one_usage(worker: Worker) 
     assert sorted(e.finish.index for e in events if e.HasField("finish")) == [0, 1, 2]
     assert kinds(events).count("usage") == kinds(events).count("started") == 1
     assert events[-1].usage.completion_tokens == sum(map(len, ids))
-    assert [asked.request_id for asked in worker.triton.asked] == ["abc.0", "abc.1", "abc.2"]
-    assert [asked.params["seed"] for asked in worker.triton.asked] == [7, 8, 9]
+    assert [engine_request.request_id for engine_request in worker.triton.requests] == ["abc.0", "abc.1", "abc.2"]
+    assert [engine_request.params["seed"] for engine_request in worker.triton.requests] == [7, 8, 9]
 
 
-async def test_a_stop_string_stops_the_engine_and_the_other_choices_go_on(worker: Worker) -> None:
+async def test_a_stop_string_ends_its_choice_and_the_others_go_on(worker: Worker) -> None:
     ids = worker.model.tokenizer.encode("one two three")
     go_on = asyncio.Event()
 
-    async def script(asked: Asked) -> AsyncGenerator[EngineOutput, None]:
-        if asked.request_id.endswith(".1"):
+    async def script(engine_request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
+        if engine_request.request_id.endswith(".1"):
             await go_on.wait()
             yield output([50], finish="length")
         for token_id in itertools.cycle(ids):
@@ -160,9 +162,9 @@ async def test_a_stop_string_stops_the_engine_and_the_other_choices_go_on(worker
 
     worker.triton.script = script
     call = worker.stub.Generate(ask(n=2, sampling=pb.SamplingParams(stop=["two"])))
-    await until(lambda: bool(worker.triton.asked))
-    await asyncio.wait_for(worker.triton.asked[0].closed.wait(), 5)
-    assert not worker.triton.asked[1].closed.is_set()
+    await until(lambda: bool(worker.triton.requests))
+    await asyncio.wait_for(worker.triton.requests[0].closed.wait(), 5)
+    assert not worker.triton.requests[1].closed.is_set()
     go_on.set()
     events = await events_of(call)
     first = [e for e in events if e.delta.index == 0 and e.HasField("delta")]
@@ -174,8 +176,8 @@ async def test_a_stop_string_stops_the_engine_and_the_other_choices_go_on(worker
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "channel closed"])
 @pytest.mark.parametrize("when", ["before the first token", "while it streams", "with a reader that does not read"])
-async def test_whoever_hangs_up_stops_every_choice(worker: Worker, how: str, when: str) -> None:
-    async def script(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+async def test_a_client_disconnect_cancels_every_choice(worker: Worker, how: str, when: str) -> None:
+    async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         if when == "before the first token":
             await asyncio.Event().wait()
         while True:
@@ -186,25 +188,25 @@ async def test_whoever_hangs_up_stops_every_choice(worker: Worker, how: str, whe
     channel = grpc.aio.insecure_channel(worker.target, CHANNEL)
     stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
     call = stub.Generate(ask(n=2), timeout=1 if how == "deadline" else 60)
-    await until(lambda: len(worker.triton.asked) == 2)
+    await until(lambda: len(worker.triton.requests) == 2)
     if when != "before the first token":
         await call.read()
     if how == "cancel":
         call.cancel()
     elif how == "channel closed":
         await channel.close()
-    for asked in worker.triton.asked:
-        await asyncio.wait_for(asked.closed.wait(), 20)
+    for engine_request in worker.triton.requests:
+        await asyncio.wait_for(engine_request.closed.wait(), 20)
     await channel.close()
 
 
 EIGHTY_LETTERS = 45855
 
 
-async def test_a_reader_that_does_not_read_stops_the_reading_from_triton(worker: Worker) -> None:
+async def test_a_slow_reader_pauses_the_reading_from_triton(worker: Worker) -> None:
     produced = 0
 
-    async def script(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+    async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         nonlocal produced
         while True:
             produced += 1
@@ -233,27 +235,27 @@ REJECTIONS = [
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda rejection: str(rejection.reason))
-async def test_a_rejection_of_the_engine_is_a_status_and_nothing_was_started(
+async def test_a_rejection_of_the_engine_is_a_status_without_a_started_event(
     worker: Worker, rejection: Failure
 ) -> None:
-    async def script(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+    async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         raise rejection
         yield
 
     worker.triton.script = script
     call = worker.stub.Generate(ask(n=2))
-    found = await failure(call)
-    assert (found.reason, str(found), found.retry_after) == (
+    error = await failure(call)
+    assert (error.reason, str(error), error.retry_after) == (
         rejection.reason,
         str(rejection),
         rejection.retry_after,
     )
-    for asked in worker.triton.asked:
-        await asyncio.wait_for(asked.closed.wait(), 20)
+    for engine_request in worker.triton.requests:
+        await asyncio.wait_for(engine_request.closed.wait(), 20)
 
 
-async def test_what_came_before_a_failure_is_sent_and_then_the_failure(worker: Worker) -> None:
-    async def script(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+async def test_outputs_before_a_failure_are_sent_before_it(worker: Worker) -> None:
+    async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         yield output([50])
         yield output([51])
         raise Failure(Reason.ENGINE_FAILED, "broken")
@@ -271,27 +273,27 @@ async def test_what_came_before_a_failure_is_sent_and_then_the_failure(worker: W
     assert sum(event.delta.token_count for event in received) == 2
     assert "finish" not in kinds(received)
     assert "usage" not in kinds(received)
-    found = failure_of(caught.value)
-    assert found is not None
-    assert found.reason is Reason.ENGINE_FAILED
+    error = failure_of(caught.value)
+    assert error is not None
+    assert error.reason is Reason.ENGINE_FAILED
 
 
-async def test_an_answer_that_the_engine_cancelled_is_a_failure_and_no_end(worker: Worker) -> None:
+async def test_a_generation_that_the_engine_cancelled_is_a_failure(worker: Worker) -> None:
     worker.triton.script = lambda _: outputs([50], finish="cancelled")
     assert (await failure(worker.stub.Generate(ask()))).reason is Reason.ENGINE_FAILED
 
 
-async def test_a_fault_of_ours_tells_the_caller_nothing_and_the_log_everything(
+async def test_an_internal_error_is_logged_and_its_text_is_not_sent_to_the_caller(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def script(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+    async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         raise KeyError("secret detail")
         yield
 
     worker.triton.script = script
-    found = await failure(worker.stub.Generate(ask(), metadata=(("x-request-id", "find-me"),)))
-    assert found.reason is Reason.INTERNAL
-    assert "secret" not in str(found)
+    error = await failure(worker.stub.Generate(ask(), metadata=(("x-request-id", "find-me"),)))
+    assert error.reason is Reason.INTERNAL
+    assert "secret" not in str(error)
     logged = next(record for record in caplog.records if record.exc_info)
     assert vars(logged)["request_id"] == "find-me"
 
@@ -308,27 +310,27 @@ async def test_every_request_is_logged_once_without_its_content(
     assert "Hello" not in caplog.text
 
 
-async def test_a_bad_request_reaches_no_engine(worker: Worker) -> None:
-    found = await failure(worker.stub.Generate(ask(sampling=pb.SamplingParams(temperature=3))))
-    assert found.message.field == "sampling.temperature"
+async def test_an_invalid_request_does_not_reach_the_engine(worker: Worker) -> None:
+    error = await failure(worker.stub.Generate(ask(sampling=pb.SamplingParams(temperature=3))))
+    assert error.message.field == "sampling.temperature"
     assert (await failure(worker.stub.Generate(ask(model="gpt-7")))).reason is Reason.MODEL_NOT_FOUND
-    assert worker.triton.asked == []
+    assert worker.triton.requests == []
 
 
-async def test_a_model_whose_engine_is_away_is_unavailable_and_comes_back(worker: Worker) -> None:
+async def test_a_model_is_unavailable_while_its_engine_does_not_answer(worker: Worker) -> None:
     await worker.stub.GetModel(pb.GetModelRequest(model=MODEL))
     worker.triton.down = True
     await until(lambda: worker.model.description is None)
-    found = await failure(worker.stub.Generate(ask()))
-    assert found.reason is Reason.MODEL_UNAVAILABLE
-    assert found.retry_after is not None
+    error = await failure(worker.stub.Generate(ask()))
+    assert error.reason is Reason.MODEL_UNAVAILABLE
+    assert error.retry_after is not None
     assert (await worker.stub.ListModels(pb.ListModelsRequest())).models == []
     worker.triton.down = False
     await until(lambda: worker.model.description is not None)
     assert await events_of(worker.stub.Generate(ask()))
 
 
-async def test_the_model_says_what_it_can_do(worker: Worker) -> None:
+async def test_the_model_reports_its_capabilities(worker: Worker) -> None:
     (listed,) = (await worker.stub.ListModels(pb.ListModelsRequest())).models
     assert listed == (await worker.stub.GetModel(pb.GetModelRequest(model=MODEL))).model
     assert (listed.id, listed.context_length, listed.engine.slots) == (MODEL, 256, 4)
@@ -347,24 +349,24 @@ async def test_a_prompt_is_rendered_and_counted_without_an_engine(worker: Worker
     rendered = await worker.stub.RenderPrompt(pb.RenderPromptRequest(request=ask()))
     assert rendered.prompt.endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
     assert rendered.prompt_tokens == len(rendered.token_ids) == 256 - rendered.remaining_tokens
-    assert worker.triton.asked == []
+    assert worker.triton.requests == []
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await worker.stub.RenderPrompt(pb.RenderPromptRequest(request=ask(n=100)))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_ignored_advice_is_said(worker: Worker) -> None:
+async def test_ignored_advisory_fields_are_reported(worker: Worker) -> None:
     worker.triton.supported -= {"priority"}
     await until(lambda: worker.model.description is not None and not worker.model.supports("priority"))
     events = await events_of(worker.stub.Generate(ask(priority=3)))
     assert list(events[0].started.ignored_parameters) == ["priority"]
     rendered = await worker.stub.RenderPrompt(pb.RenderPromptRequest(request=ask(priority=3)))
     assert list(rendered.ignored_parameters) == ["priority"]
-    found = await failure(worker.stub.Generate(ask(priority=3, refuse_ignored_parameters=True)))
-    assert found.reason is Reason.UNSUPPORTED_PARAMETER
+    error = await failure(worker.stub.Generate(ask(priority=3, refuse_ignored_parameters=True)))
+    assert error.reason is Reason.UNSUPPORTED_PARAMETER
 
 
-async def test_status_is_what_the_engine_says(worker: Worker) -> None:
+async def test_the_status_is_the_one_that_the_engine_reports(worker: Worker) -> None:
     call = worker.stub.WatchStatus(pb.WatchStatusRequest(interval=duration_pb2.Duration(nanos=100_000_000)))
     await until(lambda: worker.triton.described > 0)
     reports = [await asyncio.wait_for(call.read(), 5) for _ in range(3)]
@@ -375,13 +377,13 @@ async def test_status_is_what_the_engine_says(worker: Worker) -> None:
     assert state.last_token_age.ToMilliseconds() == 1500
 
 
-async def test_how_full_the_cache_is_is_shown_only_where_the_engine_knows(worker: Worker) -> None:
-    def shown() -> float | None:
+async def test_the_use_of_the_cache_is_reported_only_if_the_engine_knows_it(worker: Worker) -> None:
+    def reported() -> float | None:
         return REGISTRY.get_sample_value("vilix_engine_kv_cache_use", {"model": MODEL})
 
-    await until(lambda: shown() == 0.5)
+    await until(lambda: reported() == 0.5)
     worker.triton.kv_cache_use = None
-    await until(lambda: shown() is None)
+    await until(lambda: reported() is None)
     assert worker.model.description is not None
 
 
@@ -391,9 +393,9 @@ async def test_an_interval_out_of_range_is_rejected(worker: Worker, seconds: flo
     interval.FromMilliseconds(int(seconds * 1000))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await worker.stub.WatchStatus(pb.WatchStatusRequest(interval=interval)).read()
-    found = failure_of(caught.value)
-    assert found is not None
-    assert found.message.field == "interval"
+    error = failure_of(caught.value)
+    assert error is not None
+    assert error.message.field == "interval"
 
 
 async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
@@ -417,8 +419,8 @@ async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the first token", "in the middle"])
-async def test_a_dead_model_ends_its_open_answers_at_once(worker: Worker, begun: bool) -> None:
-    async def script(_: Asked) -> AsyncIterator[EngineOutput]:
+async def test_the_open_requests_of_a_dead_model_end_at_once(worker: Worker, begun: bool) -> None:
+    async def script(_: EngineRequest) -> AsyncIterator[EngineOutput]:
         if begun:
             yield output([1])
         await asyncio.sleep(60)
@@ -427,20 +429,20 @@ async def test_a_dead_model_ends_its_open_answers_at_once(worker: Worker, begun:
     worker.triton.script = script
     await until(lambda: worker.model.description is not None)
     call = worker.stub.Generate(ask())
-    await until(lambda: bool(worker.triton.asked) and bool(worker.model.open_requests))
+    await until(lambda: bool(worker.triton.requests) and bool(worker.model.open_requests))
     if begun:
         assert (await call.read()).events
     worker.triton.trouble = DeadModelError(MODEL)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asyncio.wait_for(_read_to_end(call), 5)
-    found = failure_of(caught.value)
-    assert found is not None
-    assert found.reason is Reason.MODEL_UNAVAILABLE
-    assert found.retry_after
+    error = failure_of(caught.value)
+    assert error is not None
+    assert error.reason is Reason.MODEL_UNAVAILABLE
+    assert error.retry_after
     assert not worker.model.open_requests
 
 
-async def test_each_model_has_a_health_of_its_own(worker: Worker) -> None:
+async def test_each_model_has_its_own_health(worker: Worker) -> None:
     async with grpc.aio.insecure_channel(worker.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
 
@@ -465,14 +467,14 @@ async def _read_to_end(call: Any) -> None:
         pass
 
 
-async def test_an_output_that_came_while_the_worker_stood_still_is_in_time(worker: Worker) -> None:
-    async def late(_: Asked) -> AsyncGenerator[EngineOutput, None]:
+async def test_an_output_that_arrived_while_the_worker_was_blocked_is_in_time(worker: Worker) -> None:
+    async def late(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         yield output([1])
-        # Until the worker waits for the next one.
+        # Wait until the worker waits for the next output.
         await asyncio.sleep(0.01)
         time.sleep(2 * IDLE_SECONDS)  # noqa: ASYNC251  # the loop is to stand still
         for _turn in range(20):
-            # What came meanwhile is read some turns of the loop later.
+            # Messages that arrived meanwhile are read some iterations of the loop later.
             await asyncio.sleep(0)
         yield output([2], finish="length")
 

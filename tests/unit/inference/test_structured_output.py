@@ -1,4 +1,4 @@
-"""What a demanded call is held to."""
+"""The structured output of required calls."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ RECURSIVE = {
 
 
 def estimate(schemas: dict[str, Any], *names: str) -> pb.GenerateRequest:
-    """A request that demands a call of one of the functions, or of those that are named."""
+    """Return a request that requires a call of any function, or of one of those that are named."""
     return pb.GenerateRequest(
         messages=[USER],
         tools=[pb.Tool(name=name, parameters_json=json.dumps(schema)) for name, schema in schemas.items()],
@@ -159,7 +159,7 @@ def nested(levels: int) -> dict[str, Any]:
     return schema
 
 
-def test_a_demanded_calls_schema_is_not_too_deep(caller: ServedModel) -> None:
+def test_the_schema_of_a_required_call_must_not_be_too_deep(caller: ServedModel) -> None:
     check(estimate({"f": nested(MAX_SCHEMA_DEPTH)}), caller, LIMITS)
     deep = {"f": {}, "g": nested(MAX_SCHEMA_DEPTH + 1)}
     check(estimate(deep, "f"), caller, LIMITS)
@@ -168,7 +168,7 @@ def test_a_demanded_calls_schema_is_not_too_deep(caller: ServedModel) -> None:
     assert rejection.value.message.field == "tools[1].parameters_json"
 
 
-def test_the_schemas_of_demanded_calls_are_not_too_large_together(caller: ServedModel) -> None:
+def test_the_schemas_of_required_calls_must_not_be_too_large_in_total(caller: ServedModel) -> None:
     half = {"description": "x" * (MAX_SCHEMA_LENGTH // 2)}
     check(estimate({"f": half, "g": half}, "g"), caller, LIMITS)
     with pytest.raises(Failure, match=f"at most {MAX_SCHEMA_LENGTH} are allowed where tool_choice asks") as rejection:
@@ -182,7 +182,7 @@ def schema(**fields: Any) -> pb.GenerateRequest:
 
 
 @pytest.mark.parametrize("name", ["a b", "a.b", "نام", "x" * 65])
-def test_a_schemas_name_is_short_and_plain(caller: ServedModel, name: str) -> None:
+def test_an_invalid_name_of_a_schema_is_rejected(caller: ServedModel, name: str) -> None:
     check(schema(name="a_B-9" * 12), caller, LIMITS)
     check(schema(), caller, LIMITS)
     with pytest.raises(Failure, match="1 to 64 letters, digits, _ or -") as rejection:
@@ -190,7 +190,7 @@ def test_a_schemas_name_is_short_and_plain(caller: ServedModel, name: str) -> No
     assert rejection.value.message.field == "response_format.json_schema.name"
 
 
-def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
+def test_the_description_of_a_schema_is_reported_as_ignored(caller: ServedModel) -> None:
     request = schema(name="a", description="what it is for")
     assert ignored_parameters(request, caller) == ["response_format.json_schema.description"]
     request.refuse_ignored_parameters = True
@@ -198,7 +198,7 @@ def test_a_schemas_description_has_no_influence_and_that_is_said(caller: ServedM
         check(request, caller, LIMITS)
 
 
-def test_where_a_call_is_demanded_a_response_format_has_no_influence_and_that_is_said(caller: ServedModel) -> None:
+def test_a_response_format_beside_a_required_call_is_reported_as_ignored(caller: ServedModel) -> None:
     request = estimate({"f": {}})
     request.response_format.json_schema.CopyFrom(pb.JsonSchemaFormat(schema_json="{}", description="what it is for"))
     check(request, caller, LIMITS)
@@ -208,7 +208,7 @@ def test_where_a_call_is_demanded_a_response_format_has_no_influence_and_that_is
         check(request, caller, LIMITS)
 
 
-def test_a_response_format_that_does_not_fit_is_rejected_also_where_a_call_is_demanded(caller: ServedModel) -> None:
+def test_an_invalid_response_format_is_rejected_also_beside_a_required_call(caller: ServedModel) -> None:
     request = estimate({"f": {}})
     request.response_format.json_schema.schema_json = "{"
     with pytest.raises(Failure, match="is not JSON") as rejection:

@@ -1,4 +1,4 @@
-"""Numbers and sizes in schemas, regular expressions and grammars that no engine should see."""
+"""Limits on numbers and sizes in schemas, regular expressions and grammars."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def nested(depth: int) -> dict[str, Any]:
         (nested(1500), "chain of more than 64 references"),
     ],
 )
-def test_a_schema_beyond_a_limit_is_rejected_with_the_part_at_fault(
+def test_a_schema_that_exceeds_a_limit_is_rejected_with_its_path(
     caller: ServedModel, schema: dict[str, Any], part: str
 ) -> None:
     text = json.dumps(schema)
@@ -103,7 +103,7 @@ def test_a_schema_beyond_a_limit_is_rejected_with_the_part_at_fault(
         nested(60),
     ],
 )
-def test_what_is_within_the_limits_is_taken(schema: dict[str, Any]) -> None:
+def test_a_schema_within_the_limits_is_accepted(schema: dict[str, Any]) -> None:
     check_schema("f", schema)
 
 
@@ -120,7 +120,7 @@ def test_what_is_within_the_limits_is_taken(schema: dict[str, Any]) -> None:
         ("a{,100000}", "at most 10000"),
     ],
 )
-def test_a_regex_beyond_a_limit_is_rejected(regex: str, problem: str) -> None:
+def test_a_regex_that_exceeds_a_limit_is_rejected(regex: str, problem: str) -> None:
     with pytest.raises(Failure, match=None) as rejection:
         check_regex("response_format.regex", regex)
     assert problem in str(rejection.value)
@@ -154,7 +154,7 @@ def test_a_regex_beyond_a_limit_is_rejected(regex: str, problem: str) -> None:
         ("%llguidance {}\nstart: " + "(" * 100 + '"a"' + ")" * 100, "65 groups"),
     ],
 )
-def test_a_grammar_beyond_a_limit_is_rejected_with_the_part_at_fault(grammar: str, problem: str) -> None:
+def test_a_grammar_that_exceeds_a_limit_is_rejected_with_line_and_rule(grammar: str, problem: str) -> None:
     with pytest.raises(Failure, match=None) as rejection:
         check_grammar("response_format.grammar", grammar)
     assert problem in str(rejection.value)
@@ -175,7 +175,7 @@ def test_a_grammar_beyond_a_limit_is_rejected_with_the_part_at_fault(grammar: st
         "~ 1 # a comment\n.. 1000000000",
     ],
 )
-def test_space_and_comments_hide_no_repetition_of_a_lark_grammar(repetition: str) -> None:
+def test_spaces_and_comments_do_not_hide_a_repetition_of_a_lark_grammar(repetition: str) -> None:
     with pytest.raises(Failure, match="at most 10000 are allowed"):
         check_grammar("f", f'%llguidance {{}}\nstart: "a" {repetition}\n')
 
@@ -188,11 +188,11 @@ def test_space_and_comments_hide_no_repetition_of_a_lark_grammar(repetition: str
         '%llguidance {}\nstart: "(((((" "{5,2}" <[1]> /\\/{2}/',
     ],
 )
-def test_a_grammar_within_the_limits_is_taken(grammar: str) -> None:
+def test_a_grammar_within_the_limits_is_accepted(grammar: str) -> None:
     check_grammar("f", grammar)
 
 
-def test_a_structural_tag_is_checked_in_all_its_parts() -> None:
+def test_all_parts_of_a_structural_tag_are_checked() -> None:
     check_structural_tag("f", {"structures": [{"begin": "<a>", "schema": {"minItems": 5}, "end": "</a>"}]})
     for part in ({"schema": {"minItems": HUGE}}, {"regex": "a{5,2}"}, {"grammar": 'root ::= "a"{5,2}'}):
         with pytest.raises(Failure):

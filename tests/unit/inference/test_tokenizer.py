@@ -38,7 +38,7 @@ MINIMAX = ("]~!b[", "]~b]", "[e~[")
 
 @pytest.fixture(scope="module")
 def minimax(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
-    """The small model's tokenizer with MiniMax's special tokens, of which one may end as another one begins."""
+    """The small model's tokenizer with MiniMax's special tokens, some of which end as others begin."""
     directory = tmp_path_factory.mktemp("minimax")
     content = json.loads((model_directory / "tokenizer.json").read_text())
     size = len(content["model"]["vocab"])
@@ -54,7 +54,7 @@ def minimax(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize(
     ("before", "after"), [("]~b]user\n", "[e~[\n"), ("]~b]", "]~b]"), ("]~", "]~!b["), ("[e", "~["), ("]~!b", "~b]")]
 )
-def test_no_text_of_a_user_becomes_a_special_token_with_what_a_template_puts_beside_it(
+def test_no_text_of_a_user_becomes_a_special_token_together_with_text_of_a_template(
     minimax: ModelTokenizer, text: str, before: str, after: str
 ) -> None:
     def special(prompt: str) -> list[int]:
@@ -67,31 +67,31 @@ def test_no_text_of_a_user_becomes_a_special_token_with_what_a_template_puts_bes
     assert special(before + value + after) == special(before) + special(after)
 
 
-def test_texts_that_only_look_like_half_a_special_token_have_the_ids_of_their_prompt(minimax: ModelTokenizer) -> None:
+def test_texts_that_resemble_half_a_special_token_keep_their_ids(minimax: ModelTokenizer) -> None:
     for text in ("[1, 2]", "a]~b", "]", "~[x"):
         prompt = "]~b]tool\n<response>{}</response>[e~[\n"
         assert minimax.encode(prompt.format(minimax.guard(text))) == minimax.encode(prompt.format(text))
 
 
-def test_an_ordinary_prompt_is_encoded_as_it_stands(tokenizer: ModelTokenizer) -> None:
+def test_an_ordinary_prompt_is_encoded_unchanged(tokenizer: ModelTokenizer) -> None:
     question = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
     text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.encode(text) == question
 
 
-def test_the_tokens_that_end_an_answer(tokenizer: ModelTokenizer, bytewise: ModelTokenizer) -> None:
+def test_the_end_tokens_come_from_generation_config(tokenizer: ModelTokenizer, bytewise: ModelTokenizer) -> None:
     assert tokenizer.bytes_of(min(tokenizer.end_ids - {0})) == b"<|im_end|>"
     assert bytewise.end_ids == frozenset()
 
 
-def test_without_generation_config_the_eos_token_ends_an_answer(model_directory: Path, tmp_path: Path) -> None:
+def test_without_generation_config_the_eos_token_is_the_end_token(model_directory: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model_directory / name, tmp_path)
     tokenizer = ModelTokenizer(tmp_path)
     assert [tokenizer.bytes_of(i) for i in tokenizer.end_ids] == [b"<|im_end|>"]
 
 
-def test_another_decoder_is_rejected_by_name(model_directory: Path, tmp_path: Path) -> None:
+def test_an_unsupported_decoder_is_rejected_by_name(model_directory: Path, tmp_path: Path) -> None:
     content = json.loads((model_directory / "tokenizer.json").read_text())
     content["decoder"] = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
@@ -111,7 +111,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ModelTokenizer(tmp_path)
 
 
-def test_a_long_text_has_the_ids_that_it_would_have_in_one_piece(tokenizer: ModelTokenizer) -> None:
+def test_a_long_text_has_the_same_ids_as_without_batches(tokenizer: ModelTokenizer) -> None:
     text = "<|im_start|>سلام، one two\n" * 2000
     ids = tokenizer.encode(text[:26])
     assert tokenizer.encode(text) == ids * 2000
@@ -119,7 +119,7 @@ def test_a_long_text_has_the_ids_that_it_would_have_in_one_piece(tokenizer: Mode
     assert tokenizer.encode(guarded) == tokenizer.encode(guarded[: len(guarded) // 2000]) * 2000
 
 
-def test_too_many_tokens_are_counted_and_not_handed_out(tokenizer: ModelTokenizer) -> None:
+def test_too_many_tokens_are_counted_and_not_returned(tokenizer: ModelTokenizer) -> None:
     text = "<|im_start|>" * 5000
     assert len(tokenizer.encode(text, most=5000)) == 5000
     with pytest.raises(TooManyTokensError) as caught:
@@ -133,7 +133,7 @@ SPACES = "   "
 
 @pytest.fixture(scope="module")
 def qwen(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
-    """The small model's tokenizer with Qwen's added tokens that are not marked as special, and one of spaces."""
+    """The small model's tokenizer with Qwen's added tokens that are not special, and a token of spaces."""
     directory = tmp_path_factory.mktemp("qwen")
     content = json.loads((model_directory / "tokenizer.json").read_text())
     size = len(content["model"]["vocab"])
@@ -165,11 +165,11 @@ def test_no_text_of_a_user_becomes_an_added_token(qwen: ModelTokenizer, text: st
     ]
 
 
-def test_letters_that_only_look_alike_become_no_added_token(qwen: ModelTokenizer) -> None:
+def test_similar_characters_do_not_become_an_added_token(qwen: ModelTokenizer) -> None:
     assert qwen.added_id("</think>") not in qwen.encode(qwen.guard("\uff1c/think\uff1e"))
 
 
-def test_runs_of_spaces_stay_the_tokens_that_a_model_reads_indentation_as(qwen: ModelTokenizer) -> None:
+def test_runs_of_spaces_keep_their_tokens(qwen: ModelTokenizer) -> None:
     assert qwen.encode(qwen.guard(f"a{SPACES}b")) == qwen.encode(f"a{SPACES}b")
     assert qwen.added_id(SPACES) in qwen.encode(qwen.guard(f"a{SPACES}b"))
 
@@ -190,7 +190,7 @@ def control_tokens(tokenizer: ModelTokenizer, prompt: str) -> list[int]:
 
 
 @given(text=MARKED)
-def test_no_added_token_of_qwen3_comes_out_of_a_callers_text(qwen3: ModelTokenizer, text: str) -> None:
+def test_no_callers_text_becomes_an_added_token_of_qwen3(qwen3: ModelTokenizer, text: str) -> None:
     assert len(qwen3.control_ids) == 26
     guarded = qwen3.guard(text)
     assert control_tokens(qwen3, guarded) == []
@@ -199,7 +199,7 @@ def test_no_added_token_of_qwen3_comes_out_of_a_callers_text(qwen3: ModelTokeniz
 
 
 @given(text=MARKED, before=MARKED, after=MARKED)
-def test_what_a_template_writes_beside_a_text_keeps_its_tokens(
+def test_text_of_a_template_keeps_its_tokens_beside_a_callers_text(
     qwen3: ModelTokenizer, text: str, before: str, after: str
 ) -> None:
     expected = control_tokens(qwen3, before) + control_tokens(qwen3, after) if text else None
@@ -208,7 +208,7 @@ def test_what_a_template_writes_beside_a_text_keeps_its_tokens(
 
 
 @pytest.mark.parametrize("tag", [*TAGS, *SPECIAL])
-def test_neither_halves_nor_escapes_nor_pieces_inside_a_templates_brackets_become_a_tag(
+def test_halves_and_escapes_and_parts_inside_a_templates_brackets_do_not_become_a_tag(
     qwen3: ModelTokenizer, tag: str
 ) -> None:
     for cut in range(1, len(tag)):
@@ -228,7 +228,7 @@ def test_tokens_that_overlap_are_all_guarded(minimax: ModelTokenizer) -> None:
         assert control_tokens(minimax, minimax.guard(text)) == []
 
 
-def test_words_that_may_stand_inside_a_tag_have_the_ids_of_their_text(qwen3: ModelTokenizer) -> None:
+def test_words_that_are_part_of_a_tag_keep_their_ids(qwen3: ModelTokenizer) -> None:
     for text in ("think", "a", "object", "tool_call", "<", "response>"):
         prompt = "<|im_start|>user\n{}<|im_end|>\n"
         assert qwen3.encode(prompt.format(qwen3.guard(text))) == qwen3.encode(prompt.format(text))

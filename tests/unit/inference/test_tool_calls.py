@@ -1,4 +1,4 @@
-"""Tool calls in both notations: what is a call, what is text, and that no text is lost."""
+"""Tool calls in both notations: which text is a call, and that no text is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BOTH = pytest.mark.parametrize(("kind", "call"), [(HermesParser, HERMES), (MiniM
 
 
 def parse(kind: type[ToolCallParser], *texts: str, only_one: bool = False) -> tuple[str, list[tuple[str, str]], int]:
-    """The text, the calls with their arguments' JSON, and how many of them are complete."""
+    """Return the text, the calls with their arguments' JSON, and the number of complete calls."""
     parser = kind(FUNCTIONS, only_one=only_one)
     segments = [segment for text in texts for segment in parser.feed(text)] + parser.close()
     names = [segment for segment in segments if isinstance(segment, CallStart)]
@@ -39,16 +39,16 @@ def parse(kind: type[ToolCallParser], *texts: str, only_one: bool = False) -> tu
     arguments = [
         "".join(p.json for p in segments if isinstance(p, CallArguments) and p.index == c.index) for c in names
     ]
-    said = [segment for segment in segments if isinstance(segment, Text)]
-    assert all("".join(texts)[segment.start :].startswith(segment.text) and segment.text for segment in said)
-    text = "".join(segment.text for segment in said)
+    content = [segment for segment in segments if isinstance(segment, Text)]
+    assert all("".join(texts)[segment.start :].startswith(segment.text) and segment.text for segment in content)
+    text = "".join(segment.text for segment in content)
     return text, list(zip((call.name for call in names), arguments, strict=True)), parser.complete
 
 
 def calls(kind: type[ToolCallParser], text: str) -> list[tuple[str, Any]]:
-    _, found, complete = parse(kind, text)
-    assert complete == len(found)
-    return [(name, json.loads(arguments)) for name, arguments in found]
+    _, parsed, complete = parse(kind, text)
+    assert complete == len(parsed)
+    return [(name, json.loads(arguments)) for name, arguments in parsed]
 
 
 def minimax(*invokes: str) -> str:
@@ -61,29 +61,31 @@ def invoke(name: str, **parameters: str) -> str:
 
 
 @BOTH
-def test_a_call(kind: type[ToolCallParser], call: str) -> None:
+def test_a_call_is_parsed(kind: type[ToolCallParser], call: str) -> None:
     assert calls(kind, call) == [CALL]
     assert parse(kind, call)[0] == ""
 
 
 @BOTH
-def test_text_before_a_call_stays_and_line_breaks_between_go(kind: type[ToolCallParser], call: str) -> None:
-    found = parse(kind, f"الان می‌پرسم.\n\n{call}\n{call}\n")
-    assert (found[0], len(found[1]), found[2]) == ("الان می‌پرسم.", 2, 2)
+def test_text_before_a_call_is_kept_without_the_line_breaks_around_the_call(
+    kind: type[ToolCallParser], call: str
+) -> None:
+    parsed = parse(kind, f"الان می‌پرسم.\n\n{call}\n{call}\n")
+    assert (parsed[0], len(parsed[1]), parsed[2]) == ("الان می‌پرسم.", 2, 2)
 
 
 @BOTH
-def test_text_behind_a_call_stays(kind: type[ToolCallParser], call: str) -> None:
-    text, found, complete = parse(kind, f"{call}\nپاسخ ۴۲ است.\n")
-    assert (text, len(found), complete) == ("پاسخ ۴۲ است.\n", 1, 1)
+def test_text_behind_a_call_is_kept(kind: type[ToolCallParser], call: str) -> None:
+    text, parsed, complete = parse(kind, f"{call}\nپاسخ ۴۲ است.\n")
+    assert (text, len(parsed), complete) == ("پاسخ ۴۲ است.\n", 1, 1)
 
 
 @BOTH
-def test_where_only_one_call_is_allowed_nothing_is_read_behind_it(kind: type[ToolCallParser], call: str) -> None:
+def test_text_behind_the_only_allowed_call_is_ignored(kind: type[ToolCallParser], call: str) -> None:
     assert parse(kind, f"a\n{call}\n{call} b", only_one=True) == parse(kind, f"a\n{call}")
 
 
-def test_parallel_calls_of_minimax_stand_in_one_block() -> None:
+def test_a_minimax_block_may_have_parallel_calls() -> None:
     text = minimax(invoke("weather", city="a"), invoke("search", q='[1, "x"]'), invoke("search"))
     assert calls(MiniMaxParser, text) == [("weather", {"city": "a"}), ("search", {"q": [1, "x"]}), ("search", {})]
 
@@ -113,7 +115,7 @@ def test_parameters_of_minimax_are_typed_by_the_schema(value: str, schema: Any, 
 
 
 @pytest.mark.parametrize("value", ["a < b", 'a\n"b" \\ </', "<parameter>", '<parameter name="x" value="1"/>', LONG])
-def test_a_value_of_minimax_may_look_a_little_like_its_notation(value: str) -> None:
+def test_a_minimax_value_may_resemble_the_notation(value: str) -> None:
     assert calls(MiniMaxParser, minimax(invoke("weather", city=value, days="3"))) == [
         ("weather", {"city": value, "days": 3})
     ]
@@ -140,7 +142,7 @@ def test_a_value_of_minimax_may_look_a_little_like_its_notation(value: str) -> N
         f"<tool_call>{' ' * 600}</tool_call>",
     ],
 )
-def test_what_is_no_call_stays_text(text: str) -> None:
+def test_an_invalid_hermes_call_stays_text(text: str) -> None:
     assert parse(HermesParser, text) == parse(HermesParser, *text) == (text, [], 0)
 
 
@@ -161,12 +163,12 @@ def test_what_is_no_call_stays_text(text: str) -> None:
         MINIMAX[: MINIMAX.index("</invoke>")],
     ],
 )
-def test_what_is_no_call_of_minimax_stays_text(text: str) -> None:
+def test_an_invalid_minimax_call_stays_text(text: str) -> None:
     assert parse(MiniMaxParser, text) == parse(MiniMaxParser, *text) == (text, [], 0)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "content"),
     [
         (f"<tool_call>{'x' * 600}\n{HERMES}", f"<tool_call>{'x' * 600}"),
         (f"<tool_call>\n{HERMES}", "<tool_call>"),
@@ -175,12 +177,12 @@ def test_what_is_no_call_of_minimax_stays_text(text: str) -> None:
         (f"{HERMES[:70]}\n{HERMES}", HERMES[:70]),
     ],
 )
-def test_a_good_call_behind_one_that_is_none_is_found(text: str, said: str) -> None:
-    assert parse(HermesParser, text) == parse(HermesParser, *text) == (said, parse(HermesParser, HERMES)[1], 1)
+def test_a_valid_hermes_call_behind_an_invalid_one_is_parsed(text: str, content: str) -> None:
+    assert parse(HermesParser, text) == parse(HermesParser, *text) == (content, parse(HermesParser, HERMES)[1], 1)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "content"),
     [
         (f"<minimax:tool_call>{'x' * 600}\n{MINIMAX}", f"<minimax:tool_call>{'x' * 600}"),
         (f"<minimax:tool_call>\n{MINIMAX}", "<minimax:tool_call>"),
@@ -188,14 +190,14 @@ def test_a_good_call_behind_one_that_is_none_is_found(text: str, said: str) -> N
         (f"{MINIMAX[:80]}\n{MINIMAX}", MINIMAX[:80]),
     ],
 )
-def test_a_good_call_of_minimax_behind_one_that_is_none_is_found(text: str, said: str) -> None:
-    assert parse(MiniMaxParser, text) == parse(MiniMaxParser, *text) == (said, parse(MiniMaxParser, MINIMAX)[1], 1)
+def test_a_valid_minimax_call_behind_an_invalid_one_is_parsed(text: str, content: str) -> None:
+    assert parse(MiniMaxParser, text) == parse(MiniMaxParser, *text) == (content, parse(MiniMaxParser, MINIMAX)[1], 1)
 
 
 def test_the_calls_before_a_fault_in_a_block_count_and_the_rest_is_text() -> None:
     text = minimax(invoke("weather", city="a"), "so far\n" + invoke("weather", city="b"))
-    said = "so far\n" + invoke("weather", city="b") + "\n</minimax:tool_call>"
-    assert parse(MiniMaxParser, text) == (said, [("weather", '{"city": "a"}')], 1)
+    content = "so far\n" + invoke("weather", city="b") + "\n</minimax:tool_call>"
+    assert parse(MiniMaxParser, text) == (content, [("weather", '{"city": "a"}')], 1)
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n</minimax:tool"])
@@ -206,12 +208,12 @@ def test_a_block_whose_end_is_missing_keeps_its_calls_and_loses_no_text(end: str
 
 
 @pytest.mark.parametrize("end", ["", "}", "}\n", "}\n</tool_c"])
-def test_a_call_that_lacks_only_its_end_is_complete(end: str) -> None:
+def test_a_call_without_its_closing_tag_is_complete(end: str) -> None:
     assert parse(HermesParser, HERMES[: HERMES.index("}}") + 1] + end) == parse(HermesParser, HERMES)
 
 
 @BOTH
-def test_a_call_that_is_cut_off_is_text(kind: type[ToolCallParser], call: str) -> None:
+def test_a_truncated_call_is_text(kind: type[ToolCallParser], call: str) -> None:
     for cut in range(call.index(CALL[1]["city"])):
         assert parse(kind, call[:cut]) == (call[:cut], [], 0)
 
@@ -221,16 +223,16 @@ LONG_MINIMAX = MINIMAX.replace("تهران", LONG)
 
 
 @pytest.mark.parametrize(("kind", "call"), [(HermesParser, LONG_HERMES), (MiniMaxParser, LONG_MINIMAX)])
-def test_long_arguments_are_shown_while_they_are_written(kind: type[ToolCallParser], call: str) -> None:
+def test_long_arguments_are_streamed(kind: type[ToolCallParser], call: str) -> None:
     parser = kind(FUNCTIONS)
-    segments = [parser.feed(call[place : place + 100]) for place in range(0, len(call), 100)]
-    begun = next(number for number, found in enumerate(segments) if found)
+    segments = [parser.feed(call[start : start + 100]) for start in range(0, len(call), 100)]
+    begun = next(number for number, parsed in enumerate(segments) if parsed)
     assert begun * 100 < MOST_HELD + 300
-    shown = segments[begun : begun + 20]
-    assert shown[0][0] == CallStart(0, "weather")
-    assert all(isinstance(segment, CallArguments) for found in shown[1:] for segment in found)
-    assert all(found for found in shown)
-    whole = "".join(segment.json for found in segments for segment in found if isinstance(segment, CallArguments))
+    emitted = segments[begun : begun + 20]
+    assert emitted[0][0] == CallStart(0, "weather")
+    assert all(isinstance(segment, CallArguments) for parsed in emitted[1:] for segment in parsed)
+    assert all(parsed for parsed in emitted)
+    whole = "".join(segment.json for parsed in segments for segment in parsed if isinstance(segment, CallArguments))
     assert json.loads(whole) == {"city": LONG, "days": 3}
     assert parser.complete == 1
 
@@ -251,21 +253,21 @@ def test_long_arguments_are_shown_while_they_are_written(kind: type[ToolCallPars
         ),
     ],
 )
-def test_long_arguments_that_break_are_no_json_and_no_complete_call(
+def test_long_arguments_that_turn_out_invalid_are_an_incomplete_call(
     kind: type[ToolCallParser], call: str, fault: str
 ) -> None:
-    text, found, complete = parse(kind, call)
-    assert parse(kind, *call) == (text, found, complete)
-    assert (len(found), complete) == (1, 0)
+    text, parsed, complete = parse(kind, call)
+    assert parse(kind, *call) == (text, parsed, complete)
+    assert (len(parsed), complete) == (1, 0)
     assert text == fault
-    assert LONG in found[0][1]
-    assert not is_object(found[0][1])
+    assert LONG in parsed[0][1]
+    assert not is_object(parsed[0][1])
 
 
-def test_what_comes_behind_long_arguments_instead_of_their_end_is_text() -> None:
-    text, found, complete = parse(HermesParser, LONG_HERMES.replace("}}", "} and more }"))
-    assert (text, len(found), complete) == (" and more }\n</tool_call>", 1, 1)
-    assert json.loads(found[0][1]) == {"city": LONG, "days": 3}
+def test_text_in_place_of_the_end_of_long_arguments_is_kept() -> None:
+    text, parsed, complete = parse(HermesParser, LONG_HERMES.replace("}}", "} and more }"))
+    assert (text, len(parsed), complete) == (" and more }\n</tool_call>", 1, 1)
+    assert json.loads(parsed[0][1]) == {"city": LONG, "days": 3}
 
 
 WORD = "سلام "
@@ -316,7 +318,7 @@ CASES = st.sampled_from(list(PARTS)).flatmap(
 
 @settings(max_examples=3 * settings.default.max_examples)
 @given(case=CASES, only_one=st.booleans(), data=st.data())
-def test_where_the_stream_is_cut_changes_nothing(
+def test_the_result_does_not_depend_on_the_chunks(
     case: tuple[type[ToolCallParser], str], only_one: bool, data: st.DataObject
 ) -> None:
     kind, text = case
@@ -330,11 +332,11 @@ def test_where_the_stream_is_cut_changes_nothing(
 @given(case=CASES)
 def test_no_word_is_lost_and_complete_calls_are_json(case: tuple[type[ToolCallParser], str]) -> None:
     kind, text = case
-    said, found, complete = parse(kind, text)
-    shown = said + "".join(arguments for _, arguments in found)
-    assert shown.count(WORD) == text.count(WORD)
-    assert shown.count("x" * 600) == text.count("x" * 600)
-    assert len(found) - complete == sum(not is_object(arguments) for _, arguments in found)
+    content, parsed, complete = parse(kind, text)
+    emitted = content + "".join(arguments for _, arguments in parsed)
+    assert emitted.count(WORD) == text.count(WORD)
+    assert emitted.count("x" * 600) == text.count("x" * 600)
+    assert len(parsed) - complete == sum(not is_object(arguments) for _, arguments in parsed)
 
 
 def is_object(text: str) -> bool:
@@ -345,7 +347,7 @@ def is_object(text: str) -> bool:
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=[kind.__name__ for kind in PARTS])
-def test_every_place_to_cut_two_parts_in_two(parts: list[str]) -> None:
+def test_the_result_does_not_depend_on_where_a_text_is_cut_in_two(parts: list[str]) -> None:
     kind = next(kind for kind, its in PARTS.items() if its is parts)
     for first, second in itertools.product([part for part in parts if len(part) < 200], repeat=2):
         text = first + second

@@ -34,7 +34,7 @@ def call(name: str) -> str:
 
 
 def read(model: ServedModel, request: pb.GenerateRequest, text: str) -> tuple[list[str], str]:
-    """The functions that are called in a text, and what of it is an answer."""
+    """Return the functions that a text calls, and the rest of the text."""
     parser = AnswerParser(request, model, Prompt("", [1], 100))
     segments = [*parser.feed(text), *parser.close()]
     return (
@@ -50,7 +50,7 @@ def test_only_allowed_functions_are_offered(caller: ServedModel, required: bool)
     assert [tool["function"]["name"] for tool in template_tools(request)] == ["get_time", "get_news"]
 
 
-def test_of_allowed_functions_one_may_be_called_and_another_one_is_no_call(caller: ServedModel) -> None:
+def test_a_call_of_an_allowed_function_is_parsed_and_another_one_stays_text(caller: ServedModel) -> None:
     request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time"])
     assert "structured_output" not in engine_params(request, caller, remaining_tokens=9, choice=0)
     assert read(caller, request, call("get_time")) == (["get_time"], "")
@@ -58,7 +58,7 @@ def test_of_allowed_functions_one_may_be_called_and_another_one_is_no_call(calle
     assert read(caller, request, "no call") == ([], "no call")
 
 
-def test_of_allowed_functions_one_must_be_called_if_that_is_required(caller: ServedModel) -> None:
+def test_one_of_the_allowed_functions_must_be_called_if_required(caller: ServedModel) -> None:
     request = ask(mode=pb.TOOL_CHOICE_MODE_FUNCTIONS, function_names=["get_time", "get_news"], required=True)
     form = json.dumps(engine_params(request, caller, remaining_tokens=9, choice=0)["structured_output"])
     assert "get_time" in form
@@ -66,7 +66,7 @@ def test_of_allowed_functions_one_must_be_called_if_that_is_required(caller: Ser
     assert "get_weather" not in form
 
 
-def test_without_a_choice_all_may_be_called_and_with_none_none(caller: ServedModel) -> None:
+def test_all_functions_may_be_called_by_default_and_none_with_tool_choice_none(caller: ServedModel) -> None:
     assert read(caller, ask(), call("get_weather")) == (["get_weather"], "")
     none = ask(mode=pb.TOOL_CHOICE_MODE_NONE)
     assert read(caller, none, call("get_weather")) == ([], call("get_weather"))
@@ -75,7 +75,7 @@ def test_without_a_choice_all_may_be_called_and_with_none_none(caller: ServedMod
 
 
 @pytest.mark.parametrize(
-    ("choice", "field", "said"),
+    ("choice", "field", "message"),
     [
         ({"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS}, "tool_choice.function_names", "allows no tool at all"),
         ({"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "required": True}, "tool_choice.function_names", "no tool at all"),
@@ -89,16 +89,16 @@ def test_without_a_choice_all_may_be_called_and_with_none_none(caller: ServedMod
         ({"mode": pb.TOOL_CHOICE_MODE_REQUIRED, "tools": ()}, "tool_choice", "send tools as well"),
     ],
 )
-def test_a_choice_that_makes_no_sense_is_rejected_by_name(
-    caller: ServedModel, choice: dict[str, Any], field: str, said: str
+def test_an_invalid_choice_is_rejected_with_its_field(
+    caller: ServedModel, choice: dict[str, Any], field: str, message: str
 ) -> None:
-    with pytest.raises(Failure, match=said) as rejection:
+    with pytest.raises(Failure, match=message) as rejection:
         check(ask(**choice), caller, LIMITS)
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
     assert rejection.value.message.field == field
 
 
-def test_a_strict_function_is_reported_where_its_schema_is_not_enforced(caller: ServedModel) -> None:
+def test_strict_is_reported_as_ignored_where_the_schema_is_not_enforced(caller: ServedModel) -> None:
     tools = [pb.Tool(name="f"), pb.Tool(name="g", strict=True), pb.Tool(name="h", strict=True)]
     message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])
     request = pb.GenerateRequest(messages=[message], tools=tools)
