@@ -55,15 +55,17 @@ class ApiError(Exception):
     ) -> None:
         """Describe the error.
 
-        status: of HTTP.
-        message: for the caller: what was wrong, with which value, and what to do.
-        field: the path of the field at fault, if the message does not have it.
-        has_worker_fields: whether the message has a worker's names of fields, which a dialect is to replace.
-        code: a more precise, stable name of the error, where there is one.
-        retry_after: seconds after which to try again.
-        should_retry: tells clients that try again by themselves not to, or to; None leaves it to them.
-        limits: how the key's limits stand.
-        headers: of HTTP, whatever the API: those about the connection, the method or the credential.
+        Args:
+            status: The HTTP status.
+            kind: The kind of error.
+            message: The message for the caller: what is wrong, which value it has, and what to do.
+            field: The path of the wrong field, if the message does not have it.
+            has_worker_fields: Whether the message has a worker's names of fields, which a dialect must replace.
+            code: A more precise, stable name of the error, if there is one.
+            retry_after: Seconds after which to try again.
+            should_retry: Whether clients should retry automatically; None leaves it to them.
+            limits: The state of the key's limits.
+            headers: Headers of the response in every API, such as those about the connection or the credential.
         """
         super().__init__(message)
         self.status = status
@@ -78,7 +80,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def __str__(self) -> str:
-        """Return the message in English, with the names of fields that it has by now."""
+        """Return the message in English."""
         return str(self.message)
 
     def closing(self) -> ApiError:
@@ -88,7 +90,7 @@ class ApiError(Exception):
 
 
 def bad_request(message: Message | str | None, text: str = "", *, code: str | None = None) -> ApiError:
-    """Return a 400. A text comes behind the path of its field."""
+    """Return a 400 with a message, or with the path of a field and a text."""
     if isinstance(message, Message):
         return ApiError(400, ErrorKind.INVALID_REQUEST, message, code=code)
     return ApiError(400, ErrorKind.INVALID_REQUEST, text, field=message, code=code)

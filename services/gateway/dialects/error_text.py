@@ -19,7 +19,7 @@ class ErrorText(NamedTuple):
     text: str
     language: str
     message_id: str | None
-    """None for a message that none of the catalogues has."""
+    """None for a message that is in no catalogue."""
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a response with this message."""
@@ -28,9 +28,9 @@ class ErrorText(NamedTuple):
 
 
 def error_text(error: ApiError) -> ErrorText:
-    """Return the message for the caller of the request that is being answered."""
+    """Return the message of an error in the language of the current request."""
     message, language = error.message, preferred(ACCEPTED.get())
-    # An error quotes what it is about, and ends up in its caller's logs.
+    # Messages quote requests and end up in callers' logs, so keys are removed.
     if message.is_translated:
         return ErrorText(without_keys(message.text(language)), language, message.id)
     english = without_keys(str(message))

@@ -22,7 +22,7 @@ _MOST_MESSAGE_CHARACTERS: Final = 200
 def ignored_fields(
     request: RequestModel, body: Mapping[str, Any], overruled: Iterable[str] = (), *, strict: bool
 ) -> list[str]:
-    """Return the paths of fields that have no influence, at every level of a body.
+    """Return the paths of fields that have no effect, at every level of a body.
 
     Args:
         request: What was read of the body.

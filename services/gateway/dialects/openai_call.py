@@ -41,17 +41,17 @@ def completed(
     *,
     strict: bool,
 ) -> OpenAICall:
-    """Return the call, with what both kinds of completion have.
+    """Return the call, with the fields that both APIs share.
 
     Args:
         request: The request.
         body: The parsed body of which it was made.
         generate: What was translated of it. Structured output is added.
-        overruled: The paths of fields that have no influence because another one says something else.
-        strict: Whether fields without influence are rejected.
+        overruled: The paths of fields that have no effect because another one says something else.
+        strict: Whether fields without effect are rejected.
 
     Raises:
-        ApiError: A field does not fit, or has no influence and is to be rejected.
+        ApiError: A field does not fit, or has no effect and is to be rejected.
     """
     structured_output_field = add_structured_output(request, generate.response_format)
     streaming = read_streaming(request)

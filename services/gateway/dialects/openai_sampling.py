@@ -1,4 +1,4 @@
-"""Translates how tokens are chosen and when generation stops."""
+"""Translates sampling parameters and stop conditions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_DIGITS: Final = 10
 
 
 def add_sampling(request: OpenAIRequest, sampling: pb.SamplingParams, overruled: list[str]) -> None:
-    """Set the parameters that are given; add fields without influence to `overruled`. Raises ApiError."""
+    """Set the parameters that are present; add fields without effect to `overruled`. Raises ApiError."""
     sampling.SetInParent()
     for name in _SAME_NAMES:
         if (value := getattr(request, name)) is not None:
@@ -47,7 +47,7 @@ def _add_limit(request: OpenAIRequest, sampling: pb.SamplingParams, overruled: l
 
 
 def _read_token(token: str) -> int:
-    # Python itself takes long for very many digits.
+    # Parsing very many digits takes long.
     if not token.isdecimal() or len(token) > _MOST_DIGITS:
         raise bad_request("logit_bias", f"logit_bias has the key {shown(token)}; keys must be token ids")
     if int(token) > _MOST_TOKEN_ID:

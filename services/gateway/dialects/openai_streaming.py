@@ -24,7 +24,7 @@ class Streaming:
 
 
 def read_streaming(request: OpenAIRequest) -> Streaming:
-    """Return how the answer is to be sent. Raises ApiError for options without a stream."""
+    """Return whether and how to stream. Raises ApiError for options without a stream."""
     stream, options = request.stream or False, request.stream_options
     if options is None:
         return Streaming(stream)

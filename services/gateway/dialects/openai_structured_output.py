@@ -21,17 +21,17 @@ def add_structured_output(request: OpenAIRequest, response_format: pb.ResponseFo
     Raises:
         ApiError: More than one field asks for it, or one is incomplete.
     """
-    given: list[str] = []
+    paths: list[str] = []
     if isinstance(request.response_format, JsonObjectFormat):
-        given.append(STRUCTURED_OUTPUT)
+        paths.append(STRUCTURED_OUTPUT)
         response_format.json_object.SetInParent()
     elif isinstance(request.response_format, JsonSchemaFormat):
-        given.append(STRUCTURED_OUTPUT)
+        paths.append(STRUCTURED_OUTPUT)
         _add_named_schema(request.response_format.json_schema, response_format.json_schema)
     _add_values(
         "guided_",
         response_format,
-        given,
+        paths,
         json=request.guided_json,
         regex=request.guided_regex,
         choice=request.guided_choice,
@@ -42,21 +42,21 @@ def add_structured_output(request: OpenAIRequest, response_format: pb.ResponseFo
         _add_values(
             prefix,
             response_format,
-            given,
+            paths,
             json=outputs.json,
             regex=outputs.regex,
             choice=outputs.choice,
             grammar=outputs.grammar,
         )
         if outputs.json_object:
-            given.append(f"{prefix}json_object")
+            paths.append(f"{prefix}json_object")
             response_format.json_object.SetInParent()
         if outputs.structural_tag is not None:
-            given.append(f"{prefix}structural_tag")
-            response_format.structural_tag_json = _text(given[-1], outputs.structural_tag)
-    if len(given) > 1:
-        raise bad_request(given[1], f"{given[0]} and {given[1]} exclude one another; send one of them")
-    return given[0] if given else STRUCTURED_OUTPUT
+            paths.append(f"{prefix}structural_tag")
+            response_format.structural_tag_json = _text(paths[-1], outputs.structural_tag)
+    if len(paths) > 1:
+        raise bad_request(paths[1], f"{paths[0]} and {paths[1]} exclude one another; send one of them")
+    return paths[0] if paths else STRUCTURED_OUTPUT
 
 
 def _add_named_schema(wanted: JsonSchema, schema: pb.JsonSchemaFormat) -> None:
@@ -71,25 +71,25 @@ def _add_named_schema(wanted: JsonSchema, schema: pb.JsonSchemaFormat) -> None:
 def _add_values(
     prefix: str,
     response_format: pb.ResponseFormat,
-    given: list[str],
+    paths: list[str],
     *,
     json: Any,
     regex: str | None,
     choice: list[str] | None,
     grammar: str | None,
 ) -> None:
-    """Set what one of vLLM's notations asks for, and add the paths of its fields to `given`."""
+    """Set what one of vLLM's notations asks for, and add the paths of its fields to `paths`."""
     if json is not None:
-        given.append(f"{prefix}json")
-        response_format.json_schema.schema_json = _text(given[-1], json)
+        paths.append(f"{prefix}json")
+        response_format.json_schema.schema_json = _text(paths[-1], json)
     if regex is not None:
-        given.append(f"{prefix}regex")
+        paths.append(f"{prefix}regex")
         response_format.regex = regex
     if choice is not None:
-        given.append(f"{prefix}choice")
+        paths.append(f"{prefix}choice")
         response_format.choice.choices.extend(choice)
     if grammar is not None:
-        given.append(f"{prefix}grammar")
+        paths.append(f"{prefix}grammar")
         response_format.grammar = grammar
 
 

@@ -1,4 +1,4 @@
-"""The language of error messages: the caller's `Accept-Language`, and what a message is in it."""
+"""The language of error messages: chosen by `Accept-Language`, with the translation of a message into it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import yaml
 from services.gateway.i18n.message_pattern import MessagePattern
 
 ACCEPTED: ContextVar[str] = ContextVar("accept_language", default="")
-"""The header `Accept-Language` of the request that is being answered."""
+"""The header `Accept-Language` of the current request."""
 LANGUAGES: Final = ("en", "fa")
 MOST_CHARACTERS: Final = 4000
-"""Longer messages quote much, and stay as they are."""
+"""The longest message that is translated. Longer ones mostly quote the caller."""
 _NESTED: Final = 3
-"""An insertion may be a message of ours, and have one in it; so deep, and the caller's own words no deeper."""
+"""How deeply messages that are inserted into messages are translated."""
 _FIXED: Final = re.compile(r"`([^`]*)`")
 _VERBATIM: Final = frozenset({"field", "value", "model", "name", "url", "known", "where", "text"})
-"""Insertions that are the caller's or the operator's own words, even where they look like ours."""
+"""Parameters with text of the caller or the operator, which is never translated."""
 _ISOLATED: Final = "\N{LEFT-TO-RIGHT ISOLATE}{}\N{POP DIRECTIONAL ISOLATE}"
 _DIRECTIONS: Final = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
-"""Characters that turn the text behind them, or end an isolate."""
+"""Characters that change the direction of the text behind them, or end an isolate."""
 
 
 def preferred(header: str) -> str:
-    """The language that `Accept-Language` likes best; English where it likes none of ours, or both alike."""
+    """Return the language that `Accept-Language` prefers; English if it names none of ours, or prefers none."""
     weights: dict[str, float] = {}
     for entry in header[:1000].lower().split(","):
         tag, _, parameters = entry.partition(";")
@@ -45,26 +45,26 @@ def preferred(header: str) -> str:
 
 
 def translated(message: str, language: str, *, nested: int = 0) -> str | None:
-    """A message in another language than English; None for one that has no text in it. `nested` is for insertions."""
+    """Return a message in `language`, or None if there is no translation. `nested` is the depth of the insertion."""
     if language == "en" or nested > _NESTED or len(message) > MOST_CHARACTERS:
         return None
     for pattern, text in catalogue(language):
         inserted = pattern.match(message)
         if inserted is not None:
-            shown = {name: _inserted(name, value, language, nested) for name, value in inserted.items()}
-            return _FIXED.sub(lambda part: _isolated(part[1]), text).format_map(shown)
+            values = {name: _inserted(name, value, language, nested) for name, value in inserted.items()}
+            return _FIXED.sub(lambda part: _isolated(part[1]), text).format_map(values)
     return None
 
 
 @cache
 def catalogue(language: str) -> tuple[tuple[MessagePattern, str], ...]:
-    """Patterns of English messages with their texts, those that say most first."""
+    """Return patterns of English messages with their translations, those with most literal text first."""
     patterns = [(MessagePattern(english), text) for english, text in messages(language).items()]
     return tuple(sorted(patterns, key=lambda entry: -entry[0].literal_length))
 
 
 def messages(language: str) -> dict[str, str]:
-    """English messages with their texts, as the file has them."""
+    """Return the English messages with their translations in the file of `language`."""
     texts: dict[str, str] = yaml.safe_load(Path(__file__).with_name(f"messages_{language}.yaml").read_text("utf-8"))
     return texts
 
@@ -76,5 +76,5 @@ def _inserted(name: str, value: str, language: str, nested: int) -> str:
 
 def _isolated(value: str) -> str:
     """Return a left-to-right fragment, such as code, that does not change the direction of the text around it."""
-    # What a client sends must not end its isolate and reorder the text behind it.
+    # A client's text must not end its isolate and reorder the text behind it.
     return _ISOLATED.format(value.translate(_DIRECTIONS))

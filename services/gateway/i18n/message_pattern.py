@@ -1,23 +1,23 @@
-"""A message with places for insertions, recognised in one pass over it, whatever is inserted."""
+"""A pattern of messages with placeholders, matched in one pass over the message."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-_PLACE: Final = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 
 class MessagePattern:
-    """As `{field} is missing`. Literal text is looked for from left to right and never again: no message takes long."""
+    """A pattern such as `{field} is missing`, matched in linear time: literal text is searched from left to right."""
 
     def __init__(self, text: str) -> None:
-        """`text` has at least one letter between two places."""
-        first, *rest = _PLACE.split(text)
+        """Parse `text`, which has at least one character between two placeholders."""
+        first, *rest = _PLACEHOLDER.split(text)
         self.names: Final[tuple[str, ...]] = tuple(rest[::2])
-        """Of the places, in order."""
+        """The names of the placeholders, in order."""
         self.literal_length: Final = len(first) + sum(map(len, rest[1::2]))
-        """How many characters it says itself."""
+        """The number of characters outside of placeholders."""
         self._prefix: Final = first
         self._separators: Final[tuple[str, ...]] = tuple(rest[1:-1:2])
         self._suffix: Final = rest[-1] if rest else ""
@@ -31,13 +31,13 @@ class MessagePattern:
             return {} if message == self._prefix else None
         if not (message.startswith(self._prefix) and message.endswith(self._suffix)):
             return None
-        inserted, place, end = [], len(self._prefix), len(message) - len(self._suffix)
+        inserted, position, end = [], len(self._prefix), len(message) - len(self._suffix)
         for separator in self._separators:
-            found = message.find(separator, place + 1, end)
-            if found < 0:
+            next_separator = message.find(separator, position + 1, end)
+            if next_separator < 0:
                 return None
-            inserted.append(message[place:found])
-            place = found + len(separator)
-        if place >= end:
+            inserted.append(message[position:next_separator])
+            position = next_separator + len(separator)
+        if position >= end:
             return None
-        return dict(zip(self.names, [*inserted, message[place:end]], strict=True))
+        return dict(zip(self.names, [*inserted, message[position:end]], strict=True))

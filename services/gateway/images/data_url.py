@@ -9,14 +9,14 @@ from typing import Final
 from services.gateway.errors import bad_request
 from services.gateway.images.limits import image_too_large
 
-_PIECE: Final = 4 * 2**18
-"""Characters that are decoded at a time. Nothing else runs meanwhile; whole groups of four."""
+_SEGMENT: Final = 4 * 2**18
+"""Characters that are decoded at a time, because nothing else runs meanwhile. A multiple of four."""
 
 
 def read(path: str, url: str, *, max_bytes: int) -> bytes:
-    """The content, whatever its media type is said to be. `path` names the field.
+    """Return the content of a URL. Its media type is ignored. `path` names the field in messages.
 
-    Raises ApiError (400) for any other URL, and for a content that is larger: before it is decoded.
+    Raises ApiError (400) for a URL of another form, and, before decoding it, for a content that is too large.
     """
     head, comma, encoded = url.partition(",")
     scheme, _, description = head.partition(":")
@@ -36,5 +36,5 @@ def read(path: str, url: str, *, max_bytes: int) -> bytes:
 def _decoded(encoded: str) -> bytes:
     if "=" in encoded[:-2]:
         raise binascii.Error("there is padding before the end")
-    starts = range(0, len(encoded), _PIECE)
-    return b"".join(b64decode(encoded[start : start + _PIECE], validate=True) for start in starts)
+    starts = range(0, len(encoded), _SEGMENT)
+    return b"".join(b64decode(encoded[start : start + _SEGMENT], validate=True) for start in starts)

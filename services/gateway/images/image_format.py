@@ -1,4 +1,4 @@
-"""Tells an image's format by its first bytes."""
+"""Recognises an image's format by its first bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIGNATURES: Final[dict[str, tuple[bytes, ...]]] = {
 
 
 def media_type(data: bytes) -> str | None:
-    """The media type of a PNG, JPEG, WebP or GIF; None for anything else."""
+    """Return the media type of a PNG, JPEG, WebP or GIF, and None for anything else."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return next((name for name, signatures in _SIGNATURES.items() if data.startswith(signatures)), None)

@@ -1,4 +1,4 @@
-"""Which web addresses a request may name for its images: https, and hosts that the operator listed."""
+"""Checks the URLs of images: they must be https, on hosts that the operator has listed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ MAX_LENGTH: Final = 4096
 
 
 def check_url(path: str, url: str, hosts: frozenset[str]) -> SplitResult:
-    """The parts of a URL from which an image may be fetched. `hosts` are HOST or HOST:PORT; `path` names the field.
+    """Return the parts of a URL from which an image may be fetched. Raises ApiError (400) for any other.
 
-    Raises ApiError (400) for any other.
+    Args:
+        path: The path of the field, for messages.
+        url: The URL.
+        hosts: The listed hosts, as HOST or HOST:PORT.
     """
     if not hosts:
         raise bad_request(

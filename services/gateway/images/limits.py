@@ -1,4 +1,4 @@
-"""The limits of images, which the operator sets."""
+"""The limits of images, which are settings of the gateway."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class ImageLimits:
     """Limits on the images of one request."""
 
     most: int = 32
-    """How many there may be."""
+    """The most images."""
     max_bytes: int = 12 * 2**20
-    """Of one image."""
+    """The most bytes of one encoded image."""
     max_total_bytes: int = 24 * 2**20
-    """Of all images of a request. Workers and Triton take messages of 32 MiB."""
+    """The most bytes of all encoded images. Workers and Triton take messages of up to 32 MiB."""
     hosts: frozenset[str] = frozenset()
-    """From where images may be fetched, as HOST or HOST:PORT."""
+    """The hosts from which images may be fetched, as HOST or HOST:PORT."""
 
 
 def image_too_large(path: str, size: int, limit: int) -> ApiError:
-    """Return the error of one image. `size` is what is known of it, in bytes."""
+    """Return the error of an image that has at least `size` bytes."""
     return bad_request(path, f"{path} is an image of {size} bytes; at most {limit} are allowed. Make it smaller.")

@@ -1,4 +1,4 @@
-"""The images of one request: those in `data:` URLs are read at once, those elsewhere are to be fetched."""
+"""The images of one request: those in `data:` URLs are decoded at once, remote ones are fetched later."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from services.gateway.images.limits import ImageLimits, image_too_large
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """An image that has still to be fetched."""
+class RemoteImage:
+    """An image that is still to be fetched."""
 
     path: str
     url: str
     image: pb.Image
-    """The part of the translated request that it will fill."""
+    """The part of the worker's request that it fills."""
 
 
 @dataclass
@@ -28,16 +28,22 @@ class Images:
     """The images of one request, counted while they are read."""
 
     limits: ImageLimits = field(default_factory=ImageLimits)
-    elsewhere: list[Elsewhere] = field(default_factory=list)
+    remote: list[RemoteImage] = field(default_factory=list)
+    """The images that are still to be fetched."""
     count: int = 0
     total_bytes: int = 0
 
     def add(self, image: pb.Image, *, url: str, path: str, part: str) -> None:
-        """Take the image at `url`. Raises ApiError (400) for one that is none, or goes beyond a limit.
+        """Add the image at `url`.
 
-        image: the part of the translated request that it fills.
-        path: the path of the field that holds the URL.
-        part: the path of the content part that the image belongs to.
+        Args:
+            image: The part of the worker's request that it fills.
+            url: A `data:` or `https:` URL.
+            path: The path of the field that holds the URL.
+            part: The path of the content part that the image belongs to.
+
+        Raises:
+            ApiError: The URL or the image is not valid, or exceeds a limit (400).
         """
         self.count += 1
         if self.count > self.limits.most:
@@ -46,12 +52,12 @@ class Images:
             )
         if url[:5].lower() == "https":
             check_url(path, url, self.limits.hosts)
-            self.elsewhere.append(Elsewhere(path, url, image))
+            self.remote.append(RemoteImage(path, url, image))
         else:
             self.fill(image, path, data_url.read(path, url, max_bytes=self.limits.max_bytes))
 
     def fill(self, image: pb.Image, path: str, data: bytes) -> None:
-        """Put an encoded image where it belongs. Raises ApiError (400)."""
+        """Put an encoded image into the worker's request. Raises ApiError (400)."""
         if len(data) > self.limits.max_bytes:
             raise image_too_large(path, len(data), self.limits.max_bytes)
         self.total_bytes += len(data)
@@ -61,7 +67,7 @@ class Images:
                 f"with {path}, the request's images are {self.total_bytes} bytes; at most "
                 f"{self.limits.max_total_bytes} are allowed together. Make them smaller or send fewer.",
             )
-        found = media_type(data)
-        if found is None:
+        mime_type = media_type(data)
+        if mime_type is None:
             raise bad_request(path, f"{path} holds no PNG, JPEG, WebP or GIF; send an image in one of these formats")
-        image.data, image.mime_type = data, found
+        image.data, image.mime_type = data, mime_type

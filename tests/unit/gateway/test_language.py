@@ -131,18 +131,22 @@ def test_the_scan_finds_messages_wherever_they_are_written() -> None:
     "message",
     [
         "Rate limit reached: 5 requests per minute for this key. Try again in 12s.",
-        "Rate limit reached: 900 tokens per minute for this key and the model m. 7 are left, and this request needs about 30: "
+        "Rate limit reached: 900 tokens per minute for this key and the model m. 7 are left, and this request "
+        "needs about 30: "
         "10 for its prompt and 20 for its answer. Try again in 1m30s.",
-        "The request is too large: 900 tokens per minute is the limit for this key, and this request needs about 1200: 200 for "
+        "The request is too large: 900 tokens per minute is the limit for this key, and this request needs "
+        "about 1200: 200 for "
         "its prompt and 1000 for its answer. Send a shorter prompt or a smaller max_tokens.",
         "Concurrency limit reached: 2 requests at the same time for this key. Try again when one has ended.",
         "the maximum context length of m is 100 tokens; your messages have 90 tokens and you asked for 20, 110 in all; "
         "shorten the one or lower the other",
-        "the maximum context length of m is 100 tokens; your prompt has 100 tokens, which leaves no room for an answer; "
+        "the maximum context length of m is 100 tokens; your prompt has 100 tokens, which leaves no room for an "
+        "answer; "
         "shorten it",
         "the prompt has 2 places for images of m, and there are 1 images; send images in the user's messages",
         "messages[0].content[1].image_url.url could not be fetched within 5 s; send the image as a data: URL",
-        "messages[0].content[1].image_url.url could not be fetched from example.org: refused; send the image as a data: URL",
+        "messages[0].content[1].image_url.url could not be fetched from example.org: refused; send the image as "
+        "a data: URL",
         "messages[0].content[1].image_url.url is on example.org, whose address is not a public one; "
         "send the image as a data: URL",
         "messages[0].content[1].image_url.url is redirected more than 3 times; send the image as a data: URL",
@@ -150,7 +154,8 @@ def test_the_scan_finds_messages_wherever_they_are_written() -> None:
         "messages[0].content[1].image_url.url is answered in a compressed form, which was not asked for; "
         "send the image as a data: URL",
         "with messages[0].content[1].image_url.url, the request's images have more than 90 bytes; send fewer",
-        "messages[0].content[1].image cannot be read: it is a JPEG with more than 100 scans; send a PNG, JPEG, WebP or GIF",
+        "messages[0].content[1].image cannot be read: it is a JPEG with more than 100 scans; send a PNG, JPEG, "
+        "WebP or GIF",
         "messages[0].content[1].image cannot be read: it is a GIF of 0×10 pixels; send a PNG, JPEG, WebP or GIF",
         "messages[0].content[1].image cannot be shown to m: it is 9000×9 pixels; one side may be 200 times the other",
         "messages[0].content[1].image is a PNG of 9000×9000 pixels, 81000000 in all; at most 50000000 are allowed; "
