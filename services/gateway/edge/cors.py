@@ -1,8 +1,6 @@
 """Cross-origin resource sharing: which pages of other origins may read responses.
 
-Starlette's CORSMiddleware is not used. It answers preflights with 200 and a text, and those of origins that are not
-listed with a 400 in plain text; it adds `Vary: Origin` to responses that are the same for every origin. Clients of this
-API get a 204 without a body, errors in JSON only, and `Vary` only where responses vary.
+docs/adr/0016 says why Starlette's CORSMiddleware is not used.
 """
 
 from __future__ import annotations
@@ -30,14 +28,13 @@ class Cors:
     def headers(self, request_headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         """Return the headers of a response to a request with these headers, whose names are in lower case."""
         origin = request_headers.get(b"origin")
-        if origin is None or not (b"*" in self._origins or origin in self._origins):
-            return []
-        allowed = b"*" if b"*" in self._origins else origin
-        return [
-            (b"access-control-allow-origin", allowed),
-            (b"access-control-expose-headers", _EXPOSED),
-            *([] if allowed == b"*" else [(b"vary", b"origin")]),
-        ]
+        allows_all = b"*" in self._origins
+        # A cache must not give the response to another origin, or to none, to a page that may read it.
+        vary = [] if allows_all else [(b"vary", b"origin")]
+        if origin is None or not (allows_all or origin in self._origins):
+            return vary
+        allowed = b"*" if allows_all else origin
+        return [(b"access-control-allow-origin", allowed), (b"access-control-expose-headers", _EXPOSED), *vary]
 
 
 def is_preflight(method: str, request_headers: Mapping[bytes, bytes]) -> bool:

@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with the limits that it lacks.
 
 The limits are the number of connections, the number of header bytes, and a deadline for each thing that a client can be
-slow at. Middleware comes too late for them, because it runs only after all headers have arrived.
+slow at. Middleware comes too late for them, because it runs only after all headers have arrived. Kludex/uvicorn#157
+asked uvicorn for such time-outs and was closed without those of a request (docs/adr/0016).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The page at `/`, with documentation and playground: built by `make site`, served from memory."""
+"""The page at `/`, with documentation and playground: built by `make site`, served from memory.
+
+docs/adr/0016 says why no library for static files does it.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 MiniMax's models write strings without quotes and all other values as JSON, so that only the schema tells whether `5` is
 a number or a string. Schemas express types in many ways: pydantic's `str | None` is an `anyOf`, and its enums are
-behind a `$ref`.
+behind a `$ref`. Callers write the schemas: docs/adr/0016 says why no JSON Schema library reads them here.
 """
 
 from __future__ import annotations

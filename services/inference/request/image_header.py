@@ -1,7 +1,8 @@
 """Reads an image's dimensions from its header, without decoding it: what must not be decoded is found out here.
 
 Where a file says its size twice, what a decoder would allocate counts. What decoders could read in another way than it
-is read here is refused, or a small image would hide a large one.
+is read here is refused, or a small image would hide a large one, as it does from a library that takes the first size
+(docs/adr/0016).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`python -m services.inference.weights.weights_download`: fetch a model from the hub, complete and verified."""
+"""`python -m services.inference.weights.weights_download`: fetch a model from the hub, complete and verified.
+
+huggingface_hub starts interrupted files again from zero (huggingface/huggingface_hub#4196): docs/adr/0011.
+"""
 
 from __future__ import annotations
 

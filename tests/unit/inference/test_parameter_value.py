@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.parsing.parameter_value import ParameterSchema
+from tests.support.hostile_formats import Case, cases
 
 DEFINITIONS: dict[str, Any] = {
     "Unit": {"enum": ["1", "2", "true"], "type": "string"},
@@ -122,3 +124,26 @@ def test_every_text_becomes_a_json_string_or_its_own_value(text: str, schema: An
 )
 def test_schemas_whose_long_texts_can_only_be_strings_are_recognized(schema: Any, is_text: bool) -> None:
     assert ParameterSchema({"properties": {"p": schema}, "$defs": DEFINITIONS}, "p").is_text is is_text
+
+
+def schema_of(case: Case) -> Any:
+    """Return the schema that a hostile request has, or None."""
+    match case.fields:
+        case {"response_format": {"json_schema": {"schema": schema}}} | {"structured_outputs": {"json": schema}}:
+            return schema
+        case {"tools": [{"function": {"parameters": schema}}, *_]}:
+            return schema
+    return None
+
+
+@pytest.mark.timeout(20)
+def test_hostile_schemas_are_read_in_no_time() -> None:
+    schemas = (schema_of(case) for case in cases(7, ()))
+    for schema in itertools.islice((schema for schema in schemas if schema is not None), 300):
+        # References begin at the function's schema.
+        function = {**(schema if isinstance(schema, dict) else {}), "properties": {"p": schema}}
+        parameter = ParameterSchema(function, "p")
+        assert isinstance(parameter.is_text, bool)
+        for text in ("", "5", "null", '["a"]', "x" * 4000):
+            found = json.loads(parameter.to_json(text))
+            assert found == text or found == json.loads(text)
