@@ -28,11 +28,20 @@ class RequestModel(msgspec.Struct):
     """
 
 
+class ResponseModel(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of the objects of responses, as the API's document has them. Responses are not made from it; tests compare.
+
+    A field that may be absent is declared as `T | UnsetType`.
+    """
+
+
 M = TypeVar("M", bound=RequestModel)
 NonNegative = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 HIDDEN: Final = msgspec.Meta(extra_json_schema={"x-hidden": True})
 """Marks a field that is read, and not part of the API's document."""
+NULLABLE: Final = msgspec.Meta(extra_json_schema={"x-nullable": True})
+"""Marks an optional field whose null is part of the API's document."""
 REQUIRED: Final = msgspec.Meta(extra_json_schema={"x-required": True})
 """Marks a field as required in the API's document that may be absent here, because its reader checks it."""
 
@@ -68,6 +77,7 @@ def doc(
     fa: str,
     *,
     example: Any = msgspec.UNSET,
+    default: Any = msgspec.UNSET,
     granted: tuple[Any, ...] | None = None,
     schema: Mapping[str, Any] | None = None,
 ) -> msgspec.Meta:
@@ -77,12 +87,17 @@ def doc(
         en: The description in English.
         fa: The description in Persian.
         example: A value that the field may have.
+        default: What an absent field stands for, where a worker decides it; otherwise it is the default of the model.
         granted: Values that ask for what is done anyway. With any other value the field is reported as ignored.
         schema: Further keywords of JSON Schema, such as bounds that a worker checks.
     """
-    examples = {} if example is msgspec.UNSET else {"examples": [example]}
+    further = {
+        **(schema or {}),
+        **({} if example is msgspec.UNSET else {"examples": [example]}),
+        **({} if default is msgspec.UNSET else {"x-default": default}),
+    }
     return msgspec.Meta(
-        extra_json_schema={"description": {"en": en, "fa": fa}, **(schema or {}), **examples},
+        extra_json_schema={"description": {"en": en, "fa": fa}, **further},
         extra=None if granted is None else {"granted": granted},
     )
 

@@ -231,7 +231,7 @@ class OpenAIRequest(RequestModel):
             "Continue past the model's own end, up to the limit; for measurements.",
             "پس از پایانی که خود مدل می‌گذارد هم تا سقف طول ادامه یابد؛ برای اندازه‌گیری.",
             example=False,
-            schema={"default": False},
+            default=False,
         ),
     ] = None
     skip_special_tokens: Annotated[
@@ -240,7 +240,7 @@ class OpenAIRequest(RequestModel):
             "Leave the model's special tokens out of the text.",
             "توکن‌های ویژهٔ مدل در متن نیایند.",
             example=True,
-            schema={"default": True},
+            default=True,
         ),
     ] = None
     logit_bias: Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from services.gateway.dialects.json_model import HIDDEN, NonNegative, Positive, RequestModel, doc
+from services.gateway.dialects.json_model import HIDDEN, NULLABLE, NonNegative, Positive, RequestModel, doc
 from services.gateway.dialects.openai_request import Label, ModelId, OpenAIRequest
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -84,6 +84,7 @@ class Message(RequestModel):
     role: Annotated[Role, doc("The author of the message.", "نویسندهٔ پیام.", example="user")]
     content: Annotated[
         str | list[TextPart | ImagePart] | None,
+        NULLABLE,
         doc("Text, or parts of text and images.", "متن، یا پاره‌هایی از متن و تصویر.", example="سلام"),
     ] = None
     name: Annotated[

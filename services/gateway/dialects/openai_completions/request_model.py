@@ -33,7 +33,7 @@ class CompletionRequest(OpenAIRequest, kw_only=True):
             "The most tokens of the continuation.",
             "بیشترین طول ادامه.",
             example=64,
-            schema={"default": DEFAULT_MAX_TOKENS},
+            default=DEFAULT_MAX_TOKENS,
         ),
     ] = None
     echo: Annotated[

@@ -98,7 +98,7 @@ export function example(name: string, words: Words): string {
   }" dir="ltr">${tabs.join("")}</div>${copyButton(words)}</div>${panels.join("")}</div>`;
 }
 
-function codeBlock(text: string, language: string, words: Words, file?: string): string {
+export function codeBlock(text: string, language: string, words: Words, file?: string): string {
   return `<div class="code-block"><div class="code-bar"><span dir="ltr">${file ?? language}</span>${copyButton(
     words,
   )}</div>${pre(text, language, file)}</div>`;

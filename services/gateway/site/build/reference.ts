@@ -1,13 +1,12 @@
 import { readFileSync } from "node:fs";
-import { parse } from "yaml";
-import { escapeHtml, type Heading } from "./markdown.ts";
+import { codeBlock, escapeHtml, type Heading } from "./markdown.ts";
 import type { Words } from "./words.ts";
 
 interface Schema {
   $ref?: string;
   type?: string | string[];
   description?: string;
-  enum?: string[];
+  enum?: (string | null)[];
   const?: string;
   default?: unknown;
   minimum?: number;
@@ -20,9 +19,10 @@ interface Schema {
   additionalProperties?: Schema;
   items?: Schema;
   oneOf?: Schema[];
+  anyOf?: Schema[];
 }
 interface Content {
-  content?: Record<string, { schema: Schema }>;
+  content?: Record<string, { schema: Schema; examples: Record<string, { value: unknown }> }>;
 }
 interface Answer extends Content {
   $ref?: string;
@@ -41,9 +41,9 @@ interface Document {
   components: { schemas: Record<string, Schema>; responses: Record<string, Answer> };
 }
 
-/** The OpenAPI document, its texts in one language. */
+/** The OpenAPI document, which `make openapi` generates, with its texts in one language. */
 export function openApi(language: "fa" | "en" = "en"): Document {
-  return inLanguage(parse(readFileSync("openapi.yaml", "utf8"), { merge: true }), language) as Document;
+  return inLanguage(JSON.parse(readFileSync("openapi.json", "utf8")), language) as Document;
 }
 
 /** Renders the OpenAPI document as sections: one per operation, then one per object. */
@@ -76,6 +76,7 @@ function renderOperation(
   const parameters = Object.fromEntries(
     (operation.parameters ?? []).map(({ name, description, schema }) => [name, { ...schema, description }]),
   );
+  const { requestBody } = operation;
   const responses = Object.entries(operation.responses).map(([status, response]) => {
     const { description, content } = response.$ref ? (shared[lastOf(response.$ref)] as Answer) : response;
     return `<tr><td><code dir="ltr">${status}</code></td><td>${text(description)}</td><td>${contentTypes(content)}</td></tr>`;
@@ -85,9 +86,16 @@ function renderOperation(
     <p class="operation" dir="ltr"><b>${method.toUpperCase()}</b> <code><span data-fill="base_url">https://HOST/api</span>${path}</code></p>
     ${operation.description ? `<p>${text(operation.description)}</p>` : ""}
     ${operation.parameters ? `<h3>${words.parameters}</h3>${properties({ properties: parameters, required: Object.keys(parameters) }, words)}` : ""}
-    ${operation.requestBody ? `<h3>${words.requestBody}</h3><p>${contentTypes(operation.requestBody.content)}</p>` : ""}
+    ${requestBody ? `<h3>${words.requestBody}</h3><p>${contentTypes(requestBody.content)}</p>${examples(requestBody, words)}` : ""}
     <h3>${words.responses}</h3><div class="table" tabindex="0" role="group" aria-label="${words.responses}"><table><tbody>${responses.join("")}</tbody></table></div>
+    ${examples(operation.responses["200"], words)}
   </section>`;
+}
+
+/** The first example of each kind of content. */
+function examples({ content = {} }: Content = {}, words: Words): string {
+  const values = Object.values(content).map(({ examples }) => Object.values(examples)[0]?.value);
+  return values.map((value) => codeBlock(JSON.stringify(value, null, 2), "json", words)).join("");
 }
 
 function contentTypes(content: Content["content"] = {}): string {
@@ -110,8 +118,9 @@ function properties(schema: Schema, words: Words, depth = 0): string {
 
 function typeOf(schema: Schema): string {
   if (schema.$ref) return `<a href="#${lastOf(schema.$ref)}" dir="ltr">${lastOf(schema.$ref)}</a>`;
-  if (schema.oneOf) return schema.oneOf.map(typeOf).join(" | ");
-  if (schema.enum) return schema.enum.map((value) => `"${value}"`).join(" | ");
+  const alternatives = schema.oneOf ?? schema.anyOf;
+  if (alternatives) return alternatives.map(typeOf).join(" | ") + bounds(schema);
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ") + bounds(schema);
   if (schema.const) return `"${schema.const}"`;
   const types = [schema.type ?? "any"].flat();
   const shown = types.map((type) => (type === "array" && schema.items ? `array of ${typeOf(schema.items)}` : type));

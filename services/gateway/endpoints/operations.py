@@ -1,0 +1,266 @@
+"""The endpoints for models and usage in the API's document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, UnsetType
+
+from services.gateway.dialects.json_model import ResponseModel, doc
+from services.gateway.dialects.openai_document import ERROR, ERRORS, Created
+from services.gateway.dialects.operation_document import (
+    ContentDocument,
+    OperationDocument,
+    PathParameter,
+    ResponseDocument,
+    Text,
+)
+
+
+class Engine(ResponseModel):
+    """The program that runs a model."""
+
+    name: Annotated[str, doc("Its name.", "نام آن.", example="trtllm")]
+    version: Annotated[str | UnsetType, doc("Its version.", "نسخهٔ آن.", example="1.1.0")] = UNSET
+
+
+class Model(ResponseModel):
+    """A model. A model that is not available has only the first five fields."""
+
+    id: Annotated[
+        str, doc("The model's id, for the field `model`.", "شناسهٔ مدل، برای فیلد `model`.", example="qwen3-8b")
+    ]
+    object: Annotated[Literal["model"], doc("The kind of object.", "نوع شیء.", example="model")]
+    created: Created
+    owned_by: Annotated[str, doc("The owner of the model.", "صاحب مدل.", example="Qwen")]
+    available: Annotated[
+        bool, doc("Whether the model can answer at the moment.", "آیا همین حالا پاسخ می‌دهد.", example=True)
+    ]
+    context_length: Annotated[
+        int | UnsetType,
+        doc(
+            "The most tokens of conversation and answer together; for an embedding model, of one text.",
+            "بیشترین توکن گفت‌وگو و پاسخ با هم؛ در مدل بردار، بیشترین توکن یک متن.",
+            example=40960,
+        ),
+    ] = UNSET
+    capabilities: Annotated[
+        dict[str, bool | int] | UnsetType,
+        doc("What the model can do.", "آنچه مدل می‌تواند.", example={"chat": True, "tools": True}),
+    ] = UNSET
+    supported_parameters: Annotated[
+        list[str] | UnsetType,
+        doc("The parameters that the model supports.", "پارامترهایی که مدل رعایت می‌کند.", example=["temperature"]),
+    ] = UNSET
+    dimensions: Annotated[
+        int | UnsetType,
+        doc("For an embedding model: the length of its vectors.", "در مدل بردار، طول بردارها.", example=1024),
+    ] = UNSET
+    supports_dimensions: Annotated[
+        bool | UnsetType,
+        doc(
+            "For an embedding model: whether it supports shorter vectors.",
+            "در مدل بردار، آیا بردار کوتاه‌تر می‌دهد.",
+            example=True,
+        ),
+    ] = UNSET
+    normalized: Annotated[
+        bool | UnsetType,
+        doc(
+            "For an embedding model: whether vectors have length 1.",
+            "در مدل بردار، آیا طول هر بردار ۱ است.",
+            example=True,
+        ),
+    ] = UNSET
+    default_input_type: Annotated[
+        str | UnsetType,
+        doc(
+            "For an embedding model: the role of texts without `input_type`.",
+            "در مدل بردار، نقش متن وقتی `input_type` نیامده باشد.",
+            example="passage",
+        ),
+    ] = UNSET
+    token_input: Annotated[
+        str | UnsetType,
+        doc(
+            "For an embedding model: the vocabulary of token ids in `input`.",
+            "در مدل بردار، واژگان شناسه‌های توکن در `input`.",
+            example="cl100k_base",
+        ),
+    ] = UNSET
+    engine: Annotated[Engine | UnsetType, doc("The program that runs the model.", "برنامه‌ای که مدل را اجرا می‌کند.")] = (
+        UNSET
+    )
+    checkpoint: Annotated[str | UnsetType, doc("The weights.", "وزن‌ها.", example="Qwen/Qwen3-8B")] = UNSET
+    descriptions: Annotated[
+        dict[str, str] | UnsetType,
+        doc("Descriptions by language.", "توضیح به تفکیک زبان.", example={"en": "A model for chat."}),
+    ] = UNSET
+
+
+class ModelList(ResponseModel):
+    """All models."""
+
+    object: Annotated[Literal["list"], doc("The kind of object.", "نوع شیء.", example="list")]
+    data: Annotated[list[Model], doc("The models.", "مدل‌ها.")]
+
+
+class UsedTokens(ResponseModel):
+    """What was used."""
+
+    requests: Annotated[int, doc("Requests that have ended.", "درخواست‌هایی که تمام شده‌اند.", example=120)]
+    prompt_tokens: Annotated[int, doc("Tokens of prompts.", "توکن‌های پرسش‌ها.", example=48_000)]
+    completion_tokens: Annotated[int, doc("Tokens of answers.", "توکن‌های پاسخ‌ها.", example=21_000)]
+    cached_tokens: Annotated[
+        int,
+        doc("Tokens of prompts that did not have to be read again.", "توکن‌هایی که دوباره خوانده نشدند.", example=9_000),
+    ]
+    reasoning_tokens: Annotated[int, doc("Tokens of reasoning.", "توکن‌های فکر.", example=5_000)]
+
+
+class Period(UsedTokens):
+    """What was used in a period."""
+
+    period: Annotated[
+        str,
+        doc(
+            "A day (2026-11-30) or a month (2026-11), UTC.",
+            "یک روز (2026-11-30) یا یک ماه (2026-11) به وقت UTC.",
+            example="2026-11-30",
+        ),
+    ]
+    ends: Annotated[str, doc("When the next one begins.", "زمان آغاز دوبارهٔ آن.", example="2026-12-01T00:00:00Z")]
+    models: Annotated[dict[str, UsedTokens], doc("The same by model.", "همین‌ها به تفکیک مدل.")]
+
+
+class KeyLimits(ResponseModel):
+    """Limits of a key."""
+
+    rpm: Annotated[int | None, doc("Requests per minute.", "درخواست در دقیقه.", example=60)]
+    tpm: Annotated[int | None, doc("Tokens per minute.", "توکن در دقیقه.", example=100_000)]
+    concurrency: Annotated[int | None, doc("Requests at the same time.", "درخواست هم‌زمان.", example=8)]
+    daily_tokens: Annotated[int | None, doc("Tokens per day.", "توکن روزانه.", example=1_000_000)]
+    monthly_tokens: Annotated[int | None, doc("Tokens per month.", "توکن ماهانه.", example=None)]
+
+
+class KeyDescription(ResponseModel):
+    """A key."""
+
+    id: Annotated[str, doc("The key's id.", "شناسهٔ کلید.", example="k_7f3a")]
+    name: Annotated[str, doc("The key's name.", "نام کلید.", example="shop")]
+    expires: Annotated[int | None, doc("Seconds since 1970.", "ثانیه از آغاز ۱۹۷۰.", example=1_830_000_000)]
+    tier: Annotated[str | None, doc("The key's tier.", "ردهٔ کلید.", example="standard")]
+
+
+class KeyUsage(ResponseModel):
+    """What a key used."""
+
+    object: Annotated[Literal["usage"], doc("The kind of object.", "نوع شیء.", example="usage")]
+    key: Annotated[KeyDescription, doc("The key that asks.", "کلیدی که می‌پرسد.")]
+    today: Annotated[Period, doc("Today, UTC.", "امروز به وقت UTC.")]
+    month: Annotated[Period, doc("This month, UTC.", "این ماه به وقت UTC.")]
+    limits: Annotated[KeyLimits, doc("Its limits; `null` is no limit.", "سقف‌ها؛ `null` یعنی بدون سقف.")]
+    remaining: Annotated[KeyLimits, doc("What is left of them.", "باقی‌ماندهٔ آن‌ها.")]
+    model_limits: Annotated[
+        dict[str, KeyLimits], doc("Stricter limits of single models.", "سقف‌های سخت‌گیرانه‌تر برای تک‌مدل‌ها.")
+    ]
+    running: Annotated[int, doc("Requests at this moment.", "درخواست‌های همین لحظه.", example=2)]
+    reserved_tokens: Annotated[
+        int,
+        doc("Tokens that running requests have reserved.", "آنچه درخواست‌های در جریان کنار گذاشته‌اند.", example=1_200),
+    ]
+
+
+_MODEL: Final[dict[str, Any]] = {
+    "id": "qwen3-8b",
+    "object": "model",
+    "created": 1_796_000_000,
+    "owned_by": "Qwen",
+    "available": True,
+    "context_length": 40960,
+    "capabilities": {"chat": True, "tools": True, "vision": False, "max_images": 0, "embeddings": False},
+    "supported_parameters": ["max_tokens", "temperature", "top_p"],
+    "engine": {"name": "trtllm", "version": "1.1.0"},
+    "checkpoint": "Qwen/Qwen3-8B",
+    "descriptions": {"en": "A model for chat.", "fa": "مدلی برای گفت‌وگو."},
+}
+_COUNTS: Final = {
+    "requests": 120,
+    "prompt_tokens": 48_000,
+    "completion_tokens": 21_000,
+    "cached_tokens": 9_000,
+    "reasoning_tokens": 5_000,
+}
+_USAGE: Final = {
+    "object": "usage",
+    "key": {"id": "k_7f3a", "name": "shop", "expires": None, "tier": "standard"},
+    "today": {"period": "2026-11-30", "ends": "2026-12-01T00:00:00Z", **_COUNTS, "models": {"qwen3-8b": _COUNTS}},
+    "month": {"period": "2026-11", "ends": "2026-12-01T00:00:00Z", **_COUNTS, "models": {"qwen3-8b": _COUNTS}},
+    "limits": {"rpm": 60, "tpm": None, "concurrency": 8, "daily_tokens": 1_000_000, "monthly_tokens": None},
+    "remaining": {"rpm": 58, "tpm": None, "concurrency": 6, "daily_tokens": 929_800, "monthly_tokens": None},
+    "model_limits": {},
+    "running": 2,
+    "reserved_tokens": 1_200,
+}
+
+OPERATIONS: Final = (
+    OperationDocument(
+        method="get",
+        path="/models",
+        id="listModels",
+        summary=Text("List the models", "فهرست مدل‌ها"),
+        response=ResponseDocument(
+            description=Text(
+                "All models, those that are not available at the moment included.",
+                "همهٔ مدل‌ها، حتی آن‌هایی که اکنون در دسترس نیستند.",
+            ),
+            contents=(
+                ContentDocument(
+                    models=(ModelList,),
+                    examples={
+                        "models": {
+                            "object": "list",
+                            "data": [
+                                _MODEL,
+                                {
+                                    "id": "qwen3-14b",
+                                    "object": "model",
+                                    "created": 0,
+                                    "owned_by": "vilix",
+                                    "available": False,
+                                },
+                            ],
+                        }
+                    },
+                ),
+            ),
+        ),
+        errors={"4XX": ERROR},
+    ),
+    OperationDocument(
+        method="get",
+        path="/models/{id}",
+        id="retrieveModel",
+        summary=Text("Describe one model", "مشخصات یک مدل"),
+        parameters=(PathParameter(name="id", description=Text("The model's id.", "شناسهٔ مدل."), example="qwen3-8b"),),
+        response=ResponseDocument(
+            description=Text("The model.", "مدل."),
+            contents=(ContentDocument(models=(Model,), examples={"model": _MODEL}),),
+        ),
+        errors={"4XX": ERROR},
+    ),
+    OperationDocument(
+        method="get",
+        path="/usage",
+        id="getUsage",
+        summary=Text("Show what a key used, and what is left", "مصرف و باقی‌ماندهٔ کلید"),
+        response=ResponseDocument(
+            description=Text(
+                "The usage of the key that asks. It counts against no limit.",
+                "مصرف همان کلیدی که می‌پرسد. از هیچ سقفی کم نمی‌کند.",
+            ),
+            contents=(ContentDocument(models=(KeyUsage,), examples={"usage": _USAGE}),),
+        ),
+        errors=ERRORS,
+    ),
+)
