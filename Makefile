@@ -25,7 +25,7 @@ NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test test-fast test-environments coverage faults soak bench lint check-site format proto proto-release lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test test-fast test-environments coverage faults soak bench lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -83,6 +83,9 @@ proto: $(INSTALLED) ## Check the protos against the released ones and generate t
 	@$(BIN)/buf lint
 	@$(BIN)/buf breaking --against proto/baseline.binpb
 	@$(BIN)/python proto/generate.py proto/gen
+
+openapi: $(INSTALLED) ## Generate the OpenAPI document of the page from the models of requests and responses
+	@$(BIN)/python -m services.gateway.openapi
 
 proto-release: $(INSTALLED) ## Make today's protos the baseline that later changes must not break
 	@$(BIN)/buf build -o proto/baseline.binpb

@@ -1,7 +1,7 @@
 """Generates the OpenAPI document of the API, from the operations and typed models of dialects and endpoints.
 
-Texts are objects with the languages `en` and `fa`: the build of the page makes the reference in both languages of it, and
-the document that programs read in English.
+Texts are objects with the languages `en` and `fa`. The build of the page makes the reference in both languages of it,
+and the document that programs read in English.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -228,12 +228,12 @@ def _alternative(schema: Mapping[str, Any], order: list[str], *, null: bool = Tr
     return parts
 
 
-def main() -> None:
-    """Write the document, or check that the file is up to date."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Write the document, or check that the file is up to date. `words` are the arguments of the command."""
     parser = argparse.ArgumentParser(prog="python -m services.gateway.openapi", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is not up to date")
     parser.add_argument("--output", type=Path, default=PATH, help="the file (default: the one of the page)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not arguments.check:
         arguments.output.write_text(rendered(), "utf-8")
     elif not arguments.output.exists() or arguments.output.read_text("utf-8") != rendered():

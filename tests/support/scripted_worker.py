@@ -76,6 +76,9 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
             self.cancelled.set()
             raise
 
+    async def RenderPrompt(self, request: pb.RenderPromptRequest, context: Any) -> pb.RenderPromptResponse:  # noqa: N802
+        return pb.RenderPromptResponse(prompt="a b c", token_ids=[1, 2, 3], prompt_tokens=3, remaining_tokens=97)
+
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         self.listed.set()
         model = pb.Model(id=MODEL, owned_by="tests", context_length=100, supported_parameters=["sampling.top_k", "n"])

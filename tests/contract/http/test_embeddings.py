@@ -19,6 +19,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services.runtime.failure import Failure, Reason, Violation
 from services.stack.ports import free_ports
+from tests.support.api_document import BY_PATH, check, content, requests
 from tests.support.gateway import running_gateway
 from tests.support.scripted_worker import MODEL as CHAT_MODEL
 from tests.support.waits import until
@@ -130,6 +131,17 @@ async def until_available(client: httpx.AsyncClient, available: bool) -> None:
 
 def body(*texts: str, **fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "input": list(texts) or ["a", "b"], **fields}
+
+
+@pytest.mark.parametrize("name", requests("/embeddings"))
+async def test_every_example_of_the_document_is_accepted(http: httpx.AsyncClient, name: str) -> None:
+    answer = await http.post(URL, json={**requests("/embeddings")[name], "model": MODEL})
+    assert answer.status_code == 200
+    check(answer.json(), content(BY_PATH["/embeddings"]))
+
+
+async def test_the_description_of_the_model_is_documented(http: httpx.AsyncClient) -> None:
+    check((await http.get(f"/api/models/{MODEL}")).json(), content(BY_PATH["/models/{id}"]))
 
 
 async def test_the_whole_answer(http: httpx.AsyncClient) -> None:

@@ -1,26 +1,235 @@
-"""The API's document has the fields that requests are read for, and no others."""
+"""The API's document is what its declarations say, and they have what requests are read for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
-import yaml
+import jsonschema_rs
+import msgspec
+import pytest
 
-from tests.unit.gateway.written_messages import SERVICES
+from services.gateway import openapi
+from services.gateway.dialects import ignored_fields
+from services.gateway.dialects.json_model import RequestModel
+from services.gateway.dialects.openai_chat.dialect import OpenAIChat
+from services.gateway.dialects.openai_chat.request_model import ChatCompletionRequest
+from services.gateway.dialects.openai_chat.tokenize import Tokenize
+from services.gateway.dialects.openai_completions.dialect import OpenAICompletions
+from services.gateway.dialects.openai_completions.request_model import CompletionRequest
+from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
+from services.gateway.dialects.operation_document import ContentDocument, OperationDocument
+from tests.support.api_document import check
+from tests.unit.gateway.chat_bodies import options
 
-DOCUMENT: Final[dict[str, Any]] = yaml.safe_load((SERVICES / "gateway/site/openapi.yaml").read_text())
+DOCUMENT: Final = openapi.document()
 SCHEMAS: Final[dict[str, Any]] = DOCUMENT["components"]["schemas"]
+READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "/chat/completions": lambda body: OpenAIChat().read(body, options(strict=True)),
+    "/completions": lambda body: OpenAICompletions().read(body, options(strict=True)),
+    "/embeddings": OpenAIEmbeddings().read,
+    "/tokenize": lambda body: Tokenize().read(body, options(strict=True)),
+}
+REQUESTS: Final = {operation.path: operation for operation in openapi.OPERATIONS if operation.request is not None}
+RESPONSES: Final = [
+    pytest.param(operation, content, id=f"{operation.id} {content.media_type}")
+    for operation in openapi.OPERATIONS
+    for content in operation.response.contents
+]
 
 
-def test_every_text_of_the_document_is_there_in_both_languages() -> None:
+def is_valid(value: Any, schema: dict[str, Any]) -> bool:
+    components = {"schemas": {name: english(schema) for name, schema in SCHEMAS.items()}}
+    return jsonschema_rs.Draft202012Validator({**english(schema), "components": components}).is_valid(value)
+
+
+def english(node: Any) -> Any:
+    if isinstance(node, dict):
+        return node["en"] if node.keys() == {"en", "fa"} else {key: english(value) for key, value in node.items()}
+    return [english(item) for item in node] if isinstance(node, list) else node
+
+
+def documented(content: ContentDocument, operation: OperationDocument) -> dict[str, Any]:
+    """The content in the document."""
+    parts = DOCUMENT["paths"][operation.path][operation.method]
+    contents = parts["requestBody"] if content is operation.request else parts["responses"]["200"]
+    found: dict[str, Any] = contents["content"][content.media_type]
+    return found
+
+
+def test_the_file_is_up_to_date() -> None:
+    assert openapi.PATH.read_text("utf-8") == openapi.rendered()
+
+
+def test_the_command_writes_the_file_and_reports_one_that_is_not_up_to_date(tmp_path: Path) -> None:
+    file = tmp_path / "openapi.json"
+    for content in (None, "{}"):
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(SystemExit, match="is not up to date; run make openapi"):
+            openapi.main(["--check", "--output", str(file)])
+    openapi.main(["--output", str(file)])
+    openapi.main(["--check", "--output", str(file)])
+    assert file.read_text("utf-8") == openapi.rendered()
+
+
+def test_every_text_is_there_in_both_languages() -> None:
     def texts(node: Any) -> Iterator[dict[str, str]]:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
             if key in ("description", "summary") and "type" not in value:
                 yield value
-            else:
+            elif key not in ("examples", "example"):
                 yield from texts(value)
 
-    found = list(texts({**DOCUMENT, "info": {}}))
-    assert len(found) > 100
-    assert [text for text in found if text.keys() != {"en", "fa"}] == []
+    found = list(texts(DOCUMENT))
+    assert len(found) > 200
+    assert [text for text in found if text.keys() != {"en", "fa"} or not all(text.values())] == []
+
+
+def test_every_field_has_a_description_and_a_type() -> None:
+    fields = [(name, field, schema) for name, model in SCHEMAS.items() for field, schema in model["properties"].items()]
+    # The field that tells models apart is msgspec's; its only value says all.
+    undescribed = [(name, field) for name, field, schema in fields if not {"description", "enum"} & schema.keys()]
+    assert undescribed == []
+    untyped = [(name, field) for name, field, schema in fields if not {"type", "anyOf", "$ref"} & schema.keys()]
+    assert untyped == []
+    assert "x-" not in "".join(key for _, _, schema in fields for key in schema)
+
+
+def test_the_example_of_every_field_is_valid() -> None:
+    wrong = [
+        (name, field)
+        for name, model in SCHEMAS.items()
+        for field, schema in model["properties"].items()
+        for example in schema.get("examples", ())
+        if not is_valid(example, schema)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+def test_every_example_of_a_request_is_valid_and_read_without_ignored_fields(path: str) -> None:
+    operation, request = REQUESTS[path], REQUESTS[path].request
+    assert request is not None
+    assert request.examples
+    for value in request.examples.values():
+        assert is_valid(value, documented(request, operation)["schema"])
+        READ[path](value)
+
+
+@pytest.mark.parametrize(("operation", "content"), RESPONSES)
+def test_every_example_of_a_response_is_valid(operation: OperationDocument, content: ContentDocument) -> None:
+    assert content.examples
+    for value in content.examples.values():
+        check(value, content)
+        assert is_valid(value, documented(content, operation)["schema"])
+
+
+def test_every_example_of_an_error_is_valid() -> None:
+    for error in {id(error): error for operation in openapi.OPERATIONS for error in operation.errors.values()}.values():
+        for content in error.contents:
+            assert content.examples
+            for value in content.examples.values():
+                check(value, content)
+
+
+def test_an_invalid_body_is_told_from_a_valid_one() -> None:
+    schema = {"$ref": "#/components/schemas/ChatCompletionRequest"}
+    message = {"role": "user", "content": "a"}
+    assert is_valid({"model": "m", "messages": [message]}, schema)
+    for wrong in ({"n": 0}, {"stop": 5}, {"temperature": 3}, {"tool_choice": "x"}, {"messages": [{"role": "king"}]}):
+        assert not is_valid({"model": "m", "messages": [message], **wrong}, schema), wrong
+
+
+def test_integers_have_both_bounds_and_dictionaries_any_values() -> None:
+    """Only then msgspec states the exact path of every error."""
+
+    def nodes(node: Any) -> Iterator[msgspec.inspect.Type]:
+        yield node
+        inner = [getattr(node, name, None) for name in ("type", "item_type")]
+        for each in [*inner, *getattr(node, "types", ())]:
+            if isinstance(each, msgspec.inspect.Type):
+                yield from nodes(each)
+
+    for model in models():
+        info = msgspec.inspect.type_info(model)
+        assert isinstance(info, msgspec.inspect.StructType)
+        for field in info.fields:
+            for node in nodes(field.type):
+                if isinstance(node, msgspec.inspect.IntType):
+                    assert None not in (node.ge, node.le), (model, field.name)
+                if isinstance(node, msgspec.inspect.DictType):
+                    assert isinstance(node.value_type, msgspec.inspect.AnyType), (model, field.name)
+
+
+def models() -> Iterator[type[RequestModel]]:
+    waiting = [RequestModel]
+    while waiting:
+        model = waiting.pop()
+        if model.__module__.startswith("services."):
+            yield model
+            waiting += model.__subclasses__()
+
+
+CALL: Final = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CHAT: Final[dict[str, Any]] = {
+    "model": "m",
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "tool_calls": [CALL]},
+        {"role": "assistant", "function_call": CALL["function"]},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    "stream": True,
+    "stream_options": {},
+}
+SCHEMA: Final = {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}
+IMAGE: Final = {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODlhAQABAAAAACw="}}
+ALLOWED: Final = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}, {"name": "f"}]}
+TEXT: Final[dict[str, Any]] = {"model": "m", "prompt": "a", "stream": True, "stream_options": {}}
+BODIES: Final[dict[type[RequestModel], tuple[str, list[dict[str, Any]]]]] = {
+    ChatCompletionRequest: (
+        "/chat/completions",
+        [
+            CHAT,
+            {**CHAT, "response_format": SCHEMA},
+            {**CHAT, "structured_outputs": {}, "chat_template_kwargs": {}},
+            {**CHAT, "messages": [{"role": "user", "content": [IMAGE]}]},
+            {**CHAT, "tool_choice": {"type": "function", "function": {"name": "f"}}},
+            {**CHAT, "tool_choice": {"type": "allowed_tools", "allowed_tools": ALLOWED}},
+        ],
+    ),
+    CompletionRequest: (
+        "/completions",
+        [TEXT, {**TEXT, "response_format": SCHEMA}, {**TEXT, "structured_outputs": {}}],
+    ),
+}
+UNREAD: Final = {
+    # They influence no answer, and have one value or are checked by their type alone.
+    *("user", "safety_identifier", "prompt_cache_key", "type", "index"),
+    # Any value but those that are granted is reported by `unread_paths`.
+    *("store", "service_tier", "verbosity", "prompt_cache_retention", "include_obfuscation"),
+}
+
+
+@pytest.mark.parametrize("model", BODIES)
+def test_every_declared_field_is_read(model: type[RequestModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field that is declared and not read would be ignored without a word."""
+    read: set[tuple[type, str]] = set()
+    seen: set[type] = set()
+
+    def noting(self: Any, name: str) -> Any:
+        if not name.startswith("_"):
+            seen.add(type(self))
+            read.add((type(self), name))
+        return object.__getattribute__(self, name)
+
+    monkeypatch.setattr(ignored_fields, "unread_paths", lambda request, body: [])
+    monkeypatch.setattr(RequestModel, "__getattribute__", noting)
+    path, bodies = BODIES[model]
+    for body in bodies:
+        READ[path](body)
+    assert model in seen
+    declared = {(cls, name) for cls in seen for name in cls.__struct_fields__}  # type: ignore[attr-defined]
+    assert {f"{cls.__name__}.{name}" for cls, name in declared - read if name not in UNREAD} == set()

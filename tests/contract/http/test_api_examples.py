@@ -1,0 +1,87 @@
+"""What the API's document shows is what the gateway accepts and answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from vilix.inference.v1 import inference_service_pb2 as pb
+
+from tests.support.api_document import BY_PATH, check, content, requests
+from tests.support.scripted_worker import MODEL, ScriptedWorker, finish, reasoning, started, usage
+from tests.support.scripted_worker import content as delta
+
+EXAMPLES = [
+    pytest.param(path, body, id=f"{path} {name}")
+    for path in ("/chat/completions", "/completions", "/tokenize")
+    for name, body in requests(path).items()
+]
+LOGPROB = pb.TokenLogprob(token="a", logprob=-0.5, token_bytes=b"a", top=[pb.TopLogprob(token="b", logprob=-1)])
+CALL = pb.ToolCallFragment(index=0, id="c", name="f", arguments_json="{}")
+
+
+@pytest.mark.parametrize(("path", "body"), EXAMPLES)
+async def test_every_example_is_accepted(
+    http: httpx.AsyncClient, worker: ScriptedWorker, path: str, body: dict[str, Any]
+) -> None:
+    worker.script = [[started(), delta("a"), finish(), usage()]]
+    answer = await http.post(f"/api{path}", json={**body, "model": MODEL}, headers={"x-strict-params": "true"})
+    assert (answer.status_code, answer.headers.get("x-ignored-params")) == (200, None), answer.text
+    if body.get("stream"):
+        check_events(path, answer.text)
+    else:
+        check(answer.json(), content(BY_PATH[path]))
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_every_kind_of_answer_is_documented(
+    http: httpx.AsyncClient, worker: ScriptedWorker, path: str, streamed: bool
+) -> None:
+    logprob = pb.Event(delta=pb.Delta(content="a", token_count=1, logprobs=[LOGPROB]))
+    deltas = [reasoning("r"), pb.Event(delta=pb.Delta(tool_call=CALL))] if path == "/chat/completions" else []
+    worker.script = [[started(), *deltas, logprob, finish(), usage()]]
+    options = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    body = {**next(iter(requests(path).values())), "model": MODEL, "logprobs": 1 if path == "/completions" else True}
+    answer = await http.post(f"/api{path}", json={**body, **(options if streamed else {})})
+    assert answer.status_code == 200
+    if streamed:
+        assert check_events(path, answer.text) > 3
+    else:
+        check(answer.json(), content(BY_PATH[path]))
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
+async def test_a_dry_run_is_documented(http: httpx.AsyncClient, path: str) -> None:
+    body = {**next(iter(requests(path).values())), "model": MODEL, "dry_run": True}
+    answer = await http.post(f"/api{path}", json=body)
+    assert answer.json()["object"].endswith("dry_run")
+    check(answer.json(), content(BY_PATH[path]))
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/{id}", "/usage"])
+async def test_what_is_read_is_documented(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.get(f"/api{path}".format(id=MODEL))
+    assert answer.status_code == 200
+    check(answer.json(), content(BY_PATH[path]))
+
+
+@pytest.mark.parametrize("path", BY_PATH)
+async def test_errors_are_documented(http: httpx.AsyncClient, path: str) -> None:
+    operation = BY_PATH[path]
+    http.headers["authorization"] = "Bearer nothing"
+    answer = await http.request(operation.method, f"/api{path}".format(id=MODEL))
+    assert answer.status_code == 401
+    (documented,) = operation.errors["4XX"].contents
+    check(answer.json(), documented)
+
+
+def check_events(path: str, text: str) -> int:
+    """Check all events of a stream, and return how many there are."""
+    *events, done, _ = text.split("\n\n")
+    assert done == "data: [DONE]"
+    for event in events:
+        check(json.loads(event.removeprefix("data: ")), content(BY_PATH[path], "text/event-stream"))
+    return len(events)
