@@ -1,4 +1,4 @@
-"""The whole stack, started once by the command that a user starts it with."""
+"""The whole stack, which `vilix up` starts once for all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Nginx for tests."""
+"""Real Nginx servers for tests."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ http {{
 
 @dataclass(frozen=True)
 class Nginx:
-    """A running one, with its site in a file."""
+    """A running Nginx with the configuration file of its site."""
 
     process: subprocess.Popen[bytes]
     directory: Path
 
     def reload(self, site: str) -> None:
-        """Go over to another site. Streams of the old one go on."""
+        """Replace the site. Running streams of the earlier one continue."""
         (self.directory / "site.conf").write_text(site)
         self.process.send_signal(signal.SIGHUP)
 
 
 @contextmanager
 def running_nginx(directory: Path, site: str, *, port: int) -> Iterator[Nginx]:
-    """Start one that serves `site` (server blocks, one of which listens on `port`), and stop it at the end."""
+    """Run an Nginx that serves `site`, which is server blocks, one of which listens on `port`."""
     nginx = require("nginx", package="nginx-light")
-    # Started as root it would serve as nobody, who may not write into a test's directory.
+    # As root, Nginx would switch to the user nobody, who cannot write to a test's directory.
     user = "user root;" if os.geteuid() == 0 else ""
     (directory / "nginx.conf").write_text(MAIN.format(directory=directory, user=user))
     (directory / "site.conf").write_text(site)

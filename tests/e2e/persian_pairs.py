@@ -1,4 +1,4 @@
-"""Thirty pairs of Persian sentences that say the same in other words, made for these tests."""
+"""Thirty pairs of Persian sentences with the same meaning in different words, written for these tests."""
 
 PAIRS = [
     ("هوای تهران امروز بسیار آلوده است.", "آلودگی هوا در پایتخت امروز به حد ناسالم رسیده."),

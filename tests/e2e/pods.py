@@ -1,6 +1,6 @@
-"""Pods acted out: the processes of rendered manifests, with their arguments, variables and timings, on this machine.
+"""Pods without Kubernetes: the processes of rendered manifests with their arguments, variables and timings.
 
-Kubernetes itself is the stand-in here: what its kubelet would do to these pods is done by this file.
+This module replaces the kubelet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ START_SECONDS = 180
 
 @dataclass
 class Pod:
-    """Processes of one pod: sidecars first, the main one last."""
+    """The processes of one pod: sidecars first, the main container last."""
 
     manifest: Manifest
     directory: Path
@@ -56,11 +56,11 @@ class Pod:
         return main
 
     def start_python(self, container: str, changes: Mapping[str, str]) -> None:
-        """Start a container that runs a module of ours, with its variables except for `changes`."""
-        found = containers(self.manifest)[container]
-        assert found["command"][0] == "python"
-        variables = {**os.environ, **environment(found), **changes}
-        self._start([sys.executable, *found["command"][1:]], variables, container)
+        """Start a container that runs a Python module, with its variables except for `changes`."""
+        manifest = containers(self.manifest)[container]
+        assert manifest["command"][0] == "python"
+        variables = {**os.environ, **environment(manifest), **changes}
+        self._start([sys.executable, *manifest["command"][1:]], variables, container)
 
     def start_triton(self, changes: Mapping[str, str], *, image: Path) -> None:
         """Start Triton with the CPU image's start program in `image`, and the pod's arguments except for `changes`."""
@@ -73,7 +73,10 @@ class Pod:
         self._start([str(image / "triton" / "start"), *arguments], os.environ, "triton")
 
     async def delete(self) -> float:
-        """End it as the kubelet does; the seconds that it took. Fails where the kubelet would have to kill it."""
+        """Stop the pod as the kubelet does, and return the seconds that it took.
+
+        It is a failure if a process does not end by itself within the grace period.
+        """
         began = time.monotonic()
         await asyncio.sleep(self.pre_stop_seconds)
         for process in reversed(self.processes):
@@ -84,7 +87,7 @@ class Pod:
         return time.monotonic() - began
 
     def kill(self) -> None:
-        """End whatever still runs."""
+        """Kill all processes that still run."""
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -100,12 +103,12 @@ class Pod:
 
 
 def ports(count: int) -> list[str]:
-    """Free ports, for several pods on one machine."""
+    """Reserve free ports for pods on the same machine."""
     return [str(port) for port in free_ports(count)]
 
 
 async def until_http_ok(url: str) -> None:
-    """Wait until a URL answers with 200, as an HTTP probe does."""
+    """Wait until a URL returns status 200, as an HTTP probe does."""
     async with httpx.AsyncClient() as http:
 
         async def is_ok() -> bool:
@@ -117,7 +120,7 @@ async def until_http_ok(url: str) -> None:
 
 
 async def until_serving(target: str) -> None:
-    """Wait until a gRPC server says that it serves, as a gRPC probe does."""
+    """Wait until a gRPC server reports that it is serving, as a gRPC probe does."""
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
 

@@ -1,4 +1,4 @@
-"""A stack that `vilix up` runs."""
+"""Stacks that `vilix up` runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunningStack:
         return vilix(*arguments, "--state-dir", str(self.directory))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the stack and return its exit code."""
+        """Stop the stack and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(STOP_SECONDS)
 
@@ -57,7 +57,7 @@ def vilix(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def up(directory: Path, *options: str, port: int | None = None) -> Iterator[RunningStack]:
-    """Start a stack in `directory` with `options`, and stop it at the end whatever happens."""
+    """Run a stack in `directory` with `options`."""
     port = free_ports(1)[0] if port is None else port
     argv = [
         VILIX,

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK, with nothing set but base_url and api_key, against the real model."""
+"""OpenAI's own SDK, with only base_url and api_key set, against the real model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PERSIAN = [
 ]
 
 
-def test_an_answer(client: openai.OpenAI) -> None:
+def test_a_chat_completion_has_a_message_a_finish_reason_and_usage(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model=MODEL, messages=CAPITAL, temperature=0, max_tokens=30)
     assert "Paris" in (answer.choices[0].message.content or "")
     assert answer.choices[0].finish_reason == "stop"
@@ -32,7 +32,7 @@ def test_an_answer(client: openai.OpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
-def test_a_streamed_answer_is_the_same_answer_token_by_token(client: openai.OpenAI) -> None:
+def test_a_stream_yields_the_same_text_as_a_whole_response(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model=MODEL, messages=CAPITAL, temperature=0, max_tokens=30, seed=1)
     chunks = list(
         client.chat.completions.create(
@@ -54,7 +54,7 @@ def test_a_streamed_answer_is_the_same_answer_token_by_token(client: openai.Open
     assert chunks[-1].usage == whole.usage
 
 
-def test_a_long_answer_arrives_in_pieces_not_at_the_end(client: openai.OpenAI) -> None:
+def test_a_long_response_arrives_in_many_deltas(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
@@ -66,7 +66,7 @@ def test_a_long_answer_arrives_in_pieces_not_at_the_end(client: openai.OpenAI) -
     assert sum(1 for chunk in chunks if chunk.choices[0].delta.content) >= 20
 
 
-def test_max_tokens_ends_with_length_and_counts_exactly(client: openai.OpenAI) -> None:
+def test_max_tokens_limits_the_tokens_exactly_with_the_finish_reason_length(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL, messages=CAPITAL, max_completion_tokens=7, extra_body={"ignore_eos": True}
     )
@@ -75,7 +75,7 @@ def test_max_tokens_ends_with_length_and_counts_exactly(client: openai.OpenAI) -
     assert answer.usage.completion_tokens == 7
 
 
-def test_a_stop_string_ends_the_answer_and_is_not_shown(client: openai.OpenAI) -> None:
+def test_a_stop_string_ends_the_response_and_is_not_part_of_it(client: openai.OpenAI) -> None:
     count = [{"role": "user", "content": "Count from 1 to 9, like this: 1, 2, 3"}]
     whole = client.chat.completions.create(model=MODEL, messages=count, temperature=0, max_tokens=60)
     text = whole.choices[0].message.content or ""
@@ -85,7 +85,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_shown(client: openai.OpenAI) -
     assert stopped.choices[0].finish_reason == "stop"
 
 
-def test_persian_arrives_undamaged_and_every_token_is_counted(client: openai.OpenAI) -> None:
+def test_persian_text_is_intact_and_every_token_is_counted(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
@@ -98,14 +98,14 @@ def test_persian_arrives_undamaged_and_every_token_is_counted(client: openai.Ope
             extra_body={"ignore_eos": True},
         )
     )
-    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-    assert re.search("[\u0600-\u06ff]", "".join(pieces)), "the model was asked in Persian and answers in its letters"
-    assert not any("\ufffd" in piece for piece in pieces)
+    deltas = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert re.search("[\u0600-\u06ff]", "".join(deltas)), "the model does not write Persian letters"
+    assert not any("\ufffd" in delta for delta in deltas)
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 120
 
 
-async def test_several_users_at_once_each_get_their_own_answer(async_client: openai.AsyncOpenAI) -> None:
+async def test_concurrent_callers_receive_their_own_responses(async_client: openai.AsyncOpenAI) -> None:
     async def capital(country: str) -> str:
         answer = await async_client.chat.completions.create(
             model=MODEL,
@@ -120,7 +120,7 @@ async def test_several_users_at_once_each_get_their_own_answer(async_client: ope
         assert expected in answer
 
 
-def test_the_model_list_and_one_model(client: openai.OpenAI) -> None:
+def test_models_can_be_listed_and_retrieved(client: openai.OpenAI) -> None:
     assert MODEL in [model.id for model in client.models.list()]
     model = client.models.retrieve(MODEL)
     assert model.object == "model"
@@ -129,24 +129,26 @@ def test_the_model_list_and_one_model(client: openai.OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-def test_the_v1_alias_answers_alike(stack: RunningStack) -> None:
+def test_the_api_is_also_served_under_v1(stack: RunningStack) -> None:
     with openai.OpenAI(base_url=stack.url.replace("/api", "/v1"), api_key=stack.api_key) as client:
         assert MODEL in [model.id for model in client.models.list()]
 
 
-def test_a_prompt_longer_than_the_context_is_rejected_with_its_numbers(client: openai.OpenAI) -> None:
+def test_a_prompt_longer_than_the_context_is_rejected_with_the_context_length(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 5000}])
     assert caught.value.code == "context_length_exceeded"
     assert "2048" in str(caught.value)
 
 
-def test_a_wrong_key_and_a_wrong_model_are_said_plainly(stack: RunningStack, client: openai.OpenAI) -> None:
+def test_a_wrong_key_and_an_unknown_model_have_their_own_error_codes(
+    stack: RunningStack, client: openai.OpenAI
+) -> None:
     with (
-        openai.OpenAI(base_url=stack.url, api_key="vlx_wrong", max_retries=0) as stranger,
+        openai.OpenAI(base_url=stack.url, api_key="vlx_wrong", max_retries=0) as other_client,
         pytest.raises(openai.AuthenticationError) as rejected,
     ):
-        stranger.models.list()
+        other_client.models.list()
     assert rejected.value.code == "invalid_api_key"
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-7", messages=CAPITAL)
@@ -154,7 +156,7 @@ def test_a_wrong_key_and_a_wrong_model_are_said_plainly(stack: RunningStack, cli
     assert "gpt-7" in str(missing.value)
 
 
-def test_the_curl_line_of_the_welcome_works_as_printed(stack: RunningStack) -> None:
+def test_the_curl_command_of_the_welcome_works_as_printed(stack: RunningStack) -> None:
     command = stack.welcome[stack.welcome.index("curl") :].split("\n\n")[0]
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     events = [line for line in result.stdout.splitlines() if line]
@@ -163,7 +165,7 @@ def test_the_curl_line_of_the_welcome_works_as_printed(stack: RunningStack) -> N
     assert len(events) > 5
 
 
-def test_the_example_of_the_readme_prints_answers(stack: RunningStack, tmp_path: Path) -> None:
+def test_the_example_of_the_readme_prints_responses(stack: RunningStack, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "from openai" in block)
     (tmp_path / ".run").symlink_to(stack.directory)
@@ -179,7 +181,7 @@ def test_the_example_of_the_readme_prints_answers(stack: RunningStack, tmp_path:
     assert len(result.stdout.split()) > 5
 
 
-def test_the_request_id_is_taken_over_and_returned(stack: RunningStack) -> None:
+def test_the_clients_request_id_is_used_and_returned(stack: RunningStack) -> None:
     headers = {"Authorization": f"Bearer {stack.api_key}", "x-request-id": "my-request.1"}
     response = httpx.post(
         f"{stack.url}/chat/completions",

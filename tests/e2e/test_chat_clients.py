@@ -1,4 +1,4 @@
-"""Chat with the clients that applications use: OpenAI's SDKs and LangChain, with tools and structured output."""
+"""Chats with clients that applications use: OpenAI's SDKs and LangChain, with tools and structured output."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def run(stack: RunningStack, *command: str | Path) -> None:
     assert result.stdout.strip() == "done"
 
 
-def test_openais_javascript_sdk(thinking: RunningStack, tmp_path: Path) -> None:
+def test_openais_javascript_sdk_works(thinking: RunningStack, tmp_path: Path) -> None:
     (tmp_path / "node_modules").symlink_to(ROOT / "services/gateway/site/node_modules")
     run(thinking, NODE, shutil.copy(PROGRAMS / "openai_chat.mjs", tmp_path))
 
 
 @pytest.mark.environment
-def test_langchain(thinking: RunningStack) -> None:
+def test_langchain_works(thinking: RunningStack) -> None:
     run(thinking, python_of("clients"), "-W", "ignore", PROGRAMS / "langchain_chat.py")
 
 
 @pytest.fixture(scope="module")
 def strict(thinking: RunningStack) -> Iterator[openai.OpenAI]:
-    """OpenAI's SDK, which refuses whatever is not of its types."""
+    """Return OpenAI's SDK with strict validation, which rejects responses that do not match its types."""
     with openai.OpenAI(
         base_url=thinking.url, api_key=thinking.api_key, max_retries=0, _strict_response_validation=True
     ) as client:
@@ -71,39 +71,39 @@ WEATHER: Any = {
 
 
 class City(BaseModel):
-    """A form."""
+    """A schema for structured output."""
 
     name: Literal["Paris", "تهران"]
 
 
-def test_everything_is_of_openais_types(strict: openai.OpenAI) -> None:
+def test_responses_match_openais_types(strict: openai.OpenAI) -> None:
     models = strict.models.list().data
     assert {"smollm2-135m", "replay-thinking"} <= {model.id for model in models}
     assert strict.models.retrieve("smollm2-135m").object == "model"
     hello: Any = [{"role": "user", "content": "سلام"}]
-    ask: Any = {"model": "smollm2-135m", "messages": hello, "max_tokens": 6, "logprobs": True, "top_logprobs": 2}
-    whole = strict.chat.completions.create(**ask, n=2, seed=1, stop=["zzz"])
+    request: Any = {"model": "smollm2-135m", "messages": hello, "max_tokens": 6, "logprobs": True, "top_logprobs": 2}
+    whole = strict.chat.completions.create(**request, n=2, seed=1, stop=["zzz"])
     assert [choice.index for choice in whole.choices] == [0, 1]
     assert whole.choices[0].logprobs is not None
     assert whole.choices[0].logprobs.content is not None
-    said = b"".join(bytes(token.bytes or ()) for token in whole.choices[0].logprobs.content)
-    assert said.decode().startswith(whole.choices[0].message.content or "-")
+    text = b"".join(bytes(token.bytes or ()) for token in whole.choices[0].logprobs.content)
+    assert text.decode().startswith(whole.choices[0].message.content or "-")
     options: Any = {"stream": True, "stream_options": {"include_usage": True}}
-    chunks = list(strict.chat.completions.create(**ask, **options))
+    chunks = list(strict.chat.completions.create(**request, **options))
     assert chunks[-1].usage is not None
     assert any(choice.logprobs for chunk in chunks for choice in chunk.choices)
-    form = strict.chat.completions.parse(
+    parsed = strict.chat.completions.parse(
         model="smollm2-135m", messages=hello, max_tokens=60, temperature=0, response_format=City
     )
-    assert form.choices[0].message.parsed is not None
+    assert parsed.choices[0].message.parsed is not None
     vectors = strict.embeddings.create(model="multilingual-e5-small", input=["سلام", "hello"], encoding_format="float")
     assert len(vectors.data) == 2
     assert strict.completions.create(model="smollm2-135m", prompt="One two", max_tokens=3).choices[0].text
     with pytest.raises(openai.BadRequestError):
-        strict.chat.completions.create(**{**ask, "temperature": 9})
+        strict.chat.completions.create(**{**request, "temperature": 9})
 
 
-def test_reasoning_and_calls_are_of_openais_types(strict: openai.OpenAI) -> None:
+def test_reasoning_and_tool_calls_match_openais_types(strict: openai.OpenAI) -> None:
     question: Any = [{"role": "user", "content": "هوا در تهران چطور است؟"}]
     whole = strict.chat.completions.parse(model="replay-thinking", messages=question, tools=[WEATHER])
     assert whole.choices[0].finish_reason == "tool_calls"

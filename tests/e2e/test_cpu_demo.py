@@ -36,7 +36,7 @@ def pods() -> Iterator[list[Pod]]:
             pod.kill()
 
 
-async def test_the_demo_passes_its_own_test(tmp_path: Path, pods: list[Pod]) -> None:
+async def test_the_cpu_demo_passes_helm_test(tmp_path: Path, pods: list[Pod]) -> None:
     manifests = template("values-cpu-demo", sets=["preStopSeconds=0", "maxStreamSeconds=10"])
     image = tmp_path / "image"
     await asyncio.to_thread(prepare, image)
@@ -65,7 +65,7 @@ async def test_the_demo_passes_its_own_test(tmp_path: Path, pods: list[Pod]) -> 
             "VILIX_TRITON": f"127.0.0.1:{triton}",
             "VILIX_METRICS_HOST": "127.0.0.1",
             "VILIX_METRICS_PORT": metrics,
-            # Nothing is in the overlay of the demo.
+            # The demo has no catalog entries of its own.
             "VILIX_CATALOG_DIR": str(tmp_path),
         }
         if model_id == CHAT:
@@ -107,9 +107,9 @@ async def test_the_demo_passes_its_own_test(tmp_path: Path, pods: list[Pod]) -> 
 
 
 def _render(command: list[str], directory: Path, model_id: str, image: Path) -> None:
-    places = {"--output": directory / model_id, "--weights": image / "weights", "--catalog": directory}
+    paths = {"--output": directory / model_id, "--weights": image / "weights", "--catalog": directory}
     arguments = [
-        f"{name}={places[name]}" if (name := argument.partition("=")[0]) in places else argument for argument in command
+        f"{name}={paths[name]}" if (name := argument.partition("=")[0]) in paths else argument for argument in command
     ]
     arguments[0] = str(Path(sys.executable).with_name(arguments[0]))
     run = _run(arguments, {})

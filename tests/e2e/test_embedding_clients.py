@@ -1,4 +1,4 @@
-"""The embedding clients of LangChain and LlamaIndex, by the lines that the documentation shows."""
+"""The embedding clients of LangChain and LlamaIndex, by the examples of the documentation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def python() -> Path:
 
 @pytest.mark.environment
 @pytest.mark.parametrize("imports", ["langchain_openai", "llama_index.embeddings.openai"])
-def test_the_documentations_lines_give_a_vector(
+def test_the_documentations_example_returns_a_vector(
     stack: RunningStack, python: Path, tmp_path: Path, imports: str
 ) -> None:
     assert run_example(stack, tmp_path, python, imports=imports).strip() == "384"

@@ -1,4 +1,4 @@
-"""Keys, limits and usage hold for embeddings as for chats."""
+"""Keys, limits and usage of embedding requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MODEL = "multilingual-e5-small"
 
 
 def new_key(stack: RunningStack, name: str, *limits: str) -> httpx.Client:
-    made = stack.vilix("keys", "create", "--name", name, *limits)
-    assert made.returncode == 0, made.stderr
-    found = re.search(r"vlx_\w{36}", made.stdout)
-    assert found is not None, made.stdout
-    return httpx.Client(base_url=stack.url, headers={"Authorization": f"Bearer {found[0]}"}, timeout=60)
+    created = stack.vilix("keys", "create", "--name", name, *limits)
+    assert created.returncode == 0, created.stderr
+    secret = re.search(r"vlx_\w{36}", created.stdout)
+    assert secret is not None, created.stdout
+    return httpx.Client(base_url=stack.url, headers={"Authorization": f"Bearer {secret[0]}"}, timeout=60)
 
 
 def embed(client: httpx.Client, *texts: str) -> httpx.Response:
@@ -27,7 +27,7 @@ def today(client: httpx.Client) -> dict[str, int]:
     return dict(client.get("/usage").json()["today"])
 
 
-def test_tokens_are_counted_to_the_token(stack: RunningStack) -> None:
+def test_usage_counts_tokens_exactly(stack: RunningStack) -> None:
     with new_key(stack, "embeds", "--daily-tokens", "10000") as client:
         answers = [embed(client, "سلام دنیا"), embed(client, "یک", "دو", "سه")]
         billed = sum(answer.json()["usage"]["prompt_tokens"] for answer in answers)
@@ -45,7 +45,7 @@ def test_a_rejected_request_costs_nothing(stack: RunningStack) -> None:
         assert (usage["running"], usage["reserved_tokens"]) == (0, 0)
 
 
-def test_a_limit_rejects_and_says_which(stack: RunningStack) -> None:
+def test_a_rate_limit_rejects_requests_with_429(stack: RunningStack) -> None:
     with new_key(stack, "embeds-too-often", "--rpm", "1") as client:
         assert embed(client, "سلام").headers["x-ratelimit-remaining-requests"] == "0"
         rejected = embed(client, "سلام")
@@ -54,14 +54,14 @@ def test_a_limit_rejects_and_says_which(stack: RunningStack) -> None:
         assert int(rejected.headers["retry-after"]) > 0
 
 
-def test_more_tokens_than_a_minute_has_are_rejected(stack: RunningStack) -> None:
+def test_a_request_with_more_tokens_than_the_limit_per_minute_is_rejected(stack: RunningStack) -> None:
     with new_key(stack, "embeds-too-much", "--tpm", "50") as client:
         rejected = embed(client, "سلام دنیا " * 40)
         assert rejected.status_code == 429
         assert "tokens" in rejected.json()["error"]["message"]
 
 
-def test_a_key_for_another_model_may_not_embed(stack: RunningStack) -> None:
+def test_a_key_for_other_models_gets_403(stack: RunningStack) -> None:
     with new_key(stack, "chats-only", "--models", "smollm2-135m") as client:
         rejected = embed(client, "سلام")
         assert rejected.status_code == 403

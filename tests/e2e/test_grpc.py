@@ -1,4 +1,4 @@
-"""What an internal service sees: the worker itself, by gRPC."""
+"""The worker's gRPC API, as internal services use it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def question(text: str, **fields: object) -> pb.GenerateRequest:
     return pb.GenerateRequest(model="smollm2-135m", messages=[message], **fields)
 
 
-def test_the_example_of_the_readme_prints_an_answer(stack: RunningStack, tmp_path: Path) -> None:
+def test_the_example_of_the_readme_prints_a_response(stack: RunningStack, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import grpc" in block)
     assert len(code.strip().splitlines()) <= 20
@@ -45,7 +45,7 @@ def test_the_example_of_the_readme_prints_an_answer(stack: RunningStack, tmp_pat
     assert len(result.stdout.split()) > 3
 
 
-def test_events_come_in_order_and_add_up(channel: grpc.Channel) -> None:
+def test_events_are_in_order_and_their_tokens_add_up_to_the_usage(channel: grpc.Channel) -> None:
     stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
     request = question("Tell me about rivers.", sampling=pb.SamplingParams(max_tokens=40, seed=3), n=2)
     events = [event for response in stub.Generate(request, timeout=60) for event in response.events]
@@ -63,13 +63,13 @@ def test_events_come_in_order_and_add_up(channel: grpc.Channel) -> None:
     assert events[0].started.prompt_tokens == events[-1].usage.prompt_tokens
 
 
-def test_reflection_shows_the_service(channel: grpc.Channel) -> None:
+def test_reflection_lists_the_service(channel: grpc.Channel) -> None:
     database = ProtoReflectionDescriptorDatabase(channel)
     assert {SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
-def test_health_per_service(channel: grpc.Channel, service: str) -> None:
+def test_the_health_service_reports_each_service(channel: grpc.Channel, service: str) -> None:
     reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -89,7 +89,7 @@ def test_a_rejection_names_field_value_and_limit(channel: grpc.Channel) -> None:
     assert info.metadata["value"].startswith("3")
 
 
-def test_the_prompt_is_rendered_by_the_models_template(channel: grpc.Channel) -> None:
+def test_render_prompt_uses_the_models_template(channel: grpc.Channel) -> None:
     stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
     rendered = stub.RenderPrompt(pb.RenderPromptRequest(request=question("Hello")), timeout=10)
     assert rendered.prompt.endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
@@ -97,7 +97,7 @@ def test_the_prompt_is_rendered_by_the_models_template(channel: grpc.Channel) ->
     assert rendered.prompt_tokens + rendered.remaining_tokens == 2048
 
 
-def test_status_reports_the_engines_load(channel: grpc.Channel) -> None:
+def test_watch_status_reports_the_engines_load(channel: grpc.Channel) -> None:
     stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
     watch = stub.WatchStatus(pb.WatchStatusRequest(), timeout=30)
     status = next(iter(watch)).models[0]

@@ -31,7 +31,7 @@ from tests.support.vision_template import TEMPLATE
 from tests.support.waits import until
 from tests.support.workers import running_inference_worker
 
-MODEL, BLIND = "seer", "blind"
+MODEL, TEXT_MODEL = "seer", "blind"
 ENTRY = """\
 id: {id}
 created: 2026-01-01
@@ -43,7 +43,7 @@ engine: {{name: replay}}
 control_tokens_in_prompts: true
 capabilities: {{vision: true, max_images: 4}}
 images: {{patch_size: 16, min_pixels: 65536, max_pixels: 16777216}}
-descriptions: {{en: Sees.}}
+descriptions: {{en: Supports images.}}
 """
 PNG, JPEG = encoded("PNG", 640, 480), encoded("JPEG", 1000, 2000)
 WEBP, GIF = encoded("WEBP", 320, 320, lossless=True), animated("GIF", 100, 50)
@@ -52,10 +52,10 @@ IMAGES = [PNG, JPEG, WEBP, GIF]
 # 100×50: √(65536/5000) = 3.62039; 100 · 3.62039/32 = 11.3 → 12, 5.66 → 6.
 SIZES = [[640, 480], [352, 704], [320, 320], [384, 192]]
 TOKENS = 20 * 15 + 11 * 22 + 10 * 10 + 12 * 6
-PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
+PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 PROMPT = (
-    f"<|im_start|>user\nیک {PLACE}دو{PLACE}<|im_end|>\n<|im_start|>assistant\nدیدم.<|im_end|>\n"
-    f"<|im_start|>user\n{PLACE}{PLACE}و این‌ها؟<|im_end|>\n<|im_start|>assistant\n"
+    f"<|im_start|>user\nیک {PLACEHOLDER}دو{PLACEHOLDER}<|im_end|>\n<|im_start|>assistant\nدیدم.<|im_end|>\n"
+    f"<|im_start|>user\n{PLACEHOLDER}{PLACEHOLDER}و این‌ها؟<|im_end|>\n<|im_start|>assistant\n"
 )
 
 
@@ -85,13 +85,13 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-async def places(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> AsyncIterator[tuple[str, str, str]]:
-    """The URL of a gateway, a key, and the target of its worker."""
+async def system(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> AsyncIterator[tuple[str, str, str]]:
+    """Run a system, and yield the URL of its gateway, an API key, and the target of its worker."""
     directory = tmp_path_factory.mktemp("images")
     end = tokenizer.token_to_id("<|im_end|>")
 
-    def recording(name: str, said: str, **matching: Any) -> dict[str, Any]:
-        return {"name": name, "token_ids": [*tokenizer.encode(said).ids, end], **matching}
+    def recording(name: str, text: str, **matching: Any) -> dict[str, Any]:
+        return {"name": name, "token_ids": [*tokenizer.encode(text).ids, end], **matching}
 
     exact = recording(
         "exact",
@@ -110,12 +110,16 @@ async def places(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer)
     (models / "chat_template.jinja").write_text(TEMPLATE)
     catalog = directory / "catalog"
     catalog.mkdir()
-    for model_id in (MODEL, BLIND):
+    for model_id in (MODEL, TEXT_MODEL):
         (catalog / f"{model_id}.yaml").write_text(ENTRY.format(id=model_id))
     arguments = {"recordings": str(directory / "recordings.json")}
     placeholder = tokenizer.token_to_id("<|image_pad|>")
-    engines = {MODEL: ("replay", {**arguments, "image_token_id": placeholder}), BLIND: ("replay", arguments)}
-    settings = {"models": f"{MODEL}={models},{BLIND}={models}", "catalog_dir": str(catalog), "status_seconds": "0.2"}
+    engines = {MODEL: ("replay", {**arguments, "image_token_id": placeholder}), TEXT_MODEL: ("replay", arguments)}
+    settings = {
+        "models": f"{MODEL}={models},{TEXT_MODEL}={models}",
+        "catalog_dir": str(catalog),
+        "status_seconds": "0.2",
+    }
     (directory / "triton").mkdir()
     async with serving(directory / "triton", engines) as (triton, _):
         with (
@@ -145,8 +149,8 @@ async def _until_served(client: openai.AsyncOpenAI) -> None:
 
 
 @pytest.fixture
-async def client(places: tuple[str, str, str]) -> AsyncIterator[openai.AsyncOpenAI]:
-    url, secret, _ = places
+async def client(system: tuple[str, str, str]) -> AsyncIterator[openai.AsyncOpenAI]:
+    url, secret, _ = system
     async with openai.AsyncOpenAI(
         base_url=url, api_key=secret, max_retries=0, _strict_response_validation=True
     ) as client:
@@ -157,13 +161,13 @@ async def ask(client: openai.AsyncOpenAI, messages: Any, model: str = MODEL, **f
     return await client.chat.completions.create(model=model, messages=messages, **fields)
 
 
-async def refusal(client: openai.AsyncOpenAI, *parts: dict[str, Any], model: str = MODEL) -> dict[str, Any]:
+async def rejection(client: openai.AsyncOpenAI, *parts: dict[str, Any], model: str = MODEL) -> dict[str, Any]:
     with pytest.raises(openai.BadRequestError) as caught:
         await ask(client, [{"role": "user", "content": list(parts)}], model=model)
     return dict(caught.value.body)  # type: ignore[call-overload]  # always an object here
 
 
-async def test_exact_bytes_in_order_reach_the_places_of_the_prompt(
+async def test_images_reach_their_positions_in_the_prompt_unchanged_and_in_order(
     client: openai.AsyncOpenAI, tokenizer: Tokenizer
 ) -> None:
     answer = await ask(client, conversation())
@@ -171,17 +175,17 @@ async def test_exact_bytes_in_order_reach_the_places_of_the_prompt(
     prompt_tokens = len(tokenizer.encode(PROMPT, add_special_tokens=False).ids) - 4 + TOKENS
     assert answer.usage.prompt_tokens == prompt_tokens
     stream = await ask(client, conversation(), stream=True, stream_options={"include_usage": True}, n=2)
-    said, usage = ["", ""], None
+    texts, usage = ["", ""], None
     async for chunk in stream:
         usage = chunk.usage or usage
         for choice in chunk.choices:
-            said[choice.index] += choice.delta.content or ""
-    assert said == ["همین‌ها را دیدم."] * 2
+            texts[choice.index] += choice.delta.content or ""
+    assert texts == ["همین‌ها را دیدم."] * 2
     assert usage.prompt_tokens == prompt_tokens  # type: ignore[attr-defined]  # the stream has one
 
 
-async def test_other_images_are_told_apart(client: openai.AsyncOpenAI) -> None:
-    """That the recording's answer means something."""
+async def test_other_images_yield_other_responses(client: openai.AsyncOpenAI) -> None:
+    """This proves that the recordings distinguish images."""
     changed = PNG[:-1] + bytes([PNG[-1] ^ 1])
     for messages in (conversation(JPEG, PNG), conversation(first=changed)):
         assert (await ask(client, messages)).choices[0].message.content == "چیز دیگری است."
@@ -189,31 +193,31 @@ async def test_other_images_are_told_apart(client: openai.AsyncOpenAI) -> None:
     assert answer.choices[0].message.content == "هیچ تصویری نیست."
 
 
-async def test_a_dry_run_shows_the_places_and_counts_the_images(client: openai.AsyncOpenAI) -> None:
-    shown = await client.post(
+async def test_a_dry_run_has_the_placeholders_and_counts_the_images(client: openai.AsyncOpenAI) -> None:
+    rendered = await client.post(
         "/chat/completions",
         body={"model": MODEL, "messages": conversation(), "dry_run": True},
         cast_to=object,
     )
-    assert isinstance(shown, dict)
-    assert shown["prompt"] == PROMPT
-    assert shown["prompt_tokens"] > TOKENS
-    assert shown["prompt_tokens"] + shown["remaining_tokens"] == 4096
+    assert isinstance(rendered, dict)
+    assert rendered["prompt"] == PROMPT
+    assert rendered["prompt_tokens"] > TOKENS
+    assert rendered["prompt_tokens"] + rendered["remaining_tokens"] == 4096
 
 
-async def test_sight_is_told_of_models_that_have_it(client: openai.AsyncOpenAI) -> None:
+async def test_models_list_whether_they_support_images(client: openai.AsyncOpenAI) -> None:
     listed: dict[str, Any] = {model.id: model async for model in client.models.list()}
     assert listed[MODEL].capabilities["vision"] is True
     assert listed[MODEL].capabilities["max_images"] == 4
-    assert listed[BLIND].capabilities["vision"] is False
-    error = await refusal(client, text("?"), image(PNG), model=BLIND)
+    assert listed[TEXT_MODEL].capabilities["vision"] is False
+    error = await rejection(client, text("?"), image(PNG), model=TEXT_MODEL)
     assert error["param"] == "messages[0].content[1].image_url"
     assert error["code"] == "unsupported_parameter"
-    assert error["message"] == f"the model {BLIND} cannot see images; send text only"
+    assert error["message"] == f"the model {TEXT_MODEL} cannot see images; send text only"
 
 
 @pytest.mark.parametrize(
-    ("parts", "param", "said"),
+    ("parts", "param", "message"),
     [
         ([image(PNG[:20])], "messages[0].content[0].image_url", "it ends before its dimensions"),
         ([image(b"<svg/>")], "messages[0].content[0].image_url.url", "holds no PNG, JPEG, WebP or GIF"),
@@ -224,18 +228,18 @@ async def test_sight_is_told_of_models_that_have_it(client: openai.AsyncOpenAI) 
         ([image(encoded("PNG", 3000, 3000), detail="high")], "messages", "maximum context length of seer is 4096"),
     ],
 )
-async def test_what_cannot_be_shown_is_rejected(
-    client: openai.AsyncOpenAI, parts: list[dict[str, Any]], param: str, said: str
+async def test_unsupported_images_are_rejected(
+    client: openai.AsyncOpenAI, parts: list[dict[str, Any]], param: str, message: str
 ) -> None:
-    error = await refusal(client, *parts)
+    error = await rejection(client, *parts)
     assert error["param"] == param
-    assert said in error["message"]
+    assert message in error["message"]
 
 
-async def test_images_arrive_over_grpc_too(places: tuple[str, str, str]) -> None:
+async def test_images_can_be_sent_over_grpc(system: tuple[str, str, str]) -> None:
     parts = [pb.ContentPart(image=pb.Image(data=PNG)), pb.ContentPart(text="?")]
     request = pb.GenerateRequest(model=MODEL, messages=[pb.Message(role=pb.ROLE_USER, content=parts)])
-    async with grpc.aio.insecure_channel(places[2]) as channel:
+    async with grpc.aio.insecure_channel(system[2]) as channel:
         stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
         rendered = await stub.RenderPrompt(pb.RenderPromptRequest(request=request))
         assert rendered.prompt_tokens == len(rendered.token_ids) - 1 + 300

@@ -1,4 +1,4 @@
-"""`vilix keys` against the running stack."""
+"""`vilix keys` with a running stack."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_new_key_works_until_it_is_revoked(stack: RunningStack) -> None:
     api_key = created(stack.vilix("keys", "create", "--name", "shop", "--json"))
     assert models_status(stack, api_key).status_code == 200
     assert "shop" in stack.vilix("keys", "list").stdout
-    assert api_key not in stack.vilix("keys", "list").stdout, "a key is shown once"
+    assert api_key not in stack.vilix("keys", "list").stdout, "a key is shown only once"
     assert stack.vilix("keys", "revoke", "shop").returncode == 0
     assert models_status(stack, api_key).status_code == 401
 
@@ -44,7 +44,7 @@ def test_requests_per_minute_are_enforced_and_reported(stack: RunningStack) -> N
     assert 1 <= int(rejected.headers["retry-after"]) <= 21
 
 
-def test_a_key_as_argument_is_rejected_with_a_hint(stack: RunningStack) -> None:
+def test_a_secret_as_an_argument_is_rejected_with_the_reason(stack: RunningStack) -> None:
     result = stack.vilix("keys", "revoke", stack.api_key)
     assert result.returncode != 0
     assert "process list" in result.stderr
@@ -52,14 +52,14 @@ def test_a_key_as_argument_is_rejected_with_a_hint(stack: RunningStack) -> None:
     assert models_status(stack, stack.api_key).status_code == 200
 
 
-def test_an_unknown_key_name_is_one_clear_line(stack: RunningStack) -> None:
+def test_an_unknown_key_name_is_reported_in_one_line(stack: RunningStack) -> None:
     result = stack.vilix("keys", "revoke", "nobody")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "nobody" in result.stderr
 
 
-def test_the_secret_is_not_in_valkey(stack: RunningStack) -> None:
+def test_valkey_does_not_store_the_secret(stack: RunningStack) -> None:
     api_key = created(stack.vilix("keys", "create", "--name", "hidden", "--json"))
     stored = b"".join(path.read_bytes() for path in (stack.directory / "valkey").rglob("*") if path.is_file())
     assert b"hidden" in stored

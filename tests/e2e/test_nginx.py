@@ -1,4 +1,4 @@
-"""Streaming survives a reverse proxy: real Nginx, unprepared and with the example of the documentation."""
+"""Streaming through a real Nginx, with a default configuration and with the example of the documentation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.repository import ROOT
 from tests.support.waits import until
 
 NAME = "ai.example.com"
-UNPREPARED = """
+PLAIN = """
 gzip on;
 gzip_types text/event-stream application/json;
 gzip_proxied any;
@@ -62,9 +62,9 @@ class Example:
 
 
 @pytest.fixture(scope="session")
-def unprepared_url(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def plain_url(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (port,) = free_ports(1)
-    site = UNPREPARED.format(port=port, upstream=stack.state["ports"]["gateway"])
+    site = PLAIN.format(port=port, upstream=stack.state["ports"]["gateway"])
     with running_nginx(tmp_path_factory.mktemp("nginx"), site, port=port):
         yield f"http://127.0.0.1:{port}/api"
 
@@ -77,15 +77,15 @@ def example(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
     (port,) = free_ports(1)
     upstream = int(stack.state["ports"]["gateway"])
     site = (ROOT / "docs" / "nginx.conf").read_text()
-    for written, here in {
+    for original, replacement in {
         "127.0.0.1:8000": f"127.0.0.1:{upstream}",
         "listen 443": f"listen 127.0.0.1:{port}",
         NAME + ";": "localhost;",
         "/etc/nginx/tls/ai.example.com.crt": str(directory / "tls" / "tls.crt"),
         "/etc/nginx/tls/ai.example.com.key": str(directory / "tls" / "tls.key"),
     }.items():
-        assert written in site
-        site = site.replace(written, here)
+        assert original in site
+        site = site.replace(original, replacement)
     log = directory / "connections.log"
     site = (
         f"log_format test '$connection $connection_requests $status $server_protocol';\naccess_log {log} test;\n{site}"
@@ -95,17 +95,15 @@ def example(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-def test_events_pass_an_unprepared_nginx_one_by_one(stack: RunningStack, unprepared_url: str, encoding: str) -> None:
-    """Its buffering is on, and it compresses event streams: what the gateway answers must suffice."""
+def test_events_pass_a_plain_nginx_one_by_one(stack: RunningStack, plain_url: str, encoding: str) -> None:
+    """Nginx buffers and compresses event streams here, so the gateway's response headers must suffice."""
     headers = {"Authorization": f"Bearer {stack.api_key}", "Accept-Encoding": encoding}
-    with httpx.stream(
-        "POST", f"{unprepared_url}/chat/completions", headers=headers, json=STORY, timeout=60
-    ) as response:
+    with httpx.stream("POST", f"{plain_url}/chat/completions", headers=headers, json=STORY, timeout=60) as response:
         assert response.status_code == 200
         assert response.headers.get("content-encoding", "identity") == encoding
         reads = list(response.iter_bytes())
     assert b"".join(reads).endswith(b"data: [DONE]\n\n")
-    assert len(reads) >= 20, "buffered answers come in one or two reads"
+    assert len(reads) >= 20, "a buffered response arrives in one or two reads"
 
 
 def test_streams_pass_tls_and_http2(stack: RunningStack, example: Example) -> None:
@@ -135,7 +133,7 @@ def test_streams_pass_tls_and_http2(stack: RunningStack, example: Example) -> No
     assert len(reads) >= 20
 
 
-async def test_connections_are_kept_on_both_sides(stack: RunningStack, example: Example) -> None:
+async def test_connections_are_kept_open_on_both_sides(stack: RunningStack, example: Example) -> None:
     async def all_are_logged() -> bool:
         return len(example.access_log.read_text().splitlines()) == 10
 
@@ -145,7 +143,7 @@ async def test_connections_are_kept_on_both_sides(stack: RunningStack, example: 
         example.access_log.write_text("")
         for _ in range(10):
             assert client.get("/models").status_code == 200
-    # Nginx writes its line after the answer.
+    # Nginx logs a request after its response.
     await until(all_are_logged)
     lines = [line.split() for line in example.access_log.read_text().splitlines()]
     assert len({connection for connection, *_ in lines}) == 1
@@ -154,8 +152,10 @@ async def test_connections_are_kept_on_both_sides(stack: RunningStack, example: 
     assert before <= _connections_to(example.upstream)
 
 
-@pytest.mark.parametrize("url", ["unprepared_url", "example"])
-async def test_a_hang_up_reaches_the_engine(stack: RunningStack, request: pytest.FixtureRequest, url: str) -> None:
+@pytest.mark.parametrize("url", ["plain_url", "example"])
+async def test_a_client_disconnect_behind_nginx_cancels_the_engines_request(
+    stack: RunningStack, request: pytest.FixtureRequest, url: str
+) -> None:
     proxy = request.getfixturevalue(url)
     base, verify = (proxy.url, _context(proxy.ca)) if isinstance(proxy, Example) else (proxy, True)
     metrics = f"http://127.0.0.1:{stack.state['ports']['inference_metrics']}/metrics"
@@ -164,11 +164,11 @@ async def test_a_hang_up_reaches_the_engine(stack: RunningStack, request: pytest
         before = await _metric(client, metrics, "vilix_engine_cancelled_requests")
         async with client.stream("POST", f"{base}/chat/completions", json=ENDLESS) as response:
             assert response.status_code == 200
-            # Kept: a reading that nobody holds is ended, and the connection with it.
+            # The iterator is kept in a variable, because its garbage collection would close the connection.
             lines = response.aiter_lines()
             await anext(lines)
-            shown = (await client.get(metrics)).text
-            assert 'vilix_worker_requests_in_flight{model="smollm2-135m"} 1.0' in shown, shown
+            text = (await client.get(metrics)).text
+            assert 'vilix_worker_requests_in_flight{model="smollm2-135m"} 1.0' in text, text
 
         async def has_ended() -> bool:
             cancelled = await _metric(client, metrics, "vilix_engine_cancelled_requests") > before
@@ -177,11 +177,11 @@ async def test_a_hang_up_reaches_the_engine(stack: RunningStack, request: pytest
         await until(has_ended)
 
 
-def test_images_are_uploaded_up_to_the_gateways_limit(stack: RunningStack, example: Example) -> None:
-    """Beyond it Nginx refuses as the gateway would; by itself it would answer with a page of HTML."""
+def test_uploads_have_the_gateways_size_limit(stack: RunningStack, example: Example) -> None:
+    """Nginx rejects larger bodies in the gateway's format; by default it would respond with a page of HTML."""
     with example.client(stack.api_key) as client:
         fits = client.post("/chat/completions", json=_with_image(5 * 2**20))
-        assert fits.status_code == 400, "this model takes no images, and only the worker knows it"
+        assert fits.status_code == 400, "the worker must reject the image"
         assert "image" in fits.json()["error"]["message"]
         too_large = client.post("/chat/completions", json=_with_image(17 * 2**20))
         assert too_large.status_code == 413
@@ -189,7 +189,7 @@ def test_images_are_uploaded_up_to_the_gateways_limit(stack: RunningStack, examp
         assert "20 MiB" in too_large.json()["error"]["message"]
 
 
-def test_large_headers_are_rejected(stack: RunningStack, example: Example) -> None:
+def test_oversized_headers_are_rejected(stack: RunningStack, example: Example) -> None:
     with example.client(stack.api_key) as client:
         assert client.get("/models", headers={"X-Large": "a" * 2**13}).status_code == 200
         assert client.get("/models", headers={"X-Large": "a" * 2**15}).status_code == 400
@@ -203,7 +203,9 @@ def test_the_example_fits_the_gateways_defaults() -> None:
     keep_alive = GatewaySettings.model_fields["keep_alive"].default
     # Nginx's own default is 60 s as well.
     assert keep_alive * 3 <= int(timeouts) <= 60
-    assert GatewaySettings.model_fields["keep_alive_seconds"].default > 60, "upstream connections end at Nginx's side"
+    assert GatewaySettings.model_fields["keep_alive_seconds"].default > 60, (
+        "Nginx must be the side that closes idle upstream connections"
+    )
 
 
 def _with_image(size: int) -> dict[str, Any]:
@@ -218,7 +220,7 @@ async def _metric(client: httpx.AsyncClient, url: str, name: str) -> float:
 
 
 def _connections_to(port: int) -> set[str]:
-    """Local ends of established connections to 127.0.0.1:`port`."""
+    """Return the local addresses of established connections to 127.0.0.1:`port`."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {local for _, local, remote, state, *_ in rows if state == "01" and remote == f"0100007F:{port:04X}"}
 

@@ -45,7 +45,7 @@ def own_client(own_stack: RunningStack) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def test_own_weights_answer_under_an_id_of_the_catalog(own_client: openai.OpenAI) -> None:
+def test_own_weights_are_served_under_an_id_of_the_catalog(own_client: openai.OpenAI) -> None:
     answer = own_client.chat.completions.create(
         model="qwen3-8b", messages=[{"role": "user", "content": "سلام دنیا"}], max_tokens=8, temperature=0
     )
@@ -59,7 +59,7 @@ def test_own_weights_answer_under_an_id_of_the_catalog(own_client: openai.OpenAI
     assert again.choices[0].message == answer.choices[0].message
 
 
-def test_own_weights_get_the_ids_of_the_real_tokenizer(own_stack: RunningStack) -> None:
+def test_own_weights_get_the_token_ids_of_the_real_tokenizer(own_stack: RunningStack) -> None:
     text = "نیم‌فاصله، 2026 and 👨‍👩‍👧‍👦 — it's café"
     message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=text)])
     with grpc.insecure_channel(own_stack.state["inference_target"]) as channel:
@@ -71,7 +71,7 @@ def test_own_weights_get_the_ids_of_the_real_tokenizer(own_stack: RunningStack) 
     assert list(rendered.token_ids) == real.encode(rendered.prompt, add_special_tokens=False).ids
 
 
-def test_the_demo_thinks_and_answers(own_client: openai.OpenAI) -> None:
+def test_the_demo_streams_reasoning_and_an_answer(own_client: openai.OpenAI) -> None:
     reasoning, answer = "", ""
     for chunk in own_client.chat.completions.create(
         model=DEMO, messages=[{"role": "user", "content": "سلام"}], stream=True
@@ -96,7 +96,7 @@ def test_the_demos_reasoning_can_be_turned_off(own_client: openai.OpenAI) -> Non
 
 @pytest.mark.parametrize("model", [DEMO, "qwen3-8b"])
 @pytest.mark.parametrize("budget", [8, 20])
-def test_a_reasoning_ends_with_its_budget_and_the_answer_follows(
+def test_reasoning_ends_at_its_budget_and_the_answer_follows(
     own_client: openai.OpenAI, model: str, budget: int
 ) -> None:
     request: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_a_budget_larger_than_the_reasoning_changes_nothing(own_client: openai.O
     assert len(reasoning) == len(answers) == 1
 
 
-def test_a_budget_of_nothing_turns_thinking_off(own_client: openai.OpenAI) -> None:
+def test_a_reasoning_budget_of_0_turns_reasoning_off(own_client: openai.OpenAI) -> None:
     answer = own_client.chat.completions.create(
         model=DEMO, messages=[{"role": "user", "content": "سلام"}], extra_body={"thinking_token_budget": 0}
     )
@@ -148,7 +148,7 @@ def test_a_budget_of_nothing_turns_thinking_off(own_client: openai.OpenAI) -> No
     assert answer.usage.completion_tokens_details.reasoning_tokens == 0
 
 
-def test_a_form_holds_behind_a_reasoning(own_client: openai.OpenAI) -> None:
+def test_structured_output_applies_to_the_answer_after_reasoning(own_client: openai.OpenAI) -> None:
     answer: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
@@ -161,7 +161,7 @@ def test_a_form_holds_behind_a_reasoning(own_client: openai.OpenAI) -> None:
     assert answer.usage.completion_tokens_details.reasoning_tokens == 12
 
 
-def test_a_call_that_is_demanded_is_made_behind_a_reasoning(own_client: openai.OpenAI) -> None:
+def test_a_required_tool_call_is_made_after_reasoning(own_client: openai.OpenAI) -> None:
     answer: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
@@ -176,7 +176,7 @@ def test_a_call_that_is_demanded_is_made_behind_a_reasoning(own_client: openai.O
     assert answer.choices[0].message.reasoning_content
 
 
-def test_a_form_that_is_none_is_rejected_before_the_reasoning(own_client: openai.OpenAI) -> None:
+def test_invalid_structured_output_is_rejected_before_the_reasoning(own_client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="regex"):
         own_client.chat.completions.create(
             model="qwen3-8b",
@@ -187,7 +187,7 @@ def test_a_form_that_is_none_is_rejected_before_the_reasoning(own_client: openai
         )
 
 
-def test_a_reasoning_that_takes_all_tokens_is_no_answer(own_client: openai.OpenAI) -> None:
+def test_reasoning_that_uses_all_tokens_leaves_no_answer(own_client: openai.OpenAI) -> None:
     answer: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
@@ -200,12 +200,12 @@ def test_a_reasoning_that_takes_all_tokens_is_no_answer(own_client: openai.OpenA
 
 def test_the_demo_calls_a_tool_and_uses_its_result(own_client: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "هوای تهران چطور است؟"}]
-    asked = own_client.chat.completions.create(model=DEMO, messages=messages, tools=[WEATHER])
-    assert asked.choices[0].finish_reason == "tool_calls"
-    (call,) = asked.choices[0].message.tool_calls or []
+    first = own_client.chat.completions.create(model=DEMO, messages=messages, tools=[WEATHER])
+    assert first.choices[0].finish_reason == "tool_calls"
+    (call,) = first.choices[0].message.tool_calls or []
     assert call.type == "function"
     assert json.loads(call.function.arguments) == {"city": "تهران"}
-    messages += [asked.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": '{"celsius": 24}'}]
+    messages += [first.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": '{"celsius": 24}'}]
     answer = own_client.chat.completions.create(model=DEMO, messages=messages, tools=[WEATHER])
     assert answer.choices[0].finish_reason == "stop"
     assert "۲۴" in (answer.choices[0].message.content or "")
@@ -221,7 +221,7 @@ GET_TIME: Any = {"type": "function", "function": {"name": "get_time"}}
 
 @pytest.mark.parametrize(("choice", "names"), [("required", {"get_weather", "get_time"}), (GET_TIME, {"get_time"})])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_call_that_is_demanded_is_made_even_by_random_weights(
+def test_even_random_weights_make_a_required_tool_call(
     own_client: openai.OpenAI, choice: Any, names: set[str], stream: bool
 ) -> None:
     request: dict[str, Any] = {
@@ -245,13 +245,13 @@ def test_a_call_that_is_demanded_is_made_even_by_random_weights(
 
 
 class Place(BaseModel):
-    """Where."""
+    """A city."""
 
     city: Literal["تهران", "شیراز"]
 
 
 class Unit(StrEnum):
-    """In which."""
+    """A unit of temperature."""
 
     CELSIUS = "C"
     KELVIN = "K"
@@ -265,7 +265,7 @@ class Weather(BaseModel):
     unit: Unit
 
 
-def test_arguments_of_a_class_with_classes_come_back_as_it(own_client: openai.OpenAI) -> None:
+def test_arguments_of_nested_classes_are_parsed_into_them(own_client: openai.OpenAI) -> None:
     tool = openai.pydantic_function_tool(Weather)
     assert "$defs" in tool["function"].get("parameters", {})
     choice: Any = {"type": "function", "function": {"name": "Weather"}}
@@ -283,7 +283,7 @@ def test_arguments_of_a_class_with_classes_come_back_as_it(own_client: openai.Op
 
 
 @pytest.mark.environment
-def test_langchain_gets_a_class_by_a_call(own_stack: RunningStack) -> None:
+def test_langchain_gets_structured_output_by_a_tool_call(own_stack: RunningStack) -> None:
     program = Path(__file__).with_name("clients") / "langchain_calls.py"
     environment = {**os.environ, "VILIX_URL": own_stack.url, "VILIX_API_KEY": own_stack.api_key}
     command = [python_of("clients"), "-W", "ignore", program]
@@ -292,7 +292,7 @@ def test_langchain_gets_a_class_by_a_call(own_stack: RunningStack) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_demo_stops_at_a_string_behind_its_reasoning(own_client: openai.OpenAI, stream: bool) -> None:
+def test_a_stop_string_ends_the_answer_after_reasoning(own_client: openai.OpenAI, stream: bool) -> None:
     request: dict[str, Any] = {"model": DEMO, "messages": [{"role": "user", "content": "سلام"}]}
     whole: Any = own_client.chat.completions.create(**request).choices[0].message
     stop = "بنویسید:\n\n```"
@@ -307,7 +307,7 @@ def test_the_demo_stops_at_a_string_behind_its_reasoning(own_client: openai.Open
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_a_demanded_call_that_is_cut_off_is_none(own_client: openai.OpenAI) -> None:
+def test_a_required_call_that_is_cut_off_is_not_returned(own_client: openai.OpenAI) -> None:
     for most in (1, 4, 8):
         answer = own_client.chat.completions.create(
             model="qwen3-8b",
@@ -328,12 +328,12 @@ def test_a_demanded_call_that_is_cut_off_is_none(own_client: openai.OpenAI) -> N
         ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "tool_choice none"),
     ],
 )
-def test_what_excludes_one_another_is_said(own_client: openai.OpenAI, fields: dict[str, Any], problem: str) -> None:
-    with pytest.raises(openai.BadRequestError) as refusal:
+def test_conflicting_fields_are_rejected(own_client: openai.OpenAI, fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(openai.BadRequestError) as rejection:
         own_client.chat.completions.create(
             model="qwen3-8b", messages=[{"role": "user", "content": "?"}], max_tokens=5, **fields
         )
-    assert problem in str(refusal.value)
+    assert problem in str(rejection.value)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_what_excludes_one_another_is_said(own_client: openai.OpenAI, fields: di
         (f"qwen3-8b={ROOT / 'README.md'}", "cannot be read as GGUF"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(tmp_path: Path, option: str, problem: str) -> None:
+def test_an_unusable_gguf_option_is_reported_in_one_line(tmp_path: Path, option: str, problem: str) -> None:
     result = vilix("up", "--gguf", option, "--state-dir", str(tmp_path), "--cache-dir", str(ROOT / ".cache"))
     assert result.returncode == 1
     error = result.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""`vilix up --gguf ID=PATH --mmproj ID=PATH`: images, with random weights of Qwen3-VL's shape."""
+"""`vilix up --gguf ID=PATH --mmproj ID=PATH`: images, with random weights of Qwen3-VL's architecture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.stack import RunningStack, up, vilix
 from tests.support import models, qwen3_gguf
 from tests.support.repository import ROOT
 
-MODEL, BLIND = "qwen3-vl", "smollm2-135m"
+MODEL, TEXT_MODEL = "qwen3-vl", "smollm2-135m"
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
     "{% for part in m.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
@@ -29,26 +29,26 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("seeing")
+    directory = tmp_path_factory.mktemp("vision")
     qwen3_gguf.write(directory / "tiny.gguf", models.qwen3(), template=TEMPLATE, supports_vision=True)
-    qwen3_gguf.write_mmproj(directory / "eyes.gguf")
+    qwen3_gguf.write_mmproj(directory / "projector.gguf")
     qwen3_gguf.write_mmproj(directory / "other.gguf", projector="gemma3")
     return directory
 
 
 @pytest.fixture(scope="module")
-def seeing_stack(files: Path) -> Iterator[RunningStack]:
+def vision_stack(files: Path) -> Iterator[RunningStack]:
     with up(
-        files / "run", f"--gguf={MODEL}={files / 'tiny.gguf'}", f"--mmproj={MODEL}={files / 'eyes.gguf'}"
+        files / "run", f"--gguf={MODEL}={files / 'tiny.gguf'}", f"--mmproj={MODEL}={files / 'projector.gguf'}"
     ) as running:
         yield running
         assert running.stop() == 0
 
 
 @pytest.fixture(scope="module")
-def seeing(seeing_stack: RunningStack) -> Iterator[openai.OpenAI]:
+def vision(vision_stack: RunningStack) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
-        base_url=seeing_stack.url, api_key=seeing_stack.api_key, max_retries=0, _strict_response_validation=True
+        base_url=vision_stack.url, api_key=vision_stack.api_key, max_retries=0, _strict_response_validation=True
     ) as client:
         yield client
 
@@ -72,54 +72,54 @@ def likelihoods(client: openai.OpenAI, request: dict[str, Any]) -> list[float]:
     return [token.logprob for token in answer.choices[0].logprobs.content or []]
 
 
-def test_an_answer_depends_on_the_image_and_on_nothing_else(seeing: openai.OpenAI) -> None:
-    first = likelihoods(seeing, about(picture(1)))
-    assert likelihoods(seeing, about(picture(2))) != first
-    assert likelihoods(seeing, about(picture(1))) == first
-    assert likelihoods(seeing, about(picture(1), picture(2))) != likelihoods(seeing, about(picture(2), picture(1)))
+def test_the_output_depends_on_the_images_and_their_order(vision: openai.OpenAI) -> None:
+    first = likelihoods(vision, about(picture(1)))
+    assert likelihoods(vision, about(picture(2))) != first
+    assert likelihoods(vision, about(picture(1))) == first
+    assert likelihoods(vision, about(picture(1), picture(2))) != likelihoods(vision, about(picture(2), picture(1)))
 
 
-def test_an_image_from_before_is_not_taken_for_another(seeing: openai.OpenAI) -> None:
-    lasting = {"temperature": 1e-6, "extra_body": {"cache_salt": "one"}}
-    seen = [likelihoods(seeing, about(picture(seed), **lasting)) for seed in (1, 2, 1, 2)]
-    assert np.allclose(seen[0], seen[2], atol=1e-3)
-    assert np.allclose(seen[1], seen[3], atol=1e-3)
-    assert not np.allclose(seen[0], seen[1], atol=1e-3)
+def test_a_cached_image_is_not_used_for_another_image(vision: openai.OpenAI) -> None:
+    fields = {"temperature": 1e-6, "extra_body": {"cache_salt": "one"}}
+    results = [likelihoods(vision, about(picture(seed), **fields)) for seed in (1, 2, 1, 2)]
+    assert np.allclose(results[0], results[2], atol=1e-3)
+    assert np.allclose(results[1], results[3], atol=1e-3)
+    assert not np.allclose(results[0], results[1], atol=1e-3)
 
 
-def test_its_tokens_are_counted_by_the_models_rule(seeing: openai.OpenAI) -> None:
-    texts = [seeing.chat.completions.create(**about(*images)).usage for images in ((picture(1),), (picture(1),) * 2)]
+def test_the_tokens_of_an_image_are_counted_by_the_models_rule(vision: openai.OpenAI) -> None:
+    texts = [vision.chat.completions.create(**about(*images)).usage for images in ((picture(1),), (picture(1),) * 2)]
     assert texts[0] is not None
     assert texts[1] is not None
-    # 10 by 10 squares of 32 pixels, between a token of the beginning and one of the end.
+    # 10 by 10 squares of 32 pixels, and a token before and after them.
     assert texts[1].prompt_tokens - texts[0].prompt_tokens == 102
 
 
-def test_text_alone_is_answered_as_ever(seeing: openai.OpenAI) -> None:
+def test_a_request_without_images_is_served(vision: openai.OpenAI) -> None:
     request = {"model": MODEL, "messages": [{"role": "user", "content": "سلام"}], "max_tokens": 6, "temperature": 0}
-    assert likelihoods(seeing, request) == likelihoods(seeing, request)
+    assert likelihoods(vision, request) == likelihoods(vision, request)
 
 
-def test_what_can_be_seen_is_declared(seeing: openai.OpenAI) -> None:
-    found = {model.id: model.model_dump()["capabilities"].get("vision") for model in seeing.models.list()}
-    assert (found[MODEL], found[BLIND]) == (True, False)
+def test_models_list_whether_they_support_images(vision: openai.OpenAI) -> None:
+    supported = {model.id: model.model_dump()["capabilities"].get("vision") for model in vision.models.list()}
+    assert (supported[MODEL], supported[TEXT_MODEL]) == (True, False)
 
 
 @pytest.mark.parametrize(
     ("request_", "problem"),
     [
-        (about(picture(1), model=BLIND), "image"),
+        (about(picture(1), model=TEXT_MODEL), "image"),
         (about("data:image/png;base64,bm9uc2Vuc2U="), "image"),
         (about(picture(1, side=640), text="x " * 3800), "context"),
     ],
 )
-def test_what_cannot_be_seen_is_rejected(seeing: openai.OpenAI, request_: dict[str, Any], problem: str) -> None:
+def test_unsupported_images_are_rejected(vision: openai.OpenAI, request_: dict[str, Any], problem: str) -> None:
     with pytest.raises(openai.BadRequestError, match=problem):
-        seeing.chat.completions.create(**request_)
+        vision.chat.completions.create(**request_)
 
 
-async def test_who_hangs_up_while_an_image_is_looked_at_leaves_nothing_running(seeing_stack: RunningStack) -> None:
-    async with openai.AsyncOpenAI(base_url=seeing_stack.url, api_key=seeing_stack.api_key, max_retries=0) as client:
+async def test_a_client_disconnect_while_images_are_processed_frees_the_engine(vision_stack: RunningStack) -> None:
+    async with openai.AsyncOpenAI(base_url=vision_stack.url, api_key=vision_stack.api_key, max_retries=0) as client:
         large = about(*(picture(seed, side=960) for seed in range(3)), max_tokens=400)
         for seconds in (0.05, 0.2, 0.4, 0.8):
             with pytest.raises(TimeoutError):
@@ -135,14 +135,16 @@ async def test_who_hangs_up_while_an_image_is_looked_at_leaves_nothing_running(s
     [
         (["--mmproj=qwen3-vl=README.md"], "needs --gguf qwen3-vl=PATH"),
         (["--mmproj=qwen3-vl"], "the value must be ID=PATH"),
-        (["--gguf=qwen3-8b={tiny}", "--mmproj=qwen3-8b={eyes}"], "does not support images"),
+        (["--gguf=qwen3-8b={tiny}", "--mmproj=qwen3-8b={projector}"], "does not support images"),
         (["--gguf=qwen3-vl={tiny}", "--mmproj=qwen3-vl={other}"], "has the projector gemma3"),
     ],
 )
-def test_eyes_that_fit_nothing_are_one_line(files: Path, tmp_path: Path, options: list[str], problem: str) -> None:
-    paths = {name: files / f"{name}.gguf" for name in ("tiny", "eyes", "other")}
-    given = [option.format(**paths) for option in options]
-    result = vilix("up", *given, "--state-dir", str(tmp_path), "--cache-dir", str(ROOT / ".cache"))
+def test_an_unusable_vision_projector_is_reported_in_one_line(
+    files: Path, tmp_path: Path, options: list[str], problem: str
+) -> None:
+    paths = {name: files / f"{name}.gguf" for name in ("tiny", "projector", "other")}
+    arguments = [option.format(**paths) for option in options]
+    result = vilix("up", *arguments, "--state-dir", str(tmp_path), "--cache-dir", str(ROOT / ".cache"))
     assert result.returncode == 1
     error = result.stderr.splitlines()[-1]
     assert error.startswith("error: --")

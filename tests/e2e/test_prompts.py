@@ -1,4 +1,4 @@
-"""What a request would become, without an answer: `dry_run` and POST /tokenize."""
+"""Rendered prompts and their tokens without a generation: `dry_run` and POST /tokenize."""
 
 from __future__ import annotations
 
@@ -29,58 +29,58 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(str(smollm2() / "tokenizer.json"))
 
 
-def test_a_dry_run_shows_the_prompt_that_an_answer_would_have(http: httpx.Client, tokenizer: Tokenizer) -> None:
+def test_a_dry_run_returns_the_prompt_of_the_request(http: httpx.Client, tokenizer: Tokenizer) -> None:
     body = {"model": MODEL, "messages": MESSAGES, "max_tokens": 5, "nonsense": 1}
-    shown = http.post("/chat/completions", json={**body, "dry_run": True}).json()
-    assert shown["object"] == "chat.completion.dry_run"
-    assert shown["prompt"].endswith(f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n")
-    assert shown["prompt_tokens"] == len(tokenizer.encode(shown["prompt"], add_special_tokens=False).ids)
-    assert shown["prompt_tokens"] + shown["remaining_tokens"] == 2048
-    assert "nonsense" in shown["ignored_parameters"]
-    assert shown["worker"].startswith("127.0.0.1:")
-    answered = http.post("/chat/completions", json=body).json()
-    assert answered["usage"]["prompt_tokens"] == shown["prompt_tokens"]
+    rendered = http.post("/chat/completions", json={**body, "dry_run": True}).json()
+    assert rendered["object"] == "chat.completion.dry_run"
+    assert rendered["prompt"].endswith(f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n")
+    assert rendered["prompt_tokens"] == len(tokenizer.encode(rendered["prompt"], add_special_tokens=False).ids)
+    assert rendered["prompt_tokens"] + rendered["remaining_tokens"] == 2048
+    assert "nonsense" in rendered["ignored_parameters"]
+    assert rendered["worker"].startswith("127.0.0.1:")
+    completion = http.post("/chat/completions", json=body).json()
+    assert completion["usage"]["prompt_tokens"] == rendered["prompt_tokens"]
 
 
-def test_a_rendered_prompt_is_completed_as_the_chat_is_answered(http: httpx.Client, tokenizer: Tokenizer) -> None:
+def test_completing_a_rendered_prompt_yields_the_text_of_the_chat(http: httpx.Client, tokenizer: Tokenizer) -> None:
     body = {"model": MODEL, "max_tokens": 12, "temperature": 0, "seed": 1}
     prompt = http.post("/chat/completions", json={**body, "messages": MESSAGES, "dry_run": True}).json()["prompt"]
-    answered = http.post("/chat/completions", json={**body, "messages": MESSAGES}).json()
+    chat = http.post("/chat/completions", json={**body, "messages": MESSAGES}).json()
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-    for given in (prompt, ids):
-        completed = http.post("/completions", json={**body, "prompt": given}).json()
-        assert completed["choices"][0]["text"] == answered["choices"][0]["message"]["content"]
-        assert completed["usage"]["prompt_tokens"] == answered["usage"]["prompt_tokens"]
+    for text_or_ids in (prompt, ids):
+        completed = http.post("/completions", json={**body, "prompt": text_or_ids}).json()
+        assert completed["choices"][0]["text"] == chat["choices"][0]["message"]["content"]
+        assert completed["usage"]["prompt_tokens"] == chat["usage"]["prompt_tokens"]
 
 
-def test_a_dry_run_of_a_text_shows_its_tokens_and_completes_nothing(http: httpx.Client, tokenizer: Tokenizer) -> None:
+def test_a_dry_run_of_a_text_counts_its_tokens_and_generates_nothing(http: httpx.Client, tokenizer: Tokenizer) -> None:
     before = http.get("/usage").json()["today"]
     body = {"model": MODEL, "prompt": TEXT, "dry_run": True, "nonsense": 1, "user": "u"}
     answer = http.post("/completions", json=body)
-    shown = answer.json()
-    assert (shown["object"], shown["prompt"]) == ("text_completion.dry_run", TEXT)
-    assert shown["prompt_tokens"] == len(tokenizer.encode(TEXT, add_special_tokens=False).ids)
-    assert "choices" not in shown
-    assert shown["ignored_parameters"] == answer.headers["x-ignored-params"].split(",") == ["nonsense"]
+    rendered = answer.json()
+    assert (rendered["object"], rendered["prompt"]) == ("text_completion.dry_run", TEXT)
+    assert rendered["prompt_tokens"] == len(tokenizer.encode(TEXT, add_special_tokens=False).ids)
+    assert "choices" not in rendered
+    assert rendered["ignored_parameters"] == answer.headers["x-ignored-params"].split(",") == ["nonsense"]
     assert http.get("/usage").json()["today"]["completion_tokens"] == before["completion_tokens"]
 
 
-@pytest.mark.parametrize("given", [{"prompt": TEXT}, {"messages": MESSAGES}, {"prompt": TEXT, "messages": MESSAGES}])
-def test_what_has_no_influence_on_tokens_is_reported_or_rejected(http: httpx.Client, given: dict[str, Any]) -> None:
-    body = {"model": MODEL, **given, "nonsense": 1}
+@pytest.mark.parametrize("fields", [{"prompt": TEXT}, {"messages": MESSAGES}, {"prompt": TEXT, "messages": MESSAGES}])
+def test_fields_that_tokenize_ignores_are_reported_or_rejected(http: httpx.Client, fields: dict[str, Any]) -> None:
+    body = {"model": MODEL, **fields, "nonsense": 1}
     answer = http.post("/tokenize", json=body)
     assert answer.status_code == 200
-    ignored = ["nonsense", *(["prompt"] if len(given) > 1 else [])]
+    ignored = ["nonsense", *(["prompt"] if len(fields) > 1 else [])]
     assert answer.headers["x-ignored-params"].split(",") == ignored
     strict = http.post("/tokenize", json=body, headers={"x-strict-params": "true"})
     assert strict.status_code == 400
     assert strict.json()["error"]["param"] == "nonsense"
     del body["nonsense"]
     good = http.post("/tokenize", json=body, headers={"x-strict-params": "true"})
-    assert good.status_code == (200 if len(given) == 1 else 400)
+    assert good.status_code == (200 if len(fields) == 1 else 400)
 
 
-def test_a_dry_run_is_checked_and_costs_no_tokens(http: httpx.Client) -> None:
+def test_a_dry_run_is_validated_and_costs_no_tokens(http: httpx.Client) -> None:
     before = http.get("/usage").json()["today"]
     body = {"model": MODEL, "messages": MESSAGES, "dry_run": True, "stream": True}
     assert http.post("/chat/completions", json=body).headers["content-type"].startswith("application/json")
@@ -92,12 +92,12 @@ def test_a_dry_run_is_checked_and_costs_no_tokens(http: httpx.Client) -> None:
     assert after["completion_tokens"] == before["completion_tokens"]
 
 
-def test_texts_and_conversations_are_tokenized(http: httpx.Client, tokenizer: Tokenizer) -> None:
-    shown = http.post("/tokenize", json={"model": MODEL, "prompt": TEXT}).json()
-    assert shown["tokens"] == tokenizer.encode(TEXT, add_special_tokens=False).ids
-    assert (shown["count"], shown["max_model_len"]) == (len(shown["tokens"]), 2048)
+def test_tokenize_accepts_texts_and_conversations(http: httpx.Client, tokenizer: Tokenizer) -> None:
+    rendered = http.post("/tokenize", json={"model": MODEL, "prompt": TEXT}).json()
+    assert rendered["tokens"] == tokenizer.encode(TEXT, add_special_tokens=False).ids
+    assert (rendered["count"], rendered["max_model_len"]) == (len(rendered["tokens"]), 2048)
     chat = http.post("/tokenize", json={"model": MODEL, "messages": MESSAGES}).json()
-    assert chat["count"] > shown["count"]
+    assert chat["count"] > rendered["count"]
     assert TEXT in tokenizer.decode(chat["tokens"])
 
 
@@ -110,7 +110,9 @@ def test_texts_and_conversations_are_tokenized(http: httpx.Client, tokenizer: To
         ({"model": "nobody", "prompt": "x"}, 404, "model"),
     ],
 )
-def test_what_is_wrong_is_named(http: httpx.Client, body: dict[str, Any], status: int, param: str) -> None:
+def test_tokenize_rejects_invalid_requests_with_the_field(
+    http: httpx.Client, body: dict[str, Any], status: int, param: str
+) -> None:
     answer = http.post("/tokenize", json=body)
     assert answer.status_code == status
     assert answer.json()["error"]["param"] == param

@@ -32,7 +32,7 @@ TEXT = "می\u200cخواهم همه‌ی این متن تا آخر برسد، ب
 STREAMS = 12
 LONGEST, PRE_STOP = 15, 3
 STREAM_SECONDS = 5
-"""Longer than preStop: some streams run when a pod gets its SIGTERM."""
+"""Longer than preStop, so that some streams are running when a pod gets SIGTERM."""
 VALUES = {
     MODEL: {
         "engine": "replay",
@@ -65,7 +65,7 @@ server {{
 
 @dataclass
 class Load:
-    """Clients that stream without a pause."""
+    """Clients that read streams without a pause."""
 
     complete: int = 0
     broken: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Load:
 
 
 class Cluster:
-    """What the chart describes, on this machine."""
+    """The pods of the chart on this machine."""
 
     def __init__(self, directory: Path, manifests: list[Manifest], redis_url: str) -> None:
         self._directory = directory
@@ -112,7 +112,7 @@ class Cluster:
         write_model(self._repository, model_id=MODEL, engine="replay", engine_args=arguments)
 
     async def start_gateway(self) -> tuple[Pod, str]:
-        """A gateway that is ready, and its port."""
+        """Start a gateway, and return it with its port once it is ready."""
         pod = self._pod("Deployment", "vilix-gateway")
         port, metrics = ports(2)
         changes = {
@@ -121,7 +121,7 @@ class Cluster:
             "VILIX_METRICS_PORT": metrics,
             "VILIX_REDIS_URL": self._redis_url,
             "VILIX_REDIS_TIMEOUT": "5",
-            # Ports stand for what DNS would say.
+            # The ports replace the addresses from DNS.
             "VILIX_INFERENCE_WORKERS": ",".join(f"127.0.0.1:{worker}" for worker in self.worker_ports),
         }
         pod.start_python("gateway", changes)
@@ -130,7 +130,7 @@ class Cluster:
         return pod, port
 
     async def start_worker(self, port: str) -> Pod:
-        """A worker with its Triton, ready."""
+        """Start a worker with its Triton, and return the pod once it is ready."""
         pod = self._pod("Deployment", f"vilix-{MODEL}")
         http, triton, triton_metrics, health, metrics = ports(5)
         pod.start_triton(
@@ -199,7 +199,7 @@ async def under_load(url: str, redis_url: str) -> AsyncIterator[Load]:
             await asyncio.gather(*clients, return_exceptions=True)
 
 
-async def test_an_update_of_everything_breaks_no_stream(
+async def test_an_update_of_all_pods_breaks_no_stream(
     tmp_path: Path, cluster: Cluster, manifests: list[Manifest]
 ) -> None:
     replicas = find(manifests, "Deployment", "vilix-gateway")["spec"]["replicas"]
@@ -213,8 +213,8 @@ async def test_an_update_of_everything_breaks_no_stream(
             for old in list(gateways):
                 gateways.append(await cluster.start_gateway())
                 gateways.remove(old)
-                await asyncio.gather(_hear_late(nginx, _site(proxy, gateways)), old[0].delete())
-            # Gateways found it before the old one is gone: it has preStop's time for that.
+                await asyncio.gather(_reload_late(nginx, _site(proxy, gateways)), old[0].delete())
+            # Gateways find the new worker before the old one stops, within the time of preStop.
             await cluster.start_worker(cluster.worker_ports[1])
             seconds = await worker.delete()
             await _progress(load, STREAMS)
@@ -223,19 +223,19 @@ async def test_an_update_of_everything_breaks_no_stream(
     assert seconds > PRE_STOP
 
 
-async def _hear_late(nginx: Nginx, site: str) -> None:
-    """Endpoints reach a proxy some time after a pod was told to stop; preStop is longer than that."""
+async def _reload_late(nginx: Nginx, site: str) -> None:
+    """Reload the proxy some time after a pod begins to stop, because proxies learn of endpoints late."""
     await asyncio.sleep(PRE_STOP * 0.6)
     nginx.reload(site)
 
 
 async def _progress(load: Load, count: int) -> None:
-    """Wait until so many more streams are complete."""
-    wanted = load.complete + count
+    """Wait until `count` more streams are complete."""
+    target = load.complete + count
 
     async def is_reached() -> bool:
         assert not load.broken, load.broken[:3]
-        return load.complete >= wanted
+        return load.complete >= target
 
     await until(is_reached, seconds=60)
 

@@ -1,4 +1,4 @@
-"""Answers in a form, from a real model, with OpenAI's own SDK."""
+"""Structured output from a real model, with OpenAI's own SDK."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ QUESTION: Any = [{"role": "user", "content": "Tell me about Paris as JSON: name 
 
 
 class City(BaseModel):
-    """What is asked for."""
+    """The schema of the output."""
 
     name: Literal["Paris", "تهران"]
     size: Literal["small", "large"]
     rivers: Literal[1, 2, 3]
 
 
-def test_a_class_comes_back(client: openai.OpenAI) -> None:
+def test_a_response_is_parsed_into_a_class(client: openai.OpenAI) -> None:
     answer = client.chat.completions.parse(model=MODEL, messages=QUESTION, response_format=City, max_tokens=100)
     city = answer.choices[0].message.parsed
     assert isinstance(city, City)
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_any_object_comes_back(client: openai.OpenAI) -> None:
+def test_json_object_yields_an_object(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL, messages=QUESTION, response_format={"type": "json_object"}, max_tokens=300, seed=4
     )
@@ -38,30 +38,32 @@ def test_any_object_comes_back(client: openai.OpenAI) -> None:
     assert (answer.choices[0].message.content or "").lstrip().startswith("{")
 
 
-def test_a_form_holds_in_a_stream(client: openai.OpenAI) -> None:
+def test_structured_output_can_be_streamed(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(model=MODEL, messages=QUESTION, response_format=City, max_tokens=100) as stream:
         final = stream.get_final_completion()
     assert isinstance(final.choices[0].message.parsed, City)
 
 
 @pytest.mark.parametrize(
-    ("form", "pattern"),
+    ("fields", "pattern"),
     [
         ({"guided_regex": r"[A-D]\. (yes|no)"}, r"[A-D]\. (yes|no)"),
         ({"guided_choice": ["بله (قطعاً)", "نه؟"]}, r"بله \(قطعاً\)|نه؟"),
         ({"structured_outputs": {"choice": ["a+b", "c|d"]}}, r"a\+b|c\|d"),
     ],
 )
-def test_other_forms(client: openai.OpenAI, form: dict[str, Any], pattern: str) -> None:
+def test_regular_expressions_and_choices_are_followed(
+    client: openai.OpenAI, fields: dict[str, Any], pattern: str
+) -> None:
     for seed in range(3):
         answer = client.chat.completions.create(
-            model=MODEL, messages=QUESTION, max_tokens=40, seed=seed, temperature=1.5, extra_body=form
+            model=MODEL, messages=QUESTION, max_tokens=40, seed=seed, temperature=1.5, extra_body=fields
         )
         assert re.fullmatch(pattern, answer.choices[0].message.content or ""), answer.choices[0].message.content
 
 
 @pytest.mark.parametrize(
-    ("form", "problem"),
+    ("fields", "problem"),
     [
         ({"guided_regex": "(" * 3}, "regex"),
         ({"guided_regex": "a" * 5000}, "4096"),
@@ -70,14 +72,14 @@ def test_other_forms(client: openai.OpenAI, form: dict[str, Any], pattern: str) 
         ({"guided_json": json.loads('{"items":' * 40 + "{}" + "}" * 40)}, "at most 32"),
     ],
 )
-def test_a_form_that_is_none_is_rejected(client: openai.OpenAI, form: dict[str, Any], problem: str) -> None:
-    with pytest.raises(openai.BadRequestError) as refusal:
-        client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form)
-    assert problem in str(refusal.value)
-    assert (refusal.value.param or "").startswith(*form)
+def test_invalid_structured_output_is_rejected(client: openai.OpenAI, fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(openai.BadRequestError) as rejection:
+        client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=fields)
+    assert problem in str(rejection.value)
+    assert (rejection.value.param or "").startswith(*fields)
 
 
-def test_the_model_says_that_it_can(client: openai.OpenAI) -> None:
+def test_the_model_lists_structured_output(client: openai.OpenAI) -> None:
     model = client.models.retrieve(MODEL).model_dump()
     assert model["capabilities"]["structured_output"] is True
     assert "response_format" in model["supported_parameters"]
@@ -96,7 +98,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "minItems": (schema(minItems=1_000_000_000), "1000000000 at $.minItems"),
     "maxItems": (schema(maxItems=1_000_000_000), "1000000000 at $.maxItems"),
     "minItems of 64 bits": (schema(minItems=18446744073709551615), "18446744073709551615 at $.minItems"),
-    "a repetition that ends before it begins": (grammar('root ::= "a"{5,2}'), "{5,2} ends before it begins"),
+    "a repetition with reversed bounds": (grammar('root ::= "a"{5,2}'), "{5,2} ends before it begins"),
     "parentheses": (grammar("root ::= " + "(" * 25_000 + '"a"' + ")" * 25_000), "nested more than 64 deep"),
     "a chain of rules": (
         grammar("%llguidance {}\nstart: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(3000)) + 'r3000: "a"'),
@@ -106,12 +108,12 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
         grammar("%llguidance {}\nstart: R0\n" + "".join(f"R{i}: R{i + 1}\n" for i in range(4000)) + 'R4000: "a"'),
         "501 rules",
     ),
-    "what only the trial finds": (
+    "a grammar that only the trial rejects": (
         grammar("root ::= r0\n" + "".join(f"r{i} ::= r{i + 1} r{i + 1}\n" for i in range(25)) + "r25 ::= [a-z]?"),
         "structured_outputs.grammar",
     ),
-    "a class turned around": (grammar("root ::= [z-a]+"), "turn it around"),
-    "an empty class": (grammar(r"root ::= [^\x00-\U0010ffff]"), "no character at all"),
+    "a reversed character class": (grammar("root ::= [z-a]+"), "turn it around"),
+    "an empty character class": (grammar(r"root ::= [^\x00-\U0010ffff]"), "no character at all"),
     "tokens by number": (grammar("root ::= <[1]> <[2]>"), "<[1]>"),
     "tokens by name": (grammar("root ::= <|im_end|> <|im_start|>"), "<|im_end|>"),
     "a tiny repetition penalty": ({"repetition_penalty": 1e-40}, "repetition_penalty"),
@@ -119,11 +121,11 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_form_is_rejected_and_the_model_goes_on(client: openai.OpenAI, what: str) -> None:
-    form, problem = HOSTILE[what]
-    with pytest.raises(openai.BadRequestError) as refusal:
-        client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=form, timeout=10)
-    assert problem in str(refusal.value)
+def test_hostile_structured_output_is_rejected_and_the_model_stays_available(client: openai.OpenAI, what: str) -> None:
+    fields, problem = HOSTILE[what]
+    with pytest.raises(openai.BadRequestError) as rejection:
+        client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=fields, timeout=10)
+    assert problem in str(rejection.value)
     answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10)
     assert answer.choices[0].finish_reason
 
@@ -137,19 +139,19 @@ AMBIGUOUS = (
 
 
 @pytest.mark.parametrize("text", AMBIGUOUS, ids=range(len(AMBIGUOUS)))
-def test_an_ambiguous_grammar_ends_in_time_and_the_model_goes_on(client: openai.OpenAI, text: str) -> None:
-    """The answer is complete, or an error says that the grammar became too complex to be followed."""
+def test_an_ambiguous_grammar_ends_in_time_and_the_model_stays_available(client: openai.OpenAI, text: str) -> None:
+    """The response is complete, or an error reports that the grammar became too complex."""
     try:
         answer = client.chat.completions.create(
             model=MODEL, messages=QUESTION, max_tokens=60, temperature=1.0, extra_body=grammar(text), timeout=10
         )
         assert answer.choices[0].finish_reason in ("stop", "length")
-    except openai.BadRequestError as refusal:
-        assert "too complex to be followed" in str(refusal)
+    except openai.BadRequestError as rejection:
+        assert "too complex to be followed" in str(rejection)
     assert client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10).choices
 
 
 @pytest.mark.parametrize("values", [{"temperature": 1e-40}, {"top_p": 1e-40}, {"extra_body": {"min_p": 1e-40}}])
-def test_a_number_next_to_zero_is_no_error_of_the_server(client: openai.OpenAI, values: dict[str, Any]) -> None:
+def test_a_parameter_close_to_zero_causes_no_internal_error(client: openai.OpenAI, values: dict[str, Any]) -> None:
     answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=5, timeout=20, **values)
     assert answer.choices[0].message.content is not None

@@ -1,4 +1,4 @@
-"""`vilix chat`, as a person and as a program runs it."""
+"""`vilix chat` on a terminal and with pipes."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ def piped(stack: RunningStack, text: str, *arguments: str, **variables: str) -> 
 
 
 class Terminal:
-    """What a person sees and types."""
+    """The terminal of a user."""
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self.seen = ""
+        self.output = ""
 
     def type(self, text: str) -> None:
         os.write(self._number, text.encode())
 
     def wait_for(self, text: str, *, seconds: float = 40) -> None:
         until = time.monotonic() + seconds
-        while text not in self.seen:
+        while text not in self.output:
             ready, _, _ = select.select([self._number], [], [], until - time.monotonic())
-            assert ready, f"{text!r} did not come: {self.seen!r}"
-            self.seen += os.read(self._number, 4096).decode(errors="replace")
+            assert ready, f"{text!r} was not printed: {self.output!r}"
+            self.output += os.read(self._number, 4096).decode(errors="replace")
 
 
 @contextmanager
 def terminal(stack: RunningStack, *arguments: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     ours, theirs = pty.openpty()
-    # A person's terminal lets programs hear of Ctrl-C; who starts tests in the background does not.
+    # Programs in a terminal handle Ctrl-C; tests in the background may inherit that SIGINT is ignored.
     argv = ["env", "--default-signal=INT", VILIX, "chat", *arguments, "--state-dir", str(stack.directory)]
     process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -69,23 +69,23 @@ def terminal(stack: RunningStack, *arguments: str) -> Iterator[tuple[Terminal, s
         os.close(ours)
 
 
-def test_what_is_piped_in_is_answered(stack: RunningStack) -> None:
+def test_piped_input_is_sent_as_one_message(stack: RunningStack) -> None:
     answer = piped(stack, "What is the capital of France?", MODEL, "--max-tokens", "40")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
     assert "\x1b" not in answer.stdout
 
 
-def test_the_first_model_is_taken_unless_one_is_given(stack: RunningStack) -> None:
+def test_the_default_is_the_first_available_model(stack: RunningStack) -> None:
     assert piped(stack, "Hello!", "--max-tokens", "3").returncode == 0
 
 
-def test_a_conversation_goes_on_until_ctrl_d(stack: RunningStack) -> None:
+def test_ctrl_d_ends_a_conversation(stack: RunningStack) -> None:
     with terminal(stack, MODEL, "--max-tokens", "30") as (screen, process):
         screen.wait_for(PROMPT)
         screen.type("What is the capital of France?\n")
         screen.wait_for(END)
-        screen.seen = ""
+        screen.output = ""
         screen.wait_for(PROMPT)
         screen.type("And of Italy?\n")
         screen.wait_for(END)
@@ -99,35 +99,35 @@ def thinking(tmp_path: Path) -> Iterator[RunningStack]:
         yield running
 
 
-def test_a_reasoning_is_dim_and_the_answer_is_not(thinking: RunningStack) -> None:
+def test_reasoning_is_dim_and_the_answer_is_not(thinking: RunningStack) -> None:
     with terminal(thinking, THINKING) as (screen, process):
         screen.wait_for(PROMPT)
-        screen.seen = ""
+        screen.output = ""
         screen.type("Hello!\n")
         screen.wait_for(END)
-        reasoning, answer = screen.seen.split(DIM, 1)[1].split("\r\n\r\n" + BEGIN, 1)
+        reasoning, answer = screen.output.split(DIM, 1)[1].split("\r\n\r\n" + BEGIN, 1)
         assert reasoning.strip()
         assert "\x1b" not in reasoning
         assert answer.split(END)[0].strip()
         assert DIM not in answer.split(END)[0]
         assert process.poll() is None
-    # Whoever pipes the answer on wants no colours in it.
+    # Piped output has no colours.
     assert "\x1b" not in piped(thinking, "Hello!", THINKING).stdout
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_chat(stack: RunningStack) -> None:
+def test_ctrl_c_stops_the_response_but_not_the_chat(stack: RunningStack) -> None:
     with terminal(stack, MODEL) as (screen, process):
         screen.wait_for(PROMPT)
-        # A small model may end its answer before it can be stopped.
+        # A small model may end its response before it can be stopped.
         for _ in range(8):
-            screen.seen = ""
+            screen.output = ""
             screen.type("Tell me a very long story of a king and his three daughters.\n")
             screen.wait_for(BEGIN)
             process.send_signal(signal.SIGINT)
             screen.wait_for(PROMPT)
-            if "stopped" in screen.seen:
+            if "stopped" in screen.output:
                 break
-        assert "stopped" in screen.seen
+        assert "stopped" in screen.output
         assert process.poll() is None
 
 
@@ -139,7 +139,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(stack: RunningStack) -> None:
         ([MODEL, "--url", f"http://127.0.0.1:{free_ports(1)[0]}/api"], {}, "cannot be reached"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_an_error_is_reported_in_one_line(
     stack: RunningStack, arguments: list[str], variables: dict[str, str], problem: str
 ) -> None:
     answer = piped(stack, "Hello!", *arguments, **variables)

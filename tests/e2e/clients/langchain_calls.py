@@ -9,19 +9,19 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Exact(BaseModel):
-    """Nothing else in it: random weights would never end."""
+    """A schema without further properties, with which random weights would never end."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Place(Exact):
-    """Where."""
+    """A city."""
 
     city: Literal["تهران", "شیراز"]
 
 
 class Unit(StrEnum):
-    """In which."""
+    """A unit of temperature."""
 
     CELSIUS = "C"
     KELVIN = "K"
@@ -43,6 +43,6 @@ model = ChatOpenAI(
     max_tokens=800,
 )
 for strict in (None, True):
-    found = model.with_structured_output(Weather, method="function_calling", strict=strict).invoke("?")
-    assert isinstance(found, Weather), found
+    result = model.with_structured_output(Weather, method="function_calling", strict=strict).invoke("?")
+    assert isinstance(result, Weather), result
 print("done")

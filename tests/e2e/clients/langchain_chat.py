@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 @tool
 def get_weather(city: str) -> str:
-    """The weather of a city."""
+    """Return the weather of a city."""
     return f"{city}: 21 °C"
 
 
@@ -24,7 +24,7 @@ class City(BaseModel):
 
 
 def model(name: str) -> ChatOpenAI:
-    """A chat model of the stack."""
+    """Return a chat model of the stack."""
     return ChatOpenAI(model=name, base_url=os.environ["VILIX_URL"], api_key=os.environ["VILIX_API_KEY"], max_retries=0)
 
 

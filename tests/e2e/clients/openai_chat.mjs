@@ -1,4 +1,4 @@
-// OpenAI's JavaScript SDK: an answer, a stream, a tool over two turns, a form, and errors.
+// Checks OpenAI's JavaScript SDK: a response, a stream, a tool over two turns, structured output, and errors.
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 
@@ -16,7 +16,7 @@ const stream = await client.chat.completions.create({ model: "replay-thinking", 
 for await (const chunk of stream) content += chunk.choices[0]?.delta.content ?? "";
 assert.deepEqual([content.length, content.slice(0, 9)], [whole.choices[0].message.content.length, whole.choices[0].message.content.slice(0, 9)]);
 
-const asked = [];
+const cities = [];
 for (const stream of [false, true]) {
   const runner = client.chat.completions.runTools({
     model: "replay-thinking",
@@ -31,7 +31,7 @@ for (const stream of [false, true]) {
           parameters: { type: "object", properties: { city: { type: "string" } } },
           parse: JSON.parse,
           function: ({ city }) => {
-            asked.push(city);
+            cities.push(city);
             return `${city}: 21 °C`;
           },
         },
@@ -40,16 +40,16 @@ for (const stream of [false, true]) {
   });
   assert.ok(await runner.finalContent());
 }
-assert.deepEqual(asked, ["تهران", "تهران"]);
+assert.deepEqual(cities, ["تهران", "تهران"]);
 
 const schema = { type: "object", properties: { name: { enum: ["Paris", "تهران"] } }, required: ["name"], additionalProperties: false };
-const form = await client.chat.completions.parse({
+const parsed = await client.chat.completions.parse({
   model: "smollm2-135m",
   messages: [{ role: "user", content: "Name a city." }],
   max_tokens: 60,
   response_format: { type: "json_schema", json_schema: { name: "city", strict: true, schema } },
 });
-assert.ok(["Paris", "تهران"].includes(JSON.parse(form.choices[0].message.content).name));
+assert.ok(["Paris", "تهران"].includes(JSON.parse(parsed.choices[0].message.content).name));
 
 const text = await client.completions.create({ model: "smollm2-135m", prompt: "Paris is the capital of", max_tokens: 5 });
 assert.equal(text.object, "text_completion");

@@ -37,16 +37,16 @@ ARGUMENTS = [
 
 
 @dataclass
-class Seen:
-    """What went wrong in a page, as the browser tells it."""
+class Problems:
+    """The problems of a page that the browser reports."""
 
     errors: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
-    """Addresses of other origins that the page asked for. They are blocked."""
+    """URLs of other origins that the page requested. They are blocked."""
 
 
 class OpenPage(Protocol):
-    """Opens an address in a browser context of its own; `api` is another origin that the page may ask."""
+    """Opens a URL in a new browser context. `api` is another origin that the page may request."""
 
     async def __call__(
         self,
@@ -70,9 +70,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
-    """Pages must neither report an error nor ask anybody else for anything; the end of the test checks it."""
+    """Yield a function that opens pages. At the end, check that they had no errors and requested no other origin."""
     contexts: list[Any] = []
-    seen: list[tuple[Seen, tuple[str, ...]]] = []
+    opened: list[tuple[Problems, tuple[str, ...]]] = []
 
     async def opener(
         url: str,
@@ -89,17 +89,17 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
         contexts.append(context)
         page = await context.new_page()
         page.set_default_timeout(20_000)
-        mine = Seen()
-        seen.append((mine, expected_errors))
-        page.on("console", lambda message: mine.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: mine.errors.append(str(error)))
+        problems = Problems()
+        opened.append((problems, expected_errors))
+        page.on("console", lambda message: problems.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.errors.append(str(error)))
         origins = {urlsplit(url).netloc, urlsplit(api).netloc, ""}
 
         async def guard(route: Route, request: Request) -> None:
             if urlsplit(request.url).netloc in origins:
                 await route.continue_()
             else:
-                mine.elsewhere.append(request.url)
+                problems.elsewhere.append(request.url)
                 await route.abort()
 
         await page.route("**/*", guard)
@@ -109,32 +109,32 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
     yield opener
     for context in contexts:
         await context.close()
-    for mine, expected in seen:
-        assert mine.elsewhere == []
-        assert [error for error in mine.errors if not any(part in error for part in expected)] == []
+    for problems, expected in opened:
+        assert problems.elsewhere == []
+        assert [error for error in problems.errors if not any(part in error for part in expected)] == []
 
 
 @pytest.fixture(scope="session")
-def thinking_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    with up(tmp_path_factory.mktemp("thinking"), "--demo-thinking") as running:
+def reasoning_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    with up(tmp_path_factory.mktemp("reasoning"), "--demo-thinking") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def site(thinking_stack: RunningStack) -> str:
-    """The page of a stack that thinks."""
-    return thinking_stack.url.removesuffix("/api")
+def site(reasoning_stack: RunningStack) -> str:
+    """Return the URL of the page of a stack with a reasoning model."""
+    return reasoning_stack.url.removesuffix("/api")
 
 
 @dataclass(frozen=True)
 class Scripted:
-    """A gateway whose worker says what the test wants."""
+    """A gateway with a scripted worker."""
 
     url: str
     api_key: str
     worker: ScriptedWorker
     process: subprocess.Popen[bytes]
-    """The gateway's."""
+    """The gateway's process."""
     redis_url: str
 
 
@@ -162,7 +162,7 @@ async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
 
 
 async def enter_key(page: Page, api_key: str) -> None:
-    """Give the playground its key, and wait until the server has accepted it."""
+    """Enter a key into the playground, and wait until the server has accepted it."""
     await page.fill("#key", api_key)
     await page.press("#key", "Enter")
     await page.wait_for_selector(".panel .note.good", state="attached")
@@ -175,17 +175,17 @@ async def ask(page: Page, text: str) -> None:
 
 
 async def screenshot(page: Page, name: str, *, full: bool = False) -> None:
-    """Keep what the page looks like, for people."""
+    """Save a screenshot of the page for review."""
     SCREENS.mkdir(parents=True, exist_ok=True)
     await page.screenshot(path=SCREENS / f"{name}.png", full_page=full)
 
 
 async def violations(page: Page) -> list[str]:
-    """What axe finds fault with, by WCAG 2.2 AA and best practices."""
+    """Return the violations of WCAG 2.2 AA and best practices that axe reports."""
     await page.evaluate((SITE / "node_modules/axe-core/axe.min.js").read_text())
-    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    report = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{violation['id']}: {node['target']} {node.get('failureSummary', '')}"
-        for violation in found["violations"]
+        for violation in report["violations"]
         for node in violation["nodes"]
     ]

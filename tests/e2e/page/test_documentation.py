@@ -1,4 +1,4 @@
-"""The documentation, as a reader meets it."""
+"""The documentation page in a browser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_the_documentation_is_readable(
     await screenshot(page, f"{name}-all", full=True)
 
 
-async def test_models_are_listed_with_what_they_can_do(site: str, open_page: OpenPage) -> None:
+async def test_models_are_listed_with_their_capabilities(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/en")
     model = page.locator(".model", has_text="replay-thinking")
     await model.wait_for()
@@ -46,7 +46,7 @@ async def test_models_are_listed_with_what_they_can_do(site: str, open_page: Ope
     assert {"chat", "thinking", "tools"} <= set(await model.locator("li").all_inner_texts())
 
 
-async def test_the_list_of_models_needs_no_key_and_tells_nothing_about_engines(site: str) -> None:
+async def test_the_list_of_models_needs_no_key_and_contains_nothing_about_engines(site: str) -> None:
     async with httpx.AsyncClient(base_url=site) as client:
         response = await client.get("/site/models.json")
     assert response.headers["cache-control"] == "public, max-age=10"
@@ -56,8 +56,8 @@ async def test_the_list_of_models_needs_no_key_and_tells_nothing_about_engines(s
     assert not {"engine", "checkpoint", "owned_by"} & set(model)
 
 
-async def test_examples_are_filled_in_and_copied_as_shown(
-    site: str, thinking_stack: RunningStack, open_page: OpenPage
+async def test_examples_are_filled_in_and_copied_as_displayed(
+    site: str, reasoning_stack: RunningStack, open_page: OpenPage
 ) -> None:
     page = await open_page(site + "/")
     await filled(page)
@@ -65,16 +65,16 @@ async def test_examples_are_filled_in_and_copied_as_shown(
     await block.locator('[role="tab"]', has_text="cURL").click()
     await block.locator("[data-copy]").click()
     copied = await page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith(f"curl {thinking_stack.url}/chat/completions \\\n")
+    assert copied.startswith(f"curl {reasoning_stack.url}/chat/completions \\\n")
     assert '"model": "replay-thinking"' in copied
     assert await block.locator("[data-copy]").inner_text() == "کپی شد"
-    # A language chosen once is chosen everywhere, and after a reload.
+    # The choice of a language applies to all examples, also after a reload.
     assert await page.locator("#panel-stream-bash").is_visible()
     await page.reload()
     assert await page.locator("#panel-stream-bash").is_visible()
 
 
-async def test_tabs_are_moved_between_by_arrow_keys(site: str, open_page: OpenPage) -> None:
+async def test_arrow_keys_move_between_tabs(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/en")
     await page.focus("#tab-stream-python")
     await page.keyboard.press("ArrowRight")
@@ -82,7 +82,7 @@ async def test_tabs_are_moved_between_by_arrow_keys(site: str, open_page: OpenPa
     assert await page.locator("#panel-stream-javascript").is_visible()
 
 
-async def test_the_contents_follow_the_scroll(site: str, open_page: OpenPage) -> None:
+async def test_the_table_of_contents_follows_the_scroll_position(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/")
     for section in ("streaming", "errors", "grpc"):
         await page.evaluate(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
@@ -92,7 +92,7 @@ async def test_the_contents_follow_the_scroll(site: str, open_page: OpenPage) ->
     assert page.url.endswith("#tools")
 
 
-async def test_the_other_language_keeps_the_section(site: str, open_page: OpenPage) -> None:
+async def test_switching_the_language_keeps_the_section(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/#errors")
     await page.click("[data-language-switch]")
     await page.wait_for_url("**/en#errors")
@@ -102,7 +102,7 @@ async def test_the_other_language_keeps_the_section(site: str, open_page: OpenPa
     assert await page.evaluate("document.documentElement.dir") == "rtl"
 
 
-async def test_search_finds_persian_however_it_is_typed(site: str, open_page: OpenPage) -> None:
+async def test_search_finds_persian_text_with_arabic_letters(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/")
     await page.keyboard.press("/")
     await page.keyboard.type("خروجي ساختاريافته")
@@ -117,7 +117,7 @@ async def test_search_finds_persian_however_it_is_typed(site: str, open_page: Op
     assert await page.locator("dialog.search [role=status]").is_visible()
 
 
-async def test_the_theme_is_chosen_and_remembered(site: str, open_page: OpenPage) -> None:
+async def test_the_theme_can_be_chosen_and_is_remembered(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/", scheme="light")
     light = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     await page.click("[data-theme-toggle]")
@@ -127,7 +127,7 @@ async def test_the_theme_is_chosen_and_remembered(site: str, open_page: OpenPage
     assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
 
 
-async def test_print_shows_every_language_of_an_example(site: str, open_page: OpenPage) -> None:
+async def test_a_printed_page_contains_every_language_of_an_example(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/en")
     await page.emulate_media(media="print")
     for language in ("python", "javascript", "bash"):
@@ -147,7 +147,7 @@ async def test_the_reference_describes_every_operation(site: str, open_page: Ope
     await screenshot(page, f"reference-{'en' if path.endswith('en') else 'fa'}")
 
 
-async def test_files_are_cached_by_what_is_in_them(site: str) -> None:
+async def test_files_are_cached_by_their_content(site: str) -> None:
     async with httpx.AsyncClient(base_url=site) as client:
         page = await client.get("/", headers={"accept-encoding": "br"})
         assert page.headers["content-encoding"] == "br"
@@ -164,7 +164,7 @@ async def test_files_are_cached_by_what_is_in_them(site: str) -> None:
         assert missing.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_the_policy_allows_nothing_inline_and_nobody_else(site: str) -> None:
+async def test_the_content_security_policy_forbids_inline_code_and_other_origins(site: str) -> None:
     async with httpx.AsyncClient(base_url=site) as client:
         for path in ("/", "/en", "/api/docs", "/api/docs.en"):
             response = await client.get(path)

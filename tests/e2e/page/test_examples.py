@@ -1,4 +1,4 @@
-"""Every code block of the documentation does what it says: run as it is shown, against the stack that served it."""
+"""Every code example of the documentation runs as displayed with the stack that serves the page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AT_ONCE = 6
 ALL_BLOCKS = (
     "Object.fromEntries([...document.querySelectorAll('pre[data-file]')].map(p => [p.dataset.file, p.textContent]))"
 )
-# A grey square, 4 by 4.
+# A grey square of 4 by 4 pixels.
 PHOTO = bytes.fromhex(
     "ffd8ffe000104a46494600010100000100010000ffdb004300" + "08" * 64 + "ffc0000b080004000401011100ffc40014000100000000"
     "000000000000000000000007ffc40014100100000000000000000000000000000000ffda0008010100003f003fffd9"
@@ -38,7 +38,7 @@ def command(file: Path) -> list[str | Path]:
 
 
 async def outcome(file: Path, environment: dict[str, str]) -> tuple[str, str]:
-    """What an example prints. Raises AssertionError when it fails."""
+    """Run an example, and return its name and output. It is a failure if it exits with an error."""
     process = await asyncio.create_subprocess_exec(
         *command(file),
         cwd=file.parent,
@@ -57,7 +57,7 @@ async def outcome(file: Path, environment: dict[str, str]) -> tuple[str, str]:
 
 
 async def run_all(blocks: dict[str, str], directory: Path, environment: dict[str, str]) -> dict[str, str]:
-    """What each example prints, by its name."""
+    """Run examples, and return their outputs by name."""
     (directory / "node_modules").symlink_to(SITE / "node_modules")
     (directory / "photo.jpg").write_bytes(PHOTO)
     gate = asyncio.Semaphore(AT_ONCE)
@@ -75,7 +75,7 @@ async def run_all(blocks: dict[str, str], directory: Path, environment: dict[str
 
 
 def expected_outputs(path: str) -> dict[str, str]:
-    """A part of what each kind of example prints."""
+    """Return a part of the output of each kind of example."""
     return {
         "chat": "text[::-1]",
         "stream": "text[::-1]",
@@ -94,8 +94,8 @@ def expected_outputs(path: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", ["/", "/en"])
 @pytest.mark.timeout(240)
-async def test_every_example_runs_as_shown(
-    thinking_stack: RunningStack, site: str, open_page: OpenPage, tmp_path: Path, path: str
+async def test_every_example_runs_as_displayed(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage, tmp_path: Path, path: str
 ) -> None:
     page = await open_page(site + path)
     await page.wait_for_selector("html[data-filled]", state="attached")
@@ -105,8 +105,8 @@ async def test_every_example_runs_as_shown(
     able = await capabilities(site)
     blocks = {name: text for name, text in blocks.items() if name != "nginx.conf" and is_served(name, able)}
     environment = {
-        "VILIX_API_KEY": thinking_stack.api_key,
-        "VILIX_INFERENCE_TARGET": thinking_stack.state["inference_target"],
+        "VILIX_API_KEY": reasoning_stack.api_key,
+        "VILIX_INFERENCE_TARGET": reasoning_stack.state["inference_target"],
     }
     printed = await run_all(blocks, tmp_path, environment)
     wanted = expected_outputs(path)
@@ -134,7 +134,7 @@ async def capabilities(site: str) -> set[str]:
 
 
 def is_served(name: str, able: set[str]) -> bool:
-    """Whether the stack has a model for an example. Images need a GPU: they have a test of their own."""
+    """Whether the stack has a model for an example. Images need a GPU, and have another test."""
     needed = {
         "image": "vision",
         "structured": "structured_output",
@@ -146,7 +146,7 @@ def is_served(name: str, able: set[str]) -> bool:
 
 
 async def test_the_examples_with_an_image_send_it(scripted: Scripted, open_page: OpenPage, tmp_path: Path) -> None:
-    """No vision model runs without a GPU: the worker is a stand-in that notes what it was asked."""
+    """No vision model runs without a GPU, so the worker is a stand-in that records its requests."""
     scripted.worker.script = [[started()], [content("a grey square")], [finish(), usage()]]
     page = await open_page(scripted.url + "/en")
     await page.wait_for_selector("html[data-filled]", state="attached")
@@ -163,13 +163,15 @@ async def test_the_examples_with_an_image_send_it(scripted: Scripted, open_page:
 
 
 @pytest.fixture
-def proxied(site: str, thinking_stack: RunningStack, tmp_path: Path) -> Iterator[str]:
-    """Nginx with the very configuration that the page shows, its ports changed, and the page under /ai/ beside it."""
+def proxied(site: str, reasoning_stack: RunningStack, tmp_path: Path) -> Iterator[str]:
+    """Run Nginx with the configuration that the page displays, with other ports, and serve the page also under /ai/."""
     nginx = require("nginx", package="nginx-light")
     port = free_ports(1)[0]
-    shown = (SITE / "content/examples/nginx.conf").read_text()
-    upstream = thinking_stack.state["ports"]["gateway"]
-    server = shown.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
+    displayed = (SITE / "content/examples/nginx.conf").read_text()
+    upstream = reasoning_stack.state["ports"]["gateway"]
+    server = displayed.replace("listen 80;", f"listen 127.0.0.1:{port};").replace(
+        "127.0.0.1:8000", f"127.0.0.1:{upstream}"
+    )
     nested = server.rstrip().removesuffix("}") + (
         f"    location /ai/ {{ proxy_pass http://127.0.0.1:{upstream}/; proxy_http_version 1.1; }}\n}}\n"
     )
@@ -190,13 +192,13 @@ def proxied(site: str, thinking_stack: RunningStack, tmp_path: Path) -> Iterator
 
 @pytest.mark.parametrize("path", ["/", "/ai/"])
 async def test_the_page_works_behind_the_nginx_that_it_describes(
-    proxied: str, thinking_stack: RunningStack, open_page: OpenPage, tmp_path: Path, path: str
+    proxied: str, reasoning_stack: RunningStack, open_page: OpenPage, tmp_path: Path, path: str
 ) -> None:
     page = await open_page(proxied + path + "en")
     await page.wait_for_selector("html[data-filled]", state="attached")
     blocks: dict[str, str] = await page.evaluate(ALL_BLOCKS)
     assert f'base_url="{proxied}{path}api"' in blocks["chat.py"]
-    printed = await run_all({"stream.sh": blocks["stream.sh"]}, tmp_path, {"VILIX_API_KEY": thinking_stack.api_key})
+    printed = await run_all({"stream.sh": blocks["stream.sh"]}, tmp_path, {"VILIX_API_KEY": reasoning_stack.api_key})
     assert printed["stream.sh"].endswith("data: [DONE]\n\n")
     await page.goto(f"{proxied}{path}api/docs.en")
     assert f"{proxied}{path}api/chat/completions" in await page.locator(".operation").first.inner_text()

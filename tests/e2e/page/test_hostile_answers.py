@@ -1,4 +1,4 @@
-"""What a model writes can do nothing to its reader. The worker is a stand-in: no real model writes this on demand."""
+"""Hostile output of a model cannot harm its reader. The worker is a stand-in that sends such output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ATTACKS = [
     "<form id=documentation><input name=attributes><input name=textContent></form>",
     "<a id=playground name=currentScript></a><img name=body>",
 ]  # fmt: skip
-# Elements and attributes of the answer that are neither ours nor harmless text.
+# Elements and attributes in a response that the page does not allow.
 INTRUDERS = """() => [...document.querySelectorAll('.markdown *')].filter(e =>
   !/^(P|BR|HR|H[1-6]|UL|OL|LI|BLOCKQUOTE|PRE|CODE|SPAN|A|EM|STRONG|DEL|B|I|U|S|MARK|SUB|SUP|KBD|TABLE|THEAD|TBODY|TR|TH|TD|DIV|BUTTON)$/.test(e.tagName)
   || [...e.attributes].some(a => /^on|^style$|^id$|^name$|^src$|^action$/i.test(a.name))
@@ -55,15 +55,15 @@ async def opened(open_page: OpenPage, scripted: Scripted, *expected_errors: str,
     return page
 
 
-async def test_injections_do_nothing(scripted: Scripted, open_page: OpenPage) -> None:
+async def test_injected_html_and_scripts_have_no_effect(scripted: Scripted, open_page: OpenPage) -> None:
     page = await opened(open_page, scripted)
     title = await page.title()
     for number, attack in enumerate(ATTACKS, 1):
-        # Whole, cut into pieces as tokens are, and as a thought.
-        pieces = [[content(attack[at : at + 3])] for at in range(0, len(attack), 3)]
+        # As a whole, in fragments like tokens, and as reasoning.
+        fragments = [[content(attack[at : at + 3])] for at in range(0, len(attack), 3)]
         scripted.worker.script = [
             [started(), reasoning(attack)],
-            *pieces,
+            *fragments,
             [content(f"\n\n{attack}\n\nend"), finish(), usage()],
         ]
         await ask(page, f"attack {number}")
@@ -81,7 +81,7 @@ async def test_injections_do_nothing(scripted: Scripted, open_page: OpenPage) ->
     await screenshot(page, "hostile-answers")
 
 
-async def test_text_of_every_direction_reads_as_it_should(scripted: Scripted, open_page: OpenPage) -> None:
+async def test_each_block_of_text_has_its_own_direction(scripted: Scripted, open_page: OpenPage) -> None:
     answer = (
         "Python یک زبان برنامه‌نویسی است.\n\nThe word سلام means hello.\n\n"
         "- نخست `git commit` را بزنید\n- سپس GitHub را باز کنید\n\n"
@@ -110,8 +110,8 @@ async def test_text_of_every_direction_reads_as_it_should(scripted: Scripted, op
     await screenshot(page, "directions-top")
 
 
-async def test_a_block_that_has_ended_is_never_made_again(scripted: Scripted, open_page: OpenPage) -> None:
-    """So that the work for a token does not grow with the answer."""
+async def test_a_finished_block_is_never_rendered_again(scripted: Scripted, open_page: OpenPage) -> None:
+    """The cost of a token must not grow with the length of the response."""
     page = await opened(open_page, scripted)
     paragraphs = [[content(f"paragraph {number} with **words**\n\n")] for number in range(50)]
     scripted.worker.script = [[started()], *paragraphs, [finish(), usage()]]
@@ -128,7 +128,7 @@ async def test_a_block_that_has_ended_is_never_made_again(scripted: Scripted, op
     await page.wait_for_selector(COMPLETE)
     assert await page.locator(".answer .markdown > p").count() == 50
     most = await page.evaluate("Math.max(...[...window.made].filter(([t]) => /^paragraph/.test(t)).map(([, n]) => n))")
-    # Once while it grew, once when it had ended.
+    # A block is rendered while it grows and when it ends.
     assert most <= 3
 
 
@@ -163,11 +163,11 @@ async def test_twenty_thousand_tokens_do_not_freeze_the_tab(scripted: Scripted, 
     assert "last words" in await page.locator(".answer .markdown").inner_text()
     text = await page.evaluate("document.querySelector('.answer .markdown').textContent.length")
     assert text >= 5000 * (len(line.strip("-| \n")) - 3)
-    # No speed is asserted but this: a reader would call it frozen.
+    # A longer pause would look frozen. No other speed is asserted.
     assert await page.evaluate("window.longest") < 2000
 
 
-async def test_a_broken_answer_is_not_taken_for_a_whole_one(scripted: Scripted, open_page: OpenPage) -> None:
+async def test_an_incomplete_response_is_marked_as_failed(scripted: Scripted, open_page: OpenPage) -> None:
     scripted.worker.script = [[started()], [content("half")], Failure(Reason.INTERNAL, "secret details")]
     page = await opened(open_page, scripted)
     await ask(page, "?")
@@ -180,7 +180,7 @@ async def test_a_broken_answer_is_not_taken_for_a_whole_one(scripted: Scripted, 
 
 
 @pytest.mark.parametrize(("path", "words"), [("/#playground", "در دسترس نیست"), ("/en#playground", "not available")])
-async def test_errors_are_told_in_the_pages_language(
+async def test_errors_are_in_the_language_of_the_page(
     scripted: Scripted, open_page: OpenPage, path: str, words: str
 ) -> None:
     page = await opened(open_page, scripted, "503", path=path)
@@ -193,7 +193,7 @@ async def test_errors_are_told_in_the_pages_language(
     await screenshot(page, f"error-{'en' if 'en#' in path else 'fa'}")
 
 
-async def test_images_are_pasted_and_sent(scripted: Scripted, open_page: OpenPage) -> None:
+async def test_pasted_images_are_resized_and_sent(scripted: Scripted, open_page: OpenPage) -> None:
     scripted.worker.script = [[started()], [content("a square"), finish(), usage()]]
     page = await opened(open_page, scripted)
     await page.set_input_files(".attach input", {"name": "note.txt", "mimeType": "text/plain", "buffer": b"no picture"})

@@ -1,4 +1,4 @@
-"""The playground, with a stack that thinks behind it."""
+"""The playground with a stack that serves a reasoning model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from vilix.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from tests.e2e.page.conftest import DESKTOP, PHONE, SITE, OpenPage, ask, enter_key, screenshot, violations
 from tests.e2e.stack import RunningStack
 
-THINKER = "replay-thinking"
+REASONING_MODEL = "replay-thinking"
 SMALL = "smollm2-135m"
 PATHS = {"fa": "/#playground", "en": "/en#playground"}
 COMPLETE = '.turn.answer[data-status="complete"]'
 
 
 async def opened(
-    open_page: OpenPage, site: str, api_key: str, *, language: str = "fa", model: str = THINKER, **more: object
+    open_page: OpenPage, site: str, api_key: str, *, language: str = "fa", model: str = REASONING_MODEL, **more: object
 ) -> Page:
-    page = await open_page(site + PATHS[language], **more)  # type: ignore[arg-type]  # passed on as they are
+    page = await open_page(site + PATHS[language], **more)  # type: ignore[arg-type]  # options of OpenPage
     await page.wait_for_selector(".lab")
     if not await page.locator("#key").is_visible():
         await page.click(".panel-toggle")
@@ -41,13 +41,13 @@ async def opened(
 
 
 async def texts_while(page: Page, selector: str, until: str) -> list[str]:
-    """The different texts that an element has until another one appears."""
-    seen: list[str] = []
+    """Return the different texts that an element has until another element appears."""
+    texts: list[str] = []
     while await page.locator(until).count() == 0:
         text = await page.evaluate("s => document.querySelector(s)?.textContent ?? ''", selector)
-        if text and (not seen or seen[-1] != text):
-            seen.append(text)
-    return seen
+        if text and (not texts or texts[-1] != text):
+            texts.append(text)
+    return texts
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ async def texts_while(page: Page, selector: str, until: str) -> list[str]:
     [("fa", "light", DESKTOP), ("fa", "dark", PHONE), ("en", "dark", DESKTOP), ("en", "light", PHONE)],
     ids=["fa-light-desktop", "fa-dark-phone", "en-dark-desktop", "en-light-phone"],
 )
-async def test_reasoning_and_answer_are_shown_apart(
-    thinking_stack: RunningStack, site: str, open_page: OpenPage, look: tuple[str, str, tuple[int, int]]
+async def test_reasoning_and_answer_are_displayed_separately(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage, look: tuple[str, str, tuple[int, int]]
 ) -> None:
     language, scheme, size = look
     name = f"{language}-{scheme}-{'phone' if size == PHONE else 'desktop'}"
@@ -64,13 +64,13 @@ async def test_reasoning_and_answer_are_shown_apart(
     await page.wait_for_selector(".welcome-key")
     assert await violations(page) == []
     await screenshot(page, f"playground-{name}-1-empty")
-    await page.fill("#welcome-key", thinking_stack.api_key)
+    await page.fill("#welcome-key", reasoning_stack.api_key)
     await page.press("#welcome-key", "Enter")
     await page.wait_for_selector(".suggestions button:enabled")
-    await page.select_option(".model-choice select", THINKER)
+    await page.select_option(".model-choice select", REASONING_MODEL)
     await ask(page, "سلام! چطور رشته‌ای را در Python معکوس کنم؟")
     reasoning = await texts_while(page, ".thought-text", ".turn.answer > .markdown")
-    assert len(reasoning) >= 10, "thoughts do not arrive piece by piece"
+    assert len(reasoning) >= 10, "the reasoning does not arrive in deltas"
     await screenshot(page, f"playground-{name}-2-streaming")
     await page.wait_for_selector(COMPLETE)
     assert (
@@ -94,10 +94,10 @@ async def test_reasoning_and_answer_are_shown_apart(
     await screenshot(page, f"playground-{name}-4-thought")
 
 
-async def test_an_answer_has_its_numbers_in_the_languages_digits(
-    thinking_stack: RunningStack, site: str, open_page: OpenPage
+async def test_the_statistics_use_the_digits_of_the_language(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage
 ) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key)
+    page = await opened(open_page, site, reasoning_stack.api_key)
     await ask(page, "سلام")
     await page.wait_for_selector(COMPLETE)
     facts = await page.locator(".timeline p").inner_text()
@@ -108,40 +108,40 @@ async def test_an_answer_has_its_numbers_in_the_languages_digits(
     assert phases == ["wait", "thought", "answer"]
 
 
-async def test_thinking_can_be_turned_off(thinking_stack: RunningStack, site: str, open_page: OpenPage) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key)
+async def test_reasoning_can_be_turned_off(reasoning_stack: RunningStack, site: str, open_page: OpenPage) -> None:
+    page = await opened(open_page, site, reasoning_stack.api_key)
     await page.click(".switch input")
     await ask(page, "سلام")
     await page.wait_for_selector(COMPLETE)
     assert await page.locator(".thought").count() == 0
 
 
-async def test_stopping_stops_the_engine(thinking_stack: RunningStack, site: str, open_page: OpenPage) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key, model=SMALL, language="en")
+async def test_the_stop_button_stops_the_engine(reasoning_stack: RunningStack, site: str, open_page: OpenPage) -> None:
+    page = await opened(open_page, site, reasoning_stack.api_key, model=SMALL, language="en")
     await ask(page, "Tell me a very long story about the sea, with many chapters.")
     await page.wait_for_selector(".turn.answer > .markdown")
     await page.click(".send.stop")
     await page.wait_for_selector('.turn.answer[data-status="stopped"]')
     text = await page.locator(".turn.answer > .markdown").inner_text()
     assert text
-    await until_cancelled(thinking_stack.state["inference_target"], SMALL)
-    # The rest of the story never comes.
+    await until_cancelled(reasoning_stack.state["inference_target"], SMALL)
+    # No more text arrives.
     assert await page.locator(".turn.answer > .markdown").inner_text() == text
     assert await page.locator(".send:not(.stop)").is_enabled()
 
 
 async def until_cancelled(target: str, model: str) -> None:
-    """Wait until the worker's engine reports that it has ended a request early."""
+    """Wait until the worker's engine reports a cancelled request."""
     async with grpc.aio.insecure_channel(target) as channel, asyncio.timeout(20):
         async for status in InferenceServiceStub(channel).WatchStatus(pb.WatchStatusRequest()):
             if any(report.model == model and report.cancelled_total >= 1 for report in status.models):
                 return
 
 
-async def test_a_message_can_be_edited_and_an_answer_asked_for_again(
-    thinking_stack: RunningStack, site: str, open_page: OpenPage
+async def test_messages_can_be_edited_and_responses_regenerated(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage
 ) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key, model=SMALL, language="en")
+    page = await opened(open_page, site, reasoning_stack.api_key, model=SMALL, language="en")
     await page.fill("input[type=number]", "1")
     await ask(page, "Name a colour.")
     await page.wait_for_selector(COMPLETE)
@@ -158,8 +158,10 @@ async def test_a_message_can_be_edited_and_an_answer_asked_for_again(
     assert await page.locator(".turn.question").all_inner_texts() == ["Name a number."]
 
 
-async def test_the_reader_plays_the_tool(thinking_stack: RunningStack, site: str, open_page: OpenPage) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key)
+async def test_the_reader_enters_the_result_of_a_tool_call(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage
+) -> None:
+    page = await opened(open_page, site, reasoning_stack.api_key)
     await page.click(".json-field:last-of-type summary")
     await page.fill(".json-field:last-of-type textarea", "[{")
     assert await page.locator(".json-field [role=alert]").is_visible()
@@ -179,10 +181,10 @@ async def test_the_reader_plays_the_tool(thinking_stack: RunningStack, site: str
 
 
 @pytest.mark.parametrize("language", ["python", "javascript", "bash"])
-async def test_the_code_shown_is_the_request_that_was_sent(
-    thinking_stack: RunningStack, site: str, open_page: OpenPage, tmp_path: Path, language: str
+async def test_the_displayed_code_sends_the_same_request(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage, tmp_path: Path, language: str
 ) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key)
+    page = await opened(open_page, site, reasoning_stack.api_key)
     await page.fill(".panel textarea >> nth=0", 'It\'s a "test".')
     await page.click(".json-field:last-of-type summary")
     await page.click(".json-field:last-of-type .act")
@@ -194,7 +196,7 @@ async def test_the_code_shown_is_the_request_that_was_sent(
     await screenshot(page, f"playground-code-{language}")
     await page.click(".code-dialog [data-copy]")
     code = await page.evaluate("navigator.clipboard.readText()")
-    assert thinking_stack.api_key not in code
+    assert reasoning_stack.api_key not in code
     suffix = {"python": "py", "javascript": "mjs", "bash": "sh"}[language]
     file = tmp_path / f"shown.{suffix}"
     file.write_text(code)
@@ -204,7 +206,7 @@ async def test_the_code_shown_is_the_request_that_was_sent(
     process = await asyncio.create_subprocess_exec(
         program,
         file,
-        env={**os.environ, "VILIX_API_KEY": thinking_stack.api_key},
+        env={**os.environ, "VILIX_API_KEY": reasoning_stack.api_key},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -219,8 +221,8 @@ async def downloaded(download: Any) -> str:
     return await asyncio.to_thread(path.read_text)
 
 
-async def test_a_conversation_is_exported(thinking_stack: RunningStack, site: str, open_page: OpenPage) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key)
+async def test_a_conversation_can_be_exported(reasoning_stack: RunningStack, site: str, open_page: OpenPage) -> None:
+    page = await opened(open_page, site, reasoning_stack.api_key)
     await ask(page, "سلام")
     await page.wait_for_selector(COMPLETE)
     await page.click(".menu summary")
@@ -236,18 +238,18 @@ async def test_a_conversation_is_exported(thinking_stack: RunningStack, site: st
         await page.click(".menu button >> nth=1")
     exported = json.loads(await downloaded(download))
     assert [message["role"] for message in exported["messages"]] == ["user", "assistant"]
-    assert thinking_stack.api_key not in json.dumps(exported)
+    assert reasoning_stack.api_key not in json.dumps(exported)
 
 
-async def test_the_key_stays_in_the_tab(thinking_stack: RunningStack, site: str, open_page: OpenPage) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key)
+async def test_the_key_is_stored_only_in_the_tab(reasoning_stack: RunningStack, site: str, open_page: OpenPage) -> None:
+    page = await opened(open_page, site, reasoning_stack.api_key)
     await ask(page, "سلام")
     await page.wait_for_selector(COMPLETE)
-    key = thinking_stack.api_key
+    key = reasoning_stack.api_key
     assert key not in page.url
     assert key not in await page.evaluate("JSON.stringify(localStorage) + document.cookie")
     assert key not in await page.content()
-    assert key not in (thinking_stack.directory / "logs/gateway.log").read_text()
+    assert key not in (reasoning_stack.directory / "logs/gateway.log").read_text()
     await page.reload()
     await page.wait_for_selector(".panel .note.good")
     other = await page.context.new_page()
@@ -257,7 +259,7 @@ async def test_the_key_stays_in_the_tab(thinking_stack: RunningStack, site: str,
     assert await page.evaluate("sessionStorage.length") == 0
 
 
-async def test_a_wrong_key_is_said_plainly(site: str, open_page: OpenPage) -> None:
+async def test_a_wrong_key_is_reported(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/#playground", expected_errors=("401",))
     await page.fill("#key", "vlx_wrong")
     await page.press("#key", "Enter")
@@ -266,14 +268,16 @@ async def test_a_wrong_key_is_said_plainly(site: str, open_page: OpenPage) -> No
     assert await page.locator(".send").is_disabled()
 
 
-async def test_everything_is_done_by_keyboard(thinking_stack: RunningStack, site: str, open_page: OpenPage) -> None:
+async def test_the_playground_can_be_used_by_keyboard(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage
+) -> None:
     page = await open_page(site + "/en#playground")
     await page.wait_for_selector("#welcome-key")
     await page.focus("#welcome-key")
-    await page.keyboard.insert_text(thinking_stack.api_key)
+    await page.keyboard.insert_text(reasoning_stack.api_key)
     await page.keyboard.press("Enter")
     await page.wait_for_selector(".suggestions button:enabled")
-    await page.select_option(".model-choice select", THINKER)
+    await page.select_option(".model-choice select", REASONING_MODEL)
     reached: set[str] = set()
     for _ in range(40):
         await page.keyboard.press("Tab")
@@ -287,8 +291,10 @@ async def test_everything_is_done_by_keyboard(thinking_stack: RunningStack, site
     assert "The answer is complete." in await page.locator(".turn.answer [aria-live]").inner_text()
 
 
-async def test_meanings_are_compared(thinking_stack: RunningStack, site: str, open_page: OpenPage) -> None:
-    page = await opened(open_page, site, thinking_stack.api_key)
+async def test_the_playground_compares_embeddings(
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage
+) -> None:
+    page = await opened(open_page, site, reasoning_stack.api_key)
     await page.click("#lab-tab-vectors")
     if await page.locator(".vectors form textarea").count() == 0:
         pytest.skip("this stack has no embedding model")

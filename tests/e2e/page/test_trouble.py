@@ -25,8 +25,8 @@ async def opened(page: Page, api_key: str) -> Page:
     return page
 
 
-async def half_an_answer(scripted: Scripted, page: Page) -> None:
-    """Ask, and wait until the first words are seen. The rest never comes."""
+async def half_a_response(scripted: Scripted, page: Page) -> None:
+    """Send a message whose response stops in the middle, and wait until its first words are displayed."""
     scripted.worker.script = [[started()], [content("the first half")], asyncio.Event()]
     await ask(page, "?")
     await page.wait_for_selector(".turn.answer > .markdown")
@@ -36,48 +36,48 @@ async def assert_half(page: Page, words: str) -> None:
     await page.wait_for_selector(FAILED)
     assert words in await page.locator(".problem").inner_text()
     assert await page.locator(".turn.answer > .markdown").inner_text() == "the first half"
-    # Whoever cannot see the page is not told that the answer is complete.
+    # Screen readers must not announce that the response is complete.
     assert "کامل شد" not in await page.locator(".turn.answer [aria-live]").inner_text()
     assert await page.locator(".send:not(.stop)").is_enabled()
 
 
-async def test_a_worker_that_dies_in_an_answer_is_a_failure_that_can_be_tried_again(
+async def test_a_worker_that_dies_during_a_response_is_a_failure_that_can_be_retried(
     scripted: Scripted, open_page: OpenPage
 ) -> None:
     page = await opened(await open_page(scripted.url + "/#playground"), scripted.api_key)
-    await half_an_answer(scripted, page)
+    await half_a_response(scripted, page)
     await scripted.worker.server.stop(None)
     await assert_half(page, "مدل در میانهٔ پاسخ از دسترس خارج شد")
     await screenshot(page, "worker-died")
 
 
-async def test_a_gateway_that_dies_in_an_answer_leaves_it_marked_as_cut(
+async def test_a_gateway_that_dies_during_a_response_leaves_it_marked_as_cut_off(
     scripted: Scripted, open_page: OpenPage
 ) -> None:
     page = await opened(await open_page(scripted.url + "/#playground", expected_errors=("ERR_",)), scripted.api_key)
-    await half_an_answer(scripted, page)
+    await half_a_response(scripted, page)
     scripted.process.kill()
     await assert_half(page, "در میانهٔ پاسخ قطع شد")
-    # Now nobody answers at all.
+    # Now the API is unreachable.
     await page.locator(".turn.answer .act").nth(1).click()
     await page.wait_for_selector(FAILED)
     assert "اتصال خود را بررسی کنید" in await page.locator(".problem").inner_text()
 
 
-async def test_a_stream_that_ends_without_its_last_event_is_cut(scripted: Scripted, open_page: OpenPage) -> None:
-    """As a proxy's time limit ends it: no error, just the end."""
+async def test_a_stream_without_its_last_event_is_cut_off(scripted: Scripted, open_page: OpenPage) -> None:
+    """A proxy's timeout can end a stream in this way, without an error."""
     page = await opened(await open_page(scripted.url + "/#playground"), scripted.api_key)
-    piece = '{"choices":[{"index":0,"delta":{"content":"the first half"},"finish_reason":null}]}'
+    chunk = '{"choices":[{"index":0,"delta":{"content":"the first half"},"finish_reason":null}]}'
 
     async def half(route: Route) -> None:
-        await route.fulfill(content_type="text/event-stream", body=f"data: {piece}\n\n")
+        await route.fulfill(content_type="text/event-stream", body=f"data: {chunk}\n\n")
 
     await page.route("**/chat/completions", half)
     await ask(page, "?")
     await assert_half(page, "در میانهٔ پاسخ قطع شد")
 
 
-async def test_a_key_that_is_revoked_meanwhile_is_said_plainly(scripted: Scripted, open_page: OpenPage) -> None:
+async def test_a_key_that_was_revoked_meanwhile_is_reported(scripted: Scripted, open_page: OpenPage) -> None:
     page = await opened(await open_page(scripted.url + "/en#playground", expected_errors=("401",)), scripted.api_key)
     async with Redis.from_url(scripted.redis_url, decode_responses=True) as redis:
         await keys.revoke(redis, "page")
@@ -88,7 +88,9 @@ async def test_a_key_that_is_revoked_meanwhile_is_said_plainly(scripted: Scripte
 
 
 @pytest.mark.parametrize("language", ["fa", "en"])
-async def test_a_limit_is_told_with_the_time_to_wait(scripted: Scripted, open_page: OpenPage, language: str) -> None:
+async def test_a_rate_limit_is_reported_with_the_time_to_wait(
+    scripted: Scripted, open_page: OpenPage, language: str
+) -> None:
     path, words = {"fa": ("/", "ثانیه صبر کنید"), "en": ("/en", "Wait")}[language]
     async with Redis.from_url(scripted.redis_url, decode_responses=True) as redis:
         _, secret = await keys.create(redis, name="slow", limits={"rpm": 1})
@@ -101,7 +103,7 @@ async def test_a_limit_is_told_with_the_time_to_wait(scripted: Scripted, open_pa
     assert words in await page.locator(".problem").inner_text()
 
 
-async def test_every_setting_is_in_the_request(scripted: Scripted, open_page: OpenPage) -> None:
+async def test_every_setting_is_sent_in_the_request(scripted: Scripted, open_page: OpenPage) -> None:
     scripted.worker.script = [[started()], [content("{}"), finish(), usage()]]
     page = await opened(await open_page(scripted.url + "/en#playground"), scripted.api_key)
     await page.fill(".panel textarea >> nth=0", "Be brief.")
@@ -118,7 +120,7 @@ async def test_every_setting_is_in_the_request(scripted: Scripted, open_page: Op
     assert '"title"' in str(request).replace("\\", "")
 
 
-async def test_the_api_may_be_at_another_host(scripted: Scripted, open_page: OpenPage, tmp_path: Path) -> None:
+async def test_the_api_can_be_on_another_host(scripted: Scripted, open_page: OpenPage, tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     with running_gateway(
         scripted.redis_url,
@@ -137,7 +139,7 @@ async def test_the_api_may_be_at_another_host(scripted: Scripted, open_page: Ope
         )
 
 
-async def test_nothing_scrolls_sideways(scripted: Scripted, open_page: OpenPage) -> None:
+async def test_pages_do_not_scroll_horizontally(scripted: Scripted, open_page: OpenPage) -> None:
     for path in ("/", "/en", "/#playground", "/en#playground"):
         page = await open_page(scripted.url + path)
         await page.wait_for_selector(".lab" if "#" in path else "html[data-filled]", state="attached")
