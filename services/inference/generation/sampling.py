@@ -7,7 +7,7 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
-from services.inference.request.structured_output import structured_output
+from services.inference.request.structured_output.response_format import structured_output
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE, LEAST_TOP_P
 
 _SPECIAL_FIELDS: Final = frozenset({"stop", "skip_special_tokens", "logit_bias", "stop_token_ids", "seed"})

@@ -15,7 +15,7 @@ from services.inference.parsing.segments import Segment, Text
 from services.inference.parsing.stop_strings import StopStrings
 from services.inference.parsing.tool_calls import ToolCallParser
 from services.inference.request.prompt import Prompt
-from services.inference.request.structured_output import requests_structured_output
+from services.inference.request.structured_output.response_format import requests_structured_output
 from services.inference.request.tools import callable_functions, requires_call
 
 _TOOL_PARSERS: Final[dict[str, type[ToolCallParser]]] = {"hermes": HermesParser, "minimax": MiniMaxParser}

@@ -8,7 +8,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
 from services.inference.parsing.reasoning import CLOSE_TAG, OPEN_TAG
-from services.inference.request.structured_output import requests_structured_output
+from services.inference.request.structured_output.response_format import requests_structured_output
 
 OPENING: Final = f"{OPEN_TAG}\n"
 AFTER_REASONING: Final = "\n\n"

@@ -12,7 +12,7 @@ from services.inference.model.served_model import ServedModel
 from services.inference.request.images import ImageLimits, check_images, image_bytes
 from services.inference.request.prompt import context_exceeded, context_length
 from services.inference.request.reasoning_policy import effort_enables_reasoning
-from services.inference.request.structured_output import check_structured_output
+from services.inference.request.structured_output.response_format import check_structured_output
 from services.inference.request.tools import callable_functions, check_function_name, check_tools, requires_call
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY
 from services.runtime.failure import Failure, Reason, Violation, invalid

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.trtllm.checks import Reader
-from services.inference.request.call_schema import call_schema
+from services.inference.request.structured_output.call_schema import call_schema
 from services.inference.triton_backend.contract import Params, Request, StructuredOutput, parse
 from services.inference.triton_backend.engines import llama_structured_output, llamacpp
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs

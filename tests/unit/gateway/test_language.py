@@ -103,7 +103,7 @@ def test_a_workers_message_is_persian_also_under_the_names_that_the_caller_knows
 
 
 def test_the_scan_finds_which_field_a_message_is_about() -> None:
-    found = failures(SERVICES / "inference/request/structured_output.py")
+    found = failures(SERVICES / "inference/request/structured_output/response_format.py")
     assert ("reasoning.enabled", "7 does not think where 7 is set; leave reasoning.enabled out") in found
     assert "response_format" in {field for field, message in found if message.startswith("response_format leaves")}
 

@@ -14,7 +14,11 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.request.structured_output import MAX_SCHEMA_DEPTH, MAX_SCHEMA_LENGTH, structured_output
+from services.inference.request.structured_output.response_format import (
+    MAX_SCHEMA_DEPTH,
+    MAX_SCHEMA_LENGTH,
+    structured_output,
+)
 from services.runtime.failure import Failure, Reason
 
 LIMITS = RequestLimits()

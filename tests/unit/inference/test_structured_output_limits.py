@@ -17,12 +17,10 @@ from services.gateway.i18n.language import translated
 from services.gateway.routing.failures import api_error
 from services.inference.model.served_model import ServedModel
 from services.inference.request.request_checks import RequestLimits, check
-from services.inference.request.structured_output_limits import (
-    check_grammar,
-    check_regex,
-    check_schema,
-    check_structural_tag,
-)
+from services.inference.request.structured_output.grammar_limits import check_grammar
+from services.inference.request.structured_output.regex_limits import check_regex
+from services.inference.request.structured_output.schema_limits import check_schema
+from services.inference.request.structured_output.structural_tag_limits import check_structural_tag
 from services.runtime.failure import Failure, Reason
 
 LIMITS = RequestLimits()

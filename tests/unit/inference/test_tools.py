@@ -14,7 +14,7 @@ from services.inference.parsing.answer_parser import AnswerParser
 from services.inference.parsing.segments import CallStart, Text
 from services.inference.request.prompt import Prompt
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
-from services.inference.request.structured_output import structured_output
+from services.inference.request.structured_output.response_format import structured_output
 from services.inference.request.tools import template_tools
 from services.runtime.failure import Failure, Reason
 

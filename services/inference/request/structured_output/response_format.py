@@ -1,4 +1,7 @@
-"""What an answer is held to: a response format, or the call that a request demands. The engine enforces it."""
+"""Checks and converts the structured output of a request: its response format, or the schema of a required call.
+
+The engine enforces it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,12 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
-from services.inference.request.call_schema import call_schema
 from services.inference.request.json_depth import depth_of
-from services.inference.request.structured_output_limits import (
-    check_grammar,
-    check_regex,
-    check_schema,
-    check_structural_tag,
-)
+from services.inference.request.structured_output.call_schema import call_schema
+from services.inference.request.structured_output.grammar_limits import check_grammar
+from services.inference.request.structured_output.regex_limits import check_regex
+from services.inference.request.structured_output.schema_limits import check_schema
+from services.inference.request.structured_output.structural_tag_limits import check_structural_tag
 from services.inference.request.tools import callable_functions, requires_call
 from services.runtime.failure import Failure, Reason, Violation, invalid
 
@@ -33,30 +34,32 @@ _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 _STRUCTURED_OUTPUTS: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
     "json_object": lambda _: {"json_object": True},
-    "json_schema": lambda form: {"json": json.loads(form.json_schema.schema_json or "{}")},
-    "regex": lambda form: {"regex": form.regex},
-    "choice": lambda form: {"regex": "|".join(_SPECIAL.sub(r"\\\g<0>", choice) for choice in form.choice.choices)},
-    "grammar": lambda form: {"grammar": form.grammar},
-    "structural_tag_json": lambda form: {"structural_tag": json.loads(form.structural_tag_json)},
+    "json_schema": lambda response_format: {"json": json.loads(response_format.json_schema.schema_json or "{}")},
+    "regex": lambda response_format: {"regex": response_format.regex},
+    "choice": lambda response_format: {
+        "regex": "|".join(_SPECIAL.sub(r"\\\g<0>", choice) for choice in response_format.choice.choices)
+    },
+    "grammar": lambda response_format: {"grammar": response_format.grammar},
+    "structural_tag_json": lambda response_format: {"structural_tag": json.loads(response_format.structural_tag_json)},
 }
 
 
 def structured_output(request: pb.GenerateRequest) -> dict[str, Any] | None:
-    """The parameter `guide` of the Triton contract for a checked request; None for free text."""
+    """Return the parameter `structured_output` of the Triton contract for a checked request; None for free text."""
     if requires_call(request):
         return {"json": call_schema(callable_functions(request))}
-    form = request.response_format
-    kind = form.WhichOneof("format")
-    return _STRUCTURED_OUTPUTS[kind](form) if kind else None
+    response_format = request.response_format
+    kind = response_format.WhichOneof("format")
+    return _STRUCTURED_OUTPUTS[kind](response_format) if kind else None
 
 
 def requests_structured_output(request: pb.GenerateRequest) -> bool:
-    """Whether an answer is held to anything."""
+    """Return whether a request has a structured output: a response format or a required call."""
     return requires_call(request) or request.response_format.WhichOneof("format") is not None
 
 
 def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> None:
-    """Raise Failure for a form that does not fit, or that the model cannot be held to."""
+    """Raise Failure for a structured output that is invalid, or that the model does not support."""
     if not requests_structured_output(request):
         return
     field = "tool_choice" if requires_call(request) else "response_format"
@@ -83,7 +86,7 @@ def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> 
 
 
 def _check_functions(request: pb.GenerateRequest) -> None:
-    """Their schemas are compiled as one."""
+    """Raise Failure if the schemas of the callable functions, which are compiled together, exceed a limit."""
     functions = callable_functions(request)
     for index, tool in enumerate(request.tools):
         if tool.name in functions:
@@ -98,27 +101,27 @@ def _check_functions(request: pb.GenerateRequest) -> None:
         raise invalid("tools", message, value=size, limit=MAX_SCHEMA_LENGTH)
 
 
-def _check_format(form: pb.ResponseFormat) -> None:
-    match form.WhichOneof("format"):
+def _check_format(response_format: pb.ResponseFormat) -> None:
+    match response_format.WhichOneof("format"):
         case "json_schema":
-            name = form.json_schema.name
+            name = response_format.json_schema.name
             if name and not _NAME.fullmatch(name):
                 field = "response_format.json_schema.name"
                 message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _ or -"
                 raise invalid(field, message, value=name[:80])
             field = "response_format.json_schema.schema_json"
-            check_schema(field, _checked_json(field, form.json_schema.schema_json or "{}"))
+            check_schema(field, _checked_json(field, response_format.json_schema.schema_json or "{}"))
         case "structural_tag_json":
             field = "response_format.structural_tag_json"
-            check_structural_tag(field, _checked_json(field, form.structural_tag_json))
+            check_structural_tag(field, _checked_json(field, response_format.structural_tag_json))
         case "regex":
-            _check_length("response_format.regex", form.regex, MAX_REGEX_LENGTH)
-            check_regex("response_format.regex", form.regex)
+            _check_length("response_format.regex", response_format.regex, MAX_REGEX_LENGTH)
+            check_regex("response_format.regex", response_format.regex)
         case "grammar":
-            _check_length("response_format.grammar", form.grammar, MAX_GRAMMAR_LENGTH)
-            check_grammar("response_format.grammar", form.grammar)
+            _check_length("response_format.grammar", response_format.grammar, MAX_GRAMMAR_LENGTH)
+            check_grammar("response_format.grammar", response_format.grammar)
         case "choice":
-            _check_choices(form.choice.choices)
+            _check_choices(response_format.choice.choices)
 
 
 def _check_choices(choices: Any) -> None:

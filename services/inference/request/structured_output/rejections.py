@@ -1,4 +1,4 @@
-"""What an engine says against a guide, in the words of the request that it came from."""
+"""Restates an engine's rejection of a structured output in terms of the request's field."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference.request.structured_output import requests_structured_output
+from services.inference.request.structured_output.response_format import requests_structured_output
 from services.inference.request.tools import requires_call
 from services.runtime.failure import Failure, Reason, Violation
 
@@ -23,7 +23,7 @@ _FIELDS: Final = {
 
 
 def restated(failure: Failure, request: pb.GenerateRequest) -> Failure:
-    """The refusal of a request's guide, with its field; any other failure as it is."""
+    """Return the rejection of a structured output with the field of the request, and any other failure unchanged."""
     if failure.message.field or failure.reason not in _REASONS or not requests_structured_output(request):
         return failure
     if str(failure).startswith("min_tokens and guide"):
@@ -33,6 +33,6 @@ def restated(failure: Failure, request: pb.GenerateRequest) -> Failure:
         field, named = "tool_choice", "the schema of a call that tool_choice asks for"
     else:
         field = named = _FIELDS.get(request.response_format.WhichOneof("format") or "", "response_format")
-    # Only what the engine says, and not what it quotes.
+    # Replace the engine's own words only, and no text that it quotes.
     message, is_about_it = _STRUCTURED_OUTPUT.subn(lambda _: named, str(failure), count=1)
     return Failure(failure.reason, message, violations=(Violation(field, message),)) if is_about_it else failure

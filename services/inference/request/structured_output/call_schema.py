@@ -1,4 +1,4 @@
-"""The JSON Schema of a call, made of the schemas of the functions that may be called."""
+"""Builds the JSON Schema of a call from the schemas of the functions that may be called."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any, Final
 from urllib.parse import quote, urljoin
 
 _DATA: Final = frozenset({"const", "enum", "default", "examples"})
-"""What stands there is no schema, and what looks like a reference in it is none."""
+"""Keywords whose values are not schemas, so that a `$ref` in them is not a reference."""
 _BY_NAME: Final = frozenset(
     {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
 )
-"""Their keys are names, whatever they look like."""
+"""Keywords whose values are schemas by name."""
 _IDENTITY: Final = frozenset({"$id", "id", "$schema"})
-"""Of a whole document, which a function's schema no longer is: references would be looked up in it."""
+"""Keywords of whole documents, which a function's schema no longer is: references would be resolved in it."""
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 _ANCHORS: Final = frozenset({"$anchor", "$dynamicAnchor", "$recursiveAnchor"})
 
 
 def call_schema(functions: Mapping[str, Any]) -> dict[str, Any]:
-    """One call in the notation of Hermes, without its tags: an object of `name` and `arguments`.
+    """Return the schema of a call in the notation of Hermes, without its tags: an object of `name` and `arguments`.
 
-    `functions` are the parameters' schemas by name; at least one, none nested too deeply for a recursion. A schema that
-    refers to parts of itself becomes a definition of the whole, and its references are made to lead there.
+    `functions` are the schemas of the parameters by name: at least one, and none nested too deeply for recursion. A
+    schema that refers to parts of itself becomes a definition in the result, and its references are rewritten.
     """
     calls, definitions = [], {}
     for name, parameters in functions.items():
@@ -49,9 +49,10 @@ def _refers(schema: Any) -> bool:
 
 
 class _Move:
-    """Takes a document into another one, to `root`: what refers to it, and to its parts, then leads there."""
+    """Moves a document into another one, to the pointer `root`, and rewrites the references to it and to its parts."""
 
     def __init__(self, document: Mapping[str, Any], root: str) -> None:
+        """Move `document`; the result is `moved`."""
         self._root: Final = root
         named = document.get("$id", document.get("id"))
         self._own_id: Final = named.partition("#")[0] if isinstance(named, str) else ""
@@ -62,25 +63,25 @@ class _Move:
         self._find_names(content, "")
         self.moved: Final = self._moved(content)
 
-    def _find_names(self, schema: Any, place: str) -> None:
+    def _find_names(self, schema: Any, pointer: str) -> None:
         if isinstance(schema, list):
             for index, entry in enumerate(schema):
-                self._find_names(entry, f"{place}/{index}")
+                self._find_names(entry, f"{pointer}/{index}")
         elif isinstance(schema, dict):
             for key, value in schema.items():
                 if _is_name(key, value):
-                    self._note(str(value), place, is_anchor=key in _ANCHORS)
+                    self._note(str(value), pointer, is_anchor=key in _ANCHORS)
                 elif key in _BY_NAME and isinstance(value, dict):
                     for name, inner in value.items():
-                        self._find_names(inner, f"{place}/{key}/{_step(name)}")
+                        self._find_names(inner, f"{pointer}/{key}/{_step(name)}")
                 elif key not in _DATA:
-                    self._find_names(value, f"{place}/{_step(key)}")
+                    self._find_names(value, f"{pointer}/{_step(key)}")
 
-    def _note(self, name: str, place: str, *, is_anchor: bool) -> None:
+    def _note(self, name: str, pointer: str, *, is_anchor: bool) -> None:
         if is_anchor or name.startswith("#"):
-            self._anchors.setdefault(name.removeprefix("#"), place)
+            self._anchors.setdefault(name.removeprefix("#"), pointer)
         else:
-            self._documents.setdefault(self._absolute(name).partition("#")[0], place)
+            self._documents.setdefault(self._absolute(name).partition("#")[0], pointer)
 
     def _moved(self, schema: Any) -> Any:
         if isinstance(schema, list):
@@ -90,7 +91,7 @@ class _Move:
         moved: dict[str, Any] = {}
         for key, value in schema.items():
             if key in _REFERENCES and isinstance(value, str):
-                # Within one document all kinds lead to the same place, and engines know the usual one.
+                # Within one document, all kinds have the same target, and engines support `$ref`.
                 moved[key if "$ref" in schema else "$ref"] = self._target(value)
             elif key in _DATA:
                 moved[key] = value
@@ -102,10 +103,10 @@ class _Move:
 
     def _target(self, reference: str) -> str:
         base, _, fragment = self._absolute(reference).partition("#")
-        place = self._documents.get(base)
-        if place is not None and (not fragment or fragment.startswith("/")):
-            return self._root + place + fragment
-        if place is not None and fragment in self._anchors:
+        pointer = self._documents.get(base)
+        if pointer is not None and (not fragment or fragment.startswith("/")):
+            return self._root + pointer + fragment
+        if pointer is not None and fragment in self._anchors:
             return self._root + self._anchors[fragment]
         return reference
 
@@ -123,5 +124,5 @@ def _is_name(key: str, value: Any) -> bool:
 
 
 def _step(name: str) -> str:
-    """Of a pointer."""
+    """Return the step of a JSON pointer to the entry `name`."""
     return quote(name.replace("~", "~0").replace("/", "~1"), safe="~$")

@@ -1,0 +1,1 @@
+"""Structured output: checks of its schemas, regular expressions and grammars, and its form for the engine."""
