@@ -1,7 +1,7 @@
 """Typed models of request bodies: every field is declared once, with its type, bounds, texts and example.
 
 From the declarations follow three things: `read_model` checks a parsed body, `unread_paths` finds the fields that have
-no influence, and services.gateway.openapi makes the document of the API. Decision record 0016 compares the libraries.
+no influence, and services.gateway.openapi makes the document of the API. Decision record 0017 compares the libraries.
 """
 
 from __future__ import annotations
