@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response, Security
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from services.gateway.dialects import openai_errors
 from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
+from services.gateway.endpoints import admin_examples
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import ApiError, ErrorKind, bad_request, conflict, not_found, server_error, unavailable
 from services.gateway.quoting import shown
@@ -57,8 +58,8 @@ class Revocation(BaseModel):
 router: Final = APIRouter(prefix=PREFIX, dependencies=[_CREDENTIAL], tags=["keys"])
 
 
-@router.post("/keys", status_code=201)
-async def create_key(request: Request, draft: Draft) -> NewKey:
+@router.post("/keys", status_code=201, responses=admin_examples.CREATED)
+async def create_key(request: Request, draft: Annotated[Draft, Body(openapi_examples=admin_examples.CREATE)]) -> NewKey:
     """Create a key. The response has its secret, which cannot be retrieved again."""
     redis = gateway_of(request).link.redis
     key, secret = await keys.create(redis, **dict(draft))
@@ -66,28 +67,34 @@ async def create_key(request: Request, draft: Draft) -> NewKey:
     return NewKey(key=secret, **dict(key))
 
 
-@router.get("/keys")
+@router.get("/keys", responses=admin_examples.LISTED)
 async def list_keys(request: Request) -> list[Key]:
     """List all keys except revoked ones, oldest first."""
     return await keys.list_all(gateway_of(request).link.redis)
 
 
-@router.get("/keys/{name_or_id}")
+@router.get("/keys/{name_or_id}", responses=admin_examples.SHOWN)
 async def show_key(request: Request, name_or_id: str) -> Key:
     """Show a key."""
     return await keys.get(gateway_of(request).link.redis, name_or_id)
 
 
-@router.patch("/keys/{name_or_id}")
-async def change_key(request: Request, name_or_id: str, change: Change) -> Key:
+@router.patch("/keys/{name_or_id}", responses=admin_examples.SHOWN)
+async def change_key(
+    request: Request, name_or_id: str, change: Annotated[Change, Body(openapi_examples=admin_examples.CHANGE)]
+) -> Key:
     """Change a key. Absent fields stay as they are; null removes a limit. The change applies from the next request."""
     key = await keys.change(gateway_of(request).link.redis, name_or_id, change)
     record_of(request).key_id = key.id
     return key
 
 
-@router.post("/keys/{name_or_id}/rotate", status_code=201)
-async def rotate_key(request: Request, name_or_id: str, rotation: Rotation | None = None) -> NewKey:
+@router.post("/keys/{name_or_id}/rotate", status_code=201, responses=admin_examples.CREATED)
+async def rotate_key(
+    request: Request,
+    name_or_id: str,
+    rotation: Annotated[Rotation | None, Body(openapi_examples=admin_examples.ROTATE)] = None,
+) -> NewKey:
     """Create a new secret for a key. Older secrets stay valid for `grace_seconds`."""
     grace = (rotation or Rotation()).grace_seconds
     key, secret = await keys.rotate(gateway_of(request).link.redis, name_or_id, grace_seconds=grace)
@@ -95,7 +102,7 @@ async def rotate_key(request: Request, name_or_id: str, rotation: Rotation | Non
     return NewKey(key=secret, **dict(key))
 
 
-@router.delete("/keys/{name_or_id}")
+@router.delete("/keys/{name_or_id}", responses=admin_examples.REVOKED)
 async def revoke_key(request: Request, name_or_id: str) -> Revocation:
     """Revoke a key. From now on every gateway rejects it."""
     key, replication = await keys.revoke(gateway_of(request).link.redis, name_or_id)
@@ -103,7 +110,7 @@ async def revoke_key(request: Request, name_or_id: str) -> Revocation:
     return Revocation(id=key.id, name=key.name, replicas=replication.replicas, acknowledged=replication.acknowledged)
 
 
-@router.get("/keys/{name_or_id}/usage")
+@router.get("/keys/{name_or_id}/usage", responses=admin_examples.USAGE)
 async def key_usage(
     request: Request,
     name_or_id: str,

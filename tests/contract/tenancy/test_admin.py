@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 
 import httpx
+import jsonschema_rs
 import pytest
 
 from tests.contract.tenancy.conftest import ADMIN_TOKEN, URL, body, client_of
@@ -98,6 +99,28 @@ async def test_the_openapi_document_describes_it(admin: httpx.AsyncClient) -> No
         "/admin/v1/keys/{name_or_id}/usage",
     }
     assert "HTTPBearer" in document["components"]["securitySchemes"]
+
+
+async def test_the_examples_of_the_document_are_valid_and_accepted(admin: httpx.AsyncClient) -> None:
+    document = (await admin.get("/admin/v1/openapi.json")).json()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            bodies = [operation["requestBody"]] if "requestBody" in operation else []
+            (answer,) = (response for status, response in operation["responses"].items() if status.startswith("2"))
+            for content in (part["content"]["application/json"] for part in (*bodies, answer)):
+                schema = {**content["schema"], "components": document["components"]}
+                assert content["examples"]
+                for example in content["examples"].values():
+                    assert jsonschema_rs.Draft202012Validator(schema).is_valid(example["value"])
+    for path, method, status in (
+        ("", "post", 201),
+        ("/{name_or_id}", "patch", 200),
+        ("/{name_or_id}/rotate", "post", 201),
+    ):
+        content = document["paths"][f"/admin/v1/keys{path}"][method]["requestBody"]["content"]["application/json"]
+        for example in content["examples"].values():
+            url = f"/admin/v1/keys{path}".format(name_or_id="shop")
+            assert (await admin.request(method, url, json=example["value"])).status_code == status
 
 
 async def test_a_revoked_key_is_neither_changed_nor_rotated(

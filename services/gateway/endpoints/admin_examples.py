@@ -1,0 +1,43 @@
+"""Examples of requests and responses for the admin API's document."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_LIMITS: Final = {"rpm": 60, "tpm": None, "concurrency": 8, "daily_tokens": 1_000_000, "monthly_tokens": None}
+_KEY: Final[dict[str, Any]] = {
+    "name": "shop",
+    "owner": "team-a",
+    "expires": None,
+    "tier": "standard",
+    "models": ["qwen3-8b"],
+    "limits": _LIMITS,
+    "model_limits": {"qwen3-8b": {**_LIMITS, "rpm": 30}},
+    "id": "k_7f3a",
+    "created": 1_796_000_000,
+    "revoked": None,
+}
+_NEW_KEY: Final = {**_KEY, "key": "vlx_EXAMPLE"}
+_COUNTS: Final = {
+    "requests": 120,
+    "prompt_tokens": 48_000,
+    "completion_tokens": 21_000,
+    "cached_tokens": 9_000,
+    "reasoning_tokens": 5_000,
+}
+
+CREATE: Final = {"limited": {"value": {"name": "shop", "owner": "team-a", "limits": {"rpm": 60, "concurrency": 8}}}}
+CHANGE: Final = {"limit": {"value": {"limits": {"rpm": 120}}}}
+ROTATE: Final = {"at_once": {"value": {"grace_seconds": 0}}}
+
+
+def response(status: int, value: Any) -> dict[int | str, dict[str, Any]]:
+    """Return the argument `responses` of a route whose response of `status` has the example `value`."""
+    return {status: {"content": {"application/json": {"examples": {"example": {"value": value}}}}}}
+
+
+CREATED: Final = response(201, _NEW_KEY)
+LISTED: Final = response(200, [_KEY])
+SHOWN: Final = response(200, _KEY)
+REVOKED: Final = response(200, {"id": "k_7f3a", "name": "shop", "replicas": 2, "acknowledged": 2})
+USAGE: Final = response(200, {"2026-11-29": _COUNTS, "2026-11-30": _COUNTS})
