@@ -8,6 +8,7 @@ from typing import Any, Final
 from services.gateway.dialects import sse
 from services.gateway.dialects.json_model import RequestModel, unread_paths
 from services.gateway.errors import bad_request
+from services.runtime.messages.message import Message
 from services.runtime.telemetry import without_keys
 
 IGNORED_HEADER: Final = "x-ignored-params"
@@ -38,7 +39,7 @@ def ignored_fields(
         names = ", ".join(ignored)
         most = _MOST_MESSAGE_CHARACTERS
         names = names if len(names) <= most else names[: most - 3] + "..."
-        raise bad_request(ignored[0], f"{names}: not part of the API (x-strict-params is on); leave it out")
+        raise bad_request(Message("ignored_fields_rejected", field=ignored[0], names=names, count=len(ignored)))
     return ignored
 
 

@@ -48,28 +48,22 @@ REQUIRED: Final = msgspec.Meta(extra_json_schema={"x-required": True})
 _PATH: Final = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP: Final = re.compile(r"\.(?P<name>\w+)|\[(?P<index>\d+)\]")
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>\w+)`")
+_MOST_LEVELS: Final = 254
+"""The most levels of objects and lists that orjson writes."""
 _MOST_CONVERSIONS: Final = 32
 """Of one body. Each is about one field that has an integer written as 5.0."""
 _NOTHING: Final[tuple[Any, ...]] = (None, [], {})
-_NAMES: Final = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    type(None): "null",
+_TYPES: Final[dict[type[inspect.Type], str]] = {
+    inspect.StructType: "object",
+    inspect.DictType: "object",
+    inspect.ListType: "array",
+    inspect.StrType: "string",
+    inspect.LiteralType: "string",
+    inspect.BoolType: "boolean",
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
 }
-_EXPECTED: Final[dict[type[inspect.Type], str]] = {
-    inspect.StructType: "an object",
-    inspect.DictType: "an object",
-    inspect.ListType: "a list",
-    inspect.StrType: "a string",
-    inspect.LiteralType: "a string",
-    inspect.BoolType: "true or false",
-    inspect.IntType: "an integer",
-    inspect.FloatType: "a number",
-}
+"""JSON Schema's names of types, which messages use in every language."""
 
 
 def doc(
@@ -116,7 +110,7 @@ def read_model(model: type[M], body: object) -> M:
         except msgspec.ValidationError as error:
             problem = _find(model, body, str(error))
             if attempt == _MOST_CONVERSIONS - 1 or not problem.is_integral_float():
-                raise problem.error() from None
+                raise bad_request(problem.message()) from None
             problem.parent[problem.name] = int(problem.value)
     raise AssertionError
 
@@ -132,24 +126,13 @@ def unread_paths(request: RequestModel, body: Mapping[str, Any]) -> list[str]:
 
 
 def missing(path: str, expected: str) -> ApiError:
-    """Return the error of an absent field."""
-    return bad_request(path, f"{path} is missing; it must be {expected}")
+    """Return the error of an absent field. `expected` is its type in JSON Schema; `a | b` for either of two."""
+    return bad_request(Message("field_missing", field=path, expected=expected))
 
 
 def wrong_type(path: str, expected: str, value: object) -> ApiError:
-    """Return the error of a value of another type."""
-    actual = _NAMES.get(type(value), "something else")
-    return bad_request(path or None, f"{path or 'the body'} must be {expected}, got {actual}: {shown(value)}")
-
-
-def not_one_of(path: str, value: str, choices: Iterable[str]) -> ApiError:
-    """Return the error of a string that is none of those that are allowed."""
-    return bad_request(path, f"{path} is {shown(value)}; it must be one of {', '.join(choices)}")
-
-
-def out_of_range(path: str, value: int, least: int, most: int) -> ApiError:
-    """Return the error of a number that is too small or too large."""
-    return bad_request(Message("out_of_range", field=path, value=value, least=least, most=most))
+    """Return the error of a value of another type than `expected`, as above."""
+    return bad_request(Message("wrong_type", field=path, value=shown(value), expected=expected))
 
 
 def json_text(path: str, value: Any) -> str:
@@ -157,7 +140,7 @@ def json_text(path: str, value: Any) -> str:
     try:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:
-        raise bad_request(path, f"{path} is nested too deeply; at most 254 levels are allowed") from None
+        raise bad_request(Message("nested_too_deeply", field=path, limit=_MOST_LEVELS)) from None
 
 
 def literals(model: type[msgspec.Struct], name: str) -> list[str]:
@@ -252,22 +235,39 @@ class _Problem:
         is_field = isinstance(self.parent, dict) and any(isinstance(kind, inspect.IntType) for kind in self.kinds)
         return is_field and isinstance(self.value, float) and self.value.is_integer()
 
-    def error(self) -> ApiError:
+    def message(self) -> Message:
         """Describe the problem to the caller."""
-        expected = " or ".join(dict.fromkeys(_EXPECTED[type(kind)] for kind in self.kinds)) or "a string"
+        expected = _joined_types(self.kinds) or "string"
+        if not self.path:
+            return Message("body_not_object", value=shown(self.value))
         if self.value is None and isinstance(self.parent, dict):
-            return missing(self.path, f"one of {', '.join(self.choices)}" if self.choices else expected)
+            return self._missing(expected)
         if self.choices and isinstance(self.value, str):
-            others = [_EXPECTED[type(kind)] for kind in self.kinds if not isinstance(kind, inspect.LiteralType)]
-            return not_one_of(self.path, self.value, [*self.choices, *others])
+            return self._not_one_of()
         if self.value == [] and any(isinstance(kind, inspect.ListType) for kind in self.kinds):
-            return bad_request(self.path, f"{self.path} is an empty list; it must have at least one entry")
+            return Message("list_empty", field=self.path)
         for kind in self.kinds:
             if isinstance(kind, inspect.IntType) and isinstance(self.value, int) and not isinstance(self.value, bool):
-                assert kind.ge is not None  # noqa: S101  # integers have both bounds
-                assert kind.le is not None  # noqa: S101  # as above
-                return out_of_range(self.path, self.value, kind.ge, kind.le)
-        return wrong_type(self.path, expected, self.value)
+                # Integers have both bounds.
+                least, most = kind.ge or 0, kind.le or 0
+                return Message("out_of_range", field=self.path, value=self.value, least=least, most=most)
+        return Message("wrong_type", field=self.path, value=shown(self.value), expected=expected)
+
+    def _missing(self, expected: str) -> Message:
+        if self.choices:
+            return Message("choice_missing", field=self.path, choices=", ".join(self.choices))
+        return Message("field_missing", field=self.path, expected=expected)
+
+    def _not_one_of(self) -> Message:
+        value, choices = shown(self.value), ", ".join(self.choices)
+        others = _joined_types(kind for kind in self.kinds if not isinstance(kind, inspect.LiteralType))
+        if not others:
+            return Message("not_one_of", field=self.path, value=value, choices=choices)
+        return Message("neither_choice_nor_type", field=self.path, value=value, choices=choices, expected=others)
+
+
+def _joined_types(kinds: Iterable[inspect.Type]) -> str:
+    return " | ".join(dict.fromkeys(_TYPES[type(kind)] for kind in kinds))
 
 
 def _find(model: type[RequestModel], body: Any, message: str) -> _Problem:

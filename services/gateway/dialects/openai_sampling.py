@@ -10,6 +10,7 @@ from services.gateway.dialects.json_model import wrong_type
 from services.gateway.dialects.openai_request import OpenAIRequest
 from services.gateway.errors import bad_request
 from services.gateway.quoting import shown
+from services.runtime.messages.message import Message
 
 _SAME_NAMES: Final = (
     *("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"),
@@ -49,9 +50,9 @@ def _add_limit(request: OpenAIRequest, sampling: pb.SamplingParams, overruled: l
 def _read_token(token: str) -> int:
     # Parsing very many digits takes long.
     if not token.isdecimal() or len(token) > _MOST_DIGITS:
-        raise bad_request("logit_bias", f"logit_bias has the key {shown(token)}; keys must be token ids")
+        raise bad_request(Message("key_is_no_token_id", field="logit_bias", value=shown(token)))
     if int(token) > _MOST_TOKEN_ID:
-        raise wrong_type("logit_bias", "a token id", int(token))
+        raise bad_request(Message("out_of_range", field="logit_bias", value=int(token), least=0, most=_MOST_TOKEN_ID))
     return int(token)
 
 
@@ -59,5 +60,5 @@ def _read_bias(path: str, bias: Any) -> float:
     if bias is None:
         return 0.0
     if not isinstance(bias, int | float) or isinstance(bias, bool):
-        raise wrong_type(path, "a number", bias)
+        raise wrong_type(path, "number", bias)
     return float(bias)

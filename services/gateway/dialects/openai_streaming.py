@@ -9,6 +9,7 @@ from services.gateway.dialects import openai_errors, sse
 from services.gateway.dialects.error_text import MESSAGE_ID_HEADER
 from services.gateway.dialects.openai_request import OpenAIRequest
 from services.gateway.errors import ApiError, bad_request
+from services.runtime.messages.message import Message
 
 _DONE: Final = sse.event(b"[DONE]")
 _KEEP_ALIVE: Final = sse.comment("keep-alive")
@@ -29,7 +30,7 @@ def read_streaming(request: OpenAIRequest) -> Streaming:
     if options is None:
         return Streaming(stream)
     if not stream:
-        raise bad_request("stream_options", "stream_options is only allowed when stream is true")
+        raise bad_request(Message("stream_options_without_stream", field="stream_options"))
     return Streaming(stream, options.include_usage or False, options.continuous_usage_stats or False)
 
 

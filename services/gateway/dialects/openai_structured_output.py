@@ -10,6 +10,7 @@ from services.gateway.dialects.json_model import json_text
 from services.gateway.dialects.openai_request import JsonObjectFormat, JsonSchema, JsonSchemaFormat, OpenAIRequest
 from services.gateway.dialects.worker_fields import STRUCTURED_OUTPUT
 from services.gateway.errors import bad_request
+from services.runtime.messages.message import Message
 
 
 def add_structured_output(request: OpenAIRequest, response_format: pb.ResponseFormat) -> str:
@@ -55,13 +56,13 @@ def add_structured_output(request: OpenAIRequest, response_format: pb.ResponseFo
             paths.append(f"{prefix}structural_tag")
             response_format.structural_tag_json = _text(paths[-1], outputs.structural_tag)
     if len(paths) > 1:
-        raise bad_request(paths[1], f"{paths[0]} and {paths[1]} exclude one another; send one of them")
+        raise bad_request(Message("mutually_exclusive", field=paths[1], other_field=paths[0]))
     return paths[0] if paths else STRUCTURED_OUTPUT
 
 
 def _add_named_schema(wanted: JsonSchema, schema: pb.JsonSchemaFormat) -> None:
     if wanted.schema is None or wanted.name is None:
-        raise bad_request("response_format.json_schema", "response_format.json_schema must hold a name and a schema")
+        raise bad_request(Message("schema_incomplete", field="response_format.json_schema"))
     schema.name = wanted.name
     schema.description = wanted.description or ""
     schema.strict = wanted.strict or False

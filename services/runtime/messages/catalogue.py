@@ -46,8 +46,8 @@ class Entry:
 
     @property
     def parameters(self) -> frozenset[str]:
-        """The names of the parameters that either text has."""
-        return frozenset(_PLACEHOLDER.findall(self.one + self.other))
+        """The names of the parameters that the texts need."""
+        return frozenset(_PLACEHOLDER.findall(self.other)) | ({COUNT} if self.one != self.other else set())
 
 
 @cache

@@ -9,6 +9,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.errors import ApiError
+from services.runtime.messages.message import Message
 from tests.unit.gateway.chat_bodies import read_chat
 
 USER = [{"role": "user", "content": "سلام"}]
@@ -116,46 +117,126 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
 
 
 @pytest.mark.parametrize(
-    ("change", "param", "said"),
+    ("change", "param", "message"),
     [
-        ({"model": None}, "model", "model is missing"),
-        ({"model": 5}, "model", "model must be a string, got an integer: 5"),
-        ({"messages": None}, "messages", "messages is missing"),
-        ({"messages": []}, "messages", "messages is an empty list"),
-        ({"messages": "hi"}, "messages", 'messages must be a list, got a string: "hi"'),
-        ({"messages": ["hi"]}, "messages[0]", "messages[0] must be an object"),
-        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "got an integer: 5"),
-        ({"messages": [{"role": "user"}]}, "messages[0].content", "messages[0].content is missing"),
-        ({"messages": [{"role": "king", "content": ""}]}, "messages[0].role", 'messages[0].role is "king"'),
+        ({"model": None}, "model", Message("field_missing", field="model", expected="string")),
+        ({"model": 5}, "model", Message("wrong_type", field="model", value="5", expected="string")),
+        ({"messages": None}, "messages", Message("field_missing", field="messages", expected="array")),
+        ({"messages": []}, "messages", Message("list_empty", field="messages")),
+        ({"messages": "hi"}, "messages", Message("wrong_type", field="messages", value='"hi"', expected="array")),
+        (
+            {"messages": ["hi"]},
+            "messages[0]",
+            Message("wrong_type", field="messages[0]", value='"hi"', expected="object"),
+        ),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages[0].content",
+            Message("wrong_type", field="messages[0].content", value="5", expected="string | array"),
+        ),
+        (
+            {"messages": [{"role": "user"}]},
+            "messages[0].content",
+            Message("field_missing", field="messages[0].content", expected="string | array"),
+        ),
+        (
+            {"messages": [{"role": "king", "content": ""}]},
+            "messages[0].role",
+            Message(
+                "not_one_of",
+                field="messages[0].role",
+                value='"king"',
+                choices="system, developer, user, assistant, tool, function",
+            ),
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
             "messages[0].content[0].type",
-            "it must be one of text, image_url",
+            Message(
+                "not_one_of", field="messages[0].content[0].type", value='"input_audio"', choices="text, image_url"
+            ),
         ),
-        ({"temperature": "hot"}, "temperature", 'temperature must be a number, got a string: "hot"'),
-        ({"temperature": True}, "temperature", "temperature must be a number, got true or false"),
-        ({"max_tokens": 1.5}, "max_tokens", "max_tokens must be an integer"),
-        ({"max_tokens": 0}, "max_tokens", "max_tokens is 0; it must be 1 to"),
-        ({"n": 0}, "n", "n is 0"),
-        ({"stream": "yes"}, "stream", "stream must be true or false"),
-        ({"stream_options": {"include_usage": True}}, "stream_options", "only allowed when stream is true"),
-        ({"stop": ["a", 1]}, "stop[1]", "stop[1] must be a string"),
-        ({"logit_bias": {"x": 1}}, "logit_bias", "keys must be token ids"),
-        ({"top_logprobs": 3}, "top_logprobs", "needs logprobs"),
-        ({"tool_choice": "maybe"}, "tool_choice", 'tool_choice is "maybe"'),
-        ({"tools": [{"type": "web", "function": {}}]}, "tools[0].type", "it must be one of function"),
-        ({"response_format": {"type": "xml"}}, "response_format.type", "must be one of text, json_object, json_schema"),
-        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "it must be an object"),
-        ({"modalities": ["audio"]}, "modalities", "only text"),
-        ({"functions": []}, "functions", "send tools"),
-        ({"metadata": {"a": 1}}, "metadata", "metadata.a"),
-        ({"reasoning_effort": "much"}, "reasoning_effort", "must be one of none, minimal"),
+        (
+            {"temperature": "hot"},
+            "temperature",
+            Message("wrong_type", field="temperature", value='"hot"', expected="number"),
+        ),
+        (
+            {"temperature": True},
+            "temperature",
+            Message("wrong_type", field="temperature", value="true", expected="number"),
+        ),
+        ({"max_tokens": 1.5}, "max_tokens", Message("wrong_type", field="max_tokens", value="1.5", expected="integer")),
+        (
+            {"max_tokens": 0},
+            "max_tokens",
+            Message("out_of_range", field="max_tokens", value=0, least=1, most=2147483647),
+        ),
+        ({"n": 0}, "n", Message("out_of_range", field="n", value=0, least=1, most=2147483647)),
+        ({"stream": "yes"}, "stream", Message("wrong_type", field="stream", value='"yes"', expected="boolean")),
+        (
+            {"stream_options": {"include_usage": True}},
+            "stream_options",
+            Message("stream_options_without_stream", field="stream_options"),
+        ),
+        ({"stop": ["a", 1]}, "stop[1]", Message("wrong_type", field="stop[1]", value="1", expected="string")),
+        ({"logit_bias": {"x": 1}}, "logit_bias", Message("key_is_no_token_id", field="logit_bias", value='"x"')),
+        ({"top_logprobs": 3}, "top_logprobs", Message("top_logprobs_without_logprobs", field="top_logprobs", value=3)),
+        (
+            {"tool_choice": "maybe"},
+            "tool_choice",
+            Message(
+                "neither_choice_nor_type",
+                field="tool_choice",
+                value='"maybe"',
+                choices="none, auto, required",
+                expected="object",
+            ),
+        ),
+        (
+            {"tools": [{"type": "web", "function": {}}]},
+            "tools[0].type",
+            Message("not_one_of", field="tools[0].type", value='"web"', choices="function"),
+        ),
+        (
+            {"response_format": {"type": "xml"}},
+            "response_format.type",
+            Message(
+                "not_one_of", field="response_format.type", value='"xml"', choices="text, json_object, json_schema"
+            ),
+        ),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            Message("field_missing", field="response_format.json_schema", expected="object"),
+        ),
+        (
+            {"modalities": ["audio"]},
+            "modalities",
+            Message("modality_not_supported", field="modalities", value='["audio"]'),
+        ),
+        ({"functions": []}, "functions", Message("field_replaced", field="functions", other_field="tools")),
+        (
+            {"metadata": {"a": 1}},
+            "metadata",
+            Message("metadata_pair_not_valid", field="metadata", name='"a"', name_limit=64, value_limit=512),
+        ),
+        (
+            {"reasoning_effort": "much"},
+            "reasoning_effort",
+            Message(
+                "not_one_of",
+                field="reasoning_effort",
+                value='"much"',
+                choices="none, minimal, low, medium, high, xhigh, max",
+            ),
+        ),
     ],
 )
-def test_a_rejection_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, said: str) -> None:
+def test_a_rejection_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, message: Message) -> None:
     error = rejection({"model": "m", "messages": USER, **change})
     assert error.field == param
-    assert said in str(error)
+    assert error.message == message
 
 
 def test_unknown_fields_are_listed_or_rejected() -> None:

@@ -7,6 +7,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway.dialects.openai_embeddings.request import read_embeddings
 from services.gateway.errors import ApiError
+from services.runtime.messages.message import Message
 
 
 def embed(**fields: Any) -> pb.EmbedRequest:
@@ -45,34 +46,99 @@ def test_what_is_left_out_is_left_to_the_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "param", "said"),
+    ("fields", "param", "message"),
     [
-        ({}, "input", "input is missing"),
-        ({"input": None}, "input", "input is missing"),
-        ({"input": 5}, "input", "a string or a list, got an integer"),
-        ({"input": {}}, "input", "got an object"),
-        ({"input": []}, "input", "empty list"),
-        ({"input": ["a", 1]}, "input[1]", "a string, as the first entry is"),
-        ({"input": ["a", [1]]}, "input[1]", "a string, as the first entry is"),
-        ({"input": [None]}, "input[0]", "got null"),
-        ({"input": [1, "a"]}, "input[1]", "a token id"),
-        ({"input": [1, True]}, "input[1]", "got true or false"),
-        ({"input": [1, -1]}, "input[1]", "0 to 4294967295"),
-        ({"input": [1, 2**32]}, "input[1]", "0 to 4294967295"),
-        ({"input": [1, 1.5]}, "input[1]", "got a number: 1.5"),
-        ({"input": [[1], "a"]}, "input[1]", "a list of token ids, as the first entry is"),
-        ({"input": [[1], [2, "x"]]}, "input[1][1]", "an integer, got a string"),
-        ({"input": "a", "model": 1}, "model", "must be a string"),
-        ({"input": "a", "dimensions": 0}, "dimensions", "must be 1 to"),
-        ({"input": "a", "dimensions": "9"}, "dimensions", "an integer"),
-        ({"input": "a", "encoding_format": "hex"}, "encoding_format", "float, base64"),
-        ({"input": "a", "input_type": "doc"}, "input_type", "query, passage"),
-        ({"input": "a", "truncate": 1}, "truncate", "true or false"),
-        ({"input": "a", "stream": True}, "stream", "Unknown field: stream"),
+        ({}, "input", Message("field_missing", field="input", expected="string | array")),
+        ({"input": None}, "input", Message("field_missing", field="input", expected="string | array")),
+        ({"input": 5}, "input", Message("wrong_type", field="input", value="5", expected="string | array")),
+        ({"input": {}}, "input", Message("wrong_type", field="input", value="{}", expected="string | array")),
+        ({"input": []}, "input", Message("list_empty", field="input")),
+        (
+            {"input": ["a", 1]},
+            "input[1]",
+            Message("not_like_first_entry", field="input[1]", value="1", expected="string"),
+        ),
+        (
+            {"input": ["a", [1]]},
+            "input[1]",
+            Message("not_like_first_entry", field="input[1]", value="[1]", expected="string"),
+        ),
+        (
+            {"input": [None]},
+            "input[0]",
+            Message("wrong_type", field="input[0]", value="null", expected="string | integer | array"),
+        ),
+        (
+            {"input": [1, "a"]},
+            "input[1]",
+            Message("not_like_first_entry", field="input[1]", value='"a"', expected="integer"),
+        ),
+        (
+            {"input": [1, True]},
+            "input[1]",
+            Message("wrong_type", field="input[1]", value="true", expected="string | integer | array"),
+        ),
+        ({"input": [1, -1]}, "input[1]", Message("out_of_range", field="input[1]", value=-1, least=0, most=4294967295)),
+        (
+            {"input": [1, 2**32]},
+            "input[1]",
+            Message("out_of_range", field="input[1]", value=4294967296, least=0, most=4294967295),
+        ),
+        (
+            {"input": [1, 1.5]},
+            "input[1]",
+            Message("wrong_type", field="input[1]", value="1.5", expected="string | integer | array"),
+        ),
+        (
+            {"input": [[1], "a"]},
+            "input[1]",
+            Message("not_like_first_entry", field="input[1]", value='"a"', expected="array"),
+        ),
+        (
+            {"input": [[1], [2, "x"]]},
+            "input[1][1]",
+            Message("wrong_type", field="input[1][1]", value='"x"', expected="integer"),
+        ),
+        ({"input": "a", "model": 1}, "model", Message("wrong_type", field="model", value="1", expected="string")),
+        (
+            {"input": "a", "dimensions": 0},
+            "dimensions",
+            Message("out_of_range", field="dimensions", value=0, least=1, most=2147483647),
+        ),
+        (
+            {"input": "a", "dimensions": "9"},
+            "dimensions",
+            Message("wrong_type", field="dimensions", value='"9"', expected="integer"),
+        ),
+        (
+            {"input": "a", "encoding_format": "hex"},
+            "encoding_format",
+            Message("not_one_of", field="encoding_format", value='"hex"', choices="float, base64"),
+        ),
+        (
+            {"input": "a", "input_type": "doc"},
+            "input_type",
+            Message("not_one_of", field="input_type", value='"doc"', choices="query, passage"),
+        ),
+        (
+            {"input": "a", "truncate": 1},
+            "truncate",
+            Message("wrong_type", field="truncate", value="1", expected="boolean"),
+        ),
+        (
+            {"input": "a", "stream": True},
+            "stream",
+            Message(
+                "unknown_field",
+                field="stream",
+                name="stream",
+                known="model, input, dimensions, encoding_format, input_type, truncate, user",
+            ),
+        ),
     ],
 )
-def test_what_does_not_fit_is_rejected_by_its_path(fields: dict[str, Any], param: str, said: str) -> None:
+def test_what_does_not_fit_is_rejected_by_its_path(fields: dict[str, Any], param: str, message: Message) -> None:
     with pytest.raises(ApiError) as caught:
         embed(**fields)
     assert (caught.value.status, caught.value.field) == (400, param)
-    assert said in str(caught.value)
+    assert caught.value.message == message

@@ -4,41 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from functools import partial
 
 import pytest
 
-from services.gateway.dialects.openai_fields import openai_name
-from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.i18n.language import MOST_CHARACTERS, messages, preferred, translated
-from services.gateway.routing.failures import api_error
-from services.runtime.failure import Failure, Reason, Violation
-from tests.unit.gateway.written_messages import SERVICES, failures, modules, written
 
-INTERNAL = {
-    "services/gateway/endpoints/admin.py": "the admin API is in English",
-    "services/gateway/edge/admin_guard.py": "the admin API is in English",
-    "services/inference/call_demultiplexer.py": "what the gateway's own calls cannot do wrong",
-    "services/worker/malformed_messages.py": "what the gateway's own calls cannot do wrong",
-    "services/inference/triton_backend/model.py": "what the worker's own requests cannot do wrong, but for one: below",
-    "services/embeddings/triton_backend/model.py": "what the worker's own requests cannot do wrong",
-    "services/gateway/edge/http_protocol.py": "ended before a language is known",
-}
-ASSEMBLED = {
-    "services/gateway/tenancy/rate_limit_errors.py": "of parts: below",
-    "services/inference/request/prompt.py": "of parts: below",
-    "services/embeddings/preparation.py": "of parts: below",
-}
-OF_GRPC_ONLY = (
-    "interval is ",
-    "tool_choice.mode is ",
-    "input_type is ",
-    "tenant has ",
-    "texts and token_ids are both",
-    "image_sizes has ",
-    "a text has no token ids",
-    "a text must begin with ",
-)
 TEXTS = messages("fa")
 
 
@@ -71,60 +41,6 @@ def test_every_text_inserts_what_its_english_message_inserts() -> None:
 
 def places(text: str) -> list[str]:
     return re.findall(r"\{(\w+)\}", text)
-
-
-def test_every_message_of_the_public_api_has_a_persian_text() -> None:
-    missing, english = {}, {}
-    for path in modules():
-        name = path.relative_to(SERVICES.parent).as_posix()
-        for message in written(path) if name not in INTERNAL | ASSEMBLED else ():
-            text = translated(message, "fa")
-            if text is None and not message.startswith(OF_GRPC_ONLY):
-                missing[message] = name
-            # A clause that was taken for an insertion stays English.
-            if any(fragment.count(" ") > 2 for fragment in re.findall("\u2066([^\u2069]*)\u2069", text or "")):
-                english[message] = name
-    assert not missing
-    assert not english
-
-
-@pytest.mark.parametrize("form", ["response_format", "guided_json", "structured_outputs.json"])
-def test_a_workers_message_is_persian_also_under_the_names_that_the_caller_knows(form: str) -> None:
-    lost = set()
-    for path in modules():
-        name = path.relative_to(SERVICES.parent).as_posix()
-        for field, message in failures(path) if name not in INTERNAL | ASSEMBLED else ():
-            failure = Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message),))
-            error = api_error(failure, request_id="r")
-            use_callers_names(error, partial(openai_name, structured_output_field=form))
-            if translated(str(error), "fa") is None and not message.startswith(OF_GRPC_ONLY):
-                lost.add(str(error))
-    assert not lost
-
-
-def test_the_scan_finds_which_field_a_message_is_about() -> None:
-    found = failures(SERVICES / "inference/request/structured_output/response_format.py")
-    assert ("reasoning.enabled", "7 does not think where 7 is set; leave reasoning.enabled out") in found
-    assert "response_format" in {field for field, message in found if message.startswith("response_format leaves")}
-
-
-def test_the_scan_finds_messages_wherever_they_are_written() -> None:
-    found = {path.relative_to(SERVICES).as_posix(): written(path) for path in modules()}
-    for name, message in {
-        "gateway/dialects/openai_chat/request.py": "audio is not available here; leave it out",
-        "gateway/images/image_fetch.py": "7 is redirected more than 7 times; send the image as a data: URL",
-        "gateway/dialects/json_model.py": "7 must be 7, got 7: 7",
-        "inference/request/image_header.py": "it is a GIF without a frame",
-        "inference/model/image_rule.py": "it is 7×7 pixels; one side may be 7 times the other",
-        "inference/request/images.py": "7 is a 7 of 7 pixels, 7 in all; at most 7 are allowed; make it smaller",
-        "inference/request/request_checks.py": "7 is 7; it must be at most max_tokens, 7",
-        "inference/triton_backend/engines/llama_structured_output.py": (
-            "guide.7 is not valid, or has a part that the engine does not know: 7"
-        ),
-        "inference/triton_backend/engines/trtllm.py": "TensorRT-LLM refuses the request: 7",
-        "inference/triton_backend/prompt_images.py": "it is a JPEG with more than 7 scans",
-    }.items():
-        assert message in found[name]
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ from services.gateway.dialects.openai_chat.request_model import (
     CalledFunction,
     ChatCompletionRequest,
     ImagePart,
-    Message,
     TextPart,
     ToolChoice,
 )
+from services.gateway.dialects.openai_chat.request_model import Message as ChatMessage
 from services.gateway.dialects.openai_sampling import add_sampling
-from services.gateway.errors import bad_request
+from services.gateway.errors import ApiError, bad_request
 from services.gateway.quoting import shown
+from services.runtime.messages.message import Message
 
 _ROLES: Final = {
     "system": pb.ROLE_SYSTEM,
@@ -57,12 +58,10 @@ _MODES: Final = {
 _MAX_VARIABLES_LENGTH: Final = 16_384
 _MAX_VARIABLES_DEPTH: Final = 16
 _MAX_METADATA: Final = 16
-_REJECTED: Final = {
-    "audio": "audio is not available here; leave it out",
-    "functions": "functions was replaced by tools; send tools",
-    "function_call": "function_call was replaced by tool_choice; send tool_choice",
-    "web_search_options": "web_search_options is not available here; leave it out",
-}
+_MAX_METADATA_NAME: Final = 64
+_MAX_METADATA_VALUE: Final = 512
+_REJECTED: Final = {"audio": None, "functions": "tools", "function_call": "tool_choice", "web_search_options": None}
+"""Fields that are rejected, and the fields that have replaced them."""
 
 
 def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
@@ -72,13 +71,13 @@ def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
         ApiError: A 400 that names the field, what it holds and what it must be.
     """
     request = read_model(ChatCompletionRequest, body)
-    for name, problem in _REJECTED.items():
+    for name, newer in _REJECTED.items():
         if getattr(request, name) is not None:
-            raise bad_request(name, problem, code="unsupported_parameter")
+            raise _not_supported(name, newer)
     if request.metadata is not None:
         _check_metadata(request.metadata)
     if request.modalities not in (None, ["text"]):
-        raise bad_request("modalities", f"modalities is {shown(request.modalities)}; only text is available here")
+        raise bad_request(Message("modality_not_supported", field="modalities", value=shown(request.modalities)))
     generate = pb.GenerateRequest(
         model=request.model,
         n=request.n or 1,
@@ -100,17 +99,24 @@ def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
     if len(metadata) > _MAX_METADATA:
-        raise bad_request("metadata", f"metadata has {len(metadata)} pairs; at most {_MAX_METADATA} are allowed")
+        raise bad_request(
+            Message("metadata_too_many_pairs", field="metadata", value=len(metadata), limit=_MAX_METADATA)
+        )
     for name, value in metadata.items():
-        if len(name) > 64 or not isinstance(value, str) or len(value) > 512:
+        if len(name) > _MAX_METADATA_NAME or not isinstance(value, str) or len(value) > _MAX_METADATA_VALUE:
             raise bad_request(
-                "metadata",
-                f"metadata.{name[:64]}: a name has at most 64 characters, and its value is a string of at most 512",
+                Message(
+                    "metadata_pair_not_valid",
+                    field="metadata",
+                    name=shown(name),
+                    name_limit=_MAX_METADATA_NAME,
+                    value_limit=_MAX_METADATA_VALUE,
+                )
             )
 
 
 def _add_message(
-    generate: pb.GenerateRequest, message: Message, path: str, images: ImageSink, overruled: list[str]
+    generate: pb.GenerateRequest, message: ChatMessage, path: str, images: ImageSink, overruled: list[str]
 ) -> None:
     reasoning, newer = message.reasoning_content, message.reasoning
     if reasoning and newer and newer != reasoning:
@@ -127,19 +133,17 @@ def _add_message(
     if message.function_call is not None:
         if translated.tool_calls:
             newer, older = f"{path}.tool_calls", f"{path}.function_call"
-            raise bad_request(older, f"{newer} and {older} exclude one another; send one of them")
+            raise bad_request(Message("mutually_exclusive", field=older, other_field=newer))
         _add_call(message.function_call, translated, call_id="")
     if message.audio is not None:
-        raise bad_request(
-            f"{path}.audio", f"{path}.audio is not available here; leave it out", code="unsupported_parameter"
-        )
+        raise _not_supported(f"{path}.audio")
 
 
 def _add_call(function: CalledFunction, translated: pb.Message, *, call_id: str) -> None:
     translated.tool_calls.add(id=call_id, name=function.name, arguments_json=function.arguments or "")
 
 
-def _add_content(message: Message, translated: pb.Message, path: str, images: ImageSink) -> None:
+def _add_content(message: ChatMessage, translated: pb.Message, path: str, images: ImageSink) -> None:
     content = message.content
     if isinstance(content, str):
         translated.content.add(text=content)
@@ -152,7 +156,7 @@ def _add_content(message: Message, translated: pb.Message, path: str, images: Im
     elif content is not None:
         translated.content.add(text="")
     elif translated.role != pb.ROLE_ASSISTANT:
-        raise missing(f"{path}.content", "a string or a list of parts")
+        raise missing(f"{path}.content", "string | array")
 
 
 def _add_image(part: ImagePart, translated: pb.Message, path: str, images: ImageSink) -> None:
@@ -162,7 +166,7 @@ def _add_image(part: ImagePart, translated: pb.Message, path: str, images: Image
 
 def _add_logprobs(request: ChatCompletionRequest, generate: pb.GenerateRequest) -> None:
     if request.top_logprobs and not request.logprobs:
-        raise bad_request("top_logprobs", "top_logprobs needs logprobs to be true")
+        raise bad_request(Message("top_logprobs_without_logprobs", field="top_logprobs", value=request.top_logprobs))
     if request.logprobs:
         generate.logprobs.SetInParent()
         generate.logprobs.top = request.top_logprobs or 0
@@ -208,7 +212,7 @@ def _function_name(named: ToolChoice | AllowedTool, path: str, overruled: list[s
             overruled.append(f"{path}.name")
         return named.function.name
     if named.name is None:
-        raise missing(f"{path}.name", "a string")
+        raise missing(f"{path}.name", "string")
     return named.name
 
 
@@ -225,7 +229,7 @@ def _add_reasoning(request: ChatCompletionRequest, generate: pb.GenerateRequest,
         enabled_there = variables.pop("enable_thinking", None)
         if enabled_there is not None:
             if not isinstance(enabled_there, bool):
-                raise wrong_type("chat_template_kwargs.enable_thinking", "true or false", enabled_there)
+                raise wrong_type("chat_template_kwargs.enable_thinking", "boolean", enabled_there)
             if enabled not in (None, enabled_there):
                 overruled.append("enable_thinking")
             enabled = enabled_there
@@ -240,7 +244,7 @@ def _check_variables(variables: dict[str, Any]) -> None:
     path = "chat_template_kwargs"
     size = len(json_text(path, variables))
     if size > _MAX_VARIABLES_LENGTH:
-        raise bad_request(path, f"{path} is {size} characters long; at most {_MAX_VARIABLES_LENGTH} are allowed")
+        raise bad_request(Message("text_too_long", field=path, value=size, limit=_MAX_VARIABLES_LENGTH))
     level: list[Any] = [variables]
     for _ in range(_MAX_VARIABLES_DEPTH):
         level = [
@@ -250,4 +254,13 @@ def _check_variables(variables: dict[str, Any]) -> None:
             if isinstance(inner, dict | list)
         ]
     if level:
-        raise bad_request(path, f"{path} is nested too deeply; at most {_MAX_VARIABLES_DEPTH} levels are allowed")
+        raise bad_request(Message("nested_too_deeply", field=path, limit=_MAX_VARIABLES_DEPTH))
+
+
+def _not_supported(field: str, newer: str | None = None) -> ApiError:
+    """Return the error of a field of OpenAI's that is not supported, but maybe `newer`, which replaces it."""
+    if newer is not None:
+        message = Message("field_replaced", field=field, other_field=newer)
+    else:
+        message = Message("field_not_supported", field=field)
+    return bad_request(message, code="unsupported_parameter")

@@ -15,6 +15,7 @@ from services.gateway.dialects.openai_chat.request import read_chat
 from services.gateway.dialects.openai_dialect import OpenAIDialect
 from services.gateway.dialects.openai_request import ModelId
 from services.gateway.errors import bad_request
+from services.runtime.messages.message import Message
 
 
 class TokenizeRequest(RequestModel):
@@ -35,7 +36,7 @@ class Tokenize(OpenAIDialect):
             return read_chat(body, options)
         request = read_model(TokenizeRequest, body)
         if not request.prompt:
-            raise bad_request("prompt", "prompt is missing; send a string as prompt, or messages")
+            raise bad_request(Message("prompt_and_messages_missing", field="prompt"))
         generate = pb.GenerateRequest(
             model=request.model, prompt=request.prompt, refuse_ignored_parameters=options.strict
         )

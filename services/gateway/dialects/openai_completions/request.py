@@ -13,7 +13,7 @@ from services.gateway.dialects.openai_call import OpenAICall, completed
 from services.gateway.dialects.openai_completions.request_model import DEFAULT_MAX_TOKENS, CompletionRequest
 from services.gateway.dialects.openai_sampling import add_sampling
 from services.gateway.errors import bad_request
-from services.gateway.quoting import shown
+from services.runtime.messages.message import Message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,9 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
         generate.logprobs.SetInParent()
         generate.logprobs.top = request.logprobs
     if request.best_of not in (None, generate.n):
-        message = f"best_of is {request.best_of}; it must be n, which is {generate.n}: all are returned"
-        raise bad_request("best_of", message)
+        raise bad_request(Message("best_of_is_not_n", field="best_of", value=request.best_of or 0, n=generate.n))
     if request.suffix:
-        raise bad_request("suffix", "suffix is not available here; leave it out", code="unsupported_parameter")
+        raise bad_request(Message("field_not_supported", field="suffix"), code="unsupported_parameter")
     echo = _echo(request, generate)
     call = completed(request, body, generate, overruled, strict=options.strict)
     return CompletionCall(**{**vars(call), "echo": echo})
@@ -56,18 +55,18 @@ def _add_prompt(prompt: str | list[Any], generate: pb.GenerateRequest) -> None:
     path = "prompt"
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
         if len(prompt) > 1:
-            raise bad_request("prompt", f"prompt holds {len(prompt)} prompts; send a request for each")
+            raise bad_request(Message("several_prompts_in_one_field", field="prompt", value=len(prompt)))
         prompt, path = prompt[0], "prompt[0]"
     if isinstance(prompt, str):
         if not prompt:
-            raise bad_request("prompt", f"{path} is empty; it must have at least one character")
+            raise bad_request(Message("text_empty", field=path))
         generate.prompt = prompt
         return
     if not prompt:
-        raise bad_request("prompt", f"prompt is {shown(prompt)}; it must be a string or a list of token ids")
+        raise bad_request(Message("list_empty", field=path))
     for index, token_id in enumerate(prompt):
         if not isinstance(token_id, int):
-            raise wrong_type(f"{path}[{index}]", "a token id", token_id)
+            raise wrong_type(f"{path}[{index}]", "integer", token_id)
     generate.prompt_token_ids.extend(prompt)
 
 
@@ -76,7 +75,7 @@ def _echo(request: CompletionRequest, generate: pb.GenerateRequest) -> str:
     if not request.echo:
         return ""
     if generate.HasField("logprobs"):
-        raise bad_request("echo", "echo is not available together with logprobs; leave one of them out")
+        raise bad_request(Message("mutually_exclusive", field="echo", other_field="logprobs"))
     if not generate.prompt:
-        raise bad_request("echo", "echo is not available for a prompt of token ids; send its text, or leave echo out")
+        raise bad_request(Message("echo_of_token_ids", field="echo"))
     return generate.prompt

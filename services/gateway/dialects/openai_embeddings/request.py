@@ -12,9 +12,11 @@ from typing import Any, Final
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway.dialects.dialect import EmbedCall
-from services.gateway.dialects.json_model import read_model, unread_paths, wrong_type
+from services.gateway.dialects.json_model import read_model, unread_paths
 from services.gateway.dialects.openai_embeddings.request_model import EmbeddingRequest
 from services.gateway.errors import bad_request
+from services.gateway.quoting import shown
+from services.runtime.messages.message import Message
 
 _INPUT: Final = re.compile(r"^(texts|token_ids)(?=\[|$)")
 """The worker's fields for OpenAI's `input`."""
@@ -45,7 +47,7 @@ def read_embeddings(body: Any) -> OpenAIEmbedCall:
     unknown = sorted(unread_paths(request, body))
     if unknown:
         known = ", ".join(EmbeddingRequest.__struct_fields__)
-        raise bad_request(unknown[0], f"Unknown field: {unknown[0][:128]}. There are {known}.")
+        raise bad_request(Message("unknown_field", field=unknown[0], name=unknown[0][:128], known=known))
     return OpenAIEmbedCall(embed=embed, in_base64=request.encoding_format == "base64")
 
 
@@ -55,19 +57,21 @@ def _add_input(value: str | list[Any], embed: pb.EmbedRequest) -> None:
         case str():
             embed.texts.append(value)
         case []:
-            raise bad_request("input", "input is an empty list; it must have at least one entry")
+            raise bad_request(Message("list_empty", field="input"))
         case [int(), *_]:
-            _check_entries(value, int, "a token id, as the first entry is")
+            _check_entries(value, int, "integer")
             embed.token_ids.add(ids=value)
         case [list(), *_]:
-            _check_entries(value, list, "a list of token ids, as the first entry is")
+            _check_entries(value, list, "array")
             embed.token_ids.extend([pb.TokenIds(ids=ids) for ids in value])
         case _:
-            _check_entries(value, str, "a string, as the first entry is")
+            _check_entries(value, str, "string")
             embed.texts.extend(value)
 
 
 def _check_entries(entries: list[Any], kind: type, expected: str) -> None:
     for index, entry in enumerate(entries):
         if not isinstance(entry, kind):
-            raise wrong_type(f"input[{index}]", expected, entry)
+            raise bad_request(
+                Message("not_like_first_entry", field=f"input[{index}]", value=shown(entry), expected=expected)
+            )
