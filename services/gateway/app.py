@@ -40,17 +40,19 @@ from services.runtime.loop_watch import watched_loop
 
 PREFIXES: Final = ("/api", "/v1")
 """Prefixes of the API's paths: ours, and the one that some tools require."""
-_POST: Final = {
+POST: Final = {
     "/chat/completions": Post(GenerateEndpoint(OpenAIChat())),
     "/completions": Post(GenerateEndpoint(OpenAICompletions())),
     "/embeddings": Post(EmbedEndpoint(OpenAIEmbeddings())),
     "/tokenize": Post(PromptEndpoint(Tokenize())),
 }
-_GET: Final = {
+"""The endpoints of the dialects, by path."""
+GET: Final = {
     "/models": list_models,
     "/models/{model_id:path}": retrieve_model,
     "/usage": own_usage,
 }
+"""The other endpoints of the API, by path."""
 
 
 def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
@@ -79,8 +81,8 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
 def _routes(site: Page) -> Iterator[Route]:
     for prefix in PREFIXES:
         # These handle other methods themselves, in their API's error format.
-        yield from (Route(prefix + path, endpoint) for path, endpoint in _POST.items())
-        yield from (Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in _GET.items())
+        yield from (Route(prefix + path, endpoint) for path, endpoint in POST.items())
+        yield from (Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in GET.items())
     yield Route("/healthz", healthz, methods=["GET"])
     yield Route("/readyz", readyz, methods=["GET"])
     yield from (Route(path, document, methods=["GET"]) for path, document in page.routes(site))

@@ -1,4 +1,4 @@
-"""OpenAI's names of fields that are called otherwise in GenerateRequest."""
+"""OpenAI's names of the fields that have other names in GenerateRequest."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ _SEVERAL: Final = {
     "sampling.max_tokens": ("max_tokens", "max_completion_tokens"),
     "logprobs": ("logprobs", "top_logprobs"),
     "response_format": ("response_format", "structured_outputs"),
-    # Fields of the gRPC API alone.
+    # Only callers of the gRPC API can set these.
     **dict.fromkeys(("prompt", "prompt_token_ids", "tenant", "priority"), ()),
 }
-
-
+"""The names of fields that a request can set in several ways, or in none."""
 _STRUCTURED_OUTPUT: Final = re.compile(r"^response_format(\.\w+(\.choices|\.schema_json)?)?")
 
 
 def openai_name(field: str, *, structured_output_field: str = STRUCTURED_OUTPUT) -> str:
-    """Return the name of one field path.
+    """Return OpenAI's path of a field.
 
-    `structured_output_field` is the path at which the request asks for structured output.
+    Args:
+        field: The path in GenerateRequest.
+        structured_output_field: The path of the field by which the request asks for structured output.
     """
     if structured_output_field != STRUCTURED_OUTPUT:
         field = _STRUCTURED_OUTPUT.sub(structured_output_field, field)
@@ -49,5 +50,5 @@ def openai_name(field: str, *, structured_output_field: str = STRUCTURED_OUTPUT)
 
 
 def openai_names(fields: Iterable[str]) -> list[str]:
-    """Return all names under which a client can set these fields."""
+    """Return all names by which a client can set fields of GenerateRequest."""
     return sorted(name for field in fields for name in _SEVERAL.get(field, (openai_name(field),)))

@@ -10,7 +10,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from services.gateway import openapi
+from services.gateway import app, openapi
 from services.gateway.dialects import ignored_fields
 from services.gateway.dialects.json_model import RequestModel
 from services.gateway.dialects.openai_chat.dialect import OpenAIChat
@@ -60,6 +60,13 @@ def documented(content: ContentDocument, operation: OperationDocument) -> dict[s
 
 def test_the_file_is_up_to_date() -> None:
     assert openapi.PATH.read_text("utf-8") == openapi.rendered()
+
+
+def test_every_route_is_documented() -> None:
+    routes = {("post", path) for path in app.POST} | {
+        ("get", path.replace("{model_id:path}", "{id}")) for path in app.GET
+    }
+    assert {(operation.method, operation.path) for operation in openapi.OPERATIONS} == routes
 
 
 def test_the_command_writes_the_file_and_reports_one_that_is_not_up_to_date(tmp_path: Path) -> None:
