@@ -3,7 +3,7 @@ import { compressed } from "./build/compressed.ts";
 import { documents, pages } from "./build/documents.ts";
 import { licences } from "./build/licences.ts";
 
-// Relative addresses, so that the page works under whatever path a proxy puts it.
+// URLs are relative, so that the page works under any path of a proxy.
 export default defineConfig({
   base: "./",
   build: {

@@ -11,7 +11,7 @@ from tests.e2e.stack import RunningStack
 
 PATHS = {"fa": "/", "en": "/en"}
 SECTIONS = [
-    "start", "models", "authentication", "endpoints", "chat", "streaming", "thinking", "images", "tools", "structured",
+    "start", "models", "authentication", "endpoints", "chat", "streaming", "reasoning", "images", "tools", "structured",
     "embeddings", "limits", "errors", "proxies", "grpc",
 ]  # fmt: skip
 
@@ -43,7 +43,7 @@ async def test_models_are_listed_with_their_capabilities(site: str, open_page: O
     model = page.locator(".model", has_text="replay-thinking")
     await model.wait_for()
     assert await model.locator(".state").inner_text() == "ready"
-    assert {"chat", "thinking", "tools"} <= set(await model.locator("li").all_inner_texts())
+    assert {"chat", "reasoning", "tools"} <= set(await model.locator("li").all_inner_texts())
 
 
 async def test_the_list_of_models_needs_no_key_and_contains_nothing_about_engines(site: str) -> None:

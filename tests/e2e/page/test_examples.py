@@ -80,7 +80,7 @@ def expected_outputs(path: str) -> dict[str, str]:
         "chat": "text[::-1]",
         "stream": "text[::-1]",
         "conversation": "",
-        "thinking": "text[::-1]",
+        "reasoning": "text[::-1]",
         "tools": "۲۴ درجه",
         "structured": " ",
         "embeddings": ">",

@@ -68,7 +68,7 @@ async def test_injected_html_and_scripts_have_no_effect(scripted: Scripted, open
         ]
         await ask(page, f"attack {number}")
         await expect(page.locator(COMPLETE)).to_have_count(number)
-    for button in await page.locator(".thought > button").all():
+    for button in await page.locator(".reasoning > button").all():
         await button.click()
     for element in await page.locator(".markdown a, .markdown b, .markdown [title]").all():
         await element.hover()

@@ -69,13 +69,13 @@ async def test_reasoning_and_answer_are_displayed_separately(
     await page.wait_for_selector(".suggestions button:enabled")
     await page.select_option(".model-choice select", REASONING_MODEL)
     await ask(page, "سلام! چطور رشته‌ای را در Python معکوس کنم؟")
-    reasoning = await texts_while(page, ".thought-text", ".turn.answer > .markdown")
+    reasoning = await texts_while(page, ".reasoning-text", ".turn.answer > .markdown")
     assert len(reasoning) >= 10, "the reasoning does not arrive in deltas"
     await screenshot(page, f"playground-{name}-2-streaming")
     await page.wait_for_selector(COMPLETE)
     assert (
-        "کاربر سلام کرده" in await page.locator(".thought-text").inner_text()
-        or await page.locator(".thought-text").is_hidden()
+        "کاربر سلام کرده" in await page.locator(".reasoning-text").inner_text()
+        or await page.locator(".reasoning-text").is_hidden()
     )
     answer = page.locator(".turn.answer > .markdown")
     assert "کاربر سلام کرده" not in await answer.inner_text()
@@ -85,13 +85,13 @@ async def test_reasoning_and_answer_are_displayed_separately(
     assert {await p.get_attribute("dir") for p in await answer.locator("> p").all()} == {"rtl"}
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
     await screenshot(page, f"playground-{name}-3-complete")
-    await page.click(".thought > button")
-    assert await page.locator(".thought-text").is_visible()
-    english = page.locator(".thought-text .line", has_text="First, what would be useful?")
+    await page.click(".reasoning > button")
+    assert await page.locator(".reasoning-text").is_visible()
+    english = page.locator(".reasoning-text .line", has_text="First, what would be useful?")
     assert await english.get_attribute("dir") == "ltr"
     assert await violations(page) == []
     await page.evaluate("document.querySelector('.turns').scrollTop = 0")
-    await screenshot(page, f"playground-{name}-4-thought")
+    await screenshot(page, f"playground-{name}-4-reasoning")
 
 
 async def test_the_statistics_use_the_digits_of_the_language(
@@ -105,7 +105,7 @@ async def test_the_statistics_use_the_digits_of_the_language(
     assert "در فکر" in facts
     assert not any(digit in facts for digit in "0123456789")
     phases = await page.locator(".timeline .bar span").evaluate_all("all => all.map(e => e.className)")
-    assert phases == ["wait", "thought", "answer"]
+    assert phases == ["wait", "reasoning", "answer"]
 
 
 async def test_reasoning_can_be_turned_off(reasoning_stack: RunningStack, site: str, open_page: OpenPage) -> None:
@@ -113,7 +113,7 @@ async def test_reasoning_can_be_turned_off(reasoning_stack: RunningStack, site: 
     await page.click(".switch input")
     await ask(page, "سلام")
     await page.wait_for_selector(COMPLETE)
-    assert await page.locator(".thought").count() == 0
+    assert await page.locator(".reasoning").count() == 0
 
 
 async def test_the_stop_button_stops_the_engine(reasoning_stack: RunningStack, site: str, open_page: OpenPage) -> None:

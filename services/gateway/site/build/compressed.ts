@@ -3,7 +3,7 @@ import type { Plugin } from "vite";
 
 const COMPRESSIBLE = /\.(css|html|js|json|svg|txt)$/;
 
-/** Writes a `.br` and a `.gz` beside every file that gains by it, so that the gateway never compresses. */
+/** Writes a `.br` and a `.gz` file beside every compressible file, so that the gateway never compresses. */
 export function compressed(): Plugin {
   return {
     name: "compressed",

@@ -7,14 +7,14 @@ import { en, fa, type Words } from "./words.ts";
 
 interface PageSource {
   words: Words;
-  /** The way from the page to the site's root. */
+  /** The relative path from the page to the site's root. */
   root: string;
-  /** The same page in the other language. */
+  /** The relative path of the same page in the other language. */
   other: string;
   kind: "page" | "reference";
 }
 
-/** By the file that stands for it; its content is made here. */
+/** The pages by their input files, whose contents are generated here. */
 export const pages: Record<string, PageSource> = {
   "index.html": { words: fa, root: "./", other: "./en", kind: "page" },
   "en.html": { words: en, root: "./", other: "./", kind: "page" },
@@ -22,7 +22,7 @@ export const pages: Record<string, PageSource> = {
   "api/docs.en.html": { words: en, root: "../", other: "docs", kind: "reference" },
 };
 
-/** Makes the HTML of every page, and the OpenAPI document. */
+/** Generates the HTML of every page, and the OpenAPI document. */
 export function documents(): Plugin {
   return {
     name: "documents",
@@ -98,7 +98,7 @@ function contents(headings: Heading[], words: Words): string {
 function shell(page: PageSource, { title, script, body }: { title: string; script: string; body: string }): string {
   const { words, root, other, kind } = page;
   const home = kind === "page" ? "" : words.language === "fa" ? root : `${root}en`;
-  const current = (wanted: string) => (wanted === kind ? ' aria-current="page"' : "");
+  const current = (view: string) => (view === kind ? ' aria-current="page"' : "");
   const languages = words.language === "fa" ? 'lang="en" dir="ltr"' : 'lang="fa" dir="rtl"';
   const reference = `${root}api/${basename(words.language === "fa" ? "docs" : "docs.en")}`;
   return `<!doctype html>
@@ -153,6 +153,6 @@ const ICONS = {
     '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="10" cy="10" r="7"/><path class="filled" d="M10 3a7 7 0 0 1 0 14z"/></svg>',
 };
 
-/** An eight-pointed star, as Persian tiles have it. */
+/** An eight-pointed star, as on Persian tiles. */
 const MARK =
   '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="7" y="7" width="18" height="18"/><rect x="7" y="7" width="18" height="18" transform="rotate(45 16 16)"/><circle cx="16" cy="16" r="3.500"/></svg>';

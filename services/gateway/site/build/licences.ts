@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Plugin } from "vite";
 
-/** Writes `site/licences.txt`: those of everything that the page ships. */
+/** Writes `site/licences.txt` with the licences of all packages that the page contains. */
 export function licences(): Plugin {
   return {
     name: "licences",

@@ -13,11 +13,11 @@ export interface Heading {
   text: string;
 }
 
-/** What a page fills in from where it is served; shown until then, and where scripts don't run. */
+/** The initial texts of placeholders. The page replaces them by its own URL and models if scripts run. */
 const FILLED: Record<string, string> = {
   __BASE_URL__: "https://HOST/api",
   __MODEL__: "qwen3-14b",
-  __THINKING_MODEL__: "qwen3-14b",
+  __REASONING_MODEL__: "qwen3-14b",
   __STRUCTURED_MODEL__: "qwen3-14b",
   __TOOLS_MODEL__: "qwen3-14b",
   __VISION_MODEL__: "qwen3-vl",
@@ -33,7 +33,7 @@ for (const [name, language] of Object.entries({ bash, javascript, json, nginx, p
   hljs.registerLanguage(name, language);
 }
 
-/** Renders the documentation of one language: sections with anchors, and examples in several languages as tabs. */
+/** Renders the documentation in one language: sections with anchors, and examples with a tab per programming language. */
 export function renderDocumentation(source: string, words: Words): { html: string; headings: Heading[] } {
   const headings: Heading[] = [];
   const marked = new Marked({ gfm: true });
@@ -80,7 +80,7 @@ export function renderDocumentation(source: string, words: Words): { html: strin
   return { html, headings };
 }
 
-/** One example in every language that it exists in, as tabs. */
+/** Renders an example with a tab per programming language. */
 export function example(name: string, words: Words): string {
   const tabs = LANGUAGES.map(
     ({ id, name: label }, index) =>
@@ -119,7 +119,7 @@ function modelsPlaceholder(words: Words): string {
   return `<div class="models" id="model-list" aria-live="polite" aria-busy="true"><p class="quiet">${words.modelsLoading}</p></div>`;
 }
 
-/** An example's text, its `{{Persian||English}}` in the page's language. */
+/** Reads an example, and keeps one side of each `{{Persian||English}}`. */
 function readExample(file: string, words: Words): string {
   const text = readFileSync(`content/examples/${file}`, "utf8");
   return text.replace(/\{\{(.*?)\|\|(.*?)\}\}/g, words.language === "fa" ? "$1" : "$2");
@@ -127,9 +127,9 @@ function readExample(file: string, words: Words): string {
 
 function fill(html: string): string {
   return html.replace(/__[A-Z]+(?:_[A-Z]+)*__/g, (name) => {
-    const shown = FILLED[name];
-    if (shown === undefined) throw new Error(`unknown placeholder ${name}`);
-    return `<span data-fill="${name.replaceAll("__", "").toLowerCase()}">${shown}</span>`;
+    const initial = FILLED[name];
+    if (initial === undefined) throw new Error(`unknown placeholder ${name}`);
+    return `<span data-fill="${name.replaceAll("__", "").toLowerCase()}">${initial}</span>`;
   });
 }
 

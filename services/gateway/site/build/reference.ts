@@ -24,7 +24,7 @@ interface Schema {
 interface Content {
   content?: Record<string, { schema: Schema; examples: Record<string, { value: unknown }> }>;
 }
-interface Answer extends Content {
+interface DocumentedResponse extends Content {
   $ref?: string;
   description: string;
 }
@@ -34,11 +34,11 @@ interface Operation {
   description?: string;
   parameters?: { name: string; description: string; schema: Schema }[];
   requestBody?: Content;
-  responses: Record<string, Answer>;
+  responses: Record<string, DocumentedResponse>;
 }
 interface Document {
   paths: Record<string, Record<string, Operation>>;
-  components: { schemas: Record<string, Schema>; responses: Record<string, Answer> };
+  components: { schemas: Record<string, Schema>; responses: Record<string, DocumentedResponse> };
 }
 
 /** The OpenAPI document, which `make openapi` generates, with its texts in one language. */
@@ -46,7 +46,7 @@ export function openApi(language: "fa" | "en" = "en"): Document {
   return inLanguage(JSON.parse(readFileSync("openapi.json", "utf8")), language) as Document;
 }
 
-/** Renders the OpenAPI document as sections: one per operation, then one per object. */
+/** Renders the OpenAPI document: a section per operation, then a section per object. */
 export function renderReference(words: Words): { html: string; headings: Heading[] } {
   const { paths, components } = openApi(words.language);
   const headings: Heading[] = [];
@@ -70,7 +70,7 @@ function renderOperation(
   method: string,
   path: string,
   operation: Operation,
-  shared: Record<string, Answer>,
+  shared: Record<string, DocumentedResponse>,
   words: Words,
 ): string {
   const parameters = Object.fromEntries(
@@ -78,7 +78,7 @@ function renderOperation(
   );
   const { requestBody } = operation;
   const responses = Object.entries(operation.responses).map(([status, response]) => {
-    const { description, content } = response.$ref ? (shared[lastOf(response.$ref)] as Answer) : response;
+    const { description, content } = response.$ref ? (shared[lastOf(response.$ref)] as DocumentedResponse) : response;
     return `<tr><td><code dir="ltr">${status}</code></td><td>${text(description)}</td><td>${contentTypes(content)}</td></tr>`;
   });
   return `<section>
@@ -92,7 +92,7 @@ function renderOperation(
   </section>`;
 }
 
-/** The first example of each kind of content. */
+/** Renders the first example of each content type. */
 function examples({ content = {} }: Content = {}, words: Words): string {
   const values = Object.values(content).map(({ examples }) => Object.values(examples)[0]?.value);
   return values.map((value) => codeBlock(JSON.stringify(value, null, 2), "json", words)).join("");
@@ -123,8 +123,8 @@ function typeOf(schema: Schema): string {
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ") + bounds(schema);
   if (schema.const) return `"${schema.const}"`;
   const types = [schema.type ?? "any"].flat();
-  const shown = types.map((type) => (type === "array" && schema.items ? `array of ${typeOf(schema.items)}` : type));
-  return shown.join(" | ") + bounds(schema);
+  const names = types.map((type) => (type === "array" && schema.items ? `array of ${typeOf(schema.items)}` : type));
+  return names.join(" | ") + bounds(schema);
 }
 
 function bounds({ minimum, maximum, maxLength, maxItems, default: preset }: Schema): string {

@@ -1,4 +1,4 @@
-/** What the built documents say beside the documentation's own text. */
+/** Texts of the generated pages other than the documentation itself. */
 export interface Words {
   language: "fa" | "en";
   direction: "rtl" | "ltr";
@@ -90,23 +90,23 @@ export const en: Words = {
   direction: "ltr",
   title: "Vilix: documentation and playground",
   description:
-    "Language models behind one address in one format: OpenAI's API, streaming, thoughts apart from answers.",
+    "Language models behind one URL in one format: OpenAI's API, streaming, and reasoning separate from answers.",
   brand: "Vilix",
   tagline: "AI on your own infrastructure",
-  headline: "Every model,<br>one address.",
-  lead: "The SDK that you know, the format that you know. Take answers token by token, see the model's thoughts apart from its answer, and never receive a broken letter.",
+  headline: "Every model,<br>one URL.",
+  lead: "The SDK and the format that you know. Receive responses token by token, with the model's reasoning separate from its answer, and never a broken letter.",
   tryIt: "Open the playground",
   readOn: "Documentation",
   facts: [
-    { term: "OpenAI's format", meaning: "only the address and the key change" },
+    { term: "OpenAI's format", meaning: "only the base URL and the key change" },
     { term: "Streams from the first token", meaning: "behind any proxy, too" },
-    { term: "Text arrives whole", meaning: "no letter, joiner or emoji is cut" },
+    { term: "Text arrives intact", meaning: "no letter, joiner or emoji is split" },
   ],
   skip: "Skip to the text",
   documentation: "Documentation",
   playground: "Playground",
   reference: "API reference",
-  referenceLead: "Every endpoint, field and answer, made from the OpenAPI document that programs read.",
+  referenceLead: "Every endpoint, field and response, generated from the OpenAPI document that programs read.",
   contents: "Contents",
   search: "Search",
   searchHint: "Search this page",
@@ -119,8 +119,8 @@ export const en: Words = {
   exampleLanguage: "Language of the example",
   copy: "Copy",
   copied: "Copied",
-  modelsLoading: "The list of models is on its way…",
-  playgroundLoading: "The playground is on its way…",
+  modelsLoading: "Loading the list of models…",
+  playgroundLoading: "Loading the playground…",
   footer: "Persian first",
   licences: "Licences",
   required: "required",

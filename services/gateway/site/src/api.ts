@@ -1,4 +1,4 @@
-/** Where the API is, and what it says about its models without a key. */
+/** The URL of the API, and its list of models, which needs no key. */
 
 export interface Model {
   id: string;
@@ -17,12 +17,12 @@ export interface Model {
 
 export type Capability = keyof NonNullable<Model["capabilities"]>;
 
-/** Base URL of the API, without a slash at its end. */
+/** The base URL of the API, without a slash at its end. */
 export const apiUrl = new URL(meta("vilix-api"), document.baseURI).href.replace(/\/$/, "");
 
 let models: Promise<Model[]> | undefined;
 
-/** The models; asked for once. */
+/** Returns the models, which are requested once. */
 export function listModels(): Promise<Model[]> {
   models ??= fetchModels().catch((error: unknown) => {
     models = undefined;
@@ -31,7 +31,7 @@ export function listModels(): Promise<Model[]> {
   return models;
 }
 
-/** The model to show for a capability: one that can answer now, else one that could. */
+/** Returns a model with a capability, preferably an available one. */
 export function modelWith(list: Model[], capability: Capability): Model | undefined {
   const able = list.filter((model) => model.capabilities?.[capability]);
   return able.find((model) => model.available) ?? able[0];
@@ -39,7 +39,7 @@ export function modelWith(list: Model[], capability: Capability): Model | undefi
 
 async function fetchModels(): Promise<Model[]> {
   const response = await fetch(new URL(`${meta("vilix-root")}site/models.json`, document.baseURI));
-  if (!response.ok) throw new Error(`models.json answered ${response.status}`);
+  if (!response.ok) throw new Error(`models.json returned status ${response.status}`);
   return ((await response.json()) as { models: Model[] }).models;
 }
 

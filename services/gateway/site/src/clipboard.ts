@@ -1,4 +1,4 @@
-/** Copies text. Also where the page is served without TLS, and `navigator.clipboard` is missing. */
+/** Copies text. Without TLS, `navigator.clipboard` is missing, and a text area is used instead. */
 export async function copyText(text: string): Promise<void> {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);
@@ -13,7 +13,7 @@ export async function copyText(text: string): Promise<void> {
   area.remove();
 }
 
-/** Copies what a button stands for, and says so on the button for a moment. */
+/** Copies the text of a button's code block, and confirms it on the button for a moment. */
 export async function copyFrom(button: HTMLElement, text: string): Promise<void> {
   await copyText(text);
   const label = button.textContent;

@@ -1,4 +1,4 @@
-/** Switches between light and dark, and remembers the choice. `theme.js` applies it before the first paint. */
+/** Switches between the light and the dark theme, and stores the choice. `theme.js` applies it before the first paint. */
 export function themeToggle(): void {
   document.querySelector("[data-theme-toggle]")?.addEventListener("click", () => {
     const root = document.documentElement;
@@ -9,7 +9,7 @@ export function themeToggle(): void {
     try {
       localStorage.setItem("vilix-theme", root.dataset.theme);
     } catch {
-      // Then it lasts as long as the page.
+      // Without storage, the choice lasts as long as the page.
     }
   });
 }

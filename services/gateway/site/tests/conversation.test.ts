@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Answer, openCalls, requestBody, speedOf, takeChunk } from "../src/playground/conversation.ts";
+import { type Answer, addChunk, openCalls, requestBody, speedOf } from "../src/playground/conversation.ts";
 
-const SETTINGS = { model: "m", system: "", thinks: true, schema: "", tools: "" };
+const SETTINGS = { model: "m", system: "", isReasoningEnabled: true, schema: "", tools: "" };
 
 function answer(changes: Partial<Answer> = {}): Answer {
   return {
     role: "assistant",
     id: 2,
     model: "m",
-    thought: "",
+    reasoning: "",
     text: "",
     calls: [],
     status: "running",
@@ -19,7 +19,7 @@ function answer(changes: Partial<Answer> = {}): Answer {
   };
 }
 
-test("a request holds what was chosen, and nothing else", () => {
+test("a request contains only the chosen settings", () => {
   assert.deepEqual(requestBody(SETTINGS, [{ role: "user", id: 1, text: "سلام", images: [] }], false), {
     model: "m",
     messages: [{ role: "user", content: "سلام" }],
@@ -28,29 +28,29 @@ test("a request holds what was chosen, and nothing else", () => {
   });
 });
 
-test("thinking is turned off only where it can be", () => {
-  assert.equal(requestBody({ ...SETTINGS, thinks: false }, [], true).reasoning_effort, "none");
-  assert.equal(requestBody({ ...SETTINGS, thinks: false }, [], false).reasoning_effort, undefined);
+test("reasoning is turned off only if the model supports it", () => {
+  assert.equal(requestBody({ ...SETTINGS, isReasoningEnabled: false }, [], true).reasoning_effort, "none");
+  assert.equal(requestBody({ ...SETTINGS, isReasoningEnabled: false }, [], false).reasoning_effort, undefined);
 });
 
-test("fragments of a tool call are put together", () => {
-  const given = answer();
+test("fragments of a tool call are joined", () => {
+  const current = answer();
   const chunk = (index: number, fragment: object) => ({
     choices: [{ delta: { tool_calls: [{ index, ...fragment }] }, finish_reason: null }],
   });
-  takeChunk(given, chunk(0, { id: "a", function: { name: "f", arguments: "" } }), 10);
-  takeChunk(given, chunk(0, { function: { arguments: '{"x":' } }), 11);
-  takeChunk(given, chunk(0, { function: { arguments: "1}" } }), 12);
-  assert.deepEqual(given.calls, [{ id: "a", name: "f", arguments: '{"x":1}' }]);
-  given.status = "complete";
-  assert.equal(openCalls([given]).length, 1);
-  assert.equal(openCalls([given, { role: "tool", id: 3, callId: "a", name: "f", text: "2" }]).length, 0);
+  addChunk(current, chunk(0, { id: "a", function: { name: "f", arguments: "" } }), 10);
+  addChunk(current, chunk(0, { function: { arguments: '{"x":' } }), 11);
+  addChunk(current, chunk(0, { function: { arguments: "1}" } }), 12);
+  assert.deepEqual(current.calls, [{ id: "a", name: "f", arguments: '{"x":1}' }]);
+  current.status = "complete";
+  assert.equal(openCalls([current]).length, 1);
+  assert.equal(openCalls([current, { role: "tool", id: 3, callId: "a", name: "f", text: "2" }]).length, 0);
 });
 
-test("speed leaves the wait for the first token out", () => {
-  const given = answer({
+test("the speed excludes the wait for the first token", () => {
+  const current = answer({
     times: { sent: 0, first: 500, end: 1500 },
     usage: { prompt_tokens: 1, completion_tokens: 101 },
   });
-  assert.deepEqual(speedOf(given), { first: 500, total: 1500, tokensPerSecond: 100 });
+  assert.deepEqual(speedOf(current), { first: 500, total: 1500, tokensPerSecond: 100 });
 });

@@ -27,17 +27,17 @@ print("سلام")
 
 پایان`;
 
-test("a growing text rendered piece by piece is what it is rendered at once", () => {
+test("rendering a growing text block by block yields the same as rendering it at once", () => {
   let stable = 0;
-  const pieces: string[] = [];
+  const blocks: string[] = [];
   for (let end = 1; end <= ANSWER.length; end++) {
     const length = stableLength(ANSWER.slice(stable, end));
-    if (length > 0) pieces.push(toHtml(ANSWER.slice(stable, stable + length)));
+    if (length > 0) blocks.push(toHtml(ANSWER.slice(stable, stable + length)));
     stable += length;
   }
-  pieces.push(toHtml(ANSWER.slice(stable)));
-  assert.ok(pieces.length >= 6, `only ${pieces.length} pieces`);
-  assert.equal(pieces.join(""), toHtml(ANSWER));
+  blocks.push(toHtml(ANSWER.slice(stable)));
+  assert.ok(blocks.length >= 6, `only ${blocks.length} blocks`);
+  assert.equal(blocks.join(""), toHtml(ANSWER));
 });
 
 test("a code block is open until its fence is repeated", () => {
@@ -52,11 +52,11 @@ test("math keeps its underscores and backslashes", () => {
   assert.match(toHtml("$$\\sum_{i=1}^n i$$"), /\\sum_\{i=1\}\^n i/);
 });
 
-test("prices are no math", () => {
+test("prices are not parsed as math", () => {
   assert.doesNotMatch(toHtml("It costs $5 and $10."), /math/);
 });
 
-test("HTML is shown as text", () => {
+test("HTML is displayed as text", () => {
   assert.match(toHtml("<div onclick=x>سلام</div>"), /&#60;div onclick=x&#62;/);
   assert.match(toHtml("H<sub>2</sub>O"), /H<sub>2<\/sub>O/);
 });

@@ -2,15 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { folded, passagesMatching } from "../src/documentation/passages.ts";
 
-test("Persian is found however it is typed", () => {
+test("search finds Persian text with any spelling of its letters", () => {
   const text = folded("پاسخ تکه‌تکه از ۲۰۴۸ توکن؛ می‌آید");
   for (const query of ["توكن", "2048", "تکه تکه", "مي آيد", "تکه‌تکه"]) {
     assert.ok(text.includes(folded(query)), query);
   }
 });
 
-test("headings come before text", () => {
-  const found = passagesMatching(
+test("headings precede text in the results", () => {
+  const results = passagesMatching(
     [
       { folded: "a text about keys", isHeading: false },
       { folded: "keys", isHeading: true },
@@ -18,7 +18,7 @@ test("headings come before text", () => {
     "keys",
   );
   assert.deepEqual(
-    found.map((passage) => passage.isHeading),
+    results.map((passage) => passage.isHeading),
     [true, false],
   );
 });

@@ -10,19 +10,19 @@ const BODY = {
   stream_options: { include_usage: true },
 };
 
-test("Python has Python's literals", () => {
+test("Python code has Python's literals", () => {
   const code = codeFor("python", "/chat/completions", BODY, "http://host/api");
   assert.match(code, /stream=True,/);
   assert.match(code, /"required": None, "strict": True/);
   assert.match(code, /"it's \\"سلام\\"\\n\{\}"/);
 });
 
-test("cURL survives a quotation mark", () => {
+test("quotation marks are escaped in cURL commands", () => {
   const code = codeFor("bash", "/chat/completions", BODY, "http://host/api");
   assert.match(code, /it'\\''s/);
 });
 
-test("JavaScript has plain names", () => {
+test("JavaScript code has unquoted property names", () => {
   assert.match(
     codeFor("javascript", "/embeddings", { model: "m", input: ["a"] }, "http://host/api"),
     /\{ model: "m", input: \["a"\] \}/,

@@ -1,9 +1,9 @@
-// Before the first paint, so that nobody sees the other theme flash.
+// Runs before the first paint, so that the other theme does not flash.
 (() => {
   try {
     const theme = localStorage.getItem("vilix-theme");
     if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
   } catch {
-    // A browser that keeps nothing follows the system.
+    // Without storage, the page follows the system's theme.
   }
 })();

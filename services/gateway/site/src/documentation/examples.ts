@@ -1,25 +1,25 @@
 import { copyFrom } from "../clipboard.ts";
 
-const REMEMBERED = "vilix-example-language";
+const STORAGE_KEY = "vilix-example-language";
 
-/** Makes tabs and copy buttons of the examples work. A language chosen once is chosen everywhere. */
+/** Activates the tabs and copy buttons of the examples. The choice of a language applies to all examples. */
 export function examples(): void {
   document.addEventListener("click", (event) => {
     const target = event.target as Element;
     const tab = target.closest<HTMLElement>('.examples [role="tab"]');
     if (tab) choose(tab);
     const copy = target.closest<HTMLElement>("[data-copy]");
-    if (copy) void copyFrom(copy, shownCode(copy));
+    if (copy) void copyFrom(copy, visibleCode(copy));
   });
   document.addEventListener("keydown", (event) => {
     const tab = (event.target as Element).closest<HTMLElement>('[role="tab"]');
     if (tab) moveBetweenTabs(tab, event);
   });
-  const remembered = stored();
-  if (remembered) show(remembered);
+  const language = storedLanguage();
+  if (language) show(language);
 }
 
-/** Arrow keys, Home and End, as tabs have them. */
+/** Moves between tabs with the arrow keys, Home and End. */
 export function moveBetweenTabs(tab: HTMLElement, event: KeyboardEvent): void {
   const tabs = [...(tab.closest('[role="tablist"]')?.querySelectorAll<HTMLElement>('[role="tab"]') ?? [])];
   const forward = getComputedStyle(tab).direction === "rtl" ? "ArrowLeft" : "ArrowRight";
@@ -33,23 +33,23 @@ export function moveBetweenTabs(tab: HTMLElement, event: KeyboardEvent): void {
   chosen?.click();
 }
 
-function shownCode(button: HTMLElement): string {
+function visibleCode(button: HTMLElement): string {
   const block = button.closest(".code-block");
-  const shown = block?.querySelector('[role="tabpanel"]:not([hidden]) code') ?? block?.querySelector("pre code");
-  return `${shown?.textContent ?? ""}\n`;
+  const code = block?.querySelector('[role="tabpanel"]:not([hidden]) code') ?? block?.querySelector("pre code");
+  return `${code?.textContent ?? ""}\n`;
 }
 
 function choose(tab: HTMLElement): void {
   const language = tab.dataset.language;
   if (!language) return;
-  // What was clicked stays where it is, whatever grows or shrinks above it.
+  // The clicked tab keeps its position on the screen, even if blocks above it change their height.
   const before = tab.getBoundingClientRect().top;
   show(language);
   window.scrollBy({ top: tab.getBoundingClientRect().top - before, behavior: "instant" });
   try {
-    localStorage.setItem(REMEMBERED, language);
+    localStorage.setItem(STORAGE_KEY, language);
   } catch {
-    // Then it lasts as long as the page.
+    // Without storage, the choice lasts as long as the page.
   }
 }
 
@@ -67,9 +67,9 @@ function show(language: string): void {
   }
 }
 
-function stored(): string | null {
+function storedLanguage(): string | null {
   try {
-    return localStorage.getItem(REMEMBERED);
+    return localStorage.getItem(STORAGE_KEY);
   } catch {
     return null;
   }

@@ -2,14 +2,14 @@ import { apiUrl, type Capability, listModels, modelWith } from "../api.ts";
 
 const CAPABILITIES: Record<string, Capability> = {
   model: "chat",
-  thinking_model: "reasoning",
+  reasoning_model: "reasoning",
   structured_model: "structured_output",
   tools_model: "tools",
   vision_model: "vision",
   embedding_model: "embeddings",
 };
 
-/** Puts this site's own address and models into the examples, so that they run as they stand. */
+/** Replaces the placeholders in the examples by this site's URL and models, so that the examples run unchanged. */
 export async function fill(): Promise<void> {
   put("base_url", apiUrl);
   const models = await listModels().catch(() => []);
@@ -21,5 +21,5 @@ export async function fill(): Promise<void> {
 }
 
 function put(name: string, text: string): void {
-  for (const place of document.querySelectorAll(`[data-fill="${name}"]`)) place.textContent = text;
+  for (const element of document.querySelectorAll(`[data-fill="${name}"]`)) element.textContent = text;
 }

@@ -1,4 +1,4 @@
-/** Marks the section that is being read in the table of contents. */
+/** Marks the visible section in the table of contents. */
 export function followScroll(): void {
   const nav = document.querySelector<HTMLElement>(".contents");
   const headings = [...document.querySelectorAll<HTMLElement>(".prose h2")];
@@ -31,9 +31,9 @@ export function followScroll(): void {
 
 function keepVisible(nav: HTMLElement, link: Element | null): void {
   if (!link || nav.scrollHeight <= nav.clientHeight) return;
-  const place = link.getBoundingClientRect();
+  const item = link.getBoundingClientRect();
   const frame = nav.getBoundingClientRect();
-  if (place.top < frame.top || place.bottom > frame.bottom) {
-    nav.scrollTop += place.top - frame.top - frame.height / 2;
+  if (item.top < frame.top || item.bottom > frame.bottom) {
+    nav.scrollTop += item.top - frame.top - frame.height / 2;
   }
 }

@@ -23,11 +23,11 @@ const TEXTS = {
     away: "not available now",
     context: (tokens: string) => `${tokens} tokens`,
     dimensions: (count: string) => `${count} dimensions`,
-    none: "There is no model yet.",
-    failed: "The list of models did not arrive. Please reload the page.",
+    none: "There are no models yet.",
+    failed: "The list of models could not be loaded. Reload the page.",
     capabilities: {
       chat: "chat",
-      reasoning: "thinking",
+      reasoning: "reasoning",
       tools: "tools",
       vision: "images",
       structured_output: "structured output",
@@ -36,18 +36,18 @@ const TEXTS = {
   },
 } satisfies Record<string, { capabilities: Partial<Record<Capability, string>> } & Record<string, unknown>>;
 
-/** Shows the models, as they are at this moment. */
+/** Displays the models and their present availability. */
 export async function showModels(): Promise<void> {
-  const place = document.querySelector("#model-list");
-  if (!place) return;
+  const container = document.querySelector("#model-list");
+  if (!container) return;
   const texts = TEXTS[language];
   try {
     const models = await listModels();
-    place.replaceChildren(...(models.length ? models.map(card) : [element("p", "quiet", texts.none)]));
+    container.replaceChildren(...(models.length ? models.map(card) : [element("p", "quiet", texts.none)]));
   } catch {
-    place.replaceChildren(element("p", "quiet", texts.failed));
+    container.replaceChildren(element("p", "quiet", texts.failed));
   }
-  place.ariaBusy = "false";
+  container.ariaBusy = "false";
 }
 
 function card(model: Model): HTMLElement {

@@ -1,18 +1,18 @@
-/** Finding passages of a text, however Persian is typed. */
+/** Searches passages of a text, with any spelling of Persian letters. */
 
 export interface Passage {
-  /** The section's id. */
+  /** The id of the section. */
   section: string;
   title: string;
   text: string;
   folded: string;
-  place: Element;
+  element: Element;
   isHeading: boolean;
 }
 
 const SAME: Record<string, string> = { ي: "ی", ى: "ی", ك: "ک", ة: "ه", ۀ: "ه", أ: "ا", إ: "ا", آ: "ا", ؤ: "و", ئ: "ی" };
 
-/** Text as it is compared: without vowel signs and joiners, one form of each letter, Latin digits, lower case. */
+/** Normalizes text for comparison: no vowel signs and joiners, one form of each letter, Latin digits, lower case. */
 export function folded(text: string): string {
   return text
     .normalize("NFKC")
@@ -25,7 +25,7 @@ export function folded(text: string): string {
     .toLowerCase();
 }
 
-/** Those that hold every word of the query, headings first; all headings for an empty query. */
+/** Returns the passages that contain every word of the query, headings first; all headings for an empty query. */
 export function passagesMatching<P extends { folded: string; isHeading: boolean }>(passages: P[], query: string): P[] {
   const words = folded(query).split(" ").filter(Boolean);
   const matching = passages.filter((passage) =>

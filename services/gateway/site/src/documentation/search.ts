@@ -2,7 +2,7 @@ import { folded, type Passage, passagesMatching } from "./passages.ts";
 
 const MOST_RESULTS = 12;
 
-/** Search within the page: opens with `/` or Ctrl-K, finds words however they are spelled. */
+/** Activates the search within the page, which opens with `/` or Ctrl-K. */
 export function search(): void {
   const dialog = document.querySelector<HTMLDialogElement>("dialog.search");
   const input = dialog?.querySelector("input");
@@ -10,7 +10,7 @@ export function search(): void {
   const empty = dialog?.querySelector<HTMLElement>('[role="status"]');
   if (!dialog || !input || !list || !empty) return;
   let passages: Passage[] = [];
-  let found: Passage[] = [];
+  let results: Passage[] = [];
   let selected = 0;
 
   const open = () => {
@@ -20,28 +20,28 @@ export function search(): void {
     dialog.showModal();
   };
   const select = (index: number) => {
-    selected = Math.max(0, Math.min(index, found.length - 1));
+    selected = Math.max(0, Math.min(index, results.length - 1));
     [...list.children].forEach((item, position) => {
       item.ariaSelected = String(position === selected);
       if (position === selected) item.scrollIntoView({ block: "nearest" });
     });
-    if (found.length) input.setAttribute("aria-activedescendant", `result-${selected}`);
+    if (results.length) input.setAttribute("aria-activedescendant", `result-${selected}`);
     else input.removeAttribute("aria-activedescendant");
   };
   const update = () => {
-    found = passagesMatching(passages, input.value).slice(0, MOST_RESULTS);
-    list.replaceChildren(...found.map((passage, index) => item(passage, index, input.value)));
-    list.hidden = found.length === 0;
-    empty.hidden = found.length > 0;
+    results = passagesMatching(passages, input.value).slice(0, MOST_RESULTS);
+    list.replaceChildren(...results.map((passage, index) => item(passage, index, input.value)));
+    list.hidden = results.length === 0;
+    empty.hidden = results.length > 0;
     select(0);
   };
   const go = (index: number) => {
-    const passage = found[index];
+    const passage = results[index];
     if (!passage) return;
     dialog.close();
-    if (location.hash === `#${passage.section}`) passage.place.scrollIntoView();
+    if (location.hash === `#${passage.section}`) passage.element.scrollIntoView();
     else location.hash = passage.section;
-    requestAnimationFrame(() => passage.place.scrollIntoView({ block: "center" }));
+    requestAnimationFrame(() => passage.element.scrollIntoView({ block: "center" }));
   };
 
   document.querySelector("[data-search-open]")?.addEventListener("click", open);
@@ -78,11 +78,18 @@ function collect(): Passage[] {
     const heading = section.querySelector("h2");
     if (!heading) continue;
     const title = heading.textContent ?? "";
-    passages.push({ section: heading.id, title, text: title, folded: folded(title), place: heading, isHeading: true });
-    for (const place of section.querySelectorAll("p, li:not(.model li), tr, pre")) {
-      const parts = place.matches("tr") ? [...place.children] : [place];
+    passages.push({
+      section: heading.id,
+      title,
+      text: title,
+      folded: folded(title),
+      element: heading,
+      isHeading: true,
+    });
+    for (const element of section.querySelectorAll("p, li:not(.model li), tr, pre")) {
+      const parts = element.matches("tr") ? [...element.children] : [element];
       const text = parts.map((part) => (part.textContent ?? "").replace(/\s+/g, " ").trim()).join(" — ");
-      if (text) passages.push({ section: heading.id, title, text, folded: folded(text), place, isHeading: false });
+      if (text) passages.push({ section: heading.id, title, text, folded: folded(text), element, isHeading: false });
     }
   }
   return passages;
@@ -111,10 +118,10 @@ function excerpt(text: string, query: string): string {
 }
 
 function marked(text: string, query: string): (string | HTMLElement)[] {
-  const wanted = folded(query).trim();
-  const at = wanted ? text.toLowerCase().indexOf(wanted) : -1;
+  const needle = folded(query).trim();
+  const at = needle ? text.toLowerCase().indexOf(needle) : -1;
   if (at < 0) return [text];
   const mark = document.createElement("mark");
-  mark.textContent = text.slice(at, at + wanted.length);
-  return [text.slice(0, at), mark, text.slice(at + wanted.length)];
+  mark.textContent = text.slice(at, at + needle.length);
+  return [text.slice(0, at), mark, text.slice(at + needle.length)];
 }

@@ -1,4 +1,4 @@
-/** Shows the documentation or the playground, whichever the address's fragment asks for. */
+/** Displays the documentation or the playground, depending on the fragment of the URL. */
 export function views(): void {
   const playground = document.querySelector<HTMLElement>("#playground");
   const documentation = document.querySelector<HTMLElement>("#documentation");

@@ -1,4 +1,4 @@
-/** Which way a piece of text runs. The first letter alone decides wrongly for Persian that begins with an English word. */
+/** The direction of text. The first letter alone would be wrong for Persian that begins with an English word. */
 
 export type Direction = "rtl" | "ltr";
 
@@ -8,7 +8,7 @@ const ENOUGH_IF_FIRST = 0.15;
 const ENOUGH = 0.4;
 const READ = 600;
 
-/** The direction of a text; `fallback` where it has no letters. */
+/** Returns the direction of a text, or `fallback` if it has no letters. */
 export function directionOf(text: string, fallback: Direction): Direction {
   const letters = text.slice(0, READ).match(LETTER);
   if (letters === null) return fallback;
@@ -17,7 +17,7 @@ export function directionOf(text: string, fallback: Direction): Direction {
   return share >= (isRightToLeft[0] ? ENOUGH_IF_FIRST : ENOUGH) ? "rtl" : "ltr";
 }
 
-/** Gives every block of rendered Markdown its direction. A list and a table have one direction as a whole. */
+/** Sets the direction of every block of rendered Markdown. A list and a table have one direction as a whole. */
 export function setDirections(root: ParentNode, fallback: Direction): void {
   for (const block of root.querySelectorAll<HTMLElement>("p, h1, h2, h3, h4, h5, h6, ul, ol, table, blockquote")) {
     const isInside = block.parentElement?.closest("li, td");
@@ -31,7 +31,7 @@ export function setDirections(root: ParentNode, fallback: Direction): void {
   for (const code of root.querySelectorAll<HTMLElement>("pre, code")) code.dir = "ltr";
 }
 
-/** Where a paragraph's lines run differently, each becomes a block of its own. */
+/** Turns each line of a paragraph into a block if the directions of its lines differ. */
 function setLineDirections(paragraph: HTMLElement): void {
   const lines: HTMLElement[] = [document.createElement("span")];
   for (const node of [...paragraph.childNodes]) {

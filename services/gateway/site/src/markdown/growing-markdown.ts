@@ -2,7 +2,7 @@ import { type Direction, setDirections } from "./direction.ts";
 import { openCode, stableLength, toHtml } from "./parse.ts";
 import { sanitized } from "./sanitize.ts";
 
-/** A block this long is shown as plain text until it ends: parsing it again for every token would hold up the page. */
+/** A longer block is displayed as plain text until it ends, because parsing it for every token would block the page. */
 const MOST_PARSED = 16_000;
 
 export interface CodeLabels {
@@ -11,32 +11,32 @@ export interface CodeLabels {
 }
 
 /**
- * Shows Markdown that grows at its end. Blocks that cannot change any more are rendered once; only the last one is
- * rendered again, so that the work for a token does not depend on how much there is already.
+ * Displays Markdown that grows at its end. Blocks that cannot change any more are rendered once, and only the last one
+ * is rendered again, so that the cost of a token does not depend on the length of the text.
  */
 export class GrowingMarkdown {
-  readonly #place: HTMLElement;
+  readonly #container: HTMLElement;
   readonly #tail = document.createElement("div");
   readonly #labels: CodeLabels;
   readonly #fallback: Direction;
   readonly #onStable: (text: string) => void;
   #stable = 0;
-  #shown = "";
+  #text = "";
   #raw: { from: number; node: Text } | undefined;
 
-  constructor(place: HTMLElement, labels: CodeLabels, fallback: Direction, onStable: (text: string) => void) {
-    this.#place = place;
+  constructor(container: HTMLElement, labels: CodeLabels, fallback: Direction, onStable: (text: string) => void) {
+    this.#container = container;
     this.#labels = labels;
     this.#fallback = fallback;
     this.#onStable = onStable;
     this.#tail.className = "tail";
-    place.replaceChildren(this.#tail);
+    container.replaceChildren(this.#tail);
   }
 
-  /** Show `text`, which begins with what was shown before. */
+  /** Displays `text`, which begins with the text of the previous update. */
   update(text: string, isComplete: boolean): void {
-    if (text === this.#shown && !isComplete) return;
-    this.#shown = text;
+    if (text === this.#text && !isComplete) return;
+    this.#text = text;
     if (isComplete) this.#commit(text.length);
     else if (this.#raw) this.#growRaw(text);
     else this.#grow(text);
@@ -61,10 +61,10 @@ export class GrowingMarkdown {
     }
   }
 
-  /** From here on, text is appended as it is, until its block ends. */
-  #startRaw(place: HTMLElement, text: string): void {
+  /** Starts to append text without rendering it, until its block ends. */
+  #startRaw(parent: HTMLElement, text: string): void {
     const node = document.createTextNode("");
-    place.append(node);
+    parent.append(node);
     this.#raw = { from: text.length, node };
   }
 
@@ -74,7 +74,7 @@ export class GrowingMarkdown {
     const added = text.slice(raw.from);
     raw.node.appendData(added);
     raw.from = text.length;
-    // The block can only have ended where a line did.
+    // A block can end only at the end of a line.
     if (!added.includes("\n")) return;
     const growing = text.slice(this.#stable);
     const hasEnded =
@@ -85,7 +85,7 @@ export class GrowingMarkdown {
   }
 
   #commit(end: number): void {
-    const markdown = this.#shown.slice(this.#stable, end);
+    const markdown = this.#text.slice(this.#stable, end);
     this.#raw = undefined;
     this.#stable = end;
     const nodes = this.#render(markdown);
@@ -101,7 +101,7 @@ export class GrowingMarkdown {
 
   #render(markdown: string): DocumentFragment {
     const nodes = sanitized(toHtml(markdown));
-    setDirections(nodes, this.#place.closest<HTMLElement>("[dir]")?.dir === "ltr" ? "ltr" : this.#fallback);
+    setDirections(nodes, this.#container.closest<HTMLElement>("[dir]")?.dir === "ltr" ? "ltr" : this.#fallback);
     for (const block of nodes.querySelectorAll("pre")) frameCode(block, this.#labels);
     for (const table of nodes.querySelectorAll("table")) frameTable(table);
     return nodes;

@@ -43,12 +43,12 @@ const LANGUAGES: Record<string, LanguageFn> = {
   xml,
   yaml,
 };
-/** More than this would hold up the page. */
+/** Longer code is not highlighted, because it would block the page. */
 const MOST_CHARACTERS = 20_000;
 
 for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);
 
-/** Code as HTML: highlighted where the language is known, escaped in any case. */
+/** Renders code as escaped HTML, highlighted if the language is known. */
 export function highlight(code: string, language: string): string {
   if (code.length > MOST_CHARACTERS || !hljs.getLanguage(language)) return escapeHtml(code);
   return hljs.highlight(code, { language, ignoreIllegals: true }).value;

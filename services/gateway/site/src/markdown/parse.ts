@@ -1,7 +1,7 @@
 import { Marked, type Token } from "marked";
 import { escapeHtml, highlight } from "./highlight.ts";
 
-/** Tags that models write into Markdown; any other HTML is shown as the text that it is. */
+/** HTML tags that models write in Markdown. Any other HTML is displayed as text. */
 const HARMLESS_TAG = /^<\/?(?:br|sub|sup|kbd|b|i|u|s|mark)\s*\/?>$/i;
 const MATH = [/^\$\$[^$]+?\$\$/, /^\\\[[\s\S]+?\\\]/, /^\\\([\s\S]+?\\\)/, /^\$(?!\s)[^$\n]*?[^\s$]\$(?!\d)/];
 
@@ -9,13 +9,13 @@ const marked = new Marked({ gfm: true, breaks: true });
 marked.use({
   extensions: [
     {
-      // Left readable: its underscores and backslashes are not Markdown's.
+      // Math stays readable text: its underscores and backslashes are not Markdown.
       name: "math",
       level: "inline",
       start: (text: string) => text.search(/\$|\\[([]/),
       tokenizer(text: string) {
-        for (const form of MATH) {
-          const raw = form.exec(text)?.[0];
+        for (const pattern of MATH) {
+          const raw = pattern.exec(text)?.[0];
           if (raw) return { type: "math", raw };
         }
         return undefined;
@@ -29,21 +29,21 @@ marked.use({
       const language = lang.split(/\s/)[0] ?? "";
       return `<pre><code class="hljs" title="${escapeHtml(language)}">${highlight(text, language)}</code></pre>`;
     },
-    // Pictures from elsewhere would tell their host who reads, and what.
+    // Images from other hosts would reveal the reader to them.
     image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
   },
 });
 
-/** Markdown as HTML. It still has to be sanitised. */
+/** Renders Markdown as HTML, which must still be sanitised. */
 export function toHtml(markdown: string): string {
   return marked.parse(markdown) as string;
 }
 
 /**
- * How much of a text that is still growing will not change any more: all blocks but the last.
+ * Returns the length of the part of a growing text that cannot change any more: all blocks except the last one.
  *
- * Only whole lines are looked at: what a line is can change until it ends.
+ * Only complete lines count, because the meaning of a line can change until it ends.
  */
 export function stableLength(growing: string): number {
   const whole = growing.slice(0, growing.lastIndexOf("\n") + 1);
@@ -54,7 +54,7 @@ export function stableLength(growing: string): number {
   return tokens.slice(0, Math.max(0, last)).reduce((length, token) => length + token.raw.length, 0);
 }
 
-/** The code block that a growing text consists of, if it is one that has not ended. */
+/** Returns the code block that a growing text consists of, if it is a code block without an end. */
 export function openCode(growing: string): { language: string; code: string } | undefined {
   const opening = /^\s{0,3}(`{3,}|~{3,})[ \t]*([^\n`]*)\n/.exec(growing);
   if (!opening) return undefined;

@@ -13,7 +13,7 @@ purify.addHook("afterSanitizeAttributes", (node) => {
   else node.removeAttribute("class");
 });
 
-/** What a model wrote, as nodes that can do nothing but be read. */
+/** Turns HTML from a model into harmless nodes. */
 export function sanitized(html: string): DocumentFragment {
   return purify.sanitize(html, {
     ALLOWED_TAGS: [

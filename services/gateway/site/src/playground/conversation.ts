@@ -1,4 +1,4 @@
-/** A conversation: what was said, and the request that it makes. Nothing here touches the page. */
+/** A conversation and its requests, independent of the page. */
 import type { Problem } from "./problem.ts";
 import type { Chunk, Usage } from "./requests.ts";
 
@@ -25,7 +25,7 @@ export interface ToolResult {
 }
 
 export interface Times {
-  /** All in milliseconds of `performance.now()`. */
+  /** All times are in milliseconds of `performance.now()`. */
   sent: number;
   first?: number;
   answer?: number;
@@ -36,7 +36,7 @@ export interface Answer {
   role: "assistant";
   id: number;
   model: string;
-  thought: string;
+  reasoning: string;
   text: string;
   calls: ToolCall[];
   status: "running" | "complete" | "stopped" | "failed";
@@ -56,22 +56,22 @@ export interface Settings {
   system: string;
   temperature?: number;
   maxTokens?: number;
-  thinks: boolean;
-  /** JSON text; empty for none. */
+  isReasoningEnabled: boolean;
+  /** JSON text, or an empty string. */
   schema: string;
   tools: string;
 }
 
-/** The body of the request for what was said so far. Raises SyntaxError for a schema or tools that are no JSON. */
+/** Returns the body of the request for a conversation. Throws a SyntaxError if the schema or the tools are not JSON. */
 export function requestBody(
   settings: Settings,
   turns: readonly Turn[],
-  isThinkingOptional: boolean,
+  isReasoningOptional: boolean,
 ): Record<string, unknown> {
   const body: Record<string, unknown> = { model: settings.model, messages: messages(settings, turns) };
   if (settings.temperature !== undefined) body.temperature = settings.temperature;
   if (settings.maxTokens !== undefined) body.max_completion_tokens = settings.maxTokens;
-  if (isThinkingOptional && !settings.thinks) body.reasoning_effort = "none";
+  if (isReasoningOptional && !settings.isReasoningEnabled) body.reasoning_effort = "none";
   if (settings.schema.trim()) {
     const schema: unknown = JSON.parse(settings.schema);
     body.response_format = { type: "json_schema", json_schema: { name: "answer", schema, strict: true } };
@@ -83,19 +83,19 @@ export function requestBody(
 }
 
 function messages(settings: Settings, turns: readonly Turn[]): unknown[] {
-  const said = turns
+  const sent = turns
     .filter((turn) => turn.role !== "assistant" || turn.text !== "" || turn.calls.length > 0)
     .map(message);
-  return settings.system.trim() ? [{ role: "system", content: settings.system }, ...said] : said;
+  return settings.system.trim() ? [{ role: "system", content: settings.system }, ...sent] : sent;
 }
 
 function message(turn: Turn): unknown {
   if (turn.role === "tool") return { role: "tool", tool_call_id: turn.callId, content: turn.text };
   if (turn.role === "assistant") {
-    const calls = turn.calls.map(({ id, name, arguments: given }) => ({
+    const calls = turn.calls.map(({ id, name, arguments: json }) => ({
       id,
       type: "function",
-      function: { name, arguments: given },
+      function: { name, arguments: json },
     }));
     return { role: "assistant", content: turn.text || null, ...(calls.length ? { tool_calls: calls } : {}) };
   }
@@ -104,15 +104,15 @@ function message(turn: Turn): unknown {
   return { role: "user", content: [{ type: "text", text: turn.text }, ...images] };
 }
 
-/** Takes one event of the stream over into the answer. */
-export function takeChunk(answer: Answer, chunk: Chunk, now: number): void {
+/** Adds one event of the stream to the answer. */
+export function addChunk(answer: Answer, chunk: Chunk, now: number): void {
   if (chunk.usage) answer.usage = chunk.usage;
   const choice = chunk.choices[0];
   if (!choice) return;
-  const { content, reasoning_content: thought, tool_calls: fragments = [] } = choice.delta;
-  if (content || thought || fragments.length) answer.times.first ??= now;
+  const { content, reasoning_content: reasoning, tool_calls: fragments = [] } = choice.delta;
+  if (content || reasoning || fragments.length) answer.times.first ??= now;
   if (content || fragments.length) answer.times.answer ??= now;
-  if (thought) answer.thought += thought;
+  if (reasoning) answer.reasoning += reasoning;
   if (content) answer.text += content;
   for (const { index, id, function: part } of fragments) {
     answer.calls[index] ??= { id: "", name: "", arguments: "" };
@@ -124,23 +124,23 @@ export function takeChunk(answer: Answer, chunk: Chunk, now: number): void {
   if (choice.finish_reason) answer.finishReason = choice.finish_reason;
 }
 
-/** Calls of the last answer that have no result yet. */
+/** Returns the calls of the last answer that have no result yet. */
 export function openCalls(turns: readonly Turn[]): ToolCall[] {
   const at = turns.findLastIndex((turn) => turn.role === "assistant");
   const answer = turns[at];
   if (answer?.role !== "assistant" || answer.status !== "complete") return [];
-  const answered = new Set(turns.slice(at).map((turn) => (turn.role === "tool" ? turn.callId : "")));
-  return answer.calls.filter((call) => !answered.has(call.id));
+  const withResult = new Set(turns.slice(at).map((turn) => (turn.role === "tool" ? turn.callId : "")));
+  return answer.calls.filter((call) => !withResult.has(call.id));
 }
 
 export interface Speed {
-  /** Milliseconds to the first token. */
+  /** The milliseconds to the first token. */
   first: number;
   total: number;
   tokensPerSecond?: number;
 }
 
-/** How fast an answer came. */
+/** Returns the speed of a finished answer. */
 export function speedOf({ times, usage }: Answer): Speed | undefined {
   if (times.first === undefined || times.end === undefined) return undefined;
   const seconds = (times.end - times.first) / 1000;
@@ -148,7 +148,7 @@ export function speedOf({ times, usage }: Answer): Speed | undefined {
   return {
     first: times.first - times.sent,
     total: times.end - times.sent,
-    // The first token's own time is the wait before it. A few tokens tell nothing about speed.
+    // The time of the first token is the wait before it. A few tokens do not show the speed.
     tokensPerSecond: tokens > 5 && seconds > 0.05 ? (tokens - 1) / seconds : undefined,
   };
 }

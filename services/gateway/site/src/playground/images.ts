@@ -1,6 +1,6 @@
 const LONGEST_SIDE = 1536;
 
-/** A picture as a `data:` URL, made smaller where it is larger than models look at. Raises for what is no picture. */
+/** Reads an image as a `data:` URL, scaled down to the largest useful size. Throws if the file is not an image. */
 export async function readImage(file: Blob): Promise<string> {
   const picture = await createImageBitmap(file);
   const scale = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));

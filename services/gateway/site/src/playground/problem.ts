@@ -1,4 +1,4 @@
-/** What can go wrong with a request, as the page tells it. */
+/** Problems of requests. */
 
 export interface Problem {
   kind: "api" | "network" | "cut";
@@ -6,12 +6,12 @@ export interface Problem {
   code?: string | null;
   type?: string;
   param?: string | null;
-  /** The server's own words. */
+  /** The message of the server. */
   message?: string;
-  /** The language of the message, where the server told it. */
+  /** The language of the message, if the server states it. */
   language?: string;
   requestId?: string;
-  /** Seconds. */
+  /** The time to wait in seconds. */
   retryAfter?: number;
 }
 
@@ -24,7 +24,7 @@ export class ApiProblem extends Error {
   }
 }
 
-/** The problem of an answer that is no success. */
+/** Returns the problem of an unsuccessful response. */
 export async function problemOf(response: Response): Promise<Problem> {
   const body = (await response.json().catch(() => ({}))) as { error?: Partial<Problem> };
   const retryAfter = Number(response.headers.get("retry-after"));
@@ -38,7 +38,7 @@ export async function problemOf(response: Response): Promise<Problem> {
   };
 }
 
-/** OpenAI's error object. */
+/** Returns the fields of OpenAI's error object. */
 export function errorFields(error: Partial<Problem> | undefined): Partial<Problem> {
   return { message: error?.message, type: error?.type, code: error?.code, param: error?.param };
 }

@@ -24,7 +24,7 @@ export interface Chunk {
   error?: { message: string; type: string; param: string | null; code: string | null };
 }
 
-/** Sends one request. Raises ApiProblem for a refusal and for a server that cannot be reached. */
+/** Sends one request. Throws an ApiProblem if it is rejected or the server cannot be reached. */
 export async function post(path: string, body: unknown, key: string, signal?: AbortSignal): Promise<Response> {
   return send(path, key, {
     method: "POST",
@@ -34,12 +34,12 @@ export async function post(path: string, body: unknown, key: string, signal?: Ab
   });
 }
 
-/** Asks for the models, which shows whether a key is good. Raises ApiProblem. */
+/** Checks a key by requesting the models. Throws an ApiProblem. */
 export async function checkKey(key: string): Promise<void> {
   await send("/models", key, {});
 }
 
-/** Reads the events of a streamed answer until `[DONE]`. Raises ApiProblem when it breaks off. */
+/** Reads the events of a stream until `[DONE]`. Throws an ApiProblem if the stream ends early. */
 export async function readStream(response: Response, onChunk: (chunk: Chunk) => void): Promise<void> {
   const requestId = response.headers.get("x-request-id") ?? undefined;
   let isDone = false;

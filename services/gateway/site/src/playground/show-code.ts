@@ -1,4 +1,4 @@
-/** A request as a program that sends it. */
+/** Renders a request as a program that sends it. */
 
 export type CodeLanguage = "python" | "javascript" | "bash";
 type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
@@ -81,7 +81,7 @@ function javascriptValue(value: Json, depth: number): string {
   return container(value, depth, "  ", javascriptValue, key, false) ?? JSON.stringify(value);
 }
 
-/** A list or an object, on one line where it fits. */
+/** Renders a list or an object, on one line if it fits. */
 function container(
   value: Json,
   depth: number,

@@ -1,4 +1,4 @@
-/** How close vectors are to one another. */
+/** The similarity of vectors. */
 
 export function cosine(a: readonly number[], b: readonly number[]): number {
   let [dot, lengthA, lengthB] = [0, 0, 0];
@@ -12,9 +12,9 @@ export function cosine(a: readonly number[], b: readonly number[]): number {
 }
 
 export interface Similarities {
-  /** Row by row; each vector with each. */
+  /** The similarity of each pair of vectors, by rows. */
   matrix: number[][];
-  /** The lowest and the highest value of two different ones. */
+  /** The lowest and the highest similarity of two different vectors. */
   lowest: number;
   highest: number;
   closest: [number, number];

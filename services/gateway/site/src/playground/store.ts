@@ -1,15 +1,15 @@
-/** The state of the playground. The key and everything said live in this tab alone. */
+/** The state of the playground. The key and the conversation exist only in this tab. */
 import { batch, computed, signal } from "@preact/signals";
 import { listModels, type Model } from "../api.ts";
 import {
   type Answer,
+  addChunk,
   openCalls,
   type Question,
   requestBody,
   type Settings,
   type ToolResult,
   type Turn,
-  takeChunk,
 } from "./conversation.ts";
 import { ApiProblem, type Problem } from "./problem.ts";
 import { checkKey, isAbort, post, readStream } from "./requests.ts";
@@ -18,9 +18,9 @@ const KEY = "vilix-key";
 const CHAT = "/chat/completions";
 
 export const models = signal<Model[]>([]);
-export const settings = signal<Settings>({ model: "", system: "", thinks: true, schema: "", tools: "" });
+export const settings = signal<Settings>({ model: "", system: "", isReasoningEnabled: true, schema: "", tools: "" });
 export const turns = signal<readonly Turn[]>([]);
-/** Grows when an answer does: at most once a frame. */
+/** Increases when an answer grows, at most once per frame. */
 export const growth = signal(0);
 export const running = signal<Answer | undefined>(undefined);
 export const key = signal(stored());
@@ -58,21 +58,21 @@ export function change(changes: Partial<Settings>): void {
   settings.value = { ...settings.value, ...changes };
 }
 
-/** Takes over a key, and asks the server what it thinks of it. */
-export async function useKey(given: string): Promise<void> {
-  key.value = given.trim();
+/** Stores a key and checks it with the server. */
+export async function useKey(entered: string): Promise<void> {
+  key.value = entered.trim();
   remember(key.value);
   if (!key.value) {
     keyState.value = "none";
     return;
   }
   keyState.value = "checking";
-  const asked = key.value;
-  const state = await checkKey(asked).then(
+  const checked = key.value;
+  const state = await checkKey(checked).then(
     () => "good" as const,
     (error: unknown) => (error instanceof ApiProblem ? error.problem : ({ kind: "network" } as Problem)),
   );
-  if (key.value !== asked) return;
+  if (key.value !== checked) return;
   keyState.value = typeof state === "object" && state.status === 401 ? "bad" : state;
 }
 
@@ -82,7 +82,7 @@ export function ask(text: string, images: string[]): void {
   void answer();
 }
 
-/** Says something else at an earlier place, and goes on from there. */
+/** Replaces an earlier message, and continues from there. */
 export function editQuestion(id: number, text: string): void {
   const at = turns.value.findIndex((turn) => turn.id === id);
   const before = turns.value[at];
@@ -91,7 +91,7 @@ export function editQuestion(id: number, text: string): void {
   void answer();
 }
 
-/** Asks again for the answer `id`. */
+/** Regenerates the answer `id`. */
 export function retry(id: number): void {
   turns.value = turns.value.slice(
     0,
@@ -100,7 +100,7 @@ export function retry(id: number): void {
   void answer();
 }
 
-/** Hands a tool's result to the model; it goes on when every call has one. */
+/** Adds a tool's result. The model continues when every call has a result. */
 export function giveResult(callId: string, name: string, text: string): void {
   const result: ToolResult = { role: "tool", id: nextId++, callId, name, text };
   turns.value = [...turns.value, result];
@@ -116,7 +116,7 @@ export function startOver(): void {
   turns.value = [];
 }
 
-/** The request that the present settings and turns make; what was sent, if nothing has been said since. */
+/** Returns the request of the last answer, or the request that the present settings and turns would send. */
 export function currentRequest(): Record<string, unknown> {
   const last = turns.value.at(-1);
   if (last?.role === "assistant") return last.request;
@@ -126,11 +126,11 @@ export function currentRequest(): Record<string, unknown> {
 async function answer(): Promise<void> {
   stop();
   const request = requestBody(settings.value, turns.value, Boolean(can.value.reasoning_optional));
-  const given: Answer = {
+  const current: Answer = {
     role: "assistant",
     id: nextId++,
     model: settings.value.model,
-    thought: "",
+    reasoning: "",
     text: "",
     calls: [],
     status: "running",
@@ -140,26 +140,26 @@ async function answer(): Promise<void> {
   const abort = new AbortController();
   stopping = abort;
   batch(() => {
-    turns.value = [...turns.value, given];
-    running.value = given;
+    turns.value = [...turns.value, current];
+    running.value = current;
   });
   try {
     const response = await post(CHAT, request, key.value, abort.signal);
-    given.requestId = response.headers.get("x-request-id") ?? undefined;
+    current.requestId = response.headers.get("x-request-id") ?? undefined;
     await readStream(response, (chunk) => {
-      takeChunk(given, chunk, performance.now());
+      addChunk(current, chunk, performance.now());
       grow();
     });
-    given.status = "complete";
+    current.status = "complete";
   } catch (error) {
-    given.status = isAbort(error) ? "stopped" : "failed";
-    if (given.status === "failed") given.problem = error instanceof ApiProblem ? error.problem : { kind: "cut" };
-    given.requestId ??= given.problem?.requestId;
-    if (given.problem?.status === 401) keyState.value = "bad";
+    current.status = isAbort(error) ? "stopped" : "failed";
+    if (current.status === "failed") current.problem = error instanceof ApiProblem ? error.problem : { kind: "cut" };
+    current.requestId ??= current.problem?.requestId;
+    if (current.problem?.status === 401) keyState.value = "bad";
   }
-  given.times.end = performance.now();
+  current.times.end = performance.now();
   batch(() => {
-    if (running.value === given) running.value = undefined;
+    if (running.value === current) running.value = undefined;
     growth.value++;
   });
 }
@@ -169,7 +169,7 @@ let isGrowing = false;
 function grow(): void {
   if (isGrowing) return;
   isGrowing = true;
-  // A tab in the background has no frames.
+  // A tab in the background has no animation frames.
   const schedule = document.hidden ? (then: () => void) => setTimeout(then, 200) : requestAnimationFrame;
   schedule(() => {
     isGrowing = false;
@@ -200,6 +200,6 @@ function remember(value: string): void {
     if (value) sessionStorage.setItem(KEY, value);
     else sessionStorage.removeItem(KEY);
   } catch {
-    // Then it lasts as long as the page.
+    // Without storage, the key lasts as long as the page.
   }
 }

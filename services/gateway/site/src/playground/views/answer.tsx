@@ -9,11 +9,11 @@ import { Markdown } from "./markdown.tsx";
 import { ProblemView } from "./problem.tsx";
 import { Timeline } from "./timeline.tsx";
 
-/** What a screen reader says of an end. A failure is an alert of its own. */
+/** Announcements for screen readers when an answer ends. A failure has a separate alert. */
 const endings: Partial<Record<Answer["status"], string>> = { complete: words.done, stopped: words.stopped };
 
 export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode: () => void }) {
-  // The answer itself is changed in place; this says when.
+  // The answer is changed in place; reading `growth` renders it again.
   if (answer.status === "running") growth.value;
   const announced = useSignal("");
   const isOver = answer.status !== "running";
@@ -25,7 +25,7 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
       <p class="speaker" dir="ltr">
         {answer.model}
       </p>
-      {answer.thought !== "" && <Thought answer={answer} />}
+      {answer.reasoning !== "" && <Reasoning answer={answer} />}
       {answer.times.first === undefined && !isOver && <p class="state">{words.waiting}</p>}
       {answer.text !== "" && (
         <Markdown text={() => answer.text} isComplete={() => answer.status !== "running"} onStable={announce} />
@@ -69,15 +69,15 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
   );
 }
 
-function Thought({ answer }: { answer: Answer }) {
+function Reasoning({ answer }: { answer: Answer }) {
   if (answer.status === "running") growth.value;
   const { times } = answer;
-  const isThinking = times.answer === undefined && answer.status === "running";
+  const isReasoning = times.answer === undefined && answer.status === "running";
   const chosen = useSignal<boolean | undefined>(undefined);
-  const isOpen = chosen.value ?? isThinking;
+  const isOpen = chosen.value ?? isReasoning;
   const seconds = ((times.answer ?? times.end ?? performance.now()) - (times.first ?? times.sent)) / 1000;
   return (
-    <section class={isThinking ? "thought thinking" : "thought"}>
+    <section class={isReasoning ? "reasoning running" : "reasoning"}>
       <button
         type="button"
         aria-expanded={isOpen}
@@ -86,11 +86,11 @@ function Thought({ answer }: { answer: Answer }) {
         }}
       >
         <span class="chevron" aria-hidden="true" />
-        {isThinking ? words.thinkingNow : words.thoughtFor(number(seconds, 1))}
+        {isReasoning ? words.reasoningNow : words.reasonedFor(number(seconds, 1))}
       </button>
-      <div class="thought-text" hidden={!isOpen}>
+      <div class="reasoning-text" hidden={!isOpen}>
         <Markdown
-          text={() => answer.thought}
+          text={() => answer.reasoning}
           isComplete={() => answer.times.answer !== undefined || answer.status !== "running"}
           onStable={() => undefined}
         />

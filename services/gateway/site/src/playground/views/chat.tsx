@@ -16,7 +16,7 @@ const NEAR_END = 90;
 
 export function Chat() {
   const isPanelOpen = useSignal(false);
-  const shownCode = useSignal<Record<string, unknown> | undefined>(undefined);
+  const displayedRequest = useSignal<Record<string, unknown> | undefined>(undefined);
   return (
     <div class={isPanelOpen.value ? "chat panel-open" : "chat"}>
       <div class="talk">
@@ -28,7 +28,7 @@ export function Chat() {
               class="icon"
               disabled={turns.value.length === 0}
               onClick={() => {
-                shownCode.value = currentRequest();
+                displayedRequest.value = currentRequest();
               }}
             >
               <Icon name="code" />
@@ -54,7 +54,7 @@ export function Chat() {
         </div>
         <Turns
           onShowCode={(request) => {
-            shownCode.value = request;
+            displayedRequest.value = request;
           }}
         />
         <Composer />
@@ -64,12 +64,12 @@ export function Chat() {
           isPanelOpen.value = false;
         }}
       />
-      {shownCode.value && (
+      {displayedRequest.value && (
         <CodeDialog
           path="/chat/completions"
-          body={shownCode.value}
+          body={displayedRequest.value}
           onClose={() => {
-            shownCode.value = undefined;
+            displayedRequest.value = undefined;
           }}
         />
       )}
@@ -94,7 +94,7 @@ function ModelChoice() {
 }
 
 function ExportButtons() {
-  const names = { user: words.you, thought: words.thought, tool: words.toolResult, call: words.toolCall };
+  const names = { user: words.you, reasoning: words.reasoning, tool: words.toolResult, call: words.toolCall };
   return (
     <details class="menu">
       <summary class="icon" aria-disabled={turns.value.length === 0}>
@@ -122,30 +122,30 @@ function save(suffix: string, text: string): void {
 }
 
 function Turns({ onShowCode }: { onShowCode: (request: Record<string, unknown>) => void }) {
-  const place = useRef<HTMLDivElement>(null);
+  const list = useRef<HTMLDivElement>(null);
   const isAtEnd = useRef(true);
   const count = turns.value.length;
 
-  // What is new stays in view, unless the reader went back.
+  // New text stays in view, unless the reader has scrolled back.
   useEffect(() => {
     isAtEnd.current = true;
   }, [count]);
   useEffect(() =>
     growth.subscribe(() => {
-      const list = place.current;
-      if (list && isAtEnd.current)
-        requestAnimationFrame(() => list.scrollTo({ top: list.scrollHeight, behavior: "instant" }));
+      const element = list.current;
+      if (element && isAtEnd.current)
+        requestAnimationFrame(() => element.scrollTo({ top: element.scrollHeight, behavior: "instant" }));
     }),
   );
   useEffect(() => {
-    place.current?.scrollTo({ top: place.current.scrollHeight, behavior: "instant" });
+    list.current?.scrollTo({ top: list.current.scrollHeight, behavior: "instant" });
   }, [count]);
 
   if (count === 0) return <Welcome />;
   return (
     <div
       class="turns"
-      ref={place}
+      ref={list}
       role="log"
       aria-live="off"
       aria-label={words.conversation}

@@ -12,20 +12,20 @@ const LANGUAGES: [CodeLanguage, string][] = [
   ["bash", "cURL"],
 ];
 
-interface Shown {
+interface Properties {
   path: string;
   body: Record<string, unknown>;
   onClose: () => void;
 }
 
-/** The very request, as a program in three languages. */
-export function CodeDialog({ path, body, onClose }: Shown) {
+/** A request as a program in three languages. */
+export function CodeDialog({ path, body, onClose }: Properties) {
   const dialog = useRef<HTMLDialogElement>(null);
-  const place = useRef<HTMLElement>(null);
+  const codeElement = useRef<HTMLElement>(null);
   const language = useSignal<CodeLanguage>("python");
   const code = codeFor(language.value, path, body, apiUrl);
   useEffect(() => dialog.current?.showModal(), []);
-  useEffect(() => place.current?.replaceChildren(sanitized(highlight(code.trimEnd(), language.value))), [code]);
+  useEffect(() => codeElement.current?.replaceChildren(sanitized(highlight(code.trimEnd(), language.value))), [code]);
   return (
     <dialog class="code-dialog" ref={dialog} aria-label={words.codeTitle} onClose={onClose}>
       <header>
@@ -61,7 +61,7 @@ export function CodeDialog({ path, body, onClose }: Shown) {
         <div role="tabpanel" id="code-panel" aria-labelledby={`code-${language.value}`}>
           {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolling region must be reachable by keyboard */}
           <pre dir="ltr" tabIndex={0}>
-            <code ref={place} />
+            <code ref={codeElement} />
           </pre>
         </div>
       </div>

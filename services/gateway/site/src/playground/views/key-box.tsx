@@ -3,7 +3,7 @@ import { problemText } from "../problem-text.ts";
 import { key, keyState, useKey } from "../store.ts";
 import { words } from "../words.ts";
 
-/** Takes the key, and says what the server thinks of it. */
+/** A form for the key, with the result of its check. */
 export function KeyBox({ id }: { id: string }) {
   const typed = useSignal("");
   const state = keyState.value;

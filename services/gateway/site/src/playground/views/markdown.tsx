@@ -4,20 +4,20 @@ import { GrowingMarkdown } from "../../markdown/growing-markdown.ts";
 import { growth } from "../store.ts";
 import { words } from "../words.ts";
 
-interface Shown {
-  /** Read anew whenever something grew. */
+interface Properties {
+  /** Read again whenever an answer has grown. */
   text: () => string;
   isComplete: () => boolean;
   onStable: (text: string) => void;
 }
 
-/** Markdown that may still grow. Preact only makes its place: what is inside is no business of its diffing. */
-export function Markdown({ text, isComplete, onStable }: Shown) {
-  const place = useRef<HTMLDivElement>(null);
+/** Markdown that may still grow. Preact renders only its container, whose content GrowingMarkdown controls. */
+export function Markdown({ text, isComplete, onStable }: Properties) {
+  const container = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    if (!place.current) return;
+    if (!container.current) return;
     const labels = { copy: words.copy, copied: words.copied };
-    const view = new GrowingMarkdown(place.current, labels, language === "fa" ? "rtl" : "ltr", onStable);
+    const view = new GrowingMarkdown(container.current, labels, language === "fa" ? "rtl" : "ltr", onStable);
     let isOver = false;
     let notBefore = 0;
     let waiting: ReturnType<typeof setTimeout> | undefined;
@@ -32,7 +32,7 @@ export function Markdown({ text, isComplete, onStable }: Shown) {
       }
       view.update(text(), ends);
       isOver = ends;
-      // Where showing takes long, it is done less often.
+      // The longer an update takes, the less often it is done.
       notBefore = began + (performance.now() - began) * 4;
     };
     const unsubscribe = growth.subscribe(show);
@@ -41,5 +41,5 @@ export function Markdown({ text, isComplete, onStable }: Shown) {
       unsubscribe();
     };
   }, []);
-  return <div class="markdown" ref={place} />;
+  return <div class="markdown" ref={container} />;
 }

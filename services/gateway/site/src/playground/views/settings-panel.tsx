@@ -6,7 +6,7 @@ import { Icon } from "./icons.tsx";
 import { KeyBox } from "./key-box.tsx";
 
 export function SettingsPanel({ onClose }: { onClose: () => void }) {
-  const { system, temperature, maxTokens, thinks } = settings.value;
+  const { system, temperature, maxTokens, isReasoningEnabled } = settings.value;
   return (
     <aside class="panel" aria-label={words.settings}>
       <button type="button" class="icon panel-close" aria-label={words.closeSettings} onClick={onClose}>
@@ -63,11 +63,11 @@ export function SettingsPanel({ onClose }: { onClose: () => void }) {
         <label class="switch">
           <input
             type="checkbox"
-            checked={thinks || !can.value.reasoning_optional}
+            checked={isReasoningEnabled || !can.value.reasoning_optional}
             disabled={!can.value.reasoning_optional}
-            onChange={(event) => change({ thinks: event.currentTarget.checked })}
+            onChange={(event) => change({ isReasoningEnabled: event.currentTarget.checked })}
           />
-          <span>{words.thinking}</span>
+          <span>{words.enableReasoning}</span>
         </label>
       )}
       <JsonField name="schema" label={words.schema} example={SCHEMA_EXAMPLE} />

@@ -2,7 +2,7 @@ import { number } from "../../language.ts";
 import { type Answer, speedOf } from "../conversation.ts";
 import { words } from "../words.ts";
 
-/** What an answer cost, and where its time went. */
+/** The tokens of an answer, and the duration of its phases. */
 export function Timeline({ answer }: { answer: Answer }) {
   const speed = speedOf(answer);
   if (!speed) return null;
@@ -11,14 +11,14 @@ export function Timeline({ answer }: { answer: Answer }) {
   const answerBegan = times.answer ?? end;
   const phases = [
     { name: "wait", label: words.phaseWait, time: first - sent },
-    { name: "thought", label: words.phaseThought, time: answer.thought ? answerBegan - first : 0 },
-    { name: "answer", label: words.phaseAnswer, time: end - (answer.thought ? answerBegan : first) },
+    { name: "reasoning", label: words.phaseReasoning, time: answer.reasoning ? answerBegan - first : 0 },
+    { name: "answer", label: words.phaseAnswer, time: end - (answer.reasoning ? answerBegan : first) },
   ].filter(({ time }) => time > 0);
-  const thoughtTokens = usage?.completion_tokens_details?.reasoning_tokens ?? 0;
+  const reasoningTokens = usage?.completion_tokens_details?.reasoning_tokens ?? 0;
   const facts = [
     usage &&
       words.tokens(number(usage.completion_tokens)) +
-        (thoughtTokens ? ` (${words.thoughtTokens(number(thoughtTokens))})` : ""),
+        (reasoningTokens ? ` (${words.reasoningTokens(number(reasoningTokens))})` : ""),
     words.firstToken(inSeconds(speed.first)),
     speed.tokensPerSecond && words.speed(number(speed.tokensPerSecond)),
   ].filter(Boolean);

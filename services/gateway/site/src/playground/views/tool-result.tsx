@@ -16,7 +16,7 @@ export function ToolResultView({ result }: { result: ToolResult }) {
   );
 }
 
-/** Asks for the results that the model waits for: here, the reader is the tool. */
+/** A form for the results of tool calls, which the reader enters. */
 export function ToolResultForm() {
   growth.value;
   const [call] = openCalls(turns.value);

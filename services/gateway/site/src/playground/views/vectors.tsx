@@ -33,7 +33,7 @@ export function Vectors() {
   const result = useSignal<Result | undefined>(undefined);
   const problem = useSignal<Problem | undefined>(undefined);
   const isBusy = useSignal(false);
-  const shownCode = useSignal<Record<string, unknown> | undefined>(undefined);
+  const displayedRequest = useSignal<Record<string, unknown> | undefined>(undefined);
   const lines = text.value
     .split("\n")
     .map((line) => line.trim())
@@ -111,7 +111,7 @@ export function Vectors() {
               type="button"
               class="icon"
               onClick={() => {
-                shownCode.value = body;
+                displayedRequest.value = body;
               }}
             >
               <Icon name="code" />
@@ -123,12 +123,12 @@ export function Vectors() {
       )}
       {problem.value && <ProblemView problem={problem.value} />}
       <div aria-live="polite">{result.value && !problem.value && <HeatMap result={result.value} />}</div>
-      {shownCode.value && (
+      {displayedRequest.value && (
         <CodeDialog
           path={PATH}
-          body={shownCode.value}
+          body={displayedRequest.value}
           onClose={() => {
-            shownCode.value = undefined;
+            displayedRequest.value = undefined;
           }}
         />
       )}

@@ -3,7 +3,7 @@ import { ask, isReady, key } from "../store.ts";
 import { words } from "../words.ts";
 import { KeyBox } from "./key-box.tsx";
 
-/** What stands where nothing was said yet. */
+/** The content of an empty conversation. */
 export function Welcome() {
   return (
     <div class="turns welcome">

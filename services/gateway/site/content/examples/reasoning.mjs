@@ -6,7 +6,7 @@ const client = new OpenAI({
 });
 
 const stream = await client.chat.completions.create({
-  model: "__THINKING_MODEL__",
+  model: "__REASONING_MODEL__",
   messages: [{ role: "user", content: "{{۱۷ ضرب در ۲۳ چند می‌شود؟||What is 17 times 23?}}" }],
   stream: true,
 });

@@ -8,7 +8,7 @@ client = OpenAI(
 )
 
 stream = client.chat.completions.create(
-    model="__THINKING_MODEL__",
+    model="__REASONING_MODEL__",
     messages=[
         {"role": "user", "content": "{{۱۷ ضرب در ۲۳ چند می‌شود؟||What is 17 times 23?}}"},
     ],
