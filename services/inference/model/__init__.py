@@ -1,1 +1,1 @@
-"""What a served model is: catalog entry, tokenizer, chat template, engine."""
+"""A served model: catalog entry, tokenizer, chat template, engine."""

@@ -1,4 +1,4 @@
-"""What there is to know about each model before it runs: one YAML file per model in `models/`."""
+"""The catalog of language models: one YAML file per model in `models/`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class EngineSpec(Section):
 
     name: Literal["trtllm", "llamacpp", "replay"]
     arguments: dict[str, Any] = Field({})
-    """Passed to the engine as they are; only those that it is known to take."""
+    """Arguments passed to the engine unchanged. Each must be a known argument of the engine."""
     unchecked_arguments: dict[str, Any] = Field({})
-    """The same, for arguments that an engine's newer version takes and this catalog does not know yet."""
+    """Arguments passed to the engine unchanged, for those of newer versions that the catalog does not know yet."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -48,44 +48,44 @@ class EngineSpec(Section):
 
 
 class SizingSpec(Section):
-    """What a model takes, and what it runs on by default."""
+    """The memory that a model needs, and the GPUs that it runs on by default."""
 
     weights_gb: float = Field(ge=0)
-    """All weights as they are loaded, in 10⁹ bytes."""
+    """The size of all loaded weights, in 10⁹ bytes."""
     kv_kib_per_token: float = Field(ge=0)
-    """The cache of one token in 16 bits, in 1024 bytes, over all GPUs; with an FP8 cache half of it."""
+    """The size of the KV cache of one token in 16 bits, in KiB, over all GPUs; an FP8 cache needs half of it."""
     gpus: int = Field(ge=0)
-    """GPUs of one instance. None for an engine that runs on CPUs."""
+    """The GPUs of one instance; 0 for an engine that runs on CPUs."""
     gpu_memory_gb: int | None = Field(None, gt=0)
-    """Of each GPU, at least."""
+    """The least memory of each GPU, in GB."""
 
 
 class CapabilitiesSpec(Section):
-    """What a model can do."""
+    """The capabilities of a model."""
 
     reasoning_optional: bool = False
-    """Thinking can be turned off, by the template's variable `enable_thinking`."""
+    """Whether reasoning can be disabled, with the template's variable `enable_thinking`."""
     vision: bool = False
     max_images: int = 0
 
 
 class ImageTokensSpec(Section):
-    """Most tokens of one image, by the `detail` that a request asks for; larger images are shrunk."""
+    """The most tokens of one image by the `detail` of the request; larger images are shrunk."""
 
     low: int = Field(256, gt=0)
     auto: int = Field(2048, gt=0)
-    """Also where a request says nothing."""
+    """The limit for a request without `detail`, too."""
     high: int = Field(8192, gt=0)
 
 
 class ImagesSpec(Section):
-    """How the checkpoint sees images. Its preprocessor_config.json, where there is one, goes before the sizes here."""
+    """The preprocessing of images. The checkpoint's preprocessor_config.json, if any, overrides the sizes here."""
 
     placeholder: str = "<|image_pad|>"
     """The special token that the template writes once for each image."""
     patch_size: int = Field(gt=0)
     merge_size: int = Field(2, gt=0)
-    """Patches per side that become one token."""
+    """The patches per side that become one token."""
     min_pixels: int = Field(gt=0)
     """Smaller images are enlarged."""
     max_pixels: int = Field(gt=0)
@@ -94,16 +94,16 @@ class ImagesSpec(Section):
 
 
 class ParsersSpec(Section):
-    """What is looked for in a model's text. None: nothing, it is all answer."""
+    """The parsers of a model's text; None for a model without such text."""
 
     reasoning: Literal["think"] | None = None
-    """Thoughts between `<think>` and `</think>`."""
+    """`think`: reasoning between `<think>` and `</think>`."""
     tool_calls: Literal["hermes", "minimax"] | None = None
-    """The notation of its tool calls: see tool_calls.py."""
+    """The notation of tool calls: see tool_calls.py."""
 
 
 class SamplingSpec(Section):
-    """Values of sampling fields that a request leaves out, as the model's authors recommend."""
+    """Defaults of sampling fields that a request does not set, as the model's authors recommend."""
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -117,10 +117,10 @@ class ModelSpec(CatalogEntry):
     """A model's entry."""
 
     context_length: int = Field(gt=0)
-    """Most tokens of prompt and answer together."""
+    """The most tokens of prompt and generation together."""
     engine: EngineSpec
     sizing: SizingSpec | None = None
-    """None: not known, as of a model of one's own."""
+    """None if it is not known, as for a custom model."""
     template: str = Field("auto", pattern=r"^(auto|[A-Za-z0-9][A-Za-z0-9._-]*\.(jinja|json))$")
     """The file with the chat template. `auto`: chat_template.jinja, or else tokenizer_config.json.
 
@@ -128,13 +128,15 @@ class ModelSpec(CatalogEntry):
     """
     capabilities: CapabilitiesSpec = CapabilitiesSpec()
     images: ImagesSpec | None = None
-    """Of a model with vision."""
+    """Set for a model with vision."""
     parsers: ParsersSpec = ParsersSpec()
     sampling: SamplingSpec = SamplingSpec()
     control_tokens_in_prompts: bool = False
-    """Whether a prompt that a request gives itself, as text or as token ids, may hold control tokens (`<|im_start|>`,
-    `<think>`, `<|fim_prefix|>`, …): a caller then writes what the chat template would, or fills in the middle of code.
-    What stands in messages, tools and their results is always mere text."""
+    """Whether a raw prompt, as text or as token ids, may contain control tokens.
+
+    Then a caller can apply a chat template itself (`<|im_start|>`, `<think>`), or fill in the middle of code
+    (`<|fim_prefix|>`). Messages, tools and results of tools never contain control tokens.
+    """
     template_variables: tuple[str, ...] = Field((), strict=False)
     """Further variables of the chat template that a request may set."""
 

@@ -22,18 +22,18 @@ LARGE_CHARACTERS: Final = 16_384
 
 
 class TemplateRejection(Exception):
-    """The template does not take this conversation. The message is the template's own."""
+    """The template rejects the conversation. The message is the template's own."""
 
 
 class ChatTemplate:
     """The chat template of a model directory."""
 
     def __init__(self, directory: Path, *, file: str = "auto") -> None:
-        """Read and compile it.
+        """Read and compile the template.
 
-        `file` is the one that has it: a template, or JSON with one under `chat_template`. `auto` is
-        chat_template.jinja, or else tokenizer_config.json. Raises ValueError when there is none, or it is no template,
-        and OSError.
+        `file` is the name of a template, or of JSON with a template under `chat_template`. `auto` is
+        chat_template.jinja, or else tokenizer_config.json. Raises OSError, and ValueError for a missing or invalid
+        template.
         """
         settings = directory / "tokenizer_config.json"
         configuration = read_object(settings)
@@ -45,7 +45,7 @@ class ChatTemplate:
         tokens = ("bos_token", "eos_token", "pad_token", "unk_token")
         self._tokens: Final = {name: _content(configuration.get(name)) for name in tokens}
         self.is_large: Final = len(source) > LARGE_CHARACTERS
-        """Whether to render even a short conversation may take long: most of it may end up in every prompt."""
+        """Whether rendering may take long for any conversation, because most of the template may be in every prompt."""
         try:
             self._template: Final = _environment().from_string(source)
         except TemplateError as error:
@@ -59,7 +59,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt of a conversation. Raises TemplateRefusal."""
+        """Return the prompt of a conversation. Raises TemplateRejection."""
         try:
             return self._template.render(
                 **{
@@ -71,7 +71,7 @@ class ChatTemplate:
                 }
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-            # A template is a program; what a conversation makes it stumble over is the conversation's fault.
+            # A template is a program: an error while it renders a conversation is caused by the conversation.
             raise TemplateRejection(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""Asks Triton how the engines of language models are, for health, descriptions and status streams."""
+"""Polls the engines of language models in Triton, for health, descriptions and status streams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EngineStatus(EnginePoll[ServedModel]):
             raise StalledError(f"the engine has made no progress for {age:.1f} s")
 
     async def _is_working(self, model: ServedModel) -> bool:
-        # What came while this event loop stood still is read first.
+        # First read the messages that arrived while the event loop was blocked.
         await asyncio.sleep(WHILE_NOT_READY_SECONDS)
         return time.monotonic() - model.generated_at < self._stall_seconds + WHILE_NOT_READY_SECONDS
 
@@ -59,7 +59,7 @@ def _state(model_id: str, answer: Mapping[str, Any]) -> pb.ModelStatus:
         tokens_per_second=load["tokens_per_second"],
         cancelled_total=load["cancelled_total"],
         generated_tokens_total=load["generated_tokens_total"],
-        # A model that was written by an earlier version does not count them.
+        # A model that was written by an earlier release does not count them.
         slow_steps_total=load.get("slow_steps_total", 0),
     )
     if load["last_token_age_s"] is not None:

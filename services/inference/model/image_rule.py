@@ -1,8 +1,8 @@
-"""How a checkpoint sees images: to which size it brings one, and how many tokens that makes.
+"""Computes the size to which a checkpoint resizes an image, and the image's number of tokens.
 
-The rule is the Qwen-VL family's (`smart_resize` of its image processor): sides become multiples of a factor, and the
-pixels stay within bounds. The worker decides the size and the engine obeys, so that tokens are counted before anything
-is decoded.
+The rule is that of the Qwen-VL family (`smart_resize` of its image processor): sides become multiples of a factor, and
+the number of pixels stays within bounds. The worker decides the size, and the engine resizes the image to it, so that
+tokens are counted before an image is decoded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from services.inference.model.catalog import ImagesSpec
 from services.worker.triton_kit.checkpoint_file import read_object
 
 MAX_ASPECT_RATIO = 200
-"""Of the longer side to the shorter one."""
+"""The largest ratio of the longer side to the shorter one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,15 @@ class ImageRule:
     """The rule of one checkpoint."""
 
     placeholder: str
-    """The special token that stands once for each image in a prompt."""
+    """The special token that represents an image in a prompt."""
     factor: int
-    """Both sides become multiples of it, in pixels; a square of it is one token."""
+    """Both sides become multiples of this many pixels; a square with such sides is one token."""
     min_pixels: int
     """Smaller images are enlarged."""
     max_pixels: int
-    """The checkpoint's own bound: larger images are shrunk whatever the detail."""
+    """The checkpoint's own limit: larger images are shrunk, whatever the detail."""
     tokens: dict[pb.ImageDetail.ValueType, int]
-    """Most tokens of an image, by detail."""
+    """The most tokens of an image, by detail."""
 
     @classmethod
     def load(cls, spec: ImagesSpec, directory: Path) -> ImageRule:
@@ -59,14 +59,14 @@ class ImageRule:
         return cls(spec.placeholder, patch * merge, least, most, limits)
 
     def size(self, width: int, height: int, detail: pb.ImageDetail.ValueType) -> tuple[int, int]:
-        """Width and height to which the model brings an image. Raises ValueError beyond MAX_ASPECT_RATIO."""
+        """Return width and height of the resized image in pixels. Raises ValueError beyond MAX_ASPECT_RATIO."""
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
             raise ValueError(f"it is {width}×{height} pixels; one side may be {MAX_ASPECT_RATIO} times the other")
         bound = max(self.min_pixels, min(self.max_pixels, self.tokens.get(detail, 0) * self.factor**2))
         return self._resized(width, height, bound)
 
     def token_count(self, size: tuple[int, int]) -> int:
-        """The tokens of an image of a size that `size` has given."""
+        """Return the number of tokens of an image of a size that `size` has returned."""
         return (size[0] // self.factor) * (size[1] // self.factor)
 
     def _resized(self, width: int, height: int, most: int) -> tuple[int, int]:

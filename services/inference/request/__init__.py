@@ -1,1 +1,1 @@
-"""Checks a request, and renders it into a prompt and the engine's parameters."""
+"""Checks requests, and renders them into prompts and parameters of the engine."""

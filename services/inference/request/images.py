@@ -1,4 +1,4 @@
-"""The images of a request: checked by their headers, and brought into the form in which the engine gets them."""
+"""Checks the images of a request by their headers, and prepares them for the engine."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _ROLES = (pb.ROLE_USER, pb.ROLE_TOOL)
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Limits that the operator sets: what decoding may cost."""
+    """Limits, set by the operator, on the cost of decoding images."""
 
     max_pixels: int = 50_000_000
-    """Of one image."""
+    """The most pixels of one image."""
     max_total_pixels: int = 100_000_000
-    """Of all images of a request."""
+    """The most pixels of all images of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image as the engine gets it."""
+    """An image in the form for the engine."""
 
     data: bytes
-    """The encoded file, as it came."""
+    """The encoded file of the request."""
     size: tuple[int, int]
-    """Width and height to which it is brought before the model sees it, in pixels."""
+    """The width and height in pixels to which the engine resizes it."""
     tokens: int
-    """Of the prompt, in place of its one placeholder."""
+    """The number of tokens that its placeholder stands for."""
 
 
 def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageLimits) -> None:
-    """Raise Failure for the first image that this model cannot be shown, naming it, its value and the limit."""
+    """Raise Failure for the first image that the model does not accept, with its field, value and limit."""
     most, total = model.spec.capabilities.max_images, 0
     for number, (field, role, image) in enumerate(_images(request), 1):
         if not model.supports_vision:
@@ -71,28 +71,29 @@ def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageL
 
 
 def prepared_images(request: pb.GenerateRequest, model: ServedModel) -> list[PreparedImage]:
-    """The images of a checked request, in prompt order."""
-    seen = []
+    """Return the images of a checked request, in the order of the prompt."""
+    prepared = []
     for field, _, image in _images(request):
         size = _size(field, image_header.read(image.data), image, model)
-        seen.append(PreparedImage(image.data, size, model.image_rule.token_count(size) if model.image_rule else 0))
-    return seen
+        tokens = model.image_rule.token_count(size) if model.image_rule else 0
+        prepared.append(PreparedImage(image.data, size, tokens))
+    return prepared
 
 
 def image_bytes(request: pb.GenerateRequest) -> int:
-    """The size of all encoded images."""
+    """Return the size of all encoded images in bytes."""
     return sum(len(image.data) for _, _, image in _images(request))
 
 
 def _images(request: pb.GenerateRequest) -> Iterator[tuple[str, pb.Role.ValueType, pb.Image]]:
     for index, message in enumerate(request.messages):
-        for place, part in enumerate(message.content):
+        for position, part in enumerate(message.content):
             if part.HasField("image"):
-                yield f"messages[{index}].content[{place}].image", message.role, part.image
+                yield f"messages[{index}].content[{position}].image", message.role, part.image
 
 
 def _size(field: str, header: image_header.ImageHeader, image: pb.Image, model: ServedModel) -> tuple[int, int]:
-    assert model.image_rule is not None  # noqa: S101  # a model that sees has one
+    assert model.image_rule is not None  # noqa: S101  # a model with vision has one
     try:
         return model.image_rule.size(header.width, header.height, image.detail)
     except ValueError as error:

@@ -1,15 +1,15 @@
-"""How deeply a JSON value is nested."""
+"""Measures how deeply a JSON value is nested."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 MAX_DEPTH: Final = 128
-"""Of values that are only written into prompts."""
+"""The deepest nesting of values that are only written into prompts."""
 
 
 def depth_of(value: Any) -> int:
-    """How many objects and lists are inside one another. Without recursion, which a deep value would break off."""
+    """Return the nesting depth of objects and lists, without recursion, which would fail for a deep value."""
     depth, level = 0, [value]
     while level:
         depth += 1

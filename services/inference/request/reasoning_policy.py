@@ -1,4 +1,4 @@
-"""Whether a model thinks before an answer, and what ends its thought."""
+"""Decides whether a model reasons before its answer, and whether its reasoning has limits of its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def effort_enables_reasoning(request: pb.GenerateRequest, model: ServedModel) ->
 
 
 def sets_reasoning(request: pb.GenerateRequest) -> bool:
-    """Whether anything in the request decides about thinking, so that it is not left to the template."""
+    """Return whether a field of the request enables or disables reasoning, so that the template must not decide."""
     reasoning = request.reasoning
     return (
         reasoning.HasField("enabled")
@@ -56,5 +56,5 @@ def sets_reasoning(request: pb.GenerateRequest) -> bool:
 
 
 def needs_separate_reasoning(request: pb.GenerateRequest) -> bool:
-    """Whether a thought ends by other rules than the answer: within a budget, or before a form begins to hold."""
+    """Return whether reasoning has other limits than the answer: a budget, or structured output of the answer only."""
     return request.reasoning.HasField("budget_tokens") or requests_structured_output(request)

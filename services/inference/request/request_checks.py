@@ -1,4 +1,4 @@
-"""Refuses what a GenerateRequest must not hold, before anything is rendered or allocated for it."""
+"""Rejects invalid and unsupported fields of a GenerateRequest, before anything is rendered or allocated for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.runtime.failure import Failure, Reason, Violation, invalid
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
 MAX_ARGUMENTS_LENGTH: Final = 512 * 1024
-"""Of one tool call that is sent back; reading JSON lets nothing else run meanwhile."""
+"""The most characters of the arguments of one past tool call: parsing JSON holds the GIL."""
 MAX_STOP_STRINGS: Final = 4
 MAX_STOP_LENGTH: Final = 256
 MAX_STOP_TOKEN_IDS: Final = 64
@@ -37,29 +37,27 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
 }
 _WORKERS_OWN: Final = frozenset({"stop", "skip_special_tokens"})
 _ADVISORY: Final = {"tenant": "cache_salt", "priority": "priority"}
-"""Fields whose loss changes no answer, and the engine's parameters that honour them."""
-
-
-# A model that thinks or does not think knows no degrees in between.
+"""Fields that may be ignored, because they change no text, with the engine's parameters that honour them."""
+# Reasoning is enabled or disabled, without degrees.
 _EFFORTS_THAT_COUNT: Final = (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Limits that the operator sets."""
+    """Limits, set by the operator, on requests."""
 
     max_choices: int = 8
     max_messages: int = 2048
     max_prompt_bytes: int = 8 * 2**20
-    """Without images."""
+    """The most bytes of the prompt, without images."""
     images: ImageLimits = field(default_factory=ImageLimits)
 
 
 def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits) -> None:
-    """Raise Failure for the first field that does not fit, naming it, its value and the limit.
+    """Raise Failure for the first invalid field, with its name, value and limit.
 
-    INVALID_ARGUMENT for a value that no model takes, UNSUPPORTED_PARAMETER for one that this model or its engine cannot
-    honour.
+    The reason is INVALID_ARGUMENT for a value that no model accepts, and UNSUPPORTED_PARAMETER for one that this model
+    or its engine does not support.
     """
     _check_input(request, model, limits)
     _at_most("n", request.n, limits.max_choices)
@@ -73,18 +71,18 @@ def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits
 
 
 def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[str]:
-    """Fields that the request sets and the engine cannot honour, though it can answer without them."""
+    """Return the fields of the request that are ignored, because the request can be served without them."""
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
     has_degree = model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT
     if has_degree and not effort_enables_reasoning(request, model):
         ignored.append("reasoning.effort")
     if requires_call(request) and request.response_format.WhichOneof("format") is not None:
-        # The call has a form of its own.
+        # A required call has its own structured output.
         ignored.append("response_format")
     elif request.response_format.json_schema.description:
         ignored.append("response_format.json_schema.description")
     if any(tool.strict for tool in request.tools) and not requires_call(request):
-        # Only a call that is demanded is written under its schema.
+        # The schema is enforced for required calls only.
         functions = callable_functions(request)
         strict = (index for index, tool in enumerate(request.tools) if tool.strict and tool.name in functions)
         ignored += [f"tools[{index}].strict" for index in strict]
@@ -150,7 +148,7 @@ def _check_sampling(sampling: pb.SamplingParams, model: ServedModel) -> None:
     for name in sorted(given & _RANGES.keys()):
         least, most = _RANGES[name]
         value = getattr(sampling, name)
-        # Written so that NaN is refused too.
+        # Written so that NaN is rejected too.
         if not least <= value <= most:
             raise _out_of_range(f"sampling.{name}", value, f"{least:g} to {most:g}")
     if sampling.HasField("repetition_penalty") and not (
@@ -203,7 +201,7 @@ def _check_token_ids(field: str, token_ids: Iterable[int], model: ServedModel) -
 
 
 def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
-    """What would change the answer if it were ignored, and cannot be done. What asks for nothing may stand."""
+    """Raise Failure for unsupported fields that must not be ignored. Fields without an effect are accepted."""
     check_tools(request, model)
     check_structured_output(request, model)
     _check_reasoning(request.reasoning, model)

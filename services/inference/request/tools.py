@@ -18,7 +18,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def callable_functions(request: pb.GenerateRequest) -> dict[str, Any]:
-    """The functions that the model may call, with their parameters' JSON Schemas, by name. Empty for none."""
+    """Return the JSON Schemas of the parameters of the functions that the model may call, by name."""
     choice = request.tool_choice
     if choice.mode == pb.TOOL_CHOICE_MODE_NONE:
         return {}
@@ -31,7 +31,7 @@ def callable_functions(request: pb.GenerateRequest) -> dict[str, Any]:
 
 
 def requires_call(request: pb.GenerateRequest) -> bool:
-    """Whether the answer must be a call."""
+    """Return whether the model must call a function."""
     choice = request.tool_choice
     return choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED or (
         choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and choice.required
@@ -39,7 +39,7 @@ def requires_call(request: pb.GenerateRequest) -> bool:
 
 
 def template_tools(request: pb.GenerateRequest) -> list[dict[str, Any]]:
-    """The functions in the form in which chat templates want them."""
+    """Return the callable functions in the form that chat templates expect."""
     functions = callable_functions(request)
     return [
         {
@@ -52,7 +52,7 @@ def template_tools(request: pb.GenerateRequest) -> list[dict[str, Any]]:
 
 
 def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
-    """Raise Failure for functions, or a choice among them, that do not fit or that the model cannot honour."""
+    """Raise Failure for functions, or a choice among them, that are invalid or that the model does not support."""
     mode = request.tool_choice.mode
     if mode not in pb.ToolChoiceMode.values():
         raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
@@ -83,7 +83,7 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
 
 
 def _check_names(choice: pb.ToolChoice) -> None:
-    """Nothing but the one mode looks at them, and it must be left something to allow."""
+    """Raise Failure unless function names are set if, and only if, the mode uses them."""
     if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and not choice.function_names:
         message = "tool_choice allows no tool at all; name those that may be called, or send tool_choice none"
         raise invalid("tool_choice.function_names", message)
@@ -94,23 +94,23 @@ def _check_names(choice: pb.ToolChoice) -> None:
 
 
 def check_function_name(field: str, name: str) -> None:
-    """Raise Failure for what is no function's name."""
+    """Raise Failure for an invalid name of a function."""
     if not _NAME.fullmatch(name):
         message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _, . or -"
         raise invalid(field, message, value=name[:80])
 
 
 def read_json(field: str, text: str, *, most: int) -> Any:
-    """JSON of at most `most` characters that is to be written into a prompt; an empty object for an empty text.
+    """Return the value of JSON text of at most `most` characters; an empty object for an empty text.
 
-    Raises Failure.
+    Raises Failure for text that cannot be written into a prompt.
     """
     if len(text) > most:
         message = f"{field} is {len(text)} characters long; at most {most} is allowed"
         raise invalid(field, message, value=len(text), limit=most)
     try:
         value = json.loads(text or "{}")
-        # An escape can stand for half a character, which cannot be written.
+        # An escape can stand for half a surrogate pair, which cannot be encoded.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise invalid(field, f"{field} is not JSON: {error}") from None
@@ -122,9 +122,9 @@ def read_json(field: str, text: str, *, most: int) -> Any:
 
 
 def called_arguments(text: str) -> dict[str, Any] | str:
-    """The arguments of a call that is sent back: an object, or the text where it is none.
+    """Return the arguments of a past call: an object, or the text if it is not a JSON object.
 
-    What a model wrote may have broken (docs/adr/0012), and must not end the conversation that it stands in.
+    Arguments that a model wrote may be invalid (docs/adr/0012), and must not end the conversation.
     """
     try:
         value = read_json("arguments", text, most=len(text))

@@ -1,1 +1,1 @@
-"""Fetches weights, and writes Triton's model repository."""
+"""Downloads weights, and writes Triton's model repository."""

@@ -1,4 +1,4 @@
-"""Writes a language model into a Triton model repository, with everything that it needs beside its engine."""
+"""Writes a language model into a Triton model repository."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""`python -m services.inference.weights.weights_download`: fetch a model from the hub, complete and verified.
+"""`python -m services.inference.weights.weights_download`: download a model from the hub, complete and verified.
 
-huggingface_hub starts interrupted files again from zero (huggingface/huggingface_hub#4196): docs/adr/0011.
+huggingface_hub downloads interrupted files again from the beginning (huggingface/huggingface_hub#4196): see
+docs/adr/0011.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from services.runtime.settings import Settings
 from services.runtime.telemetry import configure_logging
 
 COMPLETE: Final = ".vilix-complete"
-"""Written last: what is in the directory. Nothing is asked of the hub while it says what is wanted."""
+"""The file that is written last and names the content of the directory; if it matches, the hub is not asked."""
 PARTIAL: Final = ".partial"
 SILENCE_SECONDS: Final = 60
-"""A server that sends nothing for so long is given up."""
+"""The time without data after which a download fails."""
 CHUNK: Final = 2**20
 UNWANTED: Final = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*"]
-"""The same weights in other formats; some of them run code when they are read."""
+"""Files with the same weights in other formats, some of which run code when they are loaded."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -54,11 +55,11 @@ class DownloadSettings(Settings):
 
 
 class DownloadError(Exception):
-    """What the hub sent is not what it promised."""
+    """The files received differ from those that the hub lists."""
 
 
 def main() -> None:
-    """Download, or end with 1 and a line that says why not."""
+    """Download the model, or exit with 1 and a line that says why that failed."""
     settings = settings_module.load(DownloadSettings, command="services.inference.weights.weights_download")
     configure_logging("weights")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def _try(settings: DownloadSettings) -> str | None:
-    """What went wrong, or None. Exits when another attempt would not help."""
+    """Try to download, and return the problem, or None. Exits if another attempt would not help."""
     try:
         _download(settings)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -89,8 +90,8 @@ def _try(settings: DownloadSettings) -> str | None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
-    # The library lets through errors of its HTTP client, of which there is no common kind.
-    except Exception as error:  # noqa: BLE001  # every fault of an unreliable link is worth another attempt
+    # The library raises errors of its HTTP client, which have no common base class.
+    except Exception as error:  # noqa: BLE001  # every fault of an unreliable connection is worth another attempt
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 
@@ -115,7 +116,7 @@ def _download(settings: DownloadSettings) -> None:
             running.append(pool.submit(_get, file, url, settings.directory, token))
         problems = [error for future in as_completed(running) if (error := future.exception()) is not None]
     if problems:
-        # Everything else is there, and stays.
+        # The other files are complete, and stay.
         raise problems[0]
     _mark(settings, commit)
     _log.info("%s is complete and verified", settings.repo)
@@ -126,10 +127,10 @@ def _is_wanted(path: str) -> bool:
 
 
 def _get(file: RepoFile, url: str, directory: Path, token: str) -> None:
-    """Have a file, verified, under its name; what was downloaded of it earlier is kept.
+    """Download a file, verify it and give it its name. A part that was downloaded earlier is continued.
 
-    The hub's own library begins files anew when its process has ended: after 200 GB of them on a link that breaks,
-    never done.
+    The hub's own library starts a file anew after a restart of the process, so that a download of 200 GB over an
+    unreliable connection may never end (docs/adr/0011).
     """
     target = directory / file.path
     if not target.resolve().is_relative_to(directory.resolve()):
@@ -153,7 +154,7 @@ def _continue(partial: Path, size: int, url: str, token: str) -> None:
         return
     request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})  # noqa: S310  # the hub's
     if token:
-        # The hub redirects to a storage that must not see it.
+        # The hub redirects to a storage service that must not receive the token.
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     with (
         urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response,  # noqa: S310  # as above
@@ -164,7 +165,7 @@ def _continue(partial: Path, size: int, url: str, token: str) -> None:
 
 
 def _is_genuine(path: Path, file: RepoFile) -> bool:
-    """Whether the content is what the hub says: SHA-256 of large files, git's blob hash of others."""
+    """Return whether the content has the hub's hash: SHA-256 of large files, git's blob hash of others."""
     if path.stat().st_size != file.size:
         return False
     digest = hashlib.sha256() if file.lfs else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
@@ -190,7 +191,7 @@ def _mark(settings: DownloadSettings, commit: str) -> None:
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Be the only one who downloads into this directory: pods of a pool share it."""
+    """Hold the lock of the directory, which pods of a pool share, so that one process downloads at a time."""
     with (directory / ".vilix-lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -228,7 +229,7 @@ def _bytes_in(directory: Path) -> int:
         try:
             total += path.stat().st_size if path.is_file() else 0
         except FileNotFoundError:
-            # Renamed meanwhile.
+            # The file was renamed meanwhile.
             continue
     return total
 

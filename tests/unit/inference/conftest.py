@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from services.inference.model.catalog import CapabilitiesSpec, ParsersSpec, load_model
 from services.inference.model.served_model import EngineDescription, ServedModel
-from services.inference.model.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
+from services.inference.model.tokenizer import BYTES_OF_CHARACTERS, ModelTokenizer
 from tests.support.models import qwen3, smollm2
 from tests.unit.inference.scripted import MODEL, PARAMETERS
 
@@ -35,7 +35,7 @@ def reference(model_directory: Path) -> Tokenizer:
 def bytewise(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
     """A tokenizer without merges: every byte is a token, so that all boundaries of bytes are boundaries of tokens."""
     directory = tmp_path_factory.mktemp("bytewise")
-    tokenizer = Tokenizer(models.BPE(vocab=dict(BYTES_OF_LETTERS), merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab=dict(BYTES_OF_CHARACTERS), merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(directory / "tokenizer.json"))

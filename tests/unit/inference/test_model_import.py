@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from services.inference import model_import
-from services.inference.model.tokenizer import BYTES_OF_LETTERS, ModelTokenizer
+from services.inference.model.tokenizer import BYTES_OF_CHARACTERS, ModelTokenizer
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_model import LlamaModel
 from tests.unit.inference.scripted import PIECES, TEXTS
@@ -49,7 +49,7 @@ def test_a_complete_directory_is_left_alone(model_directory: Path) -> None:
 
 
 def write_gguf(path: Path, *, model: str = "gpt2", pre: str = "qwen2") -> Path:
-    tokens = [*BYTES_OF_LETTERS, "ab", "<|im_end|>", "<think>"]
+    tokens = [*BYTES_OF_CHARACTERS, "ab", "<|im_end|>", "<think>"]
     kinds = [gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED]
     writer = gguf.GGUFWriter(path, arch="qwen3")
     writer.add_context_length(64)
