@@ -54,10 +54,10 @@ def gateway_url(redis_url: str, worker_port: int, gateway_log: Path) -> Iterator
 
 @pytest.fixture
 async def http(gateway_url: str, api_key: str, worker: ScriptedWorker) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with a key, of a gateway that has found the worker."""
+    """Yield a client with a key, for a gateway that has found the worker."""
     headers = {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(base_url=gateway_url, headers=headers, timeout=20) as client:
-        # What the gateway remembers may be of the worker of the test before.
+        # The gateway may still know the worker of the previous test.
         await until(worker.listed.is_set, what="the gateway has asked the worker for its models")
         await until_ready(gateway_url)
         yield client

@@ -34,17 +34,17 @@ def body(**fields: Any) -> dict[str, Any]:
 
 
 def events(text: str) -> list[str]:
-    """The stream's events without comments."""
+    """Return the events of a stream, without comments."""
     parts = text.split("\n\n")
     assert parts.pop() == ""
     return [part for part in parts if not part.startswith(":")]
 
 
 async def until_status(http: httpx.AsyncClient, status: int) -> None:
-    async def is_answered() -> bool:
+    async def has_status() -> bool:
         return (await http.post(URL, json=body())).status_code == status
 
-    await until(is_answered, what=f"the status is {status}")
+    await until(has_status, what=f"the status is {status}")
 
 
 async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -56,13 +56,13 @@ async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClien
         async for piece in answer.aiter_text():
             text += piece
             if '"content":"a"' in text:
-                # The gateway waits for what comes next, and writes it at once.
+                # The gateway is waiting for the next event, and writes it at once.
                 read.set()
     assert [json.loads(event[6:])["choices"][0]["delta"].get("content") for event in events(text)[1:3]] == ["a", "b"]
     assert events(text)[-1] == "data: [DONE]"
 
 
-async def test_a_whole_answer(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_response_without_stream(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     answer = await http.post(URL, json=body())
     assert answer.status_code == 200
@@ -95,7 +95,7 @@ async def test_a_whole_answer(http: httpx.AsyncClient, worker: ScriptedWorker) -
     }
 
 
-async def test_a_streamed_answer(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_streamed_response(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     answer = await http.post(URL, json=body(stream=True, stream_options={"include_usage": True}))
     assert answer.status_code == 200
@@ -116,9 +116,7 @@ async def test_a_streamed_answer(http: httpx.AsyncClient, worker: ScriptedWorker
     assert answer.text.count("[DONE]") == 1
 
 
-async def test_tokens_are_sent_when_they_come_and_not_at_the_end(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+async def test_tokens_are_sent_as_soon_as_they_arrive(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     proceed = asyncio.Event()
     worker.script = [[started(), content("first")], proceed, [finish(), usage()]]
     async with http.stream("POST", URL, json=body(stream=True)) as answer:
@@ -132,13 +130,13 @@ async def test_tokens_are_sent_when_they_come_and_not_at_the_end(
         assert "[DONE]" in "".join([piece async for piece in pieces])
 
 
-async def test_silence_is_filled_with_comments_that_the_sdk_ignores(
+async def test_comments_that_the_sdk_ignores_are_sent_during_silence(
     http: httpx.AsyncClient, worker: ScriptedWorker, gateway_url: str, api_key: str
 ) -> None:
     begin, proceed = asyncio.Event(), asyncio.Event()
     worker.script = [begin, [started(), content("a")], proceed, [finish(), usage()]]
     async with http.stream("POST", URL, json=body(stream=True)) as answer:
-        # The status comes before the worker has said anything.
+        # The status is sent before the worker's first event.
         assert answer.status_code == 200
         pieces = answer.aiter_text()
         assert await anext(pieces) == ": keep-alive\n\n"
@@ -154,14 +152,14 @@ async def test_silence_is_filled_with_comments_that_the_sdk_ignores(
 
 
 class Pause(asyncio.Event):
-    """Is over by itself, sooner than a comment is due."""
+    """An event whose wait ends before the next comment is due."""
 
     async def wait(self) -> Literal[True]:
         await asyncio.sleep(0.05)
         return True
 
 
-async def test_tokens_that_are_not_shown_are_silence_too(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_tokens_without_text_count_as_silence(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     hidden = [pb.Event(delta=pb.Delta(token_count=1))]
     worker.script = [[started(), content("a")], *([hidden, Pause()] * 400), [finish(), usage()]]
     async with http.stream("POST", URL, json=body(stream=True)) as answer:
@@ -174,7 +172,7 @@ async def test_tokens_that_are_not_shown_are_silence_too(http: httpx.AsyncClient
     assert 'finish_reason":"' not in text
 
 
-async def test_the_sdk_understands_every_part(
+async def test_the_sdk_parses_every_kind_of_event(
     worker: ScriptedWorker, http: httpx.AsyncClient, gateway_url: str, api_key: str
 ) -> None:
     call = [
@@ -241,7 +239,9 @@ async def test_a_workers_failure_before_the_first_token_is_a_status(
         assert answer.headers["x-request-id"] in error["message"]
 
 
-async def test_a_fault_of_the_worker_tells_the_client_nothing(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_an_internal_error_of_the_worker_reveals_no_details(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
     worker.script = [RuntimeError("the secret plan")]
     answer = await http.post(URL, json=body())
     assert answer.status_code == 500
@@ -249,7 +249,7 @@ async def test_a_fault_of_the_worker_tells_the_client_nothing(http: httpx.AsyncC
 
 
 @pytest.mark.parametrize("end", [Failure(Reason.ENGINE_FAILED, "gone"), None], ids=["failure", "early end"])
-async def test_an_answer_that_breaks_off_never_looks_complete(
+async def test_a_stream_that_breaks_off_never_looks_complete(
     http: httpx.AsyncClient, worker: ScriptedWorker, end: Failure | None
 ) -> None:
     worker.script = [[started(), content("half")], *([end] if end else [])]
@@ -264,14 +264,14 @@ async def test_an_answer_that_breaks_off_never_looks_complete(
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("begun", [True, False], ids=["begun", "waiting"])
-async def test_a_hang_up_stops_the_worker(
+async def test_a_client_disconnect_cancels_the_workers_call(
     http: httpx.AsyncClient, worker: ScriptedWorker, gateway_url: str, stream: bool, begun: bool
 ) -> None:
     worker.script = [*([[started(), content("a")]] if begun else []), asyncio.Event()]
     task = asyncio.create_task(http.post(URL, json=body(stream=stream)))
     await until(lambda: worker.requests, what="the worker has the request")
     task.cancel()
-    await until(worker.cancelled.is_set, what="the worker is told")
+    await until(worker.cancelled.is_set, what="the call is cancelled")
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ async def test_a_hang_up_stops_the_worker(
         ("messages[2].content", "messages[2].content"),
     ],
 )
-async def test_a_rejection_speaks_of_the_fields_that_the_caller_knows(
+async def test_a_workers_error_uses_the_callers_field_names(
     http: httpx.AsyncClient, worker: ScriptedWorker, field: str, param: str
 ) -> None:
     message = f"{field} is wrong"
@@ -294,7 +294,7 @@ async def test_a_rejection_speaks_of_the_fields_that_the_caller_knows(
     assert (error["param"], error["message"]) == (param, f"{param} is wrong")
 
 
-async def test_what_was_ignored_is_said(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_ignored_fields_are_reported_in_a_header(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[pb.Event(started=pb.Started(ignored_parameters=["sampling.seed"])), finish(), usage()]]
     answer = await http.post(URL, json=body(zeta=1, alpha=2, **{"bad\nname": 1}))
     assert answer.headers["x-ignored-params"] == "alpha,zeta,seed"
@@ -302,7 +302,7 @@ async def test_what_was_ignored_is_said(http: httpx.AsyncClient, worker: Scripte
     assert (strict.status_code, strict.json()["error"]["param"]) == (400, "zeta")
 
 
-async def test_what_was_ignored_is_said_in_the_stream_when_the_headers_were_too_early(
+async def test_ignored_fields_are_reported_in_the_stream_if_the_headers_were_sent_before(
     http: httpx.AsyncClient, worker: ScriptedWorker, gateway_url: str, api_key: str
 ) -> None:
     begin = asyncio.Event()
@@ -321,7 +321,7 @@ async def test_what_was_ignored_is_said_in_the_stream_when_the_headers_were_too_
         assert "".join([chunk.choices[0].delta.content or "" async for chunk in chunks]) == "a"
 
 
-async def test_what_the_headers_say_is_not_said_again_in_the_stream(
+async def test_ignored_fields_in_the_headers_are_not_reported_again_in_the_stream(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     begin = asyncio.Event()
@@ -335,14 +335,14 @@ async def test_what_the_headers_say_is_not_said_again_in_the_stream(
     assert "x-ignored-params" not in early.text + late
 
 
-async def test_the_worker_is_told_the_request_id(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_the_worker_receives_the_request_id(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     answer = await http.post(URL, json=body(), headers={"x-request-id": "mine-1"})
     assert (answer.headers["x-request-id"], worker.request_ids[0]) == ("mine-1", "mine-1")
 
 
 @pytest.mark.parametrize("given", ["", "has space", "x" * 129, "läßt"])
-async def test_an_unfit_request_id_is_replaced(http: httpx.AsyncClient, given: str) -> None:
+async def test_an_invalid_request_id_is_replaced(http: httpx.AsyncClient, given: str) -> None:
     answer = await http.get("/healthz", headers={"x-request-id": given.encode()})
     assert answer.headers["x-request-id"].startswith("req-")
 

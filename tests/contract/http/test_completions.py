@@ -1,4 +1,4 @@
-"""POST /completions, OpenAI's older API for text, as its SDK reads it."""
+"""POST /completions, OpenAI's legacy API for text, parsed by OpenAI's SDK."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ URL = "/api/completions"
 
 @pytest.fixture
 async def sdk(http: httpx.AsyncClient) -> AsyncIterator[openai.AsyncOpenAI]:
-    """Checks every answer against its own types. Waits, through `http`, until the gateway has found the worker."""
+    """Yield a client that validates every response. `http` waits until the gateway has found the worker."""
     api_key = http.headers["authorization"].removeprefix("Bearer ")
     async with openai.AsyncOpenAI(
         base_url=f"{http.base_url}/api", api_key=api_key, max_retries=0, _strict_response_validation=True
@@ -27,7 +27,7 @@ async def sdk(http: httpx.AsyncClient) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture
 def lenient(sdk: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
-    """For streams: OpenAI's type of a chunk wants a reason in every one, which OpenAI's server does not send either."""
+    """Return a client for streams: the SDK's types require a finish reason in every chunk; OpenAI sends only one."""
     return sdk.with_options(_extra_kwargs={"_strict_response_validation": False})
 
 
@@ -41,7 +41,9 @@ def token(text: str, logprob: float, *top: tuple[str, float]) -> pb.Event:
     return pb.Event(delta=pb.Delta(content=text, token_count=1, logprobs=[entry]))
 
 
-async def test_a_text_is_continued_as_it_stands(sdk: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+async def test_a_prompt_is_sent_to_the_worker_without_a_template(
+    sdk: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
     worker.script = [[started(), content(" سلام")], [content("\u200cها")], [finish(pb.FINISH_REASON_LENGTH), usage()]]
     found = await sdk.completions.create(model=MODEL, prompt="گفت:", stop=["\n"], temperature=0.5)
     assert (found.object, found.id[:5], found.choices[0].text) == ("text_completion", "cmpl-", " سلام\u200cها")
@@ -54,7 +56,9 @@ async def test_a_text_is_continued_as_it_stands(sdk: openai.AsyncOpenAI, worker:
     assert asked.reasoning.in_content, "thoughts are a part of the text"
 
 
-async def test_a_stream_of_several_with_their_prompt(lenient: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+async def test_a_stream_of_two_choices_that_echo_their_prompt(
+    lenient: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
     worker.script = [
         [started(), content("a", 0), content("b", 1)],
         [content("c", 0), finish(index=0), finish(pb.FINISH_REASON_LENGTH, 1), usage(3)],
@@ -76,7 +80,7 @@ async def test_a_stream_of_several_with_their_prompt(lenient: openai.AsyncOpenAI
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_logprobs_say_where_each_token_begins(
+async def test_logprobs_have_the_offset_of_each_token(
     sdk: openai.AsyncOpenAI, lenient: openai.AsyncOpenAI, worker: ScriptedWorker, *, stream: bool
 ) -> None:
     worker.script = [
@@ -95,7 +99,7 @@ async def test_logprobs_say_where_each_token_begins(
     assert worker.requests[-1].logprobs.top == 2
 
 
-async def test_token_ids_are_a_prompt_too(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_prompt_may_be_token_ids(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started()], [finish(), usage()]]
     for prompt in ([5, 6, 7], [[5, 6, 7]]):
         answer = await http.post(URL, json={"model": MODEL, "prompt": prompt})
@@ -118,7 +122,7 @@ async def test_token_ids_are_a_prompt_too(http: httpx.AsyncClient, worker: Scrip
         ({"prompt": [1], "echo": True}, "echo", "echo_of_token_ids"),
     ],
 )
-async def test_what_cannot_be_done_is_rejected(
+async def test_unsupported_values_are_rejected(
     http: httpx.AsyncClient, worker: ScriptedWorker, fields: dict[str, Any], param: str, message_id: str
 ) -> None:
     answer = await http.post(URL, json={"model": MODEL, **fields})
@@ -128,7 +132,7 @@ async def test_what_cannot_be_done_is_rejected(
     assert not worker.requests
 
 
-async def test_what_is_not_known_is_reported(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_unknown_fields_are_reported(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started()], [finish(), usage()]]
     answer = await http.post(
         URL, json={"model": MODEL, "prompt": "a", "user": "u", "messages": [1], "tools": 1, "zeta": []}

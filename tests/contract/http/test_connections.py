@@ -1,4 +1,4 @@
-"""A gateway that has as many connections as it may."""
+"""A gateway that has reached its limit of connections."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PIECE_SECONDS = 0.25
 
 @pytest.fixture
 async def url(redis_url: str, worker: ScriptedWorker, tmp_path: Path) -> AsyncIterator[str]:
-    """A gateway that may have few connections."""
+    """Run a gateway with a low limit of connections, and yield its URL."""
     settings = {"VILIX_MAX_CONNECTIONS": str(MAX_CONNECTIONS), "VILIX_MAX_BODY_BYTES": str(2**24)}
     with running_gateway(redis_url, worker.address, tmp_path / "gateway.log", **settings) as (url, _):
-        await until(lambda: is_answered(url))
+        await until(lambda: gets_a_response(url))
         yield url
 
 
-async def is_answered(url: str) -> bool:
-    """Whether a client with a connection of its own is answered."""
+async def gets_a_response(url: str) -> bool:
+    """Return whether a client with a new connection gets a response."""
     with contextlib.suppress(httpx.TransportError):
         async with httpx.AsyncClient(base_url=url) as client:
             return (await client.get("/healthz", timeout=5)).status_code == 200
@@ -41,7 +41,7 @@ async def is_answered(url: str) -> bool:
 async def sending(
     url: str, api_key: str, length: int
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A request whose body is still to come."""
+    """Send the head of a request, and leave its body to the test."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = f"POST /api/chat/completions HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {api_key}\r\n"
@@ -55,10 +55,10 @@ async def sending(
             await writer.wait_closed()
 
 
-async def test_slow_bodies_make_room_for_new_connections(url: str, api_key: str) -> None:
+async def test_slow_senders_are_rejected_to_free_connections_for_new_clients(url: str, api_key: str) -> None:
     async with contextlib.AsyncExitStack() as held:
         slow = [await held.enter_async_context(sending(url, api_key, 60_000)) for _ in range(MAX_CONNECTIONS)]
-        await until(lambda: is_answered(url))
+        await until(lambda: gets_a_response(url))
         ends = [asyncio.create_task(reader.read(12)) for reader, _ in slow]
         done, others = await asyncio.wait(ends, timeout=10, return_when=asyncio.FIRST_COMPLETED)
         assert {task.result() for task in done} == {b"HTTP/1.1 408"}
@@ -67,7 +67,7 @@ async def test_slow_bodies_make_room_for_new_connections(url: str, api_key: str)
             task.cancel()
 
 
-async def test_a_body_that_comes_fast_is_not_given_up_for_new_connections(url: str, api_key: str) -> None:
+async def test_a_fast_sender_is_not_rejected_for_new_clients(url: str, api_key: str) -> None:
     async with contextlib.AsyncExitStack() as held:
         pieces = 16
         reader, writer = await held.enter_async_context(sending(url, api_key, pieces * FAST_BYTES))
@@ -77,7 +77,7 @@ async def test_a_body_that_comes_fast_is_not_given_up_for_new_connections(url: s
         for _ in range(pieces):
             writer.write(b" " * FAST_BYTES)
             await writer.drain()
-            served += await is_answered(url)
+            served += await gets_a_response(url)
             await asyncio.sleep(PIECE_SECONDS)
         assert served, "others were given up"
         async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""An API that differs from OpenAI's in everything that a dialect decides is served by a dialect alone."""
+"""A dialect is enough to serve an API that differs from OpenAI's in everything that a dialect decides."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MessagesCall(GenerateCall):
 
 
 class MessagesStream:
-    """Named events. Before the first one, only comments may be sent."""
+    """Encodes named events. Before the first one, only comments may be sent."""
 
     def __init__(self, head: ResponseHead) -> None:
         self._head: Final = head
@@ -81,7 +81,7 @@ class MessagesStream:
 
 
 class Messages:
-    """The dialect."""
+    """A dialect in the manner of Anthropic's Messages."""
 
     id_prefix: Final = "msg"
 
@@ -139,13 +139,13 @@ def body(**fields: Any) -> dict[str, Any]:
 
 
 def names(text: str) -> list[str]:
-    """The events of a stream, by name."""
+    """Return the names of a stream's events."""
     events = [part for part in text.split("\n\n") if part and not part.startswith(":")]
     assert all(part.startswith("event: ") and part.count("\n") == 1 for part in events)
     return [part.partition("\n")[0].removeprefix("event: ") for part in events]
 
 
-async def test_a_whole_answer(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_response_without_stream(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started(), content("a")], [content("b")], [finish(), usage()]]
     answer = await client.post(URL, json=body(zeta=1))
     assert answer.status_code == 200
@@ -179,7 +179,7 @@ async def test_a_stream_has_its_own_events_and_its_own_end(client: httpx.AsyncCl
         ("POST", {}, {"text": 5}, (400, "invalid_request")),
     ],
 )
-async def test_every_error_has_its_shape(
+async def test_every_error_has_the_format_of_the_api(
     client: httpx.AsyncClient, method: str, headers: dict[str, str], fields: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     answer = await client.request(method, URL, headers=headers, json=body(**fields))
@@ -188,14 +188,16 @@ async def test_every_error_has_its_shape(
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_a_worker_is_understood_in_its_words(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_workers_error_uses_the_dialects_field_names(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     message = "sampling.max_tokens is too large"
     worker.script = [Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation("sampling.max_tokens", message),))]
     error = (await client.post(URL, json=body())).json()["error"]
     assert (error["field"], error["message"]) == ("limit", "limit is too large")
 
 
-async def test_a_stream_that_breaks_off_ends_with_its_error(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_stream_that_breaks_off_ends_with_the_dialects_error_event(
+    client: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
     worker.script = [[started(), content("half")], Failure(Reason.ENGINE_FAILED, "gone")]
     text = (await client.post(URL, json=body(stream=True))).text
     assert names(text) == ["message_start", "content_block_delta", "error"]

@@ -1,4 +1,4 @@
-"""The bytes of POST /embeddings, in front of a stand-in for an embeddings worker."""
+"""The responses of POST /embeddings, with a stand-in for an embeddings worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ URL = "/api/embeddings"
 
 
 class ScriptedEmbedder(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
-    """Answers every text with numbers made of its index, or with `failure`; waits for `go_on` first."""
+    """Returns numbers made from each text's index, or fails with `failure`. Waits for `go_on` first."""
 
     def __init__(self) -> None:
         self.dimensions = 3
@@ -112,7 +112,7 @@ async def embedder(ports: list[int]) -> AsyncIterator[ScriptedEmbedder]:
 
 @pytest.fixture
 async def http(address: str, api_key: str, embedder: ScriptedEmbedder) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway that has found the worker."""
+    """Yield a client of a gateway that has found the worker."""
     headers = {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as client:
         await until_available(client, True)
@@ -120,13 +120,13 @@ async def http(address: str, api_key: str, embedder: ScriptedEmbedder) -> AsyncI
 
 
 async def until_available(client: httpx.AsyncClient, available: bool) -> None:
-    async def is_said() -> bool:
+    async def is_reported() -> bool:
         try:
             return (await client.get(f"/api/models/{MODEL}")).json()["available"] is available
         except httpx.TransportError:
             return False
 
-    await until(is_said, what=f"available is {available}")
+    await until(is_reported, what=f"available is {available}")
 
 
 def body(*texts: str, **fields: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ async def test_the_description_of_the_model_is_documented(http: httpx.AsyncClien
     check((await http.get(f"/api/models/{MODEL}")).json(), content(BY_PATH["/models/{id}"]))
 
 
-async def test_the_whole_answer(http: httpx.AsyncClient) -> None:
+async def test_a_response_has_openais_format(http: httpx.AsyncClient) -> None:
     answer = await http.post(URL, json=body())
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -162,7 +162,7 @@ async def test_the_whole_answer(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
-async def test_a_large_answer_is_exact_and_in_order(
+async def test_a_large_response_is_exact_and_in_order(
     http: httpx.AsyncClient, embedder: ScriptedEmbedder, encoding_format: str
 ) -> None:
     embedder.dimensions = 1024
@@ -176,13 +176,13 @@ async def test_a_large_answer_is_exact_and_in_order(
     assert answer["usage"] == {"prompt_tokens": 600, "total_tokens": 600}
 
 
-async def test_the_largest_answer_that_there_can_be(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
+async def test_the_largest_possible_response_is_sent(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
     embedder.dimensions = 4096
     answer = await http.post(URL, json=body(*["a"] * 2048, encoding_format="base64"))
     assert len(answer.json()["data"]) == 2048
 
 
-async def test_the_worker_is_asked_what_the_client_asked(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
+async def test_every_field_reaches_the_worker(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
     await http.post(URL, json=body("سلام", dimensions=2, input_type="query", truncate=True))
     assert embedder.requests[-1] == pb.EmbedRequest(
         model=MODEL, texts=["سلام"], dimensions=2, input_type=pb.INPUT_TYPE_QUERY, truncate=True
@@ -216,7 +216,7 @@ FIELD = (Violation("texts[1]", "texts[1] is empty"),)
         (Failure(Reason.INTERNAL, "secret"), 500, {"param": None, "type": "server_error"}),
     ],
 )
-async def test_failures_are_openais_errors(
+async def test_workers_failures_become_openais_errors(
     http: httpx.AsyncClient, embedder: ScriptedEmbedder, failure: Failure, status: int, error: dict[str, Any]
 ) -> None:
     embedder.failure = failure
@@ -226,7 +226,7 @@ async def test_failures_are_openais_errors(
     assert "secret" not in answer.text
 
 
-async def test_rejections_of_the_gateway(http: httpx.AsyncClient) -> None:
+async def test_the_gateway_rejects_wrong_requests(http: httpx.AsyncClient) -> None:
     assert (await http.post(URL, json=body(), headers={"Authorization": ""})).status_code == 401
     for model, status in ((EXPECTED, 503), ("nobody", 404), (CHAT_MODEL, 400)):
         assert (await http.post(URL, json=body(model=model))).status_code == status
@@ -234,7 +234,7 @@ async def test_rejections_of_the_gateway(http: httpx.AsyncClient) -> None:
     assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "stream")
 
 
-async def test_models_say_what_they_embed(http: httpx.AsyncClient) -> None:
+async def test_embedding_models_are_described(http: httpx.AsyncClient) -> None:
     models = {model["id"]: model for model in (await http.get("/v1/models")).json()["data"]}
     assert models[EXPECTED]["available"] is False
     assert models[MODEL].items() >= {"dimensions": 3, "context_length": 9, "default_input_type": "passage"}.items()
@@ -243,15 +243,19 @@ async def test_models_say_what_they_embed(http: httpx.AsyncClient) -> None:
     assert (health[MODEL], health[EXPECTED]) == (True, False)
 
 
-async def test_a_client_that_hangs_up_stops_the_worker(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
+async def test_a_client_disconnect_cancels_the_workers_call(
+    http: httpx.AsyncClient, embedder: ScriptedEmbedder
+) -> None:
     embedder.go_on.clear()
     task = asyncio.create_task(http.post(URL, json=body()))
     await until(lambda: embedder.requests, what="the worker has the request")
     task.cancel()
-    await until(embedder.cancelled.is_set, what="the worker is told")
+    await until(embedder.cancelled.is_set, what="the call is cancelled")
 
 
-async def test_another_worker_takes_over(http: httpx.AsyncClient, embedder: ScriptedEmbedder, ports: list[int]) -> None:
+async def test_another_worker_takes_over_from_a_lost_one(
+    http: httpx.AsyncClient, embedder: ScriptedEmbedder, ports: list[int]
+) -> None:
     async with serving(ports[1]) as second, asyncio.timeout(30):
         while not (second.requests and embedder.requests):
             await http.post(URL, json=body())

@@ -1,4 +1,4 @@
-"""Images on their way through the gateway."""
+"""Images in requests to the gateway."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def data_url(image: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
 
 
-class Loopback:
-    """A place on this machine that must never be reached."""
+class LoopbackServer:
+    """A server on this machine to which the gateway must never connect."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -40,8 +40,8 @@ class Loopback:
 
 
 @pytest.fixture
-async def loopback() -> AsyncIterator[Loopback]:
-    found = Loopback()
+async def loopback() -> AsyncIterator[LoopbackServer]:
+    found = LoopbackServer()
     server = await asyncio.start_server(found.count, "127.0.0.1", 0)
     async with server:
         found.port = server.sockets[0].getsockname()[1]
@@ -56,8 +56,8 @@ async def test_an_image_reaches_the_worker(http: httpx.AsyncClient, worker: Scri
     assert (part.image.data, part.image.mime_type) == (PNG, "image/png")
 
 
-async def test_web_addresses_are_rejected_while_no_host_is_listed(
-    http: httpx.AsyncClient, worker: ScriptedWorker, loopback: Loopback
+async def test_https_urls_are_rejected_if_no_host_is_listed(
+    http: httpx.AsyncClient, worker: ScriptedWorker, loopback: LoopbackServer
 ) -> None:
     for path in ("chat/completions", "tokenize"):
         for scheme in ("https", "http", "ftp", "file"):
@@ -69,14 +69,14 @@ async def test_web_addresses_are_rejected_while_no_host_is_listed(
     assert worker.requests == []
 
 
-NAMES = ("localhost", "127.0.0.1", "0.0.0.0", "169.254.169.254", "10.0.0.1", "::1")  # noqa: S104  # refused
+NAMES = ("localhost", "127.0.0.1", "0.0.0.0", "169.254.169.254", "10.0.0.1", "::1")  # noqa: S104  # rejected
 
 
 @pytest.fixture
 async def listing(
-    http: httpx.AsyncClient, loopback: Loopback, redis_url: str, worker_port: int, tmp_path: Path
+    http: httpx.AsyncClient, loopback: LoopbackServer, redis_url: str, worker_port: int, tmp_path: Path
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway whose operator listed all the wrong hosts."""
+    """Yield a client of a gateway whose operator has listed hosts that are not public."""
     settings = {"VILIX_IMAGE_HOSTS": ",".join(f"{name}:{loopback.port}" for name in NAMES), "VILIX_IMAGE_SECONDS": "5"}
     with running_gateway(redis_url, f"127.0.0.1:{worker_port}", tmp_path / "log", **settings) as (url, _):
         async with httpx.AsyncClient(base_url=url, headers=http.headers, timeout=20) as client:
@@ -85,8 +85,8 @@ async def listing(
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_listed_host_must_be_a_public_one(
-    listing: httpx.AsyncClient, worker: ScriptedWorker, loopback: Loopback, name: str
+async def test_a_listed_host_must_have_a_public_address(
+    listing: httpx.AsyncClient, worker: ScriptedWorker, loopback: LoopbackServer, name: str
 ) -> None:
     host = f"[{name}]" if ":" in name else name
     fields: tuple[dict[str, Any], ...] = ({}, {"stream": True}, {"dry_run": True})

@@ -45,7 +45,7 @@ def is_persian(text: str) -> bool:
         ("POST", "/api/embeddings", {"model": MODEL}),
     ],
 )
-async def test_the_message_is_persian_and_the_rest_as_ever(
+async def test_only_the_message_of_an_error_is_translated(
     http: httpx.AsyncClient, method: str, path: str, request_body: Any
 ) -> None:
     content = {"json": request_body} if request_body is not None else {}
@@ -61,7 +61,7 @@ async def test_the_message_is_persian_and_the_rest_as_ever(
     assert "accept-language" in english.headers["vary"].lower()
 
 
-async def test_a_body_that_is_no_json_and_a_missing_key_are_explained_in_persian(http: httpx.AsyncClient) -> None:
+async def test_errors_about_invalid_json_and_a_missing_key_are_persian(http: httpx.AsyncClient) -> None:
     answer = await http.post(CHAT, headers=PERSIAN, content=b"{")
     assert is_persian(answer.json()["error"]["message"])
     http.headers.pop("authorization")
@@ -79,7 +79,7 @@ async def test_a_body_that_is_no_json_and_a_missing_key_are_explained_in_persian
         (Failure(Reason.INTERNAL, "secret"), 500),
     ],
 )
-async def test_what_a_worker_rejects_is_explained_in_persian(
+async def test_a_workers_error_is_persian(
     http: httpx.AsyncClient, worker: ScriptedWorker, failure: Failure, status: int
 ) -> None:
     worker.script = [failure]
@@ -88,12 +88,12 @@ async def test_what_a_worker_rejects_is_explained_in_persian(
     assert is_persian(answer.json()["error"]["message"])
 
 
-async def test_a_stream_that_breaks_off_says_so_in_persian(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    told = []
+async def test_the_error_event_of_a_stream_is_persian(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    errors = []
     for headers in (PERSIAN, {}):
         worker.script = [[started(), content("one")], Failure(Reason.ENGINE_FAILED, "secret")]
         answer = await http.post(CHAT, headers=headers, json=body(stream=True))
         assert answer.status_code == 200
-        told.append(json.loads(answer.text.split("data: ")[-1])["error"])
-    assert [is_persian(error.pop("message")) for error in told] == [True, False]
-    assert told[0] == told[1]
+        errors.append(json.loads(answer.text.split("data: ")[-1])["error"])
+    assert [is_persian(error.pop("message")) for error in errors] == [True, False]
+    assert errors[0] == errors[1]

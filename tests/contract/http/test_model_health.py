@@ -1,4 +1,4 @@
-"""A model whose worker is lost, or cannot serve it: what lists, health and metrics say, and what a request gets."""
+"""Lists, health, metrics and responses for a model whose worker is lost or cannot serve it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
 SCRIPT: list[Any] = [[started()], [content("Hello")], [finish(), usage()]]
 
 
-class WorkerOfMany(ScriptedWorker):
-    """Serves two models, of which it loses one when it is told to."""
+class WorkerOfTwoModels(ScriptedWorker):
+    """Serves two models, of which a test can make one unavailable."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class WorkerOfMany(ScriptedWorker):
 
 @pytest.fixture
 def worker_port() -> int:
-    """Of a worker that the other tests' gateway does not know: it would remember its models."""
+    """Return the port of a worker that only this module's gateway knows, because gateways remember models."""
     return free_ports(1)[0]
 
 
 @pytest.fixture
 async def client(redis_url: str, api_key: str, worker_port: int, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Of a gateway that expects no model by name."""
+    """Yield a client of a gateway without expected models."""
     metrics_port = free_ports(1)[0]
     settings = {"VILIX_EXPECTED_MODELS": "", "VILIX_METRICS_PORT": str(metrics_port)}
     with running_gateway(redis_url, f"127.0.0.1:{worker_port}", tmp_path / "log", **settings) as (url, _):
@@ -50,7 +50,7 @@ async def client(redis_url: str, api_key: str, worker_port: int, tmp_path: Path)
 
 
 async def views(client: httpx.AsyncClient, model: str) -> dict[str, Any]:
-    """Everything that says whether a model can be used."""
+    """Return every report of whether a model is available."""
     models = (await client.get("/healthz")).json()["models"]
     one = await client.get(f"/api/models/{model}")
     listed = {entry["id"]: entry for entry in (await client.get("/api/models")).json()["data"]}
@@ -64,62 +64,62 @@ async def views(client: httpx.AsyncClient, model: str) -> dict[str, Any]:
     }
 
 
-async def until_all_say(client: httpx.AsyncClient, model: str, available: bool) -> None:
+async def until_all_report(client: httpx.AsyncClient, model: str, available: bool) -> None:
     wanted = dict.fromkeys(("healthz", "one", "listed", "metric"), available)
 
-    async def all_say() -> bool:
+    async def all_report() -> bool:
         try:
             return await views(client, model) == wanted
         except httpx.TransportError:
             return False
 
-    await until(all_say, what=f"all say that available is {available}")
+    await until(all_report, what=f"all say that available is {available}")
 
 
-async def test_a_model_that_was_seen_is_unavailable_and_not_unknown(
+async def test_a_model_that_was_served_is_unavailable_and_not_unknown(
     client: httpx.AsyncClient, worker_port: int
 ) -> None:
     async with scripted_worker(worker_port) as worker:
         worker.script = SCRIPT
-        await until_all_say(client, MODEL, True)
+        await until_all_report(client, MODEL, True)
         assert (await client.post("/api/chat/completions", json=BODY)).status_code == 200
     answer = await client.post("/api/chat/completions", json=BODY)
     assert answer.status_code == 503
     assert answer.json()["error"]["type"] == "service_unavailable"
     assert int(answer.headers["retry-after"]) > 0
-    await until_all_say(client, MODEL, False)
+    await until_all_report(client, MODEL, False)
     assert (await client.get("/healthz")).status_code == 200
     assert (await client.get("/readyz")).status_code == 503
     assert (await client.post("/api/chat/completions", json={**BODY, "model": "never-seen"})).status_code == 404
     async with scripted_worker(worker_port) as worker:
         worker.script = SCRIPT
-        await until_all_say(client, MODEL, True)
+        await until_all_report(client, MODEL, True)
         assert (await client.post("/api/chat/completions", json=BODY)).status_code == 200
 
 
-async def test_one_lost_model_of_a_worker_is_lost_alone(
+async def test_a_lost_model_does_not_affect_other_models_of_its_worker(
     client: httpx.AsyncClient, worker_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.support.scripted_worker.ScriptedWorker", WorkerOfMany)
+    monkeypatch.setattr("tests.support.scripted_worker.ScriptedWorker", WorkerOfTwoModels)
     async with scripted_worker(worker_port) as worker:
-        assert isinstance(worker, WorkerOfMany)
+        assert isinstance(worker, WorkerOfTwoModels)
         worker.script = SCRIPT
-        await until_all_say(client, MODEL, True)
+        await until_all_report(client, MODEL, True)
         worker.served.remove(MODEL)
-        await until_all_say(client, MODEL, False)
-        await until_all_say(client, "another", True)
+        await until_all_report(client, MODEL, False)
+        await until_all_report(client, "another", True)
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.post("/api/chat/completions", json=BODY)).status_code == 503
         assert (await client.post("/api/chat/completions", json={**BODY, "model": "another"})).status_code == 200
 
 
-async def test_a_rejection_for_lack_of_the_model_is_known_to_all_views_at_once(
+async def test_after_a_worker_rejects_a_model_all_reports_say_so_at_once(
     client: httpx.AsyncClient, worker_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.support.scripted_worker.ScriptedWorker", WorkerOfMany)
+    monkeypatch.setattr("tests.support.scripted_worker.ScriptedWorker", WorkerOfTwoModels)
     async with scripted_worker(worker_port) as worker:
-        assert isinstance(worker, WorkerOfMany)
-        await until_all_say(client, MODEL, True)
+        assert isinstance(worker, WorkerOfTwoModels)
+        await until_all_report(client, MODEL, True)
         worker.served.remove(MODEL)
         worker.script = [Failure(Reason.MODEL_UNAVAILABLE, "the model's process has died", retry_after=2)]
         assert (await client.post("/api/chat/completions", json=BODY)).status_code == 503

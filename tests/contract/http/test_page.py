@@ -1,4 +1,4 @@
-"""How the gateway hands out the page, whatever is in it."""
+"""How the gateway serves the page, whatever its content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def built(tmp_path: Path) -> Path:
 
 
 async def answers(redis_url: str, tmp_path: Path, *paths: str, **settings: str) -> list[httpx.Response]:
-    """What a gateway with these settings, and no worker, answers at each path."""
+    """Return the response at each path of a gateway with these settings and no worker."""
     unused = f"127.0.0.1:{free_ports(1)[0]}"
     with running_gateway(redis_url, unused, tmp_path / "gateway.log", **settings) as (url, _):
         async with httpx.AsyncClient(base_url=url, headers={"accept-encoding": "identity"}) as client:
@@ -59,7 +59,7 @@ async def test_the_page_calls_an_api_at_another_host(redis_url: str, built: Path
     assert "connect-src 'self' https://ai.example.com;" in page.headers["content-security-policy"]
 
 
-async def test_a_gateway_whose_page_was_not_built_still_answers(redis_url: str, tmp_path: Path) -> None:
+async def test_a_gateway_without_a_built_page_still_serves_the_api(redis_url: str, tmp_path: Path) -> None:
     page, models = await answers(
         redis_url, tmp_path, "/", "/site/models.json", VILIX_SITE_DIRECTORY=str(tmp_path / "none")
     )
@@ -69,7 +69,7 @@ async def test_a_gateway_whose_page_was_not_built_still_answers(redis_url: str, 
     assert "make site" in (tmp_path / "gateway.log").read_text()
 
 
-def test_a_first_visit_loads_little() -> None:
+def test_a_first_visit_downloads_little() -> None:
     dist = GatewaySettings().site_directory
     if not dist.exists():
         pytest.skip("the page is not built; make test builds it")

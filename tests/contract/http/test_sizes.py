@@ -1,4 +1,4 @@
-"""Requests that are too large, or have too many elements, for the connection that all requests to a worker share."""
+"""Requests that are too large, or have too many elements, for the shared stream to a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEBIBYTE = 2**20
 async def http(
     redis_url: str, api_key: str, worker: ScriptedWorker, tmp_path: Path
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway that takes bodies larger than what workers take."""
+    """Yield a client of a gateway that accepts larger bodies than workers do."""
     settings = {"VILIX_MAX_BODY_BYTES": str(48 * MEBIBYTE)}
     with running_gateway(redis_url, worker.address, tmp_path / "gateway.log", **settings) as (url, _):
         headers = {"Authorization": f"Bearer {api_key}"}
@@ -41,7 +41,7 @@ REJECTED: list[tuple[str, dict[str, Any], tuple[int, str | None]]] = [
 
 
 @pytest.mark.parametrize(("path", "large", "expected"), REJECTED)
-async def test_a_request_that_is_too_large_ends_no_other_answer(
+async def test_a_request_that_is_too_large_ends_no_other_generation(
     http: httpx.AsyncClient, worker: ScriptedWorker, path: str, large: dict[str, Any], expected: tuple[int, str | None]
 ) -> None:
     going = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Everything around the answers: keys, bodies, routes, models, headers, cross-origin calls, logs."""
+"""Keys, bodies, routes, models, headers, cross-origin calls and logs of the gateway."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ URL = "/api/chat/completions"
 
 
 def assert_error(answer: httpx.Response, status: int, error_type: str, code: str | None = None) -> dict[str, Any]:
-    """Every error has this form."""
+    """Assert that a response has the format of every error."""
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
@@ -36,7 +36,7 @@ def assert_error(answer: httpx.Response, status: int, error_type: str, code: str
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "expected"),
     [
         (None, "did not provide"),
         ("", "did not provide"),
@@ -48,14 +48,14 @@ def assert_error(answer: httpx.Response, status: int, error_type: str, code: str
     ],
 )
 @pytest.mark.parametrize("path", ["/api/models", URL])
-async def test_without_a_valid_key_there_is_nothing(
-    http: httpx.AsyncClient, header: str | None, said: str, path: str
+async def test_a_request_without_a_valid_key_gets_401(
+    http: httpx.AsyncClient, header: str | None, expected: str, path: str
 ) -> None:
     http.headers.pop("authorization")
     headers = {"authorization": header} if header is not None else {}
     answer = await (http.get if path.endswith("models") else http.post)(path, headers=headers)
     error = assert_error(answer, 401, "authentication_error", "invalid_api_key")
-    assert said in error["message"]
+    assert expected in error["message"]
     assert not header or header.partition(" ")[2] not in answer.text or not header.partition(" ")[2]
 
 
@@ -72,7 +72,7 @@ async def test_a_revoked_key_is_rejected_at_once(http: httpx.AsyncClient, redis_
     "raw",
     [b"", b"{", b"nonsense", b'{"model": NaN}', b"\xff\xfe", b'{"a": "\xd8"}', b"[" * 5000, b'"text"', b"null", b"[]"],
 )
-async def test_a_body_that_is_no_json_object(http: httpx.AsyncClient, raw: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object_gets_400(http: httpx.AsyncClient, raw: bytes) -> None:
     assert_error(await http.post(URL, content=raw), 400, "invalid_request_error")
 
 
@@ -84,7 +84,7 @@ for _ in range(900):
 @pytest.mark.parametrize(
     "field", ["chat_template_kwargs", "metadata", "tools", "response_format", "zeta", "logit_bias"]
 )
-async def test_a_body_that_is_nested_deeply(http: httpx.AsyncClient, field: str) -> None:
+async def test_a_deeply_nested_body_gets_400(http: httpx.AsyncClient, field: str) -> None:
     body = {"model": "nothing", "messages": [{"role": "user", "content": "x"}], field: DEEP}
     answer = await http.post(URL, json=body)
     if field == "zeta":
@@ -102,12 +102,12 @@ async def test_a_compressed_body_is_rejected_with_the_reason(http: httpx.AsyncCl
     assert len(error["message"]) < 300
 
 
-async def test_a_body_said_to_be_as_it_is_is_read(http: httpx.AsyncClient) -> None:
+async def test_content_encoding_identity_is_accepted(http: httpx.AsyncClient) -> None:
     answer = await http.post(URL, content=b"{}", headers={"Content-Encoding": "Identity"})
     assert_error(answer, 400, "invalid_request_error")
 
 
-async def test_a_large_body_is_rejected_whether_its_size_was_announced_or_not(http: httpx.AsyncClient) -> None:
+async def test_a_large_body_is_rejected_with_and_without_content_length(http: httpx.AsyncClient) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(30):
             yield b" " * 10_000
@@ -130,19 +130,19 @@ async def test_a_large_body_is_rejected_whether_its_size_was_announced_or_not(ht
         "/metrics",
     ],
 )
-async def test_an_unknown_path(http: httpx.AsyncClient, path: str) -> None:
+async def test_an_unknown_path_gets_404(http: httpx.AsyncClient, path: str) -> None:
     error = assert_error(await http.get(path), 404, "invalid_request_error")
     assert path in error["message"]
 
 
-async def test_a_wrong_method(http: httpx.AsyncClient) -> None:
+async def test_a_wrong_method_gets_405(http: httpx.AsyncClient) -> None:
     answer = await http.get(URL)
     assert_error(answer, 405, "invalid_request_error")
     assert answer.headers["allow"] == "POST"
     assert_error(await http.delete("/api/models"), 405, "invalid_request_error")
 
 
-async def test_models(http: httpx.AsyncClient) -> None:
+async def test_models_are_listed_and_described(http: httpx.AsyncClient) -> None:
     for prefix in ("/api", "/v1"):
         listing = (await http.get(f"{prefix}/models")).json()
         assert listing["object"] == "list"
@@ -156,7 +156,7 @@ async def test_models(http: httpx.AsyncClient) -> None:
     assert_error(await http.get("/api/models/nothing"), 404, "invalid_request_error", "model_not_found")
 
 
-async def test_health_needs_no_key_and_says_what_is_seen(http: httpx.AsyncClient) -> None:
+async def test_health_needs_no_key_and_reports_redis_and_models(http: httpx.AsyncClient) -> None:
     http.headers.pop("authorization")
     health = (await http.get("/healthz")).json()
     assert health.pop("redis_eviction") in ("noeviction", "unknown"), "it may not have been read yet"
@@ -165,7 +165,7 @@ async def test_health_needs_no_key_and_says_what_is_seen(http: httpx.AsyncClient
     assert (await http.get("/readyz")).json() == {"ready": True}
 
 
-async def test_pages_of_other_origins_may_call(http: httpx.AsyncClient) -> None:
+async def test_pages_of_other_origins_may_call_the_api(http: httpx.AsyncClient) -> None:
     preflight = await http.options(
         URL,
         headers={
@@ -207,7 +207,7 @@ async def test_a_request_is_one_line_of_json_without_content_or_secrets(
     assert api_key not in log
 
 
-async def test_without_redis_keys_cannot_be_checked_and_it_is_said(
+async def test_without_redis_requests_get_503_and_health_reports_it(
     worker: ScriptedWorker, api_key: str, tmp_path: Path
 ) -> None:
     with running_gateway("redis://127.0.0.1:1/0", worker.address, tmp_path / "log") as (url, _):

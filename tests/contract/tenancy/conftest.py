@@ -1,4 +1,4 @@
-"""Three real gateway processes on one real Valkey, in front of a worker that keeps books."""
+"""Three real gateway processes on one real Valkey, with a worker that counts the tokens of each request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADMIN_TOKEN = "a-token-for-tests-only"
 RESERVATION_SECONDS = 2.0
 RENEW_SECONDS = 0.5
 ROUNDS = 200 if os.environ.get("VILIX_FAULTS") == "full" else 20
-"""How often the exact tests are repeated."""
+"""How often the tests of exactness are repeated."""
 TIERS = """
 tiers:
   free: {rpm: 1000, concurrency: 2, models: {large: {concurrency: 1}}}
@@ -55,20 +55,20 @@ async def state_of(redis: Redis, key: Key, model: str = "small") -> dict[str, Sc
     return (await limit_script.show(redis, Subject(key, model, key.limits, UNLIMITED))).scopes
 
 
-async def nothing_is_held(redis: Redis, key: Key) -> bool:
+async def holds_nothing(redis: Redis, key: Key) -> bool:
     scope = (await state_of(redis, key))["key"]
     return scope.slots == scope.reserved == 0
 
 
 async def used(redis: Redis, key: Key) -> usage.Counts:
-    """All that was ever used."""
+    """Return the usage of a key in all its days."""
     names = [str(name) async for name in redis.scan_iter(f"vilix:*:usage:{key.id}:????-??")]
     found = await usage.of_periods(redis, key, [name.rpartition(":")[2] for name in names])
     return sum((each.counts for each in found), usage.Counts())
 
 
 async def records(redis: Redis, key: Key) -> list[dict[str, str]]:
-    """The usage records in the stream."""
+    """Return a key's records in the usage stream."""
     found = await redis.xrange(f"vilix:{{{key.shard}}}:usage")
     return [fields for _, fields in found if fields["key"] == key.id]
 

@@ -1,4 +1,4 @@
-"""A stand-in for an inference worker that keeps books: it says what it produced for which request, to the token."""
+"""A stand-in for an inference worker that counts the tokens that it has generated for each request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODELS = ("small", "large")
 
 @dataclass
 class Entry:
-    """What was produced for one request."""
+    """The tokens of one request."""
 
     prompt: int
     completion: int = 0
@@ -87,7 +87,7 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
 
 @asynccontextmanager
 async def counting_worker(port: int) -> AsyncIterator[CountingWorker]:
-    """Serve one on 127.0.0.1:`port`."""
+    """Serve a CountingWorker on 127.0.0.1:`port`."""
     worker = CountingWorker()
     worker.address = f"127.0.0.1:{port}"
     healthy = health.aio.HealthServicer()

@@ -1,4 +1,4 @@
-"""Redis as operators run it: a server that comes and goes, a Sentinel pair, a cluster, and TLS."""
+"""Redis as operators run it: a server that is stopped and started, a Sentinel pair, a cluster, and TLS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLI = str(BIN / "valkey-cli")
 
 
 class Server:
-    """One server process, which can be stopped, frozen and started again with what it had written."""
+    """One server process, which can be killed, frozen and started again with its data."""
 
     def __init__(self, directory: Path, *options: str, port: int | None = None, program: str = SERVER) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -69,12 +69,12 @@ def running(servers: Sequence[Server]) -> Iterator[None]:
 
 @contextmanager
 def sentinel_pair(directory: Path) -> Iterator[tuple[str, Server, Server]]:
-    """A master, its replica, and a Sentinel that fails over: the URL, and both servers."""
+    """Run a master, its replica and a Sentinel. Yields the URL, the master and the replica."""
     master = Server(directory / "a", "--repl-diskless-sync-delay", "0")
     replica = Server(directory / "b", "--replicaof", "127.0.0.1", str(master.port))
     port = free_ports(1)[0]
     configuration = directory / "sentinel.conf"
-    # On a busy machine a server that lives may take a second for its answer.
+    # On a busy machine a healthy server may take a second to reply.
     configuration.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
         f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
@@ -104,8 +104,8 @@ def _knows_a_replica(sentinel: sync_redis.Redis) -> bool:
 
 @contextmanager
 def cluster(directory: Path) -> Iterator[str]:
-    """Three masters that share the slots: the URL."""
-    # A node's bus has the port 10,000 above its own, where a connection of somebody else may be.
+    """Run three masters that share the slots. Yields the URL."""
+    # A node's bus uses its port + 10,000, which another connection may have taken.
     ports = [port for port in free_ports(60) if port + BUS < FIRST_OF_CONNECTIONS and is_free(port + BUS)][:3]
     servers = [Server(directory / str(port), "--cluster-enabled", "yes", port=port) for port in ports]
     nodes = [f"127.0.0.1:{server.port}" for server in servers]
@@ -120,7 +120,7 @@ def cluster(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def secured(directory: Path, program: str) -> Iterator[str]:
-    """A server with TLS only, an ACL user, and its own authority: the URL, of database 3."""
+    """Run a server with TLS only, an ACL user and its own CA. Yields the URL of database 3."""
     directory.mkdir(parents=True, exist_ok=True)
     authority, certificate, key = (str(directory / name) for name in ("ca.pem", "ca.pem", "key.pem"))
     subprocess.run(

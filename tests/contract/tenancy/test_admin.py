@@ -1,4 +1,4 @@
-"""The admin API: own listener, own credential, and everything that can be done to a key."""
+"""The admin API: its listener, its credential, and all operations on keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def admin(gateways: list[str], admin_port: int) -> AsyncIterator[httpx.Asy
         yield client
 
 
-async def test_a_key_lives_and_ends_through_the_admin_api(
+async def test_a_key_is_created_changed_rotated_and_revoked(
     admin: httpx.AsyncClient, gateways: list[str], worker: CountingWorker
 ) -> None:
     made = await admin.post("/admin/v1/keys", json={"name": "web", "owner": "team", "limits": {"rpm": 9}})
@@ -48,14 +48,14 @@ async def test_a_key_lives_and_ends_through_the_admin_api(
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong-token-wrong-token", f"Basic {ADMIN_TOKEN}"])
-async def test_nobody_gets_in_without_the_credential(admin: httpx.AsyncClient, authorization: str) -> None:
+async def test_a_request_without_the_credential_gets_401(admin: httpx.AsyncClient, authorization: str) -> None:
     for method, path in (("GET", "/admin/v1/keys"), ("POST", "/admin/v1/keys"), ("DELETE", "/admin/v1/keys/x")):
         rejected = await admin.request(method, path, headers={"Authorization": authorization})
         assert rejected.status_code == 401
         assert rejected.json()["error"]["code"] == "invalid_api_key"
 
 
-async def test_it_is_not_on_the_public_port(gateways: list[str], admin: httpx.AsyncClient) -> None:
+async def test_the_admin_api_is_not_on_the_public_port(gateways: list[str], admin: httpx.AsyncClient) -> None:
     async with client_of(gateways[0], ADMIN_TOKEN) as public:
         assert (await public.get("/admin/v1/keys")).status_code == 404
         assert (await public.get("/admin/v1/openapi.json")).status_code == 404
@@ -63,7 +63,7 @@ async def test_it_is_not_on_the_public_port(gateways: list[str], admin: httpx.As
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "said"),
+    ("request_", "status", "expected"),
     [
         (("POST", "/keys", {"name": ""}), 400, "name"),
         (("POST", "/keys", {"name": "a", "limits": {"rpm": 0}}), 400, "limits.rpm"),
@@ -74,23 +74,23 @@ async def test_it_is_not_on_the_public_port(gateways: list[str], admin: httpx.As
         (("GET", "/nothing", None), 404, "openapi.json"),
     ],
 )
-async def test_what_is_wrong_is_said(
-    admin: httpx.AsyncClient, request_: tuple[str, str, dict[str, object] | None], status: int, said: str
+async def test_errors_name_the_wrong_field(
+    admin: httpx.AsyncClient, request_: tuple[str, str, dict[str, object] | None], status: int, expected: str
 ) -> None:
     method, path, fields = request_
     answer = await admin.request(method, f"/admin/v1{path}", json=fields)
     assert answer.status_code == status
-    assert said in answer.json()["error"]["message"]
+    assert expected in answer.json()["error"]["message"]
 
 
-async def test_a_name_is_taken_once(admin: httpx.AsyncClient) -> None:
+async def test_a_name_that_is_taken_gets_409(admin: httpx.AsyncClient) -> None:
     assert (await admin.post("/admin/v1/keys", json={"name": "twice"})).status_code == 201
     again = await admin.post("/admin/v1/keys", json={"name": "twice"})
     assert again.status_code == 409
     assert "'twice'" in again.json()["error"]["message"]
 
 
-async def test_the_openapi_document_describes_it(admin: httpx.AsyncClient) -> None:
+async def test_the_openapi_document_describes_the_admin_api(admin: httpx.AsyncClient) -> None:
     document = (await admin.get("/admin/v1/openapi.json")).json()
     assert set(document["paths"]) == {
         "/admin/v1/keys",
@@ -139,7 +139,7 @@ async def test_a_revoked_key_is_neither_changed_nor_rotated(
     assert (await admin.post("/admin/v1/keys", json={"name": "gone"})).status_code == 201, "the name is free"
 
 
-async def test_no_key_is_named_as_another_ones_id(admin: httpx.AsyncClient) -> None:
+async def test_a_name_must_not_look_like_an_id(admin: httpx.AsyncClient) -> None:
     victim = (await admin.post("/admin/v1/keys", json={"name": "victim"})).json()
     for name in (victim["id"], "a/b", "..", victim["key"]):
         rejected = await admin.post("/admin/v1/keys", json={"name": name})
@@ -150,7 +150,7 @@ async def test_no_key_is_named_as_another_ones_id(admin: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize("field", ["name", "owner", "tier", "models", "model_limits"])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_half_a_surrogate_pair_is_the_callers_fault(admin: httpx.AsyncClient, field: str, method: str) -> None:
+async def test_half_a_surrogate_pair_gets_400(admin: httpx.AsyncClient, field: str, method: str) -> None:
     half = "\ud800"
     value = {"models": [half], "model_limits": {half: {"rpm": 1}}}.get(field, half)
     if method == "PATCH":

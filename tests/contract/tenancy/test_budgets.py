@@ -1,4 +1,4 @@
-"""A budget is a limit for running answers too; a key over its limits is refused before its large body is read."""
+"""Budgets that end running generations, and keys over their limits that are rejected before a large body is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Change, Key
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.secret import digest
-from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, records, state_of, used
+from tests.contract.tenancy.conftest import URL, body, client_of, holds_nothing, records, state_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.support.fault_table import record
 from tests.support.waits import until
@@ -28,7 +28,7 @@ SPENT = {"ended_by": "daily_tokens", "scope": "key"}
 LARGE = 19 * 2**20
 
 
-async def test_answers_that_outgrow_a_budget_end_with_it_and_are_billed_exactly(
+async def test_generations_that_exceed_a_budget_end_and_are_billed_exactly(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     worker.pace = 0.005
@@ -39,7 +39,7 @@ async def test_answers_that_outgrow_a_budget_end_with_it_and_are_billed_exactly(
             return (await client.post(URL, json=body(200))).json()  # type: ignore[no-any-return]
 
     answers = await asyncio.gather(*(ask(number) for number in range(5)))
-    await until(lambda: nothing_is_held(redis, key))
+    await until(lambda: holds_nothing(redis, key))
     for answer in answers:
         assert answer["vilix"] == SPENT
         assert answer["choices"][0]["finish_reason"] == "length"
@@ -49,7 +49,7 @@ async def test_answers_that_outgrow_a_budget_end_with_it_and_are_billed_exactly(
     bills = await records(redis, key)
     assert {bill["outcome"] for bill in bills} == {"budget"}
     assert worker.running == 0, "the engine is stopped"
-    # Of 260, so much in flight when Redis says that nothing is left.
+    # Tokens beyond 260 that may be in flight when Redis reports that the budget is spent.
     met = 230 <= spent <= 286
     record(
         "A budget of 260 tokens a day and five parallel responses of 200 tokens each",
@@ -82,12 +82,12 @@ async def test_the_last_chunk_names_the_budget(
     for chunk in (*finishes, usage):
         assert chunk["vilix"] == {"ended_by": "monthly_tokens", "scope": "model"}
     assert not any("vilix" in chunk for chunk in chunks[: -choices - 1])
-    await until(lambda: nothing_is_held(redis, key))
+    await until(lambda: holds_nothing(redis, key))
     assert (await used(redis, key)).completion_tokens == usage["usage"]["completion_tokens"]
     assert usage["usage"]["total_tokens"] <= 100 + 10 * choices
 
 
-async def test_openais_library_reads_an_answer_that_a_budget_ended(
+async def test_openais_sdk_parses_a_response_that_a_budget_ended(
     gateways: list[str], worker: CountingWorker, new_key: NewKey
 ) -> None:
     worker.pace = 0.005
@@ -103,7 +103,7 @@ async def test_openais_library_reads_an_answer_that_a_budget_ended(
     assert chunks[-1].vilix == SPENT  # type: ignore[attr-defined]  # what OpenAI's API does not have
 
 
-async def test_a_rate_ends_no_answer_and_delays_the_next_request(
+async def test_a_rate_ends_no_generation_and_delays_the_next_request(
     gateways: list[str], worker: CountingWorker, new_key: NewKey
 ) -> None:
     worker.pace = 0.002
@@ -118,7 +118,9 @@ async def test_a_rate_ends_no_answer_and_delays_the_next_request(
 
 
 @pytest.mark.parametrize("prompt", [[1] * 1900, [[1] * 1900]])
-async def test_token_ids_are_counted_as_ids(gateways: list[str], new_key: NewKey, prompt: list[Any]) -> None:
+async def test_token_ids_in_a_prompt_count_as_one_token_each(
+    gateways: list[str], new_key: NewKey, prompt: list[Any]
+) -> None:
     _, secret = await new_key(limits={"tpm": 1000})
     async with client_of(gateways[0], secret) as client:
         rejected = await client.post(TEXT_URL, json={"model": "small", "prompt": prompt, "max_tokens": 1})
@@ -126,7 +128,7 @@ async def test_token_ids_are_counted_as_ids(gateways: list[str], new_key: NewKey
         assert "19" in rejected.json()["error"]["message"]
 
 
-async def test_a_prompt_is_shown_only_to_a_key_that_could_send_it(
+async def test_tokenize_needs_capacity_for_the_prompt_in_the_budget(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     key, secret = await new_key(limits={"daily_tokens": 100})
@@ -138,7 +140,7 @@ async def test_a_prompt_is_shown_only_to_a_key_that_could_send_it(
             rejected = await client.post(url, json=fields)
             assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "insufficient_quota")
         assert worker.rendered == 1
-        await until(lambda: nothing_is_held(redis, key))
+        await until(lambda: holds_nothing(redis, key))
         assert (await state_of(redis, key))["key"].daily == 0, "it costs nothing"
         assert (await client.get("/api/models")).status_code == 200
         assert (await client.get("/api/usage")).status_code == 200
@@ -181,7 +183,7 @@ async def test_a_large_body_of_a_key_over_its_limits_is_not_read(
     writer.close()
 
 
-async def test_a_large_body_of_a_key_that_may_wait_is_read(
+async def test_a_large_body_of_a_key_that_may_queue_is_read(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     key, secret = await new_key(tier="patient")
@@ -199,7 +201,7 @@ async def test_a_large_body_of_a_key_that_may_wait_is_read(
 @pytest.mark.parametrize("url", [URL, TEXT_URL, "/api/embeddings", "/api/tokenize"])
 @pytest.mark.parametrize("known", [False, True], ids=["first request", "known key"])
 @pytest.mark.parametrize(("event", "status"), [("revoked", 401), ("expired", 401), ("another list", 403)])
-async def test_what_happened_to_the_key_while_its_body_came_holds(
+async def test_a_change_of_the_key_while_its_body_is_received_applies(
     gateways: list[str], new_key: NewKey, redis: Redis, *, url: str, known: bool, event: str, status: int
 ) -> None:
     key, secret = await new_key(expires=int(time.time()) + 3600)
@@ -234,7 +236,7 @@ async def test_what_happened_to_the_key_while_its_body_came_holds(
 
 @pytest.mark.parametrize("event", ["revoked", "expired"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_waiting_request_ends_within_a_second_of_its_key(
+async def test_a_queued_request_ends_within_a_second_of_its_keys_end(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis, *, event: str, stream: bool
 ) -> None:
     worker.going.clear()
@@ -290,7 +292,7 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[Head, dict[str, Any]]
 async def rejected_early(
     gateway: str, secret: str, url: str, *, chunked: bool
 ) -> tuple[Head, dict[str, Any], asyncio.StreamWriter]:
-    """The answer to the first bytes of a body of 19 MiB; no more are sent before it has come."""
+    """Send the first bytes of a body of 19 MiB, and return the response that comes before the rest is sent."""
     reader, writer = await opened(gateway)
     if chunked:
         part = b'{"model": "small", "x": "' + b"x" * 66_000

@@ -1,4 +1,4 @@
-"""What docs/keys.md shows an operator."""
+"""The examples of docs/keys.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.repository import ROOT
 DOCUMENT = (ROOT / "docs" / "keys.md").read_text()
 
 
-async def test_the_usage_stream_is_drained_by_the_documents_lines(
+async def test_the_example_for_the_usage_stream_drains_it(
     gateways: list[str], worker: CountingWorker, redis_url: str, new_key: Callable[..., Awaitable[tuple[Key, str]]]
 ) -> None:
     key, secret = await new_key()
@@ -33,7 +33,7 @@ async def test_the_usage_stream_is_drained_by_the_documents_lines(
     assert key.id not in again
 
 
-def test_the_tiers_are_read(tmp_path: Path) -> None:
+def test_the_example_of_a_tiers_file_is_valid(tmp_path: Path) -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     (tmp_path / "tiers.yaml").write_text(text)
     assert set(read_tiers(tmp_path / "tiers.yaml")) == set(yaml.safe_load(text)["tiers"])

@@ -1,4 +1,4 @@
-"""Three gateways, one Valkey: no limit is ever exceeded, nothing is leaked, and every token is billed once."""
+"""Three gateways on one Valkey: no limit is exceeded, no reservation leaks, and every token is billed once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.tenancy.key import Key
-from tests.contract.tenancy.conftest import ROUNDS, URL, body, client_of, nothing_is_held, records, state_of, used
+from tests.contract.tenancy.conftest import ROUNDS, URL, body, client_of, holds_nothing, records, state_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.support.fault_table import record
 from tests.support.waits import until
@@ -49,7 +49,7 @@ def asking(clients: list[httpx.AsyncClient], worker: CountingWorker, redis: Redi
     ],
     ids=["rpm", "concurrency", "concurrency of a model"],
 )
-async def test_of_a_hundred_parallel_requests_exactly_the_limit_are_answered(
+async def test_of_a_hundred_parallel_requests_exactly_the_limit_succeed(
     asking: Asking, new_key: NewKey, limit: str, draft: dict[str, Any], rounds: int
 ) -> None:
     clients, worker, redis = asking
@@ -68,7 +68,7 @@ async def test_of_a_hundred_parallel_requests_exactly_the_limit_are_answered(
             for number in range(100):
                 group.create_task(ask(number, secret, statuses))
         assert statuses == {200: 5, 429: 95}
-        await until(lambda key=key: nothing_is_held(redis, key))  # type: ignore[misc]  # its type is clear
+        await until(lambda key=key: holds_nothing(redis, key))  # type: ignore[misc]  # its type is clear
     record(
         f"Limits are exact: 100 parallel requests to {len(clients)} gateways, {limit} of 5",
         f"exactly 5 answered, {rounds} times",
@@ -77,7 +77,7 @@ async def test_of_a_hundred_parallel_requests_exactly_the_limit_are_answered(
     )
 
 
-async def test_random_hang_ups_and_errors_leave_nothing_behind_and_bill_what_was_produced(
+async def test_random_disconnects_and_errors_release_everything_and_bill_what_was_produced(
     clients: list[httpx.AsyncClient], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     worker.pace = 0.002
@@ -91,7 +91,7 @@ async def test_random_hang_ups_and_errors_leave_nothing_behind_and_bill_what_was
             "stream": chance.random() < 0.8,
             "messages": [{"role": "user", "content": "x" * chance.randrange(1, 60)}],
         }
-        tokens, hang_up = chance.randrange(1, 60), chance.choice([None, chance.randrange(0, 40)])
+        tokens, disconnect_after = chance.randrange(1, 60), chance.choice([None, chance.randrange(0, 40)])
         if chance.random() < 0.3:
             fields["seed"] = chance.randrange(1, 60)
         headers = {**bearer(secret), "x-request-id": request_id}
@@ -107,7 +107,7 @@ async def test_random_hang_ups_and_errors_leave_nothing_behind_and_bill_what_was
             if line.startswith("data: {"):
                 choices = json.loads(line[6:]).get("choices") or [{}]
                 received[request_id] += choices[0].get("delta", {}).get("content") == "x"
-            if hang_up is not None and received[request_id] >= hang_up:
+            if disconnect_after is not None and received[request_id] >= disconnect_after:
                 break
         await response.aclose()
 
@@ -116,7 +116,7 @@ async def test_random_hang_ups_and_errors_leave_nothing_behind_and_bill_what_was
             await ask(number)
 
     await asyncio.gather(*(some(first) for first in range(30)))
-    await until(lambda: nothing_is_held(redis, key))
+    await until(lambda: holds_nothing(redis, key))
     assert worker.most_running <= 20
     billed = {record["request_id"]: record for record in await records(redis, key)}
     assert len(await records(redis, key)) == len(billed) == 300, "one record each"
@@ -125,7 +125,7 @@ async def test_random_hang_ups_and_errors_leave_nothing_behind_and_bill_what_was
         entry = worker.books[request_id]
         prompt, completion = int(bill["prompt_tokens"]), int(bill["completion_tokens"])
         if bill["outcome"] == "client gone":
-            # What was on its way to the gateway when the client hung up was produced for nobody.
+            # Tokens in flight to the gateway when the client disconnected are not billed.
             assert received[request_id] <= completion <= entry.completion
             assert prompt in (0, entry.prompt)
         else:

@@ -1,4 +1,4 @@
-"""What operators change takes effect on all gateways at once; what gateways held is free when they are killed."""
+"""Changes of keys apply to all gateways at once, and reservations of killed gateways are released."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.contract.tenancy.conftest import (
     URL,
     body,
     client_of,
-    nothing_is_held,
+    holds_nothing,
     records,
     state_of,
     used,
@@ -96,7 +96,7 @@ async def test_an_expired_key_is_rejected(gateways: list[str], new_key: NewKey, 
         assert (await client.get("/api/models")).status_code == 401
 
 
-async def test_changed_limits_and_tiers_hold_from_the_next_request(
+async def test_changed_limits_and_tiers_apply_from_the_next_request(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis, tiers_file: Path
 ) -> None:
     key, secret = await new_key(tier="free")
@@ -133,7 +133,7 @@ async def test_a_key_sees_and_uses_only_the_models_on_its_list(gateways: list[st
         }
 
 
-async def test_a_key_sees_what_it_used_and_what_is_left(
+async def test_usage_reports_what_a_key_used_and_what_remains(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     limits = {"rpm": 10, "tpm": 1000, "concurrency": 3, "daily_tokens": 5000}
@@ -185,13 +185,13 @@ async def test_a_key_sees_what_it_used_and_what_is_left(
 async def doomed(
     redis_url: str, worker: CountingWorker, settings: dict[str, str], tmp_path: Path
 ) -> AsyncIterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A fourth gateway, to be killed."""
+    """Run a fourth gateway, which the test kills."""
     with running_gateway(redis_url, worker.address, tmp_path / "log", **settings) as (url, process):
         await until_ready(url)
         yield url, process
 
 
-async def test_a_killed_gateway_holds_nothing_and_what_it_had_produced_is_billed(
+async def test_reservations_of_a_killed_gateway_are_released_and_its_tokens_are_billed(
     doomed: tuple[str, subprocess.Popen[bytes]],
     worker: CountingWorker,
     gateways: list[str],
@@ -222,7 +222,7 @@ async def test_a_killed_gateway_holds_nothing_and_what_it_had_produced_is_billed
         await until(a_slot_is_free)
         freed = time.monotonic() - killed
         assert freed < RESERVATION_SECONDS + 2
-    await until(lambda: nothing_is_held(redis, key))
+    await until(lambda: holds_nothing(redis, key))
     lost = [entry for entry in await records(redis, key) if entry["outcome"] == "lost"]
     assert len(lost) == 5
     for entry in lost:
@@ -236,7 +236,7 @@ async def test_a_killed_gateway_holds_nothing_and_what_it_had_produced_is_billed
     )
 
 
-async def test_what_a_killed_gateway_held_is_tidied_up_without_another_request(
+async def test_reservations_of_a_killed_gateway_are_released_without_another_request(
     doomed: tuple[str, subprocess.Popen[bytes]],
     worker: CountingWorker,
     gateways: list[str],
@@ -258,7 +258,7 @@ async def test_what_a_killed_gateway_held_is_tidied_up_without_another_request(
     await until(recorded, RESERVATION_SECONDS + 15)
 
 
-async def test_a_request_in_a_patient_tier_waits_for_its_slot(
+async def test_a_request_of_a_tier_with_a_queue_waits_for_a_slot(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     worker.going.clear()
@@ -276,15 +276,15 @@ async def test_a_request_in_a_patient_tier_waits_for_its_slot(
         text = (await streamed).text
         assert text.startswith(": queued 1\n\n")
         assert text.endswith("data: [DONE]\n\n")
-        # The headers went out with the first place in line, before a worker knew of the request.
+        # The headers were sent with the first position in the queue, before a worker had the request.
         assert streamed.result().headers["x-ignored-params"] == "nonsense"
         assert ": x-ignored-params nonsense,reasoning_effort\n\n" in text
         assert [(await each).status_code for each in (first, whole)] == [200, 200]
     assert worker.most_running == 1
-    assert await nothing_is_held(redis, key)
+    assert await holds_nothing(redis, key)
 
 
-async def test_who_waited_too_long_is_rejected_in_the_stream(
+async def test_a_request_that_waited_too_long_gets_an_error_event(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     worker.going.clear()
@@ -302,7 +302,7 @@ async def test_who_waited_too_long_is_rejected_in_the_stream(
         assert (await first).status_code == 200
 
 
-async def test_who_hangs_up_in_the_line_makes_room(
+async def test_a_client_that_disconnects_while_queued_leaves_the_queue(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:
     worker.going.clear()
@@ -315,7 +315,7 @@ async def test_who_hangs_up_in_the_line_makes_room(
         last = asyncio.create_task(client.post(URL, json=body(2)))
         worker.going.set()
         assert [(await each).status_code for each in (first, last)] == [200, 200]
-    assert await nothing_is_held(redis, key)
+    assert await holds_nothing(redis, key)
     assert (await used(redis, key)).requests == 2
 
 

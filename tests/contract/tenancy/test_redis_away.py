@@ -1,4 +1,4 @@
-"""Redis killed, frozen, restarted: what the gateway still answers, and that nothing is forgotten."""
+"""Redis is killed, frozen or restarted: what the gateway still serves, and that no usage is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.gateway.redis.connection import connect, disconnect
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.stack.ports import free_ports
-from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held, used
+from tests.contract.tenancy.conftest import URL, body, client_of, holds_nothing, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, running
 from tests.support.fault_table import record
@@ -66,12 +66,12 @@ async def status(client: httpx.AsyncClient, **fields: object) -> int:
 
 
 @pytest.mark.parametrize("fault", ["frozen", "killed"])
-async def test_a_known_key_is_served_meanwhile_and_its_usage_is_recorded_afterwards(
+async def test_a_known_key_is_served_without_redis_and_its_usage_is_recorded_afterwards(
     server: Server, gateway: str, own_redis: Redis, fault: str
 ) -> None:
     key, secret = await keys.create(own_redis, name="known")
     _, unknown = await keys.create(own_redis, name="never seen")
-    async with client_of(gateway, secret) as client, client_of(gateway, unknown) as stranger:
+    async with client_of(gateway, secret) as client, client_of(gateway, unknown) as unknown_client:
         assert await status(client) == 200
         if fault == "frozen":
             server.signal(signal.SIGSTOP)
@@ -79,7 +79,7 @@ async def test_a_known_key_is_served_meanwhile_and_its_usage_is_recorded_afterwa
             server.kill()
         try:
             assert [await status(client) for _ in range(5)] == [200] * 5
-            assert await status(stranger) == 503
+            assert await status(unknown_client) == 503
             assert (await client.get("/readyz")).status_code == 200, "one blip does not empty the service"
             await redis_is(gateway, "unreachable")
         finally:
@@ -88,7 +88,7 @@ async def test_a_known_key_is_served_meanwhile_and_its_usage_is_recorded_afterwa
             else:
                 server.start()
         await redis_is(gateway, "ok")
-        assert await status(stranger) == 200
+        assert await status(unknown_client) == 200
 
         async def all_recorded() -> bool:
             total = await used(own_redis, key)
@@ -119,13 +119,13 @@ async def test_a_stream_outlives_an_outage_and_is_billed_to_the_token(
         await redis_is(gateway, "unreachable")
         server.signal(signal.SIGCONT)
         assert (await stream).text.endswith("data: [DONE]\n\n")
-    await until(lambda: nothing_is_held(own_redis, key))
+    await until(lambda: holds_nothing(own_redis, key))
     total = await used(own_redis, key)
     assert (total.requests, total.prompt_tokens, total.completion_tokens) == (1, 5, 150)
 
 
 @pytest.mark.parametrize("grace", [{"VILIX_AUTH_GRACE": "1"}, {"VILIX_AUTH_GRACE": "0"}], indirect=True)
-async def test_after_the_grace_no_key_is_valid(
+async def test_after_the_grace_period_no_key_is_valid(
     server: Server, gateway: str, own_redis: Redis, grace: dict[str, str]
 ) -> None:
     _, secret = await keys.create(own_redis, name="known")
@@ -165,7 +165,7 @@ async def test_limits_follow_the_policy(server: Server, gateway: str, own_redis:
     assert statuses[503 if answered == 0 else 429] == 10 - answered
 
 
-async def test_each_gateway_has_its_share_of_the_limits(
+async def test_each_gateway_enforces_its_share_of_the_limits(
     server: Server, worker: CountingWorker, settings: dict[str, str], own_redis: Redis, tmp_path: Path
 ) -> None:
     _, secret = await keys.create(own_redis, name="shared", limits=Limits(rpm=6))
@@ -177,7 +177,7 @@ async def test_each_gateway_has_its_share_of_the_limits(
 
     with running_gateway(server.url, worker.address, tmp_path / "a", **settings) as (other, _):
         await until_ready(other)
-        # Whoever comes to be counted hears of those who were there.
+        # A gateway learns the number of gateways with its own heartbeat.
         await until(lambda: counted(1))
         with running_gateway(server.url, worker.address, tmp_path / "b", **more) as (url, _):
             await until_ready(url)

@@ -1,4 +1,4 @@
-"""Scripts over one shared connection to a real Valkey: in order, and never with another's answer."""
+"""Scripts over one shared connection to a real Valkey: every caller gets its own reply."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def linked(port: int, *, seconds: float = SECONDS) -> AsyncIterator[RedisL
 
 
 class Swallowing:
-    """A network in front of a port: what was connected before `swallow` leads nowhere, and is not ended."""
+    """A proxy in front of a port. After `swallow`, its present connections stay open but transport nothing."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -84,30 +84,30 @@ async def ask(link: RedisLink, word: str) -> str:
 
 
 async def connections(server: Server) -> int:
-    """Those over which scripts are run."""
+    """Return the number of connections over which scripts are run."""
     async with Redis.from_url(server.url, decode_responses=True) as other:
         return sum(client["cmd"] == "evalsha" for client in await other.client_list())
 
 
-async def answers_again(link: RedisLink, word: str) -> None:
-    async def answers() -> bool:
+async def replies_again(link: RedisLink, word: str) -> None:
+    async def replies() -> bool:
         try:
             assert await ask(link, word) == f"{word}!"
         except RedisAwayError:
             return False
         return True
 
-    await until(answers, 10, "Redis answers again")
+    await until(replies, 10, "Redis replies again")
 
 
-async def test_everybody_gets_the_own_answer(link: RedisLink, server: Server) -> None:
+async def test_every_caller_gets_its_own_reply(link: RedisLink, server: Server) -> None:
     await ask(link, "first")
     words = [str(number) for number in range(500)]
     assert await asyncio.gather(*(ask(link, word) for word in words)) == [f"{word}!" for word in words]
     assert await connections(server) == 1
 
 
-async def test_a_script_that_fails_harms_no_other(link: RedisLink) -> None:
+async def test_a_script_that_fails_does_not_affect_others(link: RedisLink) -> None:
     await ask(link, "first")
     redis, words = link.redis, [f"{number}" if number % 3 else "fault" for number in range(90)]
     found = await asyncio.gather(*(ECHO.run(redis, "!", word) for word in words), return_exceptions=True)
@@ -118,7 +118,7 @@ async def test_a_script_that_fails_harms_no_other(link: RedisLink) -> None:
             assert answer == f"{word}!"
 
 
-async def test_a_connection_that_was_ended_is_opened_anew(link: RedisLink, server: Server) -> None:
+async def test_a_closed_connection_is_opened_again(link: RedisLink, server: Server) -> None:
     await ask(link, "first")
     async with Redis.from_url(server.url) as other:
         await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -126,7 +126,7 @@ async def test_a_connection_that_was_ended_is_opened_anew(link: RedisLink, serve
     assert not link.away
 
 
-async def test_what_a_redis_took_along_is_asked_of_the_next(server: Server) -> None:
+async def test_commands_lost_with_a_redis_are_sent_to_the_next_one(server: Server) -> None:
     async with linked(server.port, seconds=20) as patient:
         await ask(patient, "first")
         await ask(patient, "second")
@@ -138,18 +138,18 @@ async def test_what_a_redis_took_along_is_asked_of_the_next(server: Server) -> N
         assert await asyncio.gather(*asked) == ["a!", "b!", "c!"]
 
 
-async def test_a_connection_that_swallows_everything_is_left(server: Server) -> None:
+async def test_a_connection_that_transports_nothing_is_replaced(server: Server) -> None:
     async with Swallowing(server.port) as network, linked(network.port) as link:
         await ask(link, "first")
         await ask(link, "second")
         network.swallow()
         with pytest.raises(RedisAwayError):
             await ask(link, "third")
-        await answers_again(link, "fourth")
+        await replies_again(link, "fourth")
         await ask(link, "fifth")
 
 
-async def test_answers_that_come_too_late_are_nobodys(link: RedisLink, server: Server) -> None:
+async def test_late_replies_are_dropped(link: RedisLink, server: Server) -> None:
     await ask(link, "first")
     server.signal(signal.SIGSTOP)
     try:
@@ -157,11 +157,11 @@ async def test_answers_that_come_too_late_are_nobodys(link: RedisLink, server: S
         assert all(isinstance(answer, RedisAwayError) for answer in late)
     finally:
         server.signal(signal.SIGCONT)
-    await answers_again(link, "after")
+    await replies_again(link, "after")
     assert await asyncio.gather(*(ask(link, word) for word in "abc")) == ["a!", "b!", "c!"]
 
 
-async def test_who_goes_away_takes_no_answer_along(link: RedisLink) -> None:
+async def test_a_cancelled_caller_does_not_shift_replies(link: RedisLink) -> None:
     await ask(link, "first")
     gone = [asyncio.create_task(ask(link, f"gone-{number}")) for number in range(5)]
     staying = [asyncio.create_task(ask(link, f"stays-{number}")) for number in range(5)]
@@ -171,7 +171,7 @@ async def test_who_goes_away_takes_no_answer_along(link: RedisLink) -> None:
     assert await asyncio.gather(*staying) == [f"stays-{number}!" for number in range(5)]
 
 
-async def test_a_server_that_is_no_master_any_more_is_left(link: RedisLink, server: Server) -> None:
+async def test_a_server_that_was_demoted_is_left(link: RedisLink, server: Server) -> None:
     write = Script("return redis.call('SET', KEYS[1], ARGV[1])['ok']")
     await link.run(lambda redis: write.run(redis, "k", "1"))
     async with Redis.from_url(server.url) as other:
@@ -182,7 +182,7 @@ async def test_a_server_that_is_no_master_any_more_is_left(link: RedisLink, serv
         await other.execute_command("REPLICAOF", "NO", "ONE")
 
 
-async def test_nothing_is_left_open(server: Server) -> None:
+async def test_closing_the_link_closes_all_connections(server: Server) -> None:
     redis = connect(server.url, timeout=SECONDS)
     await ECHO.run(redis, "!", "a")
     await ECHO.run(redis, "!", "b")
@@ -190,7 +190,7 @@ async def test_nothing_is_left_open(server: Server) -> None:
     assert await connections(server) == 0
 
 
-async def test_after_a_command_that_cannot_be_written_nobody_gets_anothers_answer(link: RedisLink) -> None:
+async def test_a_command_that_cannot_be_encoded_does_not_shift_replies(link: RedisLink) -> None:
     assert await ask(link, "first") == "first!"
     for _ in range(3):
         with pytest.raises(UnicodeEncodeError):

@@ -1,4 +1,4 @@
-"""A Redis that answers and refuses writes: it is named, limits follow the policy, and no usage is lost."""
+"""A Redis that replies but rejects writes: the cause is reported, limits follow the policy, and no usage is lost."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ async def write(link: RedisLink, value: str) -> str:
 
 
 async def rejected(link: RedisLink, cause: WriteRejection) -> None:
-    """Writes are refused for `cause`, and the link says so and goes on reading."""
+    """Assert that writes are rejected for `cause`, that the link reports it, and that reads work."""
     with pytest.raises(RedisRejectedError) as caught:
-        await write(link, "refused")
+        await write(link, "rejected")
     assert caught.value.cause is link.rejection is cause
     assert not link.away
 
@@ -82,7 +82,7 @@ async def recovers(link: RedisLink) -> None:
     [("local", {200: 4, 429: 6}), ("open", {200: 10}), ("closed", {503: 10})],
     ids=["local", "open", "closed"],
 )
-async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # noqa: PLR0917  # pytest passes by name
+async def test_a_full_redis_is_reported_and_limits_follow_the_policy(  # noqa: PLR0917  # pytest passes by name
     server: Server,
     own_redis: Redis,
     worker: CountingWorker,
@@ -102,13 +102,13 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
             async def health_is(word: str) -> bool:
                 return bool((await client.get("/healthz")).json()["redis"] == word)
 
-            async def shown() -> str:
+            async def metric() -> str:
                 return (await scraper.get("/metrics")).text
 
-            async def ratio_is_shown() -> bool:
+            async def ratio_is_exported() -> bool:
                 return any(
                     float(line.split()[1]) > 1
-                    for line in (await shown()).splitlines()
+                    for line in (await metric()).splitlines()
                     if line.startswith("vilix_redis_used_memory_ratio ")
                 )
 
@@ -122,14 +122,14 @@ async def test_a_full_redis_is_said_to_be_full_and_limits_follow_the_policy(  # 
             assert (await client.get("/readyz")).status_code == 200
             assert (await client.get("/api/models", headers={"Authorization": f"Bearer {unseen}"})).status_code == 200
             assert (await client.get("/api/usage")).status_code == 200, "what needs no write is answered"
-            counted = await shown()
+            counted = await metric()
             assert 'vilix_redis_rejected_writes_total{cause="full"} 0.0' not in counted
             assert "vilix_redis_rejects_writes 1.0" in counted
             assert f'vilix_redis_away_decisions_total{{decision="limits_{policy}"}} 10.0' in counted
-            await until(ratio_is_shown)
+            await until(ratio_is_exported)
             await own_redis.config_set("maxmemory", "0")
             await until(lambda: health_is("ok"))
-            assert "vilix_redis_rejects_writes 0.0" in await shown()
+            assert "vilix_redis_rejects_writes 0.0" in await metric()
 
             async def all_is_billed() -> bool:
                 total = await used(own_redis, key)
@@ -162,7 +162,7 @@ async def test_a_revocation_holds_while_redis_is_full(
             assert (await client.post(URL, json=body())).status_code == 401
 
 
-async def test_the_admin_api_says_that_writes_are_rejected(
+async def test_the_admin_api_reports_that_writes_are_rejected(
     server: Server, own_redis: Redis, worker: CountingWorker, settings: dict[str, str], tmp_path: Path
 ) -> None:
     port, token = free_ports(1)[0], "a-token-for-tests-only"
@@ -176,7 +176,7 @@ async def test_the_admin_api_says_that_writes_are_rejected(
             assert "refuses writes (full)" in answer.json()["error"]["message"]
 
 
-async def test_a_server_at_the_limit_of_its_memory_is_not_in_turns_well_and_full(
+async def test_a_server_at_its_memory_limit_does_not_alternate_between_full_and_recovered(
     link: RedisLink, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(6):
@@ -202,13 +202,11 @@ async def test_a_demoted_server_is_read_only_until_it_is_promoted(
     await recovers(link)
 
 
-async def test_a_server_that_cannot_persist_is_said_to_be_that(
-    link: RedisLink, own_redis: Redis, tmp_path: Path
-) -> None:
+async def test_a_server_that_cannot_persist_is_reported(link: RedisLink, own_redis: Redis, tmp_path: Path) -> None:
     await write(link, "first")
     await own_redis.config_set("appendonly", "no")
     await own_redis.config_set("save", "3600 1")
-    # A snapshot cannot take the place of a directory.
+    # A directory with the snapshot's name makes writing it fail.
     obstacle = tmp_path / "redis" / "dump.rdb"
     obstacle.mkdir()
 
@@ -231,7 +229,7 @@ async def test_a_server_that_cannot_persist_is_said_to_be_that(
     await recovers(link)
 
 
-async def test_too_few_replicas_are_said_to_be_that(link: RedisLink, own_redis: Redis) -> None:
+async def test_too_few_replicas_are_reported(link: RedisLink, own_redis: Redis) -> None:
     await own_redis.config_set("min-replicas-to-write", "1")
     await rejected(link, WriteRejection.NO_REPLICAS)
     await own_redis.config_set("min-replicas-to-write", "0")
@@ -257,7 +255,7 @@ async def test_a_full_server_that_dies_is_away(server: Server, link: RedisLink, 
     await rejected(link, WriteRejection.FULL)
     server.kill()
     with pytest.raises(RedisAwayError):
-        await write(link, "nobody answers")
+        await write(link, "away")
     assert link.away
     server.start()
 
@@ -268,12 +266,12 @@ async def test_a_full_server_that_dies_is_away(server: Server, link: RedisLink, 
     await recovers(link)
 
 
-async def test_the_probe_of_writes_leaves_nothing(own_redis: Redis) -> None:
+async def test_the_probe_of_writes_leaves_no_data(own_redis: Redis) -> None:
     assert await try_writing(own_redis) is None
     assert await own_redis.dbsize() == 0
 
 
-async def test_one_full_node_of_a_cluster(tmp_path: Path) -> None:
+async def test_one_full_node_of_a_cluster_is_reported(tmp_path: Path) -> None:
     with cluster(tmp_path) as url:
         link = RedisLink(connect(url, timeout=SECONDS), timeout=SECONDS)
         first = f"redis://{url.partition('://')[2].partition(',')[0]}"

@@ -1,4 +1,4 @@
-"""What a real Valkey says about its eviction and persistence, as /healthz, metrics and the log say it."""
+"""The eviction policy and persistence of a real Valkey, as /healthz, metrics and the log report them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def state_of(url: str) -> ServerState:
         await disconnect(redis)
 
 
-async def test_changes_at_run_time_are_in_health_metrics_and_one_line_of_the_log(
+async def test_changes_at_run_time_are_reported_by_health_metrics_and_one_log_line(
     server: Server, own_redis: Redis, worker: CountingWorker, settings: dict[str, str], tmp_path: Path
 ) -> None:
     metrics, log = free_ports(1)[0], tmp_path / "log"
@@ -54,8 +54,8 @@ async def test_changes_at_run_time_are_in_health_metrics_and_one_line_of_the_log
         await until_ready(gateway)
         async with client_of(gateway) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
 
-            async def is_said(eviction: str, persistence: str, evicts: int, persists: int) -> None:
-                async def said() -> bool:
+            async def is_reported(eviction: str, persistence: str, evicts: int, persists: int) -> None:
+                async def reported() -> bool:
                     answer = await client.get("/healthz")
                     assert answer.status_code == 200
                     health, shown = answer.json(), (await scraper.get("/metrics")).text
@@ -66,24 +66,24 @@ async def test_changes_at_run_time_are_in_health_metrics_and_one_line_of_the_log
                         and f"vilix_redis_persists {persists}.0" in shown
                     )
 
-                await until(said)
+                await until(reported)
 
-            await is_said("noeviction", "aof", 0, 1)
+            await is_reported("noeviction", "aof", 0, 1)
             await own_redis.config_set("maxmemory-policy", "allkeys-lru")
-            await is_said("allkeys-lru", "aof", 1, 1)
+            await is_reported("allkeys-lru", "aof", 1, 1)
             await own_redis.config_set("appendonly", "no")
-            await is_said("allkeys-lru", "off", 1, 0)
+            await is_reported("allkeys-lru", "off", 1, 0)
             await own_redis.config_set("save", "3600 1")
-            await is_said("allkeys-lru", "snapshots", 1, 1)
+            await is_reported("allkeys-lru", "snapshots", 1, 1)
             await own_redis.config_set("maxmemory-policy", "noeviction")
-            await is_said("noeviction", "snapshots", 0, 1)
+            await is_reported("noeviction", "snapshots", 0, 1)
     evicts = log_lines(log, "redis may evict keys and limits; set its maxmemory-policy to noeviction")
     assert [(line["policy"], line["level"]) for line in evicts] == [("allkeys-lru", "warning")]
     off = log_lines(log, "redis does not persist: its restart loses keys and limits; set appendonly to yes")
     assert [line["level"] for line in off] == ["warning"]
 
 
-async def test_after_an_outage_it_is_read_again_without_waiting(server: Server, tmp_path: Path) -> None:
+async def test_after_an_outage_the_state_is_read_again_at_once(server: Server, tmp_path: Path) -> None:
     link = RedisLink(connect(server.url, timeout=0.3), timeout=0.3)
     watch = RedisWatch(link, seconds=3600)
     watch.open()
@@ -113,7 +113,7 @@ async def test_after_an_outage_it_is_read_again_without_waiting(server: Server, 
     ],
     ids=["CONFIG", "both", "INFO"],
 )
-async def test_what_an_acl_forbids_is_read_another_way_or_unknown(
+async def test_a_setting_that_an_acl_hides_is_read_from_info_or_unknown(
     server: Server, own_redis: Redis, forbidden: list[str], state: ServerState
 ) -> None:
     await own_redis.config_set("maxmemory-policy", "volatile-lru")
@@ -122,13 +122,15 @@ async def test_what_an_acl_forbids_is_read_another_way_or_unknown(
     assert (found.eviction, found.persistence) == (state.eviction, state.persistence)
 
 
-async def test_without_config_snapshots_cannot_be_told_from_nothing(server: Server, own_redis: Redis) -> None:
+async def test_without_config_snapshots_cannot_be_distinguished_from_no_persistence(
+    server: Server, own_redis: Redis
+) -> None:
     await own_redis.config_set("appendonly", "no")
     await own_redis.execute_command("ACL", "SETUSER", "vilix", "on", ">secret", "~vilix:*", "+@all", "-config")
     assert (await state_of(f"redis://vilix:secret@127.0.0.1:{server.port}/0")).persistence is Persistence.UNKNOWN
 
 
-async def test_a_failed_snapshot(own_redis: Redis, server: Server, tmp_path: Path) -> None:
+async def test_a_failed_snapshot_is_reported(own_redis: Redis, server: Server, tmp_path: Path) -> None:
     await own_redis.config_set("appendonly", "no")
     await own_redis.config_set("save", "3600 1")
     (tmp_path / "redis" / "dump.rdb").mkdir()
@@ -140,13 +142,13 @@ async def test_a_failed_snapshot(own_redis: Redis, server: Server, tmp_path: Pat
     await until(fails)
 
 
-async def test_memory_is_a_part_of_the_maximum(own_redis: Redis) -> None:
+async def test_memory_is_reported_as_a_fraction_of_the_maximum(own_redis: Redis) -> None:
     assert math.isnan((await read_state(own_redis)).memory_ratio)
     await own_redis.config_set("maxmemory", "1gb")
     assert 0 < (await read_state(own_redis)).memory_ratio < 0.1
 
 
-async def test_of_a_sentinel_pair_the_primary_is_read(tmp_path: Path) -> None:
+async def test_the_primary_of_a_sentinel_pair_is_read(tmp_path: Path) -> None:
     with sentinel_pair(tmp_path) as (url, master, _):
         async with Redis.from_url(master.url) as primary:
             await primary.config_set("maxmemory-policy", "allkeys-lfu")
@@ -154,7 +156,7 @@ async def test_of_a_sentinel_pair_the_primary_is_read(tmp_path: Path) -> None:
         assert (found.eviction, found.persistence) == ("allkeys-lfu", Persistence.OFF)
 
 
-async def test_of_a_cluster_the_worst_node_counts(tmp_path: Path) -> None:
+async def test_the_worst_node_of_a_cluster_counts(tmp_path: Path) -> None:
     with cluster(tmp_path) as url:
         assert (await state_of(url)).eviction == "noeviction"
         nodes = url.partition("://")[2].split(",")

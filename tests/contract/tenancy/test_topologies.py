@@ -1,4 +1,4 @@
-"""The same promises on Sentinel, on a cluster, and over TLS with an ACL user."""
+"""Keys and limits on Sentinel, on a cluster, and over TLS with an ACL user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.gateway.redis.connection import connect, disconnect
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Key
 from services.gateway.tenancy.limits import Limits
-from tests.contract.tenancy.conftest import URL, body, client_of, nothing_is_held
+from tests.contract.tenancy.conftest import URL, body, client_of, holds_nothing
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import cluster, secured, sentinel_pair
 from tests.support.gateway import running_gateway, until_ready
@@ -33,11 +33,11 @@ async def exactly_five_of_forty(gateway: str, worker: CountingWorker, redis: Red
 
         await asyncio.gather(*(ask() for _ in range(40)))
     assert statuses == {200: 5, 429: 35}
-    await until(lambda: nothing_is_held(redis, key))
+    await until(lambda: holds_nothing(redis, key))
 
 
 async def lives_and_ends(gateway: str, worker: CountingWorker, redis: Redis, name: str) -> None:
-    """Everything that can be done to a key."""
+    """Assert that all operations on a key work."""
     key, secret = await keys.create(redis, name=name, limits=Limits(concurrency=5))
     await exactly_five_of_forty(gateway, worker, redis, key, secret)
     async with client_of(gateway, secret) as client:
@@ -56,7 +56,9 @@ async def lives_and_ends(gateway: str, worker: CountingWorker, redis: Redis, nam
     assert counted.counts.requests == 6
 
 
-async def test_a_cluster_of_three(worker: CountingWorker, settings: dict[str, str], tmp_path: Path) -> None:
+async def test_keys_and_limits_work_on_a_cluster_of_three(
+    worker: CountingWorker, settings: dict[str, str], tmp_path: Path
+) -> None:
     with cluster(tmp_path) as url, running_gateway(url, worker.address, tmp_path / "log", **settings) as (gateway, _):
         await until_ready(gateway)
         redis = connect(url, timeout=5)
@@ -70,7 +72,9 @@ async def test_a_cluster_of_three(worker: CountingWorker, settings: dict[str, st
             await disconnect(redis)
 
 
-async def test_a_failover_by_sentinel(worker: CountingWorker, settings: dict[str, str], tmp_path: Path) -> None:
+async def test_keys_and_limits_survive_a_failover_by_sentinel(
+    worker: CountingWorker, settings: dict[str, str], tmp_path: Path
+) -> None:
     with sentinel_pair(tmp_path) as (url, master, replica):
         redis, promoted = connect(url, timeout=5), connect(replica.url, timeout=5)
         try:
@@ -96,7 +100,7 @@ async def test_a_failover_by_sentinel(worker: CountingWorker, settings: dict[str
             await disconnect(promoted)
 
 
-async def test_a_revocation_says_whether_a_replica_has_it(tmp_path: Path) -> None:
+async def test_a_revocation_reports_whether_a_replica_has_it(tmp_path: Path) -> None:
     with sentinel_pair(tmp_path) as (url, _, replica):
         redis = connect(url, timeout=5)
         try:
@@ -114,7 +118,7 @@ async def test_a_revocation_says_whether_a_replica_has_it(tmp_path: Path) -> Non
             await disconnect(redis)
 
 
-async def test_tls_with_an_acl_user_and_a_database(
+async def test_keys_and_limits_work_over_tls_with_an_acl_user(
     worker: CountingWorker, settings: dict[str, str], tmp_path: Path
 ) -> None:
     program = require("redis-server", package="redis-server")

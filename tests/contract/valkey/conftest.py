@@ -1,4 +1,4 @@
-"""What the gateway keeps in Redis, in a real Valkey that is empty when a test begins."""
+"""The gateway's data in Redis, tested in a real Valkey that is empty when a test begins."""
 
 from __future__ import annotations
 

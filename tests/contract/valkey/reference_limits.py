@@ -8,7 +8,7 @@ from fractions import Fraction
 
 MINUTE = 60_000_000
 EVERY = "*"
-"""In place of a model, for all of them."""
+"""Stands for all models."""
 ORDER = ("monthly", "daily", "tpm", "rpm")
 Limits = dict[str, int]
 
@@ -26,7 +26,7 @@ class Reservation:
 
 @dataclass
 class ReferenceLimits:
-    """One key. Times are whole microseconds since 1970."""
+    """The limits of one key. Times are microseconds since 1970."""
 
     limits: Limits
     model_limits: dict[str, Limits]
@@ -34,19 +34,19 @@ class ReferenceLimits:
     lost: dict[str, Reservation] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     requests: list[tuple[int, str, int]] = field(default_factory=list)
-    """Of every admitted request: when, and for which model."""
+    """The time and the model of every admitted request."""
     tokens: list[tuple[int, str, int]] = field(default_factory=list)
-    """Of every charge: when, for which model, how many."""
+    """The time, the model and the tokens of every charge."""
 
     def scopes(self, model: str) -> list[tuple[str, Limits, str | None]]:
         return [("key", self.limits, None), ("model", self.model_limits[model], model)]
 
     def level(self, events: list[tuple[int, str, int]], per_minute: int, model: str | None, now: int) -> Fraction:
-        """How full a bucket is that leaks `per_minute`, after all these events."""
+        """Return the level of a bucket that leaks `per_minute`, after all these events."""
         filled, at = Fraction(0), 0
         for when, whose, amount in [*events, (now, model or "", 0)]:
             if whose == EVERY:
-                # A time that is ahead counts as now.
+                # A time in the future counts as now.
                 at = min(at, when)
             elif model in (None, whose) or when == now:
                 filled = max(Fraction(0), filled - Fraction((when - at) * per_minute, MINUTE))
@@ -56,7 +56,7 @@ class ReferenceLimits:
         return filled
 
     def clock_goes_back(self, now: int) -> None:
-        """Every bucket and lease sees what time it is."""
+        """Correct times in the future in all buckets and reservations."""
         self.requests.append((now, EVERY, 0))
         self.tokens.append((now, EVERY, 0))
         for reservation in self.reservations.values():
@@ -78,7 +78,7 @@ class ReferenceLimits:
         return sum(n for when, whose, n in self.tokens if model in (None, whose) and _date(when, form) == today)
 
     def tokens_rejections(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
-        """What stands in the way of so many tokens: scopes and waits, by limit."""
+        """Return the limits that do not allow `amount` tokens, with their scopes and waits."""
         found: dict[str, set[tuple[str, int]]] = {}
         for scope, limits, only in self.scopes(model):
             reserved = self.reserved(only)
@@ -123,7 +123,7 @@ class ReferenceLimits:
         now: int,
         duration: int,
     ) -> bool:
-        """Renew; whether a budget has no room for the rest of the answer."""
+        """Renew a reservation. Return whether a budget is used up before the generation is complete."""
         self.reap(now, spare=reservation_id)
         if reservation_id in self.settled:
             return False
@@ -138,17 +138,17 @@ class ReferenceLimits:
         wanted = reserve - mine.output
         if maximum is not None:
             wanted = min(wanted, maximum - mine.completion - mine.output)
-        room = self.room(model, now)
-        wanted = wanted if room is None else min(wanted, room)
+        capacity = self.capacity(model, now)
+        wanted = wanted if capacity is None else min(wanted, capacity)
         if mine.output * 2 <= reserve and wanted > 0 and not self.tokens_rejections(model, wanted, now):
             mine.output += wanted
         mine.ends, mine.length = now + duration, duration
-        room = self.room(model, now)
+        capacity = self.capacity(model, now)
         is_whole = maximum is not None and mine.completion >= maximum
-        return mine.output == 0 and room is not None and room <= 0 and not is_whole
+        return mine.output == 0 and capacity is not None and capacity <= 0 and not is_whole
 
-    def room(self, model: str, now: int) -> int | None:
-        """Tokens that are left of the tightest budget; None where there is none."""
+    def capacity(self, model: str, now: int) -> int | None:
+        """Return the remaining tokens of the tightest budget; None without a budget."""
         left = [
             limits[period] - self.used(period, only, now) - self.reserved(only)
             for _, limits, only in self.scopes(model)

@@ -1,4 +1,4 @@
-"""Keys that are made, changed, rotated and revoked by many at the same time, on a real Valkey."""
+"""Concurrent creation, change, rotation and revocation of keys on a real Valkey."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NAMES = ("shop", "web")
 
 
 class _DiedError(Exception):
-    """The process of an operation ended at this point."""
+    """Simulates the death of an operation's process."""
 
 
 def _rarely_dying(chance: random.Random) -> Callable[..., Awaitable[Any]]:
-    """Runs scripts after a pause; now and then, the operation ends before or after one."""
+    """Return a function that runs scripts after a pause, and sometimes dies before or after one."""
     run = Script.run
 
     async def run_or_die(script: Script, redis: Redis, key: str, *arguments: str) -> Any:
@@ -100,7 +100,7 @@ async def test_after_all_races_only_listed_keys_authenticate_and_revoked_ones_ne
         digests = await redis.hgetall(f"vilix:{{{shard_of(digest(key_id))}}}:secrets:{key_id}")
         assert list(digests.values()).count("0") == 1, "one secret has no end of its own"
     for name in NAMES:
-        # Whatever was left behind by what died: the name can be had again.
+        # Whatever a dead process has left behind: the name can be used again.
         if name in {key.name for key in listed.values()}:
             await keys.revoke(redis, name)
         await _expire_pending(redis)
@@ -119,7 +119,7 @@ async def test_a_rotation_that_races_with_a_revocation_leaves_nothing_valid(redi
         assert [await keys.find(redis, each) for each in (secret, *made)] == [None] * (1 + len(made))
 
 
-async def test_changes_of_different_limits_at_the_same_time_all_hold(redis: Redis) -> None:
+async def test_concurrent_changes_of_different_limits_all_apply(redis: Redis) -> None:
     await keys.create(redis, name="shop")
     models = [f"m{number}" for number in range(20)]
     await asyncio.gather(*(keys.change(redis, "shop", Change(model_limits={model: Limits(rpm=1)})) for model in models))
@@ -142,9 +142,9 @@ async def test_a_revoked_key_is_shown_by_its_id_and_neither_rotated_nor_changed(
     assert await redis.ttl(record_name(key.id)) > 0
 
 
-async def test_what_an_earlier_version_revoked_stays_revoked(redis: Redis) -> None:
+async def test_a_key_that_an_earlier_version_revoked_stays_revoked(redis: Redis) -> None:
     key, secret = await keys.create(redis, name="shop")
-    # It left the record, which ends some day, and no mark. A rotation had then made it valid again.
+    # Earlier versions left a record that expires, without a mark. A rotation then made the key valid again.
     await redis.hdel(keys.NAMES, "shop")
     await redis.expire(record_name(key.id), keys.REVOKED_SECONDS)
     assert await keys.find(redis, secret) is None
@@ -154,7 +154,7 @@ async def test_what_an_earlier_version_revoked_stays_revoked(redis: Redis) -> No
 
 
 @pytest.mark.parametrize("name", ["key_0123456789Ab", "a/b", "/", ".", "..", "vlx_"])
-async def test_a_name_cannot_be_taken_for_an_id_or_end_a_path(redis: Redis, name: str) -> None:
+async def test_a_name_that_looks_like_an_id_or_breaks_a_path_is_rejected(redis: Redis, name: str) -> None:
     if name == "vlx_":
         _, name = await keys.create(redis, name="other")
     with pytest.raises(ValueError, match=r"take another name|must have no slash") as caught:
@@ -165,18 +165,18 @@ async def test_a_name_cannot_be_taken_for_an_id_or_end_a_path(redis: Redis, name
 @pytest.mark.parametrize(
     "name", [" shop", "shop\n", "\u00a0shop", "a\tb", "a\u202eb", "a\u200bb", "a\ufeffb", "a\x00b"]
 )
-async def test_a_name_does_not_look_like_another_one(redis: Redis, name: str) -> None:
+async def test_a_name_with_invisible_characters_is_rejected(redis: Redis, name: str) -> None:
     with pytest.raises(ValueError, match="no space around it, and no control character") as caught:
         await keys.create(redis, name=name)
     assert str(caught.value).isascii(), "the message shows what cannot be seen"
 
 
-async def test_a_persian_name_has_its_joiners(redis: Redis) -> None:
+async def test_a_persian_name_may_have_joiners(redis: Redis) -> None:
     key, _ = await keys.create(redis, name="فروشگاه می\u200cخرد")
     assert (await keys.get(redis, "فروشگاه می\u200cخرد")).id == key.id
 
 
-async def test_a_key_that_has_expired_gets_no_new_secret(redis: Redis) -> None:
+async def test_an_expired_key_is_not_rotated(redis: Redis) -> None:
     key, _ = await keys.create(redis, name="short", expires=int(time.time()) + 1000)
     await redis.hset(record_name(key.id), "expires", str(int(time.time()) - 1))
     with pytest.raises(ExpiredError, match=r"\(short\) has expired; change when it expires first"):
@@ -186,7 +186,7 @@ async def test_a_key_that_has_expired_gets_no_new_secret(redis: Redis) -> None:
     assert await keys.find(redis, secret) is not None
 
 
-async def test_an_id_means_its_key_also_where_an_older_key_has_it_as_its_name(redis: Redis) -> None:
+async def test_an_id_takes_precedence_over_an_equal_name(redis: Redis) -> None:
     victim, secret = await keys.create(redis, name="victim")
     namesake, other = await keys.create(redis, name="other")
     await redis.hset(record_name(namesake.id), "name", victim.id)
@@ -199,7 +199,7 @@ async def test_an_id_means_its_key_also_where_an_older_key_has_it_as_its_name(re
     assert (await keys.get(redis, namesake.id)).name == victim.id
 
 
-async def test_a_creation_that_died_leaves_its_name_free_after_a_minute(
+async def test_the_name_of_an_interrupted_creation_is_free_after_a_minute(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dies(script: Script, *arguments: Any) -> Any:
@@ -222,7 +222,7 @@ async def test_a_creation_that_died_leaves_its_name_free_after_a_minute(
     assert [each.id for each in await keys.list_all(redis)] == [key.id]
 
 
-async def test_a_creation_that_took_too_long_makes_no_key(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_creation_that_takes_too_long_creates_no_key(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(script: Script, *arguments: Any) -> Any:
         if script is key_scripts.ACTIVATE:
             await _expire_pending(redis)
@@ -242,7 +242,7 @@ async def _ids(redis: Redis) -> list[str]:
 
 
 async def _expire_pending(redis: Redis) -> None:
-    """As if a minute had passed."""
+    """Expire pending records, as if a minute had passed."""
     for name in await redis.keys("vilix:*:key:*"):
         if await redis.hexists(name, "pending"):
             await redis.delete(name)

@@ -25,7 +25,7 @@ async def test_a_key_can_be_revoked_by_its_id(redis: Redis) -> None:
     assert await keys.find(redis, secret) is None
 
 
-async def test_names_are_unique_and_unknown_ones_are_said(redis: Redis) -> None:
+async def test_names_are_unique_and_unknown_ones_are_reported(redis: Redis) -> None:
     await keys.create(redis, name="shop")
     with pytest.raises(ValueError, match="named 'shop' already"):
         await keys.create(redis, name="shop")
@@ -40,7 +40,7 @@ async def test_only_the_hash_of_a_secret_is_stored(redis: Redis) -> None:
     assert secret[4:34] not in str(everything) + str(contents)
 
 
-async def test_everything_about_a_key_is_in_one_shard(redis: Redis) -> None:
+async def test_all_data_of_a_key_are_in_one_shard(redis: Redis) -> None:
     for number in range(20):
         key, secret = await keys.create(redis, name=f"k{number}")
         names = [name for name in await redis.keys("vilix:{*") if key.id in name]
@@ -58,11 +58,11 @@ def test_a_mistyped_key_is_recognised(position: int, replacement: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "vlx_", "vlx_short", "sk-proj-abc", "vlx_" + "é" * 36, "VLX_" + "0" * 36])
-async def test_what_is_no_key_is_never_looked_up(redis: Redis, text: str) -> None:
+async def test_a_malformed_key_is_never_looked_up(redis: Redis, text: str) -> None:
     assert await keys.find(redis, text) is None
 
 
-async def test_a_saved_key_is_kept_while_it_is_valid_and_replaced_when_not(redis: Redis) -> None:
+async def test_a_saved_key_is_kept_while_it_is_valid_and_replaced_otherwise(redis: Redis) -> None:
     first = await keys.ensure(redis, name="development", saved="")
     assert await keys.ensure(redis, name="development", saved=first) == first
     await keys.revoke(redis, "development")

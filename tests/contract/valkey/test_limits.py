@@ -1,4 +1,4 @@
-"""Admission through Redis: what passes, what is refused, and what a client is told."""
+"""Admission by Redis: which requests pass, which are rejected, and what clients are told about their limits."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ async def reservations(redis: Redis) -> AsyncIterator[Reservations]:
     await reservations.close()
 
 
-async def subject(redis: Redis, **draft: Any) -> Subject:
+async def new_subject(redis: Redis, **draft: Any) -> Subject:
     key, _ = await keys.create(redis, name="shop", **draft)
     return Tiers(None).subject(key, "m")
 
 
-async def admit(reservations: Reservations, whom: Subject, estimate: TokenEstimate = SMALL) -> Reservation:
+async def admit(reservations: Reservations, subject: Subject, estimate: TokenEstimate = SMALL) -> Reservation:
     reservation_id = reservations.new_id("r")
     return reservations.admitted(
-        whom, estimate, reservation_id, await reservations.decide(whom, estimate, reservation_id)
+        subject, estimate, reservation_id, await reservations.decide(subject, estimate, reservation_id)
     )
 
 
-async def rejected(reservations: Reservations, whom: Subject, estimate: TokenEstimate = SMALL) -> ApiError:
+async def rejected(reservations: Reservations, subject: Subject, estimate: TokenEstimate = SMALL) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        await admit(reservations, whom, estimate)
+        await admit(reservations, subject, estimate)
     assert caught.value.status == 429
     return caught.value
 
@@ -76,59 +76,61 @@ def type_of(error: ApiError) -> str:
     return found
 
 
-async def admitted(reservations: Reservations, whom: Subject) -> Reservation | None:
+async def admitted(reservations: Reservations, subject: Subject) -> Reservation | None:
     try:
-        return await admit(reservations, whom)
+        return await admit(reservations, subject)
     except ApiError as error:
         assert error.status == 429
         return None
 
 
 @pytest.mark.parametrize("limit", ["rpm", "concurrency"])
-async def test_of_a_hundred_requests_at_once_exactly_the_limit_pass(
+async def test_of_a_hundred_concurrent_requests_exactly_the_limit_pass(
     redis: Redis, reservations: Reservations, limit: str
 ) -> None:
-    whom = await subject(redis, limits=Limits(**{limit: 5}))
-    results = await asyncio.gather(*(admitted(reservations, whom) for _ in range(100)))
+    subject = await new_subject(redis, limits=Limits(**{limit: 5}))
+    results = await asyncio.gather(*(admitted(reservations, subject) for _ in range(100)))
     assert sum(reservation is not None for reservation in results) == 5
 
 
-async def test_a_rejection_says_when_to_come_back_and_is_not_counted(redis: Redis, reservations: Reservations) -> None:
-    whom = await subject(redis, limits=Limits(rpm=60))
-    while reservation := await admitted(reservations, whom):
+async def test_a_rejected_request_gets_retry_after_and_is_not_counted(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis, limits=Limits(rpm=60))
+    while reservation := await admitted(reservations, subject):
         await reservation.settle("complete")
-    error = await rejected(reservations, whom)
+    error = await rejected(reservations, subject)
     assert 1 <= int(headers_of(error)["retry-after-ms"]) <= 1000
     assert headers_of(error)["Retry-After"] == "1"
     assert headers_of(error)["x-ratelimit-remaining-requests"] == "0"
     await asyncio.sleep(int(headers_of(error)["retry-after-ms"]) / 1000)
-    assert await admitted(reservations, whom)
+    assert await admitted(reservations, subject)
 
 
-async def test_headers_count_down(redis: Redis, reservations: Reservations) -> None:
-    whom = await subject(redis, limits=Limits(rpm=3, tpm=100_000))
-    headers = [limit_headers((await admit(reservations, whom)).limits) for _ in range(3)]
+async def test_headers_report_the_remaining_requests_and_tokens(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis, limits=Limits(rpm=3, tpm=100_000))
+    headers = [limit_headers((await admit(reservations, subject)).limits) for _ in range(3)]
     assert [each["x-ratelimit-remaining-requests"] for each in headers] == ["2", "1", "0"]
     assert [each["x-ratelimit-remaining-tokens"] for each in headers] == ["99970", "99940", "99910"]
     assert {each["x-ratelimit-limit-requests"] for each in headers} == {"3"}
     assert {each["x-ratelimit-limit-tokens"] for each in headers} == {"100000"}
 
 
-async def test_headers_are_those_of_the_model_where_it_has_less_left(redis: Redis, reservations: Reservations) -> None:
-    whom = await subject(redis, limits=Limits(rpm=100), model_limits={"m": Limits(rpm=2)})
-    first = await admit(reservations, whom)
+async def test_headers_report_the_models_limits_if_less_remains_of_them(
+    redis: Redis, reservations: Reservations
+) -> None:
+    subject = await new_subject(redis, limits=Limits(rpm=100), model_limits={"m": Limits(rpm=2)})
+    first = await admit(reservations, subject)
     assert limit_headers(first.limits)["x-ratelimit-limit-requests"] == "2"
-    await admit(reservations, whom)
-    error = await rejected(reservations, whom)
+    await admit(reservations, subject)
+    error = await rejected(reservations, subject)
     assert "2 requests per minute for this key and the model m" in str(error)
     assert headers_of(error)["x-ratelimit-limit-requests"] == "2"
-    # Refused by one limit, it burns nothing of the other.
-    state = await limit_script.show(redis, whom)
+    # A request that one limit rejects uses nothing of the other.
+    state = await limit_script.show(redis, subject)
     assert state.scopes["key"].requests == 98
 
 
 @pytest.mark.parametrize(
-    ("limits", "said", "retry"),
+    ("limits", "expected", "retry"),
     [
         (Limits(tpm=29), "too large: 29 tokens per minute", False),
         (Limits(tpm=50), "50 tokens per minute for this key. 20 are left, and this request needs about 30", True),
@@ -136,89 +138,89 @@ async def test_headers_are_those_of_the_model_where_it_has_less_left(redis: Redi
     ],
 )
 async def test_a_rejection_names_its_limit(
-    redis: Redis, reservations: Reservations, limits: Limits, said: str, retry: bool
+    redis: Redis, reservations: Reservations, limits: Limits, expected: str, retry: bool
 ) -> None:
-    whom = await subject(redis, limits=limits)
+    subject = await new_subject(redis, limits=limits)
     if retry:
-        assert await admitted(reservations, whom)
-    error = await rejected(reservations, whom)
-    assert said in str(error)
+        assert await admitted(reservations, subject)
+    error = await rejected(reservations, subject)
+    assert expected in str(error)
     assert (type_of(error), error.code) == ("rate_limit_error", "rate_limit_exceeded")
     assert headers_of(error).get("x-should-retry") == (None if retry else "false")
 
 
 @pytest.mark.parametrize("period", ["daily", "monthly"])
 async def test_a_used_up_budget_is_insufficient_quota(redis: Redis, reservations: Reservations, period: str) -> None:
-    whom = await subject(redis, limits=Limits(**{f"{period}_tokens": 50}))
-    reservation = await admit(reservations, whom)
-    error = await rejected(reservations, whom)
+    subject = await new_subject(redis, limits=Limits(**{f"{period}_tokens": 50}))
+    reservation = await admit(reservations, subject)
+    error = await rejected(reservations, subject)
     assert f"{period} budget of 50 tokens for this key is used up: 0 were used, 30 are reserved" in str(error)
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
     await reservation.settle("complete")
-    error = await rejected(reservations, whom)
+    error = await rejected(reservations, subject)
     assert "25 were used, 0 are reserved" in str(error)
     assert (type_of(error), error.code) == ("insufficient_quota", "insufficient_quota")
     assert headers_of(error)["x-should-retry"] == "false"
     assert 0 < int(headers_of(error)["Retry-After"]) <= {"daily": 86_400, "monthly": 31 * 86_400}[period]
 
 
-async def test_the_prompt_is_corrected_when_it_was_counted_and_the_rest_at_the_end(
+async def test_the_prompts_estimate_is_corrected_when_counted_and_the_rest_at_the_end(
     redis: Redis, reservations: Reservations
 ) -> None:
-    whom = await subject(redis, limits=Limits(tpm=10_000))
-    reservation = await admit(reservations, whom)
+    subject = await new_subject(redis, limits=Limits(tpm=10_000))
+    reservation = await admit(reservations, subject)
     reservation.count([pb.Event(started=pb.Started(prompt_tokens=500))])
 
     async def is_corrected() -> bool:
-        return 9_480 <= ((await limit_script.show(redis, whom)).scopes["key"].tokens or 0) <= 9_490
+        return 9_480 <= ((await limit_script.show(redis, subject)).scopes["key"].tokens or 0) <= 9_490
 
-    await until(is_corrected, what="the lease is renewed")
+    await until(is_corrected, what="the reservation is renewed")
     await reservation.settle("client gone")
-    state = (await limit_script.show(redis, whom)).scopes["key"]
+    state = (await limit_script.show(redis, subject)).scopes["key"]
     assert (state.reserved, state.slots, state.daily, state.monthly) == (0, 0, 500, 500)
 
 
-async def test_what_a_running_request_produces_is_billed_while_it_runs(
-    redis: Redis, reservations: Reservations
-) -> None:
-    whom = await subject(redis)
-    reservation = await admit(reservations, whom)
+async def test_tokens_are_billed_while_the_request_runs(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis)
+    reservation = await admit(reservations, subject)
     reservation.count([pb.Event(started=pb.Started(prompt_tokens=5))])
     reservation.count([pb.Event(delta=pb.Delta(content="x", token_count=37))])
 
     async def is_billed() -> bool:
-        return (await limit_script.show(redis, whom)).scopes["key"].daily == 42
+        return (await limit_script.show(redis, subject)).scopes["key"].daily == 42
 
-    await until(is_billed, what="the lease is renewed")
-    assert (await limit_script.show(redis, whom)).scopes["key"].reserved == 20, "more was reserved for what may follow"
+    await until(is_billed, what="the reservation is renewed")
+    assert (await limit_script.show(redis, subject)).scopes["key"].reserved == 20, (
+        "more was reserved for what may follow"
+    )
     await reservation.settle("complete")
 
 
-async def test_an_answer_is_settled_once(redis: Redis, reservations: Reservations) -> None:
-    whom = await subject(redis, limits=Limits(concurrency=2))
-    reservation = await admit(reservations, whom)
-    other = await admit(reservations, whom)
+async def test_a_request_is_settled_once(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis, limits=Limits(concurrency=2))
+    reservation = await admit(reservations, subject)
+    other = await admit(reservations, subject)
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=4))])
     await asyncio.gather(reservation.settle("complete"), reservation.settle("client gone"))
-    await limit_script.settle(redis, whom, reservation.reservation_id, reservation.produced, outcome="again")
-    state = (await limit_script.show(redis, whom)).scopes["key"]
+    await limit_script.settle(redis, subject, reservation.reservation_id, reservation.produced, outcome="again")
+    state = (await limit_script.show(redis, subject)).scopes["key"]
     assert (state.slots, state.daily) == (1, 7)
     await other.settle("complete")
-    records = await redis.xrange(f"vilix:{{{whom.key.shard}}}:usage")
+    records = await redis.xrange(f"vilix:{{{subject.key.shard}}}:usage")
     assert [fields["outcome"] for _, fields in records] == ["complete", "complete"]
 
 
-async def test_the_script_survives_a_flush(redis: Redis, reservations: Reservations) -> None:
-    whom = await subject(redis, limits=Limits(rpm=3))
-    assert await admitted(reservations, whom)
+async def test_a_flushed_script_is_sent_again(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis, limits=Limits(rpm=3))
+    assert await admitted(reservations, subject)
     await redis.script_flush()
-    assert await admitted(reservations, whom)
+    assert await admitted(reservations, subject)
 
 
-async def test_changed_limits_hold_from_the_next_request(redis: Redis, reservations: Reservations) -> None:
-    whom = await subject(redis, limits=Limits(concurrency=1))
-    assert await admitted(reservations, whom)
-    await rejected(reservations, whom)
+async def test_changed_limits_apply_from_the_next_request(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis, limits=Limits(concurrency=1))
+    assert await admitted(reservations, subject)
+    await rejected(reservations, subject)
     key = await keys.change(redis, "shop", keys.Change(limits=Limits(concurrency=2)))
     assert await admitted(reservations, Tiers(None).subject(key, "m"))
 
@@ -253,65 +255,63 @@ async def an_hour_ahead(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize("limit", ["rpm", "tpm"])
-async def test_a_clock_that_went_back_costs_no_wait(redis: Redis, reservations: Reservations, limit: str) -> None:
-    # So many that what was used is back within a fraction of a second.
-    whom = await subject(redis, limits=Limits(**{limit: 600 if limit == "rpm" else 30_000}))
-    while reservation := await admitted(reservations, whom):
+async def test_a_clock_that_goes_back_delays_no_request(redis: Redis, reservations: Reservations, limit: str) -> None:
+    # The limit is so high that it is available again within a fraction of a second.
+    subject = await new_subject(redis, limits=Limits(**{limit: 600 if limit == "rpm" else 30_000}))
+    while reservation := await admitted(reservations, subject):
         if limit == "tpm":
             reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=5000))])
         await reservation.settle("complete")
-    await rejected(reservations, whom)
+    await rejected(reservations, subject)
     assert await an_hour_ahead(redis)
-    error = await rejected(reservations, whom)
+    error = await rejected(reservations, subject)
     await asyncio.sleep(int(headers_of(error)["retry-after-ms"]) / 1000)
-    await until(lambda: admitted(reservations, whom), what="a request is admitted")
+    await until(lambda: admitted(reservations, subject), what="a request is admitted")
 
 
-async def test_a_reservation_of_a_gateway_that_is_gone_ends_in_time_though_the_clock_went_back(
+async def test_a_dead_gateways_reservation_expires_in_time_although_the_clock_went_back(
     redis: Redis, reservations: Reservations
 ) -> None:
-    whom = await subject(redis, limits=Limits(concurrency=1))
+    subject = await new_subject(redis, limits=Limits(concurrency=1))
     reservation_id = limit_script.ReservationId("gone", "r", 0.3)
-    assert (await limit_script.admit(redis, whom, SMALL, reservation_id)).rejection is None
+    assert (await limit_script.admit(redis, subject, SMALL, reservation_id)).rejection is None
     assert await an_hour_ahead(redis)
-    await rejected(reservations, whom)
-    await until(lambda: admitted(reservations, whom), 10, "the lease has ended")
+    await rejected(reservations, subject)
+    await until(lambda: admitted(reservations, subject), 10, "the reservation has ended")
 
 
-async def test_a_queue_keeps_its_order_and_forgets_who_is_gone_though_the_clock_went_back(
+async def test_a_queue_keeps_its_order_and_drops_gone_clients_although_the_clock_went_back(
     redis: Redis, reservations: Reservations
 ) -> None:
-    whom = replace(await subject(redis, limits=Limits(concurrency=1)), queue_length=9)
-    assert await admitted(reservations, whom)
+    subject = replace(await new_subject(redis, limits=Limits(concurrency=1)), queue_length=9)
+    assert await admitted(reservations, subject)
     first, second, gone = (reservations.new_id("r") for _ in range(3))
 
-    async def place(reservation_id: limit_script.ReservationId) -> int | None:
-        return (await reservations.decide(whom, SMALL, reservation_id)).ahead
+    async def position(reservation_id: limit_script.ReservationId) -> int | None:
+        return (await reservations.decide(subject, SMALL, reservation_id)).ahead
 
-    assert [await place(reservation_id) for reservation_id in (gone, first)] == [0, 1]
+    assert [await position(reservation_id) for reservation_id in (gone, first)] == [0, 1]
     assert await an_hour_ahead(redis)
-    assert [await place(reservation_id) for reservation_id in (first, second)] == [1, 2]
+    assert [await position(reservation_id) for reservation_id in (first, second)] == [1, 2]
 
     async def has_forgotten() -> bool:
-        return [await place(reservation_id) for reservation_id in (second, first)] == [1, 0]
+        return [await position(reservation_id) for reservation_id in (second, first)] == [1, 0]
 
     await until(has_forgotten, 10, "the one that is gone is forgotten")
 
 
-async def test_gateways_that_are_gone_are_not_counted_though_the_clock_went_back(redis: Redis) -> None:
+async def test_dead_gateways_are_not_counted_although_the_clock_went_back(redis: Redis) -> None:
     gateway_registry = GatewayRegistry(RedisLink(redis, timeout=5))
     await redis.zadd(GATEWAYS, {"gone": time.time() + 3600})
     assert await gateway_registry._count(redis) == 2
     assert (await redis.zscore(GATEWAYS, "gone") or 0) < time.time() + 1, "it is gone when it is not there again"
 
 
-async def test_budgets_of_a_day_are_not_held_up_by_times_that_are_ahead(
-    redis: Redis, reservations: Reservations
-) -> None:
-    whom = await subject(redis, limits=Limits(daily_tokens=100, monthly_tokens=100))
-    reservation = await admit(reservations, whom)
+async def test_daily_budgets_are_not_affected_by_times_in_the_future(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis, limits=Limits(daily_tokens=100, monthly_tokens=100))
+    reservation = await admit(reservations, subject)
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
     await reservation.settle("complete")
     await an_hour_ahead(redis)
-    assert await admitted(reservations, whom)
-    assert (await limit_script.show(redis, whom)).scopes["key"].daily == 25
+    assert await admitted(reservations, subject)
+    assert (await limit_script.show(redis, subject)).scopes["key"].daily == 25

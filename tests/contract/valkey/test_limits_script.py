@@ -41,7 +41,7 @@ each_limit = {
     "daily": amount,
     "monthly": amount,
 }
-# One limit at a time shows most; all together, which of them is named.
+# Single limits test each decision; all together test which limit is reported.
 some_limits = st.one_of(
     *(st.fixed_dictionaries({name: value}) for name, value in each_limit.items()),
     st.fixed_dictionaries({}, optional=each_limit),
@@ -62,7 +62,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
     def run(self, operation: str, model: str, **more: Any) -> dict[str, Any]:
         seconds, rest = divmod(self.now, 1_000_000)
-        ask = {
+        request = {
             "model": model,
             "owner": "o",
             "request_id": "x",
@@ -71,7 +71,7 @@ class LimitsMachine(RuleBasedStateMachine):
             "stream_length": 10_000,
             **{name: value for name, value in more.items() if value is not None},
         }
-        arguments = (operation, json.dumps(ask), json.dumps([str(seconds), str(rest)]))
+        arguments = (operation, json.dumps(request), json.dumps([str(seconds), str(rest)]))
         return json.loads(self.client.eval(SOURCE, 1, NAME, *arguments))  # type: ignore[no-any-return,arg-type]
 
     @rule(passed=st.one_of(st.integers(0, 2_000_000), st.integers(0, 3 * MINUTE), st.integers(0, 7_000_000)))
@@ -109,9 +109,11 @@ class LimitsMachine(RuleBasedStateMachine):
             return
         rejection = answer["rejection"]
         assert (rejection["scope"], rejection["wait"]) in rejections[rejection["limit"]]
-        self.is_the_right_one(rejection, rejections)
+        self.assert_is_the_right_rejection(rejection, rejections)
 
-    def is_the_right_one(self, rejection: dict[str, Any], rejections: dict[str, set[tuple[str, int]]]) -> None:
+    def assert_is_the_right_rejection(
+        self, rejection: dict[str, Any], rejections: dict[str, set[tuple[str, int]]]
+    ) -> None:
         budgets = rejections.keys() & {"daily", "monthly"}
         waits = [wait for limit in ("tpm", "rpm") for _, wait in rejections.get(limit, ())]
         if budgets:
@@ -169,7 +171,7 @@ class LimitsMachine(RuleBasedStateMachine):
         self.model.limits = {**self.model.limits, name: number}
 
     @invariant()
-    def both_see_the_same(self) -> None:
+    def both_have_the_same_state(self) -> None:
         if not hasattr(self, "model"):
             return
         self.model.reap(self.now)
@@ -197,7 +199,7 @@ class LimitsMachine(RuleBasedStateMachine):
             self.model.settle(reservation_id, model, prompt, completion, self.now)
             more = {"cached": 0, "reasoning": 0, "outcome": "complete"}
             self.run("settle", model, id=reservation_id, prompt=prompt, completion=completion, **more)
-        self.both_see_the_same()
+        self.both_have_the_same_state()
         scopes = self.run("show", "a")["scopes"]
         assert scopes["key"]["slots"] == scopes["key"]["reserved"] == 0
         records = [fields for _, fields in self.client.xrange("vilix:{s00}:usage")]  # type: ignore[union-attr]
@@ -224,9 +226,9 @@ def test_the_script_decides_as_the_reference_model_does(redis_url: str) -> None:
 def test_days_and_months_are_those_of_the_calendar(redis_url: str, day: str, date: int) -> None:
     with sync_redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.flushall()
-        ask = {"model": "a", "limits": {}, "model_limits": {}, "owner": "", "request_id": "", "id": "r"}
-        ask |= {"prompt": 1, "completion": 1, "cached": 0, "reasoning": 0, "outcome": "", "stream_length": 1}
-        client.eval(SOURCE, 1, NAME, "settle", json.dumps(ask), json.dumps([str(date + 86_399), "999999"]))  # type: ignore[arg-type]
+        request = {"model": "a", "limits": {}, "model_limits": {}, "owner": "", "request_id": "", "id": "r"}
+        request |= {"prompt": 1, "completion": 1, "cached": 0, "reasoning": 0, "outcome": "", "stream_length": 1}
+        client.eval(SOURCE, 1, NAME, "settle", json.dumps(request), json.dumps([str(date + 86_399), "999999"]))  # type: ignore[arg-type]
         assert (
             set(client.keys("*usage:*"))
             == {  # type: ignore[arg-type]

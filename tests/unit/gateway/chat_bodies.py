@@ -1,4 +1,4 @@
-"""Reads bodies as the gateway does."""
+"""Reads bodies of chat requests as the gateway does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request waits in the queue until it has its lease, and then asks no more: nobody would give back a second lease."""
+"""Admission of requests that wait in the queue, whose keys change, or whose clients disconnect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from services.gateway.tenancy.token_estimate import TokenEstimate
 
 
 class Reservation:
-    """In place of what a request holds."""
+    """Stands in for a request's reservation."""
 
     limits = RateLimits(requests=Window(5, 4, 1.0))
 
@@ -35,8 +35,8 @@ class Reservation:
         self.settled.append(outcome)
 
 
-class Line:
-    """In place of the leases: a request is admitted when it has asked so often. Its key is stale at one (0: at all)."""
+class FakeReservations:
+    """Stands in for reservations: admits at attempt `turns`, and finds the key stale at `stale_at` (0: always)."""
 
     def __init__(self, turns: int, *, stale_at: int | None = None, away: bool = False) -> None:
         self.turns = turns
@@ -44,7 +44,7 @@ class Line:
         self.stale_at = stale_at
         self.away = away
         self.reservations: list[Reservation] = []
-        self.proofs: list[Fingerprint | None] = []
+        self.fingerprints: list[Fingerprint | None] = []
         self.rpms: list[int | None] = []
 
     def new_id(self, _: str) -> object:
@@ -56,7 +56,7 @@ class Line:
             raise RedisAwayError
         if self.stale_at in (0, self.asked):
             raise StaleKeyError
-        self.proofs.append(subject.fingerprint)
+        self.fingerprints.append(subject.fingerprint)
         self.rpms.append(subject.limits.rpm)
         self.turns -= 1
         return Decision(seconds=0, scopes={}, ahead=max(self.turns, 0) if self.turns > 0 else None)
@@ -69,13 +69,13 @@ class Line:
 
 
 class KeyCache:
-    """In place of the keys: what looking up a key finds, in turns; at the end, none."""
+    """Stands in for the key cache: each look-up returns the next of `callers`, and None after the last."""
 
-    def __init__(self, *found: Caller) -> None:
-        self.found = list(found)
+    def __init__(self, *callers: Caller) -> None:
+        self._callers = list(callers)
 
     async def find(self, _: str) -> Caller | None:
-        return self.found.pop(0) if self.found else None
+        return self._callers.pop(0) if self._callers else None
 
 
 def a_key(**draft: Any) -> Key:
@@ -90,7 +90,7 @@ def a_caller(fingerprint: Fingerprint, *, redis_was_away: bool = False, **draft:
 
 
 class Client:
-    """In place of what notices that a client is gone."""
+    """Stands in for Disconnect: the client disconnects after `stays` checks."""
 
     def __init__(self, *, stays: int = 1000) -> None:
         self._stays = stays
@@ -101,19 +101,19 @@ class Client:
             raise ClientGoneError
 
 
-def an_admission(line: Any, key_cache: Any, *tiers: Any, client: Any = None) -> Admission:
+def an_admission(fake: Any, key_cache: Any, *tiers: Any, client: Any = None) -> Admission:
     known = iter(tiers)
     subjects: Any = SimpleNamespace(
         subject=lambda key, model: next(known, Subject(key, model, UNLIMITED, UNLIMITED, 5, 60))
     )
     link: Any = None
-    control = AdmissionControl(link, key_cache, subjects, line)
+    control = AdmissionControl(link, key_cache, subjects, fake)
     record = RequestRecord("r", "POST")
-    return Admission(control, a_caller(PROOF), DEMAND, client or Client(), record)
+    return Admission(control, a_caller(FINGERPRINT), ESTIMATE, client or Client(), record)
 
 
 async def admitted(admission: Admission) -> object:
-    """The lease, when it is there."""
+    """Wait for the reservation, and return it."""
     await admission.ask()
     async for _ in admission.queue():
         pass
@@ -121,81 +121,81 @@ async def admitted(admission: Admission) -> object:
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "ASK_SECONDS", 0.001)
 
 
-PROOF = Fingerprint("secret", "record")
-DEMAND = TokenEstimate("m", 1, 1, 1)
+FINGERPRINT = Fingerprint("secret", "record")
+ESTIMATE = TokenEstimate("m", 1, 1, 1)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 6])
-async def test_who_is_let_in_asks_no_more(turns: int) -> None:
-    line = Line(turns)
-    assert await admitted(an_admission(line, KeyCache())) is line.reservations[0]
-    assert len(line.reservations) == 1
-    assert line.proofs == [PROOF] * turns, "it is proven each time that the key is still valid"
+async def test_an_admitted_request_makes_no_further_attempt(turns: int) -> None:
+    fake = FakeReservations(turns)
+    assert await admitted(an_admission(fake, KeyCache())) is fake.reservations[0]
+    assert len(fake.reservations) == 1
+    assert fake.fingerprints == [FINGERPRINT] * turns, "every attempt checks the fingerprint"
 
 
 @pytest.mark.parametrize("stale_at", [1, 2, 4])
-async def test_a_key_that_is_revoked_before_its_reservation_gets_none(stale_at: int) -> None:
-    line = Line(6, stale_at=stale_at)
+async def test_a_key_that_is_revoked_while_queued_gets_no_reservation(stale_at: int) -> None:
+    fake = FakeReservations(6, stale_at=stale_at)
     with pytest.raises(ApiError, match="revoked") as caught:
-        await admitted(an_admission(line, KeyCache()))
+        await admitted(an_admission(fake, KeyCache()))
     assert caught.value.status == 401
-    assert not line.reservations
+    assert not fake.reservations
 
 
 @pytest.mark.parametrize(("models", "status"), [(["m"], 200), ([], 403)])
 @pytest.mark.parametrize("stale_at", [1, 3])
-async def test_a_key_that_is_changed_before_its_reservation_is_judged_as_it_is_now(
+async def test_a_key_that_is_changed_while_queued_is_admitted_by_its_present_limits(
     stale_at: int, models: list[str], status: int
 ) -> None:
-    line = Line(6, stale_at=stale_at)
+    fake = FakeReservations(6, stale_at=stale_at)
     later = Fingerprint("secret", "changed")
     key_cache = KeyCache(a_caller(later, models=models))
     try:
-        assert await admitted(an_admission(line, key_cache)) is line.reservations[0]
+        assert await admitted(an_admission(fake, key_cache)) is fake.reservations[0]
     except ApiError as error:
         assert error.status == status
-        assert not line.reservations
+        assert not fake.reservations
     else:
         assert status == 200
-        assert line.proofs[-1] == later
+        assert fake.fingerprints[-1] == later
 
 
-async def test_a_tier_that_is_changed_while_a_request_waits_holds_for_it() -> None:
-    line = Line(3)
+async def test_a_change_of_a_tier_applies_to_queued_requests() -> None:
+    fake = FakeReservations(3)
     tiers = (
         Subject(a_key(), "m", Limits(rpm=1), UNLIMITED, 5, 60),
         Subject(a_key(), "m", Limits(rpm=2), UNLIMITED),
     )
-    await admitted(an_admission(line, KeyCache(), *tiers))
-    assert line.rpms[:2] == [1, 2]
+    await admitted(an_admission(fake, KeyCache(), *tiers))
+    assert fake.rpms[:2] == [1, 2]
 
 
-async def test_without_redis_only_a_key_that_was_looked_up_for_that_is_let_in() -> None:
-    line = Line(6, away=True)
-    key_cache = KeyCache(a_caller(PROOF, redis_was_away=True))
-    assert await admitted(an_admission(line, key_cache)) is line.reservations[0]
+async def test_without_redis_only_a_key_that_was_looked_up_is_admitted() -> None:
+    fake = FakeReservations(6, away=True)
+    key_cache = KeyCache(a_caller(FINGERPRINT, redis_was_away=True))
+    assert await admitted(an_admission(fake, key_cache)) is fake.reservations[0]
     with pytest.raises(ApiError, match="revoked"):
-        await an_admission(line, KeyCache()).ask()
+        await an_admission(fake, KeyCache()).ask()
 
 
-async def test_a_key_that_is_changed_all_the_time_is_not_asked_about_for_ever() -> None:
-    key_cache = KeyCache(*(a_caller(PROOF) for _ in range(100)))
+async def test_look_ups_of_a_key_that_always_changes_are_bounded() -> None:
+    key_cache = KeyCache(*(a_caller(FINGERPRINT) for _ in range(100)))
     with pytest.raises(ApiError) as caught:
-        await an_admission(Line(6, stale_at=0), key_cache).ask()
+        await an_admission(FakeReservations(6, stale_at=0), key_cache).ask()
     assert caught.value.status == 503
 
 
-async def test_a_request_whose_client_is_gone_asks_no_more() -> None:
-    line = Line(1000)
-    admission = an_admission(line, KeyCache(), client=Client(stays=3))
+async def test_a_queued_request_ends_when_its_client_disconnects() -> None:
+    fake = FakeReservations(1000)
+    admission = an_admission(fake, KeyCache(), client=Client(stays=3))
     with pytest.raises(ClientGoneError):
         await admitted(admission)
-    assert line.asked == 1 + 3
-    assert not line.reservations
+    assert fake.asked == 1 + 3
+    assert not fake.reservations
 
 
 @pytest.mark.parametrize(
@@ -208,15 +208,15 @@ async def test_a_request_whose_client_is_gone_asks_no_more() -> None:
         (RuntimeError(), Outcome.FAILED),
     ],
 )
-async def test_a_request_is_settled_however_it_ends(error: Exception | None, outcome: Outcome) -> None:
-    line = Line(1)
-    admission = an_admission(line, KeyCache())
+async def test_a_request_is_settled_with_the_outcome_of_each_ending(error: Exception | None, outcome: Outcome) -> None:
+    fake = FakeReservations(1)
+    admission = an_admission(fake, KeyCache())
     await admitted(admission)
     with contextlib.suppress(ApiError, ClientGoneError, RuntimeError):
         async with admission:
             if error is not None:
                 raise error
-    assert line.reservations[0].settled == [outcome]
+    assert fake.reservations[0].settled == [outcome]
     if isinstance(error, ApiError):
-        assert error.limits == Reservation.limits, "whatever the answer is, it says how the limits stand"
+        assert error.limits == Reservation.limits, "every error reports the state of the limits"
     assert admission.limits != NO_LIMITS

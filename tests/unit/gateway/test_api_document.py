@@ -81,7 +81,7 @@ def test_the_command_writes_the_file_and_reports_one_that_is_not_up_to_date(tmp_
     assert file.read_text("utf-8") == openapi.rendered()
 
 
-def test_every_text_is_there_in_both_languages() -> None:
+def test_every_text_exists_in_both_languages() -> None:
     def texts(node: Any) -> Iterator[dict[str, str]]:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
             if key in ("description", "summary") and "type" not in value:
@@ -141,7 +141,7 @@ def test_every_example_of_an_error_is_valid() -> None:
                 check(value, content)
 
 
-def test_an_invalid_body_is_told_from_a_valid_one() -> None:
+def test_invalid_bodies_are_recognised() -> None:
     schema = {"$ref": "#/components/schemas/ChatCompletionRequest"}
     message = {"role": "user", "content": "a"}
     assert is_valid({"model": "m", "messages": [message]}, schema)

@@ -8,7 +8,9 @@ from services.gateway.endpoints import models
 from services.gateway.settings import GatewaySettings
 
 
-async def test_a_fault_of_ours_is_an_error_in_openais_form_without_details(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_exception_is_a_500_in_openais_format_without_details(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("the secret plan")
 

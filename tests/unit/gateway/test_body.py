@@ -1,4 +1,4 @@
-"""What is refused before it is parsed, and what is read in pieces."""
+"""Bodies that are rejected before they are parsed, and data URLs that are decoded in segments."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_a_body_of_too_many_values_is_rejected(body: bytes) -> None:
         {"content": [{"type": "text", "text": 'a\\",b'}] * 10_000},
     ],
 )
-def test_a_large_body_with_few_values_is_taken(value: object) -> None:
+def test_a_large_body_with_few_values_is_accepted(value: object) -> None:
     assert parse_here(orjson.dumps(value), lambda value: value) == value
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 786_431, 786_432, 786_433, 3_000_000])
-def test_a_data_url_is_read_whole(size: int) -> None:
+def test_a_data_url_is_decoded_completely(size: int) -> None:
     content = Random(size).randbytes(size)
     url = f"data:image/png;base64,{b64encode(content).decode()}"
     assert data_url.read("url", url, max_bytes=size) == content

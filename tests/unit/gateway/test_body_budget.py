@@ -1,4 +1,4 @@
-"""Room for request bodies: what fits, what waits, what is refused."""
+"""The budget of request bodies: which fit, which wait, and which are rejected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def budget() -> AsyncIterator[BodyBudget]:
 
 
 async def received(budget: BodyBudget, key: str, *parts: int) -> BodyShare:
-    """A body that has come, and had announced its length."""
+    """Receive a body that had announced its length, and return its share."""
     share = budget.open(key)
     try:
         async with share.receiving(sum(parts)):
@@ -55,7 +55,7 @@ async def test_an_unfinished_body_counts_as_a_small_one(budget: BodyBudget) -> N
     share.release()
 
 
-async def test_a_body_that_announces_nothing_counts_as_it_comes(budget: BodyBudget) -> None:
+async def test_a_body_without_a_length_counts_by_the_bytes_received(budget: BodyBudget) -> None:
     share = budget.open("a")
 
     async def receive() -> None:
@@ -69,7 +69,7 @@ async def test_a_body_that_announces_nothing_counts_as_it_comes(budget: BodyBudg
     share.release()
 
 
-async def test_a_key_cannot_have_more_than_its_part(budget: BodyBudget) -> None:
+async def test_a_key_cannot_exceed_its_budget(budget: BodyBudget) -> None:
     shares = [await received(budget, "a", 2 * MEBIBYTE) for _ in range(2)]
     with pytest.raises(ApiError, match="of your key") as caught:
         await received(budget, "a", MEBIBYTE)
@@ -81,7 +81,7 @@ async def test_a_key_cannot_have_more_than_its_part(budget: BodyBudget) -> None:
         share.release()
 
 
-async def test_all_keys_together_cannot_have_more_than_there_is(budget: BodyBudget) -> None:
+async def test_all_keys_together_cannot_exceed_the_budget(budget: BodyBudget) -> None:
     shares = [await received(budget, key, 3 * MEBIBYTE) for key in "ab"]
     with pytest.raises(ApiError, match="as it has memory for"):
         await received(budget, "c", 3 * MEBIBYTE)
@@ -90,7 +90,7 @@ async def test_all_keys_together_cannot_have_more_than_there_is(budget: BodyBudg
         share.release()
 
 
-async def test_who_waits_gets_what_becomes_free(budget: BodyBudget) -> None:
+async def test_a_waiting_body_gets_capacity_that_is_released(budget: BodyBudget) -> None:
     first = await received(budget, "a", 4 * MEBIBYTE)
     waiting = asyncio.create_task(received(budget, "a", 2 * MEBIBYTE))
     await asyncio.sleep(WAIT_SECONDS / 4)
@@ -100,7 +100,7 @@ async def test_who_waits_gets_what_becomes_free(budget: BodyBudget) -> None:
         (await waiting).release()
 
 
-async def test_the_key_that_has_least_comes_first(budget: BodyBudget) -> None:
+async def test_the_key_that_uses_least_comes_first(budget: BodyBudget) -> None:
     holding = [await received(budget, "greedy", 2 * MEBIBYTE), await received(budget, "other", 4 * MEBIBYTE)]
     got: list[str] = []
 
@@ -131,7 +131,7 @@ async def test_one_key_cannot_keep_others_from_waiting(budget: BodyBudget, monke
     second.release()
 
 
-async def test_who_is_cancelled_while_waiting_leaves_nothing(budget: BodyBudget) -> None:
+async def test_a_body_that_is_cancelled_while_waiting_releases_everything(budget: BodyBudget) -> None:
     first = await received(budget, "a", 4 * MEBIBYTE)
     waiting = [asyncio.create_task(received(budget, "a", 2 * MEBIBYTE)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -145,7 +145,7 @@ async def test_who_is_cancelled_while_waiting_leaves_nothing(budget: BodyBudget)
             share.release()
 
 
-async def test_a_slow_body_makes_room(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_body_is_rejected_when_another_waits(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_budget, "SLOW_SECONDS", 0.05)
     monkeypatch.setattr(body_budget, "LOOK_SECONDS", 0.01)
 
@@ -170,7 +170,7 @@ async def test_a_slow_body_makes_room(budget: BodyBudget, monkeypatch: pytest.Mo
     whole.release()
 
 
-async def test_few_wait(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_waiting_bodies_is_limited(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_budget, "MOST_WAITING", 2)
     first = await received(budget, "a", 4 * MEBIBYTE)
     waiting = [asyncio.create_task(received(budget, "a", 2 * MEBIBYTE)) for _ in range(5)]
@@ -184,7 +184,7 @@ async def test_few_wait(budget: BodyBudget, monkeypatch: pytest.MonkeyPatch) -> 
             task.result()
 
 
-def test_the_default_follows_the_containers_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_depends_on_the_containers_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(body_budget, "_CGROUP_LIMITS", (tmp_path / "missing", limit))
     assert budget_sizes(0, 0, max_body_bytes=MEBIBYTE) == (256 * MEBIBYTE, 128 * MEBIBYTE)
@@ -198,6 +198,6 @@ def test_the_default_follows_the_containers_memory(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("total", "per_key"), [(20, 0), (0, 19)])
-def test_a_budget_without_room_for_one_body_is_an_error(total: int, per_key: int) -> None:
+def test_a_budget_that_is_too_small_for_one_body_is_an_error(total: int, per_key: int) -> None:
     with pytest.raises(ValueError, match="have no room for one body"):
         budget_sizes(total * MEBIBYTE, per_key * MEBIBYTE, max_body_bytes=20 * MEBIBYTE)

@@ -79,7 +79,7 @@ async def read(call: MultiplexedCall) -> int:
         return sum([len(events) async for events in call])
 
 
-async def test_answers_do_not_mix(client: InferenceClient) -> None:
+async def test_each_call_gets_only_its_own_events(client: InferenceClient) -> None:
     calls = [begin(client, str(number)) for number in range(1, 30)]
     assert await asyncio.gather(*map(read, calls)) == list(range(1, 30))
 

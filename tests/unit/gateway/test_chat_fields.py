@@ -1,4 +1,4 @@
-"""Every field that a client may send works, is reported as ignored, or is refused by its name."""
+"""Every field that a client may send has its effect, is reported as ignored, or is rejected by its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMA: dict[str, Any] = {
     "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True},
 }
 
-# A field, a value, and what must have been set in the request to the worker.
+# A field, a value, and the field of the worker's request that it must set.
 WORKING: list[tuple[str, Any, str]] = [
     ("model", "m", "model"),
     ("messages", MESSAGES, "messages"),
@@ -58,7 +58,7 @@ WORKING: list[tuple[str, Any, str]] = [
     ("chat_template_kwargs", {"add_vision_id": True}, "chat_template_kwargs"),
     ("continue_final_message", True, "continue_final_message"),
 ]
-# What asks for nothing that is not done anyway, or influences no answer anywhere.
+# Values that ask for the default, or that have no effect in any engine.
 ACCEPTED: list[tuple[str, Any]] = [
     ("metadata", {"order": "1"}),
     ("user", "u"),
@@ -112,7 +112,7 @@ def test_a_field_reaches_the_worker(name: str, value: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), ACCEPTED)
-def test_a_field_that_asks_for_nothing_else_is_taken(name: str, value: Any) -> None:
+def test_a_field_that_asks_for_the_default_is_accepted(name: str, value: Any) -> None:
     assert request(**{name: value}).ignored == []
 
 
@@ -129,7 +129,7 @@ def test_a_field_that_cannot_be_honoured_is_rejected(name: str, value: Any) -> N
     assert name in str(rejection.value)
 
 
-def test_the_newest_sdk_knows_no_further_field() -> None:
+def test_the_newest_sdk_has_no_other_field() -> None:
     here = {name for name, *_ in [*WORKING, *ACCEPTED, *IGNORED, *REJECTED]}
     assert set(CompletionCreateParamsBase.__annotations__) - here == set()
 
@@ -169,7 +169,7 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
             {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{**CALL, "index": 0, "x": 1}]}]},
             ["messages[1].tool_calls[0].x"],
         ),
-        # As OpenAI's own answers are when a client sends them back.
+        # The form of OpenAI's own responses that a client sends back.
         (
             {
                 "messages": [
@@ -216,7 +216,7 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         ),
     ],
 )
-def test_what_is_unknown_inside_a_field_is_reported_or_rejected_too(fields: dict[str, Any], ignored: list[str]) -> None:
+def test_an_unknown_nested_field_is_reported_or_rejected(fields: dict[str, Any], ignored: list[str]) -> None:
     assert request(**fields).ignored == ignored
     if ignored:
         with pytest.raises(ApiError) as rejection:
@@ -224,7 +224,7 @@ def test_what_is_unknown_inside_a_field_is_reported_or_rejected_too(fields: dict
         assert (rejection.value.field, rejection.value.message.id) == (ignored[0], "ignored_fields_rejected")
 
 
-def test_not_more_is_reported_than_can_be_read() -> None:
+def test_the_number_of_reported_fields_is_limited() -> None:
     many = [{"type": "text", "text": "a", "x": 1}] * 500
     assert len(request(messages=[{"role": "user", "content": many}]).ignored) == 100
 
@@ -256,13 +256,13 @@ def test_a_label_must_be_a_string(name: str) -> None:
         ),
     ],
 )
-def test_a_schema_has_a_name(change: dict[str, Any], param: str, message: Message) -> None:
+def test_a_schema_without_a_name_is_rejected(change: dict[str, Any], param: str, message: Message) -> None:
     with pytest.raises(ApiError) as rejection:
         request(response_format={**SCHEMA, "json_schema": {**SCHEMA["json_schema"], **change}})
     assert (rejection.value.field, rejection.value.message) == (param, message)
 
 
-def test_a_call_in_the_older_notation_is_a_call() -> None:
+def test_a_function_call_in_the_older_notation_becomes_a_tool_call() -> None:
     call = {"name": "f", "arguments": '{"a":1}'}
     chat = request(
         messages=[
@@ -289,7 +289,9 @@ def test_a_call_in_the_older_notation_is_a_call() -> None:
         ({"tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls[0].type", "not_one_of"),
     ],
 )
-def test_what_of_a_past_answer_cannot_be_shown_is_rejected(message: dict[str, Any], name: str, message_id: str) -> None:
+def test_a_past_message_that_a_template_cannot_render_is_rejected(
+    message: dict[str, Any], name: str, message_id: str
+) -> None:
     with pytest.raises(ApiError) as rejection:
         request(messages=[*MESSAGES, {"role": "assistant", "content": None, **message}])
     assert (rejection.value.field, rejection.value.message.id) == (f"messages[1].{name}", message_id)
@@ -305,13 +307,13 @@ def test_what_of_a_past_answer_cannot_be_shown_is_rejected(message: dict[str, An
         {"messages": [*MESSAGES, {"role": "assistant", "function_call": CALL["function"], "tool_calls": [CALL]}]},
     ],
 )
-def test_forms_exclude_one_another(fields: dict[str, Any]) -> None:
+def test_fields_for_structured_output_are_mutually_exclusive(fields: dict[str, Any]) -> None:
     with pytest.raises(ApiError) as rejection:
         request(**fields)
     assert rejection.value.message.id == "mutually_exclusive"
 
 
-def test_a_model_lists_its_parameters_by_openais_names() -> None:
+def test_a_models_parameters_are_listed_by_openais_names() -> None:
     fields = ["sampling.max_tokens", "reasoning.budget_tokens", "reasoning.effort", "logprobs", "tenant", "n"]
     assert openai_names(fields) == [
         *("logprobs", "max_completion_tokens", "max_tokens", "n"),
@@ -337,13 +339,15 @@ def test_a_model_lists_its_parameters_by_openais_names() -> None:
         ({}, "tool_choice.function_names", "tool_choice"),
     ],
 )
-def test_a_rejected_form_is_named_as_it_was_given(fields: dict[str, Any], field: str, param: str) -> None:
+def test_an_error_about_structured_output_names_the_field_that_was_sent(
+    fields: dict[str, Any], field: str, param: str
+) -> None:
     error = api_error(invalid(Message("text_empty", field=field)), request_id="r")
     use_callers_names(error, request(**fields).field_name)
     assert (error.field, error.message) == (param, Message("text_empty", field=param))
 
 
-def test_a_rejection_names_no_form_that_was_not_given() -> None:
+def test_an_error_names_no_field_for_structured_output_that_was_not_sent() -> None:
     message = Message("mutually_exclusive", field="reasoning.enabled", other_field="response_format")
     error = api_error(Failure(Reason.UNSUPPORTED_PARAMETER, message), request_id="r")
     use_callers_names(error, request(guided_json={}, enable_thinking=True).field_name)

@@ -26,7 +26,7 @@ def rejection(body: Any, *, strict: bool = False) -> ApiError:
     return caught.value
 
 
-def test_a_plain_request() -> None:
+def test_a_minimal_request_is_translated() -> None:
     chat = request()
     assert chat.generate == pb.GenerateRequest(
         model="m", n=1, messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="سلام")])], sampling={}
@@ -34,7 +34,7 @@ def test_a_plain_request() -> None:
     assert (chat.stream, chat.include_usage, chat.ignored) == (False, False, [])
 
 
-def test_sampling_reaches_the_worker_as_it_was_given() -> None:
+def test_sampling_parameters_reach_the_worker_unchanged() -> None:
     sampling = request(
         temperature=0,
         top_p=1,
@@ -61,11 +61,11 @@ def test_sampling_reaches_the_worker_as_it_was_given() -> None:
     )
 
 
-def test_an_absent_and_a_null_field_are_the_same() -> None:
+def test_null_means_the_same_as_an_absent_field() -> None:
     assert request(temperature=None, stop=None, tools=None, response_format=None, logprobs=None) == request()
 
 
-def test_roles_and_parts() -> None:
+def test_roles_and_content_parts_are_translated() -> None:
     messages = [
         {"role": "developer", "content": "کوتاه بگو"},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -85,7 +85,7 @@ def test_roles_and_parts() -> None:
     assert translated[3].tool_call_id == "c1"
 
 
-def test_tools_and_formats() -> None:
+def test_tools_and_response_formats_are_translated() -> None:
     generate = request(
         tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
         tool_choice={"type": "function", "function": {"name": "f"}},
@@ -233,7 +233,7 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
         ),
     ],
 )
-def test_a_rejection_names_the_field_and_what_it_holds(change: dict[str, Any], param: str, message: Message) -> None:
+def test_an_error_names_the_field_and_its_value(change: dict[str, Any], param: str, message: Message) -> None:
     error = rejection({"model": "m", "messages": USER, **change})
     assert error.field == param
     assert error.message == message
@@ -276,7 +276,7 @@ NAMES = st.sampled_from(
 
 
 @given(body=JSON | st.dictionaries(NAMES, JSON, max_size=6), changes=st.dictionaries(NAMES, JSON, max_size=3))
-def test_whatever_is_sent_is_translated_or_rejected(body: Any, changes: dict[str, Any]) -> None:
+def test_any_body_is_translated_or_rejected(body: Any, changes: dict[str, Any]) -> None:
     for each in (body, {"model": "m", "messages": USER, **changes}):
         try:
             read_chat(each)

@@ -14,14 +14,14 @@ def embed(**fields: Any) -> pb.EmbedRequest:
     return read_embeddings({"model": "m", **fields}).embed
 
 
-def test_every_form_of_input() -> None:
+def test_every_form_of_input_is_translated_is_translated() -> None:
     assert list(embed(input="سلام").texts) == ["سلام"]
     assert list(embed(input=["a", "b"]).texts) == ["a", "b"]
     assert [list(entry.ids) for entry in embed(input=[1, 2**32 - 1]).token_ids] == [[1, 2**32 - 1]]
     assert [list(entry.ids) for entry in embed(input=[[1, 2], [3]]).token_ids] == [[1, 2], [3]]
 
 
-def test_every_field() -> None:
+def test_every_field_is_translated_is_translated() -> None:
     asked = read_embeddings(
         {
             "model": "m",
@@ -39,7 +39,7 @@ def test_every_field() -> None:
     )
 
 
-def test_what_is_left_out_is_left_to_the_worker() -> None:
+def test_absent_fields_are_not_set_for_the_worker() -> None:
     asked = read_embeddings({"model": "m", "input": "a", "dimensions": None})
     assert not asked.in_base64
     assert asked.embed == pb.EmbedRequest(model="m", texts=["a"])
@@ -137,7 +137,7 @@ def test_what_is_left_out_is_left_to_the_worker() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_rejected_by_its_path(fields: dict[str, Any], param: str, message: Message) -> None:
+def test_a_wrong_value_is_rejected_with_its_path(fields: dict[str, Any], param: str, message: Message) -> None:
     with pytest.raises(ApiError) as caught:
         embed(**fields)
     assert (caught.value.status, caught.value.field) == (400, param)

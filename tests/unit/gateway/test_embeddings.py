@@ -27,14 +27,14 @@ def answer(count: int, dimensions: int) -> pb.EmbedResponse:
 @pytest.mark.parametrize(
     ("count", "dimensions"), [(1, 3), (100, 1024), (3, SEGMENT_NUMBERS + 1), (16, SEGMENT_NUMBERS // 16)]
 )
-def test_the_pieces_are_one_object(count: int, dimensions: int, in_base64: bool) -> None:
+def test_the_segments_are_one_json_object(count: int, dimensions: int, in_base64: bool) -> None:
     whole = json.loads(b"".join(segments(answer(count, dimensions), model='a "name"', in_base64=in_base64)))
     assert [entry["index"] for entry in whole["data"]] == list(range(count))
     assert (whole["model"], whole["usage"]) == ('a "name"', {"prompt_tokens": count, "total_tokens": count})
 
 
 @pytest.mark.parametrize("in_base64", [True, False])
-async def test_others_run_between_the_pieces_of_a_large_answer(in_base64: bool) -> None:
+async def test_other_tasks_run_between_the_segments_of_a_large_response(in_base64: bool) -> None:
     turns = 0
     sent: list[bytes] = []
     turns_at: list[int] = []

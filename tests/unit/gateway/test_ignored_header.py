@@ -3,13 +3,13 @@ from __future__ import annotations
 from services.gateway.dialects.ignored_fields import MOST_CHARACTERS, ignored_header
 
 
-def test_names_are_said_whole_or_not_at_all() -> None:
+def test_names_that_do_not_fit_are_left_out() -> None:
     names = [f"field_{number:04}" for number in range(500)]
-    said = ignored_header(names)["x-ignored-params"]
-    assert said.split(",") == names[: len(said.split(","))]
-    assert MOST_CHARACTERS - len("field_0000,") < len(said) <= MOST_CHARACTERS
+    header = ignored_header(names)["x-ignored-params"]
+    assert header.split(",") == names[: len(header.split(","))]
+    assert MOST_CHARACTERS - len("field_0000,") < len(header) <= MOST_CHARACTERS
 
 
-def test_a_name_that_is_too_long_does_not_hide_the_others() -> None:
+def test_a_name_that_is_too_long_does_not_displace_others() -> None:
     assert ignored_header(["a", "b" * 2000, "c"]) == {"x-ignored-params": "a,c"}
     assert ignored_header(["b" * 2000]) == {}

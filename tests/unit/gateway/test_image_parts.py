@@ -41,14 +41,14 @@ def rejection(*content: dict[str, Any], limits: ImageLimits | None = None) -> Ap
 
 
 @pytest.mark.parametrize(("media_type", "content"), IMAGES.items())
-@pytest.mark.parametrize("said", ["", "image/png", "image/jpeg", "text/html;charset=utf-8"])
-def test_an_images_content_says_what_it_is(media_type: str, content: bytes, said: str) -> None:
-    generate = request([part(data_url(content, said), detail="low")])
+@pytest.mark.parametrize("declared", ["", "image/png", "image/jpeg", "text/html;charset=utf-8"])
+def test_the_media_type_is_recognised_from_the_content(media_type: str, content: bytes, declared: str) -> None:
+    generate = request([part(data_url(content, declared), detail="low")])
     expected = pb.Image(data=content, mime_type=media_type, detail=pb.IMAGE_DETAIL_LOW)
     assert generate.messages[0].content[0].image == expected
 
 
-def test_images_and_texts_keep_their_order_over_several_turns() -> None:
+def test_images_and_texts_keep_their_order_over_several_messages() -> None:
     jpeg, gif = IMAGES["image/jpeg"], IMAGES["image/gif"]
     first = [part(data_url(PNG)), {"type": "text", "text": "a"}, part(data_url(jpeg))]
     generate = request(first, [{"type": "text", "text": "b"}, part(data_url(gif))])
@@ -59,7 +59,7 @@ def test_images_and_texts_keep_their_order_over_several_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("https://example.org/a.png", "images are not fetched from elsewhere here"),
         ("http://example.org/a.png", "must be a data: URL"),
@@ -71,26 +71,26 @@ def test_images_and_texts_keep_their_order_over_several_turns() -> None:
         (data_url(b"<svg/>", "image/svg+xml"), "holds no PNG, JPEG, WebP or GIF"),
     ],
 )
-def test_what_is_no_image_is_rejected(url: str, said: str) -> None:
+def test_a_url_without_a_valid_image_is_rejected(url: str, expected: str) -> None:
     error = rejection({"type": "text", "text": "?"}, part(url))
     assert error.field == URL.format(1)
-    assert said in str(error)
+    assert expected in str(error)
 
 
-def test_a_detail_that_does_not_exist_is_rejected() -> None:
+def test_an_unknown_detail_is_rejected() -> None:
     error = rejection(part(data_url(PNG), detail="huge"))
     assert error.field == "messages[0].content[0].image_url.detail"
     assert "auto, low, high" in str(error)
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video_url"])
-def test_other_parts_are_rejected_by_name(kind: str) -> None:
+def test_other_content_parts_are_rejected_by_name(kind: str) -> None:
     error = rejection({"type": kind, kind: {}})
     assert error.field == "messages[0].content[0].type"
     assert kind in str(error)
 
 
-def test_limits_are_named_with_the_value() -> None:
+def test_errors_about_limits_name_the_limit_and_the_value() -> None:
     image = part(data_url(PNG))
     size = len(PNG)
     exact = ImageLimits(most=2, max_bytes=size, max_total_bytes=2 * size)

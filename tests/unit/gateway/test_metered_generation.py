@@ -1,4 +1,4 @@
-"""What an answer notes of itself while it is generated."""
+"""Metering of a running generation: metrics, record and budgets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL = "model-of-this-test"
 
 
 class Generation:
-    """A worker that answers in these groups."""
+    """Stands in for a worker that generates these groups of events."""
 
     def __init__(self, *groups: list[pb.Event], has_begun: bool = True) -> None:
         self.model = MODEL
@@ -82,7 +82,7 @@ def observed(name: str) -> float:
 
 @pytest.mark.parametrize("has_begun", [True, False], ids=["waited for its beginning", "not"])
 @pytest.mark.parametrize("tokens", [1, 5])
-async def test_n_tokens_one_after_the_other_have_one_gap_less(tokens: int, has_begun: bool) -> None:
+async def test_the_gaps_between_tokens_are_observed(tokens: int, has_begun: bool) -> None:
     first, *others = (token() for _ in range(tokens))
     started, usage = pb.Event(started=pb.Started(prompt_tokens=7)), pb.Event(usage=pb.Usage(completion_tokens=tokens))
     generation = Generation([started, *first], *others, [usage], has_begun=has_begun)
@@ -99,7 +99,7 @@ async def test_n_tokens_one_after_the_other_have_one_gap_less(tokens: int, has_b
     assert generation.closed == 1
 
 
-async def test_an_answer_that_outgrows_its_budget_ends_with_it() -> None:
+async def test_a_generation_ends_when_its_budget_is_spent() -> None:
     started = pb.Event(started=pb.Started(prompt_tokens=7))
     generation, reservation = Generation([started, *token()], *(token() for _ in range(9))), Reservation(budget=3)
     answer = metered(generation, reservation, RequestRecord("r", "POST"), choices=2)

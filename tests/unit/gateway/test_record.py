@@ -1,4 +1,4 @@
-"""The record of a request, as logs and metrics read it."""
+"""The record of a request, which logs and metrics read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from services.runtime.failure import Failure, Reason
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_every_status_that_a_call_may_end_with_is_an_outcome(code: grpc.StatusCode) -> None:
+def test_every_grpc_status_is_an_outcome(code: grpc.StatusCode) -> None:
     assert str(Outcome(code.name)) == code.name
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_failure_of_a_worker_is_an_outcome_of_a_stream(reason: Reason) -> None:
+def test_every_reason_of_a_failure_is_an_outcome_of_a_stream(reason: Reason) -> None:
     code = Failure(reason, "").code.name
     assert str(broken_off(code)) == f"broken off: {code}"
 
@@ -31,13 +31,13 @@ def test_every_failure_of_a_worker_is_an_outcome_of_a_stream(reason: Reason) -> 
         (503, "failed"),
     ],
 )
-def test_the_status_says_how_a_request_ended_of_which_nothing_more_is_known(status: int, outcome: str) -> None:
+def test_without_a_noted_outcome_it_follows_from_the_status(status: int, outcome: str) -> None:
     record = RequestRecord("r", "GET", status=status)
     record.end(route="/readyz")
     assert record.outcome == outcome
 
 
-def test_only_what_is_known_is_logged() -> None:
+def test_unknown_fields_are_not_logged() -> None:
     record = RequestRecord("r", "POST", status=200, stream=False, completion_tokens=0, outcome=Outcome.BUDGET)
     record.note_model("m" * 200, is_known=False)
     record.end(route="/api/chat/completions")

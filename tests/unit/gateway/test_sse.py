@@ -26,7 +26,7 @@ def encoder(*, n: int = 1, include_usage: bool = False, continuous_usage: bool =
 
 
 def read(data: bytes) -> list[dict[str, Any]]:
-    """What a client reads: events are separated by empty lines, and each is one `data: ` line."""
+    """Parse a stream as a client does: events are separated by empty lines, and each is one `data: ` line."""
     events = data.decode().split("\n\n")
     assert events.pop() == ""
     assert all(event.startswith("data: ") and len(event.split("\n")) == 1 for event in events)
@@ -34,12 +34,12 @@ def read(data: bytes) -> list[dict[str, Any]]:
 
 
 @given(text=TEXT)
-def test_any_text_arrives_as_it_was(text: str) -> None:
+def test_any_text_arrives_unchanged(text: str) -> None:
     (chunk,) = read(encoder().encode([pb.Event(delta=pb.Delta(content=text))]))
     assert chunk["choices"][0]["delta"] == {"content": text}
 
 
-def test_the_order_and_form_of_a_stream() -> None:
+def test_a_stream_has_the_order_and_the_format_of_openai() -> None:
     events = [
         pb.Event(started=pb.Started(prompt_tokens=3)),
         pb.Event(delta=pb.Delta(reasoning_content="hm", token_count=1)),
@@ -65,13 +65,13 @@ def test_the_order_and_form_of_a_stream() -> None:
     }
 
 
-def test_without_include_usage_no_chunk_mentions_it() -> None:
+def test_without_include_usage_no_chunk_has_usage() -> None:
     chunks = read(encoder().encode([pb.Event(started=pb.Started()), pb.Event(usage=pb.Usage())]))
     assert len(chunks) == 1
     assert "usage" not in chunks[0]
 
 
-def test_every_choice_begins_and_ends_for_itself() -> None:
+def test_every_choice_begins_and_ends_separately() -> None:
     events = [
         pb.Event(started=pb.Started()),
         pb.Event(delta=pb.Delta(index=1, content="b")),
@@ -88,7 +88,7 @@ def test_every_choice_begins_and_ends_for_itself() -> None:
     ]
 
 
-def test_continuous_usage_counts_up() -> None:
+def test_continuous_usage_increases_with_every_chunk() -> None:
     events = [
         pb.Event(started=pb.Started(prompt_tokens=4)),
         pb.Event(delta=pb.Delta(content="a", token_count=2)),
@@ -99,7 +99,7 @@ def test_continuous_usage_counts_up() -> None:
     assert {chunk["usage"]["prompt_tokens"] for chunk in chunks} == {4}
 
 
-def test_tool_calls_have_their_id_and_name_once() -> None:
+def test_only_the_first_fragment_of_a_tool_call_has_its_id_and_name() -> None:
     fragments = [
         pb.ToolCallFragment(index=0, id="call_1", name="weather", arguments_json=""),
         pb.ToolCallFragment(index=0, arguments_json='{"city":'),
@@ -117,7 +117,7 @@ def test_tool_calls_have_their_id_and_name_once() -> None:
     assert "".join(call["function"]["arguments"] for call in calls) == '{"city":"تهران"}'
 
 
-def test_log_probabilities_travel_with_their_text() -> None:
+def test_log_probabilities_are_sent_with_their_text() -> None:
     entry = pb.TokenLogprob(token="س", token_bytes="س".encode(), logprob=-0.5)
     entry.top.add(token="س", token_bytes="س".encode(), logprob=-0.5)
     (chunk,) = read(encoder().encode([pb.Event(delta=pb.Delta(content="س", logprobs=[entry]))]))
@@ -125,7 +125,7 @@ def test_log_probabilities_travel_with_their_text() -> None:
     assert chunk["choices"][0]["logprobs"] == {"content": [{**token, "top_logprobs": [token]}], "refusal": None}
 
 
-def test_an_error_is_one_event_behind_the_id_of_its_message() -> None:
+def test_an_error_is_one_event_after_a_comment_with_its_message_id() -> None:
     error = bad_request(Message("out_of_range", field="top_k", value=-7, least=-1, most=9))
     comment, _, sent = encoder().error(error).partition(b"\n\n")
     assert comment == b": x-error-message-id out_of_range"
@@ -138,7 +138,7 @@ def test_an_error_is_one_event_behind_the_id_of_its_message() -> None:
     }
 
 
-def test_an_answer_ends_with_done() -> None:
+def test_a_stream_ends_with_done() -> None:
     assert encoder().end() == b"data: [DONE]\n\n"
 
 
@@ -146,7 +146,7 @@ def test_an_event_may_have_a_name() -> None:
     assert sse.event(b"{}", name="ping") == b"event: ping\ndata: {}\n\n"
 
 
-def test_nothing_is_made_for_each_of_the_choices_before_a_worker_has_taken_them() -> None:
+def test_no_memory_is_allocated_per_choice_before_a_worker_has_checked_their_number() -> None:
     generous = encoder(n=2**31 - 1)
     assert generous.keep_alive()
     assert generous.queued(1) == b": queued 1\n\n"

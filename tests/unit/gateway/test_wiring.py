@@ -1,4 +1,4 @@
-"""A gateway that cannot start leaves nothing behind."""
+"""A gateway that cannot start closes everything that it has opened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from services.gateway.tenancy.tiers import Tiers
 from services.gateway.wiring import connected
 
 OPENED = (RedisLink, Tiers, RedisWatch, GatewayRegistry, Reservations, WorkerPool, WorkerPool)
-"""In this order."""
+"""The parts of a gateway, in the order in which they are opened."""
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ OPENED = (RedisLink, Tiers, RedisWatch, GatewayRegistry, Reservations, WorkerPoo
         ((ImageFetcher, "__init__"), 7),
     ],
 )
-async def test_a_start_that_fails_closes_what_it_has_opened(
+async def test_a_failing_start_closes_the_parts_that_were_opened(
     monkeypatch: pytest.MonkeyPatch, failing: tuple[Any, str], before: int
 ) -> None:
     closed: list[type] = []

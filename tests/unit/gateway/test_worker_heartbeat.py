@@ -1,4 +1,4 @@
-"""What the gateway makes of an embeddings worker's signs of life."""
+"""How the gateway watches the heartbeats of an embeddings worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG = 30.0
 
 
 class Worker(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
-    """Behaves as the test says: `lives`, `silent`, `drains`, `refuses`."""
+    """Behaves as the test asks: `lives`, `silent`, `drains` or `rejects`."""
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour
@@ -32,7 +32,7 @@ class Worker(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
     ) -> AsyncGenerator[pb.WatchStatusResponse, None]:
         self.watches += 1
         try:
-            if self.behaviour == "refuses":
+            if self.behaviour == "rejects":
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "about to stop")
             if self.behaviour == "drains":
                 yield pb.WatchStatusResponse(draining=True)
@@ -46,7 +46,7 @@ class Worker(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
 
 
 @asynccontextmanager
-async def signs_of(worker: Worker) -> AsyncIterator[WorkerHeartbeat]:
+async def heartbeat_of(worker: Worker) -> AsyncIterator[WorkerHeartbeat]:
     server = grpc.aio.server()
     embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(worker, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -58,25 +58,25 @@ async def signs_of(worker: Worker) -> AsyncIterator[WorkerHeartbeat]:
         await server.stop(None)
 
 
-@pytest.mark.parametrize("behaviour", ["lives", "drains", "refuses"])
-async def test_a_worker_that_lives_or_finishes_what_it_has_is_waited_for(behaviour: str) -> None:
-    async with signs_of(Worker(behaviour)) as signs, signs.required():
+@pytest.mark.parametrize("behaviour", ["lives", "drains", "rejects"])
+async def test_calls_of_a_live_or_draining_worker_do_not_time_out(behaviour: str) -> None:
+    async with heartbeat_of(Worker(behaviour)) as heartbeat, heartbeat.required():
         await asyncio.sleep(IDLE * 2)
 
 
-async def test_a_silent_worker_is_given_up_and_watched_only_while_calls_run() -> None:
+async def test_calls_of_a_silent_worker_time_out_and_it_is_watched_only_during_calls() -> None:
     worker = Worker("lives")
-    async with signs_of(worker) as signs:
+    async with heartbeat_of(worker) as heartbeat:
 
         async def call(seconds: float) -> str:
             try:
-                async with signs.required():
+                async with heartbeat.required():
                     await asyncio.sleep(seconds)
             except IdleTimeoutError:
                 return "given up"
             return "whole"
 
         assert await asyncio.gather(call(IDLE), call(IDLE * 2)) == ["whole"] * 2
-        await until(lambda: not worker.watches, LONG / 2, "nobody watches the worker")
+        await until(lambda: not worker.watches, LONG / 2, "the worker is not watched")
         worker.behaviour = "silent"
         assert await asyncio.wait_for(asyncio.gather(call(LONG), call(LONG)), LONG / 2) == ["given up"] * 2

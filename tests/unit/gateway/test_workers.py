@@ -1,4 +1,4 @@
-"""A worker that is overloaded, and cancels calls about itself, is not lost as long as it answers others."""
+"""A worker that is overloaded, and cancels calls about its status, is not lost as long as it serves requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.S
 
 
 class OverloadedWorker(health_pb2_grpc.HealthServicer, inference_service_pb2_grpc.InferenceServiceServicer):
-    """A worker that cancels watches of its health, or lists of its models, as often as it is told to."""
+    """A worker that cancels a number of health watches or lists of models."""
 
     def __init__(self) -> None:
         self.cancelled_watches = 0
@@ -74,7 +74,7 @@ async def overloaded(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Ove
 
 
 async def models_until(worker: Worker[Any, Any], condition: Callable[[], bool]) -> bool:
-    """Whether the worker has its models all the time until a condition holds."""
+    """Return whether the worker has its models at all times until a condition holds."""
     kept = True
 
     def look() -> bool:
@@ -100,12 +100,12 @@ async def test_cancelled_lists_of_models_do_not_lose_the_worker(
 ) -> None:
     servicer, worker = overloaded
     servicer.cancelled_lists = 3
-    # The models are asked for again with a new watch.
+    # A new watch lists the models again.
     servicer.end_watch.set()
     assert await models_until(worker, lambda: servicer.lists == 5)
 
 
-async def test_a_worker_that_goes_on_cancelling_is_lost(
+async def test_a_worker_that_cancels_too_many_calls_is_lost(
     overloaded: tuple[OverloadedWorker, Worker[Any, Any]],
 ) -> None:
     servicer, worker = overloaded
