@@ -8,7 +8,9 @@ from msgspec import UNSET, UnsetType
 
 from services.gateway.dialects.json_model import ResponseModel, doc
 from services.gateway.dialects.operation_document import ContentDocument, ErrorDocument, HeaderDocument, Text
+from services.runtime.messages.message import Message
 
+_MESSAGE: Final = Message("out_of_range", field="max_tokens", value=0, least=1, most=2**31 - 1).text()
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Created = Annotated[int, doc("Seconds since 1970.", "ثانیه از آغاز ۱۹۷۰.", example=1_796_000_000)]
 
@@ -107,7 +109,7 @@ class ErrorObject(ResponseModel):
         doc(
             "What is wrong, with the value and what to do.",
             "چه چیزی با چه مقداری نادرست بود و چه باید کرد.",
-            example="max_tokens is 0; it must be 1 to 2147483647",
+            example=_MESSAGE,
         ),
     ]
     type: Annotated[str, doc("The kind of error.", "نوع خطا.", example="invalid_request_error")]
@@ -192,7 +194,7 @@ ERROR: Final = ErrorDocument(
             examples={
                 "wrong_value": {
                     "error": {
-                        "message": "max_tokens is 0; it must be 1 to 2147483647",
+                        "message": _MESSAGE,
                         "type": "invalid_request_error",
                         "param": "max_tokens",
                         "code": None,
