@@ -23,7 +23,7 @@ class _Sink:
         self.count = 0
         self.ended = threading.Event()
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     def is_cancelled(self) -> bool:

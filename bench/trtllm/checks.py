@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from services.inference.triton_backend.contract import Params, Request, Tokens, Usage, parse
+from services.inference.triton_backend.contract import Params, Request, Tokens, Usage
 from services.inference.triton_backend.engines.trtllm import TrtllmEngine
-from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
+from services.inference.triton_backend.engines.trtllm_result import UNLIKELY
+from services.inference.triton_backend.params_parser import parse
 from services.worker.triton_kit.request_error import RequestError
 
 ANSWER_SECONDS = 300
@@ -48,7 +49,7 @@ class Reader:
         self.started = threading.Event()
         self._ended = threading.Event()
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Implement Sink."""
         return True
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from services.inference.triton_backend.contract import Params, Request, Tokens, Usage, parse
+from services.inference.triton_backend.contract import Params, Request, Tokens, Usage
 from services.inference.triton_backend.engines import trtllm
+from services.inference.triton_backend.params_parser import parse
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support.waits import block_until
@@ -30,13 +31,13 @@ class Reader:
         self.reason: str | None = None
         self.usage = Usage()
         self.error: RequestError | None = None
-        self.room = True
+        self.is_behind = False
         self.cancelled = False
         self._first = threading.Event()
         self._ended = threading.Event()
 
-    def has_room(self) -> bool:
-        return self.room
+    def has_capacity(self) -> bool:
+        return not self.is_behind
 
     def is_cancelled(self) -> bool:
         return self.cancelled

@@ -1,4 +1,4 @@
-"""Work that may take long, done by a few threads, in turns between those who ask for it."""
+"""Threads for work that may take long, which take turns between the callers."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable
 from typing import Final
 
 STACK_BYTES: Final = 16 * 2**20
-"""Of each thread: compilers of grammars are recursive."""
+"""The stack size of each thread: compilers of grammars are recursive."""
 
 
 class FairWork:
-    """Threads that do one piece of work at a time for each caller, so that one caller's work delays no other's."""
+    """Threads that run one task at a time for each caller, so that the tasks of one caller do not delay others."""
 
     def __init__(self, name: str, *, threads: int) -> None:
-        """`name` begins the threads' names."""
+        """Start the threads, whose names begin with `name`."""
         self._waiting: Final[OrderedDict[str, deque[Callable[[], None]]]] = OrderedDict()
-        """By caller, the one whose turn it is first."""
+        """Waiting tasks by caller, the caller whose turn it is first."""
         self._busy: Final[set[str]] = set()
-        """Callers for whom a thread works."""
+        """The callers with a running task."""
         self._changed: Final = threading.Condition()
         self._closing = False
-        # The size is that of threads that are started from now on, whoever starts them.
+        # The stack size applies to all threads of the process that are started from now on, so that it is set back.
         before = threading.stack_size(STACK_BYTES)
         try:
             self._threads: Final = [
@@ -34,14 +34,14 @@ class FairWork:
             threading.stack_size(before)
 
     def submit(self, caller: str, work: Callable[[], None]) -> None:
-        """Have `work` done, after the caller's earlier work. It must not raise. After `close`, nothing happens."""
+        """Run `work`, which must not raise, after the caller's earlier work. After `close`, it is ignored."""
         with self._changed:
             if not self._closing:
                 self._waiting.setdefault(caller, deque()).append(work)
                 self._changed.notify()
 
     def close(self) -> None:
-        """Drop what has not begun, and wait for what has."""
+        """Drop waiting tasks, and wait for the running ones."""
         with self._changed:
             self._closing = True
             self._waiting.clear()
@@ -50,8 +50,8 @@ class FairWork:
             thread.join()
 
     def _run(self) -> None:
-        while (taken := self._take()) is not None:
-            caller, work = taken
+        while (task := self._take()) is not None:
+            caller, work = task
             try:
                 work()
             finally:
@@ -60,16 +60,16 @@ class FairWork:
                     self._changed.notify_all()
 
     def _take(self) -> tuple[str, Callable[[], None]] | None:
-        """The next piece of work, with its caller; None when the threads are to end."""
+        """Wait for the next task, and return it with its caller, or None when the threads are to end."""
         with self._changed:
             while not self._closing:
-                for caller, pieces in self._waiting.items():
+                for caller, tasks in self._waiting.items():
                     if caller not in self._busy:
-                        work = pieces.popleft()
+                        work = tasks.popleft()
                         del self._waiting[caller]
-                        if pieces:
-                            # Others have their turn first.
-                            self._waiting[caller] = pieces
+                        if tasks:
+                            # The caller goes to the end: the others have their turn first.
+                            self._waiting[caller] = tasks
                         self._busy.add(caller)
                         return caller, work
                 self._changed.wait()

@@ -1,4 +1,4 @@
-"""Counts what an engine does, for its description."""
+"""Measures the load of an engine, for its description."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WINDOW_SECONDS: Final = 10
 
 
 class LoadMeter:
-    """Totals and the token rate of one engine. Written by the engine's thread, read by others."""
+    """Totals and the token rate of one engine. The engine's thread writes them, and other threads read them."""
 
     def __init__(self) -> None:
         self.generated_tokens_total = 0
@@ -22,7 +22,7 @@ class LoadMeter:
         self.slow_steps_total = 0
         self._last_token: float | None = None
         self._stepped: float | None = None
-        """When the current step began; None while there is nothing to compute."""
+        """When the current step began, on the monotonic clock; None while there is nothing to compute."""
         self._thread: int | None = None
         self._waited = 0.0
         """Seconds that the engine's thread had waited for a processor when the step began."""
@@ -30,7 +30,7 @@ class LoadMeter:
         """Pairs of a whole second and the tokens generated in it."""
 
     def generated(self, tokens: int) -> None:
-        """`tokens` were generated just now."""
+        """Count `tokens` that were generated just now."""
         self._last_token = time.monotonic()
         self.generated_tokens_total += tokens
         second = int(self._last_token)
@@ -39,7 +39,7 @@ class LoadMeter:
         self._seconds[-1][1] += tokens
 
     def cancelled(self) -> None:
-        """A request was cancelled."""
+        """Count a cancelled request."""
         self.cancelled_total += 1
 
     def work_given(self) -> None:
@@ -51,7 +51,7 @@ class LoadMeter:
     def stepped(self, *, has_work: bool = True) -> None:
         """Note that the engine made progress. Without work, no further progress is expected.
 
-        To be called by the engine's thread.
+        Only the engine's thread may call it.
         """
         if self._thread is None:
             self._thread = threading.get_native_id()
@@ -60,13 +60,13 @@ class LoadMeter:
         self._stepped = time.monotonic() if has_work else None
 
     def slow_step(self) -> None:
-        """A step of the engine took longer than a second."""
+        """Count a step of the engine that took longer than a second."""
         self.slow_steps_total += 1
 
     def load(self, *, in_flight: int, queued: int, kv_cache_use: float | None) -> Load:
-        """The engine's load, with what only the engine knows."""
+        """Return the load, with the values that only the engine knows."""
         now, stepped = time.monotonic(), self._stepped
-        # On a machine that is overloaded, a thread that waits for a processor does not stand still.
+        # On an overloaded machine, the time in which the thread waits for a processor does not count as a stall.
         starved = _waited(self._thread) - self._waited
         recent = sum(tokens for second, tokens in list(self._seconds) if second > int(now) - WINDOW_SECONDS)
         return Load(
@@ -83,7 +83,7 @@ class LoadMeter:
 
 
 def _waited(thread: int | None) -> float:
-    """Seconds that a thread of this process has waited for a processor since its start; 0 where Linux does not tell.
+    """Return the seconds that a thread of this process has waited for a processor since its start; 0 if not known.
 
     The source is `/proc/PID/task/TID/schedstat`, whose second number is that time in nanoseconds (Linux's
     Documentation/scheduler/sched-stats.rst).

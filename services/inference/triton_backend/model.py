@@ -1,4 +1,4 @@
-"""The model that Triton loads: turns its requests into jobs of an engine, and an engine's tokens into its responses."""
+"""The model that Triton loads: passes requests to an engine, and the engine's tokens to Triton."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ from services.inference.triton_backend.contract import (
     Engine,
     Params,
     Request,
-    parse,
 )
-from services.inference.triton_backend.stream import Sender, Stream, answer, answer_error, answer_nothing
+from services.inference.triton_backend.params_parser import parse
+from services.inference.triton_backend.stream import (
+    Sender,
+    Stream,
+    respond_empty,
+    respond_with_description,
+    respond_with_error,
+)
 from services.worker.triton_kit.request_error import RequestError
 from services.worker.triton_kit.triton_model import load_engine
 
@@ -30,25 +36,27 @@ class TritonPythonModel:
     """One language model. Triton calls its methods one after another, from one thread."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine that the model's configuration names. Raises TritonModelException, in one line."""
+        """Load the engine that the model's configuration names. Raises TritonModelException with a one-line message."""
         self._engine: Engine = load_engine(args, package="services.inference.triton_backend.engines", engines=ENGINES)
         self._sender = Sender()
         self._streams: weakref.WeakValueDictionary[str, Stream] = weakref.WeakValueDictionary()
 
     def execute(self, requests: list[Any]) -> None:
-        """Hand requests over; the answers follow on their own."""
+        """Submit requests to the engine, which responds to them later."""
         for request in requests:
             response_sender = request.get_response_sender()
             try:
                 self._take(request, response_sender)
             except RequestError as error:
-                answer_error(response_sender, error)
-            except Exception as error:  # noqa: BLE001 - one request's trouble must not end the others
+                respond_with_error(response_sender, error)
+            except Exception as error:  # noqa: BLE001 - the fault of one request must not end the others
                 pb_utils.Logger.log_error(f"request {request.request_id()!r}: {error!r}")
-                answer_error(response_sender, RequestError("ENGINE_FAILED", "the model could not take the request"))
+                respond_with_error(
+                    response_sender, RequestError("ENGINE_FAILED", "the model could not take the request")
+                )
 
     def is_ready(self) -> bool:
-        """Whether the engine still works. Triton asks this for the model's readiness, in versions since spring 2026."""
+        """Return whether the engine works. Triton's versions since spring 2026 use it for the model's readiness."""
         try:
             self._engine.load()
         except RequestError:
@@ -63,32 +71,32 @@ class TritonPythonModel:
     def _take(self, request: Any, response_sender: Any) -> None:
         params = parse(_text(request, "params") or "{}")
         if isinstance(params, Describe):
-            answer(response_sender, self._description())
+            respond_with_description(response_sender, self._description())
         elif isinstance(params, Acknowledgement):
             stream = self._streams.get(params.request_id)
             if stream is not None:
                 stream.acknowledge(params.responses)
                 self._engine.wake()
-            answer_nothing(response_sender)
+            respond_empty(response_sender)
         elif isinstance(params, Cancellation):
             stream = self._streams.get(params.request_id)
             if stream is not None:
                 stream.cancel()
                 self._engine.wake()
-            answer_nothing(response_sender)
+            respond_empty(response_sender)
         else:
             self._submit(request, params, response_sender)
 
     def _submit(self, request: Any, params: Params, response_sender: Any) -> None:
-        taken = _read(request, params)
-        _reject_unsupported(taken, self._engine)
+        engine_request = _read(request, params)
+        _reject_unsupported(engine_request, self._engine)
         request_id = request.request_id()
         if params.window is not None and (not request_id or request_id in self._streams):
             raise RequestError(
                 "INVALID_ARGUMENT", f"a request with a window needs an id of its own, and {request_id!r} is not"
             )
         stream = Stream(response_sender, self._sender, window=params.window)
-        self._engine.submit(taken, stream)
+        self._engine.submit(engine_request, stream)
         if request_id:
             self._streams[request_id] = stream
 
@@ -123,7 +131,7 @@ def _read(request: Any, params: Params) -> Request:
 
 
 def _reject_unsupported(request: Request, engine: Engine) -> None:
-    """Raise RequestError for the first parameter that `engine` cannot honour."""
+    """Raise RequestError for the first parameter that `engine` does not support."""
     given = request.params.given | ({"images"} if request.images else set())
     unsupported = sorted(given - engine.supported_parameters - SUPPORTED_BY_ALL)
     if unsupported:

@@ -1,4 +1,4 @@
-"""Images of a prompt: each has a placeholder there, and a size to which it is brought."""
+"""Checks the placeholders of a prompt's images, and decodes and resizes the images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from services.inference.triton_backend.jpeg_scans import MOST_SCANS, has_too_man
 from services.worker.triton_kit.request_error import RequestError
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")
-"""PIL knows many more, whose readers nobody needs here."""
+"""The formats that PIL may read; it supports many more."""
 MOST_PIXELS: Final = 89_478_485
-"""Of one image, whatever the caller allows: beyond it, PIL itself warns."""
+"""The most pixels of one image, whatever the worker allows: PIL warns about larger ones."""
 
 
 def reject_misplaced(request: Request, prompt: Sequence[int], placeholder: int | None) -> None:
@@ -35,9 +35,9 @@ def reject_misplaced(request: Request, prompt: Sequence[int], placeholder: int |
 
 
 def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> list[Any]:
-    """The images in RGB, in their sizes and then turned upright. Raises RequestError for the first that is none.
+    """Return the images in RGB, resized and then rotated upright. Raises RequestError for the first invalid image.
 
-    One image cannot be interrupted, but none is begun that is no longer wanted: RequestError then, too.
+    It also raises RequestError before the next image when `is_wanted` returns False.
     """
     decoded = []
     for number, data in enumerate(request.images, 1):
@@ -45,7 +45,7 @@ def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> li
             raise RequestError("ENGINE_FAILED", "nobody waits for the images any more")
         size = request.params.image_sizes[number - 1] if request.params.image_sizes else None
         try:
-            # One after another: only small ones stay.
+            # One after another, so that only one image has its original size at a time.
             decoded.append(_upright(_decoded(data, size)))
         except _UnreadableError as error:
             raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
@@ -55,7 +55,7 @@ def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> li
 
 
 class _UnreadableError(Exception):
-    """The end of a sentence about an image."""
+    """An image cannot be read. The message continues a sentence about the image."""
 
 
 def _decoded(data: bytes, size: tuple[int, int] | None) -> Any:
@@ -63,7 +63,7 @@ def _decoded(data: bytes, size: tuple[int, int] | None) -> Any:
 
     if data.startswith(b"\xff\xd8") and has_too_many_scans(data):
         raise _UnreadableError(f"it is a JPEG with more than {MOST_SCANS} scans")
-    # Nothing is allocated for its pixels yet. The caller has read the header as well, but perhaps in another way.
+    # This allocates no memory for pixels. The worker has read the header as well, but perhaps in another way.
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -74,16 +74,16 @@ def _decoded(data: bytes, size: tuple[int, int] | None) -> Any:
         raise _UnreadableError(f"it has more than {MOST_PIXELS} pixels")
     if size is None:
         return image.convert("RGB")
-    # A JPEG can be decoded at a half, a quarter or an eighth. Twice the size is left for the better way to shrink.
+    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. At least twice the final size is left for a better resize.
     image.draft(image.mode, (2 * size[0], 2 * size[1]))
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
 def _upright(image: Any) -> Any:
-    """Turned as a camera says that it was held. A size and its transpose are as many tokens."""
+    """Return the image rotated by its EXIF orientation. A transposed size has the same number of tokens."""
     from PIL import ImageOps  # noqa: PLC0415 - as above
 
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001 - metadata may be anything, and is not what was asked about
+    except Exception:  # noqa: BLE001 - damaged metadata raises anything, and does not matter
         return image

@@ -1,4 +1,4 @@
-"""The way of one answer's tokens from an engine's thread to Triton."""
+"""Sends the output of a request from an engine's thread to Triton."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from services.worker.triton_kit.triton_model import error_response
 
 CANCELLATION_POLL_SECONDS: Final = 0.01
 CANCELLATION_POLL_SECONDS_PER_STREAM: Final = 0.00025
-"""A question costs about a tenth of a millisecond, so that the more streams there are, the rarer each is asked."""
+"""Added to the interval for each stream, because asking Triton takes about 0.1 ms."""
 
 
 class Sender:
-    """One thread that sends what streams hold. While it is busy with one, tokens of the others gather."""
+    """A thread that sends the tokens of all streams. While it is busy with one stream, tokens of the others gather."""
 
     def __init__(self) -> None:
         self.live: weakref.WeakSet[Stream] = weakref.WeakSet()
-        """Streams that an engine still holds."""
+        """The streams of requests that an engine still works on."""
         self._streams: SimpleQueue[Stream | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
     def schedule(self, stream: Stream) -> None:
-        """Send what `stream` holds, after those that came before."""
+        """Send the tokens of `stream`, after the streams that were scheduled before."""
         self._streams.put(stream)
 
     def close(self) -> None:
-        """Send what is left and stop the thread."""
+        """Send the remaining tokens, and stop the thread."""
         self._streams.put(None)
         self._thread.join()
 
@@ -43,7 +43,7 @@ class Sender:
         while (stream := self._streams.get()) is not None:
             try:
                 stream.send()
-            except Exception as error:  # noqa: BLE001 - the requester is gone; the other streams must go on
+            except Exception as error:  # noqa: BLE001 - the client is gone; the other streams must go on
                 pb_utils.Logger.log_warn(f"a response could not be sent: {error}")
 
 
@@ -51,7 +51,7 @@ class Stream:
     """The sink of one request: gathers tokens and counts responses that the reader has not acknowledged."""
 
     def __init__(self, response_sender: Any, sender: Sender, *, window: int | None) -> None:
-        """`window` is the most responses on their way to the reader; None for any number."""
+        """Create the sink. `window` is the most responses that the reader has not acknowledged; None for any number."""
         self._response_sender = response_sender
         self._sender = sender
         self._window = window
@@ -65,17 +65,17 @@ class Stream:
         self._cancellation_polled = 0.0
         sender.live.add(self)
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """See Sink."""
         return self._window is None or self._sent + bool(self._pending) - self._acknowledged < self._window
 
     def is_cancelled(self) -> bool:
-        """See Sink. Each question to Triton crosses a process boundary, so that answers are kept for a moment."""
+        """See Sink. Asking Triton crosses a process boundary, so that its answer is kept for a moment."""
         now = time.monotonic()
         interval = max(CANCELLATION_POLL_SECONDS, len(self._sender.live) * CANCELLATION_POLL_SECONDS_PER_STREAM)
         if not self._cancelled and now - self._cancellation_polled >= interval:
             self._cancellation_polled = now
-            # While Triton is asked, `cancel` may be called; its word must not be overwritten.
+            # `cancel` may be called while Triton is asked, and must not be overwritten.
             if self._response_sender.is_cancelled():
                 self._cancelled = True
         return self._cancelled
@@ -97,15 +97,15 @@ class Stream:
         self._close(error)
 
     def acknowledge(self, responses: int) -> None:
-        """The reader has read `responses` responses since the start."""
+        """Note that the reader has read `responses` responses since the start."""
         self._acknowledged = max(self._acknowledged, responses)
 
     def cancel(self) -> None:
-        """The reader wants no more."""
+        """Note that the reader has cancelled the request."""
         self._cancelled = True
 
     def send(self) -> None:
-        """Send everything gathered as one response. Called by the sender's thread only."""
+        """Send the gathered tokens as one response. Only the sender's thread may call it."""
         with self._lock:
             pending, self._pending = self._pending, []
             end, self._scheduled = self._end, False
@@ -137,20 +137,20 @@ class Stream:
             self._sender.schedule(self)
 
 
-def answer(response_sender: Any, text: str) -> None:
-    """Answer with the tensor `description` alone."""
+def respond_with_description(response_sender: Any, text: str) -> None:
+    """Respond with the tensor `description` only."""
     response_sender.send(
         pb_utils.InferenceResponse([_string("description", text)]), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
     )
 
 
-def answer_nothing(response_sender: Any) -> None:
-    """Answer with an empty final response."""
+def respond_empty(response_sender: Any) -> None:
+    """Respond with an empty final response."""
     response_sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def answer_error(response_sender: Any, error: RequestError) -> None:
-    """Answer with an error alone."""
+def respond_with_error(response_sender: Any, error: RequestError) -> None:
+    """Respond with an error only."""
     response_sender.send(error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 

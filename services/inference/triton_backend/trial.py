@@ -1,8 +1,8 @@
-"""Compiles guides for trial in a child process, before the engine's own process compiles them.
+"""Compiles structured outputs for trial in a child process, before the engine's own process compiles them.
 
-Compilers of grammars are recursive and allocate what a guide asks for: a few bytes can ask for all memory, or overflow
-the stack of the process that compiles them. A guide is therefore first compiled by a process that may be lost, with the
-engine's own library and under limits (see trial_server.py). Outcomes are remembered by content.
+Compilers of grammars are recursive and allocate whatever the input requires: a few bytes can require all memory, or
+overflow the stack of the process. A structured output is therefore first compiled by a process that may crash, with the
+engine's own library and under limits (see trial_server.py and docs/adr/0013). Outcomes are remembered by content.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from services.inference.triton_backend.contract import StructuredOutput
 from services.worker.triton_kit.request_error import RequestError
 
 READY_SECONDS: Final = 120.0
-"""For the first start, which reads the model's files."""
+"""The timeout of the first start, which reads the model's files."""
 LEAST_READY_SECONDS: Final = 5.0
-"""Later ones may take three times as long as the first one did, and this."""
+"""Later starts may take three times as long as the first one, plus this time."""
 MOST_PASSED: Final = 4096
 MOST_REJECTED: Final = 512
 REJECTED_SECONDS: Final = 60.0
 KEPT_BYTES: Final = 32 * 2**20
-"""The most memory that a compiled guide may take: the engine keeps some of them."""
+"""The most memory that a compiled structured output may take: the engine keeps some of them."""
 _OUTCOME_SECONDS: Final = trial_server.WALL_SECONDS + 2
 _SIMPLE: Final = StructuredOutput("json_object", "")
 _ROOT: Final = Path(__file__).parents[3]
 
 
 class Trials:
-    """A trial server, started again when it has ended. All methods may be called from any thread."""
+    """A trial server, which is restarted when it has ended. All methods may be called from any thread."""
 
     def __init__(self, module: str, arguments: Mapping[str, Any]) -> None:
-        """`module.prepare(arguments)` gives the function that compiles a guide in the server.
+        """Start the server, in which `module.prepare(arguments)` returns the function that compiles.
 
-        The server starts at once; `wait_ready` waits for it. Raises OSError when it cannot be started.
+        `wait_ready` waits for the server. Raises OSError if it cannot be started.
         """
         self._command: Final = [
             _python(),
@@ -63,7 +63,7 @@ class Trials:
         self._passed: Final[OrderedDict[bytes, int]] = OrderedDict()
         self._rejected: Final[OrderedDict[bytes, tuple[float, RequestError]]] = OrderedDict()
         self._common = 0
-        """Memory that every trial takes, in bytes."""
+        """The memory that every trial takes, in bytes."""
         self._closed = False
         self._is_ready = False
         self._ready_seconds = READY_SECONDS
@@ -76,16 +76,16 @@ class Trials:
         return self._process.pid
 
     def wait_ready(self) -> None:
-        """Wait until the server is ready. Raises RuntimeError when it cannot become so."""
+        """Wait until the server is ready. Raises RuntimeError if it does not become ready."""
         with self._lock:
             if not self._is_ready:
                 self._await_ready()
-        self._common = _judged(_SIMPLE, self._outcome(_SIMPLE))
+        self._common = _memory_of(_SIMPLE, self._outcome(_SIMPLE))
 
     def check(self, structured_output: StructuredOutput) -> int:
-        """Compile a guide for trial, which takes up to WALL_SECONDS; returns the bytes of memory that it takes.
+        """Compile a structured output for trial, and return the bytes of memory that it takes.
 
-        Raises RequestError when it does not pass.
+        It takes up to WALL_SECONDS. Raises RequestError if the trial fails.
         """
         key = hashlib.sha256(f"{structured_output.kind}\0{structured_output.text}".encode()).digest()
         known = self._known(key)
@@ -93,7 +93,7 @@ class Trials:
             return known
         try:
             outcome = self._outcome(structured_output)
-            grown = max(0, _judged(structured_output, outcome) - self._common)
+            grown = max(0, _memory_of(structured_output, outcome) - self._common)
         except RequestError as error:
             if error.reason in ("INVALID_ARGUMENT", "UNSUPPORTED_PARAMETER"):
                 with self._remembering:
@@ -114,7 +114,10 @@ class Trials:
             self._stop()
 
     def _known(self, key: bytes) -> int | None:
-        """The size of a guide that has passed. Raises RequestError when it was refused a short time ago."""
+        """Return the size of a structured output that has passed, or None if it has not been tried.
+
+        Raises RequestError if it was rejected less than REJECTED_SECONDS ago.
+        """
         with self._remembering:
             if key in self._passed:
                 self._passed.move_to_end(key)
@@ -130,23 +133,23 @@ class Trials:
     def _outcome(self, structured_output: StructuredOutput) -> dict[str, Any]:
         for _ in range(2):
             with contextlib.suppress(ConnectionError, TimeoutError, BrokenPipeError):
-                return self._tried(structured_output)
+                return self._try_once(structured_output)
         raise busy()
 
-    def _tried(self, structured_output: StructuredOutput) -> dict[str, Any]:
+    def _try_once(self, structured_output: StructuredOutput) -> dict[str, Any]:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
                 process = self._hand_over(theirs)
             ours.settimeout(_OUTCOME_SECONDS)
-            # A trial that has crashed before it has read everything is an outcome as well.
+            # A trial that crashes before it has read all input has an outcome as well.
             try:
                 with contextlib.suppress(BrokenPipeError):
                     ours.sendall(json.dumps([structured_output.kind, structured_output.text]).encode())
                     ours.shutdown(socket.SHUT_WR)
                 return self._read_outcome(ours)
             except TimeoutError:
-                # The server ends every trial before that, unless it stands still. The next trial starts another one.
+                # The server ends every trial before that, unless it hangs. The next trial starts another server.
                 process.kill()
                 process.wait()
                 raise
@@ -162,7 +165,7 @@ class Trials:
         return outcome
 
     def _hand_over(self, connection: socket.socket) -> subprocess.Popen[bytes]:
-        """Have a trial started; returns the server that does it."""
+        """Start a trial in the server, whose process is returned."""
         with self._lock:
             if self._closed:
                 raise RequestError("ENGINE_FAILED", "the engine is stopping")
@@ -179,7 +182,7 @@ class Trials:
                 try:
                     self._await_ready()
                 except RuntimeError as error:
-                    # One that hangs while it starts is not waited for twice.
+                    # A server that hangs while it starts is not waited for twice.
                     self._stop()
                     raise ConnectionError(str(error)) from None
                 socket.send_fds(self._control, [b"t"], [connection.fileno()])
@@ -201,16 +204,16 @@ class Trials:
     def _await_ready(self) -> None:
         began = time.monotonic()
         self._control.settimeout(self._ready_seconds)
-        said = b""
+        line = b""
         try:
-            while not said.endswith(b"\n"):
+            while not line.endswith(b"\n"):
                 part = self._control.recv(4096)
                 if not part:
                     raise RuntimeError(f"the trial server of guides has ended with {self._process.wait(5)}")
-                said += part
+                line += part
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RuntimeError(f"the trial server of guides does not become ready: {error}") from None
-        problem = json.loads(said).get("problem")
+        problem = json.loads(line).get("problem")
         if problem:
             raise RuntimeError(f"the trial server of guides cannot start: {problem}")
         self._control.settimeout(_OUTCOME_SECONDS)
@@ -227,14 +230,14 @@ class Trials:
             self._process.wait()
 
 
-def _judged(structured_output: StructuredOutput, outcome: Mapping[str, Any]) -> int:
-    """The memory that a compiled guide takes, in bytes. Raises RequestError when it did not pass."""
+def _memory_of(structured_output: StructuredOutput, outcome: Mapping[str, Any]) -> int:
+    """Return the memory in bytes that a compiled structured output takes. Raises RequestError if the trial failed."""
     named = f"guide.{structured_output.kind}"
     if "reason" in outcome:
         raise RequestError(outcome["reason"], outcome["message"])
     code, seconds, limit = outcome["exit"], trial_server.CPU_SECONDS, trial_server.MEMORY_BYTES // 2**20
     if (outcome["late"] or code == -signal.SIGKILL) and outcome["cpu"] < seconds:
-        # The machine had no time or no memory for it, which is no fault of the guide.
+        # The machine had no time or no memory for the trial, which the structured output has not caused.
         raise busy()
     if outcome["late"] or code == -signal.SIGXCPU or (code == -signal.SIGKILL and outcome["cpu"] >= seconds):
         message = f"{named} takes longer than {seconds} s to compile; make it simpler"
@@ -251,20 +254,20 @@ def _judged(structured_output: StructuredOutput, outcome: Mapping[str, Any]) -> 
 
 
 def busy() -> RequestError:
-    """Make the error for a guide that the machine had no time or memory for."""
+    """Return the error of a structured output for which the machine had no time or memory."""
     return RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
 
 
 def _python() -> str:
-    """The interpreter of this process's version and packages: inside Triton, this process is another program."""
+    """Return the Python interpreter with this process's version and packages: inside Triton, it is another program."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    places = [Path(sys.prefix, "bin"), Path(sys.exec_prefix, "bin"), Path(sys.base_prefix, "bin")]
+    directories = [Path(sys.prefix, "bin"), Path(sys.exec_prefix, "bin"), Path(sys.base_prefix, "bin")]
     if Path(sys.executable).name.startswith("python"):
-        places.insert(0, Path(sys.executable).parent)
-    for place in places:
-        if os.access(place / name, os.X_OK):
-            return str(place / name)
-    found = shutil.which(name) or shutil.which("python3")
-    if found is None:
-        raise OSError(f"there is no {name} to compile guides for trial with")
-    return found
+        directories.insert(0, Path(sys.executable).parent)
+    for directory in directories:
+        if os.access(directory / name, os.X_OK):
+            return str(directory / name)
+    executable = shutil.which(name) or shutil.which("python3")
+    if executable is None:
+        raise OSError(f"there is no {name} to compile structured outputs for trial with")
+    return executable

@@ -1,15 +1,15 @@
-"""`python trial_server.py MODULE ARGUMENTS SYS_PATH`: compiles guides for trial, each in a limited process of its own.
+"""`python trial_server.py MODULE ARGUMENTS SYS_PATH`: compiles structured outputs, each in a limited process.
 
-The program loads what the engine's module MODULE needs to compile guides, once, and then forks a child for each trial.
-The child inherits what was loaded, so that a trial takes milliseconds, and has its own limits on CPU time, memory and
-stack: a guide that exceeds them, or crashes the engine's library, ends the child alone.
+The program loads what the engine's module MODULE needs to compile structured outputs, once, and then forks a child for
+each trial. The child inherits the loaded data, so that a trial takes milliseconds, and has its own limits on CPU time,
+memory and stack: a structured output that exceeds them, or crashes the engine's library, ends only the child.
 
 Standard input is a Unix socket. `{}` and a line end are written to it when the program is ready, or `{"problem": TEXT}`
-when it cannot become ready. Each message received carries one file descriptor, a stream socket to the caller of a
-trial: the guide is read from it up to its end, and the outcome is written to it. The program ends, and all trials with
-it, when standard input is closed.
+if it cannot become ready. Each message received carries one file descriptor, a stream socket to the caller of a trial:
+the structured output is read from it up to its end, and the outcome is written to it. The program ends, with all
+trials, when standard input is closed.
 
-It runs without a thread of its own and imports only the standard library, so that a fork is safe.
+It has one thread and imports only the standard library, so that forking is safe.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from typing import Any, Final
 
 CPU_SECONDS: Final = 2
 WALL_SECONDS: Final = 7.0
-"""On a busy machine, where the CPU time of a trial takes longer to come by."""
+"""The longest duration of a trial, for a busy machine on which it gets little CPU time."""
 MEMORY_BYTES: Final = 512 * 2**20
-"""Growth of a trial's address space."""
+"""The largest growth of a trial's address space."""
 STACK_BYTES: Final = 4 * 2**20
-"""Less than the threads have in which the engine itself compiles: what fits here fits there."""
+"""Less than the stack of the engine's own threads, so that a structured output that passes fits there as well."""
 NICENESS: Final = 5
 MAX_STRUCTURED_OUTPUT_BYTES: Final = 4 * 2**20
 _PR_SET_PDEATHSIG: Final = 1
@@ -44,7 +44,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass
 class _Trial:
-    """A child that compiles one guide."""
+    """A child that compiles one structured output."""
 
     pid: int
     caller: socket.socket
@@ -63,7 +63,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         compile_structured_output = importlib.import_module(module).prepare(arguments)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the model must be told
+    except Exception as error:  # noqa: BLE001 - every error is reported to the model
         control.sendall(json.dumps({"problem": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         return
     control.sendall(b"{}\n")
@@ -81,7 +81,7 @@ class Server:
         self._control: Final = control
         self._compile: Final = compile_structured_output
         self._trials: Final[dict[int, _Trial]] = {}
-        """By the read end of their pipes."""
+        """The running trials, by the read end of their pipes."""
 
     def run(self) -> None:
         """Serve until the control socket is closed; then end all trials."""
@@ -102,7 +102,7 @@ class Server:
                 os.kill(trial.pid, signal.SIGKILL)
 
     def _accept(self) -> bool:
-        """Start the trial that is asked for. False when the control socket is closed."""
+        """Start the requested trial. Return False when the control socket is closed."""
         try:
             message, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
         except ConnectionError:
@@ -151,7 +151,7 @@ class Server:
                 os.kill(trial.pid, signal.SIGKILL)
 
     def _be_trial(self, caller: socket.socket, parent: int) -> None:
-        """Compile one guide under limits, and write what came of it. Runs in the child."""
+        """Compile one structured output under limits, and write the outcome. Runs in the child."""
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             return
@@ -163,7 +163,7 @@ class Server:
         for descriptor in (0, 1, 2):
             os.dup2(nothing, descriptor)
         with contextlib.suppress(OSError):
-            # Of all processes, the kernel should end this one first when memory runs out.
+            # The kernel is to kill this process first when memory runs out.
             Path("/proc/self/oom_score_adj").write_text("1000")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -195,7 +195,7 @@ def _read(caller: socket.socket) -> bytes:
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes of address space, and of memory in use."""
+    """Return the bytes of address space, and of resident memory."""
     size, resident = Path("/proc/self/statm").read_text().split()[:2]
     return int(size) * resource.getpagesize(), int(resident) * resource.getpagesize()
 

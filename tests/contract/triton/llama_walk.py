@@ -40,7 +40,7 @@ class Walk:
 
     def grammar(self, text: str) -> Any:
         """The sampler that the engine makes of a grammar."""
-        return self.structured_outputs.begin(StructuredOutput("grammar", text))
+        return self.structured_outputs.copy_of(StructuredOutput("grammar", text))
 
     def allows(self, sampler: Any, text: str) -> bool:
         """Whether the whole text is allowed, and the end behind it. Raises TooComplexError.

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from services.inference.triton_backend import gbnf
+from services.inference.triton_backend.gbnf.lark import as_lark
 from services.worker.triton_kit.request_error import RequestError
 from tests.contract.triton.llama_walk import TooComplexError, Walk
 from tests.support.fault_table import times
@@ -138,4 +138,4 @@ def test_an_ambiguous_grammar_has_bounded_work_for_each_token(walk: Walk, gramma
 
 def test_the_notation_of_lark_stays_as_it_is() -> None:
     text = '  %llguidance {}\nstart: "a"'
-    assert gbnf.as_lark(text) == text
+    assert as_lark(text) == text

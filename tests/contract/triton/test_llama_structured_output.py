@@ -12,10 +12,11 @@ import pytest
 
 from bench.trtllm.checks import Reader
 from services.inference.request.structured_output.call_schema import call_schema
-from services.inference.triton_backend.contract import Params, Request, StructuredOutput, parse
+from services.inference.triton_backend.contract import Params, Request, StructuredOutput
 from services.inference.triton_backend.engines import llama_structured_output, llamacpp
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
+from services.inference.triton_backend.params_parser import parse
 from services.worker.triton_kit.request_error import RequestError
 from tests.support.models import smollm2
 
@@ -31,13 +32,13 @@ def engine() -> Iterator[LlamaCppEngine]:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[StructuredOutput]:
     """The guides that were made since."""
     structured_outputs: list[StructuredOutput] = []
-    original = StructuredOutputs._made
+    original = StructuredOutputs._new_sampler
 
     def counted(self: StructuredOutputs, structured_output: StructuredOutput) -> Any:
         structured_outputs.append(structured_output)
         return original(self, structured_output)
 
-    monkeypatch.setattr(StructuredOutputs, "_made", counted)
+    monkeypatch.setattr(StructuredOutputs, "_new_sampler", counted)
     return structured_outputs
 
 
@@ -101,14 +102,14 @@ class SlowMaking:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.may_end = threading.Event(), threading.Event()
-        original = StructuredOutputs._made
+        original = StructuredOutputs._new_sampler
 
         def slowly(structured_outputs: StructuredOutputs, structured_output: StructuredOutput) -> Any:
             self.begun.set()
             assert self.may_end.wait(20)
             return original(structured_outputs, structured_output)
 
-        monkeypatch.setattr(StructuredOutputs, "_made", slowly)
+        monkeypatch.setattr(StructuredOutputs, "_new_sampler", slowly)
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ import pytest
 
 from bench.trtllm.checks import Reader
 from services.inference.triton_backend import trial
-from services.inference.triton_backend.contract import Params, Request, StructuredOutput, parse
+from services.inference.triton_backend.contract import Params, Request, StructuredOutput
 from services.inference.triton_backend.engines import llamacpp
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
+from services.inference.triton_backend.params_parser import parse
 from services.inference.triton_backend.trial import Trials
 from services.worker.triton_kit.request_error import RequestError
 from tests.support.waits import block_until

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from bench.trtllm.checks import Reader
-from services.inference.triton_backend.contract import Params, Request, parse
+from services.inference.triton_backend.contract import Params, Request
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
+from services.inference.triton_backend.params_parser import parse
 from services.worker.triton_kit.request_error import RequestError
 from tests.support import models, qwen3_gguf
 

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from services.inference.triton_backend.engines.llama_api import TRIED_TOGETHER, LlamaApi, reject_untried
+from services.inference.triton_backend.engines.llama_api import TESTED_TOGETHER, LlamaApi, reject_untested
 
 
 def test_the_installed_pair_fits() -> None:
@@ -15,6 +15,6 @@ def test_the_installed_pair_fits() -> None:
     ("declarations", "library"), [("b11548", "2026.11.11600"), ("b11600", "2026.10.11549"), ("", "")]
 )
 def test_another_pair_is_rejected(declarations: str, library: str) -> None:
-    assert (declarations, library) not in TRIED_TOGETHER
+    assert (declarations, library) not in TESTED_TOGETHER
     with pytest.raises(RuntimeError, match=r"b11548 with xllamacpp 2026\.10\.11549 is known to go together"):
-        reject_untried(declarations, library)
+        reject_untested(declarations, library)

@@ -12,8 +12,8 @@ from services.inference.triton_backend.contract import (
     Params,
     StructuredOutput,
     output_limit,
-    parse,
 )
+from services.inference.triton_backend.params_parser import parse
 from services.worker.triton_kit.request_error import RequestError
 
 

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from services.inference.triton_backend import prompt_images
-from services.inference.triton_backend.contract import Params, Request, parse
+from services.inference.triton_backend.contract import Params, Request
+from services.inference.triton_backend.params_parser import parse
 from services.inference.triton_backend.prompt_images import decode
 from services.worker.triton_kit.request_error import RequestError
 from tests.support.pictures import encoded, halves, scans

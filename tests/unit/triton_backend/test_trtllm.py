@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from services.inference.triton_backend.contract import Request
-from services.inference.triton_backend.engines.trtllm_answer import UNLIKELY
+from services.inference.triton_backend.engines.trtllm_result import UNLIKELY
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support.trtllm_engine import Bench, Reader, read, until
@@ -118,11 +118,11 @@ def test_every_token_comes_once(bench: Bench, interval: int) -> None:
 def test_what_a_slow_reader_has_no_room_for_comes_when_it_has(bench: Bench) -> None:
     engine = bench.engine([{"token_ids": list(range(100, 140))}])
     answer = Reader()
-    answer.room = False
+    answer.is_behind = True
     engine.submit(Request(read({"temperature": 0}), [1]), answer)
     until(lambda: engine.load().generated_tokens_total >= 20)
     assert answer.batches == []
-    answer.room = True
+    answer.is_behind = False
     engine.wake()
     answer.wait_for_tokens()
     answer.wait()
@@ -132,10 +132,10 @@ def test_what_a_slow_reader_has_no_room_for_comes_when_it_has(bench: Bench) -> N
 def test_room_alone_brings_what_was_held_back(bench: Bench) -> None:
     engine = bench.engine([{"token_ids": [100, 101, 102], "stalls": True}])
     answer = Reader()
-    answer.room = False
+    answer.is_behind = True
     engine.submit(Request(read({"temperature": 0}), [1]), answer)
     until(lambda: engine.load().generated_tokens_total == 3)
-    answer.room = True
+    answer.is_behind = False
     engine.wake()
     answer.wait_for_tokens()
     assert answer.token_ids == [100, 101, 102]

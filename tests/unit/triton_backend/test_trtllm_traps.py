@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from services.inference.triton_backend.engines import trtllm, trtllm_answer, trtllm_api
+from services.inference.triton_backend.engines import trtllm, trtllm_api, trtllm_result
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support import trtllm_engine
@@ -21,7 +21,7 @@ from tests.unit.triton_backend import test_trtllm_loading as loading
 
 OLD, NEW = "1.2.1", "1.3.0rc29"
 PENALTIES = {"frequency_penalty", "presence_penalty", "repetition_penalty"}
-ENTRY = {trtllm: "create", trtllm_answer: "Answer", trtllm_api: "TrtllmApi"}
+ENTRY = {trtllm: "create", trtllm_result: "ResultReader", trtllm_api: "TrtllmApi"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ TRAPS = [
     Trap(
         "their difference is stale where nothing is new",
         NEW,
-        trtllm_answer,
+        trtllm_result,
         "output.token_ids[first : self._limit]",
         "output.token_ids_diff",
         tests.test_what_a_slow_reader_has_no_room_for_comes_when_it_has,
@@ -82,7 +82,7 @@ TRAPS = [
     Trap(
         "the last result takes tokens back",
         NEW,
-        trtllm_answer,
+        trtllm_result,
         "self.taken += len(token_ids)",
         "self.taken = len(output.token_ids)",
         tests.test_what_they_take_back_at_the_end_changes_nothing,
@@ -90,7 +90,7 @@ TRAPS = [
     Trap(
         "a final result may have no reason",
         NEW,
-        trtllm_answer,
+        trtllm_result,
         'if reason not in ("stop", "length"):',
         "if False:",
         lambda bench: tests.test_an_answer_that_they_give_up_is_an_error(bench, "NONE", "without a reason"),
@@ -122,7 +122,7 @@ TRAPS = [
     Trap(
         "log probabilities may be bare numbers",
         OLD,
-        trtllm_answer,
+        trtllm_result,
         "if isinstance(entry, dict)",
         "if True",
         tests.test_the_other_samplers_bare_numbers,
@@ -194,7 +194,7 @@ TRAPS = [
     Trap(
         "the end token may be left out",
         NEW,
-        trtllm_answer,
+        trtllm_result,
         "return [] if ended_by is None else [ended_by]",
         "return []",
         lambda bench: tests.test_the_end_token_is_there_once_whether_they_show_it_or_not(bench, hides_eos=True),

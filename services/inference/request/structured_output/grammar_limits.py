@@ -9,7 +9,8 @@ from typing import Final
 from services.inference.request.structured_output.exceeded import exceeded
 from services.inference.request.structured_output.regex_limits import REPETITION, RepetitionCounter, check_regex
 from services.inference.request.structured_output.schema_limits import check_schema
-from services.inference.triton_backend import gbnf
+from services.inference.triton_backend.gbnf.grammar import GbnfError
+from services.inference.triton_backend.gbnf.lark import LARK_MARK, to_lark
 from services.runtime.failure import invalid
 
 MAX_LARK_RULES: Final = 500
@@ -27,12 +28,12 @@ def check_grammar(field: str, text: str) -> None:
 
     It also raises Failure for an invalid GBNF. An invalid Lark grammar is left to the engine.
     """
-    if text.lstrip().startswith(gbnf.LARK_MARK):
+    if text.lstrip().startswith(LARK_MARK):
         _LarkCheck(field, text).run()
         return
     try:
-        gbnf.to_lark(text)
-    except gbnf.GbnfError as error:
+        to_lark(text)
+    except GbnfError as error:
         raise invalid(field, error.about(field), value=error.value, limit=error.limit) from None
 
 

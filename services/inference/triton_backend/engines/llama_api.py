@@ -16,7 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
-TRIED_TOGETHER: Final = frozenset({("b11548", "2026.10.11549")})
+TESTED_TOGETHER: Final = frozenset({("b11548", "2026.10.11549")})
 """Pairs of llama-cpp-py-sync's tag and xllamacpp's version."""
 
 # llguidance's sampler belongs to llama.cpp's C++ helpers, so that its symbol is a mangled C++ name.
@@ -49,11 +49,11 @@ class LlamaApi:
         from llama_cpp_py_sync._cffi_bindings import get_ffi  # noqa: PLC0415
 
         self.version: str = importlib.metadata.version("xllamacpp")
-        reject_untried(_version.__llama_cpp_tag__, self.version)
+        reject_untested(_version.__llama_cpp_tag__, self.version)
         self.ffi: Any = get_ffi()  # type: ignore[no-untyped-call]  # it is generated, without types
         self.ffi.cdef(_LLGUIDANCE_DECLARATION, override=True)
         self.lib: Any = self.ffi.dlopen(str(_library()))
-        self._reject_other_layout()
+        self._check_layout()
         self._errors: deque[str] = deque(maxlen=4)
         # Kept, because the library calls it for as long as it lives.
         self._log = self.ffi.callback("void(enum ggml_log_level, const char *, void *)", self._on_log)
@@ -69,7 +69,7 @@ class LlamaApi:
         if level == _LOG_ERROR:
             self._errors.append(self.ffi.string(text).decode(errors="replace").strip())
 
-    def _reject_other_layout(self) -> None:
+    def _check_layout(self) -> None:
         defaults = self.lib.llama_context_default_params()
         for name, expected in _DEFAULTS.items():
             found = getattr(defaults, name)
@@ -79,10 +79,10 @@ class LlamaApi:
                 )
 
 
-def reject_untried(declarations: str, library: str) -> None:
+def reject_untested(declarations: str, library: str) -> None:
     """Raise RuntimeError unless the tag of the declarations and the version of the library are known to fit."""
-    if (declarations, library) not in TRIED_TOGETHER:
-        pairs = ", ".join(f"{tag} with xllamacpp {version}" for tag, version in sorted(TRIED_TOGETHER))
+    if (declarations, library) not in TESTED_TOGETHER:
+        pairs = ", ".join(f"{tag} with xllamacpp {version}" for tag, version in sorted(TESTED_TOGETHER))
         raise RuntimeError(
             f"llama.cpp's declarations are of build {declarations} (llama-cpp-py-sync), its library is of xllamacpp "
             f"{library}; only {pairs} is known to go together"

@@ -50,7 +50,7 @@ class LlamaPrompt:
         return self.tokens[index : min(end, index + most)]
 
 
-def with_images(tokens: Sequence[int], images: Sequence[PreparedImage], *, placeholder: int) -> LlamaPrompt:
+def insert_images(tokens: Sequence[int], images: Sequence[PreparedImage], *, placeholder: int) -> LlamaPrompt:
     """A prompt with its images in the places of `placeholder`, of which there must be as many."""
     left = list(images)
     whole: list[int] = []

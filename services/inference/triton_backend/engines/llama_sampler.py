@@ -56,7 +56,7 @@ class Sampler:
         self._lib = api.lib
         self._structured_outputs = structured_outputs
         self._wanted = params.structured_output
-        self._structured_output: Any = params.structured_output and structured_outputs.begin_kept(
+        self._structured_output: Any = params.structured_output and structured_outputs.copy_of_kept(
             params.structured_output
         )
         self._lock = threading.Lock()
@@ -77,9 +77,9 @@ class Sampler:
         """Make the guide, after a trial, which may take long. Raises RequestError when it is not valid."""
         wanted = self._wanted
         assert wanted is not None  # noqa: S101 - or it lacks none
-        begun = self._structured_outputs.begin_kept(wanted)
+        begun = self._structured_outputs.copy_of_kept(wanted)
         if begun is None:
-            begun = self._structured_outputs.begin(wanted, size=trials.check(wanted))
+            begun = self._structured_outputs.copy_of(wanted, size=trials.check(wanted))
         with self._lock:
             if self._closed:
                 self._lib.llama_sampler_free(begun)

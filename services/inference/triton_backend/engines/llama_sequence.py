@@ -37,7 +37,7 @@ class Sequence:
     """Whether its images have been looked at, if it has any."""
     problem: RequestError | None = None
     """With its guide or its images."""
-    making_since: float | None = None
+    trial_began: float | None = None
     """When the trial of its guide began."""
     is_over: bool = False
     """Whether its sink was told the end while its guide was still being made."""
@@ -50,7 +50,7 @@ class Sequence:
 
     def can_go_on(self) -> bool:
         """Whether it has something to do in the next step."""
-        return self.is_ready and self.sink.has_room()
+        return self.is_ready and self.sink.has_capacity()
 
 
 def common_prefix(one: list[int], other: list[int]) -> int:

@@ -9,14 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.inference.triton_backend import gbnf
 from services.inference.triton_backend.contract import StructuredOutput
 from services.inference.triton_backend.engines.llama_api import INIT_LLGUIDANCE, LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
+from services.inference.triton_backend.gbnf.grammar import GbnfError
+from services.inference.triton_backend.gbnf.lark import as_lark
 from services.worker.triton_kit.request_error import RequestError
 
-LARK_MARK: Final = gbnf.LARK_MARK
-"""A `grammar` that begins with it is one of llguidance (a variant of Lark); another one is GBNF, and is translated."""
 MOST_KEPT: Final = 32
 MOST_KEPT_BYTES: Final = 64 * 2**20
 
@@ -32,22 +31,22 @@ class StructuredOutputs:
         self._kept: Final[OrderedDict[StructuredOutput, tuple[Any, int]]] = OrderedDict()
         """With the bytes of memory that each takes."""
         self._lock = threading.Lock()
-        self._making = threading.Lock()
+        self._compile_lock = threading.Lock()
         """The candidates are shared, and llguidance prepares a vocabulary in one thread."""
 
-    def begin(self, structured_output: StructuredOutput, *, size: int = 0) -> Any:
+    def copy_of(self, structured_output: StructuredOutput, *, size: int = 0) -> Any:
         """A sampler at the beginning of a guide, to be freed. `size` is how much memory it takes, as far as is known.
 
         To make one takes up to a few seconds. Raises RequestError for a guide that is not valid.
         """
-        with self._making:
-            begun = self.begin_kept(structured_output)
-            return self._keep(structured_output, self._made(structured_output), size) if begun is None else begun
+        with self._compile_lock:
+            begun = self.copy_of_kept(structured_output)
+            return self._keep(structured_output, self._new_sampler(structured_output), size) if begun is None else begun
 
-    def begin_kept(self, structured_output: StructuredOutput) -> Any | None:
+    def copy_of_kept(self, structured_output: StructuredOutput) -> Any | None:
         """The same for a guide that is kept, at once and in any thread; None for another."""
         with self._lock:
-            return self._begun(structured_output) if structured_output in self._kept else None
+            return self._copy(structured_output) if structured_output in self._kept else None
 
     def close(self) -> None:
         """Free what was kept."""
@@ -57,26 +56,26 @@ class StructuredOutputs:
     def _keep(self, structured_output: StructuredOutput, sampler: Any, size: int) -> Any:
         with self._lock:
             self._kept[structured_output] = sampler, size
-            begun = self._begun(structured_output)
+            begun = self._copy(structured_output)
             while len(self._kept) > MOST_KEPT or (
                 len(self._kept) > 1 and sum(held for _, held in self._kept.values()) > MOST_KEPT_BYTES
             ):
                 self._lib.llama_sampler_free(self._kept.popitem(last=False)[1][0])
             return begun
 
-    def _begun(self, structured_output: StructuredOutput) -> Any:
+    def _copy(self, structured_output: StructuredOutput) -> Any:
         self._kept.move_to_end(structured_output)
         return self._lib.llama_sampler_clone(self._kept[structured_output][0])
 
-    def _made(self, structured_output: StructuredOutput) -> Any:
+    def _new_sampler(self, structured_output: StructuredOutput) -> Any:
         if structured_output.kind == "structural_tag":
             raise RequestError("UNSUPPORTED_PARAMETER", "guide.structural_tag is not supported by the engine llamacpp")
         kind = {"grammar": "lark", "json_object": "json"}.get(structured_output.kind, structured_output.kind)
         text = _compact(structured_output.text or '{"type":"object"}') if kind == "json" else structured_output.text
         if structured_output.kind == "grammar":
             try:
-                text = gbnf.as_lark(text)
-            except gbnf.GbnfError as error:
+                text = as_lark(text)
+            except GbnfError as error:
                 raise RequestError("INVALID_ARGUMENT", error.about("guide.grammar")) from None
         sampler = getattr(self._lib, INIT_LLGUIDANCE)(self._vocab, kind.encode(), text.encode())
         everything = self._candidates.fill(np.zeros(self._vocabulary, np.float32), [])

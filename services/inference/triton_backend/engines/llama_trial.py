@@ -23,7 +23,7 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
 
     def compile_structured_output(kind: str, text: str) -> None:
         """As the engine does: make the sampler, copy it, and free both."""
-        api.lib.llama_sampler_free(structured_outputs.begin(StructuredOutput(kind, text)))
+        api.lib.llama_sampler_free(structured_outputs.copy_of(StructuredOutput(kind, text)))
         structured_outputs.close()
 
     # The first guide prepares the vocabulary, which every trial inherits.

@@ -37,7 +37,7 @@ from services.inference.triton_backend.contract import (
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
-from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, PlacedImage, with_images
+from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, PlacedImage, insert_images
 from services.inference.triton_backend.engines.llama_sampler import NoTokenAllowed, Sampler
 from services.inference.triton_backend.engines.llama_sequence import Sequence, Slot, common_prefix
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
@@ -46,7 +46,7 @@ from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, reject_misplaced
 from services.inference.triton_backend.trial import Trials, busy
-from services.inference.triton_backend.waiting import WaitingLine
+from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
 
 PREFILL_BESIDE_OTHERS: Final = 32
@@ -116,8 +116,8 @@ class LlamaCppEngine:
             raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
         self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
         self._trials = Trials(_TRIAL, {"model": str(Path(model).absolute())})
-        self._making = FairWork("llamacpp-guides", threads=STRUCTURED_OUTPUTS_AT_ONCE)
-        self._looking = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
+        self._compile_threads = FairWork("llamacpp-guides", threads=STRUCTURED_OUTPUTS_AT_ONCE)
+        self._image_threads = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
         self._candidates = Candidates(api, self._model.vocabulary)
         self._structured_outputs = StructuredOutputs(api, self._model.vocab, self._model.vocabulary)
         self._sampler = partial(
@@ -128,14 +128,14 @@ class LlamaCppEngine:
             context_length=context_length,
         )
         # The first guide prepares the vocabulary, which takes part of a second.
-        self._api.lib.llama_sampler_free(self._structured_outputs.begin(StructuredOutput("json_object", "")))
+        self._api.lib.llama_sampler_free(self._structured_outputs.copy_of(StructuredOutput("json_object", "")))
         self._trials.wait_ready()
         self._free = [Slot(i) for i in range(slots)]
         self._running: list[Sequence] = []
         self._on_trial: list[Sequence] = []
         """Those whose guides are being made. They have no slot yet."""
         self._max_queued = max_queued
-        self._waiting: WaitingLine[Sequence] = WaitingLine(limit=max_queued)
+        self._waiting: WaitingQueue[Sequence] = WaitingQueue(limit=max_queued)
         self._meter = LoadMeter()
         self._prefill_budget = PREFILL_BESIDE_OTHERS
         self._next_sweep = 0.0
@@ -176,7 +176,7 @@ class LlamaCppEngine:
             sampler.close()
             raise
         if sampler.lacks_structured_output:
-            self._making.submit(request.params.cache_salt, partial(self._make_structured_output, sequence))
+            self._compile_threads.submit(request.params.cache_salt, partial(self._make_structured_output, sequence))
 
     def _put_on_trial(self, sequence: Sequence) -> None:
         if len(self._on_trial) >= self._max_queued:
@@ -207,8 +207,8 @@ class LlamaCppEngine:
             self._changed.notify()
         self._thread.join()
         self._trials.close()
-        self._making.close()
-        self._looking.shutdown(cancel_futures=True)
+        self._compile_threads.close()
+        self._image_threads.shutdown(cancel_futures=True)
         if self._vision is not None:
             self._vision.close()
         self._structured_outputs.close()
@@ -219,7 +219,7 @@ class LlamaCppEngine:
         try:
             while self._wait_for_work():
                 self._drop_cancelled()
-                self._drop_impossible()
+                self._drop_failed()
                 self._admit()
                 began = time.monotonic()
                 self._step()
@@ -280,7 +280,7 @@ class LlamaCppEngine:
                 sequence.sampler.close()
                 sequence.sink.fail(_structured_output_timeout(sequence))
 
-    def _drop_impossible(self) -> None:
+    def _drop_failed(self) -> None:
         for sequence in [sequence for sequence in self._running if sequence.problem]:
             assert sequence.problem is not None  # noqa: S101 - as was just asked
             self._leave(sequence)
@@ -294,18 +294,18 @@ class LlamaCppEngine:
                 sequence = self._waiting.pop()
             sequence.started = time.monotonic()
             sequence.usage.queued_s = sequence.started - sequence.request.arrived
-            self._place(sequence)
+            self._give_slot(sequence)
             self._running.append(sequence)
             if not sequence.is_ready:
                 with contextlib.suppress(RuntimeError):  # the engine is stopping
-                    self._looking.submit(self._look, sequence)
+                    self._image_threads.submit(self._prepare_images, sequence)
 
     def _make_structured_output(self, sequence: Sequence) -> None:
         """Make a sequence's guide, and queue the sequence then. Runs in a thread of its own."""
         problem = None
         try:
             if not (sequence.is_over or sequence.sink.is_cancelled()):
-                sequence.making_since = time.monotonic()
+                sequence.trial_began = time.monotonic()
                 sequence.sampler.make_structured_output(self._trials)
         except RequestError as error:
             problem = error
@@ -329,13 +329,13 @@ class LlamaCppEngine:
             sequence.sampler.close()
             sequence.sink.fail(problem)
 
-    def _is_over(self, sequence: Sequence) -> bool:
+    def _is_unwanted(self, sequence: Sequence) -> bool:
         return self._closing or sequence.problem is not None or sequence.sink.is_cancelled()
 
-    def _look(self, sequence: Sequence) -> None:
+    def _prepare_images(self, sequence: Sequence) -> None:
         """Look at a sequence's images, and make them a part of its prompt."""
         try:
-            prompt = self._seen(sequence)
+            prompt = self._encoded_images(sequence)
             sequence.limit = output_limit(len(prompt), sequence.request.params, self.context_length)
             sequence.prompt, sequence.usage.prompt_tokens = prompt, len(prompt)
         except RequestError as error:
@@ -345,17 +345,17 @@ class LlamaCppEngine:
         sequence.is_ready = True
         self.wake()
 
-    def _seen(self, sequence: Sequence) -> LlamaPrompt:
+    def _encoded_images(self, sequence: Sequence) -> LlamaPrompt:
         assert self._vision is not None  # noqa: S101 - or images were refused
         assert self._placeholder is not None  # noqa: S101 - as well
         seen = []
-        for image in decode(sequence.request, is_wanted=lambda: not self._is_over(sequence)):
-            if self._is_over(sequence):
+        for image in decode(sequence.request, is_wanted=lambda: not self._is_unwanted(sequence)):
+            if self._is_unwanted(sequence):
                 raise RequestError("ENGINE_FAILED", "nobody waits for the image any more")
             seen.append(self._vision.see(image.width, image.height, image.tobytes()))
-        return with_images(sequence.prompt.tokens, seen, placeholder=self._placeholder)
+        return insert_images(sequence.prompt.tokens, seen, placeholder=self._placeholder)
 
-    def _place(self, sequence: Sequence) -> None:
+    def _give_slot(self, sequence: Sequence) -> None:
         """Give it the free slot that has read most of its prompt already, or the one unused for longest."""
         params, prompt = sequence.request.params, sequence.prompt.tokens
         reusable = dict.fromkeys(range(self.slots), 0)
@@ -372,7 +372,7 @@ class LlamaCppEngine:
     def _step(self) -> None:
         entries: list[Entry] = []
         choosing: list[tuple[Sequence, int]] = []
-        texts, images, prefilled = self._pieces()
+        texts, images, prefilled = self._plan()
         # llama.cpp computes together only what comes in the order of the slots, and the rest in passes of their own.
         for sequence, slot, piece in sorted(texts, key=lambda one: one[1].number):
             self._add(entries, sequence, slot, piece)
@@ -390,7 +390,7 @@ class LlamaCppEngine:
         if prefilled:
             self._adapt_prefill(prefilled, seconds + time.monotonic() - began)
 
-    def _pieces(self) -> tuple[list[_Text], list[_Image], int]:
+    def _plan(self) -> tuple[list[_Text], list[_Image], int]:
         """What each sequence reads in this step, and how many tokens of prompts that is, the oldest request's first."""
         texts: list[_Text] = []
         images: list[_Image] = []
@@ -506,7 +506,7 @@ def _too_many_structured_outputs() -> RequestError:
 
 def _structured_output_timeout(sequence: Sequence) -> RequestError:
     """What a request is told that has waited for its guide for GUIDE_SECONDS."""
-    if sequence.making_since is None:
+    if sequence.trial_began is None:
         return _too_many_structured_outputs()
     # Its trial is limited to much less, so that it is the machine that is too slow.
     return busy()

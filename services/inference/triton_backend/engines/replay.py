@@ -29,7 +29,7 @@ from services.inference.triton_backend.contract import (
 from services.inference.triton_backend.engines.recordings import Recording, read
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import reject_misplaced
-from services.inference.triton_backend.waiting import WaitingLine
+from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
 
 CANCELLATION_POLL_SECONDS: Final = 0.1
@@ -93,7 +93,7 @@ class ReplayEngine:
         self.supported_parameters = (ALL_PARAMETERS | vision) - set(unsupported_parameters)
         self._image_token_id: Final = image_token_id
         self._recordings = read(Path(recordings))
-        self._waiting: WaitingLine[_Playback] = WaitingLine(limit=max_queued)
+        self._waiting: WaitingQueue[_Playback] = WaitingQueue(limit=max_queued)
         self._running: dict[int, _Playback] = {}
         self._due: list[tuple[float, int, _Playback]] = []
         self._paused: list[_Playback] = []
@@ -205,7 +205,7 @@ class ReplayEngine:
             self._meter.cancelled()
             self._finish(playback, "cancelled")
             return
-        if not playback.sink.has_room():
+        if not playback.sink.has_capacity():
             self._paused.append(playback)
             return
         reason, tokens = self._play_due(playback, now)
@@ -265,7 +265,7 @@ class ReplayEngine:
         paused, self._paused = self._paused, []
         now = time.monotonic()
         for playback in paused:
-            if playback.sink.has_room() or playback.sink.is_cancelled():
+            if playback.sink.has_capacity() or playback.sink.is_cancelled():
                 end = self._group_end(playback)
                 if end:
                     # What was paused goes on at its pace instead of catching up.

@@ -40,13 +40,13 @@ from services.inference.triton_backend.contract import (
     reject_unknown_tokens,
 )
 from services.inference.triton_backend.engines import trtllm_checkpoint
-from services.inference.triton_backend.engines.trtllm_answer import Answer
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
+from services.inference.triton_backend.engines.trtllm_result import ResultReader
 from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, reject_misplaced
 from services.inference.triton_backend.trial import Trials
-from services.inference.triton_backend.waiting import WaitingLine
+from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
 
 CANCELLATION_POLL_SECONDS: Final = 0.1
@@ -58,7 +58,7 @@ LEAST_PREFILL_TOKENS_PER_SECOND: Final = 2_000
 """An engine that reads prompts faster than this lives, though no request has a token meanwhile."""
 STRUCTURED_OUTPUTS_AT_ONCE: Final = 2
 STRUCTURED_OUTPUT_SECONDS: Final = 9.0
-"""How long a request waits for the trial of its guide to begin."""
+"""How long a request waits for the trial of its structured output to begin."""
 _TRIAL: Final = "services.inference.triton_backend.engines.trtllm_trial"
 IMAGES_AT_ONCE: Final = 2
 """So many requests' images are decoded at the same time: a large one takes hundreds of MiB meanwhile."""
@@ -78,9 +78,9 @@ class _Job:
     sink: Sink
     limit: int
     usage: Usage
-    answer: Answer
+    answer: ResultReader
     task: asyncio.Task[None] | None = None
-    looking: asyncio.Future[Any] | None = None
+    preparing: asyncio.Future[Any] | None = None
     """At its images."""
     result: Any = None
     output: Any = None
@@ -142,7 +142,7 @@ class TrtllmEngine:
         self.tokenizer: Final[Any] = self._llm.tokenizer
         self._eos_id: Final[int | None] = self.tokenizer.eos_token_id
         self._end_ids: Final = self.checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
-        self._waiting: Final[WaitingLine[_Job]] = WaitingLine(limit=max_queued)
+        self._waiting: Final[WaitingQueue[_Job]] = WaitingQueue(limit=max_queued)
         self._running: Final[dict[int, _Job]] = {}
         self._on_trial: Final[dict[int, _Job]] = {}
         """Those whose guides are being compiled for trial. They have no slot yet."""
@@ -153,14 +153,14 @@ class TrtllmEngine:
         if self._trials is None:
             self.supported_parameters -= {"structured_output"}
             self.guide_library = self.guide_library_version = ""
-        self._making: Final = FairWork("trtllm-guides", threads=STRUCTURED_OUTPUTS_AT_ONCE)
+        self._compile_threads: Final = FairWork("trtllm-guides", threads=STRUCTURED_OUTPUTS_AT_ONCE)
         self._meter: Final = LoadMeter()
         self._progressed = 0.0
         """When a result last came, or the only request began."""
         self._failed: RequestError | None = None
         self._lock: Final = threading.Lock()
         """Held for what `submit` and the loop both change: who runs, who waits, whether the engine failed."""
-        self._looking: Final = ThreadPoolExecutor(IMAGES_AT_ONCE, thread_name_prefix="trtllm-images")
+        self._image_threads: Final = ThreadPoolExecutor(IMAGES_AT_ONCE, thread_name_prefix="trtllm-images")
         self._loop: Final = asyncio.new_event_loop()
         self._woken: Final = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -181,7 +181,7 @@ class TrtllmEngine:
             if len(self._on_trial) >= self._max_queued:
                 raise RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
             self._on_trial[id(job)] = job
-        self._making.submit(request.params.cache_salt, partial(self._try_structured_output, job, self._trials))
+        self._compile_threads.submit(request.params.cache_salt, partial(self._try_structured_output, job, self._trials))
 
     def _enter(self, job: _Job) -> None:
         """Start or queue a request. Raises RequestError when it is refused."""
@@ -257,11 +257,11 @@ class TrtllmEngine:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         if self._trials is not None:
             self._trials.close()
-        self._making.close()
+        self._compile_threads.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._looking.shutdown(cancel_futures=True)
+        self._image_threads.shutdown(cancel_futures=True)
         self._llm.shutdown()
 
     def _job(self, request: Request, sink: Sink) -> _Job:
@@ -278,7 +278,7 @@ class TrtllmEngine:
                 "UNSUPPORTED_PARAMETER", f"guide.{params.structured_output.kind} is not supported by the engine trtllm"
             )
         reject_misplaced(request, prompt, self.checkpoint.image_token_id)
-        answer = Answer(params, limit=limit, end_ids=self._end_ids, eos_id=self._eos_id)
+        answer = ResultReader(params, limit=limit, end_ids=self._end_ids, eos_id=self._eos_id)
         return _Job(request, sink, limit, Usage(prompt_tokens=len(prompt)), answer)
 
     def _run(self) -> None:
@@ -352,9 +352,9 @@ class TrtllmEngine:
         """Return the inputs for TensorRT-LLM. A thread prepares images; a cancelled request does not wait for it."""
         if not job.request.images:
             return self._api.inputs(job.request)
-        job.looking = self._loop.run_in_executor(self._looking, self._look, job)
+        job.preparing = self._loop.run_in_executor(self._image_threads, self._prepare_images, job)
         try:
-            return await job.looking
+            return await job.preparing
         except asyncio.CancelledError:
             if not job.ended:
                 raise
@@ -364,7 +364,7 @@ class TrtllmEngine:
         except Exception as error:
             raise await self._rejection(job, error) from error
 
-    def _look(self, job: _Job) -> Any:
+    def _prepare_images(self, job: _Job) -> Any:
         images = decode(job.request, is_wanted=lambda: not job.ended)
         return self._api.inputs(job.request, images, llm=self._llm, limit=job.limit, checkpoint=self.checkpoint)
 
@@ -423,7 +423,7 @@ class TrtllmEngine:
             job.generated = generated
 
     def _advance(self, job: _Job, *, final: bool) -> None:
-        if job.ended or not (final or job.sink.has_room()):
+        if job.ended or not (final or job.sink.has_capacity()):
             return
         try:
             tokens = job.answer.take(job.output, final=final)
@@ -459,8 +459,8 @@ class TrtllmEngine:
         if job.ended:
             return
         job.ended = True
-        if job.looking is not None:
-            job.looking.cancel()
+        if job.preparing is not None:
+            job.preparing.cancel()
         if isinstance(end, RequestError):
             job.sink.fail(end)
             return

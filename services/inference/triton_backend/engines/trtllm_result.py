@@ -12,7 +12,7 @@ UNLIKELY: Final = -9999.0
 """OpenAI's log probability for a token about which only that is known."""
 
 
-class Answer:
+class ResultReader:
     """How far one answer was read, and how it ended.
 
     `token_ids` and `logprobs` of a result are cumulative, and their own differences are stale where a response brought

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from services.inference.triton_backend.contract import Params, Request, Tokens, Usage
-from services.inference.triton_backend.waiting import WaitingLine
+from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
 
 
@@ -15,7 +15,7 @@ class Reader:
     def __init__(self) -> None:
         self.cancelled = False
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
     def is_cancelled(self) -> bool:
@@ -42,19 +42,19 @@ def job(name: str, priority: int = 0) -> Job:
     return Job(name, Request(Params(priority=priority)), Reader())
 
 
-def names(line: WaitingLine[Job]) -> list[str]:
+def names(line: WaitingQueue[Job]) -> list[str]:
     return [line.pop().name for _ in range(len(line))]
 
 
 def test_higher_priority_first_then_in_order() -> None:
-    line: WaitingLine[Job] = WaitingLine(limit=10)
+    line: WaitingQueue[Job] = WaitingQueue(limit=10)
     for each in (job("a"), job("b", 5), job("c"), job("d", -1), job("e", 5)):
         line.push(each)
     assert names(line) == ["b", "e", "a", "c", "d"]
 
 
 def test_the_cancelled_leave() -> None:
-    line: WaitingLine[Job] = WaitingLine(limit=10)
+    line: WaitingQueue[Job] = WaitingQueue(limit=10)
     jobs = [job(name) for name in "abcd"]
     for each in jobs:
         line.push(each)
@@ -64,7 +64,7 @@ def test_the_cancelled_leave() -> None:
 
 
 def test_a_full_line_takes_nobody() -> None:
-    line: WaitingLine[Job] = WaitingLine(limit=1)
+    line: WaitingQueue[Job] = WaitingQueue(limit=1)
     line.push(job("a"))
     with pytest.raises(RequestError, match="1 requests are waiting") as rejection:
         line.push(job("b"))
