@@ -25,7 +25,7 @@ class RedisAwayPolicy(StrEnum):
 
 
 class GatewaySettings(Settings):
-    """Answers OpenAI's HTTP API by calling inference and embeddings workers over gRPC."""
+    """Serves OpenAI's HTTP API by calling inference and embeddings workers over gRPC."""
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")

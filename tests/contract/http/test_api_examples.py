@@ -1,4 +1,4 @@
-"""What the API's document shows is what the gateway accepts and answers."""
+"""The examples of the API's document match what the gateway accepts and returns."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ async def test_every_example_is_accepted(
     http: httpx.AsyncClient, worker: ScriptedWorker, path: str, body: dict[str, Any]
 ) -> None:
     worker.script = [[started(), delta("a"), finish(), usage()]]
-    answer = await http.post(f"/api{path}", json={**body, "model": MODEL}, headers={"x-strict-params": "true"})
-    assert (answer.status_code, answer.headers.get("x-ignored-params")) == (200, None), answer.text
+    response = await http.post(f"/api{path}", json={**body, "model": MODEL}, headers={"x-strict-params": "true"})
+    assert (response.status_code, response.headers.get("x-ignored-params")) == (200, None), response.text
     if body.get("stream"):
-        check_events(path, answer.text)
+        check_events(path, response.text)
     else:
-        check(answer.json(), content(BY_PATH[path]))
+        check(response.json(), content(BY_PATH[path]))
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
@@ -45,37 +45,37 @@ async def test_every_kind_of_answer_is_documented(
     worker.script = [[started(), *deltas, logprob, finish(), usage()]]
     options = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     body = {**next(iter(requests(path).values())), "model": MODEL, "logprobs": 1 if path == "/completions" else True}
-    answer = await http.post(f"/api{path}", json={**body, **(options if streamed else {})})
-    assert answer.status_code == 200
+    response = await http.post(f"/api{path}", json={**body, **(options if streamed else {})})
+    assert response.status_code == 200
     if streamed:
-        assert check_events(path, answer.text) > 3
+        assert check_events(path, response.text) > 3
     else:
-        check(answer.json(), content(BY_PATH[path]))
+        check(response.json(), content(BY_PATH[path]))
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
 async def test_a_dry_run_is_documented(http: httpx.AsyncClient, path: str) -> None:
     body = {**next(iter(requests(path).values())), "model": MODEL, "dry_run": True}
-    answer = await http.post(f"/api{path}", json=body)
-    assert answer.json()["object"].endswith("dry_run")
-    check(answer.json(), content(BY_PATH[path]))
+    response = await http.post(f"/api{path}", json=body)
+    assert response.json()["object"].endswith("dry_run")
+    check(response.json(), content(BY_PATH[path]))
 
 
 @pytest.mark.parametrize("path", ["/models", "/models/{id}", "/usage"])
 async def test_what_is_read_is_documented(http: httpx.AsyncClient, path: str) -> None:
-    answer = await http.get(f"/api{path}".format(id=MODEL))
-    assert answer.status_code == 200
-    check(answer.json(), content(BY_PATH[path]))
+    response = await http.get(f"/api{path}".format(id=MODEL))
+    assert response.status_code == 200
+    check(response.json(), content(BY_PATH[path]))
 
 
 @pytest.mark.parametrize("path", BY_PATH)
 async def test_errors_are_documented(http: httpx.AsyncClient, path: str) -> None:
     operation = BY_PATH[path]
     http.headers["authorization"] = "Bearer nothing"
-    answer = await http.request(operation.method, f"/api{path}".format(id=MODEL))
-    assert answer.status_code == 401
+    response = await http.request(operation.method, f"/api{path}".format(id=MODEL))
+    assert response.status_code == 401
     (documented,) = operation.errors["4XX"].contents
-    check(answer.json(), documented)
+    check(response.json(), documented)
 
 
 def check_events(path: str, text: str) -> int:

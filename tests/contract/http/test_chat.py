@@ -52,8 +52,8 @@ async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClien
     silent = pb.Event(delta=pb.Delta(token_count=1))
     worker.script = [[started()], [content("a")], read, [silent], [content("b")], [finish(), usage()]]
     text = ""
-    async with http.stream("POST", URL, json=body(stream=True)) as answer:
-        async for piece in answer.aiter_text():
+    async with http.stream("POST", URL, json=body(stream=True)) as response:
+        async for piece in response.aiter_text():
             text += piece
             if '"content":"a"' in text:
                 # The gateway is waiting for the next event, and writes it at once.
@@ -64,10 +64,10 @@ async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClien
 
 async def test_a_response_without_stream(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
-    answer = await http.post(URL, json=body())
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json() | {"id": "", "created": 0} == {
+    response = await http.post(URL, json=body())
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() | {"id": "", "created": 0} == {
         "id": "",
         "object": "chat.completion",
         "created": 0,
@@ -97,13 +97,13 @@ async def test_a_response_without_stream(http: httpx.AsyncClient, worker: Script
 
 async def test_a_streamed_response(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
-    answer = await http.post(URL, json=body(stream=True, stream_options={"include_usage": True}))
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-cache"
-    assert answer.headers["x-accel-buffering"] == "no"
-    assert "content-length" not in answer.headers
-    received = events(answer.text)
+    response = await http.post(URL, json=body(stream=True, stream_options={"include_usage": True}))
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
+    received = events(response.text)
     assert received.pop() == "data: [DONE]"
     chunks = [json.loads(event.removeprefix("data: ")) for event in received]
     assert [chunk["choices"][0]["delta"] if chunk["choices"] else None for chunk in chunks] == [
@@ -113,14 +113,14 @@ async def test_a_streamed_response(http: httpx.AsyncClient, worker: ScriptedWork
         {},
         None,
     ]
-    assert answer.text.count("[DONE]") == 1
+    assert response.text.count("[DONE]") == 1
 
 
 async def test_tokens_are_sent_as_soon_as_they_arrive(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     proceed = asyncio.Event()
     worker.script = [[started(), content("first")], proceed, [finish(), usage()]]
-    async with http.stream("POST", URL, json=body(stream=True)) as answer:
-        pieces = answer.aiter_text()
+    async with http.stream("POST", URL, json=body(stream=True)) as response:
+        pieces = response.aiter_text()
         text = ""
         async with asyncio.timeout(20):
             while "first" not in text:
@@ -135,10 +135,10 @@ async def test_comments_that_the_sdk_ignores_are_sent_during_silence(
 ) -> None:
     begin, proceed = asyncio.Event(), asyncio.Event()
     worker.script = [begin, [started(), content("a")], proceed, [finish(), usage()]]
-    async with http.stream("POST", URL, json=body(stream=True)) as answer:
+    async with http.stream("POST", URL, json=body(stream=True)) as response:
         # The status is sent before the worker's first event.
-        assert answer.status_code == 200
-        pieces = answer.aiter_text()
+        assert response.status_code == 200
+        pieces = response.aiter_text()
         assert await anext(pieces) == ": keep-alive\n\n"
         begin.set()
         text = ""
@@ -162,9 +162,9 @@ class Pause(asyncio.Event):
 async def test_tokens_without_text_count_as_silence(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     hidden = [pb.Event(delta=pb.Delta(token_count=1))]
     worker.script = [[started(), content("a")], *([hidden, Pause()] * 400), [finish(), usage()]]
-    async with http.stream("POST", URL, json=body(stream=True)) as answer:
+    async with http.stream("POST", URL, json=body(stream=True)) as response:
         text = ""
-        async for piece in answer.aiter_text():
+        async for piece in response.aiter_text():
             text += piece
             if ": keep-alive" in text:
                 break
@@ -225,27 +225,27 @@ async def test_a_workers_failure_before_the_first_token_is_a_status(
 ) -> None:
     failure, status, error_type, code = expected
     worker.script = [Failure(failure, "what was wrong", violations=(Violation("sampling.top_k", "x", "1", "2"),))]
-    answer = await http.post(URL, json=body(stream=stream))
-    error = answer.json()["error"]
-    assert answer.status_code == status
+    response = await http.post(URL, json=body(stream=stream))
+    error = response.json()["error"]
+    assert response.status_code == status
     assert error.keys() == {"message", "type", "param", "code"}
     assert (error["type"], error["code"]) == (error_type, code)
     if status == 400:
         assert (error["message"], error["param"]) == ("what was wrong", "top_k")
     if status in (429, 503):
-        assert int(answer.headers["retry-after"]) >= 1
-        assert int(answer.headers["retry-after-ms"]) >= 1
+        assert int(response.headers["retry-after"]) >= 1
+        assert int(response.headers["retry-after-ms"]) >= 1
     if status == 500:
-        assert answer.headers["x-request-id"] in error["message"]
+        assert response.headers["x-request-id"] in error["message"]
 
 
 async def test_an_internal_error_of_the_worker_reveals_no_details(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     worker.script = [RuntimeError("the secret plan")]
-    answer = await http.post(URL, json=body())
-    assert answer.status_code == 500
-    assert "secret plan" not in answer.text
+    response = await http.post(URL, json=body())
+    assert response.status_code == 500
+    assert "secret plan" not in response.text
 
 
 @pytest.mark.parametrize("end", [Failure(Reason.ENGINE_FAILED, "gone"), None], ids=["failure", "early end"])
@@ -253,12 +253,12 @@ async def test_a_stream_that_breaks_off_never_looks_complete(
     http: httpx.AsyncClient, worker: ScriptedWorker, end: Failure | None
 ) -> None:
     worker.script = [[started(), content("half")], *([end] if end else [])]
-    answer = await http.post(URL, json=body(stream=True))
-    received = events(answer.text)
+    response = await http.post(URL, json=body(stream=True))
+    received = events(response.text)
     assert "half" in received[-2]
     assert json.loads(received[-1].removeprefix("data: "))["error"]["type"] == "server_error"
-    assert "[DONE]" not in answer.text
-    assert '"finish_reason":"' not in answer.text
+    assert "[DONE]" not in response.text
+    assert '"finish_reason":"' not in response.text
     assert (await http.post(URL, json=body())).status_code == 500
 
 
@@ -296,8 +296,8 @@ async def test_a_workers_error_uses_the_callers_field_names(
 
 async def test_ignored_fields_are_reported_in_a_header(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[pb.Event(started=pb.Started(ignored_parameters=["sampling.seed"])), finish(), usage()]]
-    answer = await http.post(URL, json=body(zeta=1, alpha=2, **{"bad\nname": 1}))
-    assert answer.headers["x-ignored-params"] == "alpha,zeta,seed"
+    response = await http.post(URL, json=body(zeta=1, alpha=2, **{"bad\nname": 1}))
+    assert response.headers["x-ignored-params"] == "alpha,zeta,seed"
     strict = await http.post(URL, json=body(zeta=1), headers={"x-strict-params": "true"})
     assert (strict.status_code, strict.json()["error"]["param"]) == (400, "zeta")
 
@@ -308,10 +308,10 @@ async def test_ignored_fields_are_reported_in_the_stream_if_the_headers_were_sen
     begin = asyncio.Event()
     begun = [pb.Event(started=pb.Started(ignored_parameters=["sampling.seed", "tools[0].strict"])), content("a")]
     worker.script = [begin, begun, [finish(), usage()]]
-    async with http.stream("POST", URL, json=body(stream=True, zeta=1)) as answer:
-        assert answer.headers["x-ignored-params"] == "zeta"
+    async with http.stream("POST", URL, json=body(stream=True, zeta=1)) as response:
+        assert response.headers["x-ignored-params"] == "zeta"
         begin.set()
-        text = "".join([piece async for piece in answer.aiter_text()])
+        text = "".join([piece async for piece in response.aiter_text()])
     assert text.count(": x-ignored-params zeta,seed,tools[0].function.strict\n\n") == 1
     assert text.index(": x-ignored-params") < text.index('"content":"a"')
     begin.clear()
@@ -329,22 +329,22 @@ async def test_ignored_fields_in_the_headers_are_not_reported_again_in_the_strea
     early = await http.post(URL, json=body(stream=True))
     assert early.headers["x-ignored-params"] == "seed"
     worker.script = [begin, [started(), finish(), usage()]]
-    async with http.stream("POST", URL, json=body(stream=True, zeta=1)) as answer:
+    async with http.stream("POST", URL, json=body(stream=True, zeta=1)) as response:
         begin.set()
-        late = "".join([piece async for piece in answer.aiter_text()])
+        late = "".join([piece async for piece in response.aiter_text()])
     assert "x-ignored-params" not in early.text + late
 
 
 async def test_the_worker_receives_the_request_id(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
-    answer = await http.post(URL, json=body(), headers={"x-request-id": "mine-1"})
-    assert (answer.headers["x-request-id"], worker.request_ids[0]) == ("mine-1", "mine-1")
+    response = await http.post(URL, json=body(), headers={"x-request-id": "mine-1"})
+    assert (response.headers["x-request-id"], worker.request_ids[0]) == ("mine-1", "mine-1")
 
 
 @pytest.mark.parametrize("given", ["", "has space", "x" * 129, "läßt"])
 async def test_an_invalid_request_id_is_replaced(http: httpx.AsyncClient, given: str) -> None:
-    answer = await http.get("/healthz", headers={"x-request-id": given.encode()})
-    assert answer.headers["x-request-id"].startswith("req-")
+    response = await http.get("/healthz", headers={"x-request-id": given.encode()})
+    assert response.headers["x-request-id"].startswith("req-")
 
 
 async def test_an_expected_model_without_a_worker_is_503_and_an_unknown_one_404(http: httpx.AsyncClient) -> None:

@@ -102,8 +102,8 @@ async def test_logprobs_have_the_offset_of_each_token(
 async def test_a_prompt_may_be_token_ids(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started()], [finish(), usage()]]
     for prompt in ([5, 6, 7], [[5, 6, 7]]):
-        answer = await http.post(URL, json={"model": MODEL, "prompt": prompt})
-        assert answer.status_code == 200
+        response = await http.post(URL, json={"model": MODEL, "prompt": prompt})
+        assert response.status_code == 200
         assert list(worker.requests[-1].prompt_token_ids) == [5, 6, 7]
 
 
@@ -125,16 +125,16 @@ async def test_a_prompt_may_be_token_ids(http: httpx.AsyncClient, worker: Script
 async def test_unsupported_values_are_rejected(
     http: httpx.AsyncClient, worker: ScriptedWorker, fields: dict[str, Any], param: str, message_id: str
 ) -> None:
-    answer = await http.post(URL, json={"model": MODEL, **fields})
-    error = answer.json()["error"]
-    assert (answer.status_code, error["param"]) == (400, param)
-    assert answer.headers["x-error-message-id"] == message_id
+    response = await http.post(URL, json={"model": MODEL, **fields})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert response.headers["x-error-message-id"] == message_id
     assert not worker.requests
 
 
 async def test_unknown_fields_are_reported(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started()], [finish(), usage()]]
-    answer = await http.post(
+    response = await http.post(
         URL, json={"model": MODEL, "prompt": "a", "user": "u", "messages": [1], "tools": 1, "zeta": []}
     )
-    assert answer.headers["x-ignored-params"] == "messages,tools"
+    assert response.headers["x-ignored-params"] == "messages,tools"

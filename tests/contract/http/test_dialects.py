@@ -147,12 +147,12 @@ def names(text: str) -> list[str]:
 
 async def test_a_response_without_stream(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started(), content("a")], [content("b")], [finish(), usage()]]
-    answer = await client.post(URL, json=body(zeta=1))
-    assert answer.status_code == 200
-    assert answer.json()["text"] == "ab"
-    assert answer.json()["id"].startswith("msg-")
-    assert answer.headers["x-ignored-params"] == "zeta"
-    assert answer.headers["request-id"] == answer.headers["x-request-id"]
+    response = await client.post(URL, json=body(zeta=1))
+    assert response.status_code == 200
+    assert response.json()["text"] == "ab"
+    assert response.json()["id"].startswith("msg-")
+    assert response.headers["x-ignored-params"] == "zeta"
+    assert response.headers["request-id"] == response.headers["x-request-id"]
 
 
 async def test_a_stream_has_its_own_events_and_its_own_end(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -182,10 +182,10 @@ async def test_a_stream_has_its_own_events_and_its_own_end(client: httpx.AsyncCl
 async def test_every_error_has_the_format_of_the_api(
     client: httpx.AsyncClient, method: str, headers: dict[str, str], fields: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    answer = await client.request(method, URL, headers=headers, json=body(**fields))
-    assert (answer.status_code, answer.json()["error"]["type"]) == expected
-    assert answer.json()["type"] == "error"
-    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    response = await client.request(method, URL, headers=headers, json=body(**fields))
+    assert (response.status_code, response.json()["error"]["type"]) == expected
+    assert response.json()["type"] == "error"
+    assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
 async def test_a_workers_error_uses_the_dialects_field_names(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:

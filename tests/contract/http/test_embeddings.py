@@ -135,9 +135,9 @@ def body(*texts: str, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", requests("/embeddings"))
 async def test_every_example_of_the_document_is_accepted(http: httpx.AsyncClient, name: str) -> None:
-    answer = await http.post(URL, json={**requests("/embeddings")[name], "model": MODEL})
-    assert answer.status_code == 200
-    check(answer.json(), content(BY_PATH["/embeddings"]))
+    response = await http.post(URL, json={**requests("/embeddings")[name], "model": MODEL})
+    assert response.status_code == 200
+    check(response.json(), content(BY_PATH["/embeddings"]))
 
 
 async def test_the_description_of_the_model_is_documented(http: httpx.AsyncClient) -> None:
@@ -145,15 +145,15 @@ async def test_the_description_of_the_model_is_documented(http: httpx.AsyncClien
 
 
 async def test_a_response_has_openais_format(http: httpx.AsyncClient) -> None:
-    answer = await http.post(URL, json=body())
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert int(answer.headers["content-length"]) == len(answer.content)
+    response = await http.post(URL, json=body())
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert int(response.headers["content-length"]) == len(response.content)
     expected = [
         {"object": "embedding", "index": index, "embedding": [float(x) for x in row]}
         for index, row in enumerate(vectors(2, 3))
     ]
-    assert answer.json() == {
+    assert response.json() == {
         "object": "list",
         "data": expected,
         "model": MODEL,
@@ -167,19 +167,19 @@ async def test_a_large_response_is_exact_and_in_order(
 ) -> None:
     embedder.dimensions = 1024
     texts = [str(number) for number in range(300)]
-    answer = (await http.post(URL, json=body(*texts, encoding_format=encoding_format))).json()
-    assert [entry["index"] for entry in answer["data"]] == list(range(300))
-    given = [entry["embedding"] for entry in answer["data"]]
+    response = (await http.post(URL, json=body(*texts, encoding_format=encoding_format))).json()
+    assert [entry["index"] for entry in response["data"]] == list(range(300))
+    given = [entry["embedding"] for entry in response["data"]]
     if encoding_format == "base64":
         given = [np.frombuffer(base64.b64decode(text), "<f4") for text in given]
     assert np.array_equal(np.array(given, np.float32), vectors(300, 1024))
-    assert answer["usage"] == {"prompt_tokens": 600, "total_tokens": 600}
+    assert response["usage"] == {"prompt_tokens": 600, "total_tokens": 600}
 
 
 async def test_the_largest_possible_response_is_sent(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
     embedder.dimensions = 4096
-    answer = await http.post(URL, json=body(*["a"] * 2048, encoding_format="base64"))
-    assert len(answer.json()["data"]) == 2048
+    response = await http.post(URL, json=body(*["a"] * 2048, encoding_format="base64"))
+    assert len(response.json()["data"]) == 2048
 
 
 async def test_every_field_reaches_the_worker(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
@@ -220,10 +220,10 @@ async def test_workers_failures_become_openais_errors(
     http: httpx.AsyncClient, embedder: ScriptedEmbedder, failure: Failure, status: int, error: dict[str, Any]
 ) -> None:
     embedder.failure = failure
-    answer = await http.post(URL, json=body())
-    assert answer.status_code == status
-    assert answer.json()["error"].items() >= error.items()
-    assert "secret" not in answer.text
+    response = await http.post(URL, json=body())
+    assert response.status_code == status
+    assert response.json()["error"].items() >= error.items()
+    assert "secret" not in response.text
 
 
 async def test_the_gateway_rejects_wrong_requests(http: httpx.AsyncClient) -> None:

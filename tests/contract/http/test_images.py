@@ -50,8 +50,8 @@ async def loopback() -> AsyncIterator[LoopbackServer]:
 
 async def test_an_image_reaches_the_worker(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started()], [content("بله")], [finish(), usage()]]
-    answer = await http.post("/api/chat/completions", json=body(data_url(PNG)))
-    assert answer.status_code == 200, answer.text
+    response = await http.post("/api/chat/completions", json=body(data_url(PNG)))
+    assert response.status_code == 200, response.text
     (part,) = worker.requests[-1].messages[0].content
     assert (part.image.data, part.image.mime_type) == (PNG, "image/png")
 
@@ -61,10 +61,10 @@ async def test_https_urls_are_rejected_if_no_host_is_listed(
 ) -> None:
     for path in ("chat/completions", "tokenize"):
         for scheme in ("https", "http", "ftp", "file"):
-            answer = await http.post(f"/api/{path}", json=body(f"{scheme}://localhost:{loopback.port}/a.png"))
-            assert answer.status_code == 400
-            assert answer.json()["error"]["param"] == PATH
-            assert "must be a data: URL" in answer.json()["error"]["message"]
+            response = await http.post(f"/api/{path}", json=body(f"{scheme}://localhost:{loopback.port}/a.png"))
+            assert response.status_code == 400
+            assert response.json()["error"]["param"] == PATH
+            assert "must be a data: URL" in response.json()["error"]["message"]
     assert loopback.connections == 0
     assert worker.requests == []
 
@@ -92,9 +92,9 @@ async def test_a_listed_host_must_have_a_public_address(
     fields: tuple[dict[str, Any], ...] = ({}, {"stream": True}, {"dry_run": True})
     for more in fields:
         asked = body(f"https://{host}:{loopback.port}/a.png", **more)
-        answer = await listing.post("/api/chat/completions", json=asked)
-        assert answer.status_code == 400, answer.text
-        error = answer.json()["error"]
+        response = await listing.post("/api/chat/completions", json=asked)
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
         assert (error["param"], error["code"]) == (PATH, "invalid_image_url")
         assert "is not a public one" in error["message"]
     elsewhere = await listing.post("/api/chat/completions", json=body("https://example.org/a.png"))

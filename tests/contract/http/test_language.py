@@ -51,7 +51,7 @@ async def test_only_the_message_of_an_error_is_translated(
     content = {"json": request_body} if request_body is not None else {}
     persian = await http.request(method, path, headers=PERSIAN, **content)
     english = await http.request(method, path, **content)
-    errors = [answer.json()["error"] for answer in (persian, english)]
+    errors = [response.json()["error"] for response in (persian, english)]
     assert [is_persian(error.pop("message")) for error in errors] == [True, False]
     assert errors[0] == errors[1]
     assert persian.status_code == english.status_code
@@ -62,12 +62,12 @@ async def test_only_the_message_of_an_error_is_translated(
 
 
 async def test_errors_about_invalid_json_and_a_missing_key_are_persian(http: httpx.AsyncClient) -> None:
-    answer = await http.post(CHAT, headers=PERSIAN, content=b"{")
-    assert is_persian(answer.json()["error"]["message"])
+    response = await http.post(CHAT, headers=PERSIAN, content=b"{")
+    assert is_persian(response.json()["error"]["message"])
     http.headers.pop("authorization")
-    answer = await http.post(CHAT, headers=PERSIAN, json=body())
-    assert answer.status_code == 401
-    assert is_persian(answer.json()["error"]["message"])
+    response = await http.post(CHAT, headers=PERSIAN, json=body())
+    assert response.status_code == 401
+    assert is_persian(response.json()["error"]["message"])
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ async def test_a_workers_error_is_persian(
     http: httpx.AsyncClient, worker: ScriptedWorker, failure: Failure, status: int
 ) -> None:
     worker.script = [failure]
-    answer = await http.post(CHAT, headers=PERSIAN, json=body())
-    assert answer.status_code == status
-    assert is_persian(answer.json()["error"]["message"])
+    response = await http.post(CHAT, headers=PERSIAN, json=body())
+    assert response.status_code == status
+    assert is_persian(response.json()["error"]["message"])
 
 
 async def test_the_error_event_of_a_stream_is_persian(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     errors = []
     for headers in (PERSIAN, {}):
         worker.script = [[started(), content("one")], Failure(Reason.ENGINE_FAILED, "secret")]
-        answer = await http.post(CHAT, headers=headers, json=body(stream=True))
-        assert answer.status_code == 200
-        errors.append(json.loads(answer.text.split("data: ")[-1])["error"])
+        response = await http.post(CHAT, headers=headers, json=body(stream=True))
+        assert response.status_code == 200
+        errors.append(json.loads(response.text.split("data: ")[-1])["error"])
     assert [is_persian(error.pop("message")) for error in errors] == [True, False]
     assert errors[0] == errors[1]

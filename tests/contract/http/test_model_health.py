@@ -83,10 +83,10 @@ async def test_a_model_that_was_served_is_unavailable_and_not_unknown(
         worker.script = SCRIPT
         await until_all_report(client, MODEL, True)
         assert (await client.post("/api/chat/completions", json=BODY)).status_code == 200
-    answer = await client.post("/api/chat/completions", json=BODY)
-    assert answer.status_code == 503
-    assert answer.json()["error"]["type"] == "service_unavailable"
-    assert int(answer.headers["retry-after"]) > 0
+    response = await client.post("/api/chat/completions", json=BODY)
+    assert response.status_code == 503
+    assert response.json()["error"]["type"] == "service_unavailable"
+    assert int(response.headers["retry-after"]) > 0
     await until_all_report(client, MODEL, False)
     assert (await client.get("/healthz")).status_code == 200
     assert (await client.get("/readyz")).status_code == 503

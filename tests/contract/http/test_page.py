@@ -24,7 +24,7 @@ def built(tmp_path: Path) -> Path:
     return directory
 
 
-async def answers(redis_url: str, tmp_path: Path, *paths: str, **settings: str) -> list[httpx.Response]:
+async def responses(redis_url: str, tmp_path: Path, *paths: str, **settings: str) -> list[httpx.Response]:
     """Return the response at each path of a gateway with these settings and no worker."""
     unused = f"127.0.0.1:{free_ports(1)[0]}"
     with running_gateway(redis_url, unused, tmp_path / "gateway.log", **settings) as (url, _):
@@ -36,7 +36,7 @@ async def answers(redis_url: str, tmp_path: Path, *paths: str, **settings: str) 
 async def test_the_page_is_served_with_its_policy_and_without_a_key(
     redis_url: str, built: Path, tmp_path: Path
 ) -> None:
-    page, script, missing = await answers(
+    page, script, missing = await responses(
         redis_url, tmp_path, "/", "/site/assets/page-1234.js", "/en", VILIX_SITE_DIRECTORY=str(built)
     )
     assert page.text == HTML
@@ -48,7 +48,7 @@ async def test_the_page_is_served_with_its_policy_and_without_a_key(
 
 
 async def test_the_page_calls_an_api_at_another_host(redis_url: str, built: Path, tmp_path: Path) -> None:
-    (page,) = await answers(
+    (page,) = await responses(
         redis_url,
         tmp_path,
         "/",
@@ -60,7 +60,7 @@ async def test_the_page_calls_an_api_at_another_host(redis_url: str, built: Path
 
 
 async def test_a_gateway_without_a_built_page_still_serves_the_api(redis_url: str, tmp_path: Path) -> None:
-    page, models = await answers(
+    page, models = await responses(
         redis_url, tmp_path, "/", "/site/models.json", VILIX_SITE_DIRECTORY=str(tmp_path / "none")
     )
     assert page.status_code == 404

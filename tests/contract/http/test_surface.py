@@ -23,12 +23,12 @@ from tests.support.waits import until
 URL = "/api/chat/completions"
 
 
-def assert_error(answer: httpx.Response, status: int, error_type: str, code: str | None = None) -> dict[str, Any]:
+def assert_error(response: httpx.Response, status: int, error_type: str, code: str | None = None) -> dict[str, Any]:
     """Assert that a response has the format of every error."""
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"]
-    error: dict[str, Any] = answer.json()["error"]
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    error: dict[str, Any] = response.json()["error"]
     assert list(error) == ["message", "type", "param", "code"]
     assert (error["type"], error["code"]) == (error_type, code)
     assert error["message"]
@@ -53,10 +53,10 @@ async def test_a_request_without_a_valid_key_gets_401(
 ) -> None:
     http.headers.pop("authorization")
     headers = {"authorization": header} if header is not None else {}
-    answer = await (http.get if path.endswith("models") else http.post)(path, headers=headers)
-    error = assert_error(answer, 401, "authentication_error", "invalid_api_key")
+    response = await (http.get if path.endswith("models") else http.post)(path, headers=headers)
+    error = assert_error(response, 401, "authentication_error", "invalid_api_key")
     assert expected in error["message"]
-    assert not header or header.partition(" ")[2] not in answer.text or not header.partition(" ")[2]
+    assert not header or header.partition(" ")[2] not in response.text or not header.partition(" ")[2]
 
 
 async def test_a_revoked_key_is_rejected_at_once(http: httpx.AsyncClient, redis_url: str) -> None:
@@ -86,25 +86,25 @@ for _ in range(900):
 )
 async def test_a_deeply_nested_body_gets_400(http: httpx.AsyncClient, field: str) -> None:
     body = {"model": "nothing", "messages": [{"role": "user", "content": "x"}], field: DEEP}
-    answer = await http.post(URL, json=body)
+    response = await http.post(URL, json=body)
     if field == "zeta":
-        assert_error(answer, 404, "invalid_request_error", "model_not_found")
+        assert_error(response, 404, "invalid_request_error", "model_not_found")
     else:
-        assert_error(answer, 400, "invalid_request_error")
+        assert_error(response, 400, "invalid_request_error")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "x" * 200])
 async def test_a_compressed_body_is_rejected_with_the_reason(http: httpx.AsyncClient, encoding: str) -> None:
     content = gzip.compress(b'{"model": "m", "messages": []}')
-    answer = await http.post(URL, content=content, headers={"Content-Encoding": encoding})
-    error = assert_error(answer, 415, "invalid_request_error", "unsupported_content_encoding")
+    response = await http.post(URL, content=content, headers={"Content-Encoding": encoding})
+    error = assert_error(response, 415, "invalid_request_error", "unsupported_content_encoding")
     assert encoding[:20] in error["message"]
     assert len(error["message"]) < 300
 
 
 async def test_content_encoding_identity_is_accepted(http: httpx.AsyncClient) -> None:
-    answer = await http.post(URL, content=b"{}", headers={"Content-Encoding": "Identity"})
-    assert_error(answer, 400, "invalid_request_error")
+    response = await http.post(URL, content=b"{}", headers={"Content-Encoding": "Identity"})
+    assert_error(response, 400, "invalid_request_error")
 
 
 async def test_a_large_body_is_rejected_with_and_without_content_length(http: httpx.AsyncClient) -> None:
@@ -113,8 +113,8 @@ async def test_a_large_body_is_rejected_with_and_without_content_length(http: ht
             yield b" " * 10_000
 
     for large in (b" " * 200_000, pieces()):
-        answer = await http.post(URL, content=large)
-        assert_error(answer, 413, "invalid_request_error", "request_too_large")
+        response = await http.post(URL, content=large)
+        assert_error(response, 413, "invalid_request_error", "request_too_large")
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ async def test_an_unknown_path_gets_404(http: httpx.AsyncClient, path: str) -> N
 
 
 async def test_a_wrong_method_gets_405(http: httpx.AsyncClient) -> None:
-    answer = await http.get(URL)
-    assert_error(answer, 405, "invalid_request_error")
-    assert answer.headers["allow"] == "POST"
+    response = await http.get(URL)
+    assert_error(response, 405, "invalid_request_error")
+    assert response.headers["allow"] == "POST"
     assert_error(await http.delete("/api/models"), 405, "invalid_request_error")
 
 
@@ -213,8 +213,8 @@ async def test_without_redis_requests_get_503_and_health_reports_it(
     with running_gateway("redis://127.0.0.1:1/0", worker.address, tmp_path / "log") as (url, _):
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
             await until_answered(url)
-            answer = await client.get("/api/models", headers={"authorization": f"Bearer {api_key}"})
-            assert_error(answer, 503, "service_unavailable")
+            response = await client.get("/api/models", headers={"authorization": f"Bearer {api_key}"})
+            assert_error(response, 503, "service_unavailable")
             assert (await client.get("/healthz")).json()["redis"] == "unreachable"
 
 
@@ -228,8 +228,8 @@ async def test_sigterm_lets_a_running_stream_finish(
         headers = {"authorization": f"Bearer {api_key}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client:
             await until_ready(url)
-            async with client.stream("POST", URL, json=body) as answer:
-                pieces = answer.aiter_text()
+            async with client.stream("POST", URL, json=body) as response:
+                pieces = response.aiter_text()
                 text = await anext(pieces)
                 process.send_signal(signal.SIGTERM)
                 await asyncio.sleep(0.3)

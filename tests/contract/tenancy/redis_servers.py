@@ -36,9 +36,9 @@ class Server:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        block_until(self.answers)
+        block_until(self.responses)
 
-    def answers(self) -> bool:
+    def responses(self) -> bool:
         try:
             with sync_redis.Redis(port=self.port, socket_timeout=2) as client:
                 return bool(client.ping())
@@ -140,7 +140,7 @@ def secured(directory: Path, program: str) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"rediss://vilix:p%25ss@127.0.0.1:{port}/3?ssl_ca_certs={authority}"
 
-    def answers() -> bool:
+    def responses() -> bool:
         assert process.poll() is None, "the server ended"
         try:
             with sync_redis.Redis.from_url(url) as client:
@@ -149,7 +149,7 @@ def secured(directory: Path, program: str) -> Iterator[str]:
             return False
 
     try:
-        block_until(answers)
+        block_until(responses)
         yield url
     finally:
         process.kill()

@@ -78,9 +78,9 @@ async def test_errors_name_the_wrong_field(
     admin: httpx.AsyncClient, request_: tuple[str, str, dict[str, object] | None], status: int, expected: str
 ) -> None:
     method, path, fields = request_
-    answer = await admin.request(method, f"/admin/v1{path}", json=fields)
-    assert answer.status_code == status
-    assert expected in answer.json()["error"]["message"]
+    response = await admin.request(method, f"/admin/v1{path}", json=fields)
+    assert response.status_code == status
+    assert expected in response.json()["error"]["message"]
 
 
 async def test_a_name_that_is_taken_gets_409(admin: httpx.AsyncClient) -> None:
@@ -106,8 +106,8 @@ async def test_the_examples_of_the_document_are_valid_and_accepted(admin: httpx.
     for operations in document["paths"].values():
         for operation in operations.values():
             bodies = [operation["requestBody"]] if "requestBody" in operation else []
-            (answer,) = (response for status, response in operation["responses"].items() if status.startswith("2"))
-            for content in (part["content"]["application/json"] for part in (*bodies, answer)):
+            (success,) = (response for status, response in operation["responses"].items() if status.startswith("2"))
+            for content in (part["content"]["application/json"] for part in (*bodies, success)):
                 schema = {**content["schema"], "components": document["components"]}
                 assert content["examples"]
                 for example in content["examples"].values():
@@ -158,6 +158,6 @@ async def test_half_a_surrogate_pair_gets_400(admin: httpx.AsyncClient, field: s
         assert made.status_code == 201
     path = "/admin/v1/keys" if method == "POST" else f"/admin/v1/keys/whole-{field}"
     content = json.dumps(({"name": "a"} if method == "POST" else {}) | {field: value})
-    answer = await admin.request(method, path, content=content, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400, answer.text
-    assert field in answer.json()["error"]["message"]
+    response = await admin.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400, response.text
+    assert field in response.json()["error"]["message"]

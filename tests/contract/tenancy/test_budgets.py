@@ -38,14 +38,14 @@ async def test_generations_that_exceed_a_budget_end_and_are_billed_exactly(
         async with client_of(gateways[number % len(gateways)], secret) as client:
             return (await client.post(URL, json=body(200))).json()  # type: ignore[no-any-return]
 
-    answers = await asyncio.gather(*(ask(number) for number in range(5)))
+    responses = await asyncio.gather(*(ask(number) for number in range(5)))
     await until(lambda: holds_nothing(redis, key))
-    for answer in answers:
-        assert answer["vilix"] == SPENT
-        assert answer["choices"][0]["finish_reason"] == "length"
-        assert answer["usage"]["completion_tokens"] == len(answer["choices"][0]["message"]["content"])
+    for response in responses:
+        assert response["vilix"] == SPENT
+        assert response["choices"][0]["finish_reason"] == "length"
+        assert response["usage"]["completion_tokens"] == len(response["choices"][0]["message"]["content"])
     spent = (await state_of(redis, key))["key"].daily
-    assert spent == sum(answer["usage"]["total_tokens"] for answer in answers)
+    assert spent == sum(response["usage"]["total_tokens"] for response in responses)
     bills = await records(redis, key)
     assert {bill["outcome"] for bill in bills} == {"budget"}
     assert worker.running == 0, "the engine is stopped"
@@ -109,9 +109,9 @@ async def test_a_rate_ends_no_generation_and_delays_the_next_request(
     worker.pace = 0.002
     _, secret = await new_key(limits={"tpm": 100})
     async with client_of(gateways[0], secret) as client:
-        answer = (await client.post(URL, json=body(300))).json()
-        assert answer["choices"][0]["finish_reason"] == "stop"
-        assert answer["usage"]["completion_tokens"] == 300
+        response = (await client.post(URL, json=body(300))).json()
+        assert response["choices"][0]["finish_reason"] == "stop"
+        assert response["usage"]["completion_tokens"] == 300
         rejected = await client.post(URL, json=body(1))
         assert rejected.status_code == 429
         assert int(rejected.headers["Retry-After"]) > 60
@@ -251,12 +251,12 @@ async def test_a_queued_request_ends_within_a_second_of_its_keys_end(
         else:
             await keys.change(redis, key.id, Change(expires=int(time.time()) - 1))
         ended = time.monotonic()
-        answer = await waiting
+        response = await waiting
         seconds = time.monotonic() - ended
         worker.going.set()
         assert (await first).status_code == 200, "what runs goes on"
-    assert answer.status_code == (200 if stream else 401)
-    assert "invalid_api_key" in answer.text
+    assert response.status_code == (200 if stream else 401)
+    assert "invalid_api_key" in response.text
     assert len(worker.books) == 1
     record(
         f"A key is {event} while its {'streamed' if stream else 'whole'} request waits in the queue",

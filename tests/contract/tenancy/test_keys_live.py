@@ -141,9 +141,9 @@ async def test_usage_reports_what_a_key_used_and_what_remains(
     async with client_of(gateways[2], secret) as client:
         await client.post(URL, json=body(4))
         await client.post(URL, json=body(6, model="large"))
-        answer = (await client.get("/api/usage")).json()
+        response = (await client.get("/api/usage")).json()
         assert (await client.get("/v1/usage")).status_code == 200
-    assert answer["today"] | {"period": "", "ends": ""} == {
+    assert response["today"] | {"period": "", "ends": ""} == {
         "period": "",
         "ends": "",
         "requests": 2,
@@ -168,17 +168,17 @@ async def test_usage_reports_what_a_key_used_and_what_remains(
             },
         },
     }
-    assert answer["month"]["prompt_tokens"] == 10
-    assert answer["limits"] == {**limits, "monthly_tokens": None}
-    assert answer["remaining"] | {"rpm": 8, "tpm": 980} == {
+    assert response["month"]["prompt_tokens"] == 10
+    assert response["limits"] == {**limits, "monthly_tokens": None}
+    assert response["remaining"] | {"rpm": 8, "tpm": 980} == {
         "rpm": 8,
         "tpm": 980,
         "concurrency": 3,
         "daily_tokens": 4980,
         "monthly_tokens": None,
     }
-    assert answer["remaining"]["rpm"] in (8, 9)
-    assert answer["model_limits"]["large"]["rpm"] == 2
+    assert response["remaining"]["rpm"] in (8, 9)
+    assert response["model_limits"]["large"]["rpm"] == 2
 
 
 @pytest.fixture

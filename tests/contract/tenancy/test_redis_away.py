@@ -145,7 +145,7 @@ async def test_after_the_grace_period_no_key_is_valid(
 
 
 @pytest.mark.parametrize(
-    ("grace", "answered"),
+    ("grace", "accepted"),
     [
         ({"VILIX_REDIS_AWAY_POLICY": "local"}, 4),
         ({"VILIX_REDIS_AWAY_POLICY": "open"}, 10),
@@ -155,14 +155,14 @@ async def test_after_the_grace_period_no_key_is_valid(
     ids=["local", "open", "closed"],
 )
 @pytest.mark.usefixtures("grace")
-async def test_limits_follow_the_policy(server: Server, gateway: str, own_redis: Redis, answered: int) -> None:
+async def test_limits_follow_the_policy(server: Server, gateway: str, own_redis: Redis, accepted: int) -> None:
     _, secret = await keys.create(own_redis, name="limited", limits=Limits(rpm=4))
     async with client_of(gateway, secret) as client:
         assert (await client.get("/api/models")).status_code == 200
         server.kill()
         statuses = Counter([await status(client) for _ in range(10)])
-    assert statuses[200] == answered
-    assert statuses[503 if answered == 0 else 429] == 10 - answered
+    assert statuses[200] == accepted
+    assert statuses[503 if accepted == 0 else 429] == 10 - accepted
 
 
 async def test_each_gateway_enforces_its_share_of_the_limits(

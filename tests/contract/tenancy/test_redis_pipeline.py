@@ -79,8 +79,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def ask(link: RedisLink, word: str) -> str:
-    answer: str = await link.run(lambda redis: ECHO.run(redis, "!", word))
-    return answer
+    response: str = await link.run(lambda redis: ECHO.run(redis, "!", word))
+    return response
 
 
 async def connections(server: Server) -> int:
@@ -111,11 +111,11 @@ async def test_a_script_that_fails_does_not_affect_others(link: RedisLink) -> No
     await ask(link, "first")
     redis, words = link.redis, [f"{number}" if number % 3 else "fault" for number in range(90)]
     found = await asyncio.gather(*(ECHO.run(redis, "!", word) for word in words), return_exceptions=True)
-    for word, answer in zip(words, found, strict=True):
+    for word, response in zip(words, found, strict=True):
         if word == "fault":
-            assert isinstance(answer, ResponseError)
+            assert isinstance(response, ResponseError)
         else:
-            assert answer == f"{word}!"
+            assert response == f"{word}!"
 
 
 async def test_a_closed_connection_is_opened_again(link: RedisLink, server: Server) -> None:
@@ -154,7 +154,7 @@ async def test_late_replies_are_dropped(link: RedisLink, server: Server) -> None
     server.signal(signal.SIGSTOP)
     try:
         late = await asyncio.gather(*(ask(link, f"late-{number}") for number in range(5)), return_exceptions=True)
-        assert all(isinstance(answer, RedisAwayError) for answer in late)
+        assert all(isinstance(response, RedisAwayError) for response in late)
     finally:
         server.signal(signal.SIGCONT)
     await replies_again(link, "after")
@@ -197,5 +197,5 @@ async def test_a_command_that_cannot_be_encoded_does_not_shift_replies(link: Red
             await ask(link, "half of a pair: \ud800")
         words = [f"word {number}" for number in range(20)]
         async with asyncio.timeout(10):
-            answers = await asyncio.gather(*(ask(link, word) for word in words))
-        assert answers == [f"{word}!" for word in words]
+            responses = await asyncio.gather(*(ask(link, word) for word in words))
+        assert responses == [f"{word}!" for word in words]

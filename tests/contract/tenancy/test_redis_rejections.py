@@ -56,8 +56,8 @@ def log_lines(path: Path, message: str) -> list[dict[str, object]]:
 
 
 async def write(link: RedisLink, value: str) -> str:
-    answer: str = await link.run(lambda redis: WRITE.run(redis, "vilix:{s00}:test", value))
-    return answer
+    response: str = await link.run(lambda redis: WRITE.run(redis, "vilix:{s00}:test", value))
+    return response
 
 
 async def rejected(link: RedisLink, cause: WriteRejection) -> None:
@@ -78,7 +78,7 @@ async def recovers(link: RedisLink) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "answers"),
+    ("policy", "responses"),
     [("local", {200: 4, 429: 6}), ("open", {200: 10}), ("closed", {503: 10})],
     ids=["local", "open", "closed"],
 )
@@ -88,7 +88,7 @@ async def test_a_full_redis_is_reported_and_limits_follow_the_policy(  # noqa: P
     worker: CountingWorker,
     settings: dict[str, str],
     policy: str,
-    answers: dict[int, int],
+    responses: dict[int, int],
     tmp_path: Path,
 ) -> None:
     key, secret = await keys.create(own_redis, name="known", limits=Limits(rpm=4))
@@ -115,13 +115,13 @@ async def test_a_full_redis_is_reported_and_limits_follow_the_policy(  # noqa: P
             assert await health_is("ok")
             await own_redis.config_set("maxmemory", "1mb")
             statuses = Counter([(await client.post(URL, json=body())).status_code for _ in range(10)])
-            assert statuses == answers
+            assert statuses == responses
             assert await health_is("full")
             health = await client.get("/healthz")
             assert health.status_code == 200
             assert (await client.get("/readyz")).status_code == 200
             assert (await client.get("/api/models", headers={"Authorization": f"Bearer {unseen}"})).status_code == 200
-            assert (await client.get("/api/usage")).status_code == 200, "what needs no write is answered"
+            assert (await client.get("/api/usage")).status_code == 200, "requests that need no write succeed"
             counted = await metric()
             assert 'vilix_redis_rejected_writes_total{cause="full"} 0.0' not in counted
             assert "vilix_redis_rejects_writes 1.0" in counted
@@ -171,9 +171,9 @@ async def test_the_admin_api_reports_that_writes_are_rejected(
         await until_ready(gateway)
         async with client_of(f"http://127.0.0.1:{port}", token) as client:
             await own_redis.config_set("maxmemory", "1mb")
-            answer = await client.post("/admin/v1/keys", json={"name": "new"})
-            assert answer.status_code == 503
-            assert "refuses writes (full)" in answer.json()["error"]["message"]
+            response = await client.post("/admin/v1/keys", json={"name": "new"})
+            assert response.status_code == 503
+            assert "refuses writes (full)" in response.json()["error"]["message"]
 
 
 async def test_a_server_at_its_memory_limit_does_not_alternate_between_full_and_recovered(

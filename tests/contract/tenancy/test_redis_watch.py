@@ -56,9 +56,9 @@ async def test_changes_at_run_time_are_reported_by_health_metrics_and_one_log_li
 
             async def is_reported(eviction: str, persistence: str, evicts: int, persists: int) -> None:
                 async def reported() -> bool:
-                    answer = await client.get("/healthz")
-                    assert answer.status_code == 200
-                    health, shown = answer.json(), (await scraper.get("/metrics")).text
+                    response = await client.get("/healthz")
+                    assert response.status_code == 200
+                    health, shown = response.json(), (await scraper.get("/metrics")).text
                     return (
                         health["redis"] == "ok"
                         and (health["redis_eviction"], health["redis_persistence"]) == (eviction, persistence)

@@ -34,10 +34,10 @@ def _rarely_dying(chance: random.Random) -> Callable[..., Awaitable[Any]]:
         if chance.random() < 0.05:
             raise _DiedError
         await asyncio.sleep(chance.random() * 0.002)
-        answer = await run(script, redis, key, *arguments)
+        response = await run(script, redis, key, *arguments)
         if chance.random() < 0.05:
             raise _DiedError
-        return answer
+        return response
 
     return run_or_die
 

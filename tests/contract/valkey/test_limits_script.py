@@ -87,10 +87,10 @@ class LimitsMachine(RuleBasedStateMachine):
     def peek(self, model: str) -> None:
         self.model.reap(self.now)
         rejections = self.model.rejections(model, 1, self.now)
-        answer = self.run("peek", model, estimate=1, output=0)
-        assert answer["admitted"] == (not rejections)
+        response = self.run("peek", model, estimate=1, output=0)
+        assert response["admitted"] == (not rejections)
         if rejections:
-            assert answer["rejection"]["limit"] in rejections
+            assert response["rejection"]["limit"] in rejections
         waits = self.run("peek", model, estimate=1, output=0, queue=5)
         assert waits["admitted"] == (not rejections.keys() - {"concurrency"})
 
@@ -101,13 +101,13 @@ class LimitsMachine(RuleBasedStateMachine):
         rejections = self.model.rejections(model, estimate + output, self.now)
         admitted = self.model.admit(reservation_id, model, estimate, output, now=self.now, duration=DURATION)
         for _ in range(1 + (twice and admitted)):
-            answer = self.run("admit", model, id=reservation_id, estimate=estimate, output=output, duration=DURATION)
-            assert answer["admitted"] == admitted
+            response = self.run("admit", model, id=reservation_id, estimate=estimate, output=output, duration=DURATION)
+            assert response["admitted"] == admitted
         if admitted:
             self.of[reservation_id] = model
             self.produced[reservation_id] = (0, 0)
             return
-        rejection = answer["rejection"]
+        rejection = response["rejection"]
         assert (rejection["scope"], rejection["wait"]) in rejections[rejection["limit"]]
         self.assert_is_the_right_rejection(rejection, rejections)
 
@@ -142,7 +142,7 @@ class LimitsMachine(RuleBasedStateMachine):
             now=self.now,
             duration=DURATION,
         )
-        answer = self.run(
+        response = self.run(
             "renew",
             model,
             id=reservation_id,
@@ -152,7 +152,7 @@ class LimitsMachine(RuleBasedStateMachine):
             reserve=10,
             duration=DURATION,
         )
-        assert ("spent" in answer) == spent
+        assert ("spent" in response) == spent
 
     @precondition(lambda self: self.of)
     @rule(data=st.data(), more=small, prompt=small)
@@ -176,9 +176,9 @@ class LimitsMachine(RuleBasedStateMachine):
             return
         self.model.reap(self.now)
         for model in MODELS:
-            answer = self.run("show", model)["scopes"]
+            response = self.run("show", model)["scopes"]
             for scope, its_limits, only in self.model.scopes(model):
-                seen = answer[scope]
+                seen = response[scope]
                 assert seen["slots"] == self.model.slots(only)
                 assert seen["reserved"] == self.model.reserved(only)
                 assert seen["daily"] == self.model.used("daily", only, self.now)

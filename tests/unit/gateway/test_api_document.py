@@ -213,7 +213,7 @@ BODIES: Final[dict[type[RequestModel], tuple[str, list[dict[str, Any]]]]] = {
     ),
 }
 UNREAD: Final = {
-    # They influence no answer, and have one value or are checked by their type alone.
+    # They have no effect, and have one value or are checked by their type alone.
     *("user", "safety_identifier", "prompt_cache_key", "type", "index"),
     # Any value but those that are granted is reported by `unread_paths`.
     *("store", "service_tier", "verbosity", "prompt_cache_retention", "include_obfuscation"),

@@ -17,8 +17,8 @@ async def test_an_unexpected_exception_is_a_500_in_openais_format_without_detail
     monkeypatch.setattr(models, "gateway_of", broken)
     transport = httpx.ASGITransport(create_app(GatewaySettings()), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        answer = await client.get("/api/models")
-    assert answer.status_code == 500
-    assert answer.json()["error"]["type"] == "server_error"
-    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
-    assert "secret plan" not in answer.text
+        response = await client.get("/api/models")
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert response.headers["x-request-id"] in response.json()["error"]["message"]
+    assert "secret plan" not in response.text

@@ -18,7 +18,7 @@ from services.gateway.operations.embed import VectorsReply
 from services.gateway.record import RequestRecord
 
 
-def answer(count: int, dimensions: int) -> pb.EmbedResponse:
+def embed_response(count: int, dimensions: int) -> pb.EmbedResponse:
     numbers = np.random.default_rng(1).standard_normal((count, dimensions), np.float32)
     return pb.EmbedResponse(embeddings=numbers.tobytes(), count=count, dimensions=dimensions, token_counts=[1] * count)
 
@@ -28,7 +28,7 @@ def answer(count: int, dimensions: int) -> pb.EmbedResponse:
     ("count", "dimensions"), [(1, 3), (100, 1024), (3, SEGMENT_NUMBERS + 1), (16, SEGMENT_NUMBERS // 16)]
 )
 def test_the_segments_are_one_json_object(count: int, dimensions: int, in_base64: bool) -> None:
-    whole = json.loads(b"".join(segments(answer(count, dimensions), model='a "name"', in_base64=in_base64)))
+    whole = json.loads(b"".join(segments(embed_response(count, dimensions), model='a "name"', in_base64=in_base64)))
     assert [entry["index"] for entry in whole["data"]] == list(range(count))
     assert (whole["model"], whole["usage"]) == ('a "name"', {"prompt_tokens": count, "total_tokens": count})
 
@@ -53,7 +53,7 @@ async def test_other_tasks_run_between_the_segments_of_a_large_response(in_base6
     async def receive() -> Any:
         raise AssertionError("nothing more is read")
 
-    large = answer(2048, 1024)
+    large = embed_response(2048, 1024)
     running = asyncio.create_task(others())
     scope = {"type": "http", "headers": [], "state": {"record": RequestRecord("r", "POST")}}
     call = OpenAIEmbedCall(embed=pb.EmbedRequest(model="m"), in_base64=in_base64)

@@ -88,9 +88,9 @@ async def test_the_gaps_between_tokens_are_observed(tokens: int, has_begun: bool
     generation = Generation([started, *first], *others, [usage], has_begun=has_begun)
     record, reservation = RequestRecord("r", "POST"), Reservation()
     gaps, firsts = observed("vilix_inter_token_seconds"), observed("vilix_first_token_seconds")
-    answer = metered(generation, reservation, record)
-    assert [events async for events in answer.events()]
-    answer.close()
+    response = metered(generation, reservation, record)
+    assert [events async for events in response.events()]
+    response.close()
     assert observed("vilix_inter_token_seconds") - gaps == tokens - 1
     assert observed("vilix_first_token_seconds") - firsts == 1
     assert record.completion_tokens == tokens
@@ -102,10 +102,10 @@ async def test_the_gaps_between_tokens_are_observed(tokens: int, has_begun: bool
 async def test_a_generation_ends_when_its_budget_is_spent() -> None:
     started = pb.Event(started=pb.Started(prompt_tokens=7))
     generation, reservation = Generation([started, *token()], *(token() for _ in range(9))), Reservation(budget=3)
-    answer = metered(generation, reservation, RequestRecord("r", "POST"), choices=2)
-    groups = [events async for events in answer.events()]
+    response = metered(generation, reservation, RequestRecord("r", "POST"), choices=2)
+    groups = [events async for events in response.events()]
     *finishes, usage = groups[-1]
     assert [event.finish.reason for event in finishes] == [pb.FINISH_REASON_LENGTH] * 2
     assert usage.usage.completion_tokens == 3
-    assert answer.ended_by == SpentBudget("daily_tokens", "key")
+    assert response.ended_by == SpentBudget("daily_tokens", "key")
     assert reservation.settled == [Outcome.BUDGET]

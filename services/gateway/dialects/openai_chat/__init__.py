@@ -1,1 +1,1 @@
-"""OpenAI's chat completions: requests and answers."""
+"""OpenAI's chat completions: requests and responses."""

@@ -1,1 +1,1 @@
-"""OpenAI's legacy completions: requests and answers."""
+"""OpenAI's legacy completions: requests and responses."""

@@ -1,1 +1,1 @@
-"""OpenAI's embeddings: requests and answers."""
+"""OpenAI's embeddings: requests and responses."""

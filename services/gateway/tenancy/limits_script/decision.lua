@@ -29,7 +29,7 @@ local function requests_rejection(scope)
 end
 
 local function running(scope)
-  return redis.call('ZCOUNT', slots .. scope.suffix, '(' .. whole(now), '+inf')
+  return redis.call('ZCOUNT', slots .. scope.suffix, '(' .. integer(now), '+inf')
 end
 
 local function slot_rejection(scope, ahead)

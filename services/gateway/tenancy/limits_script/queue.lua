@@ -1,10 +1,10 @@
 -- The queue of requests that wait for a slot, for keys whose tier has one.
 -- Return how many requests are before this one. Remove those without an attempt for a second: their clients are gone.
 local function requests_ahead()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', seen, '(' .. whole(now), '+inf')) do
-    redis.call('ZADD', seen, whole(now), id)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', seen, '(' .. integer(now), '+inf')) do
+    redis.call('ZADD', seen, integer(now), id)
   end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', whole(now - 1000000))) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', integer(now - 1000000))) do
     redis.call('ZREM', seen, id)
     redis.call('ZREM', waiting, id)
   end
@@ -14,8 +14,8 @@ end
 local function join_queue()
   -- Behind all others, even if those joined before the clock went back.
   local last = redis.call('ZRANGE', waiting, -1, -1, 'WITHSCORES')[2]
-  redis.call('ZADD', waiting, 'NX', whole(math.max(now, last and tonumber(last) + 1 or 0)), request.id)
-  redis.call('ZADD', seen, whole(now), request.id)
+  redis.call('ZADD', waiting, 'NX', integer(math.max(now, last and tonumber(last) + 1 or 0)), request.id)
+  redis.call('ZADD', seen, integer(now), request.id)
   redis.call('EXPIRE', waiting, 60)
   redis.call('EXPIRE', seen, 60)
 end

@@ -38,9 +38,9 @@ local function finish(id, reservation, usage)
   count('reasoning', reservation.model, usage.reasoning)
   redis.call('XADD', shard .. ':usage', 'MAXLEN', '~', request.stream_length, '*',
     'id', id, 'request_id', reservation.request_id, 'key', key_id, 'owner', reservation.owner,
-    'model', reservation.model, 'prompt_tokens', whole(reservation.prompt),
-    'completion_tokens', whole(reservation.completion), 'cached_tokens', whole(usage.cached),
-    'reasoning_tokens', whole(usage.reasoning), 'outcome', usage.outcome)
+    'model', reservation.model, 'prompt_tokens', integer(reservation.prompt),
+    'completion_tokens', integer(reservation.completion), 'cached_tokens', integer(usage.cached),
+    'reasoning_tokens', integer(usage.reasoning), 'outcome', usage.outcome)
 end
 
 -- Shorten reservations that expire later than their duration from now: they were renewed before the clock went back.
@@ -49,13 +49,13 @@ local function shorten_reservations()
   if duration == 0 then
     duration = MINUTE
   end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '(' .. whole(now + duration), '+inf')) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '(' .. integer(now + duration), '+inf')) do
     local reservation = reservation_of(id)
     local ends = now + (reservation and reservation.length or duration)
     if reservation and tonumber(redis.call('ZSCORE', slots, id)) > ends then
-      redis.call('ZADD', slots, whole(ends), id)
-      redis.call('ZADD', slots .. ':' .. reservation.model, whole(ends), id)
-      redis.call('ZADD', due, whole(ends), key_id)
+      redis.call('ZADD', slots, integer(ends), id)
+      redis.call('ZADD', slots .. ':' .. reservation.model, integer(ends), id)
+      redis.call('ZADD', due, integer(ends), key_id)
     elseif not reservation then
       redis.call('ZREM', slots, id)
     end
@@ -64,7 +64,7 @@ end
 
 -- End expired reservations, whose gateway has died. Tokens that were charged so far stay charged.
 local function end_expired_reservations()
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', whole(now))) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', integer(now))) do
     local reservation = reservation_of(id)
     if not reservation then
       redis.call('ZREM', slots, id)
@@ -87,10 +87,10 @@ end
 local function store(id, reservation)
   local ends = now + request.duration
   reservation.length = request.duration
-  redis.call('HSET', state, 'lease', whole(request.duration))
+  redis.call('HSET', state, 'lease', integer(request.duration))
   redis.call('HSET', reservations, id, cjson.encode(reservation))
-  redis.call('ZADD', slots, whole(ends), id)
-  redis.call('ZADD', slots .. ':' .. reservation.model, whole(ends), id)
-  redis.call('ZADD', due, whole(ends), key_id)
+  redis.call('ZADD', slots, integer(ends), id)
+  redis.call('ZADD', slots .. ':' .. reservation.model, integer(ends), id)
+  redis.call('ZADD', due, integer(ends), key_id)
   redis.call('EXPIRE', state, IDLE_SECONDS)
 end

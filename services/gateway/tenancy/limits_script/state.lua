@@ -30,7 +30,7 @@ local slots, reservations = state .. ':slots', state .. ':leases'
 local waiting, seen = state .. ':waiting', state .. ':seen'
 local due = shard .. ':due'
 
-local function whole(number)
+local function integer(number)
   return string.format('%.0f', number)
 end
 
@@ -54,14 +54,14 @@ local function level(bucket, per_minute)
   local at = number_of(bucket .. ':at')
   if at > now then
     at = now
-    redis.call('HSET', state, bucket .. ':at', whole(now))
+    redis.call('HSET', state, bucket .. ':at', integer(now))
   end
   return math.max(0, filled - (now - at) * per_minute)
 end
 
 local function fill(bucket, per_minute, amount)
   local filled = math.max(0, level(bucket, per_minute) + amount * MINUTE)
-  redis.call('HSET', state, bucket, whole(filled), bucket .. ':at', whole(now))
+  redis.call('HSET', state, bucket, integer(filled), bucket .. ':at', integer(now))
 end
 
 -- Convert days since 1970 to year, month and day: http://howardhinnant.github.io/date_algorithms.html#civil_from_days
@@ -97,15 +97,15 @@ end
 local function count(name, model, amount)
   if amount ~= 0 then
     for _, counters in pairs(periods) do
-      redis.call('HINCRBY', counters, name .. ':' .. model, whole(amount))
+      redis.call('HINCRBY', counters, name .. ':' .. model, integer(amount))
     end
   end
 end
 
 local function reserve(model, amount)
   if amount ~= 0 then
-    redis.call('HINCRBY', state, 'reserved', whole(amount))
-    redis.call('HINCRBY', state, 'reserved:' .. model, whole(amount))
+    redis.call('HINCRBY', state, 'reserved', integer(amount))
+    redis.call('HINCRBY', state, 'reserved:' .. model, integer(amount))
   end
 end
 
@@ -118,7 +118,7 @@ local function charge(prompt, completion)
     return
   end
   for _, counters in pairs(periods) do
-    redis.call('HINCRBY', counters, 'tokens', whole(amount))
+    redis.call('HINCRBY', counters, 'tokens', integer(amount))
     redis.call('EXPIRE', counters, USAGE_SECONDS)
   end
   for _, scope in ipairs(scopes) do
