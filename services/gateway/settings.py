@@ -53,7 +53,7 @@ class GatewaySettings(Settings):
         None, description="YAML file with the tiers that keys name; it is read again when it changes."
     )
     reserve_output: int = Field(
-        1024, gt=0, description="The most output tokens that are reserved when a request is admitted."
+        1024, gt=0, description="The most output tokens per choice that are reserved when a request is admitted."
     )
     reservation_seconds: float = Field(
         6.0, gt=0, description="Seconds after which the reservations of a gateway that has died expire."

@@ -53,7 +53,7 @@ async def test_a_prompt_is_sent_to_the_worker_without_a_template(
     asked = worker.requests[-1]
     assert (asked.prompt, asked.sampling.max_tokens, list(asked.sampling.stop)) == ("گفت:", 16, ["\n"])
     assert not asked.messages
-    assert asked.reasoning.in_content, "thoughts are a part of the text"
+    assert asked.reasoning.in_content, "reasoning is a part of the text"
 
 
 async def test_a_stream_of_two_choices_that_echo_their_prompt(

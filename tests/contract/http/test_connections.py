@@ -62,7 +62,7 @@ async def test_slow_senders_are_rejected_to_free_connections_for_new_clients(url
         ends = [asyncio.create_task(reader.read(12)) for reader, _ in slow]
         done, others = await asyncio.wait(ends, timeout=10, return_when=asyncio.FIRST_COMPLETED)
         assert {task.result() for task in done} == {b"HTTP/1.1 408"}
-        assert len(others) >= MAX_CONNECTIONS - 2, "no more than are needed are given up"
+        assert len(others) >= MAX_CONNECTIONS - 2, "no more connections are closed than needed"
         for task in others:
             task.cancel()
 
@@ -79,6 +79,6 @@ async def test_a_fast_sender_is_not_rejected_for_new_clients(url: str, api_key: 
             await writer.drain()
             served += await gets_a_response(url)
             await asyncio.sleep(PIECE_SECONDS)
-        assert served, "others were given up"
+        assert served, "other connections were closed"
         async with asyncio.timeout(30):
-            assert await reader.read(12) == b"HTTP/1.1 400", "an empty body is no JSON, but it was read"
+            assert await reader.read(12) == b"HTTP/1.1 400", "the body is not JSON, but it was read"

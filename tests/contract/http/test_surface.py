@@ -159,7 +159,7 @@ async def test_models_are_listed_and_described(http: httpx.AsyncClient) -> None:
 async def test_health_needs_no_key_and_reports_redis_and_models(http: httpx.AsyncClient) -> None:
     http.headers.pop("authorization")
     health = (await http.get("/healthz")).json()
-    assert health.pop("redis_eviction") in ("noeviction", "unknown"), "it may not have been read yet"
+    assert health.pop("redis_eviction") in ("noeviction", "unknown"), "unknown before the first check"
     assert health.pop("redis_persistence") in ("off", "unknown")
     assert health == {"status": "ok", "redis": "ok", "models": {MODEL: True, EXPECTED: False}}
     assert (await http.get("/readyz")).json() == {"ready": True}

@@ -141,7 +141,7 @@ async def test_tokenize_needs_capacity_for_the_prompt_in_the_budget(
             assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "insufficient_quota")
         assert worker.rendered == 1
         await until(lambda: holds_nothing(redis, key))
-        assert (await state_of(redis, key))["key"].daily == 0, "it costs nothing"
+        assert (await state_of(redis, key))["key"].daily == 0, "no tokens are billed"
         assert (await client.get("/api/models")).status_code == 200
         assert (await client.get("/api/usage")).status_code == 200
 
@@ -254,7 +254,7 @@ async def test_a_queued_request_ends_within_a_second_of_its_keys_end(
         response = await waiting
         seconds = time.monotonic() - ended
         worker.going.set()
-        assert (await first).status_code == 200, "what runs goes on"
+        assert (await first).status_code == 200, "the running request goes on"
     assert response.status_code == (200 if stream else 401)
     assert "invalid_api_key" in response.text
     assert len(worker.books) == 1

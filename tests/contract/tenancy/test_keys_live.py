@@ -227,7 +227,7 @@ async def test_reservations_of_a_killed_gateway_are_released_and_its_tokens_are_
     assert len(lost) == 5
     for entry in lost:
         missing = produced[entry["request_id"]] - int(entry["completion_tokens"])
-        assert 0 <= missing <= (RENEW_SECONDS + 1) / worker.pace, "what was produced since the last renewal"
+        assert 0 <= missing <= (RENEW_SECONDS + 1) / worker.pace, "only tokens since the last renewal are missing"
     record(
         "A gateway killed with 5 requests of a key with a concurrency limit of 5",
         "their slots are free once the reservations expire; tokens are billed except for the last renewal interval",
@@ -271,7 +271,7 @@ async def test_a_request_of_a_tier_with_a_queue_waits_for_a_slot(
         whole = asyncio.create_task(client.post(URL, json=body(2)))
         await until(lambda: waits(redis, key, 2))
         rejected = await another.post(URL, json=body(2))
-        assert rejected.status_code == 429, "the line is full"
+        assert rejected.status_code == 429, "the queue is full"
         worker.going.set()
         text = (await streamed).text
         assert text.startswith(": queued 1\n\n")

@@ -289,7 +289,7 @@ async def test_one_full_node_of_a_cluster_is_reported(tmp_path: Path) -> None:
                     return True
 
                 taken = [await write_everywhere(number) for number in range(64)]
-                assert 0 < sum(taken) < 64, "the others take writes"
+                assert 0 < sum(taken) < 64, "the other nodes accept writes"
                 assert link.rejection is WriteRejection.FULL
                 await node.config_set("maxmemory", "0")
                 await recovers(link)

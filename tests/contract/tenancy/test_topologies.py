@@ -92,7 +92,7 @@ async def test_keys_and_limits_survive_a_failover_by_sentinel(
                         return not await redis_is_back()
 
                     await until(redis_is_away)
-                    assert (await client.post(URL, json=body())).status_code == 200, "known keys are served meanwhile"
+                    assert (await client.post(URL, json=body())).status_code == 200, "known keys are served"
                     await until(redis_is_back)
                 await exactly_five_of_forty(gateway, worker, promoted, key, secret)
         finally:

@@ -98,7 +98,7 @@ async def test_after_all_races_only_listed_keys_authenticate_and_revoked_ones_ne
                 await keys.change(redis, key_id, Change(owner="x"))
     for key_id in listed:
         digests = await redis.hgetall(f"vilix:{{{shard_of(digest(key_id))}}}:secrets:{key_id}")
-        assert list(digests.values()).count("0") == 1, "one secret has no end of its own"
+        assert list(digests.values()).count("0") == 1, "one secret has no expiry of its own"
     for name in NAMES:
         # Whatever a dead process has left behind: the name can be used again.
         if name in {key.name for key in listed.values()}:
@@ -168,7 +168,7 @@ async def test_a_name_that_looks_like_an_id_or_breaks_a_path_is_rejected(redis: 
 async def test_a_name_with_invisible_characters_is_rejected(redis: Redis, name: str) -> None:
     with pytest.raises(ValueError, match="no space around it, and no control character") as caught:
         await keys.create(redis, name=name)
-    assert str(caught.value).isascii(), "the message shows what cannot be seen"
+    assert str(caught.value).isascii(), "the message escapes invisible characters"
 
 
 async def test_a_persian_name_may_have_joiners(redis: Redis) -> None:

@@ -190,9 +190,7 @@ async def test_tokens_are_billed_while_the_request_runs(redis: Redis, reservatio
         return (await limit_script.show(redis, subject)).scopes["key"].daily == 42
 
     await until(is_billed, what="the reservation is renewed")
-    assert (await limit_script.show(redis, subject)).scopes["key"].reserved == 20, (
-        "more was reserved for what may follow"
-    )
+    assert (await limit_script.show(redis, subject)).scopes["key"].reserved == 20, "further output tokens were reserved"
     await reservation.settle("complete")
 
 
@@ -304,7 +302,7 @@ async def test_dead_gateways_are_not_counted_although_the_clock_went_back(redis:
     gateway_registry = GatewayRegistry(RedisLink(redis, timeout=5))
     await redis.zadd(GATEWAYS, {"gone": time.time() + 3600})
     assert await gateway_registry._count(redis) == 2
-    assert (await redis.zscore(GATEWAYS, "gone") or 0) < time.time() + 1, "it is gone when it is not there again"
+    assert (await redis.zscore(GATEWAYS, "gone") or 0) < time.time() + 1, "its heartbeat in the future counts as now"
 
 
 async def test_daily_budgets_are_not_affected_by_times_in_the_future(redis: Redis, reservations: Reservations) -> None:

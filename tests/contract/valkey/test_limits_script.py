@@ -28,7 +28,7 @@ NAME = "vilix:{s00}:limits:key_test"
 BEGINNING = 1_772_322_600_000_000
 DURATION = 6_000_000
 MODELS = ("a", "b:c")
-# The test says what time it is.
+# The test sets the time.
 CLOCK = "redis.call('TIME')"
 SOURCE = limit_script.SCRIPT._source.replace(CLOCK, "cjson.decode(ARGV[3])")
 
@@ -204,11 +204,11 @@ class LimitsMachine(RuleBasedStateMachine):
         assert scopes["key"]["slots"] == scopes["key"]["reserved"] == 0
         records = [fields for _, fields in self.client.xrange("vilix:{s00}:usage")]  # type: ignore[union-attr]
         last = {fields["id"]: (int(fields["prompt_tokens"]), int(fields["completion_tokens"])) for fields in records}
-        assert last == self.produced, "the last record of a request says what it produced"
+        assert last == self.produced, "the last record of a request has all its tokens"
         twice = {
             reservation_id for reservation_id, count in Counter(fields["id"] for fields in records).items() if count > 1
         }
-        assert twice <= self.model.lost.keys(), "a request has one record, unless its gateway was taken for dead"
+        assert twice <= self.model.lost.keys(), "a request has one record, unless its gateway was considered dead"
 
 
 def test_the_script_decides_as_the_reference_model_does(redis_url: str) -> None:

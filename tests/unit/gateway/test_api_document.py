@@ -96,7 +96,7 @@ def test_every_text_exists_in_both_languages() -> None:
 
 def test_every_field_has_a_description_and_a_type() -> None:
     fields = [(name, field, schema) for name, model in SCHEMAS.items() for field, schema in model["properties"].items()]
-    # The field that tells models apart is msgspec's; its only value says all.
+    # The tag field of a union is msgspec's, and has only one value.
     undescribed = [(name, field) for name, field, schema in fields if not {"description", "enum"} & schema.keys()]
     assert undescribed == []
     untyped = [(name, field) for name, field, schema in fields if not {"type", "anyOf", "$ref"} & schema.keys()]
@@ -215,7 +215,7 @@ BODIES: Final[dict[type[RequestModel], tuple[str, list[dict[str, Any]]]]] = {
 UNREAD: Final = {
     # They have no effect, and have one value or are checked by their type alone.
     *("user", "safety_identifier", "prompt_cache_key", "type", "index"),
-    # Any value but those that are granted is reported by `unread_paths`.
+    # Other values than the default are reported by `unread_paths`.
     *("store", "service_tier", "verbosity", "prompt_cache_retention", "include_obfuscation"),
 }
 

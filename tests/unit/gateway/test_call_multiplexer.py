@@ -245,7 +245,7 @@ async def test_a_call_that_hangs_times_out_although_its_worker_sends_for_others(
     for _ in range(30):
         servicer.step += 1
         await asyncio.sleep(IDLE_SECONDS / 10)
-    assert not reading.done(), "a call with messages of its own goes on"
+    assert not reading.done(), "a call that gets messages does not time out"
     busy.cancel()
     with pytest.raises(CallCancelledError):
         await reading
