@@ -107,10 +107,10 @@ class Subject:
         """Return the token ids of a text."""
         return list(self.engine.tokenizer.encode(text, add_special_tokens=False))
 
-    def text(self, answer: Reader) -> str:
+    def text(self, response: Reader) -> str:
         """Return the text of a response without the token that ended it."""
         ends = self.engine.checkpoint.end_ids
-        return str(self.engine.tokenizer.decode([i for i in answer.token_ids if i not in ends]))
+        return str(self.engine.tokenizer.decode([i for i in response.token_ids if i not in ends]))
 
     def start(self, prompt: list[int] | str, images: Sequence[bytes] = (), **params: Any) -> Reader:
         """Start a request. Requests share nothing in the prefix cache unless they have the same `cache_salt`."""
@@ -142,11 +142,11 @@ class Subject:
 
 def tokens(subject: Subject) -> str:
     """Check that a request of n tokens returns n token ids, and that the usage counts all of them."""
-    answer = subject.ask(subject.question, temperature=0, ignore_eos=True, max_tokens=48)
-    assert len(answer.token_ids) == answer.usage.completion_tokens == 48, f"{len(answer.token_ids)} instead of 48"
-    assert answer.reason == "length", answer.reason
-    assert answer.usage.prompt_tokens == len(subject.question), answer.usage
-    return f"first token after {answer.usage.first_token_s:.3f} s, then {47 / answer.usage.decode_s:.0f}/s"
+    response = subject.ask(subject.question, temperature=0, ignore_eos=True, max_tokens=48)
+    assert len(response.token_ids) == response.usage.completion_tokens == 48, f"{len(response.token_ids)} instead of 48"
+    assert response.reason == "length", response.reason
+    assert response.usage.prompt_tokens == len(subject.question), response.usage
+    return f"first token after {response.usage.first_token_s:.3f} s, then {47 / response.usage.decode_s:.0f}/s"
 
 
 def text(subject: Subject) -> str:
@@ -168,10 +168,10 @@ def greedy(subject: Subject) -> str:
 
 def end(subject: Subject) -> str:
     """Check that the end token ends a response as its last id."""
-    answer = subject.ask(subject.question, temperature=0, max_tokens=512)
-    assert answer.reason == "stop", answer.reason
-    assert answer.token_ids[-1] in subject.engine.checkpoint.end_ids, f"the last id is {answer.token_ids[-1]}"
-    return f"{answer.token_ids[-1]} after {subject.text(answer)!r}"
+    response = subject.ask(subject.question, temperature=0, max_tokens=512)
+    assert response.reason == "stop", response.reason
+    assert response.token_ids[-1] in subject.engine.checkpoint.end_ids, f"the last id is {response.token_ids[-1]}"
+    return f"{response.token_ids[-1]} after {subject.text(response)!r}"
 
 
 def stop(subject: Subject) -> str:
@@ -189,19 +189,21 @@ def stop(subject: Subject) -> str:
 def min_tokens(subject: Subject) -> str:
     """Check that the end token does not end a response before min_tokens."""
     subject.needs("min_tokens")
-    answer = subject.ask(subject.question, temperature=0, min_tokens=40, max_tokens=60)
-    assert len(answer.token_ids) >= 40, f"{len(answer.token_ids)} tokens"
-    return f"{len(answer.token_ids)} tokens"
+    response = subject.ask(subject.question, temperature=0, min_tokens=40, max_tokens=60)
+    assert len(response.token_ids) >= 40, f"{len(response.token_ids)} tokens"
+    return f"{len(response.token_ids)} tokens"
 
 
 def logprobs(subject: Subject) -> str:
     """Check that each token has a log probability and the requested number of alternatives."""
     subject.needs("logprobs")
     for count in (0, 1, 5, 20):
-        answer = subject.ask(subject.question, temperature=1, ignore_eos=True, max_tokens=24, logprobs=count)
-        assert len(answer.logprobs) == len(answer.token_ids), f"logprobs={count}: {len(answer.logprobs)} for 24 tokens"
-        assert all(UNLIKELY < value <= 0 for value in answer.logprobs), f"logprobs={count}: {min(answer.logprobs)}"
-        widths = {len(pairs) for pairs in answer.top}
+        response = subject.ask(subject.question, temperature=1, ignore_eos=True, max_tokens=24, logprobs=count)
+        assert len(response.logprobs) == len(response.token_ids), (
+            f"logprobs={count}: {len(response.logprobs)} for 24 tokens"
+        )
+        assert all(UNLIKELY < value <= 0 for value in response.logprobs), f"logprobs={count}: {min(response.logprobs)}"
+        widths = {len(pairs) for pairs in response.top}
         assert widths == ({count} if count else set()), f"logprobs={count}: {widths} most probable ones"
     return "0, 1, 5 and 20"
 
@@ -315,11 +317,11 @@ def images(subject: Subject) -> str:
     red, blue = picture((220, 20, 20)), picture((20, 20, 220))
     parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Name the two images' colours in order."}]
     prompt = subject.chat(parts)
-    answers = [subject.ask(prompt, pair, temperature=0, max_tokens=32) for pair in ([red, blue], [blue, red])]
-    texts = [subject.text(answer).lower() for answer in answers]
+    responses = [subject.ask(prompt, pair, temperature=0, max_tokens=32) for pair in ([red, blue], [blue, red])]
+    texts = [subject.text(response).lower() for response in responses]
     assert texts[0].find("blue") > texts[0].find("red") >= 0, f"a red and a blue image are {texts[0]!r}"
     assert texts[1].find("red") > texts[1].find("blue") >= 0, f"a blue and a red image are {texts[1]!r}"
-    longer = answers[0].usage.prompt_tokens - len(prompt)
+    longer = responses[0].usage.prompt_tokens - len(prompt)
     assert longer > 0, "the images added no tokens"
     return f"+{longer} tokens; {texts[0]!r}, {texts[1]!r}"
 
@@ -331,8 +333,8 @@ def image_sizes(subject: Subject) -> str:
     prompt = subject.chat([{"type": "image"}, {"type": "text", "text": "Name the colour."}])
 
     def tokens_of(side: int) -> int:
-        answer = subject.ask(prompt, [picture((20, 20, 220))], image_sizes=[[side, side]], max_tokens=1)
-        return answer.usage.prompt_tokens - len(prompt) + 1
+        response = subject.ask(prompt, [picture((20, 20, 220))], image_sizes=[[side, side]], max_tokens=1)
+        return response.usage.prompt_tokens - len(prompt) + 1
 
     # Side lengths within the bounds of every Qwen-VL model that yield whole tokens.
     small, large = tokens_of(448), tokens_of(896)

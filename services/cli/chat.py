@@ -47,7 +47,7 @@ class _Conversation:
         """
         self.messages.append({"role": "user", "content": text})
         body = {"model": self.model, "messages": self.messages, "stream": True, **self.options}
-        answer = ""
+        content = ""
         with self.client.sse("chat/completions", method="POST", json=body) as events:
             _check(events.response)
             for event in events:
@@ -59,9 +59,9 @@ class _Conversation:
                 for choice in chunk["choices"]:
                     for kind, name in (("reasoning", "reasoning_content"), ("answer", "content")):
                         if text_delta := choice["delta"].get(name):
-                            answer += text_delta if kind == "answer" else ""
+                            content += text_delta if kind == "answer" else ""
                             yield kind, text_delta.translate(_CONTROL)
-        self.messages.append({"role": "assistant", "content": answer})
+        self.messages.append({"role": "assistant", "content": content})
 
 
 def _check(response: httpx2.Response) -> None:

@@ -352,8 +352,7 @@ def _print_secret(key: Key, secret: str, *, as_json: bool, note: str) -> None:
 
 
 def _rendered(key: Key) -> dict[str, Any]:
-    shown = key.model_dump(mode="json")
-    return shown | {"models": None if key.models is None else sorted(key.models)}
+    return key.model_dump(mode="json") | {"models": None if key.models is None else sorted(key.models)}
 
 
 def _date(seconds: int | None) -> str:

@@ -256,7 +256,7 @@ class Supervisor:
                 return fault
             await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
         await asyncio.Future()
-        raise AssertionError("a future that nobody sets has no result")
+        raise AssertionError("unreachable: nothing sets the future")
 
     async def _spawn(self, child: _Child) -> None:
         process = await child.spawn()

@@ -126,9 +126,9 @@ async def until_serving(target: str) -> None:
 
         async def is_serving() -> bool:
             try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
+                response = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
             except grpc.aio.AioRpcError:
                 return False
-            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+            return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
         await until(is_serving, seconds=START_SECONDS)

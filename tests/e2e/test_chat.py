@@ -24,12 +24,12 @@ PERSIAN = [
 
 
 def test_a_chat_completion_has_a_message_a_finish_reason_and_usage(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model=MODEL, messages=CAPITAL, temperature=0, max_tokens=30)
-    assert "Paris" in (answer.choices[0].message.content or "")
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.model == MODEL
-    assert answer.usage is not None
-    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    response = client.chat.completions.create(model=MODEL, messages=CAPITAL, temperature=0, max_tokens=30)
+    assert "Paris" in (response.choices[0].message.content or "")
+    assert response.choices[0].finish_reason == "stop"
+    assert response.model == MODEL
+    assert response.usage is not None
+    assert response.usage.total_tokens == response.usage.prompt_tokens + response.usage.completion_tokens
 
 
 def test_a_stream_yields_the_same_text_as_a_whole_response(client: openai.OpenAI) -> None:
@@ -67,12 +67,12 @@ def test_a_long_response_arrives_in_many_deltas(client: openai.OpenAI) -> None:
 
 
 def test_max_tokens_limits_the_tokens_exactly_with_the_finish_reason_length(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
+    response = client.chat.completions.create(
         model=MODEL, messages=CAPITAL, max_completion_tokens=7, extra_body={"ignore_eos": True}
     )
-    assert answer.choices[0].finish_reason == "length"
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 7
+    assert response.choices[0].finish_reason == "length"
+    assert response.usage is not None
+    assert response.usage.completion_tokens == 7
 
 
 def test_a_stop_string_ends_the_response_and_is_not_part_of_it(client: openai.OpenAI) -> None:
@@ -107,17 +107,17 @@ def test_persian_text_is_intact_and_every_token_is_counted(client: openai.OpenAI
 
 async def test_concurrent_callers_receive_their_own_responses(async_client: openai.AsyncOpenAI) -> None:
     async def capital(country: str) -> str:
-        answer = await async_client.chat.completions.create(
+        response = await async_client.chat.completions.create(
             model=MODEL,
             messages=[{"role": "user", "content": f"What is the capital of {country}? Answer in one word."}],
             temperature=0,
             max_tokens=30,
         )
-        return answer.choices[0].message.content or ""
+        return response.choices[0].message.content or ""
 
-    answers = await asyncio.gather(*(capital(c) for c in ("France", "Italy", "Japan", "Germany") * 3))
-    for answer, expected in zip(answers, ("Paris", "Rome", "Tokyo", "Berlin") * 3, strict=True):
-        assert expected in answer
+    responses = await asyncio.gather(*(capital(c) for c in ("France", "Italy", "Japan", "Germany") * 3))
+    for response, expected in zip(responses, ("Paris", "Rome", "Tokyo", "Berlin") * 3, strict=True):
+        assert expected in response
 
 
 def test_models_can_be_listed_and_retrieved(client: openai.OpenAI) -> None:

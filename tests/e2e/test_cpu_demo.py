@@ -100,8 +100,8 @@ async def test_the_cpu_demo_passes_helm_test(tmp_path: Path, pods: list[Pod]) ->
         assert wrong.returncode == 1
         assert f"{CHAT}: 401" in wrong.stderr
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as http_client:
-            answer = await http_client.post(f"{url}/api/embeddings", json={"model": EMBEDDINGS, "input": "سلام"})
-        assert len(answer.json()["data"][0]["embedding"]) == 384
+            response = await http_client.post(f"{url}/api/embeddings", json={"model": EMBEDDINGS, "input": "سلام"})
+        assert len(response.json()["data"][0]["embedding"]) == 384
         for pod in reversed(pods):
             await pod.delete()
 

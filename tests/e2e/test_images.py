@@ -170,10 +170,10 @@ async def rejection(client: openai.AsyncOpenAI, *parts: dict[str, Any], model: s
 async def test_images_reach_their_positions_in_the_prompt_unchanged_and_in_order(
     client: openai.AsyncOpenAI, tokenizer: Tokenizer
 ) -> None:
-    answer = await ask(client, conversation())
-    assert answer.choices[0].message.content == "همین‌ها را دیدم."
+    response = await ask(client, conversation())
+    assert response.choices[0].message.content == "همین‌ها را دیدم."
     prompt_tokens = len(tokenizer.encode(PROMPT, add_special_tokens=False).ids) - 4 + TOKENS
-    assert answer.usage.prompt_tokens == prompt_tokens
+    assert response.usage.prompt_tokens == prompt_tokens
     stream = await ask(client, conversation(), stream=True, stream_options={"include_usage": True}, n=2)
     texts, usage = ["", ""], None
     async for chunk in stream:
@@ -189,8 +189,8 @@ async def test_other_images_yield_other_responses(client: openai.AsyncOpenAI) ->
     changed = PNG[:-1] + bytes([PNG[-1] ^ 1])
     for messages in (conversation(JPEG, PNG), conversation(first=changed)):
         assert (await ask(client, messages)).choices[0].message.content == "چیز دیگری است."
-    answer = await ask(client, [{"role": "user", "content": "سلام <|image_pad|>"}])
-    assert answer.choices[0].message.content == "هیچ تصویری نیست."
+    response = await ask(client, [{"role": "user", "content": "سلام <|image_pad|>"}])
+    assert response.choices[0].message.content == "هیچ تصویری نیست."
 
 
 async def test_a_dry_run_has_the_placeholders_and_counts_the_images(client: openai.AsyncOpenAI) -> None:
@@ -243,6 +243,6 @@ async def test_images_can_be_sent_over_grpc(system: tuple[str, str, str]) -> Non
         stub: Any = inference_service_pb2_grpc.InferenceServiceStub(channel)
         rendered = await stub.RenderPrompt(pb.RenderPromptRequest(request=request))
         assert rendered.prompt_tokens == len(rendered.token_ids) - 1 + 300
-        answer = [event async for response in stub.Generate(request) for event in response.events]
-    assert "".join(event.delta.content for event in answer) == "چیز دیگری است."
-    assert answer[-1].usage.prompt_tokens == rendered.prompt_tokens
+        events = [event async for response in stub.Generate(request) for event in response.events]
+    assert "".join(event.delta.content for event in events) == "چیز دیگری است."
+    assert events[-1].usage.prompt_tokens == rendered.prompt_tokens

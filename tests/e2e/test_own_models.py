@@ -46,17 +46,17 @@ def own_client(own_stack: RunningStack) -> Iterator[openai.OpenAI]:
 
 
 def test_own_weights_are_served_under_an_id_of_the_catalog(own_client: openai.OpenAI) -> None:
-    answer = own_client.chat.completions.create(
+    response = own_client.chat.completions.create(
         model="qwen3-8b", messages=[{"role": "user", "content": "سلام دنیا"}], max_tokens=8, temperature=0
     )
-    assert answer.model == "qwen3-8b"
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 8
-    assert answer.choices[0].finish_reason == "length"
+    assert response.model == "qwen3-8b"
+    assert response.usage is not None
+    assert response.usage.completion_tokens == 8
+    assert response.choices[0].finish_reason == "length"
     again = own_client.chat.completions.create(
         model="qwen3-8b", messages=[{"role": "user", "content": "سلام دنیا"}], max_tokens=8, temperature=0
     )
-    assert again.choices[0].message == answer.choices[0].message
+    assert again.choices[0].message == response.choices[0].message
 
 
 def test_own_weights_get_the_token_ids_of_the_real_tokenizer(own_stack: RunningStack) -> None:
@@ -72,26 +72,26 @@ def test_own_weights_get_the_token_ids_of_the_real_tokenizer(own_stack: RunningS
 
 
 def test_the_demo_streams_reasoning_and_an_answer(own_client: openai.OpenAI) -> None:
-    reasoning, answer = "", ""
+    reasoning, content = "", ""
     for chunk in own_client.chat.completions.create(
         model=DEMO, messages=[{"role": "user", "content": "سلام"}], stream=True
     ):
         reasoning += getattr(chunk.choices[0].delta, "reasoning_content", None) or ""
-        answer += chunk.choices[0].delta.content or ""
+        content += chunk.choices[0].delta.content or ""
     assert "کاربر سلام کرده" in reasoning
-    assert "ضبط‌شده" in answer
-    assert "think>" not in reasoning + answer
-    assert "�" not in reasoning + answer
+    assert "ضبط‌شده" in content
+    assert "think>" not in reasoning + content
+    assert "�" not in reasoning + content
 
 
 def test_the_demos_reasoning_can_be_turned_off(own_client: openai.OpenAI) -> None:
-    answer = own_client.chat.completions.create(
+    response = own_client.chat.completions.create(
         model=DEMO,
         messages=[{"role": "user", "content": "سلام"}],
         extra_body={"chat_template_kwargs": {"enable_thinking": False}},
     )
-    assert getattr(answer.choices[0].message, "reasoning_content", None) is None
-    assert "ضبط‌شده" in (answer.choices[0].message.content or "")
+    assert getattr(response.choices[0].message, "reasoning_content", None) is None
+    assert "ضبط‌شده" in (response.choices[0].message.content or "")
 
 
 @pytest.mark.parametrize("model", [DEMO, "qwen3-8b"])
@@ -107,13 +107,13 @@ def test_reasoning_ends_at_its_budget_and_the_answer_follows(
         "temperature": 0,
         "extra_body": {"thinking_token_budget": budget},
     }
-    answer = own_client.chat.completions.create(**request)
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens_details is not None
-    assert answer.usage.completion_tokens_details.reasoning_tokens == budget
-    assert answer.usage.completion_tokens == 60
-    assert answer.choices[0].finish_reason == "length"
-    message: Any = answer.choices[0].message
+    response = own_client.chat.completions.create(**request)
+    assert response.usage is not None
+    assert response.usage.completion_tokens_details is not None
+    assert response.usage.completion_tokens_details.reasoning_tokens == budget
+    assert response.usage.completion_tokens == 60
+    assert response.choices[0].finish_reason == "length"
+    message: Any = response.choices[0].message
     assert message.reasoning_content
     assert message.content
     assert "think>" not in message.reasoning_content + message.content
@@ -127,42 +127,42 @@ def test_reasoning_ends_at_its_budget_and_the_answer_follows(
 
 
 def test_a_budget_larger_than_the_reasoning_changes_nothing(own_client: openai.OpenAI) -> None:
-    reasoning, answers = set(), set()
+    reasoning, contents = set(), set()
     for body in ({}, {"thinking_token_budget": 4000}):
-        answer: Any = own_client.chat.completions.create(
+        response: Any = own_client.chat.completions.create(
             model=DEMO, messages=[{"role": "user", "content": "سلام"}], extra_body=body
         )
-        assert answer.choices[0].finish_reason == "stop"
-        reasoning.add(answer.choices[0].message.reasoning_content)
-        answers.add(answer.choices[0].message.content)
-    assert len(reasoning) == len(answers) == 1
+        assert response.choices[0].finish_reason == "stop"
+        reasoning.add(response.choices[0].message.reasoning_content)
+        contents.add(response.choices[0].message.content)
+    assert len(reasoning) == len(contents) == 1
 
 
 def test_a_reasoning_budget_of_0_turns_reasoning_off(own_client: openai.OpenAI) -> None:
-    answer = own_client.chat.completions.create(
+    response = own_client.chat.completions.create(
         model=DEMO, messages=[{"role": "user", "content": "سلام"}], extra_body={"thinking_token_budget": 0}
     )
-    assert getattr(answer.choices[0].message, "reasoning_content", None) is None
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens_details is not None
-    assert answer.usage.completion_tokens_details.reasoning_tokens == 0
+    assert getattr(response.choices[0].message, "reasoning_content", None) is None
+    assert response.usage is not None
+    assert response.usage.completion_tokens_details is not None
+    assert response.usage.completion_tokens_details.reasoning_tokens == 0
 
 
 def test_structured_output_applies_to_the_answer_after_reasoning(own_client: openai.OpenAI) -> None:
-    answer: Any = own_client.chat.completions.create(
+    response: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
         max_tokens=120,
         extra_body={"guided_choice": ["بله", "نه"], "thinking_token_budget": 12},
     )
-    assert answer.choices[0].message.content in ("بله", "نه")
-    assert answer.choices[0].message.reasoning_content
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.usage.completion_tokens_details.reasoning_tokens == 12
+    assert response.choices[0].message.content in ("بله", "نه")
+    assert response.choices[0].message.reasoning_content
+    assert response.choices[0].finish_reason == "stop"
+    assert response.usage.completion_tokens_details.reasoning_tokens == 12
 
 
 def test_a_required_tool_call_is_made_after_reasoning(own_client: openai.OpenAI) -> None:
-    answer: Any = own_client.chat.completions.create(
+    response: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
         tools=TOOLS,
@@ -170,10 +170,10 @@ def test_a_required_tool_call_is_made_after_reasoning(own_client: openai.OpenAI)
         max_tokens=200,
         extra_body={"thinking_token_budget": 12},
     )
-    assert answer.choices[0].finish_reason == "tool_calls"
-    (call,) = answer.choices[0].message.tool_calls
+    assert response.choices[0].finish_reason == "tool_calls"
+    (call,) = response.choices[0].message.tool_calls
     assert json.loads(call.function.arguments)["city"] in ("تهران", "شیراز")
-    assert answer.choices[0].message.reasoning_content
+    assert response.choices[0].message.reasoning_content
 
 
 def test_invalid_structured_output_is_rejected_before_the_reasoning(own_client: openai.OpenAI) -> None:
@@ -188,14 +188,14 @@ def test_invalid_structured_output_is_rejected_before_the_reasoning(own_client: 
 
 
 def test_reasoning_that_uses_all_tokens_leaves_no_answer(own_client: openai.OpenAI) -> None:
-    answer: Any = own_client.chat.completions.create(
+    response: Any = own_client.chat.completions.create(
         model="qwen3-8b",
         messages=[{"role": "user", "content": "?"}],
         max_tokens=10,
         extra_body={"guided_choice": ["بله", "نه"], "enable_thinking": True},
     )
-    assert answer.choices[0].finish_reason == "length"
-    assert not answer.choices[0].message.content
+    assert response.choices[0].finish_reason == "length"
+    assert not response.choices[0].message.content
 
 
 def test_the_demo_calls_a_tool_and_uses_its_result(own_client: openai.OpenAI) -> None:
@@ -206,9 +206,9 @@ def test_the_demo_calls_a_tool_and_uses_its_result(own_client: openai.OpenAI) ->
     assert call.type == "function"
     assert json.loads(call.function.arguments) == {"city": "تهران"}
     messages += [first.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": '{"celsius": 24}'}]
-    answer = own_client.chat.completions.create(model=DEMO, messages=messages, tools=[WEATHER])
-    assert answer.choices[0].finish_reason == "stop"
-    assert "۲۴" in (answer.choices[0].message.content or "")
+    response = own_client.chat.completions.create(model=DEMO, messages=messages, tools=[WEATHER])
+    assert response.choices[0].finish_reason == "stop"
+    assert "۲۴" in (response.choices[0].message.content or "")
 
 
 CITY: Any = {"type": "object", "properties": {"city": {"enum": ["تهران", "شیراز"]}}, "required": ["city"]}
@@ -233,15 +233,15 @@ def test_even_random_weights_make_a_required_tool_call(
     }
     if stream:
         with own_client.chat.completions.stream(**request) as events:
-            answer: Any = events.get_final_completion()
+            response: Any = events.get_final_completion()
     else:
-        answer = own_client.chat.completions.create(**request)
-    (call,) = answer.choices[0].message.tool_calls or []
+        response = own_client.chat.completions.create(**request)
+    (call,) = response.choices[0].message.tool_calls or []
     assert call.function.name in names
     assert json.loads(call.function.arguments)["city"] in ("تهران", "شیراز")
-    assert answer.choices[0].finish_reason == "tool_calls"
-    assert not answer.choices[0].message.content
-    assert getattr(answer.choices[0].message, "reasoning_content", None) is None
+    assert response.choices[0].finish_reason == "tool_calls"
+    assert not response.choices[0].message.content
+    assert getattr(response.choices[0].message, "reasoning_content", None) is None
 
 
 class Place(BaseModel):
@@ -270,16 +270,16 @@ def test_arguments_of_nested_classes_are_parsed_into_them(own_client: openai.Ope
     assert "$defs" in tool["function"].get("parameters", {})
     choice: Any = {"type": "function", "function": {"name": "Weather"}}
     for more in (choice, "required"):
-        answer = own_client.chat.completions.parse(
+        response = own_client.chat.completions.parse(
             model="qwen3-8b",
             messages=[{"role": "user", "content": "?"}],
             tools=[tool, openai.pydantic_function_tool(Place)],
             tool_choice=more,
             max_tokens=400,
         )
-        (call,) = answer.choices[0].message.tool_calls or []
+        (call,) = response.choices[0].message.tool_calls or []
         assert isinstance(call.function.parsed_arguments, Weather if more == choice else Weather | Place)
-        assert answer.choices[0].finish_reason == "tool_calls"
+        assert response.choices[0].finish_reason == "tool_calls"
 
 
 @pytest.mark.environment
@@ -298,26 +298,26 @@ def test_a_stop_string_ends_the_answer_after_reasoning(own_client: openai.OpenAI
     stop = "بنویسید:\n\n```"
     if stream:
         with own_client.chat.completions.stream(**request, stop=[stop, "never"]) as events:
-            answer: Any = events.get_final_completion()
+            response: Any = events.get_final_completion()
     else:
-        answer = own_client.chat.completions.create(**request, stop=[stop, "never"])
-    message = answer.choices[0].message
+        response = own_client.chat.completions.create(**request, stop=[stop, "never"])
+    message = response.choices[0].message
     assert message.content == whole.content.partition(stop)[0] != whole.content
     assert message.reasoning_content == whole.reasoning_content
-    assert answer.choices[0].finish_reason == "stop"
+    assert response.choices[0].finish_reason == "stop"
 
 
 def test_a_required_call_that_is_cut_off_is_not_returned(own_client: openai.OpenAI) -> None:
     for most in (1, 4, 8):
-        answer = own_client.chat.completions.create(
+        response = own_client.chat.completions.create(
             model="qwen3-8b",
             messages=[{"role": "user", "content": "?"}],
             tools=TOOLS,
             tool_choice="required",
             max_tokens=most,
         )
-        assert answer.choices[0].finish_reason == "length"
-        assert "tool_call>" not in (answer.choices[0].message.content or "")
+        assert response.choices[0].finish_reason == "length"
+        assert "tool_call>" not in (response.choices[0].message.content or "")
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,9 @@ def about(*images: str, text: str = "چه می‌بینی؟", **more: Any) -> di
 
 
 def likelihoods(client: openai.OpenAI, request: dict[str, Any]) -> list[float]:
-    answer = client.chat.completions.create(**request, logprobs=True)
-    assert answer.choices[0].logprobs is not None
-    return [token.logprob for token in answer.choices[0].logprobs.content or []]
+    response = client.chat.completions.create(**request, logprobs=True)
+    assert response.choices[0].logprobs is not None
+    return [token.logprob for token in response.choices[0].logprobs.content or []]
 
 
 def test_the_output_depends_on_the_images_and_their_order(vision: openai.OpenAI) -> None:
@@ -125,9 +125,9 @@ async def test_a_client_disconnect_while_images_are_processed_frees_the_engine(v
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await client.chat.completions.create(**large)
-        answer = await asyncio.wait_for(client.chat.completions.create(**about(picture(1))), 30)
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens == 6
+        response = await asyncio.wait_for(client.chat.completions.create(**about(picture(1))), 30)
+        assert response.usage is not None
+        assert response.usage.completion_tokens == 6
 
 
 @pytest.mark.parametrize(

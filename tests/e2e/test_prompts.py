@@ -56,22 +56,22 @@ def test_completing_a_rendered_prompt_yields_the_text_of_the_chat(http: httpx.Cl
 def test_a_dry_run_of_a_text_counts_its_tokens_and_generates_nothing(http: httpx.Client, tokenizer: Tokenizer) -> None:
     before = http.get("/usage").json()["today"]
     body = {"model": MODEL, "prompt": TEXT, "dry_run": True, "nonsense": 1, "user": "u"}
-    answer = http.post("/completions", json=body)
-    rendered = answer.json()
+    response = http.post("/completions", json=body)
+    rendered = response.json()
     assert (rendered["object"], rendered["prompt"]) == ("text_completion.dry_run", TEXT)
     assert rendered["prompt_tokens"] == len(tokenizer.encode(TEXT, add_special_tokens=False).ids)
     assert "choices" not in rendered
-    assert rendered["ignored_parameters"] == answer.headers["x-ignored-params"].split(",") == ["nonsense"]
+    assert rendered["ignored_parameters"] == response.headers["x-ignored-params"].split(",") == ["nonsense"]
     assert http.get("/usage").json()["today"]["completion_tokens"] == before["completion_tokens"]
 
 
 @pytest.mark.parametrize("fields", [{"prompt": TEXT}, {"messages": MESSAGES}, {"prompt": TEXT, "messages": MESSAGES}])
 def test_fields_that_tokenize_ignores_are_reported_or_rejected(http: httpx.Client, fields: dict[str, Any]) -> None:
     body = {"model": MODEL, **fields, "nonsense": 1}
-    answer = http.post("/tokenize", json=body)
-    assert answer.status_code == 200
+    response = http.post("/tokenize", json=body)
+    assert response.status_code == 200
     ignored = ["nonsense", *(["prompt"] if len(fields) > 1 else [])]
-    assert answer.headers["x-ignored-params"].split(",") == ignored
+    assert response.headers["x-ignored-params"].split(",") == ignored
     strict = http.post("/tokenize", json=body, headers={"x-strict-params": "true"})
     assert strict.status_code == 400
     assert strict.json()["error"]["param"] == "nonsense"
@@ -113,6 +113,6 @@ def test_tokenize_accepts_texts_and_conversations(http: httpx.Client, tokenizer:
 def test_tokenize_rejects_invalid_requests_with_the_field(
     http: httpx.Client, body: dict[str, Any], status: int, param: str
 ) -> None:
-    answer = http.post("/tokenize", json=body)
-    assert answer.status_code == status
-    assert answer.json()["error"]["param"] == param
+    response = http.post("/tokenize", json=body)
+    assert response.status_code == status
+    assert response.json()["error"]["param"] == param

@@ -23,19 +23,19 @@ class City(BaseModel):
 
 
 def test_a_response_is_parsed_into_a_class(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.parse(model=MODEL, messages=QUESTION, response_format=City, max_tokens=100)
-    city = answer.choices[0].message.parsed
+    response = client.chat.completions.parse(model=MODEL, messages=QUESTION, response_format=City, max_tokens=100)
+    city = response.choices[0].message.parsed
     assert isinstance(city, City)
-    assert answer.choices[0].finish_reason == "stop"
+    assert response.choices[0].finish_reason == "stop"
 
 
 def test_json_object_yields_an_object(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
+    response = client.chat.completions.create(
         model=MODEL, messages=QUESTION, response_format={"type": "json_object"}, max_tokens=300, seed=4
     )
-    if answer.choices[0].finish_reason == "stop":
-        assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
-    assert (answer.choices[0].message.content or "").lstrip().startswith("{")
+    if response.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(response.choices[0].message.content or ""), dict)
+    assert (response.choices[0].message.content or "").lstrip().startswith("{")
 
 
 def test_structured_output_can_be_streamed(client: openai.OpenAI) -> None:
@@ -56,10 +56,10 @@ def test_regular_expressions_and_choices_are_followed(
     client: openai.OpenAI, fields: dict[str, Any], pattern: str
 ) -> None:
     for seed in range(3):
-        answer = client.chat.completions.create(
+        response = client.chat.completions.create(
             model=MODEL, messages=QUESTION, max_tokens=40, seed=seed, temperature=1.5, extra_body=fields
         )
-        assert re.fullmatch(pattern, answer.choices[0].message.content or ""), answer.choices[0].message.content
+        assert re.fullmatch(pattern, response.choices[0].message.content or ""), response.choices[0].message.content
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_hostile_structured_output_is_rejected_and_the_model_stays_available(cli
     with pytest.raises(openai.BadRequestError) as rejection:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=fields, timeout=10)
     assert problem in str(rejection.value)
-    answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10)
-    assert answer.choices[0].finish_reason
+    response = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10)
+    assert response.choices[0].finish_reason
 
 
 AMBIGUOUS = (
@@ -142,10 +142,10 @@ AMBIGUOUS = (
 def test_an_ambiguous_grammar_ends_in_time_and_the_model_stays_available(client: openai.OpenAI, text: str) -> None:
     """The response is complete, or an error reports that the grammar became too complex."""
     try:
-        answer = client.chat.completions.create(
+        response = client.chat.completions.create(
             model=MODEL, messages=QUESTION, max_tokens=60, temperature=1.0, extra_body=grammar(text), timeout=10
         )
-        assert answer.choices[0].finish_reason in ("stop", "length")
+        assert response.choices[0].finish_reason in ("stop", "length")
     except openai.BadRequestError as rejection:
         assert "too complex to be followed" in str(rejection)
     assert client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10).choices
@@ -153,5 +153,5 @@ def test_an_ambiguous_grammar_ends_in_time_and_the_model_stays_available(client:
 
 @pytest.mark.parametrize("values", [{"temperature": 1e-40}, {"top_p": 1e-40}, {"extra_body": {"min_p": 1e-40}}])
 def test_a_parameter_close_to_zero_causes_no_internal_error(client: openai.OpenAI, values: dict[str, Any]) -> None:
-    answer = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=5, timeout=20, **values)
-    assert answer.choices[0].message.content is not None
+    response = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=5, timeout=20, **values)
+    assert response.choices[0].message.content is not None

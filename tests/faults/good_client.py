@@ -78,11 +78,11 @@ def main() -> None:
     while True:
         began = time.perf_counter()
         connection.request("POST", "/api/chat/completions", content, headers)
-        answer = connection.getresponse()
-        first = next(line for line in answer if line.startswith(b"data: "))
+        response = connection.getresponse()
+        first = next(line for line in response if line.startswith(b"data: "))
         waited = time.perf_counter() - began
         assert b'"error"' not in first, first
-        assert answer.read().endswith(b"data: [DONE]\n\n")
+        assert response.read().endswith(b"data: [DONE]\n\n")
         print(waited, flush=True)
         time.sleep(PAUSE_SECONDS)
 

@@ -62,9 +62,9 @@ async def unharmed(everything: Everything) -> AsyncIterator[None]:
     assert not tracebacks, "\n".join(f"{name}: {each}" for name, each in tracebacks.items())
     assert everything.dead() == []
     client = everything.system.client()
-    answer = await read(client, "")
-    assert answer.done
-    assert not answer.errors
+    response = await read(client, "")
+    assert response.done
+    assert not response.errors
     embedded = await client.post("/embeddings", json={"model": EMBEDDING_MODEL, "input": "good"})
     assert embedded.status_code == 200
     await client.aclose()
@@ -106,7 +106,7 @@ def tally(counts: Counter[Any]) -> str:
 async def exchange(address: str, pieces: list[bytes], *, seconds: float = 30) -> bytes:
     """Send `pieces`, and return all bytes received until the connection is closed or `seconds` have passed."""
     connection = await Connection.open(address)
-    answer = bytearray()
+    response = bytearray()
     try:
         async with asyncio.timeout(seconds):
             for piece in pieces:
@@ -114,12 +114,12 @@ async def exchange(address: str, pieces: list[bytes], *, seconds: float = 30) ->
                 await connection.writer.drain()
                 await asyncio.sleep(0)
             while data := await connection.reader.read(65536):
-                answer += data
+                response += data
     except (ConnectionError, TimeoutError):
         pass
     finally:
         connection.disconnect()
-    return bytes(answer)
+    return bytes(response)
 
 
 def capable_settings(directory: Path) -> dict[str, str]:

@@ -283,14 +283,14 @@ class Stream:
 
 async def read(client: httpx.AsyncClient, word: str, *, begun: asyncio.Event | None = None, **fields: Any) -> Stream:
     """Read a streamed response to its end. `begun` is set when its first token arrives."""
-    answer = Stream()
+    stream = Stream()
     async with client.stream("POST", "/chat/completions", json=body(word, **fields)) as response:
         assert response.status_code == 200, (await response.aread()).decode()
         async for line in response.aiter_lines():
-            answer.add(line)
-            if begun is not None and answer.text:
+            stream.add(line)
+            if begun is not None and stream.text:
                 begun.set()
-    return answer
+    return stream
 
 
 @contextlib.asynccontextmanager

@@ -68,14 +68,14 @@ async def test_unfinished_bodies_do_not_fill_the_memory(system: System) -> None:
     async with highest:
         sending = [asyncio.create_task(_send(system, attacker, LARGE, held_back=1)) for _ in range(count)]
         # Bodies beyond the key's budget are rejected; those within it wait for their last byte.
-        rejected = [answer for answer in await asyncio.gather(*sending) if answer]
+        rejected = [response for response in await asyncio.gather(*sending) if response]
     grown = highest.bytes - before
     assert len(rejected) == count
-    assert all(answer.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 408 ")) for answer in rejected)
-    of_budget = [answer for answer in rejected if b" 503 " in answer]
+    assert all(response.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 408 ")) for response in rejected)
+    of_budget = [response for response in rejected if b" 503 " in response]
     assert len(of_budget) >= count - KEY_BUDGET // LARGE
-    assert all(b"retry-after: " in answer.lower() for answer in of_budget)
-    assert all(b"connection: close" in answer.lower() for answer in rejected)
+    assert all(b"retry-after: " in response.lower() for response in of_budget)
+    assert all(b"connection: close" in response.lower() for response in rejected)
     assert grown < KEY_BUDGET + OVERHEAD
     kept = await _kept_memory(system, before)
     record(
@@ -93,10 +93,10 @@ async def test_complete_bodies_do_not_fill_the_memory(system: System) -> None:
     attacker = await _key(system, "sends much")
     highest = _Highest(system.gateway)
     async with highest:
-        answers = await asyncio.gather(*(_send(system, attacker, LARGE) for _ in range(count)))
+        responses = await asyncio.gather(*(_send(system, attacker, LARGE) for _ in range(count)))
     grown = highest.bytes - before
-    assert {answer[9:12] for answer in answers} <= {b"400", b"503"}
-    assert b"400" in {answer[9:12] for answer in answers}
+    assert {response[9:12] for response in responses} <= {b"400", b"503"}
+    assert b"400" in {response[9:12] for response in responses}
     # While a body is parsed, it exists as bytes, as text, and as parsed values.
     assert grown < KEY_BUDGET * 3 + OVERHEAD
     kept = await _kept_memory(system, before)
@@ -114,13 +114,13 @@ async def test_slow_senders_do_not_block_the_budget_for_other_keys(system: Syste
     slow = [asyncio.create_task(_send(system, key, LARGE, held_back=1)) for key in attackers for _ in range(2)]
     await until(lambda: _is_counted(system, 4 * LARGE), what="the budget is used up")
     began = time.monotonic()
-    answer = await _send(system, system.api_key, LARGE)
+    response = await _send(system, system.api_key, LARGE)
     waited = time.monotonic() - began
-    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert response.startswith(b"HTTP/1.1 400 "), response
     assert waited < BODY_SECONDS
     assert await system.gateway.metric("vilix_http_bodies_rejected_total") > before
-    answers = await asyncio.gather(*slow)
-    assert {slow_answer[9:12] for slow_answer in answers} <= {b"408", b"503"}
+    responses = await asyncio.gather(*slow)
+    assert {response[9:12] for response in responses} <= {b"408", b"503"}
     record(
         "Six unfinished bodies of 19 MiB of three keys use up the whole budget",
         "another key's body of 19 MiB is accepted long before they time out",
@@ -166,15 +166,15 @@ async def test_the_admin_api_does_not_read_bodies_without_its_credential(system:
     content = _ones(size)
     async with highest:
         began = time.monotonic()
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(_exchange(ADMIN, CREATE + b"Content-Length: %d\r\n\r\n" % size, content, insist=True) for _ in range(3))
         )
         answered = time.monotonic() - began
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
-    for answer in answers:
-        assert answer.startswith(b"HTTP/1.1 401 "), answer
-        assert b"connection: close" in answer.lower()
+    for response in responses:
+        assert response.startswith(b"HTTP/1.1 401 "), response
+        assert b"connection: close" in response.lower()
     assert highest.bytes - before < 30e6
     assert max(waited) < 5
     record(
@@ -210,12 +210,12 @@ async def test_the_admin_api_limits_the_size_of_bodies(system: System, announced
     size = MAX_BODY_BYTES + 1
     length = b"Content-Length: %d\r\n\r\n" % size if announced else b"Transfer-Encoding: chunked\r\n\r\n"
     content = b" " * size if announced else b"%x\r\n%b\r\n0\r\n\r\n" % (size, b" " * size)
-    answer = await _exchange(ADMIN, CREATE + credential + length, content)
-    assert answer.startswith(b"HTTP/1.1 413 "), answer
+    response = await _exchange(ADMIN, CREATE + credential + length, content)
+    assert response.startswith(b"HTTP/1.1 413 "), response
     fits = orjson.dumps({"name": f"padded {announced}"}).ljust(MAX_BODY_BYTES)
     head = CREATE + credential + b"Connection: close\r\nContent-Type: application/json\r\n"
-    answer = await _exchange(ADMIN, head + b"Content-Length: %d\r\n\r\n" % len(fits), fits)
-    assert answer.startswith(b"HTTP/1.1 201 "), answer
+    response = await _exchange(ADMIN, head + b"Content-Length: %d\r\n\r\n" % len(fits), fits)
+    assert response.startswith(b"HTTP/1.1 201 "), response
 
 
 async def test_the_admin_port_has_the_limits_of_the_public_one(system: System) -> None:
@@ -274,11 +274,11 @@ async def _exchange(address: str, head: bytes, content: bytes | memoryview = b""
     """Return all bytes received until the connection is closed. With `insist`, all of `content` is sent in any case."""
     connection = await Connection.open(address)
     sending = asyncio.create_task(_write(connection, head, content))
-    answer = bytearray()
+    response = bytearray()
     try:
         async with asyncio.timeout(60):
             while piece := await connection.reader.read(65536):
-                answer += piece
+                response += piece
             if insist:
                 await sending
     except OSError:
@@ -287,7 +287,7 @@ async def _exchange(address: str, head: bytes, content: bytes | memoryview = b""
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         connection.disconnect()
-    return bytes(answer)
+    return bytes(response)
 
 
 async def _write(connection: Connection, head: bytes, content: bytes | memoryview) -> None:

@@ -37,13 +37,13 @@ async def test_a_worker_killed_during_streams_is_an_error_and_no_regular_end(sys
         killed = time.monotonic()
         system.worker.kill()
         for task in tasks:
-            answer = await asyncio.wait_for(task, 10)
+            response = await asyncio.wait_for(task, 10)
             delays.append(time.monotonic() - killed)
-            assert len(answer.errors) == 1
-            assert answer.chunks[-1]["error"] == answer.errors[0]
-            assert answer.errors[0]["type"] == "service_unavailable"
-            assert not answer.done
-            assert not answer.finish_reasons
+            assert len(response.errors) == 1
+            assert response.chunks[-1]["error"] == response.errors[0]
+            assert response.errors[0]["type"] == "service_unavailable"
+            assert not response.done
+            assert not response.finish_reasons
         system.worker.start()
         await system.wait_until_ready()
         await until(system.is_idle)
@@ -67,13 +67,13 @@ async def test_a_request_without_a_first_token_moves_to_another_worker(pair: Sys
         (second,) = (worker for worker in pair.workers if worker is not first)
         before = await _answered(second)
         first.kill()
-        answer = await asyncio.wait_for(request, 30)
-        if isinstance(answer, Stream):
-            assert answer.is_whole
-            assert answer.text == TEXT
+        response = await asyncio.wait_for(request, 30)
+        if isinstance(response, Stream):
+            assert response.is_whole
+            assert response.text == TEXT
         else:
-            assert answer.status_code == 200
-            assert answer.json()["choices"][0]["message"]["content"] == TEXT
+            assert response.status_code == 200
+            assert response.json()["choices"][0]["message"]["content"] == TEXT
         await until(
             lambda second=second, before=before: _has_answered(second, before + 1), what="the other worker answered it"
         )
@@ -94,10 +94,10 @@ async def test_a_request_without_another_worker_gets_503(system: System) -> None
     request = asyncio.create_task(client.post("/chat/completions", json=body(PREFILL)))
     await until(lambda: _is_busy(system.worker))
     system.worker.kill()
-    answer = await request
-    assert answer.status_code == 503
-    assert answer.json()["error"]["type"] == "service_unavailable"
-    assert "retry-after" in answer.headers
+    response = await request
+    assert response.status_code == 503
+    assert response.json()["error"]["type"] == "service_unavailable"
+    assert "retry-after" in response.headers
     assert (await client.post("/chat/completions", json=body())).status_code == 503
     record("A request without another worker", "503 with Retry-After", "503 with Retry-After", met=True)
 
@@ -106,10 +106,10 @@ async def test_a_killed_triton_ends_streams_with_errors_and_the_worker_is_not_se
     tasks = await streams(system, LONG, STREAMS)
     system.triton.kill()
     for task in tasks:
-        answer = await asyncio.wait_for(task, 10)
-        assert len(answer.errors) == 1
-        assert not answer.done
-        assert not answer.finish_reasons
+        response = await asyncio.wait_for(task, 10)
+        assert len(response.errors) == 1
+        assert not response.done
+        assert not response.finish_reasons
 
     async def is_out_of_service() -> bool:
         return await system.gateway.metric("vilix_workers_serving") == 0

@@ -66,7 +66,7 @@ async def test_connections_with_slow_headers_are_closed(system: System) -> None:
             connection.writer.write(bytes([byte]))
             await asyncio.sleep(HEADER_SECONDS / 20)
 
-    await crowd(system, trickle, answer=b"408", cause="header_time", what="200 clients that trickle headers")
+    await crowd(system, trickle, response=b"408", cause="header_time", what="200 clients that trickle headers")
 
 
 async def test_connections_with_slow_bodies_are_closed(system: System) -> None:
@@ -76,14 +76,14 @@ async def test_connections_with_slow_bodies_are_closed(system: System) -> None:
             connection.writer.write(b" ")
             await asyncio.sleep(BODY_SECONDS / 20)
 
-    await crowd(system, trickle, answer=b"408", cause="body_time", what="200 clients that trickle bodies")
+    await crowd(system, trickle, response=b"408", cause="body_time", what="200 clients that trickle bodies")
 
 
 async def test_silent_connections_are_closed(system: System) -> None:
     async def wait(connection: Connection) -> None:
         pass
 
-    await crowd(system, wait, answer=b"", cause="header_time", what="200 clients that send nothing")
+    await crowd(system, wait, response=b"", cause="header_time", what="200 clients that send nothing")
 
 
 async def test_connections_beyond_the_limit_evict_the_longest_idle_ones(system: System) -> None:
@@ -122,8 +122,8 @@ async def test_idle_connections_are_closed_for_new_ones(system: System) -> None:
     async with system.client() as client:
         for _ in range(20):
             # Each request uses a new connection.
-            answer = await client.get("/models", headers={"Connection": "close"})
-            served += answer.status_code == 200
+            response = await client.get("/models", headers={"Connection": "close"})
+            served += response.status_code == 200
     assert served == 20
     async with asyncio.timeout(30):
         await streaming.reader.readuntil(b"data: [DONE]")
@@ -167,23 +167,23 @@ async def test_oversized_headers_are_rejected(system: System, mebibytes: int) ->
     one = HEAD + b"X-Long: " + b"a" * (mebibytes * 2**20) + b"\r\n\r\n"
     many = HEAD + b"".join(b"X-%d: value\r\n" % i for i in range(mebibytes * 2**20 // 15)) + b"\r\n"
     for request in (one, many):
-        answer = await exchange(system, request)
-        assert answer.startswith(b"HTTP/1.1 431 ")
-        assert b'"code":"header_bytes"' in answer
+        response = await exchange(system, request)
+        assert response.startswith(b"HTTP/1.1 431 ")
+        assert b'"code":"header_bytes"' in response
     assert _memory(system.gateway) - memory < 20e6
     record(f"Headers of {mebibytes} MiB", "431", "431, one long one and many short ones", met=True)
 
 
 async def test_headers_just_below_the_limit_are_accepted(system: System) -> None:
-    answer = await exchange(
+    response = await exchange(
         system, b"GET /healthz HTTP/1.1\r\nHost: t\r\nX-Long: " + b"a" * 30_000 + b"\r\nConnection: close\r\n\r\n"
     )
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert response.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_headers_just_above_the_limit_are_rejected_even_in_one_packet(system: System) -> None:
-    answer = await exchange(system, HEAD + b"X-Long: " + b"a" * 33_000 + b"\r\nContent-Length: 0\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 431 ")
+    response = await exchange(system, HEAD + b"X-Long: " + b"a" * 33_000 + b"\r\nContent-Length: 0\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 431 ")
 
 
 TRAILERS = {
@@ -198,9 +198,9 @@ async def test_oversized_trailers_are_rejected(system: System, name: str, known:
     before = await _rejected(system, "header_bytes")
     memory = _memory(system.gateway)
     head = HEAD + (_authorization(system) if known else b"") + b"Transfer-Encoding: chunked\r\n\r\n"
-    answer = await exchange(system, head + b"2\r\n{}\r\n0\r\n", TRAILERS[name])
+    response = await exchange(system, head + b"2\r\n{}\r\n0\r\n", TRAILERS[name])
     # Without a key, the response may be sent before the trailers arrive.
-    assert answer.startswith(b"HTTP/1.1 431 " if known else (b"HTTP/1.1 431 ", b"HTTP/1.1 401 "))
+    assert response.startswith(b"HTTP/1.1 431 " if known else (b"HTTP/1.1 431 ", b"HTTP/1.1 401 "))
     assert await _rejected(system, "header_bytes") == before + 1
     assert _memory(system.gateway) - memory < 20e6
     measured = "431" if known else "401 or 431, without a key"
@@ -221,8 +221,8 @@ async def test_trailers_are_not_used_as_headers(system: System) -> None:
 async def test_a_body_that_announces_too_many_bytes_is_rejected_before_it_is_sent(system: System) -> None:
     length = b"Content-Length: %d\r\n\r\n" % (64 * 2**20)
     async with asyncio.timeout(2):
-        answer = await exchange(system, HEAD + _authorization(system) + length)
-    assert answer.startswith(b"HTTP/1.1 413 ")
+        response = await exchange(system, HEAD + _authorization(system) + length)
+    assert response.startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -232,8 +232,8 @@ async def test_a_body_of_64_mib_is_rejected(system: System, announced: bool) -> 
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     length = b"Content-Length: %d\r\n\r\n" % size if announced else b"Transfer-Encoding: chunked\r\n\r\n"
     content = b" " * size if announced else chunk * (size // 65536) + b"0\r\n\r\n"
-    answer = await exchange(system, HEAD + _authorization(system) + length + content)
-    assert answer.startswith(b"HTTP/1.1 413 ")
+    response = await exchange(system, HEAD + _authorization(system) + length + content)
+    assert response.startswith(b"HTTP/1.1 413 ")
     assert _memory(system.gateway) - memory < 20e6
     how = "announced" if announced else "in chunks"
     record(
@@ -276,9 +276,9 @@ async def test_a_client_that_stops_reading_is_disconnected(system: System) -> No
 async def test_pipelined_requests_are_answered_in_order(system: System) -> None:
     one = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
     last = b"GET /nothing HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
-    answer = await exchange(system, one * 20 + last)
-    assert answer.count(b"HTTP/1.1 200 ") == 20
-    assert answer.rindex(b"HTTP/1.1 200 ") < answer.index(b"HTTP/1.1 404 ")
+    response = await exchange(system, one * 20 + last)
+    assert response.count(b"HTTP/1.1 200 ") == 20
+    assert response.rindex(b"HTTP/1.1 200 ") < response.index(b"HTTP/1.1 404 ")
     record("21 pipelined requests", "responses in order", "21 responses in order", met=True)
 
 
@@ -308,10 +308,10 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_malformed_requests_are_rejected(system: System, name: str) -> None:
-    answer = await exchange(system, MALFORMED[name])
-    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), answer
-    assert b'"error"' in answer
-    record(f"Malformed HTTP: {name}", "status 4xx, and the connection is closed", answer[9:12].decode(), met=True)
+    response = await exchange(system, MALFORMED[name])
+    assert response.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")), response
+    assert b'"error"' in response
+    record(f"Malformed HTTP: {name}", "status 4xx, and the connection is closed", response[9:12].decode(), met=True)
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -347,11 +347,11 @@ REJECTED = {
 async def test_ambiguous_requests_are_rejected_and_the_connection_is_closed(system: System, name: str) -> None:
     status, request = REJECTED[name]
     before = await _rejected(system, "malformed")
-    answer = await exchange(system, request + b"GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
-    assert answer.count(b"HTTP/1.1 ") == 1, "bytes after a rejected request were read as a request"
-    assert b"connection: close" in answer.lower()
-    assert b'"error"' in answer
+    response = await exchange(system, request + b"GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 %d " % status), response
+    assert response.count(b"HTTP/1.1 ") == 1, "bytes after a rejected request were read as a request"
+    assert b"connection: close" in response.lower()
+    assert b'"error"' in response
     assert await _rejected(system, "malformed") == before + 1
     record(
         f"Ambiguous HTTP: {name}",
@@ -364,28 +364,28 @@ async def test_ambiguous_requests_are_rejected_and_the_connection_is_closed(syst
 @pytest.mark.parametrize("size", [100_000, 4_000_000])
 async def test_an_oversized_chunk_extension_is_rejected(system: System, size: int) -> None:
     chunk = b"2;x=" + b"a" * size + b"\r\n{}\r\n0\r\n\r\n"
-    answer = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk)
-    assert answer.startswith(b"HTTP/1.1 431 "), answer
+    response = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk)
+    assert response.startswith(b"HTTP/1.1 431 "), response
 
 
 async def test_the_total_size_of_chunk_extensions_is_limited(system: System) -> None:
     chunk = b"1;x=" + b"a" * 10_000 + b"\r\n \r\n"
-    answer = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk * 100)
-    assert answer.startswith(b"HTTP/1.1 431 "), answer
+    response = await exchange(system, HEAD + _authorization(system) + CHUNKED + chunk * 100)
+    assert response.startswith(b"HTTP/1.1 431 "), response
 
 
 async def test_a_body_in_tiny_chunks_is_accepted(system: System) -> None:
     content = orjson.dumps(body(stream=False, user="u" * 5000))
     chunks = b"".join(b"1;n=v\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
-    answer = await exchange(system, HEAD + b"Connection: close\r\n" + _authorization(system) + CHUNKED + chunks)
-    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    response = await exchange(system, HEAD + b"Connection: close\r\n" + _authorization(system) + CHUNKED + chunks)
+    assert response.startswith(b"HTTP/1.1 200 "), response
 
 
 async def test_a_post_without_a_length_has_an_empty_body_and_following_bytes_are_rejected(system: System) -> None:
     content = orjson.dumps(body(stream=False))
-    answer = await exchange(system, HEAD + _authorization(system) + b"\r\n" + content)
-    first, _, rest = answer.partition(b"HTTP/1.1 400 ")[2].partition(b"HTTP/1.1 ")
-    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    response = await exchange(system, HEAD + _authorization(system) + b"\r\n" + content)
+    first, _, rest = response.partition(b"HTTP/1.1 400 ")[2].partition(b"HTTP/1.1 ")
+    assert response.startswith(b"HTTP/1.1 400 "), response
     assert b"not valid JSON" in first
     assert rest.startswith(b"400 "), "the following bytes were read as a request"
     record(
@@ -407,9 +407,9 @@ async def test_a_malformed_request_behind_a_stream_does_not_end_the_stream(syste
 async def test_an_upgrade_to_another_protocol_is_ignored(system: System) -> None:
     offer = GET + b"Host: t\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     last = b"GET /nothing HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
-    answer = await exchange(system, offer * 3 + last)
-    assert answer.count(b"HTTP/1.1 200 ") == 3
-    assert answer.count(b"HTTP/1.1 404 ") == 1
+    response = await exchange(system, offer * 3 + last)
+    assert response.count(b"HTTP/1.1 200 ") == 3
+    assert response.count(b"HTTP/1.1 404 ") == 1
 
 
 async def test_only_spaces_and_tabs_around_a_key_are_ignored(system: System) -> None:
@@ -422,23 +422,23 @@ async def test_only_spaces_and_tabs_around_a_key_are_ignored(system: System) -> 
 
 
 async def test_the_first_of_two_request_ids_is_used(system: System) -> None:
-    answer = await exchange(
+    response = await exchange(
         system, GET + b"Host: t\r\nX-Request-Id: first\r\nX-Request-Id: last\r\nConnection: close\r\n\r\n"
     )
-    assert b"x-request-id: first" in answer
-    assert b"last" not in answer
+    assert b"x-request-id: first" in response
+    assert b"last" not in response
 
 
 async def test_http_1_0_gets_no_interim_response(system: System) -> None:
     head = b"POST /api/chat/completions HTTP/1.0\r\nExpect: 100-continue\r\n" + _authorization(system)
-    answer = await exchange(system, head + b"Content-Length: 2\r\n\r\n{}")
-    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    response = await exchange(system, head + b"Content-Length: 2\r\n\r\n{}")
+    assert response.startswith(b"HTTP/1.1 400 "), response
 
 
 async def test_an_http_1_0_connection_is_closed_after_the_response(system: System) -> None:
-    answer = await exchange(system, b"GET /healthz HTTP/1.0\r\n\r\n")
-    assert b" 200 " in answer.splitlines()[0]
-    assert b"connection: close" in answer.lower()
+    response = await exchange(system, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 200 " in response.splitlines()[0]
+    assert b"connection: close" in response.lower()
     record("HTTP/1.0", "a response, and the connection is closed", "200, closed", met=True)
 
 
@@ -446,8 +446,8 @@ async def test_an_http_1_0_connection_is_closed_after_the_response(system: Syste
 async def test_an_http_1_0_response_is_not_chunked(system: System, stream: bool) -> None:
     content = orjson.dumps(body(stream=stream))
     head = b"POST /api/chat/completions HTTP/1.0\r\n" + _authorization(system)
-    answer = await exchange(system, head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
-    headers, _, received = answer.partition(b"\r\n\r\n")
+    response = await exchange(system, head + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
+    headers, _, received = response.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in headers.lower()
     assert b"connection: close" in headers.lower()
     if stream:
@@ -473,11 +473,11 @@ async def test_a_slow_client_gets_a_complete_long_stream_over_http_1_0(system: S
         while piece := await connection.reader.read(256 * 1024):
             received += piece
     connection.disconnect()
-    answer = Stream()
+    response = Stream()
     for line in received.decode().split("\n"):
         assert not line or line.startswith("data: ")
-        answer.add(line)
-    assert answer.is_whole
+        response.add(line)
+    assert response.is_whole
 
 
 async def exchange(system: System, request: bytes, after: bytes = b"") -> bytes:
@@ -490,17 +490,17 @@ async def exchange(system: System, request: bytes, after: bytes = b"") -> bytes:
             await asyncio.sleep(0.1)
             connection.writer.write(after)
             await asyncio.wait_for(connection.writer.drain(), 10)
-    answer = b""
+    response = b""
     with contextlib.suppress(OSError):
         async with asyncio.timeout(20):
             while piece := await connection.reader.read(65536):
-                answer += piece
+                response += piece
     connection.disconnect()
-    return answer
+    return response
 
 
 async def crowd(
-    system: System, do: Callable[[Connection], Awaitable[None]], *, answer: bytes, cause: str, what: str
+    system: System, do: Callable[[Connection], Awaitable[None]], *, response: bytes, cause: str, what: str
 ) -> None:
     """Run 200 misbehaving clients at a time beside a good one, and check that all are closed by the deadline."""
     before = await _rejected(system, cause)
@@ -511,11 +511,11 @@ async def crowd(
         alone = await client.more(times(50, 500))
         for _ in range(rounds):
             first = len(client.waited)
-            answers = await _misbehaviour(system, do)
+            responses = await _misbehaviour(system, do)
             meanwhile += client.waited[first:]
-            assert all(received.startswith(b"HTTP/1.1 " + answer) for received in answers if received)
-            if answer:
-                assert sum(bool(received) for received in answers) >= 190
+            assert all(received.startswith(b"HTTP/1.1 " + response) for received in responses if received)
+            if response:
+                assert sum(bool(received) for received in responses) >= 190
     assert await _rejected(system, cause) - before == 200 * rounds
     assert len(meanwhile) > 10
     # On a small machine, other processes cause delays of some milliseconds.

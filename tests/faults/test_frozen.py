@@ -119,10 +119,10 @@ async def freeze_in_the_middle(system: System, what: str) -> list[float]:
 
         async with asyncio.timeout(LIMIT_SECONDS):
             results = await asyncio.gather(*(measured(task) for task in [*running, *waiting, *whole]))
-        answers, rejections = results[:STREAMS], results[STREAMS:]
-        for answer in answers:
-            assert len(answer.errors) == 1
-            assert not answer.done
+        responses, rejections = results[:STREAMS], results[STREAMS:]
+        for response in responses:
+            assert len(response.errors) == 1
+            assert not response.done
         assert {rejection.status_code for rejection in rejections} <= {503, 504}
 
         async def is_gateway_idle() -> bool:
@@ -172,9 +172,9 @@ async def test_with_a_frozen_valkey_unknown_keys_get_503_in_time_and_streams_con
 
             async def status(method: str, path: str, headers: dict[str, str], **fields: object) -> int:
                 began = time.monotonic()
-                answer = await client.request(method, path, headers=headers, **fields)
+                response = await client.request(method, path, headers=headers, **fields)
                 delays.append(time.monotonic() - began)
-                return answer.status_code
+                return response.status_code
 
             assert await status("GET", "/models", unknown) == 503
             assert await status("POST", "/chat/completions", unknown, json=body()) == 503

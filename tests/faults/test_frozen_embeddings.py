@@ -36,8 +36,8 @@ async def test_a_request_may_take_longer_than_the_idle_timeout(everything: Every
     count = await _long_request(everything)
     client = everything.system.client()
     # Of two requests at the same time, the second one waits for the engine.
-    answers = await asyncio.gather(*(client.post("/embeddings", json=texts(count)) for _ in range(2)))
-    assert [(answer.status_code, len(answer.json()["data"])) for answer in answers] == [(200, count)] * 2
+    responses = await asyncio.gather(*(client.post("/embeddings", json=texts(count)) for _ in range(2)))
+    assert [(response.status_code, len(response.json()["data"])) for response in responses] == [(200, count)] * 2
 
 
 @pytest.mark.parametrize("what", ["embedder", "embedding triton"])
@@ -51,14 +51,14 @@ async def test_every_client_gets_an_error_within_the_idle_timeout(everything: Ev
         began = time.monotonic()
 
         async def measured(task: asyncio.Task[httpx.Response]) -> httpx.Response:
-            answer = await task
+            response = await task
             delays.append(time.monotonic() - began)
-            return answer
+            return response
 
         async with asyncio.timeout(IDLE_SECONDS * 4):
-            answers = await asyncio.gather(*(measured(task) for task in running))
-        assert {answer.status_code for answer in answers} == {504}
-        assert {answer.json()["error"]["type"] for answer in answers} == {"timeout"}
+            responses = await asyncio.gather(*(measured(task) for task in running))
+        assert {response.status_code for response in responses} == {504}
+        assert {response.json()["error"]["type"] for response in responses} == {"timeout"}
         record(
             f"A frozen {what} does not block a client",
             f"an error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s",
@@ -81,9 +81,9 @@ async def test_a_request_that_renders_a_prompt_gets_an_error_within_the_idle_tim
     assert (await client.post(path, json=body)).status_code == 200
     with everything.system.worker.frozen():
         began = time.monotonic()
-        answer = await client.post(path, json=body)
+        response = await client.post(path, json=body)
         delay = time.monotonic() - began
-    assert answer.status_code == 504
+    assert response.status_code == 504
     met = delay < IDLE_SECONDS + SLACK_SECONDS
     what = path if path == "/tokenize" else f"{path} with dry_run"
     record(f"A frozen worker does not block {what}", "as above", f"{delay:.2f} s", met=met)

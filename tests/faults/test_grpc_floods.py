@@ -165,8 +165,8 @@ async def test_one_peer_cannot_use_up_all_connections(everything: Everything, ta
         # Another peer, which has no connection yet, is served.
         async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            response = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
+            assert response.status == health_pb2.HealthCheckResponse.SERVING
     await until(lambda: not connections_of_peer(worker, address), what="the peer's connections have ended")
 
 

@@ -174,19 +174,19 @@ class Run:
         self.recent.append(content[:1000].decode())
         description = f"{case.label}: {content[:3000].decode()}"
         try:
-            answer = await client.post(f"{self._system.url}/api/chat/completions", content=content, headers=headers)
+            response = await client.post(f"{self._system.url}/api/chat/completions", content=content, headers=headers)
         except httpx.HTTPError as error:
             self.wrong.append(f"{error!r} for {description}")
             return
         seconds = time.monotonic() - began
-        self.statuses[answer.status_code] += 1
+        self.statuses[response.status_code] += 1
         self.slowest = max(self.slowest, (seconds, description[:300]))
-        if answer.status_code not in (200, 400):
-            self.wrong.append(f"{answer.status_code} {answer.text[:500]} for {description}")
-        error = answer.json().get("error") or {}
+        if response.status_code not in (200, 400):
+            self.wrong.append(f"{response.status_code} {response.text[:500]} for {description}")
+        error = response.json().get("error") or {}
         # A body with too many values or too deep nesting is rejected before its fields are read.
         if error and not error["param"] and not error["message"].startswith("The body"):
-            self.wrong.append(f"the error names no field: {answer.text[:500]} for {description}")
+            self.wrong.append(f"the error names no field: {response.text[:500]} for {description}")
 
 
 def body_of(case: Case) -> bytes:

@@ -265,9 +265,9 @@ async def test_a_hostile_request_blocks_no_event_loop(everything: Everything, pr
     whole = post(target, everything.system.api_key, content)
 
     async def ask() -> None:
-        answer = await exchange(everything.system.gateway.address, [whole], seconds=100)
+        response = await exchange(everything.system.gateway.address, [whole], seconds=100)
         expected = ACCEPTED if what in ACCEPTED_REQUESTS else (*ACCEPTED, b"HTTP/1.1 400 ", b"HTTP/1.1 413 ")
-        assert answer.startswith(expected), answer[:500]
+        assert response.startswith(expected), response[:500]
 
     await check_no_block(everything, probe, what, ask)
 

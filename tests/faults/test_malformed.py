@@ -170,11 +170,11 @@ def ask_generated(
 
     def ask(case: Any) -> None:
         _aim(case)
-        answer = case.call(base_url=url, headers={"Authorization": f"Bearer {credential}"}, timeout=60)
-        seen[answer.status_code] += 1
-        assert answer.status_code < 500, f"{answer.status_code} {answer.text}: {case.as_curl_command()[:5000]}"
-        if answer.status_code >= 400:
-            assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+        response = case.call(base_url=url, headers={"Authorization": f"Bearer {credential}"}, timeout=60)
+        seen[response.status_code] += 1
+        assert response.status_code < 500, f"{response.status_code} {response.text}: {case.as_curl_command()[:5000]}"
+        if response.status_code >= 400:
+            assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
     for operation in operations:
         for mode in modes:
@@ -226,11 +226,11 @@ async def test_http_requests_with_mutated_bytes_cause_no_5xx(everything: Everyth
 
     async def one() -> None:
         pieces = case()
-        answer = await exchange(everything.system.gateway.address, pieces)
-        statuses = [int(status) for status in _STATUS.findall(answer)]
+        response = await exchange(everything.system.gateway.address, pieces)
+        statuses = [int(status) for status in _STATUS.findall(response)]
         seen.update(statuses)
-        if max(statuses, default=0) >= 500 or b'"server_error"' in answer:
-            pytest.fail(f"{pieces!r:.10000}\n{answer!r:.2000}")
+        if max(statuses, default=0) >= 500 or b'"server_error"' in response:
+            pytest.fail(f"{pieces!r:.10000}\n{response!r:.2000}")
 
     grown = await without_growth(everything, at_once(one))
     assert len(seen) > 3
@@ -296,16 +296,16 @@ async def test_an_odd_value_in_any_field_causes_no_server_error(everything: Ever
         async def some() -> None:
             for method, url, key, content in left:
                 headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-                answer = await client.request(method, url, content=content, headers=headers)
+                response = await client.request(method, url, content=content, headers=headers)
                 async with asyncio.timeout(BUSY_SECONDS):
                     # On a busy machine, a model may be overloaded, whatever the value is.
-                    while answer.status_code == 503:
+                    while response.status_code == 503:
                         await asyncio.sleep(0.5)
-                        answer = await client.request(method, url, content=content, headers=headers)
-                seen[answer.status_code] += 1
-                is_server_error = answer.status_code >= 500 or '"server_error"' in answer.text
+                        response = await client.request(method, url, content=content, headers=headers)
+                seen[response.status_code] += 1
+                is_server_error = response.status_code >= 500 or '"server_error"' in response.text
                 assert not is_server_error, (
-                    f"{method} {url} {content!r:.5000}: {answer.status_code} {answer.text:.1000}"
+                    f"{method} {url} {content!r:.5000}: {response.status_code} {response.text:.1000}"
                 )
 
         async with asyncio.TaskGroup() as group:

@@ -164,8 +164,8 @@ async def test_workers_survive_malformed_http2(everything: Everything) -> None:
 
     async def one() -> None:
         content = mutated(random, random.choice(valid), valid)
-        answer = await exchange(random.choice(addresses), [content], seconds=0.2)
-        assert b"Traceback" not in answer
+        response = await exchange(random.choice(addresses), [content], seconds=0.2)
+        assert b"Traceback" not in response
 
     grown = await without_growth(everything, at_once(one))
     record(

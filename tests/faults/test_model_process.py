@@ -45,9 +45,9 @@ class Outcome:
 async def ask(client: httpx.AsyncClient, word: str, *, stream: bool, begun: asyncio.Event | None = None) -> Outcome:
     async with client.stream("POST", "/chat/completions", json=body(word, stream=stream), timeout=60) as response:
         if response.status_code != 200 or not stream:
-            answer = orjson.loads(await response.aread())
-            errors = [answer["error"]] if "error" in answer else []
-            return Outcome(response.status_code, errors, "choices" in answer, time.monotonic())
+            document = orjson.loads(await response.aread())
+            errors = [document["error"]] if "error" in document else []
+            return Outcome(response.status_code, errors, "choices" in document, time.monotonic())
         errors, is_ended = [], False
         async for line in response.aiter_lines():
             if line == "data: [DONE]":
@@ -120,8 +120,8 @@ async def test_every_request_of_a_faulty_model_gets_an_error_in_time(tmp_path: P
             delays = judge(await asyncio.gather(*tasks), began)
         # New requests are rejected at once, and all endpoints report the model as unavailable.
         rejected = time.monotonic()
-        answers = [await ask(client, "", stream=stream) for stream in (True, False)]
-        assert [answer.status for answer in answers] == [503, 503]
+        responses = [await ask(client, "", stream=stream) for stream in (True, False)]
+        assert [response.status for response in responses] == [503, 503]
         assert time.monotonic() - rejected < 2
         health = await client.get(f"{system.url}/healthz")
         assert (health.status_code, health.json()["models"]) == (200, {MODEL: False})
@@ -180,9 +180,9 @@ async def test_an_idle_faulty_model_is_detected(tmp_path: Path, number: signal.S
         client = system.client()
         os.kill(system.triton.stub(MODEL), number)
         began = time.monotonic()
-        answer = await ask(client, "", stream=False)
-        assert answer.status == 503
-        assert answer.seconds - began < NOTICED_SECONDS
+        response = await ask(client, "", stream=False)
+        assert response.status == 503
+        assert response.seconds - began < NOTICED_SECONDS
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
@@ -200,9 +200,9 @@ async def test_embedding_requests_of_a_faulty_model_get_an_error_in_time(
         began = time.monotonic()
         os.kill(everything.embedding_triton.stub(EMBEDDING_MODEL), number)
         async with asyncio.timeout(40):
-            answers = await asyncio.gather(*tasks)
+            responses = await asyncio.gather(*tasks)
         seconds = time.monotonic() - began
-        assert {answer.status_code for answer in answers} == {503}
+        assert {response.status_code for response in responses} == {503}
         again = await client.post("/embeddings", json={"model": EMBEDDING_MODEL, "input": "Hi"})
         assert again.status_code == 503
         assert (await client.post("/chat/completions", json=body(stream=False))).status_code == 200

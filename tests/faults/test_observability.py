@@ -55,11 +55,11 @@ async def test_every_request_has_one_log_line(system: System) -> None:
 async def test_content_is_logged_only_if_it_is_enabled(tmp_path: Path) -> None:
     async with running_system(tmp_path, gateway_settings={"VILIX_LOG_CONTENT": "true"}) as system:
         messages = [{"role": "user", "content": QUESTION}]
-        answer = await system.client().post("/chat/completions", json=body(messages=messages, stream=False))
+        response = await system.client().post("/chat/completions", json=body(messages=messages, stream=False))
         await until(lambda: len(_lines(system.gateway)) == 1)
         (line,) = _lines(system.gateway)
         assert line["messages"][0]["content"] == [{"text": QUESTION}]
-        assert line["choices"][0]["content"] == answer.json()["choices"][0]["message"]["content"]
+        assert line["choices"][0]["content"] == response.json()["choices"][0]["message"]["content"]
         assert system.api_key not in system.gateway.log.read_text()
 
 
@@ -68,8 +68,8 @@ async def test_metrics_count_requests_errors_durations_and_tokens(system: System
     before = await system.gateway.metrics()
     usages = []
     for _ in range(3):
-        answer = (await client.post("/chat/completions", json=body(stream=False))).json()
-        usages.append(answer["usage"])
+        response = (await client.post("/chat/completions", json=body(stream=False))).json()
+        usages.append(response["usage"])
     assert (await read(client, "")).is_whole
     assert (await client.post("/chat/completions", json={**body(), "model": "nothing"})).status_code == 404
     assert (await client.post("/chat/completions", json=body(max_tokens=10**9))).status_code == 400

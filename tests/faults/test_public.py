@@ -97,8 +97,8 @@ async def test_without_a_key_only_public_routes_respond_with_content(everything:
                 assert [method for method in METHODS if statuses[method] == 200] in (["GET"], ["GET", "HEAD"]), path
         for path in ELSEWHERE:
             for method in METHODS:
-                answer = await client.request(method, path)
-                assert answer.status_code in (401, 404, 405), f"{method} {path}: {answer.status_code}"
+                response = await client.request(method, path)
+                assert response.status_code in (401, 404, 405), f"{method} {path}: {response.status_code}"
     record(
         "Access without a key",
         "only to health, the page, its list of models and its documents",
@@ -116,9 +116,9 @@ async def test_routes_that_need_a_key_reject_wrong_ones(everything: Everything, 
         for path in (path for path, decision in DECISIONS.items() if decision == KEY):
             method = "POST" if path.endswith(("completions", "embeddings", "tokenize")) else "GET"
             filled = path.replace("{model_id:path}", "replay")
-            answer = await client.request(method, filled, headers={"Authorization": authorization})
-            assert answer.status_code == 401, path
-            assert answer.json()["error"]["code"] == "invalid_api_key"
+            response = await client.request(method, filled, headers={"Authorization": authorization})
+            assert response.status_code == 401, path
+            assert response.json()["error"]["code"] == "invalid_api_key"
 
 
 async def test_the_admin_api_rejects_requests_without_its_credential(everything: Everything) -> None:

@@ -49,12 +49,12 @@ class Harvest:
     """The responses to clients."""
 
     def __init__(self) -> None:
-        self.answers: list[bytes] = []
+        self.responses: list[bytes] = []
         self.statuses: set[int] = set()
 
-    def add(self, answer: bytes) -> None:
-        self.answers.append(answer)
-        self.statuses |= {int(status) for status in _STATUS.findall(answer)}
+    def add(self, response: bytes) -> None:
+        self.responses.append(response)
+        self.statuses |= {int(status) for status in _STATUS.findall(response)}
 
 
 @pytest.fixture
@@ -74,8 +74,10 @@ async def test_keys_appear_in_no_output(everything: Everything) -> None:
     await without_redis(everything, secrets, harvest)
     assert 503 in harvest.statuses
     leaks.append(await hits(everything, secrets))
-    answers = b"\n".join(harvest.answers)
-    leaks.append({f"answers ({secret})": around(secret, answers) for secret in secrets if secret.encode() in answers})
+    responses = b"\n".join(harvest.responses)
+    leaks.append(
+        {f"responses ({secret})": around(secret, responses) for secret in secrets if secret.encode() in responses}
+    )
     assert leaks == [{}, {}, {}]
     # Keys in the wrong place are rejected or ignored, and cause no internal error.
     assert 500 not in harvest.statuses
@@ -83,7 +85,7 @@ async def test_keys_appear_in_no_output(everything: Everything) -> None:
     record(
         "Keys never leak",
         "0 hits in logs, metrics, errors, Redis and its files, command lines and environments",
-        f"0 hits after {len(harvest.answers)} responses ({', '.join(map(str, sorted(harvest.statuses)))})",
+        f"0 hits after {len(harvest.responses)} responses ({', '.join(map(str, sorted(harvest.statuses)))})",
         met=True,
     )
 
@@ -96,10 +98,10 @@ async def test_an_exception_that_quotes_a_key_is_logged_without_the_key(tmp_path
     async with running_system(tmp_path, gateway_settings=settings) as system:
         for method, path in (("GET", "/models"), ("POST", "/chat/completions")):
             content = orjson.dumps({**body(), "model": STRANGE}) if method == "POST" else None
-            answer = await system.client().request(method, path, content=content)
-            assert answer.status_code == 500
-            assert STRANGE not in answer.text
-            assert system.api_key not in answer.text
+            response = await system.client().request(method, path, content=content)
+            assert response.status_code == 500
+            assert STRANGE not in response.text
+            assert system.api_key not in response.text
         await until(lambda: len(list(tracebacks_in(system.gateway.log.read_text()))) == 2, what="both are in the log")
         log = system.gateway.log.read_text()
         assert all("RuntimeError: cannot serve Bearer vlx_…" in each for each in tracebacks_in(log))

@@ -25,13 +25,15 @@ async def test_a_stopping_gateway_finishes_its_streams_and_accepts_no_new_ones(s
     running = await streams(system, STEADY, STREAMS)
     system.gateway.signal(signal.SIGTERM)
     await until(lambda: _rejects(system), what="the gateway accepts no new connections")
-    answers = await asyncio.gather(*running)
-    assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
+    responses = await asyncio.gather(*running)
+    assert all(response.is_whole for response in responses), [
+        response.errors for response in responses if not response.is_whole
+    ][:3]
     assert await system.gateway.exit_code() == 0
     record(
         f"SIGTERM to a gateway with {STREAMS} open streams",
         "all finish, new connections are rejected, exit code 0",
-        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; exit code 0",
+        f"{sum(response.is_whole for response in responses)} of {STREAMS} finished; exit code 0",
         met=True,
     )
 
@@ -43,14 +45,17 @@ async def test_a_stopping_worker_finishes_its_streams_and_another_one_gets_new_r
     pair.worker.signal(signal.SIGTERM)
     client = pair.client()
     new = [await client.post("/chat/completions", json=body(stream=False)) for _ in range(20)]
-    assert {answer.status_code for answer in new} == {200}
-    answers = await asyncio.gather(*running)
-    assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
+    assert {response.status_code for response in new} == {200}
+    responses = await asyncio.gather(*running)
+    assert all(response.is_whole for response in responses), [
+        response.errors for response in responses if not response.is_whole
+    ][:3]
     assert await pair.worker.exit_code() == 0
     record(
         f"SIGTERM to a worker with {STREAMS} open streams",
         "all finish, another worker serves new requests, exit code 0",
-        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; 20 of 20 new ones served; exit code 0",
+        f"{sum(response.is_whole for response in responses)} of {STREAMS} finished; 20 of 20 new ones served; "
+        "exit code 0",
         met=True,
     )
 
@@ -58,14 +63,16 @@ async def test_a_stopping_worker_finishes_its_streams_and_another_one_gets_new_r
 async def test_a_stopping_triton_finishes_its_streams(system: System) -> None:
     running = await streams(system, STEADY, STREAMS)
     system.triton.process.terminate()
-    answers = await asyncio.gather(*running)
-    assert all(answer.is_whole for answer in answers), [answer.errors for answer in answers if not answer.is_whole][:3]
+    responses = await asyncio.gather(*running)
+    assert all(response.is_whole for response in responses), [
+        response.errors for response in responses if not response.is_whole
+    ][:3]
     assert await asyncio.to_thread(system.triton.process.wait, 20) == 0
     assert (await system.client().post("/chat/completions", json=body())).status_code == 503
     record(
         f"SIGTERM to Triton with {STREAMS} open streams",
         "all finish (within its --exit-timeout-secs), exit code 0",
-        f"{sum(answer.is_whole for answer in answers)} of {STREAMS} finished; exit code 0",
+        f"{sum(response.is_whole for response in responses)} of {STREAMS} finished; exit code 0",
         met=True,
     )
 
@@ -75,9 +82,9 @@ async def test_streams_end_with_an_error_at_the_end_of_the_drain(tmp_path: Path)
     async with running_system(tmp_path, gateway_settings=settings, worker_settings=settings) as system:
         running = await streams(system, LONG, 4)
         system.gateway.signal(signal.SIGTERM)
-        for answer in await asyncio.gather(*running):
-            assert len(answer.errors) == 1
-            assert not answer.done
+        for response in await asyncio.gather(*running):
+            assert len(response.errors) == 1
+            assert not response.done
         assert await system.gateway.exit_code() == 0
         await until(lambda: _engine_is_free(system))
 
@@ -103,8 +110,8 @@ async def test_waiting_requests_get_an_error_at_the_end_of_the_drain(tmp_path: P
         assert received.count(b'data: {"error":') == 1
         assert b'"type":"service_unavailable"' in received
         assert b"[DONE]" not in received
-        for answer in await asyncio.gather(prefilling, queued_whole):
-            assert (answer.status_code, answer.json()["error"]["type"]) == (503, "service_unavailable")
+        for response in await asyncio.gather(prefilling, queued_whole):
+            assert (response.status_code, response.json()["error"]["type"]) == (503, "service_unavailable")
         assert await system.gateway.exit_code() == 0
         await until(lambda: _engine_is_free(system))
 
@@ -134,9 +141,9 @@ async def test_a_second_signal_ends_the_drain_at_once(system: System, name: str,
 async def test_max_stream_seconds_limits_the_duration_of_a_stream(tmp_path: Path) -> None:
     settings = {"VILIX_MAX_STREAM_SECONDS": "1"}
     async with running_system(tmp_path, gateway_settings=settings) as system:
-        answer = await read(system.client(), LONG)
-        assert [error["type"] for error in answer.errors] == ["timeout"]
-        assert not answer.done
+        response = await read(system.client(), LONG)
+        assert [error["type"] for error in response.errors] == ["timeout"]
+        assert not response.done
         await until(system.is_idle)
 
 

@@ -160,7 +160,7 @@ class Answer:
         return self.outputs[-1].usage
 
 
-async def answer(client: TritonClient, model: str, prompt: list[int], *, window: int = 64, **params: Any) -> Answer:
+async def response(client: TritonClient, model: str, prompt: list[int], *, window: int = 64, **params: Any) -> Answer:
     """Generate to the end of the request."""
     outputs = [
         output

@@ -87,12 +87,12 @@ class Bench:
 
     def engine(
         self,
-        answers: Sequence[Mapping[str, Any]] = ({"token_ids": [10, 11, 12]},),
+        responses: Sequence[Mapping[str, Any]] = ({"token_ids": [10, 11, 12]},),
         *,
         architecture: str = stand_in.QWEN3,
         **arguments: Any,
     ) -> trtllm.TrtllmEngine:
-        model = stand_in.write_checkpoint(self._directory / "model", answers, architecture=architecture, step_ms=1)
+        model = stand_in.write_checkpoint(self._directory / "model", responses, architecture=architecture, step_ms=1)
         engine = trtllm.create({"model": str(model), "context_length": 256, "slots": 2, **arguments})
         self._engines.append(engine)
         return engine

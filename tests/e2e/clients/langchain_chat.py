@@ -34,9 +34,9 @@ with_tools = thinking.bind_tools([get_weather])
 call = with_tools.invoke([question])
 assert [made["args"] for made in call.tool_calls] == [{"city": "تهران"}], call
 result = ToolMessage(get_weather.invoke(call.tool_calls[0]["args"]), tool_call_id=call.tool_calls[0]["id"])
-answer = with_tools.invoke([question, call, result])
-assert answer.content
-assert not answer.tool_calls, answer
+response = with_tools.invoke([question, call, result])
+assert response.content
+assert not response.tool_calls, response
 
 streamed = list(thinking.stream([HumanMessage("سلام")]))
 assert len(streamed) > 10
