@@ -13,7 +13,7 @@ import pytest
 from bench.trtllm.checks import Reader
 from services.inference.request.structured_output.call_schema import call_schema
 from services.inference.triton_backend.contract import Params, Request, StructuredOutput
-from services.inference.triton_backend.engines import llama_structured_output, llamacpp
+from services.inference.triton_backend.engines import llama_compilations, llama_structured_output
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
 from services.inference.triton_backend.params_parser import parse
@@ -150,7 +150,7 @@ def test_a_request_that_is_cancelled_while_its_form_is_made_gives_its_slot_back(
 def test_a_form_that_takes_too_long_is_rejected(
     engine: LlamaCppEngine, making: SlowMaking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llamacpp, "STRUCTURED_OUTPUT_SECONDS", 0.1)
+    monkeypatch.setattr(llama_compilations, "STRUCTURED_OUTPUT_SECONDS", 0.1)
     with pytest.raises(RequestError, match="cannot be compiled at the moment") as rejection:
         started(engine, structured_output={"regex": "endless"}).wait()
     assert rejection.value.reason == "OVERLOADED", "the machine was too slow for what its trial allows"

@@ -1,1 +1,1 @@
-"""The engines behind the contract, one module each. A module has `create(arguments) -> Engine`."""
+"""The engines that fulfil the contract. The module of an engine has `create(arguments) -> Engine`."""

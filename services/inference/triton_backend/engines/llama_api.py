@@ -1,11 +1,11 @@
-"""llama.cpp's C API: the library that the xllamacpp wheel carries, with the declarations of llama-cpp-py-sync.
+"""llama.cpp's C API: the library in the xllamacpp wheel, with the declarations of llama-cpp-py-sync.
 
-A declaration that differs from the library corrupts memory without a word, so both must come from the same state of
-llama.cpp. Neither side can be asked for it at run time: xllamacpp's library is built without build information (it says
-build 0, commit "unknown", version "0.6.0-dev"), so that only the packages' versions tell. The last part of xllamacpp's
-version is llama.cpp's build number, and llama-cpp-py-sync states the tag that it was generated from. Those two are
-compared with the pairs that were tried; and as a last guard, defaults that the library fills in through declared
-structures must have the values that llama.cpp documents.
+A declaration that differs from the library silently corrupts memory, so that both must be of the same state of
+llama.cpp. Only the versions of the packages tell it, because xllamacpp's library is built without build information (it
+reports build 0, commit "unknown" and version "0.6.0-dev"). The last part of xllamacpp's version is llama.cpp's build
+number, and llama-cpp-py-sync states the tag from which it was generated. These two are compared with the pairs that
+were tested. As a last check, defaults that the library writes into declared structures must have the values that
+llama.cpp documents.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _LOG_ERROR: Final = 4
 
 
 class LlamaApi:
-    """The opened library. `lib` has llama.cpp's functions, `ffi` makes their arguments."""
+    """The loaded library. `lib` has llama.cpp's functions, and `ffi` creates their arguments."""
 
     def __init__(self) -> None:
-        """Raises RuntimeError when library and declarations do not go together."""
-        # Both are the CPU engine's own; a machine with another engine does not have them.
+        """Load the library. Raises RuntimeError if library and declarations do not match."""
+        # Only an environment of the CPU engine has these packages.
         from llama_cpp_py_sync import _version  # noqa: PLC0415
         from llama_cpp_py_sync._cffi_bindings import get_ffi  # noqa: PLC0415
 
@@ -55,14 +55,14 @@ class LlamaApi:
         self.lib: Any = self.ffi.dlopen(str(_library()))
         self._check_layout()
         self._errors: deque[str] = deque(maxlen=4)
-        # Kept, because the library calls it for as long as it lives.
+        # Kept, because the library calls it until the process ends.
         self._log = self.ffi.callback("void(enum ggml_log_level, const char *, void *)", self._on_log)
         self.lib.llama_log_set(self._log, self.ffi.NULL)
         self.lib.mtmd_log_set(self._log, self.ffi.NULL)
         self.lib.llama_backend_init()
 
     def last_error(self) -> str:
-        """What the library said last about an error; empty when nothing."""
+        """Return the last error that the library has logged, or an empty text."""
         return self._errors[-1] if self._errors else ""
 
     def _on_log(self, level: int, text: Any, _: Any) -> None:
@@ -72,15 +72,15 @@ class LlamaApi:
     def _check_layout(self) -> None:
         defaults = self.lib.llama_context_default_params()
         for name, expected in _DEFAULTS.items():
-            found = getattr(defaults, name)
-            if found != expected:
+            value = getattr(defaults, name)
+            if value != expected:
                 raise RuntimeError(
-                    f"llama.cpp's declarations do not fit its library: default {name} reads {found}, not {expected}"
+                    f"llama.cpp's declarations do not fit its library: default {name} reads {value}, not {expected}"
                 )
 
 
 def reject_untested(declarations: str, library: str) -> None:
-    """Raise RuntimeError unless the tag of the declarations and the version of the library are known to fit."""
+    """Raise RuntimeError unless the tag of the declarations and the version of the library are known to match."""
     if (declarations, library) not in TESTED_TOGETHER:
         pairs = ", ".join(f"{tag} with xllamacpp {version}" for tag, version in sorted(TESTED_TOGETHER))
         raise RuntimeError(

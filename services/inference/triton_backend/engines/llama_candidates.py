@@ -1,4 +1,4 @@
-"""What llama.cpp's samplers choose from."""
+"""The candidates among which llama.cpp's samplers choose."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _CANDIDATE: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.
 
 
 class Candidates:
-    """Room for one candidate per token of the vocabulary, shared by all samplers of a thread."""
+    """An array of one candidate per token of the vocabulary, shared by all samplers of a thread."""
 
     def __init__(self, api: LlamaApi, vocabulary: int) -> None:
+        """Allocate the array for `vocabulary` tokens."""
         self._data = api.ffi.new("llama_token_data[]", vocabulary)
         self._array = api.ffi.new("llama_token_data_array *")
         self._rows = np.frombuffer(api.ffi.buffer(self._data), _CANDIDATE)
         self._ids = np.arange(vocabulary, dtype=np.int32)
 
     def fill(self, logits: npt.NDArray[np.float32], forbidden: list[int]) -> Any:
-        """All tokens but `forbidden` ones, as llama.cpp's array."""
+        """Return llama.cpp's array with all tokens but the `forbidden` ones."""
         self._rows["id"] = self._ids
         self._rows["logit"] = logits
         if forbidden:
@@ -35,16 +36,16 @@ class Candidates:
         return self._array
 
     def selected(self) -> int | None:
-        """The token that a sampler chose; None when none was allowed."""
+        """Return the token that a sampler has chosen, or None if no token was allowed."""
         if not 0 <= self._array.selected < self._array.size:
             return None
         chosen = self._array.data[self._array.selected]
         return int(chosen.id) if math.isfinite(chosen.logit) else None
 
     def allow_all(self) -> bool:
-        """Whether a guide has left all. One with an error does, special tokens included, which no valid one allows."""
+        """Return whether all tokens are allowed: a structured output with an error also allows special tokens."""
         return self.allowed() == len(self._ids)
 
     def allowed(self) -> int:
-        """How many candidates a guide has left."""
+        """Return the number of tokens that a structured output allows."""
         return int(np.isfinite(self._rows["logit"][: self._array.size]).sum())

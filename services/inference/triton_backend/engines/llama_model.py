@@ -1,4 +1,4 @@
-"""A GGUF file in memory, its vocabulary, and the context in which its sequences are decoded."""
+"""A loaded GGUF file: its vocabulary, and the context in which its sequences are decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_vision import LlamaVision, PreparedImage
 
 PRE_TOKENIZERS: Final = ("smollm", "qwen2")
-"""The worker makes the same ids as llama.cpp for these; for others nobody has checked."""
+"""The pre-tokenizers for which the worker's token ids are known to equal llama.cpp's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,10 @@ class LlamaModel:
     def __init__(
         self, api: LlamaApi, path: Path, *, context_length: int, slots: int, threads: int, most_entries: int
     ) -> None:
-        """`most_entries` bounds one decode. Raises ValueError or OSError that says what is wrong with the file."""
+        """Load the file at `path`. One decode has at most `most_entries`.
+
+        Raises ValueError or OSError, whose message says what is wrong with the file.
+        """
         if not path.is_file():
             raise FileNotFoundError(f"there is no model file {path}")
         self._api, self._lib, self._ffi = api, api.lib, api.ffi
@@ -50,7 +53,7 @@ class LlamaModel:
         self._batch = self._lib.llama_batch_init(most_entries, 0, 1)
 
     def tokenize(self, text: str) -> list[int]:
-        """The ids of a prompt given as text; names of special tokens in it stand for those tokens."""
+        """Return the ids of a prompt; names of special tokens in it stand for those tokens."""
         raw = text.encode()
         add_begin = self._lib.llama_vocab_get_add_bos(self.vocab)
         size = len(raw) + 8
@@ -59,12 +62,12 @@ class LlamaModel:
         return list(ids[0:count])
 
     def token(self, name: str) -> int | None:
-        """The id of a special token; None where there is none of that name."""
+        """Return the id of a special token, or None if there is none with that name."""
         ids = self.tokenize(name)
         return ids[0] if len(ids) == 1 else None
 
     def decode(self, entries: list[Entry]) -> None:
-        """Run the model over `entries`. Raises RuntimeError when it fails, after which it cannot be used any more."""
+        """Run the model over `entries`. Raises RuntimeError if that fails; the model cannot be used any more then."""
         batch = self._batch
         batch.n_tokens = len(entries)
         for i, entry in enumerate(entries):
@@ -78,13 +81,13 @@ class LlamaModel:
             raise RuntimeError(f"llama_decode returned {status}: {self._api.last_error()}")
 
     def decode_image(self, image: PreparedImage, first: int, last: int, *, position: int, sequence: int) -> None:
-        """Run the model over the tokens from `first` to before `last` of an image that begins at `position`.
+        """Run the model over the tokens from `first` up to `last` (exclusive) of an image that begins at `position`.
 
         Raises RuntimeError as `decode` does.
         """
         count = last - first
         embeddings = np.ascontiguousarray(image.embeddings[first:last])
-        # Time, row and column count from where the image begins; the fourth is not used.
+        # Time, row and column count from the beginning of the image; the fourth row is not used.
         positions = np.ascontiguousarray(image.positions[:, first:last])
         positions[:3] += position
         own_sequence = self._ffi.new("llama_seq_id[]", [sequence])
@@ -101,29 +104,29 @@ class LlamaModel:
             raise RuntimeError(f"llama_decode of an image returned {status}: {self._api.last_error()}")
 
     def open_vision(self, path: Path, *, threads: int) -> LlamaVision:
-        """Its eyes. Raises ValueError or OSError that says what is wrong with the file."""
+        """Load the model's vision projector. Raises ValueError or OSError, whose message is about the file."""
         width = self._lib.llama_model_n_embd_inp(self._model)
         return LlamaVision(self._api, path, model=self._model, width=width, threads=threads)
 
     def logits(self, index: int) -> npt.NDArray[np.float32]:
-        """Logits after entry `index` of the last decode, one per token of the vocabulary; valid until the next one."""
+        """Return the logits after entry `index` of the last decode, one per token, valid until the next decode."""
         pointer = self._lib.llama_get_logits_ith(self._context, index)
         if pointer == self._ffi.NULL:
             raise RuntimeError(f"llama.cpp has no logits for entry {index}")
         return np.frombuffer(self._ffi.buffer(pointer, self.vocabulary * 4), np.float32)
 
     def keep(self, sequence: int, tokens: int) -> int:
-        """Forget all but the first `tokens` tokens of a sequence; how many could really be kept."""
+        """Remove all but the first `tokens` tokens of a sequence, and return how many were kept."""
         if self._lib.llama_memory_seq_rm(self._memory, sequence, tokens, -1):
             return tokens
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return 0
 
     def close(self) -> None:
-        """Free what a model needs to run.
+        """Free the context.
 
-        Its weights and vocabulary stay: llguidance remembers the last vocabulary by its address, and would take another
-        model's at the same place for it.
+        Weights and vocabulary stay in memory: llguidance remembers the last vocabulary by its address, and would take
+        another model's vocabulary at the same address for it.
         """
         self._lib.llama_batch_free(self._batch)
         self._lib.llama_free(self._context)

@@ -1,4 +1,4 @@
-"""What a sequence of llama.cpp reads before it generates: tokens, and images among them."""
+"""The prompt of a sequence of llama.cpp: tokens, and images among them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from services.inference.triton_backend.engines.llama_vision import PreparedImage
 
 IMAGE_TOKEN = -1
-"""Stands for every token of an image. It is no token's id, and no prompt that is still to be read has it in common."""
+"""Stands for every token of an image. It is no id of a token, so that no other prompt shares it with a slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedImage:
-    """An image and its place."""
+    """An image and its position in the prompt."""
 
     image: PreparedImage
     start: int
@@ -27,13 +27,13 @@ class PlacedImage:
 
 @dataclass(frozen=True, slots=True)
 class LlamaPrompt:
-    """Tokens in order; those of images are IMAGE_TOKEN."""
+    """The tokens of a prompt; those of images are IMAGE_TOKEN."""
 
     tokens: list[int]
     images: Sequence[PlacedImage] = ()
 
     def __len__(self) -> int:
-        """How many tokens there are, those of images included."""
+        """Return the number of tokens, those of images included."""
         return len(self.tokens)
 
     def position(self, index: int) -> int:
@@ -41,17 +41,17 @@ class LlamaPrompt:
         return index - sum(len(placed.image) - placed.image.advance for placed in self.images if placed.end <= index)
 
     def image_at(self, index: int) -> PlacedImage | None:
-        """The image that the token at `index` belongs to."""
+        """Return the image to which the token at `index` belongs, or None."""
         return next((placed for placed in self.images if placed.start <= index < placed.end), None)
 
     def text_at(self, index: int, most: int) -> list[int]:
-        """Up to `most` tokens from `index` on, none of an image."""
+        """Return up to `most` tokens from `index` on, up to the next image."""
         end = next((placed.start for placed in self.images if placed.start > index), len(self.tokens))
         return self.tokens[index : min(end, index + most)]
 
 
 def insert_images(tokens: Sequence[int], images: Sequence[PreparedImage], *, placeholder: int) -> LlamaPrompt:
-    """A prompt with its images in the places of `placeholder`, of which there must be as many."""
+    """Return a prompt with each `placeholder` replaced by an image; there must be as many of both."""
     left = list(images)
     whole: list[int] = []
     placed: list[PlacedImage] = []

@@ -1,4 +1,4 @@
-"""Chooses the next token of one request from its logits, as its parameters say."""
+"""Chooses the next token of one request from its logits, by its parameters."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from services.inference.triton_backend.trial import Trials
 from services.worker.triton_kit.request_error import RequestError
 
 STRUCTURED_OUTPUT_STEP_SECONDS: Final = 0.03
-"""CPU time that a guide may take for each token. The usual ones take a few milliseconds."""
+"""The CPU time that a structured output may take per token. Usual ones take a few milliseconds."""
 STRUCTURED_OUTPUT_DEBT_SECONDS: Final = 0.15
-"""How much more it may take in all."""
+"""The CPU time that a structured output may take in addition, in all."""
 
 
 class NoTokenAllowed(RequestError):
-    """A guide has led to where nothing may follow, and the text is not complete."""
+    """A structured output allows no further token, although the text is not complete."""
 
     def __init__(self, message: str) -> None:
-        """`message` is for the caller."""
+        """Make the error with a `message` for the caller."""
         super().__init__("INVALID_ARGUMENT", message)
 
 
 class Sampler:
-    """The samplers of one request, in the order of the GPU engine: biases and penalties, temperature, truncations."""
+    """The samplers of one request, in the order of the GPU engine: biases and penalties, temperature, truncation."""
 
     def __init__(
         self,
@@ -45,7 +45,10 @@ class Sampler:
         vocabulary: int,
         context_length: int,
     ) -> None:
-        """Raises RequestError when a token id is not valid, or another parameter and a guide exclude one another."""
+        """Create the samplers of `params`.
+
+        Raises RequestError for an invalid token id, or for a parameter that structured output excludes.
+        """
         reject_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
         reject_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
         if params.structured_output is not None and params.min_tokens:
@@ -60,34 +63,34 @@ class Sampler:
             params.structured_output
         )
         self._lock = threading.Lock()
-        """Held to change the guide: it may be made while the request ends."""
+        """Held to set or free the structured output's sampler, which may be compiled while the request ends."""
         self._closed = False
         self._structured_output_debt = 0.0
-        """Seconds of CPU time that the guide has taken beyond what it may take for each token."""
+        """Seconds of CPU time that the structured output has taken in addition to STRUCTURED_OUTPUT_STEP_SECONDS."""
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         for sampler in _samplers(api, vocabulary, params, prompt, context_length):
             self._lib.llama_sampler_chain_add(self._chain, sampler)
 
     @property
     def lacks_structured_output(self) -> bool:
-        """Whether `make_guide` must be called before it can choose."""
+        """Whether `make_structured_output` must be called before `sample`."""
         return self._wanted is not None and self._structured_output is None
 
     def make_structured_output(self, trials: Trials) -> None:
-        """Make the guide, after a trial, which may take long. Raises RequestError when it is not valid."""
+        """Compile the structured output after a trial, which may take long. Raises RequestError if it is invalid."""
         wanted = self._wanted
-        assert wanted is not None  # noqa: S101 - or it lacks none
-        begun = self._structured_outputs.copy_of_kept(wanted)
-        if begun is None:
-            begun = self._structured_outputs.copy_of(wanted, size=trials.check(wanted))
+        assert wanted is not None  # noqa: S101 - called only if it lacks one
+        sampler = self._structured_outputs.copy_of_kept(wanted)
+        if sampler is None:
+            sampler = self._structured_outputs.copy_of(wanted, size=trials.check(wanted))
         with self._lock:
             if self._closed:
-                self._lib.llama_sampler_free(begun)
+                self._lib.llama_sampler_free(sampler)
             else:
-                self._structured_output = begun
+                self._structured_output = sampler
 
     def sample(self, candidates: Candidates, logits: npt.NDArray[np.float32], forbidden: Iterable[int] = ()) -> int:
-        """The next token; it counts as chosen. Raises RequestError when the guide allows none."""
+        """Choose and return the next token. Raises RequestError if the structured output allows none."""
         array = candidates.fill(logits, list(forbidden))
         if self._structured_output is not None:
             began = time.thread_time()
@@ -107,7 +110,7 @@ class Sampler:
         return token_id
 
     def _note_structured_output_work(self, seconds: float) -> None:
-        """Raise RequestError when the guide takes the engine's thread for too long: other requests wait meanwhile."""
+        """Raise RequestError if the structured output blocks the engine's thread for too long: other requests wait."""
         self._structured_output_debt = max(0.0, self._structured_output_debt + seconds - STRUCTURED_OUTPUT_STEP_SECONDS)
         if self._structured_output_debt > STRUCTURED_OUTPUT_DEBT_SECONDS:
             raise _too_complex()
@@ -149,6 +152,6 @@ def _samplers(api: LlamaApi, vocabulary: int, params: Params, prompt: list[int],
         yield lib.llama_sampler_init_top_p(params.top_p, 1)
     if params.min_p:
         yield lib.llama_sampler_init_min_p(params.min_p, 1)
-    # llama.cpp takes 32 bits, and the largest value for "any".
+    # llama.cpp's seed has 32 bits, and its largest value means a random seed.
     seed = secrets.randbits(31) if params.seed is None else params.seed % 0xFFFF_FFFF
     yield lib.llama_sampler_init_dist(seed)

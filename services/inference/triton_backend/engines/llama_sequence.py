@@ -1,4 +1,4 @@
-"""A request in llama.cpp's batch, and the place in the KV cache that it is read into."""
+"""A request in llama.cpp's batch, and the slot of the KV cache into which it is read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from services.worker.triton_kit.request_error import RequestError
 
 @dataclass(slots=True)
 class Slot:
-    """A place in the KV cache."""
+    """A slot of the KV cache."""
 
     number: int
     tokens: list[int] = field(default_factory=list)
-    """What was read into it, in order."""
+    """The tokens that were read into it, in order."""
     salt: str = ""
+    """The cache salt of the last request."""
     used: float = 0.0
+    """When the last request has left it, on the monotonic clock in seconds."""
 
 
 @dataclass(slots=True)
@@ -32,29 +34,29 @@ class Sequence:
     usage: Usage
     prompt: LlamaPrompt
     reusable: int
-    """How many of its first tokens may come from what a slot has read before."""
+    """The number of its first tokens that a slot may have read before."""
     is_ready: bool = True
-    """Whether its images have been looked at, if it has any."""
+    """Whether its images, if any, are encoded."""
     problem: RequestError | None = None
-    """With its guide or its images."""
+    """The error of its structured output or its images."""
     trial_began: float | None = None
-    """When the trial of its guide began."""
+    """When the trial of its structured output began, on the monotonic clock in seconds."""
     is_over: bool = False
-    """Whether its sink was told the end while its guide was still being made."""
+    """Whether it has ended while its structured output was being compiled."""
     slot: Slot | None = None
     next_token: int | None = None
-    """Chosen, but not read yet; None while the prompt is being read."""
+    """The token that was chosen, but not read yet; None while the prompt is being read."""
     generated: int = 0
     started: float = 0.0
     first_token: float | None = None
 
     def can_go_on(self) -> bool:
-        """Whether it has something to do in the next step."""
+        """Return whether it takes part in the next step."""
         return self.is_ready and self.sink.has_capacity()
 
 
 def common_prefix(one: list[int], other: list[int]) -> int:
-    """How many of their first tokens are the same."""
+    """Return the length of the common beginning of two lists."""
     for i, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return i

@@ -1,4 +1,4 @@
-"""Forms that answers are held to, made into llama.cpp's samplers, and kept for the next request with the same form."""
+"""Compiles structured outputs into samplers of llama.cpp, and keeps them for later requests."""
 
 from __future__ import annotations
 
@@ -21,47 +21,51 @@ MOST_KEPT_BYTES: Final = 64 * 2**20
 
 
 class StructuredOutputs:
-    """The samplers of guides for one vocabulary: the last MOST_KEPT stay, and each request has a copy."""
+    """The samplers of structured outputs for one vocabulary: the last MOST_KEPT stay, and each request gets a copy."""
 
     def __init__(self, api: LlamaApi, vocab: Any, vocabulary: int) -> None:
-        """Of `vocabulary` tokens."""
+        """Start without samplers. `vocab` has `vocabulary` tokens."""
         self._api, self._lib, self._vocab = api, api.lib, vocab
         self._candidates = Candidates(api, vocabulary)
         self._vocabulary = vocabulary
         self._kept: Final[OrderedDict[StructuredOutput, tuple[Any, int]]] = OrderedDict()
-        """With the bytes of memory that each takes."""
+        """The samplers, each with the bytes of memory that it takes."""
         self._lock = threading.Lock()
         self._compile_lock = threading.Lock()
-        """The candidates are shared, and llguidance prepares a vocabulary in one thread."""
+        """Held to compile: the candidates are shared, and llguidance prepares a vocabulary in one thread."""
 
     def copy_of(self, structured_output: StructuredOutput, *, size: int = 0) -> Any:
-        """A sampler at the beginning of a guide, to be freed. `size` is how much memory it takes, as far as is known.
+        """Return a sampler at the beginning of a structured output, which the caller must free.
 
-        To make one takes up to a few seconds. Raises RequestError for a guide that is not valid.
+        `size` is the memory that it takes in bytes, if known. Compilation takes up to a few seconds.
+
+        Raises RequestError for an invalid structured output.
         """
         with self._compile_lock:
-            begun = self.copy_of_kept(structured_output)
-            return self._keep(structured_output, self._new_sampler(structured_output), size) if begun is None else begun
+            sampler = self.copy_of_kept(structured_output)
+            if sampler is None:
+                sampler = self._keep(structured_output, self._new_sampler(structured_output), size)
+            return sampler
 
     def copy_of_kept(self, structured_output: StructuredOutput) -> Any | None:
-        """The same for a guide that is kept, at once and in any thread; None for another."""
+        """Return a copy of a kept sampler, or None. It returns at once, and may be called from any thread."""
         with self._lock:
             return self._copy(structured_output) if structured_output in self._kept else None
 
     def close(self) -> None:
-        """Free what was kept."""
+        """Free all kept samplers."""
         while self._kept:
             self._lib.llama_sampler_free(self._kept.popitem()[1][0])
 
     def _keep(self, structured_output: StructuredOutput, sampler: Any, size: int) -> Any:
         with self._lock:
             self._kept[structured_output] = sampler, size
-            begun = self._copy(structured_output)
+            copy = self._copy(structured_output)
             while len(self._kept) > MOST_KEPT or (
                 len(self._kept) > 1 and sum(held for _, held in self._kept.values()) > MOST_KEPT_BYTES
             ):
                 self._lib.llama_sampler_free(self._kept.popitem(last=False)[1][0])
-            return begun
+            return copy
 
     def _copy(self, structured_output: StructuredOutput) -> Any:
         self._kept.move_to_end(structured_output)
@@ -87,7 +91,7 @@ class StructuredOutputs:
 
 
 def _compact(schema: str) -> str:
-    """Without room for white space, of which small models would write forever."""
+    """Return a schema that allows no white space, of which small models would generate an endless amount."""
     try:
         value = json.loads(schema)
     except ValueError:
@@ -96,8 +100,8 @@ def _compact(schema: str) -> str:
 
 
 def _bad_structured_output(structured_output: StructuredOutput) -> RequestError:
-    shown = structured_output.text if len(structured_output.text) <= 80 else structured_output.text[:77] + "..."
+    excerpt = structured_output.text if len(structured_output.text) <= 80 else structured_output.text[:77] + "..."
     return RequestError(
         "INVALID_ARGUMENT",
-        f"guide.{structured_output.kind} is not valid, or has a part that the engine does not know: {shown}",
+        f"guide.{structured_output.kind} is not valid, or has a part that the engine does not know: {excerpt}",
     )

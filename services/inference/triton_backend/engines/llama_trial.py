@@ -1,4 +1,4 @@
-"""Compiles guides for trial with llama.cpp's library and a model's vocabulary, without its weights."""
+"""Compiles structured outputs for trial with llama.cpp's library and a model's vocabulary, without its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.inference.triton_backend.engines.llama_structured_output import St
 
 
 def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
-    """What compiles a guide for the GGUF `model`. Raises ValueError when the file cannot be loaded."""
+    """Return the function that compiles for the GGUF file `model`. Raises ValueError if it cannot be loaded."""
     api = LlamaApi()
     params = api.lib.llama_model_default_params()
     params.vocab_only = True
@@ -22,10 +22,10 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
     structured_outputs = StructuredOutputs(api, vocab, api.lib.llama_vocab_n_tokens(vocab))
 
     def compile_structured_output(kind: str, text: str) -> None:
-        """As the engine does: make the sampler, copy it, and free both."""
+        """Make a sampler and a copy, as the engine does, and free both."""
         api.lib.llama_sampler_free(structured_outputs.copy_of(StructuredOutput(kind, text)))
         structured_outputs.close()
 
-    # The first guide prepares the vocabulary, which every trial inherits.
+    # The first structured output prepares the vocabulary, which every trial inherits.
     compile_structured_output("json_object", "")
     return compile_structured_output

@@ -1,7 +1,7 @@
-"""Images for a GGUF: the encoder and projector that llama.cpp calls mmproj, over its library mtmd.
+"""The vision projector of a GGUF model, which llama.cpp calls mmproj, with its library mtmd.
 
-An image becomes embeddings, one for each of its tokens, which the model reads in their place. The models of the Qwen-VL
-family count an image's positions in three directions (M-RoPE): time, row and column.
+An image becomes embeddings, one per token, which the model reads in place of tokens. The models of the Qwen-VL family
+count an image's positions in three dimensions (M-RoPE): time, row and column.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from services.inference.triton_backend.engines.llama_api import LlamaApi
 PLACEHOLDER: Final = "<|image_pad|>"
 """The token that stands for an image in prompts of the Qwen-VL family."""
 MOST_TOKENS: Final = 16_384
-"""Of an image. Images come in the size that the worker has chosen, and must not be brought to another one."""
+"""The most tokens of an image; so many that mtmd never resizes an image, whose size the worker has chosen."""
 _IMAGE: Final = 1
 """mtmd's MTMD_INPUT_CHUNK_TYPE_IMAGE."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image as the model reads it."""
+    """An encoded image."""
 
     embeddings: npt.NDArray[np.float32]
     """One row per token."""
     positions: npt.NDArray[np.int32]
-    """Four rows: time, row, column and nothing, of each token, from 0."""
+    """Four rows with the positions of each token, from 0: time, row, column, and one that is not used."""
     advance: int
-    """How many positions later the text goes on; fewer than there are tokens."""
+    """The number of positions that the image takes; fewer than there are tokens."""
 
     def __len__(self) -> int:
-        """How many tokens it is."""
+        """Return the number of tokens."""
         return len(self.embeddings)
 
 
@@ -60,8 +60,8 @@ class LlamaVision:
             self.close()
             raise ValueError(f"{path} is of another kind than those of the Qwen-VL family, which are supported")
 
-    def see(self, width: int, height: int, rgb: bytes) -> PreparedImage:
-        """Look at an image. It takes long. Raises RuntimeError when that fails."""
+    def encode(self, width: int, height: int, rgb: bytes) -> PreparedImage:
+        """Encode an image of `width` × `height` pixels, which takes long. Raises RuntimeError if that fails."""
         with ExitStack() as stack:
             chunk = self._chunk(stack, width, height, rgb)
             if self._lib.mtmd_encode_chunk(self._context, chunk) != 0:
@@ -79,7 +79,7 @@ class LlamaVision:
         self._lib.mtmd_free(self._context)
 
     def _chunk(self, stack: ExitStack, width: int, height: int, rgb: bytes) -> Any:
-        """The image without what mtmd puts around it: the prompt has that already."""
+        """Return the image without the tokens that mtmd adds around it, which the prompt has already."""
         bitmap = self._lib.mtmd_bitmap_init(width, height, self._ffi.from_buffer("unsigned char[]", rgb))
         stack.callback(self._lib.mtmd_bitmap_free, bitmap)
         chunks = self._lib.mtmd_input_chunks_init()
@@ -100,5 +100,5 @@ class LlamaVision:
 
     def _positions(self, chunk: Any, count: int) -> npt.NDArray[np.int32]:
         tokens = self._lib.mtmd_input_chunk_get_tokens_image(chunk)
-        found = [self._lib.mtmd_image_tokens_get_decoder_pos(tokens, 0, i) for i in range(count)]
-        return np.array([[p.t, p.y, p.x, p.z] for p in found], np.int32).T.copy()
+        positions = [self._lib.mtmd_image_tokens_get_decoder_pos(tokens, 0, i) for i in range(count)]
+        return np.array([[p.t, p.y, p.x, p.z] for p in positions], np.int32).T.copy()

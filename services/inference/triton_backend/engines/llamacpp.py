@@ -1,11 +1,11 @@
-"""Runs GGUF files on a CPU, continuously batched over llama.cpp's C API.
+"""Runs GGUF files on a CPU with llama.cpp's C API, in continuous batches.
 
-One thread does everything: in each step it decodes one token of every running sequence and a piece of the prompts that
-are still to be read, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans
-several tokens.) A slot keeps what it has read, so that a conversation's next turn reads only what is new; a request
-that asks for repeatability, by a seed or temperature 0, reads everything anew, because results depend in their last
-digits on how a prompt was split. Images are looked at by another thread, while the sequence that they belong to waits
-in its slot. Guides are compiled for trial and then made by further threads, before their sequences ask for a slot.
+One thread does everything: in each step, it decodes one token of every running sequence and a part of the unread
+prompts, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans several
+tokens.) A slot keeps what it has read, so that the next turn of a conversation reads only its new tokens. A request
+that asks for repeatability, by a seed or temperature 0, reads its whole prompt, because results depend in their last
+digits on how a prompt was split. Another thread encodes images, while their sequences wait in their slots. Further
+threads compile structured outputs, for trial and then for the engine, before their sequences get a slot.
 """
 
 from __future__ import annotations
@@ -36,32 +36,26 @@ from services.inference.triton_backend.contract import (
 )
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
+from services.inference.triton_backend.engines.llama_compilations import Compilations
+from services.inference.triton_backend.engines.llama_logprobs import with_logprobs
 from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
-from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, PlacedImage, insert_images
+from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, insert_images
 from services.inference.triton_backend.engines.llama_sampler import NoTokenAllowed, Sampler
-from services.inference.triton_backend.engines.llama_sequence import Sequence, Slot, common_prefix
+from services.inference.triton_backend.engines.llama_sequence import Sequence
+from services.inference.triton_backend.engines.llama_slots import Slots
+from services.inference.triton_backend.engines.llama_steps import PREFILL_ALONE, ImageRead, StepPlanner
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 from services.inference.triton_backend.engines.llama_vision import PLACEHOLDER
-from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.load_meter import LoadMeter
 from services.inference.triton_backend.prompt_images import decode, reject_misplaced
-from services.inference.triton_backend.trial import Trials, busy
+from services.inference.triton_backend.trial import Trials
 from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
 
-PREFILL_BESIDE_OTHERS: Final = 32
-"""Most prompt tokens in a step while other requests run: they must not notice."""
-PREFILL_ALONE: Final = 512
-PREFILL_LEAST: Final = 8
-STEP_SECONDS: Final = 0.08
-"""What a step that reads prompts should take at most, so that tokens come and cancellations are seen meanwhile."""
 PAUSE_SECONDS: Final = 0.02
 WAITING_SWEEP_SECONDS: Final = 0.1
-STRUCTURED_OUTPUT_SECONDS: Final = 9.0
-"""How long a request waits for its guide: for its turn, the trial and the making."""
-STRUCTURED_OUTPUTS_AT_ONCE: Final = 2
 SLOW_STEP_SECONDS: Final = 1.0
-"""A step that takes longer is counted and logged."""
+"""Steps that take longer are counted and logged."""
 _TRIAL: Final = "services.inference.triton_backend.engines.llama_trial"
 _log: Final = logging.getLogger(__name__)
 
@@ -71,13 +65,8 @@ def create(arguments: dict[str, Any]) -> LlamaCppEngine:
     return LlamaCppEngine(**arguments)
 
 
-_Text = tuple[Sequence, Slot, list[int]]
-_Image = tuple[Sequence, Slot, PlacedImage, int]
-"""With how many of the image's tokens."""
-
-
 class LlamaCppEngine:
-    """One thread that steps over all running requests."""
+    """An engine with one thread that decodes all running requests in steps."""
 
     name = "llamacpp"
 
@@ -115,8 +104,7 @@ class LlamaCppEngine:
         if self._vision is not None and self._placeholder is None:
             raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
         self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
-        self._trials = Trials(_TRIAL, {"model": str(Path(model).absolute())})
-        self._compile_threads = FairWork("llamacpp-guides", threads=STRUCTURED_OUTPUTS_AT_ONCE)
+        trials = Trials(_TRIAL, {"model": str(Path(model).absolute())})
         self._image_threads = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
         self._candidates = Candidates(api, self._model.vocabulary)
         self._structured_outputs = StructuredOutputs(api, self._model.vocab, self._model.vocabulary)
@@ -127,21 +115,19 @@ class LlamaCppEngine:
             vocabulary=self._model.vocabulary,
             context_length=context_length,
         )
-        # The first guide prepares the vocabulary, which takes part of a second.
+        # The first structured output prepares the vocabulary, which takes a part of a second.
         self._api.lib.llama_sampler_free(self._structured_outputs.copy_of(StructuredOutput("json_object", "")))
-        self._trials.wait_ready()
-        self._free = [Slot(i) for i in range(slots)]
+        trials.wait_ready()
+        self._slots = Slots(self._model, slots)
         self._running: list[Sequence] = []
-        self._on_trial: list[Sequence] = []
-        """Those whose guides are being made. They have no slot yet."""
-        self._max_queued = max_queued
         self._waiting: WaitingQueue[Sequence] = WaitingQueue(limit=max_queued)
         self._meter = LoadMeter()
-        self._prefill_budget = PREFILL_BESIDE_OTHERS
+        self._planner = StepPlanner()
         self._next_sweep = 0.0
         self._failed: RequestError | None = None
         self._closing = False
         self._changed = threading.Condition()
+        self._compilations = Compilations(trials, changed=self._changed, limit=max_queued, queue=self._queue)
         self._thread = threading.Thread(target=self._run, name="llamacpp", daemon=True)
         self._thread.start()
 
@@ -158,7 +144,7 @@ class LlamaCppEngine:
         reject_unknown_tokens("prompt_token_ids", prompt, self._model.vocabulary)
         sampler = self._sampler(request.params, prompt)
         usage = Usage(prompt_tokens=len(prompt))
-        # At least one token must be read again: its logits choose the first new one. Images are always read again.
+        # At least one token must be read, because its logits choose the first new token. Images are always read again.
         reusable = prompt.index(placeholder) if placeholder is not None and request.images else len(prompt) - 1
         is_ready = not request.images
         sequence = Sequence(request, sink, sampler, limit, usage, LlamaPrompt(prompt), reusable, is_ready)
@@ -167,21 +153,20 @@ class LlamaCppEngine:
                 if self._failed:
                     raise self._failed
                 if not sampler.lacks_structured_output:
-                    self._waiting.push(sequence)
-                    self._meter.work_given()
+                    self._queue(sequence)
                 else:
-                    self._put_on_trial(sequence)
+                    self._compilations.add(sequence)
                 self._changed.notify()
         except RequestError:
             sampler.close()
             raise
         if sampler.lacks_structured_output:
-            self._compile_threads.submit(request.params.cache_salt, partial(self._make_structured_output, sequence))
+            self._compilations.start(sequence)
 
-    def _put_on_trial(self, sequence: Sequence) -> None:
-        if len(self._on_trial) >= self._max_queued:
-            raise _too_many_structured_outputs()
-        self._on_trial.append(sequence)
+    def _queue(self, sequence: Sequence) -> None:
+        """Queue a sequence for a slot, with the lock held. Raises RequestError."""
+        self._waiting.push(sequence)
+        self._meter.work_given()
 
     def wake(self) -> None:
         """See Engine."""
@@ -196,7 +181,7 @@ class LlamaCppEngine:
         used = sum(len(sequence.slot.tokens) for sequence in running if sequence.slot)
         return self._meter.load(
             in_flight=len(running),
-            queued=len(self._waiting) + len(self._on_trial),
+            queued=len(self._waiting) + len(self._compilations),
             kv_cache_use=used / (self.slots * self.context_length),
         )
 
@@ -206,8 +191,7 @@ class LlamaCppEngine:
             self._closing = True
             self._changed.notify()
         self._thread.join()
-        self._trials.close()
-        self._compile_threads.close()
+        self._compilations.close()
         self._image_threads.shutdown(cancel_futures=True)
         if self._vision is not None:
             self._vision.close()
@@ -224,16 +208,16 @@ class LlamaCppEngine:
                 began = time.monotonic()
                 self._step()
                 self._note_step(time.monotonic() - began)
-        except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
+        except Exception as problem:  # noqa: BLE001 - every error must end the requests
             error = RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}")
         self._fail_all(error)
 
     def _wait_for_work(self) -> bool:
-        """Sleep while there is nothing to do. False when the engine is to stop."""
+        """Wait while there is nothing to do. Return False when the engine is to stop."""
         with self._changed:
             if not self._closing and not self._running and not self._waiting:
                 self._meter.stepped(has_work=False)
-                self._changed.wait(WAITING_SWEEP_SECONDS if self._on_trial else None)
+                self._changed.wait(WAITING_SWEEP_SECONDS if self._compilations else None)
             elif self._running and not any(sequence.can_go_on() for sequence in self._running):
                 self._meter.stepped(has_work=False)
                 self._changed.wait(PAUSE_SECONDS)
@@ -243,99 +227,61 @@ class LlamaCppEngine:
     def _note_step(self, seconds: float) -> None:
         if seconds > SLOW_STEP_SECONDS:
             self._meter.slow_step()
-            guided = sum(sequence.request.params.structured_output is not None for sequence in self._running)
+            structured = sum(sequence.request.params.structured_output is not None for sequence in self._running)
             _log.warning(
-                "a step of the engine took %.1f s, with %d requests running, %d of them guided",
-                *(seconds, len(self._running), guided),
+                "a step of the engine took %.1f s, with %d requests running, %d of them with structured output",
+                *(seconds, len(self._running), structured),
             )
 
     def _drop_cancelled(self) -> None:
-        now, gone = time.monotonic(), []
+        now, cancelled = time.monotonic(), []
         if now >= self._next_sweep:
             self._next_sweep = now + WAITING_SWEEP_SECONDS
             with self._changed:
-                gone = self._waiting.remove_cancelled()
-            self._drop_on_trial()
-        gone += [sequence for sequence in self._running if sequence.sink.is_cancelled()]
-        for sequence in gone:
+                cancelled = self._waiting.remove_cancelled()
+            self._drop_expired()
+        cancelled += [sequence for sequence in self._running if sequence.sink.is_cancelled()]
+        for sequence in cancelled:
             self._meter.cancelled()
             self._finish(sequence, "cancelled")
 
-    def _drop_on_trial(self) -> None:
-        """End requests whose guides are not made yet, and which are cancelled or have waited for too long."""
-        latest = time.monotonic() - STRUCTURED_OUTPUT_SECONDS
-        for sequence in list(self._on_trial):
-            cancelled = sequence.sink.is_cancelled()
-            if not cancelled and sequence.request.arrived >= latest:
-                continue
-            with self._changed:
-                if sequence not in self._on_trial:
-                    continue
-                self._on_trial.remove(sequence)
-                sequence.is_over = True
-            if cancelled:
+    def _drop_expired(self) -> None:
+        """End requests that wait for their structured output and are cancelled, or have waited for too long."""
+        for sequence, error in self._compilations.remove_expired():
+            if error is None:
                 self._meter.cancelled()
                 self._finish(sequence, "cancelled")
             else:
                 sequence.sampler.close()
-                sequence.sink.fail(_structured_output_timeout(sequence))
+                sequence.sink.fail(error)
 
     def _drop_failed(self) -> None:
         for sequence in [sequence for sequence in self._running if sequence.problem]:
-            assert sequence.problem is not None  # noqa: S101 - as was just asked
+            assert sequence.problem is not None  # noqa: S101 - checked in the line before
             self._leave(sequence)
             sequence.sink.fail(sequence.problem)
 
     def _admit(self) -> None:
-        while self._free:
+        while self._slots.has_free:
             with self._changed:
                 if not self._waiting:
                     return
                 sequence = self._waiting.pop()
             sequence.started = time.monotonic()
             sequence.usage.queued_s = sequence.started - sequence.request.arrived
-            self._give_slot(sequence)
+            self._slots.assign(sequence)
             self._running.append(sequence)
             if not sequence.is_ready:
                 with contextlib.suppress(RuntimeError):  # the engine is stopping
                     self._image_threads.submit(self._prepare_images, sequence)
 
-    def _make_structured_output(self, sequence: Sequence) -> None:
-        """Make a sequence's guide, and queue the sequence then. Runs in a thread of its own."""
-        problem = None
-        try:
-            if not (sequence.is_over or sequence.sink.is_cancelled()):
-                sequence.trial_began = time.monotonic()
-                sequence.sampler.make_structured_output(self._trials)
-        except RequestError as error:
-            problem = error
-        except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
-            problem = RequestError("ENGINE_FAILED", f"a guide could not be made: {error}")
-        with self._changed:
-            if sequence not in self._on_trial:
-                return
-            if problem is None and sequence.sampler.lacks_structured_output:
-                # It is cancelled; the engine's thread ends it.
-                return
-            self._on_trial.remove(sequence)
-            if problem is None:
-                try:
-                    self._waiting.push(sequence)
-                    self._meter.work_given()
-                except RequestError as error:
-                    problem = error
-            self._changed.notify()
-        if problem is not None:
-            sequence.sampler.close()
-            sequence.sink.fail(problem)
-
     def _is_unwanted(self, sequence: Sequence) -> bool:
         return self._closing or sequence.problem is not None or sequence.sink.is_cancelled()
 
     def _prepare_images(self, sequence: Sequence) -> None:
-        """Look at a sequence's images, and make them a part of its prompt."""
+        """Decode and encode a sequence's images, and insert them into its prompt."""
         try:
-            prompt = self._encoded_images(sequence)
+            prompt = self._prompt_with_images(sequence)
             sequence.limit = output_limit(len(prompt), sequence.request.params, self.context_length)
             sequence.prompt, sequence.usage.prompt_tokens = prompt, len(prompt)
         except RequestError as error:
@@ -345,39 +291,25 @@ class LlamaCppEngine:
         sequence.is_ready = True
         self.wake()
 
-    def _encoded_images(self, sequence: Sequence) -> LlamaPrompt:
-        assert self._vision is not None  # noqa: S101 - or images were refused
-        assert self._placeholder is not None  # noqa: S101 - as well
-        seen = []
+    def _prompt_with_images(self, sequence: Sequence) -> LlamaPrompt:
+        assert self._vision is not None  # noqa: S101 - images are rejected without it
+        assert self._placeholder is not None  # noqa: S101 - as above
+        encoded = []
         for image in decode(sequence.request, is_wanted=lambda: not self._is_unwanted(sequence)):
             if self._is_unwanted(sequence):
                 raise RequestError("ENGINE_FAILED", "nobody waits for the image any more")
-            seen.append(self._vision.see(image.width, image.height, image.tobytes()))
-        return insert_images(sequence.prompt.tokens, seen, placeholder=self._placeholder)
-
-    def _give_slot(self, sequence: Sequence) -> None:
-        """Give it the free slot that has read most of its prompt already, or the one unused for longest."""
-        params, prompt = sequence.request.params, sequence.prompt.tokens
-        reusable = dict.fromkeys(range(self.slots), 0)
-        if params.seed is None and params.temperature > 0:
-            for slot in self._free:
-                if slot.salt == params.cache_salt:
-                    reusable[slot.number] = common_prefix(slot.tokens, prompt)
-        slot = max(self._free, key=lambda s: (reusable[s.number], -s.used))
-        self._free.remove(slot)
-        kept = self._model.keep(slot.number, min(reusable[slot.number], sequence.reusable))
-        slot.tokens, slot.salt = prompt[:kept], params.cache_salt
-        sequence.slot, sequence.usage.cached_tokens = slot, kept
+            encoded.append(self._vision.encode(image.width, image.height, image.tobytes()))
+        return insert_images(sequence.prompt.tokens, encoded, placeholder=self._placeholder)
 
     def _step(self) -> None:
         entries: list[Entry] = []
         choosing: list[tuple[Sequence, int]] = []
-        texts, images, prefilled = self._plan()
-        # llama.cpp computes together only what comes in the order of the slots, and the rest in passes of their own.
-        for sequence, slot, piece in sorted(texts, key=lambda one: one[1].number):
-            self._add(entries, sequence, slot, piece)
-            if len(slot.tokens) >= len(sequence.prompt):
-                choosing.append((sequence, len(entries) - 1))
+        step = self._planner.plan(self._running)
+        # llama.cpp computes entries together only if they are in the order of the slots, and others in separate passes.
+        for read in sorted(step.texts, key=lambda read: read.slot.number):
+            entries += read.entries()
+            if len(read.slot.tokens) >= len(read.sequence.prompt):
+                choosing.append((read.sequence, len(entries) - 1))
         began = time.monotonic()
         if entries:
             self._model.decode(entries)
@@ -385,58 +317,16 @@ class LlamaCppEngine:
         for sequence, index in choosing:
             self._choose(sequence, self._model.logits(index))
         began = time.monotonic()
-        for sequence, slot, placed, count in images:
-            self._read_image(sequence, slot, placed, count)
-        if prefilled:
-            self._adapt_prefill(prefilled, seconds + time.monotonic() - began)
+        for image in step.images:
+            self._read_image(image)
+        self._planner.note(step, seconds + time.monotonic() - began)
 
-    def _plan(self) -> tuple[list[_Text], list[_Image], int]:
-        """What each sequence reads in this step, and how many tokens of prompts that is, the oldest request's first."""
-        texts: list[_Text] = []
-        images: list[_Image] = []
-        budget = min(self._prefill_budget, PREFILL_BESIDE_OTHERS if len(self._running) > 1 else PREFILL_ALONE)
-        prefilled = 0
-        for sequence in self._running:
-            slot = sequence.slot
-            if slot is None or not sequence.can_go_on():
-                continue
-            done = len(slot.tokens)
-            if sequence.next_token is not None:
-                texts.append((sequence, slot, [sequence.next_token]))
-            elif prefilled >= budget:
-                continue
-            elif placed := sequence.prompt.image_at(done):
-                count = min(placed.end - done, budget - prefilled)
-                prefilled += count
-                images.append((sequence, slot, placed, count))
-            else:
-                piece = sequence.prompt.text_at(done, budget - prefilled)
-                prefilled += len(piece)
-                texts.append((sequence, slot, piece))
-        return texts, images, prefilled
-
-    def _read_image(self, sequence: Sequence, slot: Slot, placed: PlacedImage, count: int) -> None:
+    def _read_image(self, read: ImageRead) -> None:
+        slot, placed = read.slot, read.placed
         first = len(slot.tokens) - placed.start
-        position = sequence.prompt.position(placed.start)
-        self._model.decode_image(placed.image, first, first + count, position=position, sequence=slot.number)
-        slot.tokens += [IMAGE_TOKEN] * count
-
-    def _adapt_prefill(self, tokens: int, seconds: float) -> None:
-        """A step with `tokens` tokens of prompts took `seconds`."""
-        if seconds > STEP_SECONDS:
-            self._prefill_budget = max(PREFILL_LEAST, int(tokens * STEP_SECONDS / seconds))
-        elif tokens == self._prefill_budget:
-            self._prefill_budget = min(PREFILL_ALONE, tokens * 5 // 4)
-
-    def _add(self, entries: list[Entry], sequence: Sequence, slot: Slot, token_ids: list[int]) -> None:
-        """Have `token_ids` read next; logits are wanted after the last one unless prompt is left."""
-        first = len(slot.tokens)
-        slot.tokens.extend(token_ids)
-        last = len(slot.tokens) - 1
-        wants_logits = last + 1 >= len(sequence.prompt)
-        for index, token_id in enumerate(token_ids, first):
-            position = sequence.prompt.position(index)
-            entries.append(Entry(token_id, position, slot.number, wants_logits and index == last))
+        position = read.sequence.prompt.position(placed.start)
+        self._model.decode_image(placed.image, first, first + read.count, position=position, sequence=slot.number)
+        slot.tokens += [IMAGE_TOKEN] * read.count
 
     def _choose(self, sequence: Sequence, logits: npt.NDArray[np.float32]) -> None:
         params = sequence.request.params
@@ -446,7 +336,7 @@ class LlamaCppEngine:
             token_id = sequence.sampler.sample(self._candidates, logits, forbidden)
         except NoTokenAllowed as error:
             if sequence.generated:
-                # What was written is what the guide allows; it is only not complete.
+                # The text matches the structured output, but is not complete.
                 self._finish(sequence, "length")
             else:
                 self._leave(sequence)
@@ -461,7 +351,7 @@ class LlamaCppEngine:
         if sequence.first_token is None:
             sequence.first_token = time.monotonic()
         self._meter.generated(1)
-        tokens = _tokens(token_id, logits, params.logprobs)
+        tokens = with_logprobs(token_id, logits, params.logprobs)
         if token_id in params.stop_token_ids or (token_id in self._model.end_ids and not params.ignore_eos):
             self._finish(sequence, "stop", tokens)
         elif sequence.generated >= sequence.limit:
@@ -484,43 +374,15 @@ class LlamaCppEngine:
     def _leave(self, sequence: Sequence) -> None:
         sequence.sampler.close()
         if sequence.slot is not None:
-            sequence.slot.used = time.monotonic()
-            self._free.append(sequence.slot)
+            self._slots.release(sequence.slot)
             self._running.remove(sequence)
 
     def _fail_all(self, error: RequestError) -> None:
         with self._changed:
             self._failed = error
-            left, self._running = [*self._running, *self._on_trial], []
-            self._on_trial.clear()
+            left, self._running = [*self._running, *self._compilations.clear()], []
             while self._waiting:
                 left.append(self._waiting.pop())
         for sequence in left:
             sequence.sampler.close()
             sequence.sink.fail(error)
-
-
-def _too_many_structured_outputs() -> RequestError:
-    return RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
-
-
-def _structured_output_timeout(sequence: Sequence) -> RequestError:
-    """What a request is told that has waited for its guide for GUIDE_SECONDS."""
-    if sequence.trial_began is None:
-        return _too_many_structured_outputs()
-    # Its trial is limited to much less, so that it is the machine that is too slow.
-    return busy()
-
-
-def _tokens(token_id: int, logits: npt.NDArray[np.float32], logprobs: int | None) -> Tokens:
-    """The token with log probabilities of the model itself, before penalties, temperature and guide."""
-    if logprobs is None:
-        return Tokens([token_id])
-    peak = float(logits.max())
-    norm = peak + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
-    own = [float(logits[token_id]) - norm]
-    if not logprobs:
-        return Tokens([token_id], own)
-    best = np.argpartition(logits, -logprobs)[-logprobs:]
-    best = best[np.argsort(-logits[best])]
-    return Tokens([token_id], own, [[(int(i), float(logits[i]) - norm) for i in best]])

@@ -1,4 +1,4 @@
-"""The file that the replay engine plays from: a JSON list of recordings, the first that matches a prompt wins."""
+"""The file of the replay engine: a JSON list of recordings, of which the first that matches a prompt is played."""
 
 from __future__ import annotations
 
@@ -11,38 +11,37 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """An answer to play back."""
+    """A recorded generation."""
 
     name: str
     token_ids: tuple[int, ...]
     prompt_contains: tuple[int, ...] = ()
-    """Ids that stand in the prompt, next to one another. Empty: every prompt matches."""
+    """Consecutive ids of the prompt. Empty: every prompt matches."""
     images_sha256: tuple[str, ...] | None = None
-    """SHA-256 of the request's images, in hex and in order. None: whatever images there are."""
+    """The SHA-256 of the request's images, in hex and in order. None: any images match."""
     image_sizes: tuple[tuple[int, int], ...] | None = None
-    """The sizes to which the images are to be brought. None: any."""
+    """The sizes to which the images are to be resized. None: any sizes match."""
     start_ms: float = 0.0
-    """From the request's place in the engine to its first token."""
+    """The time from the start of the request in a slot to its first token."""
     interval_ms: float = 0.0
-    """Between two tokens."""
+    """The time between two tokens."""
     tokens_per_response: int = 1
-    """So many tokens become ready together, when the last of them is due."""
+    """The number of tokens that are sent together, when the last of them is due."""
     at_ms: tuple[float, ...] | None = None
-    """When each token is due, instead of `start_ms` and `interval_ms`."""
+    """The times at which the tokens are due, instead of `start_ms` and `interval_ms`."""
     logprobs: tuple[float, ...] | None = None
-    """Each token's log probability. None: all are certain (0)."""
+    """The log probability of each token. None: all are 0."""
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
-    """Per token the most probable ones, as pairs of id and log probability. None: the token itself."""
+    """For each token, the most probable ones, as pairs of id and log probability. None: the token itself."""
     error: str = ""
     """`REASON: message` with which the request fails after the tokens."""
     crash: bool = False
-    """The whole engine fails after the tokens, as when a device is lost."""
-
+    """Whether the whole engine fails after the tokens, as when a device is lost."""
     stall_s: float = 0.0
-    """The engine's thread stands still for so long after the tokens, as when a device hangs."""
+    """The time for which the engine's thread is blocked after the tokens, as when a device hangs."""
 
     def due_ms(self, index: int) -> float:
-        """When token `index` is due. Beyond the end the recording plays again."""
+        """Return the time at which token `index` is due. The recording is repeated after its end."""
         round_, index = divmod(index, len(self.token_ids))
         if self.at_ms is None:
             return self.start_ms + (round_ * len(self.token_ids) + index) * self.interval_ms
@@ -52,15 +51,15 @@ class Recording:
         """Return whether `prompt`, bytes of 32-bit ids, contains `prompt_contains`, and the images are the same."""
         if self.images_sha256 not in (None, images) or self.image_sizes not in (None, sizes):
             return False
-        wanted = array("i", self.prompt_contains).tobytes()
-        found = prompt.find(wanted)
-        while found % 4 and found != -1:
-            found = prompt.find(wanted, found + 1)
-        return found != -1
+        part = array("i", self.prompt_contains).tobytes()
+        offset = prompt.find(part)
+        while offset % 4 and offset != -1:
+            offset = prompt.find(part, offset + 1)
+        return offset != -1
 
 
 def read(path: Path) -> list[Recording]:
-    """Read a file of recordings. Raises ValueError that names the recording and what is wrong with it."""
+    """Read a file of recordings. Raises ValueError, whose message names the recording and its fault."""
     try:
         entries = json.loads(path.read_text())
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Plays back given token ids at given times: for tests, load and demonstrations, where the tokens must be known.
+"""Plays recorded token ids at recorded times: for tests, load and demonstrations, where the tokens must be known.
 
-Every parameter is taken. Those that influence which token comes next change nothing, because the tokens are given;
-`min_tokens` and `ignore_eos` play a recording again from its beginning when it ends too early.
+Every parameter is accepted. Parameters of sampling have no effect, because the tokens are recorded. With `min_tokens`
+and `ignore_eos`, a recording is repeated if it ends too early.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION: Final = "1"
 
 
 def create(arguments: dict[str, Any]) -> ReplayEngine:
-    """The engine for these `engine_args`. Raises OSError, TypeError or ValueError that says what is wrong."""
+    """Return the engine for `engine_args`. Raises OSError, TypeError or ValueError with the reason."""
     return ReplayEngine(**arguments)
 
 
@@ -47,16 +47,16 @@ class _Playback:
     sink: Sink
     recording: Recording
     limit: int
-    """Most tokens to play."""
+    """The most tokens to play."""
     usage: Usage
     started: float = 0.0
-    """When it got its place, moved on by pauses."""
+    """When it got its slot, moved forward by pauses, on the monotonic clock in seconds."""
     played: int = 0
     first_token: float | None = None
 
 
 class ReplayEngine:
-    """One thread with a heap of due times plays all requests."""
+    """An engine whose thread plays all requests from a heap of due times."""
 
     name = "replay"
     version = VERSION
@@ -74,12 +74,13 @@ class ReplayEngine:
         unsupported_parameters: tuple[str, ...] | list[str] = (),
         image_token_id: int | None = None,
     ) -> None:
-        """`recordings` is a file; see Recording. `unsupported_parameters` are rejected, to stand for a lesser engine.
+        """Play the recordings in the file `recordings`; see Recording.
 
-        Images are taken if there is an `image_token_id`, the token that stands for one in a prompt.
+        `unsupported_parameters` are rejected, to simulate an engine with fewer features. Images are accepted if there
+        is an `image_token_id`, the token that stands for an image in a prompt.
 
-        With `step_ms`, requests begin at multiples of it, so that those with the same interval get their tokens
-        together, as from an engine that decodes all its sequences in one step.
+        With `step_ms`, requests begin at multiples of it, so that requests with the same interval get their tokens
+        together, as from an engine that decodes all sequences in one step.
 
         Raises:
             ValueError: `unsupported_parameters` names a parameter that does not exist.
@@ -157,7 +158,7 @@ class ReplayEngine:
                     self._play()
                     self._meter.stepped(has_work=bool(self._due))
                     self._changed.wait(self._pause())
-            except Exception as problem:  # noqa: BLE001 - whatever it was, requests must hear of it
+            except Exception as problem:  # noqa: BLE001 - every error must end the requests
                 self._fail(RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}"))
 
     def _play(self) -> None:
@@ -170,7 +171,7 @@ class ReplayEngine:
             self._advance(heapq.heappop(self._due)[2], now)
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to do; None when only a new request can change that."""
+        """Return the seconds until there is something to do, or None if only a new request changes that."""
         until_due = self._due[0][0] - time.monotonic() if self._due else None
         if not self._waiting and not self._paused:
             return until_due
@@ -185,7 +186,7 @@ class ReplayEngine:
         self._schedule(playback)
 
     def _schedule(self, playback: _Playback) -> None:
-        """Put it on the heap for its next group of tokens, its end, or a look at whether it was cancelled."""
+        """Put a playback on the heap for its next group of tokens, its end, or a check for cancellation."""
         recording, now = playback.recording, time.monotonic()
         count = self._group_end(playback)
         due_ms = recording.due_ms(count - 1) if count else recording.start_ms
@@ -193,7 +194,7 @@ class ReplayEngine:
         heapq.heappush(self._due, (due, next(self._order), playback))
 
     def _group_end(self, playback: _Playback) -> int:
-        """How many tokens will have been played after the next group."""
+        """Return the number of tokens that are played at the end of the next group."""
         recording = playback.recording
         end = playback.played + recording.tokens_per_response
         length = len(recording.token_ids)
@@ -216,7 +217,7 @@ class ReplayEngine:
             if tokens is not None:
                 playback.sink.emit(tokens)
                 tokens = None
-            # The lock is free meanwhile: requests are taken, but nothing is played.
+            # The lock is released meanwhile: requests are accepted, but not played.
             self._changed.wait_for(lambda: self._closing, playback.recording.stall_s)
         if reason in ("stop", "length"):
             self._finish(playback, reason, tokens)
@@ -232,7 +233,7 @@ class ReplayEngine:
             playback.sink.fail(_recorded_error(playback.recording.error))
 
     def _play_due(self, playback: _Playback, now: float) -> tuple[str | None, Tokens | None]:
-        """Every group that is due, and how the answer ends if that was the end: stop, length or failure."""
+        """Play every group that is due. Return the tokens, and `stop`, `length` or `failure` at the end."""
         recording = playback.recording
         if not recording.token_ids:
             is_due = playback.started + recording.start_ms / 1000 <= now
@@ -268,7 +269,7 @@ class ReplayEngine:
             if playback.sink.has_capacity() or playback.sink.is_cancelled():
                 end = self._group_end(playback)
                 if end:
-                    # What was paused goes on at its pace instead of catching up.
+                    # A paused playback continues at its pace, without catching up.
                     playback.started = max(playback.started, now - playback.recording.due_ms(end - 1) / 1000)
                 heapq.heappush(self._due, (now, next(self._order), playback))
             else:
@@ -308,11 +309,11 @@ class ReplayEngine:
 
 def _tokens(recording: Recording, first: int, count: int, logprobs: int | None) -> Tokens:
     length = len(recording.token_ids)
-    places = [i % length for i in range(first, first + count)]
-    ids = [recording.token_ids[i] for i in places]
+    positions = [i % length for i in range(first, first + count)]
+    ids = [recording.token_ids[i] for i in positions]
     if logprobs is None:
         return Tokens(ids)
-    values = [recording.logprobs[i] if recording.logprobs else 0.0 for i in places]
+    values = [recording.logprobs[i] if recording.logprobs else 0.0 for i in positions]
     if not logprobs:
         return Tokens(ids, values)
     top = recording.top_logprobs
@@ -321,7 +322,7 @@ def _tokens(recording: Recording, first: int, count: int, logprobs: int | None) 
         values,
         [
             list(top[i][:logprobs]) if top else [(recording.token_ids[i], value)]
-            for i, value in zip(places, values, strict=True)
+            for i, value in zip(positions, values, strict=True)
         ],
     )
 
