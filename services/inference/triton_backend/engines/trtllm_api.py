@@ -1,4 +1,4 @@
-"""The installed TensorRT-LLM: what it has is looked at when a model is loaded, because 1.2 and 1.3 differ."""
+"""The API of the installed TensorRT-LLM, whose features are detected when a model is loaded: 1.2 and 1.3 differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OWN: Final = {
     "num_postprocess_workers": "nothing: tokens are wanted, not text",
     "skip_tokenizer_init": "nothing: without a tokenizer nothing ends an answer",
 }
-"""Arguments of LLM that the engine sets, and what to use instead."""
+"""Arguments of LLM that the engine sets itself, and what to use instead."""
 _LEAST_NUM_TOKENS: Final = 8192
 _NEEDED: Final = frozenset(
     {"max_tokens", "temperature", "top_p", "top_k", "stop_token_ids", "ignore_eos", "detokenize"}
@@ -42,7 +42,7 @@ _OPTIONAL: Final = {
     "logit_bias": "embedding_bias",
     "structured_output": "guided_decoding",
 }
-"""Fields of Params and what SamplingParams calls them."""
+"""Fields of Params, and their names in SamplingParams."""
 _TORCH_SAMPLER_SINCE: Final = {
     "frequency_penalty": "1.3.0rc24",
     "presence_penalty": "1.3.0rc24",
@@ -50,16 +50,16 @@ _TORCH_SAMPLER_SINCE: Final = {
     "min_p": "1.3.0rc24",
     "seed": "1.3.0rc26",
 }
-"""What the default sampler accepts in every version, but ignores before this one."""
+"""Parameters that the default sampler accepts in every version, and the first version that does not ignore them."""
 _NO_OTHER_SAMPLER_SINCE: Final = "1.3.0rc26"
 _CHUNKS_IMAGES_SINCE: Final = "1.3"
 
 
 class TrtllmApi:
-    """The package `tensorrt_llm`, imported on construction."""
+    """The package `tensorrt_llm`."""
 
     def __init__(self) -> None:
-        """Raises RuntimeError when it cannot be imported or lacks what the engine needs."""
+        """Import the package. Raises RuntimeError if that fails, or if it lacks a required feature."""
         _leave_mpi_job()
         try:
             self._package: Final = importlib.import_module("tensorrt_llm")
@@ -96,7 +96,10 @@ class TrtllmApi:
     def load(
         self, checkpoint: Checkpoint, *, model: str, context_length: int, slots: int, arguments: Mapping[str, Any]
     ) -> Any:
-        """Load the directory `model`; returns an LLM. Raises ValueError or RuntimeError that says what to change."""
+        """Load the directory `model`, and return an LLM.
+
+        Raises ValueError or RuntimeError, whose message says what to change.
+        """
         arguments = self._checked(checkpoint, context_length, arguments)
         if "max_input_len" in self._arguments:
             arguments["max_input_len"] = context_length
@@ -111,7 +114,7 @@ class TrtllmApi:
             raise RuntimeError(f"TensorRT-LLM {self.version} could not load {model}: {error}") from error
 
     def supported_parameters(self, arguments: Mapping[str, Any]) -> frozenset[str]:
-        """The fields of Params that this version honours when a model was loaded with `arguments`."""
+        """Return the fields of Params that this version supports for a model loaded with `arguments`."""
         other_sampler = arguments.get("sampler_type") == "TRTLLMSampler"
         honoured = {
             name
@@ -121,7 +124,7 @@ class TrtllmApi:
         }
         if not arguments.get("guided_decoding_backend"):
             honoured.discard("structured_output")
-        # Waiting requests are ordered, and end tokens looked for, by the engine itself.
+        # The engine itself orders waiting requests, and detects end tokens.
         always = {
             "max_tokens",
             "temperature",
@@ -135,7 +138,7 @@ class TrtllmApi:
         return frozenset(honoured | always)
 
     def structured_output_kinds(self, arguments: Mapping[str, Any]) -> frozenset[str]:
-        """The kinds of Guide that the chosen guided_decoding_backend takes."""
+        """Return the kinds of StructuredOutput that the configured guided_decoding_backend supports."""
         backend = arguments.get("guided_decoding_backend")
         if not backend:
             return frozenset()
@@ -151,9 +154,10 @@ class TrtllmApi:
         limit: int = 1,
         checkpoint: Checkpoint | None = None,
     ) -> Any:
-        """What `generate` takes. With images, which takes `llm` and the rest, it may take long and run in any thread.
+        """Return the inputs for `generate`.
 
-        Raises anything where TensorRT-LLM cannot read an image.
+        Images need `llm`, `limit` and `checkpoint`. They may take long, and may be prepared in any thread. If
+        TensorRT-LLM cannot read an image, it raises any kind of exception.
         """
         inputs: dict[str, Any] = (
             {"prompt_token_ids": request.prompt_token_ids}
@@ -162,7 +166,7 @@ class TrtllmApi:
         )
         if not images:
             return inputs
-        # 1.2 unpacks mm_processor_kwargs unasked.
+        # 1.2 requires mm_processor_kwargs.
         inputs |= {"multi_modal_data": {"image": list(images)}, "mm_processor_kwargs": {}}
         if checkpoint is None or not hasattr(llm, "preprocess"):
             return inputs
@@ -170,9 +174,9 @@ class TrtllmApi:
             return llm.preprocess(inputs, sampling_params=self._sampling(request.params, limit, checkpoint))
 
     def generate(self, llm: Any, inputs: Any, request: Request, *, limit: int, checkpoint: Checkpoint) -> Any:
-        """Start a request; returns the result to iterate over. To be called in the loop that does.
+        """Start a request, and return the result to iterate over. It must be called in the loop that iterates.
 
-        Raises ValueError, TypeError or a request error (see `is_request_error`) when it is refused.
+        Raises ValueError, TypeError or a request error (see `is_request_error`) if the request is rejected.
         """
         arguments = {"cache_salt": request.params.cache_salt or None} if "cache_salt" in self._generate_takes else {}
         return llm.generate_async(
@@ -180,16 +184,19 @@ class TrtllmApi:
         )
 
     def cache_size(self, llm: Any, arguments: Mapping[str, Any]) -> int | None:
-        """How many tokens the KV cache holds, where it is known."""
+        """Return the capacity of the KV cache in tokens, or None if it is not known."""
         try:
             return int(llm.get_kv_cache_capacity()["maxNumTokens"]) or None
-        except Exception:  # noqa: BLE001 - not in all versions, and nothing depends on it
+        except Exception:  # noqa: BLE001 - not all versions have it, and nothing depends on it
             size: int | None = arguments.get("kv_cache_config", {}).get("max_tokens")
             return size
 
     def _sampling(self, params: Params, limit: int, checkpoint: Checkpoint) -> Any:
-        """A new SamplingParams: generate_async changes it. end_id stays unset, or its tokenizer is never asked."""
-        # Unset values mean greedy to theirs, and a temperature of 0 is refused by one of their samplers.
+        """Return a new SamplingParams, because generate_async changes it.
+
+        `end_id` stays unset; otherwise TensorRT-LLM does not complete the parameters from its tokenizer.
+        """
+        # TensorRT-LLM takes unset values for greedy sampling, and one of its samplers rejects a temperature of 0.
         greedy = params.temperature == 0
         stops = params.stop_token_ids | (frozenset() if params.ignore_eos else checkpoint.end_ids)
         values: dict[str, Any] = {
@@ -197,7 +204,7 @@ class TrtllmApi:
             "temperature": 1.0 if greedy else params.temperature,
             "top_k": 1 if greedy else params.top_k,
             "top_p": 1.0 if greedy else params.top_p,
-            # min_tokens holds back the end token, but no stop tokens: the answer's reader looks for them then.
+            # min_tokens delays the end token, but not stop tokens, which ResultReader detects then.
             "stop_token_ids": None if params.min_tokens else sorted(stops) or None,
             "include_stop_str_in_output": True,
             "ignore_eos": params.ignore_eos,
@@ -211,10 +218,10 @@ class TrtllmApi:
     def _value(self, name: str, params: Params, checkpoint: Checkpoint) -> Any:
         value = getattr(params, name)
         if name == "logprobs":
-            # To 1.2, 0 is none at all.
+            # For 1.2, 0 means no log probabilities.
             return max(1, value)
         if name == "seed":
-            # Theirs has no sign.
+            # TensorRT-LLM's seed has no sign.
             return value % 2**63
         if name == "logit_bias":
             bias = np.zeros(checkpoint.vocabulary, np.float32)
@@ -226,7 +233,7 @@ class TrtllmApi:
         return value
 
     def _checked(self, checkpoint: Checkpoint, context_length: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments with what a request must not fail on later. Raises ValueError that names the argument."""
+        """Return the arguments, completed so that no valid request fails later. Raises ValueError with the argument."""
         for name in given:
             if name in _OWN:
                 raise ValueError(f"{name} is the engine's own; use {_OWN[name]}")
@@ -257,7 +264,7 @@ class TrtllmApi:
         return {**given, "max_num_tokens": most}
 
     def _known_architectures(self) -> frozenset[str]:
-        """Empty where this version does not say."""
+        """Return the names of the supported architectures; empty if this version does not list them."""
         try:
             models = importlib.import_module("tensorrt_llm._torch.models.modeling_utils")
         except ImportError:
@@ -266,13 +273,13 @@ class TrtllmApi:
 
 
 def is_request_error(error: BaseException) -> bool:
-    """Whether only one request failed. Any other error is the engine's end."""
-    # By name: where it is imported from is not the same in all versions.
+    """Return whether an error is about one request only. Any other error ends the engine."""
+    # Compared by name, because its module differs between versions.
     return any(kind.__name__ == "RequestError" for kind in type(error).__mro__)
 
 
 def at_least(version: str, wanted: str) -> bool:
-    """Whether `version` is `wanted` or newer. A `wanted` release is met by its candidates as well."""
+    """Return whether `version` is `wanted` or newer. Release candidates of `wanted` count as it."""
     return _number(version, final=math.inf) >= _number(wanted, final=0)
 
 

@@ -1,4 +1,4 @@
-"""What the engine must know about a checkpoint before TensorRT-LLM loads it."""
+"""The facts about a checkpoint that the engine needs before TensorRT-LLM loads it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Checkpoint:
     """Facts from a model directory's JSON files."""
 
     architecture: str
-    """The name of its model class."""
+    """The name of the model class."""
     vocabulary: int
-    """How many token ids there are. One beyond them is an assertion on the device, which ends the whole engine."""
+    """The number of token ids. A larger id fails an assertion on the device, which ends the whole engine."""
     end_ids: frozenset[int]
-    """All tokens that end an answer. TensorRT-LLM itself takes only the tokenizer's."""
+    """All tokens that end a generation. TensorRT-LLM itself uses only the tokenizer's end token."""
     image_token_id: int | None
-    """The placeholder of an image in a prompt; None for a model that reads text only."""
+    """The placeholder of an image in a prompt; None for a model without vision."""
 
 
 def read(directory: Path) -> Checkpoint:

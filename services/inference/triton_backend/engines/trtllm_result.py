@@ -1,4 +1,4 @@
-"""Reads an answer off the result that TensorRT-LLM yields again and again, always the same object with more in it."""
+"""Reads new tokens from a result of TensorRT-LLM, which yields the same object repeatedly, with more content."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from services.inference.triton_backend.contract import Params, Tokens
 from services.worker.triton_kit.request_error import RequestError
 
 UNLIKELY: Final = -9999.0
-"""OpenAI's log probability for a token about which only that is known."""
+"""OpenAI's log probability for an unlikely token whose probability is not known."""
 
 
 class ResultReader:
-    """How far one answer was read, and how it ended.
+    """Reads one result, and detects its end.
 
-    `token_ids` and `logprobs` of a result are cumulative, and their own differences are stale where a response brought
-    nothing new, so that it keeps a place of its own. Where the answer ends it sees for itself: TensorRT-LLM may leave
-    out the token that ended it, gives no reason in some final results, and knows neither all end tokens nor
-    `min_tokens` of stop tokens.
+    `token_ids` and `logprobs` of a result are cumulative. TensorRT-LLM's own differences are stale if a response has
+    nothing new, so that the reader counts tokens itself. It also detects the end itself: TensorRT-LLM may leave out the
+    token that ended the generation, gives no reason in some final results, and knows neither all end tokens nor
+    `min_tokens` for stop tokens.
     """
 
     def __init__(self, params: Params, *, limit: int, end_ids: frozenset[int], eos_id: int | None) -> None:
         """Begin to read at most `limit` tokens. `end_ids` end them like stop tokens; `eos_id` is the tokenizer's."""
         self.taken = 0
-        """How many tokens were read."""
+        """The number of tokens that were read."""
         self.reason: str | None = None
-        """stop or length, once it has ended."""
+        """`stop` or `length` at the end."""
         self._params: Final = params
         self._limit: Final = limit
         self._ends: Final = params.stop_token_ids | (frozenset() if params.ignore_eos else end_ids)
         self._eos_id: Final = eos_id
 
     def take(self, output: Any, *, final: bool) -> Tokens:
-        """The tokens that were not taken before; none are left after a `final` one.
+        """Return the tokens since the last call. A `final` output is the last one.
 
-        Raises RequestError when the engine gave the answer up.
+        Raises RequestError if the engine has ended the request early.
         """
         first = self.taken
-        # A stop token that was cut off leaves fewer ids than were taken already: the slice is empty then.
+        # Fewer ids than were taken are left if a stop token was removed: the slice is empty then.
         token_ids = self._until_end(output.token_ids[first : self._limit])
         if final and self.reason is None:
             token_ids = [*token_ids, *self._close(output)]
@@ -48,7 +48,7 @@ class ResultReader:
         return _with_logprobs(token_ids, (output.logprobs or ())[first:], self._params.logprobs)
 
     def _until_end(self, token_ids: Sequence[int]) -> list[int]:
-        """What of new tokens belongs to the answer."""
+        """Return the new tokens up to the end of the generation."""
         for count, token_id in enumerate(token_ids, 1):
             if token_id in self._ends and self.taken + count >= self._params.min_tokens:
                 self.reason = "stop"
@@ -58,7 +58,7 @@ class ResultReader:
         return list(token_ids)
 
     def _close(self, output: Any) -> list[int]:
-        """Take over the engine's reason. Returns the token that ended the answer, where it was left out."""
+        """Use the engine's finish reason. Return the token that ended the generation, if it was left out."""
         reason = output.finish_reason
         if reason not in ("stop", "length"):
             raise RequestError("ENGINE_FAILED", f"TensorRT-LLM ended the answer early: {reason or 'without a reason'}")
@@ -70,7 +70,7 @@ class ResultReader:
 
 
 def _with_logprobs(token_ids: list[int], entries: Sequence[Any], count: int) -> Tokens:
-    """`entries` has per token its log probability, or a mapping from tokens to theirs."""
+    """Return tokens with log probabilities from `entries`: for each token a number, or a mapping by token."""
     padded = [*entries[: len(token_ids)], *([{}] * (len(token_ids) - len(entries)))]
     rows: list[dict[int, float]] = [
         {i: _number(value) for i, value in entry.items()} if isinstance(entry, dict) else {token_id: _number(entry)}

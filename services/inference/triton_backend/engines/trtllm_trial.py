@@ -1,6 +1,6 @@
-"""Compiles guides for trial with the library that TensorRT-LLM's guided decoding uses, and a model's tokenizer.
+"""Compiles structured outputs for trial with the library of TensorRT-LLM's guided decoding, and a model's tokenizer.
 
-It was written from the libraries' documentation and is tested against a stand-in: it has not run in NVIDIA's image yet.
+It was written from the libraries' documentation and tested with stand-ins; it has not run in NVIDIA's image yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from services.worker.triton_kit.request_error import RequestError
 
 
 def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
-    """What compiles a guide with the library `backend` for the checkpoint in the directory `model`."""
+    """Return the function that compiles with the library `backend` for the checkpoint in the directory `model`."""
     tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(arguments["model"])
     compilers = {"xgrammar": _xgrammar, "llguidance": _llguidance}
     compile_structured_output = compilers[arguments["backend"]](tokenizer)
@@ -23,21 +23,21 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
             compile_structured_output(kind, text)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - libraries raise anything for a guide that is not valid
+        except Exception as error:  # noqa: BLE001 - libraries raise anything for an invalid structured output
             reason = str(error).strip().splitlines()[:1]
             raise RequestError(
                 "INVALID_ARGUMENT",
                 f"guide.{kind} is not valid, or has a part that the engine does not know: {''.join(reason)[:200]}",
             ) from None
 
-    # The first guide prepares the vocabulary, which every trial inherits.
+    # The first structured output prepares the vocabulary, which every trial inherits.
     compile_structured_output("json_object", "")
     return compile_or_reject
 
 
 def _xgrammar(tokenizer: Any) -> Callable[[str, str], None]:
     xgrammar = importlib.import_module("xgrammar")
-    # No thread: the process forks.
+    # One thread, because the process forks.
     compiler = xgrammar.GrammarCompiler(
         xgrammar.TokenizerInfo.from_huggingface(tokenizer), max_threads=1, cache_enabled=False
     )
