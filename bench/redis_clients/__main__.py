@@ -37,7 +37,7 @@ ESTIMATE = TokenEstimate(model="m", prompt=100, output=50, max_output=1024)
 
 
 class Coredis:
-    """coredis with one connection, in the shape of redis-py."""
+    """coredis with one connection, behind the interface of redis-py."""
 
     @classmethod
     async def open(cls, port: int) -> Coredis:
@@ -58,7 +58,7 @@ class Coredis:
 
 
 class Glide:
-    """valkey-glide, in the shape of redis-py."""
+    """valkey-glide, behind the interface of redis-py."""
 
     @classmethod
     async def open(cls, port: int) -> Glide:

@@ -214,7 +214,7 @@ def migrate(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: 
     """Rewrite the records of keys that an earlier version of Vilix wrote. Keys stay valid in the meantime.
 
     Gateways understand records of earlier versions. Run the command once all gateways have been upgraded: a later
-    version may drop support for the old form.
+    version may drop support for the old format.
 
     Examples:
       vilix keys migrate

@@ -108,7 +108,7 @@ def parse_files(name: str, options: Sequence[str]) -> Iterator[tuple[str, Path]]
     """Yield the ids and files of the values ID=PATH of the option `name`.
 
     Raises:
-        StackError: A value has another form, or its file does not exist.
+        StackError: A value has another format, or its file does not exist.
     """
     for option in options:
         model_id, separator, path = option.partition("=")

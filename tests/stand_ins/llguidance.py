@@ -1,3 +1,3 @@
-"""Stands for llguidance where it cannot be imported."""
+"""A stand-in for llguidance that cannot be imported."""
 
 raise ImportError("the stand-in has no llguidance")

@@ -1,4 +1,4 @@
-"""A stand-in for torch, as far as the engine trtllm needs it: for tests only."""
+"""A stand-in for the part of torch that the engine trtllm uses."""
 
 from __future__ import annotations
 

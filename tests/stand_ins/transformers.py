@@ -1,4 +1,4 @@
-"""Stands for transformers where guides are compiled for trial: the tokenizer is not looked at."""
+"""A stand-in for transformers in trial compilations of structured output, which do not read the tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the stand-in for TensorRT-LLM and checkpoints that it plays."""
+"""Install the stand-in for TensorRT-LLM, and write checkpoints that it replays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 HERE = Path(__file__).parent
 EOS = 2
 OTHER_EOS = 0
-"""Only generation_config.json knows it."""
+"""An end-of-sequence token that only generation_config.json contains."""
 IMAGE_TOKEN = 49000
 VOCABULARY = 49152
 QWEN3, QWEN25_VL, QWEN3_VL = (
@@ -22,7 +22,7 @@ QWEN3, QWEN25_VL, QWEN3_VL = (
 
 
 def install(directory: Path, *, version: str) -> Path:
-    """Put the packages `tensorrt_llm` and `torch` into `directory`, which belongs on a path of Python's."""
+    """Copy the stand-in packages into `directory`, and return it. The caller adds it to Python's path."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(HERE / "tensorrt_llm", directory / "tensorrt_llm", ignore=ignored)
     for name in ("torch.py", "transformers.py", "xgrammar.py", "llguidance.py"):
@@ -34,7 +34,10 @@ def install(directory: Path, *, version: str) -> Path:
 def write_checkpoint(
     directory: Path, answers: Sequence[Mapping[str, Any]], *, architecture: str = QWEN3, step_ms: float = 5
 ) -> Path:
-    """Write a model directory whose model plays `answers`; the last one, without `prompt_contains`, fits any prompt."""
+    """Write a model directory whose model replays `answers`.
+
+    The last of them has no `prompt_contains`, and so matches any prompt.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"architectures": [architecture], "vocab_size": VOCABULARY}
     if "VL" in architecture:

@@ -1,4 +1,4 @@
-"""Stands for xgrammar: compiles nothing, refuses `((`, and has its bombs."""
+"""A stand-in for xgrammar: it compiles nothing, rejects `((`, and simulates slow, large and crashing compilations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GrammarCompiler:
         assert (max_threads, cache_enabled) == (1, False)
 
     def compile_builtin_json_grammar(self) -> None:
-        """Always valid."""
+        """Succeed always."""
 
     def compile_json_schema(self, text: str) -> None:
         kept = []

@@ -1,4 +1,4 @@
-"""The Markdown files: their links lead to files and headings, and their lines fit the screen."""
+"""The Markdown files: their links lead to files and headings, and their lines of prose have at most 120 characters."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_relative_links_lead_to_files_and_headings(path: Path) -> None:
             continue
         target, _, anchor = link.partition("#")
         file = (path.parent / target).resolve() if target else path
-        assert file.exists(), f"{link} leads nowhere"
-        assert file.is_relative_to(ROOT), f"{link} leads out of the repository"
+        assert file.exists(), f"{link} leads to no file"
+        assert file.is_relative_to(ROOT), f"{link} leads to a file outside the repository"
         assert not anchor or anchor in anchors(file), f"{link} leads to no heading"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_lines_of_prose_fit_the_screen(path: Path) -> None:
+def test_lines_of_prose_have_at_most_120_characters(path: Path) -> None:
     lines = prose(path).splitlines()
     assert [line for line in lines if len(line) > COLUMNS and not line.startswith("|")] == []
 

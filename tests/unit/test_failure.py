@@ -63,7 +63,7 @@ async def test_a_failure_survives_the_wire(
     assert received.retry_after == failure.retry_after
 
 
-def test_a_status_has_the_english_text_and_what_another_language_needs() -> None:
+def test_a_status_has_the_english_text_and_the_parameters_of_a_translation() -> None:
     message = Message("out_of_range", field="n", value=3, least=0, most=2)
     status = Failure(Reason.INVALID_ARGUMENT, message).to_proto()
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
@@ -81,7 +81,7 @@ def test_a_status_has_the_english_text_and_what_another_language_needs() -> None
         pytest.param({"field": "n", "message_id": "out_of_range"}, id="a program with fewer parameters"),
     ],
 )
-def test_a_message_that_this_version_does_not_have_stays_as_it_was_sent(metadata: dict[str, str]) -> None:
+def test_an_unknown_message_keeps_the_text_that_was_sent(metadata: dict[str, str]) -> None:
     info = any_pb2.Any()
     info.Pack(error_details_pb2.ErrorInfo(reason="INVALID_ARGUMENT", domain="vilix", metadata=metadata))
     failure = from_proto(status_pb2.Status(code=3, message="n is too large", details=[info]))

@@ -28,7 +28,7 @@ async def test_a_missing_heartbeat_cancels_all_work_that_requires_it() -> None:
     assert await asyncio.wait_for(asyncio.gather(work(0), work(IDLE / 2)), LONG / 2) == ["cancelled"] * 2
 
 
-async def test_work_goes_on_while_the_heart_beats() -> None:
+async def test_work_continues_while_heartbeats_arrive() -> None:
     heartbeat = Heartbeat(idle_seconds=IDLE)
 
     async def live() -> None:

@@ -1,6 +1,6 @@
-"""Messages to callers: the catalogues agree with each other and with the code, and texts are rendered as they should.
+"""Messages to callers: the catalogues agree with each other and with the code, and texts are rendered correctly.
 
-Ids are looked for in the code as the literal first arguments of the calls in MAKERS, with the parameters that the calls
+Ids are collected from the code as the literal arguments of the calls in MAKERS, with the parameters that the calls
 name.
 """
 
@@ -32,7 +32,7 @@ class Use:
     """Several for a conditional expression."""
     parameters: frozenset[str]
     is_complete: bool
-    """Whether the call names all parameters; otherwise others are given as a dictionary."""
+    """Whether the call names all parameters; otherwise it passes others as a dictionary."""
 
 
 def uses() -> Iterator[Use]:
@@ -97,7 +97,7 @@ def test_texts_are_sentences() -> None:
             assert all(re.search(r"[.)]$", text) for text in entry.texts), (language, message_id)
 
 
-def test_persian_marks_what_is_not_persian() -> None:
+def test_persian_texts_mark_latin_words() -> None:
     for message_id, entry in catalogue(PERSIAN).items():
         for text in entry.texts:
             outside = re.sub(r"`[^`]*`|\{\w+\}", "", text)
@@ -130,13 +130,13 @@ def test_a_count_chooses_the_form_of_its_noun(
     assert render("things", {"count": str(count)}, language) == getattr(entry, form).format(count=count)
 
 
-def test_what_is_inserted_is_laid_out_from_left_to_right() -> None:
+def test_inserted_values_are_laid_out_from_left_to_right() -> None:
     text = Message("out_of_range", field="top_k", value=7, least=0, most="2").text("fa")
     assert "\u2066top_k\u2069" in text
 
 
 @pytest.mark.parametrize("controls", ["\u2069\u202e", "\u202a\u202b\u202c\u202d", "\u2066\u2067\u2068"])
-def test_what_is_inserted_cannot_turn_the_text_around_it(controls: str) -> None:
+def test_inserted_values_cannot_change_the_direction_of_the_text_around_them(controls: str) -> None:
     text = Message("out_of_range", field=f"{controls} x", value=7, least=0, most=2).text("fa")
     assert text.startswith("\u2066 x\u2069 ")
 

@@ -60,7 +60,7 @@ def test_the_newest_connections_of_an_address_beyond_its_limit_are_closed(listen
     assert [is_open(client) for client in other] == [True, True]
 
 
-def test_connections_to_other_ports_are_left_alone(listener: Listener) -> None:
+def test_connections_to_other_ports_stay_open(listener: Listener) -> None:
     clients = [listener.connect(SECOND) for _ in range(3)]
     assert PeerConnections(listener.port + 1, limit=1).enforce() == 0
     assert all(is_open(client) for client in clients)

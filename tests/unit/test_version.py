@@ -22,22 +22,22 @@ PRODUCT: Final = project("pyproject.toml")
 CHART: Final[dict[str, Any]] = yaml.safe_load((ROOT / "helm" / "vilix" / "Chart.yaml").read_text())
 
 
-def test_package_of_the_protos_has_the_version_of_the_product() -> None:
+def test_the_package_of_the_protos_has_the_version_of_the_product() -> None:
     assert project("proto/pyproject.toml")["version"] == PRODUCT["version"]
 
 
-def test_chart_has_the_version_of_the_product() -> None:
+def test_the_chart_has_the_version_of_the_product() -> None:
     assert (CHART["version"], CHART["appVersion"]) == (PRODUCT["version"], PRODUCT["version"])
 
 
-def test_the_guide_to_kubernetes_names_images_and_chart_of_this_version() -> None:
+def test_the_kubernetes_guide_names_images_and_chart_of_this_version() -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text()
     versions = set(re.findall(r"\$REGISTRY/vilix/[$a-z]+:([0-9][^ ]*)", text))
     versions |= set(re.findall(r"vilix-([0-9]\S*)\.tgz", text))
     assert versions == {PRODUCT["version"]}
 
 
-def test_changelog_has_a_section_for_what_comes_next() -> None:
+def test_the_changelog_has_a_section_for_unreleased_changes() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
 

@@ -61,7 +61,7 @@ class SamplingParams:
 
     @property
     def returns_logprobs(self) -> bool:
-        # 0 is the sampled token's alone since rc26, and was nothing at all before.
+        # Since rc26, 0 requests the log probability of the sampled token only; before, it requested none.
         return self.logprobs is not None if since("1.3.0rc26") else bool(self.logprobs)
 
     def set_up(self, tokenizer: Any) -> None:

@@ -8,7 +8,7 @@ VERSION = _FILE.read_text().strip() if _FILE.exists() else "1.2.1"
 
 
 def since(version: str) -> bool:
-    """Whether this is `version` or newer."""
+    """Return whether this is `version` or newer."""
     return _key(VERSION) >= _key(version)
 
 

@@ -1,4 +1,4 @@
-"""One thread that gives every running request a token per step, as the real one's executor does."""
+"""A thread that generates one token per step for each running request, as the real executor does."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from tensorrt_llm.sampling_params import SamplingParams
 
 CANDIDATES = 24
 STEP = 0.8
-"""By how much each candidate's logit is below the one before."""
+"""The difference between the logits of one candidate and the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """An answer, and how it misbehaves."""
+    """A scripted response, and its deviations from correct behaviour."""
 
     token_ids: list[int]
     request_error: str = ""
-    """Ends it after its tokens; the engine goes on."""
+    """The message of an error that ends the request after its tokens; the engine continues."""
     fatal: str = ""
-    """Ends it, and the engine with it."""
+    """The message of an error that ends the request after its tokens, and the engine."""
     cancelled_error: bool = False
-    """It ends after its tokens as a task that was cancelled does."""
+    """The request raises CancelledError after its tokens."""
     final: str = ""
-    """Ends it after its tokens with this reason: TIMED_OUT, CANCELLED, NONE for none at all, or NO_OUTPUTS."""
+    """The finish reason after the tokens: TIMED_OUT, CANCELLED, NO_OUTPUTS, or NONE for no reason."""
     stalls: bool = False
-    """Nothing comes after its tokens."""
+    """The request neither ends nor generates more after its tokens."""
     hides_eos: bool = False
-    """The end-of-sequence token is not among the ids."""
+    """The ids lack the end-of-sequence token."""
     hides_stop: bool = False
-    """As if include_stop_str_in_output were unset."""
+    """The engine ignores include_stop_str_in_output."""
     trims: int = 0
-    """Its last response takes so many ids away again that were there before."""
+    """The number of ids that the last response removes again."""
     top_without_chosen: bool = False
-    """The chosen token is only there if it is one of the most probable."""
+    """The log probabilities contain the chosen token only if it is one of the most probable."""
     strange_logprobs: bool = False
-    """In a form of their own."""
+    """The log probabilities have an unknown format."""
     silent_abort: bool = False
-    """Nothing follows an abort."""
+    """No response follows an abort."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,7 +172,7 @@ class Engine:
 
     def _put_last(self, running: Running, response: Response) -> None:
         running.result.choices_left -= 1
-        # Only the response that ends the whole request brings a reason, and only to its own choice.
+        # Only the response that ends the whole request has a reason, and only for its own choice.
         is_last = not running.result.choices_left
         running.result.put(replace(response, index=running.index, reason=response.reason if is_last else None))
 
@@ -203,7 +203,7 @@ class Engine:
         return running.randomness.choices(kept, weights)[0], raw
 
     def _logits(self, running: Running) -> dict[int, float]:
-        """Log probabilities of the next token: the script's and its neighbours."""
+        """Return the log probabilities of the next token: of the scripted one and its neighbours."""
         params, ids = running.params, running.script.token_ids
         too_early = len(running.generated) + 1 < (params.min_tokens or 0)
         while too_early and ids[running.step % len(ids)] == params.end_id:

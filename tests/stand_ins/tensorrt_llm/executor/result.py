@@ -31,20 +31,20 @@ class CompletionOutput:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the engine's thread tells a result."""
+    """A message from the engine's thread to a RequestOutput."""
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     reason: str | None = None
-    """END_ID, STOP_WORDS, LENGTH or CANCELLED, with the last one only; empty where a reason is forgotten."""
+    """END_ID, STOP_WORDS, LENGTH or CANCELLED in the last response of a request; empty for a missing reason."""
     trim: int = 0
     index: int = 0
-    """Which of the choices it is about. The others stay as they were."""
+    """The index of the choice. The others are unchanged."""
     error: BaseException | None = None
 
 
 class RequestOutput:
-    """One object for a whole request, which is changed in place and yielded again and again."""
+    """The state of a request: one object, which is changed in place and yielded after each response."""
 
     def __init__(self, params: SamplingParams, prompt_token_ids: list[int], *, cached_tokens: int) -> None:
         self.prompt_token_ids = prompt_token_ids
@@ -73,7 +73,7 @@ class RequestOutput:
             callback()
 
     def put(self, response: Response) -> None:
-        """Called by the engine's thread."""
+        """Pass a response to the event loop. Called by the engine's thread."""
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, response)

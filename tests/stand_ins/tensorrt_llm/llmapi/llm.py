@@ -27,7 +27,7 @@ class PreprocessedInputs:
 
 
 class Tokenizer:
-    """A character is its code point, a special token what the model directory says."""
+    """A tokenizer: the id of a character is its code point; the model directory lists the special tokens."""
 
     def __init__(self, *, eos_token_id: int, special_tokens: dict[str, int]) -> None:
         self.eos_token_id = eos_token_id
@@ -52,7 +52,7 @@ class Tokenizer:
 
 class BaseLLM:
     made: ClassVar[list[BaseLLM]] = []
-    """For tests."""
+    """All instances, for tests."""
 
     def __init__(self, model: str, **kwargs: Any) -> None:
         for key in kwargs:
@@ -72,7 +72,7 @@ class BaseLLM:
             eos_token_id=self._stand_in["eos_token_id"], special_tokens=self._stand_in.get("special_tokens", {})
         )
         self.requests: list[tuple[dict[str, Any], SamplingParams, dict[str, Any]]] = []
-        """For tests: what generate_async was given, before it changed it."""
+        """The arguments of generate_async before it changed them, for tests."""
         self.made.append(self)
         self._prompts: dict[str | None, list[list[int]]] = {}
         self.engine = Engine(
@@ -104,14 +104,14 @@ class BaseLLM:
         if params.end_id is None:
             params.set_up(self.tokenizer)
         if params.detokenize:
-            raise AssertionError("the stand-in makes no text")
+            raise AssertionError("the stand-in does not detokenize")
         prompt = preprocessed.prompt_token_ids if preprocessed else self._prompt_ids(inputs, params)
         self._check_length(len(prompt))
         result = RequestOutput(params, prompt, cached_tokens=self._cached(prompt, rest.get("cache_salt")))
-        room = (self.args.max_seq_len or 2**31) - len(prompt)
+        remaining = (self.args.max_seq_len or 2**31) - len(prompt)
         for index in range(params.n):
             script = self._script(prompt, params, inputs)
-            self.engine.add(Running(result, params, script, min(params.max_tokens, room), index))
+            self.engine.add(Running(result, params, script, min(params.max_tokens, remaining), index))
         return result
 
     def _prompt_ids(self, inputs: dict[str, Any], params: SamplingParams) -> list[int]:
@@ -144,7 +144,7 @@ class BaseLLM:
             if min(width, height) < IMAGE_FACTOR:
                 raise RuntimeError(f"shape '[{width}, {height}]' is invalid for input")
             count = (width // IMAGE_FACTOR) * (height // IMAGE_FACTOR)
-            # No id of the vocabulary.
+            # An id outside the vocabulary.
             expanded += [self._config["vocab_size"] + 1] * count
         if left:
             raise ValueError(f"{len(left)} images without a placeholder")
@@ -186,7 +186,7 @@ class BaseLLM:
             wanted = answer.get("prompt_contains", [])
             if any(prompt[i : i + len(wanted)] == wanted for i in range(len(prompt) - len(wanted) + 1)):
                 return Script(**{key: answer[key] for key in Script.__dataclass_fields__ if key in answer})
-        raise ValueError("the stand-in has no answer to this prompt")
+        raise ValueError("the stand-in has no response to this prompt")
 
 
 class LLM12(BaseLLM):
@@ -245,7 +245,7 @@ LLM = LLM13Preprocessing if since("1.3.0rc22") else LLM13 if since("1.3.0rc0") e
 
 
 def _process(**kwargs: Any) -> None:
-    """What the model's processor does with mm_processor_kwargs."""
+    """Accept mm_processor_kwargs as the model's processor does."""
 
 
 def _colour(image: Any) -> str:
