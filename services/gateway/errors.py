@@ -96,11 +96,9 @@ def bad_request(message: Message | str | None, text: str = "", *, code: str | No
     return ApiError(400, ErrorKind.INVALID_REQUEST, text, field=message, code=code)
 
 
-def unauthorized(message: Message | str) -> ApiError:
-    """Return a 401."""
-    return ApiError(
-        401, ErrorKind.AUTHENTICATION, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
-    )
+def unauthorized(message: Message | str, *, challenge: Mapping[str, str]) -> ApiError:
+    """Return a 401. `challenge` is the header that states which credential is expected."""
+    return ApiError(401, ErrorKind.AUTHENTICATION, message, code="invalid_api_key", headers=challenge)
 
 
 def not_found(message: Message | str, *, field: str | None = None, code: str | None = None) -> ApiError:

@@ -10,17 +10,20 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from services.gateway.credential import BEARER, KeyHeader
 from services.gateway.dialects.json_model import RequestModel, literals
 from services.gateway.dialects.openai_chat import operations as openai_chat
 from services.gateway.dialects.openai_completions import operations as openai_completions
 from services.gateway.dialects.openai_embeddings import operations as openai_embeddings
 from services.gateway.dialects.operation_document import (
     ContentDocument,
+    ErrorDocument,
     HeaderDocument,
     OperationDocument,
     ResponseDocument,
@@ -35,6 +38,9 @@ OPERATIONS: Final[tuple[OperationDocument, ...]] = (
     *openai_embeddings.OPERATIONS,
     *endpoints.OPERATIONS,
 )
+Names = Mapping[type[msgspec.Struct], str]
+"""The names of models among the document's components."""
+T = TypeVar("T", HeaderDocument, ErrorDocument)
 _REFERENCE: Final = "#/components/{}/{}"
 _FORMATS: Final = {(2**31 - 1): "int32", (2**63 - 1): "int64"}
 """Of integers, by their largest value."""
@@ -43,12 +49,19 @@ _SMALLEST: Final = -(2**63)
 
 def document() -> dict[str, Any]:
     """Return the document."""
+    return document_of(OPERATIONS)
+
+
+def document_of(operations: Sequence[OperationDocument]) -> dict[str, Any]:
+    """Return the document of these operations. Those of the first API name the components that several have."""
+    errors = _by_component(error for operation in operations for error in operation.errors.values())
+    responses: list[ResponseDocument] = [*(operation.response for operation in operations), *errors.values()]
+    models = list(_classes(msgspec.inspect.multi_type_info(_models(operations, responses))))
+    names = component_names(models)
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
-    errors = {error.component: error for operation in OPERATIONS for error in operation.errors.values()}
-    responses: list[ResponseDocument] = [*(operation.response for operation in OPERATIONS), *errors.values()]
-    headers = {header.component: header for response in responses for header in response.headers.values()}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, names)
+    headers = _by_component(header for response in responses for header in response.headers.values())
     return {
         "openapi": "3.1.0",
         "info": {
@@ -57,13 +70,15 @@ def document() -> dict[str, Any]:
             "description": {"en": "Language models in OpenAI's format.", "fa": "مدل‌های زبانی در قالب OpenAI."},
         },
         "servers": [{"url": "."}],
-        "security": [{"key": []}],
+        "security": [{_scheme_name(BEARER): []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                _scheme_name(operation.key_header): _scheme(operation.key_header) for operation in operations
+            },
             "headers": {name: _header(header) for name, header in headers.items()},
-            "responses": {name: _response(error) for name, error in errors.items()},
-            "schemas": schemas(_models(responses)),
+            "responses": {name: _response(error, names) for name, error in errors.items()},
+            "schemas": _schemas(names),
         },
     }
 
@@ -73,18 +88,70 @@ def rendered() -> str:
     return json.dumps(document(), ensure_ascii=False, indent=2) + "\n"
 
 
-def schemas(models: Iterable[Any]) -> dict[str, Any]:
-    """Return the JSON Schemas of models and of all models in them, by the names of their classes.
+def _by_component(parts: Iterable[T]) -> dict[str, T]:
+    """Return the parts by the names of their components. Raises ValueError for two parts of one name."""
+    found: dict[str, T] = {}
+    for part in parts:
+        if found.setdefault(part.component, part) is not part:
+            raise ValueError(f"two components have the name {part.component}")
+    return found
+
+
+def component_names(models: Sequence[type[msgspec.Struct]]) -> dict[type[msgspec.Struct], str]:
+    """Return the names of models in the document: those of their classes.
+
+    If several classes have one name, the later ones have that of their dialect's package before it, such as
+    `OpenaiChatUsage`. So an API that is added does not rename what others have published.
+    """
+    names: dict[type[msgspec.Struct], str] = {}
+    for model in models:
+        package = model.__module__.split(".")[-2].title().replace("_", "")
+        is_taken = model.__name__ in names.values()
+        names[model] = package + model.__name__ if is_taken else model.__name__
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"models of one package have the same name: {sorted(names.values())}")
+    return names
+
+
+def _schemas(names: Names) -> dict[str, Any]:
+    """Return the JSON Schemas of models by their names.
 
     They differ from those of msgspec as follows: texts and examples are those of `doc`, fields that are hidden are left
     out, optional fields of requests do not mention null, and strings keep the order of their declaration.
     """
-    _, found = msgspec.json.schema_components(models, ref_template=_REFERENCE.format("schemas", "{name}"))
-    classes = {model.__name__: model for model in _classes(msgspec.inspect.multi_type_info(models))}
-    return {name: _object(model, found[name]) for name, model in classes.items()}
+    reference = partial(_REFERENCE.format, "schemas")
+    _, found = msgspec.json.schema_components(names, ref_template=reference("{name}"))
+    generated = {_generated_name(model, names): model for model in names}
+    references = {reference(name): reference(names[model]) for name, model in generated.items()}
+    return {names[model]: _object(model, _referring(found[name], references)) for name, model in generated.items()}
 
 
-def _operation(operation: OperationDocument) -> dict[str, Any]:
+def _generated_name(model: type[msgspec.Struct], models: Iterable[type[msgspec.Struct]]) -> str:
+    """Return msgspec's name for a model: that of its class, with the module if several have one name."""
+    is_unique = [each.__name__ for each in models].count(model.__name__) == 1
+    return model.__name__ if is_unique else f"{model.__module__}.{model.__qualname__}"
+
+
+def _referring(schema: Any, references: Mapping[str, str]) -> Any:
+    """Return a schema with msgspec's references to models replaced by those of `references`."""
+    if isinstance(schema, list):
+        return [_referring(each, references) for each in schema]
+    if isinstance(schema, dict):
+        return {key: _referring(value, references) for key, value in schema.items()}
+    return references.get(schema, schema) if isinstance(schema, str) else schema
+
+
+def _scheme_name(header: KeyHeader) -> str:
+    return "key" if header is BEARER else header.name.lower()
+
+
+def _scheme(header: KeyHeader) -> dict[str, str]:
+    if header.scheme:
+        return {"type": "http", "scheme": header.scheme.lower()}
+    return {"type": "apiKey", "in": "header", "name": header.name}
+
+
+def _operation(operation: OperationDocument, names: Names) -> dict[str, Any]:
     parts: dict[str, Any] = {"operationId": operation.id, "summary": _text(operation.summary)}
     if operation.description is not None:
         parts["description"] = _text(operation.description)
@@ -100,31 +167,33 @@ def _operation(operation: OperationDocument) -> dict[str, Any]:
             }
             for parameter in operation.parameters
         ]
+    if operation.key_header is not BEARER:
+        parts["security"] = [{_scheme_name(operation.key_header): []}]
     if operation.request is not None:
-        parts["requestBody"] = {"required": True, "content": _contents([operation.request])}
+        parts["requestBody"] = {"required": True, "content": _contents([operation.request], names)}
     errors = {
         status: {"$ref": _REFERENCE.format("responses", error.component)} for status, error in operation.errors.items()
     }
-    return {**parts, "responses": {"200": _response(operation.response), **errors}}
+    return {**parts, "responses": {"200": _response(operation.response, names), **errors}}
 
 
-def _response(response: ResponseDocument) -> dict[str, Any]:
+def _response(response: ResponseDocument, names: Names) -> dict[str, Any]:
     headers = {
         name: {"$ref": _REFERENCE.format("headers", header.component)} for name, header in response.headers.items()
     }
     return {
         "description": _text(response.description),
         **({"headers": headers} if headers else {}),
-        "content": _contents(response.contents),
+        "content": _contents(response.contents, names),
     }
 
 
-def _contents(contents: Iterable[ContentDocument]) -> dict[str, Any]:
-    return {content.media_type: _content(content) for content in contents}
+def _contents(contents: Iterable[ContentDocument], names: Names) -> dict[str, Any]:
+    return {content.media_type: _content(content, names) for content in contents}
 
 
-def _content(content: ContentDocument) -> dict[str, Any]:
-    references = [{"$ref": _REFERENCE.format("schemas", model.__name__)} for model in content.models]
+def _content(content: ContentDocument, names: Names) -> dict[str, Any]:
+    references = [{"$ref": _REFERENCE.format("schemas", names[model])} for model in content.models]
     return {
         "schema": references[0] if len(references) == 1 else {"oneOf": references},
         "examples": {name: {"value": value} for name, value in content.examples.items()},
@@ -139,26 +208,24 @@ def _text(text: Text) -> dict[str, str]:
     return text._asdict()
 
 
-def _models(responses: Iterable[ResponseDocument]) -> list[Any]:
-    requests = [operation.request for operation in OPERATIONS if operation.request is not None]
+def _models(operations: Iterable[OperationDocument], responses: Iterable[ResponseDocument]) -> list[Any]:
+    requests = [operation.request for operation in operations if operation.request is not None]
     contents = [*requests, *(content for response in responses for content in response.contents)]
     return list(dict.fromkeys(model for content in contents for model in content.models))
 
 
 def _classes(types: Iterable[msgspec.inspect.Type]) -> Iterator[type[msgspec.Struct]]:
-    """Yield the models among types, each after those that mention it. Raises ValueError for two of one name."""
-    seen: dict[str, type[msgspec.Struct]] = {}
+    """Yield the models among types, each after those that mention it."""
+    seen: set[type[msgspec.Struct]] = set()
     waiting = list(types)
     while waiting:
         node = waiting.pop(0)
         match node:
             case msgspec.inspect.StructType():
-                if node.cls.__name__ not in seen:
-                    seen[node.cls.__name__] = node.cls
+                if node.cls not in seen:
+                    seen.add(node.cls)
                     yield node.cls
                     waiting += [field.type for field in node.fields]
-                elif seen[node.cls.__name__] is not node.cls:
-                    raise ValueError(f"two models have the name {node.cls.__name__}")
             case msgspec.inspect.Metadata():
                 waiting.append(node.type)
             case msgspec.inspect.UnionType():

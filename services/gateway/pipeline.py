@@ -10,7 +10,7 @@ from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.operations.operation import Endpoint, Operation
 from services.gateway.tenancy.admission import check_model
-from services.gateway.tenancy.auth import authenticate, recognise
+from services.gateway.tenancy.auth import authenticate, authenticate_from_cache
 from services.gateway.tenancy.key_cache import Caller
 from services.gateway.wiring import Gateway
 
@@ -23,7 +23,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     record, control, body = exchange.record, gateway.admission, exchange.body
 
     # Authenticate.
-    caller = await recognise(endpoint.dialect.api_key(exchange.headers), gateway.key_cache)
+    caller = await authenticate_from_cache(endpoint.dialect.credential(exchange.headers), gateway.key_cache)
     record.key_id = caller.key.id
     # Gate: a large body is read only for a key that is within its limits, and any body only if there is capacity.
     gate, share = control.gate(caller), gateway.bodies.open(caller.key.id)
@@ -65,7 +65,7 @@ async def validate(caller: Caller, operation: Operation[Any], gateway: Gateway) 
         _check(caller, operation, gateway)
     except ApiError:
         # A key that was revoked meanwhile must get 401, and no hint about models.
-        caller = await authenticate(caller.secret, gateway.key_cache)
+        caller = await authenticate(caller.credential, gateway.key_cache)
         _check(caller, operation, gateway)
     return caller
 

@@ -31,6 +31,8 @@ class Choice:
     """The tool calls by index."""
     logprobs: list[pb.TokenLogprob] = field(default_factory=list)
     finish_reason: pb.FinishReason.ValueType = pb.FINISH_REASON_STOP
+    stop_string: str = ""
+    """The stop string of the request that ended it, if one did."""
 
     def add(self, delta: pb.Delta) -> None:
         """Append a delta."""
@@ -75,6 +77,7 @@ class ResponseCollector:
                 case "delta":
                     self._choices[event.delta.index].add(event.delta)
                 case "finish":
-                    self._choices[event.finish.index].finish_reason = event.finish.reason
+                    choice = self._choices[event.finish.index]
+                    choice.finish_reason, choice.stop_string = event.finish.reason, event.finish.stop_string
                 case "usage":
                     self.usage = event.usage

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.credential import Credential
 from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits, SpentBudget
@@ -143,8 +144,8 @@ class StreamEncoder(Protocol):
 class Dialect(Protocol):
     """The part of an API that all endpoints need."""
 
-    def api_key(self, headers: Mapping[str, str]) -> str | None:
-        """Return the key that a request carries, or None if it carries none."""
+    def credential(self, headers: Mapping[str, str]) -> Credential:
+        """Return the key that a request carries, and the header in which the API expects it."""
         ...
 
     def error(self, error: ApiError, *, request_id: str) -> ErrorReply:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from services.gateway.credential import BEARER, Credential
 from services.gateway.dialects import openai_errors
-from services.gateway.dialects.bearer import bearer_key
 from services.gateway.dialects.dialect import ErrorReply
 from services.gateway.dialects.openai_limits import limit_headers
 from services.gateway.errors import ApiError
@@ -15,9 +15,9 @@ from services.gateway.limit_status import RateLimits
 class OpenAIDialect:
     """Base of the dialects of OpenAI's APIs."""
 
-    def api_key(self, headers: Mapping[str, str]) -> str | None:
-        """Return the key of the header `Authorization`, or None."""
-        return bearer_key(headers)
+    def credential(self, headers: Mapping[str, str]) -> Credential:
+        """Return the key of `Authorization: Bearer KEY`."""
+        return BEARER.read(headers)
 
     def error(self, error: ApiError, *, request_id: str) -> ErrorReply:
         """Render an error. OpenAI's errors have the request id in a header, not in the body."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from services.gateway.credential import BEARER, KeyHeader
+
 
 class Text(NamedTuple):
     """A text in both languages of the document."""
@@ -76,3 +78,5 @@ class OperationDocument:
     description: Text | None = None
     request: ContentDocument | None = None
     parameters: tuple[PathParameter, ...] = ()
+    key_header: KeyHeader = BEARER
+    """The header in which its requests carry the API key."""

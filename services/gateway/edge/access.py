@@ -44,7 +44,6 @@ class Access:
         record = RequestRecord(_request_id(headers.get(b"x-request-id", b"")), scope["method"])
         scope.setdefault("state", {})["record"] = record
         ACCEPTED.set(headers.get(b"accept-language", b"").decode("latin-1"))
-        extra = [(b"x-request-id", record.request_id.encode()), *self._cors.headers(headers)]
         metrics.REQUESTS_IN_FLIGHT.inc()
 
         async def send_with_headers(message: Message) -> None:
@@ -52,7 +51,9 @@ class Access:
                 record.status = message["status"]
                 record.error = _message_id(message.get("headers", ()))
                 elapsed = f"{(time.perf_counter() - record.began) * 1000:.0f}".encode()
-                message["headers"] = [*message.get("headers", ()), *extra, (b"openai-processing-ms", elapsed)]
+                own = [(b"x-request-id", record.request_id.encode()), (b"openai-processing-ms", elapsed)]
+                response_headers = [*message.get("headers", ()), *own]
+                message["headers"] = [*response_headers, *self._cors.headers(headers, response_headers)]
             await send(message)
 
         try:

@@ -8,6 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.gateway.credential import BEARER
 from services.gateway.dialects import openai_errors
 from services.gateway.errors import ApiError, too_large, unauthorized
 from services.gateway.record import Outcome
@@ -56,7 +57,8 @@ class AdminGuard:
         equal = secrets.compare_digest(_digest(token.strip(b" \t")), self._digest)
         if scheme.lower() != b"bearer" or not equal:
             raise unauthorized(
-                "The admin credential is missing or wrong. Send it as the header `Authorization: Bearer TOKEN`."
+                "The admin credential is missing or wrong. Send it as the header `Authorization: Bearer TOKEN`.",
+                challenge=BEARER.challenge,
             )
 
 

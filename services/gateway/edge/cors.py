@@ -10,12 +10,7 @@ from typing import Final
 
 from starlette.types import Send
 
-_EXPOSED: Final = (
-    b"x-request-id, x-ignored-params, x-error-message-id, content-language, openai-processing-ms, "
-    b"retry-after, retry-after-ms, "
-    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
-    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
-)
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 class Cors:
@@ -25,8 +20,15 @@ class Cors:
         """Allow pages of `origins`; `*` stands for all."""
         self._origins: Final = frozenset(origin.encode() for origin in origins)
 
-    def headers(self, request_headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a response to a request with these headers, whose names are in lower case."""
+    def headers(self, request_headers: Mapping[bytes, bytes], response_headers: RawHeaders) -> RawHeaders:
+        """Return the headers that let a page read a response. All names are in lower case.
+
+        The page may read every header of the response, because each API has its own.
+
+        Args:
+            request_headers: The headers of the request.
+            response_headers: All other headers of the response.
+        """
         origin = request_headers.get(b"origin")
         allows_all = b"*" in self._origins
         # A cache must not give the response to another origin, or to none, to a page that may read it.
@@ -34,7 +36,8 @@ class Cors:
         if origin is None or not (allows_all or origin in self._origins):
             return vary
         allowed = b"*" if allows_all else origin
-        return [(b"access-control-allow-origin", allowed), (b"access-control-expose-headers", _EXPOSED), *vary]
+        exposed = b", ".join(dict.fromkeys(name for name, _ in response_headers))
+        return [(b"access-control-allow-origin", allowed), (b"access-control-expose-headers", exposed), *vary]
 
 
 def is_preflight(method: str, request_headers: Mapping[bytes, bytes]) -> bool:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.bearer import bearer_key
+from services.gateway.credential import BEARER
 from services.gateway.dialects.openai_fields import openai_names
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import ApiError, not_found
@@ -47,7 +47,7 @@ def describe_all(fleet: Fleet) -> list[dict[str, Any]]:
 
 
 async def _authenticate(request: Request, gateway: Gateway) -> Key:
-    caller = await authenticate(bearer_key(request.headers), gateway.key_cache)
+    caller = await authenticate(BEARER.read(request.headers), gateway.key_cache)
     record_of(request).key_id = caller.key.id
     return caller.key
 

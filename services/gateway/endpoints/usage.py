@@ -9,7 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.dialects.bearer import bearer_key
+from services.gateway.credential import BEARER
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import unavailable
 from services.gateway.redis.link import RedisAwayError
@@ -24,7 +24,7 @@ from services.gateway.tenancy.usage import Counts, Usage, of_periods
 async def own_usage(request: Request) -> Response:
     """Return what the caller's key used today and this month, its limits, and what remains of them."""
     gateway = gateway_of(request)
-    key = (await authenticate(bearer_key(request.headers), gateway.key_cache)).key
+    key = (await authenticate(BEARER.read(request.headers), gateway.key_cache)).key
     record_of(request).key_id = key.id
     subject = gateway.tiers.subject(key, "")
     try:

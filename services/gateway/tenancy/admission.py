@@ -86,7 +86,7 @@ class Gate:
             except RedisAwayError:
                 return  # Admission decides without Redis, once the body is complete.
             except StaleKeyError:
-                caller = await authenticate(caller.secret, control.key_cache)
+                caller = await authenticate(caller.credential, control.key_cache)
                 continue
             if decision.rejection is not None:
                 metrics.LIMITS_REJECTED.labels(decision.rejection.limit).inc()
@@ -150,7 +150,7 @@ class Admission:
             try:
                 await self._ask(fresh=fresh)
             except StaleKeyError:
-                self._caller, fresh = await authenticate(self._caller.secret, self._control.key_cache), True
+                self._caller, fresh = await authenticate(self._caller.credential, self._control.key_cache), True
             else:
                 return
         # The key changes again and again.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.gateway import metrics
+from services.gateway.credential import Credential
 from services.gateway.errors import ApiError, unavailable
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.tenancy import keys
@@ -25,7 +26,7 @@ class Caller:
     key: Key
     fingerprint: Fingerprint
     """Checked again at admission, because the key may have changed while the body was received."""
-    secret: str = field(repr=False)
+    credential: Credential
     """The API key itself, to look it up again."""
     redis_was_away: bool = False
     """Whether the key comes from the cache because Redis was away."""
@@ -42,25 +43,26 @@ class KeyCache:
         """The time and the result of the last look-up, by the secret's digest. Secrets themselves are not kept."""
         self._swept = time.monotonic()
 
-    def recall(self, secret: str) -> Caller | None:
-        """Return the key with this secret as it was last found, if that was at most `grace_seconds` ago.
+    def recall(self, credential: Credential) -> Caller | None:
+        """Return the key of this credential as it was last found, if that was at most `grace_seconds` ago.
 
         It may have been revoked since.
         """
-        verified, key, fingerprint = self._verified.get(digest(secret), (float("-inf"), None, None))
+        verified, key, fingerprint = self._verified.get(digest(credential.secret), (float("-inf"), None, None))
         if key is None or fingerprint is None or time.monotonic() - verified > self._grace:
             return None
-        return Caller(key, fingerprint, secret)
+        return Caller(key, fingerprint, credential)
 
-    async def find(self, secret: str) -> Caller | None:
-        """Return the key with this secret, None if it is not valid. Raises ApiError (503) if it cannot be checked."""
+    async def find(self, credential: Credential) -> Caller | None:
+        """Return the key of this credential, None if it is not valid. Raises ApiError (503) if it cannot be checked."""
+        secret = credential.secret
         if not is_well_formed(secret):
             return None
         hashed = digest(secret)
         try:
             key, fingerprint = await self._link.run(lambda redis: keys.find_with_fingerprint(redis, secret))
         except RedisAwayError:
-            return self._cached(secret)
+            return self._cached(credential)
         except NewerRecordError as error:
             # The newer record may restrict the key in a way that this version does not know.
             _log.error("a key is rejected: %s", error)
@@ -71,10 +73,10 @@ class KeyCache:
         if self._grace:
             self._verified[hashed] = (time.monotonic(), key, fingerprint)
             self._sweep()
-        return Caller(key, fingerprint, secret)
+        return Caller(key, fingerprint, credential)
 
-    def _cached(self, secret: str) -> Caller:
-        caller = self.recall(secret)
+    def _cached(self, credential: Credential) -> Caller:
+        caller = self.recall(credential)
         expires = caller.key.expires if caller is not None else None
         if caller is None or (expires is not None and expires <= time.time()):
             metrics.REDIS_AWAY.labels("key_rejected").inc()

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.credential import Credential, KeyHeader
 from services.gateway.dialects import sse
 from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.dialects.dialect import ErrorReply, GenerateCall, ReadOptions, RenderedPrompt, ResponseHead
@@ -30,6 +31,7 @@ from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish
 from tests.support.waits import until
 
 URL = "/messages"
+KEY_HEADER = KeyHeader("x-api-key")
 
 
 class MessagesRequest(RequestModel):
@@ -85,12 +87,13 @@ class Messages:
 
     id_prefix: Final = "msg"
 
-    def api_key(self, headers: Mapping[str, str]) -> str | None:
-        return headers.get("x-api-key")
+    def credential(self, headers: Mapping[str, str]) -> Credential:
+        return KEY_HEADER.read(headers)
 
     def error(self, error: ApiError, *, request_id: str) -> ErrorReply:
         body = {"type": "error", "error": _error(error), "request_id": request_id}
-        return ErrorReply(error.status, {"content-type": "application/json"}, json.dumps(body).encode())
+        headers = {"content-type": "application/json", **error.headers}
+        return ErrorReply(error.status, headers, json.dumps(body).encode())
 
     def response_headers(self, limits: RateLimits, *, request_id: str) -> dict[str, str]:
         return {"request-id": request_id}
@@ -105,7 +108,9 @@ class Messages:
         return MessagesStream(head)
 
     def response(self, call: MessagesCall, head: ResponseHead, collected: ResponseCollector) -> bytes:
-        return json.dumps({"id": head.id, "text": "".join(collected.choices[0].content)}).encode()
+        choice = collected.choices[0]
+        text = "".join(choice.content)
+        return json.dumps({"id": head.id, "text": text, "stop_sequence": choice.stop_string or None}).encode()
 
     def prompt(self, call: MessagesCall, prompt: RenderedPrompt) -> bytes:
         raise NotImplementedError
@@ -127,7 +132,7 @@ async def client(redis_url: str, api_key: str, worker: ScriptedWorker) -> AsyncI
     app = Starlette(routes=[Route(URL, Post(GenerateEndpoint(Messages())))])
     async with connected(settings) as gateway:
         app.state.gateway = gateway
-        transport = httpx.ASGITransport(Access(app, origins=[]))
+        transport = httpx.ASGITransport(Access(app, origins=["*"]))
         headers = {"x-api-key": api_key}
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:
             await until(gateway.fleet.any_ready)
@@ -153,6 +158,30 @@ async def test_a_response_without_stream(client: httpx.AsyncClient, worker: Scri
     assert response.json()["id"].startswith("msg-")
     assert response.headers["x-ignored-params"] == "zeta"
     assert response.headers["request-id"] == response.headers["x-request-id"]
+
+
+async def test_the_stop_string_that_ended_the_text_is_in_the_response(
+    client: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    ended = pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP, stop_string="###"))
+    worker.script = [[started(), content("a")], [ended, usage()]]
+    assert (await client.post(URL, json=body())).json()["stop_sequence"] == "###"
+
+
+@pytest.mark.parametrize("key", ["", "vlx_mistyped"])
+async def test_a_401_names_the_header_of_the_api(client: httpx.AsyncClient, key: str) -> None:
+    response = await client.post(URL, json=body(), headers={"x-api-key": key})
+    assert response.status_code == 401
+    assert "`x-api-key: KEY`" in response.json()["error"]["message"]
+    assert "www-authenticate" not in response.headers
+
+
+async def test_a_page_of_another_origin_may_read_the_headers_of_the_api(
+    client: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    worker.script = [[started(), content("a")], [finish(), usage()]]
+    response = await client.post(URL, json=body(), headers={"origin": "https://example.org"})
+    assert "request-id" in response.headers["access-control-expose-headers"].split(", ")
 
 
 async def test_a_stream_has_its_own_events_and_its_own_end(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:

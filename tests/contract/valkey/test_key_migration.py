@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
+from services.gateway.credential import BEARER, Credential
 from services.gateway.errors import ApiError
 from services.gateway.redis.link import RedisLink
 from services.gateway.tenancy import keys
@@ -72,5 +73,5 @@ async def test_a_record_of_a_newer_version_is_not_interpreted(redis: Redis) -> N
         await keys.migrate(redis)
     cache = KeyCache(RedisLink(redis, timeout=5.0), grace_seconds=60)
     with pytest.raises(ApiError) as rejected:
-        await cache.find(secret)
+        await cache.find(Credential(secret, BEARER))
     assert rejected.value.status == 503

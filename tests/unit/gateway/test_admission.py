@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.gateway.credential import BEARER, Credential
 from services.gateway.disconnect import ClientGoneError
 from services.gateway.errors import ApiError, ErrorKind
 from services.gateway.limit_status import NO_LIMITS, RateLimits, Window
@@ -74,7 +75,7 @@ class KeyCache:
     def __init__(self, *callers: Caller) -> None:
         self._callers = list(callers)
 
-    async def find(self, _: str) -> Caller | None:
+    async def find(self, _: Credential) -> Caller | None:
         return self._callers.pop(0) if self._callers else None
 
 
@@ -82,11 +83,11 @@ def a_key(**draft: Any) -> Key:
     return Key(id="key_0123456789ab", name="n", created=0, **draft)
 
 
-SECRET = draw("s00")
+CREDENTIAL = Credential(draw("s00"), BEARER)
 
 
 def a_caller(fingerprint: Fingerprint, *, redis_was_away: bool = False, **draft: Any) -> Caller:
-    return Caller(a_key(**draft), fingerprint, SECRET, redis_was_away)
+    return Caller(a_key(**draft), fingerprint, CREDENTIAL, redis_was_away)
 
 
 class Client:

@@ -11,15 +11,22 @@ import msgspec
 import pytest
 
 from services.gateway import app, openapi
+from services.gateway.credential import KeyHeader
 from services.gateway.dialects import ignored_fields
-from services.gateway.dialects.json_model import RequestModel
+from services.gateway.dialects.json_model import RequestModel, ResponseModel
 from services.gateway.dialects.openai_chat.dialect import OpenAIChat
 from services.gateway.dialects.openai_chat.request_model import ChatCompletionRequest
 from services.gateway.dialects.openai_chat.tokenize import Tokenize
 from services.gateway.dialects.openai_completions.dialect import OpenAICompletions
 from services.gateway.dialects.openai_completions.request_model import CompletionRequest
 from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
-from services.gateway.dialects.operation_document import ContentDocument, OperationDocument
+from services.gateway.dialects.operation_document import (
+    ContentDocument,
+    ErrorDocument,
+    OperationDocument,
+    ResponseDocument,
+    Text,
+)
 from tests.support.api_document import check
 from tests.unit.gateway.chat_bodies import options
 
@@ -79,6 +86,57 @@ def test_the_command_writes_the_file_and_reports_one_that_is_not_up_to_date(tmp_
     openapi.main(["--output", str(file)])
     openapi.main(["--check", "--output", str(file)])
     assert file.read_text("utf-8") == openapi.rendered()
+
+
+def an_operation(path: str, response: type[ResponseModel], **parts: Any) -> OperationDocument:
+    """An operation of an API of its own."""
+    text = Text("a", "ب")
+    contents = (ContentDocument(models=(response,), examples={}),)
+    return OperationDocument(
+        method="post",
+        path=path,
+        id=path,
+        summary=text,
+        response=ResponseDocument(description=text, contents=contents),
+        **{"errors": {}, **parts},
+    )
+
+
+def a_model(module: str, field: str, kind: Any) -> type[ResponseModel]:
+    return msgspec.defstruct("Usage", [(field, kind)], bases=(ResponseModel,), kw_only=True, module=module)
+
+
+def test_models_of_two_apis_may_have_the_same_name() -> None:
+    first, second = a_model("dialects.one_api.response", "a", int), a_model("dialects.two_api.response", "b", str)
+    outer = msgspec.defstruct("Outer", [("usage", second)], bases=(ResponseModel,), kw_only=True)
+    operations = [an_operation("/one", first), an_operation("/two", second), an_operation("/three", outer)]
+    document = openapi.document_of(operations)
+    found = document["components"]["schemas"]
+    assert list(found["Usage"]["properties"]) == ["a"]
+    assert list(found["TwoApiUsage"]["properties"]) == ["b"]
+    assert found["Outer"]["properties"]["usage"] == {"$ref": "#/components/schemas/TwoApiUsage"}
+    response = document["paths"]["/two"]["post"]["responses"]["200"]["content"]["application/json"]
+    assert response["schema"] == {"$ref": "#/components/schemas/TwoApiUsage"}
+
+
+def test_an_api_may_expect_its_key_in_another_header() -> None:
+    model = a_model("dialects.one_api.response", "a", int)
+    operations = [an_operation("/one", model), an_operation("/two", model, key_header=KeyHeader("x-api-key"))]
+    document = openapi.document_of(operations)
+    assert document["components"]["securitySchemes"] == {
+        "key": {"type": "http", "scheme": "bearer"},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    assert document["paths"]["/two"]["post"]["security"] == [{"x-api-key": []}]
+    assert "security" not in document["paths"]["/one"]["post"]
+
+
+def test_two_components_must_not_have_the_same_name() -> None:
+    model, text = a_model("dialects.one_api.response", "a", int), Text("a", "ب")
+    errors = [ErrorDocument(component="Error", description=text, contents=()) for _ in range(2)]
+    operations = [an_operation(f"/{number}", model, errors={"4XX": error}) for number, error in enumerate(errors)]
+    with pytest.raises(ValueError, match="two components have the name Error"):
+        openapi.document_of(operations)
 
 
 def test_every_text_exists_in_both_languages() -> None:
