@@ -19,12 +19,12 @@ from tests.contract.triton.subjects import (
     TRTLLM_12,
     Subject,
 )
-from tests.support.triton_servers import Answer, answer
+from tests.support.triton_servers import Answer, response
 from tests.support.waits import until
 
 
 async def generate(subject: Subject, prompt: list[int], **params: Any) -> Answer:
-    return await answer(subject.client, subject.model, prompt, **params)
+    return await response(subject.client, subject.model, prompt, **params)
 
 
 async def load(subject: Subject) -> dict[str, Any]:

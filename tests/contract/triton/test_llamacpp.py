@@ -16,7 +16,7 @@ from services.stack import triton
 from services.worker.triton_client import TritonClient
 from tests.contract.triton.subjects import QUESTION, SMOLLM2, STORY
 from tests.contract.triton.vocabulary import decode
-from tests.support.triton_servers import Answer, answer, launched
+from tests.support.triton_servers import Answer, launched, response
 
 SCHEMA = {
     "type": "object",
@@ -28,7 +28,7 @@ PERSIAN = "سلام دنیا، حال شما چطور است؟ 🙂"
 
 
 async def generate(client: TritonClient, prompt: list[int], **params: Any) -> Answer:
-    return await answer(client, SMOLLM2, prompt, **params)
+    return await response(client, SMOLLM2, prompt, **params)
 
 
 async def text_of(client: TritonClient, gguf: Path, **params: Any) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from services.embeddings import model_repository as embeddings_repository
 from services.worker.triton_client import DeadModelError, TritonClient
-from tests.support.triton_servers import Server, answer, serving
+from tests.support.triton_servers import Server, response, serving
 from tests.support.waits import until
 
 STALL, ENDLESS, PLAIN = [91], [92], [93]
@@ -65,7 +65,7 @@ async def test_a_healthy_model_passes(server: tuple[Server, TritonClient]) -> No
     running, client = server
     for model in ("replay", EMBEDDING):
         assert await probe(running, model) == (0, "")
-    await answer(client, "replay", PLAIN)
+    await response(client, "replay", PLAIN)
     assert await step_age(client) is None, "it is idle"
     code, words = await probe(running, "another", program_of="replay")
     assert (code, "another" in words) == (1, True)
@@ -75,11 +75,11 @@ async def test_an_engine_that_stands_still_is_found_though_its_process_answers(
     server: tuple[Server, TritonClient],
 ) -> None:
     running, client = server
-    task = asyncio.create_task(answer(client, "replay", STALL))
+    task = asyncio.create_task(response(client, "replay", STALL))
     try:
         await until(lambda: _is_older(client, 1.0), seconds=30)
         # A request that comes now is not taken for progress.
-        other = asyncio.create_task(answer(client, "replay", PLAIN))
+        other = asyncio.create_task(response(client, "replay", PLAIN))
         await until(lambda: _is_older(client, 2.0), seconds=30)
         assert (await probe(running, "replay", stall_seconds=600))[0] == 0
         code, words = await probe(running, "replay", stall_seconds=2)

@@ -14,28 +14,28 @@ from services.runtime.failure import Failure, Reason
 from services.stack.ports import free_ports
 from services.worker.triton_client import TritonClient
 from tests.contract.triton.subjects import FRAGILE, LESSER, REPLAY, SHORT_RECORDING, STORY
-from tests.support.triton_servers import answer, serving
+from tests.support.triton_servers import response, serving
 
 
 async def test_the_recording_whose_ids_stand_in_the_prompt_is_played(client: TritonClient) -> None:
-    result = await answer(client, REPLAY, [9, 9, 282, 4649, 47, 9])
+    result = await response(client, REPLAY, [9, 9, 282, 4649, 47, 9])
     assert result.token_ids == SHORT_RECORDING
-    assert (await answer(client, REPLAY, [282, 4649, 9, 47], max_tokens=2)).token_ids == [1000, 1001]
+    assert (await response(client, REPLAY, [282, 4649, 9, 47], max_tokens=2)).token_ids == [1000, 1001]
 
 
 async def test_tokens_of_one_group_travel_together(client: TritonClient) -> None:
-    result = await answer(client, REPLAY, [11, 12])
+    result = await response(client, REPLAY, [11, 12])
     assert [o.token_ids for o in result.outputs] == [[5, 6, 7], [8]]
 
 
 async def test_tokens_come_when_they_are_due(client: TritonClient) -> None:
-    result = await answer(client, REPLAY, [21])
+    result = await response(client, REPLAY, [21])
     assert [o.token_ids for o in result.outputs] == [[5, 6], [7]]
     assert result.usage["timings"]["decode_s"] >= 0.055
 
 
 async def test_recorded_log_probabilities(client: TritonClient) -> None:
-    result = await answer(client, REPLAY, [21], logprobs=2)
+    result = await response(client, REPLAY, [21], logprobs=2)
     assert [value for o in result.outputs for value in o.logprobs or ()] == [-0.5, -1.0, -1.5]
     assert [ids for o in result.outputs for ids in o.top_token_ids or ()] == [[5, 9], [6], [7, 8]]
 
@@ -54,14 +54,14 @@ async def test_a_recorded_error_comes_after_the_tokens(client: TritonClient) -> 
 
 
 async def test_an_empty_recording_just_ends(client: TritonClient) -> None:
-    result = await answer(client, REPLAY, [41], ignore_eos=True)
+    result = await response(client, REPLAY, [41], ignore_eos=True)
     assert result.token_ids == []
     assert result.finish_reason == "stop"
     assert result.usage["completion_tokens"] == 0
 
 
 async def test_what_is_ready_at_once_travels_at_once(client: TritonClient) -> None:
-    result = await answer(client, REPLAY, [51], ignore_eos=True, max_tokens=200)
+    result = await response(client, REPLAY, [51], ignore_eos=True, max_tokens=200)
     assert result.token_ids == [7] * 200
     assert len(result.outputs) < 20
 
@@ -86,13 +86,13 @@ async def test_text_prompts_are_rejected(client: TritonClient) -> None:
 async def test_parameters_that_an_engine_lacks_are_rejected_by_name(client: TritonClient) -> None:
     assert "min_p" not in (await client.describe(LESSER))["supported_parameters"]
     with pytest.raises(Failure, match="min_p") as rejection:
-        await answer(client, LESSER, STORY, min_p=0.1)
+        await response(client, LESSER, STORY, min_p=0.1)
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
 async def test_a_full_waiting_line_is_overload(client: TritonClient) -> None:
     results = await asyncio.gather(
-        *(answer(client, LESSER, STORY, max_tokens=50) for _ in range(3)), return_exceptions=True
+        *(response(client, LESSER, STORY, max_tokens=50) for _ in range(3)), return_exceptions=True
     )
     rejected = [r for r in results if isinstance(r, Failure)]
     assert [f.reason for f in rejected] == [Reason.OVERLOADED]
@@ -102,8 +102,8 @@ async def test_a_full_waiting_line_is_overload(client: TritonClient) -> None:
 async def test_a_failed_engine_fails_what_runs_and_what_comes(client: TritonClient) -> None:
     running = client.generate(FRAGILE, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
     await anext(running)
-    results = await asyncio.gather(answer(client, FRAGILE, [61]), _drain(running), return_exceptions=True)
-    results += await asyncio.gather(answer(client, FRAGILE, STORY), client.describe(FRAGILE), return_exceptions=True)
+    results = await asyncio.gather(response(client, FRAGILE, [61]), _drain(running), return_exceptions=True)
+    results += await asyncio.gather(response(client, FRAGILE, STORY), client.describe(FRAGILE), return_exceptions=True)
     assert [r.reason for r in results if isinstance(r, Failure)] == [Reason.ENGINE_FAILED] * 4
 
 
@@ -123,7 +123,7 @@ async def test_a_triton_that_is_not_there_is_unavailable() -> None:
     client = TritonClient(f"127.0.0.1:{free_ports(1)[0]}")
     try:
         assert not await client.is_ready("any")
-        for call in (answer(client, "any", STORY), client.describe("any")):
+        for call in (response(client, "any", STORY), client.describe("any")):
             with pytest.raises(Failure) as failure:
                 await call
             assert failure.value.reason is Reason.MODEL_UNAVAILABLE
@@ -133,7 +133,7 @@ async def test_a_triton_that_is_not_there_is_unavailable() -> None:
 
 async def test_it_stops_when_told_to(recordings: Path, tmp_path: Path) -> None:
     async with serving(tmp_path, {"polite": ("replay", {"recordings": str(recordings)})}) as (server, client):
-        await answer(client, "polite", STORY, max_tokens=1)
+        await response(client, "polite", STORY, max_tokens=1)
         os.kill(server.process.pid, signal.SIGTERM)
         assert await asyncio.to_thread(server.process.wait, 20) == 0
 

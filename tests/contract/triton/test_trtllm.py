@@ -18,7 +18,7 @@ from services.stack import triton
 from services.worker.triton_client import EngineOutput, TritonClient
 from tests.contract.triton.subjects import CONTEXT_LENGTH, SHORT_RECORDING, STORY, TRTLLM_12, TRTLLM_13, TRTLLM_FRAGILE
 from tests.stand_ins import trtllm as stand_in
-from tests.support.triton_servers import Answer, answer, launched
+from tests.support.triton_servers import Answer, launched, response
 from tests.support.waits import until
 
 
@@ -79,9 +79,9 @@ async def test_a_reader_that_is_behind_gets_all_in_few_responses(client: TritonC
 
 async def test_what_one_request_breaks_is_its_own(client: TritonClient) -> None:
     with pytest.raises(Failure, match="no room in the cache") as failure:
-        await answer(client, TRTLLM_12, [31])
+        await response(client, TRTLLM_12, [31])
     assert failure.value.reason is Reason.ENGINE_FAILED
-    assert len((await answer(client, TRTLLM_12, STORY, max_tokens=3)).token_ids) == 3
+    assert len((await response(client, TRTLLM_12, STORY, max_tokens=3)).token_ids) == 3
 
 
 async def test_an_engine_that_has_failed_is_not_ready_and_says_so(client: TritonClient) -> None:
@@ -92,9 +92,9 @@ async def test_an_engine_that_has_failed_is_not_ready_and_says_so(client: Triton
         async for _ in running:
             pass
 
-    calls: list[Any] = [answer(client, TRTLLM_FRAGILE, [61]), drained()]
+    calls: list[Any] = [response(client, TRTLLM_FRAGILE, [61]), drained()]
     results = await asyncio.gather(*calls, return_exceptions=True)
-    calls = [answer(client, TRTLLM_FRAGILE, STORY), client.describe(TRTLLM_FRAGILE)]
+    calls = [response(client, TRTLLM_FRAGILE, STORY), client.describe(TRTLLM_FRAGILE)]
     results += await asyncio.gather(*calls, return_exceptions=True)
     assert [r.reason for r in results if isinstance(r, Failure)] == [Reason.ENGINE_FAILED] * 4
     assert all("illegal memory access" in str(r) for r in results)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from services.inference.triton_backend.engines import trtllm, trtllm_api, trtllm_result
+from services.inference.triton_backend.engines import trtllm, trtllm_api, trtllm_rejections, trtllm_result
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support import trtllm_engine
@@ -21,7 +21,7 @@ from tests.unit.triton_backend import test_trtllm_loading as loading
 
 OLD, NEW = "1.2.1", "1.3.0rc29"
 PENALTIES = {"frequency_penalty", "presence_penalty", "repetition_penalty"}
-ENTRY = {trtllm: "create", trtllm_result: "ResultReader", trtllm_api: "TrtllmApi"}
+ENTRY = {trtllm: "create", trtllm_rejections: "Rejections", trtllm_result: "ResultReader", trtllm_api: "TrtllmApi"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ TRAPS = [
     Trap(
         "a refusal of 1.3 looks like the engine's end",
         NEW,
-        trtllm,
+        trtllm_rejections,
         "isinstance(error, RuntimeError) and not is_request_error(error):\n            end",
         "isinstance(error, RuntimeError):\n            end",
         failures.test_a_request_that_they_reject_is_its_own_fault,

@@ -1,0 +1,114 @@
+"""Compiles structured outputs for trial with the library of TensorRT-LLM's guided decoding."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from services.inference.triton_backend.engines.trtllm_job import Job
+from services.inference.triton_backend.fair_work import FairWork
+from services.inference.triton_backend.trial import Trials
+from services.worker.triton_kit.request_error import RequestError
+
+STRUCTURED_OUTPUTS_AT_ONCE: Final = 2
+STRUCTURED_OUTPUT_SECONDS: Final = 9.0
+"""The longest wait of a request for the trial of its structured output to begin."""
+_TRIAL: Final = "services.inference.triton_backend.engines.trtllm_trial"
+_log: Final = logging.getLogger(__name__)
+
+
+class PendingTrials:
+    """The requests whose structured outputs are being compiled for trial. They have no slot yet."""
+
+    def __init__(
+        self, trials: Trials, *, lock: threading.Lock, limit: int, done: Callable[[Job, RequestError | None], None]
+    ) -> None:
+        """Compile with `trials`; at most `limit` requests wait, and `lock` guards them.
+
+        `done` is called with a request after its trial, and with the error if it failed, in a thread.
+        """
+        self._trials: Final = trials
+        self._lock: Final = lock
+        self._limit: Final = limit
+        self._done: Final = done
+        self._jobs: Final[dict[int, Job]] = {}
+        self._threads: Final = FairWork("trtllm-structured-outputs", threads=STRUCTURED_OUTPUTS_AT_ONCE)
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self._jobs)
+
+    def add(self, job: Job) -> None:
+        """Add a request with the lock held. Raises RequestError (OVERLOADED) if there are too many."""
+        if len(self._jobs) >= self._limit:
+            raise _too_many()
+        self._jobs[id(job)] = job
+
+    def start(self, job: Job) -> None:
+        """Compile the structured output of a request that was added, without the lock held."""
+        self._threads.submit(job.request.params.cache_salt, partial(self._try, job))
+
+    def remove_cancelled(self) -> list[Job]:
+        """Remove and return the cancelled requests, with the lock held."""
+        return [self._jobs.pop(key) for key, job in list(self._jobs.items()) if job.sink.is_cancelled()]
+
+    def clear(self) -> list[Job]:
+        """Remove and return all requests, with the lock held."""
+        jobs = list(self._jobs.values())
+        self._jobs.clear()
+        return jobs
+
+    def close(self) -> None:
+        """Stop the trials and the threads."""
+        self._trials.close()
+        self._threads.close()
+
+    def _try(self, job: Job) -> None:
+        structured_output, problem = job.request.params.structured_output, None
+        assert structured_output is not None  # noqa: S101 - only requests that have one are added
+        try:
+            if time.monotonic() - job.request.arrived > STRUCTURED_OUTPUT_SECONDS:
+                problem = _too_many()
+            elif not job.sink.is_cancelled():
+                self._trials.check(structured_output)
+        except RequestError as error:
+            problem = error
+        except Exception as error:  # noqa: BLE001 - every error must end the request
+            problem = RequestError("ENGINE_FAILED", f"a guide could not be tried: {error}")
+        with self._lock:
+            if self._jobs.pop(id(job), None) is None:
+                return
+        self._done(job, problem)
+
+
+def _too_many() -> RequestError:
+    return RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
+
+
+def start_trials(model: str, library: str) -> Trials | None:
+    """Start the trials for the checkpoint in the directory `model`.
+
+    Return None, with a message in the log, if the library cannot be used by itself.
+    """
+    trials = Trials(_TRIAL, {"model": str(Path(model).absolute()), "backend": library})
+    try:
+        trials.wait_ready()
+    except (RuntimeError, RequestError) as error:
+        _log.error("structured output is not supported: it cannot be compiled for trial with %s: %s", library, error)
+        trials.close()
+        return None
+    return trials
+
+
+def library_version(library: str) -> str:
+    """Return the version of an installed library, `unknown`, or an empty text without a library."""
+    try:
+        return importlib.metadata.version(library) if library else ""
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
