@@ -80,4 +80,6 @@ class ImageRule:
             scale = math.sqrt(self.min_pixels / (width * height))
             new_width = math.ceil(width * scale / factor) * factor
             new_height = math.ceil(height * scale / factor) * factor
-        return new_width, new_height
+        # Rounding may push an image over the limit, by which the checkpoint's own processor would reject it.
+        longest = MAX_ASPECT_RATIO * min(new_width, new_height)
+        return min(new_width, longest), min(new_height, longest)

@@ -45,6 +45,8 @@ def rule(model: str, directory: Path = NOWHERE) -> ImageRule:
         ("qwen3-vl", (4032, 3024), pb.IMAGE_DETAIL_UNSPECIFIED, (1664, 1248), 52 * 39),
         # 536 · 28 by 4 · 28 would be too many; √(1500000/1605632) = 0.96655: 554.3 → 554, 3.69 → 3.
         ("qwen2.5vl", (15000, 100), AUTO, (15512, 84), 554 * 3),
+        # 5615/28 = 200.54 would become 201 times 28, which the checkpoint's processor rejects.
+        ("qwen2.5vl", (29, 5615), AUTO, (28, 5600), 200),
     ],
 )
 def test_sizes_and_tokens(
