@@ -1,7 +1,9 @@
-"""The interface of dialects. Each API of the gateway is one dialect, and nothing else in the gateway depends on an API.
+"""The interface of dialects. Each API that generates or embeds is one dialect.
 
-A dialect reads a body into a neutral call, encodes the events of a worker as a stream or as one document, and renders
-errors and limits. To add an API, add a package with a dialect, and its routes.
+A dialect reads a key and a body into a neutral call, encodes the events of a worker as a stream or as one document, and
+renders errors and limits. Its call knows the API's names of the worker's fields. The pipeline, limits and routing
+depend on no API. Only the table of routes in app.py and the list of operations in openapi.py name the dialects. What
+belongs to no dialect (GET endpoints, unknown paths, errors of the server itself) has OpenAI's format.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Operation(Protocol[R]):
         ...
 
     @property
-    def pool(self) -> WorkerPool[Any, Any]:
+    def pool(self) -> WorkerPool[Any, Any, Any]:
         """The workers of the kind that can do the work."""
         ...
 

@@ -52,7 +52,7 @@ class EmbeddingsClient:
 
 
 EmbeddingsWorker = Worker[EmbeddingsClient, pb.Model]
-EmbeddingsPool = WorkerPool[EmbeddingsClient, pb.Model]
+EmbeddingsPool = WorkerPool[EmbeddingsClient, pb.Model, pb.EmbedRequest]
 
 
 def embeddings_service(timeouts: Timeouts) -> Service[EmbeddingsClient]:

@@ -33,7 +33,7 @@ class Fleet:
         """Return whether the model is served, was served, or is expected."""
         return self.inference.knows(model) or self.embeddings.knows(model)
 
-    def check(self, model: str, pool: WorkerPool[Any, Any]) -> None:
+    def check(self, model: str, pool: WorkerPool[Any, Any, Any]) -> None:
         """Raise ApiError: 404 for a model that does not exist, 400 for one of another pool than `pool`."""
         if pool.knows(model):
             return

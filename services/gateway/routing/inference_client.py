@@ -88,7 +88,7 @@ class InferenceClient:
 
 
 InferenceWorker = Worker[InferenceClient, pb.Model]
-InferencePool = WorkerPool[InferenceClient, pb.Model]
+InferencePool = WorkerPool[InferenceClient, pb.Model, pb.GenerateRequest]
 
 
 def inference_service(timeouts: Timeouts) -> Service[InferenceClient]:

@@ -1,7 +1,8 @@
 """Routing policies, which choose one of the workers that serve a model.
 
-A policy is a function of the call and of the candidates, of which there is at least one. To add a policy, add a
-function beside `least_load` and pass it to the pool.
+A policy is called for every request in the gateway's event loop, so it must be quick and must not wait. It sees the
+requests of its own gateway alone; other gateways choose by themselves. If the chosen worker is unavailable, the policy
+is asked again, without that worker.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from services.gateway.routing.worker import Worker
 W = TypeVar("W", bound=Worker[Any, Any])
 
 
-class Call(Protocol):
-    """The worker's request, by which a policy can choose."""
+class Request(Protocol):
+    """A request to a worker, as far as every policy can read it."""
 
     @property
     def model(self) -> str:
@@ -24,14 +25,20 @@ class Call(Protocol):
         ...
 
 
-class Policy(Protocol):
-    """Chooses a worker."""
+R_contra = TypeVar("R_contra", bound=Request, contravariant=True)
 
-    def __call__(self, candidates: Sequence[W], call: Call) -> W:
-        """Return one of `candidates`."""
+
+class Policy(Protocol[R_contra]):
+    """Chooses a worker by its load, or by anything in the request, such as the tenant or the beginning of the prompt.
+
+    `R_contra` is the type of the requests: `GenerateRequest` or `EmbedRequest`, or `Request` for a policy of all pools.
+    """
+
+    def __call__(self, candidates: Sequence[W], request: R_contra) -> W:
+        """Return one of `candidates`: the workers that serve the model of the request. There is at least one."""
         ...
 
 
-def least_load(candidates: Sequence[W], call: Call) -> W:
+def least_load(candidates: Sequence[W], request: Request) -> W:
     """Return the worker with the fewest requests of this gateway in flight, or a random one of several."""
     return min(candidates, key=lambda worker: (worker.in_flight, random.random()))  # noqa: S311  # a tie

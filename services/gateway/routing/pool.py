@@ -7,16 +7,17 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Final, Generic
+from typing import Final, Generic, TypeVar
 
 from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
-from services.gateway.routing.policy import Call, Policy, least_load
+from services.gateway.routing.policy import Policy, Request, least_load
 from services.gateway.routing.worker import RETRY_SECONDS, C, M, Service, Worker
 from services.gateway.routing.worker_connection import Connection, Connections
 from services.runtime.messages.message import Message
 
 REPLACE_SECONDS: Final = 10.0
+R = TypeVar("R", bound=Request)
 _log: Final = logging.getLogger(__name__)
 
 
@@ -24,8 +25,8 @@ def _unserved(model: str) -> ApiError:
     return unavailable(Message("model_unavailable", model=model))
 
 
-class WorkerPool(Generic[C, M]):
-    """All workers of one kind that this gateway knows."""
+class WorkerPool(Generic[C, M, R]):
+    """All workers of one kind that this gateway knows. `R` is the type of the requests to them."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class WorkerPool(Generic[C, M]):
         expected: Sequence[str],
         resolve_seconds: float,
         connections: Connections,
-        policy: Policy = least_load,
+        policy: Policy[R] = least_load,
     ) -> None:
         """Watch the workers of one kind.
 
@@ -47,7 +48,7 @@ class WorkerPool(Generic[C, M]):
             expected: The ids of models that are listed even if no worker serves them.
             resolve_seconds: Seconds between two look-ups of names.
             connections: Opens connections to workers.
-            policy: Chooses one of several workers for a call.
+            policy: Chooses one of several workers for a request.
         """
         self.endpoint: Final = endpoint
         self._service: Final = service
@@ -109,16 +110,16 @@ class WorkerPool(Generic[C, M]):
         """Return whether a worker other than `excluded` serves the model."""
         return any(model in worker.models for worker in self._workers.values() if worker is not excluded)
 
-    def choose(self, call: Call, *, excluded: Worker[C, M] | None = None) -> Worker[C, M]:
-        """Return the worker that the policy chooses for `call`. `excluded` is chosen only if it is the only one.
+    def choose(self, request: R, *, excluded: Worker[C, M] | None = None) -> Worker[C, M]:
+        """Return the worker that the policy chooses for `request`. `excluded` is chosen only if it is the only one.
 
         Raises ApiError (503) if no worker serves the model at the moment.
         """
-        able = [worker for worker in self._workers.values() if call.model in worker.models]
+        able = [worker for worker in self._workers.values() if request.model in worker.models]
         others = [worker for worker in able if worker is not excluded]
         if not able:
-            raise _unserved(call.model)
-        return self._policy(others or able, call)
+            raise _unserved(request.model)
+        return self._policy(others or able, request)
 
     def knows(self, model: str) -> bool:
         """Return whether the model is served, was served, or is expected."""

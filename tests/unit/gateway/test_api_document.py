@@ -102,7 +102,7 @@ def an_operation(path: str, response: type[ResponseModel], **parts: Any) -> Oper
     )
 
 
-def a_model(module: str, field: str, kind: Any) -> type[ResponseModel]:
+def a_model(module: str, field: str, kind: Any) -> Any:
     return msgspec.defstruct("Usage", [(field, kind)], bases=(ResponseModel,), kw_only=True, module=module)
 
 
