@@ -20,10 +20,10 @@ class Cl100kTable:
             raise ValueError(f"{path} is no table of tiktoken's: {error}") from None
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`. Raises ValueError for an unknown id, and for bytes that are not UTF-8."""
-        try:
-            return b"".join(self._bytes[token_id] for token_id in ids).decode()
-        except KeyError as error:
-            raise ValueError(f"{error.args[0]} is no id of cl100k_base") from None
-        except UnicodeDecodeError:
-            raise ValueError("the ids begin or end in the middle of a character") from None
+        """Return the text of `ids`.
+
+        Raises:
+            KeyError: An id is unknown; it is the exception's argument.
+            UnicodeDecodeError: The ids begin or end in the middle of a character.
+        """
+        return b"".join(self._bytes[token_id] for token_id in ids).decode()

@@ -15,8 +15,9 @@ from services.embeddings.catalog import BatchSpec
 from services.embeddings.fair_queue import Flow
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
-from services.runtime.failure import Failure, Reason, Violation
+from services.runtime.failure import Failure, Reason
 from services.runtime.heartbeat import Heartbeat, IdleTimeoutError
+from services.runtime.messages.message import Message
 from services.worker.triton_client import TritonClient
 
 _CAUSED_BY_A_TEXT: Final = (Reason.ENGINE_FAILED, Reason.INVALID_ARGUMENT)
@@ -63,7 +64,7 @@ class Embedder:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         except IdleTimeoutError as silence:
-            message = f"the engine has been silent for {silence.seconds:.1f} s; try again"
+            message = Message("engine_silent", seconds=f"{silence.seconds:.1f}")
             raise Failure(Reason.TIMEOUT, message, retry_after=1.0) from None
         return vectors
 
@@ -81,7 +82,8 @@ class Embedder:
         shape = (len(rows), model.spec.dimensions)
         if tensor is None or tensor.shape != shape:
             actual = None if tensor is None else tensor.shape
-            raise Failure(Reason.ENGINE_FAILED, f"the model {model.id} answered with {actual} instead of {shape}")
+            problem = f"it answered with {actual} instead of {shape}"
+            raise Failure(Reason.ENGINE_FAILED, Message("engine_failed", reason=problem))
         model.load.embedded_total += len(rows)
         model.load.tokens_total += tokens
         return np.frombuffer(tensor.raw, "<f4").reshape(shape)
@@ -102,5 +104,4 @@ def batches(rows: Sequence[Row], batch: BatchSpec) -> Iterator[list[int]]:
 
 
 def _failure_of_text(failure: Failure, field: str) -> Failure:
-    message = f"{field} could not be embedded: {failure}"
-    return Failure(failure.reason, message, violations=(Violation(field, message),))
+    return Failure(failure.reason, Message("text_not_embedded", field=field, reason=str(failure).rstrip(".")))

@@ -12,6 +12,7 @@ from services.embeddings.request_checks import RequestLimits, check, check_rows
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row, UnknownTokenError
 from services.runtime.failure import invalid
+from services.runtime.messages.message import Message
 from services.worker.offload import run_in_thread_if_large
 
 
@@ -39,8 +40,9 @@ def _rows(request: pb.EmbedRequest, model: ServedModel) -> list[Row]:
         return model.tokenization.rows_of_ids(prefix, ids, cut_at=cut_at)
     except UnknownTokenError as error:
         field = f"token_ids[{error.index}]"
-        message = f"{field} has the id {error.token_id}; {model.id} has the ids 0 to {error.vocabulary_size - 1}"
-        raise invalid(field, message, value=error.token_id, limit=error.vocabulary_size - 1) from None
+        last = error.vocabulary_size - 1
+        message = Message("token_id_unknown", field=field, value=error.token_id, model=model.id, limit=last)
+        raise invalid(message) from None
 
 
 def _prefix(request: pb.EmbedRequest, model: ServedModel) -> str:
@@ -59,8 +61,11 @@ def _decoded(texts: Sequence[Sequence[int]], model: ServedModel) -> list[str]:
     assert model.cl100k is not None  # noqa: S101  # the only caller has checked it
     decoded = []
     for index, ids in enumerate(texts):
+        field = f"token_ids[{index}]"
         try:
             decoded.append(model.cl100k.decode(ids))
-        except ValueError as error:
-            raise invalid(f"token_ids[{index}]", f"token_ids[{index}]: {error}") from None
+        except KeyError as error:
+            raise invalid(Message("cl100k_id_unknown", field=field, value=error.args[0])) from None
+        except UnicodeDecodeError:
+            raise invalid(Message("token_ids_split_character", field=field)) from None
     return decoded

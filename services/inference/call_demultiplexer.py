@@ -15,6 +15,7 @@ from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from services.worker.grpc_server import MAX_MESSAGE_BYTES, as_failure, as_request_id
 
 GATHER_SECONDS: Final = 0.006
@@ -119,8 +120,7 @@ class CallDemultiplexer:
 
     def _start(self, call: int, start: pb.StartCall) -> None:
         if call <= self._last_call:
-            message = f"call is {call}; it must be greater than {self._last_call}, which was the last one"
-            raise invalid("call", message, value=call, limit=self._last_call + 1)
+            raise invalid(Message("below_minimum", field="call", value=call, least=self._last_call + 1))
         self._last_call = call
         self._credits[call] = asyncio.Semaphore(min(start.credit, MOST_CREDIT))
         self._tasks[call] = task = asyncio.create_task(self._run(call, start))
@@ -149,7 +149,7 @@ class CallDemultiplexer:
                     self._send(pb.CallOutput(call=call, events=events))
         except Exception as error:  # noqa: BLE001  # every error ends this call with a status
             if limit.expired():
-                failure = Failure(Reason.TIMEOUT, "the answer took longer than its caller allowed", retry_after=1.0)
+                failure = Failure(Reason.TIMEOUT, Message("answer_over_deadline"), retry_after=1.0)
             else:
                 failure = as_failure(error, request_id=request_id)
         status = status_pb2.Status() if failure is None else failure.to_proto()
@@ -157,7 +157,7 @@ class CallDemultiplexer:
 
     def _reject_when_draining(self) -> None:
         if self._drain.is_set():
-            raise Failure(Reason.DRAINING, "this worker is about to stop; ask another one", retry_after=1.0)
+            raise Failure(Reason.DRAINING, Message("worker_draining"), retry_after=1.0)
 
     def _send(self, output: pb.CallOutput) -> None:
         self._outputs.append(output)
@@ -190,9 +190,7 @@ def responses_of(outputs: list[pb.CallOutput]) -> Iterator[pb.GenerateManyRespon
         yield from responses_of(outputs[half:])
     else:
         size = outputs[0].ByteSize()
-        failure = Failure(
-            Reason.INTERNAL, f"a part of the answer has {size} bytes; at most {MOST_RESPONSE_BYTES} can be sent"
-        )
+        failure = Failure(Reason.INTERNAL, Message("answer_part_too_large", value=size, limit=MOST_RESPONSE_BYTES))
         status = failure.to_proto().SerializeToString()
         yield pb.GenerateManyResponse(outputs=[pb.CallOutput(call=outputs[0].call, status=status)])
 
@@ -202,6 +200,5 @@ def _seconds(start: pb.StartCall) -> float | None:
         return None
     seconds = start.timeout.seconds + start.timeout.nanos / 1e9
     if not 0 < seconds <= MOST_SECONDS:
-        message = f"timeout is {seconds:g} s; it must be more than 0 s, and at most {MOST_SECONDS:g} s"
-        raise invalid("timeout", message, value=f"{seconds:g}", limit=f"{MOST_SECONDS:g}")
+        raise invalid(Message("duration_out_of_range", field="timeout", value=seconds, limit=MOST_SECONDS))
     return seconds

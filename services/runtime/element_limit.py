@@ -13,7 +13,8 @@ from typing import Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from services.runtime.failure import Failure, Reason, Violation
+from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 
 MAX_ELEMENTS: Final = 16_384
 """The most fields of a message, at all levels.
@@ -40,9 +41,7 @@ class TooManyElementsError(Failure):
 
     def __init__(self, field: str, most: int) -> None:
         """Make the error. `field` is the field of the message itself that contains the first excess element."""
-        message = f"{field} has too many elements: a request may have {most} in all. Send fewer"
-        violation = Violation(field, message, limit=str(most))
-        super().__init__(Reason.INVALID_ARGUMENT, message, violations=(violation,))
+        super().__init__(Reason.INVALID_ARGUMENT, Message("too_many_elements", field=field, limit=most))
 
 
 def check_elements(data: bytes, kind: Descriptor, *, most: int = MAX_ELEMENTS) -> None:

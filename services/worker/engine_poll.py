@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from services.runtime.failure import Failure, Reason
 from services.runtime.idle_timer import CHECKS
+from services.runtime.messages.message import Message
 from services.worker.served_model import ServedModel
 from services.worker.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
 
@@ -23,9 +24,9 @@ _log: Final = logging.getLogger(__name__)
 class StalledError(Failure):
     """An engine has lost its requests, although its process answers."""
 
-    def __init__(self, message: str) -> None:
-        """Make the failure. `message` says for how long the engine has made no progress."""
-        super().__init__(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0)
+    def __init__(self, seconds: float) -> None:
+        """Make the failure of an engine that has made no progress for `seconds`."""
+        super().__init__(Reason.MODEL_UNAVAILABLE, Message("engine_stalled", seconds=f"{seconds:.1f}"), retry_after=2.0)
 
 
 def _ignore(model_id: str, ready: bool) -> None:
@@ -127,7 +128,7 @@ class EnginePoll(ABC, Generic[Model]):
             self._report(model, str(failure))
             note(model, None)
             if await self._has_lost_requests(model, failure):
-                message = f"the model {model.id} has stopped working on the request; try again in a few seconds"
+                message = Message("model_stopped_working", model=model.id)
                 model.end_requests(Failure(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0))
         except Exception as error:  # noqa: BLE001  # whatever it was, health must stay up to date
             self._report(model, f"its description is not understood: {error!r}", error)

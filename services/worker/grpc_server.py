@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from services.runtime.certificates import Certificates
 from services.runtime.failure import Failure, Reason
 from services.runtime.loop_watch import INTERVAL_SECONDS, watched_loop
+from services.runtime.messages.message import Message
 from services.runtime.telemetry import without_keys
 from services.worker.malformed_messages import MalformedMessages
 from services.worker.peer_connections import limited_peers
@@ -323,4 +324,4 @@ def as_failure(error: Exception, *, request_id: str) -> Failure:
     if isinstance(error, Failure):
         return error
     _log.error("call failed", exc_info=error, extra={"request_id": request_id})
-    return Failure(Reason.INTERNAL, "something went wrong inside the worker; its log has the details")
+    return Failure(Reason.INTERNAL, Message("worker_failed"))

@@ -15,11 +15,12 @@ from google.protobuf.message import DecodeError
 
 from services.runtime.element_limit import check_elements
 from services.runtime.failure import Failure, invalid
+from services.runtime.messages.message import Message
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-_MALFORMED: Final = invalid("", "the message is not a valid protobuf of its type")
+_MALFORMED: Final = invalid(Message("message_not_valid"))
 
 
 class MalformedMessages(grpc.aio.ServerInterceptor):

@@ -9,6 +9,7 @@ from typing import Generic, TypedDict, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.worker.catalog_file import CatalogEntry
 
 Spec = TypeVar("Spec", bound=CatalogEntry)
@@ -45,11 +46,7 @@ class ServedModel(Generic[Spec, Description]):
     def engine(self) -> Description:
         """Return the description of the engine. Raises MODEL_UNAVAILABLE while the engine does not answer."""
         if self.description is None:
-            raise Failure(
-                Reason.MODEL_UNAVAILABLE,
-                f"the model {self.id} is not available at the moment; try again in a few seconds",
-                retry_after=2.0,
-            )
+            raise Failure(Reason.MODEL_UNAVAILABLE, Message("model_unavailable", model=self.id), retry_after=2.0)
         return self.description
 
     def end_requests(self, failure: Failure) -> None:

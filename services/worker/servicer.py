@@ -7,7 +7,8 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
-from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from services.worker.grpc_server import Context, WorkerServer, reject
 from services.worker.served_model import ServedModel
 
@@ -41,8 +42,8 @@ class WorkerServicer(Generic[Model]):
         model = self._models.get(model_id)
         if model is None:
             known = ", ".join(sorted(self._models))
-            message = f"this worker does not serve the model {model_id[:128]!r}; it serves {known}"
-            raise Failure(Reason.MODEL_NOT_FOUND, message, violations=(Violation("model", message, model_id[:128]),))
+            message = Message("model_not_found", field="model", model=repr(model_id[:128]), known=known)
+            raise Failure(Reason.MODEL_NOT_FOUND, message)
         model.engine()
         return model
 
@@ -57,8 +58,8 @@ class WorkerServicer(Generic[Model]):
         seconds = request.interval.seconds + request.interval.nanos / 1e9
         least, most = STATUS_SECONDS
         if not least <= seconds <= most:
-            message = f"interval is {seconds:g} s; it must be {least:g} s to {most:g} s"
-            await reject(context, invalid("interval", message, value=f"{seconds:g}", limit=f"{least:g} to {most:g}"))
+            message = Message("out_of_range", field="interval", value=f"{seconds:g} s", least=least, most=most)
+            await reject(context, invalid(message))
         return seconds
 
     async def _reports(self, interval: float) -> AsyncGenerator[bool, None]:

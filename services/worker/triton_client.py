@@ -20,8 +20,9 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from services.runtime.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.grpc_channel import channel_options
+from services.runtime.messages.message import Message
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 READY_SECONDS: Final = 1.0
@@ -39,7 +40,7 @@ class DeadModelError(Failure):
 
     def __init__(self, model: str) -> None:
         """`model` is the model's id."""
-        message = f"the process of the model {model} has died; try again in a few seconds"
+        message = Message("model_process_died", model=model)
         super().__init__(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0)
 
 
@@ -129,7 +130,7 @@ class TritonClient:
         except asyncio.InvalidStateError:
             await _raise_status(call, model)
         if description is None:
-            raise Failure(Reason.ENGINE_FAILED, f"the model {model} did not describe itself")
+            raise _engine_failed("it did not describe itself")
         return description
 
     async def infer(
@@ -219,7 +220,7 @@ class TritonClient:
         finally:
             last = None if ended else _cancellation(model, next(self._ids), unique_id)
             self._keep(asyncio.create_task(_wind_down(call, writing, reading, last)))
-        raise Failure(Reason.ENGINE_FAILED, f"the model {model} broke off its answer")
+        raise _engine_failed("it broke off its answer")
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._winding_down.add(task)
@@ -274,11 +275,7 @@ def _check_size(request: Any) -> None:
     """Raise Failure for a request that is larger than MAX_MESSAGE_BYTES."""
     size = request.ByteSize()
     if size > MAX_MESSAGE_BYTES:
-        raise Failure(
-            Reason.INVALID_ARGUMENT,
-            f"the request has {size} bytes in the form in which the model gets it; at most {MAX_MESSAGE_BYTES} are "
-            "allowed. Shorten it, or send fewer or smaller images",
-        )
+        raise invalid(Message("request_too_large_for_model", value=size, limit=MAX_MESSAGE_BYTES))
 
 
 def _add_prompt(request: Any, prompt_token_ids: Sequence[int], text_input: str | None, images: Sequence[bytes]) -> None:
@@ -362,9 +359,23 @@ def _failure_of(code: grpc.StatusCode, details: str, model: str) -> Failure:
         return DeadModelError(model)
     reason, separator, message = details.partition(": ")
     if separator and reason in Reason.__members__:
-        return Failure(Reason(reason), message, retry_after=1.0 if reason == Reason.OVERLOADED else None)
+        return Failure(Reason(reason), _message(message), retry_after=1.0 if reason == Reason.OVERLOADED else None)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
-        return Failure(Reason.MODEL_UNAVAILABLE, f"the model {model} is not available at the moment", retry_after=1.0)
+        return Failure(Reason.MODEL_UNAVAILABLE, Message("model_unavailable", model=model), retry_after=1.0)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Failure(Reason.TIMEOUT, f"the model {model} did not answer in time", retry_after=1.0)
-    return Failure(Reason.ENGINE_FAILED, f"the model {model} failed: {details}")
+        return Failure(Reason.TIMEOUT, Message("model_timed_out", model=model), retry_after=1.0)
+    return _engine_failed(details)
+
+
+def _message(text: str) -> Message:
+    """Return the message that a RequestError has written; one that cannot be read stays as it is."""
+    try:
+        content = json.loads(text)
+        parameters = {name: str(value) for name, value in content["parameters"].items()}
+        return Message.received(content["message_id"], parameters, text=text)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return Message.verbatim(text)
+
+
+def _engine_failed(problem: str) -> Failure:
+    return Failure(Reason.ENGINE_FAILED, Message("engine_failed", reason=problem))

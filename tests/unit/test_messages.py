@@ -18,8 +18,10 @@ from services.runtime.messages.catalogue import COUNT, ENGLISH, LANGUAGES, PERSI
 from services.runtime.messages.message import FIELD, Message
 from tests.support.repository import ROOT
 
-MAKERS = {"Message": 0, "RequestError": 1}
+MAKERS = {"Message": 0, "RequestError": 1, "super().__init__": 1, "GbnfError": 0, "UnreadableImageError": 0}
 """Calls that make a message, and the position of its id among their arguments."""
+WITHOUT_FIELD = ("GbnfError", "UnreadableImageError")
+"""Calls to whose message another module adds the field."""
 ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -44,11 +46,12 @@ def uses() -> Iterator[Use]:
 def uses_in(path: Path) -> Iterator[Use]:
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
-            case ast.Call(func=ast.Name(id=maker), args=args, keywords=keywords) if (
-                maker in MAKERS and len(args) > MAKERS[maker]
+            case ast.Call(func=function, args=args, keywords=keywords) if len(args) > MAKERS.get(
+                maker := ast.unparse(function), len(args)
             ):
                 ids = literals(args[MAKERS[maker]])
                 names = frozenset(keyword.arg for keyword in keywords if keyword.arg is not None)
+                names |= {FIELD} if maker in WITHOUT_FIELD else set()
                 at = f"{path.relative_to(ROOT)}:{node.lineno}"
                 yield Use(at, ids, names, is_complete=all(keyword.arg is not None for keyword in keywords))
 

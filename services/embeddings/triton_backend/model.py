@@ -57,13 +57,17 @@ class TritonPythonModel:
         takes = self._engine.description.takes
         values = _column(request, takes)
         if values is None:
-            raise RequestError("INVALID_ARGUMENT", f"this engine needs the input {takes}")
+            raise RequestError(
+                "INVALID_ARGUMENT", "engine_parameters_not_valid", reason=f"the input {takes} is missing"
+            )
         if takes == "token_ids":
             return [np.frombuffer(value, "<i4").tolist() for value in values]
         try:
             return [value.decode() for value in values]
         except UnicodeDecodeError as error:
-            raise RequestError("INVALID_ARGUMENT", f"text is not UTF-8: {error}") from None
+            raise RequestError(
+                "INVALID_ARGUMENT", "engine_parameters_not_valid", reason=f"text is not UTF-8: {error}"
+            ) from None
 
     def _description(self) -> Any:
         text = json.dumps(asdict(self._engine.description))
@@ -77,12 +81,12 @@ def _column(request: Any, name: str) -> list[bytes] | None:
 
 def _answer(vectors: NDArray[np.float32]) -> Any:
     if not np.isfinite(vectors).all():
-        return _rejected(RequestError("ENGINE_FAILED", "a vector has infinite or undefined numbers"))
+        return _rejected(RequestError("ENGINE_FAILED", "engine_failed", reason="a vector has infinite numbers or NaN"))
     return pb_utils.InferenceResponse([pb_utils.Tensor("embedding", np.ascontiguousarray(vectors, np.float32))])
 
 
 def _rejected(error: Exception) -> Any:
     if not isinstance(error, RequestError):
         pb_utils.Logger.log_error(f"the engine failed: {error!r}")
-        error = RequestError("ENGINE_FAILED", "the model could not embed the texts")
+        error = RequestError("ENGINE_FAILED", "engine_failed", reason="it could not embed the texts")
     return error_response(error)

@@ -16,9 +16,9 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.generation.sampling import engine_params
 from services.inference.model.served_model import ServedModel
+from services.inference.request.engine_rejections import restated
 from services.inference.request.prompt import Prompt
 from services.inference.request.reasoning_policy import AFTER_REASONING, CLOSING
-from services.inference.request.structured_output.rejections import restated
 from services.runtime.failure import Failure
 from services.worker.triton_client import EngineOutput, TritonClient
 

@@ -16,6 +16,7 @@ from services.inference.generation.choice_requests import ChoiceRequests
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.worker.triton_client import EngineOutput, TritonClient
 
 READ_AHEAD: Final = 64
@@ -146,7 +147,7 @@ class Generation:
         self._checked_at = now
         # A tolerance of 1 %: the sum of the intervals may be a little less than the limit.
         if self._silent_seconds >= limit * 0.99:
-            message = f"the engine has been silent for {self._silent_seconds:.1f} s; try again"
+            message = Message("engine_silent", seconds=f"{self._silent_seconds:.1f}")
             raise Failure(Reason.TIMEOUT, message, retry_after=1.0)
 
     def _note_request(self, choice: int) -> None:
@@ -175,7 +176,8 @@ class Generation:
 
 def _check_finish(output: EngineOutput) -> None:
     if output.finish_reason not in (None, "stop", "length"):
-        raise Failure(Reason.ENGINE_FAILED, f"the engine broke off the answer: {output.finish_reason}")
+        problem = f"it broke off the answer: {output.finish_reason}"
+        raise Failure(Reason.ENGINE_FAILED, Message("engine_failed", reason=problem))
 
 
 def _merged(outputs: Sequence[EngineOutput]) -> EngineOutput:

@@ -39,7 +39,7 @@ class EngineStatus(EnginePoll[ServedModel]):
         # Engines that were loaded by an earlier release do not report it.
         age = answer["load"].get("step_age_s")
         if age is not None and age >= self._stall_seconds:
-            raise StalledError(f"the engine has made no progress for {age:.1f} s")
+            raise StalledError(age)
 
     async def _is_working(self, model: ServedModel) -> bool:
         # First read the messages that arrived while the event loop was blocked.

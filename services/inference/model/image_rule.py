@@ -20,6 +20,10 @@ MAX_ASPECT_RATIO = 200
 """The largest ratio of the longer side to the shorter one."""
 
 
+class AspectRatioError(Exception):
+    """One side of an image is too long for the other one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRule:
     """The rule of one checkpoint."""
@@ -59,9 +63,9 @@ class ImageRule:
         return cls(spec.placeholder, patch * merge, least, most, limits)
 
     def size(self, width: int, height: int, detail: pb.ImageDetail.ValueType) -> tuple[int, int]:
-        """Return width and height of the resized image in pixels. Raises ValueError beyond MAX_ASPECT_RATIO."""
+        """Return width and height of the resized image in pixels. Raises AspectRatioError beyond MAX_ASPECT_RATIO."""
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-            raise ValueError(f"it is {width}×{height} pixels; one side may be {MAX_ASPECT_RATIO} times the other")
+            raise AspectRatioError(f"{width}×{height}")
         bound = max(self.min_pixels, min(self.max_pixels, self.tokens.get(detail, 0) * self.factor**2))
         return self._resized(width, height, bound)
 

@@ -18,7 +18,16 @@ _MAX_SEGMENTS: Final = 4096
 _JPEG_SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEGMENTS: Final = _JPEG_SIZES | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 """The markers that have a length for every decoder."""
-_TRUNCATED: Final = "it ends before its dimensions"
+
+
+class UnreadableImageError(Exception):
+    """An image cannot be read: the id of a message, and its parameters. The caller adds the parameter `field`."""
+
+    def __init__(self, message_id: str, /, **parameters: str | int) -> None:
+        """`message_id` is one of services.runtime.messages."""
+        super().__init__(f"{message_id} {parameters}")
+        self.message_id: Final = message_id
+        self.parameters: Final = parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +40,30 @@ class ImageHeader:
     """The width of the first frame, in pixels."""
     height: int
 
+    @property
+    def size(self) -> str:
+        """Width and height, as messages show them."""
+        return f"{self.width}×{self.height}"
+
 
 def read(data: bytes) -> ImageHeader:
-    """Read the header of an encoded image. Raises ValueError, whose message continues a sentence about the image."""
+    """Read the header of an encoded image. Raises UnreadableImageError."""
     for name, signature, size in _FORMATS:
         if data.startswith(signature) and (name != "WebP" or data[8:12] == b"WEBP"):
             try:
                 width, height = size(data)
             except IndexError:
-                raise ValueError(_TRUNCATED) from None
+                raise UnreadableImageError("image_truncated") from None
+            header = ImageHeader(name, width, height)
             if not width or not height:
-                raise ValueError(f"it is a {name} of {width}×{height} pixels")
-            return ImageHeader(name, width, height)
-    raise ValueError("it is no PNG, JPEG, WebP or GIF")
+                raise UnreadableImageError("image_without_pixels", format=name, size=header.size)
+            return header
+    raise UnreadableImageError("image_format_unknown")
 
 
 def _png(data: bytes) -> tuple[int, int]:
     if data[12:16] != b"IHDR"[: max(0, len(data) - 12)]:
-        raise ValueError("it is a PNG that does not begin with its dimensions")
+        raise UnreadableImageError("image_without_dimensions", format="PNG")
     size = _big(data, 16, 4), _big(data, 20, 4)
     offset = 8
     for _ in range(_MAX_SEGMENTS):
@@ -57,37 +72,37 @@ def _png(data: bytes) -> tuple[int, int]:
         if kind in (b"IDAT", b"fdAT"):
             return size
         if kind == b"IHDR":
-            raise ValueError("it is a PNG with two sizes")
-    raise ValueError(f"it is a PNG with more than {_MAX_SEGMENTS} chunks before its pixels")
+            raise UnreadableImageError("image_with_two_sizes", format="PNG")
+    raise _too_many_segments("PNG")
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
     size, offset = None, 2
     for _ in range(_MAX_SEGMENTS):
         if data[offset] != 0xFF:
-            raise ValueError("it is a JPEG with damaged segments")
+            raise _damaged("JPEG", "segment")
         marker = data[offset + 1]
         if marker == 0xFF:  # padding
             offset += 1
         elif marker == 0xDA:
             break
         elif marker not in _JPEG_SEGMENTS:
-            raise ValueError("it is a JPEG with damaged segments")
+            raise _damaged("JPEG", "segment")
         else:
             if marker in _JPEG_SIZES:
                 if size is not None:
-                    raise ValueError("it is a JPEG with two sizes")
+                    raise UnreadableImageError("image_with_two_sizes", format="JPEG")
                 size = _big(data, offset + 7, 2), _big(data, offset + 5, 2)
             length = _big(data, offset + 2, 2)
             if length < 2:
-                raise ValueError("it is a JPEG with damaged segments")
+                raise _damaged("JPEG", "segment")
             offset += 2 + length
     else:
-        raise ValueError(f"it is a JPEG with more than {_MAX_SEGMENTS} segments before its first scan")
+        raise _too_many_segments("JPEG")
     if size is None:
-        raise ValueError("it is a JPEG without dimensions")
+        raise UnreadableImageError("image_without_dimensions", format="JPEG")
     if has_too_many_scans(data, offset):
-        raise ValueError(f"it is a JPEG with more than {MOST_SCANS} scans")
+        raise UnreadableImageError("image_too_many_scans", limit=MOST_SCANS)
     return size
 
 
@@ -97,16 +112,16 @@ def _webp(data: bytes) -> tuple[int, int]:
         return 1 + _little(data, 24, 3), 1 + _little(data, 27, 3)
     if kind == b"VP8L":
         if data[20] != 0x2F:
-            raise ValueError("it is a WebP with a damaged lossless frame")
+            raise _damaged("WebP", "lossless frame")
         bits = _little(data, 21, 4)
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if kind == b"VP8 ":
         if len(data) > 26 and data[23:26] != b"\x9d\x01\x2a":
-            raise ValueError("it is a WebP with a damaged frame")
+            raise _damaged("WebP", "frame")
         return _little(data, 26, 2) & 0x3FFF, _little(data, 28, 2) & 0x3FFF
     if len(data) < 16:
-        raise ValueError(_TRUNCATED)
-    raise ValueError("it is a WebP that does not begin with its dimensions")
+        raise UnreadableImageError("image_truncated")
+    raise UnreadableImageError("image_without_dimensions", format="WebP")
 
 
 def _gif(data: bytes) -> tuple[int, int]:
@@ -115,17 +130,17 @@ def _gif(data: bytes) -> tuple[int, int]:
     blocks = 0
     while data[offset] == 0x21:
         if _is_ambiguous(data, offset):
-            raise ValueError("it is a GIF with a damaged extension")
+            raise _damaged("GIF", "extension")
         offset += 2
         while length := data[offset]:
             offset += 1 + length
             blocks += 1
             if blocks > _MAX_SEGMENTS:
-                raise ValueError(f"it is a GIF with more than {_MAX_SEGMENTS} blocks before its first frame")
+                raise _too_many_segments("GIF")
         offset += 1
         blocks += 1
     if data[offset] != 0x2C:
-        raise ValueError("it is a GIF without a frame")
+        raise UnreadableImageError("image_without_frame", format="GIF")
     # A frame that reaches beyond the screen enlarges it.
     right = _little(data, offset + 1, 2) + _little(data, offset + 5, 2)
     bottom = _little(data, offset + 3, 2) + _little(data, offset + 7, 2)
@@ -143,6 +158,14 @@ def _is_ambiguous(data: bytes, offset: int) -> bool:
 def _colours(flags: int) -> int:
     """Return the size of a colour table in bytes."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _damaged(image_format: str, part: str) -> UnreadableImageError:
+    return UnreadableImageError("image_part_damaged", format=image_format, part=part)
+
+
+def _too_many_segments(image_format: str) -> UnreadableImageError:
+    return UnreadableImageError("image_too_many_segments", format=image_format, limit=_MAX_SEGMENTS)
 
 
 def _big(data: bytes, offset: int, count: int) -> int:

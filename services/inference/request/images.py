@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.model.image_rule import MAX_ASPECT_RATIO, AspectRatioError
 from services.inference.model.served_model import ServedModel
 from services.inference.request import image_header
-from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import invalid, unsupported
+from services.runtime.messages.message import Message
 
 _ROLES = (pb.ROLE_USER, pb.ROLE_TOOL)
 
@@ -41,32 +43,39 @@ def check_images(request: pb.GenerateRequest, model: ServedModel, limits: ImageL
     most, total = model.spec.capabilities.max_images, 0
     for number, (field, role, image) in enumerate(_images(request), 1):
         if not model.supports_vision:
-            raise _unsupported(field, f"the model {model.id} cannot see images; send text only")
+            raise unsupported(Message("vision_not_supported", field=field, model=model.id))
         if role not in _ROLES:
-            raise invalid(field, f"{field} is in a message that is not the user's; images belong into the user's")
+            raise invalid(Message("image_in_wrong_message", field=field))
         if number > most:
-            raise invalid(
-                field, f"{field} is image {number}; {model.id} takes at most {most}", value=number, limit=most
-            )
+            raise invalid(Message("too_many_images_for_model", field=field, value=number, model=model.id, limit=most))
         try:
             header = image_header.read(image.data)
-        except ValueError as error:
-            raise invalid(field, f"{field} cannot be read: {error}; send a PNG, JPEG, WebP or GIF") from None
+        except image_header.UnreadableImageError as error:
+            raise invalid(Message(error.message_id, **{"field": field, **error.parameters})) from None
         pixels = header.width * header.height
         total += pixels
-        kind, size = header.format, f"{header.width}×{header.height}"
         if pixels > limits.max_pixels:
-            message = (
-                f"{field} is a {kind} of {size} pixels, {pixels} in all; at most {limits.max_pixels} are allowed; "
-                "make it smaller"
+            raise invalid(
+                Message(
+                    "image_too_many_pixels",
+                    field=field,
+                    format=header.format,
+                    size=header.size,
+                    value=pixels,
+                    limit=limits.max_pixels,
+                )
             )
-            raise invalid(field, message, value=pixels, limit=limits.max_pixels)
         if total > limits.max_total_pixels:
-            message = (
-                f"{field} is a {kind} of {size} pixels, and makes them {total} in all images; at most "
-                f"{limits.max_total_pixels} are allowed"
+            raise invalid(
+                Message(
+                    "images_too_many_pixels",
+                    field=field,
+                    format=header.format,
+                    size=header.size,
+                    value=total,
+                    limit=limits.max_total_pixels,
+                )
             )
-            raise invalid(field, message, value=total, limit=limits.max_total_pixels)
         _size(field, header, image, model)
 
 
@@ -78,6 +87,11 @@ def prepared_images(request: pb.GenerateRequest, model: ServedModel) -> list[Pre
         tokens = model.image_rule.token_count(size) if model.image_rule else 0
         prepared.append(PreparedImage(image.data, size, tokens))
     return prepared
+
+
+def image_fields(request: pb.GenerateRequest) -> list[str]:
+    """Return the paths of all images, in prompt order."""
+    return [field for field, _, _ in _images(request)]
 
 
 def image_bytes(request: pb.GenerateRequest) -> int:
@@ -96,9 +110,5 @@ def _size(field: str, header: image_header.ImageHeader, image: pb.Image, model: 
     assert model.image_rule is not None  # noqa: S101  # a model with vision has one
     try:
         return model.image_rule.size(header.width, header.height, image.detail)
-    except ValueError as error:
-        raise invalid(field, f"{field} cannot be shown to {model.id}: {error}") from None
-
-
-def _unsupported(field: str, message: str) -> Failure:
-    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))
+    except AspectRatioError:
+        raise invalid(Message("image_too_narrow", field=field, size=header.size, limit=MAX_ASPECT_RATIO)) from None

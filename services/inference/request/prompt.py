@@ -24,7 +24,8 @@ from services.inference.request.reasoning_policy import (
     sets_reasoning,
 )
 from services.inference.request.tools import called_arguments, template_tools
-from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from services.worker.offload import run_in_thread_if_large
 
 MAX_REJECTION_LENGTH: Final = 300
@@ -84,16 +85,19 @@ def context_exceeded(request: pb.GenerateRequest, model: ServedModel, prompt_tok
     """Return the failure of a prompt of `prompt_tokens` that does not fit the context with the requested generation."""
     field = "messages" if request.messages else "prompt" if request.HasField("prompt") else "prompt_token_ids"
     limit, wanted = context_length(model), _least_answer(request)
-    message = (
-        f"the maximum context length of {model.id} is {limit} tokens; your {field.split('_', maxsplit=1)[0]} "
-        f"{'have' if request.messages else 'has'} {prompt_tokens} tokens"
-    )
     if request.sampling.HasField("max_tokens") or request.sampling.HasField("min_tokens"):
-        message += f" and you asked for {wanted}, {prompt_tokens + wanted} in all; shorten the one or lower the other"
+        message = Message(
+            "context_exceeded",
+            field=field,
+            model=model.id,
+            prompt=prompt_tokens,
+            wanted=wanted,
+            value=prompt_tokens + wanted,
+            limit=limit,
+        )
     else:
-        message += ", which leaves no room for an answer; shorten it"
-    violation = Violation(field, message, str(prompt_tokens + wanted), str(limit))
-    return Failure(Reason.CONTEXT_LENGTH_EXCEEDED, message, violations=(violation,))
+        message = Message("context_full", field=field, model=model.id, value=prompt_tokens, limit=limit)
+    return Failure(Reason.CONTEXT_LENGTH_EXCEEDED, message)
 
 
 def _least_answer(request: pb.GenerateRequest) -> int:
@@ -118,7 +122,7 @@ def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
     except TooManyTokensError as error:
         raise context_exceeded(request, model, error.count) from None
     if not token_ids:
-        raise invalid("prompt", "the prompt is empty; it needs at least one token")
+        raise invalid(Message("prompt_empty", field="prompt"))
     images = tuple(prepared_images(request, model))
     _check_placeholders(token_ids, images, model)
     count = _token_count(token_ids, images)
@@ -149,8 +153,7 @@ def _check_control_tokens(token_ids: Sequence[int], model: ServedModel) -> None:
     for index, token_id in enumerate(token_ids):
         if token_id in control:
             field = f"prompt_token_ids[{index}]"
-            message = f"{field} is {token_id}, a control token, which {model.id} takes from its chat template alone"
-            raise invalid(field, message, value=token_id)
+            raise invalid(Message("control_token_in_prompt", field=field, value=token_id, model=model.id))
 
 
 def _check_placeholders(token_ids: Sequence[int], images: Sequence[PreparedImage], model: ServedModel) -> None:
@@ -159,8 +162,8 @@ def _check_placeholders(token_ids: Sequence[int], images: Sequence[PreparedImage
         return
     places = token_ids.count(model.tokenizer.added_id(model.image_rule.placeholder) or -1)
     if places != len(images):
-        message = f"the prompt has {places} places for images of {model.id}, and there are {len(images)} images"
-        raise invalid("messages", f"{message}; send images in the user's messages")
+        message = Message("image_placeholders_mismatch", field="messages", places=places, count=len(images))
+        raise invalid(message)
 
 
 def _worker_opens_reasoning(request: pb.GenerateRequest, model: ServedModel) -> bool:
@@ -190,14 +193,14 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
     except TemplateRejection as rejection:
         # A template may quote the messages, and a status must stay small.
         said = model.tokenizer.unguard(str(rejection)).replace(mark, "")[:MAX_REJECTION_LENGTH]
-        message = f"the chat template of {model.id} refuses these messages: {said}"
-        raise invalid("messages", message) from None
+        message = Message("template_rejects_messages", field="messages", model=model.id, reason=said)
+        raise invalid(message) from None
     if not mark:
         return text
     before, found, _ = text.rpartition(mark)
     if not found:
-        message = f"the chat template of {model.id} changes the last message; leave it out"
-        raise invalid("continue_final_message", message)
+        message = Message("template_changes_last_message", field="continue_final_message", model=model.id)
+        raise invalid(message)
     return before
 
 

@@ -15,7 +15,8 @@ from services.inference.request.reasoning_policy import effort_enables_reasoning
 from services.inference.request.structured_output.response_format import check_structured_output
 from services.inference.request.tools import callable_functions, check_function_name, check_tools, requires_call
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY
-from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import Failure, invalid, unsupported
+from services.runtime.messages.message import Message
 
 MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
@@ -25,6 +26,7 @@ MAX_STOP_STRINGS: Final = 4
 MAX_STOP_LENGTH: Final = 256
 MAX_STOP_TOKEN_IDS: Final = 64
 MAX_LOGIT_BIASES: Final = 1024
+MAX_BIAS: Final = 100
 MAX_TOP_LOGPROBS: Final = 20
 MAX_TENANT_BYTES: Final = 256
 
@@ -61,13 +63,13 @@ def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits
     """
     _check_input(request, model, limits)
     _at_most("n", request.n, limits.max_choices)
-    _at_most("tenant", len(request.tenant.encode()), MAX_TENANT_BYTES, unit=" bytes long")
+    _check_bytes("tenant", len(request.tenant.encode()), MAX_TENANT_BYTES)
     _at_most("logprobs.top", request.logprobs.top, MAX_TOP_LOGPROBS)
     _check_sampling(request.sampling, model)
     _check_abilities(request, model)
     ignored = ignored_parameters(request, model)
     if request.refuse_ignored_parameters and ignored:
-        raise _unsupported(ignored[0], f"the engine of {model.id} cannot honour {ignored[0]}; leave it out")
+        raise unsupported(Message("field_would_be_ignored", field=ignored[0], model=model.id))
 
 
 def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[str]:
@@ -96,13 +98,14 @@ def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: Reques
         "prompt_token_ids": bool(request.prompt_token_ids),
     }
     given = [field for field, is_given in present.items() if is_given]
-    if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        raise invalid("messages", f"exactly one of messages, prompt and prompt_token_ids is needed, and {found} is set")
-    _at_most("messages", len(request.messages), limits.max_messages, unit=" in number")
+    if not given:
+        raise invalid(Message("prompt_missing", field="messages"))
+    if len(given) > 1:
+        raise invalid(Message("several_prompts", field="messages", names=", ".join(given)))
+    _check_entries("messages", len(request.messages), limits.max_messages)
     messages = sum(message.ByteSize() for message in request.messages)
     size = len(request.prompt.encode()) or messages - image_bytes(request)
-    _at_most(given[0], size, limits.max_prompt_bytes, unit=" bytes long")
+    _check_bytes(given[0], size, limits.max_prompt_bytes)
     for index, message in enumerate(request.messages):
         _check_message(f"messages[{index}]", message, model)
     check_images(request, model, limits.images)
@@ -115,32 +118,29 @@ def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: Reques
 
 def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
     if message.role not in (pb.ROLE_SYSTEM, pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_TOOL):
-        raise invalid(f"{path}.role", f"{path}.role is {message.role}, which is no role", value=message.role)
+        raise invalid(Message("value_unknown", field=f"{path}.role", value=message.role))
     is_about_tools = message.role == pb.ROLE_TOOL or message.tool_calls or message.tool_call_id
     if is_about_tools and model.spec.parsers.tool_calls is None:
         field = "tool_calls" if message.tool_calls else "tool_call_id" if message.tool_call_id else "role"
-        raise _unsupported(f"{path}.{field}", f"the model {model.id} cannot call functions; leave their results out")
+        raise unsupported(Message("tool_results_not_supported", field=f"{path}.{field}", model=model.id))
     if not message.content and message.role != pb.ROLE_ASSISTANT:
-        raise invalid(f"{path}.content", f"{path} has no content")
+        raise invalid(Message("content_missing", field=f"{path}.content"))
     for index, call in enumerate(message.tool_calls):
         field = f"{path}.tool_calls[{index}]"
         check_function_name(f"{field}.name", call.name)
-        _at_most(f"{field}.arguments_json", len(call.arguments_json), MAX_ARGUMENTS_LENGTH, unit=" characters long")
-    _at_most(f"{path}.name", len(message.name), MAX_NAME_LENGTH, unit=" characters long")
-    _at_most(f"{path}.content", len(message.content), MAX_PARTS, unit=" parts long")
+        _check_length(f"{field}.arguments_json", call.arguments_json, MAX_ARGUMENTS_LENGTH)
+    _check_length(f"{path}.name", message.name, MAX_NAME_LENGTH)
+    _check_entries(f"{path}.content", len(message.content), MAX_PARTS)
     for index, part in enumerate(message.content):
         field = f"{path}.content[{index}]"
         if part.WhichOneof("part") is None:
-            raise invalid(field, f"{field} is empty")
+            raise invalid(Message("part_empty", field=field))
 
 
 def _check_continuation(request: pb.GenerateRequest) -> None:
     last = request.messages[-1] if request.messages else pb.Message()
     if last.role != pb.ROLE_ASSISTANT or last.tool_calls or not any(part.text.strip() for part in last.content):
-        raise invalid(
-            "continue_final_message",
-            "only an assistant's message with text and without calls can be continued, and the last message is none",
-        )
+        raise invalid(Message("last_message_cannot_be_continued", field="continue_final_message"))
 
 
 def _check_sampling(sampling: pb.SamplingParams, model: ServedModel) -> None:
@@ -150,54 +150,56 @@ def _check_sampling(sampling: pb.SamplingParams, model: ServedModel) -> None:
         value = getattr(sampling, name)
         # Written so that NaN is rejected too.
         if not least <= value <= most:
-            raise _out_of_range(f"sampling.{name}", value, f"{least:g} to {most:g}")
+            raise _out_of_range(f"sampling.{name}", value, least, most)
     if sampling.HasField("repetition_penalty") and not (
         LEAST_REPETITION_PENALTY <= round(sampling.repetition_penalty, 6) <= 2
     ):
-        limit = f"{LEAST_REPETITION_PENALTY:g} to 2"
-        raise _out_of_range("sampling.repetition_penalty", sampling.repetition_penalty, limit)
+        penalty = sampling.repetition_penalty
+        raise _out_of_range("sampling.repetition_penalty", penalty, LEAST_REPETITION_PENALTY, 2)
     if sampling.HasField("max_tokens"):
         if sampling.max_tokens < 1:
-            raise _out_of_range("sampling.max_tokens", sampling.max_tokens, "at least 1")
+            raise invalid(Message("below_minimum", field="sampling.max_tokens", value=sampling.max_tokens, least=1))
         if sampling.min_tokens > sampling.max_tokens:
-            raise _out_of_range(
-                "sampling.min_tokens", sampling.min_tokens, f"at most max_tokens, {sampling.max_tokens}"
+            raise invalid(
+                Message(
+                    "over_other_field",
+                    field="sampling.min_tokens",
+                    value=sampling.min_tokens,
+                    other_field="sampling.max_tokens",
+                    limit=sampling.max_tokens,
+                )
             )
-    if sampling.top_k > 2**31 - 1:
-        raise _out_of_range("sampling.top_k", sampling.top_k, f"at most {2**31 - 1}")
+    _at_most("sampling.top_k", sampling.top_k, 2**31 - 1)
     _check_stops(sampling, model)
     _check_biases(sampling, model)
     for name in sorted(given - _WORKERS_OWN):
         if not model.supports(name):
-            raise _unsupported(
-                f"sampling.{name}", f"the engine {model.engine().engine} of {model.id} cannot do {name}; leave it out"
-            )
+            raise _engine_lacks(f"sampling.{name}", model)
 
 
 def _check_stops(sampling: pb.SamplingParams, model: ServedModel) -> None:
-    _at_most("sampling.stop", len(sampling.stop), MAX_STOP_STRINGS, unit=" strings long")
+    _check_entries("sampling.stop", len(sampling.stop), MAX_STOP_STRINGS)
     for index, string in enumerate(sampling.stop):
         if not string:
-            raise _out_of_range(f"sampling.stop[{index}]", "empty", "at least one character")
-        _at_most(f"sampling.stop[{index}]", len(string), MAX_STOP_LENGTH, unit=" characters long")
-    _at_most("sampling.stop_token_ids", len(sampling.stop_token_ids), MAX_STOP_TOKEN_IDS, unit=" ids long")
+            raise invalid(Message("text_empty", field=f"sampling.stop[{index}]"))
+        _check_length(f"sampling.stop[{index}]", string, MAX_STOP_LENGTH)
+    _check_entries("sampling.stop_token_ids", len(sampling.stop_token_ids), MAX_STOP_TOKEN_IDS)
     _check_token_ids("sampling.stop_token_ids", sampling.stop_token_ids, model)
 
 
 def _check_biases(sampling: pb.SamplingParams, model: ServedModel) -> None:
-    _at_most("sampling.logit_bias", len(sampling.logit_bias), MAX_LOGIT_BIASES, unit=" tokens long")
+    _check_entries("sampling.logit_bias", len(sampling.logit_bias), MAX_LOGIT_BIASES)
     _check_token_ids("sampling.logit_bias", sampling.logit_bias, model)
     for token_id, bias in sampling.logit_bias.items():
-        if not -100 <= bias <= 100:
-            raise _out_of_range(f"sampling.logit_bias[{token_id}]", bias, "-100 to 100")
+        if not -MAX_BIAS <= bias <= MAX_BIAS:
+            raise _out_of_range(f"sampling.logit_bias[{token_id}]", bias, -MAX_BIAS, MAX_BIAS)
 
 
 def _check_token_ids(field: str, token_ids: Iterable[int], model: ServedModel) -> None:
     largest = max(token_ids, default=0)
     last = model.tokenizer.vocabulary_size - 1
     if largest > last:
-        message = f"{field} has {largest}, which is no token of {model.id}; its ids are 0 to {last}"
-        raise invalid(field, message, value=largest, limit=last)
+        raise invalid(Message("token_id_unknown", field=field, value=largest, model=model.id, limit=last))
 
 
 def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
@@ -208,9 +210,9 @@ def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
     for name in sorted(request.chat_template_kwargs.fields):
         if name not in model.spec.template_variables:
             field = f"chat_template_kwargs.{name[:64]}"
-            raise _unsupported(field, f"the chat template of {model.id} takes no {name[:64]}; leave it out")
+            raise unsupported(Message("template_variable_unknown", field=field, model=model.id))
     if request.HasField("logprobs") and not model.supports("logprobs"):
-        raise _unsupported("logprobs", f"the engine of {model.id} gives no log probabilities; leave logprobs out")
+        raise _engine_lacks("logprobs", model)
 
 
 def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None:
@@ -220,9 +222,10 @@ def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None
             turned_off or reasoning.effort == pb.REASONING_EFFORT_NONE
         ) and not model.spec.capabilities.reasoning_optional:
             field = "reasoning.enabled" if turned_off else "reasoning.effort"
-            raise _unsupported(field, f"the model {model.id} always thinks before it answers; leave {field} out")
+            raise unsupported(Message("reasoning_not_optional", field=field, model=model.id))
         if reasoning.HasField("budget_tokens") and not model.supports_reasoning_budget:
-            raise _unsupported("reasoning.budget_tokens", f"{model.id} takes no thinking budget; leave it out")
+            message = Message("reasoning_budget_not_supported", field="reasoning.budget_tokens", model=model.id)
+            raise unsupported(message)
         return
     asked = {
         "reasoning.enabled": reasoning.enabled,
@@ -231,18 +234,33 @@ def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None
     }
     for field, is_asked in asked.items():
         if is_asked:
-            raise _unsupported(field, f"the model {model.id} does not think before it answers; leave {field} out")
+            raise unsupported(Message("reasoning_not_supported", field=field, model=model.id))
 
 
-def _at_most(field: str, value: int, limit: int, *, unit: str = "") -> None:
+def _at_most(field: str, value: int, limit: int) -> None:
     if value > limit:
-        raise invalid(field, f"{field} is {value}{unit}; at most {limit} is allowed", value=value, limit=limit)
+        raise invalid(Message("over_limit", field=field, value=value, limit=limit))
 
 
-def _out_of_range(field: str, value: object, limit: str) -> Failure:
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return invalid(field, f"{field} is {shown}; it must be {limit}", value=shown, limit=limit)
+def _check_bytes(field: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise invalid(Message("too_many_bytes", field=field, value=size, limit=limit))
 
 
-def _unsupported(field: str, message: str) -> Failure:
-    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))
+def _check_entries(field: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise invalid(Message("too_many_entries", field=field, value=count, limit=limit))
+
+
+def _check_length(field: str, text: str, limit: int) -> None:
+    if len(text) > limit:
+        raise invalid(Message("text_too_long", field=field, value=len(text), limit=limit))
+
+
+def _out_of_range(field: str, value: float, least: float, most: float) -> Failure:
+    # Numbers of 32 bits have six digits that count.
+    return invalid(Message("out_of_range", field=field, value=f"{value:g}", least=least, most=most))
+
+
+def _engine_lacks(field: str, model: ServedModel) -> Failure:
+    return unsupported(Message("engine_lacks_field", field=field, engine=model.engine().engine, model=model.id))

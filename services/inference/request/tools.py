@@ -10,7 +10,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
 from services.inference.request.json_depth import MAX_DEPTH, depth_of
-from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import Failure, invalid, unsupported
+from services.runtime.messages.message import Message
 
 MAX_TOOLS: Final = 128
 MAX_SCHEMA_LENGTH: Final = 65_536
@@ -55,49 +56,42 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
     """Raise Failure for functions, or a choice among them, that are invalid or that the model does not support."""
     mode = request.tool_choice.mode
     if mode not in pb.ToolChoiceMode.values():
-        raise invalid("tool_choice.mode", f"tool_choice.mode is {mode}, which is no mode", value=mode)
+        raise invalid(Message("value_unknown", field="tool_choice.mode", value=mode))
     _check_names(request.tool_choice)
     named = mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_FUNCTIONS)
     if model.spec.parsers.tool_calls is None:
         if named or (request.tools and mode != pb.TOOL_CHOICE_MODE_NONE):
             field = "tools" if request.tools else "tool_choice"
-            raise _unsupported(field, f"the model {model.id} cannot call functions; leave {field} out")
+            raise unsupported(Message("tools_not_supported", field=field, model=model.id))
         return
     if len(request.tools) > MAX_TOOLS:
-        count = len(request.tools)
-        raise invalid(
-            "tools", f"there are {count} tools; at most {MAX_TOOLS} are allowed", value=count, limit=MAX_TOOLS
-        )
+        raise invalid(Message("too_many_entries", field="tools", value=len(request.tools), limit=MAX_TOOLS))
     seen: set[str] = set()
     for index, tool in enumerate(request.tools):
         _check_tool(f"tools[{index}]", tool)
         if tool.name in seen:
-            raise invalid(f"tools[{index}].name", f"tools[{index}].name is {tool.name}, as an earlier one's")
+            raise invalid(Message("tool_name_repeated", field=f"tools[{index}].name", value=tool.name))
         seen.add(tool.name)
     if named and not request.tools:
-        raise invalid("tool_choice", "tool_choice asks for a call, and there are no tools; send tools as well")
+        raise invalid(Message("call_required_without_tools", field="tool_choice"))
     for name in request.tool_choice.function_names:
         if name not in seen:
-            message = f"tool_choice names {name[:80]!r}, which is not among the tools"
-            raise invalid("tool_choice.function_names", message, value=name[:80])
+            raise invalid(Message("tool_unknown", field="tool_choice.function_names", value=name[:80]))
 
 
 def _check_names(choice: pb.ToolChoice) -> None:
     """Raise Failure unless function names are set if, and only if, the mode uses them."""
     if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and not choice.function_names:
-        message = "tool_choice allows no tool at all; name those that may be called, or send tool_choice none"
-        raise invalid("tool_choice.function_names", message)
+        raise invalid(Message("no_tool_allowed", field="tool_choice.function_names"))
     if choice.mode != pb.TOOL_CHOICE_MODE_FUNCTIONS and (choice.function_names or choice.required):
         mode = pb.ToolChoiceMode.Name(choice.mode)
-        message = f"tool_choice.mode is {mode}, which takes neither function_names nor required; send FUNCTIONS"
-        raise invalid("tool_choice.mode", message, value=mode)
+        raise invalid(Message("tool_choice_mode_without_names", field="tool_choice.mode", value=mode))
 
 
 def check_function_name(field: str, name: str) -> None:
     """Raise Failure for an invalid name of a function."""
     if not _NAME.fullmatch(name):
-        message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _, . or -"
-        raise invalid(field, message, value=name[:80])
+        raise invalid(Message("function_name_not_valid", field=field, value=repr(name[:80])))
 
 
 def read_json(field: str, text: str, *, most: int) -> Any:
@@ -106,18 +100,16 @@ def read_json(field: str, text: str, *, most: int) -> Any:
     Raises Failure for text that cannot be written into a prompt.
     """
     if len(text) > most:
-        message = f"{field} is {len(text)} characters long; at most {most} is allowed"
-        raise invalid(field, message, value=len(text), limit=most)
+        raise invalid(Message("text_too_long", field=field, value=len(text), limit=most))
     try:
         value = json.loads(text or "{}")
         # An escape can stand for half a surrogate pair, which cannot be encoded.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise invalid(field, f"{field} is not JSON: {error}") from None
+        raise invalid(Message("json_not_valid", field=field, reason=str(error))) from None
     depth = depth_of(value)
     if depth > MAX_DEPTH:
-        message = f"{field} is nested {depth} levels deep; at most {MAX_DEPTH} are allowed"
-        raise invalid(field, message, value=depth, limit=MAX_DEPTH)
+        raise invalid(Message("depth_over_limit", field=field, value=depth, limit=MAX_DEPTH))
     return value
 
 
@@ -137,8 +129,4 @@ def _check_tool(path: str, tool: pb.Tool) -> None:
     check_function_name(f"{path}.name", tool.name)
     schema = read_json(f"{path}.parameters_json", tool.parameters_json, most=MAX_SCHEMA_LENGTH)
     if not isinstance(schema, dict):
-        raise invalid(f"{path}.parameters_json", f"{path}.parameters_json must be a JSON Schema object")
-
-
-def _unsupported(field: str, message: str) -> Failure:
-    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))
+        raise invalid(Message("schema_not_object", field=f"{path}.parameters_json"))

@@ -30,6 +30,8 @@ LEAST_TEMPERATURE: Final = 1e-3
 """The least temperature but 0. Logits divided by much smaller numbers are not finite."""
 LEAST_TOP_P: Final = 1e-6
 LEAST_REPETITION_PENALTY: Final = 0.01
+STRUCTURED_OUTPUT: Final = "structured_output"
+"""The field of messages about structured output. The worker replaces it by the one of its request."""
 STRUCTURED_OUTPUT_KINDS: Final = ("json", "regex", "grammar", "json_object", "structural_tag")
 
 
@@ -241,20 +243,20 @@ ALL_PARAMETERS: Final = PARAMETER_NAMES - VISION
 def output_limit(prompt_tokens: int, params: Params, context_length: int) -> int:
     """Return the most tokens that may be generated. Raises RequestError if the generation does not fit the context."""
     if prompt_tokens == 0:
-        raise invalid("the prompt is empty; it needs at least one token")
+        raise RequestError("INVALID_ARGUMENT", "prompt_empty")
     if prompt_tokens >= context_length:
-        raise RequestError(
-            "CONTEXT_LENGTH_EXCEEDED",
-            f"the prompt has {prompt_tokens} tokens, which leaves no room for an answer in the model's context of "
-            f"{context_length}; shorten it",
-        )
+        raise RequestError("CONTEXT_LENGTH_EXCEEDED", "engine_context_full", value=prompt_tokens, limit=context_length)
     room = context_length - prompt_tokens
     wanted = max(params.max_tokens or 0, params.min_tokens)
     if wanted > room:
         raise RequestError(
             "CONTEXT_LENGTH_EXCEEDED",
-            f"{prompt_tokens} prompt tokens and {wanted} tokens to generate are {prompt_tokens + wanted}, more than "
-            f"the model's context of {context_length}; shorten the prompt or ask for at most {room}",
+            "engine_context_exceeded",
+            prompt=prompt_tokens,
+            wanted=wanted,
+            value=prompt_tokens + wanted,
+            limit=context_length,
+            most=room,
         )
     return params.max_tokens or room
 
@@ -263,9 +265,11 @@ def reject_unknown_tokens(named: str, ids: Iterable[int], vocabulary: int) -> No
     """Raise RequestError for the first id outside 0 to `vocabulary` - 1."""
     for token_id in ids:
         if not 0 <= token_id < vocabulary:
-            raise invalid(f"{named} has the token id {token_id}; the model's are 0 to {vocabulary - 1}")
+            raise RequestError(
+                "INVALID_ARGUMENT", "engine_token_id_unknown", parameter=named, value=token_id, limit=vocabulary - 1
+            )
 
 
-def invalid(message: str) -> RequestError:
-    """Return an error with the reason INVALID_ARGUMENT."""
-    return RequestError("INVALID_ARGUMENT", message)
+def invalid(problem: str) -> RequestError:
+    """Return an error for a request that the worker must not send."""
+    return RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)

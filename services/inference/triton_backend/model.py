@@ -51,9 +51,8 @@ class TritonPythonModel:
                 respond_with_error(response_sender, error)
             except Exception as error:  # noqa: BLE001 - the fault of one request must not end the others
                 pb_utils.Logger.log_error(f"request {request.request_id()!r}: {error!r}")
-                respond_with_error(
-                    response_sender, RequestError("ENGINE_FAILED", "the model could not take the request")
-                )
+                failed = RequestError("ENGINE_FAILED", "engine_failed", reason="it could not take the request")
+                respond_with_error(response_sender, failed)
 
     def is_ready(self) -> bool:
         """Return whether the engine works. Triton's versions since spring 2026 use it for the model's readiness."""
@@ -92,9 +91,8 @@ class TritonPythonModel:
         _reject_unsupported(engine_request, self._engine)
         request_id = request.request_id()
         if params.window is not None and (not request_id or request_id in self._streams):
-            raise RequestError(
-                "INVALID_ARGUMENT", f"a request with a window needs an id of its own, and {request_id!r} is not"
-            )
+            problem = f"a request with a window needs an id of its own, and {request_id!r} is not"
+            raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
         stream = Stream(response_sender, self._sender, window=params.window)
         self._engine.submit(engine_request, stream)
         if request_id:
@@ -120,7 +118,8 @@ def _read(request: Any, params: Params) -> Request:
     ids = pb_utils.get_input_tensor_by_name(request, "prompt_token_ids")
     text = _text(request, "text_input")
     if (ids is None) == (text is None):
-        raise RequestError("INVALID_ARGUMENT", "exactly one of prompt_token_ids and text_input is needed")
+        problem = "exactly one of prompt_token_ids and text_input is needed"
+        raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
     images = pb_utils.get_input_tensor_by_name(request, "images")
     return Request(
         params=params,
@@ -136,7 +135,7 @@ def _reject_unsupported(request: Request, engine: Engine) -> None:
     unsupported = sorted(given - engine.supported_parameters - SUPPORTED_BY_ALL)
     if unsupported:
         raise RequestError(
-            "UNSUPPORTED_PARAMETER", f"{unsupported[0]} is not supported by the engine {engine.name}; leave it out"
+            "UNSUPPORTED_PARAMETER", "engine_lacks_parameter", engine=engine.name, parameter=unsupported[0]
         )
 
 
@@ -146,8 +145,10 @@ def _text(request: Any, name: str) -> str | None:
         return None
     values = tensor.as_numpy().reshape(-1)
     if len(values) != 1:
-        raise RequestError("INVALID_ARGUMENT", f"{name} must hold one string, not {len(values)}")
+        problem = f"{name} must hold one string, not {len(values)}"
+        raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
     try:
         return str(values[0].decode())
     except UnicodeDecodeError as error:
-        raise RequestError("INVALID_ARGUMENT", f"{name} is not UTF-8: {error}") from None
+        problem = f"{name} is not UTF-8: {error}"
+        raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem) from None

@@ -22,16 +22,14 @@ def reject_misplaced(request: Request, prompt: Sequence[int], placeholder: int |
     if not count:
         return
     if placeholder is None:
-        raise RequestError("UNSUPPORTED_PARAMETER", "images is not supported: the model reads text only")
+        raise RequestError("UNSUPPORTED_PARAMETER", "images_not_supported")
     places = prompt.count(placeholder)
     if places != count:
-        raise RequestError(
-            "INVALID_ARGUMENT",
-            f"the prompt has places for {places} images, and there are {count}; give one to each",
-        )
+        raise RequestError("INVALID_ARGUMENT", "image_placeholders_mismatch", places=places, count=count)
     sizes = len(request.params.image_sizes)
     if sizes not in (0, count):
-        raise RequestError("INVALID_ARGUMENT", f"image_sizes has {sizes} entries for {count} images")
+        problem = f"image_sizes has {sizes} entries for {count} images"
+        raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
 
 
 def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> list[Any]:
@@ -40,43 +38,45 @@ def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> li
     It also raises RequestError before the next image when `is_wanted` returns False.
     """
     decoded = []
-    for number, data in enumerate(request.images, 1):
+    for index, data in enumerate(request.images):
+        # The worker replaces the field by the one of its request.
+        field = f"images[{index}]"
         if not is_wanted():
-            raise RequestError("ENGINE_FAILED", "nobody waits for the images any more")
-        size = request.params.image_sizes[number - 1] if request.params.image_sizes else None
+            raise RequestError("ENGINE_FAILED", "engine_failed", reason="the images are not wanted any more")
+        size = request.params.image_sizes[index] if request.params.image_sizes else None
         try:
             # One after another, so that only one image has its original size at a time.
-            decoded.append(_upright(_decoded(data, size)))
-        except _UnreadableError as error:
-            raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: {error}") from None
+            decoded.append(_upright(_decoded(data, size, field)))
+        except RequestError:
+            raise
         except Exception as error:  # noqa: BLE001 - the formats' own code raises anything
-            raise RequestError("INVALID_ARGUMENT", f"image {number} cannot be read: it is damaged ({error})") from None
+            raise RequestError("INVALID_ARGUMENT", "image_damaged", field=field, reason=str(error)) from None
     return decoded
 
 
-class _UnreadableError(Exception):
-    """An image cannot be read. The message continues a sentence about the image."""
-
-
-def _decoded(data: bytes, size: tuple[int, int] | None) -> Any:
+def _decoded(data: bytes, size: tuple[int, int] | None, field: str) -> Any:
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only NVIDIA's images surely have it, and only images need it
 
     if data.startswith(b"\xff\xd8") and has_too_many_scans(data):
-        raise _UnreadableError(f"it is a JPEG with more than {MOST_SCANS} scans")
+        raise RequestError("INVALID_ARGUMENT", "image_too_many_scans", field=field, limit=MOST_SCANS)
     # This allocates no memory for pixels. The worker has read the header as well, but perhaps in another way.
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise _UnreadableError("it is no PNG, JPEG, WebP or GIF") from None
+        raise RequestError("INVALID_ARGUMENT", "image_format_unknown", field=field) from None
     except Image.DecompressionBombError:
-        raise _UnreadableError(f"it has more than {MOST_PIXELS} pixels") from None
+        raise _too_large(field) from None
     if image.width * image.height > MOST_PIXELS:
-        raise _UnreadableError(f"it has more than {MOST_PIXELS} pixels")
+        raise _too_large(field)
     if size is None:
         return image.convert("RGB")
     # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. At least twice the final size is left for a better resize.
     image.draft(image.mode, (2 * size[0], 2 * size[1]))
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def _too_large(field: str) -> RequestError:
+    return RequestError("INVALID_ARGUMENT", "image_too_large_to_decode", field=field, limit=MOST_PIXELS)
 
 
 def _upright(image: Any) -> Any:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.inference.triton_backend import trial_server
-from services.inference.triton_backend.contract import StructuredOutput
+from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, StructuredOutput
 from services.worker.triton_kit.request_error import RequestError
 
 READY_SECONDS: Final = 120.0
@@ -80,7 +80,7 @@ class Trials:
         with self._lock:
             if not self._is_ready:
                 self._await_ready()
-        self._common = _memory_of(_SIMPLE, self._outcome(_SIMPLE))
+        self._common = _memory_of(self._outcome(_SIMPLE))
 
     def check(self, structured_output: StructuredOutput) -> int:
         """Compile a structured output for trial, and return the bytes of memory that it takes.
@@ -93,7 +93,7 @@ class Trials:
             return known
         try:
             outcome = self._outcome(structured_output)
-            grown = max(0, _memory_of(structured_output, outcome) - self._common)
+            grown = max(0, _memory_of(outcome) - self._common)
         except RequestError as error:
             if error.reason in ("INVALID_ARGUMENT", "UNSUPPORTED_PARAMETER"):
                 with self._remembering:
@@ -128,7 +128,7 @@ class Trials:
             if time.monotonic() - when > REJECTED_SECONDS:
                 del self._rejected[key]
                 return None
-        raise RequestError(error.reason, error.message)
+        raise RequestError(error.reason, error.message_id, **error.parameters)
 
     def _outcome(self, structured_output: StructuredOutput) -> dict[str, Any]:
         for _ in range(2):
@@ -168,7 +168,7 @@ class Trials:
         """Start a trial in the server, whose process is returned."""
         with self._lock:
             if self._closed:
-                raise RequestError("ENGINE_FAILED", "the engine is stopping")
+                raise RequestError("ENGINE_FAILED", "engine_failed", reason="it is stopping")
             try:
                 if self._process.poll() is not None:
                     raise ConnectionError
@@ -230,32 +230,39 @@ class Trials:
             self._process.wait()
 
 
-def _memory_of(structured_output: StructuredOutput, outcome: Mapping[str, Any]) -> int:
+def _memory_of(outcome: Mapping[str, Any]) -> int:
     """Return the memory in bytes that a compiled structured output takes. Raises RequestError if the trial failed."""
-    named = f"guide.{structured_output.kind}"
     if "reason" in outcome:
-        raise RequestError(outcome["reason"], outcome["message"])
+        raise RequestError(outcome["reason"], outcome["message_id"], **outcome["parameters"])
     code, seconds, limit = outcome["exit"], trial_server.CPU_SECONDS, trial_server.MEMORY_BYTES // 2**20
     if (outcome["late"] or code == -signal.SIGKILL) and outcome["cpu"] < seconds:
         # The machine had no time or no memory for the trial, which the structured output has not caused.
         raise busy()
     if outcome["late"] or code == -signal.SIGXCPU or (code == -signal.SIGKILL and outcome["cpu"] >= seconds):
-        message = f"{named} takes longer than {seconds} s to compile; make it simpler"
-    elif code == -signal.SIGSEGV:
-        message = f"{named} is nested or chained too deeply to be compiled; make it simpler"
-    elif code != 0:
-        message = f"{named} needs more than {limit} MB of memory to be compiled; make it simpler"
-    elif outcome.get("grown", 0) > KEPT_BYTES:
-        grown = outcome["grown"] // 2**20
-        message = f"{named} takes {grown} MB of memory when compiled; at most {KEPT_BYTES // 2**20} MB are allowed"
-    else:
-        return int(outcome.get("grown", 0))
-    raise RequestError("INVALID_ARGUMENT", message)
+        raise RequestError(
+            "INVALID_ARGUMENT", "structured_output_compiles_too_long", field=STRUCTURED_OUTPUT, limit=seconds
+        )
+    if code == -signal.SIGSEGV:
+        raise RequestError("INVALID_ARGUMENT", "structured_output_nested_too_deeply", field=STRUCTURED_OUTPUT)
+    if code != 0:
+        raise RequestError(
+            "INVALID_ARGUMENT", "structured_output_compiles_in_too_much", field=STRUCTURED_OUTPUT, limit=limit
+        )
+    grown = int(outcome.get("grown", 0))
+    if grown > KEPT_BYTES:
+        raise RequestError(
+            "INVALID_ARGUMENT",
+            "structured_output_takes_too_much",
+            field=STRUCTURED_OUTPUT,
+            value=grown // 2**20,
+            limit=KEPT_BYTES // 2**20,
+        )
+    return grown
 
 
 def busy() -> RequestError:
     """Return the error of a structured output for which the machine had no time or memory."""
-    return RequestError("OVERLOADED", "forms cannot be compiled at the moment; try again in a few seconds")
+    return RequestError("OVERLOADED", "structured_output_not_compiled")
 
 
 def _python() -> str:

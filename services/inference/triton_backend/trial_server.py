@@ -76,7 +76,7 @@ class Server:
     def __init__(self, control: socket.socket, compile_structured_output: Callable[[str, str], None]) -> None:
         """Create a server that tries structured outputs with `compile_structured_output`, called with kind and text.
 
-        It raises an error with `reason` and `message` for an invalid one.
+        It raises a RequestError for an invalid one.
         """
         self._control: Final = control
         self._compile: Final = compile_structured_output
@@ -178,7 +178,11 @@ class Server:
         except Exception as error:
             if not hasattr(error, "reason"):
                 raise
-            result = {"reason": error.reason, "message": getattr(error, "message", "")}
+            result = {
+                "reason": error.reason,
+                "message_id": getattr(error, "message_id", ""),
+                "parameters": getattr(error, "parameters", {}),
+            }
         result["grown"] = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
         caller.sendall(json.dumps(result).encode() + b"\n")
 

@@ -44,7 +44,7 @@ class WaitingQueue(Generic[J]):
     def push(self, job: J) -> None:
         """Add a job. Raises RequestError (OVERLOADED) if the queue is full."""
         if len(self._heap) >= self._limit:
-            raise RequestError("OVERLOADED", f"{self._limit} requests are waiting already; try again in a moment")
+            raise RequestError("OVERLOADED", "engine_queue_full", count=self._limit)
         heapq.heappush(self._heap, (-job.request.params.priority, next(self._order), job))
 
     def pop(self) -> J:

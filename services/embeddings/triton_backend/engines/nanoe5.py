@@ -50,7 +50,8 @@ def is_query(row: str) -> bool:
     for prefix, query in _PREFIXES.items():
         if row.startswith(prefix):
             return query
-    raise RequestError("INVALID_ARGUMENT", f"a text must begin with one of {sorted(_PREFIXES)}")
+    problem = f"a text must begin with one of {sorted(_PREFIXES)}"
+    raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
 
 
 def create(arguments: dict[str, Any]) -> Engine:

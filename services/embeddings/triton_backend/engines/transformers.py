@@ -64,7 +64,8 @@ class TransformersEncoder:
         size = self._model.config.vocab_size
         for row in rows:
             if not row or not 0 <= min(row) <= max(row) < size:
-                raise RequestError("INVALID_ARGUMENT", f"a text has no token ids, or some that are not 0 to {size - 1}")
+                problem = f"a text has no token ids, or some that are not 0 to {size - 1}"
+                raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(map(len, rows))

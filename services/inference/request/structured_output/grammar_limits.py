@@ -6,12 +6,12 @@ import json
 import re
 from typing import Final
 
-from services.inference.request.structured_output.exceeded import exceeded
 from services.inference.request.structured_output.regex_limits import REPETITION, RepetitionCounter, check_regex
 from services.inference.request.structured_output.schema_limits import check_schema
 from services.inference.triton_backend.gbnf.grammar import GbnfError
 from services.inference.triton_backend.gbnf.lark import LARK_MARK, to_lark
 from services.runtime.failure import invalid
+from services.runtime.messages.message import Message
 
 MAX_LARK_RULES: Final = 500
 MAX_LARK_CHAIN: Final = 256
@@ -34,7 +34,7 @@ def check_grammar(field: str, text: str) -> None:
     try:
         to_lark(text)
     except GbnfError as error:
-        raise invalid(field, error.about(field), value=error.value, limit=error.limit) from None
+        raise invalid(Message(error.message_id, **{"field": field, **error.parameters})) from None
 
 
 class _LarkCheck:
@@ -83,8 +83,7 @@ class _LarkCheck:
             elif kind in ("string", "token"):
                 counter.atom()
             elif kind == "other" and lexeme in '"/':
-                message = f"{self._field} has {lexeme} at {self._where()}, which no other one closes in its line"
-                raise invalid(self._field, message, value=lexeme)
+                raise invalid(Message("grammar_not_closed", field=self._field, value=lexeme, at=self._where()))
             elif kind == "other":
                 end = self._punctuation(lexeme, offset, counter)
             self._line += text.count("\n", offset, end)
@@ -108,7 +107,12 @@ class _LarkCheck:
         self._rule = lexeme.lstrip("?!")
         self._references.setdefault(self._rule, [])
         if len(self._references) > MAX_LARK_RULES:
-            raise exceeded(self._field, self._where(), len(self._references), MAX_LARK_RULES, unit=" rules")
+            count = len(self._references)
+            raise invalid(
+                Message(
+                    "grammar_too_many_rules", field=self._field, value=count, at=self._where(), limit=MAX_LARK_RULES
+                )
+            )
 
     def _json(self, lexeme: str, offset: int) -> int:
         begin = offset + len(self._text[offset:]) - len(self._text[offset:].lstrip())
@@ -122,7 +126,7 @@ class _LarkCheck:
         return begin + length
 
     def _new_counter(self) -> RepetitionCounter:
-        return RepetitionCounter(self._field, self._where())
+        return RepetitionCounter(self._field, self._where)
 
     def _where(self) -> str:
         rule = f", rule {self._rule[:80]}" if self._rule else ""
@@ -145,10 +149,13 @@ class _LarkCheck:
                 else:
                     path.pop()
                 if len(path) > MAX_LARK_CHAIN:
-                    raise exceeded(
-                        self._field,
-                        f"rule {start[:80]}",
-                        len(path),
-                        MAX_LARK_CHAIN,
-                        unit=" rules that lead to one another",
+                    last = path[-1][0][:80]
+                    raise invalid(
+                        Message(
+                            "grammar_rules_chained",
+                            field=self._field,
+                            value=len(path),
+                            rule=last,
+                            limit=MAX_LARK_CHAIN,
+                        )
                     )

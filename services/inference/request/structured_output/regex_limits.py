@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Final
 
-from services.inference.request.structured_output.exceeded import exceeded
 from services.runtime.failure import invalid
+from services.runtime.messages.message import Message
 
 MAX_COUNT: Final = 10_000
 """The largest count of a repetition, and of the items, properties and contained items in a JSON Schema."""
@@ -29,9 +30,9 @@ def check_regex(field: str, text: str, *, at: str = "") -> None:
     the expression is the whole field.
     """
     if at and len(text) > MAX_PATTERN_LENGTH:
-        raise exceeded(field, at, len(text), MAX_PATTERN_LENGTH, unit=" characters")
-    counter = RepetitionCounter(field, at)
+        raise invalid(Message("pattern_too_long", field=field, value=len(text), at=at, limit=MAX_PATTERN_LENGTH))
     offset = 0
+    counter = RepetitionCounter(field, lambda: at or f"character {offset + 1}")
     while offset < len(text):
         character = text[offset]
         repetition = REPETITION.match(text, offset) if character == "{" else None
@@ -63,9 +64,10 @@ def check_regex(field: str, text: str, *, at: str = "") -> None:
 class RepetitionCounter:
     """Multiplies the counts of nested repetitions in a regular expression or a grammar."""
 
-    def __init__(self, field: str, at: str) -> None:
-        """Start without repetitions. `field` and `at` are those of failures."""
-        self._field, self._at = field, at
+    def __init__(self, field: str, at: Callable[[], str]) -> None:
+        """Start without repetitions. `field` is that of failures; `at` returns where it is read."""
+        self._field: Final = field
+        self._at: Final = at
         self._groups: Final[list[int]] = []
         """The largest product so far in each open group, outermost first."""
         self._largest = 1
@@ -85,7 +87,10 @@ class RepetitionCounter:
         self._groups.append(self._largest)
         self._largest = 1
         if len(self._groups) > MAX_GROUPS:
-            raise exceeded(self._field, self._at, len(self._groups), MAX_GROUPS, unit=" groups inside one another")
+            depth = len(self._groups)
+            raise invalid(
+                Message("groups_nested_too_deeply", field=self._field, value=depth, at=self._at(), limit=MAX_GROUPS)
+            )
 
     def close(self) -> None:
         """Read the end of a group."""
@@ -98,26 +103,31 @@ class RepetitionCounter:
         self.atom()
         self._alternatives += 1
         if self._alternatives > MAX_BRANCHES:
-            raise exceeded(self._field, self._at, self._alternatives, MAX_BRANCHES, unit=" alternatives")
+            raise invalid(
+                Message(
+                    "too_many_alternatives",
+                    field=self._field,
+                    value=self._alternatives,
+                    at=self._at(),
+                    limit=MAX_BRANCHES,
+                )
+            )
 
     def repeat(self, match: re.Match[str]) -> None:
         """Read a repetition of the last element. Raises Failure."""
         shown, counts = match[0][:40], [match["least"] or "0", match["most"] or ""]
         numbers = [int(digits) if 0 < len(digits) < 10 else math.inf if digits else 0 for digits in counts]
         if max(numbers) > MAX_COUNT:
-            raise exceeded(self._field, self._at, f"the repetition {shown}", MAX_COUNT)
+            raise invalid(
+                Message("repetition_too_large", field=self._field, value=shown, at=self._at(), limit=MAX_COUNT)
+            )
         if counts[1] and numbers[1] < numbers[0]:
-            message = f"{self._field} has the repetition {shown}, which ends before it begins; turn it around"
-            if self._at:
-                message = (
-                    f"{self._field} has the repetition {shown} at {self._at}, which ends before it begins; "
-                    "turn it around"
-                )
-            raise invalid(self._field, message, value=shown)
+            raise invalid(Message("repetition_backwards", field=self._field, value=shown, at=self._at()))
         self._last *= max(1, int(max(numbers)))
         if self._last > MAX_PRODUCT:
-            times = f"repetitions inside one another of {self._last} times"
-            raise exceeded(self._field, self._at, times, MAX_PRODUCT)
+            raise invalid(
+                Message("repetitions_multiply", field=self._field, value=self._last, at=self._at(), limit=MAX_PRODUCT)
+            )
         self._note(self._last)
 
     def _note(self, product: int) -> None:

@@ -20,7 +20,8 @@ from services.inference.request.structured_output.regex_limits import check_rege
 from services.inference.request.structured_output.schema_limits import check_schema
 from services.inference.request.structured_output.structural_tag_limits import check_structural_tag
 from services.inference.request.tools import callable_functions, requires_call
-from services.runtime.failure import Failure, Reason, Violation, invalid
+from services.runtime.failure import invalid, unsupported
+from services.runtime.messages.message import Message
 
 MAX_SCHEMA_LENGTH: Final = 65_536
 MAX_SCHEMA_DEPTH: Final = 32
@@ -65,23 +66,23 @@ def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> 
     field = "tool_choice" if requires_call(request) else "response_format"
     if not model.supports("structured_output"):
         engine = model.engine().engine
-        raise _unsupported(
-            field, f"the engine {engine} of {model.id} cannot hold an answer to a form; leave {field} out"
-        )
+        raise unsupported(Message("structured_output_not_supported", field=field, engine=engine, model=model.id))
     if model.spec.parsers.reasoning is not None:
         if not model.supports_structured_output:
-            raise _unsupported(
-                field, f"the model {model.id} always thinks first and cannot be held to a form; leave {field} out"
-            )
+            raise unsupported(Message("structured_output_after_reasoning", field=field, model=model.id))
         if request.reasoning.enabled and not model.supports_reasoning_budget:
-            raise _unsupported(
-                "reasoning.enabled", f"{model.id} does not think where {field} is set; leave reasoning.enabled out"
+            raise unsupported(
+                Message(
+                    "no_reasoning_with_structured_output",
+                    field="reasoning.enabled",
+                    other_field=field,
+                    model=model.id,
+                )
             )
     if requires_call(request):
         _check_functions(request)
     elif callable_functions(request):
-        message = "response_format leaves no room for calls; send tool_choice none, or leave response_format out"
-        raise _unsupported("response_format", message)
+        raise unsupported(Message("structured_output_with_tools", field="response_format"))
     _check_format(request.response_format)
 
 
@@ -94,11 +95,7 @@ def _check_functions(request: pb.GenerateRequest) -> None:
             check_schema(f"tools[{index}].parameters_json", functions[tool.name])
     size = sum(len(tool.parameters_json) for tool in request.tools if tool.name in functions)
     if size > MAX_SCHEMA_LENGTH:
-        message = (
-            f"the parameters of the tools that may be called are {size} characters long; at most {MAX_SCHEMA_LENGTH} "
-            "are allowed where tool_choice asks for a call"
-        )
-        raise invalid("tools", message, value=size, limit=MAX_SCHEMA_LENGTH)
+        raise invalid(Message("call_schemas_too_long", field="tools", value=size, limit=MAX_SCHEMA_LENGTH))
 
 
 def _check_format(response_format: pb.ResponseFormat) -> None:
@@ -107,8 +104,7 @@ def _check_format(response_format: pb.ResponseFormat) -> None:
             name = response_format.json_schema.name
             if name and not _NAME.fullmatch(name):
                 field = "response_format.json_schema.name"
-                message = f"{field} is {name[:80]!r}; it must be 1 to 64 letters, digits, _ or -"
-                raise invalid(field, message, value=name[:80])
+                raise invalid(Message("schema_name_not_valid", field=field, value=repr(name[:80])))
             field = "response_format.json_schema.schema_json"
             check_schema(field, _checked_json(field, response_format.json_schema.schema_json or "{}"))
         case "structural_tag_json":
@@ -127,11 +123,10 @@ def _check_format(response_format: pb.ResponseFormat) -> None:
 def _check_choices(choices: Any) -> None:
     field = "response_format.choice.choices"
     if not 1 <= len(choices) <= MAX_CHOICES:
-        message = f"{field} has {len(choices)} entries; it must have 1 to {MAX_CHOICES}"
-        raise invalid(field, message, value=len(choices), limit=MAX_CHOICES)
+        raise invalid(Message("entries_out_of_range", field=field, value=len(choices), least=1, most=MAX_CHOICES))
     for index, choice in enumerate(choices):
         if not choice:
-            raise invalid(f"{field}[{index}]", f"{field}[{index}] is empty; it must have at least one character")
+            raise invalid(Message("text_empty", field=f"{field}[{index}]"))
     _check_length(field, "".join(choices), MAX_CHOICES_LENGTH)
 
 
@@ -140,9 +135,9 @@ def _checked_json(field: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise invalid(field, f"{field} is not JSON: {error}") from None
+        raise invalid(Message("json_not_valid", field=field, reason=str(error))) from None
     if not isinstance(value, dict):
-        raise invalid(field, f"{field} must be a JSON object")
+        raise invalid(Message("json_not_object", field=field))
     _check_depth(field, value)
     return value
 
@@ -150,15 +145,9 @@ def _checked_json(field: str, text: str) -> dict[str, Any]:
 def _check_depth(field: str, value: Any) -> None:
     depth = depth_of(value)
     if depth > MAX_SCHEMA_DEPTH:
-        message = f"{field} is nested {depth} levels deep; at most {MAX_SCHEMA_DEPTH} are allowed"
-        raise invalid(field, message, value=depth, limit=MAX_SCHEMA_DEPTH)
+        raise invalid(Message("depth_over_limit", field=field, value=depth, limit=MAX_SCHEMA_DEPTH))
 
 
 def _check_length(field: str, text: str, limit: int) -> None:
     if not text or len(text) > limit:
-        message = f"{field} is {len(text)} characters long; it must be 1 to {limit}"
-        raise invalid(field, message, value=len(text), limit=limit)
-
-
-def _unsupported(field: str, message: str) -> Failure:
-    return Failure(Reason.UNSUPPORTED_PARAMETER, message, violations=(Violation(field, message),))
+        raise invalid(Message("text_length_out_of_range", field=field, value=len(text), least=1, most=limit))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import unquote
 
-from services.inference.request.structured_output.exceeded import check_at_most, path_step, rendered
 from services.inference.request.structured_output.regex_limits import MAX_COUNT, check_regex
 from services.runtime.failure import invalid
+from services.runtime.messages.message import Message
 
 MAX_STRING: Final = 100_000
 """The largest minLength and maxLength."""
@@ -42,6 +44,7 @@ _BY_NAME: Final = frozenset(
 )
 """Keywords whose values are schemas by name."""
 _LONGEST_INDEX: Final = 10
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,63}")
 
 
 def check_schema(field: str, schema: Any, *, at: str = "$") -> None:
@@ -62,7 +65,7 @@ def check_schema(field: str, schema: Any, *, at: str = "$") -> None:
             for key, inner in value.items():
                 inner_path = path + path_step(key)
                 if key in _BY_NAME and isinstance(inner, dict):
-                    check_at_most(field, inner_path, len(inner), MAX_PROPERTIES, unit=" entries")
+                    check_entries(field, inner_path, len(inner), MAX_PROPERTIES)
                     if key == "patternProperties":
                         for pattern in inner:
                             check_regex(field, pattern, at=inner_path + path_step(pattern))
@@ -74,6 +77,17 @@ def check_schema(field: str, schema: Any, *, at: str = "$") -> None:
     _check_references(field, schema, at)
 
 
+def check_entries(field: str, path: str, value: int, limit: int) -> None:
+    """Raise Failure if the object or the list at `path` in `field` has more than `limit` entries."""
+    if value > limit:
+        raise invalid(Message("schema_too_many_entries", field=field, value=value, at=path, limit=limit))
+
+
+def path_step(key: str) -> str:
+    """Return the step of a JSON path to the entry `key` of an object."""
+    return f".{key}" if _PLAIN_KEY.fullmatch(key) else f"[{json.dumps(key[:64], ensure_ascii=False)}]"
+
+
 def _check_keyword(field: str, path: str, key: str, value: Any) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if key in _COUNTS and is_number:
@@ -82,22 +96,29 @@ def _check_keyword(field: str, path: str, key: str, value: Any) -> None:
         _check_count(field, path, value, MAX_STRING)
     elif key in _BOUNDS and is_number:
         if not (value == 0 or LEAST_NUMBER <= abs(value) <= MAX_NUMBER):
-            message = (
-                f"{field} has {rendered(value)} at {path}; it must be 0, or {LEAST_NUMBER:g} to {MAX_NUMBER:g} from 0"
+            raise invalid(
+                Message(
+                    "schema_bound_out_of_range",
+                    field=field,
+                    value=_rendered(value),
+                    at=path,
+                    least=LEAST_NUMBER,
+                    most=f"{MAX_NUMBER:g}",
+                )
             )
-            raise invalid(field, message, value=rendered(value), limit=f"{MAX_NUMBER:g}")
     elif key == "multipleOf" and is_number:
         _check_multiple(field, path, value)
     elif key in _LISTS and isinstance(value, list):
-        check_at_most(field, path, len(value), _LISTS[key], unit=" entries")
+        check_entries(field, path, len(value), _LISTS[key])
     elif key == "pattern" and isinstance(value, str):
         check_regex(field, value, at=path)
 
 
 def _check_count(field: str, path: str, value: float, limit: int) -> None:
     if not 0 <= value <= limit:
-        message = f"{field} has {rendered(value)} at {path}; it must be 0 to {limit}"
-        raise invalid(field, message, value=rendered(value), limit=limit)
+        raise invalid(
+            Message("schema_number_out_of_range", field=field, value=_rendered(value), at=path, least=0, most=limit)
+        )
 
 
 def _check_multiple(field: str, path: str, value: float) -> None:
@@ -106,11 +127,9 @@ def _check_multiple(field: str, path: str, value: float) -> None:
         number = int("".join(map(str, digits)))
         if number <= MAX_MULTIPLE and isinstance(exponent, int) and abs(exponent) <= MAX_DECIMALS:
             return
-    message = (
-        f"{field} has {rendered(value)} at {path}; without its decimal point and the zeros at its ends it must be 1 to "
-        f"{MAX_MULTIPLE}"
+    raise invalid(
+        Message("schema_multiple_out_of_range", field=field, value=_rendered(value), at=path, limit=MAX_MULTIPLE)
     )
-    raise invalid(field, message, value=rendered(value), limit=MAX_MULTIPLE)
 
 
 def _check_references(field: str, schema: Any, at: str) -> None:
@@ -131,8 +150,9 @@ def _check_references(field: str, schema: Any, at: str) -> None:
             count += 1
             hops[passed] = min(count, hops.get(passed, count))
         if count > MAX_REFERENCE_HOPS:
-            message = f"{field} has a chain of more than {MAX_REFERENCE_HOPS} references that begins at {at}{start[1:]}"
-            raise invalid(field, message, value=count, limit=MAX_REFERENCE_HOPS)
+            raise invalid(
+                Message("schema_references_chained", field=field, at=f"{at}{start[1:]}", limit=MAX_REFERENCE_HOPS)
+            )
 
 
 def _target(schema: Any, reference: Any, at: str) -> list[tuple[str, Any]]:
@@ -164,3 +184,10 @@ def _references(schema: Any) -> Iterator[tuple[str, str]]:
             for key, inner in value.items():
                 if isinstance(inner, dict | list):
                     waiting.append((f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}", inner))
+
+
+def _rendered(value: float) -> str:
+    """Return a number as text of limited length."""
+    return (
+        str(value) if isinstance(value, int) and abs(value) < 10**40 else f"{float(min(max(value, -1e308), 1e308)):g}"
+    )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.inference.request.structured_output.exceeded import check_at_most, path_step
 from services.inference.request.structured_output.grammar_limits import check_grammar
 from services.inference.request.structured_output.regex_limits import check_regex
-from services.inference.request.structured_output.schema_limits import MAX_ALTERNATIVES, check_schema
+from services.inference.request.structured_output.schema_limits import (
+    MAX_ALTERNATIVES,
+    check_entries,
+    check_schema,
+    path_step,
+)
 
 
 def check_structural_tag(field: str, tag: Any) -> None:
@@ -16,7 +20,7 @@ def check_structural_tag(field: str, tag: Any) -> None:
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, list):
-            check_at_most(field, path, len(value), MAX_ALTERNATIVES, unit=" entries")
+            check_entries(field, path, len(value), MAX_ALTERNATIVES)
             waiting += [(f"{path}[{index}]", entry) for index, entry in enumerate(value)]
         elif isinstance(value, dict):
             for key, inner in value.items():

@@ -86,7 +86,7 @@ class Compilations:
         except RequestError as error:
             problem = error
         except Exception as error:  # noqa: BLE001 - every error must end the request
-            problem = RequestError("ENGINE_FAILED", f"a guide could not be made: {error}")
+            problem = RequestError("ENGINE_FAILED", "engine_failed", reason=f"structured output: {error}")
         with self._changed:
             if sequence not in self._sequences:
                 return
@@ -106,7 +106,7 @@ class Compilations:
 
 
 def _too_many() -> RequestError:
-    return RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
+    return RequestError("OVERLOADED", "structured_output_queue_full")
 
 
 def _timeout(sequence: Sequence) -> RequestError:

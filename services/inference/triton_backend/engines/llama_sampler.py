@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.inference.triton_backend.contract import Params, reject_unknown_tokens
+from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, Params, reject_unknown_tokens
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
@@ -24,12 +24,12 @@ STRUCTURED_OUTPUT_DEBT_SECONDS: Final = 0.15
 """The CPU time that a structured output may take in addition, in all."""
 
 
-class NoTokenAllowed(RequestError):
+class NoTokenAllowedError(RequestError):
     """A structured output allows no further token, although the text is not complete."""
 
-    def __init__(self, message: str) -> None:
-        """Make the error with a `message` for the caller."""
-        super().__init__("INVALID_ARGUMENT", message)
+    def __init__(self) -> None:
+        """Make the error."""
+        super().__init__("INVALID_ARGUMENT", "structured_output_dead_end", field=STRUCTURED_OUTPUT)
 
 
 class Sampler:
@@ -52,10 +52,7 @@ class Sampler:
         reject_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
         reject_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
         if params.structured_output is not None and params.min_tokens:
-            raise RequestError(
-                "INVALID_ARGUMENT",
-                "min_tokens and guide exclude one another: a guide says itself when a text is complete",
-            )
+            raise RequestError("INVALID_ARGUMENT", "structured_output_with_min_tokens", field="min_tokens")
         self._lib = api.lib
         self._structured_outputs = structured_outputs
         self._wanted = params.structured_output
@@ -99,11 +96,11 @@ class Sampler:
             if candidates.allow_all():
                 raise _too_complex()
             if not candidates.allowed():
-                raise NoTokenAllowed("the guide allows no further token, and the text is not complete; change it")
+                raise NoTokenAllowedError
         self._lib.llama_sampler_apply(self._chain, array)
         token_id = candidates.selected()
         if token_id is None:
-            raise RequestError("ENGINE_FAILED", "the sampler chose no token")
+            raise RequestError("ENGINE_FAILED", "engine_failed", reason="the sampler chose no token")
         self._lib.llama_sampler_accept(self._chain, token_id)
         if self._structured_output is not None:
             self._lib.llama_sampler_accept(self._structured_output, token_id)
@@ -125,7 +122,7 @@ class Sampler:
 
 
 def _too_complex() -> RequestError:
-    return RequestError("INVALID_ARGUMENT", "the guide turned out to be too complex to be followed; make it simpler")
+    return RequestError("INVALID_ARGUMENT", "structured_output_too_complex", field=STRUCTURED_OUTPUT)
 
 
 def _samplers(api: LlamaApi, vocabulary: int, params: Params, prompt: list[int], context_length: int) -> Iterable[Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.inference.triton_backend.contract import StructuredOutput
+from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, StructuredOutput
 from services.inference.triton_backend.engines.llama_api import INIT_LLGUIDANCE, LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.gbnf.grammar import GbnfError
@@ -73,14 +73,21 @@ class StructuredOutputs:
 
     def _new_sampler(self, structured_output: StructuredOutput) -> Any:
         if structured_output.kind == "structural_tag":
-            raise RequestError("UNSUPPORTED_PARAMETER", "guide.structural_tag is not supported by the engine llamacpp")
+            raise RequestError(
+                "UNSUPPORTED_PARAMETER",
+                "structured_output_kind_not_supported",
+                field=STRUCTURED_OUTPUT,
+                engine="llamacpp",
+            )
         kind = {"grammar": "lark", "json_object": "json"}.get(structured_output.kind, structured_output.kind)
         text = _compact(structured_output.text or '{"type":"object"}') if kind == "json" else structured_output.text
         if structured_output.kind == "grammar":
             try:
                 text = as_lark(text)
             except GbnfError as error:
-                raise RequestError("INVALID_ARGUMENT", error.about("guide.grammar")) from None
+                raise RequestError(
+                    "INVALID_ARGUMENT", error.message_id, **{"field": STRUCTURED_OUTPUT, **error.parameters}
+                ) from None
         sampler = getattr(self._lib, INIT_LLGUIDANCE)(self._vocab, kind.encode(), text.encode())
         everything = self._candidates.fill(np.zeros(self._vocabulary, np.float32), [])
         self._lib.llama_sampler_apply(sampler, everything)
@@ -101,7 +108,4 @@ def _compact(schema: str) -> str:
 
 def _bad_structured_output(structured_output: StructuredOutput) -> RequestError:
     excerpt = structured_output.text if len(structured_output.text) <= 80 else structured_output.text[:77] + "..."
-    return RequestError(
-        "INVALID_ARGUMENT",
-        f"guide.{structured_output.kind} is not valid, or has a part that the engine does not know: {excerpt}",
-    )
+    return RequestError("INVALID_ARGUMENT", "structured_output_not_valid", field=STRUCTURED_OUTPUT, reason=excerpt)

@@ -40,7 +40,7 @@ from services.inference.triton_backend.engines.llama_compilations import Compila
 from services.inference.triton_backend.engines.llama_logprobs import with_logprobs
 from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
 from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, insert_images
-from services.inference.triton_backend.engines.llama_sampler import NoTokenAllowed, Sampler
+from services.inference.triton_backend.engines.llama_sampler import NoTokenAllowedError, Sampler
 from services.inference.triton_backend.engines.llama_sequence import Sequence
 from services.inference.triton_backend.engines.llama_slots import Slots
 from services.inference.triton_backend.engines.llama_steps import PREFILL_ALONE, ImageRead, StepPlanner
@@ -139,7 +139,7 @@ class LlamaCppEngine:
         placeholder = self._placeholder if self._vision else None
         reject_misplaced(request, prompt, placeholder)
         if request.images and prompt[-1] == placeholder:
-            raise RequestError("INVALID_ARGUMENT", "the prompt ends with an image; it must go on behind it")
+            raise RequestError("INVALID_ARGUMENT", "image_at_end_of_prompt")
         limit = output_limit(len(prompt), request.params, self.context_length)
         reject_unknown_tokens("prompt_token_ids", prompt, self._model.vocabulary)
         sampler = self._sampler(request.params, prompt)
@@ -199,7 +199,7 @@ class LlamaCppEngine:
         self._model.close()
 
     def _run(self) -> None:
-        error = RequestError("ENGINE_FAILED", "the engine is stopping")
+        error = RequestError("ENGINE_FAILED", "engine_failed", reason="it is stopping")
         try:
             while self._wait_for_work():
                 self._drop_cancelled()
@@ -209,7 +209,7 @@ class LlamaCppEngine:
                 self._step()
                 self._note_step(time.monotonic() - began)
         except Exception as problem:  # noqa: BLE001 - every error must end the requests
-            error = RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}")
+            error = RequestError("ENGINE_FAILED", "engine_failed", reason=f"it must be restarted: {problem}")
         self._fail_all(error)
 
     def _wait_for_work(self) -> bool:
@@ -287,7 +287,7 @@ class LlamaCppEngine:
         except RequestError as error:
             sequence.problem = error
         except Exception as error:  # noqa: BLE001 - whatever it was, the request must hear of it
-            sequence.problem = RequestError("ENGINE_FAILED", f"an image could not be looked at: {error}")
+            sequence.problem = RequestError("ENGINE_FAILED", "engine_failed", reason=f"images: {error}")
         sequence.is_ready = True
         self.wake()
 
@@ -297,7 +297,7 @@ class LlamaCppEngine:
         encoded = []
         for image in decode(sequence.request, is_wanted=lambda: not self._is_unwanted(sequence)):
             if self._is_unwanted(sequence):
-                raise RequestError("ENGINE_FAILED", "nobody waits for the image any more")
+                raise RequestError("ENGINE_FAILED", "engine_failed", reason="the image is not wanted any more")
             encoded.append(self._vision.encode(image.width, image.height, image.tobytes()))
         return insert_images(sequence.prompt.tokens, encoded, placeholder=self._placeholder)
 
@@ -334,7 +334,7 @@ class LlamaCppEngine:
         forbidden = self._model.end_ids | params.stop_token_ids if too_early else ()
         try:
             token_id = sequence.sampler.sample(self._candidates, logits, forbidden)
-        except NoTokenAllowed as error:
+        except NoTokenAllowedError as error:
             if sequence.generated:
                 # The text matches the structured output, but is not complete.
                 self._finish(sequence, "length")

@@ -110,7 +110,9 @@ class ReplayEngine:
     def submit(self, request: Request, sink: Sink) -> None:
         """See Engine."""
         if request.text_input:
-            raise RequestError("UNSUPPORTED_PARAMETER", "text_input is not supported by the engine replay")
+            raise RequestError(
+                "UNSUPPORTED_PARAMETER", "engine_lacks_parameter", engine="replay", parameter="text_input"
+            )
         reject_misplaced(request, request.prompt_token_ids, self._image_token_id)
         prompt_tokens = len(request.prompt_token_ids)
         limit = output_limit(prompt_tokens, request.params, self.context_length)
@@ -118,7 +120,7 @@ class ReplayEngine:
         digests = tuple(hashlib.sha256(image).hexdigest() for image in request.images)
         recording = next((r for r in self._recordings if r.matches(prompt, digests, request.params.image_sizes)), None)
         if recording is None:
-            raise RequestError("INVALID_ARGUMENT", "no recording matches the prompt, and there is none for all prompts")
+            raise RequestError("INVALID_ARGUMENT", "recording_not_found")
         playback = _Playback(request, sink, recording, limit, Usage(prompt_tokens=prompt_tokens))
         with self._changed:
             if self._failed:
@@ -147,7 +149,7 @@ class ReplayEngine:
         """See Engine."""
         with self._changed:
             self._closing = True
-            self._fail(RequestError("ENGINE_FAILED", "the engine is stopping"))
+            self._fail(RequestError("ENGINE_FAILED", "engine_failed", reason="it is stopping"))
             self._changed.notify()
         self._thread.join()
 
@@ -159,7 +161,7 @@ class ReplayEngine:
                     self._meter.stepped(has_work=bool(self._due))
                     self._changed.wait(self._pause())
             except Exception as problem:  # noqa: BLE001 - every error must end the requests
-                self._fail(RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {problem}"))
+                self._fail(RequestError("ENGINE_FAILED", "engine_failed", reason=f"it must be restarted: {problem}"))
 
     def _play(self) -> None:
         now = time.monotonic()
@@ -333,4 +335,4 @@ def _end(recording: Recording) -> str:
 
 def _recorded_error(text: str) -> RequestError:
     reason, _, message = text.partition(": ")
-    return RequestError(reason, message)
+    return RequestError(reason, "recorded_error", reason=message)

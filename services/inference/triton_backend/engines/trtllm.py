@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.inference.triton_backend.contract import (
+    STRUCTURED_OUTPUT,
     VISION,
     Load,
     Request,
@@ -147,7 +148,7 @@ class TrtllmEngine:
             self._enter(job)
             return
         if self._on_trial is None:
-            raise RequestError("UNSUPPORTED_PARAMETER", "guide is not supported by the engine trtllm; leave it out")
+            raise _structured_output_not_supported()
         with self._lock:
             if self._failed:
                 raise self._failed
@@ -233,9 +234,7 @@ class TrtllmEngine:
         reject_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
         reject_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
         if params.structured_output is not None and params.structured_output.kind not in self._structured_output_kinds:
-            raise RequestError(
-                "UNSUPPORTED_PARAMETER", f"guide.{params.structured_output.kind} is not supported by the engine trtllm"
-            )
+            raise _structured_output_not_supported()
         reject_misplaced(request, prompt, self.checkpoint.image_token_id)
         reader = ResultReader(params, limit=limit, end_ids=self._end_ids, eos_id=self._eos_id)
         return Job(request, sink, limit, Usage(prompt_tokens=len(prompt)), reader)
@@ -297,13 +296,13 @@ class TrtllmEngine:
             self._end(job, error)
         except Exception as error:  # noqa: BLE001 - every error must end requests
             if is_request_error(error):
-                self._end(job, RequestError("ENGINE_FAILED", f"TensorRT-LLM gave the request up: {error}"))
+                self._end(job, _failed(f"TensorRT-LLM gave the request up: {error}"))
             # After an abort, there may be no result until the timeout.
             elif not (isinstance(error, TimeoutError) and job.ended):
                 self._fail(error)
         finally:
             # TensorRT-LLM may cancel its own task silently: then the request has not ended yet.
-            self._end(job, RequestError("ENGINE_FAILED", "TensorRT-LLM gave the request up"))
+            self._end(job, _failed("TensorRT-LLM gave the request up"))
             self._leave(job)
 
     async def _begin(self, job: Job, inputs: Any) -> None:
@@ -327,7 +326,7 @@ class TrtllmEngine:
                         self._meter.generated(new)
                     self._advance(job, final=result.finished)
         if not job.ended:
-            raise RequestError("ENGINE_FAILED", "TensorRT-LLM's result ended before the answer did")
+            raise _failed("TensorRT-LLM's result ended before the answer")
 
     def _advance(self, job: Job, *, final: bool) -> None:
         if job.ended or not (final or job.sink.has_capacity()):
@@ -340,7 +339,7 @@ class TrtllmEngine:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             # A result in an unknown form ends only its own request.
             _log.exception("a result could not be read")
-            self._end(job, RequestError("ENGINE_FAILED", f"TensorRT-LLM's answer could not be read: {error!r}"))
+            self._end(job, _failed(f"its answer could not be read: {error!r}"))
             self._abort(job)
             return
         if job.reader.reason is not None:
@@ -385,8 +384,10 @@ class TrtllmEngine:
 
     def _fail(self, cause: Exception | str) -> None:
         why = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
-        error = RequestError("ENGINE_FAILED", f"the engine has failed and must be restarted: {why}")
-        _log.critical(error.message, exc_info=None if isinstance(cause, str) else cause)
+        error = _failed(f"it must be restarted: {why}")
+        _log.critical(
+            "the engine has failed and must be restarted: %s", why, exc_info=None if isinstance(cause, str) else cause
+        )
         self._fail_all(error)
 
     def _fail_all(self, error: RequestError) -> None:
@@ -399,8 +400,18 @@ class TrtllmEngine:
             self._end(job, error)
 
     async def _stop(self) -> None:
-        self._fail_all(RequestError("ENGINE_FAILED", "the engine is stopping"))
+        self._fail_all(_failed("it is stopping"))
         tasks = [job.task for job in self._running.values() if job.task] + ([self._watcher] if self._watcher else [])
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _failed(problem: str) -> RequestError:
+    return RequestError("ENGINE_FAILED", "engine_failed", reason=problem)
+
+
+def _structured_output_not_supported() -> RequestError:
+    return RequestError(
+        "UNSUPPORTED_PARAMETER", "structured_output_kind_not_supported", field=STRUCTURED_OUTPUT, engine="trtllm"
+    )

@@ -31,7 +31,7 @@ class Rejections:
             end = await self._end_of_engine() if request.images else error
             if end is not None:
                 return end
-        return RequestError("INVALID_ARGUMENT", f"TensorRT-LLM refuses the request: {error}")
+        return RequestError("INVALID_ARGUMENT", "engine_rejects_request", reason=str(error))
 
     async def _end_of_engine(self) -> Exception | None:
         """Generate one token, and return the error of an engine that has ended, or None."""

@@ -61,7 +61,8 @@ class ResultReader:
         """Use the engine's finish reason. Return the token that ended the generation, if it was left out."""
         reason = output.finish_reason
         if reason not in ("stop", "length"):
-            raise RequestError("ENGINE_FAILED", f"TensorRT-LLM ended the answer early: {reason or 'without a reason'}")
+            problem = f"TensorRT-LLM ended the answer early: {reason or 'without a reason'}"
+            raise RequestError("ENGINE_FAILED", "engine_failed", reason=problem)
         self.reason = reason
         if reason == "length" or self._ends.intersection(output.token_ids[-1:]):
             return []

@@ -80,7 +80,7 @@ class PendingTrials:
         except RequestError as error:
             problem = error
         except Exception as error:  # noqa: BLE001 - every error must end the request
-            problem = RequestError("ENGINE_FAILED", f"a guide could not be tried: {error}")
+            problem = RequestError("ENGINE_FAILED", "engine_failed", reason=f"structured output: {error}")
         with self._lock:
             if self._jobs.pop(id(job), None) is None:
                 return
@@ -88,7 +88,7 @@ class PendingTrials:
 
 
 def _too_many() -> RequestError:
-    return RequestError("OVERLOADED", "too many forms are waiting to be compiled; try again in a moment")
+    return RequestError("OVERLOADED", "structured_output_queue_full")
 
 
 def start_trials(model: str, library: str) -> Trials | None:

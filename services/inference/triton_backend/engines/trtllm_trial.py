@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from services.inference.triton_backend.contract import STRUCTURED_OUTPUT
 from services.worker.triton_kit.request_error import RequestError
 
 
@@ -24,10 +25,9 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - libraries raise anything for an invalid structured output
-            reason = str(error).strip().splitlines()[:1]
+            reason = "".join(str(error).strip().splitlines()[:1])[:200]
             raise RequestError(
-                "INVALID_ARGUMENT",
-                f"guide.{kind} is not valid, or has a part that the engine does not know: {''.join(reason)[:200]}",
+                "INVALID_ARGUMENT", "structured_output_not_valid", field=STRUCTURED_OUTPUT, reason=reason
             ) from None
 
     # The first structured output prepares the vocabulary, which every trial inherits.

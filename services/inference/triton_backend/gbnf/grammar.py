@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 Ranges = tuple[tuple[int, int], ...]
 
 
 class GbnfError(Exception):
-    """A grammar is invalid, exceeds a limit, or cannot be translated. The message follows the grammar's name."""
+    """A grammar is invalid, exceeds a limit, or cannot be translated: the id of a message, and its parameters.
 
-    def __init__(self, message: str, *, value: object = "", limit: object = "") -> None:
-        """Make the error. `value` and `limit` are set for an exceeded limit."""
-        super().__init__(message)
-        self.value = value
-        self.limit = limit
+    The caller adds the parameter `field`.
+    """
 
-    def about(self, name: str) -> str:
-        """Return the message as a sentence about the grammar `name`."""
-        return f"{name} {self}"
+    def __init__(self, message_id: str, /, **parameters: str | int) -> None:
+        """`message_id` is one of services.runtime.messages."""
+        super().__init__(f"{message_id} {parameters}")
+        self.message_id: Final = message_id
+        self.parameters: Final = parameters
 
 
 @dataclass(slots=True)

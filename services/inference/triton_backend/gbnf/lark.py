@@ -107,11 +107,7 @@ def _order(rules: dict[str, Rule]) -> tuple[list[str], bool]:
             done.add(name)
             order.append(name)
         if len(path) > MAX_CHAIN:
-            raise GbnfError(
-                f"has a chain of more than {MAX_CHAIN} rules that refer to one another, up to {path[-1][0][:80]}",
-                value=len(path),
-                limit=MAX_CHAIN,
-            )
+            raise GbnfError("grammar_rules_chained", value=len(path), rule=path[-1][0][:80], limit=MAX_CHAIN)
     return order, is_recursive
 
 
@@ -121,12 +117,8 @@ def _check_products(rules: dict[str, Rule], order: list[str]) -> None:
     for name in order:
         products[name] = product = _product(rules[name].body, products)
         if product > MAX_REPETITION_PRODUCT:
-            raise GbnfError(
-                f"has repetitions inside one another in the rule {name[:80]}, line {rules[name].line}, which multiply "
-                f"to more than {MAX_REPETITION_PRODUCT}",
-                value=product,
-                limit=MAX_REPETITION_PRODUCT,
-            )
+            at = f"line {rules[name].line}, rule {name[:80]}"
+            raise GbnfError("repetitions_multiply", value=product, at=at, limit=MAX_REPETITION_PRODUCT)
 
 
 def _product(node: Node, products: dict[str, int]) -> int:

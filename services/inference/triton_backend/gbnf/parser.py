@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NoReturn
+from typing import Final
 
 from services.inference.triton_backend.gbnf.grammar import (
     Characters,
@@ -38,13 +38,13 @@ def parse(text: str) -> dict[str, Rule]:
     """Return the rules of a GBNF that `root` needs, by name. Raises GbnfError."""
     rules = _Parser(text).rules
     if "root" not in rules:
-        raise GbnfError("has no rule named root, where an answer begins; add one")
+        raise GbnfError("grammar_without_root")
     needed, waiting = {"root": rules["root"]}, [rules["root"]]
     while waiting:
         for node in nodes(waiting.pop().body):
             if isinstance(node, Reference) and node.name not in needed:
                 if node.name not in rules:
-                    raise GbnfError(f"line {node.line} refers to the rule {node.name[:80]}, which is not defined")
+                    raise GbnfError("grammar_rule_undefined", rule=node.name[:80], at=f"line {node.line}")
                 needed[node.name] = rules[node.name]
                 waiting.append(rules[node.name])
     return needed
@@ -70,33 +70,30 @@ class _Parser:
     def _read_rule(self) -> None:
         line, name = self._here(), self._match(_NAME)
         if not name:
-            self._fail("expected the name of a rule")
+            raise self._expected("NAME")
         self._name = name
         self._skip(lines=False)
         if not self._text.startswith("::=", self._at):
-            self._fail("expected ::= behind the name of a rule")
+            raise self._expected("::=")
         self._at += 3
         self._skip(lines=True)
         body = self._alternates(0)
         if self._at < len(self._text) and self._text[self._at] not in "\r\n":
-            self._fail("expected the end of a line")
+            raise self._expected("\\n")
         self.rules[name] = Rule(name, line, body)
         if len(self.rules) > MAX_RULES:
-            self._fail(f"has more than {MAX_RULES} rules", value=len(self.rules), limit=MAX_RULES)
+            raise GbnfError("grammar_too_many_rules", value=len(self.rules), at=self._place(), limit=MAX_RULES)
         self._skip(lines=True)
 
     def _alternates(self, depth: int) -> Node:
         if depth > MAX_NESTING:
-            self._fail(f"parentheses are nested more than {MAX_NESTING} deep", value=depth, limit=MAX_NESTING)
+            raise GbnfError("groups_nested_too_deeply", value=depth, at=self._place(), limit=MAX_NESTING)
         options: list[Node] = [self._sequence(depth)]
         while self._text.startswith("|", self._at):
             self._alternatives += 1
             if self._alternatives >= MAX_ALTERNATIVES:
-                self._fail(
-                    f"there are more than {MAX_ALTERNATIVES} alternatives",
-                    value=self._alternatives + 1,
-                    limit=MAX_ALTERNATIVES,
-                )
+                count = self._alternatives + 1
+                raise GbnfError("too_many_alternatives", value=count, at=self._place(), limit=MAX_ALTERNATIVES)
             self._at += 1
             self._skip(lines=True)
             options.append(self._sequence(depth))
@@ -118,18 +115,15 @@ class _Parser:
                 self._skip(lines=True)
                 items.append(self._alternates(depth + 1))
                 if not self._text.startswith(")", self._at):
-                    self._fail("expected ) where a group ends")
+                    raise self._expected(")")
                 self._at += 1
             elif character in "*+?{":
                 if not items:
-                    self._fail(f"expected something to repeat before {character}")
+                    raise self._expected(f"ITEM {character}")
                 items[-1] = self._repetition(items[-1], depth)
             elif character in "<!":
-                self._fail(
-                    f"refers to the token {(self._match(_TOKEN) or character)[:80]}; tokens cannot be named in a GBNF "
-                    "here: write the text itself in quotes, or use llguidance's Lark (%llguidance {}), where "
-                    "<[id]> names a token"
-                )
+                token = (self._match(_TOKEN) or character)[:80]
+                raise GbnfError("grammar_names_token", value=token, at=self._place())
             else:
                 name = self._match(_NAME)
                 if not name:
@@ -144,13 +138,13 @@ class _Parser:
         characters: list[Node] = []
         while True:
             if self._at >= len(self._text):
-                self._fail('expected " where a literal ends')
+                raise self._expected('"')
             if self._text[self._at] == '"':
                 self._at += 1
                 return Sequence(characters)
             code = self._character()
             if _SURROGATES[0] <= code <= _SURROGATES[1]:
-                self._fail(f"U+{code:04X} is half a character, which no text has")
+                raise GbnfError("grammar_half_character", value=f"U+{code:04X}", at=self._place())
             characters.append(Characters(((code, code),)))
             self._count()
 
@@ -162,22 +156,25 @@ class _Parser:
         ranges = []
         while not self._text.startswith("]", self._at):
             if self._at >= len(self._text):
-                self._fail("expected ] where a class of characters ends")
+                raise self._expected("]")
             first = last = self._character()
             if self._text.startswith("-", self._at) and not self._text.startswith("-]", self._at):
                 self._at += 1
                 last = self._character()
             if last < first:
-                excerpt = self._text[began : self._at][:80]
-                self._fail(
-                    f"the range that ends {excerpt} goes from U+{first:04X} down to U+{last:04X}; turn it around"
+                raise GbnfError(
+                    "grammar_range_backwards",
+                    value=self._text[began : self._at][:80],
+                    at=self._place(),
+                    first=f"U+{first:04X}",
+                    last=f"U+{last:04X}",
                 )
             ranges.append((first, last))
             self._count()
         self._at += 1
         normal = _normal(ranges, negated=negated)
         if not normal:
-            self._fail(f"the class {self._text[began : self._at][:80]} matches no character at all")
+            raise GbnfError("grammar_class_empty", value=self._text[began : self._at][:80], at=self._place())
         return Characters(normal)
 
     def _character(self) -> int:
@@ -191,11 +188,11 @@ class _Parser:
             return ord(_ESCAPES[escape])
         digits = self._text[self._at : self._at + _HEX.get(escape, 0)]
         if not digits or len(digits) < _HEX[escape] or not re.fullmatch(r"[0-9A-Fa-f]+", digits):
-            self._fail(f"the escape \\{escape}{digits} is not known; write \\\\ for a backslash")
+            raise GbnfError("grammar_escape_unknown", value=f"\\{escape}{digits}", at=self._place())
         self._at += len(digits)
         code = int(digits, 16)
         if code > LAST_CHARACTER:
-            self._fail(f"the escape \\{escape}{digits} is beyond the last character, \\U0010FFFF")
+            raise GbnfError("grammar_escape_too_large", value=f"\\{escape}{digits}", at=self._place())
         return code
 
     def _repetition(self, item: Node, depth: int) -> Repetition:
@@ -205,30 +202,22 @@ class _Parser:
             return Repetition(item, int(character == "+"), 1 if character == "?" else None)
         found = _COUNTS.match(self._text, self._at)
         if found is None or (not depth and re.search(r"[\r\n]", found[0])):
-            self._fail("expected {m}, {m,} or {m,n} with numbers for m and n")
+            raise self._expected("{m} | {m,} | {m,n}")
         counts = found["least"], found["most"] or ""
         for digits in counts:
             if len(digits) > 9 or int(digits or 0) > MAX_REPETITION:
-                self._fail(
-                    f"the repetition {found[0][:80]} is more than {MAX_REPETITION}",
-                    value=digits[:40],
-                    limit=MAX_REPETITION,
-                )
+                raise GbnfError("repetition_too_large", value=found[0][:40], at=self._place(), limit=MAX_REPETITION)
         least = int(counts[0])
         most = least if not found["comma"] else int(counts[1]) if counts[1] else None
         if most is not None and most < least:
-            self._fail(
-                f"the repetition {found[0]} ends before it begins; write the smaller number first", value=found[0]
-            )
+            raise GbnfError("repetition_backwards", value=found[0], at=self._place())
         self._at = found.end()
         return Repetition(item, least, most)
 
     def _count(self) -> None:
         self._symbols += 1
         if self._symbols > MAX_SYMBOLS:
-            self._fail(
-                f"there are more than {MAX_SYMBOLS} characters and symbols", value=self._symbols, limit=MAX_SYMBOLS
-            )
+            raise GbnfError("grammar_too_many_symbols", value=self._symbols, at=self._place(), limit=MAX_SYMBOLS)
 
     def _match(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self._text, self._at)
@@ -246,9 +235,13 @@ class _Parser:
         self._line_at = self._at
         return self._line
 
-    def _fail(self, problem: str, *, value: object = "", limit: object = "") -> NoReturn:
+    def _place(self) -> str:
+        """Return what is read, as messages show it."""
         rule = f", rule {self._name[:80]}" if self._name else ""
-        raise GbnfError(f"is not valid in line {self._here()}{rule}: {problem}", value=value, limit=limit)
+        return f"line {self._here()}{rule}"
+
+    def _expected(self, symbol: str) -> GbnfError:
+        return GbnfError("grammar_syntax", at=self._place(), expected=symbol)
 
 
 def _normal(ranges: list[tuple[int, int]], *, negated: bool) -> Ranges:
