@@ -14,6 +14,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.worker.triton_client import MAX_MESSAGE_BYTES, TritonClient
 
 LIMIT = 10.0
@@ -115,8 +116,9 @@ async def test_cancelling_a_request_while_an_acknowledgement_is_sent_sends_a_can
 async def test_a_request_larger_than_a_message_may_be_is_rejected_before_it_is_sent() -> None:
     images = [b"a" * (MAX_MESSAGE_BYTES // 2)] * 2
     async with serving(Triton(outputs=1)) as client:
-        with pytest.raises(Failure, match="fewer or smaller images") as caught:
+        with pytest.raises(Failure) as caught:
             await anext(client.generate("m", request_id="r", prompt_token_ids=[1], params={}, images=images))
+        assert caught.value.message == Message("request_too_large_for_model", value=33554560, limit=33554432)
         assert caught.value.reason is Reason.INVALID_ARGUMENT
         with pytest.raises(Failure) as caught:
             await client.infer("m", {"texts": images}, request_id="r", seconds=1)

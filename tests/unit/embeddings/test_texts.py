@@ -189,9 +189,9 @@ def test_ids_of_cl100k_are_decoded_to_text(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join(base64.b64encode(piece) + b" %d" % number for number, piece in enumerate(pieces)))
     table = Cl100kTable(path)
     assert table.decode([0, 1, 2]) == "سلام دنیا"
-    with pytest.raises(ValueError, match="middle of a character"):
+    with pytest.raises(UnicodeDecodeError):
         table.decode([0, 1])
-    with pytest.raises(ValueError, match="7 is no id"):
+    with pytest.raises(KeyError, match=r"^7$"):
         table.decode([7])
     path.write_text("<html>")
     with pytest.raises(ValueError, match="no table"):

@@ -19,6 +19,7 @@ from services.inference.parsing.tool_calls import MOST_HELD
 from services.inference.request.prompt import Prompt, render
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
 from services.runtime.failure import Failure
+from services.runtime.messages.message import Message
 from tests.unit.inference.scripted import output
 
 END = 2
@@ -329,8 +330,9 @@ def test_a_degree_of_effort_is_reported_as_ignored(reasoning_model: ServedModel)
 
 def test_a_model_that_always_reasons_rejects_disabling_it(reasoning_model: ServedModel) -> None:
     always = replace(reasoning_model, spec=reasoning_model.spec.model_copy(update={"capabilities": CapabilitiesSpec()}))
-    with pytest.raises(Failure, match="always thinks"):
+    with pytest.raises(Failure) as caught:
         check(ask(reasoning=pb.ReasoningOptions(enabled=False)), always, LIMITS)
+    assert caught.value.message == Message("reasoning_not_optional", field="reasoning.enabled", model="smollm2-135m")
 
 
 async def test_results_of_calls_reach_the_template(reasoning_model: ServedModel) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.i18n.language import translated
 from services.inference.generation.choice import Choice
 from services.inference.generation.choice_requests import ChoiceRequests
 from services.inference.model.served_model import ServedModel
+from services.inference.request.engine_rejections import restated
 from services.inference.request.prompt import Prompt, render
-from services.runtime.failure import Failure, Reason
+from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from services.worker.triton_client import EngineOutput
 from tests.unit.inference.scripted import EngineRequest, ScriptedTriton, outputs
 
@@ -271,80 +272,68 @@ async def test_structured_output_is_tried_with_one_token(reasoning_model: Served
     assert all(one.params.get("min_tokens", 0) <= one.params["max_tokens"] for one in engine_requests)
 
 
-BAD = "is not valid, or has a part that the engine does not know: a guide"
-
-
 @pytest.mark.parametrize(
-    ("fields", "engine_message", "field", "message"),
+    ("fields", "parameter", "field"),
     [
-        (
-            {"response_format": pb.ResponseFormat(regex="((")},
-            f"guide.regex {BAD}",
-            "response_format.regex",
-            "{} " + BAD,
-        ),
+        ({"response_format": pb.ResponseFormat(regex="((")}, "structured_output", "response_format.regex"),
         (
             {"response_format": pb.ResponseFormat(json_schema=pb.JsonSchemaFormat(schema_json='{"type":"x"}'))},
-            f"guide.json {BAD}",
+            "structured_output",
             "response_format.json_schema.schema_json",
-            "{} " + BAD,
         ),
         (
             {"response_format": pb.ResponseFormat(structural_tag_json="{}")},
-            "guide.structural_tag is not supported by the engine e",
+            "structured_output",
             "response_format.structural_tag_json",
-            "{} is not supported by the engine e",
         ),
-        (
-            {"response_format": pb.ResponseFormat(grammar="x")},
-            "the guide turned out to be too complex to be followed; make it simpler",
-            "response_format.grammar",
-            "{} turned out to be too complex to be followed; make it simpler",
-        ),
+        ({"response_format": pb.ResponseFormat(grammar="x")}, "structured_output", "response_format.grammar"),
         (
             {
                 "tools": [pb.Tool(name="f", parameters_json='{"type":"x"}')],
                 "tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED),
             },
-            f"guide.json {BAD}",
+            "structured_output",
             "tool_choice",
-            "the schema of a call that {} asks for " + BAD,
         ),
         (
             {"response_format": pb.ResponseFormat(regex="a"), "sampling": pb.SamplingParams(min_tokens=2)},
-            "min_tokens and guide exclude one another: a guide says itself when a text is complete",
+            "min_tokens",
             "sampling.min_tokens",
-            "min_tokens and a form exclude one another: the form says itself when a text is complete",
         ),
     ],
 )
-async def test_a_rejected_structured_output_names_the_field_of_the_request(
-    reasoning_model: ServedModel, fields: dict[str, Any], engine_message: str, field: str, message: str
+async def test_a_rejection_by_the_engine_names_the_field_of_the_request(
+    reasoning_model: ServedModel, fields: dict[str, Any], parameter: str, field: str
 ) -> None:
     request = ask(**fields)
     prompt = await render(request, reasoning_model)
     triton = ScriptedTriton()
-    reason = Reason.UNSUPPORTED_PARAMETER if "supported" in engine_message else Reason.INVALID_ARGUMENT
-    triton.script = partial(reject, Failure(reason, engine_message))
+    message = Message("structured_output_too_complex", field=parameter)
+    triton.script = partial(reject, Failure(Reason.INVALID_ARGUMENT, message))
     requests = choice_requests(triton, reasoning_model, request, prompt)
     with pytest.raises(Failure) as rejection:
         _ = [output async for output in requests.outputs()]
-    assert rejection.value.reason is reason
-    assert rejection.value.message.field == field
-    assert str(rejection.value) == message.format(field)
-    assert translated(str(rejection.value), "fa")
+    assert rejection.value.reason is Reason.INVALID_ARGUMENT
+    assert rejection.value.message == Message("structured_output_too_complex", field=field)
+
+
+def test_an_image_that_the_engine_rejects_is_named_by_its_field() -> None:
+    image = pb.ContentPart(image=pb.Image(data=b"x"))
+    request = pb.GenerateRequest(messages=[pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="a"), image])])
+    failure = restated(invalid(Message("image_format_unknown", field="images[0]")), request)
+    assert failure.message.field == "messages[0].content[1].image"
 
 
 async def test_another_failure_of_the_engine_is_passed_on_unchanged(reasoning_model: ServedModel) -> None:
     request = ask(response_format=pb.ResponseFormat(regex="a+"))
     prompt = await render(request, reasoning_model)
-    for reason, engine_message in (
-        (Reason.INVALID_ARGUMENT, "no recording"),
-        (Reason.ENGINE_FAILED, "the guide broke"),
+    for reason, message in (
+        (Reason.INVALID_ARGUMENT, Message("recording_not_found")),
+        (Reason.ENGINE_FAILED, Message("engine_failed", reason="structured output")),
     ):
         triton = ScriptedTriton()
-        triton.script = partial(reject, Failure(reason, engine_message))
+        triton.script = partial(reject, Failure(reason, message))
         requests = choice_requests(triton, reasoning_model, request, prompt)
         with pytest.raises(Failure) as rejection:
             _ = [output async for output in requests.outputs()]
-        assert (str(rejection.value), rejection.value.message.field) == (engine_message, None)
+        assert (rejection.value.reason, rejection.value.message) == (reason, message)

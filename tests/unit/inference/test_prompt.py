@@ -13,6 +13,7 @@ from services.inference.model.chat_template import ChatTemplate, TemplateRejecti
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.request.prompt import render
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from tests.unit.inference.scripted import MODEL, PARAMETERS
 
 SYSTEM = "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -120,8 +121,11 @@ async def test_a_template_that_leaves_the_last_message_out_cannot_continue_it(
 ) -> None:
     model.template = template(tmp_path, "{{ messages[0].content }}")
     request = chat(say(pb.ROLE_USER, "Once"), say(pb.ROLE_ASSISTANT, "upon"), continue_final_message=True)
-    with pytest.raises(Failure, match="changes the last message") as rejection:
+    with pytest.raises(Failure) as rejection:
         await render(request, model)
+    assert rejection.value.message == Message(
+        "template_changes_last_message", field="continue_final_message", model="smollm2-135m"
+    )
     assert rejection.value.message.field == "continue_final_message"
 
 
@@ -137,8 +141,11 @@ async def test_a_raw_prompt_has_no_control_tokens_unless_the_model_allows_them(m
     raw = await render(pb.GenerateRequest(prompt="<|im_start|>user\n"), model)
     assert raw.text == "<|im_start|>user\n"
     assert not model.tokenizer.control_ids.intersection(raw.token_ids)
-    with pytest.raises(Failure, match="control token") as rejection:
+    with pytest.raises(Failure) as rejection:
         await render(pb.GenerateRequest(prompt_token_ids=[4093, 1, 198]), model)
+    assert rejection.value.message == Message(
+        "control_token_in_prompt", field="prompt_token_ids[1]", value=1, model="smollm2-135m"
+    )
     assert rejection.value.message.field == "prompt_token_ids[1]"
 
 
@@ -174,26 +181,27 @@ async def test_prompt_and_answer_must_fit_the_context(model: ServedModel, max_to
     if fits:
         assert (await render(request, model)).remaining_tokens == 253
         return
-    with pytest.raises(
-        Failure, match=r"256 tokens; your prompt has 3 tokens and you asked for 254, 257 in all"
-    ) as rejection:
+    with pytest.raises(Failure) as rejection:
         await render(request, model)
+    assert rejection.value.message == Message(
+        "context_exceeded", field="prompt_token_ids", model=MODEL, prompt=3, wanted=254, value=257, limit=256
+    )
     assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
-    assert (rejection.value.message.parameters["value"], rejection.value.message.parameters["limit"]) == ("257", "256")
 
 
 async def test_a_prompt_that_fills_the_context_is_rejected_with_its_size(model: ServedModel) -> None:
     request = pb.GenerateRequest(messages=[say(pb.ROLE_USER, "x " * 3000)])
-    with pytest.raises(
-        Failure, match=r"256 tokens; your messages have 30\d\d tokens, which leaves no room"
-    ) as rejection:
+    with pytest.raises(Failure) as rejection:
         await render(request, model)
+    assert (rejection.value.message.id, rejection.value.message.field) == ("context_full", "messages")
+    assert 3000 <= int(rejection.value.message.parameters["value"]) < 3100
     assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
 
 
 async def test_an_empty_prompt_is_rejected(model: ServedModel) -> None:
-    with pytest.raises(Failure, match="empty"):
+    with pytest.raises(Failure) as caught:
         await render(pb.GenerateRequest(prompt=""), model)
+    assert caught.value.message == Message("prompt_empty", field="prompt")
 
 
 async def test_a_rejection_of_the_template_is_an_invalid_argument(model_directory: Path, tmp_path: Path) -> None:
@@ -203,8 +211,10 @@ async def test_a_rejection_of_the_template_is_an_invalid_argument(model_director
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate' ~ messages[1].content) }}")
     served = ServedModel.load(load_model(MODEL), tmp_path)
     served.description = EngineDescription("scripted", "1", PARAMETERS, context_length=256, slots=1)
-    with pytest.raises(Failure, match="smollm2-135m refuses these messages: roles must alternate") as rejection:
+    with pytest.raises(Failure) as rejection:
         await render(chat(say(pb.ROLE_USER, "x" * 10_000)), served)
+    assert rejection.value.message.id == "template_rejects_messages"
+    assert str(rejection.value.message.parameters["reason"]).startswith("roles must alternate")
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
     assert len(str(rejection.value)) < 400, "it goes into a header"
 

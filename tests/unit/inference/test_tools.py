@@ -17,6 +17,7 @@ from services.inference.request.request_checks import RequestLimits, check, igno
 from services.inference.request.structured_output.response_format import structured_output
 from services.inference.request.tools import template_tools
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 
 LIMITS = RequestLimits()
 NAMES = ("get_weather", "get_time", "get_news")
@@ -77,23 +78,44 @@ def test_all_functions_may_be_called_by_default_and_none_with_tool_choice_none(c
 @pytest.mark.parametrize(
     ("choice", "field", "message"),
     [
-        ({"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS}, "tool_choice.function_names", "allows no tool at all"),
-        ({"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "required": True}, "tool_choice.function_names", "no tool at all"),
+        (
+            {"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS},
+            "tool_choice.function_names",
+            Message("no_tool_allowed", field="tool_choice.function_names"),
+        ),
+        (
+            {"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "required": True},
+            "tool_choice.function_names",
+            Message("no_tool_allowed", field="tool_choice.function_names"),
+        ),
         (
             {"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "function_names": ["get_time", "get_lost"]},
             "tool_choice.function_names",
-            "'get_lost', which is not among the tools",
+            Message("tool_unknown", field="tool_choice.function_names", value="get_lost"),
         ),
-        ({"mode": pb.TOOL_CHOICE_MODE_AUTO, "function_names": ["get_time"]}, "tool_choice.mode", "MODE_AUTO, which"),
-        ({"mode": pb.TOOL_CHOICE_MODE_NONE, "required": True}, "tool_choice.mode", "neither function_names nor"),
-        ({"mode": pb.TOOL_CHOICE_MODE_REQUIRED, "tools": ()}, "tool_choice", "send tools as well"),
+        (
+            {"mode": pb.TOOL_CHOICE_MODE_AUTO, "function_names": ["get_time"]},
+            "tool_choice.mode",
+            Message("tool_choice_mode_without_names", field="tool_choice.mode", value="TOOL_CHOICE_MODE_AUTO"),
+        ),
+        (
+            {"mode": pb.TOOL_CHOICE_MODE_NONE, "required": True},
+            "tool_choice.mode",
+            Message("tool_choice_mode_without_names", field="tool_choice.mode", value="TOOL_CHOICE_MODE_NONE"),
+        ),
+        (
+            {"mode": pb.TOOL_CHOICE_MODE_REQUIRED, "tools": ()},
+            "tool_choice",
+            Message("call_required_without_tools", field="tool_choice"),
+        ),
     ],
 )
 def test_an_invalid_choice_is_rejected_with_its_field(
-    caller: ServedModel, choice: dict[str, Any], field: str, message: str
+    caller: ServedModel, choice: dict[str, Any], field: str, message: Message
 ) -> None:
-    with pytest.raises(Failure, match=message) as rejection:
+    with pytest.raises(Failure) as rejection:
         check(ask(**choice), caller, LIMITS)
+    assert rejection.value.message == message
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
     assert rejection.value.message.field == field
 

@@ -9,8 +9,10 @@ from PIL import Image
 
 from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines.trtllm_result import UNLIKELY
+from services.runtime.messages.message import Message
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
+from tests.support.messages import message_of
 from tests.support.trtllm_engine import Bench, Reader, read, until
 
 EOS, OTHER_EOS = stand_in.EOS, stand_in.OTHER_EOS
@@ -267,8 +269,9 @@ def test_an_id_that_would_crash_the_device_is_rejected(
     bench: Bench, prompt: list[int], params: dict[str, object]
 ) -> None:
     bench.engine()
-    with pytest.raises(RequestError, match="the model's are 0 to 49151"):
+    with pytest.raises(RequestError) as rejection:
         bench.ask(prompt, **params)
+    assert (rejection.value.message_id, rejection.value.parameters["limit"]) == ("engine_token_id_unknown", 49151)
 
 
 def test_the_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
@@ -348,10 +351,13 @@ def test_other_formats_are_not_read(bench: Bench) -> None:
     Image.new("RGB", (56, 56)).save(data, "BMP")
     answer = Reader()
     engine.submit(Request(read({}), [1, stand_in.IMAGE_TOKEN], images=(data.getvalue(),)), answer)
-    assert "image 1 cannot be read" in str(answer.wait().error)
+    error = answer.wait().error
+    assert error is not None
+    assert message_of(error) == Message("image_format_unknown", field="images[0]")
 
 
 def test_every_image_needs_a_place_in_the_prompt(bench: Bench) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
-    with pytest.raises(RequestError, match="places for 1 images, and there are 2"):
+    with pytest.raises(RequestError) as rejection:
         engine.submit(Request(read({}), [1, stand_in.IMAGE_TOKEN], images=(b"", b"")), Reader())
+    assert message_of(rejection.value) == Message("image_placeholders_mismatch", places=1, count=2)

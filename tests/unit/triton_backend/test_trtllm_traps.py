@@ -187,7 +187,7 @@ TRAPS = [
         "an answer may be cancelled without a word",
         NEW,
         trtllm,
-        'self._end(job, RequestError("ENGINE_FAILED", "TensorRT-LLM gave the request up"))',
+        'self._end(job, _failed("TensorRT-LLM gave the request up"))',
         "pass",
         failures.test_an_answer_that_they_cancel_by_themselves_has_an_end,
     ),
