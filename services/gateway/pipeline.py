@@ -18,15 +18,19 @@ from services.gateway.wiring import Gateway
 async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> None:
     """Serve a request, from its authentication to the last byte of its response.
 
-    Raises ApiError and ClientGoneError before the response has begun. Later errors are written into the response.
-    """
-    record, control, body = exchange.record, gateway.admission, exchange.body
+    It is wrapped by two callers: the middleware Access, which has begun the request's record, and `Post`, which renders
+    the errors that are raised here before the response has begun. Later errors are written into the response.
 
-    # Authenticate.
-    caller = await authenticate_from_cache(endpoint.dialect.credential(exchange.headers), gateway.key_cache)
+    Raises ApiError and ClientGoneError before the response has begun.
+    """
+    record, body, admission_control = exchange.record, exchange.body, gateway.admission
+
+    # Authenticate. A key that was valid a moment ago is not looked up again; admission checks that it still is.
+    credential = endpoint.dialect.credential(exchange.headers)
+    caller = await authenticate_from_cache(credential, gateway.key_cache)
     record.key_id = caller.key.id
     # Gate: a large body is read only for a key that is within its limits, and any body only if there is capacity.
-    gate, share = control.gate(caller), gateway.bodies.open(caller.key.id)
+    gate, share = admission_control.gate(caller), gateway.bodies.open(caller.key.id)
     raw = await body.read(max_bytes=gateway.settings.max_body_bytes, share=share, gate=gate)
     # Read.
     operation = await parse(raw, partial(endpoint.read, gateway=gateway, strict=exchange.is_strict))
@@ -39,14 +43,17 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     exchange.disconnect.listen()
     reply = operation.reply(exchange)
     try:
-        # Admit. The request is settled at the end of the block in any case.
-        async with await control.admit(caller, operation.estimate, exchange.disconnect, record) as admission:
+        # Admit.
+        admission = await admission_control.admit(caller, operation.estimate, exchange.disconnect, record)
+        async with admission:
+            # Wait in the queue, if there is one, and tell the client its position.
             async for position in admission.queue():
                 await reply.queued(position, admission.limits)
-            # Generate.
+            # Generate: start the work. For a stream, only the beginning is awaited.
             result = await operation.run(exchange, admission.reservation)
-            # Write.
+            # Write the response: a stream's events as they arrive, or one document.
             await reply.write(result, admission.limits)
+        # Settle: the end of the block, however it was left, released the slot and billed the real use.
     except ApiError as error:
         operation.use_callers_names(error)
         await reply.fail(error)

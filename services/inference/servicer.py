@@ -76,10 +76,13 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         An empty list is a heartbeat. Raises Failure.
         """
         with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
+            # Check the request: its limits, and what the model and its engine support.
             model = await run_in_thread_if_large(request, lambda: self._accept(request))
-            prompt = await render(request, model)
             ignored = ignored_parameters(request, model)
+            # Render: template → text → token ids.
+            prompt = await render(request, model)
             choices = await run_in_thread_if_large(request, lambda: _choices(request, model, prompt))
+            # Generate: one stream of Triton for each choice. `outputs` are those that are ready, by choice.
             triton = self._tritons[model.id]
             generation = Generation(triton, model, request, prompt, request_id=call_id, timeouts=self._timeouts)
             async with generation:
@@ -87,17 +90,21 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                     if not outputs:
                         yield []
                         continue
-                    events = usage.started(prompt, ignored)
+                    events = usage.take_started_event(prompt, ignored)
                     for index, output in outputs.items():
                         choice = choices[index]
+                        # Detokenize: ids → text.
                         texts = choice.detokenize(output)
+                        # Parse: text → reasoning, content and tool calls.
                         segments = choice.parse(texts, at_end=output.finish_reason is not None)
                         events += choice.events(output, texts, segments)
                         usage.note(output)
                         if choice.stopped:
+                            # The text has ended, for example at a stop string, which the engine does not know.
                             generation.stop(index)
                     if not generation.running:
                         events.append(usage.event(choices))
+                    # Send what is ready together.
                     yield events
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802

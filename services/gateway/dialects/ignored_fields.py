@@ -21,20 +21,20 @@ _MOST_MESSAGE_CHARACTERS: Final = 200
 
 
 def ignored_fields(
-    request: RequestModel, body: Mapping[str, Any], overruled: Iterable[str] = (), *, strict: bool
+    request: RequestModel, body: Mapping[str, Any], overruled_fields: Iterable[str] = (), *, strict: bool
 ) -> list[str]:
     """Return the paths of fields that have no effect, at every level of a body.
 
     Args:
         request: What was read of the body.
         body: The parsed body.
-        overruled: The paths of fields that are part of the API, and that others overrule in this body.
+        overruled_fields: The paths of fields that are part of the API, and that others overrule in this body.
         strict: Whether such fields are rejected.
 
     Raises:
         ApiError: There are some, and they are to be rejected.
     """
-    ignored = sorted([*unread_paths(request, body), *overruled])[:MOST_IGNORED]
+    ignored = sorted([*unread_paths(request, body), *overruled_fields])[:MOST_IGNORED]
     if ignored and strict:
         names = ", ".join(ignored)
         most = _MOST_MESSAGE_CHARACTERS

@@ -72,7 +72,7 @@ def doc(
     *,
     example: Any = msgspec.UNSET,
     default: Any = msgspec.UNSET,
-    granted: tuple[Any, ...] | None = None,
+    no_effect_values: tuple[Any, ...] | None = None,
     schema: Mapping[str, Any] | None = None,
 ) -> msgspec.Meta:
     """Return the documentation of a field, for `Annotated`.
@@ -82,7 +82,7 @@ def doc(
         fa: The description in Persian.
         example: A value that the field may have.
         default: What an absent field stands for, where a worker decides it; otherwise it is the default of the model.
-        granted: Values that ask for what is done anyway. With any other value the field is reported as ignored.
+        no_effect_values: Values that change nothing. With any other value the field is reported as ignored.
         schema: Further keywords of JSON Schema, such as bounds that a worker checks.
     """
     further = {
@@ -92,7 +92,7 @@ def doc(
     }
     return msgspec.Meta(
         extra_json_schema={"description": {"en": en, "fa": fa}, **further},
-        extra=None if granted is None else {"granted": granted},
+        extra=None if no_effect_values is None else {"no_effect_values": no_effect_values},
     )
 
 
@@ -163,7 +163,7 @@ class _Shape(NamedTuple):
     """The fields that it has."""
     inner: tuple[str, ...]
     """The fields that may hold objects with a model of their own."""
-    granted: tuple[tuple[str, tuple[Any, ...]], ...]
+    no_effect_values: tuple[tuple[str, tuple[Any, ...]], ...]
     """The fields that may only ask for what is done anyway, and how they do."""
 
 
@@ -172,13 +172,13 @@ def _shape(model: type[RequestModel]) -> _Shape:
     info = inspect.type_info(model)
     assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
     names = {field.encode_name for field in info.fields} | {info.tag_field or ""}
-    granted = [
-        (field.encode_name, field.type.extra["granted"])
+    no_effect_values = [
+        (field.encode_name, field.type.extra["no_effect_values"])
         for field in info.fields
         if isinstance(field.type, inspect.Metadata) and field.type.extra
     ]
     inner = [field.encode_name for field in info.fields if any(_holds_models(kind) for kind in _kinds(field.type))]
-    return _Shape(frozenset(names), tuple(inner), tuple(granted))
+    return _Shape(frozenset(names), tuple(inner), tuple(no_effect_values))
 
 
 def _holds_models(kind: inspect.Type) -> bool:
@@ -202,7 +202,7 @@ def _add_unread(request: RequestModel, body: Mapping[str, Any], prefix: str, pat
     shape = _shape(type(request))
     if not body.keys() <= shape.names:
         paths += [f"{prefix}{name}" for name in body if name not in shape.names and body[name] not in _NOTHING]
-    for name, values in shape.granted:
+    for name, values in shape.no_effect_values:
         value = getattr(request, name)
         if value not in _NOTHING and value not in values:
             paths.append(f"{prefix}{name}")

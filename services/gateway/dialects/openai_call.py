@@ -33,11 +33,11 @@ class OpenAICall(GenerateCall):
         return openai_name(field, structured_output_field=self.structured_output_field)
 
 
-def completed(
+def finish_call(
     request: OpenAIRequest,
     body: Mapping[str, Any],
     generate: pb.GenerateRequest,
-    overruled: Sequence[str],
+    overruled_fields: Sequence[str],
     *,
     strict: bool,
 ) -> OpenAICall:
@@ -47,7 +47,7 @@ def completed(
         request: The request.
         body: The parsed body of which it was made.
         generate: What was translated of it. Structured output is added.
-        overruled: The paths of fields that have no effect because another one says something else.
+        overruled_fields: The paths of fields that have no effect because another one says something else.
         strict: Whether fields without effect are rejected.
 
     Raises:
@@ -60,7 +60,7 @@ def completed(
         stream=streaming.stream,
         include_usage=streaming.include_usage,
         continuous_usage=streaming.continuous_usage,
-        ignored=ignored_fields(request, body, overruled, strict=strict),
+        ignored=ignored_fields(request, body, overruled_fields, strict=strict),
         dry_run=request.dry_run or False,
         structured_output_field=structured_output_field,
     )

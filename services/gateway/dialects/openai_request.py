@@ -50,7 +50,7 @@ class StreamOptions(RequestModel):
             "Padding of events is not available; `true` is reported as ignored.",
             "پر کردن رویدادها در کار نیست؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
-            granted=(False,),
+            no_effect_values=(False,),
             schema={"type": "boolean"},
         ),
     ] = None

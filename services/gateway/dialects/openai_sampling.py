@@ -20,15 +20,15 @@ _MOST_TOKEN_ID: Final = 2**31 - 1
 _MOST_DIGITS: Final = 10
 
 
-def add_sampling(request: OpenAIRequest, sampling: pb.SamplingParams, overruled: list[str]) -> None:
-    """Set the parameters that are present; add fields without effect to `overruled`. Raises ApiError."""
+def add_sampling(request: OpenAIRequest, sampling: pb.SamplingParams, overruled_fields: list[str]) -> None:
+    """Set the parameters that are present; add fields without effect to `overruled_fields`. Raises ApiError."""
     sampling.SetInParent()
     for name in _SAME_NAMES:
         if (value := getattr(request, name)) is not None:
             setattr(sampling, name, value)
     if request.top_k is not None:
         sampling.top_k = max(request.top_k, 0)
-    _add_limit(request, sampling, overruled)
+    _add_limit(request, sampling, overruled_fields)
     if request.stop is not None:
         sampling.stop.extend([request.stop] if isinstance(request.stop, str) else request.stop)
     if request.stop_token_ids is not None:
@@ -37,14 +37,14 @@ def add_sampling(request: OpenAIRequest, sampling: pb.SamplingParams, overruled:
         sampling.logit_bias[_read_token(token)] = _read_bias(f"logit_bias.{token}", bias)
 
 
-def _add_limit(request: OpenAIRequest, sampling: pb.SamplingParams, overruled: list[str]) -> None:
+def _add_limit(request: OpenAIRequest, sampling: pb.SamplingParams, overruled_fields: list[str]) -> None:
     newer, older = request.max_completion_tokens, request.max_tokens
     limit = older if newer is None else newer
     if limit is None:
         return
     sampling.max_tokens = limit
     if older not in (None, limit):
-        overruled.append("max_tokens")
+        overruled_fields.append("max_tokens")
 
 
 def _read_token(token: str) -> int:

@@ -72,7 +72,9 @@ class GenerateText(Generic[C]):
         return ResponseWriter(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> MeteredGeneration:
-        """Start the generation on a worker. For a stream, return after `early_commit` seconds even if it has not begun.
+        """Start the generation on a worker, and return it. `MeteredGeneration.events` yields the rest.
+
+        It returns when the generation has begun, or for a stream after `early_commit` seconds.
 
         Raises ApiError and ClientGoneError.
         """

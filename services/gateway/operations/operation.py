@@ -61,7 +61,10 @@ class Operation(Protocol[R]):
         ...
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> R:
-        """Have a worker do the work while the client waits. Raises ApiError and ClientGoneError."""
+        """Have a worker do the work, and return what the reply writes: the result, or one that is still being made.
+
+        Raises ApiError and ClientGoneError.
+        """
         ...
 
     def use_callers_names(self, error: ApiError) -> None:

@@ -50,8 +50,8 @@ class UsageCount(CallRecord):
             fields["first_token_seconds"] = round(self._first_token_seconds, 3)
         return fields
 
-    def started(self, prompt: Prompt, ignored_parameters: list[str]) -> list[pb.Event]:
-        """Return the event that begins the stream when called first, and nothing later.
+    def take_started_event(self, prompt: Prompt, ignored_parameters: list[str]) -> list[pb.Event]:
+        """Return the event that begins the stream at the first call, and no event at later calls.
 
         It is sent with the engine's first output and not before: until then every failure, the engine's own errors
         included, can still be a plain status.

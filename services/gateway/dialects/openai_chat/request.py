@@ -12,7 +12,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ImageSink, ReadOptions
 from services.gateway.dialects.json_model import json_text, missing, read_model, wrong_type
-from services.gateway.dialects.openai_call import OpenAICall, completed
+from services.gateway.dialects.openai_call import OpenAICall, finish_call
 from services.gateway.dialects.openai_chat.request_model import (
     AllowedTool,
     CalledFunction,
@@ -84,17 +84,17 @@ def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
         continue_final_message=request.continue_final_message or False,
         refuse_ignored_parameters=options.strict,
     )
-    overruled: list[str] = []
+    overruled_fields: list[str] = []
     # What vLLM's clients send so that the last message is continued.
     if request.add_generation_prompt not in (None, not generate.continue_final_message):
-        overruled.append("add_generation_prompt")
+        overruled_fields.append("add_generation_prompt")
     for index, message in enumerate(request.messages):
-        _add_message(generate, message, f"messages[{index}]", options.images, overruled)
-    add_sampling(request, generate.sampling, overruled)
+        _add_message(generate, message, f"messages[{index}]", options.images, overruled_fields)
+    add_sampling(request, generate.sampling, overruled_fields)
     _add_logprobs(request, generate)
-    _add_tools(request, generate, overruled)
-    _add_reasoning(request, generate, overruled)
-    return completed(request, body, generate, overruled, strict=options.strict)
+    _add_tools(request, generate, overruled_fields)
+    _add_reasoning(request, generate, overruled_fields)
+    return finish_call(request, body, generate, overruled_fields, strict=options.strict)
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
@@ -116,11 +116,11 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
 
 
 def _add_message(
-    generate: pb.GenerateRequest, message: ChatMessage, path: str, images: ImageSink, overruled: list[str]
+    generate: pb.GenerateRequest, message: ChatMessage, path: str, images: ImageSink, overruled_fields: list[str]
 ) -> None:
     reasoning, newer = message.reasoning_content, message.reasoning
     if reasoning and newer and newer != reasoning:
-        overruled.append(f"{path}.reasoning")
+        overruled_fields.append(f"{path}.reasoning")
     translated = generate.messages.add(
         role=_ROLES[message.role],
         name=message.name or "",
@@ -172,7 +172,7 @@ def _add_logprobs(request: ChatCompletionRequest, generate: pb.GenerateRequest) 
         generate.logprobs.top = request.top_logprobs or 0
 
 
-def _add_tools(request: ChatCompletionRequest, generate: pb.GenerateRequest, overruled: list[str]) -> None:
+def _add_tools(request: ChatCompletionRequest, generate: pb.GenerateRequest, overruled_fields: list[str]) -> None:
     for index, tool in enumerate(request.tools or ()):
         function = tool.function
         schema = function.parameters
@@ -185,38 +185,38 @@ def _add_tools(request: ChatCompletionRequest, generate: pb.GenerateRequest, ove
     if request.parallel_tool_calls is not None:
         generate.parallel_tool_calls = request.parallel_tool_calls
     if isinstance(request.tool_choice, ToolChoice):
-        _add_tool_choice(request.tool_choice, generate.tool_choice, overruled)
+        _add_tool_choice(request.tool_choice, generate.tool_choice, overruled_fields)
     elif request.tool_choice is not None:
         generate.tool_choice.mode = _MODES[request.tool_choice]
 
 
-def _add_tool_choice(wanted: ToolChoice, choice: pb.ToolChoice, overruled: list[str]) -> None:
+def _add_tool_choice(wanted: ToolChoice, choice: pb.ToolChoice, overruled_fields: list[str]) -> None:
     choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
     if wanted.type == "allowed_tools":
         allowed = wanted.allowed_tools or wanted
         path = "tool_choice.allowed_tools" if wanted.allowed_tools else "tool_choice"
         choice.required = allowed.mode == "required"
         for index, tool in enumerate(allowed.tools or ()):
-            choice.function_names.append(_function_name(tool, f"{path}.tools[{index}]", overruled))
+            choice.function_names.append(_function_name(tool, f"{path}.tools[{index}]", overruled_fields))
         unused = ["function", "name", *(["mode", "tools"] if wanted.allowed_tools else [])]
     else:
         choice.required = True
-        choice.function_names.append(_function_name(wanted, "tool_choice", overruled))
+        choice.function_names.append(_function_name(wanted, "tool_choice", overruled_fields))
         unused = ["allowed_tools", "mode", "tools"]
-    overruled += [f"tool_choice.{name}" for name in unused if getattr(wanted, name) is not None]
+    overruled_fields += [f"tool_choice.{name}" for name in unused if getattr(wanted, name) is not None]
 
 
-def _function_name(named: ToolChoice | AllowedTool, path: str, overruled: list[str]) -> str:
+def _function_name(named: ToolChoice | AllowedTool, path: str, overruled_fields: list[str]) -> str:
     if named.function is not None:
         if named.name is not None:
-            overruled.append(f"{path}.name")
+            overruled_fields.append(f"{path}.name")
         return named.function.name
     if named.name is None:
         raise missing(f"{path}.name", "string")
     return named.name
 
 
-def _add_reasoning(request: ChatCompletionRequest, generate: pb.GenerateRequest, overruled: list[str]) -> None:
+def _add_reasoning(request: ChatCompletionRequest, generate: pb.GenerateRequest, overruled_fields: list[str]) -> None:
     if request.reasoning_effort is not None:
         generate.reasoning.effort = _EFFORTS[request.reasoning_effort]
     if request.thinking_token_budget is not None:
@@ -231,7 +231,7 @@ def _add_reasoning(request: ChatCompletionRequest, generate: pb.GenerateRequest,
             if not isinstance(enabled_there, bool):
                 raise wrong_type("chat_template_kwargs.enable_thinking", "boolean", enabled_there)
             if enabled not in (None, enabled_there):
-                overruled.append("enable_thinking")
+                overruled_fields.append("enable_thinking")
             enabled = enabled_there
         _check_variables(variables)
         json_format.ParseDict(variables, generate.chat_template_kwargs)

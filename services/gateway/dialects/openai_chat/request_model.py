@@ -317,7 +317,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
             "Answers are not stored; `true` is reported as ignored.",
             "پاسخ‌ها نگه‌داری نمی‌شوند؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
-            granted=(False,),
+            no_effect_values=(False,),
             schema={"type": "boolean"},
         ),
     ] = None
@@ -327,7 +327,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
             "There is one tier; values other than `auto` and `default` are reported as ignored.",
             "تنها یک رده هست؛ هر مقداری جز `auto` و `default` نادیده گرفته و گزارش می‌شود.",
             example="auto",
-            granted=("auto", "default"),
+            no_effect_values=("auto", "default"),
             schema={"type": "string"},
         ),
     ] = None
@@ -337,7 +337,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
             "Has no influence; values other than `medium` are reported as ignored.",
             "اثری ندارد؛ هر مقداری جز `medium` نادیده گرفته و گزارش می‌شود.",
             example="medium",
-            granted=("medium",),
+            no_effect_values=("medium",),
             schema={"type": "string"},
         ),
     ] = None
@@ -347,7 +347,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
             "Has no influence; values other than `in-memory` are reported as ignored.",
             "اثری ندارد؛ هر مقداری جز `in-memory` نادیده گرفته و گزارش می‌شود.",
             example="in-memory",
-            granted=("in-memory", "in_memory"),
+            no_effect_values=("in-memory", "in_memory"),
             schema={"type": "string"},
         ),
     ] = None

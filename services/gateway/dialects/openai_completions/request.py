@@ -9,7 +9,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ReadOptions
 from services.gateway.dialects.json_model import read_model, wrong_type
-from services.gateway.dialects.openai_call import OpenAICall, completed
+from services.gateway.dialects.openai_call import OpenAICall, finish_call
 from services.gateway.dialects.openai_completions.request_model import DEFAULT_MAX_TOKENS, CompletionRequest
 from services.gateway.dialects.openai_sampling import add_sampling
 from services.gateway.errors import bad_request
@@ -35,8 +35,8 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
     # The completion is everything that the model generates: its reasoning too, in the model's own notation.
     generate.reasoning.in_content = True
     _add_prompt(request.prompt, generate)
-    overruled: list[str] = []
-    add_sampling(request, generate.sampling, overruled)
+    overruled_fields: list[str] = []
+    add_sampling(request, generate.sampling, overruled_fields)
     if not generate.sampling.HasField("max_tokens"):
         generate.sampling.max_tokens = DEFAULT_MAX_TOKENS
     if request.logprobs is not None:
@@ -47,7 +47,7 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
     if request.suffix:
         raise bad_request(Message("field_not_supported", field="suffix"), code="unsupported_parameter")
     echo = _echo(request, generate)
-    call = completed(request, body, generate, overruled, strict=options.strict)
+    call = finish_call(request, body, generate, overruled_fields, strict=options.strict)
     return CompletionCall(**{**vars(call), "echo": echo})
 
 
