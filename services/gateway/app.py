@@ -37,6 +37,7 @@ from services.gateway.operations.show_prompt import PromptEndpoint
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import connected
 from services.runtime.loop_watch import watched_loop
+from services.runtime.messages.message import Message
 
 PREFIXES: Final = ("/api", "/v1")
 """Prefixes of the API's paths: ours, and the one that some tools require."""
@@ -103,7 +104,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "").split(", ")
         api_error = wrong_method(request.method, path, ", ".join(sorted(allowed)))
     else:
-        api_error = ApiError(error.status_code, ErrorKind.INVALID_REQUEST, str(error.detail), headers=error.headers)
+        api_error = ApiError(
+            error.status_code, ErrorKind.INVALID_REQUEST, Message.verbatim(str(error.detail)), headers=error.headers
+        )
     return openai_errors.response(api_error)
 
 

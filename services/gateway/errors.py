@@ -128,9 +128,9 @@ def timed_out(message: Message | str, *, retry_after: float = 1.0) -> ApiError:
 
 def restarting() -> ApiError:
     """Return a 503 for a request that the gateway's grace period after SIGTERM has ended."""
-    return unavailable("The server is being restarted. Please try again.")
+    return unavailable(Message("server_restarting"))
 
 
 def server_error(request_id: str) -> ApiError:
     """Return a 500. The log has the cause, under the request id."""
-    return ApiError(500, ErrorKind.SERVER_ERROR, f"The server had an error. Please report the request id {request_id}.")
+    return ApiError(500, ErrorKind.SERVER_ERROR, Message("server_failed", request_id=request_id))

@@ -6,12 +6,14 @@ import hashlib
 import secrets
 from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as AsgiMessage
 
 from services.gateway.credential import BEARER
 from services.gateway.dialects import openai_errors
 from services.gateway.errors import ApiError, too_large, unauthorized
 from services.gateway.record import Outcome
+from services.runtime.messages.message import Message
 
 MAX_BODY_BYTES: Final = 64 * 2**10
 
@@ -56,10 +58,8 @@ class AdminGuard:
         # Digests have the same length, so the time of the comparison tells nothing about the token.
         equal = secrets.compare_digest(_digest(token.strip(b" \t")), self._digest)
         if scheme.lower() != b"bearer" or not equal:
-            raise unauthorized(
-                "The admin credential is missing or wrong. Send it as the header `Authorization: Bearer TOKEN`.",
-                challenge=BEARER.challenge,
-            )
+            message = Message("admin_credential_missing", header="Authorization: Bearer TOKEN")
+            raise unauthorized(message, challenge=BEARER.challenge)
 
 
 def _digest(token: bytes) -> bytes:
@@ -85,14 +85,14 @@ async def _bounded_body(scope: Scope, receive: Receive) -> bytes | None:
 
 
 def _too_large() -> ApiError:
-    return too_large(f"The body has more than {MAX_BODY_BYTES} bytes. Send less.")
+    return too_large(Message("admin_body_too_large", limit=MAX_BODY_BYTES))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that returns the body, which was read already, and then the messages that follow it."""
     is_replayed = False
 
-    async def replay() -> Message:
+    async def replay() -> AsgiMessage:
         nonlocal is_replayed
         if is_replayed:
             return await receive()

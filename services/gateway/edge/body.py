@@ -14,6 +14,7 @@ from services.gateway.disconnect import ClientGoneError
 from services.gateway.edge.body_budget import BodyShare
 from services.gateway.errors import ApiError, ErrorKind, bad_request, too_large
 from services.gateway.quoting import shown
+from services.runtime.messages.message import Message
 
 T = TypeVar("T")
 LARGE_BYTES: Final = 64 * 1024
@@ -115,11 +116,11 @@ def parse_here(raw: bytes | bytearray, into: Callable[[Any], T]) -> T:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         where = f"{error.msg}, line {error.lineno}, column {error.colno}"
-        raise bad_request(None, f"The body is not valid JSON ({where}). Send a JSON object as UTF-8.") from None
+        raise bad_request(Message("body_not_json", reason=where)) from None
     try:
         return into(value)
     except RecursionError:
-        raise bad_request(None, "The body is nested too deeply. Send a flatter JSON object.") from None
+        raise bad_request(Message("body_nested_too_deeply")) from None
 
 
 def _check_number_of_values(raw: bytes | bytearray) -> None:
@@ -136,11 +137,7 @@ def _check_number_of_values(raw: bytes | bytearray) -> None:
             break
     rest = raw[end:]
     if scalars + _count(rest, b",") > MAX_VALUES or containers + _count(rest, b":[{") > MAX_CONTAINERS:
-        raise bad_request(
-            None,
-            f"The body has too many values; at most {MAX_VALUES} are allowed, and {MAX_CONTAINERS} lists, objects and "
-            "their fields. Split the request.",
-        )
+        raise bad_request(Message("body_has_too_many_values", limit=MAX_VALUES, container_limit=MAX_CONTAINERS))
 
 
 def _count(raw: bytes | bytearray, marks: bytes) -> int:
@@ -157,15 +154,14 @@ async def _pass(gate: Gate) -> None:
 
 
 def _encoded(encoding: str) -> ApiError:
-    message = f"The body has the Content-Encoding {shown(encoding)}; send it as plain JSON, without that header."
     return ApiError(
         415,
         ErrorKind.INVALID_REQUEST,
-        message,
+        Message("body_is_encoded", value=shown(encoding)),
         code="unsupported_content_encoding",
         headers={"Accept-Encoding": "identity"},
     ).closing()
 
 
 def _body_too_large(size: int, limit: int) -> ApiError:
-    return too_large(f"The body has at least {size} bytes; at most {limit} are allowed.").closing()
+    return too_large(Message("body_too_large", value=size, limit=limit)).closing()

@@ -17,6 +17,7 @@ from typing import Final
 from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
 from services.runtime.allocator import give_back_free_memory
+from services.runtime.messages.message import Message
 
 DEFAULT_BYTES: Final = 256 * 2**20
 WAIT_SECONDS: Final = 3.0
@@ -145,11 +146,8 @@ class BodyBudget:
     def _rejection(self, *, of_key: bool) -> ApiError:
         metrics.BODIES_REJECTED.labels("key" if of_key else "process").inc()
         if of_key:
-            return unavailable(
-                f"The requests of your key that are in flight have more than {self._per_key} bytes. Please try again, "
-                "with fewer or smaller requests at a time."
-            ).closing()
-        return unavailable("The server holds as many request bodies as it has memory for. Please try again.").closing()
+            return unavailable(Message("bodies_of_key_exceeded", limit=self._per_key)).closing()
+        return unavailable(Message("bodies_exceeded")).closing()
 
 
 class BodyShare:
@@ -183,11 +181,7 @@ class BodyShare:
             if not self._dropped:
                 raise
             metrics.BODIES_REJECTED.labels("slow").inc()
-            raise (
-                unavailable(
-                    "The body came too slowly while the server was short of memory for it. Please try again."
-                ).closing()
-            ) from None
+            raise (unavailable(Message("body_too_slow")).closing()) from None
         finally:
             self._budget.note_finished(self)
         self._budget.shrink(self, self._received)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from services.runtime.messages.message import Message
 from services.runtime.telemetry import without_keys
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+;=%-]*)(?::[0-9]*)?")
@@ -22,7 +23,7 @@ class Rejection(NamedTuple):
     """The status and the message with which a request is rejected."""
 
     status: int
-    message: str
+    message: Message
 
 
 def rejection(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
@@ -32,12 +33,12 @@ def rejection(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection
     """
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == "1.1"):
-        return Rejection(400, f"The request has {len(hosts)} Host fields. Send exactly one.")
+        return Rejection(400, Message("host_not_single", count=len(hosts)))
     if hosts and not _HOST.fullmatch(hosts[0]):
-        return Rejection(400, f"The Host field {_shown(hosts[0])} is not valid. Send HOST or HOST:PORT.")
+        return Rejection(400, Message("host_not_valid", value=_shown(hosts[0])))
     for single in _SINGLE:
         if sum(name == single for name, _ in headers) > 1:
-            return Rejection(400, f"The request has several {single.decode().capitalize()} fields. Send one.")
+            return Rejection(400, Message("header_repeated", name=single.decode().capitalize()))
     return _of_transfer_coding(version, headers) or _of_expectation(version, headers)
 
 
@@ -46,19 +47,19 @@ def _of_transfer_coding(version: str, headers: Sequence[tuple[bytes, bytes]]) ->
     if not values:
         return None
     if version != "1.1":
-        return Rejection(400, f"HTTP/{version} knows no Transfer-Encoding. Send a Content-Length.")
+        return Rejection(400, Message("transfer_encoding_unknown", version=version))
     codings = [coding.strip(b" \t").lower() for coding in b",".join(values).split(b",")]
     if codings == [b"chunked"]:
         return None
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
-        return Rejection(400, "The Transfer-Encoding must end with chunked, and name it once.")
-    return Rejection(501, f"The transfer coding {_shown(codings[0])} is not supported. Send chunked alone.")
+        return Rejection(400, Message("transfer_encoding_not_chunked"))
+    return Rejection(501, Message("transfer_coding_not_supported", value=_shown(codings[0])))
 
 
 def _of_expectation(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
     for name, value in headers:
         if version == "1.1" and name == b"expect" and value.strip(b" \t").lower() != b"100-continue":
-            return Rejection(417, f"The expectation {_shown(value)} cannot be met; only 100-continue can.")
+            return Rejection(417, Message("expectation_not_supported", value=_shown(value)))
     return None
 
 

@@ -28,6 +28,7 @@ from services.gateway.edge.open_connections import OpenConnections
 from services.gateway.edge.stalled_writes import WatchedFlow
 from services.gateway.errors import ApiError, ErrorKind
 from services.gateway.settings import GatewaySettings
+from services.runtime.messages.message import Message
 
 UNSENT_BYTES: Final = 64 * 1024
 PARSED_BYTES: Final = 16 * 1024
@@ -206,7 +207,7 @@ class LimitedProtocol(HttpToolsProtocol):
             # The incomplete request is behind one that is still being served, whose response must not be cut off.
             self._await_headers()
         elif self._header_bytes:
-            self._reject(408, "header_time", f"The headers did not come within {self.limits.header_seconds:g} s.")
+            self._reject(408, "header_time", Message("headers_timed_out", limit=self.limits.header_seconds))
         else:
             self._close("header_time")
 
@@ -217,7 +218,7 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self.cycle.response_complete:
             self._close("body_time")
         else:
-            self._reject(408, "body_time", f"The body did not come within {self.limits.body_seconds:g} s.")
+            self._reject(408, "body_time", Message("body_timed_out", limit=self.limits.body_seconds))
 
     def linger(self) -> None:
         """End the connection, but let a client that is still sending read its response.
@@ -246,7 +247,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._close("evicted")
         else:
-            self._reject(408, "evicted", "The body came too slowly while there were too many connections.")
+            self._reject(408, "evicted", Message("body_slow_among_connections"))
 
     @property
     def has_unsent_bytes(self) -> bool:
@@ -264,14 +265,16 @@ class LimitedProtocol(HttpToolsProtocol):
         # `close` would wait until the buffer is written, which this client prevents.
         self.transport.abort()
 
-    def _reject(self, status: int, cause: str, message: str) -> None:
+    def _reject(self, status: int, cause: str, message: Message) -> None:
         if self._is_responding():
             self._close(cause)
             return
         metrics.CONNECTIONS_REJECTED.labels(cause).inc()
-        body = openai_errors.body(ApiError(status, ErrorKind.INVALID_REQUEST, message, code=cause))
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (status, HTTPStatus(status).phrase.encode(), len(body)) + body)
+        reply = openai_errors.render(ApiError(status, ErrorKind.INVALID_REQUEST, message, code=cause))
+        headers = {**reply.headers, "content-length": str(len(reply.body)), "connection": "close"}
+        head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
+        start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n"
+        self.transport.write(start.encode("latin-1") + reply.body)
         self.linger()
 
     def _reject_malformed(self, rejected: Rejection) -> None:
@@ -296,7 +299,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.linger()
             return
         limit = self.limits.max_header_bytes
-        self._reject(431, "header_bytes", f"The request's headers have more than {limit} bytes.")
+        self._reject(431, "header_bytes", Message("headers_too_large", limit=limit))
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._served_cycle = cycle
@@ -329,11 +332,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _malformed(error: httptools.HttpParserError) -> str:
+def _malformed(error: httptools.HttpParserError) -> Message:
     if isinstance(error, httptools.HttpParserCallbackError | httptools.HttpParserInvalidURLError):
         # uvicorn raises it for targets that are not a path, such as those of CONNECT.
-        return "The request's target is not valid. Send a path such as /api/models."
-    return f"The request is not valid HTTP ({type(error).__name__})."
+        return Message("http_target_not_valid")
+    return Message("http_not_valid", reason=type(error).__name__)
 
 
 def protocol_for(settings: GatewaySettings) -> type[LimitedProtocol]:

@@ -25,6 +25,7 @@ from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.tenancy.key_records import NewerRecordError
 from services.gateway.wiring import Gateway
+from services.runtime.messages.message import Message
 
 PREFIX: Final = "/admin/v1"
 _OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
@@ -152,7 +153,7 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    message = f"{error.detail}; see {PREFIX}/openapi.json."
+    message = Message("admin_request_not_valid", reason=str(error.detail), document=_OPENAPI_PATH)
     return openai_errors.response(
         ApiError(error.status_code, ErrorKind.INVALID_REQUEST, message, headers=error.headers)
     )
@@ -160,42 +161,49 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"][1:]) or None
-    message = f"{where or 'The body'}: {problem['msg']}, and not {shown(problem['input'])}."
-    return openai_errors.response(bad_request(where, message))
+    field, value, reason = ".".join(map(str, problem["loc"][1:])), shown(problem["input"]), problem["msg"]
+    if field:
+        message = Message("admin_field_not_valid", field=field, value=value, reason=reason)
+    else:
+        message = Message("admin_body_not_valid", value=value, reason=reason)
+    return openai_errors.response(bad_request(message))
 
 
 async def _not_found(request: Request, error: LookupError) -> Response:
-    return openai_errors.response(not_found(str(error.args[0]), code="key_not_found"))
+    return openai_errors.response(not_found(_message_of(error), code="key_not_found"))
 
 
 async def _conflict(request: Request, error: NameTakenError) -> Response:
-    return openai_errors.response(conflict(str(error.args[0]), field="name", code="name_taken"))
+    return openai_errors.response(conflict(_message_of(error), code="name_taken"))
 
 
 async def _revoked(request: Request, error: RevokedError) -> Response:
-    return openai_errors.response(conflict(str(error.args[0]), code="key_revoked"))
+    return openai_errors.response(conflict(_message_of(error), code="key_revoked"))
 
 
 async def _expired(request: Request, error: ExpiredError) -> Response:
-    return openai_errors.response(conflict(str(error.args[0]), code="key_expired"))
+    return openai_errors.response(conflict(_message_of(error), code="key_expired"))
 
 
 async def _newer_record(request: Request, error: NewerRecordError) -> Response:
-    return openai_errors.response(conflict(str(error.args[0]), code="newer_record"))
+    return openai_errors.response(conflict(_message_of(error), code="newer_record"))
 
 
 async def _wrong(request: Request, error: ValueError) -> Response:
-    return openai_errors.response(bad_request(None, str(error.args[0])))
+    return openai_errors.response(bad_request(_message_of(error)))
 
 
 async def _redis_error(request: Request, error: Exception) -> Response:
     cause = rejection_of(error)
-    problem = "Redis does not answer" if cause is None else f"Redis answers and refuses writes ({cause})"
-    return openai_errors.response(
-        unavailable(f"{problem}. Nothing, or a part, was done; look at the key before trying again.")
-    )
+    message = Message("admin_redis_silent" if cause is None else "admin_redis_rejects", cause=cause or "")
+    return openai_errors.response(unavailable(message))
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
     return openai_errors.response(server_error(record_of(request).request_id))
+
+
+def _message_of(error: Exception) -> Message:
+    """Return the message of an error of services.gateway.tenancy; that of another error is its text."""
+    problem = error.args[0]
+    return problem if isinstance(problem, Message) else Message.verbatim(str(problem))

@@ -18,6 +18,7 @@ from services.gateway.routing.fleet import Fleet
 from services.gateway.tenancy.auth import authenticate
 from services.gateway.tenancy.key import Key
 from services.gateway.wiring import Gateway
+from services.runtime.messages.message import Message
 
 _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.fields]
 
@@ -37,7 +38,7 @@ async def retrieve_model(request: Request) -> Response:
     key = await _authenticate(request, gateway)
     models = {name: model for name, model in gateway.fleet.models().items() if key.may_use(name)}
     if model_id not in models:
-        raise _unknown(model_id, ", ".join(models) or "none at the moment")
+        raise _unknown(model_id, ", ".join(models))
     return Response(orjson.dumps(_model(model_id, models[model_id])), media_type="application/json")
 
 
@@ -53,8 +54,8 @@ async def _authenticate(request: Request, gateway: Gateway) -> Key:
 
 
 def _unknown(model: str, known: str) -> ApiError:
-    message = f"The model {model[:128]!r} does not exist. There are: {known}."
-    return not_found(message, field="model", code="model_not_found")
+    message = Message("model_not_found" if known else "no_models", field="model", model=repr(model[:128]), known=known)
+    return not_found(message, code="model_not_found")
 
 
 def _model(model_id: str, model: pb.Model | embeddings_pb.Model | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from services.gateway.tenancy.limit_script import Scope
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.rate_limit_errors import next_day, next_month
 from services.gateway.tenancy.usage import Counts, Usage, of_periods
+from services.runtime.messages.message import Message
 
 
 async def own_usage(request: Request) -> Response:
@@ -33,7 +34,7 @@ async def own_usage(request: Request) -> Response:
         day, month = f"{now:%Y-%m-%d}", f"{now:%Y-%m}"
         used = await gateway.link.run(lambda redis: of_periods(redis, key, [day, month]))
     except RedisAwayError:
-        raise unavailable("Usage cannot be read at the moment. Please try again in a few seconds.") from None
+        raise unavailable(Message("usage_not_read")) from None
     of_models = {model: gateway.tiers.subject(key, model).model_limits for model in gateway.tiers.limited_models(key)}
     usage = {
         "object": "usage",

@@ -8,6 +8,7 @@ from typing import Final
 
 from services.gateway.errors import bad_request
 from services.gateway.images.limits import image_too_large
+from services.runtime.messages.message import Message
 
 _SEGMENT: Final = 4 * 2**18
 """Characters that are decoded at a time, because nothing else runs meanwhile. A multiple of four."""
@@ -21,16 +22,16 @@ def read(path: str, url: str, *, max_bytes: int) -> bytes:
     head, comma, encoded = url.partition(",")
     scheme, _, description = head.partition(":")
     if scheme.lower() != "data" or not comma:
-        raise bad_request(path, f"{path} must be a data: URL with base64 (data:image/png;base64,…)")
+        raise bad_request(Message("image_not_data_url", field=path))
     if description.split(";")[-1].strip().lower() != "base64":
-        raise bad_request(path, f"{path} must be encoded as base64 (data:image/png;base64,…)")
+        raise bad_request(Message("image_not_base64", field=path))
     size = len(encoded) * 3 // 4 - encoded[-2:].count("=")
     if size > max_bytes:
         raise image_too_large(path, size, max_bytes)
     try:
         return _decoded(encoded)
     except ValueError as error:
-        raise bad_request(path, f"{path} is not valid base64: {error}") from None
+        raise bad_request(Message("base64_not_valid", field=path, reason=str(error))) from None
 
 
 def _decoded(encoded: str) -> bytes:

@@ -20,6 +20,7 @@ from services.gateway.errors import ApiError, bad_request
 from services.gateway.images.image_url import HTTPS_PORT, check_url
 from services.gateway.images.limits import image_too_large
 from services.gateway.images.request_images import Images, RemoteImage
+from services.runtime.messages.message import Message
 
 MAX_REDIRECTS: Final = 3
 MAX_CONNECTIONS: Final = 16
@@ -81,7 +82,7 @@ class ImageFetcher:
                 (image for image, task in zip(images.remote, fetched, strict=True) if task.cancelled()),
                 images.remote[0],
             )
-            raise _unobtainable(slow.path, f"could not be fetched within {self._seconds:g} s") from None
+            raise _unobtainable(Message("image_fetch_timed_out", field=slow.path, limit=self._seconds)) from None
         except ExceptionGroup as group:
             raise _first(group) from None
         for image, task in zip(images.remote, fetched, strict=True):
@@ -104,12 +105,14 @@ class ImageFetcher:
                     if response.status not in _REDIRECTS or location is None:
                         return await _content(path, response, capacity)
             except _NotPublicError:
-                raise _unobtainable(path, f"is on {parts.hostname}, whose address is not a public one") from None
+                message = Message("image_host_not_public", field=path, host=parts.hostname or "")
+                raise _unobtainable(message) from None
             except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError) as error:
                 reason = str(error) or type(error).__name__
-                raise _unobtainable(path, f"could not be fetched from {parts.hostname}: {reason}") from None
+                message = Message("image_fetch_failed", field=path, host=parts.hostname or "", reason=reason)
+                raise _unobtainable(message) from None
             url = urljoin(url, location)
-        raise _unobtainable(path, f"is redirected more than {MAX_REDIRECTS} times")
+        raise _unobtainable(Message("image_redirected_too_often", field=path, limit=MAX_REDIRECTS))
 
     def _timeouts(self) -> dict[str, float]:
         return dict.fromkeys(("connect", "read", "write", "pool"), self._seconds)
@@ -126,7 +129,7 @@ class _Capacity:
         self._left -= size
         if self._left < 0:
             most = self.images.limits.max_total_bytes
-            raise bad_request(path, f"with {path}, the request's images have more than {most} bytes; send fewer")
+            raise bad_request(Message("fetched_images_over_bytes", field=path, limit=most))
 
 
 class _NotPublicError(Exception):
@@ -161,9 +164,9 @@ class _CheckedNetwork(httpcore2.AnyIOBackend):
 
 async def _content(path: str, response: httpcore2.Response, capacity: _Capacity) -> bytes:
     if response.status != 200:
-        raise _unobtainable(path, f"is not there: its host answers {response.status}")
+        raise _unobtainable(Message("image_fetch_rejected", field=path, status=response.status))
     if (_header(response, b"content-encoding") or "identity") != "identity":
-        raise _unobtainable(path, "is answered in a compressed form, which was not asked for")
+        raise _unobtainable(Message("image_compressed", field=path))
     most, announced = capacity.images.limits.max_bytes, _header(response, b"content-length") or ""
     if announced.isdecimal() and len(announced) < 20 and int(announced) > most:
         raise image_too_large(path, int(announced), most)
@@ -187,8 +190,8 @@ def _header(response: httpcore2.Response, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in response.headers if key.lower() == name), None)
 
 
-def _unobtainable(path: str, problem: str) -> ApiError:
-    return bad_request(path, f"{path} {problem}; send the image as a data: URL", code="invalid_image_url")
+def _unobtainable(message: Message) -> ApiError:
+    return bad_request(message, code="invalid_image_url")
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from services.gateway.errors import bad_request
 from services.gateway.quoting import shown
+from services.runtime.messages.message import Message
 
 HTTPS_PORT: Final = 443
 MAX_LENGTH: Final = 4096
@@ -21,20 +22,18 @@ def check_url(path: str, url: str, hosts: frozenset[str]) -> SplitResult:
         hosts: The listed hosts, as HOST or HOST:PORT.
     """
     if not hosts:
-        raise bad_request(
-            path, f"{path} must be a data: URL (data:image/png;base64,…); images are not fetched from elsewhere here"
-        )
+        raise bad_request(Message("images_not_fetched", field=path))
     if len(url) > MAX_LENGTH or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
-        raise bad_request(path, f"{path} is {shown(url)}, which is no URL of at most {MAX_LENGTH} printable characters")
+        raise bad_request(Message("url_not_printable", field=path, value=shown(url), limit=MAX_LENGTH))
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or HTTPS_PORT
     except ValueError as error:
-        raise bad_request(path, f"{path} is {shown(url)}, which is no URL: {error}") from None
+        raise bad_request(Message("url_not_valid", field=path, value=shown(url), reason=str(error))) from None
     if parts.scheme != "https" or parts.username is not None or parts.password is not None:
-        raise bad_request(path, f"{path} is {shown(url)}; only https: without a user's name is fetched")
+        raise bad_request(Message("url_not_https", field=path, value=shown(url)))
     name = host if port == HTTPS_PORT else f"{host}:{port}"
     if name not in hosts:
         allowed = ", ".join(sorted(hosts))
-        raise bad_request(path, f"{path} is on the host {shown(name)}; images are only fetched from {allowed}")
+        raise bad_request(Message("url_host_not_allowed", field=path, host=shown(name), allowed=allowed))
     return parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.gateway.errors import ApiError, bad_request
+from services.runtime.messages.message import Message
 
 
 @dataclass(frozen=True)
@@ -23,4 +24,4 @@ class ImageLimits:
 
 def image_too_large(path: str, size: int, limit: int) -> ApiError:
     """Return the error of an image that has at least `size` bytes."""
-    return bad_request(path, f"{path} is an image of {size} bytes; at most {limit} are allowed. Make it smaller.")
+    return bad_request(Message("image_over_bytes", field=path, value=size, limit=limit))

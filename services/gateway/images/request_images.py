@@ -11,6 +11,7 @@ from services.gateway.images import data_url
 from services.gateway.images.image_format import media_type
 from services.gateway.images.image_url import check_url
 from services.gateway.images.limits import ImageLimits, image_too_large
+from services.runtime.messages.message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,7 @@ class Images:
         """
         self.count += 1
         if self.count > self.limits.most:
-            raise bad_request(
-                part, f"{part} is image {self.count} of the request; at most {self.limits.most} are allowed"
-            )
+            raise bad_request(Message("too_many_images", field=part, value=self.count, count=self.limits.most))
         if url[:5].lower() == "https":
             check_url(path, url, self.limits.hosts)
             self.remote.append(RemoteImage(path, url, image))
@@ -62,12 +61,9 @@ class Images:
             raise image_too_large(path, len(data), self.limits.max_bytes)
         self.total_bytes += len(data)
         if self.total_bytes > self.limits.max_total_bytes:
-            raise bad_request(
-                path,
-                f"with {path}, the request's images are {self.total_bytes} bytes; at most "
-                f"{self.limits.max_total_bytes} are allowed together. Make them smaller or send fewer.",
-            )
+            most = self.limits.max_total_bytes
+            raise bad_request(Message("images_over_bytes", field=path, value=self.total_bytes, limit=most))
         mime_type = media_type(data)
         if mime_type is None:
-            raise bad_request(path, f"{path} holds no PNG, JPEG, WebP or GIF; send an image in one of these formats")
+            raise bad_request(Message("image_format_unknown", field=path))
         image.data, image.mime_type = data, mime_type

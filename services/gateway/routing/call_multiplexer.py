@@ -16,6 +16,7 @@ from services.gateway.routing.failures import failure_of_rpc, model_unavailable
 from services.gateway.routing.send_queue import SendQueue
 from services.runtime.failure import Failure, Reason, from_proto
 from services.runtime.idle_timer import IdleTimer
+from services.runtime.messages.message import Message
 
 WINDOW: Final = 256
 """Outputs of a call that may be unread because its client is slow. Beyond them the engine pauses the request."""
@@ -132,7 +133,11 @@ class MultiplexedCall:
         self._idle_timer.beat()
         if output.HasField("status"):
             status = status_pb2.Status.FromString(output.status)
-            self.end(None if status.code == 0 else from_proto(status) or Failure(Reason.INTERNAL, status.message))
+            self.end(
+                None
+                if status.code == 0
+                else from_proto(status) or Failure(Reason.INTERNAL, Message.verbatim(status.message))
+            )
         elif output.events:
             if self._offer(output.events):
                 return True

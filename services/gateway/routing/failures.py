@@ -7,8 +7,8 @@ from typing import Final
 import grpc
 
 from services.gateway.errors import ApiError, ErrorKind, not_found, server_error, timed_out, unavailable
-from services.runtime.failure import Failure, Reason, failure_of
-from services.runtime.messages.message import VERBATIM, Message
+from services.runtime.failure import Failure, Reason, failure_of, invalid
+from services.runtime.messages.message import Message
 
 _BAD_REQUESTS: Final = {
     Reason.INVALID_ARGUMENT: None,
@@ -25,18 +25,15 @@ def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
     if error.code() == grpc.StatusCode.UNAVAILABLE:
         return model_unavailable()
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Failure(Reason.TIMEOUT, "The model did not answer in time.")
+        return Failure(Reason.TIMEOUT, Message("worker_timed_out"))
     if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
-        return Failure(
-            Reason.INVALID_ARGUMENT,
-            "The request, or the answer to it, is too large for one message. Ask for less at once.",
-        )
-    return Failure(Reason.INTERNAL, f"the call ended with {error.code().name}")
+        return invalid(Message("message_too_large"))
+    return Failure(Reason.INTERNAL, Message.verbatim(f"the call ended with {error.code().name}"))
 
 
 def model_unavailable() -> Failure:
     """Return the failure of a call that lost its connection."""
-    return Failure(Reason.MODEL_UNAVAILABLE, "The model is not available at the moment. Please try again.")
+    return Failure(Reason.MODEL_UNAVAILABLE, Message("worker_lost"))
 
 
 def api_error(failure: Failure, *, request_id: str) -> ApiError:
@@ -58,19 +55,20 @@ def api_error(failure: Failure, *, request_id: str) -> ApiError:
             error = timed_out(message, retry_after=retry_after)
         case Reason.ENGINE_FAILED if message.field:
             # One of several inputs caused the failure, and the caller can leave it out.
-            error = _engine_failed(message, request_id)
+            error = _input_failed(message, request_id)
     return error
 
 
 def silent() -> ApiError:
     """Return a 504 for a worker that has sent no heartbeat for too long."""
-    return timed_out("The model has not answered for too long. Please try again.")
+    return timed_out(Message("worker_silent"))
 
 
 def _overloaded(message: Message, retry_after: float) -> ApiError:
     return ApiError(429, ErrorKind.RATE_LIMIT, message, code="rate_limit_exceeded", retry_after=retry_after)
 
 
-def _engine_failed(message: Message, request_id: str) -> ApiError:
-    message = Message(VERBATIM, **{**message.parameters, "text": f"{message}. The request id is {request_id}."})
-    return ApiError(500, ErrorKind.SERVER_ERROR, message, has_worker_fields=True)
+def _input_failed(message: Message, request_id: str) -> ApiError:
+    reason = message.parameters.get("reason", str(message))
+    failed = Message("input_failed", field=message.field or "", reason=reason, request_id=request_id)
+    return ApiError(500, ErrorKind.SERVER_ERROR, failed, has_worker_fields=True)

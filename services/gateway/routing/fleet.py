@@ -12,6 +12,7 @@ from services.gateway.errors import ApiError, bad_request, not_found
 from services.gateway.routing.embeddings_client import EmbeddingsPool
 from services.gateway.routing.inference_client import InferencePool
 from services.gateway.routing.pool import WorkerPool
+from services.runtime.messages.message import Message
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,15 @@ class Fleet:
         for other in others:
             if other.knows(model):
                 raise _wrong_endpoint(model, other.endpoint)
-        raise _unknown(model, ", ".join(pool.models()) or "none at the moment")
+        raise _unknown(model, ", ".join(pool.models()))
 
 
 def _wrong_endpoint(model: str, endpoint: str) -> ApiError:
-    return bad_request("model", f"The model {model} is not for this endpoint; it is used at {endpoint}.")
+    return bad_request(Message("model_at_other_endpoint", field="model", model=model, endpoint=endpoint))
 
 
 def _unknown(model: str, known: str) -> ApiError:
-    return not_found(
-        f"The model {model[:128]!r} does not exist, or you may not use it. There are: {known}.",
-        field="model",
-        code="model_not_found",
+    message = Message(
+        "model_not_found_or_allowed" if known else "no_models", field="model", model=repr(model[:128]), known=known
     )
+    return not_found(message, code="model_not_found")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final, cast
 
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
+from google.protobuf.message import Message as ProtoMessage
 
 from services.gateway.errors import too_large
 from services.gateway.routing.failures import api_error
 from services.runtime.element_limit import LEAST_BYTES, MAX_ELEMENTS, TooManyElementsError, check_elements
+from services.runtime.messages.message import Message
 
 ENVELOPE_BYTES: Final = 64 * 2**10
 """More than the bytes that the enclosing messages add to a request."""
@@ -21,13 +22,10 @@ def check_size(size: int, max_message_bytes: int) -> None:
     """Raise ApiError (413) if a translated request of `size` bytes, images included, does not fit into a message."""
     most = max_message_bytes - ENVELOPE_BYTES
     if size > most:
-        raise too_large(
-            f"The request has {size} bytes, its images included; at most {most} can be given to a model. Shorten it, "
-            "or send fewer or smaller images."
-        )
+        raise too_large(Message("request_too_large_for_worker", value=size, limit=most))
 
 
-def check_number_of_elements(request: Message) -> None:
+def check_number_of_elements(request: ProtoMessage) -> None:
     """Raise ApiError (400) if a translated request has more elements than a worker accepts."""
     most = MAX_ELEMENTS - ENVELOPE_ELEMENTS
     if request.ByteSize() > most * LEAST_BYTES:

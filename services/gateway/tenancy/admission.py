@@ -25,6 +25,7 @@ from services.gateway.tenancy.rate_limit_errors import rate_limits, rejected
 from services.gateway.tenancy.reservation import Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
 from services.gateway.tenancy.token_estimate import TokenEstimate
+from services.runtime.messages.message import Message
 
 LOOK_UPS: Final = 10
 """How often a key that changes again and again is looked up for one request."""
@@ -216,15 +217,19 @@ class Admission:
 def check_model(key: Key, model: str) -> None:
     """Raise ApiError (403) for a model that is not on the key's list."""
     if not key.may_use(model):
-        raise _not_allowed(model, ", ".join(sorted(key.models or ())) or "none")
+        raise _not_allowed(model, ", ".join(sorted(key.models or ())))
 
 
 def _not_allowed(model: str, allowed: str) -> ApiError:
     return ApiError(
         403,
         ErrorKind.PERMISSION,
-        f"This API key may not use the model {model[:128]!r}. It may use: {allowed}.",
-        field="model",
+        Message(
+            "model_not_allowed" if allowed else "no_model_allowed",
+            field="model",
+            model=repr(model[:128]),
+            allowed=allowed,
+        ),
         code="model_not_allowed",
     )
 

@@ -6,6 +6,7 @@ from services.gateway.credential import Credential, KeyHeader
 from services.gateway.errors import ApiError, unauthorized
 from services.gateway.tenancy.key_cache import Caller, KeyCache
 from services.gateway.tenancy.secret import is_well_formed
+from services.runtime.messages.message import Message
 
 
 async def authenticate(credential: Credential, key_cache: KeyCache) -> Caller:
@@ -31,17 +32,12 @@ async def authenticate_from_cache(credential: Credential, key_cache: KeyCache) -
 
 
 def _missing(header: KeyHeader) -> ApiError:
-    return unauthorized(f"You did not provide an API key. {_hint(header)}", challenge=header.challenge)
+    return unauthorized(Message("api_key_missing", header=header.example), challenge=header.challenge)
 
 
 def _invalid(credential: Credential) -> ApiError:
     # The message does not repeat the key, because clients log error messages.
-    problem = "unknown or was revoked" if is_well_formed(credential.secret) else "mistyped or incomplete"
-    return unauthorized(
-        f"The API key is {problem}. Check it, or ask your operator for a new one. {_hint(credential.header)}",
-        challenge=credential.header.challenge,
-    )
-
-
-def _hint(header: KeyHeader) -> str:
-    return f"Send it as the header `{header.example}`."
+    header = credential.header
+    is_whole = is_well_formed(credential.secret)
+    message = Message("api_key_unknown" if is_whole else "api_key_incomplete", header=header.example)
+    return unauthorized(message, challenge=header.challenge)

@@ -14,6 +14,7 @@ from services.gateway.tenancy.limit_script import Decision, Rejection, Scope, Su
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.rate_limit_errors import rejected
 from services.gateway.tenancy.token_estimate import TokenEstimate
+from services.runtime.messages.message import Message
 
 
 class _Bucket:
@@ -51,7 +52,7 @@ class FallbackLimits:
         """
         metrics.REDIS_AWAY.labels(f"limits_{self._policy}").inc()
         if self._policy is RedisAwayPolicy.CLOSED:
-            raise unavailable("Limits cannot be checked at the moment. Please try again in a few seconds.")
+            raise unavailable(Message("limits_not_checked"))
         if self._policy is RedisAwayPolicy.OPEN:
             return
         now = time.monotonic()

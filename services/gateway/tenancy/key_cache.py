@@ -15,6 +15,7 @@ from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.key_records import NewerRecordError
 from services.gateway.tenancy.secret import digest, is_well_formed
+from services.runtime.messages.message import Message
 
 _log: Final = logging.getLogger(__name__)
 
@@ -94,4 +95,4 @@ class KeyCache:
 
 def keys_unknown() -> ApiError:
     """Return a 503 for a request whose key cannot be checked."""
-    return unavailable("Keys cannot be checked at the moment. Please try again in a few seconds.")
+    return unavailable(Message("keys_not_checked"))

@@ -19,6 +19,7 @@ from redis.typing import EncodableT
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import LIMITS, Limits
 from services.gateway.tenancy.secret import digest, shard_of
+from services.runtime.messages.message import Message
 
 NAMES: Final = "vilix:names"
 """The ids of all keys that were not revoked, by name."""
@@ -86,10 +87,8 @@ def migrated(record: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """
     version = version_of(record)
     if version > VERSION:
-        raise NewerRecordError(
-            f"the record of the key {record.get('id')} has version {version}; this version of Vilix understands "
-            f"records up to version {VERSION}; finish the upgrade, or restore the earlier records"
-        )
+        key = str(record.get("id"))
+        raise NewerRecordError(Message("key_record_newer", key=key, value=version, limit=VERSION))
     for migrate in MIGRATIONS[version:]:
         record = migrate(record)
     return record

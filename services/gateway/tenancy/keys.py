@@ -52,6 +52,7 @@ from services.gateway.tenancy.key_records import (
 )
 from services.gateway.tenancy.limits import UNLIMITED, Limits
 from services.gateway.tenancy.secret import digest, draw, is_well_formed, random_text
+from services.runtime.messages.message import Message
 
 GRACE_SECONDS: Final = 86_400
 MAX_GRACE_SECONDS: Final = 400 * 86_400
@@ -100,7 +101,7 @@ async def create(redis: Redis, *, name: str, **draft: Any) -> tuple[Key, str]:
     _check_name(name)
     key = Key(id=f"key_{random_text(12)}", created=int(time.time()), name=name, **draft)
     if key.expires is not None and key.expires <= key.created:
-        raise ValueError(f"expires is {key.expires}, which is in the past; leave it out, or give a later time")
+        raise ValueError(Message("key_expires_in_past", field="expires", value=key.expires))
     await scripts.RESERVE.run(redis, record_name(key.id), str(PENDING_SECONDS), *flat(fields_of(key)))
     try:
         await _claim_name(redis, key)
@@ -119,7 +120,7 @@ async def _claim_name(redis: Redis, key: Key) -> None:
     while (owner := str(await scripts.CLAIM.run(redis, NAMES, key.name, key.id, ended))) != key.id:
         state, *_ = await scripts.READ.run(redis, record_name(owner), str(REVOKED_SECONDS))
         if state in ("pending", "live"):
-            raise NameTakenError(f"there is a key named {key.name!r} already; revoke it first, or take another name")
+            raise NameTakenError(Message("key_name_taken", field="name", name=repr(key.name)))
         ended = owner
 
 
@@ -246,9 +247,7 @@ async def rotate(redis: Redis, name_or_id: str, *, grace_seconds: int = GRACE_SE
         case "revoked":
             raise _revoked(key)
         case "expired":
-            raise ExpiredError(
-                f"the key {key.id} ({key.name}) has expired; change when it expires first, or make a new one"
-            )
+            raise ExpiredError(Message("key_expired", key=key.id, name=key.name))
     raise _unknown(name_or_id)
 
 
@@ -268,13 +267,13 @@ async def revoke(redis: Redis, name_or_id: str) -> tuple[Key, Replication]:
 def _check_name(name: str) -> None:
     """Raise ValueError for a name that could be mistaken for a secret or an id, or that cannot be part of a URL."""
     if is_well_formed(name):
-        raise ValueError("name is an API key itself, which is secret; take another name")
+        raise ValueError(Message("key_name_is_secret", field="name"))
     if _ID.fullmatch(name):
-        raise ValueError(f"name is {name!r}, which could be taken for the id of a key; take another name")
+        raise ValueError(Message("key_name_like_id", field="name", value=repr(name)))
     if "/" in name or name in (".", ".."):
-        raise ValueError(f"name is {name!r}; it must have no slash, and not be . or .., because it is part of URLs")
+        raise ValueError(Message("key_name_not_for_urls", field="name", value=repr(name)))
     if name != name.strip() or any(_is_invisible(character) for character in name):
-        raise ValueError(f"name is {name!a}; it must have no space around it, and no control character in it")
+        raise ValueError(Message("key_name_with_spaces", field="name", value=ascii(name)))
 
 
 def _is_invisible(character: str) -> bool:
@@ -286,11 +285,11 @@ def _is_invisible(character: str) -> bool:
 
 
 def _unknown(name_or_id: str) -> LookupError:
-    return LookupError(f"there is no key with the name or id {name_or_id!r}; `vilix keys list` shows those there are")
+    return LookupError(Message("key_not_found", name=repr(name_or_id)))
 
 
 def _revoked(key: Key) -> RevokedError:
-    return RevokedError(f"the key {key.id} ({key.name}) was revoked; make a new one")
+    return RevokedError(Message("key_revoked", key=key.id, name=key.name))
 
 
 async def _load(redis: Redis, key_id: str) -> Key | None:

@@ -10,6 +10,7 @@ from services.gateway.limit_status import RateLimits, Window, duration
 from services.gateway.tenancy.limit_script import Decision, Scope, Subject
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.token_estimate import TokenEstimate
+from services.runtime.messages.message import Message
 
 SLOT_SECONDS: Final = 1.0
 """`Retry-After` for a missing slot, because it is unknown when one will be free."""
@@ -52,52 +53,67 @@ def rejected(decision: Decision, subject: Subject, estimate: TokenEstimate) -> A
     rejection = decision.rejection
     assert rejection is not None  # noqa: S101  # it is called for rejections only
     limits, scope = _limits(rejection.scope, subject), decision.scopes[rejection.scope]
-    whom = "this key" if rejection.scope == "key" else f"this key and the model {subject.model}"
+    model = "" if rejection.scope == "key" else subject.model
     wait = rejection.wait / 1e6
     match rejection.limit:
         case "daily" | "monthly":
-            error = _over_budget(decision, estimate, limits, whom)
+            error = _over_budget(decision, estimate, limits, model)
         case "rpm":
-            error = _over_rpm(limits.rpm, whom, wait)
+            error = _over_rpm(limits.rpm, model, wait)
         case "tpm" if rejection.wait < 0:
-            error = _never_fits(limits.tpm, whom, estimate)
+            error = _never_fits(limits.tpm, model, estimate)
         case "tpm":
-            error = _over_tpm(limits.tpm, whom, estimate, left=scope.tokens, wait=wait)
+            error = _over_tpm(limits.tpm, model, estimate, left=scope.tokens, wait=wait)
         case _:
-            error = _no_slot(limits.concurrency, whom)
+            error = _no_slot(limits.concurrency, model)
     error.limits = rate_limits(decision, subject)
     return error
 
 
-def _over_rpm(rpm: int | None, whom: str, wait: float) -> ApiError:
-    text = f"Rate limit reached: {rpm} requests per minute for {whom}."
-    return _rate_limit(f"{text} Try again in {duration(wait)}.", wait)
+def _over_rpm(rpm: int | None, model: str, wait: float) -> ApiError:
+    message = Message(
+        "request_rate_of_model_exceeded" if model else "request_rate_exceeded",
+        count=rpm or 0,
+        model=model,
+        wait=duration(wait),
+    )
+    return _rate_limit(message, wait)
 
 
-def _over_tpm(tpm: int | None, whom: str, estimate: TokenEstimate, *, left: int | None, wait: float) -> ApiError:
-    text = f"Rate limit reached: {tpm} tokens per minute for {whom}. {left} are left, and {_need(estimate)}."
-    return _rate_limit(f"{text} Try again in {duration(wait)}.", wait)
+def _over_tpm(tpm: int | None, model: str, estimate: TokenEstimate, *, left: int | None, wait: float) -> ApiError:
+    message = Message(
+        "token_rate_of_model_exceeded" if model else "token_rate_exceeded",
+        limit=tpm or 0,
+        model=model,
+        left=left or 0,
+        need=estimate.prompt + estimate.output,
+        prompt=estimate.prompt,
+        output=estimate.output,
+        wait=duration(wait),
+    )
+    return _rate_limit(message, wait)
 
 
-def _never_fits(tpm: int | None, whom: str, estimate: TokenEstimate) -> ApiError:
-    message = (
-        f"The request is too large: {tpm} tokens per minute is the limit for {whom}, and {_need(estimate)}. "
-        "Send a shorter prompt or a smaller max_tokens."
+def _never_fits(tpm: int | None, model: str, estimate: TokenEstimate) -> ApiError:
+    message = Message(
+        "request_over_token_rate_of_model" if model else "request_over_token_rate",
+        limit=tpm or 0,
+        model=model,
+        need=estimate.prompt + estimate.output,
+        prompt=estimate.prompt,
+        output=estimate.output,
     )
     return _rate_limit(message, _TOO_LARGE_SECONDS, should_retry=False)
 
 
-def _no_slot(concurrency: int | None, whom: str) -> ApiError:
-    text = f"Concurrency limit reached: {concurrency} requests at the same time for {whom}."
-    return _rate_limit(f"{text} Try again when one has ended.", SLOT_SECONDS)
+def _no_slot(concurrency: int | None, model: str) -> ApiError:
+    message = Message(
+        "concurrency_of_model_exceeded" if model else "concurrency_exceeded", count=concurrency or 0, model=model
+    )
+    return _rate_limit(message, SLOT_SECONDS)
 
 
-def _need(estimate: TokenEstimate) -> str:
-    total = estimate.prompt + estimate.output
-    return f"this request needs about {total}: {estimate.prompt} for its prompt and {estimate.output} for its answer"
-
-
-def _rate_limit(message: str, retry_after: float, *, should_retry: bool | None = None) -> ApiError:
+def _rate_limit(message: Message, retry_after: float, *, should_retry: bool | None = None) -> ApiError:
     return ApiError(
         429,
         ErrorKind.RATE_LIMIT,
@@ -108,20 +124,27 @@ def _rate_limit(message: str, retry_after: float, *, should_retry: bool | None =
     )
 
 
-def _over_budget(decision: Decision, estimate: TokenEstimate, limits: Limits, whom: str) -> ApiError:
+def _over_budget(decision: Decision, estimate: TokenEstimate, limits: Limits, model: str) -> ApiError:
     rejection = decision.rejection
     assert rejection is not None  # noqa: S101  # as above
     scope: Scope = decision.scopes[rejection.scope]
-    daily, monthly = (limits.daily_tokens, scope.daily), (limits.monthly_tokens, scope.monthly)
-    budget, used = daily if rejection.limit == "daily" else monthly
-    left = max(0, (budget or 0) - used - scope.reserved)
+    is_daily = rejection.limit == "daily"
+    budget, used = (limits.daily_tokens, scope.daily) if is_daily else (limits.monthly_tokens, scope.monthly)
     now = datetime.fromtimestamp(decision.seconds, UTC)
-    renewed = next_day(now) if rejection.limit == "daily" else next_month(now)
-    message = (
-        f"The {rejection.limit} budget of {budget} tokens for {whom} is used up: {used} were used, {scope.reserved} "
-        f"are reserved by running requests, {left} are left, and this request needs about "
-        f"{estimate.prompt + estimate.output} ({estimate.prompt} for its prompt and {estimate.output} for its answer). "
-        f"It begins anew at {renewed:%Y-%m-%dT%H:%M:%SZ}."
+    renewed = next_day(now) if is_daily else next_month(now)
+    message = Message(
+        ("daily_budget_of_model_exceeded" if is_daily else "monthly_budget_of_model_exceeded")
+        if model
+        else ("daily_budget_exceeded" if is_daily else "monthly_budget_exceeded"),
+        limit=budget or 0,
+        model=model,
+        used=used,
+        reserved=scope.reserved,
+        left=max(0, (budget or 0) - used - scope.reserved),
+        need=estimate.prompt + estimate.output,
+        prompt=estimate.prompt,
+        output=estimate.output,
+        renewed=f"{renewed:%Y-%m-%dT%H:%M:%SZ}",
     )
     return ApiError(
         429,

@@ -11,6 +11,7 @@ from services.gateway.errors import unavailable
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limit_script import Subject
 from services.gateway.tenancy.limits import UNLIMITED, Tier, read_tiers
+from services.runtime.messages.message import Message
 
 LOOK_SECONDS: Final = 0.5
 _log: Final = logging.getLogger(__name__)
@@ -44,10 +45,7 @@ class Tiers:
         tier = self._tiers.get(key.tier)
         if tier is None:
             _log.error("unknown tier", extra={"key_id": key.id, "tier": key.tier})
-            raise unavailable(
-                f"The tier {key.tier!r} of this API key is not set up on this server. Please tell its operator.",
-                retry_after=5,
-            )
+            raise unavailable(Message("tier_unknown", tier=repr(key.tier)), retry_after=5)
         of_model = key.model_limits.get(model, UNLIMITED).or_else(tier.models.get(model, UNLIMITED))
         queue_length = tier.queue_length if tier.queue else 0
         return Subject(key, model, key.limits.or_else(tier), of_model, queue_length, tier.queue_seconds)

@@ -22,6 +22,7 @@ from services.gateway.tenancy.limit_script import Decision, StaleKeyError, Subje
 from services.gateway.tenancy.limits import UNLIMITED, Limits
 from services.gateway.tenancy.secret import draw
 from services.gateway.tenancy.token_estimate import TokenEstimate
+from services.runtime.messages.message import Message
 
 
 class Reservation:
@@ -141,8 +142,9 @@ async def test_an_admitted_request_makes_no_further_attempt(turns: int) -> None:
 @pytest.mark.parametrize("stale_at", [1, 2, 4])
 async def test_a_key_that_is_revoked_while_queued_gets_no_reservation(stale_at: int) -> None:
     fake = FakeReservations(6, stale_at=stale_at)
-    with pytest.raises(ApiError, match="revoked") as caught:
+    with pytest.raises(ApiError) as caught:
         await admitted(an_admission(fake, KeyCache()))
+    assert caught.value.message == Message("api_key_unknown", header="Authorization: Bearer KEY")
     assert caught.value.status == 401
     assert not fake.reservations
 
@@ -179,8 +181,9 @@ async def test_without_redis_only_a_key_that_was_looked_up_is_admitted() -> None
     fake = FakeReservations(6, away=True)
     key_cache = KeyCache(a_caller(FINGERPRINT, redis_was_away=True))
     assert await admitted(an_admission(fake, key_cache)) is fake.reservations[0]
-    with pytest.raises(ApiError, match="revoked"):
+    with pytest.raises(ApiError) as caught:
         await an_admission(fake, KeyCache()).ask()
+    assert caught.value.message == Message("api_key_unknown", header="Authorization: Bearer KEY")
 
 
 async def test_look_ups_of_a_key_that_always_changes_are_bounded() -> None:

@@ -141,4 +141,4 @@ def test_a_wrong_value_is_rejected_with_its_path(fields: dict[str, Any], param: 
     with pytest.raises(ApiError) as caught:
         embed(**fields)
     assert (caught.value.status, caught.value.field) == (400, param)
-    assert str(caught.value) == message
+    assert caught.value.message == message

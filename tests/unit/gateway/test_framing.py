@@ -76,4 +76,4 @@ def test_a_key_in_another_field_is_not_quoted() -> None:
     key = "vlx_" + "0123456789" * 4
     found = rejection("1.1", [(b"host", b"a" * 50 + b" " + key.encode())])
     assert found is not None
-    assert key[:10] not in found.message
+    assert key[:10] not in str(found.message)
