@@ -54,7 +54,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory, model_directory: Path, 
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> dict[str, str]:
-    """Of a worker that serves both models; its Triton is missing."""
+    """The settings of a worker that serves both models, without those of its Triton."""
     catalog = tmp_path_factory.mktemp("catalog")
     (catalog / "replay.yaml").write_text(CATALOG_ENTRY)
     return {
@@ -96,7 +96,7 @@ async def stub(worker: Worker) -> AsyncIterator[Any]:
 
 
 def ask(model: str = REPLAY, **fields: Any) -> pb.GenerateRequest:
-    """A request; `prompt_token_ids=[7, 7]` gets the long recording, others the Persian one."""
+    """Return a request; `prompt_token_ids=[7, 7]` gets the long recording, and others the Persian one."""
     if not fields.keys() & {"messages", "prompt_token_ids"}:
         fields["messages"] = [pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="سلام")])]
     return pb.GenerateRequest(model=model, **fields)

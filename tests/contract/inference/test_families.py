@@ -1,4 +1,4 @@
-"""What models of two families write, from tokens that Triton plays back to events: thoughts, calls and stops."""
+"""Reasoning, calls and stops of two model families, from tokens that Triton plays back to events."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def recordings(model_id: str, path: Path) -> Path:
         contains = tokenizer.encode(prompt, add_special_tokens=False).ids
         return {"name": name, "prompt_contains": contains, "token_ids": ids, "interval_ms": 1}
 
-    # MiniMax's template has opened the thought.
+    # MiniMax's template has opened the reasoning.
     reasoning = f"{'<think>' if model_id == 'qwen' else ''}\n{REASONING}\n</think>\n\n"
     path.write_text(
         json.dumps(
@@ -107,7 +107,7 @@ async def families(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[An
 
 
 async def answer(stub: Any, model: str, **fields: Any) -> tuple[str, str, list[tuple[str, Any]], pb.Finish]:
-    """Thought, answer, calls with their arguments, and how it ended."""
+    """Return reasoning, answer, calls with their arguments, and the end."""
     message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="سلام")])
     call = stub.Generate(pb.GenerateRequest(model=model, messages=[message], **fields), timeout=60)
     events = [event async for response in call for event in response.events]
@@ -127,14 +127,14 @@ async def answer(stub: Any, model: str, **fields: Any) -> tuple[str, str, list[t
 
 
 @pytest.mark.parametrize("model", PARSERS)
-async def test_a_reasoning_and_an_answer_come_apart(families: Any, model: str) -> None:
+async def test_reasoning_and_answer_are_split(families: Any, model: str) -> None:
     reasoning, text, calls, finish = await answer(families, model)
     assert (reasoning, text, calls) == (REASONING, ANSWER, [])
     assert finish.reason == pb.FINISH_REASON_STOP
 
 
 @pytest.mark.parametrize("model", PARSERS)
-async def test_calls_have_arguments_of_their_functions_types(families: Any, model: str) -> None:
+async def test_arguments_of_calls_have_the_types_of_their_functions(families: Any, model: str) -> None:
     reasoning, text, calls, finish = await answer(families, model, tools=TOOLS)
     assert (reasoning, text) == (REASONING, "ببینیم.")
     assert calls == [("get_weather", ARGUMENTS), ("get_time", {})]
@@ -142,7 +142,7 @@ async def test_calls_have_arguments_of_their_functions_types(families: Any, mode
 
 
 @pytest.mark.parametrize("model", PARSERS)
-async def test_one_call_is_enough_where_one_is_allowed(families: Any, model: str) -> None:
+async def test_the_only_allowed_call_ends_the_generation(families: Any, model: str) -> None:
     _, _, calls, finish = await answer(families, model, tools=TOOLS, parallel_tool_calls=False)
     assert calls == [("get_weather", ARGUMENTS)]
     assert finish.reason == pb.FINISH_REASON_TOOL_CALLS
@@ -153,7 +153,7 @@ async def test_one_call_is_enough_where_one_is_allowed(families: Any, model: str
     ("stop", "shown"),
     [("دو 👨‍👩‍👧 س", "یک، "), ("👦", "یک، دو 👨‍👩‍👧 سه؛ 👨‍👩‍👧‍"), ("چهار", ANSWER.partition("چهار")[0]), ("یک", "")],
 )
-async def test_an_answer_ends_before_a_stop_string_behind_its_reasoning(
+async def test_a_stop_string_behind_the_reasoning_ends_the_answer(
     families: Any, model: str, stop: str, shown: str
 ) -> None:
     sampling = pb.SamplingParams(stop=["never", stop])
@@ -163,7 +163,7 @@ async def test_an_answer_ends_before_a_stop_string_behind_its_reasoning(
 
 
 @pytest.mark.parametrize("model", PARSERS)
-async def test_a_stop_token_ends_an_answer_and_is_not_shown(families: Any, model: str) -> None:
+async def test_a_stop_token_ends_an_answer_without_text(families: Any, model: str) -> None:
     (word,) = (
         Tokenizer.from_file(str(models.qwen3() / "tokenizer.json")).encode(" wonderful", add_special_tokens=False).ids
     )

@@ -1,4 +1,4 @@
-"""Answers of a real worker process over a real Triton."""
+"""Generations of a real worker process with a real Triton."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_real_model_answers(stub: Any) -> None:
     assert usage.timings.first_token.ToMicroseconds() > 0
 
 
-async def test_log_probabilities_of_a_real_model_spell_its_answer(stub: Any) -> None:
+async def test_log_probabilities_of_a_real_model_spell_its_text(stub: Any) -> None:
     request = ask(
         MODEL,
         prompt_token_ids=QUESTION,
@@ -54,31 +54,31 @@ async def test_log_probabilities_of_a_real_model_spell_its_answer(stub: Any) -> 
         assert entry.logprob <= 0
 
 
-async def test_persian_arrives_undamaged_and_every_token_is_counted(stub: Any, persian_ids: list[int]) -> None:
+async def test_persian_text_is_preserved_and_every_token_is_counted(stub: Any, persian_ids: list[int]) -> None:
     events = await events_of(stub.Generate(ask()))
     assert text(events) == PERSIAN
     assert not any("\ufffd" in e.delta.content for e in events)
     assert events[-1].usage.completion_tokens == sum(e.delta.token_count for e in events) == len(persian_ids) + 1
 
 
-async def test_a_stop_string_across_tokens_is_not_shown_and_stops_the_engine(stub: Any) -> None:
+async def test_a_stop_string_across_tokens_is_removed_and_stops_the_engine(stub: Any) -> None:
     events = await events_of(stub.Generate(ask(sampling=pb.SamplingParams(stop=["ببینم؛ END"]))))
     assert text(events) == PERSIAN[: PERSIAN.index("ببینم؛ END")]
     assert next(e.finish.stop_string for e in events if e.HasField("finish")) == "ببینم؛ END"
 
 
-async def test_choices_are_complete_answers(stub: Any) -> None:
+async def test_each_choice_is_complete(stub: Any) -> None:
     events = await events_of(stub.Generate(ask(n=3)))
     assert [text(events, index) for index in range(3)] == [PERSIAN] * 3
 
 
-async def test_max_tokens_ends_with_length(stub: Any) -> None:
+async def test_max_tokens_ends_a_choice_with_length(stub: Any) -> None:
     events = await events_of(stub.Generate(ask(sampling=pb.SamplingParams(max_tokens=5))))
     assert next(e.finish.reason for e in events if e.HasField("finish")) == pb.FINISH_REASON_LENGTH
     assert events[-1].usage.completion_tokens == 5
 
 
-async def test_a_hung_up_call_frees_the_engine(stub: Any) -> None:
+async def test_a_cancelled_call_releases_the_engine(stub: Any) -> None:
     watch = stub.WatchStatus(pb.WatchStatusRequest(interval=duration_pb2.Duration(nanos=100_000_000)))
 
     async def replay_reaches(in_flight: int) -> pb.ModelStatus:
@@ -99,7 +99,7 @@ async def test_a_hung_up_call_frees_the_engine(stub: Any) -> None:
     assert after.cancelled_total == before.cancelled_total + 2
 
 
-async def test_too_long_a_prompt_is_a_status_with_its_numbers(stub: Any) -> None:
+async def test_a_prompt_that_is_too_long_is_rejected_with_its_numbers(stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await events_of(stub.Generate(ask(MODEL, prompt_token_ids=[5] * 250, sampling=pb.SamplingParams(max_tokens=7))))
     found = failure_of(caught.value)
@@ -108,7 +108,7 @@ async def test_too_long_a_prompt_is_a_status_with_its_numbers(stub: Any) -> None
     assert "256 tokens; your prompt has 250 tokens and you asked for 7" in str(found)
 
 
-async def test_a_message_of_megabytes_is_rejected_by_its_size_and_not_by_the_transport(stub: Any) -> None:
+async def test_a_message_of_megabytes_is_rejected_by_the_worker_and_not_by_the_transport(stub: Any) -> None:
     huge = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="x" * (20 * 2**20))])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await events_of(stub.Generate(ask(messages=[huge])))

@@ -1,4 +1,4 @@
-"""A worker's start, health and end, as real processes."""
+"""The start, the health and the end of a worker, as real processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(**settings: str) -> subprocess.CompletedProcess[str]:
 
 
 async def rest(call: Any) -> list[Any]:
-    """What is still to come of a stream."""
+    """Return the remaining events of a stream."""
     responses = []
     while (response := await call.read()) is not grpc.aio.EOF:
         responses.append(response)
@@ -60,7 +60,7 @@ async def drains(worker: Worker) -> bool:
         ("gpt-7=/nowhere", "no model 'gpt-7' in the catalog; there are"),
     ],
 )
-def test_a_bad_setting_is_one_line_and_exit_2(models: str, problem: str) -> None:
+def test_an_invalid_setting_is_reported_in_one_line_with_exit_status_2(models: str, problem: str) -> None:
     result = run(models=models)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
@@ -68,7 +68,7 @@ def test_a_bad_setting_is_one_line_and_exit_2(models: str, problem: str) -> None
     assert problem in line
 
 
-def test_a_taken_port_is_one_line_and_exit_2(model_directory: Path, triton: Server) -> None:
+def test_a_port_in_use_is_reported_in_one_line_with_exit_status_2(model_directory: Path, triton: Server) -> None:
     result = run(models=f"{MODEL}={model_directory}", listen=triton.target)
     assert result.returncode == 2
     assert [line for line in result.stderr.splitlines() if line.startswith("error: ")] == [
@@ -100,7 +100,7 @@ async def test_health_follows_triton(
             assert await worker.health("") == NOT_SERVING
 
 
-async def test_one_watcher_that_leaves_does_not_deafen_the_others(
+async def test_a_watcher_that_leaves_does_not_stop_updates_to_others(
     tmp_path: Path, triton: Server, settings: dict[str, str]
 ) -> None:
     with running_inference_worker(tmp_path, triton=triton.target, **settings) as worker:
@@ -117,7 +117,7 @@ async def test_one_watcher_that_leaves_does_not_deafen_the_others(
         assert await asyncio.to_thread(worker.process.wait, 10) == 0
 
 
-async def test_sigterm_lets_a_running_answer_finish_and_ends_with_0(
+async def test_after_sigterm_a_running_call_completes_and_the_exit_status_is_0(
     tmp_path: Path, triton: Server, settings: dict[str, str]
 ) -> None:
     with running_inference_worker(tmp_path, triton=triton.target, **settings) as worker:
@@ -140,7 +140,7 @@ async def test_sigterm_lets_a_running_answer_finish_and_ends_with_0(
 
 
 @pytest.mark.parametrize(("drain_seconds", "signals"), [("0.3", 1), ("60", 2)])
-async def test_a_drain_ends_at_its_limit_or_at_a_second_signal(
+async def test_a_drain_ends_at_its_timeout_or_at_a_second_signal(
     tmp_path: Path, triton: Server, settings: dict[str, str], drain_seconds: str, signals: int
 ) -> None:
     with running_inference_worker(tmp_path, triton=triton.target, drain_seconds=drain_seconds, **settings) as worker:
@@ -150,7 +150,7 @@ async def test_a_drain_ends_at_its_limit_or_at_a_second_signal(
             await call.read()
             for _ in range(signals):
                 worker.process.send_signal(signal.SIGTERM)
-                # Two signals at one instant would be one.
+                # Two signals at the same time would count as one.
                 await until(lambda: drains(worker))
             with pytest.raises(grpc.aio.AioRpcError):
                 await rest(call)

@@ -48,7 +48,7 @@ def authority(tmp_path: Path) -> Authority:
 def tls_worker(
     directory: Path, triton: Server, settings: dict[str, str], *, port: int = 0
 ) -> Iterator[tuple[Worker, str]]:
-    """A worker with the certificates in `directory`/worker, and where its health is served."""
+    """Yield a worker with the certificates in `directory`/worker, and the address of its health service."""
     health = f"127.0.0.1:{free_ports(1)[0]}"
     listen = {"listen": f"127.0.0.1:{port}"} if port else {}
     with running_inference_worker(
@@ -87,7 +87,7 @@ async def list_models(target: str, credentials: grpc.ChannelCredentials | None, 
         return [model.id for model in (await stub.ListModels(pb.ListModelsRequest(), timeout=5)).models]
 
 
-async def test_a_worker_serves_only_who_shows_a_certificate_of_its_ca(
+async def test_a_worker_serves_only_clients_with_a_certificate_of_its_ca(
     tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
 ) -> None:
     authority.issue(tmp_path / "worker", name=NAME)
@@ -111,7 +111,7 @@ async def test_a_worker_serves_only_who_shows_a_certificate_of_its_ca(
             await list_models(worker.target, caller.channel_credentials(), name="another-name")
 
 
-async def test_health_for_probes_knows_no_tls_and_serves_nothing_else(
+async def test_the_port_for_probes_has_no_tls_and_serves_only_health(
     tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
 ) -> None:
     authority.issue(tmp_path / "worker", name=NAME)
@@ -126,7 +126,7 @@ async def test_health_for_probes_knows_no_tls_and_serves_nothing_else(
 async def test_certificates_are_replaced_under_a_running_stream(
     tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
 ) -> None:
-    """The new certificates are of another CA: a worker that never knew the first CA rejects its certificates."""
+    """The new certificates are of another CA: a worker that does not know the first CA rejects its certificates."""
     authority.issue(tmp_path / "worker", name=NAME)
     authority.issue(tmp_path / "gateway", name="gateway")
     (port,) = free_ports(1)
@@ -160,7 +160,7 @@ async def test_certificates_are_replaced_under_a_running_stream(
         await until(answers, seconds=20)
 
 
-async def test_a_gateway_does_not_take_a_worker_of_another_name(
+async def test_a_gateway_rejects_a_worker_with_another_name(
     tmp_path: Path, authority: Authority, triton: Server, settings: dict[str, str]
 ) -> None:
     authority.issue(tmp_path / "worker", name="somebody-else")
@@ -175,7 +175,7 @@ async def test_a_gateway_does_not_take_a_worker_of_another_name(
 
 
 @pytest.mark.parametrize("service", ["gateway", "inference"])
-def test_certificates_that_cannot_be_used_are_named_at_the_start(tmp_path: Path, service: str) -> None:
+def test_invalid_certificates_are_reported_at_the_start(tmp_path: Path, service: str) -> None:
     variables = {"VILIX_TLS_DIR": str(tmp_path), "VILIX_MODELS": "a=b"}
     result = subprocess.run(
         [sys.executable, "-m", f"services.{service}"],
@@ -194,7 +194,7 @@ def test_certificates_that_cannot_be_used_are_named_at_the_start(tmp_path: Path,
 
 @asynccontextmanager
 async def gateway(directory: Path, worker_port: int, *, ready: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-    """A gateway with the certificates in `directory`/gateway, which has found its worker."""
+    """Yield a gateway with the certificates in `directory`/gateway, connected to its worker."""
     valkey = directory / "valkey"
     valkey.mkdir(exist_ok=True)
     with running_valkey(valkey) as redis_url:
@@ -216,7 +216,7 @@ async def gateway(directory: Path, worker_port: int, *, ready: bool = True) -> A
 
 
 def answer(how: str, **fields: Any) -> dict[str, Any]:
-    """A request for a recording; `slowly` takes seconds."""
+    """Request a recording; `slowly` takes seconds."""
     return {"model": REPLAY, "messages": [{"role": "user", "content": f"Speak {how} please"}], **fields}
 
 
@@ -225,7 +225,7 @@ async def _logged(directory: Path, text: str) -> bool:
 
 
 def _certificate(port: int, directory: Path) -> bytes:
-    """What the worker shows to a new caller."""
+    """Return the certificate that the worker presents to a new client."""
     context = ssl.create_default_context(cafile=directory / "ca.crt")
     context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
     context.set_alpn_protocols(["h2"])

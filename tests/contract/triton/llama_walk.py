@@ -1,4 +1,4 @@
-"""Follows texts through samplers of llama.cpp, to see which a grammar allows."""
+"""Checks with samplers of llama.cpp which texts a grammar allows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.inference.triton_backend.engines.llama_structured_output import St
 
 
 class TooComplexError(Exception):
-    """llguidance gave the grammar up."""
+    """llguidance has stopped at the grammar because it is too complex."""
 
 
 class Walk:
@@ -34,16 +34,16 @@ class Walk:
         self._end = next(i for i in range(self.size) if self.api.lib.llama_vocab_is_eog(self.vocab, i))
 
     def gbnf(self, text: str) -> Any:
-        """llama.cpp's own sampler of a GBNF; None where it refuses it."""
+        """Return llama.cpp's own sampler of a GBNF, or None if it rejects it."""
         sampler = self.api.lib.llama_sampler_init_grammar(self.vocab, text.encode(), b"root")
         return None if sampler == self.api.ffi.NULL else sampler
 
     def grammar(self, text: str) -> Any:
-        """The sampler that the engine makes of a grammar."""
+        """Return the engine's sampler of a grammar."""
         return self.structured_outputs.copy_of(StructuredOutput("grammar", text))
 
     def allows(self, sampler: Any, text: str) -> bool:
-        """Whether the whole text is allowed, and the end behind it. Raises TooComplexError.
+        """Return whether the whole text, and the end behind it, are allowed. Raises TooComplexError.
 
         All ways to write it in tokens are tried: where only one text can follow, llguidance allows only one way.
         """
@@ -57,7 +57,7 @@ class Walk:
             for size in range(len(text), 0, -1):
                 ids = self.tokens(text[:size])
                 if ids[0] in allowed and (len(ids) == 1 or size == 1):
-                    # A character may be several tokens.
+                    # A character may have several tokens.
                     for token in ids:
                         self.api.lib.llama_sampler_accept(copy, token)
                     if self.allows(copy, text[size:]):
@@ -74,7 +74,7 @@ class Walk:
         return set(np.flatnonzero(np.isfinite(self._candidates._rows["logit"])).tolist())
 
     def steps(self, sampler: Any, text: str) -> Iterator[float]:
-        """Seconds of CPU time for each token of a text, as far as it is allowed."""
+        """Return the seconds of CPU time for each token of a text, up to the first one that is not allowed."""
         for token in self.tokens(text):
             began = time.thread_time()
             allowed = self.allowed(sampler)

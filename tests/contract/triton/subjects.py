@@ -1,4 +1,4 @@
-"""The models under test, what they are asked, and what the replay engine answers."""
+"""The models under test, their prompts, and the recordings of the replay engine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SLOTS = 2
 SMOLLM2 = "smollm2-135m"
 REPLAY = "replay"
 TRTLLM_12 = "trtllm-1.2"
-"""The engine trtllm over a stand-in for TensorRT-LLM 1.2.1, without images."""
+"""The engine trtllm with a stand-in for TensorRT-LLM 1.2.1, without images."""
 TRTLLM_13 = "trtllm-1.3"
-"""The same over a stand-in for a candidate of 1.3, with images."""
+"""The engine trtllm with a stand-in for a candidate of 1.3, with images."""
 TRTLLM_FRAGILE = "trtllm-fragile"
-"""The engine trtllm over a stand-in that a test breaks."""
+"""The engine trtllm with a stand-in that a test breaks."""
 TRTLLM_VERSIONS = {TRTLLM_12: "1.2.1", TRTLLM_13: "1.3.0rc29", TRTLLM_FRAGILE: "1.2.1"}
 LESSER = "lesser"
-"""A replay model that lacks parameters and has little room."""
+"""A replay model with unsupported parameters and a short queue."""
 FRAGILE = "fragile"
 """A replay model that a test breaks."""
 

@@ -1,4 +1,4 @@
-"""What every engine does, seen through the real Triton."""
+"""The behaviour of every engine, through a real Triton."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_describes_itself(subject: Subject) -> None:
     }
 
 
-async def test_reports_what_it_used(subject: Subject) -> None:
+async def test_reports_its_usage(subject: Subject) -> None:
     result = await generate(subject, STORY, max_tokens=12, ignore_eos=True)
     assert len(result.token_ids) == 12
     assert result.finish_reason == "length"
@@ -70,7 +70,7 @@ async def test_reports_what_it_used(subject: Subject) -> None:
     assert timings["decode_s"] > 0
 
 
-async def test_only_the_last_output_has_reason_and_usage(subject: Subject) -> None:
+async def test_only_the_last_output_has_finish_reason_and_usage(subject: Subject) -> None:
     result = await generate(subject, STORY, max_tokens=5, ignore_eos=True)
     assert [o.finish_reason for o in result.outputs[:-1]] == [None] * (len(result.outputs) - 1)
     assert [o.usage for o in result.outputs[:-1]] == [None] * (len(result.outputs) - 1)
@@ -83,7 +83,7 @@ async def test_the_end_of_sequence_token_is_sent_and_counted(subject: Subject) -
     assert result.usage["completion_tokens"] == len(result.token_ids)
 
 
-async def test_goes_on_after_the_end_when_told_to(subject: Subject) -> None:
+async def test_ignore_eos_continues_after_the_end(subject: Subject) -> None:
     result = await generate(subject, QUESTION, temperature=0, ignore_eos=True, max_tokens=20)
     assert len(result.token_ids) == 20
     assert result.finish_reason == "length"
@@ -94,14 +94,14 @@ async def test_generates_at_least_min_tokens(subject: Subject) -> None:
     assert len(result.token_ids) >= 15
 
 
-async def test_a_stop_token_does_not_end_the_answer_before_min_tokens(subject: Subject) -> None:
+async def test_a_stop_token_does_not_end_the_generation_before_min_tokens(subject: Subject) -> None:
     whole = await generate(subject, STORY, temperature=0, max_tokens=10)
     stops = [*dict.fromkeys(whole.token_ids[:5])]
     result = await generate(subject, STORY, temperature=0, min_tokens=8, max_tokens=10, stop_token_ids=stops)
     assert len(result.token_ids) >= 8
 
 
-async def test_a_stop_token_ends_the_answer_and_is_sent(subject: Subject) -> None:
+async def test_a_stop_token_ends_the_generation_and_is_sent(subject: Subject) -> None:
     whole = await generate(subject, STORY, temperature=0, max_tokens=10)
     stop = whole.token_ids[5]
     result = await generate(subject, STORY, temperature=0, max_tokens=10, stop_token_ids=[stop])
@@ -109,7 +109,7 @@ async def test_a_stop_token_ends_the_answer_and_is_sent(subject: Subject) -> Non
     assert result.finish_reason == "stop"
 
 
-async def test_without_max_tokens_it_ends_with_the_context(subject: Subject) -> None:
+async def test_without_max_tokens_the_generation_ends_with_the_context(subject: Subject) -> None:
     prompt = STORY * 60
     result = await generate(subject, prompt, ignore_eos=True)
     assert len(prompt) + len(result.token_ids) == CONTEXT_LENGTH
@@ -117,7 +117,7 @@ async def test_without_max_tokens_it_ends_with_the_context(subject: Subject) -> 
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens"), [(STORY, CONTEXT_LENGTH - 3), (STORY * 64, 1), (STORY * 70, None)])
-async def test_what_does_not_fit_the_context_is_rejected(
+async def test_a_request_that_exceeds_the_context_is_rejected(
     subject: Subject, prompt: list[int], max_tokens: int | None
 ) -> None:
     with pytest.raises(Failure) as rejection:
@@ -127,7 +127,7 @@ async def test_what_does_not_fit_the_context_is_rejected(
     assert str(len(prompt)) in str(rejection.value)
 
 
-async def test_exactly_the_context_fits(subject: Subject) -> None:
+async def test_a_request_may_fill_the_context_exactly(subject: Subject) -> None:
     result = await generate(subject, STORY * 60, max_tokens=CONTEXT_LENGTH - 240, ignore_eos=True)
     assert len(result.token_ids) == CONTEXT_LENGTH - 240
 
@@ -136,7 +136,7 @@ async def test_exactly_the_context_fits(subject: Subject) -> None:
     ("params", "named"),
     [({"tempo": 1}, "tempo"), ({"temperature": 3}, "temperature=3"), ({"max_tokens": "many"}, 'max_tokens="many"')],
 )
-async def test_a_bad_parameter_is_rejected_by_name(subject: Subject, params: dict[str, Any], named: str) -> None:
+async def test_an_invalid_parameter_is_rejected_by_name(subject: Subject, params: dict[str, Any], named: str) -> None:
     with pytest.raises(Failure, match=named) as rejection:
         await generate(subject, STORY, **params)
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
@@ -173,13 +173,13 @@ async def test_log_probabilities_come_with_every_token(subject: Subject) -> None
             assert values[0] == pytest.approx(own, abs=1e-5)
 
 
-async def test_log_probabilities_of_the_chosen_tokens_alone(subject: Subject) -> None:
+async def test_log_probabilities_of_only_the_chosen_tokens(subject: Subject) -> None:
     result = await generate(subject, STORY, max_tokens=3, ignore_eos=True, logprobs=0)
     assert all(o.logprobs is not None and len(o.logprobs) == len(o.token_ids) for o in result.outputs)
     assert all(o.top_token_ids is None for o in result.outputs)
 
 
-async def test_no_log_probabilities_unless_asked_for(subject: Subject) -> None:
+async def test_there_are_no_log_probabilities_by_default(subject: Subject) -> None:
     result = await generate(subject, STORY, max_tokens=3)
     assert all(o.logprobs is None and o.top_token_ids is None for o in result.outputs)
 
@@ -229,7 +229,7 @@ async def test_cancelling_stops_the_engine(subject: Subject) -> None:
     assert (await load(subject))["generated_tokens_total"] == generated
 
 
-async def test_cancelling_a_request_that_waits(subject: Subject) -> None:
+async def test_a_waiting_request_can_be_cancelled(subject: Subject) -> None:
     before = (await load(subject))["cancelled_total"]
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(generate(subject, STORY, ignore_eos=True)) for _ in range(SLOTS)]
@@ -259,7 +259,7 @@ async def test_cancelling_a_request_that_waits(subject: Subject) -> None:
 
 # TensorRT-LLM cannot pause a request: see test_trtllm.py.
 @pytest.mark.parametrize("subject", [SMOLLM2, REPLAY], indirect=True)
-async def test_pauses_for_a_reader_that_is_behind(subject: Subject) -> None:
+async def test_a_request_pauses_while_its_reader_is_behind(subject: Subject) -> None:
     window = 4
     before = (await load(subject))["generated_tokens_total"]
     stream = subject.client.generate(
@@ -284,7 +284,7 @@ async def test_pauses_for_a_reader_that_is_behind(subject: Subject) -> None:
     assert count == CONTEXT_LENGTH - len(STORY)
 
 
-async def test_a_request_of_another_kind_goes_through_while_one_is_paused(subject: Subject) -> None:
+async def test_control_requests_are_answered_while_a_request_is_paused(subject: Subject) -> None:
     paused = subject.client.generate(
         subject.model, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True}, window=1
     )
@@ -295,7 +295,7 @@ async def test_a_request_of_another_kind_goes_through_while_one_is_paused(subjec
     await until_idle(subject)
 
 
-async def test_the_same_id_may_be_used_twice(subject: Subject) -> None:
+async def test_a_request_id_may_be_used_again(subject: Subject) -> None:
     results = await asyncio.gather(*(generate(subject, STORY, max_tokens=5, ignore_eos=True) for _ in range(2)))
     assert [len(r.token_ids) for r in results] == [5, 5]
 

@@ -1,4 +1,4 @@
-"""A GBNF that was translated allows the texts that llama.cpp's own reading of it allows."""
+"""A translated GBNF allows the same texts as in llama.cpp."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def walk(gguf: Path) -> Walk:
 
 
 @pytest.mark.parametrize("grammar", CASES)
-def test_a_translation_allows_what_llama_cpp_allows(walk: Walk, grammar: str) -> None:
+def test_a_translated_grammar_allows_the_same_texts_as_in_llama_cpp(walk: Walk, grammar: str) -> None:
     theirs, ours = walk.gbnf(grammar), walk.grammar(grammar)
     assert theirs is not None
     for text in CASES[grammar]:
@@ -77,8 +77,8 @@ def rule(name: str, body: str) -> str:
     return f"{name} ::= ({body})" if is_open else f"{name} ::= {body}"
 
 
-def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
-    """Left recursion is llama.cpp's own limit: it refuses what has it."""
+def test_translated_random_grammars_allow_the_same_texts(walk: Walk) -> None:
+    """llama.cpp rejects grammars with left recursion, which the comparison leaves out."""
     compared = rejected = agreed = complex_texts = 0
     for seed in range(times(30, 400)):
         random = Random(seed)
@@ -95,7 +95,7 @@ def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
         try:
             ours = walk.grammar(grammar)
         except RequestError:
-            # A language without any text, such as that of a rule that always needs itself.
+            # The language has no text, such as that of a rule that always needs itself.
             rejected += 1
             continue
         compared += 1
@@ -128,14 +128,14 @@ def test_random_grammars_allow_the_same_texts(walk: Walk) -> None:
         "root ::= (root | [a-z,. ])+",
     ],
 )
-def test_an_ambiguous_grammar_has_bounded_work_for_each_token(walk: Walk, grammar: str) -> None:
-    """llama.cpp's own sampler takes minutes of CPU time for one token of these, on any machine."""
+def test_an_ambiguous_grammar_takes_bounded_time_per_token(walk: Walk, grammar: str) -> None:
+    """llama.cpp's own sampler takes minutes of CPU time for one token of these grammars, on any machine."""
     sampler = walk.grammar(grammar)
     worst = max(walk.steps(sampler, "hello world this is a test " * times(1, 6)))
     walk.api.lib.llama_sampler_free(sampler)
     assert worst < 5
 
 
-def test_the_notation_of_lark_stays_as_it_is() -> None:
+def test_a_lark_grammar_is_not_translated() -> None:
     text = '  %llguidance {}\nstart: "a"'
     assert as_lark(text) == text

@@ -1,4 +1,4 @@
-"""Guides of the engine llamacpp are made once, and every answer begins at their beginning."""
+"""The engine llamacpp compiles a structured output once, and every request starts at its beginning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def engine() -> Iterator[LlamaCppEngine]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[StructuredOutput]:
-    """The guides that were made since."""
+    """The structured outputs that are compiled during the test."""
     structured_outputs: list[StructuredOutput] = []
     original = StructuredOutputs._new_sampler
 
@@ -61,7 +61,7 @@ def _bytes(engine: LlamaCppEngine, token_id: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "form"), [("regex", "(yes|no), [0-9]{3}"), ("grammar", 'root ::= ("yes" | "no") ", " [0-9]')]
 )
-def test_a_form_is_made_once_and_begins_anew(
+def test_a_structured_output_is_compiled_once_and_each_request_starts_at_its_beginning(
     engine: LlamaCppEngine, made: list[StructuredOutput], kind: str, form: str
 ) -> None:
     for _ in range(4):
@@ -71,7 +71,9 @@ def test_a_form_is_made_once_and_begins_anew(
     assert len(made) == 1
 
 
-def test_the_ones_that_nobody_asked_for_go_first(engine: LlamaCppEngine, made: list[StructuredOutput]) -> None:
+def test_the_least_recently_used_structured_outputs_are_dropped(
+    engine: LlamaCppEngine, made: list[StructuredOutput]
+) -> None:
     forms = [f"form {number}" for number in range(llama_structured_output.MOST_KEPT + 1)]
     for form in forms:
         assert held_to(engine, "regex", form) == form
@@ -82,14 +84,14 @@ def test_the_ones_that_nobody_asked_for_go_first(engine: LlamaCppEngine, made: l
     assert len(engine._structured_outputs._kept) == llama_structured_output.MOST_KEPT
 
 
-def test_a_form_that_is_none_is_not_kept(engine: LlamaCppEngine, made: list[StructuredOutput]) -> None:
+def test_an_invalid_structured_output_is_not_kept(engine: LlamaCppEngine, made: list[StructuredOutput]) -> None:
     for _ in range(2):
         with pytest.raises(RequestError, match="is not valid"):
             held_to(engine, "regex", "(((")
     assert not made, "the engine itself never makes what has not passed its trial"
 
 
-def test_arguments_may_refer_to_definitions_of_their_function(engine: LlamaCppEngine) -> None:
+def test_schemas_of_arguments_may_refer_to_their_definitions(engine: LlamaCppEngine) -> None:
     place = {"enum": ["Tehran", "Shiraz"]}
     inner = {"properties": {"place": {"$ref": "#/$defs/Place"}, "more": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}
     schema = {**inner, "required": ["place", "more"], "additionalProperties": False, "$defs": {"Place": place}}
@@ -97,8 +99,8 @@ def test_arguments_may_refer_to_definitions_of_their_function(engine: LlamaCppEn
     assert re.match(r'\{"name":"(get\.weather|get_time)","arguments":\{"place":"(Tehran|Shiraz)","more":', answer)
 
 
-class SlowMaking:
-    """Guides that are made when they are told to."""
+class SlowCompiler:
+    """Compiles structured outputs once `may_end` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.may_end = threading.Event(), threading.Event()
@@ -113,8 +115,8 @@ class SlowMaking:
 
 
 @pytest.fixture
-def making(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowMaking]:
-    slow = SlowMaking(monkeypatch)
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowCompiler]:
+    slow = SlowCompiler(monkeypatch)
     yield slow
     slow.may_end.set()
 
@@ -127,32 +129,34 @@ def started(engine: LlamaCppEngine, **params: Any) -> Reader:
     return reader
 
 
-def test_other_answers_go_on_while_a_form_is_made(engine: LlamaCppEngine, making: SlowMaking) -> None:
+def test_other_requests_go_on_while_a_structured_output_is_compiled(
+    engine: LlamaCppEngine, compiler: SlowCompiler
+) -> None:
     slow = started(engine, structured_output={"regex": "slow[0-9]"})
-    assert making.begun.wait(20)
+    assert compiler.begun.wait(20)
     assert started(engine).wait().reason
     assert engine.load().queued == 1
-    making.may_end.set()
+    compiler.may_end.set()
     assert slow.wait().reason == "stop"
 
 
-def test_a_request_that_is_cancelled_while_its_form_is_made_gives_its_slot_back(
-    engine: LlamaCppEngine, making: SlowMaking
+def test_a_request_cancelled_during_compilation_ends_and_takes_no_slot(
+    engine: LlamaCppEngine, compiler: SlowCompiler
 ) -> None:
     slow = [started(engine, structured_output={"regex": f"cancelled{i}"}) for i in range(engine.slots)]
-    assert making.begun.wait(20)
+    assert compiler.begun.wait(20)
     for reader in slow:
         reader.cancelled = True
         assert reader.wait().reason == "cancelled"
     assert started(engine).wait().reason
 
 
-def test_a_form_that_takes_too_long_is_rejected(
-    engine: LlamaCppEngine, making: SlowMaking, monkeypatch: pytest.MonkeyPatch
+def test_a_structured_output_that_takes_too_long_is_rejected(
+    engine: LlamaCppEngine, compiler: SlowCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_compilations, "STRUCTURED_OUTPUT_SECONDS", 0.1)
     with pytest.raises(RequestError, match="cannot be compiled at the moment") as rejection:
         started(engine, structured_output={"regex": "endless"}).wait()
     assert rejection.value.reason == "OVERLOADED", "the machine was too slow for what its trial allows"
-    making.may_end.set()
+    compiler.may_end.set()
     assert started(engine).wait().reason

@@ -1,4 +1,4 @@
-"""Guides that would eat memory, or end the process that compiles them, are compiled in a child, and refused."""
+"""Structured outputs that need too much memory, or crash their compiler, are compiled in a child and rejected."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BOMBS = {
     "a regex": StructuredOutput("regex", "(a{100}){100}{100}{100}"),
     "a long repetition": StructuredOutput("regex", "a{1000000000}"),
 }
-"""None of them gets past the worker, whose limits are another line of defence."""
+"""Hostile structured outputs. The limits of the worker reject all of them before the trial."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def trials(gguf: Path) -> Iterator[Trials]:
 
 
 @pytest.mark.parametrize("what", BOMBS)
-def test_a_bomb_is_rejected_and_costs_this_process_nothing(trials: Trials, what: str) -> None:
+def test_a_hostile_structured_output_is_rejected_without_cost_for_this_process(trials: Trials, what: str) -> None:
     before = psutil.Process().memory_info().rss
     began = time.monotonic()
     with pytest.raises(RequestError, match=rf"guide\.{BOMBS[what].kind} ") as rejection:
@@ -74,20 +74,20 @@ def test_a_bomb_is_rejected_and_costs_this_process_nothing(trials: Trials, what:
     assert time.process_time() - began < 0.1, "what was refused is remembered"
 
 
-def test_what_passes_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_successful_trial_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     trials.check(StructuredOutput("regex", "(yes|no)"))
     monkeypatch.setattr(trials, "_outcome", None)
     trials.check(StructuredOutput("regex", "(yes|no)"))
 
 
-def test_what_was_rejected_is_tried_again_later(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejected_structured_output_is_tried_again_later(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "REJECTED_SECONDS", 0.0)
     for _ in range(2):
         with pytest.raises(RequestError, match="is not valid"):
             trials.check(StructuredOutput("regex", "((("))
 
 
-def test_a_slow_trial_holds_up_no_other(trials: Trials) -> None:
+def test_a_slow_trial_does_not_delay_others(trials: Trials) -> None:
     structured_output = StructuredOutput("json", json.dumps({"type": "integer", "multipleOf": 987654321}))
     slow = threading.Thread(target=_check_quietly, args=(trials, structured_output))
     slow.start()
@@ -96,8 +96,8 @@ def test_a_slow_trial_holds_up_no_other(trials: Trials) -> None:
     slow.join()
 
 
-def test_a_trial_is_limited(trials: Trials) -> None:
-    """Seen from outside, while one runs."""
+def test_a_trial_runs_under_limits(trials: Trials) -> None:
+    """The limits are read from outside, while a trial runs."""
     structured_output = StructuredOutput("json", '{"type": "integer", "multipleOf": 777777777}')
     slow = threading.Thread(target=_check_quietly, args=(trials, structured_output))
     slow.start()
@@ -119,7 +119,7 @@ def _check_quietly(trials: Trials, structured_output: StructuredOutput) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_server_that_dies_is_started_again(trials: Trials, number: signal.Signals) -> None:
+def test_a_dead_server_is_restarted(trials: Trials, number: signal.Signals) -> None:
     before, pid = trials.restarts, trials.pid
     os.kill(pid, number)
     block_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(pid) else True)
@@ -128,7 +128,7 @@ def test_a_server_that_dies_is_started_again(trials: Trials, number: signal.Sign
     assert trials.pid != pid
 
 
-def test_a_server_that_is_frozen_is_replaced(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_server_is_replaced(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "_OUTCOME_SECONDS", 3.0)
     before, pid = trials.restarts, trials.pid
     os.kill(pid, signal.SIGSTOP)
@@ -138,10 +138,10 @@ def test_a_server_that_is_frozen_is_replaced(trials: Trials, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("number", "multiple"), [(signal.SIGSTOP, 555555557), (signal.SIGKILL, 444444443)])
-def test_a_trial_that_something_else_ends_says_nothing_of_its_structured_output(
+def test_a_trial_that_is_killed_from_outside_is_no_rejection(
     trials: Trials, number: signal.Signals, multiple: int
 ) -> None:
-    """It got no processor, or the kernel had no memory left."""
+    """The trial got no CPU time, or the kernel had no memory left."""
     structured_output, found = StructuredOutput("json", json.dumps({"type": "integer", "multipleOf": multiple})), []
 
     def check() -> None:
@@ -154,7 +154,7 @@ def test_a_trial_that_something_else_ends_says_nothing_of_its_structured_output(
     slow.start()
     server = psutil.Process(trials.pid)
     block_until(lambda: bool(server.children()))
-    # It has read the guide, and its limits are set.
+    # The trial has read the structured output, and its limits are set.
     block_until(lambda: server.children()[0].rlimit(psutil.RLIMIT_CPU)[0] == 2)
     server.children()[0].send_signal(number)
     slow.join()
@@ -178,7 +178,7 @@ def test_a_server_that_hangs_while_it_starts_is_replaced(trials: Trials, monkeyp
     assert trials.check(StructuredOutput("regex", "after a start that hung")) >= 0
 
 
-def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
+def test_trials_end_with_their_server(trials: Trials) -> None:
     structured_output = StructuredOutput("json", '{"type": "integer", "multipleOf": 666666667}')
     slow = threading.Thread(target=_check_quietly, args=(trials, structured_output))
     slow.start()
@@ -190,7 +190,7 @@ def test_a_server_that_dies_takes_its_trials_with_it(trials: Trials) -> None:
     slow.join()
 
 
-def test_it_leaks_no_descriptor_and_no_process(trials: Trials) -> None:
+def test_trials_leak_no_descriptors_and_processes(trials: Trials) -> None:
     trials.check(StructuredOutput("regex", "first"))
     mine, server = psutil.Process(), psutil.Process(trials.pid)
     before = mine.num_fds(), server.num_fds()
@@ -201,7 +201,7 @@ def test_it_leaks_no_descriptor_and_no_process(trials: Trials) -> None:
     assert not server.children()
 
 
-def test_nothing_is_left_behind_the_end(gguf: Path) -> None:
+def test_closing_leaves_no_processes(gguf: Path) -> None:
     before = psutil.Process().num_fds()
     trials = Trials(MODULE, {"model": str(gguf)})
     trials.wait_ready()
@@ -213,7 +213,7 @@ def test_nothing_is_left_behind_the_end(gguf: Path) -> None:
         trials.check(StructuredOutput("regex", "late"))
 
 
-def test_a_model_that_cannot_be_loaded_is_said_at_once(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_at_once(tmp_path: Path) -> None:
     trials = Trials(MODULE, {"model": str(tmp_path / "none.gguf")})
     with pytest.raises(RuntimeError, match="cannot start"):
         trials.wait_ready()
@@ -238,7 +238,7 @@ def started(engine: LlamaCppEngine, **params: Any) -> Reader:
 AMBIGUOUS = "root ::= s\ns ::= s s s | s s | [a-zA-Z ,.!?]"
 
 
-def test_an_ambiguous_grammar_ends_and_others_go_on(engine: LlamaCppEngine) -> None:
+def test_an_ambiguous_grammar_does_not_delay_other_requests(engine: LlamaCppEngine) -> None:
     readers = [
         started(engine, structured_output={"grammar": AMBIGUOUS}, max_tokens=400, temperature=1.5, seed=seed)
         for seed in range(2)
@@ -249,7 +249,7 @@ def test_an_ambiguous_grammar_ends_and_others_go_on(engine: LlamaCppEngine) -> N
             assert reader.wait().reason in ("stop", "length")
 
 
-def test_more_bombs_than_slots_hold_up_nobody_else(engine: LlamaCppEngine) -> None:
+def test_many_hostile_structured_outputs_do_not_delay_other_requests(engine: LlamaCppEngine) -> None:
     bombs = [
         started(
             engine,
@@ -267,7 +267,7 @@ def test_more_bombs_than_slots_hold_up_nobody_else(engine: LlamaCppEngine) -> No
 
 
 @pytest.mark.parametrize("grammar", ["root ::= [z-a]+", r"root ::= [^\x00-\U0010ffff]", "root ::= <[1]> <[2]>"])
-def test_a_grammar_that_allows_nothing_is_the_callers_mistake(engine: LlamaCppEngine, grammar: str) -> None:
+def test_a_grammar_without_any_text_is_an_invalid_argument(engine: LlamaCppEngine, grammar: str) -> None:
     with pytest.raises(RequestError) as rejection:
         started(engine, structured_output={"grammar": grammar}).wait()
     assert rejection.value.reason == "INVALID_ARGUMENT"
@@ -276,16 +276,16 @@ def test_a_grammar_that_allows_nothing_is_the_callers_mistake(engine: LlamaCppEn
 @pytest.mark.parametrize(
     "params", [{"temperature": 1e-40}, {"temperature": 1e-10}, {"top_p": 1e-40}, {"min_p": 1e-40, "temperature": 2.0}]
 )
-def test_numbers_next_to_zero_choose_a_token(engine: LlamaCppEngine, params: dict[str, float]) -> None:
+def test_parameters_close_to_zero_choose_a_token(engine: LlamaCppEngine, params: dict[str, float]) -> None:
     assert started(engine, **params).wait().reason in ("stop", "length")
 
 
-def test_the_engine_says_what_compiles_structured_outputs(engine: LlamaCppEngine) -> None:
+def test_the_engine_reports_the_library_that_compiles_structured_outputs(engine: LlamaCppEngine) -> None:
     assert engine.guide_library == "llguidance"
     assert "xllamacpp" in engine.guide_library_version
 
 
-def test_a_grammar_that_leads_nowhere_ends_with_length(engine: LlamaCppEngine) -> None:
+def test_a_grammar_that_cannot_be_completed_ends_with_length(engine: LlamaCppEngine) -> None:
     """Behind `ab`, a text must match both `a` and `b`."""
     reader = started(
         engine, structured_output={"grammar": '%llguidance {}\nstart: "ab" X\nX: /c/ & /d/'}, temperature=0
@@ -296,10 +296,10 @@ def test_a_grammar_that_leads_nowhere_ends_with_length(engine: LlamaCppEngine) -
         assert rejection.reason == "INVALID_ARGUMENT"
 
 
-def test_an_answer_whose_structured_output_allows_nothing_more_is_cut(
+def test_a_generation_without_an_allowed_token_ends_with_length(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No grammar is known that llguidance takes and that leads nowhere; so the third token is forbidden here."""
+    """No grammar is known that llguidance accepts and that cannot be completed, so that the test forbids tokens."""
     original, calls = Candidates.allowed, iter(range(1000))
     monkeypatch.setattr(Candidates, "allowed", lambda self: 0 if next(calls) >= 4 else original(self))
     reader = started(engine, structured_output={"grammar": "root ::= [a-z]+"}, max_tokens=9).wait()

@@ -1,4 +1,4 @@
-"""Images in the engine llamacpp, against llama.cpp's own way of reading them."""
+"""Images in the engine llamacpp, compared with llama.cpp's own helpers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def reference(
 def test_images_are_read_as_llama_cpp_itself_reads_them(engine: LlamaCppEngine, files: Path, beside: bool) -> None:
     images = [pixels(seed, *size) for seed, size in enumerate(SIZES)]
     ids, expected = reference(engine._api, files, "one <__media__> two <__media__> three words", images)
-    # Beside others, images are read in pieces.
+    # Beside other requests, images are read in parts.
     others = [start(engine, [5, 6, 7], max_tokens=200) for _ in range(2 if beside else 0)]
     found = likeliest(start(engine, ids, *map(png, images), image_sizes=[list(size) for size in SIZES]))
     for other in others:
@@ -115,17 +115,17 @@ def test_images_are_read_as_llama_cpp_itself_reads_them(engine: LlamaCppEngine, 
         assert logprob == pytest.approx(expected[token_id], abs=1e-3)
 
 
-def test_text_goes_on_behind_an_image(engine: LlamaCppEngine) -> None:
+def test_text_behind_an_image_is_read(engine: LlamaCppEngine) -> None:
     image, size = png(pixels(1, 256, 256)), [[256, 256]]
     whole = start(engine, [1, IMAGE, 2, 3], image, image_sizes=size, max_tokens=6).wait()
     assert whole.usage.prompt_tokens == 3 + 64
-    # Each token that was generated is read where the next one of a prompt would be.
+    # Each generated token has the position that the next token of a prompt would have.
     for count in range(1, 6):
         prompt = [1, IMAGE, 2, 3, *whole.token_ids[:count]]
         assert start(engine, prompt, image, image_sizes=size).wait().token_ids == [whole.token_ids[count]]
 
 
-def test_text_before_an_image_is_kept_and_the_image_is_not(engine: LlamaCppEngine) -> None:
+def test_a_slot_keeps_text_before_an_image_and_not_the_image(engine: LlamaCppEngine) -> None:
     text, size = list(range(1000, 1050)), [[256, 256]]
     warm = {"temperature": 1e-3, "image_sizes": size, "cache_salt": "own"}
     first, second = (start(engine, [*text, IMAGE, 7], png(pixels(seed, 256, 256)), **warm) for seed in (1, 1))
@@ -146,19 +146,19 @@ def test_text_before_an_image_is_kept_and_the_image_is_not(engine: LlamaCppEngin
         ([1] * 1000 + [IMAGE, 2], b"", "leaves no room"),
     ],
 )
-def test_what_cannot_be_read_is_rejected(engine: LlamaCppEngine, prompt: list[int], image: bytes, problem: str) -> None:
+def test_an_invalid_image_is_rejected(engine: LlamaCppEngine, prompt: list[int], image: bytes, problem: str) -> None:
     with pytest.raises(RequestError, match=problem):
         start(engine, prompt, image or png(pixels(1, 256, 256)), image_sizes=[[256, 256]]).wait()
     assert start(engine, [1, 2, 3]).wait().token_ids
 
 
-def test_eyes_of_another_kind_are_rejected(files: Path, tmp_path: Path) -> None:
+def test_an_unsupported_vision_projector_is_rejected(files: Path, tmp_path: Path) -> None:
     for eyes, problem in (("none.gguf", "there is no mmproj file"), ("model.gguf", "cannot be loaded")):
         with pytest.raises((ValueError, OSError), match=problem):
             LlamaCppEngine(model=str(files / "model.gguf"), mmproj=str(files / eyes), context_length=64)
 
 
-def test_a_model_without_eyes_reads_text_only(files: Path) -> None:
+def test_a_model_without_vision_projector_rejects_images(files: Path) -> None:
     blind = LlamaCppEngine(model=str(files / "model.gguf"), context_length=64, slots=1)
     try:
         with pytest.raises(RequestError, match="reads text only"):

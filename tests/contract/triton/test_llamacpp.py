@@ -1,4 +1,4 @@
-"""What the llama.cpp engine does beyond the contract, with a real model."""
+"""The behaviour of the engine llamacpp beyond the contract, with a real model."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ async def text_of(client: TritonClient, gguf: Path, **params: Any) -> str:
     return decode(gguf, result.token_ids[:-1])
 
 
-async def test_answers_a_question(client: TritonClient, gguf: Path) -> None:
+async def test_a_question_is_answered(client: TritonClient, gguf: Path) -> None:
     assert "Paris" in await text_of(client, gguf, temperature=0)
 
 
 @pytest.mark.parametrize("window", [1, 64])
-async def test_every_id_of_characters_that_span_tokens_is_reported(
+async def test_all_ids_of_characters_that_span_tokens_are_reported(
     client: TritonClient, gguf: Path, window: int
 ) -> None:
     result = await generate(client, STORY, window=window, structured_output={"grammar": f'root ::= "{PERSIAN}"'})
@@ -50,7 +50,7 @@ async def test_every_id_of_characters_that_span_tokens_is_reported(
     assert result.usage["completion_tokens"] == len(result.token_ids) > len(PERSIAN)
 
 
-async def test_text_is_a_prompt_too(client: TritonClient) -> None:
+async def test_a_prompt_may_be_text(client: TritonClient) -> None:
     stream = client.generate(
         SMOLLM2,
         request_id="test",
@@ -64,14 +64,14 @@ async def test_text_is_a_prompt_too(client: TritonClient) -> None:
     assert by_text.token_ids == by_ids.token_ids
 
 
-async def test_a_seed_repeats_the_answer(client: TritonClient) -> None:
+async def test_a_seed_makes_a_generation_repeatable(client: TritonClient) -> None:
     first, second, other = [
         (await generate(client, STORY, max_tokens=16, temperature=1.5, seed=seed)).token_ids for seed in (7, 7, -8)
     ]
     assert first == second != other
 
 
-async def test_without_a_seed_answers_differ(client: TritonClient) -> None:
+async def test_without_a_seed_generations_differ(client: TritonClient) -> None:
     answers = [(await generate(client, STORY, max_tokens=16, temperature=1.5)).token_ids for _ in range(2)]
     assert answers[0] != answers[1]
 
@@ -92,7 +92,7 @@ async def test_a_bias_forces_and_forbids_tokens(client: TritonClient) -> None:
 
 
 @pytest.mark.parametrize("penalty", [{"frequency_penalty": 2}, {"presence_penalty": 2}, {"repetition_penalty": 2}])
-async def test_penalties_lessen_repetition(client: TritonClient, penalty: dict[str, float]) -> None:
+async def test_penalties_reduce_repetition(client: TritonClient, penalty: dict[str, float]) -> None:
     biased = {"temperature": 0, "max_tokens": 6, "logit_bias": {"42": 12}}
     plain = await generate(client, STORY, **biased)
     penalised = await generate(client, STORY, **biased, **penalty)
@@ -121,13 +121,15 @@ async def test_text_follows_its_grammar(client: TritonClient, gguf: Path) -> Non
 @pytest.mark.parametrize(
     "structured_output", [{"json": {"type": "nonsense"}}, {"regex": "(a"}, {"grammar": "root ::= other"}, {"json": "{"}]
 )
-async def test_a_bad_structured_output_is_rejected(client: TritonClient, structured_output: dict[str, Any]) -> None:
+async def test_an_invalid_structured_output_is_rejected(
+    client: TritonClient, structured_output: dict[str, Any]
+) -> None:
     with pytest.raises(Failure, match="guide") as rejection:
         await generate(client, QUESTION, structured_output=structured_output)
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
 
 
-async def test_an_answer_never_leaves_a_structured_output_that_is_too_complex(client: TritonClient) -> None:
+async def test_a_generation_never_violates_a_structured_output_that_is_too_complex(client: TritonClient) -> None:
     wide = {"type": "object", "properties": {f"p{i}": {"type": "string", "pattern": "^[a-z]+$"} for i in range(1000)}}
     with pytest.raises(Failure, match="too complex") as rejection:
         await generate(client, QUESTION, structured_output={"json": wide}, max_tokens=64, temperature=0)
@@ -135,7 +137,7 @@ async def test_an_answer_never_leaves_a_structured_output_that_is_too_complex(cl
 
 
 @pytest.mark.parametrize("expression", ["((a{1,1000}){1,1000}){1,1000}", "(a|b)*a(a|b){60}", r"(\w{1,500}){1,500}"])
-async def test_an_expression_that_explodes_is_followed_or_rejected(client: TritonClient, expression: str) -> None:
+async def test_an_explosive_regular_expression_is_followed_or_rejected(client: TritonClient, expression: str) -> None:
     try:
         result = await generate(client, QUESTION, structured_output={"regex": expression}, max_tokens=4)
     except Failure as rejection:
@@ -144,21 +146,21 @@ async def test_an_expression_that_explodes_is_followed_or_rejected(client: Trito
         assert len(result.token_ids) <= 4
 
 
-async def test_a_structured_output_that_it_lacks_is_rejected_by_name(client: TritonClient) -> None:
+async def test_an_unsupported_kind_of_structured_output_is_rejected_by_name(client: TritonClient) -> None:
     with pytest.raises(Failure, match=r"guide\.structural_tag") as rejection:
         await generate(client, QUESTION, structured_output={"structural_tag": {}})
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
 @pytest.mark.parametrize("params", [{"stop_token_ids": [49152]}, {"logit_bias": {"49152": 1}}])
-async def test_an_id_outside_the_vocabulary_is_rejected(client: TritonClient, params: dict[str, Any]) -> None:
+async def test_a_token_id_outside_the_vocabulary_is_rejected(client: TritonClient, params: dict[str, Any]) -> None:
     with pytest.raises(Failure, match="49152"):
         await generate(client, QUESTION, **params)
     with pytest.raises(Failure, match="-1"):
         await generate(client, [1, -1])
 
 
-async def test_a_prompt_that_was_read_is_not_read_again(client: TritonClient) -> None:
+async def test_a_prompt_in_the_cache_is_not_read_again(client: TritonClient) -> None:
     prompt = [100 + i for i in range(64)]
     first = await generate(client, prompt, max_tokens=2, cache_salt="reader")
     second = await generate(client, [*prompt, 7, 8], max_tokens=2, cache_salt="reader")
@@ -167,21 +169,21 @@ async def test_a_prompt_that_was_read_is_not_read_again(client: TritonClient) ->
 
 
 @pytest.mark.parametrize("params", [{"seed": 5}, {"temperature": 0}])
-async def test_a_request_that_must_repeat_reads_everything_anew(client: TritonClient, params: dict[str, Any]) -> None:
+async def test_a_repeatable_request_reads_its_whole_prompt(client: TritonClient, params: dict[str, Any]) -> None:
     prompt = [400 + i for i in range(64)]
     for _ in range(2):
         result = await generate(client, prompt, max_tokens=2, **params)
         assert result.usage["cached_tokens"] == 0
 
 
-async def test_other_salts_share_nothing(client: TritonClient) -> None:
+async def test_requests_with_different_salts_share_no_cache(client: TritonClient) -> None:
     prompt = [200 + i for i in range(64)]
     await generate(client, prompt, max_tokens=2, cache_salt="one")
     other = await generate(client, prompt, max_tokens=2, cache_salt="two")
     assert other.usage["cached_tokens"] == 0
 
 
-async def test_a_cancelled_long_prompt_is_given_up_while_it_is_read(client: TritonClient) -> None:
+async def test_a_long_prompt_can_be_cancelled_while_it_is_read(client: TritonClient) -> None:
     before = await client.describe(SMOLLM2)
     task = asyncio.create_task(generate(client, [300 + i for i in range(250)], max_tokens=1, seed=1))
     started = time.monotonic()
@@ -194,21 +196,21 @@ async def test_a_cancelled_long_prompt_is_given_up_while_it_is_read(client: Trit
     assert after["load"]["generated_tokens_total"] == before["load"]["generated_tokens_total"]
 
 
-def test_a_file_with_another_tokenizer_is_rejected_by_name(gguf: Path, tmp_path: Path) -> None:
+def test_a_file_with_an_unsupported_tokenizer_is_rejected_by_name(gguf: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     data = gguf.read_bytes()
     name = data.index(b"smollm", data.index(b"tokenizer.ggml.pre"))
     other.write_bytes(data[:name] + b"falcon" + data[name + len(b"smollm") :])
     with launched(tmp_path / "triton", {"other": ("llamacpp", {"model": str(other)})}) as server:
         assert server.process.wait(60) != 0
-        said = triton.explain(server.log.read_text())
+        problem = triton.explain(server.log.read_text())
     other.unlink()
-    assert "model other" in said
-    assert "'falcon'" in said
-    assert "\n" not in said
+    assert "model other" in problem
+    assert "'falcon'" in problem
+    assert "\n" not in problem
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_name(tmp_path: Path) -> None:
     with launched(tmp_path / "triton", {"lost": ("llamacpp", {"model": "/nowhere/model.gguf"})}) as server:
         assert server.process.wait(60) != 0
         assert "/nowhere/model.gguf" in triton.explain(server.log.read_text())

@@ -1,4 +1,4 @@
-"""A model directory as NVIDIA's container sees it: without anything of this distribution beside it."""
+"""A model directory works in NVIDIA's container, without this distribution."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def test_the_copy_needs_only_the_standard_library_and_numpy(tmp_path: Path) -> N
         "third = {name for name, file in files.items() if 'site-packages' in file}\n"
         "assert third <= {'numpy'}, third\n"
     )
-    # -S and a cleared path: nothing of this distribution can be found by accident.
+    # -S and an empty path: nothing of this distribution can be imported by accident.
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, cwd=tmp_path)

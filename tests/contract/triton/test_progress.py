@@ -1,4 +1,4 @@
-"""What a model says of its progress, and what the probe of a pod makes of it and of a model that does not answer."""
+"""The progress that a model reports, and the probe of a pod for stalled, dead and frozen models."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[Server, TritonClient]]:
 
 
 async def probe(server: Server, model: str, *, program_of: str = "", **options: float) -> tuple[int, str]:
-    """Exit code and words of the program beside the model, run as in a pod."""
+    """Return the exit code and the output of the program beside the model, run as in a pod."""
     program = server.log.parent / "models" / (program_of or model) / "1" / "probe.py"
     given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     process = await asyncio.create_subprocess_exec(
@@ -61,7 +61,7 @@ async def step_age(client: TritonClient, model: str = "replay") -> Any:
     return (await client.describe(model))["load"]["step_age_s"]
 
 
-async def test_a_healthy_model_passes(server: tuple[Server, TritonClient]) -> None:
+async def test_the_probe_passes_for_a_healthy_model(server: tuple[Server, TritonClient]) -> None:
     running, client = server
     for model in ("replay", EMBEDDING):
         assert await probe(running, model) == (0, "")
@@ -71,14 +71,14 @@ async def test_a_healthy_model_passes(server: tuple[Server, TritonClient]) -> No
     assert (code, "another" in words) == (1, True)
 
 
-async def test_an_engine_that_stands_still_is_found_though_its_process_answers(
+async def test_the_probe_detects_a_stalled_engine_whose_process_answers(
     server: tuple[Server, TritonClient],
 ) -> None:
     running, client = server
     task = asyncio.create_task(response(client, "replay", STALL))
     try:
         await until(lambda: _is_older(client, 1.0), seconds=30)
-        # A request that comes now is not taken for progress.
+        # A new request is not progress.
         other = asyncio.create_task(response(client, "replay", PLAIN))
         await until(lambda: _is_older(client, 2.0), seconds=30)
         assert (await probe(running, "replay", stall_seconds=600))[0] == 0
@@ -91,7 +91,7 @@ async def test_an_engine_that_stands_still_is_found_though_its_process_answers(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_request_that_waits_for_its_reader_is_no_stall(server: tuple[Server, TritonClient]) -> None:
+async def test_a_request_that_waits_for_its_reader_is_not_a_stall(server: tuple[Server, TritonClient]) -> None:
     _, client = server
     outputs = client.generate(
         "replay", request_id="slow", prompt_token_ids=ENDLESS, params={"max_tokens": 3000}, window=4
@@ -103,7 +103,7 @@ async def test_a_request_that_waits_for_its_reader_is_no_stall(server: tuple[Ser
 
 @pytest.mark.parametrize("model", ["replay", EMBEDDING])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-async def test_a_model_process_that_ends_or_stands_still_is_found_though_triton_calls_it_ready(
+async def test_the_probe_detects_a_dead_or_frozen_model_process_that_triton_reports_ready(
     server: tuple[Server, TritonClient], model: str, number: signal.Signals
 ) -> None:
     running, client = server
@@ -128,7 +128,7 @@ async def test_a_model_process_that_ends_or_stands_still_is_found_though_triton_
             await client.describe(model, seconds=30)
 
 
-async def test_a_triton_that_is_gone_is_found(server: tuple[Server, TritonClient]) -> None:
+async def test_the_probe_detects_a_missing_triton(server: tuple[Server, TritonClient]) -> None:
     running, _ = server
     running.kill()
     code, words = await probe(running, "replay")

@@ -1,4 +1,4 @@
-"""What the replay engine plays, and how failures of Triton reach its client."""
+"""The recordings that the replay engine plays, and failures of Triton at its client."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from tests.contract.triton.subjects import FRAGILE, LESSER, REPLAY, SHORT_RECORD
 from tests.support.triton_servers import response, serving
 
 
-async def test_the_recording_whose_ids_stand_in_the_prompt_is_played(client: TritonClient) -> None:
+async def test_the_recording_whose_ids_are_in_the_prompt_is_played(client: TritonClient) -> None:
     result = await response(client, REPLAY, [9, 9, 282, 4649, 47, 9])
     assert result.token_ids == SHORT_RECORDING
     assert (await response(client, REPLAY, [282, 4649, 9, 47], max_tokens=2)).token_ids == [1000, 1001]
 
 
-async def test_tokens_of_one_group_travel_together(client: TritonClient) -> None:
+async def test_tokens_of_one_group_share_a_response(client: TritonClient) -> None:
     result = await response(client, REPLAY, [11, 12])
     assert [o.token_ids for o in result.outputs] == [[5, 6, 7], [8]]
 
 
-async def test_tokens_come_when_they_are_due(client: TritonClient) -> None:
+async def test_tokens_are_sent_when_they_are_due(client: TritonClient) -> None:
     result = await response(client, REPLAY, [21])
     assert [o.token_ids for o in result.outputs] == [[5, 6], [7]]
     assert result.usage["timings"]["decode_s"] >= 0.055
 
 
-async def test_recorded_log_probabilities(client: TritonClient) -> None:
+async def test_recorded_log_probabilities_are_sent(client: TritonClient) -> None:
     result = await response(client, REPLAY, [21], logprobs=2)
     assert [value for o in result.outputs for value in o.logprobs or ()] == [-0.5, -1.0, -1.5]
     assert [ids for o in result.outputs for ids in o.top_token_ids or ()] == [[5, 9], [6], [7, 8]]
 
 
-async def test_a_recorded_error_comes_after_the_tokens(client: TritonClient) -> None:
+async def test_a_recorded_error_follows_the_tokens(client: TritonClient) -> None:
     tokens: list[int] = []
 
     async def read() -> None:
@@ -53,24 +53,24 @@ async def test_a_recorded_error_comes_after_the_tokens(client: TritonClient) -> 
     assert tokens == [5, 6]
 
 
-async def test_an_empty_recording_just_ends(client: TritonClient) -> None:
+async def test_an_empty_recording_ends_without_tokens(client: TritonClient) -> None:
     result = await response(client, REPLAY, [41], ignore_eos=True)
     assert result.token_ids == []
     assert result.finish_reason == "stop"
     assert result.usage["completion_tokens"] == 0
 
 
-async def test_what_is_ready_at_once_travels_at_once(client: TritonClient) -> None:
+async def test_tokens_that_are_due_together_share_a_response(client: TritonClient) -> None:
     result = await response(client, REPLAY, [51], ignore_eos=True, max_tokens=200)
     assert result.token_ids == [7] * 200
     assert len(result.outputs) < 20
 
 
-async def test_what_was_paused_goes_on_at_its_pace(client: TritonClient) -> None:
+async def test_a_paused_recording_continues_at_its_pace(client: TritonClient) -> None:
     stream = client.generate(REPLAY, request_id="test", prompt_token_ids=STORY, params={"max_tokens": 60}, window=1)
     async with contextlib.aclosing(stream):
         await anext(stream)
-        # Thirty tokens' time, in which a recording that runs on would get far ahead.
+        # The time of thirty tokens, in which a recording that does not pause would get far ahead.
         await asyncio.sleep(0.15)
         following = [len((await anext(stream)).token_ids) for _ in range(4)]
     assert max(following) < 20
@@ -83,14 +83,14 @@ async def test_text_prompts_are_rejected(client: TritonClient) -> None:
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
-async def test_parameters_that_an_engine_lacks_are_rejected_by_name(client: TritonClient) -> None:
+async def test_unsupported_parameters_are_rejected_by_name(client: TritonClient) -> None:
     assert "min_p" not in (await client.describe(LESSER))["supported_parameters"]
     with pytest.raises(Failure, match="min_p") as rejection:
         await response(client, LESSER, STORY, min_p=0.1)
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
 
 
-async def test_a_full_waiting_line_is_overload(client: TritonClient) -> None:
+async def test_a_full_queue_is_overload(client: TritonClient) -> None:
     results = await asyncio.gather(
         *(response(client, LESSER, STORY, max_tokens=50) for _ in range(3)), return_exceptions=True
     )
@@ -99,7 +99,7 @@ async def test_a_full_waiting_line_is_overload(client: TritonClient) -> None:
     assert rejected[0].retry_after
 
 
-async def test_a_failed_engine_fails_what_runs_and_what_comes(client: TritonClient) -> None:
+async def test_a_failed_engine_fails_running_and_new_requests(client: TritonClient) -> None:
     running = client.generate(FRAGILE, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
     await anext(running)
     results = await asyncio.gather(response(client, FRAGILE, [61]), _drain(running), return_exceptions=True)
@@ -107,7 +107,7 @@ async def test_a_failed_engine_fails_what_runs_and_what_comes(client: TritonClie
     assert [r.reason for r in results if isinstance(r, Failure)] == [Reason.ENGINE_FAILED] * 4
 
 
-async def test_a_triton_that_dies_is_unavailable(recordings: Path, tmp_path: Path) -> None:
+async def test_a_dead_triton_is_unavailable(recordings: Path, tmp_path: Path) -> None:
     async with serving(tmp_path, {"mortal": ("replay", {"recordings": str(recordings)})}) as (server, client):
         stream = client.generate("mortal", request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
         await anext(stream)
@@ -119,7 +119,7 @@ async def test_a_triton_that_dies_is_unavailable(recordings: Path, tmp_path: Pat
         assert not await client.is_ready("mortal")
 
 
-async def test_a_triton_that_is_not_there_is_unavailable() -> None:
+async def test_a_missing_triton_is_unavailable() -> None:
     client = TritonClient(f"127.0.0.1:{free_ports(1)[0]}")
     try:
         assert not await client.is_ready("any")
@@ -131,7 +131,7 @@ async def test_a_triton_that_is_not_there_is_unavailable() -> None:
         await client.close()
 
 
-async def test_it_stops_when_told_to(recordings: Path, tmp_path: Path) -> None:
+async def test_triton_stops_after_sigterm(recordings: Path, tmp_path: Path) -> None:
     async with serving(tmp_path, {"polite": ("replay", {"recordings": str(recordings)})}) as (server, client):
         await response(client, "polite", STORY, max_tokens=1)
         os.kill(server.process.pid, signal.SIGTERM)

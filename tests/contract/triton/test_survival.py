@@ -1,4 +1,4 @@
-"""Nothing that a reader does ends the server: neither cancelling at any moment, nor sending what is refused."""
+"""The server survives all actions of clients: cancellation at any moment, and invalid requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_cancelling_at_any_moment_leaves_the_server_alive(client: TritonCl
     assert description["engine"] == "replay"
 
 
-async def test_rejecting_many_requests_leaves_the_server_alive(client: TritonClient) -> None:
+async def test_many_rejected_requests_leave_the_server_alive(client: TritonClient) -> None:
     async def rejected() -> None:
         outputs = client.generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"temperature": 3})
         with pytest.raises(Failure, match="temperature"):

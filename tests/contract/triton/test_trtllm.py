@@ -35,24 +35,24 @@ async def with_images(client: TritonClient, prompt: list[int], images: list[byte
     return Answer([output async for output in outputs])
 
 
-async def test_images_take_the_places_that_the_prompt_has_for_them(client: TritonClient) -> None:
+async def test_images_replace_their_placeholders(client: TritonClient) -> None:
     prompt = [1, stand_in.IMAGE_TOKEN, 7, stand_in.IMAGE_TOKEN, 8]
     result = await with_images(client, prompt, [png(56, 28), png(84, 28, (0, 0, 250))])
-    # What the stand-in sees.
+    # The pixels that the stand-in received.
     assert "".join(map(chr, result.token_ids[:-1])) == "red, blue"
     assert result.usage["prompt_tokens"] == 3 + 2 + 3
 
 
 @pytest.mark.parametrize(
-    ("images", "said"), [([b"\x89PNG"], "image 1 cannot be read"), ([png(28, 28)] * 2, "places for 1 images")]
+    ("images", "problem"), [([b"\x89PNG"], "image 1 cannot be read"), ([png(28, 28)] * 2, "places for 1 images")]
 )
-async def test_images_that_cannot_be_taken_are_rejected(client: TritonClient, images: list[bytes], said: str) -> None:
-    with pytest.raises(Failure, match=said) as rejection:
+async def test_invalid_images_are_rejected(client: TritonClient, images: list[bytes], problem: str) -> None:
+    with pytest.raises(Failure, match=problem) as rejection:
         await with_images(client, [1, stand_in.IMAGE_TOKEN], images)
     assert rejection.value.reason is Reason.INVALID_ARGUMENT
 
 
-async def test_text_is_a_prompt_too(client: TritonClient) -> None:
+async def test_a_prompt_may_be_text(client: TritonClient) -> None:
     text = "".join(map(chr, [282, 4649, 47]))
     outputs = client.generate(
         TRTLLM_12, request_id="t", prompt_token_ids=[], text_input=text, params={"temperature": 0}
@@ -62,7 +62,7 @@ async def test_text_is_a_prompt_too(client: TritonClient) -> None:
     assert result.usage["prompt_tokens"] == 3
 
 
-async def test_a_reader_that_is_behind_gets_all_in_few_responses(client: TritonClient) -> None:
+async def test_a_slow_reader_gets_all_tokens_in_few_responses(client: TritonClient) -> None:
     stream = client.generate(
         TRTLLM_12, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True}, window=4
     )
@@ -77,14 +77,14 @@ async def test_a_reader_that_is_behind_gets_all_in_few_responses(client: TritonC
     assert sum(len(output.token_ids) for output in outputs) == CONTEXT_LENGTH - len(STORY)
 
 
-async def test_what_one_request_breaks_is_its_own(client: TritonClient) -> None:
+async def test_a_failed_request_does_not_affect_others(client: TritonClient) -> None:
     with pytest.raises(Failure, match="no room in the cache") as failure:
         await response(client, TRTLLM_12, [31])
     assert failure.value.reason is Reason.ENGINE_FAILED
     assert len((await response(client, TRTLLM_12, STORY, max_tokens=3)).token_ids) == 3
 
 
-async def test_an_engine_that_has_failed_is_not_ready_and_says_so(client: TritonClient) -> None:
+async def test_a_failed_engine_is_not_ready_and_reports_it(client: TritonClient) -> None:
     running = client.generate(TRTLLM_FRAGILE, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
     await anext(running)
 
@@ -101,17 +101,19 @@ async def test_an_engine_that_has_failed_is_not_ready_and_says_so(client: Triton
 
 
 @pytest.mark.parametrize(
-    ("version", "said"),
+    ("version", "problem"),
     [
         (None, "tensorrt_llm cannot be imported"),
         ("1.2.1", "this model needs TensorRT-LLM 1.3 or newer, and 1.2.1 is installed"),
     ],
 )
-def test_what_the_operator_must_change_is_said_at_start(tmp_path: Path, version: str | None, said: str) -> None:
+def test_a_failed_start_reports_what_the_operator_must_change(
+    tmp_path: Path, version: str | None, problem: str
+) -> None:
     directory = stand_in.write_checkpoint(tmp_path / "checkpoint", [{"token_ids": [5]}])
     models = {"m": ("trtllm", {"model": str(directory), "context_length": 256, "requires": ">=1.3"})}
     with launched(tmp_path / "triton", models, trtllm={"m": version} if version else {}) as server:
         assert server.process.wait(60) != 0
         explanation = triton.explain(server.log.read_text())
-    assert said in explanation
+    assert problem in explanation
     assert explanation.startswith("model m: engine trtllm: ")

@@ -1,4 +1,4 @@
-"""The engine trtllm with guides, which it tries in processes of its own before TensorRT-LLM (a stand-in) gets them."""
+"""Structured outputs of the engine trtllm, which are tried in child processes before TensorRT-LLM gets them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_structured_outputs_reach_the_engine(bench: Bench, structured_output: di
     assert "".join(map(chr, answer.token_ids[:-1])) == text
 
 
-def test_a_structured_output_that_the_backend_lacks_is_rejected_by_name(bench: Bench) -> None:
+def test_a_structured_output_that_the_backend_does_not_support_is_rejected(bench: Bench) -> None:
     bench.engine(guided_decoding_backend="llguidance")
     with pytest.raises(RequestError, match=r"guide\.structural_tag"):
         bench.ask([1], structured_output={"structural_tag": {}})
@@ -62,7 +62,7 @@ def test_a_structured_output_that_fails_its_trial_never_reaches_the_engine(
     assert bench.ask([1], structured_output={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"
 
 
-def test_a_request_that_is_cancelled_during_its_trial_is_over_at_once(bench: Bench) -> None:
+def test_a_request_cancelled_during_its_trial_ends_at_once(bench: Bench) -> None:
     engine = bench.engine(guided_decoding_backend="xgrammar")
     reader = bench.ask([1], structured_output={"regex": "slow"})
     assert engine.load().queued == 1
@@ -70,7 +70,7 @@ def test_a_request_that_is_cancelled_during_its_trial_is_over_at_once(bench: Ben
     assert reader.wait().reason == "cancelled"
 
 
-def test_structured_outputs_are_unsupported_where_they_cannot_be_tried(bench: Bench) -> None:
+def test_structured_output_is_unsupported_if_it_cannot_be_tried(bench: Bench) -> None:
     engine = bench.engine(guided_decoding_backend="llguidance")
     assert "structured_output" not in engine.supported_parameters
     assert engine.guide_library == ""

@@ -9,7 +9,7 @@ import gguf
 
 
 def decode(path: Path, token_ids: list[int]) -> str:
-    """Their text, special tokens by name. Fails where bytes are missing or double."""
+    """Return the text of token ids, special tokens by name. Fails for missing or repeated bytes."""
     tokens, characters = _tokens(path), _characters()
     return bytes(byte for i in token_ids for byte in map(characters.__getitem__, tokens[i])).decode()
 
@@ -20,7 +20,7 @@ def _tokens(path: Path) -> list[str]:
 
 
 def _characters() -> dict[str, int]:
-    """Byte-level BPE writes every byte as a printable character."""
+    """Return byte-level BPE's table of printable characters that stand for bytes."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}

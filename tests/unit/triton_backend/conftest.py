@@ -1,4 +1,4 @@
-"""The engine trtllm over the stand-in for TensorRT-LLM, in this process."""
+"""The engine trtllm with the stand-in for TensorRT-LLM, in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.trtllm_engine import Bench, running_bench
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where the stand-in for a version is installed, once for all tests: what Python compiles of it is kept."""
+    """Return the directory of the stand-in for a version, installed once for all tests to keep its compiled code."""
     return functools.cache(lambda version: stand_in.install(tmp_path_factory.mktemp("packages"), version=version))
 
 

@@ -11,7 +11,7 @@ from services.inference.triton_backend.load_meter import LoadMeter
 
 @pytest.fixture(autouse=True)
 def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that the engine's thread has waited for a processor."""
+    """The seconds that the engine's thread has waited for a processor."""
     waited = [5.0]
     monkeypatch.setattr(load_meter, "_waited", lambda thread: waited[0])
     return waited
@@ -24,13 +24,13 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return clock
 
 
-def test_nothing_yet(now: list[float]) -> None:
+def test_a_new_meter_reports_no_load(now: list[float]) -> None:
     load = LoadMeter().load(in_flight=0, queued=0, kv_cache_use=0)
     assert load.last_token_age_s is None
     assert load.tokens_per_second == 0
 
 
-def test_the_rate_is_of_the_last_ten_seconds(now: list[float]) -> None:
+def test_the_token_rate_is_the_average_of_ten_seconds(now: list[float]) -> None:
     meter = LoadMeter()
     for _ in range(30):
         meter.generated(20)
@@ -43,7 +43,7 @@ def test_the_rate_is_of_the_last_ten_seconds(now: list[float]) -> None:
     assert meter.load(in_flight=0, queued=0, kv_cache_use=0).tokens_per_second == 0
 
 
-def test_progress_is_expected_from_a_new_request_on_and_no_longer_without_work(now: list[float]) -> None:
+def test_progress_is_expected_only_while_there_is_work(now: list[float]) -> None:
     meter = LoadMeter()
 
     def age() -> float | None:
@@ -61,7 +61,7 @@ def test_progress_is_expected_from_a_new_request_on_and_no_longer_without_work(n
     assert age() is None
 
 
-def test_waiting_for_a_processor_is_not_standing_still(now: list[float], waited: list[float]) -> None:
+def test_waiting_for_a_processor_does_not_count_as_a_stall(now: list[float], waited: list[float]) -> None:
     meter = LoadMeter()
     meter.stepped()
     now[0] += 10
@@ -69,7 +69,7 @@ def test_waiting_for_a_processor_is_not_standing_still(now: list[float], waited:
     assert meter.load(in_flight=1, queued=0, kv_cache_use=0).step_age_s == 1
 
 
-def test_linux_tells_how_long_a_thread_waited_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_that_a_thread_waits_for_a_processor_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     read = load_meter._waited
     assert read(threading.get_native_id()) >= 0

@@ -28,7 +28,7 @@ def test_the_configuration_holds_the_engine_and_its_arguments(tmp_path: Path) ->
     assert ast.literal_eval(written.parameters["engine_args"].string_value) == arguments
 
 
-def test_writing_again_replaces_the_model_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_writing_a_model_again_replaces_it_without_leftovers(tmp_path: Path) -> None:
     for slots in (1, 2):
         model = write_model(tmp_path, model_id="m", engine="replay", engine_args={"slots": slots})
     assert configuration(model).parameters["engine_args"].string_value == '{"slots": 2}'
@@ -47,7 +47,7 @@ def test_writing_again_replaces_the_model_and_leaves_nothing_else(tmp_path: Path
         (triton_repository.KIT, triton_repository.KIT_NAME, set()),
     ],
 )
-def test_what_runs_inside_triton_imports_nothing_of_the_rest(source: Path, package: str, libraries: set[str]) -> None:
+def test_code_inside_triton_imports_only_its_own_packages(source: Path, package: str, libraries: set[str]) -> None:
     allowed = {"triton_python_backend_utils", "services", *libraries, *sys.stdlib_module_names}
     for path in source.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

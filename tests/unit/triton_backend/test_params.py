@@ -57,7 +57,7 @@ def test_every_parameter_is_read() -> None:
     assert {key: getattr(params, key) for key in simple} == {key: values[key] for key in simple}
 
 
-def test_nothing_given_changes_nothing() -> None:
+def test_the_defaults_have_no_effect() -> None:
     assert read({}) == Params()
     assert read({"seed": None}).given == frozenset()
 
@@ -98,7 +98,7 @@ def test_nothing_given_changes_nothing() -> None:
         ([], "must be a JSON object"),
     ],
 )
-def test_what_is_wrong_is_named(values: Any, message: str) -> None:
+def test_an_invalid_parameter_is_named(values: Any, message: str) -> None:
     with pytest.raises(RequestError) as rejection:
         parse(json.dumps(values))
     assert rejection.value.message_id == "engine_parameters_not_valid"
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_named(values: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "nul"])
-def test_what_is_not_json_is_rejected(text: str) -> None:
+def test_text_that_is_not_json_is_rejected(text: str) -> None:
     with pytest.raises(RequestError) as rejection:
         parse(text)
     assert rejection.value.message_id == "engine_parameters_not_valid"
@@ -125,7 +125,7 @@ def test_a_schema_may_be_an_object_or_text() -> None:
     assert read({"structured_output": {"json_object": True}}).structured_output == StructuredOutput("json_object", "")
 
 
-def test_control_requests() -> None:
+def test_control_requests_are_parsed() -> None:
     assert parse('{"describe": true}') == Describe()
     assert parse('{"acknowledge": {"request_id": "a", "responses": 3}}') == Acknowledgement("a", 3)
 
@@ -134,14 +134,14 @@ def test_control_requests() -> None:
     ("prompt", "params", "limit"),
     [(10, {}, 90), (10, {"max_tokens": 5}, 5), (10, {"max_tokens": 90}, 90), (99, {}, 1)],
 )
-def test_room_for_the_answer(prompt: int, params: dict[str, Any], limit: int) -> None:
+def test_the_output_limit_is_what_the_context_leaves(prompt: int, params: dict[str, Any], limit: int) -> None:
     assert output_limit(prompt, read(params), 100) == limit
 
 
 @pytest.mark.parametrize(
     ("prompt", "params"), [(100, {}), (101, {}), (10, {"max_tokens": 91}), (99, {"min_tokens": 2})]
 )
-def test_no_room_for_the_answer(prompt: int, params: dict[str, Any]) -> None:
+def test_a_prompt_that_leaves_no_capacity_is_rejected(prompt: int, params: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="100") as rejection:
         output_limit(prompt, read(params), 100)
     assert rejection.value.reason == "CONTEXT_LENGTH_EXCEEDED"

@@ -1,4 +1,4 @@
-"""What the engine decodes and what it refuses to, when nobody has looked at an image before it."""
+"""Images that the engine decodes and images that it rejects, without the checks of the worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def request(*images: bytes, sizes: list[list[int]] | None = None) -> Request:
     return Request(params, [1], images=images)
 
 
-def test_a_jpeg_of_many_scans_is_rejected_at_once() -> None:
+def test_a_jpeg_with_many_scans_is_rejected_at_once() -> None:
     """Decoding it would take seconds for every ten kilobytes."""
     began = time.process_time()
     with pytest.raises(RequestError) as rejection:
@@ -34,7 +34,7 @@ def test_a_jpeg_of_many_scans_is_rejected_at_once() -> None:
 
 @pytest.mark.parametrize("sizes", [None, [[28, 28]]])
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_an_image_of_too_many_pixels_is_rejected_before_it_is_decoded(
+def test_an_image_with_too_many_pixels_is_rejected_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch, form: str, sizes: list[list[int]] | None
 ) -> None:
     monkeypatch.setattr(prompt_images, "MOST_PIXELS", 64 * 64)
@@ -50,21 +50,21 @@ def test_an_image_of_too_many_pixels_is_rejected_before_it_is_decoded(
         (b"no image", "image_format_unknown"),
         (encoded("BMP", 8, 8), "image_format_unknown"),
         (encoded("PNG", 600, 600)[:200], "image_damaged"),
-        # Pillow itself refuses to open it.
+        # Pillow itself rejects it.
         (
             encoded("GIF", 1, 1, "P").replace(b"GIF87a\x01\x00\x01\x00", b"GIF87a\xff\xff\xff\xff"),
             "image_too_large_to_decode",
         ),
     ],
 )
-def test_what_is_wrong_with_an_image_is_said(image: bytes, message_id: str) -> None:
+def test_the_fault_of_an_image_is_reported(image: bytes, message_id: str) -> None:
     with pytest.raises(RequestError) as rejection:
         decode(request(image))
     assert (rejection.value.reason, rejection.value.message_id) == ("INVALID_ARGUMENT", message_id)
     assert rejection.value.parameters["field"] == "images[0]"
 
 
-def test_no_image_is_begun_that_nobody_waits_for() -> None:
+def test_images_of_a_cancelled_request_are_not_decoded() -> None:
     answers = [True, False]
     with pytest.raises(RequestError, match="not wanted any more"):
         decode(request(encoded("PNG", 8, 8), b"no image"), is_wanted=lambda: answers.pop(0))
@@ -72,7 +72,7 @@ def test_no_image_is_begun_that_nobody_waits_for() -> None:
 
 @pytest.mark.parametrize("size", [(100, 60), (600, 400), (1200, 800)])
 def test_a_jpeg_is_the_same_picture_in_every_size(size: tuple[int, int]) -> None:
-    """Large ones are decoded at a part of their size, which may not move anything."""
+    """Large images are decoded at a fraction of their size, which must not move the content."""
     (image,) = decode(request(halves("JPEG", 1200, 800), sizes=[list(size)]))
     assert image.size == size
     width, height = size

@@ -1,4 +1,4 @@
-"""What Triton is told about the engine. (The Triton of the tests does not ask; newer ones do.)"""
+"""The readiness that the model reports to Triton. (Only newer versions than the Triton of the tests ask for it.)"""
 
 from __future__ import annotations
 

@@ -15,20 +15,20 @@ def matches(wanted: list[int], prompt: list[int]) -> bool:
     return recording.matches(array("i", prompt).tobytes())
 
 
-def test_ids_must_stand_in_a_row() -> None:
+def test_a_recording_matches_consecutive_ids_only() -> None:
     assert matches([2, 3], [1, 2, 3, 4])
     assert not matches([2, 3], [2, 1, 3])
     assert not matches([2, 3], [3, 2])
     assert matches([], [])
 
 
-def test_ids_are_compared_whole() -> None:
-    # The bytes of 1 are found inside those of 256, but not where an id begins.
+def test_a_recording_matches_whole_ids_only() -> None:
+    # The bytes of 1 occur inside those of 256, but not at the beginning of an id.
     assert not matches([1], [256, 256])
     assert matches([1], [256, 1])
 
 
-def test_times_of_a_repeated_recording_go_on() -> None:
+def test_the_times_of_a_repeated_recording_continue() -> None:
     steady = Recording("r", (7, 8), start_ms=100, interval_ms=10)
     assert [steady.due_ms(i) for i in range(4)] == [100, 110, 120, 130]
     timed = Recording("r", (7, 8), at_ms=(5, 50))
@@ -46,7 +46,7 @@ def test_times_of_a_repeated_recording_go_on() -> None:
         ([{"name": "a", "token_ids": [1], "tokens_per_response": 0}], "tokens_per_response=0"),
     ],
 )
-def test_a_bad_file_is_rejected(tmp_path: Path, content: Any, message: str) -> None:
+def test_an_invalid_file_is_rejected(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "recordings.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""The sink between engine and Triton, of which Triton's part is played by the test."""
+"""The sink between engine and Triton, with a stand-in for Triton."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def stream_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     sys.modules.pop(STREAM, None)
 
 
-def test_a_cancellation_that_comes_while_triton_is_asked_is_not_lost(stream_module: Any) -> None:
+def test_a_cancellation_while_triton_is_asked_is_not_lost(stream_module: Any) -> None:
     class Triton:
         def is_cancelled(self) -> bool:
-            # The question takes a while, in which another thread takes the reader's word.
+            # Asking takes a while, in which another thread receives the cancellation.
             stream.cancel()
             return False
 

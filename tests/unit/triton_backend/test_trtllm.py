@@ -1,4 +1,4 @@
-"""What the engine trtllm makes of TensorRT-LLM's surprises, over a stand-in that has them."""
+"""The engine trtllm with a stand-in that has TensorRT-LLM's surprising behaviour."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ old = pytest.mark.parametrize("version", ["1.2.1"])
 new = pytest.mark.parametrize("version", ["1.3.0rc29"])
 
 
-# How an answer ends
+# The end of a generation
 
 
-def test_an_answer_without_a_limit_is_longer_than_their_default(bench: Bench) -> None:
+def test_a_generation_without_a_limit_is_longer_than_the_default_of_tensorrt_llm(bench: Bench) -> None:
     bench.engine()
     answer = bench.ask([1, 2]).wait()
     assert len(answer.token_ids) == 254
@@ -31,42 +31,42 @@ def test_an_answer_without_a_limit_is_longer_than_their_default(bench: Bench) ->
 
 
 @pytest.mark.parametrize("params", [{}, {"min_tokens": 2}])
-def test_every_end_token_of_the_checkpoint_ends_an_answer(bench: Bench, params: dict[str, int]) -> None:
+def test_every_end_token_of_the_checkpoint_ends_a_generation(bench: Bench, params: dict[str, int]) -> None:
     bench.engine([{"token_ids": [5, 6, OTHER_EOS, 7]}])
     answer = bench.ask([1], temperature=0, **params).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, OTHER_EOS], "stop")
     assert answer.usage.completion_tokens == 3
 
 
-def test_the_engine_itself_is_told_every_end_token(bench: Bench) -> None:
+def test_tensorrt_llm_gets_every_end_token(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, 6, OTHER_EOS, 7]}])
     bench.ask([1], temperature=0, stop_token_ids=[9]).wait()
     until(lambda: bench.llm.engine.active == 0)
     assert set(bench.llm.requests[0][1].stop_token_ids) == {EOS, OTHER_EOS, 9}
 
 
-def test_no_end_token_ends_an_answer_that_ignores_them(bench: Bench) -> None:
+def test_end_tokens_do_not_end_a_generation_that_ignores_them(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, EOS, OTHER_EOS]}])
     answer = bench.ask([1], temperature=0, ignore_eos=True, max_tokens=7).wait()
     assert (answer.token_ids, answer.reason) == ([5, EOS, OTHER_EOS, 5, EOS, OTHER_EOS, 5], "length")
 
 
 @pytest.mark.parametrize("hides_eos", [True, False])
-def test_the_end_token_is_there_once_whether_they_show_it_or_not(bench: Bench, *, hides_eos: bool) -> None:
+def test_the_end_token_is_sent_once_whether_tensorrt_llm_returns_it_or_not(bench: Bench, *, hides_eos: bool) -> None:
     bench.engine([{"token_ids": [5, 6, EOS], "hides_eos": hides_eos}])
     answer = bench.ask([1], temperature=0, logprobs=2).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, EOS], "stop")
     assert len(answer.logprobs) == len(answer.top) == answer.usage.completion_tokens == 3
 
 
-def test_an_end_that_they_hide_is_known_by_their_reason(bench: Bench) -> None:
+def test_an_end_token_that_is_not_returned_is_known_by_the_finish_reason(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, 6, EOS], "hides_eos": True}])
     answer = bench.ask([1], temperature=0.01).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, EOS], "stop")
 
 
 @pytest.mark.parametrize("hides_stop", [True, False])
-def test_a_stop_token_is_there_once_and_ends_the_answer(bench: Bench, *, hides_stop: bool) -> None:
+def test_a_stop_token_is_sent_once_and_ends_the_generation(bench: Bench, *, hides_stop: bool) -> None:
     bench.engine([{"token_ids": [5, 6, 7, 8], "hides_stop": hides_stop}])
     answer = bench.ask([1], temperature=0, stop_token_ids=[7], logprobs=0).wait()
     assert (answer.token_ids, answer.reason) == ([5, 6, 7], "stop")
@@ -81,7 +81,7 @@ def test_a_stop_token_waits_for_min_tokens(bench: Bench) -> None:
     until(lambda: bench.llm.engine.active == 0)
 
 
-def test_what_they_take_back_at_the_end_changes_nothing(bench: Bench) -> None:
+def test_tokens_removed_from_the_last_result_have_no_effect(bench: Bench) -> None:
     bench.engine([{"token_ids": [5, 6, 7, 8], "trims": 2}])
     answer = bench.ask([1], temperature=0, max_tokens=4, logprobs=1).wait()
     assert answer.token_ids[:3] == [5, 6, 7]
@@ -90,7 +90,7 @@ def test_what_they_take_back_at_the_end_changes_nothing(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("final", "said"),
+    ("final", "problem"),
     [
         ("NONE", "without a reason"),
         ("TIMED_OUT", "timeout"),
@@ -98,26 +98,26 @@ def test_what_they_take_back_at_the_end_changes_nothing(bench: Bench) -> None:
         ("NO_OUTPUTS", "ended before"),
     ],
 )
-def test_an_answer_that_they_give_up_is_an_error(bench: Bench, final: str, said: str) -> None:
+def test_a_generation_that_tensorrt_llm_ends_early_is_an_error(bench: Bench, final: str, problem: str) -> None:
     bench.engine([{"token_ids": [5, 6], "final": final}])
     answer = bench.ask([1], temperature=0).wait()
     assert answer.token_ids == [5, 6]
     assert answer.error is not None
     assert answer.error.reason == "ENGINE_FAILED"
-    assert said in str(answer.error)
+    assert problem in str(answer.error)
 
 
-# What comes in between
+# Tokens before the end
 
 
 @pytest.mark.parametrize("interval", [1, 3])
-def test_every_token_comes_once(bench: Bench, interval: int) -> None:
+def test_every_token_is_sent_once(bench: Bench, interval: int) -> None:
     bench.engine([{"token_ids": list(range(100, 140))}], stream_interval=interval)
     answer = bench.ask([1], temperature=0, max_tokens=40).wait()
     assert answer.token_ids == list(range(100, 140))
 
 
-def test_what_a_slow_reader_has_no_room_for_comes_when_it_has(bench: Bench) -> None:
+def test_tokens_for_a_slow_reader_are_sent_once_it_has_capacity(bench: Bench) -> None:
     engine = bench.engine([{"token_ids": list(range(100, 140))}])
     answer = Reader()
     answer.is_behind = True
@@ -131,7 +131,7 @@ def test_what_a_slow_reader_has_no_room_for_comes_when_it_has(bench: Bench) -> N
     assert answer.token_ids == [100 + i % 40 for i in range(255)]
 
 
-def test_room_alone_brings_what_was_held_back(bench: Bench) -> None:
+def test_capacity_alone_lets_held_tokens_be_sent(bench: Bench) -> None:
     engine = bench.engine([{"token_ids": [100, 101, 102], "stalls": True}])
     answer = Reader()
     answer.is_behind = True
@@ -146,7 +146,7 @@ def test_room_alone_brings_what_was_held_back(bench: Bench) -> None:
 # Log probabilities
 
 
-def test_the_chosen_tokens_alone(bench: Bench) -> None:
+def test_log_probabilities_of_only_the_chosen_tokens(bench: Bench) -> None:
     bench.engine()
     answer = bench.ask([1], logprobs=0, max_tokens=20).wait()
     assert len(answer.logprobs) == 20
@@ -154,7 +154,7 @@ def test_the_chosen_tokens_alone(bench: Bench) -> None:
     assert answer.top == []
 
 
-def test_the_most_probable_tokens_best_first(bench: Bench) -> None:
+def test_the_most_probable_tokens_are_sorted(bench: Bench) -> None:
     bench.engine()
     answer = bench.ask([1], logprobs=3, max_tokens=20).wait()
     for token_id, value, top in zip(answer.token_ids, answer.logprobs, answer.top, strict=True):
@@ -163,7 +163,7 @@ def test_the_most_probable_tokens_best_first(bench: Bench) -> None:
         assert dict(top).get(token_id, value) == value
 
 
-def test_a_chosen_token_that_they_leave_out_is_unlikely(bench: Bench) -> None:
+def test_a_chosen_token_without_log_probability_counts_as_unlikely(bench: Bench) -> None:
     bench.engine([{"token_ids": [10], "top_without_chosen": True}])
     answer = bench.ask([1], logprobs=1, max_tokens=3, logit_bias={"77": 100}).wait()
     assert answer.token_ids == [77] * 3
@@ -172,17 +172,17 @@ def test_a_chosen_token_that_they_leave_out_is_unlikely(bench: Bench) -> None:
 
 
 @old
-def test_the_other_samplers_bare_numbers(bench: Bench) -> None:
+def test_log_probabilities_may_be_bare_numbers(bench: Bench) -> None:
     bench.engine([{"token_ids": [10, 11]}], sampler_type="TRTLLMSampler")
     answer = bench.ask([1], temperature=0, logprobs=2, max_tokens=2).wait()
     assert all(-10 < value < 0 for value in answer.logprobs)
     assert [[token_id for token_id, _ in pairs] for pairs in answer.top] == [[10], [11]]
 
 
-# What is asked for
+# Parameters
 
 
-def test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed(bench: Bench) -> None:
+def test_each_request_has_its_own_parameters_completed_by_the_tokenizer(bench: Bench) -> None:
     bench.engine()
     for _ in range(2):
         bench.ask([1], max_tokens=1).wait()
@@ -195,13 +195,13 @@ def test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed(b
 
 
 @pytest.mark.parametrize(("version", "sampler"), [("1.2.1", "auto"), ("1.2.1", "TRTLLMSampler"), ("1.3.0rc29", "auto")])
-def test_a_temperature_of_zero_repeats_the_answer(bench: Bench, sampler: str) -> None:
+def test_a_temperature_of_zero_is_repeatable(bench: Bench, sampler: str) -> None:
     bench.engine(sampler_type=sampler)
     answers = [bench.ask([1], temperature=0, top_k=5, top_p=0.9, max_tokens=30).wait().token_ids for _ in range(3)]
     assert answers == [[10 + i % 3 for i in range(30)]] * 3
 
 
-def test_without_any_parameter_it_is_sampled(bench: Bench) -> None:
+def test_without_parameters_tokens_are_sampled(bench: Bench) -> None:
     bench.engine()
     answers = [bench.ask([1], max_tokens=50).wait().token_ids for _ in range(2)]
     assert answers[0] != answers[1]
@@ -226,7 +226,7 @@ def test_without_any_parameter_it_is_sampled(bench: Bench) -> None:
         ("1.3.0", "auto", {"structured_output"}),
     ],
 )
-def test_what_the_sampler_would_ignore_is_declared_unsupported(bench: Bench, sampler: str, missing: set[str]) -> None:
+def test_parameters_that_the_sampler_ignores_are_unsupported(bench: Bench, sampler: str, missing: set[str]) -> None:
     from services.inference.triton_backend.contract import ALL_PARAMETERS, SUPPORTED_BY_ALL
 
     engine = bench.engine(sampler_type=sampler)
@@ -242,7 +242,7 @@ def test_penalties_reach_the_sampler(bench: Bench, sampler: str, penalty: str) -
 
 
 @new
-def test_a_seed_repeats_the_answer(bench: Bench) -> None:
+def test_a_seed_makes_a_generation_repeatable(bench: Bench) -> None:
     bench.engine()
     first, second, other = [bench.ask([1], max_tokens=30, seed=seed).wait().token_ids for seed in (-7, -7, 8)]
     assert first == second != other
@@ -250,7 +250,7 @@ def test_a_seed_repeats_the_answer(bench: Bench) -> None:
 
 
 @new
-def test_a_share_of_the_best_probability_leaves_the_best(bench: Bench) -> None:
+def test_a_large_min_p_leaves_the_most_probable_token(bench: Bench) -> None:
     bench.engine()
     assert bench.ask([1], max_tokens=30, min_p=1.0).wait().token_ids == [10 + i % 3 for i in range(30)]
 
@@ -265,7 +265,7 @@ def test_a_bias_forces_and_forbids_tokens(bench: Bench) -> None:
     ("prompt", "params"),
     [([stand_in.VOCABULARY], {}), ([1], {"stop_token_ids": [60000]}), ([1], {"logit_bias": {"60000": 1}})],
 )
-def test_an_id_that_would_crash_the_device_is_rejected(
+def test_a_token_id_that_would_crash_the_device_is_rejected(
     bench: Bench, prompt: list[int], params: dict[str, object]
 ) -> None:
     bench.engine()
@@ -274,7 +274,7 @@ def test_an_id_that_would_crash_the_device_is_rejected(
     assert (rejection.value.message_id, rejection.value.parameters["limit"]) == ("engine_token_id_unknown", 49151)
 
 
-def test_the_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
+def test_the_prefix_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
     bench.engine()
     prompt = list(range(100, 170))
     used = [bench.ask(prompt, max_tokens=1, cache_salt=salt).wait().usage.cached_tokens for salt in ("a", "a", "b", "")]
@@ -289,7 +289,7 @@ def test_the_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
         ("1.3.0rc29", {"kv_cache_config": {"max_tokens": 2000}}, round(100 / 1024, 4)),
     ],
 )
-def test_how_full_the_cache_is_is_said_where_it_is_known(
+def test_the_use_of_the_cache_is_reported_if_it_is_known(
     bench: Bench, arguments: dict[str, object], share: float | None
 ) -> None:
     engine = bench.engine([{"token_ids": [5], "stalls": True}], **arguments)
@@ -312,7 +312,7 @@ def test_images_reach_the_engine(bench: Bench, architecture: str) -> None:
     assert [image.size for image in inputs["multi_modal_data"]["image"]] == [(56, 56)]
 
 
-def test_images_are_brought_to_their_sizes(bench: Bench) -> None:
+def test_images_are_resized(bench: Bench) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     assert engine.supported_parameters >= {"images", "image_sizes"}
     images = []
@@ -329,7 +329,7 @@ def test_images_are_brought_to_their_sizes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (84, 56)), (6, (56, 84)), (None, (84, 56))])
-def test_photos_stand_upright(bench: Bench, orientation: int | None, size: tuple[int, int]) -> None:
+def test_photos_are_rotated_upright(bench: Bench, orientation: int | None, size: tuple[int, int]) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     exif = Image.Exif()
     exif[0x0112] = orientation or 6
@@ -356,7 +356,7 @@ def test_other_formats_are_not_read(bench: Bench) -> None:
     assert message_of(error) == Message("image_format_unknown", field="images[0]")
 
 
-def test_every_image_needs_a_place_in_the_prompt(bench: Bench) -> None:
+def test_every_image_needs_a_placeholder(bench: Bench) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     with pytest.raises(RequestError) as rejection:
         engine.submit(Request(read({}), [1, stand_in.IMAGE_TOKEN], images=(b"", b"")), Reader())

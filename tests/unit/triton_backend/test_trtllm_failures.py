@@ -1,4 +1,4 @@
-"""What ends a request before its answer does, and what ends the engine trtllm, over a stand-in for TensorRT-LLM."""
+"""Failures of requests and of the engine trtllm, with a stand-in for TensorRT-LLM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ old = pytest.mark.parametrize("version", ["1.2.1"])
 new = pytest.mark.parametrize("version", ["1.3.0rc29"])
 
 
-def test_a_cancelled_answer_stops_in_the_engine(bench: Bench) -> None:
+def test_a_cancelled_request_stops_in_tensorrt_llm(bench: Bench) -> None:
     engine = bench.engine(context_length=100_000)
     answer = bench.ask([1])
     answer.wait_for_tokens()
@@ -31,7 +31,7 @@ def test_a_cancelled_answer_stops_in_the_engine(bench: Bench) -> None:
     assert engine.load().cancelled_total == 1
 
 
-def test_an_abort_that_nothing_follows_gives_its_slot_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_abort_without_a_last_result_releases_the_slot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trtllm, "ABORT_SECONDS", 0.05)
     engine = bench.engine([{"token_ids": [10], "silent_abort": True}], slots=1, context_length=100_000)
     answer = bench.ask([1])
@@ -42,7 +42,7 @@ def test_an_abort_that_nothing_follows_gives_its_slot_back(bench: Bench, monkeyp
     assert engine.load().in_flight == 0
 
 
-def test_a_request_that_they_reject_is_its_own_fault(bench: Bench) -> None:
+def test_a_rejected_request_does_not_end_the_engine(bench: Bench) -> None:
     engine = bench.engine()
     bench.llm.args.max_num_tokens = 3
     answer = bench.ask([1] * 4).wait()
@@ -54,7 +54,7 @@ def test_a_request_that_they_reject_is_its_own_fault(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("broken", ["tiny", "cut off"])
-def test_an_image_that_breaks_its_reader_leaves_the_others(bench: Bench, broken: str) -> None:
+def test_an_image_that_cannot_be_read_does_not_affect_others(bench: Bench, broken: str) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     data = io.BytesIO()
     Image.new("RGB", (9, 9) if broken == "tiny" else (600, 600)).save(data, "PNG")
@@ -67,7 +67,7 @@ def test_an_image_that_breaks_its_reader_leaves_the_others(bench: Bench, broken:
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
 
 
-def test_an_answer_in_a_strange_form_leaves_the_others(bench: Bench) -> None:
+def test_a_result_in_an_unknown_form_does_not_affect_others(bench: Bench) -> None:
     bench.engine(
         [{"prompt_contains": [31], "token_ids": [5], "strange_logprobs": True}, {"token_ids": [10]}],
         context_length=100_000,
@@ -79,7 +79,7 @@ def test_an_answer_in_a_strange_form_leaves_the_others(bench: Bench) -> None:
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
 
 
-def test_a_request_that_fails_alone_leaves_the_others(bench: Bench) -> None:
+def test_a_request_error_does_not_affect_others(bench: Bench) -> None:
     bench.engine([{"prompt_contains": [31], "token_ids": [5], "request_error": "no blocks"}, {"token_ids": [10]}])
     other, failing = bench.ask([1], max_tokens=100), bench.ask([31]).wait()
     assert failing.error is not None
@@ -89,7 +89,7 @@ def test_a_request_that_fails_alone_leaves_the_others(bench: Bench) -> None:
     assert bench.ask([1], max_tokens=1).wait().reason == "length"
 
 
-def test_an_answer_that_they_cancel_by_themselves_has_an_end(bench: Bench) -> None:
+def test_a_task_that_tensorrt_llm_cancels_ends_its_request(bench: Bench) -> None:
     engine = bench.engine([{"prompt_contains": [31], "token_ids": [5], "cancelled_error": True}, {"token_ids": [10]}])
     answer = bench.ask([31], temperature=0).wait()
     assert answer.token_ids == [5]
@@ -110,7 +110,7 @@ def test_any_other_error_ends_the_engine(bench: Bench, caplog: pytest.LogCapture
 
 
 @old
-def test_an_engine_that_has_stopped_by_itself_is_noticed_by_the_next_request(bench: Bench) -> None:
+def test_the_next_request_detects_an_engine_that_has_stopped(bench: Bench) -> None:
     engine = bench.engine()
     bench.llm.engine.dead = True
     assert "must be restarted: RuntimeError: LLM is shutting down" in str(bench.ask([1]).wait().error)
@@ -131,7 +131,7 @@ def test_a_health_check_that_fails_itself_ends_the_engine(bench: Bench, monkeypa
 
 
 @new
-def test_processes_that_die_in_silence_end_the_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_die_silently_end_the_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trtllm, "HEALTH_CHECK_SECONDS", 0.01)
     engine = bench.engine()
     bench.llm.engine.dead = True
@@ -139,7 +139,7 @@ def test_processes_that_die_in_silence_end_the_engine(bench: Bench, monkeypatch:
         until(lambda: engine.load().in_flight > 0)
 
 
-def test_stopping_fails_what_runs(bench: Bench) -> None:
+def test_closing_the_engine_fails_running_requests(bench: Bench) -> None:
     bench.engine(context_length=100_000)
     answers = [bench.ask([1]) for _ in range(3)]
     answers[0].wait_for_tokens()
@@ -147,7 +147,7 @@ def test_stopping_fails_what_runs(bench: Bench) -> None:
     assert all("stopping" in str(answer.wait().error) for answer in answers)
 
 
-def test_an_engine_without_results_shows_how_long_it_has_made_no_progress(bench: Bench) -> None:
+def test_an_engine_without_results_reports_the_age_of_its_last_step(bench: Bench) -> None:
     engine = bench.engine([{"token_ids": [10], "stalls": True}], slots=2)
     assert engine.load().step_age_s is None
     first = bench.ask([1])
@@ -160,7 +160,7 @@ def test_an_engine_without_results_shows_how_long_it_has_made_no_progress(bench:
     first.wait()
 
 
-def test_a_further_request_is_no_progress(bench: Bench) -> None:
+def test_a_new_request_is_no_progress(bench: Bench) -> None:
     engine = bench.engine([{"token_ids": [], "stalls": True}], slots=4)
     bench.ask([1])
     until(lambda: (engine.load().step_age_s or 0) > 0.2)
@@ -169,7 +169,7 @@ def test_a_further_request_is_no_progress(bench: Bench) -> None:
     assert (engine.load().step_age_s or 0) > 0.2
 
 
-def test_a_long_prompt_that_is_read_is_progress(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_to_read_a_long_prompt_is_no_stall(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trtllm, "LEAST_PREFILL_TOKENS_PER_SECOND", 20)
     engine = bench.engine([{"token_ids": [], "stalls": True}])
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What an operator is told when TensorRT-LLM cannot load a model, and what it is loaded with."""
+"""The arguments with which TensorRT-LLM loads a model, and the messages when it cannot."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_versions_are_compared_as_releases(version: str, wanted: str, *, is_met:
 
 
 @pytest.mark.parametrize(
-    ("version", "arguments", "said"),
+    ("version", "arguments", "problem"),
     [
         (
             "1.2.1",
@@ -68,38 +68,38 @@ def test_versions_are_compared_as_releases(version: str, wanted: str, *, is_met:
         ),
     ],
 )
-def test_what_cannot_be_loaded_is_rejected_with_what_to_do(bench: Bench, arguments: dict[str, Any], said: str) -> None:
+def test_invalid_arguments_are_rejected_with_a_remedy(bench: Bench, arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises((ValueError, RuntimeError)) as rejection:
         bench.engine(**arguments)
-    assert said in str(rejection.value)
+    assert problem in str(rejection.value)
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "problem"),
     [
         ("config.json", "{", "is not JSON"),
         ("config.json", '{"vocab_size": 3}', "architectures"),
         ("config.json", None, "config.json"),
     ],
 )
-def test_a_broken_checkpoint_is_named(bench: Bench, tmp_path: Path, file: str, content: str | None, said: str) -> None:
+def test_an_invalid_checkpoint_is_rejected_with_its_file(
+    bench: Bench, tmp_path: Path, file: str, content: str | None, problem: str
+) -> None:
     model = stand_in.write_checkpoint(tmp_path / "broken", [{"token_ids": [1]}])
     (model / file).unlink()
     if content is not None:
         (model / file).write_text(content)
-    with pytest.raises((ValueError, OSError), match=said):
+    with pytest.raises((ValueError, OSError), match=problem):
         trtllm.create({"model": str(model), "context_length": 256})
 
 
-def test_a_missing_package_is_said_with_what_to_do() -> None:
+def test_a_missing_package_is_reported_with_a_remedy() -> None:
     forget_stand_in()
     with pytest.raises(RuntimeError, match=r"tensorrt_llm cannot be imported.*-trtllm-python-py3"):
         trtllm.create({"model": "/nowhere", "context_length": 256})
 
 
-def test_a_field_that_a_version_lacks_makes_its_parameter_unsupported(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_field_makes_its_parameter_unsupported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
     fields = dataclasses.fields
@@ -107,7 +107,7 @@ def test_a_field_that_a_version_lacks_makes_its_parameter_unsupported(
     assert "logit_bias" not in bench.engine().supported_parameters
 
 
-def test_a_version_that_lacks_what_is_needed_is_rejected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_without_a_required_field_is_rejected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
     fields = dataclasses.fields
@@ -116,7 +116,9 @@ def test_a_version_that_lacks_what_is_needed_is_rejected(bench: Bench, monkeypat
         bench.engine()
 
 
-def test_a_version_without_salts_needs_the_cache_unshared(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_without_cache_salts_requires_a_cache_without_reuse(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signature = inspect.signature
 
     def without_salt(function: Any) -> inspect.Signature:
@@ -137,7 +139,7 @@ def test_the_longest_prompt_is_not_rejected(bench: Bench) -> None:
     assert bench.ask([1] * 9_990, max_tokens=1).wait().reason == "length"
 
 
-def test_short_contexts_leave_room_for_several_prompts_in_a_step(bench: Bench) -> None:
+def test_a_step_has_capacity_for_several_prompts_of_a_short_context(bench: Bench) -> None:
     bench.engine(context_length=256)
     assert bench.llm.args.max_num_tokens == 8192
 
@@ -146,7 +148,7 @@ def test_the_version_is_described(bench: Bench, version: str) -> None:
     assert bench.engine().version == f"TensorRT-LLM {version}"
 
 
-def test_it_leaves_the_mpi_job_that_started_triton(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_of_an_mpi_job_are_removed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "OMPI_MCA_orte_precondition", "OMPI_MCA_btl"):
         monkeypatch.setenv(name, "1")
     bench.engine()
@@ -164,7 +166,7 @@ def test_the_tokenizers_end_token_counts_without_a_generation_config(bench: Benc
         engine.close()
 
 
-def test_a_vision_models_text_part_has_the_vocabulary(bench: Bench, tmp_path: Path) -> None:
+def test_the_vocabulary_of_a_vision_model_is_that_of_its_text_part(bench: Bench, tmp_path: Path) -> None:
     model = stand_in.write_checkpoint(tmp_path / "model", [{"token_ids": [5]}], architecture=stand_in.QWEN25_VL)
     config = json.loads((model / "config.json").read_text())
     config["text_config"] = {"vocab_size": 9}

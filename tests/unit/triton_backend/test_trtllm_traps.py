@@ -1,4 +1,4 @@
-"""Every surprise of TensorRT-LLM is noticed: what the engine does about it is taken out, and a test must fail then."""
+"""Every workaround for TensorRT-LLM's surprising behaviour is tested: without it, a test must fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENTRY = {trtllm: "create", trtllm_rejections: "Rejections", trtllm_result: "Resu
 
 @dataclass(frozen=True)
 class Trap:
-    """A surprise, the lines about it, what would be there without them, and the test that would fail."""
+    """A surprising behaviour, the lines of its workaround, their replacement, and the test that fails then."""
 
     name: str
     version: str
@@ -43,7 +43,7 @@ TRAPS = [
         trtllm_api,
         'and (other_sampler or at_least(self.version, _TORCH_SAMPLER_SINCE.get(name, "0.0")))',
         "",
-        lambda bench: tests.test_what_the_sampler_would_ignore_is_declared_unsupported(
+        lambda bench: tests.test_parameters_that_the_sampler_ignores_are_unsupported(
             bench, "auto", {*PENALTIES, "min_p", "seed", "structured_output"}
         ),
     ),
@@ -53,7 +53,7 @@ TRAPS = [
         trtllm_api,
         '"detokenize": False,',
         '"detokenize": False, "end_id": 2,',
-        tests.test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed,
+        tests.test_each_request_has_its_own_parameters_completed_by_the_tokenizer,
     ),
     Trap(
         "only the tokenizer's end token ends an answer",
@@ -61,7 +61,7 @@ TRAPS = [
         trtllm_api,
         "(frozenset() if params.ignore_eos else checkpoint.end_ids)",
         "frozenset()",
-        tests.test_the_engine_itself_is_told_every_end_token,
+        tests.test_tensorrt_llm_gets_every_end_token,
     ),
     Trap(
         "an answer has 32 tokens",
@@ -69,7 +69,7 @@ TRAPS = [
         trtllm_api,
         '"max_tokens": limit,',
         "",
-        tests.test_an_answer_without_a_limit_is_longer_than_their_default,
+        tests.test_a_generation_without_a_limit_is_longer_than_the_default_of_tensorrt_llm,
     ),
     Trap(
         "their difference is stale where nothing is new",
@@ -77,7 +77,7 @@ TRAPS = [
         trtllm_result,
         "output.token_ids[first : self._limit]",
         "output.token_ids_diff",
-        tests.test_what_a_slow_reader_has_no_room_for_comes_when_it_has,
+        tests.test_tokens_for_a_slow_reader_are_sent_once_it_has_capacity,
     ),
     Trap(
         "the last result takes tokens back",
@@ -85,7 +85,7 @@ TRAPS = [
         trtllm_result,
         "self.taken += len(token_ids)",
         "self.taken = len(output.token_ids)",
-        tests.test_what_they_take_back_at_the_end_changes_nothing,
+        tests.test_tokens_removed_from_the_last_result_have_no_effect,
     ),
     Trap(
         "a final result may have no reason",
@@ -93,7 +93,9 @@ TRAPS = [
         trtllm_result,
         'if reason not in ("stop", "length"):',
         "if False:",
-        lambda bench: tests.test_an_answer_that_they_give_up_is_an_error(bench, "NONE", "without a reason"),
+        lambda bench: tests.test_a_generation_that_tensorrt_llm_ends_early_is_an_error(
+            bench, "NONE", "without a reason"
+        ),
     ),
     Trap(
         "one of several choices ends without a reason",
@@ -101,7 +103,7 @@ TRAPS = [
         trtllm_api,
         '"max_tokens": limit,',
         '"max_tokens": limit, "n": 2,',
-        tests.test_an_end_that_they_hide_is_known_by_their_reason,
+        tests.test_an_end_token_that_is_not_returned_is_known_by_the_finish_reason,
     ),
     Trap(
         "several choices of the most probable tokens are refused",
@@ -109,7 +111,7 @@ TRAPS = [
         trtllm_api,
         '"max_tokens": limit,',
         '"max_tokens": limit, "n": 2,',
-        lambda bench: tests.test_a_temperature_of_zero_repeats_the_answer(bench, "auto"),
+        lambda bench: tests.test_a_temperature_of_zero_is_repeatable(bench, "auto"),
     ),
     Trap(
         "no log probabilities are asked for by 0",
@@ -117,7 +119,7 @@ TRAPS = [
         trtllm_api,
         "return max(1, value)",
         "return value",
-        tests.test_the_chosen_tokens_alone,
+        tests.test_log_probabilities_of_only_the_chosen_tokens,
     ),
     Trap(
         "log probabilities may be bare numbers",
@@ -125,7 +127,7 @@ TRAPS = [
         trtllm_result,
         "if isinstance(entry, dict)",
         "if True",
-        tests.test_the_other_samplers_bare_numbers,
+        tests.test_log_probabilities_may_be_bare_numbers,
     ),
     Trap(
         "a prompt beyond max_num_tokens is refused",
@@ -141,7 +143,7 @@ TRAPS = [
         trtllm_rejections,
         "isinstance(error, RuntimeError) and not is_request_error(error):\n            end",
         "isinstance(error, RuntimeError):\n            end",
-        failures.test_a_request_that_they_reject_is_its_own_fault,
+        failures.test_a_rejected_request_does_not_end_the_engine,
     ),
     Trap(
         "mm_processor_kwargs is unpacked where there is none",
@@ -157,7 +159,7 @@ TRAPS = [
         trtllm_api,
         "return self._package.SamplingParams(**values)",
         'return self.__dict__.setdefault("_shared", self._package.SamplingParams(**values))',
-        tests.test_each_request_has_parameters_of_its_own_that_their_tokenizer_completed,
+        tests.test_each_request_has_its_own_parameters_completed_by_the_tokenizer,
     ),
     Trap(
         "a RequestError is one request's",
@@ -165,7 +167,7 @@ TRAPS = [
         trtllm,
         "            if is_request_error(error):\n",
         "            if False:\n",
-        failures.test_a_request_that_fails_alone_leaves_the_others,
+        failures.test_a_request_error_does_not_affect_others,
     ),
     Trap(
         "to stop reading does not stop an answer",
@@ -173,7 +175,7 @@ TRAPS = [
         trtllm,
         "job.result.abort()",
         "pass",
-        failures.test_a_cancelled_answer_stops_in_the_engine,
+        failures.test_a_cancelled_request_stops_in_tensorrt_llm,
     ),
     Trap(
         "nothing may follow an abort",
@@ -181,7 +183,7 @@ TRAPS = [
         trtllm,
         "job.deadline.reschedule(self._loop.time() + ABORT_SECONDS)",
         "pass",
-        lambda bench: with_patch(failures.test_an_abort_that_nothing_follows_gives_its_slot_back, bench),
+        lambda bench: with_patch(failures.test_an_abort_without_a_last_result_releases_the_slot, bench),
     ),
     Trap(
         "an answer may be cancelled without a word",
@@ -189,7 +191,7 @@ TRAPS = [
         trtllm,
         'self._end(job, _failed("TensorRT-LLM gave the request up"))',
         "pass",
-        failures.test_an_answer_that_they_cancel_by_themselves_has_an_end,
+        failures.test_a_task_that_tensorrt_llm_cancels_ends_its_request,
     ),
     Trap(
         "the end token may be left out",
@@ -197,7 +199,9 @@ TRAPS = [
         trtllm_result,
         "return [] if ended_by is None else [ended_by]",
         "return []",
-        lambda bench: tests.test_the_end_token_is_there_once_whether_they_show_it_or_not(bench, hides_eos=True),
+        lambda bench: tests.test_the_end_token_is_sent_once_whether_tensorrt_llm_returns_it_or_not(
+            bench, hides_eos=True
+        ),
     ),
     Trap(
         "stop tokens do not wait for min_tokens",
@@ -217,7 +221,7 @@ def with_patch(test: Callable[[Bench, pytest.MonkeyPatch], object], bench: Bench
 
 @contextmanager
 def running(module: ModuleType, source: str) -> Iterator[None]:
-    """Meanwhile, `module` is what `source` makes of it."""
+    """Replace `module` by the code in `source` in the context."""
     before, entry = dict(vars(module)), ENTRY[module]
     with pytest.MonkeyPatch.context() as patch:
         try:
@@ -230,13 +234,13 @@ def running(module: ModuleType, source: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("version", "trap"), [pytest.param(t.version, t, id=t.name) for t in TRAPS])
-def test_without_what_the_engine_does_about_it_a_test_fails(bench: Bench, trap: Trap) -> None:
+def test_a_test_fails_without_the_workaround(bench: Bench, trap: Trap) -> None:
     source = inspect.getsource(trap.module)
     assert source.count(trap.lines) == 1, "the engine has changed; change the trap's lines as well"
     with running(trap.module, source):
         trap.test(bench)
     with pytest.MonkeyPatch.context() as patch, running(trap.module, source.replace(trap.lines, trap.without)):
-        # What fails by waiting in vain fails soon.
+        # A test that fails by its time limit fails soon.
         patch.setattr(trtllm_engine, "SECONDS", 0.5)
         with pytest.raises((AssertionError, ValueError, RuntimeError, RequestError)):
             trap.test(bench)

@@ -10,7 +10,7 @@ from services.worker.triton_kit.request_error import RequestError
 
 
 class Reader:
-    """A stand-in for the way to the client."""
+    """A stand-in for the client's sink."""
 
     def __init__(self) -> None:
         self.cancelled = False
@@ -42,31 +42,31 @@ def job(name: str, priority: int = 0) -> Job:
     return Job(name, Request(Params(priority=priority)), Reader())
 
 
-def names(line: WaitingQueue[Job]) -> list[str]:
-    return [line.pop().name for _ in range(len(line))]
+def names(queue: WaitingQueue[Job]) -> list[str]:
+    return [queue.pop().name for _ in range(len(queue))]
 
 
 def test_higher_priority_first_then_in_order() -> None:
-    line: WaitingQueue[Job] = WaitingQueue(limit=10)
+    queue: WaitingQueue[Job] = WaitingQueue(limit=10)
     for each in (job("a"), job("b", 5), job("c"), job("d", -1), job("e", 5)):
-        line.push(each)
-    assert names(line) == ["b", "e", "a", "c", "d"]
+        queue.push(each)
+    assert names(queue) == ["b", "e", "a", "c", "d"]
 
 
-def test_the_cancelled_leave() -> None:
-    line: WaitingQueue[Job] = WaitingQueue(limit=10)
+def test_cancelled_jobs_are_removed() -> None:
+    queue: WaitingQueue[Job] = WaitingQueue(limit=10)
     jobs = [job(name) for name in "abcd"]
     for each in jobs:
-        line.push(each)
+        queue.push(each)
     jobs[1].sink.cancelled = jobs[2].sink.cancelled = True
-    assert {each.name for each in line.remove_cancelled()} == {"b", "c"}
-    assert names(line) == ["a", "d"]
+    assert {each.name for each in queue.remove_cancelled()} == {"b", "c"}
+    assert names(queue) == ["a", "d"]
 
 
-def test_a_full_line_takes_nobody() -> None:
-    line: WaitingQueue[Job] = WaitingQueue(limit=1)
-    line.push(job("a"))
+def test_a_full_queue_rejects_jobs() -> None:
+    queue: WaitingQueue[Job] = WaitingQueue(limit=1)
+    queue.push(job("a"))
     with pytest.raises(RequestError) as rejection:
-        line.push(job("b"))
+        queue.push(job("b"))
     assert (rejection.value.reason, rejection.value.message_id) == ("OVERLOADED", "engine_queue_full")
-    assert names(line) == ["a"]
+    assert names(queue) == ["a"]
