@@ -74,7 +74,7 @@ def render(
     """
     engine = engine or spec.engine.name
     is_chat = isinstance(spec, catalog.ModelSpec)
-    given = spec.engine.given if isinstance(spec, catalog.ModelSpec) else spec.engine.arguments
+    given = spec.engine.all_arguments if isinstance(spec, catalog.ModelSpec) else spec.engine.arguments
     engines = _CHAT_ENGINES if is_chat else _EMBEDDING_ENGINES
     if engine not in engines:
         raise ValueError(f"{spec.id} cannot run on the engine {engine!r}; choose one of {', '.join(engines)}")

@@ -74,8 +74,10 @@ def _check_inputs(request: pb.EmbedRequest, model: ServedModel, limits: RequestL
 def _check_dimensions(request: pb.EmbedRequest, model: ServedModel) -> None:
     if not request.HasField("dimensions"):
         return
-    asked, most = request.dimensions, model.spec.dimensions
-    if not 1 <= asked <= most:
-        raise invalid(Message("dimensions_out_of_range", field="dimensions", value=asked, model=model.id, limit=most))
-    if asked < most and not model.spec.shortens:
-        raise unsupported(Message("dimensions_fixed", field="dimensions", value=asked, model=model.id, limit=most))
+    requested, most = request.dimensions, model.spec.dimensions
+    if not 1 <= requested <= most:
+        raise invalid(
+            Message("dimensions_out_of_range", field="dimensions", value=requested, model=model.id, limit=most)
+        )
+    if requested < most and not model.spec.shortens:
+        raise unsupported(Message("dimensions_fixed", field="dimensions", value=requested, model=model.id, limit=most))

@@ -26,9 +26,9 @@ def fault_of(description: dict[str, typing.Any], stall_seconds: float) -> str:
 
 def probe(model: str, *, url: str, seconds: float, stall_seconds: float) -> str:
     """Return the fault of `model` in the Triton at `url`, which has `seconds` to answer, or an empty text."""
-    asked = json.dumps({"params": json.dumps({"describe": True})}).encode()
+    body = json.dumps({"params": json.dumps({"describe": True})}).encode()
     address = f"{url}/v2/models/{model}/generate"
-    request = urllib.request.Request(address, asked, {"Content-Type": "application/json"})  # noqa: S310  # http only
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310  # http only
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310  # as above
             return fault_of(json.loads(json.load(answer)["description"]), stall_seconds)

@@ -26,7 +26,7 @@ class EngineSpec(Section):
     """Arguments passed to the engine unchanged, for those of newer versions that the catalog does not know yet."""
 
     @property
-    def given(self) -> dict[str, Any]:
+    def all_arguments(self) -> dict[str, Any]:
         """All arguments."""
         return self.arguments | self.unchecked_arguments
 

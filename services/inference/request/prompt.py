@@ -160,9 +160,9 @@ def _check_placeholders(token_ids: Sequence[int], images: Sequence[PreparedImage
     """Raise Failure unless the prompt has one placeholder per image: some templates skip images of some messages."""
     if model.image_rule is None:
         return
-    places = token_ids.count(model.tokenizer.added_id(model.image_rule.placeholder) or -1)
-    if places != len(images):
-        message = Message("image_placeholders_mismatch", field="messages", places=places, count=len(images))
+    placeholders = token_ids.count(model.tokenizer.added_id(model.image_rule.placeholder) or -1)
+    if placeholders != len(images):
+        message = Message("image_placeholders_mismatch", field="messages", places=placeholders, count=len(images))
         raise invalid(message)
 
 
@@ -192,13 +192,13 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
         )
     except TemplateRejection as rejection:
         # A template may quote the messages, and a status must stay small.
-        said = model.tokenizer.unguard(str(rejection)).replace(mark, "")[:MAX_REJECTION_LENGTH]
-        message = Message("template_rejects_messages", field="messages", model=model.id, reason=said)
+        reason = model.tokenizer.unguard(str(rejection)).replace(mark, "")[:MAX_REJECTION_LENGTH]
+        message = Message("template_rejects_messages", field="messages", model=model.id, reason=reason)
         raise invalid(message) from None
     if not mark:
         return text
-    before, found, _ = text.rpartition(mark)
-    if not found:
+    before, mark_found, _ = text.rpartition(mark)
+    if not mark_found:
         message = Message("template_changes_last_message", field="continue_final_message", model=model.id)
         raise invalid(message)
     return before

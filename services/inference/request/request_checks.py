@@ -92,20 +92,20 @@ def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[
 
 
 def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits) -> None:
-    present = {
+    is_present = {
         "messages": bool(request.messages),
         "prompt": request.HasField("prompt"),
         "prompt_token_ids": bool(request.prompt_token_ids),
     }
-    given = [field for field, is_given in present.items() if is_given]
-    if not given:
+    present = [field for field, is_set in is_present.items() if is_set]
+    if not present:
         raise invalid(Message("prompt_missing", field="messages"))
-    if len(given) > 1:
-        raise invalid(Message("several_prompts", field="messages", names=", ".join(given)))
+    if len(present) > 1:
+        raise invalid(Message("several_prompts", field="messages", names=", ".join(present)))
     _check_entries("messages", len(request.messages), limits.max_messages)
     messages = sum(message.ByteSize() for message in request.messages)
     size = len(request.prompt.encode()) or messages - image_bytes(request)
-    _check_bytes(given[0], size, limits.max_prompt_bytes)
+    _check_bytes(present[0], size, limits.max_prompt_bytes)
     for index, message in enumerate(request.messages):
         _check_message(f"messages[{index}]", message, model)
     check_images(request, model, limits.images)
@@ -144,8 +144,8 @@ def _check_continuation(request: pb.GenerateRequest) -> None:
 
 
 def _check_sampling(sampling: pb.SamplingParams, model: ServedModel) -> None:
-    given = {descriptor.name for descriptor, _ in sampling.ListFields()}
-    for name in sorted(given & _RANGES.keys()):
+    names = {descriptor.name for descriptor, _ in sampling.ListFields()}
+    for name in sorted(names & _RANGES.keys()):
         least, most = _RANGES[name]
         value = getattr(sampling, name)
         # Written so that NaN is rejected too.
@@ -172,7 +172,7 @@ def _check_sampling(sampling: pb.SamplingParams, model: ServedModel) -> None:
     _at_most("sampling.top_k", sampling.top_k, 2**31 - 1)
     _check_stops(sampling, model)
     _check_biases(sampling, model)
-    for name in sorted(given - _WORKERS_OWN):
+    for name in sorted(names - _WORKERS_OWN):
         if not model.supports(name):
             raise _engine_lacks(f"sampling.{name}", model)
 
@@ -227,13 +227,13 @@ def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None
             message = Message("reasoning_budget_not_supported", field="reasoning.budget_tokens", model=model.id)
             raise unsupported(message)
         return
-    asked = {
+    is_requested = {
         "reasoning.enabled": reasoning.enabled,
         "reasoning.effort": reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE),
         "reasoning.budget_tokens": reasoning.HasField("budget_tokens"),
     }
-    for field, is_asked in asked.items():
-        if is_asked:
+    for field, is_set in is_requested.items():
+        if is_set:
             raise unsupported(Message("reasoning_not_supported", field=field, model=model.id))
 
 

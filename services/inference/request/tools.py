@@ -66,16 +66,16 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
         return
     if len(request.tools) > MAX_TOOLS:
         raise invalid(Message("too_many_entries", field="tools", value=len(request.tools), limit=MAX_TOOLS))
-    seen: set[str] = set()
+    names: set[str] = set()
     for index, tool in enumerate(request.tools):
         _check_tool(f"tools[{index}]", tool)
-        if tool.name in seen:
+        if tool.name in names:
             raise invalid(Message("tool_name_repeated", field=f"tools[{index}].name", value=tool.name))
-        seen.add(tool.name)
+        names.add(tool.name)
     if named and not request.tools:
         raise invalid(Message("call_required_without_tools", field="tool_choice"))
     for name in request.tool_choice.function_names:
-        if name not in seen:
+        if name not in names:
             raise invalid(Message("tool_unknown", field="tool_choice.function_names", value=name[:80]))
 
 

@@ -91,7 +91,7 @@ class Params:
     """A larger priority goes first among waiting requests."""
     window: int | None = None
     """The most responses sent but not acknowledged; then the generation pauses. None: it never pauses."""
-    given: frozenset[str] = field(default=frozenset(), compare=False)
+    names: frozenset[str] = field(default=frozenset(), compare=False)
     """Names of the fields that the request has set."""
 
 
@@ -235,7 +235,7 @@ class Engine(Protocol):
 SUPPORTED_BY_ALL: Final = frozenset({"window"})
 VISION: Final = frozenset({"images", "image_sizes"})
 """What an engine with vision supports besides the other parameters: a tensor, and a parameter about it."""
-PARAMETER_NAMES: Final = frozenset(f.name for f in fields(Params)) - {"given"}
+PARAMETER_NAMES: Final = frozenset(f.name for f in fields(Params)) - {"names"}
 ALL_PARAMETERS: Final = PARAMETER_NAMES - VISION
 """The parameters of text."""
 
@@ -246,9 +246,9 @@ def output_limit(prompt_tokens: int, params: Params, context_length: int) -> int
         raise RequestError("INVALID_ARGUMENT", "prompt_empty")
     if prompt_tokens >= context_length:
         raise RequestError("CONTEXT_LENGTH_EXCEEDED", "engine_context_full", value=prompt_tokens, limit=context_length)
-    room = context_length - prompt_tokens
+    remaining = context_length - prompt_tokens
     wanted = max(params.max_tokens or 0, params.min_tokens)
-    if wanted > room:
+    if wanted > remaining:
         raise RequestError(
             "CONTEXT_LENGTH_EXCEEDED",
             "engine_context_exceeded",
@@ -256,9 +256,9 @@ def output_limit(prompt_tokens: int, params: Params, context_length: int) -> int
             wanted=wanted,
             value=prompt_tokens + wanted,
             limit=context_length,
-            most=room,
+            most=remaining,
         )
-    return params.max_tokens or room
+    return params.max_tokens or remaining
 
 
 def reject_unknown_tokens(named: str, ids: Iterable[int], vocabulary: int) -> None:

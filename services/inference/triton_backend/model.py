@@ -131,8 +131,8 @@ def _read(request: Any, params: Params) -> Request:
 
 def _reject_unsupported(request: Request, engine: Engine) -> None:
     """Raise RequestError for the first parameter that `engine` does not support."""
-    given = request.params.given | ({"images"} if request.images else set())
-    unsupported = sorted(given - engine.supported_parameters - SUPPORTED_BY_ALL)
+    names = request.params.names | ({"images"} if request.images else set())
+    unsupported = sorted(names - engine.supported_parameters - SUPPORTED_BY_ALL)
     if unsupported:
         raise RequestError(
             "UNSUPPORTED_PARAMETER", "engine_lacks_parameter", engine=engine.name, parameter=unsupported[0]

@@ -44,8 +44,10 @@ def parse(text: str) -> Params | Describe | Acknowledgement | Cancellation:
     if unknown:
         raise invalid(f"params has an unknown key {unknown[0]!r}; known are {', '.join(sorted(PARAMETER_NAMES))}")
     # An explicit null is an absent key.
-    given = {key: value for key, value in values.items() if value is not None}
-    params = Params(**{key: _READERS[key](key, value) for key, value in given.items()}, given=frozenset(given))
+    set_values = {key: value for key, value in values.items() if value is not None}
+    params = Params(
+        **{key: _READERS[key](key, value) for key, value in set_values.items()}, names=frozenset(set_values)
+    )
     if params.max_tokens is not None and params.min_tokens > params.max_tokens:
         raise invalid(f"min_tokens={params.min_tokens} is more than max_tokens={params.max_tokens}")
     return params

@@ -209,13 +209,13 @@ class Trials:
             while not line.endswith(b"\n"):
                 part = self._control.recv(4096)
                 if not part:
-                    raise RuntimeError(f"the trial server of guides has ended with {self._process.wait(5)}")
+                    raise RuntimeError(f"the trial server of structured outputs has ended with {self._process.wait(5)}")
                 line += part
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise RuntimeError(f"the trial server of guides does not become ready: {error}") from None
+            raise RuntimeError(f"the trial server of structured outputs does not become ready: {error}") from None
         problem = json.loads(line).get("problem")
         if problem:
-            raise RuntimeError(f"the trial server of guides cannot start: {problem}")
+            raise RuntimeError(f"the trial server of structured outputs cannot start: {problem}")
         self._control.settimeout(_OUTCOME_SECONDS)
         self._is_ready = True
         if self._ready_seconds == READY_SECONDS:

@@ -194,7 +194,7 @@ def _read(caller: socket.socket) -> bytes:
         parts.append(part)
         size += len(part)
         if size > MAX_STRUCTURED_OUTPUT_BYTES:
-            raise ValueError("the guide is too long")
+            raise ValueError("the structured output is too long")
     return b"".join(parts)
 
 

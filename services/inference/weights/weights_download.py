@@ -196,7 +196,7 @@ def _alone(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.info("somebody else downloads; waiting")
+            _log.info("another process downloads; waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

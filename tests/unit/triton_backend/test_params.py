@@ -47,7 +47,7 @@ def test_every_parameter_is_read() -> None:
     }
     assert values.keys() == ALL_PARAMETERS
     params = read({**values, "image_sizes": [[64, 32], [28, 28]]})
-    assert params.given == ALL_PARAMETERS | {"image_sizes"}
+    assert params.names == ALL_PARAMETERS | {"image_sizes"}
     assert params.image_sizes == ((64, 32), (28, 28))
     assert params.stop_token_ids == {0, 2}
     assert params.structured_output == StructuredOutput("regex", "a+")
@@ -59,7 +59,7 @@ def test_every_parameter_is_read() -> None:
 
 def test_the_defaults_have_no_effect() -> None:
     assert read({}) == Params()
-    assert read({"seed": None}).given == frozenset()
+    assert read({"seed": None}).names == frozenset()
 
 
 @pytest.mark.parametrize(

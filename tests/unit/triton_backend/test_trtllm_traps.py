@@ -133,8 +133,8 @@ TRAPS = [
         "a prompt beyond max_num_tokens is refused",
         NEW,
         trtllm_api,
-        'return {**given, "max_num_tokens": most}',
-        "return dict(given)",
+        'return {**arguments, "max_num_tokens": most}',
+        "return dict(arguments)",
         loading.test_the_longest_prompt_is_not_rejected,
     ),
     Trap(

@@ -115,14 +115,14 @@ class RepetitionCounter:
 
     def repeat(self, match: re.Match[str]) -> None:
         """Read a repetition of the last element. Raises Failure."""
-        shown, counts = match[0][:40], [match["least"] or "0", match["most"] or ""]
+        excerpt, counts = match[0][:40], [match["least"] or "0", match["most"] or ""]
         numbers = [int(digits) if 0 < len(digits) < 10 else math.inf if digits else 0 for digits in counts]
         if max(numbers) > MAX_COUNT:
             raise invalid(
-                Message("repetition_too_large", field=self._field, value=shown, at=self._at(), limit=MAX_COUNT)
+                Message("repetition_too_large", field=self._field, value=excerpt, at=self._at(), limit=MAX_COUNT)
             )
         if counts[1] and numbers[1] < numbers[0]:
-            raise invalid(Message("repetition_backwards", field=self._field, value=shown, at=self._at()))
+            raise invalid(Message("repetition_backwards", field=self._field, value=excerpt, at=self._at()))
         self._last *= max(1, int(max(numbers)))
         if self._last > MAX_PRODUCT:
             raise invalid(

@@ -95,7 +95,7 @@ class LlamaVision:
         ]
         images = [chunk for chunk in all_chunks if self._lib.mtmd_input_chunk_get_type(chunk) == _IMAGE]
         if len(images) != 1:
-            raise RuntimeError(f"the image was cut into {len(images)} pieces; only whole ones are supported")
+            raise RuntimeError(f"the image was cut into {len(images)} parts; only whole ones are supported")
         return images[0]
 
     def _positions(self, chunk: Any, count: int) -> npt.NDArray[np.int32]:

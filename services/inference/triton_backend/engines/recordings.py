@@ -70,19 +70,19 @@ def read(path: Path) -> list[Recording]:
 
 
 def _recording(path: Path, index: int, entry: Any) -> Recording:
-    place = f"{path}, recording {index}"
+    where = f"{path}, recording {index}"
     if not isinstance(entry, dict) or not {"name", "token_ids"} <= entry.keys():
-        raise ValueError(f"{place}: expected an object with at least name and token_ids")
+        raise ValueError(f"{where}: expected an object with at least name and token_ids")
     unknown = entry.keys() - {f.name for f in fields(Recording)}
     if unknown:
-        raise ValueError(f"{place}: unknown key {min(unknown)!r}")
+        raise ValueError(f"{where}: unknown key {min(unknown)!r}")
     recording = Recording(**{key: _frozen(value) for key, value in entry.items()})
     for name in ("at_ms", "logprobs", "top_logprobs"):
         values = getattr(recording, name)
         if values is not None and len(values) != len(recording.token_ids):
-            raise ValueError(f"{place}: {name} has {len(values)} entries for {len(recording.token_ids)} tokens")
+            raise ValueError(f"{where}: {name} has {len(values)} entries for {len(recording.token_ids)} tokens")
     if recording.tokens_per_response < 1:
-        raise ValueError(f"{place}: tokens_per_response={recording.tokens_per_response} must be at least 1")
+        raise ValueError(f"{where}: tokens_per_response={recording.tokens_per_response} must be at least 1")
     return recording
 
 

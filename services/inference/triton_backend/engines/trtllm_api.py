@@ -211,7 +211,7 @@ class TrtllmApi:
             "detokenize": False,
             "add_special_tokens": False,
         }
-        for name in _OPTIONAL.keys() & params.given:
+        for name in _OPTIONAL.keys() & params.names:
             values[_OPTIONAL[name]] = self._value(name, params, checkpoint)
         return self._package.SamplingParams(**values)
 
@@ -232,36 +232,36 @@ class TrtllmApi:
             return self._llmapi.GuidedDecodingParams(**{value.kind: value.kind == "json_object" or value.text})
         return value
 
-    def _checked(self, checkpoint: Checkpoint, context_length: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked(self, checkpoint: Checkpoint, context_length: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments, completed so that no valid request fails later. Raises ValueError with the argument."""
-        for name in given:
+        for name in arguments:
             if name in _OWN:
                 raise ValueError(f"{name} is the engine's own; use {_OWN[name]}")
             if name not in self._arguments:
                 raise ValueError(
                     f"TensorRT-LLM {self.version} has no argument {name!r}; take it out of the model's entry"
                 )
-        if given.get("sampler_type") == "TRTLLMSampler" and at_least(self.version, _NO_OTHER_SAMPLER_SINCE):
+        if arguments.get("sampler_type") == "TRTLLMSampler" and at_least(self.version, _NO_OTHER_SAMPLER_SINCE):
             raise ValueError(f"TensorRT-LLM {self.version} has no TRTLLMSampler any more; leave sampler_type out")
-        reuses = given.get("kv_cache_config", {}).get("enable_block_reuse", True)
+        reuses = arguments.get("kv_cache_config", {}).get("enable_block_reuse", True)
         if reuses and "cache_salt" not in self._generate_takes:
             raise ValueError(
                 f"TensorRT-LLM {self.version} cannot keep the caches of tenants apart; "
                 "set kv_cache_config.enable_block_reuse to false"
             )
-        if given.get("enable_chunked_prefill"):
+        if arguments.get("enable_chunked_prefill"):
             if checkpoint.image_token_id is not None and not at_least(self.version, _CHUNKS_IMAGES_SINCE):
                 raise ValueError(
                     f"TensorRT-LLM {self.version} cannot split prompts with images; leave enable_chunked_prefill out"
                 )
-            return dict(given)
-        most = given.get("max_num_tokens", max(_LEAST_NUM_TOKENS, context_length))
+            return dict(arguments)
+        most = arguments.get("max_num_tokens", max(_LEAST_NUM_TOKENS, context_length))
         if most < context_length:
             raise ValueError(
                 f"max_num_tokens={most} is less than the context of {context_length}, so that long prompts would be "
-                "refused; set enable_chunked_prefill, or raise it"
+                "rejected; set enable_chunked_prefill, or raise it"
             )
-        return {**given, "max_num_tokens": most}
+        return {**arguments, "max_num_tokens": most}
 
     def _known_architectures(self) -> frozenset[str]:
         """Return the names of the supported architectures; empty if this version does not list them."""

@@ -82,18 +82,18 @@ class _Parser:
             raise self._expected("\\n")
         self.rules[name] = Rule(name, line, body)
         if len(self.rules) > MAX_RULES:
-            raise GbnfError("grammar_too_many_rules", value=len(self.rules), at=self._place(), limit=MAX_RULES)
+            raise GbnfError("grammar_too_many_rules", value=len(self.rules), at=self._where(), limit=MAX_RULES)
         self._skip(lines=True)
 
     def _alternates(self, depth: int) -> Node:
         if depth > MAX_NESTING:
-            raise GbnfError("groups_nested_too_deeply", value=depth, at=self._place(), limit=MAX_NESTING)
+            raise GbnfError("groups_nested_too_deeply", value=depth, at=self._where(), limit=MAX_NESTING)
         options: list[Node] = [self._sequence(depth)]
         while self._text.startswith("|", self._at):
             self._alternatives += 1
             if self._alternatives >= MAX_ALTERNATIVES:
                 count = self._alternatives + 1
-                raise GbnfError("too_many_alternatives", value=count, at=self._place(), limit=MAX_ALTERNATIVES)
+                raise GbnfError("too_many_alternatives", value=count, at=self._where(), limit=MAX_ALTERNATIVES)
             self._at += 1
             self._skip(lines=True)
             options.append(self._sequence(depth))
@@ -123,7 +123,7 @@ class _Parser:
                 items[-1] = self._repetition(items[-1], depth)
             elif character in "<!":
                 token = (self._match(_TOKEN) or character)[:80]
-                raise GbnfError("grammar_names_token", value=token, at=self._place())
+                raise GbnfError("grammar_names_token", value=token, at=self._where())
             else:
                 name = self._match(_NAME)
                 if not name:
@@ -144,7 +144,7 @@ class _Parser:
                 return Sequence(characters)
             code = self._character()
             if _SURROGATES[0] <= code <= _SURROGATES[1]:
-                raise GbnfError("grammar_half_character", value=f"U+{code:04X}", at=self._place())
+                raise GbnfError("grammar_half_character", value=f"U+{code:04X}", at=self._where())
             characters.append(Characters(((code, code),)))
             self._count()
 
@@ -165,7 +165,7 @@ class _Parser:
                 raise GbnfError(
                     "grammar_range_backwards",
                     value=self._text[began : self._at][:80],
-                    at=self._place(),
+                    at=self._where(),
                     first=f"U+{first:04X}",
                     last=f"U+{last:04X}",
                 )
@@ -174,7 +174,7 @@ class _Parser:
         self._at += 1
         normal = _normal(ranges, negated=negated)
         if not normal:
-            raise GbnfError("grammar_class_empty", value=self._text[began : self._at][:80], at=self._place())
+            raise GbnfError("grammar_class_empty", value=self._text[began : self._at][:80], at=self._where())
         return Characters(normal)
 
     def _character(self) -> int:
@@ -188,11 +188,11 @@ class _Parser:
             return ord(_ESCAPES[escape])
         digits = self._text[self._at : self._at + _HEX.get(escape, 0)]
         if not digits or len(digits) < _HEX[escape] or not re.fullmatch(r"[0-9A-Fa-f]+", digits):
-            raise GbnfError("grammar_escape_unknown", value=f"\\{escape}{digits}", at=self._place())
+            raise GbnfError("grammar_escape_unknown", value=f"\\{escape}{digits}", at=self._where())
         self._at += len(digits)
         code = int(digits, 16)
         if code > LAST_CHARACTER:
-            raise GbnfError("grammar_escape_too_large", value=f"\\{escape}{digits}", at=self._place())
+            raise GbnfError("grammar_escape_too_large", value=f"\\{escape}{digits}", at=self._where())
         return code
 
     def _repetition(self, item: Node, depth: int) -> Repetition:
@@ -200,31 +200,31 @@ class _Parser:
         if character != "{":
             self._at += 1
             return Repetition(item, int(character == "+"), 1 if character == "?" else None)
-        found = _COUNTS.match(self._text, self._at)
-        if found is None or (not depth and re.search(r"[\r\n]", found[0])):
+        match = _COUNTS.match(self._text, self._at)
+        if match is None or (not depth and re.search(r"[\r\n]", match[0])):
             raise self._expected("{m} | {m,} | {m,n}")
-        counts = found["least"], found["most"] or ""
+        counts = match["least"], match["most"] or ""
         for digits in counts:
             if len(digits) > 9 or int(digits or 0) > MAX_REPETITION:
-                raise GbnfError("repetition_too_large", value=found[0][:40], at=self._place(), limit=MAX_REPETITION)
+                raise GbnfError("repetition_too_large", value=match[0][:40], at=self._where(), limit=MAX_REPETITION)
         least = int(counts[0])
-        most = least if not found["comma"] else int(counts[1]) if counts[1] else None
+        most = least if not match["comma"] else int(counts[1]) if counts[1] else None
         if most is not None and most < least:
-            raise GbnfError("repetition_backwards", value=found[0], at=self._place())
-        self._at = found.end()
+            raise GbnfError("repetition_backwards", value=match[0], at=self._where())
+        self._at = match.end()
         return Repetition(item, least, most)
 
     def _count(self) -> None:
         self._symbols += 1
         if self._symbols > MAX_SYMBOLS:
-            raise GbnfError("grammar_too_many_symbols", value=self._symbols, at=self._place(), limit=MAX_SYMBOLS)
+            raise GbnfError("grammar_too_many_symbols", value=self._symbols, at=self._where(), limit=MAX_SYMBOLS)
 
     def _match(self, pattern: re.Pattern[str]) -> str:
-        found = pattern.match(self._text, self._at)
-        if found is None:
+        match = pattern.match(self._text, self._at)
+        if match is None:
             return ""
-        self._at = found.end()
-        return found[0]
+        self._at = match.end()
+        return match[0]
 
     def _skip(self, *, lines: bool) -> None:
         self._match(_SPACE_AND_LINES if lines else _SPACE)
@@ -235,13 +235,13 @@ class _Parser:
         self._line_at = self._at
         return self._line
 
-    def _place(self) -> str:
+    def _where(self) -> str:
         """Return what is read, as messages show it."""
         rule = f", rule {self._name[:80]}" if self._name else ""
         return f"line {self._here()}{rule}"
 
     def _expected(self, symbol: str) -> GbnfError:
-        return GbnfError("grammar_syntax", at=self._place(), expected=symbol)
+        return GbnfError("grammar_syntax", at=self._where(), expected=symbol)
 
 
 def _normal(ranges: list[tuple[int, int]], *, negated: bool) -> Ranges:
