@@ -173,7 +173,7 @@ async def test_the_admin_api_reports_that_writes_are_rejected(
             await own_redis.config_set("maxmemory", "1mb")
             response = await client.post("/admin/v1/keys", json={"name": "new"})
             assert response.status_code == 503
-            assert "refuses writes (full)" in response.json()["error"]["message"]
+            assert "rejects writes (full)" in response.json()["error"]["message"]
 
 
 async def test_a_server_at_its_memory_limit_does_not_alternate_between_full_and_recovered(

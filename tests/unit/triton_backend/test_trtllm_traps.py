@@ -106,7 +106,7 @@ TRAPS = [
         tests.test_an_end_token_that_is_not_returned_is_known_by_the_finish_reason,
     ),
     Trap(
-        "several choices of the most probable tokens are refused",
+        "several choices of the most probable tokens are rejected",
         NEW,
         trtllm_api,
         '"max_tokens": limit,',
@@ -114,7 +114,7 @@ TRAPS = [
         lambda bench: tests.test_a_temperature_of_zero_is_repeatable(bench, "auto"),
     ),
     Trap(
-        "no log probabilities are asked for by 0",
+        "0 requests no log probabilities",
         OLD,
         trtllm_api,
         "return max(1, value)",
@@ -130,7 +130,7 @@ TRAPS = [
         tests.test_log_probabilities_may_be_bare_numbers,
     ),
     Trap(
-        "a prompt beyond max_num_tokens is refused",
+        "a prompt beyond max_num_tokens is rejected",
         NEW,
         trtllm_api,
         'return {**arguments, "max_num_tokens": most}',
