@@ -35,3 +35,9 @@ def requests(path: str) -> dict[str, Any]:
     request = BY_PATH[path].request
     assert request is not None
     return dict(request.examples)
+
+
+def key_headers(path: str, key: str) -> dict[str, str]:
+    """Return the header in which requests to a path carry a key."""
+    header = BY_PATH[path].key_header
+    return {header.name: f"{header.scheme} {key}".strip()}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from tests.support.api_document import BY_PATH, check, content, requests
+from tests.support.api_document import BY_PATH, check, content, key_headers, requests
 from tests.support.scripted_worker import MODEL, ScriptedWorker, finish, reasoning, started, usage
 from tests.support.scripted_worker import content as delta
 
@@ -24,10 +24,11 @@ CALL = pb.ToolCallFragment(index=0, id="c", name="f", arguments_json="{}")
 
 @pytest.mark.parametrize(("path", "body"), EXAMPLES)
 async def test_every_example_is_accepted(
-    http: httpx.AsyncClient, worker: ScriptedWorker, path: str, body: dict[str, Any]
+    http: httpx.AsyncClient, api_key: str, worker: ScriptedWorker, path: str, body: dict[str, Any]
 ) -> None:
     worker.script = [[started(), delta("a"), finish(), usage()]]
-    response = await http.post(f"/api{path}", json={**body, "model": MODEL}, headers={"x-strict-params": "true"})
+    headers = {**key_headers(path, api_key), "x-strict-params": "true"}
+    response = await http.post(f"/api{path}", json={**body, "model": MODEL}, headers=headers)
     assert (response.status_code, response.headers.get("x-ignored-params")) == (200, None), response.text
     if body.get("stream"):
         check_events(path, response.text)
@@ -71,8 +72,8 @@ async def test_what_is_read_is_documented(http: httpx.AsyncClient, path: str) ->
 @pytest.mark.parametrize("path", BY_PATH)
 async def test_errors_are_documented(http: httpx.AsyncClient, path: str) -> None:
     operation = BY_PATH[path]
-    http.headers["authorization"] = "Bearer nothing"
-    response = await http.request(operation.method, f"/api{path}".format(id=MODEL))
+    headers = key_headers(path, "nothing")
+    response = await http.request(operation.method, f"/api{path}".format(id=MODEL), headers=headers)
     assert response.status_code == 401
     (documented,) = operation.errors["4XX"].contents
     check(response.json(), documented)
