@@ -17,6 +17,7 @@ from services.gateway.routing.pool import WorkerPool
 from services.gateway.routing.worker import Worker
 from services.gateway.routing.worker_connection import Connections
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.stack.ports import free_ports
 from tests.support.scripted_worker import MODEL, scripted_worker
 from tests.support.waits import until
@@ -96,7 +97,7 @@ async def test_a_policy_chooses_by_the_request(stack: Stack) -> None:
 async def test_failover_asks_the_policy_again_without_the_worker_that_failed(stack: Stack) -> None:
     async def attempt(worker: Worker[Any, Any]) -> str:
         if worker.address == stack.addresses[0]:
-            raise Failure(Reason.DRAINING, "stops")
+            raise Failure(Reason.DRAINING, Message("worker_lost"))
         return worker.address
 
     result = await with_failover(stack.pool, pb.GenerateRequest(model=MODEL, tenant="ab"), attempt)
