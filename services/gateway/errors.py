@@ -43,9 +43,8 @@ class ApiError(Exception):
         self,
         status: int,
         kind: ErrorKind,
-        message: Message | str,
+        message: Message,
         *,
-        field: str | None = None,
         has_worker_fields: bool = False,
         code: str | None = None,
         retry_after: float | None = None,
@@ -70,8 +69,8 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.kind = kind
-        self.message = message if isinstance(message, Message) else Message.verbatim(message)
-        self.field = field or self.message.field
+        self.message = message
+        self.field = message.field
         self.has_worker_fields = has_worker_fields
         self.code = code
         self.retry_after = retry_after
@@ -89,39 +88,37 @@ class ApiError(Exception):
         return self
 
 
-def bad_request(message: Message | str | None, text: str = "", *, code: str | None = None) -> ApiError:
-    """Return a 400 with a message, or with the path of a field and a text."""
-    if isinstance(message, Message):
-        return ApiError(400, ErrorKind.INVALID_REQUEST, message, code=code)
-    return ApiError(400, ErrorKind.INVALID_REQUEST, text, field=message, code=code)
+def bad_request(message: Message, *, code: str | None = None) -> ApiError:
+    """Return a 400."""
+    return ApiError(400, ErrorKind.INVALID_REQUEST, message, code=code)
 
 
-def unauthorized(message: Message | str, *, challenge: Mapping[str, str]) -> ApiError:
+def unauthorized(message: Message, *, challenge: Mapping[str, str]) -> ApiError:
     """Return a 401. `challenge` is the header that states which credential is expected."""
     return ApiError(401, ErrorKind.AUTHENTICATION, message, code="invalid_api_key", headers=challenge)
 
 
-def not_found(message: Message | str, *, field: str | None = None, code: str | None = None) -> ApiError:
+def not_found(message: Message, *, code: str | None = None) -> ApiError:
     """Return a 404."""
-    return ApiError(404, ErrorKind.NOT_FOUND, message, field=field, code=code)
+    return ApiError(404, ErrorKind.NOT_FOUND, message, code=code)
 
 
-def conflict(message: Message | str, *, code: str, field: str | None = None) -> ApiError:
+def conflict(message: Message, *, code: str) -> ApiError:
     """Return a 409."""
-    return ApiError(409, ErrorKind.CONFLICT, message, field=field, code=code)
+    return ApiError(409, ErrorKind.CONFLICT, message, code=code)
 
 
-def too_large(message: Message | str) -> ApiError:
+def too_large(message: Message) -> ApiError:
     """Return a 413."""
     return ApiError(413, ErrorKind.TOO_LARGE, message, code="request_too_large")
 
 
-def unavailable(message: Message | str, *, retry_after: float = 1.0) -> ApiError:
+def unavailable(message: Message, *, retry_after: float = 1.0) -> ApiError:
     """Return a 503 that may be tried again after `retry_after` seconds."""
     return ApiError(503, ErrorKind.UNAVAILABLE, message, retry_after=retry_after)
 
 
-def timed_out(message: Message | str, *, retry_after: float = 1.0) -> ApiError:
+def timed_out(message: Message, *, retry_after: float = 1.0) -> ApiError:
     """Return a 504 that may be tried again after `retry_after` seconds."""
     return ApiError(504, ErrorKind.TIMEOUT, message, retry_after=retry_after)
 

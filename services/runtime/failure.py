@@ -6,7 +6,6 @@ did not come from our code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -61,31 +60,14 @@ _CODES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One field that does not fit, with an English description. To be replaced by a Message with the field."""
-
-    field: str
-    description: str
-    value: str = ""
-    limit: str = ""
-
-
 class Failure(Exception):
     """A failure with a reason. `message` is for the caller: what was wrong, with which value, and what to do."""
 
-    def __init__(
-        self,
-        reason: Reason,
-        message: Message | str,
-        *,
-        violations: tuple[Violation, ...] = (),
-        retry_after: float | None = None,
-    ) -> None:
+    def __init__(self, reason: Reason, message: Message, *, retry_after: float | None = None) -> None:
         """`retry_after` is in seconds; None means that a retry makes no sense."""
         super().__init__(message)
         self.reason = reason
-        self.message = message if isinstance(message, Message) else _verbatim(message, violations)
+        self.message = message
         self.retry_after = retry_after
 
     def __str__(self) -> str:
@@ -128,10 +110,8 @@ class Failure(Exception):
         return status_pb2.Status(code=self.code.value[0], message=text, details=packed)
 
 
-def invalid(message: Message | str, text: str = "", *, value: object = "", limit: object = "") -> Failure:
+def invalid(message: Message) -> Failure:
     """Return a failure with the reason INVALID_ARGUMENT."""
-    if isinstance(message, str):
-        return Failure(Reason.INVALID_ARGUMENT, text, violations=(Violation(message, text, str(value), str(limit)),))
     return Failure(Reason.INVALID_ARGUMENT, message)
 
 
@@ -164,10 +144,3 @@ def from_proto(status: status_pb2.Status) -> Failure | None:
     message = Message.received(parameters.pop(_MESSAGE_ID, VERBATIM), parameters, text=status.message)
     delay = retry.retry_delay.ToMilliseconds() / 1000 if retry is not None else None
     return Failure(Reason(info.reason), message, retry_after=delay)
-
-
-def _verbatim(text: str, violations: tuple[Violation, ...]) -> Message:
-    if not violations:
-        return Message.verbatim(text)
-    first = violations[0]
-    return Message(VERBATIM, text=text, field=first.field, value=first.value, limit=first.limit)

@@ -27,6 +27,8 @@ from services.runtime.messages.message import Message
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 READY_SECONDS: Final = 1.0
 DESCRIBE_SECONDS: Final = 5.0
+MOST_CHARACTERS: Final = 500
+"""The longest text of an engine in a failure, because a gRPC status is sent as a header."""
 
 _DEAD_PROCESS: Final = re.compile(r"[Ss]tub process .*is not healthy")
 WIND_DOWN_SECONDS: Final = 5.0
@@ -371,11 +373,11 @@ def _message(text: str) -> Message:
     """Return the message that a RequestError has written; one that cannot be read stays as it is."""
     try:
         content = json.loads(text)
-        parameters = {name: str(value) for name, value in content["parameters"].items()}
+        parameters = {name: str(value)[:MOST_CHARACTERS] for name, value in content["parameters"].items()}
         return Message.received(content["message_id"], parameters, text=text)
     except (ValueError, LookupError, TypeError, AttributeError):
-        return Message.verbatim(text)
+        return Message.verbatim(text[:MOST_CHARACTERS])
 
 
 def _engine_failed(problem: str) -> Failure:
-    return Failure(Reason.ENGINE_FAILED, Message("engine_failed", reason=problem))
+    return Failure(Reason.ENGINE_FAILED, Message("engine_failed", reason=problem[:MOST_CHARACTERS]))

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from tests.e2e.stack import RunningStack
+from tests.support.messages import message_id_of
 from tests.support.repository import ROOT
 
 MODEL = "smollm2-135m"
@@ -138,6 +139,7 @@ def test_a_prompt_longer_than_the_context_is_rejected_with_the_context_length(cl
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 5000}])
     assert caught.value.code == "context_length_exceeded"
+    assert message_id_of(caught.value.response) == "context_full"
     assert "2048" in str(caught.value)
 
 
@@ -153,6 +155,7 @@ def test_a_wrong_key_and_an_unknown_model_have_their_own_error_codes(
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-7", messages=CAPITAL)
     assert missing.value.code == "model_not_found"
+    assert message_id_of(missing.value.response) == "model_not_found_or_allowed"
     assert "gpt-7" in str(missing.value)
 
 

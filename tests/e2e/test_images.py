@@ -23,6 +23,7 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.tenancy import keys
 from tests.support.gateway import running_gateway
+from tests.support.messages import message_id_of
 from tests.support.models import qwen3
 from tests.support.pictures import animated, encoded
 from tests.support.triton_servers import serving
@@ -161,10 +162,10 @@ async def ask(client: openai.AsyncOpenAI, messages: Any, model: str = MODEL, **f
     return await client.chat.completions.create(model=model, messages=messages, **fields)
 
 
-async def rejection(client: openai.AsyncOpenAI, *parts: dict[str, Any], model: str = MODEL) -> dict[str, Any]:
+async def rejection(client: openai.AsyncOpenAI, *parts: dict[str, Any], model: str = MODEL) -> openai.BadRequestError:
     with pytest.raises(openai.BadRequestError) as caught:
         await ask(client, [{"role": "user", "content": list(parts)}], model=model)
-    return dict(caught.value.body)  # type: ignore[call-overload]  # always an object here
+    return caught.value
 
 
 async def test_images_reach_their_positions_in_the_prompt_unchanged_and_in_order(
@@ -211,29 +212,28 @@ async def test_models_list_whether_they_support_images(client: openai.AsyncOpenA
     assert listed[MODEL].capabilities["max_images"] == 4
     assert listed[TEXT_MODEL].capabilities["vision"] is False
     error = await rejection(client, text("?"), image(PNG), model=TEXT_MODEL)
-    assert error["param"] == "messages[0].content[1].image_url"
-    assert error["code"] == "unsupported_parameter"
-    assert error["message"] == f"the model {TEXT_MODEL} cannot see images; send text only"
+    assert error.param == "messages[0].content[1].image_url"
+    assert error.code == "unsupported_parameter"
+    assert message_id_of(error.response) == "vision_not_supported"
 
 
 @pytest.mark.parametrize(
-    ("parts", "param", "message"),
+    ("parts", "param", "message_id"),
     [
-        ([image(PNG[:20])], "messages[0].content[0].image_url", "it ends before its dimensions"),
-        ([image(b"<svg/>")], "messages[0].content[0].image_url.url", "holds no PNG, JPEG, WebP or GIF"),
-        ([text("a"), image(encoded("PNG", 202, 1))], "messages[0].content[1].image_url", "200 times the other"),
-        ([image(GIF)] * 5, "messages[0].content[4].image_url", "is image 5; seer takes at most 4"),
-        ([image(PNG + bytes(3_000_000))], "messages[0].content[0].image_url.url", "at most 3000000 are allowed"),
-        ([image(encoded("GIF", 8000, 7000, "P"))], "messages[0].content[0].image_url", "at most 50000000 are allowed"),
-        ([image(encoded("PNG", 3000, 3000), detail="high")], "messages", "maximum context length of seer is 4096"),
+        ([image(PNG[:20])], "messages[0].content[0].image_url", "image_truncated"),
+        ([image(b"<svg/>")], "messages[0].content[0].image_url.url", "image_format_unknown"),
+        ([text("a"), image(encoded("PNG", 202, 1))], "messages[0].content[1].image_url", "image_too_narrow"),
+        ([image(GIF)] * 5, "messages[0].content[4].image_url", "too_many_images_for_model"),
+        ([image(PNG + bytes(3_000_000))], "messages[0].content[0].image_url.url", "image_over_bytes"),
+        ([image(encoded("GIF", 8000, 7000, "P"))], "messages[0].content[0].image_url", "image_too_many_pixels"),
+        ([image(encoded("PNG", 3000, 3000), detail="high")], "messages", "context_full"),
     ],
 )
 async def test_unsupported_images_are_rejected(
-    client: openai.AsyncOpenAI, parts: list[dict[str, Any]], param: str, message: str
+    client: openai.AsyncOpenAI, parts: list[dict[str, Any]], param: str, message_id: str
 ) -> None:
     error = await rejection(client, *parts)
-    assert error["param"] == param
-    assert message in error["message"]
+    assert (error.param, message_id_of(error.response)) == (param, message_id)
 
 
 async def test_images_can_be_sent_over_grpc(system: tuple[str, str, str]) -> None:

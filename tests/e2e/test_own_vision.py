@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.e2e.stack import RunningStack, up, vilix
 from tests.support import models, qwen3_gguf
+from tests.support.messages import message_id_of
 from tests.support.repository import ROOT
 
 MODEL, TEXT_MODEL = "qwen3-vl", "smollm2-135m"
@@ -106,16 +107,17 @@ def test_models_list_whether_they_support_images(vision: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "problem"),
+    ("request_", "message_id"),
     [
-        (about(picture(1), model=TEXT_MODEL), "image"),
-        (about("data:image/png;base64,bm9uc2Vuc2U="), "image"),
-        (about(picture(1, side=640), text="x " * 3800), "context"),
+        (about(picture(1), model=TEXT_MODEL), "vision_not_supported"),
+        (about("data:image/png;base64,bm9uc2Vuc2U="), "image_format_unknown"),
+        (about(picture(1, side=640), text="x " * 3800), "context_full"),
     ],
 )
-def test_unsupported_images_are_rejected(vision: openai.OpenAI, request_: dict[str, Any], problem: str) -> None:
-    with pytest.raises(openai.BadRequestError, match=problem):
+def test_unsupported_images_are_rejected(vision: openai.OpenAI, request_: dict[str, Any], message_id: str) -> None:
+    with pytest.raises(openai.BadRequestError) as rejection:
         vision.chat.completions.create(**request_)
+    assert message_id_of(rejection.value.response) == message_id
 
 
 async def test_a_client_disconnect_while_images_are_processed_frees_the_engine(vision_stack: RunningStack) -> None:

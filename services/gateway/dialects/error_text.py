@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from services.gateway.errors import ApiError
-from services.gateway.i18n.language import ACCEPTED, preferred, translated
+from services.gateway.i18n.language import ACCEPTED, preferred
 from services.runtime.messages.catalogue import ENGLISH
 from services.runtime.telemetry import without_keys
 
@@ -18,21 +18,20 @@ class ErrorText(NamedTuple):
 
     text: str
     language: str
-    message_id: str | None
-    """None for a message that is in no catalogue."""
+    message_id: str
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a response with this message."""
-        of_message = {MESSAGE_ID_HEADER: self.message_id} if self.message_id is not None else {}
-        return {"Content-Language": self.language, "Vary": "Accept-Language", **of_message}
+        return {
+            "Content-Language": self.language,
+            "Vary": "Accept-Language",
+            MESSAGE_ID_HEADER: self.message_id,
+        }
 
 
 def error_text(error: ApiError) -> ErrorText:
-    """Return the message of an error in the language of the current request."""
-    message, language = error.message, preferred(ACCEPTED.get())
-    # Messages quote requests and end up in callers' logs, so keys are removed.
-    if message.is_translated:
-        return ErrorText(without_keys(message.text(language)), language, message.id)
-    english = without_keys(str(message))
-    text = translated(english, language)
-    return ErrorText(english, ENGLISH, None) if text is None else ErrorText(text, language, None)
+    """Return the message for the caller of the request that is being answered."""
+    message = error.message
+    language = preferred(ACCEPTED.get()) if message.is_translated else ENGLISH
+    # An error quotes what it is about, and ends up in its caller's logs.
+    return ErrorText(without_keys(message.text(language)), language, message.id)

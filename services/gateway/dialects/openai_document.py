@@ -181,6 +181,16 @@ ERROR: Final = ErrorDocument(
             description=Text("The language of the message.", "زبان پیام."),
             schema={"type": "string", "enum": ["en", "fa"]},
         ),
+        "x-error-message-id": HeaderDocument(
+            component="ErrorMessageId",
+            description=Text(
+                "The id of the message, which is the same in every language and however the message is worded. A "
+                "stream that fails has it in a comment before the event of the error.",
+                "شناسهٔ پیام خطا، که در هر زبان و با هر جمله‌بندی همین است. در پاسخ تکه‌تکه، در سطر توضیحی پیش از رویداد "
+                "خطا می‌آید.",
+            ),
+            schema={"type": "string"},
+        ),
         "x-request-id": REQUEST_ID,
         "retry-after": HeaderDocument(
             component="RetryAfter",

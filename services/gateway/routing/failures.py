@@ -46,7 +46,7 @@ def api_error(failure: Failure, *, request_id: str) -> ApiError:
                 400, ErrorKind.INVALID_REQUEST, message, has_worker_fields=True, code=_BAD_REQUESTS[reason]
             )
         case Reason.MODEL_NOT_FOUND:
-            error = not_found(message, field="model", code="model_not_found")
+            error = not_found(message, code="model_not_found")
         case Reason.MODEL_UNAVAILABLE | Reason.DRAINING:
             error = unavailable(message, retry_after=retry_after)
         case Reason.OVERLOADED:

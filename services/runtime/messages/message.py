@@ -64,9 +64,6 @@ class Message:
         renamed = {
             key: name(str(value)) or value if _is_field(key) else value for key, value in self.parameters.items()
         }
-        if not self.is_translated and self.field:
-            # The English text of an older program has the path too.
-            renamed["text"] = str(self.parameters["text"]).replace(self.field, str(renamed[FIELD]))
         return Message(self.id, **renamed)
 
     def texts(self) -> dict[str, str]:

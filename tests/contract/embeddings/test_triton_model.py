@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.worker.triton_client import Tensor, TritonClient
 from tests.support.triton_servers import BATCH_TEXTS
 from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
@@ -59,5 +60,6 @@ async def test_an_invalid_request_of_a_batch_does_not_affect_the_others(
 
 
 async def test_an_input_that_the_engine_does_not_accept_is_rejected(client: TritonClient) -> None:
-    with pytest.raises(Failure, match="needs the input text"):
+    with pytest.raises(Failure) as rejection:
         await client.infer(MODEL, {"token_ids": [b"\1\0\0\0"]}, request_id="test", seconds=5)
+    assert rejection.value.message == Message("engine_parameters_not_valid", reason="the input text is missing")

@@ -11,8 +11,10 @@ import openai
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.runtime.failure import Failure, Reason, Violation
+from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from tests.support.gateway import EXPECTED
+from tests.support.messages import message_id_of
 from tests.support.scripted_worker import (
     MODEL,
     ScriptedWorker,
@@ -224,14 +226,15 @@ async def test_a_workers_failure_before_the_first_token_is_a_status(
     stream: bool,
 ) -> None:
     failure, status, error_type, code = expected
-    worker.script = [Failure(failure, "what was wrong", violations=(Violation("sampling.top_k", "x", "1", "2"),))]
+    worker.script = [Failure(failure, Message("over_limit", field="sampling.top_k", value=3, limit=2))]
     response = await http.post(URL, json=body(stream=stream))
     error = response.json()["error"]
     assert response.status_code == status
     assert error.keys() == {"message", "type", "param", "code"}
     assert (error["type"], error["code"]) == (error_type, code)
     if status == 400:
-        assert (error["message"], error["param"]) == ("what was wrong", "top_k")
+        assert error["message"] == str(Message("over_limit", field="top_k", value=3, limit=2))
+        assert (message_id_of(response), error["param"]) == ("over_limit", "top_k")
     if status in (429, 503):
         assert int(response.headers["retry-after"]) >= 1
         assert int(response.headers["retry-after-ms"]) >= 1
@@ -248,7 +251,9 @@ async def test_an_internal_error_of_the_worker_reveals_no_details(
     assert "secret plan" not in response.text
 
 
-@pytest.mark.parametrize("end", [Failure(Reason.ENGINE_FAILED, "gone"), None], ids=["failure", "early end"])
+@pytest.mark.parametrize(
+    "end", [Failure(Reason.ENGINE_FAILED, Message.verbatim("gone")), None], ids=["failure", "early end"]
+)
 async def test_a_stream_that_breaks_off_never_looks_complete(
     http: httpx.AsyncClient, worker: ScriptedWorker, end: Failure | None
 ) -> None:
@@ -288,10 +293,9 @@ async def test_a_client_disconnect_cancels_the_workers_call(
 async def test_a_workers_error_uses_the_callers_field_names(
     http: httpx.AsyncClient, worker: ScriptedWorker, field: str, param: str
 ) -> None:
-    message = f"{field} is wrong"
-    worker.script = [Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation(field, message),))]
+    worker.script = [invalid(Message("text_empty", field=field))]
     error = (await http.post(URL, json=body())).json()["error"]
-    assert (error["param"], error["message"]) == (param, f"{param} is wrong")
+    assert (error["param"], error["message"]) == (param, str(Message("text_empty", field=param)))
 
 
 async def test_ignored_fields_are_reported_in_a_header(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:

@@ -26,7 +26,8 @@ from services.gateway.limit_status import RateLimits, SpentBudget
 from services.gateway.operations.generate import GenerateEndpoint
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import connected
-from services.runtime.failure import Failure, Reason, Violation
+from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 from tests.support.waits import until
 
@@ -218,15 +219,15 @@ async def test_every_error_has_the_format_of_the_api(
 
 
 async def test_a_workers_error_uses_the_dialects_field_names(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    message = "sampling.max_tokens is too large"
-    worker.script = [Failure(Reason.INVALID_ARGUMENT, message, violations=(Violation("sampling.max_tokens", message),))]
+    worker.script = [invalid(Message("over_limit", field="sampling.max_tokens", value=3, limit=2))]
     error = (await client.post(URL, json=body())).json()["error"]
-    assert (error["field"], error["message"]) == ("limit", "limit is too large")
+    message = Message("over_limit", field="limit", value=3, limit=2)
+    assert (error["field"], error["message"]) == ("limit", str(message))
 
 
 async def test_a_stream_that_breaks_off_ends_with_the_dialects_error_event(
     client: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    worker.script = [[started(), content("half")], Failure(Reason.ENGINE_FAILED, "gone")]
+    worker.script = [[started(), content("half")], Failure(Reason.ENGINE_FAILED, Message.verbatim("gone"))]
     text = (await client.post(URL, json=body(stream=True))).text
     assert names(text) == ["message_start", "content_block_delta", "error"]

@@ -17,7 +17,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
-from services.runtime.failure import Failure, Reason, Violation
+from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from services.stack.ports import free_ports
 from tests.support.api_document import BY_PATH, check, content, requests
 from tests.support.gateway import running_gateway
@@ -189,31 +190,40 @@ async def test_every_field_reaches_the_worker(http: httpx.AsyncClient, embedder:
     )
 
 
-FIELD = (Violation("texts[1]", "texts[1] is empty"),)
-
-
 @pytest.mark.parametrize(
     ("failure", "status", "error"),
     [
         (
-            Failure(Reason.INVALID_ARGUMENT, "texts[1] is empty", violations=FIELD),
+            invalid(Message("text_empty", field="texts[1]")),
             400,
-            {"param": "input[1]", "message": "input[1] is empty", "type": "invalid_request_error", "code": None},
+            {
+                "param": "input[1]",
+                "message": str(Message("text_empty", field="input[1]")),
+                "type": "invalid_request_error",
+                "code": None,
+            },
         ),
         (
-            Failure(Reason.CONTEXT_LENGTH_EXCEEDED, "texts[1] is too long", violations=FIELD),
+            Failure(
+                Reason.CONTEXT_LENGTH_EXCEEDED,
+                Message("text_over_context", field="texts[1]", value=9, model="m", limit=8),
+            ),
             400,
             {"param": "input[1]", "code": "context_length_exceeded"},
         ),
-        (Failure(Reason.OVERLOADED, "busy", retry_after=3), 429, {"code": "rate_limit_exceeded"}),
-        (Failure(Reason.MODEL_UNAVAILABLE, "away", retry_after=3), 503, {"type": "service_unavailable"}),
-        (Failure(Reason.TIMEOUT, "slow"), 504, {"type": "timeout"}),
+        (Failure(Reason.OVERLOADED, Message.verbatim("busy"), retry_after=3), 429, {"code": "rate_limit_exceeded"}),
         (
-            Failure(Reason.ENGINE_FAILED, "texts[1] could not be embedded", violations=FIELD),
+            Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("away"), retry_after=3),
+            503,
+            {"type": "service_unavailable"},
+        ),
+        (Failure(Reason.TIMEOUT, Message.verbatim("slow")), 504, {"type": "timeout"}),
+        (
+            Failure(Reason.ENGINE_FAILED, Message("text_not_embedded", field="texts[1]", reason="infinite numbers")),
             500,
             {"param": "input[1]", "type": "server_error"},
         ),
-        (Failure(Reason.INTERNAL, "secret"), 500, {"param": None, "type": "server_error"}),
+        (Failure(Reason.INTERNAL, Message.verbatim("secret")), 500, {"param": None, "type": "server_error"}),
     ],
 )
 async def test_workers_failures_become_openais_errors(
@@ -259,7 +269,7 @@ async def test_another_worker_takes_over_from_a_lost_one(
     async with serving(ports[1]) as second, asyncio.timeout(30):
         while not (second.requests and embedder.requests):
             await http.post(URL, json=body())
-        embedder.failure = Failure(Reason.MODEL_UNAVAILABLE, "away", retry_after=1)
+        embedder.failure = Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("away"), retry_after=1)
         before = len(embedder.requests)
         while len(embedder.requests) == before:
             assert (await http.post(URL, json=body())).status_code == 200

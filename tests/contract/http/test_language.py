@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from services.runtime.failure import Failure, Reason, invalid
+from services.runtime.messages.message import Message
 from tests.support.scripted_worker import MODEL, ScriptedWorker, content, started
 
 CHAT = "/api/chat/completions"
@@ -73,10 +74,10 @@ async def test_errors_about_invalid_json_and_a_missing_key_are_persian(http: htt
 @pytest.mark.parametrize(
     ("failure", "status"),
     [
-        (invalid("temperature", "temperature is 3; it must be 0 to 2", value=3, limit="0 to 2"), 400),
-        (Failure(Reason.OVERLOADED, "64 requests are waiting already; try again in a moment"), 429),
-        (Failure(Reason.TIMEOUT, "the model m did not answer in time"), 504),
-        (Failure(Reason.INTERNAL, "secret"), 500),
+        (invalid(Message("out_of_range", field="sampling.temperature", value=3, least=0, most=2)), 400),
+        (Failure(Reason.OVERLOADED, Message("engine_queue_full", count=64)), 429),
+        (Failure(Reason.TIMEOUT, Message("model_timed_out", model="m")), 504),
+        (Failure(Reason.INTERNAL, Message.verbatim("secret")), 500),
     ],
 )
 async def test_a_workers_error_is_persian(
@@ -91,7 +92,7 @@ async def test_a_workers_error_is_persian(
 async def test_the_error_event_of_a_stream_is_persian(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     errors = []
     for headers in (PERSIAN, {}):
-        worker.script = [[started(), content("one")], Failure(Reason.ENGINE_FAILED, "secret")]
+        worker.script = [[started(), content("one")], Failure(Reason.ENGINE_FAILED, Message.verbatim("secret"))]
         response = await http.post(CHAT, headers=headers, json=body(stream=True))
         assert response.status_code == 200
         errors.append(json.loads(response.text.split("data: ")[-1])["error"])

@@ -11,6 +11,7 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.stack.ports import free_ports
 from tests.support.gateway import running_gateway
 from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, scripted_worker, started, usage
@@ -121,6 +122,8 @@ async def test_after_a_worker_rejects_a_model_all_reports_say_so_at_once(
         assert isinstance(worker, WorkerOfTwoModels)
         await until_all_report(client, MODEL, True)
         worker.served.remove(MODEL)
-        worker.script = [Failure(Reason.MODEL_UNAVAILABLE, "the model's process has died", retry_after=2)]
+        worker.script = [
+            Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("the model's process has died"), retry_after=2)
+        ]
         assert (await client.post("/api/chat/completions", json=BODY)).status_code == 503
         assert set((await views(client, MODEL)).values()) == {False}

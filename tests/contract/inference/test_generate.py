@@ -13,6 +13,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.servicer import SERVICE
 from services.runtime.failure import Reason, failure_of
+from services.runtime.messages.message import Message
 from tests.contract.inference.conftest import MODEL, PERSIAN, REPLAY, ask
 from tests.contract.triton.subjects import QUESTION
 from tests.support.workers import Worker
@@ -105,7 +106,9 @@ async def test_a_prompt_that_is_too_long_is_rejected_with_its_numbers(stub: Any)
     found = failure_of(caught.value)
     assert found is not None
     assert found.reason is Reason.CONTEXT_LENGTH_EXCEEDED
-    assert "256 tokens; your prompt has 250 tokens and you asked for 7" in str(found)
+    assert found.message == Message(
+        "context_exceeded", field="prompt_token_ids", model=MODEL, prompt=250, wanted=7, value=257, limit=256
+    )
 
 
 async def test_a_message_of_megabytes_is_rejected_by_the_worker_and_not_by_the_transport(stub: Any) -> None:

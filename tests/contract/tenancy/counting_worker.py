@@ -15,6 +15,7 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.inference.call_demultiplexer import CallDemultiplexer
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 
 SERVICE = "vilix.inference.v1.InferenceService"
 MODELS = ("small", "large")
@@ -65,7 +66,7 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
                 await asyncio.sleep(self.pace)
                 if number == fails_at:
                     entry.ended = "broken"
-                    raise Failure(Reason.INTERNAL, "the engine broke")
+                    raise Failure(Reason.INTERNAL, Message.verbatim("the engine broke"))
                 entry.completion += len(choices)
                 yield [pb.Event(delta=pb.Delta(index=index, content="x", token_count=1)) for index in choices]
             usage = pb.Usage(prompt_tokens=entry.prompt, completion_tokens=entry.completion, cached_tokens=1)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.contract.tenancy.conftest import ADMIN_TOKEN, URL, body, client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
+from tests.support.messages import message_id_of
 
 
 @pytest.fixture
@@ -63,31 +64,35 @@ async def test_the_admin_api_is_not_on_the_public_port(gateways: list[str], admi
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "expected"),
+    ("request_", "status", "message_id", "param"),
     [
-        (("POST", "/keys", {"name": ""}), 400, "name"),
-        (("POST", "/keys", {"name": "a", "limits": {"rpm": 0}}), 400, "limits.rpm"),
-        (("POST", "/keys", {"name": "a", "limits": {"rmp": 1}}), 400, "limits.rmp"),
-        (("POST", "/keys", {"name": "a", "expires": 1}), 400, "in the past"),
-        (("PATCH", "/keys/nobody", {"owner": "x"}), 404, "'nobody'"),
-        (("DELETE", "/keys/nobody", None), 404, "'nobody'"),
-        (("GET", "/nothing", None), 404, "openapi.json"),
+        (("POST", "/keys", {"name": ""}), 400, "admin_field_not_valid", "name"),
+        (("POST", "/keys", {"name": "a", "limits": {"rpm": 0}}), 400, "admin_field_not_valid", "limits.rpm"),
+        (("POST", "/keys", {"name": "a", "limits": {"rmp": 1}}), 400, "admin_field_not_valid", "limits.rmp"),
+        (("POST", "/keys", {"name": "a", "expires": 1}), 400, "key_expires_in_past", "expires"),
+        (("PATCH", "/keys/nobody", {"owner": "x"}), 404, "key_not_found", None),
+        (("DELETE", "/keys/nobody", None), 404, "key_not_found", None),
+        (("GET", "/nothing", None), 404, "admin_request_not_valid", None),
     ],
 )
 async def test_errors_name_the_wrong_field(
-    admin: httpx.AsyncClient, request_: tuple[str, str, dict[str, object] | None], status: int, expected: str
+    admin: httpx.AsyncClient,
+    request_: tuple[str, str, dict[str, object] | None],
+    status: int,
+    message_id: str,
+    param: str | None,
 ) -> None:
     method, path, fields = request_
     response = await admin.request(method, f"/admin/v1{path}", json=fields)
     assert response.status_code == status
-    assert expected in response.json()["error"]["message"]
+    assert (message_id_of(response), response.json()["error"]["param"]) == (message_id, param)
 
 
 async def test_a_name_that_is_taken_gets_409(admin: httpx.AsyncClient) -> None:
     assert (await admin.post("/admin/v1/keys", json={"name": "twice"})).status_code == 201
     again = await admin.post("/admin/v1/keys", json={"name": "twice"})
     assert again.status_code == 409
-    assert "'twice'" in again.json()["error"]["message"]
+    assert message_id_of(again) == "key_name_taken"
 
 
 async def test_the_openapi_document_describes_the_admin_api(admin: httpx.AsyncClient) -> None:
@@ -160,4 +165,4 @@ async def test_half_a_surrogate_pair_gets_400(admin: httpx.AsyncClient, field: s
     content = json.dumps(({"name": "a"} if method == "POST" else {}) | {field: value})
     response = await admin.request(method, path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text
-    assert field in response.json()["error"]["message"]
+    assert field in response.json()["error"]["param"]

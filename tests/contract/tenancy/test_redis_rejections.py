@@ -23,6 +23,7 @@ from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, cluster, running
 from tests.support.fault_table import record
 from tests.support.gateway import running_gateway, until_ready
+from tests.support.messages import message_id_of
 from tests.support.waits import until
 
 SECONDS = 5.0
@@ -173,7 +174,8 @@ async def test_the_admin_api_reports_that_writes_are_rejected(
             await own_redis.config_set("maxmemory", "1mb")
             response = await client.post("/admin/v1/keys", json={"name": "new"})
             assert response.status_code == 503
-            assert "rejects writes (full)" in response.json()["error"]["message"]
+            assert message_id_of(response) == "admin_redis_rejects"
+            assert "(full)" in response.json()["error"]["message"]
 
 
 async def test_a_server_at_its_memory_limit_does_not_alternate_between_full_and_recovered(

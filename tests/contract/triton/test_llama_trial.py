@@ -62,9 +62,9 @@ def trials(gguf: Path) -> Iterator[Trials]:
 def test_a_hostile_structured_output_is_rejected_without_cost_for_this_process(trials: Trials, what: str) -> None:
     before = psutil.Process().memory_info().rss
     began = time.monotonic()
-    with pytest.raises(RequestError, match=rf"guide\.{BOMBS[what].kind} ") as rejection:
+    with pytest.raises(RequestError) as rejection:
         trials.check(BOMBS[what])
-    assert rejection.value.reason == "INVALID_ARGUMENT"
+    assert (rejection.value.reason, rejection.value.parameters["field"]) == ("INVALID_ARGUMENT", "structured_output")
     assert time.monotonic() - began < 10
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
     assert not trials.restarts
@@ -83,8 +83,9 @@ def test_a_successful_trial_is_remembered(trials: Trials, monkeypatch: pytest.Mo
 def test_a_rejected_structured_output_is_tried_again_later(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "REJECTED_SECONDS", 0.0)
     for _ in range(2):
-        with pytest.raises(RequestError, match="is not valid"):
+        with pytest.raises(RequestError) as rejection:
             trials.check(StructuredOutput("regex", "((("))
+        assert rejection.value.message_id == "structured_output_not_valid"
 
 
 def test_a_slow_trial_does_not_delay_others(trials: Trials) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from services.runtime.messages.message import Message
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
+from tests.support.messages import message_of
 from tests.support.trtllm_engine import Bench, running_bench
 
 
@@ -36,27 +38,34 @@ def test_structured_outputs_reach_the_engine(bench: Bench, structured_output: di
 
 def test_a_structured_output_that_the_backend_does_not_support_is_rejected(bench: Bench) -> None:
     bench.engine(guided_decoding_backend="llguidance")
-    with pytest.raises(RequestError, match=r"guide\.structural_tag"):
+    with pytest.raises(RequestError) as rejection:
         bench.ask([1], structured_output={"structural_tag": {}})
+    assert rejection.value.message_id == "structured_output_kind_not_supported"
 
 
 @pytest.mark.parametrize(
-    ("structured_output", "problem"),
+    ("structured_output", "message"),
     [
-        ({"regex": "(("}, "is not valid, or has a part that the engine does not know: Regex parsing error"),
-        ({"regex": "crash"}, "nested or chained too deeply"),
-        ({"regex": "slow"}, "takes longer than 2 s to compile"),
-        ({"json": {"minItems": 10**9}}, "needs more than 512 MB of memory"),
+        (
+            {"regex": "(("},
+            Message("structured_output_not_valid", field="structured_output", reason="Regex parsing error"),
+        ),
+        ({"regex": "crash"}, Message("structured_output_nested_too_deeply", field="structured_output")),
+        ({"regex": "slow"}, Message("structured_output_compiles_too_long", field="structured_output", limit=2)),
+        (
+            {"json": {"minItems": 10**9}},
+            Message("structured_output_compiles_in_too_much", field="structured_output", limit=512),
+        ),
     ],
 )
 def test_a_structured_output_that_fails_its_trial_never_reaches_the_engine(
-    bench: Bench, structured_output: dict[str, object], problem: str
+    bench: Bench, structured_output: dict[str, object], message: Message
 ) -> None:
     engine = bench.engine(guided_decoding_backend="xgrammar")
     reader = bench.ask([1], structured_output=structured_output).wait()
     assert reader.error is not None
     assert reader.error.reason == "INVALID_ARGUMENT"
-    assert problem in str(reader.error)
+    assert message_of(reader.error) == message
     assert not bench.llm.requests
     assert engine.load().queued == 0
     assert bench.ask([1], structured_output={"regex": "4[0-9]"}, temperature=0).wait().reason == "stop"
@@ -74,8 +83,9 @@ def test_structured_output_is_unsupported_if_it_cannot_be_tried(bench: Bench) ->
     engine = bench.engine(guided_decoding_backend="llguidance")
     assert "structured_output" not in engine.supported_parameters
     assert engine.guide_library == ""
-    with pytest.raises(RequestError, match="guide is not supported"):
+    with pytest.raises(RequestError) as rejection:
         bench.ask([1], structured_output={"regex": "a"})
+    assert rejection.value.message_id == "structured_output_kind_not_supported"
 
 
 def test_the_models_arguments_reach_tensorrt_llm(bench: Bench) -> None:

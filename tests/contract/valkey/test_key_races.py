@@ -18,6 +18,7 @@ from services.gateway.tenancy.key import Change, ExpiredError, Key, NameTakenErr
 from services.gateway.tenancy.key_records import record_name
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.secret import digest, shard_of
+from services.runtime.messages.message import Message
 
 NAMES = ("shop", "web")
 
@@ -133,8 +134,9 @@ async def test_a_revoked_key_is_shown_by_its_id_and_neither_rotated_nor_changed(
     assert shown.revoked is not None
     assert abs(shown.revoked - time.time()) < 60
     for attempt in (keys.rotate(redis, key.id), keys.change(redis, key.id, Change(owner="x"))):
-        with pytest.raises(RevokedError, match="was revoked"):
+        with pytest.raises(RevokedError) as revoked:
             await attempt
+        assert revoked.value.args[0].id == "key_revoked"
     assert await keys.find(redis, secret) is None
     with pytest.raises(LookupError):
         await keys.get(redis, "shop")
@@ -157,8 +159,9 @@ async def test_a_key_that_an_earlier_version_revoked_stays_revoked(redis: Redis)
 async def test_a_name_that_looks_like_an_id_or_breaks_a_path_is_rejected(redis: Redis, name: str) -> None:
     if name == "vlx_":
         _, name = await keys.create(redis, name="other")
-    with pytest.raises(ValueError, match=r"take another name|must have no slash") as caught:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # its message is compared
         await keys.create(redis, name=name)
+    assert caught.value.args[0].id in ("key_name_is_secret", "key_name_like_id", "key_name_not_for_urls")
     assert not (name.startswith("vlx_") and name in str(caught.value)), "a secret is not repeated"
 
 
@@ -166,8 +169,9 @@ async def test_a_name_that_looks_like_an_id_or_breaks_a_path_is_rejected(redis: 
     "name", [" shop", "shop\n", "\u00a0shop", "a\tb", "a\u202eb", "a\u200bb", "a\ufeffb", "a\x00b"]
 )
 async def test_a_name_with_invisible_characters_is_rejected(redis: Redis, name: str) -> None:
-    with pytest.raises(ValueError, match="no space around it, and no control character") as caught:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # its message is compared
         await keys.create(redis, name=name)
+    assert caught.value.args[0].id == "key_name_with_spaces"
     assert str(caught.value).isascii(), "the message escapes invisible characters"
 
 
@@ -179,8 +183,9 @@ async def test_a_persian_name_may_have_joiners(redis: Redis) -> None:
 async def test_an_expired_key_is_not_rotated(redis: Redis) -> None:
     key, _ = await keys.create(redis, name="short", expires=int(time.time()) + 1000)
     await redis.hset(record_name(key.id), "expires", str(int(time.time()) - 1))
-    with pytest.raises(ExpiredError, match=r"\(short\) has expired; change when it expires first"):
+    with pytest.raises(ExpiredError) as expired:
         await keys.rotate(redis, key.id)
+    assert expired.value.args[0] == Message("key_expired", key=key.id, name="short")
     await keys.change(redis, key.id, Change(expires=int(time.time()) + 1000))
     _, secret = await keys.rotate(redis, key.id)
     assert await keys.find(redis, secret) is not None

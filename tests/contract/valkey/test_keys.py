@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
+from services.gateway.tenancy.key import NameTakenError
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.secret import digest, draw, is_well_formed, shard_of
+from services.runtime.messages.message import Message
 
 
 async def test_a_key_is_found_by_its_secret_until_it_is_revoked(redis: Redis) -> None:
@@ -27,10 +29,12 @@ async def test_a_key_can_be_revoked_by_its_id(redis: Redis) -> None:
 
 async def test_names_are_unique_and_unknown_ones_are_reported(redis: Redis) -> None:
     await keys.create(redis, name="shop")
-    with pytest.raises(ValueError, match="named 'shop' already"):
+    with pytest.raises(NameTakenError) as taken:
         await keys.create(redis, name="shop")
-    with pytest.raises(LookupError, match="'nobody'"):
+    assert taken.value.args[0] == Message("key_name_taken", field="name", name="'shop'")
+    with pytest.raises(LookupError) as unknown:
         await keys.revoke(redis, "nobody")
+    assert unknown.value.args[0] == Message("key_not_found", name="'nobody'")
 
 
 async def test_only_the_hash_of_a_secret_is_stored(redis: Redis) -> None:

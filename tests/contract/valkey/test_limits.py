@@ -28,6 +28,7 @@ from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.reservation import Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
 from services.gateway.tenancy.token_estimate import TokenEstimate
+from services.runtime.messages.message import Message
 from tests.support.waits import until
 
 SMALL = TokenEstimate(model="m", prompt=10, output=20, max_output=None)
@@ -122,7 +123,8 @@ async def test_headers_report_the_models_limits_if_less_remains_of_them(
     assert limit_headers(first.limits)["x-ratelimit-limit-requests"] == "2"
     await admit(reservations, subject)
     error = await rejected(reservations, subject)
-    assert "2 requests per minute for this key and the model m" in str(error)
+    assert (error.message.id, error.message.parameters["count"]) == ("request_rate_of_model_exceeded", 2)
+    assert error.message.parameters["model"] == "m"
     assert headers_of(error)["x-ratelimit-limit-requests"] == "2"
     # A request that one limit rejects uses nothing of the other.
     state = await limit_script.show(redis, subject)
@@ -130,21 +132,31 @@ async def test_headers_report_the_models_limits_if_less_remains_of_them(
 
 
 @pytest.mark.parametrize(
-    ("limits", "expected", "retry"),
+    ("limits", "message", "retry"),
     [
-        (Limits(tpm=29), "too large: 29 tokens per minute", False),
-        (Limits(tpm=50), "50 tokens per minute for this key. 20 are left, and this request needs about 30", True),
-        (Limits(concurrency=1), "1 requests at the same time", True),
+        (
+            Limits(tpm=29),
+            Message("request_over_token_rate", limit=29, model="", need=30, prompt=10, output=20),
+            False,
+        ),
+        (
+            Limits(tpm=50),
+            Message("token_rate_exceeded", limit=50, model="", left=20, need=30, prompt=10, output=20, wait=""),
+            True,
+        ),
+        (Limits(concurrency=1), Message("concurrency_exceeded", count=1, model=""), True),
     ],
 )
 async def test_a_rejection_names_its_limit(
-    redis: Redis, reservations: Reservations, limits: Limits, expected: str, retry: bool
+    redis: Redis, reservations: Reservations, limits: Limits, message: Message, retry: bool
 ) -> None:
     subject = await new_subject(redis, limits=limits)
     if retry:
         assert await admitted(reservations, subject)
     error = await rejected(reservations, subject)
-    assert expected in str(error)
+    # How long to wait depends on when the test runs.
+    parameters = {**error.message.parameters, **({"wait": ""} if "wait" in message.parameters else {})}
+    assert Message(error.message.id, **parameters) == message
     assert (type_of(error), error.code) == ("rate_limit_error", "rate_limit_exceeded")
     assert headers_of(error).get("x-should-retry") == (None if retry else "false")
 
@@ -154,11 +166,12 @@ async def test_a_used_up_budget_is_insufficient_quota(redis: Redis, reservations
     subject = await new_subject(redis, limits=Limits(**{f"{period}_tokens": 50}))
     reservation = await admit(reservations, subject)
     error = await rejected(reservations, subject)
-    assert f"{period} budget of 50 tokens for this key is used up: 0 were used, 30 are reserved" in str(error)
+    assert error.message.id == f"{period}_budget_exceeded"
+    assert error.message.parameters.items() >= {"limit": 50, "used": 0, "reserved": 30}.items()
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
     await reservation.settle("complete")
     error = await rejected(reservations, subject)
-    assert "25 were used, 0 are reserved" in str(error)
+    assert error.message.parameters.items() >= {"used": 25, "reserved": 0}.items()
     assert (type_of(error), error.code) == ("insufficient_quota", "insufficient_quota")
     assert headers_of(error)["x-should-retry"] == "false"
     assert 0 < int(headers_of(error)["Retry-After"]) <= {"daily": 86_400, "monthly": 31 * 86_400}[period]

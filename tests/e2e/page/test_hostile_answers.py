@@ -6,6 +6,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from tests.e2e.page.conftest import OpenPage, Scripted, ask, enter_key, screenshot
 from tests.support.scripted_worker import MODEL, content, finish, reasoning, started, usage
 
@@ -168,7 +169,11 @@ async def test_twenty_thousand_tokens_do_not_freeze_the_tab(scripted: Scripted, 
 
 
 async def test_an_incomplete_response_is_marked_as_failed(scripted: Scripted, open_page: OpenPage) -> None:
-    scripted.worker.script = [[started()], [content("half")], Failure(Reason.INTERNAL, "secret details")]
+    scripted.worker.script = [
+        [started()],
+        [content("half")],
+        Failure(Reason.INTERNAL, Message.verbatim("secret details")),
+    ]
     page = await opened(open_page, scripted)
     await ask(page, "?")
     await page.wait_for_selector('.turn.answer[data-status="failed"]')

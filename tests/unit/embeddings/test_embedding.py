@@ -15,6 +15,7 @@ from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.runtime.failure import Failure, Reason
 from services.runtime.heartbeat import Heartbeat
+from services.runtime.messages.message import Message
 from services.worker.triton_client import Tensor
 from tests.support.waits import until
 from tests.unit.embeddings.models import spec
@@ -25,7 +26,7 @@ class ScriptedTriton:
 
     def __init__(self) -> None:
         self.broken: set[int] = set()
-        self.failure = Failure(Reason.ENGINE_FAILED, "the model could not embed the texts")
+        self.failure = Failure(Reason.ENGINE_FAILED, Message.verbatim("the model could not embed the texts"))
         self.batches: list[list[int]] = []
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -88,7 +89,10 @@ async def test_a_text_that_fails_is_named_by_its_index() -> None:
 
 async def test_an_unavailable_engine_is_not_asked_row_by_row() -> None:
     triton = ScriptedTriton()
-    triton.broken, triton.failure = {0, 1, 2, 3}, Failure(Reason.MODEL_UNAVAILABLE, "away", retry_after=1)
+    triton.broken, triton.failure = (
+        {0, 1, 2, 3},
+        Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("away"), retry_after=1),
+    )
     with pytest.raises(Failure, match="away"):
         await embed(triton, model(), rows(5, 5, 5, 5))
     assert len(triton.batches) == 1

@@ -206,8 +206,8 @@ async def test_a_queued_request_ends_when_its_client_disconnects() -> None:
     ("error", "outcome"),
     [
         (None, Outcome.COMPLETE),
-        (ApiError(404, ErrorKind.NOT_FOUND, "?"), Outcome.REJECTED),
-        (ApiError(503, ErrorKind.UNAVAILABLE, "?"), Outcome.FAILED),
+        (ApiError(404, ErrorKind.NOT_FOUND, Message.verbatim("?")), Outcome.REJECTED),
+        (ApiError(503, ErrorKind.UNAVAILABLE, Message.verbatim("?")), Outcome.FAILED),
         (ClientGoneError(), Outcome.CLIENT_GONE),
         (RuntimeError(), Outcome.FAILED),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from services.gateway.record import CLIENT_CLOSED_REQUEST, Outcome, RequestRecord, broken_off
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -16,7 +17,7 @@ def test_every_grpc_status_is_an_outcome(code: grpc.StatusCode) -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_of_a_failure_is_an_outcome_of_a_stream(reason: Reason) -> None:
-    code = Failure(reason, "").code.name
+    code = Failure(reason, Message.verbatim("")).code.name
     assert str(broken_off(code)) == f"broken off: {code}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.worker.triton_client import EngineOutput
 
 MODEL = "smollm2-135m"
@@ -82,9 +83,13 @@ class ScriptedTriton:
             raise self.trouble
         if self.silent:
             await asyncio.sleep(seconds)
-            raise Failure(Reason.TIMEOUT, f"the model {model} did not answer in time", retry_after=1.0)
+            raise Failure(
+                Reason.TIMEOUT, Message.verbatim(f"the model {model} did not answer in time"), retry_after=1.0
+            )
         if self.down:
-            raise Failure(Reason.MODEL_UNAVAILABLE, f"the model {model} is not available", retry_after=1)
+            raise Failure(
+                Reason.MODEL_UNAVAILABLE, Message.verbatim(f"the model {model} is not available"), retry_after=1
+            )
         return {
             "engine": "scripted",
             "version": "1",

@@ -16,6 +16,7 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 from services.inference import call_demultiplexer
 from services.inference.call_demultiplexer import CallDemultiplexer
 from services.runtime.failure import Failure, Reason, failure_of, from_proto
+from services.runtime.messages.message import Message
 from services.worker.grpc_server import MAX_MESSAGE_BYTES
 from tests.support.waits import until
 
@@ -47,7 +48,7 @@ class Servicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self.running += 1
         try:
             if request.model == "fails":
-                raise Failure(Reason.OVERLOADED, "the queue is full", retry_after=2.0)
+                raise Failure(Reason.OVERLOADED, Message.verbatim("the queue is full"), retry_after=2.0)
             if request.model == "breaks":
                 raise RuntimeError("a secret of ours")
             if request.model == "steps":

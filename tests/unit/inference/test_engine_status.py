@@ -13,6 +13,7 @@ import pytest
 
 from services.inference.model.engine_status import EngineStatus
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.worker.triton_client import DeadModelError
 from tests.support.waits import until
 from tests.unit.inference.scripted import ScriptedTriton
@@ -116,7 +117,7 @@ async def test_a_busy_engine_that_still_generates_keeps_its_requests(watched: Wa
 
 
 async def test_a_stopping_triton_keeps_its_requests(watched: Watched) -> None:
-    watched.tritons["first"].trouble = Failure(Reason.MODEL_UNAVAILABLE, "Server is stopping")
+    watched.tritons["first"].trouble = Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("Server is stopping"))
     await until(lambda: not watched.by_model["first"])
     described = watched.tritons["first"].described
     await until(lambda: watched.tritons["first"].described > described + 2)

@@ -24,6 +24,7 @@ from services.inference.model.served_model import ServedModel
 from services.inference.request.request_checks import RequestLimits
 from services.inference.servicer import SERVICE, InferenceServicer
 from services.runtime.failure import Failure, Reason, failure_of
+from services.runtime.messages.message import Message
 from services.worker.grpc_server import WorkerServer
 from services.worker.triton_client import DeadModelError, EngineOutput
 from tests.support.waits import until
@@ -228,9 +229,9 @@ async def test_a_slow_reader_pauses_the_reading_from_triton(worker: Worker) -> N
 
 
 REJECTIONS = [
-    Failure(Reason.CONTEXT_LENGTH_EXCEEDED, "too long"),
-    Failure(Reason.OVERLOADED, "full", retry_after=1.0),
-    Failure(Reason.MODEL_UNAVAILABLE, "gone", retry_after=1.0),
+    Failure(Reason.CONTEXT_LENGTH_EXCEEDED, Message.verbatim("too long")),
+    Failure(Reason.OVERLOADED, Message.verbatim("full"), retry_after=1.0),
+    Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("gone"), retry_after=1.0),
 ]
 
 
@@ -258,7 +259,7 @@ async def test_outputs_before_a_failure_are_sent_before_it(worker: Worker) -> No
     async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         yield output([50])
         yield output([51])
-        raise Failure(Reason.ENGINE_FAILED, "broken")
+        raise Failure(Reason.ENGINE_FAILED, Message.verbatim("broken"))
 
     worker.triton.script = script
     call = worker.stub.Generate(ask())

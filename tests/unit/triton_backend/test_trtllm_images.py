@@ -37,7 +37,7 @@ class SlowDecoder:
         self.begun += 1
         assert self.may_end.wait(2 * SECONDS)
         if not is_wanted():
-            raise RequestError("ENGINE_FAILED", "nobody waits")
+            raise RequestError("ENGINE_FAILED", "engine_failed", reason="not wanted any more")
         return []
 
 

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.runtime.failure import Failure, Reason
+from services.runtime.messages.message import Message
 from services.worker.call_record import CallRecord
 
 REGISTRY = CollectorRegistry()
@@ -35,7 +36,7 @@ class Record(CallRecord):
     ("error", "outcome"),
     [
         (None, "ok"),
-        (Failure(Reason.OVERLOADED, "full"), "OVERLOADED"),
+        (Failure(Reason.OVERLOADED, Message.verbatim("full")), "OVERLOADED"),
         (KeyError("x"), "INTERNAL"),
         (asyncio.CancelledError(), "cancelled"),
     ],

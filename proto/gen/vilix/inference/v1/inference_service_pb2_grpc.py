@@ -28,8 +28,9 @@ if _version_not_supported:
 class InferenceServiceStub:
     """Generates text with the models that one worker serves.
 
-    Failures are gRPC statuses. Each carries google.rpc.ErrorInfo with domain "vilix" and a stable reason;
-    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures after which a retry may
+    Failures are gRPC statuses, whose message is in English. Each carries google.rpc.ErrorInfo with domain "vilix" and a
+    stable reason; its metadata have the id of the message, `message_id`, and the message's parameters, such as `field`,
+    `value` and `limit`. Failures about a field also carry google.rpc.BadRequest, and failures after which a retry may
     succeed carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
     """
 
@@ -74,8 +75,9 @@ class InferenceServiceStub:
 class InferenceServiceServicer:
     """Generates text with the models that one worker serves.
 
-    Failures are gRPC statuses. Each carries google.rpc.ErrorInfo with domain "vilix" and a stable reason;
-    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures after which a retry may
+    Failures are gRPC statuses, whose message is in English. Each carries google.rpc.ErrorInfo with domain "vilix" and a
+    stable reason; its metadata have the id of the message, `message_id`, and the message's parameters, such as `field`,
+    `value` and `limit`. Failures about a field also carry google.rpc.BadRequest, and failures after which a retry may
     succeed carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
     """
 
@@ -168,8 +170,9 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 class InferenceService:
     """Generates text with the models that one worker serves.
 
-    Failures are gRPC statuses. Each carries google.rpc.ErrorInfo with domain "vilix" and a stable reason;
-    INVALID_ARGUMENT also carries google.rpc.BadRequest (field, value, limit), and failures after which a retry may
+    Failures are gRPC statuses, whose message is in English. Each carries google.rpc.ErrorInfo with domain "vilix" and a
+    stable reason; its metadata have the id of the message, `message_id`, and the message's parameters, such as `field`,
+    `value` and `limit`. Failures about a field also carry google.rpc.BadRequest, and failures after which a retry may
     succeed carry google.rpc.RetryInfo. Deadlines are honoured, and cancelling a call stops the engine at its next step.
     """
 
