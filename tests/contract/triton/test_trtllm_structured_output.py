@@ -48,7 +48,11 @@ def test_a_structured_output_that_the_backend_does_not_support_is_rejected(bench
     [
         (
             {"regex": "(("},
-            Message("structured_output_not_valid", field="structured_output", reason="Regex parsing error"),
+            Message(
+                "structured_output_not_valid",
+                field="structured_output",
+                reason="Regex parsing error at position 2: the parenthesis is not closed",
+            ),
         ),
         ({"regex": "crash"}, Message("structured_output_nested_too_deeply", field="structured_output")),
         ({"regex": "slow"}, Message("structured_output_compiles_too_long", field="structured_output", limit=2)),
