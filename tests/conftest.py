@@ -15,6 +15,10 @@ _RANDOM: Final = os.environ.get("VILIX_TEST_RANDOM") == "1"
 settings.register_profile("vilix", derandomize=not _RANDOM, max_examples=500 if _RANDOM else 50, deadline=None)
 settings.load_profile("vilix")
 
+# A child that a test starts would write gRPC's notes about forks into its own log, which some tests read. The variable
+# must be set before gRPC is imported, as `vilix` does for itself.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 pytest_plugins: Final = ("tests.support.fault_table",)
 
 _PARTS: Final = ("contract", "e2e", "faults")

@@ -183,7 +183,7 @@ def test_uploads_have_the_gateways_size_limit(stack: RunningStack, example: Exam
     with example.client(stack.api_key) as client:
         fits = client.post("/chat/completions", json=_with_image(5 * 2**20))
         assert fits.status_code == 400, "the worker must reject the image"
-        assert message_id_of(fits) == "image_format_unknown"
+        assert message_id_of(fits) == "vision_not_supported"
         too_large = client.post("/chat/completions", json=_with_image(17 * 2**20))
         assert too_large.status_code == 413
         assert too_large.headers["content-type"] == "application/json"

@@ -111,7 +111,7 @@ def test_models_list_whether_they_support_images(vision: openai.OpenAI) -> None:
     [
         (about(picture(1), model=TEXT_MODEL), "vision_not_supported"),
         (about("data:image/png;base64,bm9uc2Vuc2U="), "image_format_unknown"),
-        (about(picture(1, side=640), text="x " * 3800), "context_full"),
+        (about(picture(1, side=640), text="x " * 3800), "context_exceeded"),
     ],
 )
 def test_unsupported_images_are_rejected(vision: openai.OpenAI, request_: dict[str, Any], message_id: str) -> None:

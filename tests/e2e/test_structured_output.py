@@ -112,7 +112,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a grammar that only the trial rejects": (
         grammar("root ::= r0\n" + "".join(f"r{i} ::= r{i + 1} r{i + 1}\n" for i in range(25)) + "r25 ::= [a-z]?"),
-        "structured_output_compiles_too_long",
+        # The trial ends at the first of its limits, of time and of memory: the machine's speed decides which one it is.
+        ("structured_output_not_valid", "structured_output_compiles_too_long"),
     ),
     "a reversed character class": (grammar("root ::= [z-a]+"), "grammar_range_backwards"),
     "an empty character class": (grammar(r"root ::= [^\x00-\U0010ffff]"), "grammar_class_empty"),
@@ -124,10 +125,11 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_structured_output_is_rejected_and_the_model_stays_available(client: openai.OpenAI, what: str) -> None:
-    fields, message_id = HOSTILE[what]
+    fields, message_ids = HOSTILE[what]
     with pytest.raises(openai.BadRequestError) as rejection:
         client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=40, extra_body=fields, timeout=10)
-    assert message_id_of(rejection.value.response) == message_id
+    allowed = {message_ids} if isinstance(message_ids, str) else set(message_ids)
+    assert message_id_of(rejection.value.response) in allowed
     response = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2, timeout=10)
     assert response.choices[0].finish_reason
 
