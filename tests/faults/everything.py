@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 import psutil
 from grpc_health.v1 import health_pb2
+from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.stack.ports import LOOPBACK, free_ports
 from tests.faults.system import MODEL, START_SECONDS, System, running_system
@@ -94,6 +95,18 @@ class Everything:
     def memory(self) -> dict[str, int]:
         """The resident memory in bytes, children included, by process."""
         return {name: _resident(psutil.Process(pid)) for name, pid in self.pids.items()}
+
+    async def embedder_reaches(self, condition: Callable[[pb.ModelStatus], object], seconds: float, what: str) -> None:
+        """Wait until `condition` is true for the status that the embeddings worker reports of its model."""
+        async with self.embedder.connected() as stub:
+
+            async def is_reached() -> object:
+                watch = stub.WatchStatus(pb.WatchStatusRequest(), timeout=10)
+                status = (await watch.read()).models[0]
+                watch.cancel()
+                return condition(status)
+
+            await until(is_reached, seconds, what)
 
 
 @contextlib.asynccontextmanager

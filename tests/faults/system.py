@@ -36,6 +36,7 @@ from tests.support.models import smollm2
 from tests.support.repository import ROOT
 from tests.support.triton_servers import Server, launched
 from tests.support.waits import until
+from tests.support.workers import MAX_PEER_CONNECTIONS
 
 MODEL: Final = "replay"
 IDLE_SECONDS: Final = 2.0
@@ -362,6 +363,7 @@ async def _start(
             "VILIX_STATUS_SECONDS": "0.2",
             "VILIX_METRICS_PORT": str(metrics_port),
             "VILIX_IDLE_SECONDS": str(IDLE_SECONDS),
+            "VILIX_MAX_PEER_CONNECTIONS": MAX_PEER_CONNECTIONS,
             **worker_settings,
         }
         argv = [*python, "services.inference"]

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from tests.faults.everything import Everything, running_everything
 from tests.faults.system import IDLE_SECONDS, MODEL, frozen_process
@@ -45,7 +44,9 @@ async def test_every_client_gets_an_error_within_the_idle_timeout(everything: Ev
     count = await _long_request(everything)
     client = everything.system.client()
     running = [asyncio.create_task(client.post("/embeddings", json=texts(count))) for _ in range(REQUESTS)]
-    await until(lambda: _works_on(everything, REQUESTS), what="the worker works on the requests")
+    await everything.embedder_reaches(
+        lambda status: status.in_flight == REQUESTS, 30, "the worker works on the requests"
+    )
     delays = []
     with frozen_process(everything.pids[what]):
         began = time.monotonic()
@@ -67,7 +68,9 @@ async def test_every_client_gets_an_error_within_the_idle_timeout(everything: Ev
         )
         await until(lambda: _has_no_request(everything))
     await everything.wait_until_ready()
-    await until(lambda: _works_on(everything, 0), 90, "the process that was frozen has ended all requests")
+    await everything.embedder_reaches(
+        lambda status: status.in_flight == status.queued == 0, 90, "the process that was frozen has ended all requests"
+    )
     assert (await client.post("/embeddings", json=texts(1))).status_code == 200
 
 
@@ -104,11 +107,3 @@ async def _long_request(everything: Everything) -> int:
 
 async def _has_no_request(everything: Everything) -> bool:
     return await everything.system.gateway.metric("vilix_http_requests_in_flight") == 0
-
-
-async def _works_on(everything: Everything, count: int) -> bool:
-    async with everything.embedder.connected() as stub:
-        watch = stub.WatchStatus(pb.WatchStatusRequest(), timeout=10)
-        state = (await watch.read()).models[0]
-        watch.cancel()
-    return bool(state.in_flight == count and (count or not state.queued))

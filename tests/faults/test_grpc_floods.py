@@ -97,8 +97,9 @@ class Others:
 
 @pytest.fixture(scope="module")
 async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Everything]:
-    own = {"gateway_settings": DEFAULTS, "worker_settings": DEFAULTS, "embedder_settings": DEFAULTS}
-    async with running_everything(tmp_path_factory.mktemp("floods"), **own) as running:
+    limit = {"VILIX_MAX_PEER_CONNECTIONS": str(DEFAULT_LIMITS.peer_connections)}
+    own = {"worker_settings": DEFAULTS | limit, "embedder_settings": DEFAULTS | limit}
+    async with running_everything(tmp_path_factory.mktemp("floods"), gateway_settings=DEFAULTS, **own) as running:
         for name in TARGETS.values():
             process = psutil.Process(running.pids[name])
             most = process.memory_info().vms + MORE_ADDRESS_SPACE_BYTES

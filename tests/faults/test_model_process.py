@@ -13,9 +13,8 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from tests.faults.everything import Everything, running_everything
+from tests.faults.everything import running_everything
 from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STALL, System, body, running_system
 from tests.support.fault_table import milliseconds, record, times
 from tests.support.triton_servers import EMBEDDING_MODEL
@@ -196,7 +195,9 @@ async def test_embedding_requests_of_a_faulty_model_get_an_error_in_time(
         content = {"model": EMBEDDING_MODEL, "input": texts}
         tasks = [asyncio.create_task(client.post("/embeddings", json=content, timeout=60)) for _ in range(2)]
 
-        await until(lambda: _is_embedding(everything), what="the model works on the requests")
+        await everything.embedder_reaches(
+            lambda status: status.in_flight == 2 and status.embedded_total, 30, "the model works on the requests"
+        )
         began = time.monotonic()
         os.kill(everything.embedding_triton.stub(EMBEDDING_MODEL), number)
         async with asyncio.timeout(40):
@@ -212,11 +213,3 @@ async def test_embedding_requests_of_a_faulty_model_get_an_error_in_time(
         f"after {seconds:.1f} s",
         met=seconds < STALL_SECONDS * 3 + 2,
     )
-
-
-async def _is_embedding(everything: Everything) -> bool:
-    async with everything.embedder.connected() as stub:
-        watch = stub.WatchStatus(pb.WatchStatusRequest(), timeout=10)
-        state = (await watch.read()).models[0]
-        watch.cancel()
-    return bool(state.in_flight == 2 and state.embedded_total)

@@ -25,6 +25,10 @@ from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until
 
 START_SECONDS = 100
+MAX_PEER_CONNECTIONS = "1000"
+"""For VILIX_MAX_PEER_CONNECTIONS. A test connects often, always from the same address, and the connections of a closed
+channel stay open until Python's garbage collector finds its calls.
+"""
 _CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
 _STUBS: Mapping[str, Callable[[grpc.aio.Channel], Any]] = {
     EMBEDDINGS: EmbeddingsServiceStub,
@@ -88,7 +92,8 @@ def running_embeddings_worker(directory: Path, **settings: str) -> Iterator[Work
 def _running(package: str, service: str, directory: Path, settings: Mapping[str, str]) -> Iterator[Worker]:
     (port,) = free_ports(1)
     target = f"127.0.0.1:{port}"
-    environment = {f"VILIX_{name.upper()}": value for name, value in {"listen": target, **settings}.items()}
+    settings = {"listen": target, "max_peer_connections": MAX_PEER_CONNECTIONS, **settings}
+    environment = {f"VILIX_{name.upper()}": value for name, value in settings.items()}
     log = directory / f"{package}-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
