@@ -7,6 +7,7 @@ name.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,10 +38,10 @@ class Use:
     """Whether the call names all parameters; otherwise it passes others as a dictionary."""
 
 
-def uses() -> Iterator[Use]:
-    for path in sorted((ROOT / "services").glob("**/*.py")):
-        if "node_modules" not in path.parts:
-            yield from uses_in(path)
+@functools.cache
+def uses() -> tuple[Use, ...]:
+    paths = sorted(path for path in (ROOT / "services").glob("**/*.py") if "node_modules" not in path.parts)
+    return tuple(use for path in paths for use in uses_in(path))
 
 
 def uses_in(path: Path) -> Iterator[Use]:
@@ -65,9 +66,6 @@ def literals(node: ast.expr) -> tuple[str, ...]:
         case ast.IfExp(body=body, orelse=orelse):
             return literals(body) + literals(orelse)
     return ()
-
-
-USES = [use for use in uses() if use.ids]
 
 
 def test_every_id_has_a_text_in_every_language() -> None:
@@ -121,7 +119,7 @@ def test_only_messages_that_were_received_have_an_id_that_is_not_in_the_code() -
 
 
 def test_every_message_in_the_code_is_in_the_catalogues_with_its_parameters() -> None:
-    assert not [(use, message_id) for use in USES for message_id in use.ids if not fits(use, message_id)]
+    assert not [(use, message_id) for use in uses() for message_id in use.ids if not fits(use, message_id)]
 
 
 def fits(use: Use, message_id: str) -> bool:
@@ -135,7 +133,7 @@ def fits(use: Use, message_id: str) -> bool:
 
 
 def test_every_message_of_the_catalogues_is_used() -> None:
-    assert not catalogue(ENGLISH).keys() - {message_id for use in USES for message_id in use.ids}
+    assert not catalogue(ENGLISH).keys() - {message_id for use in uses() for message_id in use.ids}
 
 
 @pytest.mark.parametrize(
