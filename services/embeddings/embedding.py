@@ -30,7 +30,7 @@ class Embedder:
 
     triton: TritonClient
     batch_seconds: float
-    """How long the engine may take for one batch."""
+    """The timeout of one batch in seconds."""
     heartbeat: Heartbeat
     """Triton's heartbeat. A request of many batches may take longer than Triton may be silent."""
 

@@ -18,7 +18,7 @@ class Section(BaseModel):
 
 
 class CatalogEntry(Section):
-    """What the entry of every model says; each worker's catalog adds what its models need."""
+    """The fields of every entry; each worker's catalog adds those that its models need."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """The public id."""
@@ -26,11 +26,11 @@ class CatalogEntry(Section):
     """Also as text, because an entry that has passed through JSON has no dates."""
     owned_by: str
     checkpoint: str
-    """Where the weights come from."""
+    """The source of the weights."""
     licence: str
     """The weights' licence."""
     descriptions: dict[Literal["en", "fa"], str]
-    """What the model is good for, in a sentence per language."""
+    """The purpose of the model, in a sentence per language."""
 
 
 Entry = TypeVar("Entry", bound=CatalogEntry)

@@ -60,7 +60,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections and calls a worker's ports accept. The defaults are those of the settings."""
+    """Limits on the connections and calls of a worker's ports. The defaults are those of the settings."""
 
     calls: int = 256
     """The most calls at the same time on one connection."""

@@ -32,7 +32,7 @@ MOST_CHARACTERS: Final = 500
 
 _DEAD_PROCESS: Final = re.compile(r"[Ss]tub process .*is not healthy")
 WIND_DOWN_SECONDS: Final = 5.0
-"""How long Triton may take to end a stream, before the call is cancelled."""
+"""The time that Triton has to end a stream before the call is cancelled."""
 WINDOW: Final = 1024
 """The most outputs that may wait for a reader, more than most generations have: see `generate`."""
 
@@ -61,7 +61,7 @@ class Tensor:
 
 @dataclass(slots=True, frozen=True)
 class EngineOutput:
-    """What the engine has generated since the previous output. Lists have one entry per token id."""
+    """The tokens that the engine has generated since the previous output. Lists have one entry per token id."""
 
     token_ids: list[int]
     logprobs: list[float] | None
@@ -75,7 +75,7 @@ class EngineOutput:
     usage: dict[str, Any] | None
     """prompt_tokens, completion_tokens, cached_tokens and timings (in seconds), in the last output."""
     left_out: int = 0
-    """How many further tokens were generated; they are not in the lists, because they are not part of the text."""
+    """The number of further generated tokens, which are not in the lists because they are not part of the text."""
 
 
 class TritonClient:

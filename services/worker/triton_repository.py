@@ -54,7 +54,7 @@ def write_model(
     )
     repository.mkdir(parents=True, exist_ok=True)
     model = repository / model_id
-    # A hidden name is no model to Triton.
+    # Triton ignores directories with hidden names.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=repository) as temporary:
         fresh, old = Path(temporary) / "new", Path(temporary) / "old"
         _write(fresh, package, source, configuration)

@@ -1,4 +1,4 @@
-"""What the engine trtllm does beyond the contract, over a stand-in for TensorRT-LLM: there is no GPU here.
+"""The behaviour of the engine trtllm beyond the contract, with a stand-in for TensorRT-LLM, which needs a GPU.
 
 What it makes of TensorRT-LLM's own behaviour is in tests/unit/triton_backend/test_trtllm.py.
 """

@@ -27,21 +27,21 @@ USER = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="?")])
 
 
 class Unit(StrEnum):
-    """In which."""
+    """The unit of a temperature."""
 
     CELSIUS = "C"
     KELVIN = "K"
 
 
 class Place(BaseModel):
-    """Where."""
+    """A place."""
 
     city: str
     inside: Place | None
 
 
 class Weather(BaseModel):
-    """What the weather is."""
+    """The weather at a place."""
 
     place: Place
     unit: Unit

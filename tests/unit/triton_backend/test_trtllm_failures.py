@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from services.inference.triton_backend.contract import Request
-from services.inference.triton_backend.engines import trtllm
+from services.inference.triton_backend.engines import trtllm, trtllm_progress
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support.trtllm_engine import Bench, Reader, read, until
@@ -170,7 +170,7 @@ def test_a_new_request_is_no_progress(bench: Bench) -> None:
 
 
 def test_the_time_to_read_a_long_prompt_is_no_stall(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trtllm, "LEAST_PREFILL_TOKENS_PER_SECOND", 20)
+    monkeypatch.setattr(trtllm_progress, "LEAST_PREFILL_TOKENS_PER_SECOND", 20)
     engine = bench.engine([{"token_ids": [], "stalls": True}])
     began = time.monotonic()
     bench.ask([1] * 20)

@@ -5,9 +5,8 @@ loop in a separate thread starts requests and reads their results. TensorRT-LLM 
 pause running ones: requests wait in a queue of the engine, and tokens for which a slow reader has no capacity stay in
 TensorRT-LLM's own result until it has.
 
-Images are decoded in threads, where TensorRT-LLM also preprocesses them if it has `LLM.preprocess`. Versions before
-some candidate of 1.3 do not have it, and preprocess images in `generate_async`, in the loop: meanwhile no tokens of
-other requests are passed on. `make gpu-smoke` measures for how long.
+Images are decoded in threads, where TensorRT-LLM also preprocesses them if it has `LLM.preprocess`. Older versions
+preprocess them in `generate_async`, in the loop, which `make gpu-smoke` measures: other requests wait meanwhile.
 
 TensorRT-LLM compiles structured outputs, and its API limits neither the time nor the memory for it. Therefore they are
 first compiled for trial in a child process (trial.py) with the same library. If that library cannot be used by itself,
@@ -40,6 +39,7 @@ from services.inference.triton_backend.engines import trtllm_checkpoint
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
 from services.inference.triton_backend.engines.trtllm_inputs import Inputs
 from services.inference.triton_backend.engines.trtllm_job import Job
+from services.inference.triton_backend.engines.trtllm_progress import Progress
 from services.inference.triton_backend.engines.trtllm_rejections import Rejections
 from services.inference.triton_backend.engines.trtllm_result import ResultReader
 from services.inference.triton_backend.engines.trtllm_structured_output import (
@@ -56,8 +56,6 @@ CANCELLATION_POLL_SECONDS: Final = 0.1
 HEALTH_CHECK_SECONDS: Final = 1.0
 ABORT_SECONDS: Final = 5.0
 """The longest time for which an aborted request keeps its slot: a last result may follow."""
-LEAST_PREFILL_TOKENS_PER_SECOND: Final = 2_000
-"""The least speed of reading prompts of an engine that works, although no request has a token meanwhile."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -132,8 +130,7 @@ class TrtllmEngine:
             else PendingTrials(trials, lock=self._lock, limit=max_queued, done=self._enter_after_trial)
         )
         self._meter: Final = LoadMeter()
-        self._progressed = 0.0
-        """When the last result came, or the only request began, on the monotonic clock in seconds."""
+        self._progress: Final = Progress()
         self._failed: RequestError | None = None
         self._loop: Final = asyncio.new_event_loop()
         self._woken: Final = asyncio.Event()
@@ -196,19 +193,7 @@ class TrtllmEngine:
             queued=len(self._waiting) + len(self._on_trial or ()),
             kv_cache_use=None if self._cache_size is None else min(1.0, held / self._cache_size),
         )
-        return replace(load, step_age_s=self._step_age(running))
-
-    def _step_age(self, running: list[Job]) -> float | None:
-        """Return the age of the last step, as `Load` describes it.
-
-        TensorRT-LLM does not report steps. Results show them, and unread prompts get the time that reading them takes.
-        """
-        working = [job for job in running if job.is_computed]
-        if not working:
-            return None
-        unread = sum(job.usage.prompt_tokens for job in working if job.first_token is None)
-        age = time.monotonic() - self._progressed - unread / LEAST_PREFILL_TOKENS_PER_SECOND
-        return round(max(0.0, age), 3)
+        return replace(load, step_age_s=self._progress.step_age(running))
 
     def close(self) -> None:
         """See Engine."""
@@ -306,9 +291,7 @@ class TrtllmEngine:
             self._leave(job)
 
     async def _begin(self, job: Job, inputs: Any) -> None:
-        # A request beside others is no progress: they may all wait for an engine that hangs.
-        if not any(other.is_computed for other in list(self._running.values())):
-            self._progressed = time.monotonic()
+        self._progress.note_request(list(self._running.values()))
         try:
             job.result = self._api.generate(self._llm, inputs, job.request, limit=job.limit, checkpoint=self.checkpoint)
         except Exception as error:
@@ -319,7 +302,7 @@ class TrtllmEngine:
     async def _read(self, job: Job) -> None:
         async with asyncio.timeout(None) as job.deadline:
             async for result in job.result:
-                self._progressed = time.monotonic()
+                self._progress.note_result()
                 if result.outputs:
                     job.output = result.outputs[0]
                     if new := job.count(len(job.output.token_ids)):

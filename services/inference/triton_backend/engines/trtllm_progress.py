@@ -1,0 +1,44 @@
+"""Measures the progress of TensorRT-LLM, which does not report its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Final
+
+from services.inference.triton_backend.engines.trtllm_job import Job
+
+LEAST_PREFILL_TOKENS_PER_SECOND: Final = 2_000
+"""The least speed of reading prompts of an engine that works, although no request has a token meanwhile."""
+
+
+class Progress:
+    """The time of the last progress of an engine."""
+
+    def __init__(self) -> None:
+        """Start before any progress."""
+        self._noted_at = 0.0
+
+    def note_result(self) -> None:
+        """Note that a result has come."""
+        self._noted_at = time.monotonic()
+
+    def note_request(self, running: Collection[Job]) -> None:
+        """Note that a request begins beside those that are `running`.
+
+        It counts as progress only if it is alone: requests may all wait for an engine that hangs.
+        """
+        if not any(job.is_computed for job in running):
+            self._noted_at = time.monotonic()
+
+    def step_age(self, running: Collection[Job]) -> float | None:
+        """Return the age of the last step in seconds, as `Load` describes it.
+
+        Results show steps. Prompts that are not read yet add the time that reading them may take.
+        """
+        working = [job for job in running if job.is_computed]
+        if not working:
+            return None
+        unread = sum(job.usage.prompt_tokens for job in working if job.first_token is None)
+        age = time.monotonic() - self._noted_at - unread / LEAST_PREFILL_TOKENS_PER_SECOND
+        return round(max(0.0, age), 3)
