@@ -49,11 +49,22 @@ def describe(cls: type[Settings], *, command: str) -> str:
     """Return the `--help` text: a paragraph per variable, with its default and meaning."""
     lines = [f"Usage: python -m {command}", "", (cls.__doc__ or "").strip(), "", "Environment:"]
     for name, field in cls.model_fields.items():
-        default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
+        default = "required" if field.is_required() else _written(field.get_default(call_default_factory=True))
         lines.append(f"  {PREFIX}{name.upper()}  ({default})")
         if field.description:
             lines.append(f"      {field.description}")
     return "\n".join(lines)
+
+
+def _written(default: object) -> str:
+    match default:
+        case None | "":
+            return "optional"
+        case bool():
+            return f"default {str(default).lower()}"
+        case float():
+            return f"default {default:g}"
+    return f"default {default}"
 
 
 def _reject(message: str) -> int:

@@ -37,14 +37,14 @@ class Host:
     port: int = 0
     answers: dict[str, bytes] = field(default_factory=dict)
     connections: int = 0
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             path = head.split(" ")[1]
-            self.asked.append(head)
+            self.requests.append(head)
             answer = self.answers.get(path, response(PNG))
             writer.write(answer)
             await writer.drain()
@@ -141,8 +141,8 @@ async def test_an_image_of_a_listed_host_arrives(certificates: Any, host: Host) 
         await fetcher.fill(request.images)
     images = [part.image for part in request.generate.messages[0].content]
     assert [(image.data, image.mime_type) for image in images] == [(PNG, "image/png")] * 2
-    assert sorted(head.split(" ")[1] for head in host.asked) == ["/a?b=c", "/second", "/there"]
-    assert all(f"host: localhost:{host.port}\r\n" in head.lower() for head in host.asked)
+    assert sorted(head.split(" ")[1] for head in host.requests) == ["/a?b=c", "/second", "/there"]
+    assert all(f"host: localhost:{host.port}\r\n" in head.lower() for head in host.requests)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_other_urls_are_rejected_at_once(url: str, hosts: str, message_id: str) 
 
 @pytest.mark.parametrize(
     "name",
-    ["localhost", "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104  # refused
+    ["localhost", "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104  # rejected
 )
 async def test_nothing_connects_to_this_machine(certificates: Any, forbidden: Host, name: str) -> None:
     at = f"{name.strip('[]')}:{forbidden.port}"
@@ -206,7 +206,7 @@ async def test_every_hop_is_checked(certificates: Any, host: Host, forbidden: Ho
             error = await rejected(fetcher, f"https://{at}{path}", hosts=f"{at} {there} 10.0.0.1:{forbidden.port}")
             assert error.message.id == message_id
     assert forbidden.connections == 0
-    assert len(host.asked) == 4 + 4
+    assert len(host.requests) == 4 + 4
 
 
 async def test_a_name_is_looked_up_once_and_all_its_addresses_count(
@@ -235,7 +235,7 @@ async def test_a_certificate_must_be_of_the_name(certificates: Any, host: Host) 
     async with fetching(certificates) as fetcher:
         error = await rejected(fetcher, f"https://{at}/", hosts=at)
     assert (error.message.id, error.message.parameters["host"]) == ("image_fetch_failed", "127.0.0.1")
-    assert host.asked == []
+    assert host.requests == []
 
 
 async def test_sizes_are_bounded_while_they_arrive(certificates: Any, host: Host) -> None:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import re
 import sys
+from enum import StrEnum
+from pathlib import Path
 
 import pytest
 from pydantic import Field, ValidationError
 
-from services.runtime.settings import Settings, load
+from services.runtime.settings import Settings, describe, load
+
+
+class Color(StrEnum):
+    """A color."""
+
+    RED = "red"
 
 
 class Example(Settings):
@@ -13,6 +22,12 @@ class Example(Settings):
 
     listen: str = Field(description="Where it listens.")
     max_body_bytes: int = Field(1024, gt=0, description="The largest body, in bytes.")
+    seconds: float = 30.0
+    color: Color = Color.RED
+    directory: Path = Path("/data")
+    shines: bool = False
+    name: str = ""
+    file: Path | None = None
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +71,18 @@ def test_help_lists_every_variable(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     text = capsys.readouterr().out
     assert "VILIX_LISTEN  (required)\n      Where it listens." in text
     assert "VILIX_MAX_BODY_BYTES  (default 1024)" in text
+
+
+def test_help_shows_defaults_as_they_are_written_in_a_variable() -> None:
+    text = describe(Example, command="example")
+    assert re.findall(r"VILIX_(\w+)  \(default (.*)\)", text) == [
+        ("MAX_BODY_BYTES", "1024"),
+        ("SECONDS", "30"),
+        ("COLOR", "red"),
+        ("DIRECTORY", "/data"),
+        ("SHINES", "false"),
+    ]
+    assert re.findall(r"VILIX_(\w+)  \(optional\)", text) == ["NAME", "FILE"]
 
 
 def test_arguments_are_rejected(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

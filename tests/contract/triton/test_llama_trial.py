@@ -71,7 +71,7 @@ def test_a_hostile_structured_output_is_rejected_without_cost_for_this_process(t
     began = time.process_time()
     with pytest.raises(RequestError):
         trials.check(BOMBS[what])
-    assert time.process_time() - began < 0.1, "what was refused is remembered"
+    assert time.process_time() - began < 0.1, "the rejection is remembered"
 
 
 def test_a_successful_trial_is_remembered(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
