@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -184,12 +184,11 @@ def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
         group="tritons",
         argv=argv,
         environment=environment,
-        log=options.state_dir / "logs" / f"{name}.log",
+        log=_log(options, name),
         is_ready=health.is_ready,
         find_fault=health.find_fault,
         clean_up=partial(triton.remove_shared_memory, prefix),
-        # A user's own model may be large, and takes long to load.
-        ready_seconds=600.0 if options.gguf else 60.0,
+        ready_seconds=_ready_seconds(options),
         explain=triton.explain,
     )
     return _Triton(model.id, endpoint, program, health)
@@ -200,71 +199,102 @@ def _stall_seconds(options: Options) -> float:
     return STALL_SECONDS if options.gguf else SMALL_STALL_SECONDS
 
 
+def _ready_seconds(options: Options) -> float:
+    """Return how long a program may take to start. A user's own model may be large, and takes long to load."""
+    return 600.0 if options.gguf else 60.0
+
+
 def _programs(
     options: Options, ports: Ports, models: Sequence[LocalModel], tritons: Sequence[_Triton], redis_url: str
 ) -> list[Program]:
-    def program(name: str, argv: list[str], environment: Mapping[str, str], **more: object) -> Program:
-        log = options.state_dir / "logs" / f"{name}.log"
-        return Program(name=name, argv=argv, environment=environment, log=log, **more)  # type: ignore[arg-type]  # fields of Program
-
-    password = urlsplit(redis_url).password
+    """Return the programs of the stack, in the order of their start."""
     endpoints = ",".join(f"{server.model}={server.endpoint}" for server in tritons)
     return [
-        program(
-            "valkey",
-            valkey.command(port=ports.redis, directory=options.state_dir / "valkey", password=password),
-            {},
-            is_ready=lambda: readiness.redis_answers(ports.redis, password),
-        ),
+        _valkey(options, ports, password=urlsplit(redis_url).password),
         *(server.program for server in tritons),
-        program(
-            "inference",
-            [sys.executable, "-m", "services.inference"],
-            {
-                "VILIX_LISTEN": _target(ports.inference),
-                "VILIX_TRITON": endpoints,
-                "VILIX_ENGINE_STALL_SECONDS": f"{_stall_seconds(options):g}",
-                "VILIX_MODELS": ",".join(f"{model.id}={model.directory}" for model in models),
-                "VILIX_METRICS_PORT": str(ports.inference_metrics),
-            },
-            is_ready=lambda: readiness.grpc_serving(ports.inference, INFERENCE_SERVICE),
-            group="workers",
-            ready_seconds=600.0 if options.gguf else 60.0,
-            stop_seconds=40.0,
-        ),
-        program(
-            "embeddings",
-            [sys.executable, "-m", "services.embeddings"],
-            {
-                "VILIX_LISTEN": _target(ports.embeddings),
-                "VILIX_TRITON": endpoints,
-                "VILIX_ENGINE_STALL_SECONDS": f"{EMBEDDING_STALL_SECONDS:g}",
-                "VILIX_MODELS": EMBEDDING_MODEL,
-                "VILIX_METRICS_PORT": str(ports.embeddings_metrics),
-            },
-            is_ready=lambda: readiness.grpc_serving(ports.embeddings, EMBEDDINGS_SERVICE),
-            group="workers",
-            ready_seconds=600.0 if options.gguf else 60.0,
-            stop_seconds=40.0,
-        ),
-        program(
-            "gateway",
-            [sys.executable, "-m", "services.gateway"],
-            {
-                "VILIX_HOST": LOOPBACK,
-                "VILIX_PORT": str(ports.gateway),
-                "VILIX_REDIS_URL": redis_url,
-                "VILIX_INFERENCE_WORKERS": _target(ports.inference),
-                "VILIX_EXPECTED_MODELS": ",".join(model.id for model in models),
-                "VILIX_EMBEDDINGS_WORKERS": _target(ports.embeddings),
-                "VILIX_EXPECTED_EMBEDDING_MODELS": EMBEDDING_MODEL,
-                "VILIX_METRICS_PORT": str(ports.gateway_metrics),
-            },
-            is_ready=lambda: readiness.all_models_available(ports.gateway),
-            ready_seconds=600.0 if options.gguf else 60.0,
-            stop_seconds=40.0,
-        ),
+        _inference(options, ports, models, endpoints),
+        _embeddings(options, ports, endpoints),
+        _gateway(options, ports, models, redis_url),
     ]
+
+
+def _valkey(options: Options, ports: Ports, *, password: str | None) -> Program:
+    return Program(
+        name="valkey",
+        argv=valkey.command(port=ports.redis, directory=options.state_dir / "valkey", password=password),
+        environment={},
+        log=_log(options, "valkey"),
+        is_ready=lambda: readiness.redis_answers(ports.redis, password),
+    )
+
+
+def _inference(options: Options, ports: Ports, models: Sequence[LocalModel], endpoints: str) -> Program:
+    environment = {
+        "VILIX_LISTEN": _target(ports.inference),
+        "VILIX_TRITON": endpoints,
+        "VILIX_ENGINE_STALL_SECONDS": f"{_stall_seconds(options):g}",
+        "VILIX_MODELS": ",".join(f"{model.id}={model.directory}" for model in models),
+        "VILIX_METRICS_PORT": str(ports.inference_metrics),
+    }
+    return _service(
+        options,
+        "inference",
+        environment,
+        lambda: readiness.grpc_serving(ports.inference, INFERENCE_SERVICE),
+        group="workers",
+    )
+
+
+def _embeddings(options: Options, ports: Ports, endpoints: str) -> Program:
+    environment = {
+        "VILIX_LISTEN": _target(ports.embeddings),
+        "VILIX_TRITON": endpoints,
+        "VILIX_ENGINE_STALL_SECONDS": f"{EMBEDDING_STALL_SECONDS:g}",
+        "VILIX_MODELS": EMBEDDING_MODEL,
+        "VILIX_METRICS_PORT": str(ports.embeddings_metrics),
+    }
+    return _service(
+        options,
+        "embeddings",
+        environment,
+        lambda: readiness.grpc_serving(ports.embeddings, EMBEDDINGS_SERVICE),
+        group="workers",
+    )
+
+
+def _gateway(options: Options, ports: Ports, models: Sequence[LocalModel], redis_url: str) -> Program:
+    environment = {
+        "VILIX_HOST": LOOPBACK,
+        "VILIX_PORT": str(ports.gateway),
+        "VILIX_REDIS_URL": redis_url,
+        "VILIX_INFERENCE_WORKERS": _target(ports.inference),
+        "VILIX_EXPECTED_MODELS": ",".join(model.id for model in models),
+        "VILIX_EMBEDDINGS_WORKERS": _target(ports.embeddings),
+        "VILIX_EXPECTED_EMBEDDING_MODELS": EMBEDDING_MODEL,
+        "VILIX_METRICS_PORT": str(ports.gateway_metrics),
+    }
+    return _service(options, "gateway", environment, lambda: readiness.all_models_available(ports.gateway))
+
+
+def _service(
+    options: Options,
+    name: str,
+    environment: Mapping[str, str],
+    is_ready: Callable[[], Awaitable[bool]],
+    *,
+    group: str = "",
+) -> Program:
+    """Return the program `python -m services.NAME`."""
+    return Program(
+        name=name,
+        group=group,
+        argv=[sys.executable, "-m", f"services.{name}"],
+        environment=environment,
+        log=_log(options, name),
+        is_ready=is_ready,
+        ready_seconds=_ready_seconds(options),
+        stop_seconds=40.0,
+    )
 
 
 async def _development_key(options: Options, redis_url: str) -> str:
@@ -315,6 +345,10 @@ def _url(ports: Ports) -> str:
 
 def _target(port: int) -> str:
     return f"{LOOPBACK}:{port}"
+
+
+def _log(options: Options, name: str) -> Path:
+    return options.state_dir / "logs" / f"{name}.log"
 
 
 def _triton_directory(options: Options) -> Path:
