@@ -2,7 +2,8 @@
 
 PORT ?= 8000
 SECONDS ?= 1800
-PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p services/stack/machine.py 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p services/stack/machine.py 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
@@ -25,13 +26,15 @@ NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test test-fast test-environments coverage faults soak bench lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test test-fast test-environments coverage faults soak bench \
+	lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(INSTALLED) $(SITE_BUILT) ## Start the whole system on 127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it
+run: ## Start the whole system on 127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it
+run: $(INSTALLED) $(SITE_BUILT)
 	@$(BIN)/vilix up --port $(PORT)
 
 site: $(SITE_BUILT) ## Build the page that the gateway serves at /
@@ -42,23 +45,29 @@ test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) $(MODELS) ## Run the tests; T="-
 test-fast: $(INSTALLED) $(MODELS) ## Run the unit tests, in less than a minute; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest --numprocesses 2 tests/unit $(T)
 
-test-environments: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
+test-environments: ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
+test-environments: $(INSTALLED) $(SITE_BUILT) $(MODELS)
 	@$(BIN)/pytest -m environment
 
 # Files of earlier runs would count too. The settings are in pyproject.toml.
 coverage: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with branch coverage of services/, and fail below 90 %
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not environment" $(if $(T),$(T),tests/unit tests/contract tests/e2e)
+	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not environment" \
+		$(if $(T),$(T),tests/unit tests/contract tests/e2e)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-faults: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Break everything, many times (three quarters of an hour at most), judge the figures, and write docs/faults.md
-	@VILIX_FAULTS=full $(BIN)/pytest --timeout 900 --durations 15 tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)
+faults: ## Break everything, many times (at most 45 minutes), judge the figures, and write docs/faults.md
+faults: $(INSTALLED) $(SITE_BUILT) $(MODELS)
+	@VILIX_FAULTS=full $(BIN)/pytest --timeout 900 --durations 15 \
+		tests/faults tests/contract/tenancy tests/e2e/test_stack.py $(T)
 
-soak: $(INSTALLED) $(SITE_BUILT) ## Run mixed traffic for half an hour (SECONDS=120 for less), judge growth, and write docs/soak.md
+soak: ## Run mixed traffic for half an hour (SECONDS=120 for less), judge growth, and write docs/soak.md
+soak: $(INSTALLED) $(SITE_BUILT)
 	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
-bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
+bench: ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
+bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed
 	@$(BIN)/python -m bench
 
 lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports, protos and spelling
@@ -93,7 +102,8 @@ proto-release: $(INSTALLED) ## Make today's protos the baseline that later chang
 lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt (newest versions, with hashes)
 	@$(COMPILE) --upgrade pyproject.toml --extra local --extra dev --output-file requirements/local.txt >/dev/null
 	@$(IMAGE) pyproject.toml --extra gateway --extra cli --output-file requirements/gateway.txt >/dev/null
-	@$(IMAGE) pyproject.toml --extra inference --extra embeddings --extra cli --output-file requirements/worker.txt >/dev/null
+	@$(IMAGE) pyproject.toml --extra inference --extra embeddings --extra cli \
+		--output-file requirements/worker.txt >/dev/null
 	@$(IMAGE) pyproject.toml --extra local --output-file requirements/cpu.txt >/dev/null
 	@printf 'hatchling\nuv\n' | $(IMAGE) - --output-file requirements/build.txt >/dev/null
 	@echo 'openai>=1.109,<2' | $(COMPILE) --upgrade --no-deps - --output-file requirements/triton.txt >/dev/null
@@ -115,14 +125,18 @@ gpu-smoke: ## In NVIDIA's image: check the TensorRT-LLM engine with MODEL=direct
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light openssl redis-server
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		chromium nginx-light openssl redis-server
 
 clean: ## Remove everything that was installed, prepared or written here
-	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules .cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules \
+		.cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 # A sync is exact: what is not in the lock is removed. The packages of this repository are installed after it, editable.
 $(INSTALLED): requirements/local.txt requirements/uv.txt pyproject.toml proto/pyproject.toml
-	@test -n "$(PYTHON)" || { command -v python3 >/dev/null || { echo "error: python3 is missing; install Python 3.11 or 3.12" >&2; exit 1; }; \
+	@test -n "$(PYTHON)" \
+		|| { command -v python3 >/dev/null \
+		|| { echo "error: python3 is missing; install Python 3.11 or 3.12" >&2; exit 1; }; \
 		python3 services/stack/machine.py; exit 1; }
 	@test -z "$(PYTHON)" || $(PYTHON) services/stack/machine.py
 	@echo "Installing into $(VENV) with $$($(PYTHON) --version) (about 900 MB; half a minute with a fast connection) …"
@@ -163,20 +177,23 @@ $(MODELS): | $(INSTALLED)
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
 	@touch $@
 
-# The source archive of `jsonschema`, which carries the JSON Schema Test Suite, as it is; the environment only describes it to pip.
+# The source archive of `jsonschema`, which carries the JSON Schema Test Suite, as it is; the environment only describes
+# it to pip.
 .cache/schema-suite/.installed: requirements/schema-suite.txt requirements/schema-suite-archive.txt | $(INSTALLED)
 	@echo "Downloading the JSON Schema Test Suite into $(@D) (about 10 MB) …"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/schema-suite.txt
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python download --no-deps \
-		--no-build-isolation --no-binary jsonschema --require-hashes --dest $(@D) --requirement requirements/schema-suite-archive.txt
+		--no-build-isolation --no-binary jsonschema --require-hashes --dest $(@D) \
+		--requirement requirements/schema-suite-archive.txt
 	@touch $@
 
 $(SITE_PACKAGES): $(SITE)/package.json $(SITE)/package-lock.json $(INSTALLED)
 	@$(IN_SITE) $(NPM) ci --ignore-scripts --loglevel=error
 	@touch $@
 
-$(SITE_BUILT): $(SITE_PACKAGES) $(shell find $(SITE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+$(SITE_BUILT): $(SITE_PACKAGES) \
+	$(shell find $(SITE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 	@echo "Building the page …"
 	@$(IN_SITE) $(NPM) run --silent build -- --logLevel warn
 	@touch $@

@@ -12,14 +12,16 @@ COPY requirements/build.txt requirements/build.txt
 RUN python -m venv /tools && /tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY requirements/cpu.txt requirements/cpu.txt
 RUN python -m venv --without-pip /opt/vilix/venv \
-    && /tools/bin/uv pip sync --no-cache --require-hashes --compile-bytecode --python /opt/vilix/venv/bin/python requirements/cpu.txt
+    && /tools/bin/uv pip sync --no-cache --require-hashes --compile-bytecode \
+        --python /opt/vilix/venv/bin/python requirements/cpu.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY proto proto
 COPY services services
 RUN /tools/bin/hatchling build -t wheel -d /wheels
 WORKDIR /build/proto
 RUN /tools/bin/hatchling build -t wheel -d /wheels \
-    && /tools/bin/uv pip install --no-cache --no-deps --compile-bytecode --python /opt/vilix/venv/bin/python /wheels/*.whl
+    && /tools/bin/uv pip install --no-cache --no-deps --compile-bytecode \
+        --python /opt/vilix/venv/bin/python /wheels/*.whl
 # The server's start script and the small model are prepared at build time.
 RUN /opt/vilix/venv/bin/python -m services.stack.image /opt/vilix
 

@@ -22,14 +22,18 @@ WORKDIR /build
 FROM build AS gateway-build
 COPY requirements/gateway.txt requirements/gateway.txt
 RUN python -m venv --without-pip /opt/vilix/venv \
-    && /tools/bin/uv pip sync --no-cache --require-hashes --compile-bytecode --python /opt/vilix/venv/bin/python requirements/gateway.txt \
-    && /tools/bin/uv pip install --no-cache --no-deps --compile-bytecode --python /opt/vilix/venv/bin/python /wheels/*.whl
+    && /tools/bin/uv pip sync --no-cache --require-hashes --compile-bytecode \
+        --python /opt/vilix/venv/bin/python requirements/gateway.txt \
+    && /tools/bin/uv pip install --no-cache --no-deps --compile-bytecode \
+        --python /opt/vilix/venv/bin/python /wheels/*.whl
 
 FROM build AS worker-build
 COPY requirements/worker.txt requirements/worker.txt
 RUN python -m venv --without-pip /opt/vilix/venv \
-    && /tools/bin/uv pip sync --no-cache --require-hashes --compile-bytecode --python /opt/vilix/venv/bin/python requirements/worker.txt \
-    && /tools/bin/uv pip install --no-cache --no-deps --compile-bytecode --python /opt/vilix/venv/bin/python /wheels/*.whl
+    && /tools/bin/uv pip sync --no-cache --require-hashes --compile-bytecode \
+        --python /opt/vilix/venv/bin/python requirements/worker.txt \
+    && /tools/bin/uv pip install --no-cache --no-deps --compile-bytecode \
+        --python /opt/vilix/venv/bin/python /wheels/*.whl
 
 FROM ${PYTHON}@${PYTHON_DIGEST} AS base
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp vilix

@@ -41,7 +41,8 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
         self._embedders: Final = embedders
         self._limits: Final = limits
 
-    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:  # noqa: N802  # the method's name in the proto
+    # The proto gives the method its name.
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:  # noqa: N802
         """Count the tokens of all texts, embed them, and return the vectors in their order."""
         call_id = request_id(context)
         try:

@@ -118,7 +118,9 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         except Exception as error:  # noqa: BLE001  # as above
             await reject(context, error, request_id=request_id(context))
 
-    async def RenderPrompt(self, request: pb.RenderPromptRequest, context: Context) -> pb.RenderPromptResponse:  # noqa: N802
+    async def RenderPrompt(  # noqa: N802
+        self, request: pb.RenderPromptRequest, context: Context
+    ) -> pb.RenderPromptResponse:
         """Render a prompt and count its tokens."""
         try:
             model = await run_in_thread_if_large(request.request, lambda: self._accept(request.request))

@@ -174,7 +174,8 @@ def test_other_urls_are_rejected_at_once(url: str, hosts: str, message_id: str) 
 
 @pytest.mark.parametrize(
     "name",
-    ["localhost", "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104  # rejected
+    # All of them are rejected.
+    ["localhost", "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104
 )
 async def test_nothing_connects_to_this_machine(certificates: Any, forbidden: Host, name: str) -> None:
     at = f"{name.strip('[]')}:{forbidden.port}"

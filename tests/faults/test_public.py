@@ -81,7 +81,8 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 def test_every_route_has_a_decision() -> None:
     app = create_app(GatewaySettings())
     assert set(paths(app)) == set(DECISIONS)
-    assert set(paths(create_admin_app(None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]  # no request is served
+    # No request is served.
+    assert set(paths(create_admin_app(None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]
 
 
 async def test_without_a_key_only_public_routes_respond_with_content(everything: Everything) -> None:

@@ -76,7 +76,9 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
             self.cancelled.set()
             raise
 
-    async def RenderPrompt(self, request: pb.RenderPromptRequest, context: Any) -> pb.RenderPromptResponse:  # noqa: N802
+    async def RenderPrompt(  # noqa: N802
+        self, request: pb.RenderPromptRequest, context: Any
+    ) -> pb.RenderPromptResponse:
         return pb.RenderPromptResponse(prompt="a b c", token_ids=[1, 2, 3], prompt_tokens=3, remaining_tokens=97)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802

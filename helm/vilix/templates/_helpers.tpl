@@ -2,7 +2,10 @@
 
 {{- define "vilix.fullname" -}}
 {{- $name := default .Release.Name .Values.fullnameOverride -}}
-{{- if gt (len $name) 30 -}}{{ fail (printf "the name %q has more than 30 characters, which is too long for a prefix; set fullnameOverride to a shorter one" $name) }}{{- end -}}
+{{- if gt (len $name) 30 -}}
+{{ fail (printf "the name %q has more than 30 characters, which is too long for a prefix; %s" $name
+  "set fullnameOverride to a shorter one") }}
+{{- end -}}
 {{ $name }}
 {{- end }}
 
@@ -31,7 +34,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- with $root.Values.images.registry -}}
 {{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^[^/]+[.:][^/]*/" $repository "") -}}
 {{- end -}}
-{{- if $image.digest -}}{{ $repository }}@{{ $image.digest }}{{- else -}}{{ $repository }}:{{ default $root.Chart.AppVersion $image.tag }}{{- end -}}
+{{- if $image.digest -}}
+{{ $repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- end -}}
 {{- end }}
 
 {{- define "vilix.serviceAccountName" -}}
@@ -115,7 +122,8 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- $limit := dig "limits" "memory" "" .Values.valkey.resources -}}
 {{- if not (kindIs "string" $limit) }}{{ $limit = int64 $limit | toString }}{{ end -}}
 {{- if $limit -}}
-{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12
+  "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
 {{- $number := regexFind "^[0-9.]+" $limit -}}
 {{- $bytes := mulf (float64 $number) (get $units (trimPrefix $number $limit)) -}}
 {{- divf (mulf $bytes .Values.valkey.maxmemoryPercent) 100 | floor | int64 -}}
@@ -162,5 +170,8 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 duration: {{ .Values.tls.duration }}
 renewBefore: {{ .Values.tls.renewBefore }}
 privateKey: {algorithm: ECDSA, size: 256, rotationPolicy: Always}
-issuerRef: {name: {{ required "tls.issuerRef.name: the issuer of the certificates is missing" .Values.tls.issuerRef.name }}, kind: {{ .Values.tls.issuerRef.kind }}, group: {{ .Values.tls.issuerRef.group }}}
+issuerRef:
+  name: {{ required "tls.issuerRef.name: the issuer of the certificates is missing" .Values.tls.issuerRef.name }}
+  kind: {{ .Values.tls.issuerRef.kind }}
+  group: {{ .Values.tls.issuerRef.group }}
 {{- end }}

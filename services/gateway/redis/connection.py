@@ -62,7 +62,8 @@ def connect(url: str, *, timeout: float) -> Redis:
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     }
     if not topology:
-        client: PipelinedRedis = PipelinedRedis.from_url(url, **options)  # type: ignore[assignment]  # declared as Redis
+        # The method is declared to return a Redis.
+        client: PipelinedRedis = PipelinedRedis.from_url(url, **options)  # type: ignore[assignment]
         client.reply_seconds = timeout
         return client
     account, _, addresses = parts.netloc.rpartition("@")

@@ -35,7 +35,8 @@ class PipelinedRedis(Redis):
         """Execute a command, and return its reply. Raises RedisError."""
         # Users of a client with a connection of its own rely on the order of all of its commands.
         if args[0] != "EVALSHA" or self.single_connection_client:
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py left it so
+            # redis-py does not type this method.
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         try:
             return await (await self._open()).execute(args)
         except RedisConnectionError:
@@ -49,7 +50,8 @@ class PipelinedRedis(Redis):
                     ended, self._pipeline = self._pipeline, None
                     await ended.close(self)
                 if self._pipeline is None:
-                    connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # as above
+                    # redis-py does not type this method.
+                    connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
                     self._pipeline = _Pipeline(connection, reply_seconds=self.reply_seconds)
         return self._pipeline
 

@@ -117,7 +117,8 @@ class Worker(Generic[C, M]):
 
     async def _follow_health(self) -> None:
         request = health_pb2.HealthCheckRequest(service=self._service)
-        call = health_pb2_grpc.HealthStub(self._status_channel).Watch(request)  # type: ignore[attr-defined]  # its types miss it
+        # The types of the package miss the method.
+        call = health_pb2_grpc.HealthStub(self._status_channel).Watch(request)  # type: ignore[attr-defined]
         try:
             async for response in call:
                 self._rejections = 0

@@ -55,7 +55,8 @@ def decode(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> li
 
 
 def _decoded(data: bytes, size: tuple[int, int] | None, field: str) -> Any:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only NVIDIA's images surely have it, and only images need it
+    # Only NVIDIA's images surely have Pillow, and only images need it.
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
     if data.startswith(b"\xff\xd8") and has_too_many_scans(data):
         raise RequestError("INVALID_ARGUMENT", "image_too_many_scans", field=field, limit=MOST_SCANS)

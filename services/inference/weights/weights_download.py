@@ -152,7 +152,8 @@ def _continue(partial: Path, size: int, url: str, token: str) -> None:
     begin = partial.stat().st_size if partial.exists() else 0
     if begin >= size > 0:
         return
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})  # noqa: S310  # the hub's
+    # The address is the hub's.
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})  # noqa: S310
     if token:
         # The hub redirects to a storage service that must not receive the token.
         request.add_unredirected_header("Authorization", f"Bearer {token}")

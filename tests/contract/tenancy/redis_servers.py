@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import redis as sync_redis
@@ -102,6 +103,11 @@ def _knows_a_replica(sentinel: sync_redis.Redis) -> bool:
         return False
 
 
+def _is_complete(client: sync_redis.Redis) -> bool:
+    """Return whether the cluster of a node serves all slots."""
+    return "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO"))
+
+
 @contextmanager
 def cluster(directory: Path) -> Iterator[str]:
     """Run three masters that share the slots. Yields the URL."""
@@ -114,7 +120,7 @@ def cluster(directory: Path) -> Iterator[str]:
         subprocess.run(command, check=True, capture_output=True, timeout=30)
         for server in servers:
             with sync_redis.Redis(port=server.port, decode_responses=True) as client:
-                block_until(lambda client=client: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")))  # type: ignore[misc]  # its type is clear
+                block_until(partial(_is_complete, client))
         yield f"redis+cluster://{','.join(nodes)}"
 
 

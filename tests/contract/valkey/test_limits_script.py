@@ -228,7 +228,8 @@ def test_days_and_months_are_those_of_the_calendar(redis_url: str, day: str, dat
         client.flushall()
         request = {"model": "a", "limits": {}, "model_limits": {}, "owner": "", "request_id": "", "id": "r"}
         request |= {"prompt": 1, "completion": 1, "cached": 0, "reasoning": 0, "outcome": "", "stream_length": 1}
-        client.eval(SOURCE, 1, NAME, "settle", json.dumps(request), json.dumps([str(date + 86_399), "999999"]))  # type: ignore[arg-type]
+        now = json.dumps([str(date + 86_399), "999999"])
+        client.eval(SOURCE, 1, NAME, "settle", json.dumps(request), now)  # type: ignore[arg-type]
         assert (
             set(client.keys("*usage:*"))
             == {  # type: ignore[arg-type]

@@ -14,7 +14,8 @@ assert.ok(whole.usage.completion_tokens_details.reasoning_tokens > 0);
 let content = "";
 const stream = await client.chat.completions.create({ model: "replay-thinking", messages: hello, stream: true });
 for await (const chunk of stream) content += chunk.choices[0]?.delta.content ?? "";
-assert.deepEqual([content.length, content.slice(0, 9)], [whole.choices[0].message.content.length, whole.choices[0].message.content.slice(0, 9)]);
+const wholeContent = whole.choices[0].message.content;
+assert.deepEqual([content.length, content.slice(0, 9)], [wholeContent.length, wholeContent.slice(0, 9)]);
 
 const cities = [];
 for (const stream of [false, true]) {
@@ -42,7 +43,12 @@ for (const stream of [false, true]) {
 }
 assert.deepEqual(cities, ["تهران", "تهران"]);
 
-const schema = { type: "object", properties: { name: { enum: ["Paris", "تهران"] } }, required: ["name"], additionalProperties: false };
+const schema = {
+  type: "object",
+  properties: { name: { enum: ["Paris", "تهران"] } },
+  required: ["name"],
+  additionalProperties: false,
+};
 const parsed = await client.chat.completions.parse({
   model: "smollm2-135m",
   messages: [{ role: "user", content: "Name a city." }],
@@ -51,13 +57,20 @@ const parsed = await client.chat.completions.parse({
 });
 assert.ok(["Paris", "تهران"].includes(JSON.parse(parsed.choices[0].message.content).name));
 
-const text = await client.completions.create({ model: "smollm2-135m", prompt: "Paris is the capital of", max_tokens: 5 });
+const text = await client.completions.create({
+  model: "smollm2-135m",
+  prompt: "Paris is the capital of",
+  max_tokens: 5,
+});
 assert.equal(text.object, "text_completion");
 
 const persian = { headers: { "accept-language": "fa" } };
 await assert.rejects(
   client.chat.completions.create({ model: "none", messages: hello }, persian),
-  (error) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found" && error.message.includes("وجود ندارد"),
+  (error) =>
+    error instanceof OpenAI.NotFoundError &&
+    error.code === "model_not_found" &&
+    error.message.includes("وجود ندارد"),
 );
 await assert.rejects(
   new OpenAI({ baseURL, apiKey: "vlx_wrong", maxRetries: 0 }).models.list(),

@@ -43,7 +43,8 @@ ATTACKS = [
 ]  # fmt: skip
 # Elements and attributes in a response that the page does not allow.
 INTRUDERS = """() => [...document.querySelectorAll('.markdown *')].filter(e =>
-  !/^(P|BR|HR|H[1-6]|UL|OL|LI|BLOCKQUOTE|PRE|CODE|SPAN|A|EM|STRONG|DEL|B|I|U|S|MARK|SUB|SUP|KBD|TABLE|THEAD|TBODY|TR|TH|TD|DIV|BUTTON)$/.test(e.tagName)
+  !/^(P|BR|HR|H[1-6]|UL|OL|LI|BLOCKQUOTE|PRE|CODE|SPAN|A|EM|STRONG|DEL|B|I|U|S|MARK|SUB|SUP|KBD)$/.test(e.tagName)
+  && !/^(TABLE|THEAD|TBODY|TR|TH|TD|DIV|BUTTON)$/.test(e.tagName)
   || [...e.attributes].some(a => /^on|^style$|^id$|^name$|^src$|^action$/i.test(a.name))
   || (e.hasAttribute('href') && !/^(https?|mailto):/.test(e.href))).map(e => e.outerHTML)"""
 

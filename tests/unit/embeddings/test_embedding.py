@@ -51,7 +51,8 @@ class TextTokenization:
 
 def model(**fields: object) -> ServedModel:
     entry: ModelSpec = spec(dimensions=2, batch={"texts": 4, "tokens": 20}, **fields)
-    return ServedModel(entry, TextTokenization(), PromptsSpec(), None, FairQueue(capacity=40))  # type: ignore[arg-type]  # all that is used
+    # The engine is not used.
+    return ServedModel(entry, TextTokenization(), PromptsSpec(), None, FairQueue(capacity=40))  # type: ignore[arg-type]
 
 
 def rows(*tokens: int) -> list[Row]:

@@ -67,7 +67,8 @@ async def test_an_answer_that_arrived_while_the_event_loop_was_blocked_is_in_tim
     monkeypatch.setattr(EngineStatus, "answer_seconds", 2 * SECONDS)
     model = Model()
     triton = LateTriton(model)
-    status = EngineStatus({"m": triton}, {"m": model}, interval=0.01, stall_seconds=30)  # type: ignore[dict-item]  # stand-ins
+    # The client and the model are stand-ins.
+    status = EngineStatus({"m": triton}, {"m": model}, interval=0.01, stall_seconds=30)  # type: ignore[dict-item]
     task = asyncio.create_task(status.run(lambda _: None))
     await until(lambda: len(triton.ready) >= 4, LIMIT, "it was asked four times")
     task.cancel()

@@ -96,8 +96,10 @@ async def test_an_exhausted_budget_closes_the_reasoning(reasoning_model: ServedM
         "max_tokens"
     ] == 256 - len(prompt)
     assert engine_requests[1].params["priority"] == 1
-    assert received[-1].usage == {"cached_tokens": 3, "timings": {**received[-1].usage["timings"]}}  # type: ignore[index]  # it is there
-    assert received[-1].usage["timings"]["decode_s"] == 4.0  # type: ignore[index]  # as above
+    usage = received[-1].usage
+    assert usage is not None
+    assert usage == {"cached_tokens": 3, "timings": {**usage["timings"]}}
+    assert usage["timings"]["decode_s"] == 4.0
 
 
 async def test_reasoning_within_its_budget_is_unchanged(reasoning_model: ServedModel) -> None:

@@ -84,7 +84,8 @@ TURNS = [
 @pytest.mark.parametrize("entry", ["qwen3-vl", "qwen2.5vl"])
 async def test_images_are_numbered_if_requested(vision_model: ServedModel, entry: str) -> None:
     vision_model.spec = load_model(entry)
-    request = pb.GenerateRequest(messages=TURNS, chat_template_kwargs={"add_vision_id": True})  # type: ignore[arg-type]  # a Struct
+    # The field is a Struct.
+    request = pb.GenerateRequest(messages=TURNS, chat_template_kwargs={"add_vision_id": True})  # type: ignore[arg-type]
     check(request, vision_model, LIMITS)
     prompt = await render(request, vision_model)
     numbered = [f"Picture {number}: <|vision_start|><|image_pad|>" for number in (1, 2, 3)]

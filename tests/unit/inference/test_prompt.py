@@ -24,7 +24,8 @@ def say(role: pb.Role.ValueType, *parts: str) -> pb.Message:
 
 
 def chat(*messages: pb.Message, **fields: object) -> pb.GenerateRequest:
-    return pb.GenerateRequest(messages=[say(pb.ROLE_SYSTEM, "Be brief."), *messages], **fields)  # type: ignore[arg-type]  # any fields
+    messages = (say(pb.ROLE_SYSTEM, "Be brief."), *messages)
+    return pb.GenerateRequest(messages=messages, **fields)  # type: ignore[arg-type]  # any fields
 
 
 def template(directory: Path, source: str, **configuration: object) -> ChatTemplate:

@@ -53,7 +53,8 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"n": 5}, "n"),
     ({"tenant": "س" * 129}, "tenant"),
     ({"logprobs": pb.LogprobsOptions(top=21)}, "logprobs.top"),
-    ({"tool_choice": pb.ToolChoice(mode=99)}, "tool_choice.mode"),  # type: ignore[arg-type]  # an enum is open on the wire
+    # An enum is open on the wire.
+    ({"tool_choice": pb.ToolChoice(mode=99)}, "tool_choice.mode"),  # type: ignore[arg-type]
     *((sampling(temperature=v), "sampling.temperature") for v in (-0.1, 2.1, NAN, float("inf"))),
     *((sampling(top_p=v), "sampling.top_p") for v in (-0.1, 1.1, NAN)),
     *((sampling(min_p=v), "sampling.min_p") for v in (-0.1, 1.1, NAN)),

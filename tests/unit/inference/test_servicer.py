@@ -49,7 +49,9 @@ class Worker:
 async def worker(model: ServedModel) -> AsyncIterator[Worker]:
     triton = ScriptedTriton()
     models = {MODEL: model}
-    status = EngineStatus(dict.fromkeys(models, triton), models, interval=0.05, stall_seconds=20)  # type: ignore[arg-type]  # a stand-in
+    tritons = dict.fromkeys(models, triton)
+    # The client is a stand-in.
+    status = EngineStatus(tritons, models, interval=0.05, stall_seconds=20)  # type: ignore[arg-type]
     server = WorkerServer(SERVICE, models=models)
     servicer = InferenceServicer(
         models,
@@ -401,7 +403,8 @@ async def test_an_interval_out_of_range_is_rejected(worker: Worker, seconds: flo
 
 async def test_all_watchers_share_one_poll(model: ServedModel) -> None:
     triton = ScriptedTriton()
-    status = EngineStatus({MODEL: triton}, {MODEL: model}, interval=60, stall_seconds=20)  # type: ignore[arg-type]  # a stand-in
+    # The client is a stand-in.
+    status = EngineStatus({MODEL: triton}, {MODEL: model}, interval=60, stall_seconds=20)  # type: ignore[arg-type]
     ready: list[bool] = []
     naps: list[float] = []
 

@@ -55,7 +55,9 @@ function documentationPage(page: PageSource): string {
     <article class="prose" data-search>${html}</article>
   </div>
 </main>
-<main id="playground" aria-label="${words.playground}" hidden><p class="quiet loading">${words.playgroundLoading}</p></main>`,
+<main id="playground" aria-label="${words.playground}" hidden>
+  <p class="quiet loading">${words.playgroundLoading}</p>
+</main>`,
   });
 }
 
@@ -67,7 +69,10 @@ function referencePage(page: PageSource): string {
     script: "/src/page.ts",
     body: `
 <main id="documentation" tabindex="-1" class="reference">
-  <header class="intro"><h1>${words.reference}</h1><p>${words.referenceLead} <a href="openapi.json" dir="ltr">openapi.json</a></p></header>
+  <header class="intro">
+    <h1>${words.reference}</h1>
+    <p>${words.referenceLead} <a href="openapi.json" dir="ltr">openapi.json</a></p>
+  </header>
   <div class="layout">
     ${contents(headings, words)}
     <article class="prose" data-search>${html}</article>
@@ -83,7 +88,10 @@ function hero(words: Words): string {
       <p class="tagline">${words.tagline}</p>
       <h1>${words.headline}</h1>
       <p class="lead">${words.lead}</p>
-      <p class="actions"><a class="button primary" href="#playground">${words.tryIt}</a><a class="button" href="#start">${words.readOn}</a></p>
+      <p class="actions">
+        <a class="button primary" href="#playground">${words.tryIt}</a>
+        <a class="button" href="#start">${words.readOn}</a>
+      </p>
     </div>
     <div class="hero-code">${example("chat", words).replaceAll("-chat-", "-hero-")}</div>
     <dl class="facts">${facts}</dl>
@@ -112,7 +120,8 @@ function shell(page: PageSource, { title, script, body }: { title: string; scrip
 <meta name="vilix-root" content="${root}">
 <title>${title}</title>
 <link rel="icon" type="image/svg+xml" href="/site/mark.svg">
-<link rel="preload" as="font" type="font/woff2" crossorigin href="/node_modules/vazirmatn/fonts/webfonts/Vazirmatn[wght].woff2">
+<link rel="preload" as="font" type="font/woff2" crossorigin
+  href="/node_modules/vazirmatn/fonts/webfonts/Vazirmatn[wght].woff2">
 <script vite-ignore src="${root}site/theme.js"></script>
 <link rel="stylesheet" href="/src/style/page.css">
 <script type="module" src="${script}"></script>
@@ -127,16 +136,26 @@ function shell(page: PageSource, { title, script, body }: { title: string; scrip
     <a href="${reference}"${current("reference")}>${words.reference}</a>
   </nav>
   <div class="tools">
-    <button type="button" class="search-button" data-search-open aria-keyshortcuts="/" aria-label="${words.searchHint}">${ICONS.search}<span>${words.search}</span><kbd>/</kbd></button>
-    <button type="button" class="icon" data-theme-toggle aria-label="${words.theme}" title="${words.theme}">${ICONS.theme}</button>
-    <a class="language" href="${other}" hreflang="${words.language === "fa" ? "en" : "fa"}" ${languages} data-language-switch>${words.otherLanguage}</a>
+    <button type="button" class="search-button" data-search-open aria-keyshortcuts="/" aria-label="${words.searchHint}">
+      ${ICONS.search}<span>${words.search}</span><kbd>/</kbd>
+    </button>
+    <button type="button" class="icon" data-theme-toggle aria-label="${words.theme}" title="${words.theme}">
+      ${ICONS.theme}
+    </button>
+    <a class="language" href="${other}" hreflang="${words.language === "fa" ? "en" : "fa"}" ${languages}
+      data-language-switch>${words.otherLanguage}</a>
   </div>
 </header>
 ${body}
-<footer class="bottom"><span>${words.brand} · ${words.footer}</span><a href="${root}site/licences.txt">${words.licences}</a></footer>
+<footer class="bottom">
+  <span>${words.brand} · ${words.footer}</span>
+  <a href="${root}site/licences.txt">${words.licences}</a>
+</footer>
 <dialog class="search" aria-label="${words.searchHint}">
   <form method="dialog">
-    ${ICONS.search}<input type="search" role="combobox" aria-expanded="true" aria-controls="search-results" aria-autocomplete="list" aria-label="${words.searchHint}" placeholder="${words.searchPlaceholder}" autocomplete="off" spellcheck="false">
+    ${ICONS.search}<input type="search" role="combobox" aria-expanded="true" aria-controls="search-results"
+      aria-autocomplete="list" aria-label="${words.searchHint}" placeholder="${words.searchPlaceholder}"
+      autocomplete="off" spellcheck="false">
     <button type="submit">${words.close}</button>
   </form>
   <ul id="search-results" role="listbox" aria-label="${words.searchHint}"></ul>
@@ -148,11 +167,15 @@ ${body}
 
 const ICONS = {
   search:
-    '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="8.500" cy="8.500" r="5.500"/><path d="M12.600 12.600 17.500 17.500"/></svg>',
+    '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="8.500" cy="8.500" r="5.500"/>' +
+    '<path d="M12.600 12.600 17.500 17.500"/></svg>',
   theme:
-    '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="10" cy="10" r="7"/><path class="filled" d="M10 3a7 7 0 0 1 0 14z"/></svg>',
+    '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="10" cy="10" r="7"/>' +
+    '<path class="filled" d="M10 3a7 7 0 0 1 0 14z"/></svg>',
 };
 
 /** An eight-pointed star, as on Persian tiles. */
 const MARK =
-  '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="7" y="7" width="18" height="18"/><rect x="7" y="7" width="18" height="18" transform="rotate(45 16 16)"/><circle cx="16" cy="16" r="3.500"/></svg>';
+  '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="7" y="7" width="18" height="18"/>' +
+  '<rect x="7" y="7" width="18" height="18" transform="rotate(45 16 16)"/>' +
+  '<circle cx="16" cy="16" r="3.500"/></svg>';

@@ -33,7 +33,7 @@ for (const [name, language] of Object.entries({ bash, javascript, json, nginx, p
   hljs.registerLanguage(name, language);
 }
 
-/** Renders the documentation in one language: sections with anchors, and examples with a tab per programming language. */
+/** Renders the documentation in one language: sections with anchors, and examples with tabs by programming language. */
 export function renderDocumentation(source: string, words: Words): { html: string; headings: Heading[] } {
   const headings: Heading[] = [];
   const marked = new Marked({ gfm: true });
@@ -84,8 +84,8 @@ export function renderDocumentation(source: string, words: Words): { html: strin
 export function example(name: string, words: Words): string {
   const tabs = LANGUAGES.map(
     ({ id, name: label }, index) =>
-      `<button type="button" role="tab" id="tab-${name}-${id}" aria-controls="panel-${name}-${id}" data-language="${id}"` +
-      ` aria-selected="${index === 0}"${index === 0 ? "" : ' tabindex="-1"'}>${label}</button>`,
+      `<button type="button" role="tab" id="tab-${name}-${id}" aria-controls="panel-${name}-${id}"` +
+      ` data-language="${id}" aria-selected="${index === 0}"${index === 0 ? "" : ' tabindex="-1"'}>${label}</button>`,
   );
   const panels = LANGUAGES.map(
     ({ id, suffix }, index) =>
@@ -116,7 +116,9 @@ function copyButton(words: Words): string {
 }
 
 function modelsPlaceholder(words: Words): string {
-  return `<div class="models" id="model-list" aria-live="polite" aria-busy="true"><p class="quiet">${words.modelsLoading}</p></div>`;
+  return `<div class="models" id="model-list" aria-live="polite" aria-busy="true">
+    <p class="quiet">${words.modelsLoading}</p>
+  </div>`;
 }
 
 /** Reads an example, and keeps one side of each `{{Persian||English}}`. */

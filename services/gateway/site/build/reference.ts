@@ -60,7 +60,10 @@ export function renderReference(words: Words): { html: string; headings: Heading
   for (const [name, schema] of Object.entries(components.schemas)) {
     headings.push({ id: name, text: `<bdi dir="ltr">${name}</bdi>` });
     sections.push(
-      `<section><h2 id="${name}"><a class="anchor" href="#${name}" dir="ltr">${name}</a></h2>${properties(schema, words)}</section>`,
+      `<section>
+        <h2 id="${name}"><a class="anchor" href="#${name}" dir="ltr">${name}</a></h2>
+        ${properties(schema, words)}
+      </section>`,
     );
   }
   return { html: sections.join("\n"), headings };
@@ -73,21 +76,31 @@ function renderOperation(
   shared: Record<string, DocumentedResponse>,
   words: Words,
 ): string {
-  const parameters = Object.fromEntries(
-    (operation.parameters ?? []).map(({ name, description, schema }) => [name, { ...schema, description }]),
-  );
+  const parameters: Schema = {
+    properties: Object.fromEntries(
+      (operation.parameters ?? []).map(({ name, description, schema }) => [name, { ...schema, description }]),
+    ),
+    required: (operation.parameters ?? []).map(({ name }) => name),
+  };
   const { requestBody } = operation;
   const responses = Object.entries(operation.responses).map(([status, response]) => {
     const { description, content } = response.$ref ? (shared[lastOf(response.$ref)] as DocumentedResponse) : response;
-    return `<tr><td><code dir="ltr">${status}</code></td><td>${text(description)}</td><td>${contentTypes(content)}</td></tr>`;
+    const cells = [`<code dir="ltr">${status}</code>`, text(description), contentTypes(content)];
+    return `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
   });
   return `<section>
     <h2 id="${operation.operationId}"><a class="anchor" href="#${operation.operationId}">${operation.summary}</a></h2>
-    <p class="operation" dir="ltr"><b>${method.toUpperCase()}</b> <code><span data-fill="base_url">https://HOST/api</span>${path}</code></p>
+    <p class="operation" dir="ltr">
+      <b>${method.toUpperCase()}</b> <code><span data-fill="base_url">https://HOST/api</span>${path}</code>
+    </p>
     ${operation.description ? `<p>${text(operation.description)}</p>` : ""}
-    ${operation.parameters ? `<h3>${words.parameters}</h3>${properties({ properties: parameters, required: Object.keys(parameters) }, words)}` : ""}
-    ${requestBody ? `<h3>${words.requestBody}</h3><p>${contentTypes(requestBody.content)}</p>${examples(requestBody, words)}` : ""}
-    <h3>${words.responses}</h3><div class="table" tabindex="0" role="group" aria-label="${words.responses}"><table><tbody>${responses.join("")}</tbody></table></div>
+    ${operation.parameters ? `<h3>${words.parameters}</h3>${properties(parameters, words)}` : ""}
+    ${requestBody ? `<h3>${words.requestBody}</h3><p>${contentTypes(requestBody.content)}</p>` : ""}
+    ${examples(requestBody, words)}
+    <h3>${words.responses}</h3>
+    <div class="table" tabindex="0" role="group" aria-label="${words.responses}">
+      <table><tbody>${responses.join("")}</tbody></table>
+    </div>
     ${examples(operation.responses["200"], words)}
   </section>`;
 }
@@ -109,7 +122,8 @@ function properties(schema: Schema, words: Words, depth = 0): string {
   const rows = Object.entries(schema.properties).map(([name, property]) => {
     const inner = property.properties ? property : property.items?.properties ? property.items : undefined;
     const isRequired = schema.required?.includes(name) ? `<span class="required">${words.required}</span>` : "";
-    return `<li><p><code dir="ltr">${name}</code> <span class="type" dir="ltr">${typeOf(property)}</span> ${isRequired}</p>${
+    const type = `<span class="type" dir="ltr">${typeOf(property)}</span>`;
+    return `<li><p><code dir="ltr">${name}</code> ${type} ${isRequired}</p>${
       property.description ? `<p>${text(property.description)}</p>` : ""
     }${inner ? properties(inner, words, depth + 1) : ""}</li>`;
   });

@@ -48,7 +48,9 @@ export const fa: Words = {
   brand: "ویلیکس",
   tagline: "هوش مصنوعی روی زیرساخت خودتان",
   headline: "همهٔ مدل‌ها،<br>با یک نشانی.",
-  lead: "همان SDK که می‌شناسید، با همان قالب. پاسخ را توکن به توکن بگیرید، فکر مدل را جدا از پاسخ ببینید و مطمئن باشید هیچ حرف فارسی در راه نمی‌شکند.",
+  lead:
+    "همان SDK که می‌شناسید، با همان قالب. پاسخ را توکن به توکن بگیرید، فکر مدل را جدا از پاسخ ببینید " +
+    "و مطمئن باشید هیچ حرف فارسی در راه نمی‌شکند.",
   tryIt: "آزمایشگاه را باز کنید",
   readOn: "مستندات",
   facts: [
@@ -94,7 +96,9 @@ export const en: Words = {
   brand: "Vilix",
   tagline: "AI on your own infrastructure",
   headline: "Every model,<br>one URL.",
-  lead: "The SDK and the format that you know. Receive responses token by token, with the model's reasoning separate from its answer, and never a broken letter.",
+  lead:
+    "The SDK and the format that you know. Receive responses token by token, " +
+    "with the model's reasoning separate from its answer, and never a broken letter.",
   tryIt: "Open the playground",
   readOn: "Documentation",
   facts: [

@@ -1,4 +1,4 @@
-/** Switches between the light and the dark theme, and stores the choice. `theme.js` applies it before the first paint. */
+/** Switches between the light and dark themes, and stores the choice. `theme.js` applies it before the first paint. */
 export function themeToggle(): void {
   document.querySelector("[data-theme-toggle]")?.addEventListener("click", () => {
     const root = document.documentElement;

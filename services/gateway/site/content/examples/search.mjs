@@ -16,7 +16,8 @@ const documents = [
   "{{پنگوئن‌ها پرواز نمی‌کنند.||Penguins do not fly.}}",
 ];
 const passages = await embed(documents, "passage");
-const [question] = await embed(["{{کدام پل در اصفهان است؟||Which river runs through the capital of England?}}"], "query");
+const query = "{{کدام پل در اصفهان است؟||Which river runs through the capital of England?}}";
+const [question] = await embed([query], "query");
 
 const similarity = (passage) => passage.reduce((sum, x, i) => sum + x * question[i], 0);
 const scores = passages.map(similarity);

@@ -9,6 +9,16 @@ export function codeFor(language: CodeLanguage, path: string, body: Record<strin
   return { python, javascript, bash }[language](path, body as { [name: string]: Json }, baseUrl);
 }
 
+/** Returns the part of the SDK's client for a path. */
+function resourceOf(path: string): string {
+  return isChat(path) ? "chat.completions" : "embeddings";
+}
+
+/** Returns the name of the variable for the result of a request. */
+function resultName(path: string, fields: { [name: string]: Json }): string {
+  return isChat(path) && fields.stream ? "stream" : "answer";
+}
+
 function python(path: string, body: { [name: string]: Json }, baseUrl: string): string {
   const { stream_options: _, ...fields } = body;
   const values = Object.entries(fields).map(([name, value]) => `    ${name}=${pythonValue(value, 1)},\n`);
@@ -21,7 +31,7 @@ client = OpenAI(
     api_key=os.environ["VILIX_API_KEY"],
 )
 
-${isChat(path) ? (fields.stream ? "stream" : "answer") : "answer"} = client.${isChat(path) ? "chat.completions" : "embeddings"}.create(
+${resultName(path, fields)} = client.${resourceOf(path)}.create(
 ${values.join("")})
 ${
   !isChat(path)
@@ -44,7 +54,7 @@ const client = new OpenAI({
   apiKey: process.env.VILIX_API_KEY,
 });
 
-const ${isChat(path) && fields.stream ? "stream" : "answer"} = await client.${isChat(path) ? "chat.completions" : "embeddings"}.create(${javascriptValue(fields, 0)});
+const ${resultName(path, fields)} = await client.${resourceOf(path)}.create(${javascriptValue(fields, 0)});
 ${
   !isChat(path)
     ? "console.log(answer.data[0].embedding.length);\n"

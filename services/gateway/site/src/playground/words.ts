@@ -107,7 +107,8 @@ const fa = {
   vectorsText: "هر سطر یک متن است. رنگ پررنگ‌تر یعنی معنای نزدیک‌تر.",
   vectorsLabel: "متن‌ها، هر سطر یکی",
   vectorsSample:
-    "گربه روی فرش خوابیده است.\nپیشی دارد چرت می‌زند.\nA cat is sleeping on the rug.\nنرخ ارز بالا رفت.\nبازار سهام امروز سقوط کرد.",
+    "گربه روی فرش خوابیده است.\nپیشی دارد چرت می‌زند.\nA cat is sleeping on the rug.\n" +
+    "نرخ ارز بالا رفت.\nبازار سهام امروز سقوط کرد.",
   vectorsCompute: "مقایسه",
   vectorsNone: "این سامانه هنوز مدل بردار ندارد.",
   vectorsFew: "دست‌کم دو سطر لازم است.",
@@ -225,7 +226,8 @@ const en: typeof fa = {
   vectorsText: "Each line is a text. A deeper colour means a closer meaning.",
   vectorsLabel: "Texts, one per line",
   vectorsSample:
-    "The cat sleeps on the rug.\nA kitty is taking a nap.\nگربه روی فرش خوابیده است.\nThe exchange rate went up.\nStocks fell today.",
+    "The cat sleeps on the rug.\nA kitty is taking a nap.\nگربه روی فرش خوابیده است.\n" +
+    "The exchange rate went up.\nStocks fell today.",
   vectorsCompute: "Compare",
   vectorsNone: "This service has no embedding model yet.",
   vectorsFew: "At least two lines are needed.",
