@@ -1,4 +1,4 @@
-"""What is made of a directory with certificates while it is being written."""
+"""Certificates are reloaded from their directory, also while the directory is being written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "authority")
 
 
-def test_a_new_certificate_is_taken(tmp_path: Path, authority: Authority) -> None:
+def test_a_new_certificate_is_loaded(tmp_path: Path, authority: Authority) -> None:
     authority.issue(tmp_path / "tls", name="a")
     certificates = Certificates(tmp_path / "tls")
     before = certificates.current()
@@ -25,7 +25,7 @@ def test_a_new_certificate_is_taken(tmp_path: Path, authority: Authority) -> Non
     assert certificates.current() != before
 
 
-def test_files_that_do_not_fit_together_are_not_taken(tmp_path: Path, authority: Authority) -> None:
+def test_files_that_do_not_fit_together_are_not_loaded(tmp_path: Path, authority: Authority) -> None:
     for name in ("old", "new"):
         authority.issue(tmp_path / name, name=name)
     plain = tmp_path / "plain"
@@ -41,7 +41,7 @@ def test_files_that_do_not_fit_together_are_not_taken(tmp_path: Path, authority:
 
 
 @pytest.mark.parametrize("file", ["ca.crt", "tls.crt", "tls.key"])
-def test_what_is_missing_or_wrong_is_named(tmp_path: Path, authority: Authority, file: str) -> None:
+def test_a_missing_or_invalid_file_is_an_error(tmp_path: Path, authority: Authority, file: str) -> None:
     authority.issue(tmp_path / "tls", name="a")
     plain = tmp_path / "plain"
     shutil.copytree(tmp_path / "tls" / "..data", plain)
@@ -53,6 +53,6 @@ def test_what_is_missing_or_wrong_is_named(tmp_path: Path, authority: Authority,
         Certificates(plain)
 
 
-def test_a_key_is_not_shown(tmp_path: Path, authority: Authority) -> None:
+def test_a_private_key_is_not_in_the_representation(tmp_path: Path, authority: Authority) -> None:
     authority.issue(tmp_path / "tls", name="a")
     assert "PRIVATE" not in repr(Certificates(tmp_path / "tls").current())

@@ -1,4 +1,4 @@
-"""The script for machines with a GPU, over the stand-in for TensorRT-LLM."""
+"""The script that checks the engine on machines with a GPU, run with the stand-in for TensorRT-LLM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def smoke(
 ) -> subprocess.CompletedProcess[str]:
     packages = stand_in.install(tmp_path / "packages", version=version)
     model = stand_in.write_checkpoint(tmp_path / "model", [answer], architecture=architecture, step_ms=0.2)
-    # Only numpy and Pillow are its own needs; the stand-in needs pydantic.
+    # The script itself needs only numpy and Pillow; the stand-in needs pydantic.
     program = [sys.executable, "-W", "error", "-m", "bench.trtllm.gpu_smoke", str(model), *options]
     path = os.pathsep.join([str(packages), str(ROOT)])
     return subprocess.run(
@@ -44,9 +44,7 @@ def smoke(
         ("1.3.0rc29", stand_in.QWEN3_VL, set()),
     ],
 )
-def test_every_check_holds_or_says_why_there_is_nothing_to_check(
-    tmp_path: Path, version: str, architecture: str, skipped: set[str]
-) -> None:
+def test_every_check_passes_or_is_skipped(tmp_path: Path, version: str, architecture: str, skipped: set[str]) -> None:
     done = smoke(
         tmp_path, "--json", "--context-length", "8192", version=version, answer=PARIS, architecture=architecture
     )
@@ -70,7 +68,7 @@ def test_every_check_holds_or_says_why_there_is_nothing_to_check(
     assert version in rows["import"]["detail"]
 
 
-def test_the_table_names_what_failed(tmp_path: Path) -> None:
+def test_the_table_names_the_checks_that_failed(tmp_path: Path) -> None:
     answer = {**PARIS, "top_without_chosen": True}
     done = smoke(tmp_path, "--only", "tokens", "logprobs", version="1.2.1", answer=answer)
     assert done.returncode == 1
@@ -85,14 +83,14 @@ def test_the_table_names_what_failed(tmp_path: Path) -> None:
     assert lines[-1] == "failed: logprobs"
 
 
-def test_a_model_that_cannot_be_loaded_is_the_answer(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     done = smoke(tmp_path, "--arguments", '{"max_batch": 1}', version="1.2.1", answer=PARIS)
     assert done.returncode == 1
     assert "has no argument 'max_batch'" in done.stdout
     assert done.stderr == ""
 
 
-def test_help_says_how_it_is_run() -> None:
+def test_help_states_how_to_run_the_script() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.trtllm.gpu_smoke", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )

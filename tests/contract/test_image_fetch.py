@@ -1,6 +1,6 @@
-"""Images are fetched from listed hosts with public addresses, and no connection is made to anything else.
+"""Image fetching: the gateway connects only to listed hosts with public addresses.
 
-The servers are on loopback, which is not public: tests that must reach one say that these addresses are.
+The servers of these tests listen on loopback, which is not public. Tests that need a connection permit loopback.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 
 @dataclass
 class Host:
-    """A server that answers every path as it is told, and counts."""
+    """A server that sends the response set for a path, and counts connections and requests."""
 
     port: int = 0
-    answers: dict[str, bytes] = field(default_factory=dict)
+    responses: dict[str, bytes] = field(default_factory=dict)
     connections: int = 0
     requests: list[str] = field(default_factory=list)
 
@@ -45,10 +45,10 @@ class Host:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             path = head.split(" ")[1]
             self.requests.append(head)
-            answer = self.answers.get(path, response(PNG))
-            writer.write(answer)
+            reply = self.responses.get(path, response(PNG))
+            writer.write(reply)
             await writer.drain()
-            if answer.endswith(b"and wait"):
+            if reply.endswith(b"and wait"):
                 await reader.read()
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
@@ -68,7 +68,7 @@ def redirect(to: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's, for the name localhost, and that of a client that trusts it."""
+    """Return the TLS context of a server named localhost, and that of a client that trusts it."""
     directory = tmp_path_factory.mktemp("certificates")
     authority = Authority(directory / "ca")
     authority.issue(directory / "server", name="localhost")
@@ -79,22 +79,22 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLConte
 
 @pytest.fixture
 async def host(certificates: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncIterator[Host]:
-    """A host with https."""
-    found = Host()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0, ssl=certificates[0])
+    """Run a host with TLS."""
+    host = Host()
+    server = await asyncio.start_server(host.serve, "127.0.0.1", 0, ssl=certificates[0])
     async with server:
-        found.port = server.sockets[0].getsockname()[1]
-        yield found
+        host.port = server.sockets[0].getsockname()[1]
+        yield host
 
 
 @pytest.fixture
 async def forbidden() -> AsyncIterator[Host]:
-    """A host to which nobody may connect: it counts before any TLS."""
-    found = Host()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    """Run a host that must not get a connection. It counts connections before any TLS handshake."""
+    host = Host()
+    server = await asyncio.start_server(host.serve, "127.0.0.1", 0)
     async with server:
-        found.port = server.sockets[0].getsockname()[1]
-        yield found
+        host.port = server.sockets[0].getsockname()[1]
+        yield host
 
 
 @asynccontextmanager
@@ -133,9 +133,9 @@ async def rejected(fetcher: ImageFetcher, *urls: str, hosts: str, **limits: int)
     return caught.value
 
 
-async def test_an_image_of_a_listed_host_arrives(certificates: Any, host: Host) -> None:
+async def test_an_image_of_a_listed_host_is_fetched(certificates: Any, host: Host) -> None:
     at = f"localhost:{host.port}"
-    host.answers["/a?b=c"] = redirect("/there")
+    host.responses["/a?b=c"] = redirect("/there")
     async with fetching(certificates) as fetcher:
         request = chat(f"https://{at}/a?b=c#d", f"https://LOCALHOST:{host.port}/second", hosts=at)
         await fetcher.fill(request.images)
@@ -166,7 +166,7 @@ async def test_an_image_of_a_listed_host_arrives(certificates: Any, host: Host) 
         ("ftp://example.com/", "example.com", "image_not_data_url"),
     ],
 )
-def test_other_urls_are_rejected_at_once(url: str, hosts: str, message_id: str) -> None:
+def test_other_urls_are_rejected_before_any_connection(url: str, hosts: str, message_id: str) -> None:
     with pytest.raises(ApiError) as caught:
         chat(url, hosts=hosts)
     assert (caught.value.field, caught.value.message.id) == (PATH, message_id)
@@ -177,7 +177,7 @@ def test_other_urls_are_rejected_at_once(url: str, hosts: str, message_id: str) 
     # All of them are rejected.
     ["localhost", "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104
 )
-async def test_nothing_connects_to_this_machine(certificates: Any, forbidden: Host, name: str) -> None:
+async def test_no_connection_is_made_to_loopback(certificates: Any, forbidden: Host, name: str) -> None:
     at = f"{name.strip('[]')}:{forbidden.port}"
     async with fetching(certificates, loopback=False) as fetcher:
         error = await rejected(fetcher, f"https://{name}:{forbidden.port}/", hosts=at)
@@ -186,10 +186,10 @@ async def test_nothing_connects_to_this_machine(certificates: Any, forbidden: Ho
     assert forbidden.connections == 0
 
 
-async def test_every_hop_is_checked(certificates: Any, host: Host, forbidden: Host) -> None:
+async def test_every_redirect_is_checked(certificates: Any, host: Host, forbidden: Host) -> None:
     at = f"localhost:{host.port}"
     there = f"127.0.0.2:{forbidden.port}"
-    host.answers |= {
+    host.responses |= {
         "/plain": redirect(f"http://{at}/"),
         "/unlisted": redirect(f"https://127.0.0.1:{forbidden.port}/"),
         "/private": redirect(f"https://10.0.0.1:{forbidden.port}/"),
@@ -210,28 +210,27 @@ async def test_every_hop_is_checked(certificates: Any, host: Host, forbidden: Ho
     assert len(host.requests) == 4 + 4
 
 
-async def test_a_name_is_looked_up_once_and_all_its_addresses_count(
+async def test_a_name_is_resolved_once_and_all_its_addresses_must_be_public(
     certificates: Any, host: Host, forbidden: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = f"localhost:{host.port}"
-    looked_up: list[str] = []
-    found = {"first": ["127.0.0.1"], "mixed": ["127.0.0.1", "192.168.1.1"], "mapped": ["::ffff:127.0.0.1"]}
-    answers = iter(("first", "mixed", "mapped"))
+    resolved: list[str] = []
+    addresses = iter((["127.0.0.1"], ["127.0.0.1", "192.168.1.1"], ["::ffff:127.0.0.1"]))
 
     async def getaddrinfo(name: str, port: int, **_: Any) -> list[Any]:
-        looked_up.append(name)
-        return [(0, 0, 0, "", (address, port)) for address in found[next(answers)]]
+        resolved.append(name)
+        return [(0, 0, 0, "", (address, port)) for address in next(addresses)]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     async with fetching(certificates) as fetcher:
         await fetcher.fill(chat(f"https://{at}/", hosts=at).images)
-        assert looked_up == ["localhost"]
+        assert resolved == ["localhost"]
         for _ in range(2):
             assert (await rejected(fetcher, f"https://{at}/", hosts=at)).message.id == "image_host_not_public"
     assert host.connections == 1
 
 
-async def test_a_certificate_must_be_of_the_name(certificates: Any, host: Host) -> None:
+async def test_a_certificate_must_have_the_name_of_the_host(certificates: Any, host: Host) -> None:
     at = f"127.0.0.1:{host.port}"
     async with fetching(certificates) as fetcher:
         error = await rejected(fetcher, f"https://{at}/", hosts=at)
@@ -239,11 +238,11 @@ async def test_a_certificate_must_be_of_the_name(certificates: Any, host: Host) 
     assert host.requests == []
 
 
-async def test_sizes_are_bounded_while_they_arrive(certificates: Any, host: Host) -> None:
+async def test_sizes_are_checked_while_images_arrive(certificates: Any, host: Host) -> None:
     at = f"localhost:{host.port}"
     chunks = b"".join(b"400\r\n" + b"x" * 1024 + b"\r\n" for _ in range(20))
     endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks
-    host.answers |= {
+    host.responses |= {
         "/announced": response(PNG, content_length=10**6),
         "/endless": endless + b"and wait",
         "/packed": response(PNG, content_encoding="gzip"),
@@ -260,14 +259,14 @@ async def test_sizes_are_bounded_while_they_arrive(certificates: Any, host: Host
             "/page": "image_format_unknown",
         }.items():
             assert (await rejected(fetcher, f"https://{at}{path}", hosts=at, **limits)).message.id == message_id
-        host.answers["/a"] = response(PNG + bytes(8_000))
+        host.responses["/a"] = response(PNG + bytes(8_000))
         urls = [f"https://{at}/a"] * 4
         assert (await rejected(fetcher, *urls, hosts=at, **limits)).message.id == "fetched_images_over_bytes"
 
 
-async def test_a_slow_host_is_given_up(certificates: Any, host: Host) -> None:
+async def test_fetching_from_a_slow_host_times_out(certificates: Any, host: Host) -> None:
     at = f"localhost:{host.port}"
-    host.answers["/slow"] = response(PNG, content_length=10_000) + b"and wait"
+    host.responses["/slow"] = response(PNG, content_length=10_000) + b"and wait"
     async with fetching(certificates, seconds=0.3) as fetcher:
         error = await rejected(fetcher, f"https://{at}/slow", hosts=at)
     assert error.message.id in ("image_fetch_timed_out", "image_fetch_failed")
@@ -284,10 +283,10 @@ async def test_a_slow_host_is_given_up(certificates: Any, host: Host) -> None:
         *("fe80::1", "fec0::1", "ff02::1", "3fff::1", "5f00::1"),
     ],
 )
-def test_addresses_that_are_not_public(address: str) -> None:
+def test_special_addresses_are_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:82a::200e"])
-def test_addresses_that_are_public(address: str) -> None:
+def test_other_addresses_are_public(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))

@@ -1,4 +1,4 @@
-"""Logs: JSON lines for machines, and lines that people like to read on a terminal."""
+"""Logs: JSON lines in files, and lines for people on a terminal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ logging.getLogger("test").info("request", extra={"model": "qwen3-8b", "path": "a
 """
 
 
-def test_a_file_gets_json_lines() -> None:
+def test_logs_in_a_file_are_json_lines() -> None:
     log = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True, text=True).stderr
     line = json.loads(log)
     assert (line["level"], line["service"], line["message"]) == ("info", "gateway", "request")
     assert line["model"] == "qwen3-8b"
 
 
-def test_a_terminal_gets_a_readable_line_that_cannot_move_its_cursor() -> None:
+def test_logs_on_a_terminal_are_readable_and_have_no_control_characters() -> None:
     reader, terminal = pty.openpty()
     try:
         subprocess.run([sys.executable, "-c", PROGRAM], stderr=terminal, check=True)
@@ -38,7 +38,7 @@ def test_a_terminal_gets_a_readable_line_that_cannot_move_its_cursor() -> None:
     assert "\x1b" not in line
 
 
-def test_a_key_that_came_into_a_line_cannot_be_read_in_it() -> None:
+def test_api_keys_are_removed_from_log_lines() -> None:
     key = "vlx_" + "aB3" * 12
     text = without_keys(f"the model '{key}' does not exist; {key[:20]}... neither, vlx_ is no key")
     assert text == "the model 'vlx_…' does not exist; vlx_…... neither, vlx_ is no key"

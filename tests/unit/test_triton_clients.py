@@ -13,7 +13,7 @@ from services.worker.triton_clients import TritonClients, check_targets, targets
         ("a=host:1, b=unix:/run/b:1", {"a": "host:1", "b": "unix:/run/b:1"}),
     ],
 )
-def test_one_triton_for_all_models_or_one_for_each(value: str, expected: dict[str, str]) -> None:
+def test_models_may_share_one_triton_or_have_one_each(value: str, expected: dict[str, str]) -> None:
     assert check_targets(value) == value
     assert targets(value, ["a", "b"]) == expected
 

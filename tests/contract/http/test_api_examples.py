@@ -63,7 +63,7 @@ async def test_a_dry_run_is_documented(http: httpx.AsyncClient, path: str) -> No
 
 
 @pytest.mark.parametrize("path", ["/models", "/models/{id}", "/usage"])
-async def test_what_is_read_is_documented(http: httpx.AsyncClient, path: str) -> None:
+async def test_responses_to_get_requests_match_their_documentation(http: httpx.AsyncClient, path: str) -> None:
     response = await http.get(f"/api{path}".format(id=MODEL))
     assert response.status_code == 200
     check(response.json(), content(BY_PATH[path]))

@@ -64,7 +64,7 @@ async def test_a_token_without_text_does_not_end_a_stream(http: httpx.AsyncClien
     assert events(text)[-1] == "data: [DONE]"
 
 
-async def test_a_response_without_stream(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_request_without_stream_gets_one_json_object(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     response = await http.post(URL, json=body())
     assert response.status_code == 200
@@ -97,7 +97,7 @@ async def test_a_response_without_stream(http: httpx.AsyncClient, worker: Script
     }
 
 
-async def test_a_streamed_response(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_request_with_stream_gets_server_sent_events(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = ANSWER
     response = await http.post(URL, json=body(stream=True, stream_options={"include_usage": True}))
     assert response.status_code == 200

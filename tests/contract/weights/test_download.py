@@ -1,4 +1,4 @@
-"""Weights arrive complete and verified over a link that breaks, and only once."""
+"""Downloads of weights: they survive broken connections, are verified, and are not repeated."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def assert_complete(directory: Path) -> None:
         assert (directory / name).read_bytes() == FILES[name]
 
 
-def test_files_are_there_verified_and_progress_is_logged(hub: Hub, tmp_path: Path) -> None:
+def test_files_are_downloaded_and_verified_and_progress_is_logged(hub: Hub, tmp_path: Path) -> None:
     result = download(hub, tmp_path / "weights")
     assert result.returncode == 0, result.stderr
     assert_complete(tmp_path / "weights")
@@ -64,7 +64,7 @@ def test_files_are_there_verified_and_progress_is_logged(hub: Hub, tmp_path: Pat
     assert " MB/s" in result.stderr
 
 
-def test_what_is_complete_is_not_asked_for_again(hub: Hub, tmp_path: Path) -> None:
+def test_a_complete_download_is_not_repeated(hub: Hub, tmp_path: Path) -> None:
     assert download(hub, tmp_path / "weights").returncode == 0
     hub.requests.clear()
     for revision in ("main", COMMIT):
@@ -74,7 +74,7 @@ def test_what_is_complete_is_not_asked_for_again(hub: Hub, tmp_path: Path) -> No
     assert hub.requests
 
 
-def test_a_connection_that_breaks_is_continued(hub: Hub, tmp_path: Path) -> None:
+def test_a_download_continues_after_its_connection_breaks(hub: Hub, tmp_path: Path) -> None:
     hub.cut_after = [15_000_000]
     result = download(hub, tmp_path / "weights")
     assert result.returncode == 0, result.stderr
@@ -82,7 +82,7 @@ def test_a_connection_that_breaks_is_continued(hub: Hub, tmp_path: Path) -> None
     assert [int(value.removeprefix("bytes=").rstrip("-")) >= 10_000_000 for value in hub.ranges] == [True]
 
 
-def test_a_download_that_was_killed_is_continued(hub: Hub, tmp_path: Path) -> None:
+def test_a_download_continues_after_the_program_has_failed(hub: Hub, tmp_path: Path) -> None:
     hub.cut_after = [20_000_000]
     first = download(hub, tmp_path / "weights", VILIX_ATTEMPTS="1")
     assert first.returncode == 1
@@ -101,7 +101,7 @@ def test_damaged_files_are_downloaded_again(hub: Hub, tmp_path: Path) -> None:
     assert_complete(tmp_path / "weights")
 
 
-def test_damage_that_does_not_go_away_is_an_error(hub: Hub, tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_each_time_is_an_error(hub: Hub, tmp_path: Path) -> None:
     hub.damage = 99
     result = download(hub, tmp_path / "weights")
     assert result.returncode == 1
@@ -116,7 +116,7 @@ def test_files_of_another_revision_are_replaced(hub: Hub, tmp_path: Path) -> Non
     assert (tmp_path / "weights" / WEIGHTS).read_bytes() == bytes(len(FILES[WEIGHTS]))
 
 
-def test_a_file_cannot_be_outside_of_the_directory(hub: Hub, tmp_path: Path) -> None:
+def test_a_file_outside_the_directory_is_rejected(hub: Hub, tmp_path: Path) -> None:
     hub.files["../outside.json"] = b"{}"
     result = download(hub, tmp_path / "weights", VILIX_ATTEMPTS="1")
     assert result.returncode == 1
@@ -124,7 +124,7 @@ def test_a_file_cannot_be_outside_of_the_directory(hub: Hub, tmp_path: Path) -> 
     assert not (tmp_path / "outside.json").exists()
 
 
-def test_private_repositories_need_their_token_which_is_not_logged(hub: Hub, tmp_path: Path) -> None:
+def test_a_private_repository_needs_a_token_which_is_not_logged(hub: Hub, tmp_path: Path) -> None:
     hub.token = "hf_very_secret"
     rejected = download(hub, tmp_path / "weights")
     assert rejected.returncode == 1

@@ -14,14 +14,14 @@ def embed(**fields: Any) -> pb.EmbedRequest:
     return read_embeddings({"model": "m", **fields}).embed
 
 
-def test_every_form_of_input_is_translated_is_translated() -> None:
+def test_every_form_of_input_is_translated() -> None:
     assert list(embed(input="سلام").texts) == ["سلام"]
     assert list(embed(input=["a", "b"]).texts) == ["a", "b"]
     assert [list(entry.ids) for entry in embed(input=[1, 2**32 - 1]).token_ids] == [[1, 2**32 - 1]]
     assert [list(entry.ids) for entry in embed(input=[[1, 2], [3]]).token_ids] == [[1, 2], [3]]
 
 
-def test_every_field_is_translated_is_translated() -> None:
+def test_every_field_is_translated() -> None:
     asked = read_embeddings(
         {
             "model": "m",

@@ -22,5 +22,5 @@ from services.gateway.i18n.language import preferred
         ("de", "en"),
     ],
 )
-def test_the_language_that_a_caller_likes_best(header: str, language: str) -> None:
+def test_the_language_with_the_highest_weight_is_chosen(header: str, language: str) -> None:
     assert preferred(header) == language

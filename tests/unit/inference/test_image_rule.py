@@ -49,7 +49,7 @@ def rule(model: str, directory: Path = NOWHERE) -> ImageRule:
         ("qwen2.5vl", (29, 5615), AUTO, (28, 5600), 200),
     ],
 )
-def test_sizes_and_tokens(
+def test_an_image_is_resized_and_counted_as_its_model_does(
     model: str, size: tuple[int, int], detail: pb.ImageDetail.ValueType, seen: tuple[int, int], tokens: int
 ) -> None:
     found = rule(model)

@@ -146,7 +146,7 @@ def test_capacity_alone_lets_held_tokens_be_sent(bench: Bench) -> None:
 # Log probabilities
 
 
-def test_log_probabilities_of_only_the_chosen_tokens(bench: Bench) -> None:
+def test_logprobs_of_0_returns_only_those_of_the_chosen_tokens(bench: Bench) -> None:
     bench.engine()
     answer = bench.ask([1], logprobs=0, max_tokens=20).wait()
     assert len(answer.logprobs) == 20

@@ -46,7 +46,7 @@ def names(queue: WaitingQueue[Job]) -> list[str]:
     return [queue.pop().name for _ in range(len(queue))]
 
 
-def test_higher_priority_first_then_in_order() -> None:
+def test_jobs_leave_the_queue_by_priority_and_then_in_order_of_arrival() -> None:
     queue: WaitingQueue[Job] = WaitingQueue(limit=10)
     for each in (job("a"), job("b", 5), job("c"), job("d", -1), job("e", 5)):
         queue.push(each)
