@@ -119,7 +119,7 @@ TRAPS = [
         trtllm_api,
         "return max(1, value)",
         "return value",
-        tests.test_log_probabilities_of_only_the_chosen_tokens,
+        tests.test_logprobs_of_0_returns_only_those_of_the_chosen_tokens,
     ),
     Trap(
         "log probabilities may be bare numbers",
