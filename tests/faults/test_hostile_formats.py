@@ -27,7 +27,7 @@ from services.gateway.tenancy import keys
 from tests.faults.system import MODEL, System, running_system
 from tests.support.environments import python_of
 from tests.support.fault_table import FULL, record, times
-from tests.support.hostile_formats import Case, cases, is_longer, load_suite
+from tests.support.hostile_structured_output.cases import Case, cases, is_longer, load_suite
 from tests.support.messages import message_id_of
 from tests.support.models import smollm2
 from tests.support.waits import until

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tests.support.hostile_formats import KINDS, cases, is_longer, load_suite
+from tests.support.hostile_structured_output.cases import KINDS, cases, is_longer, load_suite
 
 SUITE = [{"type": "object", "properties": {"a": {"minItems": 1}}}, True, {"$ref": "#/$defs/a"}]
 

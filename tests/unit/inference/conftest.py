@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from services.inference.model.catalog import CapabilitiesSpec, ParsersSpec, load
 from services.inference.model.served_model import EngineDescription, ServedModel
 from services.inference.model.tokenizer import BYTES_OF_CHARACTERS, ModelTokenizer
 from tests.support.models import qwen3, smollm2
+from tests.unit.inference.running_worker import Worker, running_worker
 from tests.unit.inference.scripted import MODEL, PARAMETERS
 
 
@@ -100,3 +102,10 @@ def reasoning_model(loaded_reasoning_model: ServedModel) -> ServedModel:
 @pytest.fixture(scope="session")
 def loaded_qwen3() -> ServedModel:
     return ServedModel.load(load_model("qwen3-8b"), qwen3())
+
+
+@pytest.fixture
+async def worker(model: ServedModel) -> AsyncIterator[Worker]:
+    """A worker that serves `model` over gRPC, with a stand-in for Triton."""
+    async with running_worker(model) as worker:
+        yield worker

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.parsing.parameter_value import ParameterSchema
-from tests.support.hostile_formats import Case, cases
+from tests.support.hostile_structured_output.cases import Case, cases
 
 DEFINITIONS: dict[str, Any] = {
     "Unit": {"enum": ["1", "2", "true"], "type": "string"},
