@@ -18,6 +18,7 @@ from statistics import median, quantiles
 from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.record import Outcome
 from services.gateway.redis.connection import connect
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.settings import RedisAwayPolicy
@@ -68,7 +69,7 @@ async def measure(redis: Redis, *, name: str, limits: Limits) -> list[str]:
         await asyncio.sleep(0.002)
         reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=100, completion_tokens=50))])
         began = time.perf_counter()
-        await reservation.settle("complete")
+        await reservation.settle(Outcome.COMPLETE)
         after.append(time.perf_counter() - began)
 
     await request()

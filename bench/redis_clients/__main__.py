@@ -20,8 +20,9 @@ from typing import Any
 import uvloop
 from redis.asyncio import Redis
 
+from services.gateway.record import Outcome
 from services.gateway.redis.connection import connect
-from services.gateway.tenancy import limit_script
+from services.gateway.tenancy import limits_script
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.token_estimate import TokenEstimate
@@ -32,7 +33,7 @@ ROUNDS = 9
 REQUESTS = {1: 600, 32: 3200, 256: 5120}
 """Requests of a round, by the number of callers at once. Each is two calls: admit and settle."""
 LIMITS = Limits(rpm=10**6, tpm=10**8, concurrency=10**4, daily_tokens=10**11, monthly_tokens=10**12)
-SUBJECT = limit_script.Subject(key=Key(id="k", name="k", created=0), model="m", limits=LIMITS, model_limits=LIMITS)
+SUBJECT = limits_script.Subject(key=Key(id="k", name="k", created=0), model="m", limits=LIMITS, model_limits=LIMITS)
 ESTIMATE = TokenEstimate(model="m", prompt=100, output=50, max_output=1024)
 
 
@@ -84,11 +85,11 @@ async def measure(client: Any, callers: int, ids: itertools.count[int]) -> tuple
 
     async def call() -> None:
         for _ in requests:
-            reservation = limit_script.ReservationId(f"r{next(ids)}", "request", 6)
-            decision = await limit_script.admit(client, SUBJECT, ESTIMATE, reservation)
+            reservation = limits_script.ReservationId(f"r{next(ids)}", "request", 6)
+            decision = await limits_script.admit(client, SUBJECT, ESTIMATE, reservation)
             assert decision.rejection is None  # noqa: S101  # the limits are far away
-            produced = limit_script.Produced(prompt=100, completion=50)
-            await limit_script.settle(client, SUBJECT, reservation, produced, outcome="complete")
+            produced = limits_script.Produced(prompt=100, completion=50)
+            await limits_script.settle(client, SUBJECT, reservation, produced, outcome=Outcome.COMPLETE)
 
     began, used = time.perf_counter(), _processor_seconds()
     await asyncio.gather(*(call() for _ in range(callers)))
@@ -108,7 +109,7 @@ async def compare(port: int) -> None:
     clients["coredis"] = await Coredis.open(port)
     clients["valkey-glide"] = await Glide.open(port)
     clients["redis-py"] = Redis.from_url(url, decode_responses=True, max_connections=256)
-    await limit_script.show(clients["ours"], SUBJECT)  # The server knows the script from now on.
+    await limits_script.show(clients["ours"], SUBJECT)  # The server knows the script from now on.
     ids = itertools.count()
     print("| callers | client | time per call, µs | ratio | CPU per call, µs | ratio |\n|---|---|---|---|---|---|")
     for callers in REQUESTS:

@@ -34,7 +34,11 @@ BODIES_REJECTED: Final = Counter(
     ["cause"],
 )
 GENERATIONS_IN_FLIGHT: Final = Gauge("vilix_generations_in_flight", "Generations that run on workers.", ["model"])
-GENERATIONS: Final = Counter("vilix_generations", "Generations that ended, by outcome.", ["model", "outcome"])
+GENERATIONS: Final = Counter(
+    "vilix_generations",
+    "Generations that ended, by outcome, and by the gRPC status with which the worker failed (empty without one).",
+    ["model", "outcome", "worker_status"],
+)
 WORKER_CALL_SECONDS: Final = Histogram(
     "vilix_worker_call_duration_seconds",
     "Seconds from the start of a call to a worker, for a generation or for embeddings, to its end.",
@@ -49,7 +53,10 @@ INTER_TOKEN_SECONDS: Final = Histogram(
 )
 TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and completions.", ["model", "kind"])
 EMBEDDINGS: Final = Counter(
-    "vilix_embeddings", "Embedding requests that workers processed, by outcome.", ["model", "outcome"]
+    "vilix_embeddings",
+    "Embedding requests that workers processed, by outcome, and by the gRPC status with which the worker failed (empty "
+    "without one).",
+    ["model", "outcome", "worker_status"],
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
 LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait in the queue of their key.")

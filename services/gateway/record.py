@@ -12,57 +12,28 @@ _MOST_CHARACTERS: Final = 128
 
 
 class Outcome(StrEnum):
-    """How a request ended. The values are used in metrics' labels, logs and usage records."""
+    """How a request ended. The values are used in metrics' labels, logs and usage records; docs/keys.md lists them."""
 
     COMPLETE = "complete"
     """The response was sent completely."""
     REJECTED = "rejected"
-    """The request was rejected (4xx)."""
+    """The request was rejected (4xx), by the gateway or by the worker."""
     FAILED = "failed"
     """The request could not be served (5xx)."""
     CLIENT_GONE = "client gone"
     """The client disconnected."""
     BUDGET = "budget"
     """A budget of the key ended the generation."""
-    DRAINED = "drained"
-    """The gateway's grace period after SIGTERM expired."""
+    BROKEN_OFF = "broken off"
+    """The worker ended the call with a failure, or before the generation was complete."""
     SILENT = "silent"
     """The worker sent no heartbeat for too long."""
+    DRAINED = "drained"
+    """The gateway's grace period after SIGTERM expired."""
     STOPPED = "stopped"
     """The request ended for a reason that was not noted."""
-
-    BROKEN_OFF = "broken off"
-    """The worker ended the stream before the generation was complete."""
-    # The worker ended the stream with a failure, whose gRPC status follows.
-    BROKEN_OFF_INVALID_ARGUMENT = "broken off: INVALID_ARGUMENT"
-    BROKEN_OFF_NOT_FOUND = "broken off: NOT_FOUND"
-    BROKEN_OFF_UNAVAILABLE = "broken off: UNAVAILABLE"
-    BROKEN_OFF_RESOURCE_EXHAUSTED = "broken off: RESOURCE_EXHAUSTED"
-    BROKEN_OFF_DEADLINE_EXCEEDED = "broken off: DEADLINE_EXCEEDED"
-    BROKEN_OFF_INTERNAL = "broken off: INTERNAL"
-
-    # A unary call, as for embeddings, ended with this gRPC status.
-    CANCELLED = "CANCELLED"
-    UNKNOWN = "UNKNOWN"
-    INVALID_ARGUMENT = "INVALID_ARGUMENT"
-    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
-    NOT_FOUND = "NOT_FOUND"
-    ALREADY_EXISTS = "ALREADY_EXISTS"
-    PERMISSION_DENIED = "PERMISSION_DENIED"
-    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
-    FAILED_PRECONDITION = "FAILED_PRECONDITION"
-    ABORTED = "ABORTED"
-    OUT_OF_RANGE = "OUT_OF_RANGE"
-    UNIMPLEMENTED = "UNIMPLEMENTED"
-    INTERNAL = "INTERNAL"
-    UNAVAILABLE = "UNAVAILABLE"
-    DATA_LOSS = "DATA_LOSS"
-    UNAUTHENTICATED = "UNAUTHENTICATED"
-
-
-def broken_off(status: str) -> Outcome:
-    """Return the outcome of a stream that its worker ended with the gRPC status of this name."""
-    return Outcome(f"{Outcome.BROKEN_OFF}: {status}")
+    LOST = "lost"
+    """The gateway died, or lost its connection to Redis for too long. Only the limits script writes this outcome."""
 
 
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -88,6 +59,8 @@ class RequestRecord:
     status: int = 0
     """The HTTP status; 0 while nothing was sent."""
     outcome: Outcome | None = None
+    worker_status: str | None = None
+    """The name of the gRPC status with which the worker ended its call, if that was a failure."""
     key_id: str | None = None
     model: str | None = None
     """The model that the request names, as it is logged."""
@@ -117,7 +90,7 @@ class RequestRecord:
         self.route = route
         self.seconds = time.perf_counter() - self.began
         if self.outcome is None:
-            self.outcome = _outcome_of(self.status)
+            self.outcome = outcome_of(self.status)
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the request's log line that are known."""
@@ -128,6 +101,7 @@ class RequestRecord:
             "status": self.status,
             "duration_ms": round(self.seconds * 1000, 1),
             "outcome": self.outcome,
+            "worker_status": self.worker_status,
             "error": self.error,
             "key_id": self.key_id,
             "model": self.model,
@@ -141,7 +115,8 @@ class RequestRecord:
         return {name: value for name, value in known.items() if value is not None} | content
 
 
-def _outcome_of(status: int) -> Outcome:
+def outcome_of(status: int) -> Outcome:
+    """Return the outcome of a request that ended with an HTTP status; 0 stands for a request without a response."""
     if status == CLIENT_CLOSED_REQUEST:
         return Outcome.CLIENT_GONE
     if status == 0:

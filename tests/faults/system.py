@@ -24,10 +24,10 @@ from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway.tenancy import keys, limit_script
+from services.gateway.tenancy import keys, limits_script
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limit_script import Subject
 from services.gateway.tenancy.limits import UNLIMITED
+from services.gateway.tenancy.limits_script import Subject
 from services.inference.model.tokenizer import ModelTokenizer
 from services.stack import valkey
 from services.stack.ports import LOOPBACK, free_ports
@@ -199,7 +199,7 @@ class System:
 
     async def reserved(self) -> int:
         """Return what requests have reserved of the key's limits in Redis: the sum of slots and tokens."""
-        limits = (await limit_script.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
+        limits = (await limits_script.show(self.redis, Subject(self.key, MODEL, UNLIMITED, UNLIMITED))).scopes["key"]
         return limits.slots + limits.reserved
 
     async def is_idle(self) -> bool:

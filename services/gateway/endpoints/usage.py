@@ -13,10 +13,10 @@ from services.gateway.credential import BEARER
 from services.gateway.endpoints.connection import gateway_of, record_of
 from services.gateway.errors import unavailable
 from services.gateway.redis.link import RedisAwayError
-from services.gateway.tenancy import limit_script
+from services.gateway.tenancy import limits_script
 from services.gateway.tenancy.auth import authenticate
-from services.gateway.tenancy.limit_script import Scope
 from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.limits_script import Scope
 from services.gateway.tenancy.rate_limit_errors import next_day, next_month
 from services.gateway.tenancy.usage import Counts, Usage, of_periods
 from services.runtime.messages.message import Message
@@ -29,7 +29,7 @@ async def own_usage(request: Request) -> Response:
     record_of(request).key_id = key.id
     subject = gateway.tiers.subject(key, "")
     try:
-        decision = await gateway.link.run(lambda redis: limit_script.show(redis, subject))
+        decision = await gateway.link.run(lambda redis: limits_script.show(redis, subject))
         now = datetime.fromtimestamp(decision.seconds, UTC)
         day, month = f"{now:%Y-%m-%d}", f"{now:%Y-%m}"
         used = await gateway.link.run(lambda redis: of_periods(redis, key, [day, month]))

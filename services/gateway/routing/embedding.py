@@ -16,7 +16,7 @@ from services.gateway.errors import restarting
 from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.embeddings_client import EmbedCall, EmbeddingsPool, EmbeddingsWorker
 from services.gateway.routing.failover import with_failover
-from services.gateway.routing.failures import api_error, failure_of_rpc, silent
+from services.gateway.routing.failures import api_error, failure_of_rpc, outcome_of_failure, silent
 from services.runtime.failure import Failure
 from services.runtime.heartbeat import IdleTimeoutError
 
@@ -53,7 +53,7 @@ class Embedding:
         self._call = call = worker.client.embed(request, request_id=self._record.request_id)
         if self._is_cancelled:
             call.cancel()
-        outcome = Outcome.STOPPED
+        outcome, worker_status = Outcome.STOPPED, None
         worker.in_flight += 1
         began = time.perf_counter()
         try:
@@ -64,13 +64,17 @@ class Embedding:
             outcome = Outcome.SILENT
             raise silent() from None
         except grpc.aio.AioRpcError as error:
-            outcome = Outcome(error.code().name)
-            raise failure_of_rpc(error) from error
+            failure = failure_of_rpc(error)
+            outcome, worker_status = outcome_of_failure(failure), failure.code.name
+            raise failure from error
+        except asyncio.CancelledError:
+            outcome = Outcome.CLIENT_GONE if self._is_cancelled else Outcome.DRAINED
+            raise
         finally:
             worker.in_flight -= 1
             call.cancel()
-            self._record.outcome = outcome
-            metrics.EMBEDDINGS.labels(request.model, outcome).inc()
+            self._record.outcome, self._record.worker_status = outcome, worker_status
+            metrics.EMBEDDINGS.labels(request.model, outcome, worker_status or "").inc()
             metrics.WORKER_CALL_SECONDS.labels(request.model).observe(time.perf_counter() - began)
         self._note(request.model, response)
         return response

@@ -7,6 +7,7 @@ from typing import Final
 import grpc
 
 from services.gateway.errors import ApiError, ErrorKind, not_found, server_error, timed_out, unavailable
+from services.gateway.record import Outcome
 from services.runtime.failure import Failure, Reason, failure_of, invalid
 from services.runtime.messages.message import Message
 
@@ -57,6 +58,11 @@ def api_error(failure: Failure, *, request_id: str) -> ApiError:
             # One of several inputs caused the failure, and the caller can leave it out.
             error = _input_failed(message, request_id)
     return error
+
+
+def outcome_of_failure(failure: Failure) -> Outcome:
+    """Return the outcome of a request whose worker has ended the call with this failure."""
+    return Outcome.REJECTED if api_error(failure, request_id="").status < 500 else Outcome.BROKEN_OFF
 
 
 def silent() -> ApiError:

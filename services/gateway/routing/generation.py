@@ -13,10 +13,10 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway import metrics
 from services.gateway.disconnect import ClientGoneError
 from services.gateway.errors import restarting, server_error
-from services.gateway.record import Outcome, RequestRecord, broken_off
+from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.call_multiplexer import CallCancelledError, EventSink, MultiplexedCall, SilentWorkerError
 from services.gateway.routing.failover import with_failover
-from services.gateway.routing.failures import api_error, silent
+from services.gateway.routing.failures import api_error, outcome_of_failure, silent
 from services.gateway.routing.inference_client import InferencePool, InferenceWorker
 from services.runtime.failure import Failure
 
@@ -38,6 +38,7 @@ class Generation:
         self._record: Final = record
         self._worker: InferenceWorker | None = None
         self._call: MultiplexedCall | None = None
+        self._worker_status: str | None = None
 
     @property
     def started(self) -> pb.Started | None:
@@ -60,10 +61,7 @@ class Generation:
                 self._pool, request, partial(self._open_on, request=request, size=size, seconds=seconds)
             )
         except Failure as failure:
-            error = api_error(failure, request_id=self._record.request_id)
-            if error.status < 500:
-                self._record.outcome = Outcome.REJECTED
-            raise error from failure
+            raise api_error(failure, request_id=self._record.request_id) from failure
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
         """Yield the events in groups of those that are ready. The last group ends with the usage.
@@ -80,7 +78,7 @@ class Generation:
                     self.outcome = Outcome.COMPLETE
                 yield events
         except Failure as failure:
-            self.outcome = broken_off(failure.code.name)
+            self._note_failure(failure)
             raise api_error(failure, request_id=self._record.request_id) from failure
         except (CallCancelledError, SilentWorkerError, asyncio.CancelledError) as error:
             ended = self._end_with(error)
@@ -116,10 +114,10 @@ class Generation:
         # The sink refers back to this object: break the cycle, so that no garbage collection is needed.
         call.offer_to(None)
         worker.in_flight -= 1
-        self._record.outcome = self.outcome
+        self._record.outcome, self._record.worker_status = self.outcome, self._worker_status
         metrics.WORKER_CALL_SECONDS.labels(self.model).observe(time.perf_counter() - self.began_at)
         metrics.GENERATIONS_IN_FLIGHT.labels(self.model).dec()
-        metrics.GENERATIONS.labels(self.model, self.outcome).inc()
+        metrics.GENERATIONS.labels(self.model, self.outcome, self._worker_status or "").inc()
 
     async def _open_on(
         self, worker: InferenceWorker, *, request: pb.GenerateRequest, size: int, seconds: float | None
@@ -136,14 +134,14 @@ class Generation:
         try:
             return await call.start(seconds=seconds)
         except Failure as failure:
-            self.outcome = broken_off(failure.code.name)
+            self._note_failure(failure)
             raise
         except (CallCancelledError, SilentWorkerError, asyncio.CancelledError) as error:
             raise self._end_with(error) from error
 
     def _begin(self, worker: InferenceWorker, call: MultiplexedCall) -> None:
         self._worker, self._call = worker, call
-        self.outcome = Outcome.STOPPED
+        self.outcome, self._worker_status = Outcome.STOPPED, None
         self.began_at = time.perf_counter()
         worker.in_flight += 1
         metrics.GENERATIONS_IN_FLIGHT.labels(self.model).inc()
@@ -153,6 +151,9 @@ class Generation:
     def _opened(self) -> MultiplexedCall:
         assert self._call is not None  # noqa: S101  # it was opened
         return self._call
+
+    def _note_failure(self, failure: Failure) -> None:
+        self.outcome, self._worker_status = outcome_of_failure(failure), failure.code.name
 
     def _end_with(self, error: BaseException) -> Exception:
         """Note how the call has ended, and return the exception to raise."""

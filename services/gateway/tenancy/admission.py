@@ -14,13 +14,13 @@ from services.gateway import metrics
 from services.gateway.disconnect import ClientGoneError, Disconnect
 from services.gateway.errors import ApiError, ErrorKind, restarting
 from services.gateway.limit_status import NO_LIMITS, RateLimits
-from services.gateway.record import Outcome, RequestRecord
+from services.gateway.record import CLIENT_CLOSED_REQUEST, RequestRecord, outcome_of
 from services.gateway.redis.link import RedisAwayError, RedisLink
-from services.gateway.tenancy import limit_script
+from services.gateway.tenancy import limits_script
 from services.gateway.tenancy.auth import authenticate
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.key_cache import Caller, KeyCache, keys_unknown
-from services.gateway.tenancy.limit_script import StaleKeyError, Subject
+from services.gateway.tenancy.limits_script import StaleKeyError, Subject
 from services.gateway.tenancy.rate_limit_errors import rate_limits, rejected
 from services.gateway.tenancy.reservation import Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
@@ -83,7 +83,7 @@ class Gate:
             except ApiError:
                 return  # Admission reports the error.
             try:
-                decision = await control.link.run(partial(limit_script.peek, subject=subject))
+                decision = await control.link.run(partial(limits_script.peek, subject=subject))
             except RedisAwayError:
                 return  # Admission decides without Redis, once the body is complete.
             except StaleKeyError:
@@ -91,7 +91,7 @@ class Gate:
                 continue
             if decision.rejection is not None:
                 metrics.LIMITS_REJECTED.labels(decision.rejection.limit).inc()
-                raise rejected(decision, subject, limit_script.ANYTHING)
+                raise rejected(decision, subject, limits_script.ANYTHING)
             return
 
 
@@ -140,7 +140,7 @@ class Admission:
         if isinstance(error, ApiError) and error.limits is None:
             error.limits = self.limits
         if self._record.outcome is None:
-            self._record.outcome = _outcome_with(error)
+            self._record.outcome = outcome_of(_status_with(error))
         if self._reservation is not None:
             await self._reservation.settle(self._record.outcome)
 
@@ -234,15 +234,15 @@ def _not_allowed(model: str, allowed: str) -> ApiError:
     )
 
 
-def _outcome_with(error: BaseException | None) -> Outcome:
-    """Return the outcome of a request for which no other was noted."""
+def _status_with(error: BaseException | None) -> int:
+    """Return the HTTP status that stands for the end of a request with `error`; 0 for one that was stopped."""
     match error:
         case None:
-            return Outcome.COMPLETE
+            return 200
         case ApiError(status=status):
-            return Outcome.REJECTED if status < 500 else Outcome.FAILED
+            return status
         case ClientGoneError():
-            return Outcome.CLIENT_GONE
+            return CLIENT_CLOSED_REQUEST
         case asyncio.CancelledError():
-            return Outcome.STOPPED
-    return Outcome.FAILED
+            return 0
+    return 500

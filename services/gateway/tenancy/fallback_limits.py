@@ -10,8 +10,8 @@ from typing import Final
 from services.gateway import metrics
 from services.gateway.errors import unavailable
 from services.gateway.settings import RedisAwayPolicy
-from services.gateway.tenancy.limit_script import Decision, Rejection, Scope, Subject
 from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.limits_script import Decision, Rejection, Scope, Subject
 from services.gateway.tenancy.rate_limit_errors import rejected
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.messages.message import Message

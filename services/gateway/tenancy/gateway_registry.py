@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.redis.script import Script
 from services.gateway.redis.shards import SHARDS, shard_name
-from services.gateway.tenancy import limit_script
+from services.gateway.tenancy import limits_script
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limit_script import Subject
 from services.gateway.tenancy.limits import UNLIMITED
+from services.gateway.tenancy.limits_script import Subject
 
 GATEWAYS: Final = "vilix:gateways"
 """A sorted set of gateways, by the time of their last heartbeat."""
@@ -88,4 +88,4 @@ async def _overdue(redis: Redis) -> list[str]:
 
 
 async def _reap(key_id: str, redis: Redis) -> None:
-    await limit_script.show(redis, Subject(Key(id=key_id, name="-", created=0), "", UNLIMITED, UNLIMITED))
+    await limits_script.show(redis, Subject(Key(id=key_id, name="-", created=0), "", UNLIMITED, UNLIMITED))

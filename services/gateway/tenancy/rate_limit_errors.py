@@ -7,8 +7,8 @@ from typing import Final
 
 from services.gateway.errors import ApiError, ErrorKind
 from services.gateway.limit_status import RateLimits, Window, duration
-from services.gateway.tenancy.limit_script import Decision, Scope, Subject
 from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.limits_script import Decision, Scope, Subject
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.messages.message import Message
 

@@ -15,10 +15,11 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import metrics
 from services.gateway.limit_status import NO_LIMITS, RateLimits, SpentBudget
+from services.gateway.record import Outcome
 from services.gateway.redis.link import RedisAwayError, RedisLink
-from services.gateway.tenancy import limit_script, rate_limit_errors
+from services.gateway.tenancy import limits_script, rate_limit_errors
 from services.gateway.tenancy.fallback_limits import FallbackLimits
-from services.gateway.tenancy.limit_script import Decision, Produced, Renewal, ReservationId, Subject
+from services.gateway.tenancy.limits_script import Decision, Produced, Renewal, ReservationId, Subject
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
 AT_ONCE: Final = 32
@@ -46,7 +47,8 @@ class Reservation:
         self.reservation_id: Final = reservation_id
         self.limits: Final = status
         self.produced: Final = Produced()
-        self.outcome = ""
+        self.outcome = Outcome.STOPPED
+        """How the request ended, once it was settled."""
         self.spent: SpentBudget | None = None
         """The budget that is used up before the generation is complete."""
         self._end_generation: Callable[[], object] | None = None
@@ -96,7 +98,7 @@ class Reservation:
             self._renew_at = None
             self._reservations.renew_soon(self)
 
-    def settle(self, outcome: str) -> asyncio.Future[None]:
+    def settle(self, outcome: Outcome) -> asyncio.Future[None]:
         """Release the reservation and bill the produced tokens. Only the first call does so; all can be awaited."""
         if self._settlement is None:
             self.outcome = outcome
@@ -139,7 +141,7 @@ class Reservations:
         for loop in self._loops:
             loop.cancel()
         for reservation in list(self._live):
-            reservation.settle("stopped")
+            reservation.settle(Outcome.STOPPED)
         await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
         await self._settle_again()
         if self._unsettled:
@@ -151,7 +153,7 @@ class Reservations:
 
     async def decide(self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
         """Return Redis's decision about a request. Raises RedisAwayError and StaleKeyError."""
-        decision = await self._link.run(lambda redis: limit_script.admit(redis, subject, estimate, reservation_id))
+        decision = await self._link.run(lambda redis: limits_script.admit(redis, subject, estimate, reservation_id))
         if self._link.rejection is None:
             # While Redis rejects writes, some decisions still succeed: keep the fallback's counts until it recovers.
             self._local.forget()
@@ -215,7 +217,7 @@ class Reservations:
             return
         completion = reservation.produced.completion
         renewal = partial(
-            limit_script.renew,
+            limits_script.renew,
             subject=reservation.subject,
             estimate=reservation.estimate,
             reservation_id=reservation.reservation_id,
@@ -228,7 +230,7 @@ class Reservations:
     async def _settle(self, reservation: Reservation) -> None:
         try:
             await self._link.run(
-                lambda redis: limit_script.settle(
+                lambda redis: limits_script.settle(
                     redis,
                     reservation.subject,
                     reservation.reservation_id,

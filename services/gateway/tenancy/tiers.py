@@ -9,8 +9,8 @@ from typing import Final
 
 from services.gateway.errors import unavailable
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limit_script import Subject
 from services.gateway.tenancy.limits import UNLIMITED, Tier, read_tiers
+from services.gateway.tenancy.limits_script import Subject
 from services.runtime.messages.message import Message
 
 LOOK_SECONDS: Final = 0.5

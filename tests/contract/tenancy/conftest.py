@@ -13,10 +13,10 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.tenancy import keys, limit_script, usage
+from services.gateway.tenancy import keys, limits_script, usage
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limit_script import Scope, Subject
 from services.gateway.tenancy.limits import UNLIMITED
+from services.gateway.tenancy.limits_script import Scope, Subject
 from services.stack.ports import free_ports
 from tests.contract.tenancy.counting_worker import CountingWorker, counting_worker
 from tests.support.gateway import running_gateway, until_ready
@@ -52,7 +52,7 @@ async def client_of(gateway: str, secret: str = "") -> AsyncIterator[httpx.Async
 
 
 async def state_of(redis: Redis, key: Key, model: str = "small") -> dict[str, Scope]:
-    return (await limit_script.show(redis, Subject(key, model, key.limits, UNLIMITED))).scopes
+    return (await limits_script.show(redis, Subject(key, model, key.limits, UNLIMITED))).scopes
 
 
 async def holds_nothing(redis: Redis, key: Key) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from services.gateway.record import Outcome
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Change, Key
 from services.gateway.tenancy.limits import Limits
@@ -224,7 +225,7 @@ async def test_reservations_of_a_killed_gateway_are_released_and_its_tokens_are_
         freed = time.monotonic() - killed
         assert freed < RESERVATION_SECONDS + 2
     await until(lambda: holds_nothing(redis, key))
-    lost = [entry for entry in await records(redis, key) if entry["outcome"] == "lost"]
+    lost = [entry for entry in await records(redis, key) if entry["outcome"] == Outcome.LOST]
     assert len(lost) == 5
     for entry in lost:
         missing = produced[entry["request_id"]] - int(entry["completion_tokens"])

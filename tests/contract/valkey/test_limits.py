@@ -17,14 +17,15 @@ from services.gateway.dialects import openai_errors
 from services.gateway.dialects.openai_limits import limit_headers
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import duration
+from services.gateway.record import Outcome
 from services.gateway.redis.link import RedisLink
 from services.gateway.settings import RedisAwayPolicy
-from services.gateway.tenancy import keys, limit_script
+from services.gateway.tenancy import keys, limits_script
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.gateway_registry import GATEWAYS, GatewayRegistry
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limit_script import Subject
 from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.limits_script import Subject
 from services.gateway.tenancy.reservation import Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
 from services.gateway.tenancy.token_estimate import TokenEstimate
@@ -97,7 +98,7 @@ async def test_of_a_hundred_concurrent_requests_exactly_the_limit_pass(
 async def test_a_rejected_request_gets_retry_after_and_is_not_counted(redis: Redis, reservations: Reservations) -> None:
     subject = await new_subject(redis, limits=Limits(rpm=60))
     while reservation := await admitted(reservations, subject):
-        await reservation.settle("complete")
+        await reservation.settle(Outcome.COMPLETE)
     error = await rejected(reservations, subject)
     assert 1 <= int(headers_of(error)["retry-after-ms"]) <= 1000
     assert headers_of(error)["Retry-After"] == "1"
@@ -127,7 +128,7 @@ async def test_headers_report_the_models_limits_if_less_remains_of_them(
     assert error.message.parameters["model"] == "m"
     assert headers_of(error)["x-ratelimit-limit-requests"] == "2"
     # A request that one limit rejects uses nothing of the other.
-    state = await limit_script.show(redis, subject)
+    state = await limits_script.show(redis, subject)
     assert state.scopes["key"].requests == 98
 
 
@@ -169,7 +170,7 @@ async def test_a_used_up_budget_is_insufficient_quota(redis: Redis, reservations
     assert error.message.id == f"{period}_budget_exceeded"
     assert error.message.parameters.items() >= {"limit": 50, "used": 0, "reserved": 30}.items()
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
-    await reservation.settle("complete")
+    await reservation.settle(Outcome.COMPLETE)
     error = await rejected(reservations, subject)
     assert error.message.parameters.items() >= {"used": 25, "reserved": 0}.items()
     assert (type_of(error), error.code) == ("insufficient_quota", "insufficient_quota")
@@ -185,11 +186,11 @@ async def test_the_prompts_estimate_is_corrected_when_counted_and_the_rest_at_th
     reservation.count([pb.Event(started=pb.Started(prompt_tokens=500))])
 
     async def is_corrected() -> bool:
-        return 9_480 <= ((await limit_script.show(redis, subject)).scopes["key"].tokens or 0) <= 9_490
+        return 9_480 <= ((await limits_script.show(redis, subject)).scopes["key"].tokens or 0) <= 9_490
 
     await until(is_corrected, what="the reservation is renewed")
-    await reservation.settle("client gone")
-    state = (await limit_script.show(redis, subject)).scopes["key"]
+    await reservation.settle(Outcome.CLIENT_GONE)
+    state = (await limits_script.show(redis, subject)).scopes["key"]
     assert (state.reserved, state.slots, state.daily, state.monthly) == (0, 0, 500, 500)
 
 
@@ -200,11 +201,13 @@ async def test_tokens_are_billed_while_the_request_runs(redis: Redis, reservatio
     reservation.count([pb.Event(delta=pb.Delta(content="x", token_count=37))])
 
     async def is_billed() -> bool:
-        return (await limit_script.show(redis, subject)).scopes["key"].daily == 42
+        return (await limits_script.show(redis, subject)).scopes["key"].daily == 42
 
     await until(is_billed, what="the reservation is renewed")
-    assert (await limit_script.show(redis, subject)).scopes["key"].reserved == 20, "further output tokens were reserved"
-    await reservation.settle("complete")
+    assert (await limits_script.show(redis, subject)).scopes["key"].reserved == 20, (
+        "further output tokens were reserved"
+    )
+    await reservation.settle(Outcome.COMPLETE)
 
 
 async def test_a_request_is_settled_once(redis: Redis, reservations: Reservations) -> None:
@@ -212,11 +215,11 @@ async def test_a_request_is_settled_once(redis: Redis, reservations: Reservation
     reservation = await admit(reservations, subject)
     other = await admit(reservations, subject)
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=4))])
-    await asyncio.gather(reservation.settle("complete"), reservation.settle("client gone"))
-    await limit_script.settle(redis, subject, reservation.reservation_id, reservation.produced, outcome="again")
-    state = (await limit_script.show(redis, subject)).scopes["key"]
+    await asyncio.gather(reservation.settle(Outcome.COMPLETE), reservation.settle(Outcome.CLIENT_GONE))
+    await limits_script.settle(redis, subject, reservation.reservation_id, reservation.produced, outcome=Outcome.FAILED)
+    state = (await limits_script.show(redis, subject)).scopes["key"]
     assert (state.slots, state.daily) == (1, 7)
-    await other.settle("complete")
+    await other.settle(Outcome.COMPLETE)
     records = await redis.xrange(f"vilix:{{{subject.key.shard}}}:usage")
     assert [fields["outcome"] for _, fields in records] == ["complete", "complete"]
 
@@ -245,7 +248,7 @@ def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) 
 
 def test_a_key_belongs_to_one_shard() -> None:
     key = Key(id="key_x", name="n", created=0)
-    assert limit_script.name_of(key).startswith(f"vilix:{{{key.shard}}}:")
+    assert limits_script.name_of(key).startswith(f"vilix:{{{key.shard}}}:")
 
 
 async def an_hour_ahead(redis: Redis) -> int:
@@ -272,7 +275,7 @@ async def test_a_clock_that_goes_back_delays_no_request(redis: Redis, reservatio
     while reservation := await admitted(reservations, subject):
         if limit == "tpm":
             reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=5000))])
-        await reservation.settle("complete")
+        await reservation.settle(Outcome.COMPLETE)
     await rejected(reservations, subject)
     assert await an_hour_ahead(redis)
     error = await rejected(reservations, subject)
@@ -284,8 +287,8 @@ async def test_a_dead_gateways_reservation_expires_in_time_although_the_clock_we
     redis: Redis, reservations: Reservations
 ) -> None:
     subject = await new_subject(redis, limits=Limits(concurrency=1))
-    reservation_id = limit_script.ReservationId("gone", "r", 0.3)
-    assert (await limit_script.admit(redis, subject, SMALL, reservation_id)).rejection is None
+    reservation_id = limits_script.ReservationId("gone", "r", 0.3)
+    assert (await limits_script.admit(redis, subject, SMALL, reservation_id)).rejection is None
     assert await an_hour_ahead(redis)
     await rejected(reservations, subject)
     await until(lambda: admitted(reservations, subject), 10, "the reservation has ended")
@@ -298,7 +301,7 @@ async def test_a_queue_keeps_its_order_and_drops_gone_clients_although_the_clock
     assert await admitted(reservations, subject)
     first, second, gone = (reservations.new_id("r") for _ in range(3))
 
-    async def position(reservation_id: limit_script.ReservationId) -> int | None:
+    async def position(reservation_id: limits_script.ReservationId) -> int | None:
         return (await reservations.decide(subject, SMALL, reservation_id)).ahead
 
     assert [await position(reservation_id) for reservation_id in (gone, first)] == [0, 1]
@@ -322,7 +325,7 @@ async def test_daily_budgets_are_not_affected_by_times_in_the_future(redis: Redi
     subject = await new_subject(redis, limits=Limits(daily_tokens=100, monthly_tokens=100))
     reservation = await admit(reservations, subject)
     reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=15))])
-    await reservation.settle("complete")
+    await reservation.settle(Outcome.COMPLETE)
     await an_hour_ahead(redis)
     assert await admitted(reservations, subject)
-    assert (await limit_script.show(redis, subject)).scopes["key"].daily == 25
+    assert (await limits_script.show(redis, subject)).scopes["key"].daily == 25

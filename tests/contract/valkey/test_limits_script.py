@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -20,7 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from services.gateway.tenancy import limit_script
+from services.gateway.record import Outcome
+from services.gateway.tenancy import limits_script
 from tests.contract.valkey.reference_limits import MINUTE, ReferenceLimits
 
 NAME = "vilix:{s00}:limits:key_test"
@@ -30,7 +32,7 @@ DURATION = 6_000_000
 MODELS = ("a", "b:c")
 # The test sets the time.
 CLOCK = "redis.call('TIME')"
-SOURCE = limit_script.SCRIPT._source.replace(CLOCK, "cjson.decode(ARGV[3])")
+SOURCE = limits_script.SCRIPT._source.replace(CLOCK, "cjson.decode(ARGV[3])")
 
 small = st.integers(0, 30)
 amount = st.integers(20, 200)
@@ -237,3 +239,67 @@ def test_days_and_months_are_those_of_the_calendar(redis_url: str, day: str, dat
                 f"vilix:{{s00}}:usage:key_test:{day[:7]}",
             }
         )
+
+
+EARLIER = {
+    "model": "a",
+    "owner": "o",
+    "request_id": "x",
+    "counted": False,
+    "prompt": 10,
+    "completion": 5,
+    "estimate": 0,
+    "output": 15,
+}
+"""A reservation as gateways wrote it before it had the field `length`."""
+
+
+@pytest.fixture
+def earlier_gateway(redis_url: str) -> Iterator[sync_redis.Redis]:
+    """A Redis in which a gateway of an earlier version runs the request `r`."""
+    with sync_redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        client.hset(NAME, mapping={"reserved": 15, "reserved:a": 15})
+        client.hset(f"{NAME}:leases", "r", json.dumps(EARLIER))
+        for slots in (f"{NAME}:slots", f"{NAME}:slots:a"):
+            client.zadd(slots, {"r": BEGINNING + DURATION})
+        client.zadd("vilix:{s00}:due", {"key_test": BEGINNING + DURATION})
+        yield client
+
+
+def run_at(client: sync_redis.Redis, now: int, operation: str, **more: Any) -> dict[str, Any]:
+    """Run an operation of a gateway of this version at a time in microseconds."""
+    request = {"model": "a", "owner": "o", "request_id": "x", "limits": {}, "model_limits": {}, "stream_length": 10}
+    seconds, rest = divmod(now, 1_000_000)
+    arguments = (operation, json.dumps(request | more), json.dumps([str(seconds), str(rest)]))
+    return json.loads(client.eval(SOURCE, 1, NAME, *arguments))  # type: ignore[no-any-return,arg-type]
+
+
+def usage_records(client: sync_redis.Redis) -> list[tuple[str, str, str]]:
+    records = [fields for _, fields in client.xrange("vilix:{s00}:usage")]  # type: ignore[union-attr]
+    return [(fields["prompt_tokens"], fields["completion_tokens"], fields["outcome"]) for fields in records]
+
+
+def test_a_reservation_of_an_earlier_gateway_is_renewed_and_settled(earlier_gateway: sync_redis.Redis) -> None:
+    scopes = run_at(earlier_gateway, BEGINNING, "show")["scopes"]
+    assert (scopes["key"]["slots"], scopes["model"]["slots"], scopes["key"]["reserved"]) == (1, 1, 15)
+    more = {"id": "r", "prompt": 10, "duration": DURATION}
+    assert run_at(earlier_gateway, BEGINNING + 1, "renew", **more, completion=8, reserve=20)["alive"]
+    outcome = {"cached": 0, "reasoning": 0, "outcome": Outcome.COMPLETE}
+    run_at(earlier_gateway, BEGINNING + 2, "settle", **more, completion=12, **outcome)
+    scopes = run_at(earlier_gateway, BEGINNING + 3, "show")["scopes"]
+    assert (scopes["key"]["slots"], scopes["model"]["slots"], scopes["key"]["reserved"]) == (0, 0, 0)
+    assert usage_records(earlier_gateway) == [("10", "12", "complete")]
+
+
+def test_a_reservation_of_an_earlier_gateway_expires(earlier_gateway: sync_redis.Redis) -> None:
+    scopes = run_at(earlier_gateway, BEGINNING + DURATION, "show")["scopes"]
+    assert (scopes["key"]["slots"], scopes["key"]["reserved"]) == (0, 0)
+    assert usage_records(earlier_gateway) == [("10", "5", "lost")]
+
+
+def test_a_reservation_of_an_earlier_gateway_is_shortened_after_the_clock_went_back(
+    earlier_gateway: sync_redis.Redis,
+) -> None:
+    run_at(earlier_gateway, BEGINNING - 2 * MINUTE, "peek", estimate=1, output=0, duration=DURATION)
+    assert earlier_gateway.zscore(f"{NAME}:slots", "r") == BEGINNING - 2 * MINUTE + DURATION

@@ -18,8 +18,8 @@ from services.gateway.tenancy import admission
 from services.gateway.tenancy.admission import Admission, AdmissionControl
 from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.key_cache import Caller
-from services.gateway.tenancy.limit_script import Decision, StaleKeyError, Subject
 from services.gateway.tenancy.limits import UNLIMITED, Limits
+from services.gateway.tenancy.limits_script import Decision, StaleKeyError, Subject
 from services.gateway.tenancy.secret import draw
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.messages.message import Message

@@ -12,7 +12,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway.limit_status import SpentBudget
 from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.record import Outcome, RequestRecord
-from services.gateway.tenancy.limit_script import Produced
+from services.gateway.tenancy.limits_script import Produced
 
 MODEL = "model-of-this-test"
 

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import grpc
+import re
+from pathlib import Path
+
 import pytest
 
-from services.gateway.record import CLIENT_CLOSED_REQUEST, Outcome, RequestRecord, broken_off
+from services.gateway.record import CLIENT_CLOSED_REQUEST, Outcome, RequestRecord
+from services.gateway.routing.failures import outcome_of_failure
 from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
 
-
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_every_grpc_status_is_an_outcome(code: grpc.StatusCode) -> None:
-    assert str(Outcome(code.name)) == code.name
+DOCUMENT = Path(__file__).parents[3] / "docs" / "keys.md"
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_of_a_failure_is_an_outcome_of_a_stream(reason: Reason) -> None:
-    code = Failure(reason, Message.verbatim("")).code.name
-    assert str(broken_off(code)) == f"broken off: {code}"
+def test_keys_md_lists_every_outcome() -> None:
+    table = DOCUMENT.read_text().partition("| `outcome` |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == list(Outcome)
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        (Reason.INVALID_ARGUMENT, Outcome.REJECTED),
+        (Reason.MODEL_NOT_FOUND, Outcome.REJECTED),
+        (Reason.OVERLOADED, Outcome.REJECTED),
+        (Reason.MODEL_UNAVAILABLE, Outcome.BROKEN_OFF),
+        (Reason.TIMEOUT, Outcome.BROKEN_OFF),
+        (Reason.INTERNAL, Outcome.BROKEN_OFF),
+    ],
+)
+def test_a_workers_failure_is_a_rejection_if_the_caller_gets_a_4xx(reason: Reason, outcome: Outcome) -> None:
+    assert outcome_of_failure(Failure(reason, Message.verbatim("?"))) is outcome
 
 
 @pytest.mark.parametrize(
@@ -39,7 +53,8 @@ def test_without_a_noted_outcome_it_follows_from_the_status(status: int, outcome
 
 
 def test_unknown_fields_are_not_logged() -> None:
-    record = RequestRecord("r", "POST", status=200, stream=False, completion_tokens=0, outcome=Outcome.BUDGET)
+    record = RequestRecord("r", "POST", status=200, stream=False, completion_tokens=0, outcome=Outcome.BROKEN_OFF)
+    record.worker_status = "INTERNAL"
     record.note_model("m" * 200, is_known=False)
     record.end(route="/api/chat/completions")
     assert record.fields() == {
@@ -48,7 +63,8 @@ def test_unknown_fields_are_not_logged() -> None:
         "route": "/api/chat/completions",
         "status": 200,
         "duration_ms": round(record.seconds * 1000, 1),
-        "outcome": "budget",
+        "outcome": "broken off",
+        "worker_status": "INTERNAL",
         "model": "m" * 128,
         "stream": False,
         "completion_tokens": 0,

@@ -62,7 +62,8 @@ local function shorten_reservations()
   end
 end
 
--- End expired reservations, whose gateway has died. Tokens that were charged so far stay charged.
+-- End expired reservations, whose gateway has died. Tokens that were charged so far stay charged. The outcome is
+-- Outcome.LOST of record.py.
 local function end_expired_reservations()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', integer(now))) do
     local reservation = reservation_of(id)

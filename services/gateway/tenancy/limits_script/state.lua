@@ -26,6 +26,8 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
 local state = KEYS[1]
 local shard, key_id = string.match(state, '^(.-}):limits:(.+)$')
+-- Running gateways of earlier versions use the same data. So its names stay, such as ':leases' and the field 'lease',
+-- which stand for reservations.
 local slots, reservations = state .. ':slots', state .. ':leases'
 local waiting, seen = state .. ':waiting', state .. ':seen'
 local due = shard .. ':due'

@@ -1,4 +1,4 @@
-"""Runs the limits script, and types its arguments and results. The script itself is in limits_script/."""
+"""Runs the limits script, the Lua files of this folder, and types its arguments and results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import orjson
 from redis.asyncio import Redis
 
 from services.gateway.limit_status import SpentBudget
+from services.gateway.record import Outcome
 from services.gateway.redis.script import Script
 from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.limits import Limits
@@ -18,9 +19,7 @@ from services.gateway.tenancy.token_estimate import TokenEstimate
 
 _PARTS: Final = ("state", "reservations", "decision", "queue", "operations")
 """The files of the script, in order: each uses the functions of those before it."""
-SCRIPT: Final = Script(
-    "\n".join((Path(__file__).parent / "limits_script" / f"{part}.lua").read_text() for part in _PARTS)
-)
+SCRIPT: Final = Script("\n".join((Path(__file__).parent / f"{part}.lua").read_text() for part in _PARTS))
 STREAM_LENGTH: Final = 10_000
 """How many usage records each of the 64 shards keeps."""
 ANYTHING: Final = TokenEstimate(model="", prompt=1, output=0, max_output=0)
@@ -178,7 +177,7 @@ async def renew(
 
 
 async def settle(
-    redis: Redis, subject: Subject, reservation_id: ReservationId, produced: Produced, *, outcome: str
+    redis: Redis, subject: Subject, reservation_id: ReservationId, produced: Produced, *, outcome: Outcome
 ) -> None:
     """Release a reservation, and charge all tokens that were produced. It is idempotent."""
     await _run(
