@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.everything import Everything, running_everything
-from tests.faults.system import MODEL, Connection, read
+from tests.faults.system import CATALOG_ENTRY, MODEL, Connection, read
 from tests.support.fault_table import times
 from tests.support.models import smollm2
 from tests.support.triton_servers import EMBEDDING_MODEL
@@ -22,19 +22,12 @@ MEGABYTES: Final = 32
 """The most by which a process may grow after a warm-up: allocators keep some memory. In 10,000 cases, this shows a leak
 of 4 kB per case."""
 _TIMEOUTS: Final = {"VILIX_HEADER_SECONDS": "1", "VILIX_BODY_SECONDS": "1", "VILIX_KEEP_ALIVE_SECONDS": "1"}
-CATALOG_ENTRY: Final = """\
-id: replay
-created: 2026-01-01
-owned_by: test
-checkpoint: none
-licence: none
-context_length: 100000
-engine: {name: replay}
-control_tokens_in_prompts: true
-capabilities: {reasoning_optional: true}
-parsers: {reasoning: think, tool_calls: hermes}
-descriptions: {en: Recordings of a model that can do everything.}
+CAPABLE_CATALOG_ENTRY: Final = f"""\
+{CATALOG_ENTRY}\
+capabilities: {{reasoning_optional: true}}
+parsers: {{reasoning: think, tool_calls: hermes}}
 """
+"""The entry of a model that can do everything."""
 # Reads all fields of a conversation, as the templates of real models do.
 TEMPLATE: Final = """\
 {%- for tool in tools or [] %}{{ tool | tojson }}{{ tool.function.parameters.properties | length }}{% endfor %}
@@ -126,7 +119,7 @@ def capable_settings(directory: Path) -> dict[str, str]:
     """Return settings of a worker whose model reasons and calls functions, and whose template reads all fields."""
     model = model_directory(directory / "capable", TEMPLATE)
     (directory / "capable-catalog").mkdir()
-    (directory / "capable-catalog" / f"{MODEL}.yaml").write_text(CATALOG_ENTRY)
+    (directory / "capable-catalog" / f"{MODEL}.yaml").write_text(CAPABLE_CATALOG_ENTRY)
     return {"VILIX_MODELS": f"{MODEL}={model}", "VILIX_CATALOG_DIR": str(directory / "capable-catalog")}
 
 

@@ -42,7 +42,7 @@ MODEL: Final = "replay"
 IDLE_SECONDS: Final = 2.0
 REDIS_SECONDS: Final = 2.0
 START_SECONDS: Final = 60.0
-_CATALOG_ENTRY: Final = """\
+CATALOG_ENTRY: Final = """\
 id: replay
 created: 2026-01-01
 owned_by: test
@@ -59,6 +59,17 @@ PREFILL, SLOW, LONG, STEADY, BURST, STALL = "PREFILL", "SLOW", "LONG", "STEADY",
 tokens, very many tokens, and an engine whose thread freezes after five tokens."""
 PACED: Final = "PACED"
 """A word in messages that cause 200 tokens, two per second."""
+
+
+@contextlib.asynccontextmanager
+async def unharmed_system(system: System) -> AsyncIterator[None]:
+    """Check that a good client is served before and after the context, and that no request remains."""
+    client = system.client()
+    assert (await read(client, "")).is_whole
+    yield
+    assert (await read(client, "")).is_whole
+    await client.aclose()
+    await until(system.is_idle)
 
 
 @contextlib.contextmanager
@@ -309,7 +320,7 @@ async def running_system(
     recordings = directory / "recordings.json"
     recordings.write_text(json.dumps(_recordings()))
     (directory / "catalog").mkdir()
-    (directory / "catalog" / "replay.yaml").write_text(_CATALOG_ENTRY)
+    (directory / "catalog" / "replay.yaml").write_text(CATALOG_ENTRY)
     engine = ("replay", {"recordings": str(recordings), "context_length": 100_000, "slots": slots, "max_queued": 2000})
     with contextlib.ExitStack() as stack:
         triton = stack.enter_context(launched(directory / "triton", {MODEL: engine, **(more_models or {})}))

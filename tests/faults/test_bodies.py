@@ -17,7 +17,7 @@ import pytest
 from services.gateway.edge.admin_guard import MAX_BODY_BYTES
 from services.gateway.tenancy import keys
 from services.stack.ports import LOOPBACK, free_ports
-from tests.faults.system import Connection, Process, System, body, read, running_system
+from tests.faults.system import Connection, Process, System, body, read, running_system, unharmed_system
 from tests.support.fault_table import milliseconds, record, times
 from tests.support.waits import until
 
@@ -51,12 +51,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 @pytest.fixture(autouse=True)
 async def is_unharmed(system: System) -> AsyncIterator[None]:
     """Check that a good client is served before and after a test, and that no body is counted afterwards."""
-    client = system.client()
-    assert (await read(client, "")).is_whole
-    yield
-    assert (await read(client, "")).is_whole
-    await client.aclose()
-    await until(system.is_idle)
+    async with unharmed_system(system):
+        yield
     await until(lambda: _is_counted(system, 0), what="no body is counted")
 
 

@@ -21,8 +21,8 @@ from tests.faults.system import (
     Stream,
     System,
     body,
-    read,
     running_system,
+    unharmed_system,
 )
 from tests.support.fault_table import percentile99, record, times
 from tests.support.waits import until
@@ -51,12 +51,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 @pytest.fixture(autouse=True)
 async def is_unharmed(system: System) -> AsyncIterator[None]:
     """Check that a good client is served before and after a test, and that no request or connection remains."""
-    client = system.client()
-    assert (await read(client, "")).is_whole
-    yield
-    assert (await read(client, "")).is_whole
-    await client.aclose()
-    await until(system.is_idle)
+    async with unharmed_system(system):
+        yield
     await until(lambda: _has_connections(system.gateway, 0), what="all connections are closed")
 
 

@@ -26,7 +26,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from tests.faults.everything import Everything, running_everything
-from tests.faults.malformed import CATALOG_ENTRY, TEMPLATE, capable_settings, exchange, model_directory
+from tests.faults.malformed import CAPABLE_CATALOG_ENTRY, TEMPLATE, capable_settings, exchange, model_directory
 from tests.faults.system import LONG, MODEL, body
 from tests.faults.test_secrets import post
 from tests.support.fault_table import record, times
@@ -181,7 +181,7 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     large = model_directory(directory / "large", LARGE_PREAMBLE + TEMPLATE)
     small = smollm2()
     worker_settings["VILIX_MODELS"] += f",{LARGE_TEMPLATE}={large},{SMALL_MODEL}={small}"
-    entry = CATALOG_ENTRY.replace(f"id: {MODEL}", f"id: {LARGE_TEMPLATE}")
+    entry = CAPABLE_CATALOG_ENTRY.replace(f"id: {MODEL}", f"id: {LARGE_TEMPLATE}")
     (Path(worker_settings["VILIX_CATALOG_DIR"]) / f"{LARGE_TEMPLATE}.yaml").write_text(entry)
     more_models = {
         LARGE_TEMPLATE: ("replay", {"recordings": str(directory / "recordings.json"), "context_length": 100_000}),

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
-from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.inference.call_demultiplexer import CallDemultiplexer
+from tests.support.stand_in_workers import InferenceStandIn, serving_inference
 
-SERVICE = "vilix.inference.v1.InferenceService"
 MODEL = "scripted/model-1.0"
 
 Step = list[pb.Event] | Exception | asyncio.Event
@@ -40,10 +36,11 @@ def usage(completion_tokens: int = 2) -> pb.Event:
     return pb.Event(usage=pb.Usage(prompt_tokens=3, completion_tokens=completion_tokens))
 
 
-class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
+class ScriptedWorker(InferenceStandIn):
     """Plays `script` for every call: sends lists of events, raises exceptions, and waits for each asyncio.Event."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.script: list[Step] = []
         self.requests: list[pb.GenerateRequest] = []
         self.request_ids: list[str] = []
@@ -51,17 +48,8 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.listed = asyncio.Event()
         """Set when a gateway has listed the models."""
         self.capabilities = pb.Capabilities(chat=True)
-        self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        self.address = ""
 
-    async def GenerateMany(  # noqa: N802
-        self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
-    ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
-        async with aclosing(CallDemultiplexer(self._answer, asyncio.Event()).responses(requests)) as responses:
-            async for response in responses:
-                yield response
-
-    async def _answer(self, request: pb.GenerateRequest, request_id: str) -> AsyncGenerator[list[pb.Event], None]:
+    async def generate(self, request: pb.GenerateRequest, request_id: str) -> AsyncGenerator[list[pb.Event], None]:
         self.requests.append(request)
         self.request_ids.append(request_id)
         try:
@@ -93,14 +81,5 @@ class ScriptedWorker(inference_service_pb2_grpc.InferenceServiceServicer):
 async def scripted_worker(port: int) -> AsyncIterator[ScriptedWorker]:
     """Serve a scripted worker on 127.0.0.1:`port`."""
     worker = ScriptedWorker()
-    worker.address = f"127.0.0.1:{port}"
-    healthy = health.aio.HealthServicer()
-    await healthy.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, worker.server)
-    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(worker, worker.server)
-    worker.server.add_insecure_port(worker.address)
-    await worker.server.start()
-    try:
+    async with serving_inference(worker, port):
         yield worker
-    finally:
-        await worker.server.stop(None)

@@ -13,7 +13,6 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
@@ -23,6 +22,7 @@ from services.stack.ports import free_ports
 from tests.support.api_document import BY_PATH, check, content, requests
 from tests.support.gateway import running_gateway
 from tests.support.scripted_worker import MODEL as CHAT_MODEL
+from tests.support.stand_in_workers import serving
 from tests.support.waits import until
 
 SERVICE = "vilix.embeddings.v1.EmbeddingsService"
@@ -40,7 +40,6 @@ class ScriptedEmbedder(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
         self.go_on.set()
         self.requests: list[pb.EmbedRequest] = []
         self.cancelled = asyncio.Event()
-        self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", 64 * 2**20)])
 
     async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:  # noqa: N802
         self.requests.append(request)
@@ -71,18 +70,13 @@ def vectors(count: int, dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]
 
 
 @asynccontextmanager
-async def serving(port: int) -> AsyncIterator[ScriptedEmbedder]:
+async def scripted_embedder(port: int) -> AsyncIterator[ScriptedEmbedder]:
+    """Serve a scripted embedder on 127.0.0.1:`port`."""
     embedder = ScriptedEmbedder()
-    healthy = health.aio.HealthServicer()
-    await healthy.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, embedder.server)
-    embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(embedder, embedder.server)
-    embedder.server.add_insecure_port(f"127.0.0.1:{port}")
-    await embedder.server.start()
-    try:
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", 64 * 2**20)])
+    embeddings_service_pb2_grpc.add_EmbeddingsServiceServicer_to_server(embedder, server)
+    async with serving(server, SERVICE, f"127.0.0.1:{port}"):
         yield embedder
-    finally:
-        await embedder.server.stop(None)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +101,7 @@ def address(
 
 @pytest.fixture
 async def embedder(ports: list[int]) -> AsyncIterator[ScriptedEmbedder]:
-    async with serving(ports[0]) as embedder:
+    async with scripted_embedder(ports[0]) as embedder:
         yield embedder
 
 
@@ -266,7 +260,7 @@ async def test_a_client_disconnect_cancels_the_workers_call(
 async def test_another_worker_takes_over_from_a_lost_one(
     http: httpx.AsyncClient, embedder: ScriptedEmbedder, ports: list[int]
 ) -> None:
-    async with serving(ports[1]) as second, asyncio.timeout(30):
+    async with scripted_embedder(ports[1]) as second, asyncio.timeout(30):
         while not (second.requests and embedder.requests):
             await http.post(URL, json=body())
         embedder.failure = Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("away"), retry_after=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,12 +14,14 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from services.gateway.redis.connection import connect, disconnect
 from services.gateway.tenancy import keys, limits_script, usage
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import UNLIMITED
 from services.gateway.tenancy.limits_script import Scope, Subject
 from services.stack.ports import free_ports
 from tests.contract.tenancy.counting_worker import CountingWorker, counting_worker
+from tests.contract.tenancy.redis_servers import Server, running
 from tests.support.gateway import running_gateway, until_ready
 from tests.support.valkey import running_valkey
 
@@ -27,6 +30,8 @@ GATEWAYS = 3
 ADMIN_TOKEN = "a-token-for-tests-only"
 RESERVATION_SECONDS = 2.0
 RENEW_SECONDS = 0.5
+REDIS_SECONDS = 5.0
+"""How long tests wait for a reply of Redis."""
 ROUNDS = 200 if os.environ.get("VILIX_FAULTS") == "full" else 20
 """How often the tests of exactness are repeated."""
 TIERS = """
@@ -73,6 +78,12 @@ async def records(redis: Redis, key: Key) -> list[dict[str, str]]:
     return [fields for _, fields in found if fields["key"] == key.id]
 
 
+def log_lines(path: Path, message: str) -> list[dict[str, object]]:
+    """Return the lines of a JSON log with this message."""
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("message", line.get("event")) == message]
+
+
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
@@ -83,6 +94,21 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Run a Redis of the test's own, which the test may stop or configure."""
+    server = Server(tmp_path / "redis", "--appendonly", "yes")
+    with running([server]):
+        yield server
+
+
+@pytest.fixture
+async def own_redis(server: Server) -> AsyncIterator[Redis]:
+    redis = connect(server.url, timeout=REDIS_SECONDS)
+    yield redis
+    await disconnect(redis)
 
 
 @pytest.fixture(scope="session")

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
-from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.inference.call_demultiplexer import CallDemultiplexer
 from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
+from tests.support.stand_in_workers import InferenceStandIn, serving_inference
 
-SERVICE = "vilix.inference.v1.InferenceService"
 MODELS = ("small", "large")
 
 
@@ -30,10 +26,11 @@ class Entry:
     ended: str = "cancelled"
 
 
-class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
+class CountingWorker(InferenceStandIn):
     """Generates `max_tokens` tokens, one every `pace` seconds, while `going`; with `seed` n it fails after n - 1."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.books: dict[str, Entry] = {}
         self.pace = 0.0
         self.running = 0
@@ -41,17 +38,8 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
         self.rendered = 0
         self.going = asyncio.Event()
         self.going.set()
-        self.address = ""
-        self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
 
-    async def GenerateMany(  # noqa: N802
-        self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
-    ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
-        async with aclosing(CallDemultiplexer(self._answer, asyncio.Event()).responses(requests)) as responses:
-            async for response in responses:
-                yield response
-
-    async def _answer(self, request: pb.GenerateRequest, request_id: str) -> AsyncGenerator[list[pb.Event], None]:
+    async def generate(self, request: pb.GenerateRequest, request_id: str) -> AsyncGenerator[list[pb.Event], None]:
         text = request.messages[-1].content[0].text if request.messages else request.prompt
         entry = self.books[request_id] = Entry(prompt=len(text) + len(request.prompt_token_ids))
         choices = range(max(1, request.n))
@@ -90,14 +78,5 @@ class CountingWorker(inference_service_pb2_grpc.InferenceServiceServicer):
 async def counting_worker(port: int) -> AsyncIterator[CountingWorker]:
     """Serve a CountingWorker on 127.0.0.1:`port`."""
     worker = CountingWorker()
-    worker.address = f"127.0.0.1:{port}"
-    healthy = health.aio.HealthServicer()
-    await healthy.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, worker.server)
-    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(worker, worker.server)
-    worker.server.add_insecure_port(worker.address)
-    await worker.server.start()
-    try:
+    async with serving_inference(worker, port):
         yield worker
-    finally:
-        await worker.server.stop(None)

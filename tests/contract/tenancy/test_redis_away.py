@@ -12,7 +12,6 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.redis.connection import connect, disconnect
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.stack.ports import free_ports
@@ -29,13 +28,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always")
     with running([server]):
         yield server
-
-
-@pytest.fixture
-async def own_redis(server: Server) -> AsyncIterator[Redis]:
-    redis = connect(server.url, timeout=5)
-    yield redis
-    await disconnect(redis)
 
 
 @pytest.fixture

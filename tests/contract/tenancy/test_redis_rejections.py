@@ -3,57 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.redis.connection import connect, disconnect
+from services.gateway.redis.connection import connect
 from services.gateway.redis.link import RedisAwayError, RedisLink, RedisRejectedError
 from services.gateway.redis.rejections import WriteRejection, try_writing
 from services.gateway.redis.script import Script
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.stack.ports import free_ports
-from tests.contract.tenancy.conftest import URL, body, client_of, used
+from tests.contract.tenancy.conftest import REDIS_SECONDS, URL, body, client_of, log_lines, used
 from tests.contract.tenancy.counting_worker import CountingWorker
-from tests.contract.tenancy.redis_servers import Server, cluster, running
+from tests.contract.tenancy.redis_servers import Server, cluster
 from tests.support.fault_table import record
 from tests.support.gateway import running_gateway, until_ready
 from tests.support.messages import message_id_of
 from tests.support.waits import until
 
-SECONDS = 5.0
 WRITE = Script("return redis.call('SET', KEYS[1], ARGV[1])['ok']")
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "redis", "--appendonly", "yes")
-    with running([server]):
-        yield server
-
-
-@pytest.fixture
-async def own_redis(server: Server) -> AsyncIterator[Redis]:
-    redis = connect(server.url, timeout=SECONDS)
-    yield redis
-    await disconnect(redis)
-
-
-@pytest.fixture
 async def link(server: Server) -> AsyncIterator[RedisLink]:
-    link = RedisLink(connect(server.url, timeout=SECONDS), timeout=SECONDS)
+    link = RedisLink(connect(server.url, timeout=REDIS_SECONDS), timeout=REDIS_SECONDS)
     yield link
     await link.close()
-
-
-def log_lines(path: Path, message: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line.get("message", line.get("event")) == message]
 
 
 async def write(link: RedisLink, value: str) -> str:
@@ -275,7 +254,7 @@ async def test_the_probe_of_writes_leaves_no_data(own_redis: Redis) -> None:
 
 async def test_one_full_node_of_a_cluster_is_reported(tmp_path: Path) -> None:
     with cluster(tmp_path) as url:
-        link = RedisLink(connect(url, timeout=SECONDS), timeout=SECONDS)
+        link = RedisLink(connect(url, timeout=REDIS_SECONDS), timeout=REDIS_SECONDS)
         first = f"redis://{url.partition('://')[2].partition(',')[0]}"
         try:
             async with asyncio.timeout(20), Redis.from_url(first) as node:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,32 +12,15 @@ from services.gateway.redis.connection import connect, disconnect
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.redis.watch import Persistence, RedisWatch, ServerState, read_state
 from services.stack.ports import free_ports
-from tests.contract.tenancy.conftest import client_of
+from tests.contract.tenancy.conftest import REDIS_SECONDS, client_of, log_lines
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import Server, cluster, running, sentinel_pair
-from tests.contract.tenancy.test_redis_rejections import log_lines
 from tests.support.gateway import running_gateway, until_ready
 from tests.support.waits import until
 
-SECONDS = 5.0
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "redis", "--appendonly", "yes")
-    with running([server]):
-        yield server
-
-
-@pytest.fixture
-async def own_redis(server: Server) -> AsyncIterator[Redis]:
-    redis = connect(server.url, timeout=SECONDS)
-    yield redis
-    await disconnect(redis)
-
 
 async def state_of(url: str) -> ServerState:
-    redis = connect(url, timeout=SECONDS)
+    redis = connect(url, timeout=REDIS_SECONDS)
     try:
         return await read_state(redis)
     finally:
