@@ -53,7 +53,8 @@ class Embedding:
         self._call = call = worker.client.embed(request, request_id=self._record.request_id)
         if self._is_cancelled:
             call.cancel()
-        outcome, worker_status = Outcome.STOPPED, None
+        outcome = Outcome.STOPPED
+        worker_status: str | None = None
         worker.in_flight += 1
         began = time.perf_counter()
         try:
