@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.trtllm.checks import CHECKS, Skipped, Subject
+from bench.trtllm.checks import CHECKS
+from bench.trtllm.subject import Skipped, Subject
 from services.inference.triton_backend.engines import trtllm
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi
 

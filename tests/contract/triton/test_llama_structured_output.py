@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.trtllm.checks import Reader
+from bench.trtllm.subject import Reader
 from services.inference.request.structured_output.call_schema import call_schema
 from services.inference.triton_backend.contract import Params, Request, StructuredOutput
 from services.inference.triton_backend.engines import llama_compilations, llama_structured_output

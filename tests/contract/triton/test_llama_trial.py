@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.trtllm.checks import Reader
+from bench.trtllm.subject import Reader
 from services.inference.triton_backend import trial
 from services.inference.triton_backend.contract import Params, Request, StructuredOutput
 from services.inference.triton_backend.engines import llamacpp

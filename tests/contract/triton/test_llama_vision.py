@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from bench.trtllm.checks import Reader
+from bench.trtllm.subject import Reader
 from services.inference.triton_backend.contract import Params, Request
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
