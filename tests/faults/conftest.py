@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.system import Connection, System, running_system
+from tests.faults.connection import Connection
+from tests.faults.system import System, running_system
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from google.protobuf import duration_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from tests.faults.system import MODEL, Process
+from tests.faults.chat_stream import MODEL
+from tests.faults.process import Process
 from tests.support.waits import until
 
 

@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.stack.ports import LOOPBACK, free_ports
-from tests.faults.system import MODEL, START_SECONDS, System, running_system
+from tests.faults.chat_stream import MODEL
+from tests.faults.system import START_SECONDS, System, running_system
 from tests.support.triton_servers import EMBEDDING_MODEL, Server, serving_embeddings
 from tests.support.waits import until
 from tests.support.workers import Worker, running_embeddings_worker

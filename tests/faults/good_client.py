@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tests.faults.system import System, body
+from tests.faults.chat_stream import body
+from tests.faults.system import System
 from tests.support.waits import until
 
 if TYPE_CHECKING:

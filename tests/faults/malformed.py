@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from tests.faults.chat_stream import MODEL, read
+from tests.faults.connection import Connection
 from tests.faults.everything import Everything, running_everything
-from tests.faults.system import CATALOG_ENTRY, MODEL, Connection, read
+from tests.faults.system import CATALOG_ENTRY
 from tests.support.fault_table import times
 from tests.support.models import smollm2
 from tests.support.triton_servers import EMBEDDING_MODEL

@@ -17,7 +17,10 @@ import pytest
 from services.gateway.edge.admin_guard import MAX_BODY_BYTES
 from services.gateway.tenancy import keys
 from services.stack.ports import LOOPBACK, free_ports
-from tests.faults.system import Connection, Process, System, body, read, running_system, unharmed_system
+from tests.faults.chat_stream import body, read
+from tests.faults.connection import Connection
+from tests.faults.process import Process
+from tests.faults.system import System, running_system, unharmed_system
 from tests.support.fault_table import milliseconds, record, times
 from tests.support.waits import until
 

@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.faults.chat_stream import body
+from tests.faults.connection import Connection
 from tests.faults.engine_watch import EngineWatch, watched_engine
-from tests.faults.system import LONG, PREFILL, Connection, System, body, running_system
+from tests.faults.recordings import LONG, PREFILL
+from tests.faults.system import System, running_system
 from tests.support.fault_table import milliseconds, percentile99, record, times
 from tests.support.waits import until
 

@@ -9,7 +9,10 @@ import httpx
 import pytest
 
 from services.gateway.tenancy import secret
-from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STEADY, Process, Stream, System, body, read
+from tests.faults.chat_stream import MODEL, Stream, body, read
+from tests.faults.process import Process
+from tests.faults.recordings import LONG, PREFILL, SLOW, STEADY
+from tests.faults.system import System
 from tests.support.fault_table import milliseconds, record, times
 from tests.support.waits import until
 

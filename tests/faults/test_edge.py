@@ -10,20 +10,12 @@ import orjson
 import psutil
 import pytest
 
+from tests.faults.chat_stream import Stream, body
+from tests.faults.connection import Connection
 from tests.faults.good_client import good_client
-from tests.faults.system import (
-    BURST,
-    LONG,
-    PREFILL,
-    STEADY,
-    Connection,
-    Process,
-    Stream,
-    System,
-    body,
-    running_system,
-    unharmed_system,
-)
+from tests.faults.process import Process
+from tests.faults.recordings import BURST, LONG, PREFILL, STEADY
+from tests.faults.system import System, running_system, unharmed_system
 from tests.support.fault_table import percentile99, record, times
 from tests.support.waits import until
 

@@ -14,20 +14,11 @@ import httpx
 import pytest
 
 from services.gateway.tenancy import secret
-from tests.faults.system import (
-    IDLE_SECONDS,
-    LONG,
-    MODEL,
-    PREFILL,
-    REDIS_SECONDS,
-    STEADY,
-    Connection,
-    System,
-    body,
-    frozen_process,
-    read,
-    running_system,
-)
+from tests.faults.chat_stream import MODEL, body, read
+from tests.faults.connection import Connection
+from tests.faults.process import frozen_process
+from tests.faults.recordings import LONG, PREFILL, STEADY
+from tests.faults.system import IDLE_SECONDS, REDIS_SECONDS, System, running_system
 from tests.faults.test_death import streams
 from tests.support.fault_table import milliseconds, record, times
 from tests.support.repository import ROOT

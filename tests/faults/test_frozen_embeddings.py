@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.faults.chat_stream import MODEL
 from tests.faults.everything import Everything, running_everything
-from tests.faults.system import IDLE_SECONDS, MODEL, frozen_process
+from tests.faults.process import frozen_process
+from tests.faults.system import IDLE_SECONDS
 from tests.support.fault_table import milliseconds, record
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until

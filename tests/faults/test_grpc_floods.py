@@ -25,9 +25,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.worker.grpc_server import DEFAULT_LIMITS
+from tests.faults.chat_stream import body
 from tests.faults.everything import Everything, running_everything
 from tests.faults.http2_attacks import ATTACKS, SOURCE
-from tests.faults.system import body
 from tests.support.fault_table import record, times
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until

@@ -24,7 +24,8 @@ import psutil
 import pytest
 
 from services.gateway.tenancy import keys
-from tests.faults.system import MODEL, System, running_system
+from tests.faults.chat_stream import MODEL
+from tests.faults.system import System, running_system
 from tests.support.environments import python_of
 from tests.support.fault_table import FULL, record, times
 from tests.support.hostile_structured_output.cases import Case, cases, is_longer, load_suite

@@ -25,9 +25,10 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
+from tests.faults.chat_stream import MODEL, body
 from tests.faults.everything import Everything, running_everything
 from tests.faults.malformed import CAPABLE_CATALOG_ENTRY, TEMPLATE, capable_settings, exchange, model_directory
-from tests.faults.system import LONG, MODEL, body
+from tests.faults.recordings import LONG
 from tests.faults.test_secrets import post
 from tests.support.fault_table import record, times
 from tests.support.models import smollm2

@@ -17,10 +17,10 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 
+from tests.faults.chat_stream import MODEL, body
 from tests.faults.everything import ADMIN_TOKEN, Everything
 from tests.faults.malformed import at_once, capable_system, exchange, tally, unharmed, without_growth
 from tests.faults.mutation import each_hostile_value, mutated, with_hostile_value
-from tests.faults.system import MODEL, body
 from tests.support.fault_table import record, times
 from tests.support.triton_servers import EMBEDDING_MODEL
 

@@ -17,10 +17,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from tests.faults.chat_stream import MODEL
 from tests.faults.everything import Everything
 from tests.faults.malformed import CASES, at_once, capable_system, exchange, tally, unharmed, without_growth
 from tests.faults.mutation import HOSTILE, mutated
-from tests.faults.system import MODEL
 from tests.support.fault_table import record, times
 from tests.support.triton_servers import EMBEDDING_MODEL
 

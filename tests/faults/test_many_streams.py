@@ -7,8 +7,10 @@ from typing import Final
 
 import pytest
 
+from tests.faults.chat_stream import body
 from tests.faults.paced_clients import StreamResult, run_streams
-from tests.faults.system import PACED, body, running_system
+from tests.faults.recordings import PACED
+from tests.faults.system import running_system
 from tests.support.fault_table import percentile99, record, times
 
 pytestmark = pytest.mark.timeout(600)

@@ -14,8 +14,10 @@ import httpx
 import orjson
 import pytest
 
+from tests.faults.chat_stream import MODEL, body
 from tests.faults.everything import running_everything
-from tests.faults.system import LONG, MODEL, PREFILL, SLOW, STALL, System, body, running_system
+from tests.faults.recordings import LONG, PREFILL, SLOW, STALL
+from tests.faults.system import System, running_system
 from tests.support.fault_table import milliseconds, record, times
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until

@@ -10,7 +10,11 @@ from typing import Any
 import httpx
 
 from services.gateway.tenancy import keys
-from tests.faults.system import LONG, Connection, Process, System, body, read, running_system
+from tests.faults.chat_stream import body, read
+from tests.faults.connection import Connection
+from tests.faults.process import Process
+from tests.faults.recordings import LONG
+from tests.faults.system import System, running_system
 from tests.faults.test_death import streams
 from tests.support.waits import until
 

@@ -19,8 +19,8 @@ from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
 from services.gateway.endpoints.admin import create_admin_app
 from services.gateway.settings import GatewaySettings
+from tests.faults.connection import Connection
 from tests.faults.everything import ADMIN_TOKEN, Everything, running_everything
-from tests.faults.system import Connection
 from tests.support.fault_table import record
 
 PUBLIC, KEY, ADMIN = "public", "key", "admin credential"

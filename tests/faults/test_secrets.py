@@ -19,9 +19,12 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.tenancy.secret import draw
+from tests.faults.chat_stream import MODEL, body, read
+from tests.faults.connection import Connection
 from tests.faults.everything import ADMIN_TOKEN, Everything, running_everything, tracebacks_in
 from tests.faults.malformed import exchange
-from tests.faults.system import LONG, MODEL, Connection, body, read, running_system
+from tests.faults.recordings import LONG
+from tests.faults.system import running_system
 from tests.support.fault_table import record
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until

@@ -12,7 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
-from tests.faults.system import LONG, PREFILL, STEADY, Connection, System, body, read, running_system
+from tests.faults.chat_stream import body, read
+from tests.faults.connection import Connection
+from tests.faults.recordings import LONG, PREFILL, STEADY
+from tests.faults.system import System, running_system
 from tests.faults.test_death import streams
 from tests.support.fault_table import record, times
 from tests.support.waits import until
