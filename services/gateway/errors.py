@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum, auto
 
 from services.gateway.limit_status import RateLimits
@@ -58,7 +60,6 @@ class ApiError(Exception):
             status: The HTTP status.
             kind: The kind of error.
             message: The message for the caller: what is wrong, which value it has, and what to do.
-            field: The path of the wrong field, if the message does not have it.
             has_worker_fields: Whether the message has a worker's names of fields, which a dialect must replace.
             code: A more precise, stable name of the error, if there is one.
             retry_after: Seconds after which to try again.
@@ -126,6 +127,15 @@ def timed_out(message: Message, *, retry_after: float = 1.0) -> ApiError:
 def restarting() -> ApiError:
     """Return a 503 for a request that the gateway's grace period after SIGTERM has ended."""
     return unavailable(Message("server_restarting"))
+
+
+@contextmanager
+def restarting_if_cancelled() -> Iterator[None]:
+    """Raise `restarting` if the block is cancelled: only the end of the gateway's grace period cancels a request."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise restarting() from None
 
 
 def server_error(request_id: str) -> ApiError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.edge.body import parse
 from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
@@ -46,7 +47,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
         # Admit.
         admission = await admission_control.admit(caller, operation.estimate, exchange.disconnect, record)
         async with admission:
-            # Wait in the queue, if there is one, and tell the client its position.
+            # Wait in the queue, if the request was not admitted at once, and tell the client its position.
             async for position in admission.queue():
                 await reply.queued(position, admission.limits)
             # Generate: start the work. For a stream, only the beginning is awaited.
@@ -55,7 +56,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
             await reply.write(result, admission.limits)
         # Settle: the end of the block, however it was left, released the slot and billed the real use.
     except ApiError as error:
-        operation.use_callers_names(error)
+        use_callers_names(error, operation.field_name)
         await reply.fail(error)
 
 

@@ -76,7 +76,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         An empty list is a heartbeat. Raises Failure.
         """
         with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
-            # Check the request: its limits, and what the model and its engine support.
+            # Check: the request's limits, and what the model and its engine support.
             model = await run_in_thread_if_large(request, lambda: self._accept(request))
             ignored = ignored_parameters(request, model)
             # Render: template → text → token ids.
@@ -104,7 +104,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                             generation.stop(index)
                     if not generation.running:
                         events.append(usage.event(choices))
-                    # Send what is ready together.
+                    # Send: what is ready goes together.
                     yield events
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from services.gateway.errors import ApiError
@@ -19,3 +20,13 @@ def use_callers_names(error: ApiError, name: Callable[[str], str]) -> None:
     if error.message.field is not None:
         error.field = name(error.message.field) or None
     error.message = error.message.with_fields(name)
+
+
+@contextmanager
+def callers_names(name: Callable[[str], str]) -> Iterator[None]:
+    """Replace a worker's names of fields in an ApiError that the block raises."""
+    try:
+        yield
+    except ApiError as error:
+        use_callers_names(error, name)
+        raise

@@ -8,9 +8,8 @@ from typing import Any, Final, Generic
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway.dialects.dialect import E, EmbeddingDialect
-from services.gateway.dialects.worker_fields import use_callers_names
+from services.gateway.dialects.worker_fields import callers_names
 from services.gateway.edge.exchange import Exchange
-from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
 from services.gateway.operations.json_reply import JsonReply
 from services.gateway.operations.operation import Reply
@@ -36,11 +35,8 @@ class EmbedEndpoint(Generic[E]):
         Raises ApiError (400).
         """
         call = self.dialect.read(body)
-        try:
+        with callers_names(call.field_name):
             check_number_of_elements(call.embed)
-        except ApiError as error:
-            use_callers_names(error, call.field_name)
-            raise
         return EmbedTexts(self.dialect, gateway, call, estimate_of_embedding(call.embed))
 
 
@@ -54,6 +50,7 @@ class EmbedTexts(Generic[E]):
         self.model: Final = call.embed.model
         self.pool: Final[EmbeddingsPool] = gateway.fleet.embeddings
         self.estimate: Final = estimate
+        self.field_name: Final = call.field_name
         self._dialect: Final = dialect
         self._call: Final = call
 
@@ -71,24 +68,19 @@ class EmbedTexts(Generic[E]):
         await reservation.settle(Outcome.COMPLETE)
         return response
 
-    def use_callers_names(self, error: ApiError) -> None:
-        """Replace the worker's field names in an error by the caller's."""
-        use_callers_names(error, self._call.field_name)
 
-
-class VectorsReply(JsonReply[pb.EmbedResponse], Generic[E]):
+class VectorsReply(JsonReply[EmbeddingDialect[E], pb.EmbedResponse], Generic[E]):
     """Sends vectors in segments, between which the event loop serves other requests."""
 
     def __init__(self, dialect: EmbeddingDialect[E], exchange: Exchange, call: E) -> None:
         """Reply to `call`."""
         super().__init__(dialect, exchange)
-        self._embedding_dialect: Final = dialect
         self._call: Final = call
 
     async def write(self, result: pb.EmbedResponse, limits: RateLimits) -> None:
         """Send the vectors: a small response at once with its length, a large one in segments without it."""
-        segments = self._embedding_dialect.segments(self._call, result)
-        if self._embedding_dialect.is_small(result):
+        segments = self._dialect.segments(self._call, result)
+        if self._dialect.is_small(result):
             await self._send(b"".join(segments), limits)
             return
         response = self._exchange.response

@@ -8,14 +8,12 @@ from functools import partial
 from typing import Any, Final, Generic
 
 from services.gateway.dialects.dialect import C, GenerationDialect, ResponseHead, without_prompt
-from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.edge.exchange import Exchange
-from services.gateway.errors import ApiError
 from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.operation import Operation, Reply
 from services.gateway.operations.prepared_call import PreparedCall, prepare
-from services.gateway.operations.response_writer import ResponseWriter
 from services.gateway.operations.show_prompt import ShowPrompt
+from services.gateway.operations.stream_reply import StreamReply
 from services.gateway.operations.whole_reply import WholeReply
 from services.gateway.record import Outcome
 from services.gateway.routing.generation import Generation
@@ -60,6 +58,7 @@ class GenerateText(Generic[C]):
         self._dialect: Final = dialect
         self._gateway: Final = gateway
         self._call: Final = without_prompt(prepared.call)
+        self.field_name: Final = self._call.field_name
         self._prepared: PreparedCall[C] | None = prepared
 
     def reply(self, exchange: Exchange) -> Reply[MeteredGeneration]:
@@ -69,7 +68,7 @@ class GenerateText(Generic[C]):
         if not self.stream:
             return WholeReply(self._dialect, exchange, self._call, head)
         keep_alive = self._gateway.settings.keep_alive
-        return ResponseWriter(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
+        return StreamReply(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> MeteredGeneration:
         """Start the generation on a worker, and return it. `MeteredGeneration.events` yields the rest.
@@ -92,7 +91,3 @@ class GenerateText(Generic[C]):
         # The worker has the request now, and nothing of the body is kept.
         exchange.body.release()
         return MeteredGeneration(generation, reservation, record, choices=self._call.choices, transcript=transcript)
-
-    def use_callers_names(self, error: ApiError) -> None:
-        """Replace the worker's field names in an error by the caller's."""
-        use_callers_names(error, self._call.field_name)

@@ -12,14 +12,15 @@ from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
 
+D = TypeVar("D", bound=Dialect)
 R = TypeVar("R")
 JSON: Final = {"content-type": "application/json"}
 
 
-class JsonReply(ABC, Generic[R]):
-    """Base of replies that are one JSON document."""
+class JsonReply(ABC, Generic[D, R]):
+    """Base of replies that are one JSON document: a result `R` in the format of a dialect `D`."""
 
-    def __init__(self, dialect: Dialect, exchange: Exchange) -> None:
+    def __init__(self, dialect: D, exchange: Exchange) -> None:
         """Reply to the request of `exchange` in the API `dialect`."""
         self._dialect: Final = dialect
         self._exchange: Final = exchange

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from services.gateway.dialects.dialect import Dialect
@@ -56,6 +57,11 @@ class Operation(Protocol[R]):
         """The workers of the kind that can do the work."""
         ...
 
+    @property
+    def field_name(self) -> Callable[[str], str]:
+        """The function that returns the caller's name for the path of a worker's field."""
+        ...
+
     def reply(self, exchange: Exchange) -> Reply[R]:
         """Return the writer of the response."""
         ...
@@ -65,10 +71,6 @@ class Operation(Protocol[R]):
 
         Raises ApiError and ClientGoneError.
         """
-        ...
-
-    def use_callers_names(self, error: ApiError) -> None:
-        """Replace the worker's field names in an error by the caller's."""
         ...
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final, Generic
 
 from services.gateway.dialects.dialect import C, PromptDialect, ReadOptions
-from services.gateway.dialects.worker_fields import use_callers_names
-from services.gateway.errors import ApiError, restarting
+from services.gateway.dialects.worker_fields import callers_names
+from services.gateway.errors import restarting_if_cancelled
 from services.gateway.images.image_fetch import ImageFetcher
 from services.gateway.images.limits import ImageLimits
 from services.gateway.images.request_images import Images
@@ -21,11 +20,8 @@ class PreparedCall(Generic[C]):
         """Measure the call, which takes long for a large one. Raises ApiError (400) if it has too many elements."""
         self.call: Final = call
         self.images: Final = images
-        try:
+        with callers_names(call.field_name):
             check_number_of_elements(call.generate)
-        except ApiError as error:
-            use_callers_names(error, call.field_name)
-            raise
         self._text_bytes: Final = call.generate.ByteSize() - images.total_bytes
 
     @property
@@ -36,11 +32,8 @@ class PreparedCall(Generic[C]):
     async def complete(self, fetcher: ImageFetcher, *, tenant: str) -> None:
         """Fetch the remaining images, and set the tenant, within which prompts may be cached. Raises ApiError."""
         self.call.generate.tenant = tenant
-        try:
+        with restarting_if_cancelled():
             await fetcher.fill(self.images)
-        except asyncio.CancelledError:
-            # Only the end of the gateway's grace period cancels a request.
-            raise restarting() from None
 
 
 def prepare(dialect: PromptDialect[C], body: Any, image_limits: ImageLimits, *, strict: bool) -> PreparedCall[C]:

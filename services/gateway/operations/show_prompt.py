@@ -6,9 +6,7 @@ from dataclasses import replace
 from typing import Any, Final, Generic
 
 from services.gateway.dialects.dialect import C, PromptDialect, RenderedPrompt
-from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.edge.exchange import Exchange
-from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
 from services.gateway.operations.json_reply import JsonReply
 from services.gateway.operations.operation import Reply
@@ -52,6 +50,7 @@ class ShowPrompt(Generic[C]):
         self.pool: Final[InferencePool] = gateway.fleet.inference
         # It counts as one request. Its prompt is reserved and must fit what the key has left, but no tokens are billed.
         self.estimate: Final = replace(estimate, output=0, max_output=0)
+        self.field_name: Final = prepared.call.field_name
         self._dialect: Final = dialect
         self._gateway: Final = gateway
         self._prepared: Final = prepared
@@ -71,20 +70,15 @@ class ShowPrompt(Generic[C]):
         await reservation.settle(Outcome.COMPLETE)
         return RenderedPrompt(response, worker, call.all_ignored(response.ignored_parameters))
 
-    def use_callers_names(self, error: ApiError) -> None:
-        """Replace the worker's field names in an error by the caller's."""
-        use_callers_names(error, self._prepared.call.field_name)
 
-
-class PromptReply(JsonReply[RenderedPrompt], Generic[C]):
+class PromptReply(JsonReply[PromptDialect[C], RenderedPrompt], Generic[C]):
     """The reply with a rendered prompt."""
 
     def __init__(self, dialect: PromptDialect[C], exchange: Exchange, call: C) -> None:
         """Reply to `call`."""
         super().__init__(dialect, exchange)
-        self._prompt_dialect: Final = dialect
         self._call: Final = call
 
     async def write(self, result: RenderedPrompt, limits: RateLimits) -> None:
         """Send the prompt."""
-        await self._send(self._prompt_dialect.prompt(self._call, result), limits, ignored=result.ignored)
+        await self._send(self._dialect.prompt(self._call, result), limits, ignored=result.ignored)

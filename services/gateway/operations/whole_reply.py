@@ -12,13 +12,12 @@ from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.json_reply import JsonReply
 
 
-class WholeReply(JsonReply[MeteredGeneration], Generic[C]):
+class WholeReply(JsonReply[GenerationDialect[C], MeteredGeneration], Generic[C]):
     """Collects a generation, and sends it as one JSON document."""
 
     def __init__(self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: ResponseHead) -> None:
         """Reply to `call`, which has no prompt, because a generation may take long and prompts may be large."""
         super().__init__(dialect, exchange)
-        self._generation_dialect: Final = dialect
         self._call: Final = call
         self._head: Final = head
 
@@ -31,5 +30,5 @@ class WholeReply(JsonReply[MeteredGeneration], Generic[C]):
             collected.ended_by = result.ended_by
         finally:
             result.close()
-        document = self._generation_dialect.response(self._call, self._head, collected)
+        document = self._dialect.response(self._call, self._head, collected)
         await self._send(document, limits, ignored=self._call.all_ignored(result.generation.ignored_parameters))

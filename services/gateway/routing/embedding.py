@@ -12,7 +12,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway import metrics
 from services.gateway.disconnect import ClientGoneError
-from services.gateway.errors import restarting
+from services.gateway.errors import restarting_if_cancelled
 from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.embeddings_client import EmbedCall, EmbeddingsPool, EmbeddingsWorker
 from services.gateway.routing.failover import with_failover
@@ -34,14 +34,10 @@ class Embedding:
     async def run(self, request: pb.EmbedRequest) -> pb.EmbedResponse:
         """Return a worker's response. Raises ApiError, and ClientGoneError after `cancel`."""
         try:
-            return await with_failover(self._pool, request, partial(self._run_on, request=request))
+            with restarting_if_cancelled():
+                return await with_failover(self._pool, request, partial(self._run_on, request=request))
         except Failure as failure:
             raise api_error(failure, request_id=self._record.request_id) from failure
-        except asyncio.CancelledError:
-            if self._is_cancelled:
-                raise ClientGoneError from None
-            # Only the end of the gateway's grace period cancels a request.
-            raise restarting() from None
 
     def cancel(self) -> None:
         """Cancel the call because its client has disconnected. It may be called before `run`."""
@@ -69,7 +65,10 @@ class Embedding:
             outcome, worker_status = outcome_of_failure(failure), failure.code.name
             raise failure from error
         except asyncio.CancelledError:
-            outcome = Outcome.CLIENT_GONE if self._is_cancelled else Outcome.DRAINED
+            if self._is_cancelled:
+                outcome = Outcome.CLIENT_GONE
+                raise ClientGoneError from None
+            outcome = Outcome.DRAINED
             raise
         finally:
             worker.in_flight -= 1

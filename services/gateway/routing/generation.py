@@ -163,6 +163,5 @@ class Generation:
         if isinstance(error, SilentWorkerError):
             self.outcome = Outcome.SILENT
             return silent()
-        # Only the end of the gateway's grace period cancels a request.
-        self.outcome = Outcome.DRAINED
+        self.outcome = Outcome.DRAINED  # See `restarting_if_cancelled`.
         return restarting()

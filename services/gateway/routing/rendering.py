@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 
 import grpc
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.errors import restarting
+from services.gateway.errors import restarting_if_cancelled
 from services.gateway.routing.failover import with_failover
 from services.gateway.routing.failures import api_error, failure_of_rpc
 from services.gateway.routing.inference_client import InferencePool, InferenceWorker
@@ -22,15 +21,12 @@ async def render_prompt(
 
     `size` is the request's in bytes. Raises ApiError.
     """
+    render_on = partial(_render_on, request=request, size=size, request_id=request_id)
     try:
-        return await with_failover(
-            pool, request, partial(_render_on, request=request, size=size, request_id=request_id)
-        )
+        with restarting_if_cancelled():
+            return await with_failover(pool, request, render_on)
     except Failure as failure:
         raise api_error(failure, request_id=request_id) from failure
-    except asyncio.CancelledError:
-        # Only the end of the gateway's grace period cancels a request.
-        raise restarting() from None
 
 
 async def _render_on(

@@ -12,7 +12,7 @@ from typing import Final
 
 from services.gateway import metrics
 from services.gateway.disconnect import ClientGoneError, Disconnect
-from services.gateway.errors import ApiError, ErrorKind, restarting
+from services.gateway.errors import ApiError, ErrorKind, restarting_if_cancelled
 from services.gateway.limit_status import NO_LIMITS, RateLimits
 from services.gateway.record import CLIENT_CLOSED_REQUEST, RequestRecord, outcome_of
 from services.gateway.redis.link import RedisAwayError, RedisLink
@@ -170,13 +170,10 @@ class Admission:
                 if self._position != reported:
                     reported = self._position
                     yield reported
-                try:
+                with restarting_if_cancelled():
                     await asyncio.sleep(ASK_SECONDS)
                     self._disconnect.check()
                     await self.ask()
-                except asyncio.CancelledError:
-                    # Only the end of the gateway's grace period cancels a request.
-                    raise restarting() from None
 
     async def _ask(self, *, fresh: bool) -> None:
         """Make one attempt. `fresh` tells that the key was looked up for this attempt."""

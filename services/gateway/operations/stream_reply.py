@@ -24,7 +24,7 @@ from services.gateway.limit_status import RateLimits
 from services.gateway.metered_generation import MeteredGeneration
 
 
-class ResponseWriter(Generic[C]):
+class StreamReply(Generic[C]):
     """The reply to a request for a stream."""
 
     def __init__(
