@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     BUDGET = "budget"
     """A budget of the key ended the generation."""
     BROKEN_OFF = "broken off"
-    """The worker ended the call with a failure, or before the generation was complete."""
+    """The worker ended the generation or the embedding with a failure, or before it was complete."""
     SILENT = "silent"
     """The worker sent no heartbeat for too long."""
     DRAINED = "drained"
@@ -60,7 +60,7 @@ class RequestRecord:
     """The HTTP status; 0 while nothing was sent."""
     outcome: Outcome | None = None
     worker_status: str | None = None
-    """The name of the gRPC status with which the worker ended its call, if that was a failure."""
+    """The name of the gRPC status with which the worker ended a generation or an embedding, if that was a failure."""
     key_id: str | None = None
     model: str | None = None
     """The model that the request names, as it is logged."""
