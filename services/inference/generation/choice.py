@@ -9,10 +9,10 @@ from typing import Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference import metrics
+from services.inference.generation.answer_parser import AnswerParser
 from services.inference.generation.logprobs import TokenLogprobs
 from services.inference.model.detokenizer import Detokenizer
 from services.inference.model.served_model import ServedModel
-from services.inference.parsing.answer_parser import AnswerParser
 from services.inference.parsing.segments import CallArguments, CallStart, Reasoning, Segment, Text, joined
 from services.inference.request.prompt import Prompt
 from services.worker.triton_client import EngineOutput

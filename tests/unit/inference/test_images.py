@@ -12,11 +12,11 @@ import yaml
 from tokenizers import AddedToken, Tokenizer
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.generation.answer_parser import AnswerParser
 from services.inference.generation.choice_requests import ChoiceRequests
 from services.inference.model.catalog import load_model
 from services.inference.model.chat_template import ChatTemplate
 from services.inference.model.served_model import EngineDescription, ServedModel
-from services.inference.parsing.answer_parser import AnswerParser
 from services.inference.parsing.segments import Reasoning, Text
 from services.inference.request.images import ImageLimits
 from services.inference.request.prompt import render

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.generation.answer_parser import AnswerParser
 from services.inference.generation.sampling import engine_params
 from services.inference.model.served_model import ServedModel
-from services.inference.parsing.answer_parser import AnswerParser
 from services.inference.parsing.segments import CallStart, Text
 from services.inference.request.prompt import Prompt
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
