@@ -38,9 +38,9 @@ class EngineDescription:
     """Keys of the Triton contract's `params`."""
     context_length: int
     slots: int
-    guide_library: str = ""
+    structured_output_library: str = ""
     """The library that compiles schemas, regular expressions and grammars."""
-    guide_library_version: str = ""
+    structured_output_library_version: str = ""
 
 
 @dataclass
@@ -118,8 +118,8 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
                 name=engine.engine,
                 version=engine.version,
                 slots=engine.slots,
-                guide_library=engine.guide_library,
-                guide_library_version=engine.guide_library_version,
+                guide_library=engine.structured_output_library,
+                guide_library_version=engine.structured_output_library_version,
             ),
         )
 
@@ -155,7 +155,9 @@ def describe(answer: Mapping[str, Any]) -> EngineDescription:
         supported_parameters=frozenset(answer["supported_parameters"]),
         context_length=answer["context_length"],
         slots=answer["slots"],
-        # A model that was written by an earlier release does not report it.
-        guide_library=answer.get("guide_library", ""),
-        guide_library_version=answer.get("guide_library_version", ""),
+        # Models that were written by earlier releases have the older name, or do not report the library.
+        structured_output_library=answer.get("structured_output_library", answer.get("guide_library", "")),
+        structured_output_library_version=answer.get(
+            "structured_output_library_version", answer.get("guide_library_version", "")
+        ),
     )

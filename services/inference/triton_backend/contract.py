@@ -2,9 +2,9 @@
 
 `params` is JSON text, which params_parser.py reads. It is one of the control requests below, or the fields of `Params`:
 
-* `{"describe": true}` answers with the tensor `description`, a JSON object of `engine`, `version`, `guide_library` and
-  `guide_library_version` (empty without structured output), `supported_parameters`, `context_length`, `slots` and
-  `load`, which has the fields of `Load`;
+* `{"describe": true}` answers with the tensor `description`, a JSON object of `engine`, `version`,
+  `structured_output_library` and `structured_output_library_version` (empty without structured output),
+  `supported_parameters`, `context_length`, `slots` and `load`, which has the fields of `Load`;
 * `{"acknowledge": {"request_id": ID, "responses": COUNT}}` says how many responses of a running request were read;
 * `{"cancel": {"request_id": ID}}` stops a running request, which then ends with the finish reason `cancelled`.
   Cancelling the gRPC call works too, but in Triton before 24.12 it can crash the server when it crosses an answer
@@ -215,9 +215,9 @@ class Engine(Protocol):
     """The most tokens of prompt and generation together."""
     slots: int
     """The number of requests that the engine works on at once."""
-    guide_library: str
+    structured_output_library: str
     """The library that compiles structured outputs; empty if there is none."""
-    guide_library_version: str
+    structured_output_library_version: str
 
     def submit(self, request: Request, sink: Sink) -> None:
         """Start or queue a request. Raises RequestError if it is rejected; every later outcome goes to `sink`."""

@@ -104,8 +104,8 @@ class TritonPythonModel:
             {
                 "engine": engine.name,
                 "version": engine.version,
-                "guide_library": engine.guide_library,
-                "guide_library_version": engine.guide_library_version,
+                "structured_output_library": engine.structured_output_library,
+                "structured_output_library_version": engine.structured_output_library_version,
                 "supported_parameters": sorted(engine.supported_parameters | SUPPORTED_BY_ALL),
                 "context_length": engine.context_length,
                 "slots": engine.slots,

@@ -40,7 +40,7 @@ async def until_idle(subject: Subject) -> None:
     await until(idle)
 
 
-WITHOUT_GUIDE_LIBRARY = ("replay",)
+WITHOUT_STRUCTURED_OUTPUT = ("replay",)
 """Engines that do not compile structured output."""
 
 
@@ -48,8 +48,8 @@ async def test_a_model_describes_its_engine_and_its_load(subject: Subject) -> No
     description = await subject.client.describe(subject.model)
     assert description["engine"] in ("llamacpp", "replay", "trtllm")
     assert description["version"]
-    assert bool(description["guide_library"]) == bool(description["guide_library_version"])
-    assert bool(description["guide_library"]) == (description["engine"] not in WITHOUT_GUIDE_LIBRARY)
+    assert bool(description["structured_output_library"]) == bool(description["structured_output_library_version"])
+    assert bool(description["structured_output_library"]) == (description["engine"] not in WITHOUT_STRUCTURED_OUTPUT)
     assert description["context_length"] == CONTEXT_LENGTH
     assert description["slots"] == SLOTS
     assert {"max_tokens", "temperature", "logprobs", "window"} <= set(description["supported_parameters"])

@@ -282,8 +282,8 @@ def test_parameters_close_to_zero_choose_a_token(engine: LlamaCppEngine, params:
 
 
 def test_the_engine_reports_the_library_that_compiles_structured_outputs(engine: LlamaCppEngine) -> None:
-    assert engine.guide_library == "llguidance"
-    assert "xllamacpp" in engine.guide_library_version
+    assert engine.structured_output_library == "llguidance"
+    assert "xllamacpp" in engine.structured_output_library_version
 
 
 def test_a_grammar_that_cannot_be_completed_ends_with_length(engine: LlamaCppEngine) -> None:

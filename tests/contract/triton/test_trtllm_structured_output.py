@@ -86,7 +86,7 @@ def test_a_request_cancelled_during_its_trial_ends_at_once(bench: Bench) -> None
 def test_structured_output_is_unsupported_if_it_cannot_be_tried(bench: Bench) -> None:
     engine = bench.engine(guided_decoding_backend="llguidance")
     assert "structured_output" not in engine.supported_parameters
-    assert engine.guide_library == ""
+    assert engine.structured_output_library == ""
     with pytest.raises(RequestError) as rejection:
         bench.ask([1], structured_output={"regex": "a"})
     assert rejection.value.message_id == "structured_output_kind_not_supported"

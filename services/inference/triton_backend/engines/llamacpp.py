@@ -86,8 +86,8 @@ class LlamaCppEngine:
         """
         api = LlamaApi()
         self.version = f"llama.cpp of xllamacpp {api.version}"
-        self.guide_library = "llguidance"
-        self.guide_library_version = f"of {self.version}"
+        self.structured_output_library = "llguidance"
+        self.structured_output_library_version = f"of {self.version}"
         self.context_length = context_length
         self.slots = slots
         self._api = api

@@ -60,8 +60,8 @@ class ReplayEngine:
 
     name = "replay"
     version = VERSION
-    guide_library = ""
-    guide_library_version = ""
+    structured_output_library = ""
+    structured_output_library_version = ""
 
     def __init__(
         self,

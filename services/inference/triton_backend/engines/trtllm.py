@@ -116,14 +116,14 @@ class TrtllmEngine:
         self._end_ids: Final = self.checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
         self._waiting: Final[WaitingQueue[Job]] = WaitingQueue(limit=max_queued)
         self._running: Final[dict[int, Job]] = {}
-        self.guide_library: str = llm.get("guided_decoding_backend") or ""
-        self.guide_library_version = library_version(self.guide_library)
+        self.structured_output_library: str = llm.get("guided_decoding_backend") or ""
+        self.structured_output_library_version = library_version(self.structured_output_library)
         self._lock: Final = threading.Lock()
         """Held to change what `submit` and the loop share: running and waiting requests, and the engine's failure."""
-        trials = start_trials(model, self.guide_library) if self._structured_output_kinds else None
+        trials = start_trials(model, self.structured_output_library) if self._structured_output_kinds else None
         if trials is None:
             self.supported_parameters -= {"structured_output"}
-            self.guide_library = self.guide_library_version = ""
+            self.structured_output_library = self.structured_output_library_version = ""
         self._on_trial: Final = (
             None
             if trials is None
