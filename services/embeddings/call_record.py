@@ -29,9 +29,9 @@ class EmbedRecord(CallRecord):
     def _begin(self) -> None:
         self._model.load.in_flight += 1
 
-    def _end(self, *, answered: bool) -> Mapping[str, object]:
+    def _end(self, *, succeeded: bool) -> Mapping[str, object]:
         self._model.load.in_flight -= 1
-        if answered:
+        if succeeded:
             metrics.TEXTS.labels(self._model.id).inc(self.texts)
             metrics.TOKENS.labels(self._model.id).inc(self.tokens)
         return {"texts": self.texts, "tokens": self.tokens}

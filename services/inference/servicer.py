@@ -77,7 +77,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         """
         with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
             # Check: the request's limits, and what the model and its engine support.
-            model = await run_in_thread_if_large(request, lambda: self._accept(request))
+            model = await run_in_thread_if_large(request, lambda: self._checked_model(request))
             ignored = ignored_parameters(request, model)
             # Render: template → text → token ids.
             prompt = await render(request, model)
@@ -123,7 +123,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
     ) -> pb.RenderPromptResponse:
         """Render a prompt and count its tokens."""
         try:
-            model = await run_in_thread_if_large(request.request, lambda: self._accept(request.request))
+            model = await run_in_thread_if_large(request.request, lambda: self._checked_model(request.request))
             prompt = await render(request.request, model)
         except Exception as error:  # noqa: BLE001  # as above
             await reject(context, error, request_id=request_id(context))
@@ -144,7 +144,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
             async for draining in self._reports(interval):
                 yield pb.WatchStatusResponse(models=[model.state for model in self._served], draining=draining)
 
-    def _accept(self, request: pb.GenerateRequest) -> ServedModel:
+    def _checked_model(self, request: pb.GenerateRequest) -> ServedModel:
         """Return the model of a valid request. Raises Failure for an invalid one."""
         model = self._find(request.model)
         check(request, model, self._limits)

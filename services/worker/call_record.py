@@ -43,7 +43,7 @@ class CallRecord(ABC):
             "request_id": self._request_id,
             "model": self._model_id,
             "outcome": outcome,
-            **self._end(answered=error is None),
+            **self._end(succeeded=error is None),
             "seconds": round(seconds, 3),
         }
         _log.info(self._name, extra=fields)
@@ -58,8 +58,8 @@ class CallRecord(ABC):
         """Count the call as one that runs."""
 
     @abstractmethod
-    def _end(self, *, answered: bool) -> Mapping[str, object]:
-        """Count what the call did, and return it as fields of the log line. `answered` is whether it ended well."""
+    def _end(self, *, succeeded: bool) -> Mapping[str, object]:
+        """Count what the call did, and return it as fields of the log line. `succeeded` is false after an error."""
 
 
 def _outcome(error: BaseException | None) -> str:

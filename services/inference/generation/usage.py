@@ -38,7 +38,7 @@ class UsageCount(CallRecord):
     def _begin(self) -> None:
         metrics.REQUESTS_IN_FLIGHT.labels(self._model_id).inc()
 
-    def _end(self, *, answered: bool) -> Mapping[str, object]:
+    def _end(self, *, succeeded: bool) -> Mapping[str, object]:
         metrics.REQUESTS_IN_FLIGHT.labels(self._model_id).dec()
         metrics.TOKENS.labels(self._model_id, "prompt").inc(self._prompt_tokens)
         metrics.TOKENS.labels(self._model_id, "completion").inc(self._completion_tokens)
