@@ -65,7 +65,7 @@ def _set_up(
     def on_model_change(model_id: str, ready: bool) -> None:
         if ready:
             # The model has just answered, although the heartbeat may not have been checked since it was away.
-            heartbeats[model_id].beat()
+            heartbeats[model_id].note_heartbeat()
         server.set_model_serving(model_id, ready)
 
     return [

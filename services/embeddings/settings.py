@@ -26,7 +26,7 @@ class EmbeddingsSettings(WorkerSettings):
     max_request_bytes: int = Field(8 * 2**20, ge=1, le=32 * 2**20, description="The most bytes of one request.")
     batch_seconds: float = Field(60.0, gt=0, description="How long the engine may take for one batch.")
     idle_seconds: float = Field(
-        30.0, gt=0, description="A request ends with an error when Triton has given no sign of life for this time."
+        30.0, gt=0, description="A request ends with an error when Triton has sent no heartbeat for this time."
     )
     engine_stall_seconds: float = Field(
         STALL_SECONDS,

@@ -15,5 +15,5 @@ async def follow(triton: TritonClient, heartbeat: Heartbeat, *, idle_seconds: fl
     """Ask Triton several times in `idle_seconds` whether it is live, and note each answer in `heartbeat`; forever."""
     while True:
         if await triton.is_live():
-            heartbeat.beat()
+            heartbeat.note_heartbeat()
         await asyncio.sleep(min(INTERVAL_SECONDS, idle_seconds / 4))

@@ -23,23 +23,23 @@ class Heartbeat:
     """The heartbeat of a process."""
 
     def __init__(self, *, idle_seconds: float) -> None:
-        """Expect a beat every `idle_seconds`, counted from now and from each `beat`."""
+        """Expect a heartbeat every `idle_seconds`, counted from now and from each call of `note_heartbeat`."""
         self._idle_seconds: Final = idle_seconds
         self._deadlines: Final[set[asyncio.Timeout]] = set()
         self._is_silent = False
         self._idle_timer: IdleTimer | None = None
-        self.beat()
+        self.note_heartbeat()
 
-    def beat(self) -> None:
-        """Note a beat."""
+    def note_heartbeat(self) -> None:
+        """Note that the peer has sent a heartbeat."""
         self._is_silent = False
         if self._idle_timer is None:
             self._idle_timer = IdleTimer(self._idle_seconds, self._note_silence)
         else:
-            self._idle_timer.beat()
+            self._idle_timer.note_heartbeat()
 
     def pause(self) -> None:
-        """Expect no beats until the next one."""
+        """Expect no heartbeat until the next one is noted."""
         self._is_silent = False
         if self._idle_timer is not None:
             self._idle_timer.cancel()

@@ -9,7 +9,7 @@ from typing import Final
 CHECKS: Final = 8
 """The parts into which the longest silence is divided; there is a check after each of them."""
 MOST_IDLE_TIMES: Final = 8
-"""How often the longest silence may pass without a beat, whatever other activity of the peer there is."""
+"""How often the longest silence may pass without a heartbeat, whatever other activity of the peer there is."""
 
 
 def _no_activity() -> int:
@@ -17,7 +17,7 @@ def _no_activity() -> int:
 
 
 class IdleTimer:
-    """Waits for signs of life of a peer, and reports when they have been missing for too long.
+    """Waits for heartbeats and other activity of a peer, and reports when both have been missing for too long.
 
     Time in which the event loop stands still does not count: messages that arrived meanwhile have not been read yet.
     Therefore the wait is divided into parts, and each part begins only when the one before has ended, however late.
@@ -26,23 +26,23 @@ class IdleTimer:
     def __init__(
         self, idle_seconds: float, report: Callable[[], None], *, activity: Callable[[], int] = _no_activity
     ) -> None:
-        """Call `report` once, when there has been no sign of life for `idle_seconds`, or at most an eighth later.
+        """Call `report` once, when the peer has been silent for `idle_seconds`, or at most an eighth later.
 
-        Signs of life are calls of `beat`, and changes of the value of `activity`. The latter count only for
-        MOST_IDLE_TIMES times `idle_seconds` after the last beat.
+        The peer is silent while `note_heartbeat` is not called and the value of `activity` does not change. Such a
+        change counts only for MOST_IDLE_TIMES times `idle_seconds` after the last heartbeat.
         """
         self._interval: Final = idle_seconds / CHECKS
         self._report: Final = report
         self._activity: Final = activity
         self._last_activity = 0
         self._silent_checks = 0
-        self._checks_without_beat = 0
+        self._checks_without_heartbeat = 0
         self._loop: Final = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle = self._loop.call_later(self._interval, self._check)
 
-    def beat(self) -> None:
-        """Note a sign of life."""
-        self._silent_checks = self._checks_without_beat = 0
+    def note_heartbeat(self) -> None:
+        """Note that the peer has sent a heartbeat."""
+        self._silent_checks = self._checks_without_heartbeat = 0
 
     def cancel(self) -> None:
         """Stop the timer without a report."""
@@ -52,9 +52,9 @@ class IdleTimer:
         activity = self._activity()
         self._silent_checks = self._silent_checks + 1 if activity == self._last_activity else 0
         self._last_activity = activity
-        self._checks_without_beat += 1
-        # One check more than there are parts: the first part had begun before the last sign of life.
-        if self._silent_checks > CHECKS or self._checks_without_beat > MOST_IDLE_TIMES * CHECKS:
+        self._checks_without_heartbeat += 1
+        # One check more than there are parts: the first part had begun before the last heartbeat or activity.
+        if self._silent_checks > CHECKS or self._checks_without_heartbeat > MOST_IDLE_TIMES * CHECKS:
             self._report()
         else:
             self._timer = self._loop.call_later(self._interval, self._check)

@@ -33,7 +33,7 @@ async def test_work_continues_while_heartbeats_arrive() -> None:
 
     async def live() -> None:
         while True:
-            heartbeat.beat()
+            heartbeat.note_heartbeat()
             await asyncio.sleep(IDLE / 10)
 
     living = asyncio.create_task(live())
@@ -42,12 +42,12 @@ async def test_work_continues_while_heartbeats_arrive() -> None:
     living.cancel()
 
 
-async def test_a_paused_heartbeat_is_expected_again_after_the_next_beat() -> None:
+async def test_a_paused_heartbeat_is_expected_again_after_it_is_noted() -> None:
     heartbeat = Heartbeat(idle_seconds=IDLE)
     async with heartbeat.required():
         heartbeat.pause()
         await asyncio.sleep(IDLE * 3)
-    heartbeat.beat()
+    heartbeat.note_heartbeat()
     with pytest.raises(IdleTimeoutError):
         async with heartbeat.required():
             await asyncio.sleep(LONG)
@@ -63,16 +63,16 @@ async def test_errors_and_cancellation_of_the_work_are_not_reported_as_silence()
             raise asyncio.CancelledError
 
 
-async def test_a_beat_that_arrived_while_the_event_loop_was_blocked_counts() -> None:
+async def test_a_heartbeat_that_arrived_while_the_event_loop_was_blocked_counts() -> None:
     heartbeat = Heartbeat(idle_seconds=IDLE)
 
-    async def beat_late() -> None:
+    async def send_heartbeat_late() -> None:
         time.sleep(IDLE * 3)  # noqa: ASYNC251  # blocks the event loop on purpose
         for _ in range(5):
             # Messages that arrived meanwhile are read some iterations of the loop later.
             await asyncio.sleep(0)
-        heartbeat.beat()
+        heartbeat.note_heartbeat()
 
     async with heartbeat.required():
-        await beat_late()
+        await send_heartbeat_late()
         await asyncio.sleep(0)

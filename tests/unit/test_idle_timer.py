@@ -23,14 +23,14 @@ async def test_silence_is_reported_once() -> None:
     assert reports[0] >= IDLE
 
 
-async def test_beats_and_activity_are_signs_of_life() -> None:
+async def test_heartbeats_and_activity_keep_a_peer_from_being_silent() -> None:
     reports: list[None] = []
     activity = 0
-    beaten = IdleTimer(IDLE, lambda: reports.append(None))
+    with_heartbeats = IdleTimer(IDLE, lambda: reports.append(None))
     IdleTimer(IDLE, lambda: reports.append(None), activity=lambda: activity)
     for _ in range(40):
         await asyncio.sleep(IDLE / 10)
-        beaten.beat()
+        with_heartbeats.note_heartbeat()
         activity += 1
     assert reports == []
 
@@ -53,7 +53,7 @@ async def test_time_in_which_the_event_loop_is_blocked_does_not_count() -> None:
     timer.cancel()
 
 
-async def test_activity_without_beats_counts_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_activity_without_heartbeats_counts_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle_timer, "MOST_IDLE_TIMES", 2)
     reports: list[float] = []
     activity = 0

@@ -121,7 +121,7 @@ class MultiplexedCall:
                 raise self._error
             if self._ended:
                 return
-            self._idle_timer.beat()
+            self._idle_timer.note_heartbeat()
             self._reader = self._loop.create_future()
             try:
                 await self._reader
@@ -130,7 +130,7 @@ class MultiplexedCall:
 
     def receive(self, output: pb.CallOutput) -> bool:
         """Handle one output. Return whether `flush` must be called before anything else runs."""
-        self._idle_timer.beat()
+        self._idle_timer.note_heartbeat()
         if output.HasField("status"):
             status = status_pb2.Status.FromString(output.status)
             self.end(
@@ -198,7 +198,7 @@ class MultiplexedCall:
     def _activity(self) -> int:
         if self._reader is None:
             # Without a waiting reader, the call cannot time out.
-            self._idle_timer.beat()
+            self._idle_timer.note_heartbeat()
         return self._multiplexer.messages
 
 

@@ -31,7 +31,7 @@ class WorkerHeartbeat:
     async def required(self) -> AsyncIterator[None]:
         """Cancel the code inside the context and raise IdleTimeoutError if the worker is silent for too long."""
         if self._watching is None:
-            self._heartbeat.beat()
+            self._heartbeat.note_heartbeat()
             self._watching = asyncio.create_task(self._watch())
         self._calls += 1
         try:
@@ -52,7 +52,7 @@ class WorkerHeartbeat:
             reports = self._stub.WatchStatus(pb.WatchStatusRequest(interval=interval))
             try:
                 async for report in reports:
-                    self._heartbeat.beat()
+                    self._heartbeat.note_heartbeat()
                     if report.draining:
                         # A draining worker rejects new status streams and finishes its calls: expect no heartbeats.
                         self._heartbeat.pause()
@@ -62,6 +62,6 @@ class WorkerHeartbeat:
                     self._heartbeat.pause()
                 else:
                     # Any other gRPC status proves that the worker is alive.
-                    self._heartbeat.beat()
+                    self._heartbeat.note_heartbeat()
             finally:
                 reports.cancel()
