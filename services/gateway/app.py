@@ -24,36 +24,25 @@ from services.gateway.edge.access import Access
 from services.gateway.edge.admin_listener import serving
 from services.gateway.endpoints import page
 from services.gateway.endpoints.admin import create_admin_app
-from services.gateway.endpoints.health import healthz, readyz
-from services.gateway.endpoints.models import list_models, retrieve_model
+from services.gateway.endpoints.health import Health
+from services.gateway.endpoints.models import Models
 from services.gateway.endpoints.page import Page
 from services.gateway.endpoints.post import Post
 from services.gateway.endpoints.route_errors import no_such_path, wrong_method
-from services.gateway.endpoints.usage import own_usage
+from services.gateway.endpoints.usage import OwnUsage
 from services.gateway.errors import ApiError, ErrorKind, server_error
 from services.gateway.operations.embed import EmbedEndpoint
 from services.gateway.operations.generate import GenerateEndpoint
+from services.gateway.operations.inference_parts import inference_parts
+from services.gateway.operations.operation import Endpoint
 from services.gateway.operations.show_prompt import PromptEndpoint
 from services.gateway.settings import GatewaySettings
-from services.gateway.wiring import connected
+from services.gateway.wiring import Gateway, connected
 from services.runtime.loop_watch import watched_loop
 from services.runtime.messages.message import Message
 
 PREFIXES: Final = ("/api", "/v1")
 """Prefixes of the API's paths: ours, and the one that some tools require."""
-POST: Final = {
-    "/chat/completions": Post(GenerateEndpoint(OpenAIChat())),
-    "/completions": Post(GenerateEndpoint(OpenAICompletions())),
-    "/embeddings": Post(EmbedEndpoint(OpenAIEmbeddings())),
-    "/tokenize": Post(PromptEndpoint(Tokenize())),
-}
-"""The endpoints of the dialects, by path."""
-GET: Final = {
-    "/models": list_models,
-    "/models/{model_id:path}": retrieve_model,
-    "/usage": own_usage,
-}
-"""The other endpoints of the API, by path."""
 
 
 def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
@@ -63,30 +52,56 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(watched_loop(seconds=settings.loop_watch_seconds))
-            app.state.gateway = await stack.enter_async_context(connected(settings))
+            gateway = await stack.enter_async_context(connected(settings))
             if admin is not None:
                 token = settings.admin_token.get_secret_value() if settings.admin_token else ""
-                admin_app = create_admin_app(app.state.gateway, token=token)
+                admin_app = create_admin_app(gateway.link, token=token)
                 await stack.enter_async_context(serving(admin_app, admin, settings))
+            app.router.routes.extend(routes(gateway))
             # Freeze startup objects, so that garbage collections do not scan them and pause streams.
             gc.collect()
             gc.freeze()
             yield
 
-    site = Page(settings.site_directory, api_url=settings.public_api_url)
-    app = Starlette(routes=list(_routes(site)), exception_handlers=dict(_HANDLERS), lifespan=lifespan)
+    app = Starlette(exception_handlers=dict(_HANDLERS), lifespan=lifespan)
     app.router.redirect_slashes = False
     return Access(app, origins=settings.origins())
 
 
-def _routes(site: Page) -> Iterator[Route]:
+def post_endpoints(gateway: Gateway) -> dict[str, Endpoint]:
+    """Return the endpoints of the dialects, by path."""
+    parts = inference_parts(gateway)
+    return {
+        "/chat/completions": GenerateEndpoint(OpenAIChat(), parts),
+        "/completions": GenerateEndpoint(OpenAICompletions(), parts),
+        "/embeddings": EmbedEndpoint(OpenAIEmbeddings(), gateway.fleet.embeddings),
+        "/tokenize": PromptEndpoint(Tokenize(), parts),
+    }
+
+
+def get_endpoints(gateway: Gateway) -> dict[str, page.Endpoint]:
+    """Return the other endpoints of the API, by path."""
+    models = Models(gateway.fleet, gateway.key_cache)
+    return {
+        "/models": models.list_models,
+        "/models/{model_id:path}": models.retrieve_model,
+        "/usage": OwnUsage(gateway.link, gateway.key_cache, gateway.tiers).own_usage,
+    }
+
+
+def routes(gateway: Gateway) -> Iterator[Route]:
+    """Yield all routes of the public port, with the parts of `gateway` that each needs."""
+    posts = {path: Post(endpoint, gateway) for path, endpoint in post_endpoints(gateway).items()}
+    gets = get_endpoints(gateway)
     for prefix in PREFIXES:
         # These handle other methods themselves, in their API's error format.
-        yield from (Route(prefix + path, endpoint) for path, endpoint in POST.items())
-        yield from (Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in GET.items())
-    yield Route("/healthz", healthz, methods=["GET"])
-    yield Route("/readyz", readyz, methods=["GET"])
-    yield from (Route(path, document, methods=["GET"]) for path, document in page.routes(site))
+        yield from (Route(prefix + path, post) for path, post in posts.items())
+        yield from (Route(prefix + path, get, methods=["GET"]) for path, get in gets.items())
+    health = Health(gateway.link, gateway.redis_watch, gateway.fleet)
+    yield Route("/healthz", health.healthz, methods=["GET"])
+    yield Route("/readyz", health.readyz, methods=["GET"])
+    site = Page(gateway.settings.site_directory, api_url=gateway.settings.public_api_url)
+    yield from (Route(path, document, methods=["GET"]) for path, document in page.routes(site, gateway.fleet))
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

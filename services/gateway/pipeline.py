@@ -34,7 +34,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     gate, share = admission_control.gate(caller), gateway.bodies.open(caller.key.id)
     raw = await body.read(max_bytes=gateway.settings.max_body_bytes, share=share, gate=gate)
     # Read.
-    operation = await parse(raw, partial(endpoint.read, gateway=gateway, strict=exchange.is_strict))
+    operation = await parse(raw, partial(endpoint.read, strict=exchange.is_strict))
     del raw
     record.note_model(operation.model, is_known=gateway.fleet.knows(operation.model))
     record.stream = operation.stream

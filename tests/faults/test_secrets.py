@@ -43,7 +43,7 @@ def quotes_the_request(request, *arguments):
     raise RuntimeError(f"cannot serve {request.headers['authorization']}: {dict(request.headers)} {arguments}")
 
 
-models.gateway_of = post.serve = quotes_the_request
+models._authenticate = post.serve = quotes_the_request
 """
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 

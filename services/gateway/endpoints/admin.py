@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, FastAPI, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -17,14 +18,14 @@ from services.gateway.dialects import openai_errors
 from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
 from services.gateway.endpoints import admin_examples
-from services.gateway.endpoints.connection import gateway_of, record_of
+from services.gateway.endpoints.request_record import record_of
 from services.gateway.errors import ApiError, ErrorKind, bad_request, conflict, not_found, server_error, unavailable
 from services.gateway.quoting import shown
+from services.gateway.redis.link import RedisLink
 from services.gateway.redis.rejections import rejection_of
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.tenancy.key_records import NewerRecordError
-from services.gateway.wiring import Gateway
 from services.runtime.messages.message import Message
 
 PREFIX: Final = "/admin/v1"
@@ -62,7 +63,7 @@ router: Final = APIRouter(prefix=PREFIX, dependencies=[_CREDENTIAL], tags=["keys
 @router.post("/keys", status_code=201, responses=admin_examples.CREATED)
 async def create_key(request: Request, draft: Annotated[Draft, Body(openapi_examples=admin_examples.CREATE)]) -> NewKey:
     """Create a key. The response has its secret, which cannot be retrieved again."""
-    redis = gateway_of(request).link.redis
+    redis = _redis_of(request)
     key, secret = await keys.create(redis, **dict(draft))
     record_of(request).key_id = key.id
     return NewKey(key=secret, **dict(key))
@@ -71,13 +72,13 @@ async def create_key(request: Request, draft: Annotated[Draft, Body(openapi_exam
 @router.get("/keys", responses=admin_examples.LISTED)
 async def list_keys(request: Request) -> list[Key]:
     """List all keys except revoked ones, oldest first."""
-    return await keys.list_all(gateway_of(request).link.redis)
+    return await keys.list_all(_redis_of(request))
 
 
 @router.get("/keys/{name_or_id}", responses=admin_examples.SHOWN)
 async def show_key(request: Request, name_or_id: str) -> Key:
     """Show a key."""
-    return await keys.get(gateway_of(request).link.redis, name_or_id)
+    return await keys.get(_redis_of(request), name_or_id)
 
 
 @router.patch("/keys/{name_or_id}", responses=admin_examples.SHOWN)
@@ -85,7 +86,7 @@ async def change_key(
     request: Request, name_or_id: str, change: Annotated[Change, Body(openapi_examples=admin_examples.CHANGE)]
 ) -> Key:
     """Change a key. Absent fields stay as they are; null removes a limit. The change applies from the next request."""
-    key = await keys.change(gateway_of(request).link.redis, name_or_id, change)
+    key = await keys.change(_redis_of(request), name_or_id, change)
     record_of(request).key_id = key.id
     return key
 
@@ -98,7 +99,7 @@ async def rotate_key(
 ) -> NewKey:
     """Create a new secret for a key. Older secrets stay valid for `grace_seconds`."""
     grace = (rotation or Rotation()).grace_seconds
-    key, secret = await keys.rotate(gateway_of(request).link.redis, name_or_id, grace_seconds=grace)
+    key, secret = await keys.rotate(_redis_of(request), name_or_id, grace_seconds=grace)
     record_of(request).key_id = key.id
     return NewKey(key=secret, **dict(key))
 
@@ -106,7 +107,7 @@ async def rotate_key(
 @router.delete("/keys/{name_or_id}", responses=admin_examples.REVOKED)
 async def revoke_key(request: Request, name_or_id: str) -> Revocation:
     """Revoke a key. From now on every gateway rejects it."""
-    key, replication = await keys.revoke(gateway_of(request).link.redis, name_or_id)
+    key, replication = await keys.revoke(_redis_of(request), name_or_id)
     record_of(request).key_id = key.id
     return Revocation(id=key.id, name=key.name, replicas=replication.replicas, acknowledged=replication.acknowledged)
 
@@ -119,15 +120,15 @@ async def key_usage(
     days: Annotated[int, Query(ge=1, le=400)] = 30,
 ) -> dict[str, usage.Counts]:
     """Show what a key used in the last `days` days, including today (UTC). A revoked key is found only by its id."""
-    redis = gateway_of(request).link.redis
+    redis = _redis_of(request)
     key = await keys.get(redis, name_or_id)
     return usage.summed(await usage.of_days(redis, key, last=datetime.now(UTC).date(), days=days), by=by)
 
 
-def create_admin_app(gateway: Gateway, *, token: str) -> ASGIApp:
-    """Return the admin API as an ASGI application, for callers that send `token`."""
+def create_admin_app(link: RedisLink, *, token: str) -> ASGIApp:
+    """Return the admin API of the keys behind `link` as an ASGI application, for callers that send `token`."""
     app = FastAPI(title="Vilix admin API", version="1", openapi_url=_OPENAPI_PATH, docs_url=None, redoc_url=None)
-    app.state.gateway = gateway
+    app.state.link = link
     app.include_router(router)
     handlers: dict[type[Exception], Any] = {
         ApiError: _api_error,
@@ -146,6 +147,11 @@ def create_admin_app(gateway: Gateway, *, token: str) -> ASGIApp:
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
     return Access(AdminGuard(app, token=token, open_path=_OPENAPI_PATH), origins=[])
+
+
+def _redis_of(request: Request) -> Redis:
+    link: RedisLink = request.app.state.link
+    return link.redis
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

@@ -12,34 +12,39 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.credential import BEARER
 from services.gateway.dialects.openai_fields import openai_names
-from services.gateway.endpoints.connection import gateway_of, record_of
+from services.gateway.endpoints.request_record import record_of
 from services.gateway.errors import ApiError, not_found
 from services.gateway.routing.fleet import Fleet
 from services.gateway.tenancy.auth import authenticate
 from services.gateway.tenancy.key import Key
-from services.gateway.wiring import Gateway
+from services.gateway.tenancy.key_cache import KeyCache
 from services.runtime.messages.message import Message
 
 _CAPABILITIES: Final = [field.name for field in pb.Capabilities.DESCRIPTOR.fields]
 
 
-async def list_models(request: Request) -> Response:
-    """List the models that the key may use."""
-    gateway = gateway_of(request)
-    key = await _authenticate(request, gateway)
-    data = [model for model in describe_all(gateway.fleet) if key.may_use(model["id"])]
-    return Response(orjson.dumps({"object": "list", "data": data}), media_type="application/json")
+class Models:
+    """The endpoints that describe models."""
 
+    def __init__(self, fleet: Fleet, key_cache: KeyCache) -> None:
+        """Describe the models of `fleet` to the holders of keys."""
+        self._fleet: Final = fleet
+        self._key_cache: Final = key_cache
 
-async def retrieve_model(request: Request) -> Response:
-    """Describe one model."""
-    model_id = request.path_params["model_id"]
-    gateway = gateway_of(request)
-    key = await _authenticate(request, gateway)
-    models = {name: model for name, model in gateway.fleet.models().items() if key.may_use(name)}
-    if model_id not in models:
-        raise _unknown(model_id, ", ".join(models))
-    return Response(orjson.dumps(_model(model_id, models[model_id])), media_type="application/json")
+    async def list_models(self, request: Request) -> Response:
+        """List the models that the key may use."""
+        key = await _authenticate(request, self._key_cache)
+        data = [model for model in describe_all(self._fleet) if key.may_use(model["id"])]
+        return Response(orjson.dumps({"object": "list", "data": data}), media_type="application/json")
+
+    async def retrieve_model(self, request: Request) -> Response:
+        """Describe one model."""
+        model_id = request.path_params["model_id"]
+        key = await _authenticate(request, self._key_cache)
+        models = {name: model for name, model in self._fleet.models().items() if key.may_use(name)}
+        if model_id not in models:
+            raise _unknown(model_id, ", ".join(models))
+        return Response(orjson.dumps(_model(model_id, models[model_id])), media_type="application/json")
 
 
 def describe_all(fleet: Fleet) -> list[dict[str, Any]]:
@@ -47,8 +52,8 @@ def describe_all(fleet: Fleet) -> list[dict[str, Any]]:
     return [_model(model_id, model) for model_id, model in fleet.models().items()]
 
 
-async def _authenticate(request: Request, gateway: Gateway) -> Key:
-    caller = await authenticate(BEARER.read(request.headers), gateway.key_cache)
+async def _authenticate(request: Request, key_cache: KeyCache) -> Key:
+    caller = await authenticate(BEARER.read(request.headers), key_cache)
     record_of(request).key_id = caller.key.id
     return caller.key
 

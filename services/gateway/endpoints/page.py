@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.endpoints.connection import gateway_of
 from services.gateway.endpoints.models import describe_all
+from services.gateway.routing.fleet import Fleet
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
@@ -66,8 +66,8 @@ class Page:
         return self._files[name]
 
 
-def routes(page: Page) -> Iterator[tuple[str, Endpoint]]:
-    """Yield the path and the endpoint of each part of the page."""
+def routes(page: Page, fleet: Fleet) -> Iterator[tuple[str, Endpoint]]:
+    """Yield the path and the endpoint of each part of the page, which lists the models of `fleet`."""
 
     def document(name: str) -> Endpoint:
         async def endpoint(request: Request) -> Response:
@@ -75,23 +75,19 @@ def routes(page: Page) -> Iterator[tuple[str, Endpoint]]:
 
         return endpoint
 
+    async def models(_: Request) -> Response:
+        # It needs no key, and so returns only public fields.
+        data = [{name: model[name] for name in _PUBLIC_FIELDS if name in model} for model in describe_all(fleet)]
+        headers = {"cache-control": "public, max-age=10"}
+        return Response(orjson.dumps({"models": data}), headers=headers, media_type=_JSON)
+
     yield "/", document("index.html")
     yield "/en", document("en.html")
     yield "/api/docs", document("api/docs.html")
     yield "/api/docs.en", document("api/docs.en.html")
     yield "/api/openapi.json", document("api/openapi.json")
-    yield "/site/models.json", _models
+    yield "/site/models.json", models
     yield "/site/{path:path}", document("site/{path}")
-
-
-async def _models(request: Request) -> Response:
-    """List the models for the page. It needs no key, and so returns only public fields."""
-    data = [
-        {name: model[name] for name in _PUBLIC_FIELDS if name in model}
-        for model in describe_all(gateway_of(request).fleet)
-    ]
-    headers = {"cache-control": "public, max-age=10"}
-    return Response(orjson.dumps({"models": data}), headers=headers, media_type=_JSON)
 
 
 _PUBLIC_FIELDS: Final = (

@@ -19,9 +19,10 @@ from services.gateway.wiring import Gateway
 class Post:
     """The ASGI application of one endpoint."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        """Serve `endpoint`."""
+    def __init__(self, endpoint: Endpoint, gateway: Gateway) -> None:
+        """Serve `endpoint` with the parts of `gateway`, as the pipeline uses them."""
         self._endpoint: Final = endpoint
+        self._gateway: Final = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -31,8 +32,7 @@ class Post:
             return
         with exchange.cleanup:
             try:
-                gateway: Gateway = scope["app"].state.gateway
-                await serve(exchange, self._endpoint, gateway)
+                await serve(exchange, self._endpoint, self._gateway)
             except ApiError as error:
                 await self._respond(exchange, error)
             except ClientGoneError:

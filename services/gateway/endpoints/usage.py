@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.credential import BEARER
-from services.gateway.endpoints.connection import gateway_of, record_of
+from services.gateway.endpoints.request_record import record_of
 from services.gateway.errors import unavailable
-from services.gateway.redis.link import RedisAwayError
+from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.tenancy import limits_script
 from services.gateway.tenancy.auth import authenticate
+from services.gateway.tenancy.key_cache import KeyCache
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.limits_script import Scope
 from services.gateway.tenancy.rate_limit_errors import next_day, next_month
+from services.gateway.tenancy.tiers import Tiers
 from services.gateway.tenancy.usage import Counts, Usage, of_periods
 from services.runtime.messages.message import Message
 
 
-async def own_usage(request: Request) -> Response:
-    """Return what the caller's key used today and this month, its limits, and what remains of them."""
-    gateway = gateway_of(request)
-    key = (await authenticate(BEARER.read(request.headers), gateway.key_cache)).key
-    record_of(request).key_id = key.id
-    subject = gateway.tiers.subject(key, "")
-    try:
-        decision = await gateway.link.run(lambda redis: limits_script.show(redis, subject))
-        now = datetime.fromtimestamp(decision.seconds, UTC)
-        day, month = f"{now:%Y-%m-%d}", f"{now:%Y-%m}"
-        used = await gateway.link.run(lambda redis: of_periods(redis, key, [day, month]))
-    except RedisAwayError:
-        raise unavailable(Message("usage_not_read")) from None
-    of_models = {model: gateway.tiers.subject(key, model).model_limits for model in gateway.tiers.limited_models(key)}
-    usage = {
-        "object": "usage",
-        "key": {"id": key.id, "name": key.name, "expires": key.expires, "tier": key.tier},
-        "today": _period(day, next_day(now), used),
-        "month": _period(month, next_month(now), used),
-        "limits": dict(subject.limits),
-        "remaining": remaining(subject.limits, decision.scopes["key"]),
-        "model_limits": {model: dict(limits) for model, limits in of_models.items()},
-        "running": decision.scopes["key"].slots,
-        "reserved_tokens": decision.scopes["key"].reserved,
-    }
-    return Response(orjson.dumps(usage), media_type="application/json")
+class OwnUsage:
+    """The endpoint that shows the usage of the caller's key."""
+
+    def __init__(self, link: RedisLink, key_cache: KeyCache, tiers: Tiers) -> None:
+        """Read usage through `link`, and limits from keys and `tiers`."""
+        self._link: Final = link
+        self._key_cache: Final = key_cache
+        self._tiers: Final = tiers
+
+    async def own_usage(self, request: Request) -> Response:
+        """Return what the caller's key used today and this month, its limits, and what remains of them."""
+        key = (await authenticate(BEARER.read(request.headers), self._key_cache)).key
+        record_of(request).key_id = key.id
+        subject = self._tiers.subject(key, "")
+        try:
+            decision = await self._link.run(lambda redis: limits_script.show(redis, subject))
+            now = datetime.fromtimestamp(decision.seconds, UTC)
+            day, month = f"{now:%Y-%m-%d}", f"{now:%Y-%m}"
+            used = await self._link.run(lambda redis: of_periods(redis, key, [day, month]))
+        except RedisAwayError:
+            raise unavailable(Message("usage_not_read")) from None
+        of_models = {model: self._tiers.subject(key, model).model_limits for model in self._tiers.limited_models(key)}
+        usage = {
+            "object": "usage",
+            "key": {"id": key.id, "name": key.name, "expires": key.expires, "tier": key.tier},
+            "today": _period(day, next_day(now), used),
+            "month": _period(month, next_month(now), used),
+            "limits": dict(subject.limits),
+            "remaining": remaining(subject.limits, decision.scopes["key"]),
+            "model_limits": {model: dict(limits) for model, limits in of_models.items()},
+            "running": decision.scopes["key"].slots,
+            "reserved_tokens": decision.scopes["key"].reserved,
+        }
+        return Response(orjson.dumps(usage), media_type="application/json")
 
 
 def remaining(limits: Limits, scope: Scope) -> dict[str, int | None]:

@@ -19,17 +19,17 @@ from services.gateway.routing.embeddings_client import EmbeddingsPool
 from services.gateway.routing.message_size import check_number_of_elements
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.tenancy.token_estimate import TokenEstimate, estimate_of_embedding
-from services.gateway.wiring import Gateway
 
 
 class EmbedEndpoint(Generic[E]):
     """An endpoint that returns embeddings."""
 
-    def __init__(self, dialect: EmbeddingDialect[E]) -> None:
-        """Serve the API `dialect`."""
+    def __init__(self, dialect: EmbeddingDialect[E], pool: EmbeddingsPool) -> None:
+        """Serve the API `dialect` with the workers of `pool`."""
         self.dialect: Final = dialect
+        self._pool: Final = pool
 
-    def read(self, body: Any, gateway: Gateway, *, strict: bool) -> EmbedTexts[E]:
+    def read(self, body: Any, *, strict: bool) -> EmbedTexts[E]:
         """Return the operation that a parsed body asks for. Unknown fields are always rejected.
 
         Raises ApiError (400).
@@ -37,7 +37,7 @@ class EmbedEndpoint(Generic[E]):
         call = self.dialect.read(body)
         with callers_names(call.field_name):
             check_number_of_elements(call.embed)
-        return EmbedTexts(self.dialect, gateway, call, estimate_of_embedding(call.embed))
+        return EmbedTexts(self.dialect, self._pool, call, estimate_of_embedding(call.embed))
 
 
 class EmbedTexts(Generic[E]):
@@ -45,10 +45,10 @@ class EmbedTexts(Generic[E]):
 
     stream: Final = None
 
-    def __init__(self, dialect: EmbeddingDialect[E], gateway: Gateway, call: E, estimate: TokenEstimate) -> None:
+    def __init__(self, dialect: EmbeddingDialect[E], pool: EmbeddingsPool, call: E, estimate: TokenEstimate) -> None:
         """Embed the texts of a call."""
         self.model: Final = call.embed.model
-        self.pool: Final[EmbeddingsPool] = gateway.fleet.embeddings
+        self.pool: Final = pool
         self.estimate: Final = estimate
         self.field_name: Final = call.field_name
         self._dialect: Final = dialect

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic
 from services.gateway.dialects.dialect import C, GenerationDialect, ResponseHead, without_prompt
 from services.gateway.edge.exchange import Exchange
 from services.gateway.metered_generation import MeteredGeneration
+from services.gateway.operations.inference_parts import InferenceParts
 from services.gateway.operations.operation import Operation, Reply
 from services.gateway.operations.prepared_call import PreparedCall, prepare
 from services.gateway.operations.show_prompt import ShowPrompt
@@ -17,46 +18,45 @@ from services.gateway.operations.stream_reply import StreamReply
 from services.gateway.operations.whole_reply import WholeReply
 from services.gateway.record import Outcome
 from services.gateway.routing.generation import Generation
-from services.gateway.routing.inference_client import InferencePool
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.tenancy.token_estimate import TokenEstimate, estimate_of
 from services.gateway.transcript import Transcript
-from services.gateway.wiring import Gateway
 
 
 class GenerateEndpoint(Generic[C]):
     """An endpoint that generates text."""
 
-    def __init__(self, dialect: GenerationDialect[C]) -> None:
+    def __init__(self, dialect: GenerationDialect[C], parts: InferenceParts) -> None:
         """Serve the API `dialect`."""
         self.dialect: Final = dialect
+        self._parts: Final = parts
 
-    def read(self, body: Any, gateway: Gateway, *, strict: bool) -> Operation[Any]:
+    def read(self, body: Any, *, strict: bool) -> Operation[Any]:
         """Return the operation that a parsed body asks for: a generation, or for a dry run its prompt.
 
         Raises ApiError (400).
         """
-        prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
+        prepared = prepare(self.dialect, body, self._parts.image_limits, strict=strict)
         call = prepared.call
-        estimate = estimate_of(call.generate, reserve_output=gateway.settings.reserve_output)
+        estimate = estimate_of(call.generate, reserve_output=self._parts.reserve_output)
         if call.dry_run:
-            return ShowPrompt(self.dialect, gateway, prepared, estimate, stream=call.stream)
-        return GenerateText(self.dialect, gateway, prepared, estimate)
+            return ShowPrompt(self.dialect, self._parts, prepared, estimate, stream=call.stream)
+        return GenerateText(self.dialect, self._parts, prepared, estimate)
 
 
 class GenerateText(Generic[C]):
     """The operation of one request for a generation."""
 
     def __init__(
-        self, dialect: GenerationDialect[C], gateway: Gateway, prepared: PreparedCall[C], estimate: TokenEstimate
+        self, dialect: GenerationDialect[C], parts: InferenceParts, prepared: PreparedCall[C], estimate: TokenEstimate
     ) -> None:
         """Generate for the call in `prepared`."""
         self.model: Final = prepared.call.generate.model
         self.stream: Final = prepared.call.stream
-        self.pool: Final[InferencePool] = gateway.fleet.inference
+        self.pool: Final = parts.pool
         self.estimate: Final = estimate
         self._dialect: Final = dialect
-        self._gateway: Final = gateway
+        self._parts: Final = parts
         self._call: Final = without_prompt(prepared.call)
         self.field_name: Final = self._call.field_name
         self._prepared: PreparedCall[C] | None = prepared
@@ -67,8 +67,7 @@ class GenerateText(Generic[C]):
         head = ResponseHead(response_id, int(time.time()), exchange.record.request_id)
         if not self.stream:
             return WholeReply(self._dialect, exchange, self._call, head)
-        keep_alive = self._gateway.settings.keep_alive
-        return StreamReply(self._dialect, exchange, self._call, head, keep_alive=keep_alive)
+        return StreamReply(self._dialect, exchange, self._call, head, keep_alive=self._parts.keep_alive)
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> MeteredGeneration:
         """Start the generation on a worker, and return it. `MeteredGeneration.events` yields the rest.
@@ -79,15 +78,15 @@ class GenerateText(Generic[C]):
         """
         prepared, self._prepared = self._prepared, None
         assert prepared is not None  # noqa: S101  # it runs once
-        settings, record = self._gateway.settings, exchange.record
+        parts, record = self._parts, exchange.record
         request = prepared.call.generate
-        transcript = Transcript(request) if settings.log_content else None
+        transcript = Transcript(request) if parts.log_content else None
         record.content, record.completion_tokens = transcript, 0
         generation = Generation(self.pool, self.model, record)
         exchange.disconnect.on_disconnect(partial(generation.cut_short, Outcome.CLIENT_GONE))
-        await prepared.complete(self._gateway.image_fetcher, tenant=reservation.subject.key.tenant)
+        await prepared.complete(parts.image_fetcher, tenant=reservation.subject.key.tenant)
         commits_early = self.stream and not exchange.response.started
-        await generation.open(request, size=prepared.size, seconds=settings.early_commit if commits_early else None)
+        await generation.open(request, size=prepared.size, seconds=parts.early_commit if commits_early else None)
         # The worker has the request now, and nothing of the body is kept.
         exchange.body.release()
         return MeteredGeneration(generation, reservation, record, choices=self._call.choices, transcript=transcript)

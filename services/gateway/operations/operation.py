@@ -12,7 +12,6 @@ from services.gateway.limit_status import RateLimits
 from services.gateway.routing.pool import WorkerPool
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.tenancy.token_estimate import TokenEstimate
-from services.gateway.wiring import Gateway
 
 R = TypeVar("R")
 R_contra = TypeVar("R_contra", contravariant=True)
@@ -82,7 +81,7 @@ class Endpoint(Protocol):
         """The API's dialect."""
         ...
 
-    def read(self, body: Any, gateway: Gateway, *, strict: bool) -> Operation[Any]:
+    def read(self, body: Any, *, strict: bool) -> Operation[Any]:
         """Return the operation that a parsed body asks for. It may run in a thread.
 
         `strict` rejects fields that would have no effect. Raises ApiError (400).

@@ -8,28 +8,28 @@ from typing import Any, Final, Generic
 from services.gateway.dialects.dialect import C, PromptDialect, RenderedPrompt
 from services.gateway.edge.exchange import Exchange
 from services.gateway.limit_status import RateLimits
+from services.gateway.operations.inference_parts import InferenceParts
 from services.gateway.operations.json_reply import JsonReply
 from services.gateway.operations.operation import Reply
 from services.gateway.operations.prepared_call import PreparedCall, prepare
 from services.gateway.record import Outcome
-from services.gateway.routing.inference_client import InferencePool
 from services.gateway.routing.rendering import render_prompt
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.tenancy.token_estimate import TokenEstimate, estimate_of
-from services.gateway.wiring import Gateway
 
 
 class PromptEndpoint(Generic[C]):
     """An endpoint that returns rendered prompts."""
 
-    def __init__(self, dialect: PromptDialect[C]) -> None:
+    def __init__(self, dialect: PromptDialect[C], parts: InferenceParts) -> None:
         """Serve the API `dialect`."""
         self.dialect: Final = dialect
+        self._parts: Final = parts
 
-    def read(self, body: Any, gateway: Gateway, *, strict: bool) -> ShowPrompt[C]:
+    def read(self, body: Any, *, strict: bool) -> ShowPrompt[C]:
         """Return the operation that a parsed body asks for. Raises ApiError (400)."""
-        prepared = prepare(self.dialect, body, gateway.image_limits, strict=strict)
-        return ShowPrompt(self.dialect, gateway, prepared, estimate_of(prepared.call.generate, reserve_output=0))
+        prepared = prepare(self.dialect, body, self._parts.image_limits, strict=strict)
+        return ShowPrompt(self.dialect, self._parts, prepared, estimate_of(prepared.call.generate, reserve_output=0))
 
 
 class ShowPrompt(Generic[C]):
@@ -38,7 +38,7 @@ class ShowPrompt(Generic[C]):
     def __init__(
         self,
         dialect: PromptDialect[C],
-        gateway: Gateway,
+        parts: InferenceParts,
         prepared: PreparedCall[C],
         estimate: TokenEstimate,
         *,
@@ -47,12 +47,12 @@ class ShowPrompt(Generic[C]):
         """Render the prompt of the call in `prepared`. `stream` is the request's field, for its record."""
         self.model: Final = prepared.call.generate.model
         self.stream: Final = stream
-        self.pool: Final[InferencePool] = gateway.fleet.inference
+        self.pool: Final = parts.pool
         # It counts as one request. Its prompt is reserved and must fit what the key has left, but no tokens are billed.
         self.estimate: Final = replace(estimate, output=0, max_output=0)
         self.field_name: Final = prepared.call.field_name
         self._dialect: Final = dialect
-        self._gateway: Final = gateway
+        self._image_fetcher: Final = parts.image_fetcher
         self._prepared: Final = prepared
 
     def reply(self, exchange: Exchange) -> Reply[RenderedPrompt]:
@@ -62,7 +62,7 @@ class ShowPrompt(Generic[C]):
     async def run(self, exchange: Exchange, reservation: Reservation) -> RenderedPrompt:
         """Return the prompt that a worker renders. Raises ApiError."""
         call, request_id = self._prepared.call, exchange.record.request_id
-        await self._prepared.complete(self._gateway.image_fetcher, tenant=reservation.subject.key.tenant)
+        await self._prepared.complete(self._image_fetcher, tenant=reservation.subject.key.tenant)
         response, worker = await render_prompt(
             self.pool, call.generate, size=self._prepared.size, request_id=request_id
         )

@@ -28,6 +28,7 @@ from services.gateway.endpoints.post import Post
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits, SpentBudget
 from services.gateway.operations.generate import GenerateEndpoint
+from services.gateway.operations.inference_parts import inference_parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
@@ -158,9 +159,9 @@ async def client(redis_url: str, api_key: str, worker: ScriptedWorker) -> AsyncI
         keep_alive=0.1,
         reserve_output=4,
     )
-    app = Starlette(routes=[Route(URL, Post(GenerateEndpoint(Messages())))])
     async with connected(settings) as gateway:
-        app.state.gateway = gateway
+        endpoint = GenerateEndpoint(Messages(), inference_parts(gateway))
+        app = Starlette(routes=[Route(URL, Post(endpoint, gateway))])
         transport = httpx.ASGITransport(Access(app, origins=["*"]))
         headers = {"x-api-key": api_key}
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:

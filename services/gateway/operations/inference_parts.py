@@ -1,0 +1,41 @@
+"""The parts and settings of a gateway that operations on inference workers need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.gateway.images.image_fetch import ImageFetcher
+from services.gateway.images.limits import ImageLimits
+from services.gateway.routing.inference_client import InferencePool
+from services.gateway.wiring import Gateway
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceParts:
+    """What endpoints hand to the operations that call an inference worker."""
+
+    pool: InferencePool
+    image_limits: ImageLimits
+    image_fetcher: ImageFetcher
+    reserve_output: int
+    """The output tokens that are reserved for a request without a maximum."""
+    early_commit: float
+    """Seconds after which a stream's status is sent, even if its generation has not begun."""
+    keep_alive: float
+    """Seconds of silence after which a stream gets a comment."""
+    log_content: bool
+    """Whether requests and responses are logged."""
+
+
+def inference_parts(gateway: Gateway) -> InferenceParts:
+    """Return the parts of `gateway` that operations on inference workers need."""
+    settings = gateway.settings
+    return InferenceParts(
+        pool=gateway.fleet.inference,
+        image_limits=gateway.image_limits,
+        image_fetcher=gateway.image_fetcher,
+        reserve_output=settings.reserve_output,
+        early_commit=settings.early_commit,
+        keep_alive=settings.keep_alive,
+        log_content=settings.log_content,
+    )
