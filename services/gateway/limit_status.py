@@ -35,13 +35,9 @@ class SpentBudget:
     scope: str
     """key or model."""
 
-    def to_object(self) -> dict[str, str]:
-        """Return the object `vilix` of the response that the budget ended."""
-        return {"ended_by": self.limit, "scope": self.scope}
-
 
 def duration(seconds: float) -> str:
-    """Return a duration as OpenAI's headers write it: 12ms, 5s or 1m30s."""
+    """Return a duration as messages and headers write it: 12ms, 5s or 1m30s."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     minutes, rest = divmod(seconds, 60)

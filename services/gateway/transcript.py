@@ -8,8 +8,7 @@ from typing import Any, Final
 from google.protobuf import json_format
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.dialects.collector import ResponseCollector
-from services.gateway.dialects.openai_chat.response import message_object
+from services.gateway.dialects.collector import Choice, ResponseCollector
 
 
 class Transcript:
@@ -26,7 +25,7 @@ class Transcript:
 
     def fields(self) -> dict[str, Any]:
         """Return fields of the request's log line: `messages`, or a prompt, and the `choices` generated so far."""
-        return {"messages": self._messages, "choices": [message_object(choice) for choice in self._response.begun]}
+        return {"messages": self._messages, "choices": [_generated(choice) for choice in self._response.begun]}
 
 
 def _message(message: pb.Message) -> dict[str, Any]:
@@ -36,3 +35,16 @@ def _message(message: pb.Message) -> dict[str, Any]:
         if part.HasField("image"):
             part.image.ClearField("data")
     return dict(json_format.MessageToDict(without_images, preserving_proto_field_name=True))
+
+
+def _generated(choice: Choice) -> dict[str, Any]:
+    """Return what was generated for a choice so far, with the worker's names of fields, as messages have them."""
+    generated: dict[str, Any] = {"content": "".join(choice.content)}
+    if choice.reasoning:
+        generated["reasoning_content"] = "".join(choice.reasoning)
+    if choice.tool_calls:
+        generated["tool_calls"] = [
+            {"id": call.id, "name": call.name, "arguments_json": call.arguments_json}
+            for _, call in sorted(choice.tool_calls.items())
+        ]
+    return generated

@@ -2,8 +2,9 @@
 
 A dialect reads a key and a body into a neutral call, encodes the events of a worker as a stream or as one document, and
 renders errors and limits. Its call knows the API's names of the worker's fields. The pipeline, limits and routing
-depend on no API. Only the table of routes in app.py and the list of operations in openapi.py name the dialects. What
-belongs to no dialect (GET endpoints, unknown paths, errors of the server itself) has OpenAI's format.
+depend on no API. Only the paths in app.py and the list of operations in openapi.py name the dialects. What belongs to
+no dialect (GET endpoints, unknown paths, errors of the server itself) has OpenAI's format, and the middleware Access
+sends `openai-processing-ms` with every response.
 """
 
 from __future__ import annotations

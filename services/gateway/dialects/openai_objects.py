@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.limit_status import SpentBudget
+
 FINISH_REASONS: Final = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_LENGTH: "length",
@@ -23,3 +25,8 @@ def usage_object(usage: pb.Usage) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
+
+
+def budget_object(budget: SpentBudget) -> dict[str, str]:
+    """Return the object `vilix` of a response that a spent budget has ended."""
+    return {"ended_by": budget.limit, "scope": budget.scope}

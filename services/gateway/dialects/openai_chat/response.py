@@ -8,7 +8,7 @@ from services.gateway.dialects.collector import Choice, ResponseCollector
 from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.logprobs import logprobs_object
-from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
+from services.gateway.dialects.openai_objects import FINISH_REASONS, budget_object, usage_object
 
 
 def chat_completion(call: OpenAICall, head: ResponseHead, collected: ResponseCollector) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def chat_completion(call: OpenAICall, head: ResponseHead, collected: ResponseCol
             for index, choice in enumerate(collected.choices)
         ],
         "usage": usage_object(collected.usage),
-        **({"vilix": collected.ended_by.to_object()} if collected.ended_by is not None else {}),
+        **({"vilix": budget_object(collected.ended_by)} if collected.ended_by is not None else {}),
     }
 
 

@@ -15,7 +15,7 @@ from services.gateway.dialects import sse
 from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.logprobs import logprobs_object
-from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
+from services.gateway.dialects.openai_objects import FINISH_REASONS, budget_object, usage_object
 from services.gateway.dialects.openai_streaming import OpenAIStream
 from services.gateway.limit_status import SpentBudget
 
@@ -56,7 +56,7 @@ class ChunkEncoder(OpenAIStream):
 
     def note(self, budget: SpentBudget) -> None:
         """Name the budget that ended the generation in all later events."""
-        self._note = b',"vilix":' + orjson.dumps(budget.to_object())
+        self._note = b',"vilix":' + orjson.dumps(budget_object(budget))
 
     def encode(self, events: Iterable[pb.Event]) -> bytes:
         """Return the chunks for a group of worker events, joined, because they are sent together."""

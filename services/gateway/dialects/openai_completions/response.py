@@ -8,7 +8,7 @@ from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_completions.logprobs import Logprobs
 from services.gateway.dialects.openai_completions.request import CompletionCall
-from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
+from services.gateway.dialects.openai_objects import FINISH_REASONS, budget_object, usage_object
 
 
 def text_completion(call: CompletionCall, head: ResponseHead, collected: ResponseCollector) -> dict[str, Any]:
@@ -29,5 +29,5 @@ def text_completion(call: CompletionCall, head: ResponseHead, collected: Respons
             for index, choice in enumerate(collected.choices)
         ],
         "usage": usage_object(collected.usage),
-        **({"vilix": collected.ended_by.to_object()} if collected.ended_by is not None else {}),
+        **({"vilix": budget_object(collected.ended_by)} if collected.ended_by is not None else {}),
     }

@@ -14,7 +14,7 @@ from services.gateway.dialects import sse
 from services.gateway.dialects.dialect import ResponseHead
 from services.gateway.dialects.openai_completions.logprobs import Logprobs
 from services.gateway.dialects.openai_completions.request import CompletionCall
-from services.gateway.dialects.openai_objects import FINISH_REASONS, usage_object
+from services.gateway.dialects.openai_objects import FINISH_REASONS, budget_object, usage_object
 from services.gateway.dialects.openai_streaming import OpenAIStream
 from services.gateway.limit_status import SpentBudget
 
@@ -41,7 +41,7 @@ class TextEncoder(OpenAIStream):
 
     def note(self, budget: SpentBudget) -> None:
         """Name the budget that ended the generation in all later events."""
-        self._note = {"vilix": budget.to_object()}
+        self._note = {"vilix": budget_object(budget)}
 
     def encode(self, events: Iterable[pb.Event]) -> bytes:
         """Return the chunks for a group of worker events, joined, because they are sent together."""
