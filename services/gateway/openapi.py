@@ -18,18 +18,18 @@ import msgspec
 
 from services.gateway.credential import BEARER, KeyHeader
 from services.gateway.dialects.json_model import RequestModel, literals
-from services.gateway.dialects.openai_chat import operations as openai_chat
-from services.gateway.dialects.openai_completions import operations as openai_completions
-from services.gateway.dialects.openai_embeddings import operations as openai_embeddings
+from services.gateway.dialects.openai_chat import document as openai_chat
+from services.gateway.dialects.openai_completions import document as openai_completions
+from services.gateway.dialects.openai_embeddings import document as openai_embeddings
 from services.gateway.dialects.operation_document import (
     ContentDocument,
     ErrorDocument,
     HeaderDocument,
+    LocalizedText,
     OperationDocument,
     ResponseDocument,
-    Text,
 )
-from services.gateway.endpoints import operations as endpoints
+from services.gateway.endpoints import document as endpoints
 
 PATH: Final = Path(__file__).with_name("site") / "openapi.json"
 OPERATIONS: Final[tuple[OperationDocument, ...]] = (
@@ -204,7 +204,7 @@ def _header(header: HeaderDocument) -> dict[str, Any]:
     return {"schema": dict(header.schema), "description": _text(header.description)}
 
 
-def _text(text: Text) -> dict[str, str]:
+def _text(text: LocalizedText) -> dict[str, str]:
     return text._asdict()
 
 

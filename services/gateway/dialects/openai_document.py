@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, UnsetType
 
 from services.gateway.dialects.json_model import ResponseModel, doc
-from services.gateway.dialects.operation_document import ContentDocument, ErrorDocument, HeaderDocument, Text
+from services.gateway.dialects.operation_document import ContentDocument, ErrorDocument, HeaderDocument, LocalizedText
 from services.runtime.messages.message import Message
 
 _MESSAGE: Final = Message("out_of_range", field="max_tokens", value=0, least=1, most=2**31 - 1).text()
@@ -129,14 +129,14 @@ class Error(ResponseModel):
 
 REQUEST_ID: Final = HeaderDocument(
     component="RequestId",
-    description=Text("The request's id, for reports.", "شناسهٔ درخواست، برای گزارش."),
+    description=LocalizedText("The request's id, for reports.", "شناسهٔ درخواست، برای گزارش."),
     schema={"type": "string"},
 )
 HEADERS: Final = {
     "x-request-id": REQUEST_ID,
     "x-ignored-params": HeaderDocument(
         component="IgnoredParams",
-        description=Text(
+        description=LocalizedText(
             "Fields of the request that had no influence. A stream whose headers were sent before they were known has "
             "them in a comment.",
             "فیلدهایی از درخواست که اثری نداشتند. اگر پس از فرستادن هدرهای پاسخ تکه‌تکه معلوم شوند، در سطر توضیحی از آن "
@@ -146,7 +146,7 @@ HEADERS: Final = {
     ),
     "x-ratelimit-limit-requests": HeaderDocument(
         component="LimitRequests",
-        description=Text(
+        description=LocalizedText(
             "The limit of requests per minute, if the key has one. Tokens have the same three headers.",
             "سقف درخواست در دقیقه؛ اگر کلید سقفی داشته باشد. برای توکن هم همین سه هدر هست.",
         ),
@@ -154,12 +154,12 @@ HEADERS: Final = {
     ),
     "x-ratelimit-remaining-requests": HeaderDocument(
         component="RemainingRequests",
-        description=Text("The requests that are left of it.", "باقی‌ماندهٔ آن."),
+        description=LocalizedText("The requests that are left of it.", "باقی‌ماندهٔ آن."),
         schema={"type": "integer"},
     ),
     "x-ratelimit-reset-requests": HeaderDocument(
         component="ResetRequests",
-        description=Text(
+        description=LocalizedText(
             "The time until all of it is available again, such as `12ms` or `1m30s`.",
             "زمان تا پر شدن کامل سقف، مانند `12ms` یا `1m30s`.",
         ),
@@ -169,7 +169,7 @@ HEADERS: Final = {
 """The headers of responses that have used a model."""
 ERROR: Final = ErrorDocument(
     component="Error",
-    description=Text(
+    description=LocalizedText(
         "The request could not be answered. Errors of every status have this form; the header `Accept-Language` (`en` "
         "or `fa`) chooses the language of `message`, and changes nothing else.",
         "درخواست پاسخ نگرفت. خطا با هر وضعیتی همین شکل را دارد؛ زبان `message` را هدر `Accept-Language` (`en` یا `fa`) "
@@ -178,12 +178,12 @@ ERROR: Final = ErrorDocument(
     headers={
         "content-language": HeaderDocument(
             component="ContentLanguage",
-            description=Text("The language of the message.", "زبان پیام."),
+            description=LocalizedText("The language of the message.", "زبان پیام."),
             schema={"type": "string", "enum": ["en", "fa"]},
         ),
         "x-error-message-id": HeaderDocument(
             component="ErrorMessageId",
-            description=Text(
+            description=LocalizedText(
                 "The id of the message, which is the same in every language and however the message is worded. A "
                 "stream that fails has it in a comment before the event of the error.",
                 "شناسهٔ پیام خطا، که در هر زبان و با هر جمله‌بندی همین است. در پاسخ تکه‌تکه، در سطر توضیحی پیش از رویداد "
@@ -194,7 +194,7 @@ ERROR: Final = ErrorDocument(
         "x-request-id": REQUEST_ID,
         "retry-after": HeaderDocument(
             component="RetryAfter",
-            description=Text("Seconds to wait before the next attempt.", "ثانیه‌های صبر پیش از تلاش بعدی."),
+            description=LocalizedText("Seconds to wait before the next attempt.", "ثانیه‌های صبر پیش از تلاش بعدی."),
             schema={"type": "integer"},
         ),
     },

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from services.gateway.credential import BEARER, KeyHeader
 
 
-class Text(NamedTuple):
+class LocalizedText(NamedTuple):
     """A text in both languages of the document."""
 
     en: str
@@ -22,7 +22,7 @@ class HeaderDocument:
 
     component: str
     """Its name among the document's components."""
-    description: Text
+    description: LocalizedText
     schema: Mapping[str, Any]
 
 
@@ -41,7 +41,7 @@ class ContentDocument:
 class ResponseDocument:
     """A response."""
 
-    description: Text
+    description: LocalizedText
     contents: tuple[ContentDocument, ...]
     headers: Mapping[str, HeaderDocument] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class PathParameter:
     """A part of the path."""
 
     name: str
-    description: Text
+    description: LocalizedText
     example: str
 
 
@@ -70,12 +70,12 @@ class OperationDocument:
     method: Literal["get", "post"]
     path: str
     id: str
-    summary: Text
+    summary: LocalizedText
     response: ResponseDocument
     """The response of status 200."""
     errors: Mapping[str, ErrorDocument]
     """By status, such as `4XX`."""
-    description: Text | None = None
+    description: LocalizedText | None = None
     request: ContentDocument | None = None
     parameters: tuple[PathParameter, ...] = ()
     key_header: KeyHeader = BEARER

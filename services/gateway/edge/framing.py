@@ -19,47 +19,47 @@ _SINGLE: Final = (b"authorization",)
 """Fields that identify the caller, so that a second one is ambiguous."""
 
 
-class Rejection(NamedTuple):
+class FramingError(NamedTuple):
     """The status and the message with which a request is rejected."""
 
     status: int
     message: Message
 
 
-def rejection(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
+def framing_error(version: str, headers: Sequence[tuple[bytes, bytes]]) -> FramingError | None:
     """Return why a request with this HTTP version and these headers is rejected, or None if it is valid.
 
     The names of the headers are in lower case.
     """
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == "1.1"):
-        return Rejection(400, Message("host_not_single", count=len(hosts)))
+        return FramingError(400, Message("host_not_single", count=len(hosts)))
     if hosts and not _HOST.fullmatch(hosts[0]):
-        return Rejection(400, Message("host_not_valid", value=_shown(hosts[0])))
+        return FramingError(400, Message("host_not_valid", value=_shown(hosts[0])))
     for single in _SINGLE:
         if sum(name == single for name, _ in headers) > 1:
-            return Rejection(400, Message("header_repeated", name=single.decode().capitalize()))
+            return FramingError(400, Message("header_repeated", name=single.decode().capitalize()))
     return _of_transfer_coding(version, headers) or _of_expectation(version, headers)
 
 
-def _of_transfer_coding(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
+def _of_transfer_coding(version: str, headers: Sequence[tuple[bytes, bytes]]) -> FramingError | None:
     values = [value for name, value in headers if name == b"transfer-encoding"]
     if not values:
         return None
     if version != "1.1":
-        return Rejection(400, Message("transfer_encoding_unknown", version=version))
+        return FramingError(400, Message("transfer_encoding_unknown", version=version))
     codings = [coding.strip(b" \t").lower() for coding in b",".join(values).split(b",")]
     if codings == [b"chunked"]:
         return None
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
-        return Rejection(400, Message("transfer_encoding_not_chunked"))
-    return Rejection(501, Message("transfer_coding_not_supported", value=_shown(codings[0])))
+        return FramingError(400, Message("transfer_encoding_not_chunked"))
+    return FramingError(501, Message("transfer_coding_not_supported", value=_shown(codings[0])))
 
 
-def _of_expectation(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Rejection | None:
+def _of_expectation(version: str, headers: Sequence[tuple[bytes, bytes]]) -> FramingError | None:
     for name, value in headers:
         if version == "1.1" and name == b"expect" and value.strip(b" \t").lower() != b"100-continue":
-            return Rejection(417, Message("expectation_not_supported", value=_shown(value)))
+            return FramingError(417, Message("expectation_not_supported", value=_shown(value)))
     return None
 
 

@@ -21,7 +21,7 @@ from services.gateway.dialects import openai_errors
 from services.gateway.edge.body_budget import SLOW_BYTES_PER_SECOND, SLOW_SECONDS
 from services.gateway.edge.deadline import Deadline
 from services.gateway.edge.direct_writer import DIRECT_WRITER, DirectWriter
-from services.gateway.edge.framing import Rejection, rejection
+from services.gateway.edge.framing import FramingError, framing_error
 from services.gateway.edge.http10 import Http10Response
 from services.gateway.edge.lingering_close import LINGER_SECONDS, LingeringTransport
 from services.gateway.edge.open_connections import OpenConnections
@@ -59,7 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """When the body began, on the event loop's clock."""
         self._framing_bytes = 0
         """Bytes of chunk framing of the body."""
-        self._rejected: Rejection | None = None
+        self._rejected: FramingError | None = None
         self._in_headers = True
         self._deadline: Final = Deadline(self.loop)
         self._write_deadline: Final = Deadline(self.loop)
@@ -122,7 +122,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return int(upgrade.args[0]) or len(data)
         except httptools.HttpParserError as error:
             if not (self.transport.is_closing() or self.is_broken):
-                self._reject_malformed(Rejection(400, _malformed(error)))
+                self._reject_malformed(FramingError(400, _malformed(error)))
         else:
             if was_receiving and self.is_receiving:
                 self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
@@ -154,7 +154,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._reject_headers()
             raise _RejectedError
         version = self.parser.get_http_version()
-        rejected = rejection(version, self.headers)
+        rejected = framing_error(version, self.headers)
         if rejected is not None:
             self._reject_malformed(rejected)
             raise _RejectedError
@@ -277,7 +277,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.write(start.encode("latin-1") + reply.body)
         self.linger()
 
-    def _reject_malformed(self, rejected: Rejection) -> None:
+    def _reject_malformed(self, rejected: FramingError) -> None:
         """Reject bytes that cannot be parsed, after the requests before them have been served."""
         if self.is_receiving and self.cycle.response_started:
             self._close("malformed")

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import grpc
 
 from services.gateway import metrics
-from services.gateway.routing.policy import Request
+from services.gateway.routing.policy import RoutedRequest
 from services.gateway.routing.pool import WorkerPool
 from services.gateway.routing.worker import Client, Worker
 from services.runtime.failure import Failure, Reason
 
 C = TypeVar("C", bound=Client)
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=RoutedRequest)
 T = TypeVar("T")
 
 

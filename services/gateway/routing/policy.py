@@ -16,7 +16,7 @@ from services.gateway.routing.worker import Worker
 W = TypeVar("W", bound=Worker[Any, Any])
 
 
-class Request(Protocol):
+class RoutedRequest(Protocol):
     """A request to a worker, as far as every policy can read it."""
 
     @property
@@ -25,13 +25,14 @@ class Request(Protocol):
         ...
 
 
-R_contra = TypeVar("R_contra", bound=Request, contravariant=True)
+R_contra = TypeVar("R_contra", bound=RoutedRequest, contravariant=True)
 
 
 class Policy(Protocol[R_contra]):
     """Chooses a worker by its load, or by anything in the request, such as the tenant or the beginning of the prompt.
 
-    `R_contra` is the type of the requests: `GenerateRequest` or `EmbedRequest`, or `Request` for a policy of all pools.
+    `R_contra` is the type of the requests: `GenerateRequest` or `EmbedRequest`, or `RoutedRequest` for a policy of all
+    pools.
     """
 
     def __call__(self, candidates: Sequence[W], request: R_contra) -> W:
@@ -39,6 +40,6 @@ class Policy(Protocol[R_contra]):
         ...
 
 
-def least_load(candidates: Sequence[W], request: Request) -> W:
+def least_load(candidates: Sequence[W], request: RoutedRequest) -> W:
     """Return the worker with the fewest requests of this gateway in flight, or a random one of several."""
     return min(candidates, key=lambda worker: (worker.in_flight, random.random()))  # noqa: S311  # a tie

@@ -11,13 +11,13 @@ from typing import Final, Generic, TypeVar
 
 from services.gateway import metrics
 from services.gateway.errors import ApiError, unavailable
-from services.gateway.routing.policy import Policy, Request, least_load
+from services.gateway.routing.policy import Policy, RoutedRequest, least_load
 from services.gateway.routing.worker import RETRY_SECONDS, C, M, Service, Worker
 from services.gateway.routing.worker_connection import Connection, Connections
 from services.runtime.messages.message import Message
 
 REPLACE_SECONDS: Final = 10.0
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=RoutedRequest)
 _log: Final = logging.getLogger(__name__)
 
 

@@ -42,9 +42,9 @@ class AdmissionControl:
     tiers: Tiers
     reservations: Reservations
 
-    def gate(self, caller: Caller) -> Gate:
+    def gate(self, caller: Caller) -> BodyGate:
         """Return the gate that the caller's request must pass before a large body is read."""
-        return Gate(self, caller)
+        return BodyGate(self, caller)
 
     async def admit(
         self, caller: Caller, estimate: TokenEstimate, disconnect: Disconnect, record: RequestRecord
@@ -66,7 +66,7 @@ class AdmissionControl:
         return admission
 
 
-class Gate:
+class BodyGate:
     """Rejects a key whose limits allow no request at all, before a large body is read. Reserves nothing."""
 
     def __init__(self, control: AdmissionControl, caller: Caller) -> None:

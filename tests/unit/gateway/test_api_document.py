@@ -23,9 +23,9 @@ from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
 from services.gateway.dialects.operation_document import (
     ContentDocument,
     ErrorDocument,
+    LocalizedText,
     OperationDocument,
     ResponseDocument,
-    Text,
 )
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import connected
@@ -93,7 +93,7 @@ def test_the_command_writes_the_file_and_reports_one_that_is_not_up_to_date(tmp_
 
 def an_operation(path: str, response: type[ResponseModel], **parts: Any) -> OperationDocument:
     """An operation of an API of its own."""
-    text = Text("a", "ب")
+    text = LocalizedText("a", "ب")
     contents = (ContentDocument(models=(response,), examples={}),)
     return OperationDocument(
         method="post",
@@ -135,7 +135,7 @@ def test_an_api_may_expect_its_key_in_another_header() -> None:
 
 
 def test_two_components_must_not_have_the_same_name() -> None:
-    model, text = a_model("dialects.one_api.response", "a", int), Text("a", "ب")
+    model, text = a_model("dialects.one_api.response", "a", int), LocalizedText("a", "ب")
     errors = [ErrorDocument(component="Error", description=text, contents=()) for _ in range(2)]
     operations = [an_operation(f"/{number}", model, errors={"4XX": error}) for number, error in enumerate(errors)]
     with pytest.raises(ValueError, match="two components have the name Error"):

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.edge.framing import rejection
+from services.gateway.edge.framing import framing_error
 
 HOST = (b"host", b"example.com")
 
 
 @pytest.mark.parametrize("host", [b"", b"a", b"example.com:80", b"127.0.0.1:8000", b"[::1]:8000", b"a_b-c.d", b"a:"])
 def test_a_valid_host_is_accepted(host: bytes) -> None:
-    assert rejection("1.1", [(b"host", host)]) is None
+    assert framing_error("1.1", [(b"host", host)]) is None
 
 
 @pytest.mark.parametrize(
     "host", [b"a b", b"a/b", b"a@b", b"[", b"[::1", b"a:b", b"a,b", b"\xe9", b"a?b", b"a#b", b"a\tb"]
 )
 def test_an_invalid_host_is_rejected(host: bytes) -> None:
-    found = rejection("1.1", [(b"host", host)])
+    found = framing_error("1.1", [(b"host", host)])
     assert found is not None
     assert found.status == 400
 
 
 def test_only_http_1_1_requires_a_host() -> None:
-    assert rejection("1.0", []) is None
-    assert rejection("1.1", []) is not None
-    assert rejection("1.0", [HOST, HOST]) is not None
+    assert framing_error("1.0", []) is None
+    assert framing_error("1.1", []) is not None
+    assert framing_error("1.0", [HOST, HOST]) is not None
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_only_http_1_1_requires_a_host() -> None:
     ],
 )
 def test_only_the_transfer_coding_chunked_is_accepted(codings: list[bytes], status: int | None) -> None:
-    found = rejection("1.1", [HOST, *((b"transfer-encoding", coding) for coding in codings)])
+    found = framing_error("1.1", [HOST, *((b"transfer-encoding", coding) for coding in codings)])
     assert (found and found.status) == status
 
 
 def test_http_1_0_must_not_send_chunks() -> None:
-    found = rejection("1.0", [HOST, (b"transfer-encoding", b"chunked")])
+    found = framing_error("1.0", [HOST, (b"transfer-encoding", b"chunked")])
     assert found is not None
     assert found.status == 400
 
@@ -61,19 +61,19 @@ def test_http_1_0_must_not_send_chunks() -> None:
     ("version", "value", "status"), [("1.1", b"100-Continue", None), ("1.1", b"x", 417), ("1.0", b"x", None)]
 )
 def test_only_the_expectation_100_continue_is_accepted(version: str, value: bytes, status: int | None) -> None:
-    found = rejection(version, [HOST, (b"expect", value)])
+    found = framing_error(version, [HOST, (b"expect", value)])
     assert (found and found.status) == status
 
 
 def test_a_second_authorization_field_is_rejected() -> None:
-    assert rejection("1.1", [HOST, (b"authorization", b"Bearer a")]) is None
-    found = rejection("1.1", [HOST, (b"authorization", b"Bearer a"), (b"authorization", b"Bearer a")])
+    assert framing_error("1.1", [HOST, (b"authorization", b"Bearer a")]) is None
+    found = framing_error("1.1", [HOST, (b"authorization", b"Bearer a"), (b"authorization", b"Bearer a")])
     assert found is not None
     assert found.status == 400
 
 
 def test_a_key_in_another_field_is_not_quoted() -> None:
     key = "vlx_" + "0123456789" * 4
-    found = rejection("1.1", [(b"host", b"a" * 50 + b" " + key.encode())])
+    found = framing_error("1.1", [(b"host", b"a" * 50 + b" " + key.encode())])
     assert found is not None
     assert key[:10] not in str(found.message)

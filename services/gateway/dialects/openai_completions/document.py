@@ -7,7 +7,12 @@ from typing import Any, Final
 from services.gateway.dialects.openai_completions.request_model import CompletionRequest
 from services.gateway.dialects.openai_completions.response_model import Completion
 from services.gateway.dialects.openai_document import ERRORS, EXAMPLE_DRY_RUN, EXAMPLE_USAGE, HEADERS, DryRun
-from services.gateway.dialects.operation_document import ContentDocument, OperationDocument, ResponseDocument, Text
+from services.gateway.dialects.operation_document import (
+    ContentDocument,
+    LocalizedText,
+    OperationDocument,
+    ResponseDocument,
+)
 
 _MODEL: Final = "qwen3-8b"
 
@@ -28,8 +33,8 @@ OPERATIONS: Final = (
         method="post",
         path="/completions",
         id="createCompletion",
-        summary=Text("Continue a text", "ادامهٔ یک متن"),
-        description=Text(
+        summary=LocalizedText("Continue a text", "ادامهٔ یک متن"),
+        description=LocalizedText(
             "The prompt goes to the model as it stands, without a chat template. For conversations, use "
             "`/chat/completions`.",
             "متن همان‌طور که هست و بدون قالب گفت‌وگو به مدل می‌رسد. برای گفت‌وگو `/chat/completions` را به کار ببرید.",
@@ -47,7 +52,7 @@ OPERATIONS: Final = (
             },
         ),
         response=ResponseDocument(
-            description=Text("The continuation.", "ادامهٔ متن."),
+            description=LocalizedText("The continuation.", "ادامهٔ متن."),
             headers=HEADERS,
             contents=(
                 ContentDocument(

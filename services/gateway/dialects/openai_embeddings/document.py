@@ -7,7 +7,12 @@ from typing import Final
 from services.gateway.dialects.openai_document import ERRORS
 from services.gateway.dialects.openai_embeddings.request_model import EmbeddingRequest
 from services.gateway.dialects.openai_embeddings.response_model import EmbeddingList
-from services.gateway.dialects.operation_document import ContentDocument, OperationDocument, ResponseDocument, Text
+from services.gateway.dialects.operation_document import (
+    ContentDocument,
+    LocalizedText,
+    OperationDocument,
+    ResponseDocument,
+)
 
 _MODEL: Final = "qwen3-embedding-0.6b"
 
@@ -16,7 +21,7 @@ OPERATIONS: Final = (
         method="post",
         path="/embeddings",
         id="createEmbedding",
-        summary=Text("Turn texts into vectors", "تبدیل متن به بردار"),
+        summary=LocalizedText("Turn texts into vectors", "تبدیل متن به بردار"),
         request=ContentDocument(
             models=(EmbeddingRequest,),
             examples={
@@ -25,7 +30,9 @@ OPERATIONS: Final = (
             },
         ),
         response=ResponseDocument(
-            description=Text("One vector for each text, in their order.", "برای هر متن یک بردار، به همان ترتیب."),
+            description=LocalizedText(
+                "One vector for each text, in their order.", "برای هر متن یک بردار، به همان ترتیب."
+            ),
             contents=(
                 ContentDocument(
                     models=(EmbeddingList,),

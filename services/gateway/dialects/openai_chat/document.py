@@ -10,9 +10,9 @@ from services.gateway.dialects.openai_chat.tokenize import TokenizeRequest
 from services.gateway.dialects.openai_document import ERRORS, EXAMPLE_DRY_RUN, EXAMPLE_USAGE, HEADERS, DryRun
 from services.gateway.dialects.operation_document import (
     ContentDocument,
+    LocalizedText,
     OperationDocument,
     ResponseDocument,
-    Text,
 )
 
 _MODEL: Final = "qwen3-8b"
@@ -117,14 +117,14 @@ OPERATIONS: Final = (
         method="post",
         path="/chat/completions",
         id="createChatCompletion",
-        summary=Text("Answer a conversation", "پاسخ به یک گفت‌وگو"),
-        description=Text(
+        summary=LocalizedText("Answer a conversation", "پاسخ به یک گفت‌وگو"),
+        description=LocalizedText(
             "Whole, or with `stream` as Server-Sent Events of `ChatCompletionChunk`, the last of which is `[DONE]`.",
             "یک‌جا، یا با `stream` به شکل رویدادهای `ChatCompletionChunk` که آخرینشان `[DONE]` است.",
         ),
         request=ContentDocument(models=(ChatCompletionRequest,), examples=_REQUESTS),
         response=ResponseDocument(
-            description=Text("The answer.", "پاسخ."),
+            description=LocalizedText("The answer.", "پاسخ."),
             headers=HEADERS,
             contents=(
                 ContentDocument(
@@ -153,8 +153,8 @@ OPERATIONS: Final = (
         method="post",
         path="/tokenize",
         id="tokenize",
-        summary=Text("Show the tokens of a text", "توکن‌های یک متن"),
-        description=Text(
+        summary=LocalizedText("Show the tokens of a text", "توکن‌های یک متن"),
+        description=LocalizedText(
             "A text as it stands, or a conversation in the model's template.",
             "متن همان‌طور که هست، یا یک گفت‌وگو در قالب مدل.",
         ),
@@ -166,7 +166,7 @@ OPERATIONS: Final = (
             },
         ),
         response=ResponseDocument(
-            description=Text(
+            description=LocalizedText(
                 "The ids of the model's own tokenizer. No tokens are billed.",
                 "شناسه‌های توکن‌ساز خود مدل. توکنی به حساب نمی‌آید.",
             ),
