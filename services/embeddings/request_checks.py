@@ -42,7 +42,12 @@ def check_rows(field: str, rows: Sequence[Row], model: ServedModel, limits: Requ
     for index, row in enumerate(rows):
         if row.tokens > limit:
             message = Message(
-                "text_over_context", field=f"{field}[{index}]", value=row.tokens, model=model.id, limit=limit
+                "text_over_context",
+                field=f"{field}[{index}]",
+                other_field="truncate",
+                value=row.tokens,
+                model=model.id,
+                limit=limit,
             )
             raise Failure(Reason.CONTEXT_LENGTH_EXCEEDED, message)
     total = sum(row.tokens for row in rows)
@@ -54,7 +59,7 @@ def check_rows(field: str, rows: Sequence[Row], model: ServedModel, limits: Requ
 def _check_inputs(request: pb.EmbedRequest, model: ServedModel, limits: RequestLimits) -> None:
     texts, ids = len(request.texts), len(request.token_ids)
     if texts and ids:
-        raise invalid(Message("texts_and_token_ids", field="token_ids"))
+        raise invalid(Message("texts_and_token_ids", field="token_ids", other_field="texts"))
     field, count = ("token_ids", ids) if ids else ("texts", texts)
     if not 1 <= count <= limits.max_inputs:
         raise invalid(Message("entries_out_of_range", field=field, value=count, least=1, most=limits.max_inputs))

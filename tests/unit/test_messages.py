@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor import Descriptor
+from vilix.embeddings.v1 import embeddings_service_pb2
+from vilix.inference.v1 import inference_service_pb2
 
 from services.runtime.messages.catalogue import COUNT, ENGLISH, LANGUAGES, PERSIAN, Entry, catalogue, render
 from services.runtime.messages.message import FIELD, Message
@@ -23,6 +26,11 @@ MAKERS = {"Message": 0, "RequestError": 1, "super().__init__": 1, "GbnfError": 0
 """Calls that make a message, and the position of its id among their arguments."""
 WITHOUT_FIELD = ("GbnfError", "UnreadableImageError")
 """Calls to whose message another module adds the field."""
+PLAIN_WORDS = {
+    *("call", "chat", "content", "dimensions", "engine", "id", "ids", "image", "messages", "model", "models", "name"),
+    *("outputs", "prompt", "reason", "reasoning", "request", "stop", "text", "texts", "token", "tools", "version"),
+}
+"""Words of English texts that are names of fields, too."""
 ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -87,6 +95,27 @@ def test_all_languages_insert_the_same_parameters() -> None:
 
 def placeholders(text: str) -> set[str]:
     return set(re.findall(r"\{(\w+)\}", text))
+
+
+def test_texts_name_no_field_because_apis_have_different_names_for_it() -> None:
+    assert named_fields(ENGLISH) <= PLAIN_WORDS
+    # Persian texts mark Latin words, so a field's name cannot be a plain word there.
+    assert named_fields(PERSIAN) == set()
+
+
+def named_fields(language: str) -> set[str]:
+    """Return the names of fields of the protos that are words of the texts of a language."""
+    texts = [text for entry in catalogue(language).values() for text in entry.texts]
+    words = {word for text in texts for word in re.findall(r"[\w/:<>\[\]-]+", re.sub(r"\{\w+\}", "", text))}
+    return words & names_of_fields()
+
+
+def names_of_fields() -> set[str]:
+    services = (inference_service_pb2, embeddings_service_pb2)
+    messages: list[Descriptor] = [
+        message for service in services for message in service.DESCRIPTOR.message_types_by_name.values()
+    ]
+    return {field.name for message in messages for field in message.fields}
 
 
 def test_a_text_in_english_that_depends_on_a_number_has_two_forms() -> None:

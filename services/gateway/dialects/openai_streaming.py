@@ -30,7 +30,7 @@ def read_streaming(request: OpenAIRequest) -> Streaming:
     if options is None:
         return Streaming(stream)
     if not stream:
-        raise bad_request(Message("stream_options_without_stream", field="stream_options"))
+        raise bad_request(Message("stream_options_without_stream", field="stream_options", other_field="stream"))
     return Streaming(stream, options.include_usage or False, options.continuous_usage_stats or False)
 
 

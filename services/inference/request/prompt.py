@@ -84,15 +84,15 @@ def context_length(model: ServedModel) -> int:
 def context_exceeded(request: pb.GenerateRequest, model: ServedModel, prompt_tokens: int) -> Failure:
     """Return the failure of a prompt of `prompt_tokens` that does not fit the context with the requested generation."""
     field = "messages" if request.messages else "prompt" if request.HasField("prompt") else "prompt_token_ids"
-    limit, wanted = context_length(model), _least_answer(request)
+    limit, requested = context_length(model), _least_answer(request)
     if request.sampling.HasField("max_tokens") or request.sampling.HasField("min_tokens"):
         message = Message(
             "context_exceeded",
             field=field,
             model=model.id,
             prompt=prompt_tokens,
-            wanted=wanted,
-            value=prompt_tokens + wanted,
+            requested=requested,
+            value=prompt_tokens + requested,
             limit=limit,
         )
     else:
@@ -162,7 +162,7 @@ def _check_placeholders(token_ids: Sequence[int], images: Sequence[PreparedImage
         return
     placeholders = token_ids.count(model.tokenizer.added_id(model.image_rule.placeholder) or -1)
     if placeholders != len(images):
-        message = Message("image_placeholders_mismatch", field="messages", places=placeholders, count=len(images))
+        message = Message("image_placeholders_mismatch", field="messages", placeholders=placeholders, count=len(images))
         raise invalid(message)
 
 

@@ -99,9 +99,10 @@ def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: Reques
     }
     present = [field for field, is_set in is_present.items() if is_set]
     if not present:
-        raise invalid(Message("prompt_missing", field="messages"))
+        raise invalid(Message("prompt_missing", field="messages", choices=", ".join(is_present)))
     if len(present) > 1:
-        raise invalid(Message("several_prompts", field="messages", names=", ".join(present)))
+        choices, names = ", ".join(is_present), ", ".join(present)
+        raise invalid(Message("several_prompts", field="messages", choices=choices, names=names))
     _check_entries("messages", len(request.messages), limits.max_messages)
     messages = sum(message.ByteSize() for message in request.messages)
     size = len(request.prompt.encode()) or messages - image_bytes(request)

@@ -73,7 +73,7 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
             raise invalid(Message("tool_name_repeated", field=f"tools[{index}].name", value=tool.name))
         names.add(tool.name)
     if named and not request.tools:
-        raise invalid(Message("call_required_without_tools", field="tool_choice"))
+        raise invalid(Message("call_required_without_tools", field="tool_choice", other_field="tools"))
     for name in request.tool_choice.function_names:
         if name not in names:
             raise invalid(Message("tool_unknown", field="tool_choice.function_names", value=name[:80]))
@@ -82,10 +82,17 @@ def check_tools(request: pb.GenerateRequest, model: ServedModel) -> None:
 def _check_names(choice: pb.ToolChoice) -> None:
     """Raise Failure unless function names are set if, and only if, the mode uses them."""
     if choice.mode == pb.TOOL_CHOICE_MODE_FUNCTIONS and not choice.function_names:
-        raise invalid(Message("no_tool_allowed", field="tool_choice.function_names"))
+        raise invalid(Message("no_tool_allowed", field="tool_choice.function_names", other_field="tool_choice"))
     if choice.mode != pb.TOOL_CHOICE_MODE_FUNCTIONS and (choice.function_names or choice.required):
-        mode = pb.ToolChoiceMode.Name(choice.mode)
-        raise invalid(Message("tool_choice_mode_without_names", field="tool_choice.mode", value=mode))
+        message = Message(
+            "tool_choice_mode_without_names",
+            field="tool_choice.mode",
+            names_field="tool_choice.function_names",
+            required_field="tool_choice.required",
+            value=pb.ToolChoiceMode.Name(choice.mode),
+            expected=pb.ToolChoiceMode.Name(pb.TOOL_CHOICE_MODE_FUNCTIONS),
+        )
+        raise invalid(message)
 
 
 def check_function_name(field: str, name: str) -> None:

@@ -247,14 +247,14 @@ def output_limit(prompt_tokens: int, params: Params, context_length: int) -> int
     if prompt_tokens >= context_length:
         raise RequestError("CONTEXT_LENGTH_EXCEEDED", "engine_context_full", value=prompt_tokens, limit=context_length)
     remaining = context_length - prompt_tokens
-    wanted = max(params.max_tokens or 0, params.min_tokens)
-    if wanted > remaining:
+    requested = max(params.max_tokens or 0, params.min_tokens)
+    if requested > remaining:
         raise RequestError(
             "CONTEXT_LENGTH_EXCEEDED",
             "engine_context_exceeded",
             prompt=prompt_tokens,
-            wanted=wanted,
-            value=prompt_tokens + wanted,
+            requested=requested,
+            value=prompt_tokens + requested,
             limit=context_length,
             most=remaining,
         )

@@ -23,9 +23,9 @@ def reject_misplaced(request: Request, prompt: Sequence[int], placeholder: int |
         return
     if placeholder is None:
         raise RequestError("UNSUPPORTED_PARAMETER", "images_not_supported")
-    places = prompt.count(placeholder)
-    if places != count:
-        raise RequestError("INVALID_ARGUMENT", "image_placeholders_mismatch", places=places, count=count)
+    placeholders = prompt.count(placeholder)
+    if placeholders != count:
+        raise RequestError("INVALID_ARGUMENT", "image_placeholders_mismatch", placeholders=placeholders, count=count)
     sizes = len(request.params.image_sizes)
     if sizes not in (0, count):
         problem = f"image_sizes has {sizes} entries for {count} images"

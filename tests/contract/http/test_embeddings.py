@@ -200,7 +200,7 @@ async def test_every_field_reaches_the_worker(http: httpx.AsyncClient, embedder:
         (
             Failure(
                 Reason.CONTEXT_LENGTH_EXCEEDED,
-                Message("text_over_context", field="texts[1]", value=9, model="m", limit=8),
+                Message("text_over_context", field="texts[1]", other_field="truncate", value=9, model="m", limit=8),
             ),
             400,
             {"param": "input[1]", "code": "context_length_exceeded"},

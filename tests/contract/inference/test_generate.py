@@ -107,7 +107,7 @@ async def test_a_prompt_that_is_too_long_is_rejected_with_its_numbers(stub: Any)
     assert found is not None
     assert found.reason is Reason.CONTEXT_LENGTH_EXCEEDED
     assert found.message == Message(
-        "context_exceeded", field="prompt_token_ids", model=MODEL, prompt=250, wanted=7, value=257, limit=256
+        "context_exceeded", field="prompt_token_ids", model=MODEL, prompt=250, requested=7, value=257, limit=256
     )
 
 

@@ -177,11 +177,15 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
         (
             {"stream_options": {"include_usage": True}},
             "stream_options",
-            Message("stream_options_without_stream", field="stream_options"),
+            Message("stream_options_without_stream", field="stream_options", other_field="stream"),
         ),
         ({"stop": ["a", 1]}, "stop[1]", Message("wrong_type", field="stop[1]", value="1", expected="string")),
         ({"logit_bias": {"x": 1}}, "logit_bias", Message("key_is_no_token_id", field="logit_bias", value='"x"')),
-        ({"top_logprobs": 3}, "top_logprobs", Message("top_logprobs_without_logprobs", field="top_logprobs", value=3)),
+        (
+            {"top_logprobs": 3},
+            "top_logprobs",
+            Message("top_logprobs_without_logprobs", field="top_logprobs", other_field="logprobs", value=3),
+        ),
         (
             {"tool_choice": "maybe"},
             "tool_choice",

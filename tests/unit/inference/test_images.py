@@ -165,7 +165,7 @@ async def test_image_tokens_count_towards_the_context(vision_model: ServedModel)
     with pytest.raises(Failure) as caught:
         await render(request, vision_model)
     parameters = caught.value.message.parameters
-    assert (caught.value.message.id, parameters["wanted"], parameters["limit"]) == ("context_exceeded", 3200, 4000)
+    assert (caught.value.message.id, parameters["requested"], parameters["limit"]) == ("context_exceeded", 3200, 4000)
     assert 800 <= int(parameters["prompt"]) < 900
     assert caught.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
 
@@ -263,7 +263,7 @@ async def test_a_placeholder_needs_an_image(vision_model: ServedModel, ids: bool
     )
     with pytest.raises(Failure) as caught:
         await render(request, vision_model)
-    assert caught.value.message == Message("image_placeholders_mismatch", field="messages", places=1, count=0)
+    assert caught.value.message == Message("image_placeholders_mismatch", field="messages", placeholders=1, count=0)
 
 
 def test_a_tokenizer_without_the_placeholder_is_rejected(model_directory: Path) -> None:

@@ -185,7 +185,7 @@ async def test_prompt_and_answer_must_fit_the_context(model: ServedModel, max_to
     with pytest.raises(Failure) as rejection:
         await render(request, model)
     assert rejection.value.message == Message(
-        "context_exceeded", field="prompt_token_ids", model=MODEL, prompt=3, wanted=254, value=257, limit=256
+        "context_exceeded", field="prompt_token_ids", model=MODEL, prompt=3, requested=254, value=257, limit=256
     )
     assert rejection.value.reason is Reason.CONTEXT_LENGTH_EXCEEDED
 

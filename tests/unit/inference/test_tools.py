@@ -30,6 +30,17 @@ def ask(*, tools: tuple[str, ...] = NAMES, **choice: Any) -> pb.GenerateRequest:
     )
 
 
+def mode_without_names(mode: str) -> Message:
+    return Message(
+        "tool_choice_mode_without_names",
+        field="tool_choice.mode",
+        names_field="tool_choice.function_names",
+        required_field="tool_choice.required",
+        value=mode,
+        expected="TOOL_CHOICE_MODE_FUNCTIONS",
+    )
+
+
 def call(name: str) -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {{}}}}\n</tool_call>'
 
@@ -81,12 +92,12 @@ def test_all_functions_may_be_called_by_default_and_none_with_tool_choice_none(c
         (
             {"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS},
             "tool_choice.function_names",
-            Message("no_tool_allowed", field="tool_choice.function_names"),
+            Message("no_tool_allowed", field="tool_choice.function_names", other_field="tool_choice"),
         ),
         (
             {"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "required": True},
             "tool_choice.function_names",
-            Message("no_tool_allowed", field="tool_choice.function_names"),
+            Message("no_tool_allowed", field="tool_choice.function_names", other_field="tool_choice"),
         ),
         (
             {"mode": pb.TOOL_CHOICE_MODE_FUNCTIONS, "function_names": ["get_time", "get_lost"]},
@@ -96,17 +107,17 @@ def test_all_functions_may_be_called_by_default_and_none_with_tool_choice_none(c
         (
             {"mode": pb.TOOL_CHOICE_MODE_AUTO, "function_names": ["get_time"]},
             "tool_choice.mode",
-            Message("tool_choice_mode_without_names", field="tool_choice.mode", value="TOOL_CHOICE_MODE_AUTO"),
+            mode_without_names("TOOL_CHOICE_MODE_AUTO"),
         ),
         (
             {"mode": pb.TOOL_CHOICE_MODE_NONE, "required": True},
             "tool_choice.mode",
-            Message("tool_choice_mode_without_names", field="tool_choice.mode", value="TOOL_CHOICE_MODE_NONE"),
+            mode_without_names("TOOL_CHOICE_MODE_NONE"),
         ),
         (
             {"mode": pb.TOOL_CHOICE_MODE_REQUIRED, "tools": ()},
             "tool_choice",
-            Message("call_required_without_tools", field="tool_choice"),
+            Message("call_required_without_tools", field="tool_choice", other_field="tools"),
         ),
     ],
 )

@@ -364,4 +364,4 @@ def test_every_image_needs_a_placeholder(bench: Bench) -> None:
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     with pytest.raises(RequestError) as rejection:
         engine.submit(Request(read({}), [1, stand_in.IMAGE_TOKEN], images=(b"", b"")), Reader())
-    assert message_of(rejection.value) == Message("image_placeholders_mismatch", places=1, count=2)
+    assert message_of(rejection.value) == Message("image_placeholders_mismatch", placeholders=1, count=2)

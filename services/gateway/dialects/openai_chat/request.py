@@ -166,7 +166,13 @@ def _add_image(part: ImagePart, translated: pb.Message, path: str, images: Image
 
 def _add_logprobs(request: ChatCompletionRequest, generate: pb.GenerateRequest) -> None:
     if request.top_logprobs and not request.logprobs:
-        raise bad_request(Message("top_logprobs_without_logprobs", field="top_logprobs", value=request.top_logprobs))
+        message = Message(
+            "top_logprobs_without_logprobs",
+            field="top_logprobs",
+            other_field="logprobs",
+            value=request.top_logprobs,
+        )
+        raise bad_request(message)
     if request.logprobs:
         generate.logprobs.SetInParent()
         generate.logprobs.top = request.top_logprobs or 0
@@ -190,20 +196,20 @@ def _add_tools(request: ChatCompletionRequest, generate: pb.GenerateRequest, ove
         generate.tool_choice.mode = _MODES[request.tool_choice]
 
 
-def _add_tool_choice(wanted: ToolChoice, choice: pb.ToolChoice, overruled_fields: list[str]) -> None:
+def _add_tool_choice(requested: ToolChoice, choice: pb.ToolChoice, overruled_fields: list[str]) -> None:
     choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
-    if wanted.type == "allowed_tools":
-        allowed = wanted.allowed_tools or wanted
-        path = "tool_choice.allowed_tools" if wanted.allowed_tools else "tool_choice"
+    if requested.type == "allowed_tools":
+        allowed = requested.allowed_tools or requested
+        path = "tool_choice.allowed_tools" if requested.allowed_tools else "tool_choice"
         choice.required = allowed.mode == "required"
         for index, tool in enumerate(allowed.tools or ()):
             choice.function_names.append(_function_name(tool, f"{path}.tools[{index}]", overruled_fields))
-        unused = ["function", "name", *(["mode", "tools"] if wanted.allowed_tools else [])]
+        unused = ["function", "name", *(["mode", "tools"] if requested.allowed_tools else [])]
     else:
         choice.required = True
-        choice.function_names.append(_function_name(wanted, "tool_choice", overruled_fields))
+        choice.function_names.append(_function_name(requested, "tool_choice", overruled_fields))
         unused = ["allowed_tools", "mode", "tools"]
-    overruled_fields += [f"tool_choice.{name}" for name in unused if getattr(wanted, name) is not None]
+    overruled_fields += [f"tool_choice.{name}" for name in unused if getattr(requested, name) is not None]
 
 
 def _function_name(named: ToolChoice | AllowedTool, path: str, overruled_fields: list[str]) -> str:

@@ -36,7 +36,7 @@ class Tokenize(OpenAIDialect):
             return read_chat(body, options)
         request = read_model(TokenizeRequest, body)
         if not request.prompt:
-            raise bad_request(Message("prompt_and_messages_missing", field="prompt"))
+            raise bad_request(Message("prompt_and_messages_missing", field="prompt", other_field="messages"))
         generate = pb.GenerateRequest(
             model=request.model, prompt=request.prompt, refuse_ignored_parameters=options.strict
         )

@@ -43,7 +43,8 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
         generate.logprobs.SetInParent()
         generate.logprobs.top = request.logprobs
     if request.best_of not in (None, generate.n):
-        raise bad_request(Message("best_of_is_not_n", field="best_of", value=request.best_of or 0, n=generate.n))
+        value = request.best_of or 0
+        raise bad_request(Message("best_of_is_not_n", field="best_of", other_field="n", value=value, n=generate.n))
     if request.suffix:
         raise bad_request(Message("field_not_supported", field="suffix"), code="unsupported_parameter")
     echo = _echo(request, generate)

@@ -82,7 +82,7 @@ def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> 
     if requires_call(request):
         _check_functions(request)
     elif callable_functions(request):
-        raise unsupported(Message("structured_output_with_tools", field="response_format"))
+        raise unsupported(Message("structured_output_with_tools", field="response_format", other_field="tool_choice"))
     _check_format(request.response_format)
 
 
@@ -95,7 +95,10 @@ def _check_functions(request: pb.GenerateRequest) -> None:
             check_schema(f"tools[{index}].parameters_json", functions[tool.name])
     size = sum(len(tool.parameters_json) for tool in request.tools if tool.name in functions)
     if size > MAX_SCHEMA_LENGTH:
-        raise invalid(Message("call_schemas_too_long", field="tools", value=size, limit=MAX_SCHEMA_LENGTH))
+        message = Message(
+            "call_schemas_too_long", field="tools", other_field="tool_choice", value=size, limit=MAX_SCHEMA_LENGTH
+        )
+        raise invalid(message)
 
 
 def _check_format(response_format: pb.ResponseFormat) -> None:
