@@ -74,13 +74,13 @@ def render(
     """
     engine = engine or spec.engine.name
     is_chat = isinstance(spec, catalog.ModelSpec)
-    given = spec.engine.all_arguments if isinstance(spec, catalog.ModelSpec) else spec.engine.arguments
+    of_entry = spec.engine.all_arguments if isinstance(spec, catalog.ModelSpec) else spec.engine.arguments
     engines = _CHAT_ENGINES if is_chat else _EMBEDDING_ENGINES
     if engine not in engines:
         raise ValueError(f"{spec.id} cannot run on the engine {engine!r}; choose one of {', '.join(engines)}")
     arguments = {
         **_own_arguments(spec, engine, directory, gpus=gpus, threads=threads),
-        **(given if engine == spec.engine.name else {}),
+        **(of_entry if engine == spec.engine.name else {}),
         **({"tensor_parallel_size": gpus} if gpus and engine == "trtllm" else {}),
         **(changes or {}),
     }

@@ -90,11 +90,11 @@ def rendered() -> str:
 
 def _by_component(parts: Iterable[T]) -> dict[str, T]:
     """Return the parts by the names of their components. Raises ValueError for two parts of one name."""
-    found: dict[str, T] = {}
+    by_name: dict[str, T] = {}
     for part in parts:
-        if found.setdefault(part.component, part) is not part:
+        if by_name.setdefault(part.component, part) is not part:
             raise ValueError(f"two components have the name {part.component}")
-    return found
+    return by_name
 
 
 def component_names(models: Sequence[type[msgspec.Struct]]) -> dict[type[msgspec.Struct], str]:
@@ -120,10 +120,10 @@ def _schemas(names: Names) -> dict[str, Any]:
     out, optional fields of requests do not mention null, and strings keep the order of their declaration.
     """
     reference = partial(_REFERENCE.format, "schemas")
-    _, found = msgspec.json.schema_components(names, ref_template=reference("{name}"))
+    _, schemas = msgspec.json.schema_components(names, ref_template=reference("{name}"))
     generated = {_generated_name(model, names): model for model in names}
     references = {reference(name): reference(names[model]) for name, model in generated.items()}
-    return {names[model]: _object(model, _referring(found[name], references)) for name, model in generated.items()}
+    return {names[model]: _object(model, _referring(schemas[name], references)) for name, model in generated.items()}
 
 
 def _generated_name(model: type[msgspec.Struct], models: Iterable[type[msgspec.Struct]]) -> str:

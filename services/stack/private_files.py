@@ -50,16 +50,16 @@ def by_default() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def short_directory(wanted: Path) -> Iterator[Path]:
+def short_directory(preferred: Path) -> Iterator[Path]:
     """Yield a private directory for sockets, and remove it at the end.
 
-    It is `wanted`, or a temporary directory if the path of `wanted` is too long for sockets.
+    It is `preferred`, or a temporary directory if the path of `preferred` is too long for sockets.
     """
-    wanted = wanted.absolute()
-    if triton.fits(wanted / LONGEST_NAME):
-        shutil.rmtree(wanted, ignore_errors=True)
-        wanted.mkdir(mode=0o700)
-        directory = wanted
+    preferred = preferred.absolute()
+    if triton.fits(preferred / LONGEST_NAME):
+        shutil.rmtree(preferred, ignore_errors=True)
+        preferred.mkdir(mode=0o700)
+        directory = preferred
     else:
         directory = Path(tempfile.mkdtemp(prefix="vilix-"))
     try:

@@ -211,9 +211,9 @@ def _add_unread(request: RequestModel, body: Mapping[str, Any], prefix: str, pat
         if isinstance(value, RequestModel):
             _add_unread(value, body[name], f"{prefix}{name}.", paths)
         elif isinstance(value, list):
-            for index, (item, given) in enumerate(zip(value, body[name], strict=True)):
+            for index, (item, json_item) in enumerate(zip(value, body[name], strict=True)):
                 if isinstance(item, RequestModel):
-                    _add_unread(item, given, f"{prefix}{name}[{index}].", paths)
+                    _add_unread(item, json_item, f"{prefix}{name}[{index}].", paths)
 
 
 @dataclass(slots=True)

@@ -60,13 +60,13 @@ def add_structured_output(request: OpenAIRequest, response_format: pb.ResponseFo
     return paths[0] if paths else STRUCTURED_OUTPUT
 
 
-def _add_named_schema(wanted: JsonSchema, schema: pb.JsonSchemaFormat) -> None:
-    if wanted.schema is None or wanted.name is None:
+def _add_named_schema(json_schema: JsonSchema, schema: pb.JsonSchemaFormat) -> None:
+    if json_schema.schema is None or json_schema.name is None:
         raise bad_request(Message("schema_incomplete", field="response_format.json_schema"))
-    schema.name = wanted.name
-    schema.description = wanted.description or ""
-    schema.strict = wanted.strict or False
-    schema.schema_json = json_text("response_format.json_schema.schema", wanted.schema)
+    schema.name = json_schema.name
+    schema.description = json_schema.description or ""
+    schema.strict = json_schema.strict or False
+    schema.schema_json = json_text("response_format.json_schema.schema", json_schema.schema)
 
 
 def _add_values(

@@ -97,9 +97,9 @@ class BodyBudget:
             self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
         self._set(share, size)
         by_key = sorted(self._waiting.items(), key=lambda item: self._used_by[item[1][0].key_id])
-        for granted, (waiting, wanted) in by_key:
-            if not granted.done() and self._fits(waiting, wanted):
-                self._set(waiting, wanted)
+        for granted, (waiting, requested) in by_key:
+            if not granted.done() and self._fits(waiting, requested):
+                self._set(waiting, requested)
                 granted.set_result(None)
 
     def _trim(self) -> None:
@@ -216,7 +216,7 @@ def budget_sizes(total: int, per_key: int, *, max_body_bytes: int) -> tuple[int,
     chosen_per_key = per_key or max(max_body_bytes, chosen // 2)
     if chosen < least or chosen_per_key < max_body_bytes:
         raise ValueError(
-            f"VILIX_BODIES_BYTES={chosen} and VILIX_KEY_BODIES_BYTES={chosen_per_key} have no room for one body of "
+            f"VILIX_BODIES_BYTES={chosen} and VILIX_KEY_BODIES_BYTES={chosen_per_key} have no capacity for one body of "
             f"VILIX_MAX_BODY_BYTES={max_body_bytes}; make them at least {least} and {max_body_bytes}"
         )
     return chosen, chosen_per_key

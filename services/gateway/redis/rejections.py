@@ -44,8 +44,8 @@ def rejection_of(error: BaseException) -> WriteRejection | None:
         return None
     if parsed := _PARSED_CODES.get(type(error).__name__):
         return parsed
-    found = _CODE.search(str(error))
-    return _CODES[found[1]] if found else None
+    code = _CODE.search(str(error))
+    return _CODES[code[1]] if code else None
 
 
 async def try_writing(redis: Redis) -> WriteRejection | None:

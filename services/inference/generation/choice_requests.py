@@ -164,12 +164,12 @@ class ChoiceRequests:
         """Return an output of the tokens that close the reasoning, as many as are left. Their probability is 1."""
         token_ids = token_ids[: self._left]
         self._reasoning_ids += token_ids
-        wanted: int | None = self._params.get("logprobs")
+        top_count: int | None = self._params.get("logprobs")
         return EngineOutput(
             token_ids=token_ids,
-            logprobs=None if wanted is None else [0.0] * len(token_ids),
-            top_token_ids=[[token_id] for token_id in token_ids] if wanted else None,
-            top_logprobs=[[0.0] for _ in token_ids] if wanted else None,
+            logprobs=None if top_count is None else [0.0] * len(token_ids),
+            top_token_ids=[[token_id] for token_id in token_ids] if top_count else None,
+            top_logprobs=[[0.0] for _ in token_ids] if top_count else None,
             finish_reason=None if self._left else "length",
             usage=None if self._left else self._whole_usage({}),
         )

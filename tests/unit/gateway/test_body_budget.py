@@ -204,5 +204,5 @@ def test_the_default_depends_on_the_containers_memory(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize(("total", "per_key"), [(20, 0), (0, 19)])
 def test_a_budget_that_is_too_small_for_one_body_is_an_error(total: int, per_key: int) -> None:
-    with pytest.raises(ValueError, match="have no room for one body"):
+    with pytest.raises(ValueError, match="have no capacity for one body"):
         budget_sizes(total * MEBIBYTE, per_key * MEBIBYTE, max_body_bytes=20 * MEBIBYTE)

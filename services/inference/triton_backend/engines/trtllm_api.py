@@ -84,12 +84,12 @@ class TrtllmApi:
         """Raise ValueError unless the version is in `requires`, as in `>=1.3`; candidates of a release count as it."""
         if not requires:
             return
-        wanted = requires.removeprefix(">=")
-        if wanted == requires or not _VERSION.fullmatch(wanted):
+        least = requires.removeprefix(">=")
+        if least == requires or not _VERSION.fullmatch(least):
             raise ValueError(f"requires={requires!r}: expected a version as in >=1.3")
-        if not at_least(self.version, wanted):
+        if not at_least(self.version, least):
             raise ValueError(
-                f"this model needs TensorRT-LLM {wanted} or newer, and {self.version} is installed; "
+                f"this model needs TensorRT-LLM {least} or newer, and {self.version} is installed; "
                 "use an image that has it"
             )
 
@@ -278,9 +278,9 @@ def is_request_error(error: BaseException) -> bool:
     return any(kind.__name__ == "RequestError" for kind in type(error).__mro__)
 
 
-def at_least(version: str, wanted: str) -> bool:
-    """Return whether `version` is `wanted` or newer. Release candidates of `wanted` count as it."""
-    return _number(version, final=math.inf) >= _number(wanted, final=0)
+def at_least(version: str, least: str) -> bool:
+    """Return whether `version` is `least` or newer. Release candidates of `least` count as it."""
+    return _number(version, final=math.inf) >= _number(least, final=0)
 
 
 def _number(version: str, *, final: float) -> tuple[float, ...]:
