@@ -1,6 +1,8 @@
 # `make` prints what there is to do. Everything is installed into .venv; nothing outside this directory is touched.
 
 PORT ?= 8000
+# Tests wait for a third of their time: three processes keep two cores busy.
+TEST_PROCESSES ?= 3
 SECONDS ?= 1800
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p services/stack/machine.py 2>/dev/null && echo $$p && break; done)
@@ -40,10 +42,10 @@ run: $(INSTALLED) $(SITE_BUILT)
 site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 
 test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) $(MODELS) ## Run the tests; T="-k name" passes arguments to pytest
-	@$(BIN)/pytest $(if $(T),$(T),--numprocesses 2 --durations 30 -m "not environment")
+	@$(BIN)/pytest $(if $(T),$(T),--numprocesses $(TEST_PROCESSES) --durations 30 -m "not environment")
 
 test-fast: $(INSTALLED) $(MODELS) ## Run the unit tests, in less than a minute; T="-k name" passes arguments to pytest
-	@$(BIN)/pytest --numprocesses 2 tests/unit $(T)
+	@$(BIN)/pytest --numprocesses $(TEST_PROCESSES) tests/unit $(T)
 
 test-environments: ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
 test-environments: $(INSTALLED) $(SITE_BUILT) $(MODELS)
@@ -52,7 +54,7 @@ test-environments: $(INSTALLED) $(SITE_BUILT) $(MODELS)
 # Files of earlier runs would count too. The settings are in pyproject.toml.
 coverage: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with branch coverage of services/, and fail below 90 %
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --numprocesses 2 -m "not environment" \
+	@$(BIN)/coverage run -m pytest --numprocesses $(TEST_PROCESSES) -m "not environment" \
 		$(if $(T),$(T),tests/unit tests/contract tests/e2e)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
