@@ -27,8 +27,8 @@ class Record(CallRecord):
     def _begin(self) -> None:
         self.calls.append("begin")
 
-    def _end(self, *, answered: bool) -> Mapping[str, object]:
-        self.calls.append(answered)
+    def _end(self, *, succeeded: bool) -> Mapping[str, object]:
+        self.calls.append(succeeded)
         return {"tokens": 7}
 
 
