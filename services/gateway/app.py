@@ -47,6 +47,7 @@ PREFIXES: Final = ("/api", "/v1")
 
 def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
     """Return the gateway as an ASGI application. The admin API is served on `admin`."""
+    site = Page(settings.site_directory, api_url=settings.public_api_url)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -57,7 +58,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
                 token = settings.admin_token.get_secret_value() if settings.admin_token else ""
                 admin_app = create_admin_app(gateway.link, token=token)
                 await stack.enter_async_context(serving(admin_app, admin, settings))
-            app.router.routes.extend(routes(gateway))
+            app.router.routes.extend(routes(gateway, site))
             # Freeze startup objects, so that garbage collections do not scan them and pause streams.
             gc.collect()
             gc.freeze()
@@ -89,7 +90,7 @@ def get_endpoints(gateway: Gateway) -> dict[str, page.Endpoint]:
     }
 
 
-def routes(gateway: Gateway) -> Iterator[Route]:
+def routes(gateway: Gateway, site: Page) -> Iterator[Route]:
     """Yield all routes of the public port, with the parts of `gateway` that each needs."""
     posts = {path: Post(endpoint, gateway) for path, endpoint in post_endpoints(gateway).items()}
     gets = get_endpoints(gateway)
@@ -100,7 +101,6 @@ def routes(gateway: Gateway) -> Iterator[Route]:
     health = Health(gateway.link, gateway.redis_watch, gateway.fleet)
     yield Route("/healthz", health.healthz, methods=["GET"])
     yield Route("/readyz", health.readyz, methods=["GET"])
-    site = Page(gateway.settings.site_directory, api_url=gateway.settings.public_api_url)
     yield from (Route(path, document, methods=["GET"]) for path, document in page.routes(site, gateway.fleet))
 
 

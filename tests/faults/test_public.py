@@ -14,15 +14,13 @@ from starlette.applications import Starlette
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.gateway.app import routes
 from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
 from services.gateway.endpoints.admin import create_admin_app
-from services.gateway.settings import GatewaySettings
-from services.gateway.wiring import connected
 from tests.faults.connection import Connection
 from tests.faults.everything import ADMIN_TOKEN, Everything, running_everything
 from tests.support.fault_table import record
+from tests.support.unconnected_gateway import serving_unconnected
 
 PUBLIC, KEY, ADMIN = "public", "key", "admin credential"
 DECISIONS = {
@@ -79,9 +77,9 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield running
 
 
-async def test_every_route_has_a_decision() -> None:
-    async with connected(GatewaySettings()) as gateway:
-        assert {route.path for route in routes(gateway)} == set(DECISIONS)
+def test_every_route_has_a_decision() -> None:
+    with serving_unconnected() as client:
+        assert set(paths(client.app)) == set(DECISIONS)
     # No request is served.
     assert set(paths(create_admin_app(None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]
 

@@ -62,7 +62,7 @@ class Embedding:
             raise silent() from None
         except grpc.aio.AioRpcError as error:
             failure = failure_of_rpc(error)
-            outcome, worker_status = outcome_of_failure(failure), failure.code.name
+            outcome, worker_status = outcome_of_failure(failure), error.code().name
             raise failure from error
         except asyncio.CancelledError:
             if self._is_cancelled:

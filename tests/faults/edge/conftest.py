@@ -12,7 +12,7 @@ from tests.faults.system import System, running_system, unharmed_system
 from tests.support.waits import until
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     async with running_system(
         tmp_path_factory.mktemp("edge"), slots=2 * MAX_CONNECTIONS, gateway_settings=SETTINGS

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from starlette.testclient import TestClient
 
-from services.gateway.app import create_app
 from services.gateway.endpoints import models
-from services.gateway.settings import GatewaySettings
+from tests.support.unconnected_gateway import serving_unconnected
 
 
 def test_an_unexpected_exception_is_a_500_in_openais_format_without_details(
@@ -15,7 +13,7 @@ def test_an_unexpected_exception_is_a_500_in_openais_format_without_details(
         raise RuntimeError("the secret plan")
 
     monkeypatch.setattr(models, "_authenticate", broken)
-    with TestClient(create_app(GatewaySettings()), raise_server_exceptions=False) as client:
+    with serving_unconnected() as client:
         response = client.get("/api/models")
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"

@@ -107,8 +107,8 @@ def status(code: grpc.StatusCode, details: str = "") -> grpc.aio.AioRpcError:
     ("error", "outcome", "worker_status"),
     [
         (status(grpc.StatusCode.UNAVAILABLE), Outcome.BROKEN_OFF, "UNAVAILABLE"),
-        (status(grpc.StatusCode.DATA_LOSS), Outcome.BROKEN_OFF, "INTERNAL"),
-        (status(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"), Outcome.REJECTED, "INVALID_ARGUMENT"),
+        (status(grpc.StatusCode.DATA_LOSS), Outcome.BROKEN_OFF, "DATA_LOSS"),
+        (status(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"), Outcome.REJECTED, "RESOURCE_EXHAUSTED"),
     ],
 )
 async def test_a_workers_failure_is_in_the_record(
