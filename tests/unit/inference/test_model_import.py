@@ -7,7 +7,7 @@ import gguf
 import pytest
 from hypothesis import given
 
-from services.inference import model_import
+from services.inference import gguf_metadata, model_import
 from services.inference.model.tokenizer import BYTES_OF_CHARACTERS, ModelTokenizer
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_model import LlamaModel
@@ -91,3 +91,20 @@ def test_a_file_that_is_not_gguf_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mine.gguf").write_bytes(b"not a model, but long enough to be read as one")
     with pytest.raises(ValueError, match=r"mine\.gguf cannot be read as GGUF"):
         model_import.from_gguf(tmp_path / "mine.gguf", tmp_path / "mine")
+
+
+def test_metadata_is_read_as_the_package_gguf_reads_it(tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "mine.gguf")
+    fields = {
+        name: field.contents() for name, field in gguf.GGUFReader(source).fields.items() if not name.startswith("GGUF.")
+    }
+    assert gguf_metadata.read(source) == fields
+
+
+def test_a_truncated_file_is_rejected_wherever_it_ends(tmp_path: Path) -> None:
+    content = write_gguf(tmp_path / "mine.gguf").read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for size in range(0, len(content) - 64, 97):
+        cut.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=r"cut\.gguf cannot be read as GGUF"):
+            gguf_metadata.read(cut)
