@@ -80,7 +80,7 @@ def post_endpoints(gateway: Gateway) -> dict[str, Endpoint]:
     }
 
 
-def get_endpoints(gateway: Gateway) -> dict[str, page.Endpoint]:
+def get_endpoints(gateway: Gateway) -> dict[str, page.GetEndpoint]:
     """Return the other endpoints of the API, by path."""
     models = Models(gateway.fleet, gateway.key_cache)
     return {

@@ -1,4 +1,4 @@
-"""The interface of dialects. Each API that generates or embeds is one dialect.
+"""The interface of dialects. A dialect is the format of one endpoint that generates, embeds or renders a prompt.
 
 A dialect reads a key and a body into a neutral call, encodes the events of a worker as a stream or as one document, and
 renders errors and limits. Its call knows the API's names of the worker's fields. The pipeline, limits and routing

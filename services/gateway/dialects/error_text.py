@@ -19,6 +19,8 @@ class ErrorText(NamedTuple):
     text: str
     language: str
     message_id: str
+    field: str | None
+    """The caller's name of the field, for a response that names it beside the message."""
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a response with this message."""
@@ -33,5 +35,6 @@ def error_text(error: ApiError) -> ErrorText:
     """Return the message for the caller of the request that is being answered."""
     message = error.message
     language = preferred(ACCEPTED.get()) if message.is_translated else ENGLISH
-    # An error quotes what it is about, and ends up in its caller's logs.
-    return ErrorText(without_keys(message.text(language)), language, message.id)
+    # An error quotes what it is about, and ends up in its caller's logs. A key may also be part of a field's name.
+    field = error.field and without_keys(error.field)
+    return ErrorText(without_keys(message.text(language)), language, message.id, field)

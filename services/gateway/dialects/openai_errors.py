@@ -8,11 +8,10 @@ import orjson
 from starlette.responses import Response
 
 from services.gateway.dialects.dialect import ErrorReply
-from services.gateway.dialects.error_text import error_text
+from services.gateway.dialects.error_text import ErrorText, error_text
 from services.gateway.dialects.openai_limits import limit_headers
 from services.gateway.dialects.retry_headers import retry_headers
 from services.gateway.errors import ApiError, ErrorKind
-from services.runtime.telemetry import without_keys
 
 _TYPES: Final = {
     ErrorKind.INVALID_REQUEST: "invalid_request_error",
@@ -31,7 +30,7 @@ _TYPES: Final = {
 
 def body(error: ApiError) -> bytes:
     """Return the JSON document `{"error": {message, type, param, code}}`."""
-    return _body(error, error_text(error).text)
+    return _body(error, error_text(error))
 
 
 def render(error: ApiError) -> ErrorReply:
@@ -44,7 +43,7 @@ def render(error: ApiError) -> ErrorReply:
         **retry_headers(error),
         **error.headers,
     }
-    return ErrorReply(error.status, headers, _body(error, message.text))
+    return ErrorReply(error.status, headers, _body(error, message))
 
 
 def response(error: ApiError) -> Response:
@@ -53,6 +52,6 @@ def response(error: ApiError) -> Response:
     return Response(reply.body, reply.status, reply.headers)
 
 
-def _body(error: ApiError, message: str) -> bytes:
-    param = error.field and without_keys(error.field)
-    return orjson.dumps({"error": {"message": message, "type": _TYPES[error.kind], "param": param, "code": error.code}})
+def _body(error: ApiError, message: ErrorText) -> bytes:
+    fields = {"type": _TYPES[error.kind], "param": message.field, "code": error.code}
+    return orjson.dumps({"error": {"message": message.text, **fields}})

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from services.gateway.endpoints.models import describe_all
 from services.gateway.routing.fleet import Fleet
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+GetEndpoint = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 _ASSETS: Final = "site/assets/"
@@ -66,10 +66,10 @@ class Page:
         return self._files[name]
 
 
-def routes(page: Page, fleet: Fleet) -> Iterator[tuple[str, Endpoint]]:
+def routes(page: Page, fleet: Fleet) -> Iterator[tuple[str, GetEndpoint]]:
     """Yield the path and the endpoint of each part of the page, which lists the models of `fleet`."""
 
-    def document(name: str) -> Endpoint:
+    def document(name: str) -> GetEndpoint:
         async def endpoint(request: Request) -> Response:
             return page.file(name.format(**request.path_params)).response(request)
 

@@ -2,7 +2,7 @@
 
 A policy is called for every request in the gateway's event loop, so it must be quick and must not wait. It sees the
 requests of its own gateway alone; other gateways choose by themselves. If the chosen worker is unavailable, the policy
-is asked again, without that worker.
+is asked once more, without that worker.
 """
 
 from __future__ import annotations

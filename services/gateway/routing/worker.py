@@ -74,7 +74,7 @@ class Worker(Generic[C, M]):
         self.models: dict[str, M] = {}
         """The models that it serves, by id; empty while it is not healthy."""
         self.in_flight = 0
-        """How many requests of this gateway it is processing."""
+        """How many generations or embeddings of this gateway it is processing. Rendering a prompt does not count."""
         self._rejections = 0
         """How many calls about its health it has rejected in a row."""
         self._refresh: asyncio.Task[None] | None = None

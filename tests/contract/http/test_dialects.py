@@ -35,7 +35,6 @@ from services.gateway.tenancy.limits import Limits
 from services.gateway.wiring import connected
 from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.messages.message import Message
-from services.runtime.telemetry import without_keys
 from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 from tests.support.waits import until
 
@@ -141,8 +140,7 @@ def _event(name: str, **fields: Any) -> bytes:
 
 
 def _error(error: ApiError, message: ErrorText) -> dict[str, Any]:
-    field = error.field and without_keys(error.field)
-    return {"type": error.kind.name.lower(), "message": message.text, "field": field}
+    return {"type": error.kind.name.lower(), "message": message.text, "field": message.field}
 
 
 def _ended_by(budget: SpentBudget | None) -> dict[str, str]:

@@ -563,7 +563,7 @@ class SamplingParams(_message.Message):
     presence_penalty: _builtins.float
     """-2 to 2."""
     repetition_penalty: _builtins.float
-    """Above 0; 1 is neutral."""
+    """0.01 to 2; 1 is neutral."""
     seed: _builtins.int
     """Makes sampling reproducible as far as the engine supports it."""
     max_tokens: _builtins.int
