@@ -24,6 +24,8 @@ from tests.support.waits import block_until
 END_SECONDS = 2.0
 BACK_SECONDS = 15.0
 DEATHS = times(3, 10)
+NOTICED_SECONDS = 60
+"""Triton waits 30 s for a model's process that has died before it reported that it runs (its stub-timeout-seconds)."""
 BODY = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
@@ -134,6 +136,7 @@ def test_a_killed_or_frozen_model_process_is_replaced_and_other_models_stay_avai
     )
 
 
+@pytest.mark.timeout(60 + DEATHS * 60)
 def test_the_stack_survives_many_deaths_of_a_model_in_a_row(tmp_path: Path) -> None:
     with up(tmp_path) as stack:
         began = time.monotonic()
@@ -143,7 +146,11 @@ def test_the_stack_survives_many_deaths_of_a_model_in_a_row(tmp_path: Path) -> N
                 lambda server=server: any("stub" in child.name() for child in psutil.Process(server).children())
             )
             os.kill(model_process(stack, "smollm2-135m"), signal.SIGKILL)
-            block_until(lambda server=server: stack.state["pids"]["triton-smollm2-135m"] != server)
+            block_until(
+                lambda server=server: stack.state["pids"]["triton-smollm2-135m"] != server,
+                NOTICED_SECONDS,
+                "the Triton of the killed process is replaced",
+            )
             assert embeddings_status(stack) == 200
         seconds = time.monotonic() - began
         block_until(lambda: chat_status(stack) == 200)

@@ -50,6 +50,9 @@ BOMBS = {
 """Hostile structured outputs. The limits of the worker reject all of them before the trial."""
 
 
+TRIES = 10
+
+
 @pytest.fixture(scope="module")
 def trials(gguf: Path) -> Iterator[Trials]:
     trials = Trials(MODULE, {"model": str(gguf)})
@@ -58,14 +61,21 @@ def trials(gguf: Path) -> Iterator[Trials]:
     trials.close()
 
 
+def rejection_of(trials: Trials, structured_output: StructuredOutput) -> RequestError:
+    """Return the error of a trial, which is repeated while the machine is too busy to give it its time."""
+    for _ in range(TRIES):
+        with pytest.raises(RequestError) as rejection:
+            trials.check(structured_output)
+        if rejection.value.reason != "OVERLOADED":
+            break
+    return rejection.value
+
+
 @pytest.mark.parametrize("what", BOMBS)
 def test_a_hostile_structured_output_is_rejected_without_cost_for_this_process(trials: Trials, what: str) -> None:
     before = psutil.Process().memory_info().rss
-    began = time.monotonic()
-    with pytest.raises(RequestError) as rejection:
-        trials.check(BOMBS[what])
-    assert (rejection.value.reason, rejection.value.parameters["field"]) == ("INVALID_ARGUMENT", "structured_output")
-    assert time.monotonic() - began < 10
+    error = rejection_of(trials, BOMBS[what])
+    assert (error.reason, error.parameters["field"]) == ("INVALID_ARGUMENT", "structured_output")
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
     assert not trials.restarts
     began = time.process_time()
