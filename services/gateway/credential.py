@@ -1,4 +1,4 @@
-"""How requests carry their API key: each API has a header for it."""
+"""Reads the API key of a request: each API has a header for it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _MOST_CHARACTERS: Final = 128
 
 
 class Outcome(StrEnum):
-    """How a request ended. The values are used in metrics' labels, logs and usage records; docs/keys.md lists them."""
+    """The end of a request. The values are used in metrics' labels, logs and usage records; docs/keys.md lists them."""
 
     COMPLETE = "complete"
     """The response was sent completely."""
@@ -70,7 +70,7 @@ class RequestRecord:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     texts: int | None = None
-    """How many texts were embedded."""
+    """The number of embedded texts."""
     error: str | None = None
     """The id of the message of the error that the client got."""
     first_token_ms: float | None = None

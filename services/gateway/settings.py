@@ -14,7 +14,7 @@ from services.runtime.settings import Settings
 
 
 class RedisAwayPolicy(StrEnum):
-    """What applies to limits while Redis is away."""
+    """The rule for limits while Redis is away."""
 
     LOCAL = "local"
     """Each gateway enforces its share of the limits per minute and of concurrency. Budgets are not checked."""

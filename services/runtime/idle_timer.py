@@ -9,7 +9,7 @@ from typing import Final
 CHECKS: Final = 8
 """The parts into which the longest silence is divided; there is a check after each of them."""
 MOST_IDLE_TIMES: Final = 8
-"""How often the longest silence may pass without a heartbeat, whatever other activity of the peer there is."""
+"""The multiple of the longest silence that may pass without a heartbeat, whatever else the peer sends."""
 
 
 def _no_activity() -> int:

@@ -195,7 +195,7 @@ def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
 
 
 def _stall_seconds(options: Options) -> float:
-    """How long a chat model may be silent or make no progress. A step of a user's own large model may take seconds."""
+    """Return the longest silence of a chat model in seconds. A step of a user's own large model may take seconds."""
     return STALL_SECONDS if options.gguf else SMALL_STALL_SECONDS
 
 

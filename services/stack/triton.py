@@ -22,7 +22,7 @@ LONGEST_SOCKET_PATH: Final = 107
 _SOCKET_PORT: Final = 1
 SHARED_MEMORY: Final = Path("/", "dev", "shm")
 EXIT_SECONDS: Final = 30
-"""How long the server waits for running requests when it stops."""
+"""The longest wait of the server for running requests when it stops."""
 
 
 def install(directory: Path) -> None:

@@ -21,7 +21,7 @@ _UNDERSTOOD: Final = ("Transformer", "Pooling", "Normalize")
 
 @dataclass(frozen=True, slots=True)
 class VectorSpec:
-    """How a vector is computed from the model's hidden states."""
+    """The method that computes a vector from the model's hidden states."""
 
     pooling: Pooling
     """The state of the last token or of the first, or the mean of all states."""

@@ -157,7 +157,7 @@ def _literals(hint: Any) -> Iterator[str]:
 
 
 class _Shape(NamedTuple):
-    """What of a model decides which fields of a body have no influence."""
+    """The part of a model that decides which fields of a body have no influence."""
 
     names: frozenset[str]
     """The fields that it has."""
@@ -223,7 +223,7 @@ class _Problem:
     path: str
     value: Any
     kinds: list[inspect.Type]
-    """What it may be. Empty for a field that tells models apart."""
+    """The types that it may have. Empty for a field that tells models apart."""
     choices: list[str]
     """The strings that it may be, if it is one of some."""
     parent: Any

@@ -1,4 +1,4 @@
-"""What the documents of OpenAI's APIs share: headers, errors, and objects of their responses."""
+"""Headers, errors and objects of responses that the documents of OpenAI's APIs share."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from services.runtime.messages.message import Message
 
 DEFAULT_BYTES: Final = 256 * 2**20
 WAIT_SECONDS: Final = 3.0
-"""How long a body waits for capacity."""
+"""The longest wait of a body for capacity."""
 MOST_WAITING, MOST_WAITING_OF_KEY = 256, 32
-"""How many bodies may wait, in all and per key. Each of them keeps what its connection has received so far."""
+"""The most bodies that may wait, in all and per key. Each of them keeps what its connection has received so far."""
 SMALL_BYTES: Final = 64 * 2**10
 """The least that an incomplete body counts, because a connection's buffers and task need memory too.
 
@@ -31,7 +31,7 @@ An eighth of the budget is kept for bodies that are not larger, so that large on
 """
 SLOW_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.25
-"""How often a waiting body checks for slow senders."""
+"""The interval in which a waiting body checks for slow senders."""
 SLOW_BYTES_PER_SECOND: Final = 256 * 2**10
 """A sender below this rate for SLOW_SECONDS is slow: it is rejected if others wait for capacity."""
 LARGE_BYTES: Final = 2**20

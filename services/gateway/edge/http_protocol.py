@@ -32,7 +32,7 @@ from services.runtime.messages.message import Message
 
 UNSENT_BYTES: Final = 64 * 1024
 PARSED_BYTES: Final = 16 * 1024
-"""How much is parsed at a time. Bytes that the parser drops within it, such as chunk extensions, escape the limits."""
+"""The most bytes parsed at once. Bytes that the parser drops within it, such as chunk extensions, escape the limits."""
 FRAMING_BYTES_PER_BODY_BYTE: Final = 16
 """Chunk framing that a body may have per byte, beyond `max_header_bytes`: enough for chunks of one byte."""
 _log: Final = logging.getLogger(__name__)

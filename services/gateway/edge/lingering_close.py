@@ -10,7 +10,7 @@ import asyncio
 from typing import Final, Protocol
 
 LINGER_SECONDS: Final = 5.0
-"""How long bytes of a rejected client are discarded."""
+"""The time for which bytes of a rejected client are discarded."""
 
 
 class Lingering(Protocol):

@@ -99,7 +99,7 @@ class ModelList(ResponseModel):
 
 
 class UsedTokens(ResponseModel):
-    """What was used."""
+    """Numbers of requests and tokens."""
 
     requests: Annotated[int, doc("Requests that have ended.", "درخواست‌هایی که تمام شده‌اند.", example=120)]
     prompt_tokens: Annotated[int, doc("Tokens of prompts.", "توکن‌های پرسش‌ها.", example=48_000)]
@@ -112,7 +112,7 @@ class UsedTokens(ResponseModel):
 
 
 class Period(UsedTokens):
-    """What was used in a period."""
+    """The use in a period."""
 
     period: Annotated[
         str,
@@ -146,7 +146,7 @@ class KeyDescription(ResponseModel):
 
 
 class KeyUsage(ResponseModel):
-    """What a key used."""
+    """The use of a key."""
 
     object: Annotated[Literal["usage"], doc("The kind of object.", "نوع شیء.", example="usage")]
     key: Annotated[KeyDescription, doc("The key that asks.", "کلیدی که می‌پرسد.")]

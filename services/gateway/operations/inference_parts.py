@@ -12,7 +12,7 @@ from services.gateway.wiring import Gateway
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceParts:
-    """What endpoints hand to the operations that call an inference worker."""
+    """The parts of the gateway that operations on an inference worker need."""
 
     pool: InferencePool
     image_limits: ImageLimits
@@ -24,7 +24,7 @@ class InferenceParts:
     keep_alive: float
     """Seconds of silence after which a stream gets a comment."""
     log_content: bool
-    """Whether requests and responses are logged."""
+    """True if the content of requests and responses is logged (VILIX_LOG_CONTENT)."""
 
 
 def inference_parts(gateway: Gateway) -> InferenceParts:

@@ -28,7 +28,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Persistence(StrEnum):
-    """How Redis persists, from the worst to the best."""
+    """The ways in which Redis persists data, from the worst to the best."""
 
     FAILING = "failing"
     """It is configured to persist, and its last attempt failed."""
@@ -46,7 +46,7 @@ _PERSISTS: Final = {Persistence.FAILING: 0.0, Persistence.OFF: 0.0, Persistence.
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """How Redis, or the worst node of a cluster, keeps what it stores."""
+    """The persistence of Redis, or of the worst node of a cluster."""
 
     eviction: str = UNKNOWN
     """The eviction policy by Redis's name, or unknown."""

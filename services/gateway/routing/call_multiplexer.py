@@ -212,7 +212,7 @@ class CallMultiplexer:
         self._numbers: Final = itertools.count(1)
         self._unsent: Final = SendQueue()
         self.messages = 0
-        """How many messages the worker has sent."""
+        """The number of messages that the worker has sent."""
         self._tasks: Final = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
 
     @property

@@ -28,9 +28,9 @@ class Generation:
         """Generate on a worker of `pool`, and note the outcome in `record`."""
         self.model: Final = model
         self.outcome = Outcome.STOPPED
-        """How the call of the worker has ended, once it has."""
+        """The outcome of the call of the worker, once it has ended."""
         self.began_at = 0.0
-        """When the worker was called, by `time.perf_counter`."""
+        """The time at which the worker was called, by `time.perf_counter`."""
         self.has_begun = False
         """Whether the generation had begun when `open` returned."""
         self.cut_short_for: Outcome | None = None

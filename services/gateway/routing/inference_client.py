@@ -25,7 +25,7 @@ NO_RETRIES: Final = ("grpc.enable_retries", 0)
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long a worker may take."""
+    """The timeouts of a call of a worker."""
 
     idle_seconds: float
     """Between two heartbeats."""

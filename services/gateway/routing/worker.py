@@ -74,9 +74,9 @@ class Worker(Generic[C, M]):
         self.models: dict[str, M] = {}
         """The models that it serves, by id; empty while it is not healthy."""
         self.in_flight = 0
-        """How many generations or embeddings of this gateway it is processing. Rendering a prompt does not count."""
+        """The number of generations or embeddings of this gateway that run on it. Rendered prompts do not count."""
         self._rejections = 0
-        """How many calls about its health it has rejected in a row."""
+        """The number of calls about its health that the worker has rejected in a row."""
         self._refresh: asyncio.Task[None] | None = None
         self._tasks = {asyncio.create_task(self._watch())}
 

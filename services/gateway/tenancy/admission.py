@@ -28,7 +28,7 @@ from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.messages.message import Message
 
 LOOK_UPS: Final = 10
-"""How often a key that changes again and again is looked up for one request."""
+"""The most lookups, for one request, of a key that changes again and again."""
 ASK_SECONDS: Final = 0.2
 """Seconds between two attempts of a queued request. Without an attempt for a second, it loses its position."""
 

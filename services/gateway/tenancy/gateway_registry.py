@@ -44,7 +44,7 @@ class GatewayRegistry:
     def __init__(self, link: RedisLink) -> None:
         """Register through `link`."""
         self.gateways = 1
-        """How many gateways were running when Redis was last available, including this one."""
+        """The number of gateways that were running when Redis was last available, including this one."""
         self._link: Final = link
         self._name: Final = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None

@@ -74,12 +74,12 @@ class Key(Draft):
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """How far a change was replicated when it was reported."""
+    """The replication of a change at the time of its report."""
 
     replicas: int
-    """How many replicas Redis has."""
+    """The number of replicas that Redis has."""
     acknowledged: int
-    """How many replicas had the change after up to a second."""
+    """The number of replicas that had the change after up to a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ class Migration:
     """The result of a migration of records."""
 
     rewritten: int
-    """How many records had an older form."""
+    """The number of records that had an older form."""
     keys: int
-    """How many keys were checked."""
+    """The number of keys that were checked."""
 
 
 @dataclass(frozen=True, slots=True)

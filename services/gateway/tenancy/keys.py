@@ -58,11 +58,11 @@ GRACE_SECONDS: Final = 86_400
 MAX_GRACE_SECONDS: Final = 400 * 86_400
 ACKNOWLEDGE_MS: Final = 1_000
 REVOKED_SECONDS: Final = 400 * 86_400
-"""How long a revoked key's record is kept, for its usage."""
+"""The time for which a revoked key's record is kept, for its usage."""
 PENDING_SECONDS: Final = 60
-"""How long creating a key may take."""
+"""The timeout for creating a key."""
 _ATTEMPTS: Final = 100
-"""How often a change is tried while others change the same key."""
+"""The most attempts at a change while others change the same key."""
 _JOINERS: Final = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _ID: Final = re.compile(r"key_[0-9A-Za-z]{12}")
 

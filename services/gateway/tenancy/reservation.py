@@ -23,9 +23,9 @@ from services.gateway.tenancy.limits_script import Decision, Produced, Renewal, 
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
 AT_ONCE: Final = 32
-"""How many reservations are renewed at the same time."""
+"""The most reservations that are renewed at the same time."""
 MAX_UNSETTLED: Final = 100_000
-"""How many settlements are kept while Redis is away."""
+"""The most settlements that are kept while Redis is away."""
 RETRY_SECONDS: Final = 0.5
 _log: Final = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Reservation:
         self.limits: Final = status
         self.produced: Final = Produced()
         self.outcome = Outcome.STOPPED
-        """How the request ended, once it was settled."""
+        """The outcome of the request, once it was settled."""
         self.spent: SpentBudget | None = None
         """The budget that is used up before the generation is complete."""
         self._end_generation: Callable[[], object] | None = None

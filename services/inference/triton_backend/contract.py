@@ -234,7 +234,7 @@ class Engine(Protocol):
 
 SUPPORTED_BY_ALL: Final = frozenset({"window"})
 VISION: Final = frozenset({"images", "image_sizes"})
-"""What an engine with vision supports besides the other parameters: a tensor, and a parameter about it."""
+"""The tensor, and the parameter about it, that an engine with vision supports besides the other parameters."""
 PARAMETER_NAMES: Final = frozenset(f.name for f in fields(Params)) - {"names"}
 ALL_PARAMETERS: Final = PARAMETER_NAMES - VISION
 """The parameters of text."""

@@ -16,7 +16,7 @@ VERBATIM: Final = "verbatim"
 
 
 class Message:
-    """What was wrong, with which values, and what to do about it.
+    """A message to a caller: what was wrong, with which values, and what to do about it.
 
     Attributes:
         id: the key of its text in the catalogues.

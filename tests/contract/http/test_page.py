@@ -1,4 +1,4 @@
-"""How the gateway serves the page, whatever its content."""
+"""The gateway serves the page, whatever its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader sees when something fails, or when the API is elsewhere. The worker is a stand-in that fails on cue."""
+"""The page when something fails, or when the API is elsewhere. The worker is a stand-in that fails on cue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the gateway watches the heartbeats of an embeddings worker."""
+"""The gateway watches the heartbeats of an embeddings worker."""
 
 from __future__ import annotations
 

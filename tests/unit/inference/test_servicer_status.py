@@ -1,4 +1,4 @@
-"""What the service reports about its model: capabilities, status, metrics and health."""
+"""The service reports the capabilities, status, metrics and health of its model."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class ChatCompletion(ResponseModel):
 
 
 class Delta(ResponseModel):
-    """What an event adds to a message."""
+    """The part that an event adds to a message."""
 
     role: Annotated[str | UnsetType, doc("In the first event.", "در نخستین رویداد.", example="assistant")] = UNSET
     content: Annotated[str | UnsetType, doc("A part of the answer.", "پاره‌ای از پاسخ.", example="سلام")] = UNSET
@@ -112,7 +112,7 @@ class Delta(ResponseModel):
 
 
 class ChunkChoice(ResponseModel):
-    """What an event adds to one of the answers."""
+    """The part that an event adds to one of the answers."""
 
     index: Index
     delta: Annotated[Delta, doc("What the event adds.", "آنچه رویداد می‌افزاید.")]

@@ -21,7 +21,7 @@ _PARTS: Final = ("state", "reservations", "decision", "queue", "operations")
 """The files of the script, in order: each uses the functions of those before it."""
 SCRIPT: Final = Script("\n".join((Path(__file__).parent / f"{part}.lua").read_text() for part in _PARTS))
 STREAM_LENGTH: Final = 10_000
-"""How many usage records each of the 64 shards keeps."""
+"""The number of usage records that each of the 64 shards keeps."""
 ANYTHING: Final = TokenEstimate(model="", prompt=1, output=0, max_output=0)
 """The smallest possible request."""
 
@@ -35,7 +35,7 @@ class Subject:
     limits: Limits
     model_limits: Limits
     queue_length: int = 0
-    """How many of its requests may wait for a slot; 0 without a queue."""
+    """The most of its requests that may wait for a slot; 0 without a queue."""
     queue_seconds: float = 0.0
     """The longest wait in the queue."""
     fingerprint: Fingerprint | None = None
@@ -53,7 +53,7 @@ class ReservationId:
     id: str
     request_id: str
     seconds: float
-    """How long the reservation lasts unless it is renewed."""
+    """The time after which the reservation expires unless it is renewed."""
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Decision:
     """The state of the scopes `key` and `model`."""
     rejection: Rejection | None = None
     ahead: int | None = None
-    """How many requests are before this one in the queue; None if it may not wait."""
+    """The number of requests before this one in the queue; None if it may not wait."""
 
 
 @dataclass(frozen=True, slots=True)
