@@ -13,7 +13,11 @@ COMPILE := $(UV) pip compile --quiet --generate-hashes --python-version 3.11 --p
 	--no-header --no-annotate --no-emit-index-url --no-emit-package vilix --no-emit-package vilix-proto
 # What images install are the versions that are tested here.
 IMAGE = $(COMPILE) --constraint requirements/local.txt
+# What `make run` needs, and with it what tests and checks need.
+RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
+INSTALL_OURS = $(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python \
+	--editable . --editable proto
 CHART_TOOLS := .cache/chart-tools/.installed
 MODELS := .cache/models/replay-thinking/tokenizer.json
 SITE := services/gateway/site
@@ -28,33 +32,44 @@ NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test test-fast test-environments coverage faults soak bench \
-	lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps clean
+.PHONY: help run site test test-fast test-clients test-environments test-agents coverage faults soak bench \
+	bench-peers images lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps \
+	clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Start the whole system on 127.0.0.1:8000 (PORT=8001 for another port); Ctrl-C stops it
-run: $(INSTALLED) $(SITE_BUILT)
-	@$(BIN)/vilix up --port $(PORT)
+run: ## Start the whole system on 127.0.0.1:8000 (PORT=8001, MODEL=ID: another port or model); Ctrl-C stops it
+run: $(RUNNABLE) $(SITE_BUILT)
+	@$(BIN)/vilix up --own-foreground --port $(PORT) $(if $(MODEL),--model $(MODEL))
 
 site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 
 test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) $(MODELS) ## Run the tests; T="-k name" passes arguments to pytest
-	@$(BIN)/pytest $(if $(T),$(T),--numprocesses $(TEST_PROCESSES) --durations 30 -m "not environment")
+	@$(BIN)/pytest $(if $(T),$(T),--numprocesses $(TEST_PROCESSES) --durations 30 \
+		-m "not environment and not clients and not agents")
 
 test-fast: $(INSTALLED) $(MODELS) ## Run the unit tests, in less than a minute; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest --numprocesses $(TEST_PROCESSES) tests/unit $(T)
 
-test-environments: ## Run the tests with client frameworks and PyTorch, in environments of their own (1.2 GB)
+test-clients: ## Run the tests with client libraries of others, in an environment of their own (500 MB)
+test-clients: $(INSTALLED) $(SITE_BUILT) $(MODELS)
+	@$(BIN)/pytest -m clients $(T)
+
+test-environments: ## Run the tests with clients of Responses and Anthropic's API, lm-eval and PyTorch (about 2.7 GB)
 test-environments: $(INSTALLED) $(SITE_BUILT) $(MODELS)
-	@$(BIN)/pytest -m environment
+	@$(BIN)/pytest -m environment $(T)
+
+test-agents: ## Run the tests with coding agents, Codex and Claude Code, which it installs (800 MB)
+test-agents: $(INSTALLED) $(SITE_BUILT) $(MODELS) .cache/agents/.installed
+	@$(BIN)/pytest -m agents
 
 # Files of earlier runs would count too. The settings are in pyproject.toml.
 coverage: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with branch coverage of services/, and fail below 90 %
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --numprocesses $(TEST_PROCESSES) -m "not environment" \
+	@$(BIN)/coverage run -m pytest --numprocesses $(TEST_PROCESSES) \
+		-m "not environment and not clients and not agents" \
 		$(if $(T),$(T),tests/unit tests/contract tests/e2e)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
@@ -71,6 +86,10 @@ soak: $(INSTALLED) $(SITE_BUILT)
 bench: ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
 bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed
 	@$(BIN)/python -m bench
+
+bench-peers: ## Measure beside vllm-router and sglang-router, in turns
+bench-peers: $(INSTALLED) $(SITE_BUILT) .cache/peers/.installed
+	@$(BIN)/python -m bench.tokens.peers
 
 lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports, protos and spelling
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run make format"; exit 1; }
@@ -111,17 +130,29 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@echo 'openai>=1.109,<2' | $(COMPILE) --upgrade --no-deps - --output-file requirements/triton.txt >/dev/null
 	@$(COMPILE) --upgrade --group chart --output-file requirements/chart.txt >/dev/null
 	@$(COMPILE) --upgrade --group clients --output-file requirements/clients.txt >/dev/null
+	@$(COMPILE) --upgrade --group responses-clients --output-file requirements/responses-clients.txt >/dev/null
+	@$(COMPILE) --upgrade --group anthropic-clients --output-file requirements/anthropic-clients.txt >/dev/null
+	@$(COMPILE) --upgrade --group anthropic-1 --output-file requirements/anthropic-1.txt >/dev/null
 	@$(COMPILE) --upgrade --group litellm --output-file requirements/litellm.txt >/dev/null
+	@$(COMPILE) --upgrade --group lm-eval --output-file requirements/lm-eval.txt >/dev/null
+	@$(COMPILE) --upgrade --group peers --output-file requirements/peers.txt >/dev/null
 	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
 	@$(COMPILE) --upgrade --group schema-suite --output-file requirements/schema-suite.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
 
+images: $(INSTALLED) $(SITE_BUILT) ## Build and push all images to REGISTRY (docker buildx), and write dist/images.yaml
+	@test -n "$(REGISTRY)" || { echo "error: set REGISTRY=registry.example.com/path" >&2; exit 1; }
+	@mkdir -p dist
+	@$(BIN)/python docker/publish.py $(REGISTRY) $(ARGS) > dist/images.yaml.new && mv dist/images.yaml.new dist/images.yaml
+	@for image in gateway worker cpu; do $(BIN)/python docker/sbom.py $$image > dist/$$image.cdx.json; done
+	@echo "dist/images.yaml has the digests (helm … -f), dist/*.cdx.json what the wheels need"
+
 chart-readme: $(INSTALLED) ## Write the chart's README from its values
 	@$(BIN)/python helm/readme.py
 
-# In NVIDIA's image there is nothing of ours, and nothing of ours is needed.
-gpu-smoke: ## In NVIDIA's image: check the TensorRT-LLM engine with MODEL=directory (ARGS=--help says more)
+# In the image there is nothing of what is installed here, and nothing of it is needed.
+gpu-smoke: ## In a GPU image: check the TensorRT-LLM engine with MODEL=directory (ARGS=--help says more)
 	@python3 -m bench.trtllm.gpu_smoke $(MODEL) $(ARGS)
 
 # Runlevel 1 keeps the packages from starting their services.
@@ -134,18 +165,25 @@ clean: ## Remove everything that was installed, prepared or written here
 	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules \
 		.cache .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
-# A sync is exact: what is not in the lock is removed. The packages of this repository are installed after it, editable.
-$(INSTALLED): requirements/local.txt requirements/uv.txt pyproject.toml proto/pyproject.toml
+# A sync is exact: what is not in the locks is removed. The packages of this repository are installed after it,
+# editable.
+$(RUNNABLE): requirements/cpu.txt requirements/build.txt requirements/uv.txt pyproject.toml proto/pyproject.toml
 	@test -n "$(PYTHON)" \
 		|| { command -v python3 >/dev/null \
 		|| { echo "error: python3 is missing; install Python 3.11 or 3.12" >&2; exit 1; }; \
 		python3 services/stack/machine.py; exit 1; }
 	@test -z "$(PYTHON)" || $(PYTHON) services/stack/machine.py
-	@echo "Installing into $(VENV) with $$($(PYTHON) --version) (about 900 MB; half a minute with a fast connection) …"
+	@echo "Installing into $(VENV) with $$($(PYTHON) --version) (about 700 MB; half a minute with a fast connection) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/cpu.txt requirements/build.txt
+	@$(INSTALL_OURS)
+	@touch $@
+
+$(INSTALLED): requirements/local.txt $(RUNNABLE)
+	@echo "Installing what tests and checks need into $(VENV) (about 200 MB) …"
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/local.txt
-	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable . --editable proto
+	@$(INSTALL_OURS)
 	@touch $@
 
 # An environment of its own, because what is in it pins other versions.
@@ -161,9 +199,30 @@ $(MODELS): | $(INSTALLED)
 
 # Environments of their own, because what is in them pins other versions. Tests that need one make it.
 .cache/clients/.installed: requirements/clients.txt | $(INSTALLED)
-	@echo "Installing client frameworks into $(@D) (about 300 MB) …"
+	@echo "Installing client frameworks into $(@D) (about 500 MB) …"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/clients.txt
+	@touch $@
+
+.cache/responses-clients/.installed: requirements/responses-clients.txt | $(INSTALLED)
+	@echo "Installing clients of the Responses API into $(@D) (about 300 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/responses-clients.txt
+	@touch $@
+
+.cache/anthropic-clients/.installed .cache/anthropic-1/.installed: .cache/%/.installed: \
+		requirements/%.txt | $(INSTALLED)
+	@echo "Installing clients of Anthropic's API into $(@D) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python $<
+	@touch $@
+
+.cache/ai-sdk/.installed: tests/e2e/clients/ai-sdk/package.json tests/e2e/clients/ai-sdk/package-lock.json \
+		| $(INSTALLED)
+	@echo "Installing Vercel's AI SDK into $(@D) …"
+	@mkdir -p $(@D)
+	@cp $^ $(@D)/
+	@cd $(@D) && PATH="$$(echo $(NODE)/bin):$$PATH" $(NPM) ci --ignore-scripts --loglevel=error --no-update-notifier
 	@touch $@
 
 .cache/litellm/.installed: requirements/litellm.txt | $(INSTALLED)
@@ -172,11 +231,39 @@ $(MODELS): | $(INSTALLED)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/litellm.txt
 	@touch $@
 
+.cache/lm-eval/.installed: requirements/lm-eval.txt | $(INSTALLED)
+	@echo "Installing lm-eval into $(@D) (about 700 MB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/lm-eval.txt
+	@touch $@
+
+.cache/peers/.installed: requirements/peers.txt | $(INSTALLED)
+	@echo "Installing vllm-router and sglang-router into $(@D) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/peers.txt
+	@touch $@
+
 .cache/transformers/.installed: requirements/transformers.txt | $(INSTALLED)
 	@echo "Installing PyTorch into $(@D) (about 1.2 GB) …"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/transformers.txt
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
+	@touch $@
+
+# Their locks have hashes without addresses, like those of Python packages. Scripts of packages are not run.
+.cache/responses-js/.installed: tests/e2e/clients/responses/package.json tests/e2e/clients/responses/package-lock.json \
+	| $(INSTALLED)
+	@echo "Installing JavaScript clients of the Responses API into $(@D) (about 100 MB) …"
+	@mkdir -p $(@D)
+	@cp $(filter %.json,$^) $(@D)/
+	@cd $(@D) && PATH="$$(echo $(NODE)/bin):$$PATH" $(NPM) ci --ignore-scripts --loglevel=error --no-update-notifier
+	@touch $@
+
+.cache/agents/.installed: tests/e2e/agents/package.json tests/e2e/agents/package-lock.json | $(INSTALLED)
+	@echo "Installing Codex and Claude Code into $(@D) (about 800 MB) …"
+	@mkdir -p $(@D)
+	@cp tests/e2e/agents/package.json tests/e2e/agents/package-lock.json $(@D)/
+	@cd $(@D) && PATH="$$(echo $(NODE)/bin):$$PATH" $(NPM) ci --ignore-scripts --loglevel=error --no-update-notifier
 	@touch $@
 
 # The source archive of `jsonschema`, which carries the JSON Schema Test Suite, as it is; the environment only describes
@@ -190,8 +277,8 @@ $(MODELS): | $(INSTALLED)
 		--requirement requirements/schema-suite-archive.txt
 	@touch $@
 
-$(SITE_PACKAGES): $(SITE)/package.json $(SITE)/package-lock.json $(INSTALLED)
-	@$(IN_SITE) $(NPM) ci --ignore-scripts --loglevel=error
+$(SITE_PACKAGES): $(SITE)/package.json $(SITE)/package-lock.json $(RUNNABLE)
+	@$(IN_SITE) $(NPM) ci --ignore-scripts --loglevel=error --no-update-notifier --no-progress >/dev/null
 	@touch $@
 
 $(SITE_BUILT): $(SITE_PACKAGES) \

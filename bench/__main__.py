@@ -18,7 +18,9 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PARTS = {
     "gateway": "The gateway with all features, compared with LiteLLM and with direct calls",
+    "tokens": "What a token and a short request cost",
     "local_model": "The local model through the whole system, compared with its engine alone",
+    "cpu_engine": "The CPU engine, compared with the server inside xllamacpp",
     "limits": "Keys and limits",
     "embeddings": "Embeddings",
     "page": "The page",

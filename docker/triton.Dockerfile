@@ -1,8 +1,9 @@
-# Triton with TensorRT-LLM, on GPUs: docker build -f docker/triton.Dockerfile --build-arg TRITON_DIGEST=sha256:… .
+# Triton with TensorRT-LLM 1.2.1, for GPUs:
+# docker build -f docker/triton.Dockerfile --build-arg TRITON_DIGEST=sha256:… .
 # The image does not contain our backend: `vilix models render` writes it beside each model, so that a worker and its
 # backend always have the same version.
-# The images 26.04 to 26.07 contain TensorRT-LLM 1.2.1. To use one with a release candidate of 1.3 (for qwen3-vl and
-# minimax), pass TRITON too.
+# 26.07 is the last image of NVIDIA with Triton and TensorRT-LLM, and gets no more fixes. Models that need 1.3 need the
+# image of triton-next.Dockerfile.
 ARG TRITON=nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3
 ARG TRITON_DIGEST
 
@@ -13,9 +14,10 @@ COPY requirements/triton.txt /tmp/triton.txt
 RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/triton.txt \
     && rm /tmp/triton.txt \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp vilix
-ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY docker/triton-start.sh /usr/local/bin/vilix-start
+ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    TRTLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8002
-# With several GPUs, tritonserver alone can fail to start their processes (MPI_ERR_SPAWN).
-ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "trtllm-llmapi-launch", "tritonserver"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "/usr/local/bin/vilix-start"]

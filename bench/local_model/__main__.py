@@ -27,9 +27,10 @@ from vilix.inference.v1 import inference_service_pb2_grpc
 
 from bench.ratios import summary, table
 from services.inference.model.catalog import load_model
+from services.stack.cores import engine_threads
 from services.stack.display import Display
 from services.stack.local import Options, Stack, running
-from services.stack.local_models import SMALL_MODEL, small_model, threads
+from services.stack.local_models import SMALL_MODEL, small_model
 from services.stack.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -76,15 +77,16 @@ async def through_the_system(client: httpx.AsyncClient, questions: list[str]) ->
 async def alone(bare: asyncio.subprocess.Process, ids: list[list[int]]) -> float:
     """Measure the tokens per second of the engine's loop."""
     assert bare.stdin is not None and bare.stdout is not None  # noqa: S101, PT018  # they are pipes
-    questions = {"prompts": ids, "max_tokens": MAX_TOKENS, "temperature": TEMPERATURE}
+    questions = {"prompts": ids, "max_tokens": MAX_TOKENS, "sampling": {"temperature": TEMPERATURE}}
     bare.stdin.write(json.dumps(questions).encode() + b"\n")
-    return float(await bare.stdout.readline())
+    result = json.loads(await bare.stdout.readline())
+    return float(result["tokens"] / max(result["last"]))
 
 
 async def measure(rounds: int) -> dict[str, Any]:
     """Run all measurements and return them by name."""
     model = small_model(ROOT / ".cache").directory / "model.gguf"
-    arguments = {**load_model(SMALL_MODEL).engine.arguments, "model": str(model), "threads": threads()}
+    arguments = {**load_model(SMALL_MODEL).engine.arguments, "model": str(model), "threads": engine_threads()}
     bare = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -96,7 +98,9 @@ async def measure(rounds: int) -> dict[str, Any]:
     )
     try:
         with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
-            options = Options(port=free_ports(1)[0], state_dir=Path(directory), cache_dir=ROOT / ".cache")
+            options = Options(
+                port=free_ports(1)[0], state_dir=Path(directory), cache_dir=ROOT / ".cache", model=SMALL_MODEL
+            )
             async with running(options, Display(Console(stderr=True))) as stack:
                 return await _measure(stack, bare, rounds)
     finally:

@@ -1,6 +1,7 @@
 """Run the engine llamacpp by itself, without Triton or any service: `python -m bench.local_model.bare ARGUMENTS`.
 
-It reads lines of JSON with prompts (lists of token ids) and prints the tokens per second for each line.
+It reads lines of JSON with prompts (lists of token ids), which it generates for at once, and answers each line with a
+line of JSON: the `tokens` of all responses, and for each prompt the seconds until its `first` token and its `last` one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ class _Sink:
 
     def __init__(self) -> None:
         self.count = 0
+        self.began = time.perf_counter()
+        self.first: float | None = None
+        self.last = 0.0
         self.ended = threading.Event()
 
     def has_capacity(self) -> bool:
@@ -29,11 +33,18 @@ class _Sink:
     def is_cancelled(self) -> bool:
         return False
 
+    def note_progress(self) -> None:
+        """Ignore it: only tokens are counted."""
+
     def emit(self, tokens: Tokens) -> None:
         self.count += len(tokens.token_ids)
+        self.last = time.perf_counter() - self.began
+        if self.first is None and tokens.token_ids:
+            self.first = self.last
 
     def finish(self, finish_reason: str, usage: Usage, last: Tokens | None = None) -> None:
-        self.count += len(last.token_ids) if last else 0
+        if last is not None:
+            self.emit(last)
         self.ended.set()
 
     def fail(self, error: RequestError) -> None:
@@ -46,14 +57,15 @@ def main() -> None:
     engine = llamacpp.create(arguments)
     for line in sys.stdin:
         batch = json.loads(line)
-        sinks = [_Sink() for _ in batch["prompts"]]
-        params = Params(max_tokens=batch["max_tokens"], ignore_eos=True, temperature=batch["temperature"])
-        began = time.perf_counter()
-        for prompt, sink in zip(batch["prompts"], sinks, strict=True):
-            engine.submit(Request(params=params, prompt_token_ids=prompt), sink)
+        params = Params(max_tokens=batch["max_tokens"], ignore_eos=True, **batch["sampling"])
+        sinks = []
+        for prompt in batch["prompts"]:
+            sinks.append(_Sink())
+            engine.submit(Request(params=params, prompt_token_ids=prompt), sinks[-1])
         for sink in sinks:
             sink.ended.wait()
-        print(sum(sink.count for sink in sinks) / (time.perf_counter() - began), flush=True)
+        times = {"first": [sink.first for sink in sinks], "last": [sink.last for sink in sinks]}
+        print(json.dumps({"tokens": sum(sink.count for sink in sinks), **times}), flush=True)
     engine.close()
 
 

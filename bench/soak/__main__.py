@@ -107,7 +107,16 @@ async def running_stack(directory: Path) -> AsyncIterator[Path]:
     """Start `vilix up`, yield its state directory, and stop it at the end, also after an error."""
     (port,) = free_ports(1)
     vilix = Path(sys.executable).with_name("vilix")
-    arguments = ["up", "--demo-thinking", "--port", str(port), "--state-dir", str(directory / "run")]
+    arguments = [
+        "up",
+        "--model",
+        "smollm2-135m",
+        "--demo-thinking",
+        "--port",
+        str(port),
+        "--state-dir",
+        str(directory / "run"),
+    ]
     with (directory / "up.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             str(vilix), *arguments, "--cache-dir", str(ROOT / ".cache"), cwd=ROOT, stdout=log, stderr=log

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from bench.trtllm import (
     generation_checks,
     image_checks,
+    mixture_checks,
+    process_checks,
     sampling_checks,
     scheduling_checks,
     structured_output_checks,
@@ -33,5 +35,13 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "images": image_checks.images,
     "image_sizes": image_checks.image_sizes,
     "image_gap": image_checks.image_gap,
+    "largest_image": image_checks.largest_image,
+    "most_images": image_checks.most_images,
     "too_long": generation_checks.too_long,
+    "bias_beside": mixture_checks.bias_beside,
+    "text_beside_image": mixture_checks.text_beside_image,
+    "mixed": mixture_checks.mixed,
+    "long_beside_short": mixture_checks.long_beside_short,
+    "statistics": process_checks.statistics,
+    "telemetry": process_checks.telemetry,
 }

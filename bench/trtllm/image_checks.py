@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
+import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.trtllm.subject import ANSWER_SECONDS, Skipped, Subject
 
 QUIET_SECONDS = 0.2
+MOST_IMAGES = 16
+USUAL_PIXELS = 12845056
 
 
 def images(subject: Subject) -> str:
@@ -67,6 +72,37 @@ def image_gap(subject: Subject) -> str:
     if beside is None or alone is None:
         raise Skipped("the response ended before the images were processed; raise --context-length")
     return f"tokens at most {beside * 1000:.0f} ms apart, {alone * 1000:.0f} ms without images"
+
+
+def largest_image(subject: Subject) -> str:
+    """Check that an image with the most pixels that the checkpoint reads, or that fit the context, gets an answer."""
+    if subject.engine.checkpoint.image_token_id is None:
+        raise Skipped("the model does not support images")
+    prompt = subject.chat([{"type": "image"}, {"type": "text", "text": "Name the colour."}])
+    # A token of Qwen-VL is 32 pixels squared, or 28.
+    fitting = (subject.engine.context_length - len(prompt) - 64) * 28**2
+    side = math.isqrt(min(most_pixels(subject.directory), fitting)) // 224 * 224
+    response = subject.ask(prompt, [picture((20, 20, 220), side)], image_sizes=[[side, side]], max_tokens=8)
+    return f"{side}²: {response.usage.prompt_tokens - len(prompt) + 1} tokens, {subject.text(response)!r}"
+
+
+def most_images(subject: Subject) -> str:
+    """Check that a prompt with 16 images gets an answer."""
+    if subject.engine.checkpoint.image_token_id is None:
+        raise Skipped("the model does not support images")
+    images = [picture((220, 20, 20) if number % 2 else (20, 20, 220)) for number in range(MOST_IMAGES)]
+    parts = [*({"type": "image"} for _ in images), {"type": "text", "text": "How many images are there?"}]
+    response = subject.ask(subject.chat(parts), images, temperature=0, max_tokens=8)
+    return f"{response.usage.prompt_tokens} tokens, {subject.text(response)!r}"
+
+
+def most_pixels(directory: Path) -> int:
+    """Return the most pixels of an image that the checkpoint in `directory` reads."""
+    try:
+        rule = json.loads((directory / "preprocessor_config.json").read_text())
+    except OSError:
+        return USUAL_PIXELS
+    return int(rule.get("max_pixels") or (rule.get("size") or {}).get("longest_edge") or USUAL_PIXELS)
 
 
 def longest(moments: Sequence[float], first: float, last: float) -> float | None:

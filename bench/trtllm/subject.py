@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from services.inference.triton_backend.contract import Params, Request, Tokens, Usage
@@ -14,7 +15,7 @@ from services.inference.triton_backend.engines.trtllm import TrtllmEngine
 from services.inference.triton_backend.params_parser import parse
 from services.worker.triton_kit.request_error import RequestError
 
-ANSWER_SECONDS = 300
+ANSWER_SECONDS = 120
 """The most seconds of one request. The first ones may wait for kernels to be compiled."""
 
 
@@ -46,6 +47,9 @@ class Reader:
         """Implement Sink."""
         return self.cancelled
 
+    def note_progress(self) -> None:
+        """Implement Sink."""
+
     def emit(self, tokens: Tokens) -> None:
         """Implement Sink."""
         self.token_ids += tokens.token_ids
@@ -66,6 +70,11 @@ class Reader:
         self.error = error
         self._ended.set()
 
+    @property
+    def has_ended(self) -> bool:
+        """True once the request has ended."""
+        return self._ended.is_set()
+
     def wait(self) -> Reader:
         """Wait until the request ends, and raise the error that ended it, if there is one."""
         if not self._ended.wait(ANSWER_SECONDS):
@@ -78,8 +87,9 @@ class Reader:
 class Subject:
     """A loaded engine, with functions that send it requests."""
 
-    def __init__(self, engine: TrtllmEngine) -> None:
+    def __init__(self, engine: TrtllmEngine, directory: Path) -> None:
         self.engine = engine
+        self.directory = directory
         self._salts = itertools.count()
         self.question = self.chat("What is the capital of France? Answer in one word.")
         self.repetition = self.ids("ha ha ha ha ha ha ha ha")

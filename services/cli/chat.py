@@ -2,176 +2,98 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from functools import partial
+from typing import Annotated, Final
 
-import httpx2
+import openai
 import typer
 
-DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-TIMEOUT_SECONDS = 120
-_CONTROL = {code: None for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160))
+from services.cli.answer_display import DIM, PLAIN, direction_by_text, print_as_json, show_answer
+from services.cli.api_access import ApiOptions, connected, explain
+from services.cli.chat_commands import ChatCommands, read_message
+from services.cli.conversation import Conversation, ImageError, read_image
+from services.cli.failure import fail
+from services.cli.json_output import AsJson
+from services.cli.option_group import with_options
+
+with contextlib.suppress(ImportError):
+    import readline  # noqa: F401  # with it, `input` can edit lines and recalls earlier ones
+
+PROMPT: Final = "› "
+MORE: Final = "… "
 
 
-class _RejectedError(Exception):
-    """The gateway rejected a request. The message is the one of its response."""
-
-
-@dataclass
-class _Conversation:
-    """The conversation with a model of a gateway, which `client` reaches."""
-
-    client: httpx2.Client
-    model: str
-    options: dict[str, Any]
-    messages: list[dict[str, str]] = field(default_factory=list)
-
-    def models(self) -> list[str]:
-        """Return the ids of the available chat models. Raises as `ask` does."""
-        response = self.client.get("models")
-        _check(response)
-        listed = response.json()["data"]
-        return [model["id"] for model in listed if model.get("available") and model.get("capabilities", {}).get("chat")]
-
-    def ask(self, text: str) -> Iterator[tuple[str, str]]:
-        """Send a message, and yield the deltas of the response: `reasoning` or `answer`, and the text.
-
-        Raises:
-            _RejectedError: The gateway rejected the request, or the stream ended with an error.
-            httpx2.HTTPError: The gateway cannot be reached.
-        """
-        self.messages.append({"role": "user", "content": text})
-        body = {"model": self.model, "messages": self.messages, "stream": True, **self.options}
-        content = ""
-        with self.client.sse("chat/completions", method="POST", json=body) as events:
-            _check(events.response)
-            for event in events:
-                if event.data == "[DONE]":
-                    break
-                chunk = json.loads(event.data)
-                if "error" in chunk:
-                    raise _RejectedError(chunk["error"]["message"])
-                for choice in chunk["choices"]:
-                    for kind, name in (("reasoning", "reasoning_content"), ("answer", "content")):
-                        if text_delta := choice["delta"].get(name):
-                            content += text_delta if kind == "answer" else ""
-                            yield kind, text_delta.translate(_CONTROL)
-        self.messages.append({"role": "assistant", "content": content})
-
-
-def _check(response: httpx2.Response) -> None:
-    """Raise _RejectedError for a response that is not a success."""
-    if response.status_code == httpx2.codes.OK:
-        return
-    try:
-        message = json.loads(response.read())["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = f"{response.url} returned status {response.status_code}; check that --url is the API's address"
-    request_id = response.headers.get("x-request-id", "no request id")
-    raise _RejectedError(f"{message} ({response.status_code}, {request_id})")
-
-
+@with_options(ApiOptions)
 def chat(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="The model's id; default: the first available chat model.")
     ] = "",
     *,
-    url: Annotated[
-        str, typer.Option(envvar="VILIX_URL", help="The API's address; default: the running local stack.")
-    ] = "",
-    system: Annotated[str, typer.Option(help="The system prompt.")] = "",
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of a response.")] = None,
-    thinking: Annotated[bool, typer.Option(help="Whether a reasoning model reasons before it answers.")] = True,
-    state_dir: Annotated[Path, typer.Option(help="The directory of the local stack's state.")] = Path(".run"),
+    options: ApiOptions,
+    as_json: AsJson = False,
 ) -> None:
-    """Chat with a model in the terminal. Reasoning is dim; Ctrl-C stops a response, and Ctrl-D exits.
+    """Chat with a model in the terminal.
 
-    The API key is read from VILIX_API_KEY, or else from the running local stack. Piped input is sent as one message.
+    Reasoning is dim. Ctrl-C stops a response, Ctrl-D exits, and /help lists the commands: other models, a system
+    prompt, images, messages of several lines. The API key is read from VILIX_API_KEY, or else from the running local
+    stack. Piped input is sent as one message.
+
+    Persian is shown as well as the terminal can. Those that reorder right-to-left text show it correctly: GNOME
+    Terminal and others with VTE, Konsole, mlterm, Terminal.app. Others, such as kitty, Alacritty, xterm, VS Code's, and
+    most inside tmux, show its letters from left to right and unjoined. The text itself is right: the playground in the
+    browser shows it.
+
+    Markdown is shown as styles on a terminal, and as it is elsewhere. With --json, each answer is one line of JSON, and
+    what the commands say is printed to stderr.
 
     Examples:
       vilix chat
       vilix chat qwen3-8b --url https://ai.example.com/api
+      vilix chat qwen3-vl --image photo.jpg
       echo "Why is the sky blue?" | vilix chat smollm2-135m --max-tokens 50
+      echo "Why is the sky blue?" | vilix chat --json
     """
-    options: dict[str, Any] = {"max_tokens": max_tokens} if max_tokens else {}
-    if not thinking:
-        options["chat_template_kwargs"] = {"enable_thinking": False}
-    base_url = url or _local_url(state_dir)
-    headers = {"Authorization": f"Bearer {_api_key(state_dir)}"}
-    # The local stack is never behind a proxy.
     try:
-        with httpx2.Client(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=bool(url)) as client:
-            conversation = _Conversation(client, model, options)
-            if system:
-                conversation.messages.append({"role": "system", "content": system})
-            conversation.model = model or _first(conversation.models())
-            if sys.stdin.isatty():
-                _converse(conversation)
-            elif text := sys.stdin.read().strip():
-                _show(conversation, text)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        _fail(f"{base_url} cannot be reached: {error}; start the stack with make run, or set --url")
-    except _RejectedError as error:
-        _fail(str(error))
+        images = [read_image(path) for path in options.image or ()]
+    except ImageError as error:
+        fail(str(error))
+    with connected(options) as client:
+        conversation = Conversation(client, model, options.parameters())
+        conversation.system = options.system
+        if not model:
+            models = conversation.models()
+            conversation.model = models[0] if models else fail("no chat model is available now; try again in a moment")
+        if sys.stdin.isatty():
+            with contextlib.nullcontext() if as_json else direction_by_text():
+                _converse(ChatCommands(conversation, images), str(client.base_url), as_json=as_json)
+        elif text := sys.stdin.read().strip():
+            (print_as_json if as_json else show_answer)(conversation, text, images)
 
 
-def _converse(conversation: _Conversation) -> None:
-    print(f"{DIM}{conversation.model}; Ctrl-D exits{PLAIN}")
-    while True:
+def _converse(commands: ChatCommands, base_url: str, *, as_json: bool) -> None:
+    say = partial(print, file=sys.stderr if as_json else sys.stdout)
+    answer = print_as_json if as_json else show_answer
+    say(f"{DIM}{commands.conversation.model}; /help lists the commands, Ctrl-D exits{PLAIN}")
+    while not commands.is_over:
         try:
-            text = input("› ").strip()
+            text = read_message(input, prompt=PROMPT, more=MORE)
         except EOFError:
             print()
             return
         except KeyboardInterrupt:
             print()
             continue
-        if not text:
+        if not text.strip():
             continue
         try:
-            _show(conversation, text)
+            if text.startswith("/"):
+                if result := commands.run(text):
+                    say(f"{DIM}{result}{PLAIN}")
+            else:
+                answer(commands.conversation, text.strip(), commands.take_images())
         except KeyboardInterrupt:
-            print(f"{PLAIN}\n{DIM}stopped{PLAIN}")
-            conversation.messages.pop()
-        except _RejectedError as error:
-            print(f"{PLAIN}error: {error}", file=sys.stderr)
-            conversation.messages.pop()
-
-
-def _show(conversation: _Conversation, text: str) -> None:
-    colours = sys.stdout.isatty()
-    last = ""
-    for kind, delta in conversation.ask(text):
-        if kind != last:
-            between = "\n\n" if last else ""
-            print(between + ((DIM if kind == "reasoning" else PLAIN) if colours else ""), end="")
-            last = kind
-        print(delta, end="", flush=True)
-    print(PLAIN if colours else "")
-
-
-def _local_url(state_dir: Path) -> str:
-    try:
-        return str(json.loads((state_dir / "state.json").read_text())["url"])
-    except (OSError, ValueError, KeyError):
-        _fail(f"no stack is running in {state_dir}; start one with make run, or set --url")
-
-
-def _api_key(state_dir: Path) -> str:
-    path = state_dir / "api-key"
-    key = os.environ.get("VILIX_API_KEY", "") or (path.read_text().strip() if path.exists() else "")
-    return key or _fail("there is no API key; set the variable VILIX_API_KEY")
-
-
-def _first(models: list[str]) -> str:
-    return models[0] if models else _fail("no chat model is available at the moment; try again in a few seconds")
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise typer.Exit(1)
+            say(f"{PLAIN}\n{DIM}stopped{PLAIN}")
+        except openai.OpenAIError as error:
+            print(f"{PLAIN}error: {explain(error, base_url)}", file=sys.stderr)

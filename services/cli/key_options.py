@@ -10,40 +10,48 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli.redis_access import fail
+from services.cli.failure import fail
 from services.gateway.tenancy.limits import LIMITS, read_tiers
 
 NOTHING = "none"
+_LIMIT = "N|none"
 
 
 @dataclass(frozen=True)
 class KeyOptions:
     """The fields of a key, as they are written on the command line. An omitted option is None."""
 
-    owner: Annotated[str | None, typer.Option(help="The owner of the key.")] = None
+    owner: Annotated[str | None, typer.Option(metavar="NAME", help="The owner of the key.")] = None
     models: Annotated[
-        str | None, typer.Option(help="Comma-separated ids of the models that the key may use; none: all models.")
+        str | None,
+        typer.Option(metavar="ID,ID|none", help="The ids of the models that the key may use; none: all models."),
     ] = None
-    rpm: Annotated[str | None, typer.Option(help="Requests per minute; none: no limit.")] = None
-    tpm: Annotated[str | None, typer.Option(help="Tokens per minute, of prompts and responses.")] = None
-    concurrency: Annotated[str | None, typer.Option(help="Requests at the same time.")] = None
-    daily_tokens: Annotated[str | None, typer.Option(help="Tokens per day (UTC).")] = None
-    monthly_tokens: Annotated[str | None, typer.Option(help="Tokens per calendar month (UTC).")] = None
+    rpm: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Requests per minute; none: no limit.")] = None
+    tpm: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Tokens per minute, of prompts and responses.")] = None
+    concurrency: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Requests at the same time.")] = None
+    daily_tokens: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Tokens per day (UTC).")] = None
+    monthly_tokens: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Tokens per calendar month (UTC).")] = None
     expires: Annotated[
-        str | None, typer.Option(help="When the key expires: a date (2027-01-31, UTC), or 30d, 12h; none: never.")
+        str | None,
+        typer.Option(metavar="DATE|30d|none", help="When the key expires: a date (UTC), or 30d, 12h; none: never."),
     ] = None
-    tier: Annotated[str | None, typer.Option(help="The tier whose limits apply where the key has none of its own.")] = (
-        None
-    )
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="TIER|none", help="The tier whose limits apply where the key has none of its own."),
+    ] = None
     model_limit: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="MODEL:LIMITS",
             help="MODEL:rpm=5,daily_tokens=1000: limits that apply in addition to the key's own. MODEL:none removes "
-            "them."
+            "them. Repeatable.",
         ),
     ] = None
     tiers_file: Annotated[
-        Path | None, typer.Option(envvar="VILIX_TIERS_FILE", help="The file of tiers, in which --tier is looked up.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="VILIX_TIERS_FILE", help="The file of tiers, in which --tier is looked up."
+        ),
     ] = None
 
     def key_fields(self) -> dict[str, Any]:

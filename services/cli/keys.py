@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from services.cli import declared_keys, key_list, key_transfer
+from services.cli.failure import fail
+from services.cli.json_output import AsJson, print_json
+from services.cli.key_list import describe_limits, rendered
 from services.cli.key_options import KeyOptions, duration_seconds
 from services.cli.option_group import with_options
-from services.cli.redis_access import AsJson, RedisUrl, StateDir, fail, run
+from services.cli.redis_access import RedisUrl, run
+from services.cli.stack_state import RUN_DIR, StateDir
+from services.cli.table import Column, print_table
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Key, Replication
 from services.gateway.tenancy.secret import PREFIX
 
 app = typer.Typer(
-    help="""Create, list, change, rotate and revoke API keys, and show their usage.
+    help="""Create, list, change, rotate and revoke API keys.
 
-    The URL of Redis is --redis-url, else VILIX_REDIS_URL, else the one of the running local stack.
+    Also shows their usage, and moves them to another Redis. The URL of Redis is --redis-url, else VILIX_REDIS_URL, else
+    the one of the running local stack.
 
     Examples:
       vilix keys create --name shop --rpm 60 --tpm 100000 --concurrency 5
@@ -34,7 +37,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-RUN_DIR = Path(".run")
 NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="The key's name or id, never the key itself.")]
 
 
@@ -42,7 +44,7 @@ NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="The key's name
 @with_options(KeyOptions)
 def create(
     *,
-    name: Annotated[str, typer.Option(help="The name of the key, which is not secret.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="The name of the key, which is not secret.")],
     options: KeyOptions,
     redis_url: RedisUrl = None,
     state_dir: StateDir = RUN_DIR,
@@ -60,37 +62,38 @@ def create(
     _print_secret(key, secret, as_json=as_json, note="Created")
 
 
-@app.command("list")
-def list_keys(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: AsJson = False) -> None:
-    """List the keys that are not revoked, oldest first.
-
-    Examples:
-      vilix keys list
-      vilix keys list --json
-    """
-    listed = run(redis_url, state_dir, keys.list_all)
-    if as_json:
-        print(json.dumps([_rendered(key) for key in listed], ensure_ascii=False))
-        return
-    table = Table("id", "name", "owner", "created", "expires", "tier", "limits", box=None)
-    for key in listed:
-        own = ", ".join(f"{name} {value}" for name, value in key.limits if value is not None)
-        table.add_row(
-            key.id, key.name, key.owner, _date(key.created), _date(key.expires), key.tier or "", own or "none"
-        )
-    Console().print(table)
+app.command("list")(key_list.list_keys)
 
 
 @app.command()
-def show(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR) -> None:
-    """Show the record of a key as JSON, without the key itself.
+def show(
+    name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: AsJson = False
+) -> None:
+    """Show the record of a key, without the key itself.
 
     Examples:
       vilix keys show shop
+      vilix keys show shop --json
     """
     _reject_secret(name_or_id)
     key = run(redis_url, state_dir, lambda redis: keys.get(redis, name_or_id))
-    print(json.dumps(_rendered(key), ensure_ascii=False, indent=2))
+    if as_json:
+        print_json(rendered(key))
+        return
+    fields = {
+        "id": key.id,
+        "name": key.name,
+        "owner": key.owner,
+        "created": key_list.moment(key.created),
+        "expires": key_list.moment(key.expires) or "never",
+        "revoked": key_list.moment(key.revoked),
+        "tier": key.tier or "",
+        "models": "all" if key.models is None else ", ".join(sorted(key.models)),
+        "limits": describe_limits(key),
+    }
+    for name, text in fields.items():
+        if text:
+            print(f"{name:8} {text}")
 
 
 @app.command("set")
@@ -101,6 +104,7 @@ def set_limits(
     options: KeyOptions,
     redis_url: RedisUrl = None,
     state_dir: StateDir = RUN_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Change a key. Omitted options stay as they are, and `none` removes a limit. Changes apply from the next request.
 
@@ -113,13 +117,18 @@ def set_limits(
     if not fields:
         fail("there is nothing to change: set at least one option (see vilix keys set --help)")
     key = run(redis_url, state_dir, lambda redis: keys.change(redis, name_or_id, Change(**fields)))
-    print(f"Changed {key.id} ({key.name}).")
+    if as_json:
+        print_json(rendered(key))
+    else:
+        print(f"Changed {key.id} ({key.name}): {describe_limits(key)}.")
 
 
 @app.command()
 def rotate(
     name_or_id: NameOrId,
-    grace: Annotated[str, typer.Option(help="How long the older key stays valid, for example 24h or 0h.")] = "24h",
+    grace: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long the older key stays valid, for example 24h or 0h.")
+    ] = "24h",
     redis_url: RedisUrl = None,
     state_dir: StateDir = RUN_DIR,
     as_json: AsJson = False,
@@ -139,7 +148,9 @@ def rotate(
 
 
 @app.command()
-def revoke(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR) -> None:
+def revoke(
+    name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: AsJson = False
+) -> None:
     """Revoke a key. Requests with it are rejected from now on.
 
     Examples:
@@ -147,7 +158,10 @@ def revoke(name_or_id: NameOrId, redis_url: RedisUrl = None, state_dir: StateDir
     """
     _reject_secret(name_or_id)
     key, replication = run(redis_url, state_dir, lambda redis: keys.revoke(redis, name_or_id))
-    print(f"Revoked {key.id} ({key.name}).")
+    if as_json:
+        print_json({"id": key.id, "name": key.name, **asdict(replication)})
+    else:
+        print(f"Revoked {key.id} ({key.name}).")
     if warning := unacknowledged(replication):
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -164,7 +178,7 @@ def migrate(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: 
     """
     result = run(redis_url, state_dir, keys.migrate)
     if as_json:
-        print(json.dumps(asdict(result)))
+        print_json(asdict(result))
     else:
         print(f"Rewrote {result.rewritten} of {result.keys} records.")
 
@@ -173,13 +187,16 @@ def migrate(redis_url: RedisUrl = None, state_dir: StateDir = RUN_DIR, as_json: 
 def show_usage(
     name_or_id: NameOrId,
     *,
-    by: Annotated[Literal["model", "day"], typer.Option(help="Sum by model or by day.")] = "day",
-    days: Annotated[int, typer.Option(min=1, max=400, help="The number of days, today included.")] = 30,
+    by: Annotated[Literal["model", "day"], typer.Option(metavar="model|day", help="Sum by model or by day.")] = "day",
+    days: Annotated[int, typer.Option(metavar="N", min=1, max=400, help="The number of days, today included.")] = 30,
     redis_url: RedisUrl = None,
     state_dir: StateDir = RUN_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Show the usage of a key by model or by day (UTC). A revoked key is found by its id.
+
+    `prompt`, `output`, `cached` and `reasoning` are tokens; cached ones are part of the prompt, and those of the
+    reasoning part of the output.
 
     Examples:
       vilix keys usage shop
@@ -193,12 +210,18 @@ def show_usage(
 
     rows = usage.summed(run(redis_url, state_dir, read), by=by)
     if as_json:
-        print(json.dumps([{by: name, **counts.numbers()} for name, counts in rows.items()], ensure_ascii=False))
+        print_json([{by: name, **counts.numbers()} for name, counts in rows.items()])
         return
-    table = Table(by, *(name.replace("_", " ") for name in usage.COUNTERS), box=None)
-    for name, counts in rows.items():
-        table.add_row(name, *(str(value) for value in counts.numbers().values()))
-    Console().print(table)
+    titles = ["requests", "prompt", "output", "cached", "reasoning"]
+    columns = [Column(by), *(Column(title, justify="right") for title in titles)]
+    texts = [(name, *(f"{value:,}" for value in counts.numbers().values())) for name, counts in rows.items()]
+    print_table(columns, texts, empty=f"This key has no usage in the last {days} days.")
+
+
+app.command()(declared_keys.draw)
+app.command()(declared_keys.apply)
+app.command("export")(key_transfer.export_keys)
+app.command("import")(key_transfer.import_keys)
 
 
 def unacknowledged(replication: Replication) -> str:
@@ -213,18 +236,11 @@ def unacknowledged(replication: Replication) -> str:
 
 def _print_secret(key: Key, secret: str, *, as_json: bool, note: str) -> None:
     if as_json:
-        print(json.dumps({"key": secret, **_rendered(key)}, ensure_ascii=False))
+        print_json({"key": secret, **rendered(key)})
     else:
         print(secret)
-        print(f"{note} {key.id} ({key.name}). Keep it safe: it cannot be shown again.", file=sys.stderr)
-
-
-def _rendered(key: Key) -> dict[str, Any]:
-    return key.model_dump(mode="json") | {"models": None if key.models is None else sorted(key.models)}
-
-
-def _date(seconds: int | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+        print(f"{note} {key.id} ({key.name}): {describe_limits(key)}.", file=sys.stderr)
+        print("Keep it safe: it cannot be shown again.", file=sys.stderr)
 
 
 def _reject_secret(argument: str) -> None:

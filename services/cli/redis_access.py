@@ -6,12 +6,10 @@ Secrets are never command-line arguments, because every user of a machine can re
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -19,14 +17,16 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.cli.failure import fail
+from services.cli.stack_state import require_state
 from services.gateway.redis.connection import connect, disconnect
 from services.gateway.redis.rejections import rejection_of
 
 T = TypeVar("T")
 SECONDS = 5.0
-RedisUrl = Annotated[str | None, typer.Option(help="The URL of Redis, as in VILIX_REDIS_URL, but without a password.")]
-StateDir = Annotated[Path, typer.Option(help="The directory of the local stack's state.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RedisUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="The URL of Redis, as in VILIX_REDIS_URL, but without a password.")
+]
 
 
 def run(redis_url: str | None, state_dir: Path, action: Callable[[Redis], Awaitable[T]]) -> T:
@@ -55,22 +55,8 @@ def run(redis_url: str | None, state_dir: Path, action: Callable[[Redis], Awaita
         fail(f"Redis at {_without_password(url)} {what}: {error}")
 
 
-def fail(message: str) -> NoReturn:
-    """Print an error message and exit with 1."""
-    print(f"error: {message}", file=sys.stderr)
-    raise typer.Exit(1)
-
-
 def _url_of_stack(state_dir: Path) -> str:
-    path = state_dir / "state.json"
-    try:
-        state: dict[str, Any] = json.loads(path.read_text())
-        return str(state["redis_url"])
-    except (OSError, ValueError, KeyError):
-        fail(
-            f"the URL of Redis is not known: {path} does not exist; start the stack (make run), or set --redis-url or "
-            "VILIX_REDIS_URL"
-        )
+    return str(require_state(state_dir, otherwise="set --redis-url or VILIX_REDIS_URL")["redis_url"])
 
 
 def _without_password(url: str) -> str:

@@ -102,8 +102,13 @@ def _own_arguments(spec: Spec, engine: str, directory: Path, *, gpus: int, threa
     match engine:
         case "trtllm" if isinstance(spec, catalog.ModelSpec):
             return {"model": str(directory), "context_length": spec.context_length}
-        case "trtllm":
-            return {"model": str(directory)}
+        case "trtllm" if isinstance(spec, embeddings_catalog.ModelSpec):
+            return {
+                "model": str(directory),
+                "max_batch_size": spec.batch.texts,
+                "max_num_tokens": max(spec.batch.tokens, spec.max_input_tokens),
+                "max_seq_len": spec.max_input_tokens,
+            }
         case "llamacpp" if isinstance(spec, catalog.ModelSpec):
             context_length = min(spec.context_length, GGUF_CONTEXT_LENGTH)
             return {"model": str(_gguf(directory)), "context_length": context_length, "slots": GGUF_SLOTS, **cores}

@@ -9,7 +9,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
 from services.embeddings import triton_heartbeat
 from services.embeddings.catalog import load_model
-from services.embeddings.cl100k import Cl100kTable
+from services.embeddings.cl100k import read_table
 from services.embeddings.embedding import Embedder
 from services.embeddings.engine_status import EngineStatus
 from services.embeddings.request_checks import RequestLimits
@@ -35,12 +35,11 @@ def main() -> None:
 
 
 def _read_models(settings: EmbeddingsSettings) -> dict[str, ServedModel]:
-    cl100k = None if settings.cl100k_base is None else Cl100kTable(settings.cl100k_base)
-    models = {}
-    for model_id, directory in settings.model_directories().items():
-        spec = load_model(model_id, overlay=settings.catalog_dir)
-        models[model_id] = ServedModel.read(spec, directory, cl100k)
-    return models
+    directories = settings.model_directories()
+    specs = {model_id: load_model(model_id, overlay=settings.catalog_dir) for model_id in directories}
+    takes_cl100k = any(spec.token_input == "cl100k_base" for spec in specs.values())
+    cl100k = read_table(settings.cl100k_base) if takes_cl100k else None
+    return {model_id: ServedModel.read(spec, directories[model_id], cl100k) for model_id, spec in specs.items()}
 
 
 def _set_up(

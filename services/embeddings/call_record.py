@@ -26,11 +26,17 @@ class EmbedRecord(CallRecord):
         self.texts = 0
         self.tokens = 0
 
+    def admit(self, *, texts: int, tokens: int) -> None:
+        """Note the size of the call, once it is known."""
+        self.texts, self.tokens = texts, tokens
+        self._model.load.texts_in_flight += texts
+
     def _begin(self) -> None:
         self._model.load.in_flight += 1
 
     def _end(self, *, succeeded: bool) -> Mapping[str, object]:
         self._model.load.in_flight -= 1
+        self._model.load.texts_in_flight -= self.texts
         if succeeded:
             metrics.TEXTS.labels(self._model.id).inc(self.texts)
             metrics.TOKENS.labels(self._model.id).inc(self.tokens)

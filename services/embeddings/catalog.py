@@ -12,6 +12,7 @@ from services.worker.catalog_file import CatalogEntry, Section
 
 DIRECTORY: Final = Path(__file__).parent / "models"
 InputType = Literal["query", "passage"]
+TextNormalization = Literal["none", "persian", "auto"]
 
 
 class EngineSpec(Section):
@@ -56,8 +57,8 @@ class ModelSpec(CatalogEntry):
     """Token ids accepted instead of text: none, the model's own, or those of OpenAI's cl100k_base, decoded to text."""
     end_token: str | None = None
     """The special token that must end every text."""
-    persian_normalization: bool = False
-    """Whether Arabic letters and digits in a text become the Persian ones: see persian.py."""
+    text_normalization: TextNormalization = "auto"
+    """The spelling of texts when the request does not set one: see persian.py. "auto" changes only Persian texts."""
     batch: BatchSpec
 
 

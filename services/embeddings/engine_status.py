@@ -30,3 +30,4 @@ class EngineStatus(EnginePoll[ServedModel]):
     def _note(self, model: ServedModel, answer: Mapping[str, Any] | None) -> None:
         model.description = None if answer is None else model.read_description(answer)
         metrics.note_models([model.status()])
+        metrics.LOAD_RATIO.labels(model.id).set(model.load_ratio())

@@ -20,6 +20,12 @@ READY: Final = Gauge("vilix_embeddings_engine_ready", "Whether the engine answer
 IN_FLIGHT: Final = Gauge("vilix_embeddings_requests_in_flight", "Embed calls that run.", ["model"])
 QUEUED: Final = Gauge("vilix_embeddings_queued_texts", "Texts that wait for a batch.", ["model"])
 
+LOAD_RATIO: Final = Gauge(
+    "vilix_embeddings_load_ratio",
+    "Texts that wait or are embedded, divided by those that the engine takes at once. Autoscaling follows its sum.",
+    ["model"],
+)
+
 
 def note_models(states: Iterable[pb.ModelStatus]) -> None:
     """Show the latest state of each model."""

@@ -9,7 +9,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings import persian
 from services.embeddings.request_checks import RequestLimits, check, check_rows
-from services.embeddings.served_model import ServedModel
+from services.embeddings.served_model import TEXT_NORMALIZATIONS, ServedModel
 from services.embeddings.tokenization import Row, UnknownTokenError
 from services.runtime.failure import invalid
 from services.runtime.messages.message import Message
@@ -32,10 +32,10 @@ def _rows(request: pb.EmbedRequest, model: ServedModel) -> list[Row]:
     prefix = _prefix(request, model)
     cut_at = model.max_input_tokens() if request.truncate else None
     if request.texts:
-        return model.tokenization.rows(prefix, _normalized(request.texts, model), cut_at=cut_at)
+        return model.tokenization.rows(prefix, _normalized(request.texts, request, model), cut_at=cut_at)
     ids = [entry.ids for entry in request.token_ids]
     if model.cl100k is not None and model.spec.token_input == "cl100k_base":
-        return model.tokenization.rows(prefix, _normalized(_decoded(ids, model), model), cut_at=cut_at)
+        return model.tokenization.rows(prefix, _normalized(_decoded(ids, model), request, model), cut_at=cut_at)
     try:
         return model.tokenization.rows_of_ids(prefix, ids, cut_at=cut_at)
     except UnknownTokenError as error:
@@ -53,8 +53,12 @@ def _prefix(request: pb.EmbedRequest, model: ServedModel) -> str:
     return model.prompts.query if query else model.prompts.passage
 
 
-def _normalized(texts: Sequence[str], model: ServedModel) -> Sequence[str]:
-    return [persian.normalize(text) for text in texts] if model.spec.persian_normalization else texts
+def _normalized(texts: Sequence[str], request: pb.EmbedRequest, model: ServedModel) -> Sequence[str]:
+    chosen = request.text_normalization or TEXT_NORMALIZATIONS[model.spec.text_normalization]
+    if chosen == pb.TEXT_NORMALIZATION_NONE:
+        return texts
+    is_for_all = chosen == pb.TEXT_NORMALIZATION_PERSIAN
+    return [persian.normalize(text) if is_for_all or persian.is_persian(text) else text for text in texts]
 
 
 def _decoded(texts: Sequence[Sequence[int]], model: ServedModel) -> list[str]:

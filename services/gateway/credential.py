@@ -45,3 +45,11 @@ class Credential:
 
 BEARER: Final = KeyHeader("Authorization", "Bearer")
 """The header of OpenAI's API, and of all endpoints that belong to no dialect."""
+AZURE: Final = KeyHeader("api-key")
+"""The header that OpenAI's clients for Azure send instead."""
+
+
+def read_openai(headers: Mapping[str, str]) -> Credential:
+    """Return the key of a request in OpenAI's format. The names of `headers` are in lower case."""
+    is_of_azure = BEARER.name.lower() not in headers and AZURE.name in headers
+    return (AZURE if is_of_azure else BEARER).read(headers)

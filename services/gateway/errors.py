@@ -119,9 +119,13 @@ def unavailable(message: Message, *, retry_after: float = 1.0) -> ApiError:
     return ApiError(503, ErrorKind.UNAVAILABLE, message, retry_after=retry_after)
 
 
-def timed_out(message: Message, *, retry_after: float = 1.0) -> ApiError:
-    """Return a 504 that may be tried again after `retry_after` seconds."""
-    return ApiError(504, ErrorKind.TIMEOUT, message, retry_after=retry_after)
+def timed_out(message: Message, *, retry_after: float | None = 1.0) -> ApiError:
+    """Return a 504 that may be tried again after `retry_after` seconds; None tells clients not to retry by themselves.
+
+    A request that took too long mostly takes as long again.
+    """
+    should_retry = False if retry_after is None else None
+    return ApiError(504, ErrorKind.TIMEOUT, message, retry_after=retry_after, should_retry=should_retry)
 
 
 def restarting() -> ApiError:

@@ -36,11 +36,12 @@ class MeteredGeneration:
         self.ended_by: SpentBudget | None = None
         """The budget that ended the generation."""
         self._reservation: Final = reservation
+        self._produced: Final = reservation.produced
         self._record: Final = record
         self._choices: Final = choices
         self._transcript: Final = transcript
         self._model: Final = generation.model
-        self._gaps: Final = metrics.INTER_TOKEN_SECONDS.labels(generation.model)
+        self._gaps: Final = metrics.INTER_TOKEN_SECONDS.of(generation.model)
         self._finished: Final[set[int]] = set()
         self._has_events = False
         self._last_tokens: float | None = None
@@ -63,7 +64,7 @@ class MeteredGeneration:
         async for events in self.generation.events():
             self.count(events)
             if events[-1].HasField("usage"):
-                metrics.TOKENS.labels(self._model, "prompt").inc(events[-1].usage.prompt_tokens)
+                metrics.of(metrics.TOKENS, self._model, "prompt").inc(events[-1].usage.prompt_tokens)
                 await self._reservation.settle(self.generation.outcome)
             yield events
         if self.generation.outcome is Outcome.BUDGET:
@@ -88,6 +89,26 @@ class MeteredGeneration:
         elif has_tokens:
             self._note_tokens()
 
+    @property
+    def has_transcript(self) -> bool:
+        """Whether the content is recorded, so that its events are needed."""
+        return self._transcript is not None
+
+    def count_text(self, tokens: int, now: float, *, is_reasoning: bool) -> None:
+        """Meter a text delta, like `count` its event. `now` is the time of `time.perf_counter`."""
+        produced = self._produced
+        produced.completion += tokens
+        if is_reasoning:
+            produced.reasoning += tokens
+        if self._reservation.has_budget:
+            self._reservation.renew_if_needed()
+        if tokens:
+            if self._last_tokens is None:
+                self._note_tokens()
+                return
+            self._gaps.observe(now - self._last_tokens)
+            self._last_tokens = now
+
     def close(self) -> None:
         """End the generation if it still runs, and note its tokens."""
         self.generation.close()
@@ -95,7 +116,7 @@ class MeteredGeneration:
         self._record.completion_tokens = produced.completion
         if produced.prompt is not None:
             self._record.prompt_tokens = produced.prompt
-        metrics.TOKENS.labels(self._model, "completion").inc(produced.completion)
+        metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
 
     def _end_by_budget(self) -> None:
         self.generation.cut_short(Outcome.BUDGET)
@@ -109,9 +130,10 @@ class MeteredGeneration:
         usage = pb.Usage(
             prompt_tokens=produced.prompt or 0,
             completion_tokens=produced.completion,
+            cached_tokens=produced.cached,
             reasoning_tokens=produced.reasoning,
         )
-        metrics.TOKENS.labels(self._model, "prompt").inc(usage.prompt_tokens)
+        metrics.of(metrics.TOKENS, self._model, "prompt").inc(usage.prompt_tokens)
         beginning = [] if self._has_events else [pb.Event(started=self.generation.started or pb.Started())]
         finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_LENGTH)) for index in unfinished]
         if self._transcript is not None:
@@ -122,8 +144,8 @@ class MeteredGeneration:
         now = time.perf_counter()
         if self._last_tokens is None:
             seconds = now - self.generation.began_at
-            self._record.first_token_ms = round(seconds * 1000, 1)
-            metrics.FIRST_TOKEN_SECONDS.labels(self._model).observe(seconds)
+            self._record.first_token_ms, self._record.first_token_at = round(seconds * 1000, 1), now
+            metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(seconds)
         else:
             self._gaps.observe(now - self._last_tokens)
         self._last_tokens = now

@@ -16,11 +16,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from services.gateway.credential import BEARER, KeyHeader
+from services.gateway.credential import AZURE, BEARER, KeyHeader
+from services.gateway.dialects.anthropic_messages import document as anthropic_messages
 from services.gateway.dialects.json_model import RequestModel, literals
 from services.gateway.dialects.openai_chat import document as openai_chat
 from services.gateway.dialects.openai_completions import document as openai_completions
 from services.gateway.dialects.openai_embeddings import document as openai_embeddings
+from services.gateway.dialects.openai_responses import document as openai_responses
 from services.gateway.dialects.operation_document import (
     ContentDocument,
     ErrorDocument,
@@ -35,7 +37,9 @@ PATH: Final = Path(__file__).with_name("site") / "openapi.json"
 OPERATIONS: Final[tuple[OperationDocument, ...]] = (
     *openai_chat.OPERATIONS,
     *openai_completions.OPERATIONS,
+    *openai_responses.OPERATIONS,
     *openai_embeddings.OPERATIONS,
+    *anthropic_messages.OPERATIONS,
     *endpoints.OPERATIONS,
 )
 Names = Mapping[type[msgspec.Struct], str]
@@ -67,14 +71,19 @@ def document_of(operations: Sequence[OperationDocument]) -> dict[str, Any]:
         "info": {
             "title": "Vilix",
             "version": "1",
-            "description": {"en": "Language models in OpenAI's format.", "fa": "مدل‌های زبانی در قالب OpenAI."},
+            "description": {
+                "en": "Language models in OpenAI's format. An optional field that is null counts as absent.",
+                "fa": "مدل‌های زبانی در قالب OpenAI. فیلد اختیاری اگر null باشد مانند نبودن آن است.",
+            },
         },
         "servers": [{"url": "."}],
-        "security": [{_scheme_name(BEARER): []}],
+        "security": _security(BEARER, AZURE),
         "paths": paths,
         "components": {
             "securitySchemes": {
-                _scheme_name(operation.key_header): _scheme(operation.key_header) for operation in operations
+                _scheme_name(header): _scheme(header)
+                for operation in operations
+                for header in (operation.key_header, operation.other_key_header)
             },
             "headers": {name: _header(header) for name, header in headers.items()},
             "responses": {name: _response(error, names) for name, error in errors.items()},
@@ -145,6 +154,11 @@ def _scheme_name(header: KeyHeader) -> str:
     return "key" if header is BEARER else header.name.lower()
 
 
+def _security(*headers: KeyHeader) -> list[dict[str, list[str]]]:
+    """Return the requirement of a key in one of the headers."""
+    return [{_scheme_name(header): []} for header in headers]
+
+
 def _scheme(header: KeyHeader) -> dict[str, str]:
     if header.scheme:
         return {"type": "http", "scheme": header.scheme.lower()}
@@ -168,7 +182,7 @@ def _operation(operation: OperationDocument, names: Names) -> dict[str, Any]:
             for parameter in operation.parameters
         ]
     if operation.key_header is not BEARER:
-        parts["security"] = [{_scheme_name(operation.key_header): []}]
+        parts["security"] = _security(operation.key_header, operation.other_key_header)
     if operation.request is not None:
         parts["requestBody"] = {"required": True, "content": _contents([operation.request], names)}
     errors = {
@@ -249,7 +263,13 @@ def _object(model: type[msgspec.Struct], schema: Mapping[str, Any]) -> dict[str,
         "type": "object",
         **({"required": required} if required else {}),
         "properties": {name: fields[name] for name in [*required, *optional]},
+        **({"allOf": conditions} if (conditions := _conditions(model)) else {}),
     }
+
+
+def _conditions(model: type[msgspec.Struct]) -> list[Any]:
+    """Return the conditions of a model of requests and of the models that it extends."""
+    return [dict(each) for cls in reversed(model.__mro__) for each in vars(cls).get("conditions", ())]
 
 
 def _in_order(model: type[msgspec.Struct]) -> list[str]:

@@ -30,22 +30,35 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     credential = endpoint.dialect.credential(exchange.headers)
     caller = await authenticate_from_cache(credential, gateway.key_cache)
     record.key_id = caller.key.id
+    gateway.live_requests.enter(record, caller.key, exchange.cleanup)
     # Gate: a large body is read only for a key that is within its limits, and any body only if there is capacity.
     gate, share = admission_control.gate(caller), gateway.bodies.open(caller.key.id)
     raw = await body.read(max_bytes=gateway.settings.max_body_bytes, share=share, gate=gate)
     # Read.
-    operation = await parse(raw, partial(endpoint.read, strict=exchange.is_strict))
+    read = partial(endpoint.read, strict=exchange.is_strict, tenant=caller.key.tenant)
+    operation = await parse(raw, lambda body: read(gateway.aliases.resolve(body)))
     del raw
     record.note_model(operation.model, is_known=gateway.fleet.knows(operation.model))
     record.stream = operation.stream
     # Validate.
     caller = await validate(caller, operation, gateway)
+    # Recall: a request may continue what an earlier one has stored.
+    await operation.recall(caller, body)
+    # Detach: a background request that passes the gate is answered now. Its work goes on without its client.
+    work = partial(perform, caller=caller, operation=operation, gateway=gateway)
+    if not await operation.detach(exchange, caller, admission_control.gate(caller), work):
+        await work(exchange)
 
+
+async def perform(exchange: Exchange, *, caller: Caller, operation: Operation[Any], gateway: Gateway) -> None:
+    """Do the work of a request: from its admission to the last byte of its response. Raises as `serve` does."""
+    record = exchange.record
     exchange.disconnect.listen()
     reply = operation.reply(exchange)
     try:
         # Admit.
-        admission = await admission_control.admit(caller, operation.estimate, exchange.disconnect, record)
+        admission = await gateway.admission.admit(caller, operation.estimate, exchange.disconnect, record)
+        gateway.live_requests.enter(record, caller.key, exchange.cleanup).admission = admission
         async with admission:
             # Wait in the queue, if the request was not admitted at once, and tell the client its position.
             async for position in admission.queue():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -75,6 +76,8 @@ class RequestRecord:
     """The id of the message of the error that the client got."""
     first_token_ms: float | None = None
     """Milliseconds from the call of the worker to its first token."""
+    first_token_at: float | None = None
+    """The time of the first token, as `time.perf_counter` measures it."""
     seconds: float = 0.0
     """Seconds from the request's headers to the last byte of its response."""
     content: Content | None = None
@@ -113,6 +116,11 @@ class RequestRecord:
         }
         content = self.content.fields() if self.content is not None else {}
         return {name: value for name, value in known.items() if value is not None} | content
+
+
+def new_request_id() -> str:
+    """Return an id for a request that came without one."""
+    return f"req-{secrets.token_hex(12)}"
 
 
 def outcome_of(status: int) -> Outcome:

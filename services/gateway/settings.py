@@ -24,8 +24,23 @@ class RedisAwayPolicy(StrEnum):
     """No request is admitted."""
 
 
+class ReasoningFields(StrEnum):
+    """The fields of OpenAI's chat responses with the reasoning, which OpenAI's own models do not show."""
+
+    BOTH = "both"
+    """OpenAI's Agents SDK streams the reasoning twice then; other clients prefer one of them."""
+    REASONING_CONTENT = "reasoning_content"
+    """DeepSeek's name, which all clients in docs/clients.md read that show reasoning."""
+    REASONING = "reasoning"
+    """The name in OpenRouter, Ollama and newer versions of vLLM."""
+
+    def names(self) -> list[str]:
+        """Return the names of the fields."""
+        return [field.value for field in (self.REASONING_CONTENT, self.REASONING) if self in (field, self.BOTH)]
+
+
 class GatewaySettings(Settings):
-    """Serves OpenAI's HTTP API by calling inference and embeddings workers over gRPC."""
+    """Serves the HTTP APIs of OpenAI and Anthropic by calling inference and embeddings workers over gRPC."""
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
@@ -49,6 +64,29 @@ class GatewaySettings(Settings):
     redis_check_seconds: float = Field(
         30.0, gt=0, description="Seconds between two checks of Redis's eviction policy, persistence and memory."
     )
+    state_redis_url: str = Field(
+        "",
+        description="Redis or Valkey with stored responses, in the forms of redis_url; not that of keys, whose memory "
+        "they would fill. Everything in it can be lost. A cluster keeps them on one of its nodes. Empty: responses are "
+        "not stored.",
+    )
+    store_responses: bool = Field(
+        True, description="Whether responses may be stored. False: as if every request had `store: false`."
+    )
+    store_seconds: int = Field(
+        30 * 86_400, gt=0, description="Seconds for which a response is stored, for keys whose tier does not say it."
+    )
+    store_key_bytes: int = Field(
+        32 * 2**20, gt=0, description="The most bytes of the stored responses of one key, before compression."
+    )
+    store_bytes: int = Field(
+        256 * 2**20,
+        gt=0,
+        description="The most bytes of all stored responses, before compression; less than the memory of their Redis.",
+    )
+    store_sweep_seconds: float = Field(
+        10.0, gt=0, description="Seconds between two looks for keys that were revoked, whose responses are deleted."
+    )
     tiers_file: Path | None = Field(
         None, description="YAML file with the tiers that keys name; it is read again when it changes."
     )
@@ -70,6 +108,12 @@ class GatewaySettings(Settings):
     )
     embeddings_workers: str = Field("", description="The same for embeddings workers; empty for none.")
     resolve_seconds: float = Field(5.0, gt=0, description="Seconds between two look-ups of the workers' names.")
+    token_keys_file: Path | None = Field(
+        None,
+        description="A file with the keys that seal and sign what clients keep, such as encrypted reasoning: in each "
+        "line 32 random bytes in base64, the first of which is used for new tokens. It is read again when it changes, "
+        "and must be the same for all gateways. Without it, each start makes a key, and tokens end with the process.",
+    )
     tls_dir: Annotated[Path | None, AfterValidator(check_directory)] = Field(
         None,
         description="A directory with ca.crt, tls.crt and tls.key for mutual TLS with workers, whose certificates must "
@@ -83,6 +127,11 @@ class GatewaySettings(Settings):
         "", description="Comma-separated ids of models that are listed, and answer 503, even if no worker serves them."
     )
     expected_embedding_models: str = Field("", description="The same for embedding models.")
+    aliases: str = Field(
+        "",
+        description="Comma-separated ALIAS=MODEL: further ids of models, such as claude-qwen3-14b=qwen3-14b. The admin "
+        "API can add more.",
+    )
     max_body_bytes: int = Field(20 * 2**20, gt=0, description="The largest request body, in bytes.")
     bodies_bytes: int = Field(
         0,
@@ -107,6 +156,11 @@ class GatewaySettings(Settings):
         False,
         description="Also log the content of requests and responses: personal data, for debugging only. Keys are never "
         "logged.",
+    )
+    reasoning_fields: ReasoningFields = Field(
+        ReasoningFields.REASONING_CONTENT,
+        description="The fields of chat responses with the reasoning: reasoning_content, reasoning (newer servers' "
+        "name, for clients that read only that), or both.",
     )
     early_commit: float = Field(
         10.0,

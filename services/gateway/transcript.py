@@ -16,8 +16,11 @@ class Transcript:
 
     def __init__(self, request: pb.GenerateRequest) -> None:
         """Record the messages or the prompt of `request`, without images."""
-        self._messages: Final = [_message(message) for message in request.messages] or request.prompt
-        self._response: Final = ResponseCollector(max(1, request.n))
+        prompts = [request.prompt, *(further.text for further in request.further_prompts)]
+        self._messages: Final = [_message(message) for message in request.messages] or (
+            prompts if request.further_prompts else request.prompt
+        )
+        self._response: Final = ResponseCollector(max(1, request.n) * (1 + len(request.further_prompts)))
 
     def add(self, events: Iterable[pb.Event]) -> None:
         """Record events of the worker."""

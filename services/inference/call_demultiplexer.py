@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Final
 
 from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.outlet import Outlet
+from services.inference.step_message import StepMessage, text_event
 from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.messages.message import Message
-from services.worker.grpc_server import MAX_MESSAGE_BYTES, as_failure, as_request_id
+from services.worker.grpc_server import as_failure, as_request_id
 
 GATHER_SECONDS: Final = 0.006
 """The longest time that the first output of a step waits for the outputs of the other calls in the step."""
 
-MOST_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
-"""A larger message would end the stream, and with it all calls."""
 MOST_CREDIT: Final = 1024
 MOST_SECONDS: Final = 86_400.0
 
-Generate = Callable[[pb.GenerateRequest, str], AsyncGenerator[list[pb.Event], None]]
-"""Generates for a request with an id: yields lists of events; an empty list is a heartbeat. Raises Failure."""
+Generate = Callable[[pb.GenerateRequest, str, Outlet], AsyncGenerator[list[pb.Event], None]]
+"""Generates for a request with an id: yields lists of events; an empty list is a heartbeat. Raises Failure.
+
+While its reader waits, it may send events to the outlet instead.
+"""
 
 
 class CallDemultiplexer:
@@ -42,6 +45,9 @@ class CallDemultiplexer:
 
     An output that the step does not wait for is sent at once, together with the outputs that have arrived: the first or
     the last output of a call, or an output of the next step.
+
+    Outputs that come to the outlet of a call need no such guesses: those of one step of the engine come one after
+    another, and are sent when the last one has come.
     """
 
     def __init__(self, generate: Generate, drain: asyncio.Event) -> None:
@@ -52,9 +58,11 @@ class CallDemultiplexer:
         self._generate: Final = generate
         self._drain: Final = drain
         self._tasks: Final[dict[int, asyncio.Task[None]]] = {}
-        self._credits: Final[dict[int, asyncio.Semaphore]] = {}
+        self._calls: Final[dict[int, _Call]] = {}
         self._last_call = 0
-        self._outputs: list[pb.CallOutput] = []
+        self._message = StepMessage()
+        """The outputs to send."""
+        self._is_flushing = False
         self._changed: Final = asyncio.Event()
         self._in_step: Final[set[int]] = set()
         """The calls that had an output in the engine's last step, and are expected to have one in the next."""
@@ -74,18 +82,18 @@ class CallDemultiplexer:
         reading.add_done_callback(self._note_change)
         draining.add_done_callback(self._note_change)
         try:
-            while self._tasks or self._outputs or not (reading.done() or draining.done()):
+            while self._tasks or self._message or not (reading.done() or draining.done()):
                 await self._changed.wait()
                 self._changed.clear()
                 if reading.done():
                     reading.result()
-                if self._outputs:
+                if self._message:
                     await self._gather()
-                    outputs, self._outputs = self._outputs, []
+                    message, self._message = self._message, StepMessage()
                     self._complete.clear()
                     if not self._awaited:
                         self._awaited.update(self._in_step)
-                    for response in responses_of(outputs):
+                    for response in message.responses():
                         yield response
         finally:
             tasks = [reading, draining, *self._tasks.values()]
@@ -112,9 +120,8 @@ class CallDemultiplexer:
             match request.WhichOneof("action"):
                 case "start":
                     self._start(call, request.start)
-                case "credit" if call in self._credits:
-                    for _ in range(min(request.credit, MOST_CREDIT)):
-                        self._credits[call].release()
+                case "credit" if call in self._calls:
+                    self._calls[call].add_credit(min(request.credit, MOST_CREDIT))
                 case "cancel" if call in self._tasks:
                     self._tasks[call].cancel()
 
@@ -122,12 +129,12 @@ class CallDemultiplexer:
         if call <= self._last_call:
             raise invalid(Message("below_minimum", field="call", value=call, least=self._last_call + 1))
         self._last_call = call
-        self._credits[call] = asyncio.Semaphore(min(start.credit, MOST_CREDIT))
+        self._calls[call] = _Call(self, call, start)
         self._tasks[call] = task = asyncio.create_task(self._run(call, start))
         task.add_done_callback(lambda _: self._forget(call))
 
     def _forget(self, call: int) -> None:
-        del self._tasks[call], self._credits[call]
+        del self._tasks[call], self._calls[call]
         self._in_step.discard(call)
         self._note_arrival(call)
         self._changed.set()
@@ -136,20 +143,21 @@ class CallDemultiplexer:
         self._changed.set()
 
     async def _run(self, call: int, start: pb.StartCall) -> None:
-        request_id, credit = as_request_id(start.request_id), self._credits[call]
+        request_id, outlet = as_request_id(start.request_id), self._calls[call]
         limit = asyncio.timeout(None)
         failure: Failure | None = None
         try:
             self._reject_when_draining()
             limit = asyncio.timeout(_seconds(start))
-            async with limit, contextlib.aclosing(self._generate(start.request, request_id)) as generation:
+            async with limit, contextlib.aclosing(self._generate(start.request, request_id, outlet)) as generation:
                 async for events in generation:
                     if events:
-                        await credit.acquire()
+                        await outlet.use_credit()
                     self._send(pb.CallOutput(call=call, events=events))
         except Exception as error:  # noqa: BLE001  # every error ends this call with a status
             if limit.expired():
-                failure = Failure(Reason.TIMEOUT, Message("answer_over_deadline"), retry_after=1.0)
+                seconds = f"{_seconds(start):g}"
+                failure = Failure(Reason.TIMEOUT, Message("answer_over_deadline", seconds=seconds))
             else:
                 failure = as_failure(error, request_id=request_id)
         status = status_pb2.Status() if failure is None else failure.to_proto()
@@ -159,15 +167,43 @@ class CallDemultiplexer:
         if self._drain.is_set():
             raise Failure(Reason.DRAINING, Message("worker_draining"), retry_after=1.0)
 
+    def put_text(self, call: int, text: str, tokens: int, *, is_reasoning: bool) -> None:
+        """Send a text delta with the other outputs of the step."""
+        if not self._message.put_text(call, text, tokens, is_reasoning=is_reasoning):
+            self._message.put(pb.CallOutput(call=call, events=[text_event(text, tokens, is_reasoning=is_reasoning)]))
+        if not self._is_flushing:
+            self._flush_soon()
+
+    def put_events(self, call: int, events: Sequence[pb.Event]) -> None:
+        """Send events with the other outputs of the step."""
+        self._message.put(pb.CallOutput(call=call, events=events))
+        if not self._is_flushing:
+            self._flush_soon()
+
+    def leave_step(self, call: int) -> None:
+        """Wait for no further output of a call, which has an outlet."""
+        self._in_step.discard(call)
+        self._note_arrival(call)
+
+    def _flush_soon(self) -> None:
+        # All outputs of a step come in one turn of the event loop.
+        self._is_flushing = True
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        self._complete.set()
+        self._changed.set()
+
     def _send(self, output: pb.CallOutput) -> None:
-        self._outputs.append(output)
+        self._message.put(output)
         self._changed.set()
         if output.call in self._awaited:
             self._note_arrival(output.call)
             return
         # The step does not wait for this output: it is a first or last one, or belongs to the next step.
         self._complete.set()
-        if output.events and output.call not in self._in_step:
+        if output.events and output.call not in self._in_step and not self._calls[output.call].uses_outlet:
             if self._awaited == self._in_step:
                 # No output of the next step has arrived, so that the call is part of that step.
                 self._awaited.add(output.call)
@@ -179,20 +215,50 @@ class CallDemultiplexer:
             self._complete.set()
 
 
-def responses_of(outputs: list[pb.CallOutput]) -> Iterator[pb.GenerateManyResponse]:
-    """Yield `outputs` in as few messages as possible. A too large output is replaced by an error status."""
-    response = pb.GenerateManyResponse(outputs=outputs)
-    if response.ByteSize() <= MOST_RESPONSE_BYTES:
-        yield response
-    elif len(outputs) > 1:
-        half = len(outputs) // 2
-        yield from responses_of(outputs[:half])
-        yield from responses_of(outputs[half:])
-    else:
-        size = outputs[0].ByteSize()
-        failure = Failure(Reason.INTERNAL, Message("answer_part_too_large", value=size, limit=MOST_RESPONSE_BYTES))
-        status = failure.to_proto().SerializeToString()
-        yield pb.GenerateManyResponse(outputs=[pb.CallOutput(call=outputs[0].call, status=status)])
+class _Call:
+    """The outlet and the credit of one call."""
+
+    def __init__(self, demultiplexer: CallDemultiplexer, number: int, start: pb.StartCall) -> None:
+        self.uses_outlet = False
+        self._demultiplexer: Final = demultiplexer
+        self._number: Final = number
+        self._accepts_text: Final = start.accepts_text_deltas
+        self.credit = min(start.credit, MOST_CREDIT)
+        self._waiting: asyncio.Future[None] | None = None
+
+    def send_text(self, text: str, tokens: int, *, is_reasoning: bool) -> None:
+        """See Outlet."""
+        if not self._accepts_text:
+            self.send_events([text_event(text, tokens, is_reasoning=is_reasoning)])
+            return
+        self.credit -= 1
+        if not self.uses_outlet:
+            self._begin()
+        self._demultiplexer.put_text(self._number, text, tokens, is_reasoning=is_reasoning)
+
+    def send_events(self, events: Sequence[pb.Event]) -> None:
+        """See Outlet."""
+        self.credit -= 1
+        if not self.uses_outlet:
+            self._begin()
+        self._demultiplexer.put_events(self._number, events)
+
+    def add_credit(self, credit: int) -> None:
+        """Allow `credit` more outputs."""
+        self.credit += credit
+        if self.credit > 0 and self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def use_credit(self) -> None:
+        """Wait until the caller can take another output. Only the task of the call may wait."""
+        while self.credit <= 0:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        self.credit -= 1
+
+    def _begin(self) -> None:
+        self.uses_outlet = True
+        self._demultiplexer.leave_step(self._number)
 
 
 def _seconds(start: pb.StartCall) -> float | None:

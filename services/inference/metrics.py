@@ -29,7 +29,17 @@ ENGINE_READY: Final = Gauge("vilix_engine_ready", "Whether the engine answers.",
 ENGINE_IN_FLIGHT: Final = Gauge("vilix_engine_in_flight", "Requests that the engine works on.", ["model"])
 ENGINE_QUEUED: Final = Gauge("vilix_engine_queued", "Requests that wait for a slot in the engine.", ["model"])
 ENGINE_SLOTS: Final = Gauge("vilix_engine_slots", "Slots of the engine.", ["model"])
+ENGINE_LOAD_RATIO: Final = Gauge(
+    "vilix_engine_load_ratio",
+    "Requests that run or wait, divided by the engine's slots; more than 1 if some wait. Autoscaling follows its sum.",
+    ["model"],
+)
 ENGINE_KV_CACHE_USE: Final = Gauge("vilix_engine_kv_cache_use", "Share of the KV cache that is in use.", ["model"])
+ENGINE_PREFIX_CACHE_HIT_RATE: Final = Gauge(
+    "vilix_engine_prefix_cache_hit_rate",
+    "Share of prompts found in the prefix cache since the engine's start.",
+    ["model"],
+)
 ENGINE_TOKENS_PER_SECOND: Final = Gauge(
     "vilix_engine_tokens_per_second", "Tokens generated per second recently.", ["model"]
 )
@@ -55,15 +65,17 @@ def note_engines(states: Iterable[pb.ModelStatus]) -> None:
         ENGINE_IN_FLIGHT.labels(state.model).set(state.in_flight)
         ENGINE_QUEUED.labels(state.model).set(state.queued)
         ENGINE_SLOTS.labels(state.model).set(state.slots)
+        ENGINE_LOAD_RATIO.labels(state.model).set((state.in_flight + state.queued) / max(state.slots, 1))
         ENGINE_TOKENS_PER_SECOND.labels(state.model).set(state.tokens_per_second)
         ENGINE_CANCELLED.labels(state.model).set(state.cancelled_total)
         ENGINE_SLOW_STEPS.labels(state.model).set(state.slow_steps_total)
 
 
-def note_cache_use(model_id: str, share: float | None) -> None:
-    """Set the share of an engine's KV cache that is in use; remove the metric if it is not known."""
-    if share is not None:
-        ENGINE_KV_CACHE_USE.labels(model_id).set(share)
-        return
-    with contextlib.suppress(KeyError):
-        ENGINE_KV_CACHE_USE.remove(model_id)
+def note_cache(model_id: str, *, use: float | None, hit_rate: float | None) -> None:
+    """Set what an engine reports about its caches; remove the metrics of what is not known."""
+    for metric, value in ((ENGINE_KV_CACHE_USE, use), (ENGINE_PREFIX_CACHE_HIT_RATE, hit_rate)):
+        if value is not None:
+            metric.labels(model_id).set(value)
+            continue
+        with contextlib.suppress(KeyError):
+            metric.remove(model_id)

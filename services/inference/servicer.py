@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -15,8 +15,11 @@ from services.inference.generation.generation import Generation, Timeouts
 from services.inference.generation.usage import UsageCount
 from services.inference.model.engine_status import EngineStatus
 from services.inference.model.served_model import ServedModel
-from services.inference.request.prompt import Prompt, render
+from services.inference.outlet import Outlet
+from services.inference.request.prompt import Prompt, clamped_max_tokens, render
+from services.inference.request.prompts import render_all
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
+from services.inference.token_path import TokenPath
 from services.runtime.failure import Failure
 from services.worker.grpc_server import Context, WorkerServer, reject, request_id
 from services.worker.offload import run_in_thread_if_large
@@ -70,35 +73,44 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         except Failure as failure:
             await reject(context, failure)
 
-    async def generate(self, request: pb.GenerateRequest, call_id: str) -> AsyncGenerator[list[pb.Event], None]:
+    async def generate(
+        self, request: pb.GenerateRequest, call_id: str, outlet: Outlet | None = None
+    ) -> AsyncGenerator[list[pb.Event], None]:
         """Render the prompt, generate tokens, detokenize them, parse the text, and yield the events as they are ready.
 
-        An empty list is a heartbeat. Raises Failure.
+        An empty list is a heartbeat. While the reader waits for the next events, tokens take the shorter way to
+        `outlet`, if there is one: see TokenPath. Raises Failure.
         """
         with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
             # Check: the request's limits, and what the model and its engine support.
             model = await run_in_thread_if_large(request, lambda: self._checked_model(request))
             ignored = ignored_parameters(request, model)
             # Render: template → text → token ids.
-            prompt = await render(request, model)
-            choices = await run_in_thread_if_large(request, lambda: _choices(request, model, prompt))
+            prompts = await render_all(request, model)
+            choices = await run_in_thread_if_large(request, lambda: _choices(request, model, prompts))
             # Generate: one stream of Triton for each choice. `outputs` are those that are ready, by choice.
             triton = self._tritons[model.id]
-            generation = Generation(triton, model, request, prompt, request_id=call_id, timeouts=self._timeouts)
+            generation = Generation(triton, model, request, prompts, request_id=call_id, timeouts=self._timeouts)
+            if outlet is not None and not request.prefill_only:
+                paths = [TokenPath(choice, generation, usage, outlet) for choice in choices]
+                generation.offer_tokens_to(dict(enumerate(paths)))
             async with generation:
                 async for outputs in generation.outputs():
-                    if not outputs:
+                    if not outputs and generation.running:
                         yield []
                         continue
-                    events = usage.take_started_event(prompt, ignored)
                     for index, output in outputs.items():
+                        usage.note(output, prompt=index // max(1, request.n), is_sent=not request.prefill_only)
+                    most = clamped_max_tokens(request, prompts[0])
+                    events = usage.take_started_event(prompts, ignored, max_tokens=most)
+                    for index, received in outputs.items():
                         choice = choices[index]
+                        output = received.without_tokens() if request.prefill_only else received
                         # Detokenize: ids → text.
                         texts = choice.detokenize(output)
                         # Parse: text → reasoning, content and tool calls.
                         segments = choice.parse(texts, at_end=output.finish_reason is not None)
                         events += choice.events(output, texts, segments)
-                        usage.note(output)
                         if choice.stopped:
                             # The text has ended, for example at a stop string, which the engine does not know.
                             generation.stop(index)
@@ -151,5 +163,6 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         return model
 
 
-def _choices(request: pb.GenerateRequest, model: ServedModel, prompt: Prompt) -> list[Choice]:
-    return [Choice(index, request, model, prompt) for index in range(max(1, request.n))]
+def _choices(request: pb.GenerateRequest, model: ServedModel, prompts: Sequence[Prompt]) -> list[Choice]:
+    n = max(1, request.n)
+    return [Choice(index, request, model, prompts[index // n]) for index in range(n * len(prompts))]

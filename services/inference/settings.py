@@ -17,7 +17,7 @@ class InferenceSettings(WorkerSettings):
         description="Comma-separated ID=DIRECTORY: each model's id in the catalog, and the directory with its "
         "tokenizer.json, tokenizer_config.json and generation_config.json."
     )
-    max_choices: int = Field(8, ge=1, le=128, description="The most choices (`n`) of one request.")
+    max_choices: int = Field(128, ge=1, le=128, description="The most choices (`n`) of one request.")
     max_messages: int = Field(2048, ge=1, description="The most messages of one request.")
     max_prompt_bytes: int = Field(
         8 * 2**20, ge=1, le=32 * 2**20, description="The largest prompt text of one request, in bytes of UTF-8."
@@ -37,5 +37,8 @@ class InferenceSettings(WorkerSettings):
         description="A request ends with an error when the engine is silent between two tokens for this time.",
     )
     first_token_seconds: float = Field(
-        300.0, gt=0, description="The longest wait for the first token, in the engine's queue and for its prefill."
+        300.0,
+        gt=0,
+        description="The longest wait for the first token, in the engine's queue and for its prefill. It starts anew "
+        "whenever the engine reports progress with the prompt, as llama.cpp's does.",
     )

@@ -10,11 +10,13 @@ import logging
 import re
 import sys
 import time
+from functools import lru_cache
 from typing import Final
 
 import prometheus_client
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 _KEY: Final = re.compile(r"vlx_[0-9A-Za-z]{6,}")
 
@@ -42,11 +44,15 @@ class _Format(logging.Formatter):
         return without_keys(self.line(record))
 
 
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 class _JsonLines(_Format):
     def line(self, record: logging.LogRecord) -> str:
-        seconds = time.gmtime(record.created)
         line = {
-            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', seconds)}.{int(record.msecs):03d}Z",
+            "time": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "service": self._service,
             "message": record.getMessage(),
@@ -54,7 +60,7 @@ class _JsonLines(_Format):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _ENCODER.encode(line)
 
 
 class _Terminal(_Format):
@@ -79,6 +85,8 @@ def configure_logging(service: str) -> None:
     """Send all logs of this process to standard error. `extra={…}` of a call becomes fields of its line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Terminal(service) if sys.stderr.isatty() else _JsonLines(service))
+    # No line has them, and finding them takes longer than writing a line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # One line per request is enough, and ours says more.
     for name in ("uvicorn.access", "httpx", "asyncio"):

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from services.stack.download_progress import DownloadProgress
+
+TERMINAL_SECONDS: Final = 0.2
+PLAIN_SECONDS: Final = 5.0
+"""The time between two texts about the progress of a download, on a terminal and elsewhere."""
 
 
 class Display:
@@ -42,6 +49,29 @@ class Display:
         self._begin(description)
         yield
         self._finish(description, description)
+
+    @contextmanager
+    def download(self, description: str) -> Iterator[DownloadProgress]:
+        """Show a step that may download a file, and yield what the download reports its progress to."""
+        self._begin(description)
+
+        def show(text: str) -> None:
+            if self._progress is not None:
+                self._progress.update(self._tasks[description], description=f"{description}: {text}")
+            else:
+                self._line(f"  {text}")
+
+        seconds = TERMINAL_SECONDS if self._progress is not None else PLAIN_SECONDS
+        yield DownloadProgress(show, lambda text: self._line(f"  {escape(text)}"), every_seconds=seconds)
+        self._finish(description, description)
+
+    def note(self, text: str) -> None:
+        """Show a line about what was decided."""
+        self._line(f"· {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        """Show a line about what may be a mistake."""
+        self._line(f"[yellow]! {escape(text)}")
 
     def starting(self, name: str, pid: int) -> None:
         """Show that a process was started."""

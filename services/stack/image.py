@@ -6,8 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from services.inference import model_import
-from services.stack import triton
+from services.stack import model_import, triton
 from services.stack.local_models import SMALL_MODEL
 
 

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
-import os
 import secrets
 import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
+from services.gateway.key_ring import new_key
 from services.gateway.tenancy import keys
 from services.inference.model.engine_status import STALL_SECONDS
 from services.runtime.allocator import give_back_free_memory
-from services.stack import private_files, readiness, triton, valkey
+from services.stack import default_model, demo_thinking, private_files, readiness, triton, valkey
+from services.stack.addresses import Credentials, Ports, api_url, facts, redis_url, target
+from services.stack.daemon_thread import in_daemon_thread
 from services.stack.display import Display
+from services.stack.exclusive import exclusive
 from services.stack.local_models import (
     EMBEDDING_MODEL,
     SMALL_MODEL,
     LocalModel,
+    catalog_model,
     embedding_model,
     own_model,
     parse_files,
-    small_model,
     thinking_demo,
 )
 from services.stack.model_health import ModelHealth
@@ -61,21 +62,10 @@ class Options:
     """More models: ID=PATH of a GGUF file, with an ID of the catalog."""
     mmproj: tuple[str, ...] = ()
     """Their vision projectors: ID=PATH of a GGUF file."""
+    model: str | None = None
+    """A model of the catalog. None: one that fits this machine, or none beside own models."""
     demo_thinking: bool = False
     """Whether the stack also serves `replay-thinking`: recorded responses with reasoning."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The ports of the processes on 127.0.0.1."""
-
-    gateway: int
-    redis: int
-    inference: int
-    embeddings: int
-    gateway_metrics: int
-    inference_metrics: int
-    embeddings_metrics: int
 
 
 @dataclass(frozen=True)
@@ -89,8 +79,8 @@ class Stack:
     embeddings_target: str
     """The embeddings worker's gRPC address."""
     api_key: str
-    models: tuple[str, ...]
-    """The ids of the chat models."""
+    models: tuple[LocalModel, ...]
+    """The chat models."""
     supervisor: Supervisor
 
 
@@ -103,13 +93,16 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
             one line.
     """
     private_files.make_private(options.state_dir)
-    with _exclusive(options.state_dir), private_files.short_directory(options.state_dir / "sockets") as sockets:
+    with exclusive(options.state_dir), private_files.short_directory(options.state_dir / "sockets") as sockets:
         if not is_free(options.port):
-            raise StackError(f"port {options.port} on {LOOPBACK} is in use; choose another one: make run PORT=8001")
-        ports = Ports(options.port, *free_ports(6))
-        password = secrets.token_hex(16)
-        redis_url = f"redis://:{password}@{LOOPBACK}:{ports.redis}/0"
-        state = StateFile(options.state_dir / "state.json", _facts(ports, redis_url))
+            other = options.port % 65535 + 1
+            raise StackError(
+                f"port {options.port} on {LOOPBACK} is in use; choose another one: make run PORT={other}, or "
+                f"vilix up --port {other}"
+            )
+        ports = Ports(options.port, *free_ports(7))
+        credentials = Credentials(secrets.token_hex(16), secrets.token_hex(16))
+        state = StateFile(options.state_dir / "state.json", facts(ports, credentials))
         supervisor = Supervisor(display, state)
         closing = contextlib.AsyncExitStack()
         try:
@@ -117,16 +110,17 @@ async def running(options: Options, display: Display) -> AsyncIterator[Stack]:
                 models = await _prepare(options, display)
                 private_files.tighten(options.state_dir)
                 closing.enter_context(private_files.by_default())
-                tritons = [_triton(options, model, sockets) for model in (*models, embedding_model())]
+                tritons = [_triton(options, model, models, sockets) for model in (*models, embedding_model())]
                 for triton_server in tritons:
                     closing.push_async_callback(triton_server.health.close)
-                await supervisor.start(_programs(options, ports, models, tritons, redis_url))
-                api_key = await _development_key(options, redis_url)
+                await supervisor.start(_programs(options, ports, models, tritons, credentials))
+                api_key = await _development_key(options, redis_url(ports, credentials))
+                (options.state_dir / "model").write_text(f"{models[0].id}\n")
+            state.all_ready({"models": _descriptions(models, ports)})
             # Preparing the models used memory that is free now.
             await asyncio.to_thread(give_back_free_memory)
-            ids = tuple(model.id for model in models)
-            targets = (_target(ports.inference), _target(ports.embeddings))
-            yield Stack(_url(ports), *targets, api_key, ids, supervisor)
+            targets = (target(ports.inference), target(ports.embeddings))
+            yield Stack(api_url(ports), *targets, api_key, tuple(models), supervisor)
         finally:
             await supervisor.stop()
             await closing.aclose()
@@ -137,8 +131,9 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
     own, projectors = list(parse_files("--gguf", options.gguf)), dict(parse_files("--mmproj", options.mmproj))
     for model_id in projectors.keys() - dict(own).keys():
         raise StackError(f"--mmproj {model_id}={projectors[model_id]} needs --gguf {model_id}=PATH")
-    with display.step(f"preparing {SMALL_MODEL}"):
-        models = [await asyncio.to_thread(small_model, options.cache_dir)]
+    if options.model in dict(own):
+        raise StackError(f"--model {options.model} and --gguf {options.model}=… name the same model; leave one out")
+    models = [await _catalog_model(name, options, display)] if (name := _model_id(options, display)) else []
     if options.demo_thinking:
         with display.step("preparing replay-thinking"):
             models.append(await asyncio.to_thread(thinking_demo, options.cache_dir, options.state_dir))
@@ -147,11 +142,31 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
             models.append(
                 await asyncio.to_thread(own_model, model_id, source, options.state_dir, mmproj=projectors.get(model_id))
             )
+        if models[-1].warning:
+            display.warn(models[-1].warning)
     await asyncio.to_thread(triton.install, _triton_directory(options))
     shutil.rmtree(_repositories(options), ignore_errors=True)
     for model in (*models, embedding_model()):
         model.render(_repositories(options) / model.id)
     return models
+
+
+def _model_id(options: Options, display: Display) -> str | None:
+    """Return the id of the model of the catalog, or None where only own models are requested."""
+    if options.model is not None or options.gguf:
+        return options.model
+    name, reason = default_model.choose()
+    display.note(f"{name} is the default: {reason}. Another one: make run MODEL=ID, or vilix up --model ID")
+    return name
+
+
+async def _catalog_model(name: str, options: Options, display: Display) -> LocalModel:
+    with display.download(f"preparing {name}") as progress:
+        try:
+            return await in_daemon_thread(partial(catalog_model, name, options.cache_dir, progress))
+        except asyncio.CancelledError:
+            progress.stop()
+            raise
 
 
 @dataclass(frozen=True)
@@ -164,7 +179,7 @@ class _Triton:
     health: ModelHealth
 
 
-def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
+def _triton(options: Options, model: LocalModel, models: Sequence[LocalModel], sockets: Path) -> _Triton:
     socket = sockets / model.id
     # The prefix differs between the stacks of this machine.
     prefix = f"vilix_{hashlib.sha256(str(options.state_dir.absolute()).encode()).hexdigest()[:12]}_{model.id}_"
@@ -175,7 +190,7 @@ def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
         memory_prefix=prefix,
     )
     is_chat = model.id != EMBEDDING_MODEL
-    stall_seconds = _stall_seconds(options) if is_chat else EMBEDDING_STALL_SECONDS
+    stall_seconds = _stall_seconds(models) if is_chat else EMBEDDING_STALL_SECONDS
     endpoint = triton.endpoint(socket)
     health = ModelHealth(endpoint, model.id, stall_seconds=stall_seconds, is_chat=is_chat)
     name = f"triton-{model.id}"
@@ -188,33 +203,38 @@ def _triton(options: Options, model: LocalModel, sockets: Path) -> _Triton:
         is_ready=health.is_ready,
         find_fault=health.find_fault,
         clean_up=partial(triton.remove_shared_memory, prefix),
-        ready_seconds=_ready_seconds(options),
+        ready_seconds=_ready_seconds(models),
         explain=triton.explain,
     )
     return _Triton(model.id, endpoint, program, health)
 
 
-def _stall_seconds(options: Options) -> float:
-    """Return the longest silence of a chat model in seconds. A step of a user's own large model may take seconds."""
-    return STALL_SECONDS if options.gguf else SMALL_STALL_SECONDS
+def _are_small(models: Sequence[LocalModel]) -> bool:
+    """Return whether the chat models load in seconds and take milliseconds for a step."""
+    return all(model.id in (SMALL_MODEL, demo_thinking.MODEL) for model in models)
 
 
-def _ready_seconds(options: Options) -> float:
-    """Return how long a program may take to start. A user's own model may be large, and takes long to load."""
-    return 600.0 if options.gguf else 60.0
+def _stall_seconds(models: Sequence[LocalModel]) -> float:
+    """Return the longest silence of a chat model in seconds. A step of a large model may take seconds."""
+    return SMALL_STALL_SECONDS if _are_small(models) else STALL_SECONDS
+
+
+def _ready_seconds(models: Sequence[LocalModel]) -> float:
+    """Return how many seconds models may take to load."""
+    return 60.0 if _are_small(models) else 600.0
 
 
 def _programs(
-    options: Options, ports: Ports, models: Sequence[LocalModel], tritons: Sequence[_Triton], redis_url: str
+    options: Options, ports: Ports, models: Sequence[LocalModel], tritons: Sequence[_Triton], credentials: Credentials
 ) -> list[Program]:
     """Return the programs of the stack, in the order of their start."""
     endpoints = ",".join(f"{server.model}={server.endpoint}" for server in tritons)
     return [
-        _valkey(options, ports, password=urlsplit(redis_url).password),
+        _valkey(options, ports, password=credentials.redis_password),
         *(server.program for server in tritons),
         _inference(options, ports, models, endpoints),
-        _embeddings(options, ports, endpoints),
-        _gateway(options, ports, models, redis_url),
+        _embeddings(options, ports, models, endpoints),
+        _gateway(options, ports, models, credentials),
     ]
 
 
@@ -230,14 +250,15 @@ def _valkey(options: Options, ports: Ports, *, password: str | None) -> Program:
 
 def _inference(options: Options, ports: Ports, models: Sequence[LocalModel], endpoints: str) -> Program:
     environment = {
-        "VILIX_LISTEN": _target(ports.inference),
+        "VILIX_LISTEN": target(ports.inference),
         "VILIX_TRITON": endpoints,
-        "VILIX_ENGINE_STALL_SECONDS": f"{_stall_seconds(options):g}",
+        "VILIX_ENGINE_STALL_SECONDS": f"{_stall_seconds(models):g}",
         "VILIX_MODELS": ",".join(f"{model.id}={model.directory}" for model in models),
         "VILIX_METRICS_PORT": str(ports.inference_metrics),
     }
     return _service(
         options,
+        models,
         "inference",
         environment,
         lambda: readiness.grpc_serving(ports.inference, INFERENCE_SERVICE),
@@ -245,9 +266,9 @@ def _inference(options: Options, ports: Ports, models: Sequence[LocalModel], end
     )
 
 
-def _embeddings(options: Options, ports: Ports, endpoints: str) -> Program:
+def _embeddings(options: Options, ports: Ports, models: Sequence[LocalModel], endpoints: str) -> Program:
     environment = {
-        "VILIX_LISTEN": _target(ports.embeddings),
+        "VILIX_LISTEN": target(ports.embeddings),
         "VILIX_TRITON": endpoints,
         "VILIX_ENGINE_STALL_SECONDS": f"{EMBEDDING_STALL_SECONDS:g}",
         "VILIX_MODELS": EMBEDDING_MODEL,
@@ -255,6 +276,7 @@ def _embeddings(options: Options, ports: Ports, endpoints: str) -> Program:
     }
     return _service(
         options,
+        models,
         "embeddings",
         environment,
         lambda: readiness.grpc_serving(ports.embeddings, EMBEDDINGS_SERVICE),
@@ -262,22 +284,29 @@ def _embeddings(options: Options, ports: Ports, endpoints: str) -> Program:
     )
 
 
-def _gateway(options: Options, ports: Ports, models: Sequence[LocalModel], redis_url: str) -> Program:
+def _gateway(options: Options, ports: Ports, models: Sequence[LocalModel], credentials: Credentials) -> Program:
     environment = {
         "VILIX_HOST": LOOPBACK,
         "VILIX_PORT": str(ports.gateway),
-        "VILIX_REDIS_URL": redis_url,
-        "VILIX_INFERENCE_WORKERS": _target(ports.inference),
+        "VILIX_REDIS_URL": redis_url(ports, credentials),
+        "VILIX_INFERENCE_WORKERS": target(ports.inference),
         "VILIX_EXPECTED_MODELS": ",".join(model.id for model in models),
-        "VILIX_EMBEDDINGS_WORKERS": _target(ports.embeddings),
+        "VILIX_EMBEDDINGS_WORKERS": target(ports.embeddings),
         "VILIX_EXPECTED_EMBEDDING_MODELS": EMBEDDING_MODEL,
         "VILIX_METRICS_PORT": str(ports.gateway_metrics),
+        "VILIX_ADMIN_HOST": LOOPBACK,
+        "VILIX_ADMIN_PORT": str(ports.admin),
+        "VILIX_ADMIN_TOKEN": credentials.admin_token,
+        # Another database of the same server, which a run by one user cannot fill.
+        "VILIX_STATE_REDIS_URL": redis_url(ports, credentials).removesuffix("/0") + "/1",
+        "VILIX_TOKEN_KEYS_FILE": str(_token_keys(options)),
     }
-    return _service(options, "gateway", environment, lambda: readiness.all_models_available(ports.gateway))
+    return _service(options, models, "gateway", environment, lambda: readiness.all_models_available(ports.gateway))
 
 
 def _service(
     options: Options,
+    models: Sequence[LocalModel],
     name: str,
     environment: Mapping[str, str],
     is_ready: Callable[[], Awaitable[bool]],
@@ -292,9 +321,17 @@ def _service(
         environment=environment,
         log=_log(options, name),
         is_ready=is_ready,
-        ready_seconds=_ready_seconds(options),
+        ready_seconds=_ready_seconds(models),
         stop_seconds=40.0,
     )
+
+
+def _token_keys(options: Options) -> Path:
+    """Return the file with the keys of what clients keep, which outlive the stack, and create it if it is missing."""
+    path = (options.state_dir / "token-keys").absolute()
+    if not path.exists():
+        private_files.write(path, new_key() + "\n")
+    return path
 
 
 async def _development_key(options: Options, redis_url: str) -> str:
@@ -304,47 +341,14 @@ async def _development_key(options: Options, redis_url: str) -> str:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         api_key = await keys.ensure(redis, name=DEVELOPMENT_KEY_NAME, saved=saved)
     if api_key != saved:
-        # The file is made private before it has any content.
-        path.touch(mode=0o600)
-        path.chmod(0o600)
-        path.write_text(api_key + "\n")
+        private_files.write(path, api_key + "\n")
     return api_key
 
 
-def _facts(ports: Ports, redis_url: str) -> dict[str, object]:
-    return {
-        "pid": os.getpid(),
-        "url": _url(ports),
-        "redis_url": redis_url,
-        "inference_target": _target(ports.inference),
-        "embeddings_target": _target(ports.embeddings),
-        "ports": asdict(ports),
-    }
-
-
-@contextlib.contextmanager
-def _exclusive(state_dir: Path) -> Iterator[None]:
-    with (state_dir / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise StackError(
-                f"a stack is already running in {state_dir} (process {lock.read().strip() or 'unknown'}); "
-                "stop it, or choose another directory and port: vilix up --state-dir .run2 --port 8001"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def _url(ports: Ports) -> str:
-    return f"http://{LOOPBACK}:{ports.gateway}/api"
-
-
-def _target(port: int) -> str:
-    return f"{LOOPBACK}:{port}"
+def _descriptions(models: Sequence[LocalModel], ports: Ports) -> list[dict[str, str]]:
+    embeddings = f"makes the embeddings ({api_url(ports)}/embeddings), also of Persian texts"
+    chat = [{"id": model.id, "description": model.description} for model in models]
+    return [*chat, {"id": EMBEDDING_MODEL, "description": embeddings}]
 
 
 def _log(options: Options, name: str) -> Path:

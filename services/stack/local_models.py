@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from services.deployment import rendering
-from services.inference import model_import
+from services.inference.model import gguf_identity
 from services.inference.model.catalog import ModelSpec, load_model
-from services.stack import demo_thinking, qwen3_tokenizer
+from services.inference.weights import gguf_download
+from services.inference.weights.gguf_download import Watcher
+from services.inference.weights.resumable_download import DownloadError
+from services.stack import demo_thinking, gguf_metadata, model_import, qwen3_tokenizer
+from services.stack.cores import engine_threads
+from services.stack.local_weights import model_directory, require_gguf, weights_directory
 from services.stack.supervisor import StackError
 
 SMALL_MODEL: Final = "smollm2-135m"
@@ -30,6 +34,15 @@ class LocalModel:
     """The engine; by default, the engine of its catalog entry."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the engine that replace those of its catalog entry."""
+    own_name: str = ""
+    """The name of a user's own weights; empty for those of the catalog."""
+    warning: str = ""
+    """What may be a mistake; empty if nothing is."""
+
+    @property
+    def description(self) -> str:
+        """A sentence about the model for the person who starts the stack."""
+        return f"your file {self.own_name}" if self.own_name else load_model(self.id).descriptions["en"]
 
     def render(self, repository: Path) -> None:
         """Write the model to a Triton model repository."""
@@ -39,7 +52,7 @@ class LocalModel:
             spec,
             directory=self.directory,
             engine=self.engine,
-            threads=threads(),
+            threads=engine_threads(),
             changes=self.changes,
         )
 
@@ -51,9 +64,33 @@ def embedding_model() -> LocalModel:
 
 def small_model(cache: Path) -> LocalModel:
     """Prepare the small real model from the weights in a Python package, which takes some seconds."""
-    directory = (cache / "models" / SMALL_MODEL).absolute()
+    directory = model_directory(SMALL_MODEL, cache)
     model_import.smollm2(directory)
     return LocalModel(SMALL_MODEL, directory)
+
+
+def catalog_model(model_id: str, cache: Path, watcher: Watcher) -> LocalModel:
+    """Prepare a model of the catalog that this machine can serve, and download its weights first if necessary.
+
+    Args:
+        model_id: The id of a chat model in the catalog.
+        cache: The directory of prepared models.
+        watcher: Shows the progress of the download.
+
+    Raises:
+        StackError: The model is not in the catalog or needs a GPU, or its weights cannot be downloaded.
+    """
+    if model_id == SMALL_MODEL:
+        return small_model(cache)
+    gguf = require_gguf(model_id)
+    directory = model_directory(model_id, cache)
+    try:
+        source = gguf_download.pull(gguf, weights_directory(cache), watcher)
+        if (directory / "model.gguf").resolve() != source.resolve():
+            model_import.from_gguf(source, directory)
+    except (DownloadError, OSError, ValueError) as error:
+        raise StackError(f"{model_id}: {error}") from None
+    return LocalModel(model_id, directory)
 
 
 def thinking_demo(cache: Path, state: Path) -> LocalModel:
@@ -62,7 +99,7 @@ def thinking_demo(cache: Path, state: Path) -> LocalModel:
     Raises:
         StackError: Qwen3's tokenizer cannot be downloaded.
     """
-    directory = (cache / "models" / demo_thinking.MODEL).absolute()
+    directory = model_directory(demo_thinking.MODEL, cache)
     try:
         qwen3_tokenizer.fetch(directory)
     except OSError as error:
@@ -90,13 +127,24 @@ def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None =
         spec = load_model(model_id)
         if mmproj is not None:
             _require_vision(spec)
+        metadata = gguf_metadata.read(source)
         model_import.from_gguf(source, directory, mmproj=mmproj)
+        name = gguf_identity.name_of(metadata, source)
+        gguf_identity.write_name(directory, name)
     except (OSError, ValueError) as error:
         raise StackError(f"{option}: {error}") from None
     trained_for = json.loads((directory / "tokenizer_config.json").read_text())["model_max_length"]
     context_length = min(spec.context_length, rendering.GGUF_CONTEXT_LENGTH, trained_for)
     vision = {"mmproj": str(mmproj.absolute())} if mmproj else {}
-    return LocalModel(model_id, directory, "llamacpp", {"context_length": context_length, **vision})
+    difference = gguf_identity.find_difference(spec, metadata, source)
+    return LocalModel(
+        model_id,
+        directory,
+        "llamacpp",
+        {"context_length": context_length, **vision},
+        own_name=name,
+        warning=f"{option}: {difference}" if difference else "",
+    )
 
 
 def _require_vision(spec: ModelSpec) -> None:
@@ -120,8 +168,3 @@ def parse_files(name: str, options: Sequence[str]) -> Iterator[tuple[str, Path]]
 
 
 _EXAMPLES: Final = {"--gguf": "qwen3-8b=Qwen3-8B-Q4_K_M.gguf", "--mmproj": "qwen3-vl=mmproj-F16.gguf"}
-
-
-def threads() -> int:
-    """Return the number of cores of one engine: half of them, so that the other half runs everything else."""
-    return max(1, len(os.sched_getaffinity(0)) // 2)

@@ -7,7 +7,8 @@ import time
 from typing import Any, Final
 
 from services.runtime.failure import Failure, Reason
-from services.worker.triton_client import DeadModelError, TritonClient
+from services.worker.triton_client import TritonClient
+from services.worker.triton_failures import DeadModelError
 
 READY_SECONDS: Final = 2.0
 UNREACHABLE_SECONDS: Final = 5.0

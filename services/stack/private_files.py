@@ -21,12 +21,27 @@ def make_private(directory: Path) -> None:
     """Create a directory that only its owner can enter, or restrict an existing one.
 
     Raises:
-        StackError: The directory is meant for all users, such as /tmp.
+        StackError: The directory cannot be created or used, or is meant for all users, such as /tmp.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_mode & stat.S_ISVTX:
-        raise StackError(f"{directory} is shared by all users of this machine; choose a directory only for the stack")
-    directory.chmod(0o700)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if directory.stat().st_mode & stat.S_ISVTX:
+            raise StackError(
+                f"{directory} is shared by all users of this machine; choose a directory only for the stack"
+            )
+        directory.chmod(0o700)
+        (directory / "lock").touch(mode=0o600)
+    except OSError as error:
+        raise StackError(
+            f"{directory} cannot be the state directory: {error.strerror}; choose another one with --state-dir"
+        ) from None
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that only its owner can read. It is made private before it has any content."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text)
 
 
 def tighten(directory: Path) -> None:

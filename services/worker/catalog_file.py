@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +29,8 @@ class CatalogEntry(Section):
     """The source of the weights."""
     licence: str
     """The weights' licence."""
+    languages: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = Field([])
+    """The main languages in which the model is useful, as ISO 639 codes."""
     descriptions: dict[Literal["en", "fa"], str]
     """The purpose of the model, in a sentence per language."""
 

@@ -14,7 +14,8 @@ from services.runtime.failure import Failure, Reason
 from services.runtime.idle_timer import CHECKS
 from services.runtime.messages.message import Message
 from services.worker.served_model import ServedModel
-from services.worker.triton_client import DESCRIBE_SECONDS, DeadModelError, TritonClient
+from services.worker.triton_client import DESCRIBE_SECONDS, TritonClient
+from services.worker.triton_failures import DeadModelError
 
 WHILE_NOT_READY_SECONDS: Final = 0.2
 Model = TypeVar("Model", bound=ServedModel[Any, Any])

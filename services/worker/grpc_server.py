@@ -14,7 +14,6 @@ from typing import Any, Final, NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from services.runtime.certificates import Certificates
 from services.runtime.failure import Failure, Reason
@@ -23,6 +22,7 @@ from services.runtime.messages.message import Message
 from services.runtime.telemetry import without_keys
 from services.worker.malformed_messages import MalformedMessages
 from services.worker.peer_connections import limited_peers
+from services.worker.reflection import add_reflection
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -107,7 +107,7 @@ class WorkerServer:
         self.drain: Final = asyncio.Event()
         """Set when the server is about to stop."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
-        reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
+        add_reflection(self.grpc, (service, health.SERVICE_NAME))
 
     @property
     def draining(self) -> bool:

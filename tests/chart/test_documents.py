@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -31,28 +32,32 @@ def test_named_values_exist() -> None:
 
 
 SCRIPTS = "".join(block for kind, block in BLOCKS if kind == "sh").replace("\\\n", " ")
-INSTALLATIONS = [line for line in SCRIPTS.splitlines() if line.startswith("helm install")]
+INSTALLATIONS = [line.strip() for line in SCRIPTS.splitlines() if re.match(r" *helm (install|upgrade)", line)]
 
 
-@pytest.mark.parametrize("command", [line for line in INSTALLATIONS if "helm/vilix" in line])
-def test_the_installation_commands_render(command: str) -> None:
+@pytest.mark.parametrize(
+    "command", [line for line in INSTALLATIONS if "helm/vilix" in line and "my-values" not in line]
+)
+def test_the_installation_commands_render(command: str, tmp_path: Path) -> None:
     _, _, release, chart, *arguments = shlex.split(command)
-    arguments = [argument for argument in arguments if argument != "--create-namespace"]
+    arguments = [argument for argument in arguments if argument not in ("--create-namespace", "--reuse-values")]
     assert chart == "helm/vilix"
-    arguments = [str(ROOT / a) if a.startswith("helm/") else a for a in arguments]
+    (tmp_path / "images.yaml").write_text("images: {}")
+    own = {"dist/images.yaml": str(tmp_path / "images.yaml")}
+    arguments = [str(ROOT / a) if a.startswith("helm/") else own.get(a, a) for a in arguments]
     result = run_helm("template", release, CHART, *arguments)
     assert result.returncode == 0, result.stderr
 
 
 def test_the_examples_of_values_render(tmp_path: Path) -> None:
-    blocks = [block for kind, block in BLOCKS if kind == "yaml" and "models:" in block]
-    assert blocks
+    blocks = [textwrap.dedent(block) for kind, block in BLOCKS if kind == "yaml" and "apiVersion:" not in block]
+    assert len(blocks) > 2
     for block in blocks:
         (tmp_path / "values.yaml").write_text(block)
         result = run_helm("template", "vilix", CHART, "-f", tmp_path / "values.yaml")
         assert result.returncode == 0, result.stderr
-        entry = next(iter(yaml.safe_load(block)["models"].values()))["catalog"]
-        ModelSpec.model_validate({"id": "our-model", **entry})
+        for entry in yaml.safe_load(block).get("models", {}).values():
+            ModelSpec.model_validate({"id": "our-model", **entry["catalog"]})
 
 
 def test_links_lead_to_files_and_headings() -> None:

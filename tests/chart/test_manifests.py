@@ -6,11 +6,13 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
 from services.embeddings.settings import EmbeddingsSettings
+from services.gateway.key_ring import KeyRing
 from services.gateway.settings import GatewaySettings
 from services.inference.model.catalog import ModelSpec
 from services.inference.settings import InferenceSettings
@@ -26,15 +28,25 @@ GPUS = {model.replace(".", "-"): gpus for model, gpus in {**CHAT_GPUS, "qwen3-em
 
 
 def workloads(manifests: list[Manifest]) -> Iterator[Manifest]:
-    return (m for m in manifests if m["kind"] in ("Deployment", "StatefulSet", "Pod"))
+    return (m for m in manifests if m["kind"] in ("Deployment", "StatefulSet", "Pod", "Job"))
 
 
 def pod_spec(workload: Manifest) -> Manifest:
     return workload["spec"]["template"]["spec"] if "template" in workload["spec"] else workload["spec"]
 
 
+DELETION_COST = "vilix-deletion-cost"
+"""The pod that serves nothing, and has access to the Kubernetes API."""
+
+
 def long_running(manifests: list[Manifest]) -> list[Manifest]:
-    return [m for m in manifests if m["kind"] == "Deployment"]
+    return [m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"] != DELETION_COST]
+
+
+def options(container: Manifest) -> dict[str, str]:
+    """Return the options of a command whose arguments are names and values alternately."""
+    arguments = container["args"]
+    return {name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
 
 
 @pytest.mark.parametrize("longest", [LONGEST_PUBLIC_STREAM, 60])
@@ -73,29 +85,29 @@ def test_autoscaled_workloads_have_no_fixed_number_of_replicas(production: list[
     assert not [m["metadata"]["name"] for m in long_running(production) if "replicas" in m["spec"]]
 
 
-@pytest.mark.parametrize(
-    ("kind", "model", "metric"),
-    [("chat", "a", "vilix_engine_queued"), ("embeddings", "b.c", "vilix_embeddings_queued_texts")],
-)
-def test_pools_scale_with_the_queue(kind: str, model: str, metric: str) -> None:
-    entry = {"kind": kind, "weights": {"repo": "x/y"}, "autoscaling": {"kind": "keda", "targetQueued": 7}}
-    manifests = template(sets=[f"models={json.dumps({model: entry})}"])
-    name = f"vilix-{model.replace('.', '-')}"
-    (trigger,) = find(manifests, "ScaledObject", name)["spec"]["triggers"]
-    assert trigger["metadata"]["query"] == f'sum({metric}{{namespace="ai", model="{model}"}})'
-    assert trigger["metadata"]["threshold"] == "7"
-    entry["autoscaling"] = {"kind": "hpa"}
-    manifests = template(sets=[f"models={json.dumps({model: entry})}"])
-    (source,) = find(manifests, "HorizontalPodAutoscaler", name)["spec"]["metrics"]
-    assert source["pods"]["metric"] == {"name": metric, "selector": {"matchLabels": {"model": model}}}
-
-
 def test_pods_request_the_gpus_that_their_models_need(production: list[Manifest]) -> None:
     for name, count in GPUS.items():
         pod = containers(find(production, "Deployment", f"vilix-{name}"))
         resources = pod["triton"]["resources"]
         assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == count
         assert not any("nvidia.com/gpu" in pod[other]["resources"]["limits"] for other in pod.keys() - {"triton"})
+
+
+def test_triton_is_in_an_mpi_job_where_tensorrt_llm_starts_processes(production: list[Manifest]) -> None:
+    for name in GPUS:
+        triton = containers(find(production, "Deployment", f"vilix-{name}"))["triton"]
+        assert environment(triton).get("VILIX_MPI") == (None if "embedding" in name else "1")
+
+
+def test_a_model_may_have_its_own_image_of_triton() -> None:
+    image = "registry.example.com/triton-next@sha256:" + "0" * 64
+    manifests = template("values/qwen3-8b", "values/qwen3-vl", sets=[f"models.qwen3-vl.tritonImage={image}"])
+    images = {
+        name: containers(find(manifests, "Deployment", f"vilix-{name}"))["triton"]["image"]
+        for name in ("qwen3-8b", "qwen3-vl")
+    }
+    assert images["qwen3-vl"] == image
+    assert "vilix/triton:" in images["qwen3-8b"]
 
 
 def test_the_demo_needs_no_gpu_and_at_most_4_cores(demo: list[Manifest]) -> None:
@@ -137,8 +149,8 @@ def test_the_chart_creates_a_password_for_its_own_valkey(production: list[Manife
     assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     reference = {"secretKeyRef": {"name": "vilix-valkey", "key": "password"}}
     server = containers(find(demo, "StatefulSet", "vilix-valkey"))["valkey"]
-    assert "--requirepass=$(VALKEY_PASSWORD)" in server["args"]
-    assert "--protected-mode=no" not in server["args"]
+    assert options(server)["requirepass"] == "$(VALKEY_PASSWORD)"
+    assert "protected-mode" not in options(server)
     for container in (server, containers(find(demo, "Deployment", "vilix-gateway"))["gateway"]):
         variables = {variable["name"]: variable for variable in container["env"]}
         assert variables["VALKEY_PASSWORD"]["valueFrom"] == reference
@@ -149,7 +161,7 @@ def test_the_chart_creates_a_password_for_its_own_valkey(production: list[Manife
 def test_triton_starts_before_its_worker_and_ends_after_it(production: list[Manifest]) -> None:
     for name in GPUS:
         spec = pod_spec(find(production, "Deployment", f"vilix-{name}"))
-        assert [c["name"] for c in spec["initContainers"]] == ["download", "render", "triton"]
+        assert [c["name"] for c in spec["initContainers"]] == ["weights", "render", "triton"]
         assert spec["initContainers"][-1]["restartPolicy"] == "Always"
         assert [c["name"] for c in spec["containers"]] == ["worker"]
 
@@ -160,7 +172,7 @@ def test_pods_follow_the_restricted_pod_security_standard(production: list[Manif
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 10000
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert spec["automountServiceAccountToken"] is False
+        assert spec["automountServiceAccountToken"] is (workload["metadata"]["name"] == DELETION_COST)
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
         assert not [volume for volume in spec.get("volumes", ()) if "hostPath" in volume]
         for container in containers(workload).values():
@@ -187,12 +199,9 @@ def test_pods_follow_the_restricted_pod_security_standard(production: list[Manif
     ],
 )
 def test_valkey_rejects_writes_before_it_reaches_its_memory_limit(sets: list[str], maxmemory: int | None) -> None:
-    arguments = containers(find(template("values/qwen3-8b", sets=sets), "StatefulSet", "vilix-valkey"))["valkey"][
-        "args"
-    ]
-    assert "--maxmemory-policy=noeviction" in arguments
-    options = [argument for argument in arguments if argument.startswith("--maxmemory=")]
-    assert options == ([] if maxmemory is None else [f"--maxmemory={maxmemory}"])
+    server = containers(find(template("values/qwen3-8b", sets=sets), "StatefulSet", "vilix-valkey"))["valkey"]
+    assert options(server)["maxmemory-policy"] == "noeviction"
+    assert options(server).get("maxmemory") == (None if maxmemory is None else str(maxmemory))
 
 
 def test_manifests_contain_no_secrets() -> None:
@@ -200,6 +209,8 @@ def test_manifests_contain_no_secrets() -> None:
         "values/qwen3-8b",
         sets=[
             'valkey.passwordSecret={"name": "the-secret", "key": "password"}',
+            'gateway.tokenKeysSecret={"name": "sealing", "key": "ring"}',
+            'responses.valkey.passwordSecret={"name": "the-other", "key": "password"}',
             'modelDefaults.weights.tokenSecret={"name": "hub", "key": "token"}',
         ],
     )
@@ -210,9 +221,50 @@ def test_manifests_contain_no_secrets() -> None:
     assert names.index("VALKEY_PASSWORD") < names.index("VILIX_REDIS_URL"), (
         "Kubernetes expands only variables that are defined before"
     )
-    download = containers(find(manifests, "Deployment", "vilix-qwen3-8b"))["download"]
+    (job,) = (m for m in manifests if m["kind"] == "Job")
+    download = containers(job)["download"]
     token = next(variable for variable in download["env"] if variable["name"] == "VILIX_TOKEN")
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
+
+
+def test_stored_responses_have_a_valkey_of_their_own_without_a_volume(production: list[Manifest]) -> None:
+    manifests = template("values/qwen3-8b")
+    server = find(manifests, "StatefulSet", "vilix-responses")
+    assert "volumeClaimTemplates" not in server["spec"]
+    gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
+    assert environment(gateway)["VILIX_STATE_REDIS_URL"] == "redis://:$(RESPONSES_PASSWORD)@vilix-responses:6379/0"
+    assert environment(gateway)["VILIX_STATE_REDIS_URL"] != environment(gateway)["VILIX_REDIS_URL"]
+    for sets, expected in (
+        (["responses.store=false"], {"VILIX_STORE_RESPONSES": "false"}),
+        (["responses.url=redis://mine:6379/0"], {"VILIX_STATE_REDIS_URL": "redis://mine:6379/0"}),
+    ):
+        manifests = template("values/qwen3-8b", sets=sets)
+        assert not [m for m in manifests if m["metadata"]["name"] == "vilix-responses"]
+        gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
+        assert expected.items() <= environment(gateway).items()
+
+
+def token_keys(manifests: list[Manifest]) -> dict[str, str]:
+    """Return the Secret of the gateways' token keys: its name, and the key in it that is mounted as the file."""
+    deployment = find(manifests, "Deployment", "vilix-gateway")
+    gateway = containers(deployment)["gateway"]
+    (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "token-keys")
+    (volume,) = (volume for volume in pod_spec(deployment)["volumes"] if volume["name"] == "token-keys")
+    (item,) = volume["secret"]["items"]
+    assert environment(gateway)["VILIX_TOKEN_KEYS_FILE"] == f"{mount['mountPath']}/{item['path']}"
+    assert "subPath" not in mount, "a single mounted file is never updated"
+    return {"name": volume["secret"]["secretName"], "key": item["key"]}
+
+
+def test_all_gateways_share_the_keys_of_what_clients_keep(tmp_path: Path) -> None:
+    given = template(sets=['gateway.tokenKeysSecret={"name": "sealing", "key": "ring"}'])
+    assert token_keys(given) == {"name": "sealing", "key": "ring"}
+    created = template()
+    names = token_keys(created)
+    secret = find(created, "Secret", names["name"])
+    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    (tmp_path / "keys").write_bytes(base64.b64decode(secret["data"][names["key"]]))
+    KeyRing(tmp_path / "keys")
 
 
 def test_environment_variables_are_settings_of_the_services(production: list[Manifest], demo: list[Manifest]) -> None:
@@ -243,6 +295,14 @@ def test_gateways_get_the_list_of_image_hosts(production: list[Manifest]) -> Non
     assert environment(gateway)["VILIX_IMAGE_HOSTS"] == "img.example.com,cdn.example.com:8443"
 
 
+def test_aliases_of_models_reach_the_gateway() -> None:
+    gateway = containers(find(template("values/qwen3-8b"), "Deployment", "vilix-gateway"))["gateway"]
+    assert "VILIX_ALIASES" not in environment(gateway)
+    named = template("values/qwen3-8b", sets=['gateway.aliases={"fast":"qwen3-8b","claude-qwen3-8b":"qwen3-8b"}'])
+    gateway = containers(find(named, "Deployment", "vilix-gateway"))["gateway"]
+    assert environment(gateway)["VILIX_ALIASES"] == "claude-qwen3-8b=qwen3-8b,fast=qwen3-8b"
+
+
 def test_gateways_know_all_pools(production: list[Manifest]) -> None:
     variables = environment(containers(find(production, "Deployment", "vilix-gateway"))["gateway"])
     targets = variables["VILIX_INFERENCE_WORKERS"].split(",")
@@ -250,8 +310,8 @@ def test_gateways_know_all_pools(production: list[Manifest]) -> None:
     assert len(targets) == len(GPUS)
     for target in targets:
         host, _, port = target.rpartition(":")
-        name, namespace, suffix = host.split(".")
-        assert (namespace, suffix) == ("ai", "svc")
+        name, _, domain = host.partition(".")
+        assert domain == "ai.svc.cluster.local.", "the dot at the end saves look-ups in the search list"
         service = find(production, "Service", name)
         assert service["spec"]["clusterIP"] == "None"
         assert int(port) in [p["port"] for p in service["spec"]["ports"]]
@@ -311,47 +371,6 @@ def test_a_changed_catalog_entry_replaces_the_pods() -> None:
     assert checksum(1024) == checksum(1024) != checksum(2048)
 
 
-@pytest.mark.parametrize(
-    ("weights", "volume"),
-    [
-        (
-            {"source": "image", "image": "registry/w@sha256:0"},
-            {"image": {"reference": "registry/w@sha256:0", "pullPolicy": "IfNotPresent"}},
-        ),
-        ({"source": "volume", "volume": {"existingClaim": "ours"}}, {"persistentVolumeClaim": {"claimName": "ours"}}),
-    ],
-)
-def test_weights_in_images_and_volumes_are_not_downloaded(
-    weights: dict[str, object], volume: dict[str, object]
-) -> None:
-    manifests = template(sets=[f"models={json.dumps({'m': {'weights': weights}})}"])
-    workload = find(manifests, "Deployment", "vilix-m")
-    assert "download" not in containers(workload)
-    assert {"name": "weights", **volume} in pod_spec(workload)["volumes"]
-    assert not [m for m in manifests if m["kind"] == "PersistentVolumeClaim"]
-    policy = find(manifests, "NetworkPolicy", "vilix-m")
-    assert policy["spec"]["egress"] == []
-    for name in ("render", "triton", "worker"):
-        (mount,) = (m for m in containers(workload)[name]["volumeMounts"] if m["name"] == "weights")
-        assert mount["mountPath"] == "/weights/m"
-        assert mount["readOnly"] is True
-
-
-def test_volumes_of_weights_outlive_the_release(production: list[Manifest]) -> None:
-    claims = [m for m in production if m["kind"] == "PersistentVolumeClaim"]
-    assert len(claims) == len(GPUS)
-    assert all(claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for claim in claims)
-
-
-def test_nginx_is_configured_for_streams_and_uploads(production: list[Manifest]) -> None:
-    annotations = find(production, "Ingress", "vilix-gateway")["metadata"]["annotations"]
-    prefix = "nginx.ingress.kubernetes.io"
-    assert int(annotations[f"{prefix}/proxy-read-timeout"]) >= LONGEST_PUBLIC_STREAM
-    gateway = containers(find(production, "Deployment", "vilix-gateway"))["gateway"]
-    assert annotations[f"{prefix}/proxy-body-size"] == environment(gateway)["VILIX_MAX_BODY_BYTES"]
-    assert annotations[f"{prefix}/proxy-buffering"] == "off"
-
-
 def test_certificates_have_the_names_that_gateways_expect(production: list[Manifest]) -> None:
     gateway = find(production, "Deployment", "vilix-gateway")
     name = environment(containers(gateway)["gateway"])["VILIX_TLS_SERVER_NAME"]
@@ -371,7 +390,8 @@ def test_the_helm_test_requests_a_token_of_every_chat_model(production: list[Man
     pod = find(production, "Pod", "vilix-one-token")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
     variables = environment(containers(pod)["one-token"])
-    assert variables["URL"] == "http://vilix-gateway:80/api/chat/completions"
+    assert variables["URL"] == "http://vilix-gateway:80/api"
+    assert variables["EMBEDDING_MODELS"] == "qwen3-embedding-0.6b"
     assert variables["MODELS"].split(",") == sorted(CHAT_GPUS)
 
 

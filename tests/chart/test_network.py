@@ -93,7 +93,7 @@ def test_the_public_service_does_not_expose_metrics(production: list[Manifest]) 
 def test_only_the_proxy_can_reach_the_public_port_if_one_is_configured(
     production: list[Manifest], demo: list[Manifest]
 ) -> None:
-    assert _allowed(production, "vilix-gateway", 8000, namespace="ingress-nginx")
+    assert _allowed(production, "vilix-gateway", 8000, namespace="gateways")
     assert not _allowed(production, "vilix-gateway", 8000, namespace="default")
     assert _allowed(demo, "vilix-gateway", 8000, namespace="default")
 

@@ -21,12 +21,13 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.gateway.key_ring import new_key
 from services.stack.ports import free_ports
 from tests.support.helm import Manifest, containers, environment
 from tests.support.repository import ROOT
 from tests.support.waits import until
 
-START_SECONDS = 180
+START_SECONDS = 100
 
 
 @dataclass
@@ -59,7 +60,8 @@ class Pod:
         """Start a container that runs a Python module, with its variables except for `changes`."""
         manifest = containers(self.manifest)[container]
         assert manifest["command"][0] == "python"
-        variables = {**os.environ, **environment(manifest), **changes}
+        mounted = {"VILIX_TOKEN_KEYS_FILE": self._token_keys()} if container == "gateway" else {}
+        variables = {**os.environ, **environment(manifest), **mounted, **changes}
         self._start([sys.executable, *manifest["command"][1:]], variables, container)
 
     def start_triton(self, changes: Mapping[str, str], *, image: Path) -> None:
@@ -92,6 +94,13 @@ class Pod:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
+
+    def _token_keys(self) -> str:
+        """Return the file that the pod mounts from the Secret of all gateways."""
+        path = self.directory.parent / "token-keys"
+        if not path.exists():
+            path.write_text(new_key() + "\n")
+        return str(path)
 
     def _start(self, argv: Sequence[str], variables: Mapping[str, str], name: str) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

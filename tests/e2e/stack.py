@@ -52,12 +52,14 @@ class RunningStack:
 
 def vilix(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a `vilix` command to its end."""
-    return subprocess.run([VILIX, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([VILIX, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
 @contextmanager
 def up(directory: Path, *options: str, port: int | None = None) -> Iterator[RunningStack]:
-    """Run a stack in `directory` with `options`."""
+    """Run a stack in `directory` with `options`. Unless they name a model, it serves the small one."""
+    if "--model" not in options:
+        options = ("--model", "smollm2-135m", *options)
     port = free_ports(1)[0] if port is None else port
     argv = [
         VILIX,

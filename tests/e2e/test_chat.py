@@ -160,7 +160,7 @@ def test_a_wrong_key_and_an_unknown_model_have_their_own_error_codes(
 
 
 def test_the_curl_command_of_the_welcome_works_as_printed(stack: RunningStack) -> None:
-    command = stack.welcome[stack.welcome.index("curl") :].split("\n\n")[0]
+    command = stack.welcome[stack.welcome.index("curl -") :].split("\n\n")[0]
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     events = [line for line in result.stdout.splitlines() if line]
     assert all(event.startswith("data: ") for event in events)

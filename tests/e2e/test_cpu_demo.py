@@ -92,10 +92,10 @@ async def test_the_cpu_demo_passes_helm_test(tmp_path: Path, pods: list[Pod]) ->
         url = f"http://127.0.0.1:{port}"
         await until_http_ok(f"{url}/readyz")
         test = containers(find(manifests, "Pod", "vilix-one-token"))["one-token"]
-        variables = {"URL": f"{url}/api/chat/completions", "MODELS": CHAT, "API_KEY": key}
+        variables = {"URL": f"{url}/api", "MODELS": CHAT, "EMBEDDING_MODELS": EMBEDDINGS, "API_KEY": key}
         run = await asyncio.to_thread(_run, [sys.executable, *test["command"][1:]], variables)
         assert run.returncode == 0, run.stderr
-        assert run.stdout == f"{CHAT}: one token\n"
+        assert run.stdout == f"{CHAT}: one token\n{EMBEDDINGS}: 384 numbers\n"
         wrong = await asyncio.to_thread(_run, [sys.executable, *test["command"][1:]], {**variables, "API_KEY": "wrong"})
         assert wrong.returncode == 1
         assert f"{CHAT}: 401" in wrong.stderr

@@ -37,7 +37,7 @@ def python() -> Path:
     return python_of("clients")
 
 
-@pytest.mark.environment
+@pytest.mark.clients
 @pytest.mark.parametrize("imports", ["langchain_openai", "llama_index.embeddings.openai"])
 def test_the_documentations_example_returns_a_vector(
     stack: RunningStack, python: Path, tmp_path: Path, imports: str

@@ -109,7 +109,7 @@ def test_paraphrases_rank_first(client: openai.OpenAI, dimensions: int | None) -
         ({"input": []}, "input", "list_empty"),
         ({"input": ["a", "کتاب " * 600]}, "input[1]", "text_over_context"),
         ({"input": "a", "dimensions": 1000}, "dimensions", "dimensions_out_of_range"),
-        ({"input": [[1, 2], [3]]}, "input", "token_ids_not_supported"),
+        ({"input": [[1, 2], [999_999]]}, "input[1]", "cl100k_id_unknown"),
         ({"input": ["a"] * 2049}, "input", "entries_out_of_range"),
         ({"input": "a", "model": "smollm2-135m"}, "model", "model_at_other_endpoint"),
     ],

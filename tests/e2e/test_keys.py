@@ -65,3 +65,26 @@ def test_valkey_does_not_store_the_secret(stack: RunningStack) -> None:
     assert b"hidden" in stored
     assert api_key.encode() not in stored
     assert api_key[4:].encode() not in stored
+
+
+def test_the_next_turn_of_a_conversation_is_read_from_the_cache_of_its_own_key_only(stack: RunningStack) -> None:
+    other_key = created(stack.vilix("keys", "create", "--name", "neighbour", "--json"))
+    messages = [{"role": "user", "content": "Repeat after me: " + " ".join(map(str, range(60)))}]
+
+    def usage(api_key: str) -> tuple[int, int]:
+        response = httpx.post(
+            f"{stack.url}/chat/completions",
+            headers={"Authorization": f"Bearer {api_key}"},
+            json={"model": "smollm2-135m", "messages": messages, "max_tokens": 4, "temperature": 0},
+            timeout=60,
+        ).json()
+        messages.append(response["choices"][0]["message"])
+        messages.append({"role": "user", "content": "Go on."})
+        return response["usage"]["prompt_tokens"], response["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    first, cached = usage(stack.api_key)
+    assert cached == 0
+    _, cached = usage(stack.api_key)
+    # What the template writes behind a message may differ from what began the answer.
+    assert cached >= first - 8
+    assert usage(other_key)[1] == 0

@@ -70,7 +70,7 @@ def test_regular_expressions_and_choices_are_followed(
         ({"guided_regex": "(" * 3}, "structured_output_not_valid"),
         ({"guided_regex": "a" * 5000}, "text_length_out_of_range"),
         ({"guided_choice": []}, "entries_out_of_range"),
-        ({"guided_json": json.dumps({"type": "nothing"})}, "structured_output_not_valid"),
+        ({"guided_json": json.dumps({"type": "nothing"})}, "schema_part_not_valid"),
         ({"guided_json": json.loads('{"items":' * 40 + "{}" + "}" * 40)}, "depth_over_limit"),
     ],
 )

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from services.stack.ports import free_ports
 from tests.e2e.stack import VILIX, RunningStack, up
+from tests.support.terminal import Terminal, on_terminal
 
 MODEL = "smollm2-135m"
 PROMPT = "› "
@@ -36,37 +33,8 @@ def piped(stack: RunningStack, text: str, *arguments: str, **variables: str) -> 
     )
 
 
-class Terminal:
-    """The terminal of a user."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self.output = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._number, text.encode())
-
-    def wait_for(self, text: str, *, seconds: float = 40) -> None:
-        until = time.monotonic() + seconds
-        while text not in self.output:
-            ready, _, _ = select.select([self._number], [], [], until - time.monotonic())
-            assert ready, f"{text!r} was not printed: {self.output!r}"
-            self.output += os.read(self._number, 4096).decode(errors="replace")
-
-
-@contextmanager
-def terminal(stack: RunningStack, *arguments: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
-    ours, theirs = pty.openpty()
-    # Programs in a terminal handle Ctrl-C; tests in the background may inherit that SIGINT is ignored.
-    argv = ["env", "--default-signal=INT", VILIX, "chat", *arguments, "--state-dir", str(stack.directory)]
-    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    try:
-        yield Terminal(ours), process
-    finally:
-        process.kill()
-        process.wait(10)
-        os.close(ours)
+def terminal(stack: RunningStack, *arguments: str) -> AbstractContextManager[tuple[Terminal, subprocess.Popen[bytes]]]:
+    return on_terminal([VILIX, "chat", *arguments, "--state-dir", str(stack.directory)])
 
 
 def test_piped_input_is_sent_as_one_message(stack: RunningStack) -> None:
@@ -90,6 +58,32 @@ def test_ctrl_d_ends_a_conversation(stack: RunningStack) -> None:
         screen.type("And of Italy?\n")
         screen.wait_for(END)
         screen.type("\x04")
+        assert process.wait(20) == 0
+
+
+def test_commands_change_the_conversation(stack: RunningStack) -> None:
+    with terminal(stack, "--max-tokens", "10") as (screen, process):
+        screen.wait_for("/help lists the commands")
+        for command, reply in (
+            ("/help", "forget the conversation"),
+            ("/model", f"* {MODEL}"),
+            ("/model nobody", f"available are {MODEL}"),
+            ("/system Answer in one word.", "The system prompt is set."),
+            ("/system", "Answer in one word."),
+            ("/image /missing.png", "cannot be read"),
+            ("/nothing", "no command /nothing"),
+        ):
+            screen.wait_for(PROMPT)
+            screen.output = ""
+            screen.type(f"{command}\n")
+            screen.wait_for(reply)
+        screen.wait_for(PROMPT)
+        screen.type('"""What is\nthe capital of France?"""\n')
+        screen.wait_for("tokens/s")
+        assert "first token after" in screen.text
+        screen.type("/clear\n")
+        screen.wait_for("The conversation is forgotten.")
+        screen.type("/exit\n")
         assert process.wait(20) == 0
 
 
@@ -123,7 +117,7 @@ def test_ctrl_c_stops_the_response_but_not_the_chat(stack: RunningStack) -> None
             screen.output = ""
             screen.type("Tell me a very long story of a king and his three daughters.\n")
             screen.wait_for(BEGIN)
-            process.send_signal(signal.SIGINT)
+            screen.type("\x03")
             screen.wait_for(PROMPT)
             if "stopped" in screen.output:
                 break

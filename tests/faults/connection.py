@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import orjson
 
 from tests.faults.system import System
+from tests.support.generating_apis import CHAT, Api
 
 
 @dataclass
@@ -44,14 +45,16 @@ class Connection:
         cls.opened.clear()
 
     @classmethod
-    async def ask(cls, system: System, request: Mapping[str, Any], *, receive_buffer: int | None = None) -> Connection:
-        """Send a chat request without waiting for its response."""
+    async def ask(
+        cls, system: System, request: Mapping[str, Any], *, api: Api = CHAT, receive_buffer: int | None = None
+    ) -> Connection:
+        """Send a request of an API without waiting for its response."""
         connection = await cls.open(system.gateway.address, receive_buffer=receive_buffer)
         content = orjson.dumps(request)
         connection.writer.write(
-            b"POST /api/chat/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            b"POST /api%s HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
             b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
-            % (system.api_key.encode(), len(content))
+            % (api.path.encode(), system.api_key.encode(), len(content))
             + content
         )
         return connection

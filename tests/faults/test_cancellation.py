@@ -15,19 +15,21 @@ from tests.faults.engine_watch import EngineWatch, watched_engine
 from tests.faults.recordings import LONG, PREFILL
 from tests.faults.system import System, running_system
 from tests.support.fault_table import milliseconds, percentile99, record, times
+from tests.support.generating_apis import APIS
 from tests.support.waits import until
 
 SLOTS = 20
 STOP_SECONDS = 0.2
 ROUNDS = times(2, 10)
-FIRST_TOKEN = b'"content":" '
+FIRST_TOKEN = b'" one'
 MOMENTS = {
-    "after the first token": body(LONG),
-    "before the first token": body(PREFILL),
-    "with half of them in the queue": body(PREFILL),
-    "not streaming": body(LONG, stream=False),
-    "while the model has not answered yet, not streaming": body(PREFILL, stream=False),
+    "after the first token": (LONG, True),
+    "before the first token": (PREFILL, True),
+    "with half of them in the queue": (PREFILL, True),
+    "not streaming": (LONG, False),
+    "while the model has not answered yet, not streaming": (PREFILL, False),
 }
+"""Words that requests have, and whether they stream."""
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +46,19 @@ async def engine(system: System) -> AsyncIterator[EngineWatch]:
         yield watch
 
 
+async def ask(system: System, word: str, number: int, *, stream: bool = True) -> Connection:
+    """Send a request by each API in turn."""
+    api = APIS[number % len(APIS)]
+    return await Connection.ask(system, body(word, api=api, stream=stream), api=api)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_every_client_disconnect_frees_the_engine(system: System, engine: EngineWatch, moment: str) -> None:
+    word, stream = MOMENTS[moment]
     at_once = 2 * SLOTS if "queue" in moment else SLOTS
     before = engine.status.cancelled_total
     for round_ in range(ROUNDS):
-        connections = [await Connection.ask(system, MOMENTS[moment]) for _ in range(at_once)]
+        connections = [await ask(system, word, number, stream=stream) for number in range(at_once)]
         await until(lambda: engine.at_work == at_once, what="the engine has all requests")
         assert await system.reserved() >= at_once
         if moment == "after the first token":
@@ -70,8 +79,8 @@ async def test_every_client_disconnect_frees_the_engine(system: System, engine: 
 
 
 async def test_client_disconnects_at_random_moments_leave_no_requests_behind(system: System) -> None:
-    for _ in range(times(50, 500)):
-        connection = await Connection.ask(system, body(LONG))
+    for number in range(times(50, 500)):
+        connection = await ask(system, LONG, number)
         await asyncio.sleep(random.uniform(0, 0.02))
         connection.disconnect()
 
@@ -85,9 +94,9 @@ async def test_client_disconnects_at_random_moments_leave_no_requests_behind(sys
 @pytest.mark.parametrize("word", [LONG, PREFILL])
 async def test_the_engine_is_free_soon_after_a_client_disconnect(system: System, word: str) -> None:
     delays = []
-    for _ in range(times(5, 100)):
+    for number in range(times(5, 100)):
         before = await _cancelled(system)
-        connection = await Connection.ask(system, body(word))
+        connection = await ask(system, word, number)
         await until(lambda: _has(system, 1))
         connection.disconnect()
         disconnected = time.monotonic()

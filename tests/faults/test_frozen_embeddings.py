@@ -61,7 +61,7 @@ async def test_every_client_gets_an_error_within_the_idle_timeout(everything: Ev
         async with asyncio.timeout(IDLE_SECONDS * 4):
             responses = await asyncio.gather(*(measured(task) for task in running))
         assert {response.status_code for response in responses} == {504}
-        assert {response.json()["error"]["type"] for response in responses} == {"timeout"}
+        assert {response.json()["error"]["code"] for response in responses} == {"timeout"}
         record(
             f"A frozen {what} does not block a client",
             f"an error within the idle timeout ({IDLE_SECONDS:g} s) + {SLACK_SECONDS:g} s",

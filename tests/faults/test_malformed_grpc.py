@@ -78,9 +78,12 @@ CALLS: Final[tuple[tuple[str, Any], ...]] = (
     ),
     (f"{_EMBEDDINGS}ListModels", embeddings_pb.ListModelsRequest()),
     ("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service=MODEL)),
-    (
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        reflection_pb2.ServerReflectionRequest(file_by_filename="a", list_services="*"),
+    *(
+        (
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest(file_by_filename="a", list_services="*"),
+        )
+        for version in ("v1", "v1alpha")
     ),
 )
 # The statuses of callers' errors and of valid requests. UNKNOWN and INTERNAL would be errors of the workers.

@@ -14,60 +14,81 @@ from starlette.applications import Starlette
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
+from services.gateway.app import Shortcut
 from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
 from services.gateway.endpoints.admin import create_admin_app
+from services.gateway.endpoints.api_route import PREFIXES
 from tests.faults.connection import Connection
 from tests.faults.everything import ADMIN_TOKEN, Everything, running_everything
 from tests.support.fault_table import record
 from tests.support.unconnected_gateway import serving_unconnected
 
-PUBLIC, KEY, ADMIN = "public", "key", "admin credential"
+PUBLIC, REDIRECT, KEY, ADMIN = "public", "redirect", "key", "admin credential"
+API_DECISIONS = {
+    "/completions": KEY,
+    "/chat/completions": KEY,
+    "/responses": KEY,
+    "/responses/input_tokens": KEY,
+    "/responses/{response_id}": KEY,
+    "/responses/{response_id}/cancel": KEY,
+    "/responses/{response_id}/input_items": KEY,
+    "/messages": KEY,
+    "/messages/count_tokens": KEY,
+    "/embeddings": KEY,
+    "/models": KEY,
+    "/models/{model_id:path}": KEY,
+    "/tokenize": KEY,
+    "/usage": KEY,
+    "/version": KEY,
+    "/health": PUBLIC,
+    "/ping": PUBLIC,
+}
 DECISIONS = {
     "/": PUBLIC,
     "/en": PUBLIC,
     "/api/docs": PUBLIC,
     "/api/docs.en": PUBLIC,
+    "/api/changes": PUBLIC,
+    "/api/changes.en": PUBLIC,
     "/api/openapi.json": PUBLIC,
+    **dict.fromkeys(("/llms.txt", "/en.md", "/fa.md", "/api/docs.md", "/api/docs.en.md"), PUBLIC),
+    **dict.fromkeys(("/api/changes.md", "/api/changes.en.md"), PUBLIC),
+    **dict.fromkeys(("/en/", "/fa", "/fa/", "/docs", "/playground", "/index.html"), REDIRECT),
     "/site/models.json": PUBLIC,
     "/site/{path:path}": PUBLIC,
     "/healthz": PUBLIC,
     "/readyz": PUBLIC,
-    "/api/completions": KEY,
-    "/v1/completions": KEY,
-    "/api/chat/completions": KEY,
-    "/api/embeddings": KEY,
-    "/api/models": KEY,
-    "/api/models/{model_id:path}": KEY,
-    "/api/tokenize": KEY,
-    "/api/usage": KEY,
-    "/v1/chat/completions": KEY,
-    "/v1/embeddings": KEY,
-    "/v1/models": KEY,
-    "/v1/models/{model_id:path}": KEY,
-    "/v1/tokenize": KEY,
-    "/v1/usage": KEY,
+    **{prefix + path: decision for prefix in PREFIXES for path, decision in API_DECISIONS.items()},
 }
 """The credential that each route of the public port needs. A new route needs a line here, and so a decision."""
 ADMIN_DECISIONS = {
     "/admin/v1/openapi.json": PUBLIC,
+    "/admin/v1/activity": ADMIN,
+    "/admin/v1/aliases": ADMIN,
+    "/admin/v1/aliases/{alias:path}": ADMIN,
+    "/admin/v1/audit": ADMIN,
     "/admin/v1/keys": ADMIN,
     "/admin/v1/keys/{name_or_id}": ADMIN,
     "/admin/v1/keys/{name_or_id}/rotate": ADMIN,
     "/admin/v1/keys/{name_or_id}/usage": ADMIN,
 }
 ELSEWHERE = (
-    "/metrics", "/api/metrics", "/admin", "/admin/v1", "/admin/v1/keys", "/admin/v1/openapi.json", "/docs", "/redoc",
+    "/metrics", "/api/metrics", "/admin", "/admin/v1", "/admin/v1/keys", "/admin/v1/openapi.json", "/redoc",
     "/openapi.json", "/v2", "/v2/health/ready", "/v2/models/replay", "/v2/models/replay/infer", "/v2/repository/index",
     "/v2/systemsharedmemory/status", "/v2/cudasharedmemory/status", "/v2/logging", "/v2/trace/setting", "/debug",
     "/debug/pprof", "/.env", "/.git/config", "/server-status", "/actuator", "/api/keys", "/api/admin", "/tokenize",
-    "/detokenize", "/version", "/ping", "/load", "/pause", "/reset_prefix_cache", "/start_profile", "/v1", "/api",
+    "/detokenize", "/load", "/pause", "/reset_prefix_cache", "/start_profile", "/v1", "/api",
     "/site", "/site/", "/site/../services", "/site/%2e%2e/%2e%2e/settings.py", "/site/..%2f..%2fsettings.py",
     "/site//etc/passwd", "//etc/passwd", "/api/../metrics", "/API/models", "/api/models/../../metrics",
     "/vilix.inference.v1.InferenceService/Generate", "/vilix.inference.v1.InferenceService/GenerateMany",
     "/inference.GRPCInferenceService/ServerLive",
     "/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )  # fmt: skip
+POSTED = (
+    "completions", "/embeddings", "/tokenize", "/responses", "/input_tokens", "/cancel", "/messages", "/count_tokens",
+)  # fmt: skip
+"""The ends of the paths that take only POST."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
@@ -81,7 +102,7 @@ def test_every_route_has_a_decision() -> None:
     with serving_unconnected() as client:
         assert set(paths(client.app)) == set(DECISIONS)
     # No request is served.
-    assert set(paths(create_admin_app(None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]
+    assert set(paths(create_admin_app(None, None, None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]
 
 
 async def test_without_a_key_only_public_routes_respond_with_content(everything: Everything) -> None:
@@ -89,9 +110,11 @@ async def test_without_a_key_only_public_routes_respond_with_content(everything:
         public = 0
         for path, decision in DECISIONS.items():
             filled = path.replace("{path:path}", "mark.svg").replace("{model_id:path}", "replay")
+            filled = filled.replace("{response_id}", "resp_none")
             statuses = {method: (await client.request(method, filled)).status_code for method in METHODS}
             allowed = {status for status in statuses.values() if status != 405}
-            assert allowed == ({200} if decision == PUBLIC else {401}), f"{path} ({decision}): {statuses}"
+            expected = {PUBLIC: 200, REDIRECT: 308, KEY: 401}[decision]
+            assert allowed == {expected}, f"{path} ({decision}): {statuses}"
             if decision == PUBLIC:
                 public += 1
                 assert [method for method in METHODS if statuses[method] == 200] in (["GET"], ["GET", "HEAD"]), path
@@ -114,11 +137,13 @@ async def test_without_a_key_only_public_routes_respond_with_content(everything:
 async def test_routes_that_need_a_key_reject_wrong_ones(everything: Everything, authorization: str) -> None:
     async with httpx.AsyncClient(base_url=everything.system.url, timeout=30) as client:
         for path in (path for path, decision in DECISIONS.items() if decision == KEY):
-            method = "POST" if path.endswith(("completions", "embeddings", "tokenize")) else "GET"
+            method = "POST" if path.endswith(POSTED) else "GET"
             filled = path.replace("{model_id:path}", "replay")
             response = await client.request(method, filled, headers={"Authorization": authorization})
             assert response.status_code == 401, path
-            assert response.json()["error"]["code"] == "invalid_api_key"
+            error = response.json()["error"]
+            code = error["type"] if "/messages" in path else error["code"]
+            assert code == ("authentication_error" if "/messages" in path else "invalid_api_key")
 
 
 async def test_the_admin_api_rejects_requests_without_its_credential(everything: Everything) -> None:
@@ -127,7 +152,7 @@ async def test_the_admin_api_rejects_requests_without_its_credential(everything:
         headers = {"Authorization": authorization}
         async with httpx.AsyncClient(base_url=f"http://{everything.admin_address}", headers=headers) as client:
             for path, decision in ADMIN_DECISIONS.items():
-                filled = path.replace("{name_or_id}", "faults")
+                filled = path.replace("{name_or_id}", "faults").replace("{alias:path}", "faults")
                 allowed = {(await client.request(method, filled)).status_code for method in METHODS} - {405}
                 assert allowed == ({200} if decision == PUBLIC else {401}), path
 
@@ -144,6 +169,7 @@ async def test_public_lists_of_models_contain_nothing_about_keys_or_machines(eve
         "capabilities",
         "supported_parameters",
         "dimensions",
+        "checkpoint",
         "descriptions",
     }
     assert listed["models"]
@@ -181,7 +207,7 @@ async def test_an_upgrade_to_another_protocol_is_ignored(everything: Everything,
 
 def paths(app: object) -> Iterator[str]:
     """Yield the paths of all routes of an application. A mounted application counts as one."""
-    while isinstance(app, Access | AdminGuard):
+    while isinstance(app, Access | AdminGuard | Shortcut):
         app = app._app
     assert isinstance(app, Starlette)
     for route in iter_route_contexts(app.routes):

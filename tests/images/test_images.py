@@ -62,7 +62,8 @@ def test_the_build_context_contains_nothing_else() -> None:
         "\n"
     )
     sent = {path.split("/")[0] for path in tracked if path and is_sent(path)}
-    assert sent == {"LICENSE", "NOTICE", "README.md", "proto", "pyproject.toml", "requirements", "services"}
+    assert [path for path in tracked if path.startswith("docker/") and is_sent(path)] == ["docker/triton-start.sh"]
+    assert sent == {"docker", "LICENSE", "NOTICE", "README.md", "proto", "pyproject.toml", "requirements", "services"}
     secrets = (".git/config", ".run/api-key", ".cache/models/m/model.gguf", ".venv/bin/python", ".env")
     for path in (*secrets, "services/a/__pycache__/b.pyc"):
         assert not is_sent(path), path
@@ -85,7 +86,12 @@ def test_bases_are_pinned_by_digest_and_images_do_not_run_as_root(dockerfile: Pa
         users = [rest for word, rest in stages[stage] if word == "USER"]
         assert users == ["10001:10001"], stage
         assert not [
-            rest for word, rest in stages[stage] if word == "RUN" and "--no-cache" not in rest and "install" in rest
+            rest
+            for word, rest in stages[stage]
+            if word == "RUN"
+            and "install" in rest
+            and "--no-cache" not in rest
+            and "rm -rf /var/lib/apt/lists" not in rest
         ]
 
 
@@ -99,12 +105,27 @@ def test_only_locked_packages_are_installed(dockerfile: Path) -> None:
                 assert "--require-hashes" in command or ("--no-deps" in command and "/wheels/" in command), command
 
 
+@pytest.mark.parametrize("name", ["triton", "triton-next"])
+def test_the_gpu_images_start_with_our_script_and_report_nothing_to_nvidia(name: str) -> None:
+    parts = instructions(ROOT / "docker" / f"{name}.Dockerfile")
+    assert ("COPY", "docker/triton-start.sh /usr/local/bin/vilix-start") in parts
+    assert parts[-1] == ("ENTRYPOINT", '["/opt/nvidia/nvidia_entrypoint.sh", "/usr/local/bin/vilix-start"]')
+    assert any(word == "ENV" and "TRTLLM_NO_USAGE_STATS=1" in rest for word, rest in parts)
+    assert os.access(ROOT / "docker" / "triton-start.sh", os.X_OK)
+
+
 def test_user_and_ports_agree_with_the_chart() -> None:
     manifests = template("values-cpu-demo")
     gateway = find(manifests, "Deployment", "vilix-gateway")["spec"]["template"]["spec"]
     assert f"{gateway['securityContext']['runAsUser']}:{gateway['securityContext']['runAsGroup']}" == "10001:10001"
     pool = containers(find(manifests, "Deployment", "vilix-smollm2-135m"))
-    for name, dockerfile in (("worker", "services"), ("triton", "triton"), ("worker", "cpu"), ("triton", "cpu")):
+    for name, dockerfile in (
+        ("worker", "services"),
+        ("triton", "triton"),
+        ("triton", "triton-next"),
+        ("worker", "cpu"),
+        ("triton", "cpu"),
+    ):
         text = (ROOT / "docker" / f"{dockerfile}.Dockerfile").read_text()
         exposed = {int(port) for line in re.findall(r"^EXPOSE (.*)$", text, re.MULTILINE) for port in line.split()}
         assert {port["containerPort"] for port in pool[name]["ports"]} <= exposed

@@ -1,7 +1,8 @@
-"""A stand-in for the part of torch that the engine trtllm uses."""
+"""A stand-in for the part of torch that the engines trtllm use."""
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 
@@ -13,8 +14,17 @@ class Tensor:
     def nonzero(self) -> list[int]:
         return [int(i) for i in self._array.nonzero()[0]]
 
-    def __getitem__(self, index: int) -> float:
-        return float(self._array[index])
+    def __getitem__(self, index: int) -> builtins.float:
+        return builtins.float(self._array[index])
+
+    def float(self) -> Tensor:
+        return self
+
+    def cpu(self) -> Tensor:
+        return self
+
+    def numpy(self) -> Any:
+        return self._array
 
 
 def from_numpy(array: Any) -> Tensor:

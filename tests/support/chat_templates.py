@@ -50,7 +50,7 @@ MINIMAX_M2 = """\
 {{- '</minimax:tool_call>' }}
 {%- endif %}
 {{- '[e~[\\n' }}
-{%- else %}
+{%- elif turn.role == 'tool' %}
 {%- if turns[loop.index0 - 1].role != 'tool' %}{{- ']~b]tool' }}{% endif %}
 {{- '\\n<response>' ~ turn.content ~ '</response>' }}
 {%- if loop.last or turns[loop.index0 + 1].role != 'tool' %}{{- '[e~[\\n' }}{% endif %}

@@ -1,4 +1,4 @@
-"""Separate Python environments, for packages that pin other versions than ours."""
+"""Separate environments, for packages that pin other versions than ours."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ INSTALL_SECONDS = 900
 
 def python_of(name: str) -> Path:
     """Return the interpreter of the environment `name`, and install the environment first if necessary."""
-    directory = ROOT / ".cache" / name
+    return installed(name) / "bin" / "python"
+
+
+def node_modules_of(name: str) -> Path:
+    """Return the packages of the JavaScript environment `name`, and install the environment first if necessary."""
+    return installed(name) / "node_modules"
+
+
+def installed(name: str) -> Path:
+    """Return the directory of the environment `name`, which is installed first if necessary."""
     subprocess.run(["make", "--silent", f".cache/{name}/.installed"], cwd=ROOT, check=True, timeout=INSTALL_SECONDS)
-    return directory / "bin" / "python"
+    return ROOT / ".cache" / name

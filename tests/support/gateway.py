@@ -16,6 +16,8 @@ from tests.support.repository import ROOT
 from tests.support.scripted_worker import MODEL
 from tests.support.waits import until
 
+START_SECONDS = 100.0
+"""Long enough for a machine that other tests keep busy."""
 EXPECTED = "expected-model"
 """A model that the gateway expects, but that no worker serves."""
 
@@ -60,13 +62,27 @@ def running_gateway(
 async def until_answered(url: str) -> None:
     """Wait until the gateway at `url` answers."""
     async with httpx.AsyncClient() as client:
-        await until(lambda: _answers(client, f"{url}/healthz"), what="the gateway answers")
+        await until(lambda: _answers(client, f"{url}/healthz"), START_SECONDS, "the gateway answers")
 
 
 async def until_ready(url: str) -> None:
     """Wait until the gateway at `url` has found a worker."""
     async with httpx.AsyncClient() as client:
-        await until(lambda: _answers(client, f"{url}/readyz"), what="the gateway has found a worker")
+        await until(lambda: has_model(client, url), START_SECONDS, what="the gateway has found a worker")
+
+
+async def has_model(client: httpx.AsyncClient, url: str = "") -> bool:
+    """Return whether the gateway at `url` answers, and some model is available."""
+    try:
+        response = await client.get(f"{url}/healthz", timeout=20)
+    except httpx.TransportError:
+        return False
+    return response.status_code == 200 and any(response.json()["models"].values())
+
+
+async def is_ready(client: httpx.AsyncClient, url: str = "") -> bool:
+    """Return whether the gateway at `url` is ready, with or without models."""
+    return await _answers(client, f"{url}/readyz")
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:

@@ -66,18 +66,20 @@ def template(*values: str, sets: Sequence[str] = (), release: str = "vilix") -> 
     """
     result = try_template(*values, sets=sets, release=release)
     assert result.returncode == 0, result.stderr
-    return [document for document in yaml.safe_load_all(result.stdout) if document]
+    return [document for document in yaml.load_all(result.stdout, yaml.CSafeLoader) if document]
 
 
-def try_template(*values: str, sets: Sequence[str] = (), release: str = "vilix") -> subprocess.CompletedProcess[str]:
-    """Render like `template`, and return helm's exit code and output."""
+def try_template(
+    *values: str, sets: Sequence[str] = (), release: str = "vilix", version: str = "1.34"
+) -> subprocess.CompletedProcess[str]:
+    """Render like `template`, for a version of Kubernetes, and return helm's exit code and output."""
     files = [argument for name in values for argument in ("-f", str(CHART / f"{name}.yaml"))]
     settings = [
         argument
         for setting in sets
         for argument in ("--set-json" if "={" in setting or "=[" in setting else "--set", setting)
     ]
-    return run_helm("template", release, CHART, "--namespace", "ai", "--kube-version", "1.34", *files, *settings)
+    return run_helm("template", release, CHART, "--namespace", "ai", "--kube-version", version, *files, *settings)
 
 
 def find(manifests: Sequence[Manifest], kind: str, name: str) -> Manifest:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from services.inference import model_import
-from services.stack import qwen3_tokenizer
+from services.stack import model_import, qwen3_tokenizer
 from tests.support.repository import ROOT
 from tests.support.requirement import unmet
 

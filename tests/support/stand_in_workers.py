@@ -32,7 +32,8 @@ class InferenceStandIn(inference_service_pb2_grpc.InferenceServiceServicer):
     async def GenerateMany(  # noqa: N802
         self, requests: AsyncIterator[pb.GenerateManyRequest], context: Any
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
-        async with aclosing(CallDemultiplexer(self.generate, asyncio.Event()).responses(requests)) as responses:
+        calls = CallDemultiplexer(lambda request, name, _: self.generate(request, name), asyncio.Event())
+        async with aclosing(calls.responses(requests)) as responses:
             async for response in responses:
                 yield response
 

@@ -20,7 +20,8 @@ from services.embeddings.catalog import load_model
 from services.inference.weights.model_repository import write_model
 from services.stack import triton
 from services.stack.ports import free_ports
-from services.worker.triton_client import EngineOutput, TritonClient
+from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import EngineOutput
 from tests.stand_ins import trtllm as stand_in
 from tests.support.waits import until
 
@@ -160,12 +161,13 @@ class Answer:
         return self.outputs[-1].usage
 
 
-async def response(client: TritonClient, model: str, prompt: list[int], *, window: int = 64, **params: Any) -> Answer:
+async def response(
+    client: TritonClient, model: str, prompt: list[int], *, window: int = 64, in_steps: bool = False, **params: Any
+) -> Answer:
     """Generate to the end of the request."""
+    generate = client.generate_in_steps if in_steps else client.generate
     outputs = [
         output
-        async for output in client.generate(
-            model, request_id="test", prompt_token_ids=prompt, params=params, window=window
-        )
+        async for output in generate(model, request_id="test", prompt_token_ids=prompt, params=params, window=window)
     ]
     return Answer(outputs)

@@ -33,6 +33,7 @@ class Reader:
         self.error: RequestError | None = None
         self.is_behind = False
         self.cancelled = False
+        self.progress = 0
         self._first = threading.Event()
         self._ended = threading.Event()
 
@@ -41,6 +42,9 @@ class Reader:
 
     def is_cancelled(self) -> bool:
         return self.cancelled
+
+    def note_progress(self) -> None:
+        self.progress += 1
 
     def emit(self, tokens: Tokens) -> None:
         assert not self._ended.is_set()
@@ -64,6 +68,10 @@ class Reader:
     def wait(self) -> Reader:
         assert self._ended.wait(SECONDS)
         return self
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
 
     @property
     def token_ids(self) -> list[int]:
@@ -101,6 +109,11 @@ class Bench:
         reader = Reader()
         (engine or self._engines[-1]).submit(Request(read(params), prompt), reader)
         return reader
+
+    @property
+    def last(self) -> trtllm.TrtllmEngine:
+        """The engine that was created last."""
+        return self._engines[-1]
 
     @property
     def llm(self) -> Any:

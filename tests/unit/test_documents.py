@@ -13,13 +13,14 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 SITE_CONTENT: Final = ROOT / "services" / "gateway" / "site" / "content"
 """Links in these files are links of the page, which the tests of the page follow."""
+INSTALLED: Final = ("node_modules", "dist")
 FENCE: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 
 
 def markdown_files() -> Iterator[Path]:
-    """Yield the Markdown files of the repository, without those of installed packages and caches."""
+    """Yield the Markdown files of the repository, without those that are installed, built or cached."""
     for directory, directories, files in os.walk(ROOT):
-        directories[:] = [name for name in directories if name != "node_modules" and not name.startswith(".")]
+        directories[:] = [name for name in directories if name not in INSTALLED and not name.startswith(".")]
         if Path(directory) != SITE_CONTENT:
             yield from (Path(directory, name) for name in files if name.endswith(".md"))
 

@@ -15,7 +15,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
-from services.worker.triton_client import MAX_MESSAGE_BYTES, TritonClient
+from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import MAX_MESSAGE_BYTES
 
 LIMIT = 10.0
 LARGE = range(1_000_000)

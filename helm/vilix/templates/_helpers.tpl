@@ -16,6 +16,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* Labels that select the pods of one component: (list root component). They never change. */}}
@@ -24,6 +27,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/name: vilix
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Labels and annotations of a component's pods: (list root component settings labels annotations). What selects pods
+takes precedence. */}}
+{{- define "vilix.podMetadata" -}}
+{{- $root := index . 0 -}}{{- $own := index . 2 -}}
+{{- $labels := include "vilix.selector" . | fromYaml -}}
+{{- $labels = merge $labels (deepCopy (index . 3)) (deepCopy $own.podLabels) (deepCopy $root.Values.commonLabels) -}}
+labels:
+  {{- toYaml $labels | nindent 2 }}
+{{- with merge (deepCopy (index . 4)) (deepCopy $own.podAnnotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* An image's reference: (list root "gateway"). */}}
@@ -48,6 +65,10 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* Fields of every pod, by the restricted Pod Security Standard. */}}
 {{- define "vilix.podBasics" -}}
 serviceAccountName: {{ include "vilix.serviceAccountName" . }}
+{{ include "vilix.podIdentity" . }}
+{{- end }}
+
+{{- define "vilix.podIdentity" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.images.pullSecrets }}
@@ -55,25 +76,70 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  # Kubernetes does not change the owner of each of a hundred files of 5 GB at every start.
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
+  {{- /* JSON is valid YAML; Helm's toYaml would write large numbers as 1e+06. */}}
+  {{- range $name, $value := .Values.podSecurityContext }}
+  {{ $name }}: {{ $value | toJson }}
+  {{- end }}
 {{- end }}
 
 {{- define "vilix.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-runAsNonRoot: true
-capabilities: {drop: [ALL]}
+{{ toYaml .Values.containerSecurityContext }}
+{{- end }}
+
+{{/* Where and how the pods of a component run: (list root component settings affinity). `affinity` is added. */}}
+{{- define "vilix.scheduling" -}}
+{{- $root := index . 0 -}}{{- $own := index . 2 -}}
+{{- range $field := list "priorityClassName" "runtimeClassName" "schedulerName" }}
+{{- with get $own $field }}
+{{ $field }}: {{ . }}
+{{- end }}
+{{- end }}
+{{- range $field := list "nodeSelector" "dnsConfig" "hostAliases" "resourceClaims" }}
+{{- with get $own $field }}
+{{ $field }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- with index . 3 }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+tolerations:
+  {{- include "vilix.tolerations" (list $root $own.tolerations) | trim | nindent 2 }}
+topologySpreadConstraints:
+  {{- if $own.topologySpreadConstraints }}
+  {{- toYaml $own.topologySpreadConstraints | nindent 2 }}
+  {{- else }}
+  {{- include "vilix.spread" . | trim | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/* The given tolerations, and for how long a pod stays on a node that is lost: (list root tolerations). */}}
+{{- define "vilix.tolerations" -}}
+{{- $root := index . 0 -}}{{- $given := index . 1 -}}
+{{- with $given }}
+{{ toYaml . }}
+{{- end }}
+{{- range $key := list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+- key: {{ $key }}
+  operator: Exists
+  effect: NoExecute
+  tolerationSeconds: {{ int $root.Values.nodeLossSeconds }}
+{{- end }}
 {{- end }}
 
 {{/* Seconds that running responses have after SIGTERM: the maximum duration, and some seconds to send their end. */}}
 {{- define "vilix.drainSeconds" -}}
 {{ add .Values.maxStreamSeconds 5 }}
+{{- end }}
+
+{{/* Seconds from the first byte of a request to the last one of its response, with two minutes for its upload. */}}
+{{- define "vilix.longestRequestSeconds" -}}
+{{- $queue := 0 -}}
+{{- range .Values.gateway.tiers -}}
+{{- if dig "queue" false . }}{{ $queue = max $queue (int (dig "queue_seconds" 30 .)) }}{{ end -}}
+{{- end -}}
+{{ add .Values.maxStreamSeconds $queue 120 }}
 {{- end }}
 
 {{/* Seconds after which Kubernetes kills a pod: preStop, draining, and the end of the sidecar. */}}
@@ -117,6 +183,43 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{- end -}}
 {{- end }}
 
+{{/* Whether this release runs the Valkey of stored responses: a true value, or nothing. */}}
+{{- define "vilix.ownResponses" -}}
+{{- $responses := .Values.responses -}}
+{{- $isOwn := and (not $responses.url) (not $responses.urlSecret.name) -}}
+{{- if and $responses.store $responses.valkey.enabled $isOwn }}true{{ end -}}
+{{- end }}
+
+{{/* The Secret with the password of that Valkey, as YAML {name, key}: a given or the created one. */}}
+{{- define "vilix.responsesPassword" -}}
+{{- if .Values.responses.valkey.passwordSecret.name -}}
+{{ toYaml .Values.responses.valkey.passwordSecret }}
+{{- else -}}
+{name: {{ include "vilix.fullname" . }}-responses, key: password}
+{{- end -}}
+{{- end }}
+
+{{/* The gateways' variables about stored responses. */}}
+{{- define "vilix.responsesEnv" -}}
+{{- $responses := .Values.responses -}}
+{{- if not $responses.store -}}
+- {name: VILIX_STORE_RESPONSES, value: "false"}
+{{- else -}}
+{{- if $responses.urlSecret.name -}}
+{{ include "vilix.secretEnv" (list "VILIX_STATE_REDIS_URL" $responses.urlSecret) }}
+{{- else if $responses.url -}}
+- {name: VILIX_STATE_REDIS_URL, value: {{ $responses.url | quote }}}
+{{- else if $responses.valkey.enabled -}}
+{{ include "vilix.secretEnv" (list "RESPONSES_PASSWORD" (include "vilix.responsesPassword" . | fromYaml)) }}
+- name: VILIX_STATE_REDIS_URL
+  value: "redis://:$(RESPONSES_PASSWORD)@{{ include "vilix.fullname" . }}-responses:6379/0"
+{{- end }}
+- {name: VILIX_STORE_SECONDS, value: {{ $responses.seconds | int64 | quote }}}
+- {name: VILIX_STORE_BYTES, value: {{ $responses.maxBytes | int64 | quote }}}
+- {name: VILIX_STORE_KEY_BYTES, value: {{ $responses.keyMaxBytes | int64 | quote }}}
+{{- end -}}
+{{- end }}
+
 {{/* Valkey's maxmemory in bytes: its share of the container's memory limit, or nothing without a limit. */}}
 {{- define "vilix.valkeyMaxmemory" -}}
 {{- $limit := dig "limits" "memory" "" .Values.valkey.resources -}}
@@ -141,6 +244,15 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
 {{ toYaml .Values.valkey.passwordSecret }}
 {{- else -}}
 {name: {{ include "vilix.fullname" . }}-valkey, key: password}
+{{- end -}}
+{{- end }}
+
+{{/* The Secret with the keys of what clients keep, as YAML {name, key}: a given or the created one. */}}
+{{- define "vilix.tokenKeys" -}}
+{{- if .Values.gateway.tokenKeysSecret.name -}}
+{{ toYaml .Values.gateway.tokenKeysSecret }}
+{{- else -}}
+{name: {{ include "vilix.fullname" . }}-token-keys, key: keys}
 {{- end -}}
 {{- end }}
 

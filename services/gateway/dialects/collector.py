@@ -18,7 +18,13 @@ class ToolCall:
 
     id: str
     name: str
-    arguments_json: str = ""
+    fragments: list[str] = field(default_factory=list)
+    """The parts of its arguments, which are joined once."""
+
+    @property
+    def arguments_json(self) -> str:
+        """The arguments."""
+        return "".join(self.fragments)
 
 
 @dataclass(slots=True)
@@ -30,6 +36,7 @@ class Choice:
     tool_calls: dict[int, ToolCall] = field(default_factory=dict)
     """The tool calls by index."""
     logprobs: list[pb.TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[pb.TokenLogprob] = field(default_factory=list)
     finish_reason: pb.FinishReason.ValueType = pb.FINISH_REASON_STOP
     stop_string: str = ""
     """The stop string of the request that ended it, if one did."""
@@ -44,8 +51,9 @@ class Choice:
             case "tool_call":
                 part = delta.tool_call
                 call = self.tool_calls.setdefault(part.index, ToolCall(part.id, part.name))
-                call.arguments_json += part.arguments_json
+                call.fragments.append(part.arguments_json)
         self.logprobs.extend(delta.logprobs)
+        self.prompt_logprobs.extend(delta.prompt_logprobs)
 
 
 class ResponseCollector:
@@ -57,6 +65,8 @@ class ResponseCollector:
         # Choices are created when they are needed, because only the worker knows how many are allowed.
         self._choices: Final = defaultdict[int, Choice](Choice)
         self.usage = pb.Usage()
+        self.is_clamped = False
+        """Whether the context has limited the number of tokens that the request allowed."""
         self.ended_by: SpentBudget | None = None
         """The budget that ended the generation."""
 
@@ -70,6 +80,12 @@ class ResponseCollector:
         """The choices that have at least one event, in order."""
         return [choice for _, choice in sorted(self._choices.items())]
 
+    def add_text(self, text: str, *, is_reasoning: bool) -> None:
+        """Append a text delta of the choice 0 without log probabilities."""
+        choice = self._choices[0]
+        if text:
+            (choice.reasoning if is_reasoning else choice.content).append(text)
+
     def add(self, events: Iterable[pb.Event]) -> None:
         """Append events."""
         for event in events:
@@ -79,5 +95,7 @@ class ResponseCollector:
                 case "finish":
                     choice = self._choices[event.finish.index]
                     choice.finish_reason, choice.stop_string = event.finish.reason, event.finish.stop_string
+                case "started":
+                    self.is_clamped = event.started.HasField("max_tokens")
                 case "usage":
                     self.usage = event.usage

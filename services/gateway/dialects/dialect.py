@@ -3,7 +3,8 @@
 A dialect reads a key and a body into a neutral call, encodes the events of a worker as a stream or as one document, and
 renders errors and limits. Its call knows the API's names of the worker's fields. The pipeline, limits and routing
 depend on no API. Only the paths in app.py and the list of operations in openapi.py name the dialects. What belongs to
-no dialect (GET endpoints, unknown paths, errors of the server itself) has OpenAI's format, and the middleware Access
+no dialect (GET endpoints, unknown paths, errors of the server itself) has OpenAI's format, except where
+services.gateway.edge.error_format finds that the request belongs to Anthropic's API, and the middleware Access
 sends `openai-processing-ms` with every response.
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.credential import Credential
 from services.gateway.dialects.collector import ResponseCollector
+from services.gateway.dialects.ignored_fields import ignored_header
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits, SpentBudget
 
@@ -39,6 +41,8 @@ class ResponseHead:
     created: int
     """Seconds since 1970."""
     request_id: str
+    fingerprint: str
+    """It changes with the weights, the engine or the version that answer."""
 
 
 class ImageSink(Protocol):
@@ -66,6 +70,8 @@ class ReadOptions:
     strict: bool
     """Whether fields that would have no effect are rejected, instead of being reported."""
     images: ImageSink
+    tenant: str = ""
+    """The pseudonym of the key's owner, to whom what the gateway has signed is bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +85,8 @@ class GenerateCall:
     """The names of fields of the body that are not part of the API."""
     dry_run: bool = False
     """Whether only the rendered prompt is requested."""
+    affinity_key: str = ""
+    """The caller's name of a series of requests that probably begin with the same text, for routing policies."""
 
     def field_name(self, field: str) -> str:
         """Return the caller's name for the path of a worker's field, or an empty string if the API has none."""
@@ -88,10 +96,14 @@ class GenerateCall:
         """Return the caller's names of all fields that have no effect. The worker ignores those in `of_worker`."""
         return [*self.ignored, *map(self.field_name, of_worker)]
 
+    def reports(self, started: pb.Started | None) -> dict[str, str]:
+        """Return headers about what a response leaves out. `started` is None before the worker has sent it."""
+        return ignored_header(self.all_ignored(started.ignored_parameters if started is not None else ()))
+
     @property
     def choices(self) -> int:
-        """The number of choices to generate."""
-        return max(1, self.generate.n)
+        """The number of choices to generate, of all prompts."""
+        return max(1, self.generate.n) * (1 + len(self.generate.further_prompts))
 
 
 C = TypeVar("C", bound=GenerateCall)
@@ -99,7 +111,7 @@ C = TypeVar("C", bound=GenerateCall)
 
 def without_prompt(call: C) -> C:
     """Return a call with only the fields that encoding a response needs, without its prompt, which may be large."""
-    generate = pb.GenerateRequest(model=call.generate.model, n=call.generate.n)
+    generate = pb.GenerateRequest(model=call.generate.model, n=call.choices)
     if call.generate.HasField("logprobs"):
         generate.logprobs.CopyFrom(call.generate.logprobs)
     return replace(call, generate=generate)
@@ -144,6 +156,15 @@ class StreamEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class PlainTextEncoder(Protocol):
+    """A StreamEncoder that also encodes a text without the event that it stands for, which costs less."""
+
+    def encode_text(self, text: str, tokens: int, *, is_reasoning: bool) -> bytes:
+        """Return the API's events for a delta of the choice 0 without log probabilities."""
+        ...
+
+
 class Dialect(Protocol):
     """The part of an API that all endpoints need."""
 
@@ -177,7 +198,7 @@ class GenerationDialect(PromptDialect[C], Protocol[C]):
 
     @property
     def id_prefix(self) -> str:
-        """The prefix of the ids of its responses."""
+        """The beginning of the ids of its responses, with its separator."""
         ...
 
     def encoder(self, call: C, head: ResponseHead) -> StreamEncoder:
@@ -194,6 +215,8 @@ class EmbedCall:
     """A request for embeddings, independent of the API."""
 
     embed: embeddings_pb.EmbedRequest
+    ignored: Sequence[str] = ()
+    """The names of fields of the body that have no effect."""
 
     def field_name(self, field: str) -> str:
         """Return the caller's name for the path of a worker's field."""
@@ -206,8 +229,11 @@ E = TypeVar("E", bound=EmbedCall)
 class EmbeddingDialect(Dialect, Protocol[E]):
     """An API that turns texts into vectors."""
 
-    def read(self, body: Any) -> E:
-        """Read a parsed body. Raises ApiError (400) that names the field, its value and what is allowed."""
+    def read(self, body: Any, *, strict: bool) -> E:
+        """Read a parsed body. `strict` rejects fields that would have no effect.
+
+        Raises ApiError (400) that names the field, its value and what is allowed.
+        """
         ...
 
     def segments(self, call: E, response: embeddings_pb.EmbedResponse) -> Iterator[bytes]:

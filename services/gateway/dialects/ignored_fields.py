@@ -54,6 +54,6 @@ def ignored_header(names: Iterable[str]) -> dict[str, str]:
     return {IGNORED_HEADER: ",".join(fitting)} if fitting else {}
 
 
-def ignored_comment(header: dict[str, str]) -> bytes:
-    """Return the header that `ignored_header` returned as an SSE comment."""
-    return sse.comment(f"{IGNORED_HEADER} {header.get(IGNORED_HEADER, '')}")
+def header_comments(headers: Mapping[str, str]) -> bytes:
+    """Return headers as SSE comments, for a stream whose headers were already sent."""
+    return b"".join(sse.comment(f"{name} {value}") for name, value in headers.items())

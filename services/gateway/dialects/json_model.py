@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import orjson
@@ -26,6 +26,9 @@ class RequestModel(msgspec.Struct):
 
     Integers have both bounds, and dictionaries hold values of any type, so that the path of every error is exact.
     """
+
+    conditions: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """Schemas that the API's document adds, about several fields at once; readers check the same."""
 
 
 class ResponseModel(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -51,7 +54,7 @@ _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>\w+)`")
 _MOST_LEVELS: Final = 254
 """The most levels of objects and lists that orjson writes."""
 _MOST_CONVERSIONS: Final = 32
-"""Of one body. Each is about one field that has an integer written as 5.0."""
+"""Of one body. Each is about one field, or one list, that has integers written as 5.0."""
 _NOTHING: Final[tuple[Any, ...]] = (None, [], {})
 _TYPES: Final[dict[type[inspect.Type], str]] = {
     inspect.StructType: "object",
@@ -111,8 +114,18 @@ def read_model(model: type[M], body: object) -> M:
             problem = _find(model, body, str(error))
             if attempt == _MOST_CONVERSIONS - 1 or not problem.is_integral_float():
                 raise bad_request(problem.message()) from None
-            problem.parent[problem.name] = int(problem.value)
+            _write_as_integers(problem)
     raise AssertionError
+
+
+def _write_as_integers(problem: _Problem) -> None:
+    """Replace an integer that is written as 5.0; in a list also the others, so that each list is converted once."""
+    if isinstance(problem.parent, list):
+        for index, value in enumerate(problem.parent):
+            if isinstance(value, float) and value.is_integer():
+                problem.parent[index] = int(value)
+    else:
+        problem.parent[problem.name] = int(problem.value)
 
 
 def unread_paths(request: RequestModel, body: Mapping[str, Any]) -> list[str]:
@@ -204,7 +217,7 @@ def _add_unread(request: RequestModel, body: Mapping[str, Any], prefix: str, pat
         paths += [f"{prefix}{name}" for name in body if name not in shape.names and body[name] not in _NOTHING]
     for name, values in shape.no_effect_values:
         value = getattr(request, name)
-        if value not in _NOTHING and value not in values:
+        if value is not None and value not in _NOTHING and value not in values:
             paths.append(f"{prefix}{name}")
     for name in shape.inner:
         value = getattr(request, name)
@@ -231,9 +244,9 @@ class _Problem:
     """The field's name in `parent`, or its index."""
 
     def is_integral_float(self) -> bool:
-        """Return whether the value is a field with an integer that is written as a decimal."""
-        is_field = isinstance(self.parent, dict) and any(isinstance(kind, inspect.IntType) for kind in self.kinds)
-        return is_field and isinstance(self.value, float) and self.value.is_integer()
+        """Return whether the value is an integer that is written as a decimal."""
+        takes_integers = any(isinstance(kind, inspect.IntType) for kind in self.kinds)
+        return takes_integers and isinstance(self.value, float) and self.value.is_integer()
 
     def message(self) -> Message:
         """Describe the problem to the caller."""

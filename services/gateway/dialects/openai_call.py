@@ -25,6 +25,8 @@ class OpenAICall(GenerateCall):
     """Whether a stream ends with a chunk that has the usage."""
     continuous_usage: bool = False
     """Whether every chunk has the usage so far."""
+    may_call: bool = False
+    """Whether the model may call functions, so that the answer may have no content."""
     structured_output_field: str = STRUCTURED_OUTPUT
     """The path of the field that asks for structured output; the APIs have several."""
 
@@ -62,5 +64,6 @@ def finish_call(
         continuous_usage=streaming.continuous_usage,
         ignored=ignored_fields(request, body, overruled_fields, strict=strict),
         dry_run=request.dry_run or False,
+        may_call=bool(generate.tools) and generate.tool_choice.mode != pb.TOOL_CHOICE_MODE_NONE,
         structured_output_field=structured_output_field,
     )

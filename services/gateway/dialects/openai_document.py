@@ -11,7 +11,7 @@ from services.gateway.dialects.operation_document import ContentDocument, ErrorD
 from services.runtime.messages.message import Message
 
 _MESSAGE: Final = Message("out_of_range", field="max_tokens", value=0, least=1, most=2**31 - 1).text()
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
 Created = Annotated[int, doc("Seconds since 1970.", "ثانیه از آغاز ۱۹۷۰.", example=1_796_000_000)]
 
 
@@ -32,14 +32,14 @@ class CompletionTokensDetails(ResponseModel):
 class Usage(ResponseModel):
     """The tokens of a request."""
 
-    prompt_tokens: Annotated[int, doc("Tokens of the prompt.", "توکن‌های پرسش.", example=9)]
+    prompt_tokens: Annotated[int, doc("Tokens of the prompt.", "توکن‌های پرامپت.", example=9)]
     completion_tokens: Annotated[
         int, doc("Tokens of the answer, reasoning included.", "توکن‌های پاسخ، با فکر.", example=12)
     ]
     total_tokens: Annotated[int, doc("The sum of both.", "جمع هر دو.", example=21)]
-    prompt_tokens_details: Annotated[PromptTokensDetails | UnsetType, doc("Details of the prompt.", "جزئیات پرسش.")] = (
-        UNSET
-    )
+    prompt_tokens_details: Annotated[
+        PromptTokensDetails | UnsetType, doc("Details of the prompt.", "جزئیات پرامپت.")
+    ] = UNSET
     completion_tokens_details: Annotated[
         CompletionTokensDetails | UnsetType, doc("Details of the answer.", "جزئیات پاسخ.")
     ] = UNSET
@@ -62,13 +62,22 @@ class EndedByBudget(ResponseModel):
     ]
 
 
+ServiceTier = Annotated[Literal["default"], doc("Always `default`.", "همیشه `default`.", example="default")]
+Fingerprint = Annotated[
+    str,
+    doc(
+        "It changes with the weights, the engine or the version that answer.",
+        "با تغییر وزن‌ها، موتور یا نگارشی که پاسخ می‌دهد عوض می‌شود.",
+        example="fp_0a1b2c3d4e",
+    ),
+]
 EndedBy = Annotated[
     EndedByBudget | UnsetType,
     doc(
         "Only present where a budget of the key ended the answer. `finish_reason` is `length` then. In a stream it is "
         "in the last events.",
         "تنها وقتی می‌آید که سهمیهٔ کلید پاسخ را پایان داده باشد؛ آنگاه `finish_reason` برابر `length` است. در پاسخ "
-        "تکه‌تکه در رویدادهای پایانی می‌آید.",
+        "استریم در رویدادهای پایانی می‌آید.",
     ),
 ]
 
@@ -91,14 +100,14 @@ class DryRun(ResponseModel):
         int,
         doc(
             "The tokens of the context that are left for the answer.",
-            "آنچه از ظرفیت مدل برای پاسخ می‌ماند.",
+            "آنچه از پنجرهٔ متن مدل برای پاسخ می‌ماند.",
             example=40951,
         ),
     ]
     ignored_parameters: Annotated[
         list[str], doc("Fields that would have no influence.", "فیلدهایی که اثری نمی‌داشتند.", example=["store"])
     ]
-    worker: Annotated[str, doc("The worker that would answer.", "کارگری که پاسخ می‌داد.", example="10.0.0.7:8001")]
+    worker: Annotated[str, doc("The worker that would answer.", "ورکری که پاسخ می‌داد.", example="10.0.0.7:8001")]
 
 
 class ErrorObject(ResponseModel):
@@ -116,9 +125,7 @@ class ErrorObject(ResponseModel):
     param: Annotated[
         str | None, doc("The path of the field that is wrong.", "فیلدی که نادرست است.", example="max_tokens")
     ]
-    code: Annotated[
-        str | None, doc("A more precise name of the error.", "نام دقیق‌تر خطا.", example="context_length_exceeded")
-    ]
+    code: Annotated[str, doc("A more precise name of the error.", "نام دقیق‌تر خطا.", example="context_length_exceeded")]
 
 
 class Error(ResponseModel):
@@ -139,7 +146,7 @@ HEADERS: Final = {
         description=LocalizedText(
             "Fields of the request that had no influence. A stream whose headers were sent before they were known has "
             "them in a comment.",
-            "فیلدهایی از درخواست که اثری نداشتند. اگر پس از فرستادن هدرهای پاسخ تکه‌تکه معلوم شوند، در سطر توضیحی از آن "
+            "فیلدهایی از درخواست که اثری نداشتند. اگر پس از فرستادن هدرهای پاسخ استریم معلوم شوند، در سطر توضیحی از آن "
             "می‌آیند.",
         ),
         schema={"type": "string"},
@@ -147,8 +154,8 @@ HEADERS: Final = {
     "x-ratelimit-limit-requests": HeaderDocument(
         component="LimitRequests",
         description=LocalizedText(
-            "The limit of requests per minute, if the key has one. Tokens have the same three headers.",
-            "سقف درخواست در دقیقه؛ اگر کلید سقفی داشته باشد. برای توکن هم همین سه هدر هست.",
+            "The limit of requests per minute; 2147483647 if the key has none. Tokens have the same three headers.",
+            "سقف درخواست در دقیقه؛ 2147483647 اگر کلید سقفی ندارد. برای توکن هم همین سه هدر هست.",
         ),
         schema={"type": "integer"},
     ),
@@ -172,7 +179,7 @@ ERROR: Final = ErrorDocument(
     description=LocalizedText(
         "The request could not be answered. Errors of every status have this form; the header `Accept-Language` (`en` "
         "or `fa`) chooses the language of `message`, and changes nothing else.",
-        "درخواست پاسخ نگرفت. خطا با هر وضعیتی همین شکل را دارد؛ زبان `message` را هدر `Accept-Language` (`en` یا `fa`) "
+        "درخواست ناموفق بود. خطا با هر وضعیتی همین شکل را دارد؛ زبان `message` را هدر `Accept-Language` (`en` یا `fa`) "
         "تعیین می‌کند و جز آن چیزی تغییر نمی‌کند.",
     ),
     headers={
@@ -186,7 +193,7 @@ ERROR: Final = ErrorDocument(
             description=LocalizedText(
                 "The id of the message, which is the same in every language and however the message is worded. A "
                 "stream that fails has it in a comment before the event of the error.",
-                "شناسهٔ پیام خطا، که در هر زبان و با هر جمله‌بندی همین است. در پاسخ تکه‌تکه، در سطر توضیحی پیش از رویداد "
+                "شناسهٔ پیام خطا، که در هر زبان و با هر جمله‌بندی همین است. در پاسخ استریم، در سطر توضیحی پیش از رویداد "
                 "خطا می‌آید.",
             ),
             schema={"type": "string"},
@@ -207,7 +214,7 @@ ERROR: Final = ErrorDocument(
                         "message": _MESSAGE,
                         "type": "invalid_request_error",
                         "param": "max_tokens",
-                        "code": None,
+                        "code": "integer_below_min_value",
                     }
                 }
             },

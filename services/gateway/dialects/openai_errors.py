@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from services.gateway.dialects.dialect import ErrorReply
 from services.gateway.dialects.error_text import ErrorText, error_text
+from services.gateway.dialects.openai_error_codes import code_of
 from services.gateway.dialects.openai_limits import limit_headers
 from services.gateway.dialects.retry_headers import retry_headers
 from services.gateway.errors import ApiError, ErrorKind
@@ -22,8 +23,8 @@ _TYPES: Final = {
     ErrorKind.TOO_LARGE: "invalid_request_error",
     ErrorKind.RATE_LIMIT: "rate_limit_error",
     ErrorKind.QUOTA: "insufficient_quota",
-    ErrorKind.UNAVAILABLE: "service_unavailable",
-    ErrorKind.TIMEOUT: "timeout",
+    ErrorKind.UNAVAILABLE: "service_unavailable_error",
+    ErrorKind.TIMEOUT: "server_error",
     ErrorKind.SERVER_ERROR: "server_error",
 }
 
@@ -53,5 +54,5 @@ def response(error: ApiError) -> Response:
 
 
 def _body(error: ApiError, message: ErrorText) -> bytes:
-    fields = {"type": _TYPES[error.kind], "param": message.field, "code": error.code}
+    fields = {"type": _TYPES[error.kind], "param": message.field, "code": code_of(error)}
     return orjson.dumps({"error": {"message": message.text, **fields}})

@@ -23,13 +23,15 @@ _NAMES: Final = (
     (re.compile(r"^response_format\.json_schema\.schema_json$"), "response_format.json_schema.schema"),
     (re.compile(r"^(messages\[\d+\]\.content\[\d+\])\.image$"), r"\1.image_url"),
     (re.compile(r"^prompt_token_ids"), "prompt"),
+    (re.compile(r"^further_prompts\b.*"), "prompt"),
+    (re.compile(r"^logprobs\.prompt$"), "echo"),
 )
 _SEVERAL: Final = {
     "sampling.max_tokens": ("max_tokens", "max_completion_tokens"),
     "logprobs": ("logprobs", "top_logprobs"),
     "response_format": ("response_format", "structured_outputs"),
     # Only callers of the gRPC API can set these.
-    **dict.fromkeys(("prompt", "prompt_token_ids", "tenant", "priority"), ()),
+    **dict.fromkeys(("prompt", "prompt_token_ids", "further_prompts", "logprobs.prompt", "tenant", "priority"), ()),
 }
 """The names of fields that a request can set in several ways, or in none."""
 _STRUCTURED_OUTPUT: Final = re.compile(r"^response_format(\.\w+(\.choices|\.schema_json)?)?")

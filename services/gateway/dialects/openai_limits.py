@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from services.gateway.limit_status import RateLimits, duration
+from typing import Final
+
+from services.gateway.limit_status import RateLimits, Window, duration
+
+UNLIMITED: Final = 2**31 - 1
+"""The limit that is reported where there is none. OpenAI always sends a number, and its clients parse it as one."""
 
 
 def limit_headers(limits: RateLimits) -> dict[str, str]:
-    """Return `x-ratelimit-*` for each limit that the key has."""
+    """Return `x-ratelimit-*`."""
     headers: dict[str, str] = {}
     for name, window in (("requests", limits.requests), ("tokens", limits.tokens)):
-        if window is not None:
-            headers[f"x-ratelimit-limit-{name}"] = str(window.limit)
-            headers[f"x-ratelimit-remaining-{name}"] = str(window.remaining)
-            headers[f"x-ratelimit-reset-{name}"] = duration(window.reset)
+        shown = window or Window(UNLIMITED, UNLIMITED, 0)
+        headers[f"x-ratelimit-limit-{name}"] = str(shown.limit)
+        headers[f"x-ratelimit-remaining-{name}"] = str(shown.remaining)
+        headers[f"x-ratelimit-reset-{name}"] = duration(shown.reset)
     return headers

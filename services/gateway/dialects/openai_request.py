@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
@@ -17,18 +19,23 @@ _LABEL: Final = doc("Accepted, and not used.", "پذیرفته می‌شود و 
 Label = Annotated[str | None, _LABEL]
 Schema = Annotated[
     Any,
-    doc("A JSON Schema.", "یک طرح‌وارهٔ JSON.", example={"type": "object"}, schema={"type": ["object", "string"]}),
+    doc("A JSON Schema.", "یک اسکیمای JSON.", example={"type": "object"}, schema={"type": ["object", "string"]}),
 ]
-Regex = Annotated[str | None, doc("A regular expression.", "یک عبارت باقاعده.", example="[0-9]{4}")]
+Regex = Annotated[str | None, doc("A regular expression.", "یک عبارت منظم (regex).", example="[0-9]{4}")]
 Choice = Annotated[
     list[str] | None,
-    doc("The strings of which the answer is one.", "پاسخ یکی از این‌هاست.", example=["yes", "no"]),
+    doc(
+        "The strings of which the answer is one.",
+        "پاسخ یکی از این‌هاست.",
+        example=["yes", "no"],
+        schema={"items": {"type": "string", "minLength": 1}, "minItems": 1},
+    ),
 ]
 Grammar = Annotated[
     str | None,
     doc(
         "A grammar: GBNF, or llguidance's Lark if it begins with %llguidance.",
-        "یک دستور زبان: GBNF، یا Lark در نگارش llguidance اگر با %llguidance آغاز شود.",
+        "یک گرامر: GBNF، یا Lark در نگارش llguidance اگر با %llguidance آغاز شود.",
         example='root ::= "yes" | "no"',
     ),
 ]
@@ -72,14 +79,14 @@ class JsonSchema(RequestModel):
     name: Annotated[
         str | None,
         REQUIRED,
-        doc("A name for the schema.", "نام طرح‌واره.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{1,64}$"}),
+        doc("A name for the schema.", "نام اسکیما.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{1,64}$"}),
     ] = None
     schema: Annotated[
         Any,
         REQUIRED,
         doc(
             "A JSON Schema.",
-            "یک طرح‌وارهٔ JSON.",
+            "یک اسکیمای JSON.",
             example={"type": "object", "properties": {"name": {"type": "string"}}},
             schema={"type": "object"},
         ),
@@ -87,18 +94,25 @@ class JsonSchema(RequestModel):
     description: Annotated[str | None, doc("Has no influence.", "اثری ندارد.", example="A person.")] = None
     strict: Annotated[
         bool | None,
-        doc("The answer conforms either way.", "در هر دو حال پاسخ با طرح‌واره می‌خواند.", example=True),
+        doc("The answer conforms either way.", "در هر دو حال پاسخ با اسکیما می‌خواند.", example=True),
     ] = None
 
 
 class JsonSchemaFormat(RequestModel, tag_field="type", tag="json_schema"):
     """JSON that conforms to a schema."""
 
-    json_schema: Annotated[JsonSchema, doc("The schema.", "طرح‌واره.")]
+    json_schema: Annotated[JsonSchema, doc("The schema.", "اسکیما.")]
+
+
+def at_most_one_of(*names: str) -> dict[str, Any]:
+    """Return a schema for objects that have at most one of these fields."""
+    return {"not": {"anyOf": [{"required": list(pair)} for pair in itertools.combinations(names, 2)]}}
 
 
 class StructuredOutputs(RequestModel):
     """The field `structured_outputs`."""
+
+    conditions: ClassVar = (at_most_one_of("json", "regex", "choice", "grammar", "json_object", "structural_tag"),)
 
     json: Schema = None
     regex: Regex = None
@@ -118,6 +132,11 @@ class StructuredOutputs(RequestModel):
 class OpenAIRequest(RequestModel):
     """Base of both requests: how tokens are chosen, when generation stops, and how the answer is sent."""
 
+    conditions: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        at_most_one_of("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+        {"dependentSchemas": {"stream_options": {"required": ["stream"], "properties": {"stream": {"const": True}}}}},
+    )
+
     n: Annotated[Positive | None, doc("How many answers to generate.", "چند پاسخ.", example=1)] = 1
     stream: Annotated[
         bool | None,
@@ -125,7 +144,7 @@ class OpenAIRequest(RequestModel):
     ] = False
     stream_options: Annotated[
         StreamOptions | None,
-        doc("Options of a stream; only with `stream`.", "تنظیم‌های پاسخ تکه‌تکه؛ تنها همراه `stream`."),
+        doc("Options of a stream; only with `stream`.", "تنظیم‌های پاسخ استریم؛ تنها همراه `stream`."),
     ] = None
     max_tokens: Positive | None = None
     max_completion_tokens: Annotated[
@@ -183,7 +202,7 @@ class OpenAIRequest(RequestModel):
         float | None,
         doc(
             "Penalty on repetition, by how often a token was used.",
-            "ضد تکرار، به شمار کاربرد هر توکن.",
+            "جریمهٔ تکرار، متناسب با دفعات آمدن هر توکن.",
             example=0.5,
             schema={"minimum": -2, "maximum": 2},
         ),
@@ -192,7 +211,7 @@ class OpenAIRequest(RequestModel):
         float | None,
         doc(
             "Penalty on repetition, by whether a token was used.",
-            "ضد تکرار، همین که توکن آمده باشد.",
+            "جریمهٔ تکرار، با یک بار آمدن توکن.",
             example=0.5,
             schema={"minimum": -2, "maximum": 2},
         ),
@@ -201,7 +220,7 @@ class OpenAIRequest(RequestModel):
         float | None,
         doc(
             "Penalty on repetition, as a factor; 1 does nothing.",
-            "ضد تکرار به شکل ضریب؛ ۱ بی‌اثر است.",
+            "جریمهٔ تکرار به شکل ضریب؛ ۱ بی‌اثر است.",
             example=1.1,
             schema={"minimum": 0.01, "maximum": 2},
         ),
@@ -213,7 +232,7 @@ class OpenAIRequest(RequestModel):
             "The answer ends before one of these strings. They have no effect within reasoning.",
             "پاسخ پیش از یکی از این‌ها تمام می‌شود. در فکرها اثری ندارند.",
             example=["\n\n"],
-            schema={"maxItems": 4},
+            schema={"maxItems": 64},
         ),
     ] = None
     stop_token_ids: Annotated[
@@ -249,16 +268,19 @@ class OpenAIRequest(RequestModel):
             "Makes tokens more or less likely, by token id.",
             "احتمال توکن‌ها را با شناسهٔ توکن کم و زیاد می‌کند.",
             example={"1734": -100},
-            schema={"additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
+            schema={
+                "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+                "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            },
         ),
     ] = None
     response_format: Annotated[
         TextFormat | JsonObjectFormat | JsonSchemaFormat | None,
         doc(
-            "`text`, `json_object`, or `json_schema` with a schema to which the answer conforms. Not together with "
-            "tools that the model may call.",
-            "`text` یا `json_object` یا `json_schema` با طرح‌واره‌ای که پاسخ با آن می‌خواند. همراه ابزارهایی که مدل "
-            "بتواند صدا بزند نمی‌آید.",
+            "`text`, `json_object`, or `json_schema` with a schema to which the answer conforms. With tools that the "
+            "model may call, the answer is either calls or in this format.",
+            "`text` یا `json_object` یا `json_schema` با اسکیمایی که پاسخ با آن می‌خواند. اگر مدل بتواند ابزاری صدا "
+            "بزند، پاسخ یا فراخوانی است یا در این قالب.",
             example={"type": "json_object"},
         ),
     ] = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from services.gateway.credential import BEARER, KeyHeader
+from services.gateway.credential import AZURE, BEARER, KeyHeader
 
 
 class LocalizedText(NamedTuple):
@@ -67,7 +67,7 @@ class PathParameter:
 class OperationDocument:
     """An operation."""
 
-    method: Literal["get", "post"]
+    method: Literal["delete", "get", "post"]
     path: str
     id: str
     summary: LocalizedText
@@ -80,3 +80,5 @@ class OperationDocument:
     parameters: tuple[PathParameter, ...] = ()
     key_header: KeyHeader = BEARER
     """The header in which its requests carry the API key."""
+    other_key_header: KeyHeader = AZURE
+    """Another header that may carry it instead."""

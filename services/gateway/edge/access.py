@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -12,12 +11,12 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import metrics
-from services.gateway.dialects import openai_errors
 from services.gateway.dialects.error_text import MESSAGE_ID_HEADER
+from services.gateway.edge import error_format
 from services.gateway.edge.cors import Cors, answer_preflight, is_preflight
 from services.gateway.errors import server_error
 from services.gateway.i18n.language import ACCEPTED
-from services.gateway.record import RequestRecord
+from services.gateway.record import RequestRecord, new_request_id
 
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
 """Request ids that are accepted from clients. They go into all logs: they are short and must not contain a key."""
@@ -64,15 +63,18 @@ class Access:
         except Exception:  # noqa: BLE001  # every error must be logged and answered
             _log.exception("request failed", extra={"request_id": record.request_id})
             if record.status == 0:
-                response = openai_errors.response(server_error(record.request_id))
+                response = error_format.response(
+                    server_error(record.request_id), path=scope["path"], headers={}, request_id=record.request_id
+                )
                 await response(scope, receive, send_with_headers)
         finally:
             record.end(route=getattr(scope.get("route"), "path", "none"))
-            _publish(record)
+            metrics.REQUESTS_IN_FLIGHT.dec()
+            publish(record)
 
 
 def _request_id(header: bytes) -> str:
-    return header.decode() if _SANE_ID.fullmatch(header) else f"req-{secrets.token_hex(12)}"
+    return header.decode() if _SANE_ID.fullmatch(header) else new_request_id()
 
 
 def _message_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -80,9 +82,9 @@ def _message_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return None if message_id is None else message_id.decode()
 
 
-def _publish(record: RequestRecord) -> None:
+def publish(record: RequestRecord) -> None:
+    """Log a request that has ended, and count it."""
     method = record.method if record.method in _METHODS else "other"
-    metrics.REQUESTS_IN_FLIGHT.dec()
-    metrics.REQUESTS.labels(record.route, method, record.status, record.model_label).inc()
-    metrics.REQUEST_SECONDS.labels(record.route, record.model_label).observe(record.seconds)
+    metrics.of(metrics.REQUESTS, record.route, method, record.status, record.model_label).inc()
+    metrics.of(metrics.REQUEST_SECONDS, record.route, record.model_label).observe(record.seconds)
     _log.info("request", extra=record.fields())

@@ -1,4 +1,7 @@
-"""Checks the admin API's credential before any byte of a request's body is read, and bounds the size of the body."""
+"""Checks the admin API's credential before any byte of a request's body is read, and bounds the size of the body.
+
+A caller may send its name in the header X-Vilix-Actor, for the audit log: all callers have the same credential.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,12 @@ from services.gateway.credential import BEARER
 from services.gateway.dialects import openai_errors
 from services.gateway.errors import ApiError, too_large, unauthorized
 from services.gateway.record import Outcome
+from services.gateway.redis.audit_log import Origin, changes_from
 from services.runtime.messages.message import Message
 
 MAX_BODY_BYTES: Final = 64 * 2**10
+_MOST_CHARACTERS: Final = 100
+"""The most characters of a caller's name that the audit log keeps."""
 
 
 class AdminGuard:
@@ -49,7 +55,8 @@ class AdminGuard:
         if body is None:
             scope["state"]["record"].outcome = Outcome.CLIENT_GONE
             return
-        await self._app(scope, _replay(body, receive), send)
+        with changes_from(_origin(scope)):
+            await self._app(scope, _replay(body, receive), send)
 
     def _check(self, scope: Scope) -> None:
         """Raise ApiError (401) for a request without the credential."""
@@ -60,6 +67,13 @@ class AdminGuard:
         if scheme.lower() != b"bearer" or not equal:
             message = Message("admin_credential_missing", header="Authorization: Bearer TOKEN")
             raise unauthorized(message, challenge=BEARER.challenge)
+
+
+def _origin(scope: Scope) -> Origin:
+    header = next((value for name, value in scope["headers"] if name == b"x-vilix-actor"), b"")
+    name = "".join(filter(str.isprintable, header.decode(errors="replace")))[:_MOST_CHARACTERS].strip()
+    address, _ = scope.get("client") or ("", 0)
+    return Origin(f"admin API: {name}" if name else "admin API", address)
 
 
 def _digest(token: bytes) -> bytes:

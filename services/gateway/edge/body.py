@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from services.gateway.disconnect import ClientGoneError
 from services.gateway.edge.body_budget import BodyShare
+from services.gateway.edge.served_request import ServedRequest
 from services.gateway.errors import ApiError, ErrorKind, bad_request, too_large
 from services.gateway.quoting import shown
 from services.runtime.messages.message import Message
@@ -39,13 +40,14 @@ class Gate(Protocol):
 class RequestBody:
     """The body of one request. It counts in the budget of bodies until `release`."""
 
-    def __init__(self, headers: Mapping[str, str], receive: Receive) -> None:
-        """Prepare to read the body with `receive`, as ASGI defines it."""
+    def __init__(self, headers: Mapping[str, str], receive: Receive, served: ServedRequest | None = None) -> None:
+        """Prepare to read the body with `receive`, as ASGI defines it. `served` tells if it is already complete."""
         self._headers: Final = headers
         self._receive: Final = receive
+        self._served: Final = served
         self._share: BodyShare | None = None
 
-    async def read(self, *, max_bytes: int, share: BodyShare, gate: Gate) -> bytearray:
+    async def read(self, *, max_bytes: int, share: BodyShare, gate: Gate) -> bytes | bytearray:
         """Return the whole body.
 
         Args:
@@ -63,6 +65,10 @@ class RequestBody:
         announced = self._announced_bytes()
         if announced > max_bytes:
             raise _body_too_large(announced, max_bytes)
+        size = self._served.complete_body_bytes if self._served is not None else None
+        if size is not None and max(announced, size) <= min(LARGE_BYTES, max_bytes) and share.take(size):
+            # The short way of small bodies, which mostly arrive with their headers.
+            return await self._receive_rest()
         passed = announced > LARGE_BYTES
         if passed:
             await _pass(gate)
@@ -85,6 +91,22 @@ class RequestBody:
                     body += part
         # Converting it to bytes would copy it.
         return body
+
+    async def _receive_rest(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body: bytes = message.get("body", b"")
+        return body
+
+    async def count(self, size: int) -> None:
+        """Count `size` bytes more, which the body refers to. Raises ApiError (503)."""
+        if self._share is not None:
+            await self._share.add(size)
+
+    def hand_over(self, other: RequestBody) -> None:
+        """Have `other` count and release what this body counts."""
+        other._share, self._share = self._share, None
 
     def release(self) -> None:
         """Give the body's share of the budget back, once nothing that was parsed from the body is kept."""

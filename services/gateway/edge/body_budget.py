@@ -88,6 +88,13 @@ class BodyBudget:
         finally:
             self._waiting.pop(granted, None)
 
+    def take(self, share: BodyShare, size: int) -> bool:
+        """Count an empty share as `size` bytes, at most SMALL_BYTES, if an incomplete body would have capacity now."""
+        if not self._fits(share, SMALL_BYTES):
+            return False
+        self._set(share, size)
+        return True
+
     def shrink(self, share: BodyShare, size: int) -> None:
         """Count a share as `size` bytes, which is less than before, and admit waiting bodies.
 
@@ -96,6 +103,8 @@ class BodyBudget:
         if share.size - size >= LARGE_BYTES and self._trimming is None:
             self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
         self._set(share, size)
+        if not self._waiting:
+            return
         by_key = sorted(self._waiting.items(), key=lambda item: self._used_by[item[1][0].key_id])
         for granted, (waiting, requested) in by_key:
             if not granted.done() and self._fits(waiting, requested):
@@ -185,6 +194,10 @@ class BodyShare:
         finally:
             self._budget.note_finished(self)
         self._budget.shrink(self, self._received)
+
+    def take(self, size: int) -> bool:
+        """Count a complete body of up to SMALL_BYTES. Return whether the budget has capacity for it now."""
+        return self._budget.take(self, size)
 
     async def add(self, size: int) -> None:
         """Count a part that was received. Raises ApiError (503)."""

@@ -21,14 +21,13 @@ class DirectWriter:
     def ready(self) -> bool:
         """Whether the body has begun, is sent in chunks, and its client reads fast enough."""
         cycle = self._cycle
-        return bool(
-            cycle.response_started
-            and cycle.chunked_encoding
-            and not (cycle.response_complete or cycle.disconnected or cycle.flow.write_paused)
-        )
+        if not cycle.response_started or cycle.response_complete or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        return cycle.chunked_encoding is True
 
     def write(self, data: bytes) -> None:
-        """Write a part of the body. To be called only while `ready`."""
+        """Write a part of the body. To be called only if the body was `ready` a moment ago."""
+        cycle = self._cycle
         # An empty chunk would end the body.
-        if data:
-            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if data and not (cycle.response_complete or cycle.disconnected):
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))

@@ -12,6 +12,7 @@ from services.gateway.disconnect import Disconnect
 from services.gateway.edge.body import RequestBody
 from services.gateway.edge.direct_writer import DIRECT_WRITER
 from services.gateway.edge.response import ResponseChannel
+from services.gateway.edge.served_request import SERVED_REQUEST
 from services.gateway.record import RequestRecord
 
 
@@ -22,9 +23,13 @@ class Exchange:
         """Wrap the three arguments of an ASGI application."""
         self.headers: Final = Headers(scope=scope)
         self.record: Final[RequestRecord] = scope["state"]["record"]
-        self.body: Final = RequestBody(self.headers, receive)
-        self.disconnect: Final = Disconnect(receive)
-        self.response: Final = ResponseChannel(send, scope.get("extensions", {}).get(DIRECT_WRITER))
+        # They refer to the server's state of the request, which refers to the scope: break the cycle, so that no
+        # garbage collection is needed.
+        extensions = scope.pop("extensions", {})
+        served = extensions.get(SERVED_REQUEST)
+        self.body: Final = RequestBody(self.headers, receive, served)
+        self.disconnect: Final = Disconnect(receive, served)
+        self.response: Final = ResponseChannel(send, extensions.get(DIRECT_WRITER))
         self.cleanup: Final = ExitStack()
         """Callbacks that run at the end of the request."""
         self.cleanup.callback(self.body.release)

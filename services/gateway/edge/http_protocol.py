@@ -17,7 +17,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.gateway import metrics
-from services.gateway.dialects import openai_errors
+from services.gateway.edge import error_format
 from services.gateway.edge.body_budget import SLOW_BYTES_PER_SECOND, SLOW_SECONDS
 from services.gateway.edge.deadline import Deadline
 from services.gateway.edge.direct_writer import DIRECT_WRITER, DirectWriter
@@ -25,8 +25,10 @@ from services.gateway.edge.framing import FramingError, framing_error
 from services.gateway.edge.http10 import Http10Response
 from services.gateway.edge.lingering_close import LINGER_SECONDS, LingeringTransport
 from services.gateway.edge.open_connections import OpenConnections
+from services.gateway.edge.served_request import SERVED_REQUEST, ServedRequest
 from services.gateway.edge.stalled_writes import WatchedFlow
 from services.gateway.errors import ApiError, ErrorKind
+from services.gateway.record import new_request_id
 from services.gateway.settings import GatewaySettings
 from services.runtime.messages.message import Message
 
@@ -64,6 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline: Final = Deadline(self.loop)
         self._write_deadline: Final = Deadline(self.loop)
         self._served_cycle: Any = None
+        self._served_request: ServedRequest | None = None
         self.is_lingering = False
         """Whether received bytes are discarded, because the last response was sent."""
 
@@ -270,7 +273,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._close(cause)
             return
         metrics.CONNECTIONS_REJECTED.labels(cause).inc()
-        reply = openai_errors.render(ApiError(status, ErrorKind.INVALID_REQUEST, message, code=cause))
+        error = ApiError(status, ErrorKind.INVALID_REQUEST, message, code=cause)
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        reply = error_format.render(error, path=path, headers={}, request_id=new_request_id())
         headers = {**reply.headers, "content-length": str(len(reply.body)), "connection": "close"}
         head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
         start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n"
@@ -303,7 +308,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._served_cycle = cycle
-        cycle.scope["extensions"] = {DIRECT_WRITER: DirectWriter(cycle)}
+        self._served_request = ServedRequest(cycle)
+        cycle.scope["extensions"] = {DIRECT_WRITER: DirectWriter(cycle), SERVED_REQUEST: self._served_request}
         if cycle.scope["http_version"] in ("0.9", "1.0"):
             app = Http10Response(app, cycle)
         super()._start_asgi_task(cycle, app)
@@ -316,6 +322,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._served_cycle is not None and not self._served_cycle.response_complete:
             self._served_cycle.disconnected = True
             self._served_cycle.message_event.set()
+            if self._served_request is not None:
+                self._served_request.disconnected()
 
     def _is_responding(self) -> bool:
         """Return whether a response written now would interrupt, or be taken for, that of an earlier request."""

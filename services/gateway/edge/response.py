@@ -18,7 +18,8 @@ class ResponseChannel:
         self.started = False
         """Whether the status was sent, so that an error can only be a part of the response."""
         self._send: Final = send
-        self._direct: Final = direct
+        self.direct: Final = direct
+        """Writes to the body without waiting; None if the server does not offer it."""
 
     async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole response."""
@@ -41,10 +42,5 @@ class ResponseChannel:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether `write` may be called now, because the client reads fast enough."""
-        return self._direct is not None and self._direct.ready
-
-    def write(self, data: bytes) -> None:
-        """Write a part of the body at once, without waiting. To be called only while `keeps_up`."""
-        if self._direct is not None:
-            self._direct.write(data)
+        """Whether `direct` may write now, because the client reads fast enough."""
+        return self.direct is not None and self.direct.ready

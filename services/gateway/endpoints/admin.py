@@ -1,4 +1,7 @@
-"""The admin API: key management over HTTP, with its own listener and credential. Its OpenAPI document describes it."""
+"""The admin API: keys, aliases, activity and the audit log over HTTP, with its own listener and credential.
+
+Its OpenAPI document describes it.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ from starlette.types import ASGIApp
 from services.gateway.dialects import openai_errors
 from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
-from services.gateway.endpoints import admin_examples
+from services.gateway.endpoints import admin_activity, admin_aliases, admin_audit, admin_errors, admin_examples
 from services.gateway.endpoints.request_record import record_of
 from services.gateway.errors import ApiError, ErrorKind, bad_request, conflict, not_found, server_error, unavailable
+from services.gateway.live_requests import LiveRequests
 from services.gateway.quoting import shown
 from services.gateway.redis.link import RedisLink
 from services.gateway.redis.rejections import rejection_of
+from services.gateway.routing.fleet import Fleet
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.tenancy.key_records import NewerRecordError
@@ -57,10 +62,10 @@ class Revocation(BaseModel):
     acknowledged: int = Field(description="Replicas that had the revocation, after waiting up to a second.")
 
 
-router: Final = APIRouter(prefix=PREFIX, dependencies=[_CREDENTIAL], tags=["keys"])
+router: Final = APIRouter(prefix=PREFIX, dependencies=[_CREDENTIAL])
 
 
-@router.post("/keys", status_code=201, responses=admin_examples.CREATED)
+@router.post("/keys", tags=["keys"], status_code=201, responses=admin_examples.CREATED)
 async def create_key(request: Request, draft: Annotated[Draft, Body(openapi_examples=admin_examples.CREATE)]) -> NewKey:
     """Create a key. The response has its secret, which cannot be retrieved again."""
     redis = _redis_of(request)
@@ -69,19 +74,19 @@ async def create_key(request: Request, draft: Annotated[Draft, Body(openapi_exam
     return NewKey(key=secret, **dict(key))
 
 
-@router.get("/keys", responses=admin_examples.LISTED)
+@router.get("/keys", tags=["keys"], responses=admin_examples.LISTED)
 async def list_keys(request: Request) -> list[Key]:
     """List all keys except revoked ones, oldest first."""
     return await keys.list_all(_redis_of(request))
 
 
-@router.get("/keys/{name_or_id}", responses=admin_examples.SHOWN)
+@router.get("/keys/{name_or_id}", tags=["keys"], responses=admin_examples.SHOWN)
 async def show_key(request: Request, name_or_id: str) -> Key:
     """Show a key."""
     return await keys.get(_redis_of(request), name_or_id)
 
 
-@router.patch("/keys/{name_or_id}", responses=admin_examples.SHOWN)
+@router.patch("/keys/{name_or_id}", tags=["keys"], responses=admin_examples.SHOWN)
 async def change_key(
     request: Request, name_or_id: str, change: Annotated[Change, Body(openapi_examples=admin_examples.CHANGE)]
 ) -> Key:
@@ -91,7 +96,7 @@ async def change_key(
     return key
 
 
-@router.post("/keys/{name_or_id}/rotate", status_code=201, responses=admin_examples.CREATED)
+@router.post("/keys/{name_or_id}/rotate", tags=["keys"], status_code=201, responses=admin_examples.CREATED)
 async def rotate_key(
     request: Request,
     name_or_id: str,
@@ -104,7 +109,7 @@ async def rotate_key(
     return NewKey(key=secret, **dict(key))
 
 
-@router.delete("/keys/{name_or_id}", responses=admin_examples.REVOKED)
+@router.delete("/keys/{name_or_id}", tags=["keys"], responses=admin_examples.REVOKED)
 async def revoke_key(request: Request, name_or_id: str) -> Revocation:
     """Revoke a key. From now on every gateway rejects it."""
     key, replication = await keys.revoke(_redis_of(request), name_or_id)
@@ -112,7 +117,7 @@ async def revoke_key(request: Request, name_or_id: str) -> Revocation:
     return Revocation(id=key.id, name=key.name, replicas=replication.replicas, acknowledged=replication.acknowledged)
 
 
-@router.get("/keys/{name_or_id}/usage", responses=admin_examples.USAGE)
+@router.get("/keys/{name_or_id}/usage", tags=["keys"], responses=admin_examples.USAGE)
 async def key_usage(
     request: Request,
     name_or_id: str,
@@ -125,11 +130,26 @@ async def key_usage(
     return usage.summed(await usage.of_days(redis, key, last=datetime.now(UTC).date(), days=days), by=by)
 
 
-def create_admin_app(link: RedisLink, *, token: str) -> ASGIApp:
-    """Return the admin API of the keys behind `link` as an ASGI application, for callers that send `token`."""
-    app = FastAPI(title="Vilix admin API", version="1", openapi_url=_OPENAPI_PATH, docs_url=None, redoc_url=None)
-    app.state.link = link
+router.include_router(admin_aliases.router)
+router.include_router(admin_audit.router)
+
+
+def create_admin_app(link: RedisLink, fleet: Fleet, live_requests: LiveRequests, *, token: str) -> ASGIApp:
+    """Return the admin API as an ASGI application, for callers that send `token`.
+
+    It manages the keys and aliases behind `link`, and shows the load of `fleet` and the running requests.
+    """
+    app = FastAPI(
+        title="Vilix admin API",
+        version="1",
+        openapi_url=_OPENAPI_PATH,
+        docs_url=None,
+        redoc_url=None,
+        responses=admin_errors.RESPONSES,
+    )
+    app.state.link, app.state.fleet, app.state.live_requests = link, fleet, live_requests
     app.include_router(router)
+    app.include_router(admin_activity.router, prefix=PREFIX, dependencies=[_CREDENTIAL])
     handlers: dict[type[Exception], Any] = {
         ApiError: _api_error,
         HTTPException: _http_error,
@@ -160,9 +180,10 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     message = Message("admin_request_not_valid", reason=str(error.detail), document=_OPENAPI_PATH)
-    return openai_errors.response(
-        ApiError(error.status_code, ErrorKind.INVALID_REQUEST, message, headers=error.headers)
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = admin_errors.allowed_methods(request)
+    return openai_errors.response(ApiError(error.status_code, ErrorKind.INVALID_REQUEST, message, headers=headers))
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:

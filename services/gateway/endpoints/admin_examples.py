@@ -28,6 +28,7 @@ _COUNTS: Final = {
 
 CREATE: Final = {"limited": {"value": {"name": "shop", "owner": "team-a", "limits": {"rpm": 60, "concurrency": 8}}}}
 CHANGE: Final = {"limit": {"value": {"limits": {"rpm": 120}}}}
+ALIAS: Final = {"model": {"value": {"model": "qwen3-14b"}}}
 ROTATE: Final = {"at_once": {"value": {"grace_seconds": 0}}}
 
 
@@ -39,5 +40,59 @@ def response(status: int, value: Any) -> dict[int | str, dict[str, Any]]:
 CREATED: Final = response(201, _NEW_KEY)
 LISTED: Final = response(200, [_KEY])
 SHOWN: Final = response(200, _KEY)
+ALIASES: Final = response(200, {"claude-qwen3-14b": "qwen3-14b", "fast": "qwen3-8b"})
 REVOKED: Final = response(200, {"id": "k_7f3a", "name": "shop", "replicas": 2, "acknowledged": 2})
+ACTIVITY: Final = response(
+    200,
+    {
+        "requests_total": 1,
+        "requests": [
+            {
+                "request_id": "req-1f2e3d4c5b6a798012345678",
+                "key_id": "k_7f3a",
+                "key_name": "shop",
+                "owner": "team-a",
+                "model": "qwen3-8b",
+                "phase": "generating",
+                "stream": True,
+                "seconds": 3.214,
+                "first_token_ms": 182.4,
+                "prompt_tokens": 812,
+                "completion_tokens": 143,
+                "tokens_per_second": 47.2,
+            }
+        ],
+        "models": [
+            {
+                "id": "qwen3-8b",
+                "available": True,
+                "engines": [
+                    {
+                        "worker": "10.0.4.7:9001",
+                        "slots": 64,
+                        "running": 1,
+                        "queued": 0,
+                        "kv_cache_use": 0.0312,
+                        "tokens_per_second": 47.2,
+                    }
+                ],
+            }
+        ],
+    },
+)
+AUDIT: Final = response(
+    200,
+    [
+        {
+            "time": 1_796_000_000.25,
+            "actor": "admin API: sara@example.com",
+            "address": "10.0.4.2",
+            "action": "key.changed",
+            "subject": "k_7f3a",
+            "name": "shop",
+            "before": {"limits": {"rpm": 60}},
+            "after": {"limits": {"rpm": 120}},
+        }
+    ],
+)
 USAGE: Final = response(200, {"2026-11-29": _COUNTS, "2026-11-30": _COUNTS})

@@ -40,9 +40,11 @@ class Health:
         )
 
     async def readyz(self, request: Request) -> Response:
-        """Report whether requests should be sent to this gateway: 200 if some model is available, else 503.
+        """Report whether requests should be sent to this gateway: 200 once it has looked for all workers, else 503.
 
-        Redis is not considered, because a short failure of it must not take every gateway out of service.
+        A gateway without models can answer: with 503 for each model. Otherwise a gateway could not be replaced while
+        models are down, and an installation would not be complete until the first weights are loaded. Redis is not
+        considered either, because a short failure of it must not take every gateway out of service.
         """
-        ready = self._fleet.any_ready()
+        ready = self._fleet.has_looked()
         return Response(orjson.dumps({"ready": ready}), 200 if ready else 503, media_type="application/json")

@@ -22,9 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.endpoints.models import describe_all
+from services.gateway.i18n.language import preferred
 from services.gateway.routing.fleet import Fleet
+from services.runtime.messages.catalogue import ENGLISH
 
 GetEndpoint = Callable[[Request], Awaitable[Response]]
+_MISSING: Final = {ENGLISH: "missing.en.html", "fa": "missing.html"}
 _JSON: Final = "application/json"
 _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 _ASSETS: Final = "site/assets/"
@@ -65,6 +68,21 @@ class Page:
             raise HTTPException(404)
         return self._files[name]
 
+    def missing(self, request: Request) -> Response | None:
+        """Return the page of an address that does not exist, or None if it is not built or no browser asks.
+
+        A browser asks for HTML by the header `Accept`; programs that call the API do not.
+        """
+        name = _MISSING[preferred(request.headers.get("accept-language", ""))]
+        if request.method != "GET" or "text/html" not in request.headers.get("accept", "") or name not in self._files:
+            return None
+        file = self._files[name]
+        # Links are relative to the root, under whatever path a proxy serves it.
+        depth = request.scope["path"].count("/") - 1
+        body = file.bodies["identity"].replace(b'"./', b'"' + (b"../" * depth or b"./"))
+        headers = {name: value for name, value in file.headers.items() if name != "etag"}
+        return Response(body, 404, headers | {"vary": "accept, accept-language"})
+
 
 def routes(page: Page, fleet: Fleet) -> Iterator[tuple[str, GetEndpoint]]:
     """Yield the path and the endpoint of each part of the page, which lists the models of `fleet`."""
@@ -85,13 +103,37 @@ def routes(page: Page, fleet: Fleet) -> Iterator[tuple[str, GetEndpoint]]:
     yield "/en", document("en.html")
     yield "/api/docs", document("api/docs.html")
     yield "/api/docs.en", document("api/docs.en.html")
+    yield "/api/changes", document("api/changes.html")
+    yield "/api/changes.en", document("api/changes.en.html")
     yield "/api/openapi.json", document("api/openapi.json")
+    for name in _MARKDOWN:
+        yield f"/{name}", document(name)
+    for path, target in _REDIRECTS.items():
+        yield path, _redirect(target)
     yield "/site/models.json", models
     yield "/site/{path:path}", document("site/{path}")
 
 
+_MARKDOWN: Final = (
+    "llms.txt", "en.md", "fa.md", "api/docs.md", "api/docs.en.md", "api/changes.md", "api/changes.en.md",
+)  # fmt: skip
+"""The pages as Markdown."""
+_REDIRECTS: Final = {
+    "/en/": "../en", "/fa": "./", "/fa/": "../", "/docs": "./", "/playground": "./#playground", "/index.html": "./",
+}  # fmt: skip
+"""Addresses that people try, and where they lead, relative to them: the page may be under any path of a proxy."""
+
+
+def _redirect(target: str) -> GetEndpoint:
+    async def endpoint(_: Request) -> Response:
+        return Response(status_code=308, headers={"location": target, "cache-control": "public, max-age=300"})
+
+    return endpoint
+
+
 _PUBLIC_FIELDS: Final = (
-    "id", "available", "context_length", "capabilities", "supported_parameters", "dimensions", "descriptions"
+    "id", "available", "context_length", "capabilities", "supported_parameters", "dimensions", "checkpoint",
+    "descriptions",
 )  # fmt: skip
 
 
@@ -136,6 +178,8 @@ def _document_headers(api_url: str) -> dict[str, str]:
 
 
 def _content_type(path: Path) -> str:
-    guessed = {".woff2": "font/woff2", ".js": "text/javascript", ".json": _JSON}.get(path.suffix)
+    guessed = {".woff2": "font/woff2", ".js": "text/javascript", ".json": _JSON, ".md": "text/markdown"}.get(
+        path.suffix
+    )
     kind = guessed or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind

@@ -29,6 +29,10 @@ class Model(ResponseModel):
     available: Annotated[
         bool, doc("Whether the model can answer at the moment.", "آیا همین حالا پاسخ می‌دهد.", example=True)
     ]
+    alias_of: Annotated[
+        str | UnsetType,
+        doc("For an alias: the id of its model.", "در نام دیگر، شناسهٔ مدل آن.", example="qwen3-8b"),
+    ] = UNSET
     context_length: Annotated[
         int | UnsetType,
         doc(
@@ -81,6 +85,16 @@ class Model(ResponseModel):
             example="cl100k_base",
         ),
     ] = UNSET
+    text_normalization: Annotated[
+        dict[str, str] | UnsetType,
+        doc(
+            "For an embedding model: how the spelling of texts is unified without `text_normalization`, and the "
+            "version of that spelling. Vectors of different versions must not be mixed in one index.",
+            "در مدل بردار، یکسان‌سازی املا وقتی `text_normalization` نیامده باشد، و نسخهٔ آن. بردارهای نسخه‌های "
+            "متفاوت را در یک نمایه با هم نیاورید.",
+            example={"default": "auto", "version": "persian-1"},
+        ),
+    ] = UNSET
     engine: Annotated[Engine | UnsetType, doc("The program that runs the model.", "برنامه‌ای که مدل را اجرا می‌کند.")] = (
         UNSET
     )
@@ -102,7 +116,7 @@ class UsedTokens(ResponseModel):
     """Numbers of requests and tokens."""
 
     requests: Annotated[int, doc("Requests that have ended.", "درخواست‌هایی که تمام شده‌اند.", example=120)]
-    prompt_tokens: Annotated[int, doc("Tokens of prompts.", "توکن‌های پرسش‌ها.", example=48_000)]
+    prompt_tokens: Annotated[int, doc("Tokens of prompts.", "توکن‌های پرامپت‌ها.", example=48_000)]
     completion_tokens: Annotated[int, doc("Tokens of answers.", "توکن‌های پاسخ‌ها.", example=21_000)]
     cached_tokens: Annotated[
         int,

@@ -9,7 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.credential import BEARER
+from services.gateway.credential import read_openai
 from services.gateway.endpoints.request_record import record_of
 from services.gateway.errors import unavailable
 from services.gateway.redis.link import RedisAwayError, RedisLink
@@ -35,7 +35,7 @@ class OwnUsage:
 
     async def own_usage(self, request: Request) -> Response:
         """Return what the caller's key used today and this month, its limits, and what remains of them."""
-        key = (await authenticate(BEARER.read(request.headers), self._key_cache)).key
+        key = (await authenticate(read_openai(request.headers), self._key_cache)).key
         record_of(request).key_id = key.id
         subject = self._tiers.subject(key, "")
         try:

@@ -8,11 +8,12 @@ from typing import Any, Final, Generic
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway.dialects.dialect import E, EmbeddingDialect
+from services.gateway.dialects.ignored_fields import ignored_header
 from services.gateway.dialects.worker_fields import callers_names
 from services.gateway.edge.exchange import Exchange
 from services.gateway.limit_status import RateLimits
 from services.gateway.operations.json_reply import JsonReply
-from services.gateway.operations.operation import Reply
+from services.gateway.operations.operation import Reply, SelfContained
 from services.gateway.record import Outcome
 from services.gateway.routing.embedding import Embedding
 from services.gateway.routing.embeddings_client import EmbeddingsPool
@@ -29,18 +30,15 @@ class EmbedEndpoint(Generic[E]):
         self.dialect: Final = dialect
         self._pool: Final = pool
 
-    def read(self, body: Any, *, strict: bool) -> EmbedTexts[E]:
-        """Return the operation that a parsed body asks for. Unknown fields are always rejected.
-
-        Raises ApiError (400).
-        """
-        call = self.dialect.read(body)
+    def read(self, body: Any, *, strict: bool, tenant: str) -> EmbedTexts[E]:
+        """Return the operation that a parsed body asks for. Raises ApiError (400)."""
+        call = self.dialect.read(body, strict=strict)
         with callers_names(call.field_name):
             check_number_of_elements(call.embed)
         return EmbedTexts(self.dialect, self._pool, call, estimate_of_embedding(call.embed))
 
 
-class EmbedTexts(Generic[E]):
+class EmbedTexts(SelfContained, Generic[E]):
     """The operation of one request for embeddings."""
 
     stream: Final = None
@@ -81,10 +79,10 @@ class VectorsReply(JsonReply[EmbeddingDialect[E], pb.EmbedResponse], Generic[E])
         """Send the vectors: a small response at once with its length, a large one in segments without it."""
         segments = self._dialect.segments(self._call, result)
         if self._dialect.is_small(result):
-            await self._send(b"".join(segments), limits)
+            await self._send(b"".join(segments), limits, ignored_header(self._call.ignored))
             return
         response = self._exchange.response
-        await response.start(200, self._headers(limits))
+        await response.start(200, {**self._headers(limits), **ignored_header(self._call.ignored)})
         for segment in segments:
             await response.send(segment)
             # `send` does not wait for a client that reads fast, so other tasks would not run.

@@ -11,12 +11,14 @@ from services.gateway.dialects.dialect import C, GenerationDialect, ResponseHead
 from services.gateway.edge.exchange import Exchange
 from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.inference_parts import InferenceParts
-from services.gateway.operations.operation import Operation, Reply
+from services.gateway.operations.operation import Operation, Reply, SelfContained
 from services.gateway.operations.prepared_call import PreparedCall, prepare
+from services.gateway.operations.session import session_of
 from services.gateway.operations.show_prompt import ShowPrompt
 from services.gateway.operations.stream_reply import StreamReply
 from services.gateway.operations.whole_reply import WholeReply
 from services.gateway.record import Outcome
+from services.gateway.routing.fingerprint import fingerprint_of
 from services.gateway.routing.generation import Generation
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.tenancy.token_estimate import TokenEstimate, estimate_of
@@ -31,12 +33,12 @@ class GenerateEndpoint(Generic[C]):
         self.dialect: Final = dialect
         self._parts: Final = parts
 
-    def read(self, body: Any, *, strict: bool) -> Operation[Any]:
+    def read(self, body: Any, *, strict: bool, tenant: str) -> Operation[Any]:
         """Return the operation that a parsed body asks for: a generation, or for a dry run its prompt.
 
         Raises ApiError (400).
         """
-        prepared = prepare(self.dialect, body, self._parts.image_limits, strict=strict)
+        prepared = prepare(self.dialect, body, self._parts.image_limits, strict=strict, tenant=tenant)
         call = prepared.call
         estimate = estimate_of(call.generate, reserve_output=self._parts.reserve_output)
         if call.dry_run:
@@ -44,7 +46,7 @@ class GenerateEndpoint(Generic[C]):
         return GenerateText(self.dialect, self._parts, prepared, estimate)
 
 
-class GenerateText(Generic[C]):
+class GenerateText(SelfContained, Generic[C]):
     """The operation of one request for a generation."""
 
     def __init__(
@@ -54,20 +56,27 @@ class GenerateText(Generic[C]):
         self.model: Final = prepared.call.generate.model
         self.stream: Final = prepared.call.stream
         self.pool: Final = parts.pool
-        self.estimate: Final = estimate
+        self.estimate = estimate
         self._dialect: Final = dialect
         self._parts: Final = parts
-        self._call: Final = without_prompt(prepared.call)
-        self.field_name: Final = self._call.field_name
+        self._call = without_prompt(prepared.call)
         self._prepared: PreparedCall[C] | None = prepared
+        self._waits_for_start = False
+        """Whether the status is never sent before the generation has begun."""
+
+    def field_name(self, field: str) -> str:
+        """Return the caller's name for the path of a worker's field."""
+        return self._call.field_name(field)
 
     def reply(self, exchange: Exchange) -> Reply[MeteredGeneration]:
         """Return the writer of the response."""
-        response_id = f"{self._dialect.id_prefix}-{secrets.token_hex(12)}"
-        head = ResponseHead(response_id, int(time.time()), exchange.record.request_id)
+        response_id = f"{self._dialect.id_prefix}{secrets.token_hex(12)}"
+        fingerprint = fingerprint_of(self.pool.model(self.model))
+        head = ResponseHead(response_id, int(time.time()), exchange.record.request_id, fingerprint)
         if not self.stream:
             return WholeReply(self._dialect, exchange, self._call, head)
-        return StreamReply(self._dialect, exchange, self._call, head, keep_alive=self._parts.keep_alive)
+        encoder = self._dialect.encoder(self._call, head)
+        return StreamReply(self._dialect, exchange, self._call, encoder=encoder, keep_alive=self._parts.keep_alive)
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> MeteredGeneration:
         """Start the generation on a worker, and return it. `MeteredGeneration.events` yields the rest.
@@ -84,8 +93,10 @@ class GenerateText(Generic[C]):
         record.content, record.completion_tokens = transcript, 0
         generation = Generation(self.pool, self.model, record)
         exchange.disconnect.on_disconnect(partial(generation.cut_short, Outcome.CLIENT_GONE))
-        await prepared.complete(parts.image_fetcher, tenant=reservation.subject.key.tenant)
-        commits_early = self.stream and not exchange.response.started
+        await prepared.complete(
+            parts.image_fetcher, tenant=reservation.subject.key.tenant, session=session_of(exchange.headers)
+        )
+        commits_early = self.stream and not exchange.response.started and not self._waits_for_start
         await generation.open(request, size=prepared.size, seconds=parts.early_commit if commits_early else None)
         # The worker has the request now, and nothing of the body is kept.
         exchange.body.release()

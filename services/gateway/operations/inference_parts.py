@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.gateway.background import BackgroundWork
 from services.gateway.images.image_fetch import ImageFetcher
 from services.gateway.images.limits import ImageLimits
 from services.gateway.routing.inference_client import InferencePool
@@ -23,6 +24,7 @@ class InferenceParts:
     """Seconds after which a stream's status is sent, even if its generation has not begun."""
     keep_alive: float
     """Seconds of silence after which a stream gets a comment."""
+    background: BackgroundWork
     log_content: bool
     """True if the content of requests and responses is logged (VILIX_LOG_CONTENT)."""
 
@@ -37,5 +39,6 @@ def inference_parts(gateway: Gateway) -> InferenceParts:
         reserve_output=settings.reserve_output,
         early_commit=settings.early_commit,
         keep_alive=settings.keep_alive,
+        background=gateway.background,
         log_content=settings.log_content,
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final, Generic, TypeVar
 
 from services.gateway.dialects.dialect import Dialect
-from services.gateway.dialects.ignored_fields import ignored_header
 from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
@@ -36,10 +35,10 @@ class JsonReply(ABC, Generic[D, R]):
         """Raise the error, because no response has begun."""
         raise error
 
-    async def _send(self, document: bytes, limits: RateLimits, *, ignored: Iterable[str] = ()) -> None:
-        """Send the document with headers about limits and about fields that had no effect."""
-        await self._exchange.response.respond(200, self._headers(limits, ignored), document)
+    async def _send(self, document: bytes, limits: RateLimits, reports: Mapping[str, str] | None = None) -> None:
+        """Send the document with headers about limits, and `reports` about what the response leaves out."""
+        await self._exchange.response.respond(200, {**self._headers(limits), **(reports or {})}, document)
 
-    def _headers(self, limits: RateLimits, ignored: Iterable[str] = ()) -> dict[str, str]:
+    def _headers(self, limits: RateLimits) -> dict[str, str]:
         headers = self._dialect.response_headers(limits, request_id=self._exchange.record.request_id)
-        return {**JSON, **headers, **ignored_header(ignored)}
+        return {**JSON, **headers}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from services.gateway.dialects.dialect import Dialect
+from services.gateway.edge.body import Gate, RequestBody
 from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
 from services.gateway.routing.pool import WorkerPool
+from services.gateway.tenancy.key_cache import Caller
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
@@ -61,6 +63,23 @@ class Operation(Protocol[R]):
         """The function that returns the caller's name for the path of a worker's field."""
         ...
 
+    async def recall(self, caller: Caller, body: RequestBody) -> None:
+        """Find what the request refers to, and count it as a part of `body`.
+
+        Raises ApiError if that does not exist, is not the caller's, or is too large.
+        """
+        ...
+
+    async def detach(
+        self, exchange: Exchange, caller: Caller, gate: Gate, perform: Callable[[Exchange], Awaitable[None]]
+    ) -> bool:
+        """Have `perform` called for another exchange, without the client, and respond to the client.
+
+        Return False, and do nothing, if the work is to be done for the client itself. Raises ApiError, also for a
+        request that does not pass `gate`.
+        """
+        ...
+
     def reply(self, exchange: Exchange) -> Reply[R]:
         """Return the writer of the response."""
         ...
@@ -73,6 +92,19 @@ class Operation(Protocol[R]):
         ...
 
 
+class SelfContained:
+    """Base of operations whose requests refer to nothing, and which are done for their clients."""
+
+    async def recall(self, caller: Caller, body: RequestBody) -> None:
+        """Do nothing."""
+
+    async def detach(
+        self, exchange: Exchange, caller: Caller, gate: Gate, perform: Callable[[Exchange], Awaitable[None]]
+    ) -> bool:
+        """Return False."""
+        return False
+
+
 class Endpoint(Protocol):
     """A POST endpoint of an API."""
 
@@ -81,9 +113,10 @@ class Endpoint(Protocol):
         """The API's dialect."""
         ...
 
-    def read(self, body: Any, *, strict: bool) -> Operation[Any]:
+    def read(self, body: Any, *, strict: bool, tenant: str) -> Operation[Any]:
         """Return the operation that a parsed body asks for. It may run in a thread.
 
-        `strict` rejects fields that would have no effect. Raises ApiError (400).
+        `strict` rejects fields that would have no effect. What the gateway has signed for other tenants is not read as
+        genuine. Raises ApiError (400).
         """
         ...

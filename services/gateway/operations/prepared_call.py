@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final, Generic
 
 from services.gateway.dialects.dialect import C, PromptDialect, ReadOptions
@@ -29,14 +30,26 @@ class PreparedCall(Generic[C]):
         """The size of the worker's request in bytes, with the images that have been fetched so far."""
         return self._text_bytes + self.images.total_bytes
 
-    async def complete(self, fetcher: ImageFetcher, *, tenant: str) -> None:
-        """Fetch the remaining images, and set the tenant, within which prompts may be cached. Raises ApiError."""
+    async def complete(self, fetcher: ImageFetcher, *, tenant: str, session: str = "") -> None:
+        """Fetch the remaining images, and set the tenant, within which prompts may be cached. Raises ApiError.
+
+        `session` is the client's name of the session, which routing policies get if the body names none.
+        """
         self.call.generate.tenant = tenant
+        if name := self.call.affinity_key or session:
+            self.call.generate.affinity_key = _affinity_key(tenant, name)
         with restarting_if_cancelled():
             await fetcher.fill(self.images)
 
 
-def prepare(dialect: PromptDialect[C], body: Any, image_limits: ImageLimits, *, strict: bool) -> PreparedCall[C]:
-    """Read a parsed body as a call. Raises ApiError (400)."""
+def _affinity_key(tenant: str, name: str) -> str:
+    """Return a short key that tells series of requests apart, also those of different tenants."""
+    return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()[:32]
+
+
+def prepare(
+    dialect: PromptDialect[C], body: Any, image_limits: ImageLimits, *, strict: bool, tenant: str
+) -> PreparedCall[C]:
+    """Read a parsed body of a tenant as a call. Raises ApiError (400)."""
     images = Images(image_limits)
-    return PreparedCall(dialect.read(body, ReadOptions(strict, images)), images)
+    return PreparedCall(dialect.read(body, ReadOptions(strict, images, tenant)), images)

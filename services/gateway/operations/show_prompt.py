@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final, Generic
 
+from vilix.inference.v1 import inference_service_pb2 as pb
+
 from services.gateway.dialects.dialect import C, PromptDialect, RenderedPrompt
 from services.gateway.edge.exchange import Exchange
 from services.gateway.limit_status import RateLimits
 from services.gateway.operations.inference_parts import InferenceParts
 from services.gateway.operations.json_reply import JsonReply
-from services.gateway.operations.operation import Reply
+from services.gateway.operations.operation import Reply, SelfContained
 from services.gateway.operations.prepared_call import PreparedCall, prepare
 from services.gateway.record import Outcome
 from services.gateway.routing.rendering import render_prompt
@@ -26,13 +28,13 @@ class PromptEndpoint(Generic[C]):
         self.dialect: Final = dialect
         self._parts: Final = parts
 
-    def read(self, body: Any, *, strict: bool) -> ShowPrompt[C]:
+    def read(self, body: Any, *, strict: bool, tenant: str) -> ShowPrompt[C]:
         """Return the operation that a parsed body asks for. Raises ApiError (400)."""
-        prepared = prepare(self.dialect, body, self._parts.image_limits, strict=strict)
+        prepared = prepare(self.dialect, body, self._parts.image_limits, strict=strict, tenant=tenant)
         return ShowPrompt(self.dialect, self._parts, prepared, estimate_of(prepared.call.generate, reserve_output=0))
 
 
-class ShowPrompt(Generic[C]):
+class ShowPrompt(SelfContained, Generic[C]):
     """The operation of one request for its rendered prompt."""
 
     def __init__(
@@ -49,11 +51,11 @@ class ShowPrompt(Generic[C]):
         self.stream: Final = stream
         self.pool: Final = parts.pool
         # It counts as one request. Its prompt is reserved and must fit what the key has left, but no tokens are billed.
-        self.estimate: Final = replace(estimate, output=0, max_output=0)
+        self.estimate = replace(estimate, output=0, max_output=0)
         self.field_name: Final = prepared.call.field_name
         self._dialect: Final = dialect
         self._image_fetcher: Final = parts.image_fetcher
-        self._prepared: Final = prepared
+        self._prepared = prepared
 
     def reply(self, exchange: Exchange) -> Reply[RenderedPrompt]:
         """Return the writer of the response."""
@@ -81,4 +83,5 @@ class PromptReply(JsonReply[PromptDialect[C], RenderedPrompt], Generic[C]):
 
     async def write(self, result: RenderedPrompt, limits: RateLimits) -> None:
         """Send the prompt."""
-        await self._send(self._dialect.prompt(self._call, result), limits, ignored=result.ignored)
+        started = pb.Started(ignored_parameters=result.response.ignored_parameters)
+        await self._send(self._dialect.prompt(self._call, result), limits, self._call.reports(started))

@@ -16,51 +16,59 @@ from typing import Final, Generic
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import C, GenerationDialect, ResponseHead, StreamEncoder
-from services.gateway.dialects.ignored_fields import ignored_comment, ignored_header
+from services.gateway.dialects.dialect import C, Dialect, PlainTextEncoder, StreamEncoder
+from services.gateway.dialects.ignored_fields import header_comments
 from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
 from services.gateway.metered_generation import MeteredGeneration
+from services.gateway.routing.call_multiplexer import text_event
 
 
 class StreamReply(Generic[C]):
     """The reply to a request for a stream."""
 
     def __init__(
-        self, dialect: GenerationDialect[C], exchange: Exchange, call: C, head: ResponseHead, *, keep_alive: float
+        self, dialect: Dialect, exchange: Exchange, call: C, *, encoder: StreamEncoder, keep_alive: float
     ) -> None:
-        """Reply to `call`, whose prompt is not needed. After `keep_alive` seconds of silence a comment is sent."""
+        """Reply to `call`, whose prompt is not needed, with what `encoder` makes.
+
+        After `keep_alive` seconds of silence a comment is sent.
+        """
         self._dialect: Final = dialect
         self._record: Final = exchange.record
         self._response: Final = exchange.response
+        self._writer: Final = exchange.response.direct
         self._cleanup: Final = exchange.cleanup
-        self._call: Final = call
-        self._encoder: Final[StreamEncoder] = dialect.encoder(call, head)
+        self._call = call
+        self._encoder: Final = encoder
         self._keep_alive: Final = keep_alive
         self._generation: MeteredGeneration | None = None
         self._reported: dict[str, str] = {}
-        """The header about fields that have no effect, as it was sent."""
+        """The headers about what the response leaves out, as they were sent."""
         self._unsent: Final[list[bytes]] = []
         """Events that were encoded and not sent yet."""
         self._last_sent = 0.0
+        self._has_written = False
+        """Whether `flush` has written something since `_last_sent`."""
+        self._text_encoder: Final = self._encoder if isinstance(self._encoder, PlainTextEncoder) else None
 
     async def queued(self, position: int, limits: RateLimits) -> None:
         """Tell the client its position in the queue. The status is sent at once."""
-        await self._begin(limits, self._call.ignored)
+        await self._begin(limits, None)
         await self._send(self._encoder.queued(position))
 
     async def write(self, result: MeteredGeneration, limits: RateLimits) -> None:
         """Send the generation, and close it in any case. Raises ApiError and ClientGoneError if it breaks off."""
         self._generation = result
         try:
-            await self._begin(limits, self._ignored(result))
+            await self._begin(limits, result.generation.started)
             result.generation.offer_tokens_to(self)
             async for events in result.events():
                 if result.ended_by is not None:
                     self._encoder.note(result.ended_by)
                 if events[0].HasField("started"):
-                    self._report_late(result)
+                    self._report_late(events[0].started)
                 self._put(events)
                 if events[-1].HasField("usage"):
                     self._unsent.append(self._encoder.end())
@@ -88,12 +96,29 @@ class StreamReply(Generic[C]):
         self._put(events)
         return True
 
+    def take_text(self, text: str, tokens: int, now: float, *, is_reasoning: bool) -> bool:
+        """Take a text delta like the event that it stands for."""
+        encoder, generation = self._text_encoder, self._generation
+        if encoder is None or generation is None or generation.has_transcript:
+            return self.take([text_event(text, tokens, is_reasoning=is_reasoning)])
+        writer = self._writer
+        if writer is None or not writer.ready:
+            return False
+        generation.count_text(tokens, now, is_reasoning=is_reasoning and bool(text))
+        self._unsent.append(encoder.encode_text(text, tokens, is_reasoning=is_reasoning))
+        return True
+
     def flush(self) -> None:
         """Write the events that were taken."""
-        data = self._unsent_bytes()
+        unsent = self._unsent
+        if not unsent:
+            return
+        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+        unsent.clear()
         if data:
-            self._last_sent = time.monotonic()
-            self._response.write(data)
+            self._has_written = True
+            if self._writer is not None:
+                self._writer.write(data)
 
     def _put(self, events: Sequence[pb.Event]) -> None:
         """Encode events. `flush` or `_drain` sends them, whichever is called next."""
@@ -109,10 +134,10 @@ class StreamReply(Generic[C]):
         self._unsent.clear()
         return data
 
-    async def _begin(self, limits: RateLimits, ignored: Sequence[str]) -> None:
+    async def _begin(self, limits: RateLimits, started: pb.Started | None) -> None:
         if self._response.started:
             return
-        self._reported = ignored_header(ignored)
+        self._reported = self._call.reports(started)
         headers = self._dialect.response_headers(limits, request_id=self._record.request_id)
         await self._response.start(200, {**sse.HEADERS, **headers, **self._reported})
         # Some proxies and clients hold the headers back until the first byte of the body.
@@ -121,19 +146,20 @@ class StreamReply(Generic[C]):
 
     async def _send(self, data: bytes) -> None:
         self._last_sent = time.monotonic()
-        await self._response.send(data)
+        # What a sink has taken and not written yet comes before.
+        await self._response.send(self._unsent_bytes() + data)
 
-    def _ignored(self, generation: MeteredGeneration) -> list[str]:
-        return self._call.all_ignored(generation.generation.ignored_parameters)
-
-    def _report_late(self, generation: MeteredGeneration) -> None:
-        """Report ignored fields in a comment if the headers were sent before the worker had reported them."""
-        header = ignored_header(self._ignored(generation))
-        if header != self._reported:
-            self._unsent.append(ignored_comment(header))
+    def _report_late(self, started: pb.Started) -> None:
+        """Report in comments what was not known when the headers were sent."""
+        reports = self._call.reports(started)
+        late = {name: value for name, value in reports.items() if self._reported.get(name) != value}
+        self._unsent.append(header_comments(late))
 
     async def _break_silence(self) -> None:
         while True:
+            if self._has_written:
+                # Not noted exactly, because that would cost something for every token.
+                self._has_written, self._last_sent = False, time.monotonic()
             if time.monotonic() - self._last_sent >= self._keep_alive:
                 await self._send(self._encoder.keep_alive())
             await asyncio.sleep(max(self._last_sent + self._keep_alive - time.monotonic(), 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Protocol
@@ -24,14 +25,29 @@ WINDOW: Final = 256
 Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
 
 
+MOST_JOINED: Final = 8
+"""The most messages whose events are written together because the event loop is behind."""
+LARGE_MESSAGE: Final = 32
+"""The outputs of a message whose handling takes so long that the next one is read meanwhile, and may join its write.
+
+A task per message, and the turns of the event loop below, would cost more than handling a smaller one.
+"""
+TURNS: Final = 3
+"""Turns of the event loop in which a message that has arrived is read."""
+
+
 class EventSink(Protocol):
     """Takes events when they arrive, without waking the task that reads the call, which would cost more than a write.
 
-    Neither method may wait. An exception in one of them ends only this call.
+    No method may wait. An exception in one of them ends only this call.
     """
 
     def take(self, events: Sequence[pb.Event]) -> bool:
         """Take events and return True, or leave them to the reader and return False. `flush` writes them."""
+        ...
+
+    def take_text(self, text: str, tokens: int, now: float, *, is_reasoning: bool) -> bool:
+        """Take a text delta of the choice 0 like the event that it stands for. `now` is of `time.perf_counter`."""
         ...
 
     def flush(self) -> None:
@@ -66,6 +82,8 @@ class MultiplexedCall:
         self._reader: asyncio.Future[None] | None = None
         self._unacknowledged = 0
         self._sink: EventSink | None = None
+        self._has_taken = False
+        """Whether the sink has taken text since the last look of the timer."""
         self._idle_timer: Final = IdleTimer(
             idle_seconds, lambda: self._give_up(SilentWorkerError()), activity=self._activity
         )
@@ -78,11 +96,14 @@ class MultiplexedCall:
             SilentWorkerError: The worker sent no heartbeat for too long.
             CallCancelledError: `cancel` was called.
         """
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wait()
-        except TimeoutError:
-            return False
+        if seconds is None:
+            await self._wait()
+        else:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wait()
+            except TimeoutError:
+                return False
         if self._inbox:
             self._note_beginning(self._inbox[0].events)
         return True
@@ -145,6 +166,28 @@ class MultiplexedCall:
             self._wake()
         return False
 
+    def receive_text(self, text: str, tokens: int, now: float, *, is_reasoning: bool) -> bool:
+        """Handle a text delta. Return whether `flush` must be called."""
+        sink = self._sink
+        # As in `_offer`.
+        if sink is not None and self._reader is not None and not self._inbox:
+            try:
+                is_taken = sink.take_text(text, tokens, now, is_reasoning=is_reasoning)
+            except Exception as error:  # noqa: BLE001  # an error of this call must not end the stream's other calls
+                self._give_up(error)
+                return True
+            if is_taken:
+                self._has_taken = True
+                self._unacknowledged += 1
+                if self._unacknowledged >= WINDOW // 2:
+                    self._acknowledge(0)
+                return True
+        self._idle_timer.note_heartbeat()
+        event = text_event(text, tokens, is_reasoning=is_reasoning)
+        self._inbox.append(pb.CallOutput(events=[event]))
+        self._wake()
+        return False
+
     def flush(self) -> None:
         """Have the sink write what it took, also if the same message has ended the call."""
         try:
@@ -196,6 +239,9 @@ class MultiplexedCall:
             self._reader.set_result(None)
 
     def _activity(self) -> int:
+        if self._has_taken:
+            self._has_taken = False
+            self._idle_timer.note_heartbeat()
         if self._reader is None:
             # Without a waiting reader, the call cannot time out.
             self._idle_timer.note_heartbeat()
@@ -250,20 +296,61 @@ class CallMultiplexer:
 
     async def _read(self) -> None:
         failure = model_unavailable()
+        # A read while a message is handled; None while there is none.
+        reading: asyncio.Task[Any] | None = None
         try:
-            while isinstance(response := await self._rpc.read(), pb.GenerateManyResponse):
-                self.messages += 1
-                # Drop outputs of calls that have been cancelled meanwhile.
-                outputs = ((self._calls.get(output.call), output) for output in response.outputs)
+            response = await self._rpc.read()
+            while isinstance(response, pb.GenerateManyResponse):
+                if _size(response) >= LARGE_MESSAGE:
+                    # Begin to read the next message now, because handling this one takes long.
+                    reading = asyncio.create_task(self._rpc.read())
+                    await asyncio.sleep(0)
+                unwritten: dict[MultiplexedCall, None] = {}
+                self._receive(response, unwritten)
+                joined = 1
+                while reading is not None and joined < MOST_JOINED and await _is_done_soon(reading):
+                    # The event loop is behind: a later step joins the write of this one.
+                    if not isinstance(following := reading.result(), pb.GenerateManyResponse):
+                        break
+                    reading = asyncio.create_task(self._rpc.read())
+                    await asyncio.sleep(0)
+                    self._receive(following, unwritten)
+                    joined += 1
                 # Write all of them together, so that a client process that reads many streams is woken only once.
-                for call in [call for call, output in outputs if call is not None and call.receive(output)]:
+                for call in unwritten:
                     call.flush()
+                response, reading = await (reading or self._rpc.read()), None
         except grpc.aio.AioRpcError as broken:
             failure = failure_of_rpc(broken)
         finally:
+            if reading is not None:
+                reading.cancel()
             self._tasks[1].cancel()
             for call in list(self._calls.values()):
                 call.end(failure)
+
+    def _receive(self, response: pb.GenerateManyResponse, unwritten: dict[MultiplexedCall, None]) -> None:
+        """Hand a message to its calls, and add to `unwritten` those that have something to write."""
+        self.messages += 1
+        calls, now = self._calls, time.perf_counter()
+        for column, is_reasoning in ((response.reasoning_contents, True), (response.contents, False)):
+            for number, text, tokens in zip(column.calls, column.texts, column.token_counts, strict=True):
+                # Outputs of calls that have been cancelled meanwhile are dropped.
+                call = calls.get(number)
+                if call is None:
+                    continue
+                if call.receive_text(text, tokens, now, is_reasoning=is_reasoning):
+                    unwritten[call] = None
+                elif call in unwritten:
+                    _write_before_reader(call, unwritten)
+        for output in response.outputs:
+            call = calls.get(output.call)
+            if call is None:
+                continue
+            if call.receive(output):
+                unwritten[call] = None
+            elif call in unwritten:
+                _write_before_reader(call, unwritten)
 
     async def _write(self) -> None:
         while True:
@@ -272,3 +359,32 @@ class CallMultiplexer:
                 await self._rpc.write(request)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return  # `_read` gets the stream's error.
+
+
+def _write_before_reader(call: MultiplexedCall, unwritten: dict[MultiplexedCall, None]) -> None:
+    """Write what a sink has taken before the reader of the call, which was woken, runs."""
+    del unwritten[call]
+    call.flush()
+
+
+def _size(response: pb.GenerateManyResponse) -> int:
+    return len(response.contents.calls) + len(response.reasoning_contents.calls) + len(response.outputs)
+
+
+async def _is_done_soon(reading: asyncio.Task[Any]) -> bool:
+    """Return whether a message has arrived, after the turns of the event loop in which it would be read."""
+    for _ in range(TURNS):
+        if reading.done():
+            break
+        await asyncio.sleep(0)
+    return reading.done() and reading.exception() is None
+
+
+def text_event(text: str, tokens: int, *, is_reasoning: bool) -> pb.Event:
+    """Return the event of a text delta of the choice 0."""
+    delta = pb.Delta(token_count=tokens)
+    if text and is_reasoning:
+        delta.reasoning_content = text
+    elif text:
+        delta.content = text
+    return pb.Event(delta=delta)

@@ -26,7 +26,7 @@ def failure_of_rpc(error: grpc.aio.AioRpcError) -> Failure:
     if error.code() == grpc.StatusCode.UNAVAILABLE:
         return model_unavailable()
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Failure(Reason.TIMEOUT, Message("worker_timed_out"))
+        return Failure(Reason.TIMEOUT, Message("worker_timed_out"), retry_after=1.0)
     if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
         return invalid(Message("message_too_large"))
     return Failure(Reason.INTERNAL, Message.verbatim(f"the call ended with {error.code().name}"))
@@ -53,7 +53,7 @@ def api_error(failure: Failure, *, request_id: str) -> ApiError:
         case Reason.OVERLOADED:
             error = _overloaded(message, retry_after)
         case Reason.TIMEOUT:
-            error = timed_out(message, retry_after=retry_after)
+            error = timed_out(message, retry_after=failure.retry_after)
         case Reason.ENGINE_FAILED if message.field:
             # One of several inputs caused the failure, and the caller can leave it out.
             error = _input_failed(message, request_id)

@@ -30,6 +30,10 @@ class Fleet:
         """Return whether some model is available."""
         return self.inference.any_ready() or self.embeddings.any_ready()
 
+    def has_looked(self) -> bool:
+        """Return whether every worker that was found at the start has reported its models, or failed to."""
+        return self.inference.has_looked() and self.embeddings.has_looked()
+
     def knows(self, model: str) -> bool:
         """Return whether the model is served, was served, or is expected."""
         return self.inference.knows(model) or self.embeddings.knows(model)

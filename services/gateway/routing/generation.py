@@ -115,9 +115,9 @@ class Generation:
         call.offer_to(None)
         worker.in_flight -= 1
         self._record.outcome, self._record.worker_status = self.outcome, self._worker_status
-        metrics.WORKER_CALL_SECONDS.labels(self.model).observe(time.perf_counter() - self.began_at)
-        metrics.GENERATIONS_IN_FLIGHT.labels(self.model).dec()
-        metrics.GENERATIONS.labels(self.model, self.outcome, self._worker_status or "").inc()
+        metrics.of(metrics.WORKER_CALL_SECONDS, self.model).observe(time.perf_counter() - self.began_at)
+        metrics.of(metrics.GENERATIONS_IN_FLIGHT, self.model).dec()
+        metrics.of(metrics.GENERATIONS, self.model, self.outcome, self._worker_status or "").inc()
 
     async def _open_on(
         self, worker: InferenceWorker, *, request: pb.GenerateRequest, size: int, seconds: float | None
@@ -144,7 +144,7 @@ class Generation:
         self.outcome, self._worker_status = Outcome.STOPPED, None
         self.began_at = time.perf_counter()
         worker.in_flight += 1
-        metrics.GENERATIONS_IN_FLIGHT.labels(self.model).inc()
+        metrics.of(metrics.GENERATIONS_IN_FLIGHT, self.model).inc()
         if self.cut_short_for is not None:
             call.cancel()
 

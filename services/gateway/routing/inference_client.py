@@ -61,7 +61,7 @@ class InferenceClient:
         check_size(request.ByteSize() if size is None else size, MAX_MESSAGE_BYTES)
         if self._multiplexer is None or not self._multiplexer.open:
             self._multiplexer = CallMultiplexer(self._stub.GenerateMany())
-        start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout)
+        start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout, accepts_text_deltas=True)
         return self._multiplexer.call(start, idle_seconds=self._timeouts.idle_seconds)
 
     async def close(self) -> None:
@@ -85,6 +85,16 @@ class InferenceClient:
         """Return the models of the worker. Raises grpc.aio.AioRpcError."""
         response = await self._status_stub.ListModels(pb.ListModelsRequest(), timeout=LIST_SECONDS)
         return list(response.models)
+
+    async def status(self, *, seconds: float) -> pb.WatchStatusResponse:
+        """Return the worker's present load. Raises grpc.aio.AioRpcError, also if it takes longer than `seconds`."""
+        call = self._status_stub.WatchStatus(pb.WatchStatusRequest(), timeout=seconds)
+        try:
+            async for status in call:
+                return status
+            return pb.WatchStatusResponse(draining=True)
+        finally:
+            call.cancel()
 
 
 InferenceWorker = Worker[InferenceClient, pb.Model]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
@@ -17,6 +18,8 @@ from services.gateway.routing.worker_connection import Connection, Connections
 from services.runtime.messages.message import Message
 
 REPLACE_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 10.0
+"""The time that a new gateway has to find workers before it counts as ready without them."""
 R = TypeVar("R", bound=RoutedRequest)
 _log: Final = logging.getLogger(__name__)
 
@@ -62,9 +65,13 @@ class WorkerPool(Generic[C, M, R]):
         self._replaced: set[Worker[C, M]] = set()
         """Workers of connections that are no longer used for new requests."""
         self._task: asyncio.Task[None] | None = None
+        self._opened = 0.0
+        self._unresolved: set[str] = set(targets)
+        """The targets whose names have not been resolved yet. A name without addresses is resolved."""
 
     async def open(self) -> None:
         """Begin to find and watch workers."""
+        self._opened = time.monotonic()
         metrics.WORKERS.labels(self._service.name).set_function(self._count_serving)
         for model in self._expected:
             self._show(model)
@@ -99,12 +106,29 @@ class WorkerPool(Generic[C, M, R]):
         """Return whether some worker serves some model."""
         return any(worker.models for worker in self._workers.values())
 
+    def has_looked(self) -> bool:
+        """Return whether all names were resolved, and all workers there have reported their models or failed to.
+
+        A gateway that is ready earlier would reject requests for models that other gateways serve. It does not wait
+        for ever, because the names or workers may be out of order.
+        """
+        found = not self._unresolved and all(worker.was_reached for worker in self._workers.values())
+        return found or time.monotonic() - self._opened > LOOK_SECONDS
+
     def models(self) -> dict[str, M | None]:
         """Return every model that is served, was served or is expected, by id; None stands for one without a worker."""
         models: dict[str, M | None] = dict.fromkeys(self._expected)
         for worker in self._workers.values():
             models.update(worker.models)
         return dict(sorted(models.items()))
+
+    def model(self, model: str) -> M | None:
+        """Return the description of a model by one of its workers; None if none serves it at the moment."""
+        return next((worker.models[model] for worker in self._workers.values() if model in worker.models), None)
+
+    def workers(self) -> list[Worker[C, M]]:
+        """Return the workers that serve a model, by address."""
+        return [worker for _, worker in sorted(self._workers.items()) if worker.models]
 
     def has_another(self, model: str, *, excluded: Worker[C, M]) -> bool:
         """Return whether a worker other than `excluded` serves the model."""
@@ -127,12 +151,19 @@ class WorkerPool(Generic[C, M, R]):
 
     async def _keep_resolving(self) -> None:
         while True:
-            await asyncio.sleep(self._resolve_seconds)
+            # At the start of a pod, the network may not be there yet.
+            soon = self._unresolved and time.monotonic() - self._opened < LOOK_SECONDS
+            await asyncio.sleep(min(RETRY_SECONDS, self._resolve_seconds) if soon else self._resolve_seconds)
             await self._resolve()
 
     async def _resolve(self) -> None:
         connection = await asyncio.to_thread(self._connections.current)
-        addresses = [address for target in self._targets for address in await _addresses(target)]
+        addresses: list[str] = []
+        for target in self._targets:
+            found = await _addresses(target)
+            addresses += found or []
+            if found is not None:
+                self._unresolved.discard(target)
         for address in addresses:
             if address not in self._workers:
                 self._workers[address] = Worker(address, self._service, connection, self._find)
@@ -162,13 +193,15 @@ class WorkerPool(Generic[C, M, R]):
         self._replaced.add(worker)
 
 
-async def _addresses(target: str) -> list[str]:
+async def _addresses(target: str) -> list[str] | None:
+    """Return the addresses of a target; None if the servers of names did not answer."""
     host, _, port = target.rpartition(":")
     try:
         infos = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except OSError as error:
         _log.warning("worker name cannot be resolved", extra={"target": target, "error": str(error)})
-        return []
+        is_absent = isinstance(error, socket.gaierror) and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+        return [] if is_absent else None
     return sorted(
         {f"[{info[4][0]}]:{port}" if info[0] == socket.AF_INET6 else f"{info[4][0]}:{port}" for info in infos}
     )

@@ -73,6 +73,8 @@ class Worker(Generic[C, M]):
         self.client: Final[C] = service.connect(self._channel, self._status_channel)
         self.models: dict[str, M] = {}
         """The models that it serves, by id; empty while it is not healthy."""
+        self.was_reached = False
+        """Whether the worker has reported its models or its state once, or could not be reached once."""
         self.in_flight = 0
         """The number of generations or embeddings of this gateway that run on it. Rendered prompts do not count."""
         self._rejections = 0
@@ -103,6 +105,7 @@ class Worker(Generic[C, M]):
                     if error.code() not in _REJECTED or self._rejections > MAX_REJECTIONS:
                         self._stop_refreshing()
                         self._lose(error.code())
+                        self.was_reached = True
                 else:
                     self._stop_refreshing()
                     self.models = {}
@@ -127,6 +130,7 @@ class Worker(Generic[C, M]):
                     self._refresh = asyncio.create_task(self._keep_models())
                 else:
                     self.models = {}
+                    self.was_reached = True
         finally:
             call.cancel()
 
@@ -155,4 +159,5 @@ class Worker(Generic[C, M]):
                 _log.info("worker found", extra={"worker": self.address, "models": names})
             self.models = {model.id: model for model in models}
             self._on_models(self.models)
+            self.was_reached = True
             await asyncio.sleep(REFRESH_SECONDS if models else RETRY_SECONDS)

@@ -13,7 +13,8 @@ export default defineConfig({
     cssTarget: ["chrome123", "firefox120", "safari17.5"],
     emptyOutDir: true,
     modulePreload: { polyfill: false },
-    rolldownOptions: { input: Object.keys(pages) },
+    // A busy machine is no reason for a warning.
+    rolldownOptions: { input: Object.keys(pages), checks: { bundlerTimings: false } },
     target: "es2023",
   },
   plugins: [documents(), licences(), compressed()],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -79,7 +79,7 @@ class BodyGate:
         control, caller = self._control, self._caller
         for _ in range(LOOK_UPS):
             try:
-                subject = replace(control.tiers.subject(caller.key, ""), fingerprint=caller.fingerprint)
+                subject = control.tiers.subject(caller.key, "", caller.fingerprint)
             except ApiError:
                 return  # Admission reports the error.
             try:
@@ -122,6 +122,11 @@ class Admission:
         self._reservation_id: Final = control.reservations.new_id(record.request_id)
         self._began: Final = time.monotonic()
         self._position = 0
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether the request has a reservation."""
+        return self._reservation is not None
 
     @property
     def reservation(self) -> Reservation:
@@ -206,9 +211,7 @@ class Admission:
     def _subject(self) -> Subject:
         check_model(self._caller.key, self._estimate.model)
         # Tiers may have changed since the last attempt.
-        return replace(
-            self._control.tiers.subject(self._caller.key, self._estimate.model), fingerprint=self._caller.fingerprint
-        )
+        return self._control.tiers.subject(self._caller.key, self._estimate.model, self._caller.fingerprint)
 
 
 def check_model(key: Key, model: str) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from services.gateway import metrics
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.redis.script import Script
 from services.gateway.redis.shards import SHARDS, shard_name
@@ -65,6 +66,7 @@ class GatewayRegistry:
         while True:
             with suppress(RedisAwayError):
                 self.gateways = await self._link.run(self._count)
+                metrics.GATEWAYS.set(self.gateways)
                 for key_id in await self._link.run(_overdue):
                     await self._link.run(partial(_reap, key_id))
             await asyncio.sleep(BEAT_SECONDS)

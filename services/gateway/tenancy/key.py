@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from functools import lru_cache
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +31,11 @@ class ExpiredError(ValueError):
 Word = Annotated[str, Field(max_length=256)]
 
 
+def _repeatable(schema: dict[str, Any]) -> None:
+    """Let the document of a set allow what is accepted: an item that is named twice counts once."""
+    schema.pop("uniqueItems", None)
+
+
 class Draft(BaseModel):
     """The fields of a key that an operator sets."""
 
@@ -39,7 +45,9 @@ class Draft(BaseModel):
     owner: str = Field("", max_length=128, description="The owner of the key, for usage records.")
     expires: int | None = Field(None, gt=0, le=LAST_SECOND, description="When it expires, in seconds since 1970.")
     tier: Word | None = Field(None, description="The tier whose limits apply where the key has none of its own.")
-    models: frozenset[Word] | None = Field(None, description="The models that it may use; null for all.")
+    models: Annotated[frozenset[Word], Field(json_schema_extra=_repeatable)] | None = Field(
+        None, description="The models that it may use; null for all."
+    )
     limits: Limits = Field(UNLIMITED, description="Limits on all of its requests.")
     model_limits: dict[Word, Limits] = Field({}, description="Additional limits for single models.")
 
@@ -60,16 +68,26 @@ class Key(Draft):
     @property
     def shard(self) -> str:
         """The hash tag of all Redis names with this key's data."""
-        return shard_of(digest(self.id))
+        return _shard(self.id)
 
     @property
     def tenant(self) -> str:
         """A pseudonym of the owner, or of the key without one. Only requests of one tenant share cached prompts."""
-        return digest(f"owner:{self.owner}" if self.owner else self.id)[:32]
+        return _tenant(f"owner:{self.owner}" if self.owner else self.id)
 
     def may_use(self, model: str) -> bool:
         """Return whether the key may use the model."""
         return self.models is None or model in self.models
+
+
+@lru_cache(maxsize=8192)
+def _shard(key_id: str) -> str:
+    return shard_of(digest(key_id))
+
+
+@lru_cache(maxsize=8192)
+def _tenant(name: str) -> str:
+    return digest(name)[:32]
 
 
 @dataclass(frozen=True, slots=True)

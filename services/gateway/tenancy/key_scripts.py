@@ -1,9 +1,13 @@
-"""The Lua scripts of keys in Redis. Each operation on a key's record is one script, which rejects a revoked key."""
+"""The Lua scripts of keys in Redis. Each operation on a key's record is one script, which rejects a revoked key.
+
+Each change of a key has an entry for the audit log, which its script writes.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+from services.gateway.redis import audit_log
 from services.gateway.redis.script import Script
 
 FIND: Final = Script("""
@@ -56,6 +60,7 @@ local function add_secret(digest)
   expire_secret(digest, 0)
 end
 """
+_OF_CHANGE: Final = _OF_RECORD + audit_log.APPEND + "local log = shard .. ':audit'\n"
 READ: Final = Script(
     _OF_RECORD
     + """
@@ -76,19 +81,53 @@ redis.call('EXPIRE', record, ARGV[1])
 )
 GIVE_UP: Final = Script(_OF_RECORD + "return state() == 'pending' and redis.call('DEL', record)")
 ACTIVATE: Final = Script(
-    _OF_RECORD
+    _OF_CHANGE
     + """
 if state() == 'pending' then
   redis.call('HDEL', record, 'pending')
   redis.call('PERSIST', record)
   add_secret(ARGV[1])
+  audit(log, ARGV[2])
+end
+return state()
+"""
+)
+EXPORT: Final = Script(_OF_RECORD + "return {state(), redis.call('HGETALL', record), redis.call('HGETALL', secrets)}")
+RESERVE_NEW: Final = Script(
+    _OF_RECORD
+    + """
+local current = state()
+if current ~= 'absent' then
+  return current
+end
+redis.call('HSET', record, 'pending', '1', unpack(ARGV, 2))
+redis.call('EXPIRE', record, ARGV[1])
+return 'reserved'
+"""
+)
+ACTIVATE_WITH: Final = Script(
+    _OF_CHANGE
+    + """
+-- ARGV has the entry of the audit log, and the digests of secrets, each followed by its expiry.
+if state() == 'pending' then
+  redis.call('HDEL', record, 'pending')
+  redis.call('PERSIST', record)
+  audit(log, ARGV[1])
+  for index = 2, #ARGV, 2 do
+    local digest, ends = ARGV[index], tonumber(ARGV[index + 1])
+    if ends == 0 or ends > now then
+      redis.call('SET', secret_name(digest), id)
+      expire_secret(digest, ends)
+    end
+  end
 end
 return state()
 """
 )
 CHANGE: Final = Script(
-    _OF_RECORD
+    _OF_CHANGE
     + """
+-- ARGV has the digest of the record that was read, the entry of the audit log or nothing, and the changed fields.
 local current = state()
 if current ~= 'live' then
   return current
@@ -96,7 +135,10 @@ elseif redis.sha1hex(table.concat(redis.call('HGETALL', record), '\\0')) ~= ARGV
   return 'changed'
 end
 local expires = redis.call('HGET', record, 'expires')
-redis.call('HSET', record, unpack(ARGV, 2))
+redis.call('HSET', record, unpack(ARGV, 3))
+if ARGV[2] ~= '' then
+  audit(log, ARGV[2])
+end
 if redis.call('HGET', record, 'expires') ~= expires then
   local all = redis.call('HGETALL', secrets)
   for index = 1, #all, 2 do
@@ -107,7 +149,7 @@ return current
 """
 )
 ROTATE: Final = Script(
-    _OF_RECORD
+    _OF_CHANGE
     + """
 local current = state()
 -- An earlier attempt may have succeeded although its reply was lost.
@@ -130,11 +172,12 @@ for index = 1, #all, 2 do
   end
 end
 add_secret(ARGV[1])
+audit(log, ARGV[3])
 return current
 """
 )
 REVOKE: Final = Script(
-    _OF_RECORD
+    _OF_CHANGE
     + """
 local current = state()
 if current == 'live' or current == 'revoked' then
@@ -145,6 +188,7 @@ if current == 'live' or current == 'revoked' then
   if current == 'live' then
     redis.call('HSET', record, 'revoked', now)
     redis.call('EXPIRE', record, ARGV[1])
+    audit(log, ARGV[2])
   else
     -- A write, so that waiting for replicas includes the earlier revocation.
     redis.call('EXPIRE', record, redis.call('TTL', record))

@@ -29,6 +29,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.typing import EncodableT
 
+from services.gateway.redis.audit_log import new_entry
 from services.gateway.redis.connection import pinned
 from services.gateway.tenancy import key_scripts as scripts
 from services.gateway.tenancy.key import (
@@ -98,24 +99,31 @@ async def create(redis: Redis, *, name: str, **draft: Any) -> tuple[Key, str]:
         ValueError: A field is not valid.
         TimeoutError: Creating the key took longer than PENDING_SECONDS.
     """
-    _check_name(name)
+    check_name(name)
     key = Key(id=f"key_{random_text(12)}", created=int(time.time()), name=name, **draft)
+    secret = draw(key.shard)
+    await create_with_digest(redis, key, digest(secret))
+    return key, secret
+
+
+async def create_with_digest(redis: Redis, key: Key, hashed: str) -> None:
+    """Create a key whose secret has this digest, which belongs to the key's shard. Raises like `create`."""
     if key.expires is not None and key.expires <= key.created:
         raise ValueError(Message("key_expires_in_past", field="expires", value=key.expires))
     await scripts.RESERVE.run(redis, record_name(key.id), str(PENDING_SECONDS), *flat(fields_of(key)))
     try:
-        await _claim_name(redis, key)
+        await claim_name(redis, key)
     except NameTakenError:
         await scripts.GIVE_UP.run(redis, record_name(key.id))
         raise
-    secret = draw(key.shard)
-    if await scripts.ACTIVATE.run(redis, record_name(key.id), digest(secret)) != "live":
+    entry = new_entry("key.created", key.id, name=key.name, after=operators_fields(key))
+    if await scripts.ACTIVATE.run(redis, record_name(key.id), hashed, entry) != "live":
         await scripts.RELEASE.run(redis, NAMES, key.name, key.id)
         raise TimeoutError(f"the key took longer than {PENDING_SECONDS} s to be made; try again")
-    return key, secret
 
 
-async def _claim_name(redis: Redis, key: Key) -> None:
+async def claim_name(redis: Redis, key: Key) -> None:
+    """Assign a name to a key whose record is pending. Raises NameTakenError."""
     ended = ""
     while (owner := str(await scripts.CLAIM.run(redis, NAMES, key.name, key.id, ended))) != key.id:
         state, *_ = await scripts.READ.run(redis, record_name(owner), str(REVOKED_SECONDS))
@@ -149,6 +157,12 @@ async def get(redis: Redis, name_or_id: str) -> Key:
     return key
 
 
+async def is_live(redis: Redis, key_id: str) -> bool:
+    """Return whether the key with this id exists and was not revoked."""
+    state, *_ = await scripts.READ.run(redis, record_name(key_id), str(REVOKED_SECONDS))
+    return str(state) in ("live", "pending")
+
+
 async def list_all(redis: Redis) -> list[Key]:
     """Return all keys except revoked ones, oldest first."""
     async with redis.pipeline(transaction=False) as pipeline:
@@ -180,8 +194,9 @@ async def change(redis: Redis, name_or_id: str, changes: Change) -> Key:
         different = _difference(record, fields_of(changed))
         if not different:
             return changed
+        entry = _change_entry(key, changed)
         # The script changes only the record that was read. If it has changed meanwhile, it is read again.
-        match await scripts.CHANGE.run(redis, record_name(key_id), record_digest, *flat(different)):
+        match await scripts.CHANGE.run(redis, record_name(key_id), record_digest, entry, *flat(different)):
             case "live":
                 return changed
             case "revoked":
@@ -212,7 +227,8 @@ async def _rewrite(redis: Redis, key_id: str) -> bool:
         key, record_digest = key_with_digest(tuple(record))
         if key is None or state != "live" or not (different := _difference(record, fields_of(key))):
             return False
-        if await scripts.CHANGE.run(redis, record_name(key_id), record_digest, *flat(different)) == "live":
+        # The audit log has no entry of it, because the key stays as it is.
+        if await scripts.CHANGE.run(redis, record_name(key_id), record_digest, "", *flat(different)) == "live":
             return True
     raise TimeoutError(f"the key {key_id!r} is being changed by others all the time; try again")
 
@@ -221,6 +237,25 @@ def _difference(record: Sequence[str], fields: dict[EncodableT, EncodableT]) -> 
     """Return the fields that differ from those of `record`, which has names and values alternately."""
     before = dict(zip(record[::2], record[1::2], strict=True))
     return {name: text for name, text in fields.items() if text != before.get(str(name))}
+
+
+def operators_fields(key: Key) -> dict[str, Any]:
+    """Return the fields of a key that an operator has set, as JSON, for the audit log."""
+    fields = key.model_dump(mode="json", exclude={"id", "name", "created", "revoked"}, exclude_defaults=True)
+    return fields if key.models is None else {**fields, "models": sorted(key.models)}
+
+
+def _change_entry(key: Key, changed: Key) -> str:
+    """Return the entry of the audit log for a change, with the fields that differ."""
+    before, after = operators_fields(key), operators_fields(changed)
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    return new_entry(
+        "key.changed",
+        key.id,
+        name=key.name,
+        before={name: before.get(name) for name in names},
+        after={name: after.get(name) for name in names},
+    )
 
 
 def _changed(key: Key, changes: Change) -> Key:
@@ -241,7 +276,8 @@ async def rotate(redis: Redis, name_or_id: str, *, grace_seconds: int = GRACE_SE
     """
     key = await get(redis, name_or_id)
     secret = draw(key.shard)
-    match await scripts.ROTATE.run(redis, record_name(key.id), digest(secret), str(grace_seconds)):
+    entry = new_entry("key.rotated", key.id, name=key.name, after={"grace_seconds": grace_seconds})
+    match await scripts.ROTATE.run(redis, record_name(key.id), digest(secret), str(grace_seconds), entry):
         case "live":
             return key, secret
         case "revoked":
@@ -256,7 +292,9 @@ async def revoke(redis: Redis, name_or_id: str) -> tuple[Key, Replication]:
     key = await get(redis, name_or_id)
     # WAIT refers to the writes of its own connection.
     async with pinned(redis, record_name(key.id)) as server:
-        if await scripts.REVOKE.run(server, record_name(key.id), str(REVOKED_SECONDS)) not in ("live", "revoked"):
+        entry = new_entry("key.revoked", key.id, name=key.name, before=operators_fields(key))
+        state = await scripts.REVOKE.run(server, record_name(key.id), str(REVOKED_SECONDS), entry)
+        if state not in ("live", "revoked"):
             raise _unknown(name_or_id)
         replicas = int((await server.info("replication"))["connected_slaves"])
         acknowledged = int(await server.wait(1, ACKNOWLEDGE_MS)) if replicas else 0
@@ -264,7 +302,7 @@ async def revoke(redis: Redis, name_or_id: str) -> tuple[Key, Replication]:
     return key, Replication(replicas, acknowledged)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Raise ValueError for a name that could be mistaken for a secret or an id, or that cannot be part of a URL."""
     if is_well_formed(name):
         raise ValueError(Message("key_name_is_secret", field="name"))

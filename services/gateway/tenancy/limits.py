@@ -44,6 +44,9 @@ class Tier(Limits):
     queue: bool = Field(False, description="Whether a request waits when the key's concurrency is used up.")
     queue_seconds: float = Field(30.0, gt=0, le=600, description="The longest wait, in seconds.")
     queue_length: int = Field(100, ge=1, description="How many requests of a key may wait.")
+    store_seconds: int | None = Field(
+        None, ge=0, le=400 * 86_400, description="Seconds for which responses are stored; 0: they are not stored."
+    )
 
 
 class _File(BaseModel):

@@ -55,8 +55,8 @@ class Reservation:
         # A generation whose maximum is reserved cannot exceed its budget.
         is_reserved = estimate.max_output is not None and estimate.max_output <= estimate.output
         limits = (subject.limits, subject.model_limits)
-        self._has_budget: Final = not is_reserved and any(each.daily_tokens or each.monthly_tokens for each in limits)
-        self._renew_at = max(1, estimate.output // 2) if self._has_budget else None
+        self.has_budget: Final = not is_reserved and any(each.daily_tokens or each.monthly_tokens for each in limits)
+        self._renew_at = max(1, estimate.output // 2) if self.has_budget else None
         self._reservations: Final = reservations
         self._settlement: asyncio.Task[None] | None = None
 
@@ -68,7 +68,7 @@ class Reservation:
 
     def renewed(self, renewal: Renewal, *, completion: int) -> None:
         """Note the result of a renewal that billed `completion` output tokens."""
-        if self._has_budget:
+        if self.has_budget:
             self._renew_at = completion + max(1, renewal.credit // 2)
         if renewal.spent is not None and self.spent is None and self._settlement is None:
             self.spent = renewal.spent
@@ -87,12 +87,17 @@ class Reservation:
                 case "started":
                     # The next renewal replaces the estimate by this count.
                     self.produced.prompt = event.started.prompt_tokens
+                    self.produced.cached = event.started.cached_tokens
                 case "usage":
                     usage = event.usage
                     self.produced.prompt = usage.prompt_tokens
                     self.produced.completion = usage.completion_tokens
                     self.produced.cached = usage.cached_tokens
                     self.produced.reasoning = usage.reasoning_tokens
+        self.renew_if_needed()
+
+    def renew_if_needed(self) -> None:
+        """Renew the reservation if its tokens will soon be used up. To be called when `produced` has grown."""
         if self._renew_at is not None and self.produced.completion >= self._renew_at:
             # Renew before the reserved tokens are used up, to reserve more of the budget or end the generation in time.
             self._renew_at = None

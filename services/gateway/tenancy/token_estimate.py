@@ -33,11 +33,17 @@ def estimate_of(request: pb.GenerateRequest, *, reserve_output: int) -> TokenEst
     text_bytes = request.ByteSize() - sum(len(image) for image in images)
     if ids:
         text_bytes -= pb.GenerateRequest(prompt_token_ids=ids).ByteSize()
-    choices = max(1, request.n)
+    further_ids = [further.token_ids for further in request.further_prompts if further.HasField("token_ids")]
+    text_bytes -= sum(token_ids.ByteSize() for token_ids in further_ids)
+    choices = max(1, request.n) * (1 + len(request.further_prompts))
     limit = request.sampling.max_tokens if request.sampling.HasField("max_tokens") else None
     return TokenEstimate(
         model=request.model,
-        prompt=len(ids) + text_bytes // BYTES_PER_TOKEN + 1 + TOKENS_PER_IMAGE * len(images),
+        prompt=len(ids)
+        + sum(len(further.ids) for further in further_ids)
+        + text_bytes // BYTES_PER_TOKEN
+        + 1
+        + TOKENS_PER_IMAGE * len(images),
         output=choices * (reserve_output if limit is None else min(limit, reserve_output)),
         max_output=None if limit is None else choices * limit,
     )

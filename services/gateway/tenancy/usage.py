@@ -56,9 +56,9 @@ async def of_periods(redis: Redis, key: Key, periods: Iterable[str]) -> list[Usa
     names = list(periods)
     async with redis.pipeline(transaction=False) as pipeline:
         for period in names:
-            pipeline.hgetall(f"vilix:{{{key.shard}}}:usage:{key.id}:{period}")
+            pipeline.hgetall(usage_name(key, period))
         counters = await pipeline.execute()
-    return [usage for period, fields in zip(names, counters, strict=True) for usage in _read(period, fields)]
+    return [usage for period, fields in zip(names, counters, strict=True) for usage in of_fields(period, fields)]
 
 
 def summed(usages: Iterable[Usage], *, by: Literal["model", "day"]) -> dict[str, Counts]:
@@ -70,7 +70,13 @@ def summed(usages: Iterable[Usage], *, by: Literal["model", "day"]) -> dict[str,
     return sums
 
 
-def _read(period: str, fields: Mapping[str, str]) -> list[Usage]:
+def usage_name(key: Key, period: str) -> str:
+    """Return the Redis name of a key's counters of a day (2026-11-30) or a month (2026-11)."""
+    return f"vilix:{{{key.shard}}}:usage:{key.id}:{period}"
+
+
+def of_fields(period: str, fields: Mapping[str, str]) -> list[Usage]:
+    """Return the usage of each model from the counters of a period."""
     by_model: dict[str, dict[str, int]] = {}
     for field, value in fields.items():
         name, _, model = field.partition(":")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum, auto
 from typing import Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -15,10 +16,22 @@ from services.inference.parsing.segments import Segment, Text
 from services.inference.parsing.stop_strings import StopStrings
 from services.inference.parsing.tool_calls import ToolCallParser
 from services.inference.request.prompt import Prompt
+from services.inference.request.structured_output.held_calls import TAGS, allows_several_calls, holds_calls
 from services.inference.request.structured_output.response_format import requests_structured_output
 from services.inference.request.tools import callable_functions, requires_call
 
 _TOOL_PARSERS: Final[dict[str, type[ToolCallParser]]] = {"hermes": HermesParser, "minimax": MiniMaxParser}
+
+
+class TextKind(Enum):
+    """What a plain text is: one that is reasoning or answer as a whole, and of which nothing is held back."""
+
+    NONE = auto()
+    """It is not plain."""
+    REASONING = auto()
+    HIDDEN = auto()
+    """Reasoning that the caller does not want."""
+    ANSWER = auto()
 
 
 class AnswerParser:
@@ -40,6 +53,7 @@ class AnswerParser:
         self._reasoning = ReasoningParser(opened=prompt.opens_reasoning) if splits_reasoning else None
         self._tools: Final = _tool_parser(request, model)
         self._stops: Final = StopStrings(list(request.sampling.stop))
+        self._has_stops: Final = bool(request.sampling.stop)
         self._hides_reasoning: Final = request.reasoning.exclude
         self._length = 0
         self._answer_start: int | None = None if splits_reasoning else 0
@@ -78,6 +92,26 @@ class AnswerParser:
         if self._reasoning is None:
             return self._read_answer(text, may_stop=may_stop)
         return self._read_segments(self._reasoning.feed(text), may_stop=may_stop)
+
+    def take_plain(self, text: str) -> TextKind:
+        """Parse the next chunk of text like `feed` if it is plain. Otherwise return NONE, and change nothing.
+
+        Most tokens are plain, and then this costs a fraction of `feed`.
+        """
+        reasoning = self._reasoning
+        if reasoning is not None and not reasoning.in_answer:
+            if not reasoning.passes(text):
+                return TextKind.NONE
+            self._length += len(text)
+            return TextKind.HIDDEN if self._hides_reasoning else TextKind.REASONING
+        if self._has_stops or self._answer_start is None:
+            return TextKind.NONE
+        length = len(text)
+        if self._tools is not None and not self._tools.pass_through(text, length):
+            return TextKind.NONE
+        self._length += length
+        self._answer_length += length
+        return TextKind.ANSWER
 
     def close(self) -> list[Segment]:
         """Parse the end of the text."""
@@ -118,8 +152,10 @@ class AnswerParser:
 
 def _tool_parser(request: pb.GenerateRequest, model: ServedModel) -> ToolCallParser | None:
     functions, notation = callable_functions(request), model.spec.parsers.tool_calls
-    only_one = request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
+    only_one = not allows_several_calls(request)
     if requires_call(request):
         # The structured output makes the model write only the call, without the tags around it.
-        return HermesParser(functions, only_one=only_one, opened=True)
+        return HermesParser(functions, only_one=only_one, opened=True, enforced=True)
+    if notation and functions and holds_calls(request, model):
+        return HermesParser(functions, only_one=only_one, enforced=True, tags=TAGS[notation])
     return _TOOL_PARSERS[notation](functions, only_one=only_one) if notation and functions else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -20,7 +21,12 @@ from services.inference.request.engine_rejections import restated
 from services.inference.request.prompt import Prompt
 from services.inference.request.reasoning_policy import AFTER_REASONING, CLOSING
 from services.runtime.failure import Failure
-from services.worker.triton_client import EngineOutput, TritonClient
+from services.worker.step_stream import TokenSink
+from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import EngineOutput
+
+_FOR_ANSWER: Final = frozenset({"structured_output", "calls"})
+"""Parameters to which the engine holds the answer, and not the reasoning."""
 
 
 class ChoiceRequests:
@@ -36,8 +42,13 @@ class ChoiceRequests:
         choice: int,
         request_id: str,
         on_request: Callable[[], None],
+        sink: TokenSink | None = None,
     ) -> None:
-        """Prepare the requests. `on_request` is called before each of them, which may wait in the engine's queue."""
+        """Prepare the requests. `on_request` is called before each of them, which may wait in the engine's queue.
+
+        Tokens of a choice with one request are offered to `sink` while the reader waits, and not read if it takes them.
+        """
+        self._sink: Final = None if prompt.separate_reasoning else sink
         self._triton: Final = triton
         self._model: Final = model
         self._request: Final = request
@@ -63,13 +74,15 @@ class ChoiceRequests:
         try:
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
-                    yield output
+                    yield output if output.cached_tokens is None else self._with_first_cached_tokens(output)
         except Failure as failure:
             raise restated(failure, self._request) from failure
 
     async def _reasoning_and_answer(self) -> AsyncGenerator[EngineOutput, None]:
-        if "structured_output" in self._params:
-            await self._try_structured_output()
+        if not _FOR_ANSWER.isdisjoint(self._params):
+            async with contextlib.aclosing(self._try_structured_output()) as progress:
+                async for output in progress:
+                    yield output
         async with contextlib.aclosing(self._reasoning()) as reasoning:
             async for output in reasoning:
                 yield output
@@ -84,14 +97,19 @@ class ChoiceRequests:
             async for output in outputs:
                 yield output if output.usage is None else replace(output, usage=self._whole_usage(output.usage))
 
-    async def _try_structured_output(self) -> None:
-        """Let the engine reject an invalid structured output before the reasoning, with a request for one token."""
+    async def _try_structured_output(self) -> AsyncGenerator[EngineOutput, None]:
+        """Let the engine reject an invalid structured output before the reasoning, with a request for one token.
+
+        Yields the engine's progress with its prompt.
+        """
         params = {**self._params, "max_tokens": 1}
         if "min_tokens" in params:
             # `min_tokens` stays in the request, because some engines reject it together with structured output.
             params["min_tokens"] = min(params["min_tokens"], 1)
         async with contextlib.aclosing(self._generate(params)) as outputs:
             async for output in outputs:
+                if output.is_progress:
+                    yield output
                 if output.usage is not None:
                     self._usages.append({**output.usage, "timings": {}})
 
@@ -120,7 +138,7 @@ class ChoiceRequests:
         """
         stops: list[int] = self._params.get("stop_token_ids", [])
         params = {
-            name: value for name, value in self._params.items() if name not in ("structured_output", "min_tokens")
+            name: value for name, value in self._params.items() if name not in _FOR_ANSWER and name != "min_tokens"
         }
         least = self._params.get("min_tokens", 0) if stops else 0
         for stops_of_request, until in (([], min(least, most)), (stops, most)):
@@ -179,13 +197,22 @@ class ChoiceRequests:
         if self._reasoning_ids and self._model.supports("priority"):
             # A choice that has begun goes before requests that have not.
             params = {**params, "priority": params.get("priority", 0) + 1}
-        return self._triton.generate(
+        # Models of earlier releases have no streams of steps, and those have no log probabilities of prompts.
+        in_steps = self._model.supports("step") and not self._request.logprobs.prompt
+        generate = partial(self._triton.generate_in_steps, sink=self._sink) if in_steps else self._triton.generate
+        return generate(
             self._model.id,
             request_id=self._request_id,
             prompt_token_ids=[*self._prompt.token_ids, *self._reasoning_ids],
             params=params,
             images=[image.data for image in self._prompt.images],
         )
+
+    def _with_first_cached_tokens(self, output: EngineOutput) -> EngineOutput:
+        """Return an output with the cached tokens of the first request, as `_whole_usage` counts them."""
+        first = self._usages[0] if self._usages else {}
+        cached: int = first.get("cached_tokens", output.cached_tokens or 0)
+        return replace(output, cached_tokens=min(cached, self._prompt.token_count))
 
     def _whole_usage(self, last: Mapping[str, Any]) -> dict[str, Any]:
         """Return the usage of all requests. Cached tokens count in the first request only: later ones reuse its own."""

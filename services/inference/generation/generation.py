@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Self
@@ -15,9 +15,12 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.generation.choice_requests import ChoiceRequests
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
+from services.inference.request.prompts import number_of_choices
 from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
-from services.worker.triton_client import EngineOutput, TritonClient
+from services.worker.step_stream import TokenSink
+from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import EngineOutput
 
 READ_AHEAD: Final = 64
 """The most outputs that wait for a slow reader; then the engine pauses."""
@@ -32,7 +35,7 @@ class Timeouts:
     idle_seconds: float = 30.0
     """The longest silence between two tokens, or before the first token between two descriptions of the engine."""
     first_token_seconds: float = 300.0
-    """The longest time before the first token, the queue included."""
+    """The longest time before the first token without progress of the prompt, the queue included."""
 
 
 class Generation:
@@ -43,32 +46,60 @@ class Generation:
         triton: TritonClient,
         model: ServedModel,
         request: pb.GenerateRequest,
-        prompt: Prompt,
+        prompts: Sequence[Prompt],
         *,
         request_id: str,
         timeouts: Timeouts,
     ) -> None:
-        """Prepare the generation of a checked request. `request_id` is the prefix of its requests' ids in Triton."""
+        """Prepare the generation of a checked request. `request_id` is the prefix of its requests' ids in Triton.
+
+        `prompts` are all of its prompts; each has `n` choices, which are numbered in the prompts' order.
+        """
         self._timeouts: Final = timeouts
         self._silent_seconds = 0.0
         """The engine's silence so far, without the time in which the event loop was blocked."""
         self._checked_at = time.monotonic()
         self._unanswered: dict[int, float] = {}
-        """The time of the last request for each choice without output since then."""
+        """The time of the last request or its last progress, for each choice without tokens since then."""
         self._triton: Final = triton
         self._model: Final = model
         self._request: Final = request
-        self._prompt: Final = prompt
+        self._prompts: Final = prompts
         self._request_id: Final = request_id
-        self._ready: Final[asyncio.Queue[tuple[int, EngineOutput | Exception]]] = asyncio.Queue(READ_AHEAD)
+        self._ready: Final[asyncio.Queue[tuple[int, EngineOutput | Exception | None]]] = asyncio.Queue(READ_AHEAD)
+        """Outputs by choice; None says that a choice was stopped."""
+        self._sinks: Mapping[int, TokenSink] = {}
+        self._is_waiting = False
+        """Whether the reader of `outputs` waits for the next one."""
+        self._taken_at = 0.0
+        """When a sink last took tokens, on the monotonic clock in seconds."""
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._failure: Failure | None = None
         """The reason why the engine will send no more outputs."""
         self._running: set[int] = set()
 
+    def offer_tokens_to(self, sinks: Mapping[int, TokenSink]) -> None:
+        """Offer tokens that arrive while the reader of `outputs` waits to the sink of their choice.
+
+        A sink must `claim` them first. To be called before the generation is entered.
+        """
+        self._sinks = sinks
+
+    def claim(self, choice: int) -> bool:
+        """Return whether a sink may take tokens of a choice, and note that it does.
+
+        It may if the choice runs, all outputs so far were read, and their reader waits for the next one.
+        """
+        if not self._is_waiting or choice not in self._running or not self._ready.empty():
+            return False
+        self._taken_at = self._model.generated_at = time.monotonic()
+        if self._unanswered:
+            self._unanswered.pop(choice, None)
+        return True
+
     async def __aenter__(self) -> Self:
         self._model.open_requests.add(self._end)
-        for choice in range(max(1, self._request.n)):
+        for choice in range(number_of_choices(self._request)):
             self._running.add(choice)
             self._tasks[choice] = asyncio.create_task(self._run(choice))
         return self
@@ -89,25 +120,41 @@ class Generation:
         self._running.discard(choice)
         self._unanswered.pop(choice, None)
         self._tasks[choice].cancel()
+        if self._is_waiting and not self._running:
+            # The reader waits for an output that will not come.
+            with contextlib.suppress(asyncio.QueueFull):
+                self._ready.put_nowait((choice, None))
 
     async def outputs(self) -> AsyncIterator[dict[int, EngineOutput]]:
         """Yield the outputs since the previous ones, merged by choice, or an empty mapping as a heartbeat.
 
-        Raises the Failure that ended a choice, and TIMEOUT when the engine is silent for too long.
+        A mapping may also be empty if a sink has taken the last tokens. Raises the Failure that ended a choice, and
+        TIMEOUT when the engine is silent for too long.
         """
         interval = min(HEARTBEAT_SECONDS, self._timeouts.idle_seconds / 4)
+        seconds = interval
         while self._running:
             try:
-                async with asyncio.timeout(interval):
+                async with asyncio.timeout(seconds):
                     ready, failure = await self._wait()
             except TimeoutError:
+                if not self._running:
+                    # A sink has stopped the last choice in the same turn of the event loop.
+                    yield {}
+                    return
+                quiet = time.monotonic() - self._taken_at
+                if quiet < interval:
+                    # A sink has taken tokens meanwhile.
+                    self._silent_seconds, seconds = 0.0, interval - quiet
+                    continue
+                seconds = interval
                 self._check_silence(interval)
                 yield {}
                 continue
-            self._silent_seconds = 0.0
+            self._silent_seconds, seconds = 0.0, interval
             merged = {choice: _merged(outputs) for choice, outputs in ready.items()}
             self._running -= {choice for choice, output in merged.items() if output.finish_reason is not None}
-            if merged:
+            if merged or not self._running:
                 yield merged
             if failure is not None:
                 raise failure
@@ -117,11 +164,15 @@ class Generation:
         ready: dict[int, list[EngineOutput]] = {}
         if self._failure is not None and self._ready.empty():
             return ready, self._failure
-        choice, item = await self._ready.get()
+        self._is_waiting = True
+        try:
+            choice, item = await self._ready.get()
+        finally:
+            self._is_waiting = False
         while True:
             if isinstance(item, Exception):
                 return ready, item
-            if choice in self._running:
+            if item is not None and choice in self._running:
                 ready.setdefault(choice, []).append(item)
             if self._ready.empty():
                 return ready, None
@@ -134,14 +185,18 @@ class Generation:
             self._ready.put_nowait((next(iter(self._running), 0), failure))
 
     def _check_silence(self, waited: float) -> None:
-        """Raise TIMEOUT if the engine has been silent for too long, after `waited` more seconds without output."""
+        """Raise TIMEOUT if the engine has been silent for too long, after `waited` more seconds without output.
+
+        A retry makes no sense where the engine works, but did not come to this request.
+        """
         # Not the difference of two clock readings: the engine's outputs are not read while the event loop is blocked.
         self._silent_seconds += waited
         now, limit = time.monotonic(), self._timeouts.idle_seconds
         requested = min(self._unanswered.values(), default=None)
         if requested is not None and now - requested > self._timeouts.first_token_seconds:
-            self._silent_seconds, limit = now - requested, self._timeouts.first_token_seconds
-        elif requested is not None and self._model.described_at > self._checked_at:
+            message = Message("engine_not_begun", seconds=f"{now - requested:.0f}")
+            raise Failure(Reason.TIMEOUT, message)
+        if requested is not None and self._model.described_at > self._checked_at:
             # The request may be queued, or have a long prompt. The engine has described itself, so that it works.
             self._silent_seconds = 0.0
         self._checked_at = now
@@ -150,23 +205,29 @@ class Generation:
             message = Message("engine_silent", seconds=f"{self._silent_seconds:.1f}")
             raise Failure(Reason.TIMEOUT, message, retry_after=1.0)
 
-    def _note_request(self, choice: int) -> None:
-        self._unanswered[choice] = time.monotonic()
+    def _note_progress(self, choice: int) -> None:
+        self._unanswered[choice], self._silent_seconds = time.monotonic(), 0.0
 
     async def _run(self, choice: int) -> None:
+        # A choice of a further prompt has the seed that it would have in a request of its own.
+        prompt, choice_of_prompt = divmod(choice, max(1, self._request.n))
         requests = ChoiceRequests(
             self._triton,
             self._model,
             self._request,
-            self._prompt,
-            choice=choice,
-            request_id=self._request_id,
-            on_request=partial(self._note_request, choice),
+            self._prompts[prompt],
+            choice=choice_of_prompt,
+            request_id=f"{self._request_id}.{prompt}" if prompt else self._request_id,
+            on_request=partial(self._note_progress, choice),
+            sink=self._sinks.get(choice),
         )
         try:
             async with contextlib.aclosing(requests.outputs()) as outputs:
                 async for output in outputs:
                     self._model.generated_at = time.monotonic()
+                    if output.is_progress:
+                        self._note_progress(choice)
+                        continue
                     self._unanswered.pop(choice, None)
                     _check_finish(output)
                     await self._ready.put((choice, output))
@@ -192,6 +253,8 @@ def _merged(outputs: Sequence[EngineOutput]) -> EngineOutput:
         finish_reason=outputs[-1].finish_reason,
         usage=outputs[-1].usage,
         left_out=sum(output.left_out for output in outputs),
+        prompt=next((output.prompt for output in outputs if output.prompt is not None), None),
+        cached_tokens=next((output.cached_tokens for output in outputs if output.cached_tokens is not None), None),
     )
 
 

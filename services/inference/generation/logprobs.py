@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.tokenizer import ModelTokenizer
-from services.worker.triton_client import EngineOutput
+from services.worker.triton_messages import EngineOutput
 
 
 class _Token(NamedTuple):
@@ -42,9 +42,12 @@ class TokenLogprobs:
         """Add the log probabilities, if any, of the first tokens of `output`, whose texts are `texts`."""
         if output.logprobs is None:
             return
-        for position, (text, logprob) in enumerate(zip(texts, output.logprobs, strict=False)):
-            if output.token_ids[position] not in self._skipped:
-                self._incomplete.append(self._entry(output, position, logprob))
+        noted = entries(
+            self._tokenizer, output.token_ids[: len(texts)], output.logprobs, output.top_token_ids, output.top_logprobs
+        )
+        for text, entry in zip(texts, noted, strict=False):
+            if entry.token_id not in self._skipped:
+                self._incomplete.append(entry)
             if text:
                 # A token that completes no character is reported with the next one that does.
                 begin, self._length = self._length, self._length + len(text)
@@ -68,17 +71,27 @@ class TokenLogprobs:
             tokens.append(self._waiting.popleft())
         return tokens
 
-    def _entry(self, output: EngineOutput, position: int, logprob: float) -> pb.TokenLogprob:
-        token_id = output.token_ids[position]
-        token, token_bytes = self._text_and_bytes(token_id)
-        entry = pb.TokenLogprob(token_id=token_id, token=token, token_bytes=token_bytes, logprob=logprob)
-        if output.top_token_ids is not None and output.top_logprobs is not None:
-            tops = zip(output.top_token_ids[position], output.top_logprobs[position], strict=True)
-            for top_id, top_logprob in tops:
-                token, token_bytes = self._text_and_bytes(top_id)
-                entry.top.add(token_id=top_id, token=token, token_bytes=token_bytes, logprob=top_logprob)
-        return entry
 
-    def _text_and_bytes(self, token_id: int) -> tuple[str, bytes]:
-        token_bytes = self._tokenizer.bytes_of(token_id)
-        return token_bytes.decode(errors="replace"), token_bytes
+def entries(
+    tokenizer: ModelTokenizer,
+    token_ids: Sequence[int],
+    logprobs: Sequence[float],
+    top_token_ids: Sequence[Sequence[int]] | None,
+    top_logprobs: Sequence[Sequence[float]] | None,
+) -> list[pb.TokenLogprob]:
+    """Return the entries of tokens with their log probabilities and those of the most probable ones at their places."""
+    result = []
+    for position, (token_id, logprob) in enumerate(zip(token_ids, logprobs, strict=False)):
+        token, token_bytes = _text_and_bytes(tokenizer, token_id)
+        entry = pb.TokenLogprob(token_id=token_id, token=token, token_bytes=token_bytes, logprob=logprob)
+        if top_token_ids is not None and top_logprobs is not None:
+            for top_id, top_logprob in zip(top_token_ids[position], top_logprobs[position], strict=True):
+                token, token_bytes = _text_and_bytes(tokenizer, top_id)
+                entry.top.add(token_id=top_id, token=token, token_bytes=token_bytes, logprob=top_logprob)
+        result.append(entry)
+    return result
+
+
+def _text_and_bytes(tokenizer: ModelTokenizer, token_id: int) -> tuple[str, bytes]:
+    token_bytes = tokenizer.bytes_of(token_id)
+    return token_bytes.decode(errors="replace"), token_bytes

@@ -7,6 +7,7 @@ from typing import Any, Final
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.model.served_model import ServedModel
+from services.inference.request.structured_output.held_calls import calls_of, holds_calls
 from services.inference.request.structured_output.response_format import structured_output
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE, LEAST_TOP_P
 
@@ -40,16 +41,27 @@ def engine_params(
         params["logit_bias"] = {str(token_id): bias for token_id, bias in sampling.logit_bias.items()}
     if sampling.HasField("seed"):
         params["seed"] = _seed_of_choice(sampling.seed, choice)
-    if request.HasField("logprobs"):
-        params["logprobs"] = request.logprobs.top
+    params |= _logprobs(request.logprobs) if request.HasField("logprobs") else {}
     if output := structured_output(request):
         params["structured_output"] = output
+    if holds_calls(request, model):
+        params["calls"] = calls_of(request, model)
     if request.tenant:
         params["cache_salt"] = request.tenant
     if request.priority:
         params["priority"] = request.priority
     params.setdefault("max_tokens", remaining_tokens)
+    limit = remaining_tokens if request.clamp_max_tokens else params["max_tokens"]
+    params["max_tokens"] = min(params["max_tokens"], limit)
+    if request.prefill_only:
+        # Engines generate one token at least, which is not sent.
+        params["max_tokens"] = 1
+        params.pop("min_tokens", None)
     return {name: value for name, value in params.items() if model.supports(name)}
+
+
+def _logprobs(options: pb.LogprobsOptions) -> dict[str, int]:
+    return {"logprobs": options.top, **({"prompt_logprobs": options.top} if options.prompt else {})}
 
 
 def _seed_of_choice(seed: int, choice: int) -> int:

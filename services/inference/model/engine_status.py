@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.inference.metrics import note_cache_use, note_engines
-from services.inference.model.served_model import ServedModel, describe
+from services.inference.metrics import note_cache, note_engines
+from services.inference.model.served_model import EngineDescription, ServedModel, describe
 from services.worker.engine_poll import WHILE_NOT_READY_SECONDS, EnginePoll, StalledError
 
 STALL_SECONDS: Final = 20.0
+_log: Final = logging.getLogger(__name__)
 
 
 class EngineStatus(EnginePoll[ServedModel]):
@@ -28,11 +30,15 @@ class EngineStatus(EnginePoll[ServedModel]):
     def _note(self, model: ServedModel, answer: Mapping[str, Any] | None) -> None:
         if answer is None:
             model.description, model.state = None, pb.ModelStatus(model=model.id)
-            note_cache_use(model.id, None)
+            note_cache(model.id, use=None, hit_rate=None)
         else:
             self._check_progress(answer)
-            model.description, model.state = describe(answer), _state(model.id, answer)
-            note_cache_use(model.id, answer["load"]["kv_cache_use"])
+            description = describe(answer)
+            if model.description is None:
+                _report_missing_defaults(model, description)
+            model.description, model.state = description, _state(model.id, answer)
+            load = answer["load"]
+            note_cache(model.id, use=load["kv_cache_use"], hit_rate=load.get("prefix_cache_hit_rate"))
         note_engines([model.state])
 
     def _check_progress(self, answer: Mapping[str, Any]) -> None:
@@ -45,6 +51,14 @@ class EngineStatus(EnginePoll[ServedModel]):
         # First read the messages that arrived while the event loop was blocked.
         await asyncio.sleep(WHILE_NOT_READY_SECONDS)
         return time.monotonic() - model.generated_at < self._stall_seconds + WHILE_NOT_READY_SECONDS
+
+
+def _report_missing_defaults(model: ServedModel, description: EngineDescription) -> None:
+    """Log which defaults of the model's entry have no effect: its answers differ from what the entry intends."""
+    missing = sorted(model.spec.sampling.model_dump(exclude_none=True).keys() - description.supported_parameters)
+    if missing:
+        names = ", ".join(missing)
+        _log.warning("model %s: %s does not support its defaults: %s", model.id, description.version, names)
 
 
 def _state(model_id: str, answer: Mapping[str, Any]) -> pb.ModelStatus:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.inference.model import gguf_identity
 from services.inference.model.catalog import ModelSpec
 from services.inference.model.chat_template import ChatTemplate
 from services.inference.model.image_rule import ImageRule
@@ -17,11 +18,12 @@ from services.inference.parsing.reasoning import CLOSE_TAG
 from services.worker import served_model as worker
 
 _WORKERS_OWN: Final = frozenset(
-    {"messages", "prompt", "prompt_token_ids", "n", "continue_final_message"}
+    {"messages", "prompt", "prompt_token_ids", "further_prompts", "n", "continue_final_message"}
     | {"sampling.stop", "sampling.skip_special_tokens"}
 )
 _BY_ENGINE: Final = {
     "logprobs": "logprobs",
+    "prompt_logprobs": "logprobs.prompt",
     "cache_salt": "tenant",
     "priority": "priority",
 }
@@ -62,10 +64,15 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
     @classmethod
     def load(cls, spec: ModelSpec, directory: Path) -> ServedModel:
         """Read the model directory. Raises OSError or ValueError, whose message says what is wrong with it."""
+        if (name := gguf_identity.read_name(directory)) is not None:
+            spec = spec.model_copy(update={"checkpoint": name})
         rule = ImageRule.load(spec.images, directory) if spec.capabilities.vision and spec.images else None
         tokenizer = ModelTokenizer(directory)
         if rule is not None and tokenizer.added_id(rule.placeholder) is None:
             raise ValueError(f"the tokenizer in {directory} has no token {rule.placeholder}, which stands for images")
+        for name, token in spec.fill_in_middle or ():
+            if tokenizer.added_id(token) is None:
+                raise ValueError(f"the tokenizer in {directory} has no token {token}, which is fill_in_middle.{name}")
         return cls(spec, tokenizer, ChatTemplate(directory, file=spec.template), image_rule=rule)
 
     def supports(self, parameter: str) -> bool:
@@ -135,6 +142,8 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
             fields |= {"tools", "tool_choice", "parallel_tool_calls"}
         if self.supports_structured_output:
             fields |= {"response_format"}
+        if self.spec.fill_in_middle is not None:
+            fields |= {"suffix"}
         return set(fields)
 
 

@@ -51,6 +51,8 @@ class ModelTokenizer:
         self._bytes: Final = _bytes_by_id(
             self._tokenizer.get_vocab(with_added_tokens=True), {i: token.content for i, token in added.items()}
         )
+        self.whole_texts: Final[dict[int, str]] = {}
+        """The texts of tokens of whole characters, as far as a detokenizer has met them."""
         self._added_ids: Final = {token.content: token_id for token_id, token in added.items()}
         self.special_ids: Final = frozenset(token_id for token_id, token in added.items() if token.special)
         # Added tokens count even if they are not marked as special: in many checkpoints, `</think>` and `<tool_call>`

@@ -16,16 +16,24 @@ _OPEN: Final = "<minimax:tool_call>"
 _CLOSE: Final = "</minimax:tool_call>"
 _END_INVOKE: Final = "</invoke>"
 _END_PARAMETER: Final = "</parameter>"
+_NAMED: Final = "<(invoke|parameter) name="
 _TAG: Final = re.compile(
-    rf'{_OPEN}|{_CLOSE}|{_END_INVOKE}|{_END_PARAMETER}|<(invoke|parameter) name="([^"<>]{{1,{LONGEST_NAME}}})">'
+    rf"{_OPEN}|{_CLOSE}|{_END_INVOKE}|{_END_PARAMETER}|"
+    rf"""{_NAMED}(?:"([^"<>]{{1,{LONGEST_NAME}}})"|'([^'<>]{{1,{LONGEST_NAME}}})'|"""
+    rf"""([^\s"'<>]{{1,{LONGEST_NAME}}}))[ \t\r\n]{{0,8}}>"""
 )
-_PARTIAL_TAG: Final = re.compile(rf'<(invoke|parameter) name="[^"<>]{{0,{LONGEST_NAME}}}"?')
-_BEGINNINGS: Final = (_OPEN, _CLOSE, _END_INVOKE, _END_PARAMETER, '<invoke name="', '<parameter name="')
+_PARTIAL_TAG: Final = re.compile(
+    rf"""{_NAMED}(?:"[^"<>]{{0,{LONGEST_NAME}}}|'[^'<>]{{0,{LONGEST_NAME}}}|"""
+    rf"""(?:"[^"<>]{{1,{LONGEST_NAME}}}"|'[^'<>]{{1,{LONGEST_NAME}}}'|[^\s"'<>]{{0,{LONGEST_NAME}}})[ \t\r\n]{{0,8}})"""
+)
+_BEGINNINGS: Final = (_OPEN, _CLOSE, _END_INVOKE, _END_PARAMETER, "<invoke name=", "<parameter name=")
 _LONGEST_TAG: Final = LONGEST_NAME + 32
 
 
 class MiniMaxParser(ToolCallParser):
     """Reads `<minimax:tool_call>` blocks: an `<invoke name="…">` per call, a `<parameter name="…">` per argument.
+
+    The template writes names in double quotes; models also write single ones, or none, as other servers accept.
 
     A value must not contain a tag of the notation: such a value is a parameter whose end is missing. A block is read up
     to its first fault; the calls before it count, and the rest is text.
@@ -67,12 +75,12 @@ class MiniMaxParser(ToolCallParser):
             self._offset = clear
         return tag is not None and self._read_tag(segments, tag)
 
-    def _next_tag(self) -> tuple[str | None, int]:
+    def _next_tag(self) -> tuple[re.Match[str] | None, int]:
         """Return the next tag and its offset, or None and the earliest offset at which one can begin."""
         offset = self._held.find("<", self._offset)
         while offset >= 0:
             if tag := _TAG.match(self._held, offset):
-                return tag[0], offset
+                return tag, offset
             begun = self._held[offset : offset + _LONGEST_TAG]
             if any(beginning.startswith(begun) for beginning in _BEGINNINGS) or _PARTIAL_TAG.fullmatch(begun):
                 return None, offset
@@ -91,13 +99,13 @@ class MiniMaxParser(ToolCallParser):
             self._held = self._held[clear:]
             self._offset = self._value_start = self._text_start_if_broken = 0
 
-    def _read_tag(self, segments: list[Segment], tag: str) -> bool:
-        kind, _, name = tag.removesuffix('">').partition(' name="')
+    def _read_tag(self, segments: list[Segment], found: re.Match[str]) -> bool:
+        tag, kind, name = found[0], found[1], found[2] or found[3] or found[4]
         end = self._offset + len(tag)
         if self._name is None:
             if tag == _CLOSE and self._in_block:
                 return self._leave_block(end)
-            if kind != "<invoke" or name not in self._functions:
+            if kind != "invoke" or name not in self._functions:
                 return self._fail(segments)
             self._name = name
         elif self._parameter is not None:
@@ -108,7 +116,7 @@ class MiniMaxParser(ToolCallParser):
             self._parameter, self._is_streamed, self._text_start_if_broken = None, False, end
         elif tag == _END_INVOKE:
             return self._finish(segments, end)
-        elif kind == "<parameter" and name not in self._names:
+        elif kind == "parameter" and name not in self._names:
             separator = ", " if self._names else ""
             self._add(segments, f"{separator}{json.dumps(name, ensure_ascii=False)}: ")
             self._names.add(name)
@@ -129,8 +137,8 @@ class MiniMaxParser(ToolCallParser):
         """Send the arguments that were read."""
         assert self._name is not None  # noqa: S101  # it was read before the arguments
         if not self._started:
-            self._start_call(segments, self._name, self._json)
-        elif self._json:
+            self._start_call(segments, self._name)
+        if self._json:
             segments.append(CallArguments(self.calls - 1, self._json))
         self._started, self._json = True, ""
 

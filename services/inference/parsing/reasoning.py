@@ -15,6 +15,7 @@ from services.inference.parsing.stop_strings import overlap
 
 OPEN_TAG: Final = "<think>"
 CLOSE_TAG: Final = "</think>"
+_BREAKS: Final = ("\r", "\n")
 
 
 class _State(Enum):
@@ -36,11 +37,23 @@ class ReasoningParser:
         self._opened = opened
         self._started = False
         self._held = ""
+        self.in_answer = False
+        """Whether everything that follows is answer."""
 
     @property
     def in_reasoning(self) -> bool:
         """Whether the text read so far ends inside the reasoning, so that the next token is part of it."""
         return self._state is _State.IN_REASONING or (self._state is _State.BEFORE and self._opened)
+
+    def passes(self, text: str) -> bool:
+        """Return whether `feed` would return `text` as reasoning, and hold nothing back."""
+        return (
+            self._state is _State.IN_REASONING
+            and self._started
+            and not self._held
+            and "<" not in text
+            and text[-1:] not in _BREAKS
+        )
 
     def feed(self, text: str) -> list[Segment]:
         """Read the next chunk of text. Text that may be part of a tag is held back until that is decided."""
@@ -72,6 +85,7 @@ class ReasoningParser:
         elif self._held:
             segments.append(Text(self._held))
             self._held = ""
+        self.in_answer = self._state is _State.IN_ANSWER
         return self._state is not before
 
     def _look_for_opening(self, *, at_end: bool) -> None:

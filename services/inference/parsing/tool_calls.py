@@ -9,7 +9,7 @@ if there had been no tag. No text is lost, and the result does not depend on the
 A call is held back until it is complete, so that a client never receives a call that turns out to be invalid. Only a
 long call is sent while it is generated, because a client would wait for it without output: see `MOST_HELD`. Such a call
 cannot be withdrawn. If it turns out to be invalid, its arguments end there, as invalid JSON, and the rest is text
-(docs/adr/0012).
+(docs/adr/0012). A call that the engine holds to its schema is always sent while it is generated (docs/adr/0022).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-from services.inference.parsing.segments import CallArguments, CallStart, Segment, Text
+from services.inference.parsing.segments import CallStart, Segment, Text
 from services.inference.parsing.stop_strings import overlap
 
 MOST_HELD: Final = 256
 """Characters of arguments held back while the call may still turn out invalid: more than most calls have, about 1 s."""
 SPACE: Final = " \t\r\n"
+_BREAKS: Final = ("\r", "\n")
 
 
 class ToolCallParser(ABC):
@@ -60,6 +61,13 @@ class ToolCallParser(ABC):
     def decided(self) -> int:
         """The number of characters of the answer that are known to be text or part of a call."""
         return self._length - len(self._held) - len(self._opening)
+
+    def pass_through(self, text: str, length: int) -> bool:
+        """Read text of `length` like `feed` if it begins no call and none of it is held back. Return whether it did."""
+        if self._held or self._inside or self._after_call or self.open_tag[0] in text or text[-1:] in _BREAKS:
+            return False
+        self._length += length
+        return True
 
     def feed(self, text: str) -> list[Segment]:
         """Parse the next chunk of the answer. Text that may begin a call is held back until that is decided."""
@@ -113,11 +121,11 @@ class ToolCallParser(ABC):
         self._emit_text(segments, size)
         return True
 
-    def _start_call(self, segments: list[Segment], name: str, arguments: str) -> None:
+    def _start_call(self, segments: list[Segment], name: str) -> None:
         """Emit the beginning of a call."""
         self._opening = ""
         self.calls += 1
-        segments += [CallStart(self.calls - 1, name), CallArguments(self.calls - 1, arguments)]
+        segments.append(CallStart(self.calls - 1, name))
 
     @abstractmethod
     def _read_call(self, segments: list[Segment]) -> bool:

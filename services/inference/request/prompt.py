@@ -85,7 +85,7 @@ def context_exceeded(request: pb.GenerateRequest, model: ServedModel, prompt_tok
     """Return the failure of a prompt of `prompt_tokens` that does not fit the context with the requested generation."""
     field = "messages" if request.messages else "prompt" if request.HasField("prompt") else "prompt_token_ids"
     limit, requested = context_length(model), _least_answer(request)
-    if request.sampling.HasField("max_tokens") or request.sampling.HasField("min_tokens"):
+    if requested > 1 or (request.sampling.HasField("max_tokens") and not request.clamp_max_tokens):
         message = Message(
             "context_exceeded",
             field=field,
@@ -101,7 +101,15 @@ def context_exceeded(request: pb.GenerateRequest, model: ServedModel, prompt_tok
 
 
 def _least_answer(request: pb.GenerateRequest) -> int:
-    return max(1, request.sampling.max_tokens, request.sampling.min_tokens)
+    """Return the number of tokens for which the context must have capacity."""
+    sampling = request.sampling
+    return max(1, 0 if request.clamp_max_tokens else sampling.max_tokens, sampling.min_tokens)
+
+
+def clamped_max_tokens(request: pb.GenerateRequest, prompt: Prompt) -> int | None:
+    """Return the number to which the context limits `max_tokens`; None if it holds what the request asks for."""
+    is_over = request.clamp_max_tokens and request.sampling.max_tokens > prompt.remaining_tokens
+    return prompt.remaining_tokens if is_over else None
 
 
 def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
@@ -112,7 +120,7 @@ def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
             guarded, token_ids = "", list(request.prompt_token_ids)
             _check_control_tokens(token_ids, model)
         elif request.HasField("prompt"):
-            guarded = request.prompt if model.spec.control_tokens_in_prompts else tokenizer.guard(request.prompt)
+            guarded = _raw_prompt(request, model)
             token_ids = tokenizer.encode(guarded, most=most)
         else:
             guarded = _apply_template(request, model)
@@ -139,6 +147,14 @@ def _render(request: pb.GenerateRequest, model: ServedModel) -> Prompt:
         separate_reasoning=opens and needs_separate_reasoning(request) and model.supports_reasoning_budget,
         images=images,
     )
+
+
+def _raw_prompt(request: pb.GenerateRequest, model: ServedModel) -> str:
+    """Return a prompt without a template, with the tokens around the gap before its suffix, if it has one."""
+    guard, tokens = model.tokenizer.guard, model.spec.fill_in_middle
+    if request.suffix and tokens is not None:
+        return f"{tokens.prefix}{guard(request.prompt)}{tokens.suffix}{guard(request.suffix)}{tokens.middle}"
+    return request.prompt if model.spec.control_tokens_in_prompts else guard(request.prompt)
 
 
 def _token_count(token_ids: Sequence[int], images: Sequence[PreparedImage]) -> int:
@@ -178,6 +194,8 @@ def _worker_opens_reasoning(request: pb.GenerateRequest, model: ServedModel) -> 
 
 def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
     messages = [_message(message, model) for message in request.messages]
+    if not model.template.keeps_later_system_messages:
+        messages = _with_one_system_message(messages)
     # The text of the template behind the last message is removed, so that the model continues the message. The end of
     # the message is found by a random mark, because its text may occur in the template's text as well.
     mark = secrets.token_hex(16) if request.continue_final_message else ""
@@ -202,6 +220,17 @@ def _apply_template(request: pb.GenerateRequest, model: ServedModel) -> str:
         message = Message("template_changes_last_message", field="continue_final_message", model=model.id)
         raise invalid(message)
     return before
+
+
+def _with_one_system_message(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages with later system messages joined to the first one, where the template reads them."""
+    later = [message for message in messages[1:] if message["role"] == "system"]
+    if not later:
+        return messages
+    first = messages[:1] if messages[0]["role"] == "system" else []
+    content = "\n\n".join(message["content"] for message in (*first, *later))
+    rest = [message for message in messages if message["role"] != "system"]
+    return [{"role": "system", "content": content}, *rest]
 
 
 def _message(message: pb.Message, model: ServedModel) -> dict[str, Any]:

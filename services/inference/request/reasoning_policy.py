@@ -36,6 +36,7 @@ def effort_enables_reasoning(request: pb.GenerateRequest, model: ServedModel) ->
     reasoning = request.reasoning
     return (
         reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
+        and model.spec.parsers.reasoning is not None
         and model.spec.capabilities.reasoning_optional
         and model.supports_reasoning_budget
         and requests_structured_output(request)

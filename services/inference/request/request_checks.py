@@ -11,9 +11,12 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.model.served_model import ServedModel
 from services.inference.request.images import ImageLimits, check_images, image_bytes
 from services.inference.request.prompt import context_exceeded, context_length
+from services.inference.request.prompts import number_of_choices
+from services.inference.request.raw_prompts import check_raw_prompts
 from services.inference.request.reasoning_policy import effort_enables_reasoning
-from services.inference.request.structured_output.response_format import check_structured_output
-from services.inference.request.tools import callable_functions, check_function_name, check_tools, requires_call
+from services.inference.request.structured_output.held_calls import holds_calls, strict_functions
+from services.inference.request.structured_output.response_format import check_held_calls, check_structured_output
+from services.inference.request.tools import check_function_name, check_tools, requires_call
 from services.inference.triton_backend.contract import LEAST_REPETITION_PENALTY
 from services.runtime.failure import Failure, invalid, unsupported
 from services.runtime.messages.message import Message
@@ -22,7 +25,7 @@ MAX_PARTS: Final = 1024
 MAX_NAME_LENGTH: Final = 256
 MAX_ARGUMENTS_LENGTH: Final = 512 * 1024
 """The most characters of the arguments of one past tool call: parsing JSON holds the GIL."""
-MAX_STOP_STRINGS: Final = 4
+MAX_STOP_STRINGS: Final = 64
 MAX_STOP_LENGTH: Final = 256
 MAX_STOP_TOKEN_IDS: Final = 64
 MAX_LOGIT_BIASES: Final = 1024
@@ -40,7 +43,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
 _WORKERS_OWN: Final = frozenset({"stop", "skip_special_tokens"})
 _ADVISORY: Final = {"tenant": "cache_salt", "priority": "priority"}
 """Fields that may be ignored, because they change no text, with the engine's parameters that honour them."""
-# Reasoning is enabled or disabled, without degrees.
+# Reasoning is enabled or disabled, without degrees, and a model without reasoning answers at any effort.
 _EFFORTS_THAT_COUNT: Final = (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE)
 
 
@@ -48,7 +51,7 @@ _EFFORTS_THAT_COUNT: Final = (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFO
 class RequestLimits:
     """Limits, set by the operator, on requests."""
 
-    max_choices: int = 8
+    max_choices: int = 128
     max_messages: int = 2048
     max_prompt_bytes: int = 8 * 2**20
     """The most bytes of the prompt, without images."""
@@ -63,6 +66,8 @@ def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits
     """
     _check_input(request, model, limits)
     _at_most("n", request.n, limits.max_choices)
+    if number_of_choices(request) > limits.max_choices:
+        _check_entries("further_prompts", 1 + len(request.further_prompts), limits.max_choices // max(1, request.n))
     _check_bytes("tenant", len(request.tenant.encode()), MAX_TENANT_BYTES)
     _at_most("logprobs.top", request.logprobs.top, MAX_TOP_LOGPROBS)
     _check_sampling(request.sampling, model)
@@ -75,19 +80,17 @@ def check(request: pb.GenerateRequest, model: ServedModel, limits: RequestLimits
 def ignored_parameters(request: pb.GenerateRequest, model: ServedModel) -> list[str]:
     """Return the fields of the request that are ignored, because the request can be served without them."""
     ignored = [field for field, key in _ADVISORY.items() if getattr(request, field) and not model.supports(key)]
-    has_degree = model.spec.parsers.reasoning is not None and request.reasoning.effort not in _EFFORTS_THAT_COUNT
-    if has_degree and not effort_enables_reasoning(request, model):
+    if request.reasoning.effort not in _EFFORTS_THAT_COUNT and not effort_enables_reasoning(request, model):
         ignored.append("reasoning.effort")
+    ignored += [problem.field or "" for problem in _unsupported_reasoning(request.reasoning, model)]
     if requires_call(request) and request.response_format.WhichOneof("format") is not None:
         # A required call has its own structured output.
         ignored.append("response_format")
     elif request.response_format.json_schema.description:
         ignored.append("response_format.json_schema.description")
-    if any(tool.strict for tool in request.tools) and not requires_call(request):
-        # The schema is enforced for required calls only.
-        functions = callable_functions(request)
-        strict = (index for index, tool in enumerate(request.tools) if tool.strict and tool.name in functions)
-        ignored += [f"tools[{index}].strict" for index in strict]
+    if not holds_calls(request, model):
+        # Nothing enforces the schema then.
+        ignored += [f"tools[{index}].strict" for index in strict_functions(request)]
     return ignored
 
 
@@ -105,8 +108,10 @@ def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: Reques
         raise invalid(Message("several_prompts", field="messages", choices=choices, names=names))
     _check_entries("messages", len(request.messages), limits.max_messages)
     messages = sum(message.ByteSize() for message in request.messages)
-    size = len(request.prompt.encode()) or messages - image_bytes(request)
+    size = len(request.prompt.encode()) + len(request.suffix.encode()) or messages - image_bytes(request)
+    size += sum(len(further.text.encode()) for further in request.further_prompts)
     _check_bytes(present[0], size, limits.max_prompt_bytes)
+    check_raw_prompts(request, model)
     for index, message in enumerate(request.messages):
         _check_message(f"messages[{index}]", message, model)
     check_images(request, model, limits.images)
@@ -115,6 +120,8 @@ def _check_input(request: pb.GenerateRequest, model: ServedModel, limits: Reques
     if len(request.prompt_token_ids) >= context_length(model):
         raise context_exceeded(request, model, len(request.prompt_token_ids))
     _check_token_ids("prompt_token_ids", request.prompt_token_ids, model)
+    for index, further in enumerate(request.further_prompts):
+        _check_token_ids(f"further_prompts[{index}].token_ids", further.token_ids.ids, model)
 
 
 def _check_message(path: str, message: pb.Message, model: ServedModel) -> None:
@@ -207,6 +214,7 @@ def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
     """Raise Failure for unsupported fields that must not be ignored. Fields without an effect are accepted."""
     check_tools(request, model)
     check_structured_output(request, model)
+    check_held_calls(request, model)
     _check_reasoning(request.reasoning, model)
     for name in sorted(request.chat_template_kwargs.fields):
         if name not in model.spec.template_variables:
@@ -214,28 +222,35 @@ def _check_abilities(request: pb.GenerateRequest, model: ServedModel) -> None:
             raise unsupported(Message("template_variable_unknown", field=field, model=model.id))
     if request.HasField("logprobs") and not model.supports("logprobs"):
         raise _engine_lacks("logprobs", model)
+    if request.logprobs.prompt and not model.supports("prompt_logprobs"):
+        raise _engine_lacks("logprobs.prompt", model)
 
 
 def _check_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> None:
+    problems = _unsupported_reasoning(reasoning, model)
+    if problems and not reasoning.if_supported:
+        raise unsupported(problems[0])
+
+
+def _unsupported_reasoning(reasoning: pb.ReasoningOptions, model: ServedModel) -> list[Message]:
+    """Return what is wrong with each option that the model does not support."""
+    problems: list[Message] = []
     if model.spec.parsers.reasoning is not None:
         turned_off = reasoning.HasField("enabled") and not reasoning.enabled
         if (
             turned_off or reasoning.effort == pb.REASONING_EFFORT_NONE
         ) and not model.spec.capabilities.reasoning_optional:
             field = "reasoning.enabled" if turned_off else "reasoning.effort"
-            raise unsupported(Message("reasoning_not_optional", field=field, model=model.id))
+            problems.append(Message("reasoning_not_optional", field=field, model=model.id))
         if reasoning.HasField("budget_tokens") and not model.supports_reasoning_budget:
-            message = Message("reasoning_budget_not_supported", field="reasoning.budget_tokens", model=model.id)
-            raise unsupported(message)
-        return
+            problems.append(Message("reasoning_budget_not_supported", field="reasoning.budget_tokens", model=model.id))
+        return problems
     is_requested = {
         "reasoning.enabled": reasoning.enabled,
-        "reasoning.effort": reasoning.effort not in (pb.REASONING_EFFORT_UNSPECIFIED, pb.REASONING_EFFORT_NONE),
         "reasoning.budget_tokens": reasoning.HasField("budget_tokens"),
     }
-    for field, is_set in is_requested.items():
-        if is_set:
-            raise unsupported(Message("reasoning_not_supported", field=field, model=model.id))
+    fields = [field for field, is_set in is_requested.items() if is_set]
+    return [Message("reasoning_not_supported", field=field, model=model.id) for field in fields]
 
 
 def _at_most(field: str, value: int, limit: int) -> None:

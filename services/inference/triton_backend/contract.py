@@ -8,10 +8,31 @@
 * `{"acknowledge": {"request_id": ID, "responses": COUNT}}` says how many responses of a running request were read;
 * `{"cancel": {"request_id": ID}}` stops a running request, which then ends with the finish reason `cancelled`.
   Cancelling the gRPC call works too, but in Triton before 24.12 it can crash the server when it crosses an answer
-  (triton-inference-server/server#7840).
+  (triton-inference-server/server#7840);
+* `{"open_steps": true}` opens a stream of steps, whose name is the id of this request.
+
+A generation has a stream of its own, or takes part in a stream of steps, which its `step` names. Then it is answered by
+an empty final response when it is accepted, or by an error, and its output comes in the responses of the stream:
+
+* `step_requests` and `step_counts` are the numbers of the requests that have output, and their numbers of tokens;
+* `token_ids` are the tokens of all of them, one request after another, and with log probabilities, `logprobs` too (NaN
+  where a request wants none); `step_top_counts` has the number of alternatives of each token (-1 where a request wants
+  none), which follow each other in `step_top_token_ids` and `step_top_logprobs`;
+* `step_begins` are JSON objects of requests with their first tokens: `request` and `cached_tokens`, where it is known;
+* `step_ends` are JSON objects of the requests that have ended: `request`, and either `finish_reason` and `usage`, or
+  `error`. A request has no output after its end.
+
+An entry of `step_requests` is what a response is to a request with a stream of its own: the window counts it. Control
+requests name the stream: `{"acknowledge": {"stream": NAME, "responses": {NUMBER: COUNT, …}}}` and
+`{"cancel": {"stream": NAME, "requests": [NUMBER, …]}}`. `{"cancel": {"request_id": NAME}}` cancels all requests of a
+stream and ends it, and so does the end of the gRPC call. A stream without requests ends after a second; a request that
+names an ended stream is rejected with STREAM_ENDED.
+
+A response without tokens and without a finish reason says that the engine is reading the request's prompt. The first
+one with tokens may have `usage` with `cached_tokens` alone.
 
 A request that is rejected or fails ends with a RequestError, whose reason is one of INVALID_ARGUMENT,
-UNSUPPORTED_PARAMETER, CONTEXT_LENGTH_EXCEEDED, OVERLOADED and ENGINE_FAILED.
+UNSUPPORTED_PARAMETER, CONTEXT_LENGTH_EXCEEDED, OVERLOADED, STREAM_ENDED and ENGINE_FAILED.
 """
 
 from __future__ import annotations
@@ -20,7 +41,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from services.worker.triton_kit.request_error import RequestError
 
@@ -32,6 +53,8 @@ LEAST_TOP_P: Final = 1e-6
 LEAST_REPETITION_PENALTY: Final = 0.01
 STRUCTURED_OUTPUT: Final = "structured_output"
 """The field of messages about structured output. The worker replaces it by the one of its request."""
+STREAM_ENDED: Final = "STREAM_ENDED"
+"""The reason with which a request is rejected whose stream of steps does not exist (any more)."""
 STRUCTURED_OUTPUT_KINDS: Final = ("json", "regex", "grammar", "json_object", "structural_tag")
 
 
@@ -43,6 +66,28 @@ class StructuredOutput:
     """One of STRUCTURED_OUTPUT_KINDS."""
     text: str
     """The JSON Schema, regular expression, grammar or structural tag; empty for `json_object`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A request's part of a stream of steps."""
+
+    stream: str
+    """The name of the stream: the id of the request that opened it."""
+    request: int
+    """The number of the request in the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The calls that may be in the generated text: JSON objects, each between two tags."""
+
+    opening: str
+    closing: str
+    schema: str
+    """The JSON Schema of a call."""
+    parallel: bool
+    """Whether there may be several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +124,16 @@ class Params:
     """Whether the generation goes on after an end-of-sequence token."""
     logprobs: int | None = None
     """None: no log probabilities. 0: those of chosen tokens. Up to 20: also those of this many most probable tokens."""
+    prompt_logprobs: int | None = None
+    """As `logprobs`, of the prompt's tokens, in the first response with tokens. The first token has none: it has 0."""
     structured_output: StructuredOutput | None = None
     """The structure that the text must have, from its first token."""
+    calls: Calls | None = None
+    """The notation and the schema of calls: from an opening tag on, the text is a call, and the rest of it is free.
+
+    With a `structured_output`, which is of the kind `json`, `regex` or `json_object` then, the text is either calls
+    alone or the structured output.
+    """
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token and the number that is added to its logit, -100 to 100."""
     image_sizes: tuple[tuple[int, int], ...] = ()
@@ -91,6 +144,8 @@ class Params:
     """A larger priority goes first among waiting requests."""
     window: int | None = None
     """The most responses sent but not acknowledged; then the generation pauses. None: it never pauses."""
+    step: Step | None = None
+    """The stream of steps that has the output. None: the request has a stream of its own."""
     names: frozenset[str] = field(default=frozenset(), compare=False)
     """Names of the fields that the request has set."""
 
@@ -109,6 +164,28 @@ class Cancellation:
     """Stops a running request."""
 
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepAcknowledgement:
+    """Reports the number of entries that the reader of a stream of steps has read of its requests."""
+
+    stream: str
+    responses: tuple[tuple[int, int], ...]
+    """Pairs of a request's number and the number of entries since its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCancellation:
+    """Stops running requests of a stream of steps."""
+
+    stream: str
+    requests: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSteps:
+    """Opens a stream of steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +215,10 @@ class Tokens:
     logprobs: list[float] | None = None
     top: list[list[tuple[int, float]]] | None = None
     """For each token, the most probable ones, best first, as pairs of id and log probability."""
+    prompt: Tokens | None = None
+    """The prompt's tokens, with the first generated ones, if the request asked for their log probabilities."""
+    cached_tokens: int | None = None
+    """In the first tokens of a request: how many of the prompt's tokens came from the prefix cache, if it is known."""
 
 
 @dataclass(slots=True)
@@ -153,13 +234,17 @@ class Usage:
     first_token_s: float = 0.0
     """The time from arrival to the first token; 0 without tokens."""
 
-    def to_json(self) -> str:
-        """Return the text of the `usage` tensor."""
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object of the `usage` tensor."""
         timings = {
             name: round(getattr(self, name), 6) for name in ("queued_s", "prefill_s", "decode_s", "first_token_s")
         }
         counts = {name: getattr(self, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
-        return json.dumps({**counts, "timings": timings}, separators=(",", ":"))
+        return {**counts, "timings": timings}
+
+    def to_json(self) -> str:
+        """Return the text of the `usage` tensor."""
+        return json.dumps(self.as_json(), separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +268,8 @@ class Load:
     """
     slow_steps_total: int = 0
     """The number of steps that took longer than a second, in which no request had a token."""
+    prefix_cache_hit_rate: float | None = None
+    """The share of prompts that was found in the prefix cache, 0 to 1. None if the engine does not know it."""
 
 
 class Sink(Protocol):
@@ -193,6 +280,9 @@ class Sink(Protocol):
 
     def is_cancelled(self) -> bool:
         """Return whether the request was cancelled."""
+
+    def note_progress(self) -> None:
+        """Note that the prompt is being read. From time to time, the reader gets a response without tokens."""
 
     def emit(self, tokens: Tokens) -> None:
         """Send tokens. Tokens that wait to be sent share a response."""
@@ -232,7 +322,7 @@ class Engine(Protocol):
         """Fail all requests, and stop all threads."""
 
 
-SUPPORTED_BY_ALL: Final = frozenset({"window"})
+SUPPORTED_BY_ALL: Final = frozenset({"window", "step"})
 VISION: Final = frozenset({"images", "image_sizes"})
 """The tensor, and the parameter about it, that an engine with vision supports besides the other parameters."""
 PARAMETER_NAMES: Final = frozenset(f.name for f in fields(Params)) - {"names"}

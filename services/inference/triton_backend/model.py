@@ -10,15 +10,23 @@ from typing import Any, Final
 import triton_python_backend_utils as pb_utils
 
 from services.inference.triton_backend.contract import (
+    STREAM_ENDED,
     SUPPORTED_BY_ALL,
     Acknowledgement,
     Cancellation,
     Describe,
     Engine,
+    OpenSteps,
     Params,
     Request,
+    Sink,
+    Step,
+    StepAcknowledgement,
+    StepCancellation,
+    invalid,
 )
 from services.inference.triton_backend.params_parser import parse
+from services.inference.triton_backend.step_stream import StepStream
 from services.inference.triton_backend.stream import (
     Sender,
     Stream,
@@ -40,6 +48,7 @@ class TritonPythonModel:
         self._engine: Engine = load_engine(args, package="services.inference.triton_backend.engines", engines=ENGINES)
         self._sender = Sender()
         self._streams: weakref.WeakValueDictionary[str, Stream] = weakref.WeakValueDictionary()
+        self._step_streams: weakref.WeakValueDictionary[str, StepStream] = weakref.WeakValueDictionary()
 
     def execute(self, requests: list[Any]) -> None:
         """Submit requests to the engine, which responds to them later."""
@@ -69,34 +78,68 @@ class TritonPythonModel:
 
     def _take(self, request: Any, response_sender: Any) -> None:
         params = parse(_text(request, "params") or "{}")
-        if isinstance(params, Describe):
-            respond_with_description(response_sender, self._description())
-        elif isinstance(params, Acknowledgement):
-            stream = self._streams.get(params.request_id)
-            if stream is not None:
-                stream.acknowledge(params.responses)
-                self._engine.wake()
-            respond_empty(response_sender)
-        elif isinstance(params, Cancellation):
-            stream = self._streams.get(params.request_id)
-            if stream is not None:
-                stream.cancel()
-                self._engine.wake()
-            respond_empty(response_sender)
-        else:
+        if isinstance(params, Params):
             self._submit(request, params, response_sender)
+        elif isinstance(params, OpenSteps):
+            self._open_steps(request.request_id(), response_sender)
+        elif isinstance(params, Describe):
+            respond_with_description(response_sender, self._description())
+        else:
+            if self._control(params):
+                self._engine.wake()
+            respond_empty(response_sender)
+
+    def _control(self, params: Acknowledgement | Cancellation | StepAcknowledgement | StepCancellation) -> bool:
+        """Pass a control request to its stream. Return whether there is one."""
+        if isinstance(params, StepAcknowledgement | StepCancellation):
+            steps = self._step_streams.get(params.stream)
+            if steps is None:
+                return False
+            if isinstance(params, StepAcknowledgement):
+                steps.acknowledge(params.responses)
+            else:
+                steps.cancel(params.requests)
+            return True
+        stream = self._streams.get(params.request_id) or self._step_streams.get(params.request_id)
+        if stream is None:
+            return False
+        if isinstance(params, Cancellation):
+            stream.cancel()
+        elif isinstance(stream, Stream):
+            stream.acknowledge(params.responses)
+        return True
+
+    def _open_steps(self, name: str, response_sender: Any) -> None:
+        if not name or name in self._step_streams or name in self._streams:
+            raise invalid(f"a stream of steps needs an id of its own, and {name!r} is not")
+        stream = self._step_streams[name] = StepStream(response_sender, self._sender)
+        self._sender.watch(stream)
 
     def _submit(self, request: Any, params: Params, response_sender: Any) -> None:
         engine_request = _read(request, params)
         _reject_unsupported(engine_request, self._engine)
+        if params.step is not None:
+            self._submit_to_steps(engine_request, params.step)
+            respond_empty(response_sender)
+            return
         request_id = request.request_id()
         if params.window is not None and (not request_id or request_id in self._streams):
-            problem = f"a request with a window needs an id of its own, and {request_id!r} is not"
-            raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
+            raise invalid(f"a request with a window needs an id of its own, and {request_id!r} is not")
         stream = Stream(response_sender, self._sender, window=params.window)
         self._engine.submit(engine_request, stream)
         if request_id:
             self._streams[request_id] = stream
+
+    def _submit_to_steps(self, request: Request, step: Step) -> None:
+        steps = self._step_streams.get(step.stream)
+        if steps is None:
+            raise RequestError(STREAM_ENDED, "engine_parameters_not_valid", reason="there is no such stream of steps")
+        sink: Sink = steps.open(step.request, window=request.params.window)
+        try:
+            self._engine.submit(request, sink)
+        except BaseException:
+            steps.discard(step.request)
+            raise
 
     def _description(self) -> str:
         engine = self._engine

@@ -16,15 +16,22 @@ from services.inference.triton_backend.contract import (
     PARAMETER_NAMES,
     STRUCTURED_OUTPUT_KINDS,
     Acknowledgement,
+    Calls,
     Cancellation,
     Describe,
+    OpenSteps,
     Params,
+    Step,
+    StepAcknowledgement,
+    StepCancellation,
     StructuredOutput,
     invalid,
 )
 
+Control = Describe | Acknowledgement | Cancellation | OpenSteps | StepAcknowledgement | StepCancellation
 
-def parse(text: str) -> Params | Describe | Acknowledgement | Cancellation:
+
+def parse(text: str) -> Params | Control:
     """Read `params`. Raises RequestError (INVALID_ARGUMENT) that names the key, the value and what is allowed."""
     try:
         values = json.loads(text)
@@ -36,6 +43,10 @@ def parse(text: str) -> Params | Describe | Acknowledgement | Cancellation:
         if values != {"describe": True}:
             raise invalid('describe stands alone: {"describe": true}')
         return Describe()
+    if "open_steps" in values:
+        if values != {"open_steps": True}:
+            raise invalid('open_steps stands alone: {"open_steps": true}')
+        return OpenSteps()
     if "acknowledge" in values:
         return _acknowledgement(values)
     if "cancel" in values:
@@ -53,15 +64,21 @@ def parse(text: str) -> Params | Describe | Acknowledgement | Cancellation:
     return params
 
 
-def _acknowledgement(values: dict[str, Any]) -> Acknowledgement:
+def _acknowledgement(values: dict[str, Any]) -> Acknowledgement | StepAcknowledgement:
     match values:
+        case {"acknowledge": {"stream": str(stream), "responses": dict(counts)}} if len(values) == 1:
+            if all(number.isdecimal() and isinstance(count, int) for number, count in counts.items()):
+                return StepAcknowledgement(stream, tuple((int(number), count) for number, count in counts.items()))
         case {"acknowledge": {"request_id": str(request_id), "responses": int(responses)}} if len(values) == 1:
             return Acknowledgement(request_id, responses)
     raise invalid('acknowledge stands alone: {"acknowledge": {"request_id": ID, "responses": COUNT}}')
 
 
-def _cancellation(values: dict[str, Any]) -> Cancellation:
+def _cancellation(values: dict[str, Any]) -> Cancellation | StepCancellation:
     match values:
+        case {"cancel": {"stream": str(stream), "requests": [*requests]}} if len(values) == 1:
+            if all(isinstance(number, int) for number in requests):
+                return StepCancellation(stream, tuple(requests))
         case {"cancel": {"request_id": str(request_id)}} if len(values) == 1:
             return Cancellation(request_id)
     raise invalid('cancel stands alone: {"cancel": {"request_id": ID}}')
@@ -130,6 +147,13 @@ def _image_sizes(key: str, value: Any) -> tuple[tuple[int, int], ...]:
     raise invalid(f"{key}={_rendered(value)}: expected a list of pairs of width and height")
 
 
+def _step(key: str, value: Any) -> Step:
+    match value:
+        case {"stream": str(stream), "request": int(request)} if len(value) == 2 and 0 <= request <= _INT32:
+            return Step(stream, request)
+    raise invalid(f"{key}={_rendered(value)}: expected an object of stream and request")
+
+
 def _structured_output(key: str, value: Any) -> StructuredOutput:
     if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= set(STRUCTURED_OUTPUT_KINDS):
         raise invalid(f"{key}={_rendered(value)}: expected an object with one of {', '.join(STRUCTURED_OUTPUT_KINDS)}")
@@ -141,6 +165,15 @@ def _structured_output(key: str, value: Any) -> StructuredOutput:
     if kind in ("json", "structural_tag") and isinstance(form, dict | bool):
         return StructuredOutput(kind, json.dumps(form))
     return StructuredOutput(kind, _string(f"{key}.{kind}", form))
+
+
+def _calls(key: str, value: Any) -> Calls:
+    match value:
+        case {"opening": str(opening), "closing": str(closing), "schema": dict(schema), "parallel": bool(parallel)} if (
+            len(value) == 4 and opening and closing
+        ):
+            return Calls(opening, closing, json.dumps(schema), parallel)
+    raise invalid(f"{key}={_rendered(value)}: expected an object of opening, closing, schema and parallel")
 
 
 def _rendered(value: Any) -> str:
@@ -166,10 +199,13 @@ _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "stop_token_ids": _token_ids,
     "ignore_eos": _boolean,
     "logprobs": _integer(0, MAX_TOP_LOGPROBS),
+    "prompt_logprobs": _integer(0, MAX_TOP_LOGPROBS),
     "structured_output": _structured_output,
+    "calls": _calls,
     "logit_bias": _logit_bias,
     "image_sizes": _image_sizes,
     "cache_salt": _string,
     "priority": _integer(-_INT32 - 1, _INT32),
     "window": _integer(1, _INT32),
+    "step": _step,
 }

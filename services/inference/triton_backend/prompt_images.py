@@ -23,6 +23,9 @@ def reject_misplaced(request: Request, prompt: Sequence[int], placeholder: int |
         return
     if placeholder is None:
         raise RequestError("UNSUPPORTED_PARAMETER", "images_not_supported")
+    if request.params.prompt_logprobs is not None:
+        problem = "the tokens of images have no log probabilities"
+        raise RequestError("INVALID_ARGUMENT", "engine_parameters_not_valid", reason=problem)
     placeholders = prompt.count(placeholder)
     if placeholders != count:
         raise RequestError("INVALID_ARGUMENT", "image_placeholders_mismatch", placeholders=placeholders, count=count)

@@ -27,8 +27,8 @@ from services.inference.triton_backend import trial_server
 from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, StructuredOutput
 from services.worker.triton_kit.request_error import RequestError
 
-READY_SECONDS: Final = 120.0
-"""The timeout of the first start, which reads the model's files."""
+READY_SECONDS: Final = 600.0
+"""The timeout of the first start, which reads the model's files: minutes on a machine that has much else to do."""
 LEAST_READY_SECONDS: Final = 5.0
 """Later starts may take three times as long as the first one, plus this time."""
 MOST_PASSED: Final = 4096

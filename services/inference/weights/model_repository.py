@@ -25,9 +25,19 @@ output [
   { name: "logprobs" data_type: TYPE_FP32 dims: [ -1 ] },
   { name: "top_token_ids" data_type: TYPE_INT32 dims: [ -1, -1 ] },
   { name: "top_logprobs" data_type: TYPE_FP32 dims: [ -1, -1 ] },
+  { name: "prompt_logprobs" data_type: TYPE_FP32 dims: [ -1 ] },
+  { name: "prompt_top_token_ids" data_type: TYPE_INT32 dims: [ -1, -1 ] },
+  { name: "prompt_top_logprobs" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "finish_reason" data_type: TYPE_STRING dims: [ 1 ] },
   { name: "usage" data_type: TYPE_STRING dims: [ 1 ] },
-  { name: "description" data_type: TYPE_STRING dims: [ 1 ] }
+  { name: "description" data_type: TYPE_STRING dims: [ 1 ] },
+  { name: "step_requests" data_type: TYPE_INT32 dims: [ -1 ] },
+  { name: "step_counts" data_type: TYPE_INT32 dims: [ -1 ] },
+  { name: "step_top_counts" data_type: TYPE_INT32 dims: [ -1 ] },
+  { name: "step_top_token_ids" data_type: TYPE_INT32 dims: [ -1 ] },
+  { name: "step_top_logprobs" data_type: TYPE_FP32 dims: [ -1 ] },
+  { name: "step_begins" data_type: TYPE_STRING dims: [ -1 ] },
+  { name: "step_ends" data_type: TYPE_STRING dims: [ -1 ] }
 ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 """

@@ -6,14 +6,13 @@ docs/adr/0011.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import logging
+import os
+import shutil
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,19 +21,24 @@ from pathlib import Path
 from typing import Final
 
 from huggingface_hub import HfApi, RepoFile, hf_hub_url
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from pydantic import Field, SecretStr
 
+from services.inference.weights import directory_lock, old_revisions
+from services.inference.weights import revision as revisions
+from services.inference.weights.resumable_download import (
+    CHUNK,
+    AccessDeniedError,
+    DownloadError,
+    continue_download,
+    size_of,
+)
+from services.inference.weights.revision import BEGUN, COMPLETE, Revision
 from services.runtime import settings as settings_module
 from services.runtime.settings import Settings
 from services.runtime.telemetry import configure_logging
 
-COMPLETE: Final = ".vilix-complete"
-"""The file that is written last and names the content of the directory; if it matches, the hub is not asked."""
 PARTIAL: Final = ".partial"
-SILENCE_SECONDS: Final = 60
-"""The time without data after which a download fails."""
-CHUNK: Final = 2**20
 UNWANTED: Final = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*"]
 """Files with the same weights in other formats, some of which run code when they are loaded."""
 _log: Final = logging.getLogger(__name__)
@@ -47,15 +51,23 @@ class DownloadSettings(Settings):
     revision: str = Field("main", min_length=1, description="Branch, tag or commit.")
     endpoint: str = Field("https://huggingface.co", description="The hub, or a mirror of it.")
     token: SecretStr | None = Field(None, description="The hub's token, for private and gated repositories.")
-    directory: Path = Field(description="Where the files are put.")
+    directory: Path = Field(
+        description="Where the files are put. Each revision needs a directory of its own, because servers that run may "
+        "read the files of the last one."
+    )
+    keep: int = Field(
+        0,
+        ge=0,
+        description="How many revisions stay in the directories beside this one, it included; 0 removes nothing.",
+    )
     downloads: int = Field(4, ge=1, description="The most downloads at the same time.")
     attempts: int = Field(10, ge=1, description="How often to try before giving up.")
     retry_seconds: float = Field(10.0, ge=0, description="Time before the second attempt; it doubles, up to 5 minutes.")
     progress_seconds: float = Field(10.0, gt=0, description="Time between two lines of progress.")
 
 
-class DownloadError(Exception):
-    """The files received differ from those that the hub lists."""
+class HopelessError(Exception):
+    """Another attempt would not help."""
 
 
 def main() -> None:
@@ -63,49 +75,91 @@ def main() -> None:
     settings = settings_module.load(DownloadSettings, command="services.inference.weights.weights_download")
     configure_logging("weights")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    settings.directory.mkdir(parents=True, exist_ok=True)
-    with _alone(settings.directory):
-        if _is_complete(settings):
-            _log.info("%s is complete", settings.repo)
+    try:
+        _ensure_complete(settings)
+    except HopelessError as error:
+        print(f"error: {settings.repo}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _ensure_complete(settings: DownloadSettings) -> None:
+    with _writable(settings.directory):
+        settings.directory.mkdir(parents=True, exist_ok=True)
+        # Several jobs, or pods, may share the directory.
+        with directory_lock.held(settings.directory, on_wait=lambda: _log.info("another process downloads; waiting")):
+            if _is_complete(settings):
+                _log.info("%s is complete", settings.repo)
+                old_revisions.note_use(settings.directory)
+            else:
+                _download_with_attempts(settings)
+            if settings.keep:
+                old_revisions.remove(settings.directory, keep=settings.keep)
+
+
+@contextmanager
+def _writable(directory: Path) -> Iterator[None]:
+    """Explain the volume's rejection of this user."""
+    try:
+        yield
+    except (PermissionError, NotADirectoryError) as error:
+        groups = ", ".join(map(str, sorted({os.getgid(), *os.getgroups()})))
+        raise HopelessError(
+            f"{error.filename or directory}: {error.strerror} for user {os.getuid()} with groups {groups}; the "
+            "directory must be writable for one of them (on Kubernetes, podSecurityContext.fsGroup or "
+            "supplementalGroups of the chart)"
+        ) from None
+
+
+def _download_with_attempts(settings: DownloadSettings) -> None:
+    for attempt in range(1, settings.attempts + 1):
+        problem = _try(settings)
+        if problem is None:
             return
-        for attempt in range(1, settings.attempts + 1):
-            problem = _try(settings)
-            if problem is None:
-                return
-            if attempt < settings.attempts:
-                wait = min(settings.retry_seconds * 2 ** (attempt - 1), 300)
-                _log.warning("attempt %d: %s; the next one in %g s", attempt, problem, wait)
-                time.sleep(wait)
-    print(f"error: {settings.repo}: {problem}", file=sys.stderr)
-    raise SystemExit(1)
+        if attempt < settings.attempts:
+            wait = min(settings.retry_seconds * 2 ** (attempt - 1), 300)
+            _log.warning("attempt %d: %s; the next one in %g s", attempt, problem, wait)
+            time.sleep(wait)
+    raise HopelessError(problem)
 
 
 def _try(settings: DownloadSettings) -> str | None:
-    """Try to download, and return the problem, or None. Exits if another attempt would not help."""
+    """Try to download, and return the problem, or None. Raises HopelessError if another attempt would not help."""
     try:
         _download(settings)
+    except (HopelessError, PermissionError):
+        raise
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        print(
-            f"error: {settings.endpoint} has no {settings.repo} at {settings.revision}, or not for this token: {error}",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
+        raise HopelessError(
+            f"{settings.endpoint} has no such repository at {settings.revision}, or not for this token: {error}"
+        ) from None
     # The library raises errors of its HTTP client, which have no common base class.
     except Exception as error:  # noqa: BLE001  # every fault of an unreliable connection is worth another attempt
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, AccessDeniedError) or _is_denied(error):
+            raise HopelessError(
+                f"{settings.endpoint} denies access at {settings.revision} ({_first_line(error)}): accept the terms of "
+                "a gated repository there, and set a token of that account"
+            ) from None
+        return f"{type(error).__name__}: {_first_line(error)}"
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _is_denied(error: Exception) -> bool:
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
 
 
 def _download(settings: DownloadSettings) -> None:
     token = settings.token.get_secret_value() if settings.token else ""
     api = HfApi(endpoint=settings.endpoint, token=token or False)
-    commit = api.repo_info(settings.repo, revision=settings.revision).sha
-    if commit is None:
-        raise DownloadError("the hub does not say which commit that is")
+    commit = _commit(settings, api)
     tree = api.list_repo_tree(settings.repo, revision=commit, recursive=True)
     files = [entry for entry in tree if isinstance(entry, RepoFile) and _is_wanted(entry.path)]
     total = sum(file.size for file in files)
     _log.info("%s at %s: %d files, %s", settings.repo, commit[:12], len(files), _gigabytes(total))
+    _check_space(settings.directory, files)
     with (
         _progress(settings.directory, total, seconds=settings.progress_seconds),
         ThreadPoolExecutor(settings.downloads) as pool,
@@ -118,8 +172,47 @@ def _download(settings: DownloadSettings) -> None:
     if problems:
         # The other files are complete, and stay.
         raise problems[0]
-    _mark(settings, commit)
+    revisions.write(settings.directory, COMPLETE, Revision(settings.repo, settings.revision, commit))
+    (settings.directory / BEGUN).unlink(missing_ok=True)
     _log.info("%s is complete and verified", settings.repo)
+
+
+def _commit(settings: DownloadSettings, api: HfApi) -> str:
+    """Return the commit to download: the one that was begun, or else the hub's.
+
+    Raises:
+        HopelessError: The directory has another revision. Its files must not be mixed with those of this one, and
+            servers may still read them.
+    """
+    complete = revisions.read(settings.directory, COMPLETE)
+    begun = revisions.read(settings.directory, BEGUN)
+    if begun is not None and begun.is_requested_by(settings.repo, settings.revision):
+        return begun.commit
+    commit = api.repo_info(settings.repo, revision=settings.revision).sha
+    if commit is None:
+        raise DownloadError("the hub does not say which commit that is")
+    for other in (complete, begun):
+        if other is not None and (other.repo, other.commit) != (settings.repo, commit):
+            raise HopelessError(
+                f"{settings.directory} has {other.repo} at {other.commit[:12]}; {commit[:12]} needs another directory"
+            )
+    revisions.write(settings.directory, BEGUN, Revision(settings.repo, settings.revision, commit))
+    return commit
+
+
+def _check_space(directory: Path, files: list[RepoFile]) -> None:
+    """Raise HopelessError if the volume is too small for what is missing."""
+    missing = sum(file.size - min(file.size, _received(directory / file.path)) for file in files)
+    usage = shutil.disk_usage(directory)
+    # Some file systems without a fixed size report 0.
+    if usage.total and missing > usage.free:
+        raise HopelessError(
+            f"{_gigabytes(missing)} are missing, but {directory} has only {_gigabytes(usage.free)} of free space"
+        )
+
+
+def _received(target: Path) -> int:
+    return max(size_of(target), size_of(target.with_name(target.name + PARTIAL)))
 
 
 def _is_wanted(path: str) -> bool:
@@ -139,30 +232,13 @@ def _get(file: RepoFile, url: str, directory: Path, token: str) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + PARTIAL)
-    _continue(partial, file.size, url, token)
+    continue_download(url, partial, size=file.size, token=token)
     if partial.stat().st_size < file.size:
         raise DownloadError(f"{file.path}: the connection ended early")
     if not _is_genuine(partial, file):
         partial.unlink()
         raise DownloadError(f"{file.path} is damaged")
     partial.rename(target)
-
-
-def _continue(partial: Path, size: int, url: str, token: str) -> None:
-    begin = partial.stat().st_size if partial.exists() else 0
-    if begin >= size > 0:
-        return
-    # The address is the hub's.
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})  # noqa: S310
-    if token:
-        # The hub redirects to a storage service that must not receive the token.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    with (
-        urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response,  # noqa: S310  # as above
-        partial.open("ab" if response.status == 206 else "wb") as output,
-    ):
-        while chunk := response.read(CHUNK):
-            output.write(chunk)
 
 
 def _is_genuine(path: Path, file: RepoFile) -> bool:
@@ -177,29 +253,8 @@ def _is_genuine(path: Path, file: RepoFile) -> bool:
 
 
 def _is_complete(settings: DownloadSettings) -> bool:
-    try:
-        marked = json.loads((settings.directory / COMPLETE).read_text())
-    except (OSError, ValueError):
-        return False
-    return bool(marked.get("repo") == settings.repo and settings.revision in (marked["revision"], marked["commit"]))
-
-
-def _mark(settings: DownloadSettings, commit: str) -> None:
-    draft = settings.directory / f"{COMPLETE}.new"
-    draft.write_text(json.dumps({"repo": settings.repo, "revision": settings.revision, "commit": commit}) + "\n")
-    draft.rename(settings.directory / COMPLETE)
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the lock of the directory, which pods of a pool share, so that one process downloads at a time."""
-    with (directory / ".vilix-lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process downloads; waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    complete = revisions.read(settings.directory, COMPLETE)
+    return complete is not None and complete.is_requested_by(settings.repo, settings.revision)
 
 
 @contextmanager

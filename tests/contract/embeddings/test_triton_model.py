@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
-from services.worker.triton_client import Tensor, TritonClient
+from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import Tensor
 from tests.support.triton_servers import BATCH_TEXTS
 from tests.support.triton_servers import EMBEDDING_MODEL as MODEL
 

@@ -47,8 +47,15 @@ def gateway_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def gateway_url(redis_url: str, worker_port: int, gateway_log: Path) -> Iterator[str]:
-    with running_gateway(redis_url, f"127.0.0.1:{worker_port}", gateway_log) as (url, _):
+def state_redis_url(redis_url: str) -> str:
+    """Return the URL of the database with stored responses."""
+    return redis_url.removesuffix("/0") + "/1"
+
+
+@pytest.fixture(scope="session")
+def gateway_url(redis_url: str, state_redis_url: str, worker_port: int, gateway_log: Path) -> Iterator[str]:
+    settings = {"VILIX_STATE_REDIS_URL": state_redis_url, "VILIX_STORE_SWEEP_SECONDS": "0.3"}
+    with running_gateway(redis_url, f"127.0.0.1:{worker_port}", gateway_log, **settings) as (url, _):
         yield url
 
 

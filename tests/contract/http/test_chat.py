@@ -69,11 +69,14 @@ async def test_a_request_without_stream_gets_one_json_object(http: httpx.AsyncCl
     response = await http.post(URL, json=body())
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
-    assert response.json() | {"id": "", "created": 0} == {
+    completion = response.json()
+    assert completion.pop("system_fingerprint").startswith("fp_")
+    assert completion | {"id": "", "created": 0} == {
         "id": "",
         "object": "chat.completion",
         "created": 0,
         "model": MODEL,
+        "service_tier": "default",
         "choices": [
             {
                 "index": 0,
@@ -81,6 +84,7 @@ async def test_a_request_without_stream_gets_one_json_object(http: httpx.AsyncCl
                     "role": "assistant",
                     "content": "سلام\u200cها",
                     "refusal": None,
+                    "annotations": [],
                     "reasoning_content": "فکر",
                 },
                 "logprobs": None,
@@ -95,6 +99,23 @@ async def test_a_request_without_stream_gets_one_json_object(http: httpx.AsyncCl
             "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
+
+
+async def test_every_response_has_the_headers_of_limits_and_a_fingerprint(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    prints = set()
+    for stream in (True, False):
+        worker.script = ANSWER
+        response = await http.post(URL, json=body(stream=stream))
+        for name in ("requests", "tokens"):
+            limit, remaining = (int(response.headers[f"x-ratelimit-{part}-{name}"]) for part in ("limit", "remaining"))
+            assert limit == remaining == 2**31 - 1, "the key has no limits"
+            assert response.headers[f"x-ratelimit-reset-{name}"] == "0ms"
+        document = json.loads(events(response.text)[0].removeprefix("data: ")) if stream else response.json()
+        assert document["service_tier"] == "default"
+        prints.add(document["system_fingerprint"])
+    assert len(prints) == 1, "the same model on the same engine"
 
 
 async def test_a_request_with_stream_gets_server_sent_events(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -206,23 +227,23 @@ async def test_the_sdk_parses_every_kind_of_event(
 @pytest.mark.parametrize(
     "expected",
     [
-        (Reason.INVALID_ARGUMENT, 400, "invalid_request_error", None),
+        (Reason.INVALID_ARGUMENT, 400, "invalid_request_error", "invalid_value"),
         (Reason.UNSUPPORTED_PARAMETER, 400, "invalid_request_error", "unsupported_parameter"),
         (Reason.CONTEXT_LENGTH_EXCEEDED, 400, "invalid_request_error", "context_length_exceeded"),
         (Reason.MODEL_NOT_FOUND, 404, "invalid_request_error", "model_not_found"),
         (Reason.OVERLOADED, 429, "rate_limit_error", "rate_limit_exceeded"),
-        (Reason.MODEL_UNAVAILABLE, 503, "service_unavailable", None),
-        (Reason.DRAINING, 503, "service_unavailable", None),
-        (Reason.TIMEOUT, 504, "timeout", None),
-        (Reason.ENGINE_FAILED, 500, "server_error", None),
-        (Reason.INTERNAL, 500, "server_error", None),
+        (Reason.MODEL_UNAVAILABLE, 503, "service_unavailable_error", "service_unavailable"),
+        (Reason.DRAINING, 503, "service_unavailable_error", "service_unavailable"),
+        (Reason.TIMEOUT, 504, "server_error", "timeout"),
+        (Reason.ENGINE_FAILED, 500, "server_error", "server_error"),
+        (Reason.INTERNAL, 500, "server_error", "server_error"),
     ],
 )
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_a_workers_failure_before_the_first_token_is_a_status(
     http: httpx.AsyncClient,
     worker: ScriptedWorker,
-    expected: tuple[Reason, int, str, str | None],
+    expected: tuple[Reason, int, str, str],
     stream: bool,
 ) -> None:
     failure, status, error_type, code = expected
@@ -240,6 +261,17 @@ async def test_a_workers_failure_before_the_first_token_is_a_status(
         assert int(response.headers["retry-after-ms"]) >= 1
     if status == 500:
         assert response.headers["x-request-id"] in error["message"]
+
+
+@pytest.mark.parametrize(("retry_after", "header"), [(None, "false"), (2.0, None)])
+async def test_clients_are_told_not_to_retry_what_takes_too_long_again(
+    http: httpx.AsyncClient, worker: ScriptedWorker, retry_after: float | None, header: str | None
+) -> None:
+    worker.script = [Failure(Reason.TIMEOUT, Message("engine_not_begun", seconds="300"), retry_after=retry_after)]
+    response = await http.post(URL, json=body())
+    assert response.status_code == 504
+    assert response.headers.get("x-should-retry") == header
+    assert ("retry-after" in response.headers) == (header is None)
 
 
 async def test_an_internal_error_of_the_worker_reveals_no_details(
@@ -353,7 +385,7 @@ async def test_an_invalid_request_id_is_replaced(http: httpx.AsyncClient, given:
 
 async def test_an_expected_model_without_a_worker_is_503_and_an_unknown_one_404(http: httpx.AsyncClient) -> None:
     missing = await http.post(URL, json=body() | {"model": EXPECTED})
-    assert (missing.status_code, missing.json()["error"]["type"]) == (503, "service_unavailable")
+    assert (missing.status_code, missing.json()["error"]["type"]) == (503, "service_unavailable_error")
     assert int(missing.headers["retry-after"]) >= 1
     unknown = await http.post(URL, json=body() | {"model": "nothing"})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")

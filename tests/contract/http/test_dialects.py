@@ -96,7 +96,7 @@ class MessagesStream:
 class Messages:
     """A dialect in the manner of Anthropic's Messages."""
 
-    id_prefix: Final = "msg"
+    id_prefix: Final = "msg_"
 
     def credential(self, headers: Mapping[str, str]) -> Credential:
         return KEY_HEADER.read(headers)
@@ -192,7 +192,7 @@ async def test_a_request_without_stream_gets_one_response(client: httpx.AsyncCli
     response = await client.post(URL, json=body(zeta=1))
     assert response.status_code == 200
     assert response.json()["text"] == "ab"
-    assert response.json()["id"].startswith("msg-")
+    assert response.json()["id"].startswith("msg_")
     assert response.headers["x-ignored-params"] == "zeta"
     assert response.headers["request-id"] == response.headers["x-request-id"]
 

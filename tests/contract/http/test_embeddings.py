@@ -194,7 +194,7 @@ async def test_every_field_reaches_the_worker(http: httpx.AsyncClient, embedder:
                 "param": "input[1]",
                 "message": str(Message("text_empty", field="input[1]")),
                 "type": "invalid_request_error",
-                "code": None,
+                "code": "empty_string",
             },
         ),
         (
@@ -209,9 +209,9 @@ async def test_every_field_reaches_the_worker(http: httpx.AsyncClient, embedder:
         (
             Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("away"), retry_after=3),
             503,
-            {"type": "service_unavailable"},
+            {"type": "service_unavailable_error"},
         ),
-        (Failure(Reason.TIMEOUT, Message.verbatim("slow")), 504, {"type": "timeout"}),
+        (Failure(Reason.TIMEOUT, Message.verbatim("slow")), 504, {"type": "server_error", "code": "timeout"}),
         (
             Failure(Reason.ENGINE_FAILED, Message("text_not_embedded", field="texts[1]", reason="infinite numbers")),
             500,
@@ -234,8 +234,13 @@ async def test_the_gateway_rejects_wrong_requests(http: httpx.AsyncClient) -> No
     assert (await http.post(URL, json=body(), headers={"Authorization": ""})).status_code == 401
     for model, status in ((EXPECTED, 503), ("nobody", 404), (CHAT_MODEL, 400)):
         assert (await http.post(URL, json=body(model=model))).status_code == status
-    unknown = await http.post(URL, json=body(stream=True))
-    assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "stream")
+
+
+async def test_fields_without_effect_are_reported(http: httpx.AsyncClient, embedder: ScriptedEmbedder) -> None:
+    response = await http.post(URL, json=body(stream=True, foo=1))
+    assert (response.status_code, response.headers["x-ignored-params"]) == (200, "foo,stream")
+    strict = await http.post(URL, json=body(foo=1), headers={"x-strict-params": "true"})
+    assert (strict.status_code, strict.json()["error"]["code"]) == (400, "unknown_parameter")
 
 
 async def test_embedding_models_are_described(http: httpx.AsyncClient) -> None:

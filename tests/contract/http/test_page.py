@@ -76,3 +76,44 @@ def test_a_first_visit_downloads_little() -> None:
     files = [*(dist / "site").rglob("*.br"), dist / "index.html.br"]
     assert len(files) > 4
     assert sum(file.stat().st_size for file in files) < 250_000
+
+
+async def test_addresses_that_people_try_lead_to_the_page(redis_url: str, built: Path, tmp_path: Path) -> None:
+    tried = {"/en/": "/en", "/fa": "/", "/fa/": "/", "/docs": "/", "/playground": "/#playground", "/index.html": "/"}
+    for response in await responses(redis_url, tmp_path, *tried, VILIX_SITE_DIRECTORY=str(built)):
+        assert response.status_code == 308
+        path = response.request.url.path
+        # Relative, because a proxy may serve the page under another path.
+        assert not response.headers["location"].startswith(("/", "http"))
+        assert str(response.request.url.join(response.headers["location"])).endswith(tried[path]), path
+
+
+async def test_a_browser_gets_a_page_for_an_address_that_does_not_exist(
+    redis_url: str, built: Path, tmp_path: Path
+) -> None:
+    for name, text in (("missing.html", "نیست"), ("missing.en.html", "missing")):
+        (built / name).write_text(f'<!doctype html><a href="./">{text}</a><script src="./site/a.js"></script>')
+    unused = f"127.0.0.1:{free_ports(1)[0]}"
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "accept-language": "fa-IR,fa;q=0.9,en;q=0.5"}
+    with running_gateway(redis_url, unused, tmp_path / "gateway.log", VILIX_SITE_DIRECTORY=str(built)) as (url, _):
+        async with httpx.AsyncClient(base_url=url) as client:
+            await until_answered(url)
+            persian = await client.get("/no/such/page", headers=browser)
+            english = await client.get("/nothing", headers={**browser, "accept-language": "de"})
+            program = await client.get("/no/such/page", headers={"accept": "application/json"})
+            call = await client.post("/no/such/page", headers=browser)
+    assert persian.status_code == english.status_code == program.status_code == call.status_code == 404
+    assert persian.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in persian.headers["content-security-policy"]
+    # Relative, because a proxy may serve the page under another path.
+    assert persian.text == '<!doctype html><a href="../../">نیست</a><script src="../../site/a.js"></script>'
+    assert english.text == '<!doctype html><a href="./">missing</a><script src="./site/a.js"></script>'
+    assert program.json()["error"]["code"] == call.json()["error"]["code"] == "unknown_url"
+
+
+async def test_the_pages_are_also_served_as_markdown(redis_url: str, built: Path, tmp_path: Path) -> None:
+    (built / "en.md").write_text("# Vilix")
+    (built / "llms.txt").write_text("# Vilix")
+    page, index = await responses(redis_url, tmp_path, "/en.md", "/llms.txt", VILIX_SITE_DIRECTORY=str(built))
+    assert (page.text, page.headers["content-type"]) == ("# Vilix", "text/markdown; charset=utf-8")
+    assert index.headers["content-type"] == "text/plain; charset=utf-8"

@@ -36,8 +36,8 @@ REJECTED: list[tuple[str, dict[str, Any], tuple[int, str | None]]] = [
     ("/api/chat/completions", {"messages": [{"role": "user", "content": TEXT}]}, (413, "request_too_large")),
     ("/api/completions", {"prompt": TEXT}, (413, "request_too_large")),
     ("/api/tokenize", {"prompt": TEXT}, (413, "request_too_large")),
-    ("/api/chat/completions", {"messages": PARTS}, (400, None)),
-    ("/api/tokenize", {"messages": PARTS}, (400, None)),
+    ("/api/chat/completions", {"messages": PARTS}, (400, "invalid_value")),
+    ("/api/tokenize", {"messages": PARTS}, (400, "invalid_value")),
 ]
 
 

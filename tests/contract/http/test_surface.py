@@ -24,7 +24,7 @@ from tests.support.waits import until
 URL = "/api/chat/completions"
 
 
-def assert_error(response: httpx.Response, status: int, error_type: str, code: str | None = None) -> dict[str, Any]:
+def assert_error(response: httpx.Response, status: int, error_type: str, code: str) -> dict[str, Any]:
     """Assert that a response has the format of every error."""
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
@@ -74,7 +74,8 @@ async def test_a_revoked_key_is_rejected_at_once(http: httpx.AsyncClient, redis_
     [b"", b"{", b"nonsense", b'{"model": NaN}', b"\xff\xfe", b'{"a": "\xd8"}', b"[" * 5000, b'"text"', b"null", b"[]"],
 )
 async def test_a_body_that_is_not_a_json_object_gets_400(http: httpx.AsyncClient, raw: bytes) -> None:
-    assert_error(await http.post(URL, content=raw), 400, "invalid_request_error")
+    code = "invalid_type" if raw in (b'"text"', b"null", b"[]") else "invalid_json"
+    assert_error(await http.post(URL, content=raw), 400, "invalid_request_error", code)
 
 
 DEEP: dict[str, Any] = {}
@@ -91,7 +92,8 @@ async def test_a_deeply_nested_body_gets_400(http: httpx.AsyncClient, field: str
     if field == "zeta":
         assert_error(response, 404, "invalid_request_error", "model_not_found")
     else:
-        assert_error(response, 400, "invalid_request_error")
+        assert response.json()["error"]["code"]
+        assert_error(response, 400, "invalid_request_error", response.json()["error"]["code"])
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "x" * 200])
@@ -105,7 +107,7 @@ async def test_a_compressed_body_is_rejected_with_the_reason(http: httpx.AsyncCl
 
 async def test_content_encoding_identity_is_accepted(http: httpx.AsyncClient) -> None:
     response = await http.post(URL, content=b"{}", headers={"Content-Encoding": "Identity"})
-    assert_error(response, 400, "invalid_request_error")
+    assert_error(response, 400, "invalid_request_error", "missing_required_parameter")
 
 
 async def test_a_large_body_is_rejected_with_and_without_content_length(http: httpx.AsyncClient) -> None:
@@ -118,31 +120,67 @@ async def test_a_large_body_is_rejected_with_and_without_content_length(http: ht
         assert_error(response, 413, "invalid_request_error", "request_too_large")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/api",
-        "/api/",
-        "/api/nothing",
-        "/v2/models",
-        "/api/chat/completions/",
-        "/docs",
-        "/openapi.json",
-        "/metrics",
-    ],
-)
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/nothing", "/metrics", "/" + "x" * 5000])
 async def test_an_unknown_path_gets_404(http: httpx.AsyncClient, path: str) -> None:
     response = await http.get(path)
-    error = assert_error(response, 404, "invalid_request_error")
+    error = assert_error(response, 404, "invalid_request_error", "unknown_url")
     assert message_id_of(response) == "path_not_found"
-    assert path in error["message"]
+    assert path[:128] in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/api/chat/completion", "/api/chat/completions"),
+        ("/api//chat/completions", "/api/chat/completions"),
+        ("/openai/deployments/m/chat/completions", "/api/chat/completions"),
+        ("/v1/v1/completions", "/api/completions"),
+        ("/v1/embedding", "/api/embeddings"),
+        ("/v2/models", "/api/models"),
+        ("/v1/docs", "/api/docs"),
+        ("/openapi.json", "/api/openapi.json"),
+    ],
+)
+async def test_a_wrong_path_gets_404_that_names_the_right_one(http: httpx.AsyncClient, path: str, meant: str) -> None:
+    response = await http.post(path, json={})
+    error = assert_error(response, 404, "invalid_request_error", "unknown_url")
+    assert message_id_of(response) == "path_elsewhere"
+    assert f" {meant}?" in error["message"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/api", "/v1", "/api/v1"])
+@pytest.mark.parametrize("end", ["", "/"], ids=["plain", "slash"])
+async def test_tools_find_the_api_under_every_usual_path(
+    http: httpx.AsyncClient, worker: ScriptedWorker, prefix: str, end: str
+) -> None:
+    worker.script = [[started(), content("a"), finish(), usage()]]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
+    assert (await http.post(f"{prefix}/chat/completions{end}", json=body)).json()["object"] == "chat.completion"
+    assert (await http.get(f"{prefix}/models{end}")).json()["object"] == "list"
+    assert (await http.get(f"{prefix}/models/{MODEL}{end}")).json()["id"] == MODEL
+    assert (await http.get(f"{prefix}/version{end}")).json()["version"].count(".") == 2
+    # What tools ask before they begin, without a key.
+    http.headers.pop("authorization")
+    assert [(await http.get(f"{prefix}/{name}{end}")).json() for name in ("health", "ping")] == [{"ready": True}] * 2
 
 
 async def test_a_wrong_method_gets_405(http: httpx.AsyncClient) -> None:
     response = await http.get(URL)
-    assert_error(response, 405, "invalid_request_error")
+    assert_error(response, 405, "invalid_request_error", "method_not_supported")
     assert response.headers["allow"] == "POST"
-    assert_error(await http.delete("/api/models"), 405, "invalid_request_error")
+    assert_error(await http.delete("/api/models"), 405, "invalid_request_error", "method_not_supported")
+
+
+async def test_the_header_of_azures_clients_is_accepted(http: httpx.AsyncClient, api_key: str) -> None:
+    http.headers.pop("authorization")
+    for path in ("/api/models", "/api/usage"):
+        assert (await http.get(path, headers={"api-key": api_key})).status_code == 200
+    response = await http.post(URL, json={}, headers={"api-key": api_key})
+    assert_error(response, 400, "invalid_request_error", "missing_required_parameter")
+    wrong = await http.post(URL, json={}, headers={"api-key": "wrong"})
+    assert "`api-key: KEY`" in assert_error(wrong, 401, "authentication_error", "invalid_api_key")["message"]
+    both = {"authorization": "Bearer wrong", "api-key": api_key}
+    assert_error(await http.get("/api/models", headers=both), 401, "authentication_error", "invalid_api_key")
 
 
 async def test_models_are_listed_and_described(http: httpx.AsyncClient) -> None:
@@ -217,7 +255,7 @@ async def test_without_redis_requests_get_503_and_health_reports_it(
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
             await until_answered(url)
             response = await client.get("/api/models", headers={"authorization": f"Bearer {api_key}"})
-            assert_error(response, 503, "service_unavailable")
+            assert_error(response, 503, "service_unavailable_error", "service_unavailable")
             assert (await client.get("/healthz")).json()["redis"] == "unreachable"
 
 

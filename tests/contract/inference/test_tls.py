@@ -29,7 +29,7 @@ from services.runtime.certificates import Certificates
 from services.stack.ports import free_ports
 from tests.contract.inference.conftest import REPLAY
 from tests.support.certificates import Authority
-from tests.support.gateway import running_gateway
+from tests.support.gateway import has_model, is_ready, running_gateway
 from tests.support.repository import ROOT
 from tests.support.triton_servers import Server
 from tests.support.valkey import running_valkey
@@ -170,7 +170,7 @@ async def test_a_gateway_rejects_a_worker_with_another_name(
         await serving(health)
         async with gateway(tmp_path, port, ready=False) as http:
             for _ in range(5):
-                assert (await http.get("/readyz")).status_code == 503
+                assert not await has_model(http)
                 await asyncio.sleep(0.2)
 
 
@@ -204,14 +204,7 @@ async def gateway(directory: Path, worker_port: int, *, ready: bool = True) -> A
         with running_gateway(redis_url, f"127.0.0.1:{worker_port}", directory / "gateway.log", **variables) as (url, _):
             headers = {"Authorization": f"Bearer {key}"}
             async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
-
-                async def answers() -> bool:
-                    try:
-                        return (await http.get("/readyz")).status_code == (200 if ready else 503)
-                    except httpx.TransportError:
-                        return False
-
-                await until(answers, seconds=30)
+                await until(lambda: has_model(http) if ready else is_ready(http), seconds=30)
                 yield http
 
 

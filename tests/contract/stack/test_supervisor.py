@@ -137,6 +137,8 @@ async def test_a_program_that_dies_is_restarted(tmp_path: Path) -> None:
         await until(lambda: supervisor.pids["a"] != first)
         assert alive(supervisor.pids["a"])
         assert ("died", "a") in journal.events
+        # Whoever watches the terminal learns that it works again.
+        await until(lambda: journal.events[-1] == ("ready", "a"))
 
 
 async def test_a_program_that_cannot_be_started_fails_the_start_in_one_line(tmp_path: Path) -> None:

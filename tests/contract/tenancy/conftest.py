@@ -120,6 +120,7 @@ async def shared_worker() -> AsyncIterator[CountingWorker]:
 @pytest.fixture
 def worker(shared_worker: CountingWorker) -> Iterator[CountingWorker]:
     shared_worker.books.clear()
+    shared_worker.left.clear()
     shared_worker.most_running = 0
     yield shared_worker
     shared_worker.pace = 0.0
@@ -159,6 +160,7 @@ async def gateways(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[list[str]]:
     logs = tmp_path_factory.mktemp("gateways")
+    settings = {**settings, "VILIX_STATE_REDIS_URL": redis_url.removesuffix("/0") + "/1"}
     with ExitStack() as stack:
         urls = []
         for number in range(GATEWAYS):

@@ -15,6 +15,8 @@ from services.runtime.messages.message import Message
 from tests.support.stand_in_workers import InferenceStandIn, serving_inference
 
 MODELS = ("small", "large")
+FAILS_AT = "fail at token "
+"""A text that ends with it and a number makes the worker fail at that token."""
 
 
 @dataclass
@@ -27,13 +29,18 @@ class Entry:
 
 
 class CountingWorker(InferenceStandIn):
-    """Generates `max_tokens` tokens, one every `pace` seconds, while `going`; with `seed` n it fails after n - 1."""
+    """Generates `max_tokens` tokens, one every `pace` seconds, while `going`; at a token that the text names, it fails.
+
+    A test adds the ids of requests to `left` when their clients disconnect. They do not count in `most_running`: the
+    gateway gives their slots to others while it cancels them, and the cancellation may arrive after the next call.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.books: dict[str, Entry] = {}
         self.pace = 0.0
-        self.running = 0
+        self.running: set[str] = set()
+        self.left: set[str] = set()
         self.most_running = 0
         self.rendered = 0
         self.going = asyncio.Event()
@@ -43,9 +50,9 @@ class CountingWorker(InferenceStandIn):
         text = request.messages[-1].content[0].text if request.messages else request.prompt
         entry = self.books[request_id] = Entry(prompt=len(text) + len(request.prompt_token_ids))
         choices = range(max(1, request.n))
-        fails_at = request.sampling.seed if request.sampling.HasField("seed") else None
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        fails_at = int(text.partition(FAILS_AT)[2] or 0)
+        self.running.add(request_id)
+        self.most_running = max(self.most_running, len(self.running - self.left))
         try:
             ignored = ["reasoning.effort"] if request.reasoning.effort else []
             yield [pb.Event(started=pb.Started(prompt_tokens=entry.prompt, ignored_parameters=ignored))]
@@ -62,7 +69,7 @@ class CountingWorker(InferenceStandIn):
             finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_STOP)) for index in choices]
             yield [*finishes, pb.Event(usage=usage)]
         finally:
-            self.running -= 1
+            self.running.discard(request_id)
 
     async def RenderPrompt(  # noqa: N802
         self, request: pb.RenderPromptRequest, context: Any
@@ -72,6 +79,15 @@ class CountingWorker(InferenceStandIn):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         return pb.ListModelsResponse(models=[pb.Model(id=model, owned_by="tests") for model in MODELS])
+
+    async def WatchStatus(  # noqa: N802
+        self, request: pb.WatchStatusRequest, context: Any
+    ) -> AsyncIterator[pb.WatchStatusResponse]:
+        small = pb.ModelStatus(
+            model="small", ready=True, in_flight=3, queued=2, slots=8, kv_cache_use=0.25, tokens_per_second=41.5
+        )
+        yield pb.WatchStatusResponse(models=[small, pb.ModelStatus(model="large")])
+        await asyncio.Future()
 
 
 @asynccontextmanager

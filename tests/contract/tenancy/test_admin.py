@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import httpx
 import jsonschema_rs
@@ -12,6 +14,7 @@ import pytest
 from tests.contract.tenancy.conftest import ADMIN_TOKEN, URL, body, client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.support.messages import message_id_of
+from tests.support.waits import until
 
 
 @pytest.fixture
@@ -48,9 +51,80 @@ async def test_a_key_is_created_changed_rotated_and_revoked(
     assert (await admin.get(f"/admin/v1/keys/{key_id}/usage")).status_code == 200, "a revoked key's usage stays"
 
 
+async def test_activity_shows_each_running_request_with_its_key_phase_and_tokens(
+    admin: httpx.AsyncClient, gateways: list[str], worker: CountingWorker
+) -> None:
+    made = (await admin.post("/admin/v1/keys", json={"name": "busy", "owner": "team", "tier": "patient"})).json()
+
+    async def running() -> list[dict[str, Any]]:
+        activity = (await admin.get("/admin/v1/activity")).json()
+        assert activity["requests_total"] == len(activity["requests"])
+        return [request for request in activity["requests"] if request["key_id"] == made["id"]]
+
+    async def phases() -> list[str]:
+        return [request["phase"] for request in await running()]
+
+    worker.going.clear()
+    async with client_of(gateways[0], made["key"]) as client, asyncio.TaskGroup() as tasks:
+        # The tier lets one request run at a time.
+        headers = {"X-Request-Id": "first"}
+        tasks.create_task(client.post(URL, json=body(500, stream=True), headers=headers))
+        # The worker reports with its first message that the generation has begun.
+        await until(lambda: has(phases, ["generating"]))
+        tasks.create_task(client.post(URL, json=body(1)))
+        await until(lambda: has(phases, ["generating", "queued"]))
+        worker.pace = 0.01
+        worker.going.set()
+        await until(lambda: has(lambda: rates(running), True))
+        first = (await running())[0]
+        assert (first["request_id"], first["key_name"], first["owner"]) == ("first", "busy", "team")
+        assert (first["model"], first["stream"], first["prompt_tokens"]) == ("small", True, len("hello"))
+        assert first["completion_tokens"] > 1
+        assert first["first_token_ms"] > 0
+        worker.pace = 0.0
+    assert await running() == []
+
+
+async def has(read: Callable[[], Awaitable[object]], expected: object) -> bool:
+    return await read() == expected
+
+
+async def rates(running: Callable[[], Awaitable[list[dict[str, Any]]]]) -> bool:
+    return bool((await running())[0]["tokens_per_second"])
+
+
+async def test_activity_shows_the_slots_queue_and_cache_of_each_engine(
+    admin: httpx.AsyncClient, gateways: list[str], worker: CountingWorker
+) -> None:
+    models = {model["id"]: model for model in (await admin.get("/admin/v1/activity")).json()["models"]}
+    assert models["small"]["available"]
+    assert models["small"]["engines"] == [
+        {
+            "worker": worker_address(models),
+            "slots": 8,
+            "running": 3,
+            "queued": 2,
+            "kv_cache_use": 0.25,
+            "tokens_per_second": 41.5,
+        }
+    ]
+    assert models["large"]["engines"] == []
+
+
+def worker_address(models: dict[str, Any]) -> str:
+    address = str(models["small"]["engines"][0]["worker"])
+    assert address.startswith("127.0.0.1:")
+    return address
+
+
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong-token-wrong-token", f"Basic {ADMIN_TOKEN}"])
 async def test_a_request_without_the_credential_gets_401(admin: httpx.AsyncClient, authorization: str) -> None:
-    for method, path in (("GET", "/admin/v1/keys"), ("POST", "/admin/v1/keys"), ("DELETE", "/admin/v1/keys/x")):
+    for method, path in (
+        ("GET", "/admin/v1/keys"),
+        ("GET", "/admin/v1/activity"),
+        ("POST", "/admin/v1/keys"),
+        ("DELETE", "/admin/v1/keys/x"),
+    ):
         rejected = await admin.request(method, path, headers={"Authorization": authorization})
         assert rejected.status_code == 401
         assert rejected.json()["error"]["code"] == "invalid_api_key"
@@ -98,12 +172,44 @@ async def test_a_name_that_is_taken_gets_409(admin: httpx.AsyncClient) -> None:
 async def test_the_openapi_document_describes_the_admin_api(admin: httpx.AsyncClient) -> None:
     document = (await admin.get("/admin/v1/openapi.json")).json()
     assert set(document["paths"]) == {
+        "/admin/v1/activity",
+        "/admin/v1/aliases",
+        "/admin/v1/aliases/{alias}",
+        "/admin/v1/audit",
         "/admin/v1/keys",
         "/admin/v1/keys/{name_or_id}",
         "/admin/v1/keys/{name_or_id}/rotate",
         "/admin/v1/keys/{name_or_id}/usage",
     }
     assert "HTTPBearer" in document["components"]["securitySchemes"]
+    for operation in (each for methods in document["paths"].values() for each in methods.values()):
+        success, *errors = operation["responses"]
+        assert success.startswith("2")
+        assert errors == ["4XX", "5XX"]
+    assert "uniqueItems" not in str(document["components"]["schemas"]["Draft"])
+    (alias,) = document["paths"]["/admin/v1/aliases/{alias}"]["put"]["parameters"]
+    assert alias["schema"]["pattern"].startswith("^[A-Za-z0-9]")
+    schema = {"$ref": "#/components/schemas/AdminError", "components": document["components"]}
+    for response in (await admin.get("/admin/v1/keys/nobody"), await admin.get("/admin/v1/activity?limit=-1")):
+        assert jsonschema_rs.Draft202012Validator(schema).is_valid(response.json())
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/keys", "GET, POST"),
+        ("/keys/a", "DELETE, GET, PATCH"),
+        ("/keys/a/rotate", "POST"),
+        ("/aliases/a/b", "DELETE, PUT"),
+        ("/activity", "GET"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_the_path_allows(
+    admin: httpx.AsyncClient, path: str, methods: str
+) -> None:
+    response = await admin.request("OPTIONS", f"/admin/v1{path}")
+    assert response.status_code == 405
+    assert response.headers["allow"] == methods
 
 
 async def test_the_examples_of_the_document_are_valid_and_accepted(admin: httpx.AsyncClient) -> None:
@@ -166,3 +272,20 @@ async def test_half_a_surrogate_pair_gets_400(admin: httpx.AsyncClient, field: s
     response = await admin.request(method, path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text
     assert field in response.json()["error"]["param"]
+
+
+async def test_the_audit_log_names_the_caller_and_the_place(admin: httpx.AsyncClient, gateways: list[str]) -> None:
+    headers = {b"X-Vilix-Actor": "سارا \u202e".encode()}
+    made = await admin.post("/admin/v1/keys", json={"name": "watched", "limits": {"rpm": 9}}, headers=headers)
+    await admin.delete("/admin/v1/keys/watched")
+    revoked, created = (await admin.get("/admin/v1/audit", params={"subject": "watched"})).json()
+    assert (created["actor"], created["address"], created["subject"]) == (
+        "admin API: سارا",
+        "127.0.0.1",
+        made.json()["id"],
+    )
+    assert (revoked["actor"], revoked["action"]) == ("admin API", "key.revoked")
+    tiers = (await admin.get("/admin/v1/audit", params={"subject": "tiers"})).json()
+    assert len(tiers) == 1, "two gateways have read the same file"
+    assert "patient" in tiers[0]["after"]
+    assert (await admin.get("/admin/v1/audit", params={"limit": 5000})).status_code == 400

@@ -20,10 +20,13 @@ from services.gateway.tenancy.secret import digest
 from tests.contract.tenancy.conftest import URL, body, client_of, holds_nothing, records, state_of, used
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.support.fault_table import record
+from tests.support.generating_apis import CHAT, MESSAGES, RESPONSES, Api
 from tests.support.waits import until
 
 NewKey = Callable[..., Awaitable[tuple[Key, str]]]
 TEXT_URL = "/api/completions"
+READING_URLS = [URL, TEXT_URL, "/api/embeddings", "/api/tokenize", "/api/responses", "/api/messages"]
+"""Paths that read a body."""
 SPENT = {"ended_by": "daily_tokens", "scope": "key"}
 LARGE = 19 * 2**20
 
@@ -48,7 +51,7 @@ async def test_generations_that_exceed_a_budget_end_and_are_billed_exactly(
     assert spent == sum(response["usage"]["total_tokens"] for response in responses)
     bills = await records(redis, key)
     assert {bill["outcome"] for bill in bills} == {"budget"}
-    assert worker.running == 0, "the engine is stopped"
+    assert not worker.running, "the engine is stopped"
     # Tokens beyond 260 that may be in flight when Redis reports that the budget is spent.
     met = 230 <= spent <= 286
     record(
@@ -146,7 +149,7 @@ async def test_tokenize_needs_capacity_for_the_prompt_in_the_budget(
         assert (await client.get("/api/usage")).status_code == 200
 
 
-@pytest.mark.parametrize("url", [URL, TEXT_URL, "/api/embeddings", "/api/tokenize"])
+@pytest.mark.parametrize("url", READING_URLS)
 @pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
 @pytest.mark.parametrize(
     "limits", [{"rpm": 1}, {"concurrency": 1}, {"daily_tokens": 30}], ids=["rpm", "concurrency", "budget"]
@@ -176,9 +179,11 @@ async def test_a_large_body_of_a_key_over_its_limits_is_not_read(
         worker.going.set()
         await running
     assert (head.status, small.status_code) == (429, 429)
-    assert rest["error"]["code"] == small.json()["error"]["code"]
+    assert head.fields["x-error-message-id"] == small.headers["x-error-message-id"]
+    assert rest["error"]["message"]
     assert head.fields["connection"] == "close"
-    expected = {name for name in small.headers if name.startswith(("x-ratelimit", "retry-after", "x-should"))}
+    limits_of_openai = ("x-ratelimit",) if url != "/api/messages" else ()
+    expected = {name for name in small.headers if name.startswith((*limits_of_openai, "retry-after", "x-should"))}
     assert expected <= head.fields.keys()
     writer.close()
 
@@ -198,7 +203,7 @@ async def test_a_large_body_of_a_key_that_may_queue_is_read(
         assert [(await each).status_code for each in (first, second)] == [200, 200]
 
 
-@pytest.mark.parametrize("url", [URL, TEXT_URL, "/api/embeddings", "/api/tokenize"])
+@pytest.mark.parametrize("url", READING_URLS)
 @pytest.mark.parametrize("known", [False, True], ids=["first request", "known key"])
 @pytest.mark.parametrize(("event", "status"), [("revoked", 401), ("expired", 401), ("another list", 403)])
 async def test_a_change_of_the_key_while_its_body_is_received_applies(
@@ -208,11 +213,12 @@ async def test_a_change_of_the_key_while_its_body_is_received_applies(
     if known:
         async with client_of(gateways[0], secret) as client:
             assert (await client.get("/api/models")).status_code == 200
-    text = json.dumps({"model": "small", "prompt": "x", "messages": [{"role": "user", "content": "x"}], "input": "x"})
+    fields: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
     if url == TEXT_URL:
-        text = json.dumps({"model": "small", "prompt": "x"})
-    elif url == "/api/embeddings":
-        text = json.dumps({"model": "small", "input": "x"})
+        fields = {"prompt": "x"}
+    elif url in ("/api/embeddings", "/api/responses"):
+        fields = {"input": "x"}
+    text = json.dumps({"model": "small", **fields})
     reader, writer = await opened(gateways[0])
     async with redis.monitor() as monitor:
         writer.write(request_head(url, secret, f"content-length: {len(text)}") + text[:-1].encode())
@@ -234,17 +240,24 @@ async def test_a_change_of_the_key_while_its_body_is_received_applies(
     writer.close()
 
 
-@pytest.mark.parametrize("event", ["revoked", "expired"])
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("event", "stream", "api"),
+    [
+        *((event, stream, CHAT) for event in ("revoked", "expired") for stream in (False, True)),
+        *(("revoked", stream, api) for stream in (False, True) for api in (RESPONSES, MESSAGES)),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
 async def test_a_queued_request_ends_within_a_second_of_its_keys_end(
-    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis, *, event: str, stream: bool
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis, *, event: str, stream: bool, api: Api
 ) -> None:
     worker.going.clear()
     key, secret = await new_key(tier="patient")
     async with client_of(gateways[0], secret) as client, client_of(gateways[1], secret) as another:
         first = asyncio.create_task(client.post(URL, json=body(2)))
         await until(lambda: holds_one(redis, key))
-        waiting = asyncio.create_task(another.post(URL, json=body(2, stream=stream)))
+        question = api.body("hello", "small", tokens=2, stream=stream)
+        waiting = asyncio.create_task(another.post(f"/api{api.path}", json=question))
         await until(lambda: waits_one(redis, key))
         if event == "revoked":
             await keys.revoke(redis, key.id)
@@ -256,10 +269,12 @@ async def test_a_queued_request_ends_within_a_second_of_its_keys_end(
         worker.going.set()
         assert (await first).status_code == 200, "the running request goes on"
     assert response.status_code == (200 if stream else 401)
-    assert "invalid_api_key" in response.text
+    expected = {CHAT: "invalid_api_key", MESSAGES: "authentication_error", RESPONSES: "api_key_unknown"}[api]
+    assert expected in (response.text if stream or api is not RESPONSES else response.headers["x-error-message-id"])
     assert len(worker.books) == 1
+    kind = f"{'streamed' if stream else 'whole'} {'' if api is CHAT else f'{api.name} '}request"
     record(
-        f"A key is {event} while its {'streamed' if stream else 'whole'} request waits in the queue",
+        f"A key is {event} while its {kind} waits in the queue",
         "401 within 1 s",
         f"{seconds:.1f} s",
         met=seconds < 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -16,8 +16,10 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy.key import Key
 from tests.contract.tenancy.conftest import ROUNDS, URL, body, client_of, holds_nothing, records, state_of, used
-from tests.contract.tenancy.counting_worker import CountingWorker
+from tests.contract.tenancy.counting_worker import FAILS_AT, CountingWorker
 from tests.support.fault_table import record
+from tests.support.generating_apis import APIS, event_of
+from tests.support.messages import message_id_of
 from tests.support.waits import until
 
 NewKey = Callable[..., Awaitable[tuple[Key, str]]]
@@ -60,7 +62,9 @@ async def test_of_a_hundred_parallel_requests_exactly_the_limit_succeed(
 
         async def ask(number: int, secret: str, statuses: Counter[int]) -> None:
             client = clients[number % len(clients)]
-            statuses[(await client.post(URL, json=body(), headers=bearer(secret))).status_code] += 1
+            api = APIS[number // len(clients) % len(APIS)]
+            content = api.body("hello", "small", tokens=3)
+            statuses[(await client.post(f"/api{api.path}", json=content, headers=bearer(secret))).status_code] += 1
             if statuses[429] == 95:
                 worker.going.set()
 
@@ -87,15 +91,13 @@ async def test_random_disconnects_and_errors_release_everything_and_bill_what_wa
 
     async def ask(number: int) -> None:
         request_id = f"r-{number}"
-        fields: dict[str, Any] = {
-            "stream": chance.random() < 0.8,
-            "messages": [{"role": "user", "content": "x" * chance.randrange(1, 60)}],
-        }
+        api, stream, text = chance.choice(APIS), chance.random() < 0.8, "x" * chance.randrange(1, 60)
         tokens, disconnect_after = chance.randrange(1, 60), chance.choice([None, chance.randrange(0, 40)])
         if chance.random() < 0.3:
-            fields["seed"] = chance.randrange(1, 60)
+            text += f"{FAILS_AT}{chance.randrange(1, 60)}"
         headers = {**bearer(secret), "x-request-id": request_id}
-        request = clients[number % 3].build_request("POST", URL, json=body(tokens, **fields), headers=headers)
+        content = api.body(text, "small", tokens=tokens, stream=stream)
+        request = clients[number % 3].build_request("POST", f"/api{api.path}", json=content, headers=headers)
         while True:
             response = await clients[number % 3].send(request, stream=True)
             if response.status_code != 429:
@@ -104,10 +106,10 @@ async def test_random_disconnects_and_errors_release_everything_and_bill_what_wa
             await asyncio.sleep(0.2)
         received[request_id] = 0
         async for line in response.aiter_lines():
-            if line.startswith("data: {"):
-                choices = json.loads(line[6:]).get("choices") or [{}]
-                received[request_id] += choices[0].get("delta", {}).get("content") == "x"
+            event = event_of(line)
+            received[request_id] += event is not None and len(api.text_of(event))
             if disconnect_after is not None and received[request_id] >= disconnect_after:
+                worker.left.add(request_id)
                 break
         await response.aclose()
 
@@ -143,11 +145,16 @@ async def test_a_budget_is_never_overspent_by_requests_that_fit_their_reservatio
 ) -> None:
     key, secret = await new_key(limits={"daily_tokens": 200})
     responses = await asyncio.gather(
-        *(clients[number % 3].post(URL, json=body(5), headers=bearer(secret)) for number in range(60))
+        *(
+            clients[number % 3].post(
+                f"/api{api.path}", json=api.body("hello", "small", tokens=5), headers=bearer(secret)
+            )
+            for number, api in zip(range(60), itertools.cycle(APIS))
+        )
     )
     rejected = [response for response in responses if response.status_code == 429]
     assert rejected
-    assert {response.json()["error"]["code"] for response in rejected} == {"insufficient_quota"}
+    assert {message_id_of(response) for response in rejected} == {"daily_budget_exceeded"}
     assert {response.headers["x-should-retry"] for response in rejected} == {"false"}
     while (await clients[0].post(URL, json=body(5), headers=bearer(secret))).status_code == 200:
         pass

@@ -164,18 +164,23 @@ async def test_each_gateway_enforces_its_share_of_the_limits(
     metrics = free_ports(1)[0]
     more = {**settings, "VILIX_REDIS_TIMEOUT": "0.3", "VILIX_METRICS_PORT": str(metrics)}
 
-    async def counted(gateways: int) -> bool:
-        return bool(await own_redis.zcard("vilix:gateways") == gateways)
-
     with running_gateway(server.url, worker.address, tmp_path / "a", **settings) as (other, _):
         await until_ready(other)
-        # A gateway learns the number of gateways with its own heartbeat.
-        await until(lambda: counted(1))
+
+        async def is_registered() -> bool:
+            return bool(await own_redis.zcard("vilix:gateways") == 1)
+
+        await until(is_registered)
         with running_gateway(server.url, worker.address, tmp_path / "b", **more) as (url, _):
             await until_ready(url)
             async with client_of(url, secret) as client, client_of(f"http://127.0.0.1:{metrics}") as scraper:
                 assert (await client.get("/api/models")).status_code == 200
-                await until(lambda: counted(2))
+
+                async def has_counted() -> bool:
+                    return "\nvilix_gateways 2.0\n" in (await scraper.get("/metrics")).text
+
+                # A gateway learns the number of gateways with its own heartbeat.
+                await until(has_counted)
                 server.kill()
                 assert Counter([await status(client) for _ in range(10)]) == {200: 3, 429: 7}
                 shown = (await scraper.get("/metrics")).text

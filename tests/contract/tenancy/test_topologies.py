@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 from redis.asyncio import Redis
 
 from services.gateway.redis.connection import connect, disconnect
-from services.gateway.tenancy import keys, usage
+from services.gateway.tenancy import key_activity, keys, usage
 from services.gateway.tenancy.key import Change, Key
+from services.gateway.tenancy.key_transfer import ImportResult, export_all, import_key
 from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.revoked_keys import list_revoked
 from tests.contract.tenancy.conftest import URL, body, client_of, holds_nothing
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.contract.tenancy.redis_servers import cluster, secured, sentinel_pair
@@ -47,7 +50,13 @@ async def lives_and_ends(gateway: str, worker: CountingWorker, redis: Redis, nam
         assert (await client.post(URL, json=body())).status_code == 200
         assert (await client.post(URL, json=body())).status_code == 429
         _, new = await keys.rotate(redis, name, grace_seconds=0)
+        (activity,) = await key_activity.of_keys(redis, [key], today=datetime.now(UTC).date())
+        assert activity.last_used is not None
+        (exported,) = [each for each in (await export_all(redis)).keys if each.id == key.id]
+        assert len(exported.secrets) == 2
         await keys.revoke(redis, name)
+        assert await import_key(redis, exported) is ImportResult.PRESENT
+        assert [each.id for each in await list_revoked(redis) if each.name == name] == [key.id]
         assert (await client.get("/api/models")).status_code == 401
         client.headers["Authorization"] = f"Bearer {new}"
         assert (await client.get("/api/models")).status_code == 401

@@ -68,6 +68,12 @@ async def client(gguf: Path, recordings: Path, tmp_path_factory: pytest.TempPath
         yield connected
 
 
+@pytest.fixture(params=[False, True], ids=["request", "steps"])
+def in_steps(request: pytest.FixtureRequest) -> bool:
+    """Whether requests share a stream of steps, or have streams of their own."""
+    return bool(request.param)
+
+
 @pytest.fixture(params=[SMOLLM2, REPLAY, TRTLLM_12, TRTLLM_13])
-def subject(client: TritonClient, request: pytest.FixtureRequest) -> Subject:
-    return Subject(client, request.param)
+def subject(client: TritonClient, in_steps: bool, request: pytest.FixtureRequest) -> Subject:
+    return Subject(client, request.param, in_steps)

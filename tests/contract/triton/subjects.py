@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import EngineOutput
 
 CONTEXT_LENGTH = 256
 SLOTS = 2
@@ -69,3 +71,12 @@ class Subject:
 
     client: TritonClient
     model: str
+    in_steps: bool = False
+    """Whether its requests share a stream of steps."""
+
+    def generate(
+        self, prompt: list[int], params: Mapping[str, Any], **options: Any
+    ) -> AsyncGenerator[EngineOutput, None]:
+        """Yield the outputs of a request."""
+        generate = self.client.generate_in_steps if self.in_steps else self.client.generate
+        return generate(self.model, request_id="test", prompt_token_ids=prompt, params=params, **options)

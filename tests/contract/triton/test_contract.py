@@ -24,7 +24,7 @@ from tests.support.waits import until
 
 
 async def generate(subject: Subject, prompt: list[int], **params: Any) -> Answer:
-    return await response(subject.client, subject.model, prompt, **params)
+    return await response(subject.client, subject.model, prompt, in_steps=subject.in_steps, **params)
 
 
 async def load(subject: Subject) -> dict[str, Any]:
@@ -56,6 +56,7 @@ async def test_a_model_describes_its_engine_and_its_load(subject: Subject) -> No
     assert description["load"].keys() == {
         *("in_flight", "queued", "kv_cache_use", "last_token_age_s"),
         *("tokens_per_second", "cancelled_total", "generated_tokens_total", "slow_steps_total", "step_age_s"),
+        "prefix_cache_hit_rate",
     }
 
 
@@ -89,12 +90,26 @@ async def test_ignore_eos_continues_after_the_end(subject: Subject) -> None:
     assert result.finish_reason == "length"
 
 
+async def lacks(subject: Subject, parameter: str, **params: Any) -> bool:
+    """Return whether the engine does not support a parameter, and rejects a request with it."""
+    if parameter in (await subject.client.describe(subject.model))["supported_parameters"]:
+        return False
+    with pytest.raises(Failure) as rejection:
+        await generate(subject, QUESTION, **params)
+    assert rejection.value.message.id == "engine_lacks_parameter"
+    return True
+
+
 async def test_generates_at_least_min_tokens(subject: Subject) -> None:
+    if await lacks(subject, "min_tokens", min_tokens=15):
+        return
     result = await generate(subject, QUESTION, temperature=0, min_tokens=15, max_tokens=20)
     assert len(result.token_ids) >= 15
 
 
 async def test_a_stop_token_does_not_end_the_generation_before_min_tokens(subject: Subject) -> None:
+    if await lacks(subject, "min_tokens", min_tokens=8):
+        return
     whole = await generate(subject, STORY, temperature=0, max_tokens=10)
     stops = [*dict.fromkeys(whole.token_ids[:5])]
     result = await generate(subject, STORY, temperature=0, min_tokens=8, max_tokens=10, stop_token_ids=stops)
@@ -149,9 +164,7 @@ async def test_an_invalid_parameter_is_rejected_by_name(subject: Subject, params
 @pytest.mark.parametrize("subject", [SMOLLM2, REPLAY, TRTLLM_12], indirect=True)
 async def test_images_are_rejected_by_an_engine_without_vision(subject: Subject) -> None:
     with pytest.raises(Failure) as rejection:
-        async for _ in subject.client.generate(
-            subject.model, request_id="test", prompt_token_ids=STORY, params={}, images=[b"\x89PNG"]
-        ):
+        async for _ in subject.generate(STORY, {}, images=[b"\x89PNG"]):
             pass
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
     assert rejection.value.message.id in ("images_not_supported", "engine_lacks_parameter")
@@ -223,9 +236,7 @@ async def test_a_higher_priority_goes_first(subject: Subject) -> None:
 
 async def test_cancelling_stops_the_engine(subject: Subject) -> None:
     before = (await load(subject))["cancelled_total"]
-    stream = subject.client.generate(
-        subject.model, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True}
-    )
+    stream = subject.generate(STORY, {"ignore_eos": True})
     await anext(stream)
     await stream.aclose()
     await until_idle(subject)
@@ -268,9 +279,7 @@ async def test_a_waiting_request_can_be_cancelled(subject: Subject) -> None:
 async def test_a_request_pauses_while_its_reader_is_behind(subject: Subject) -> None:
     window = 4
     before = (await load(subject))["generated_tokens_total"]
-    stream = subject.client.generate(
-        subject.model, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True}, window=window
-    )
+    stream = subject.generate(STORY, {"ignore_eos": True}, window=window)
     async with contextlib.aclosing(stream):
         count = len((await anext(stream)).token_ids)
         previous = -1
@@ -291,9 +300,7 @@ async def test_a_request_pauses_while_its_reader_is_behind(subject: Subject) -> 
 
 
 async def test_control_requests_are_answered_while_a_request_is_paused(subject: Subject) -> None:
-    paused = subject.client.generate(
-        subject.model, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True}, window=1
-    )
+    paused = subject.generate(STORY, {"ignore_eos": True}, window=1)
     async with contextlib.aclosing(paused):
         await anext(paused)
         result = await generate(subject, STORY, max_tokens=20, ignore_eos=True)

@@ -8,14 +8,17 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.trtllm.subject import Reader
 from services.inference.request.structured_output.call_schema import call_schema
 from services.inference.triton_backend.contract import Params, Request, StructuredOutput
 from services.inference.triton_backend.engines import llama_compilations, llama_structured_output
+from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
 from services.inference.triton_backend.engines.llamacpp import LlamaCppEngine
+from services.inference.triton_backend.held_calls import as_lark, with_calls
 from services.inference.triton_backend.params_parser import parse
 from services.worker.triton_kit.request_error import RequestError
 from tests.support.models import smollm2
@@ -43,7 +46,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[StructuredOutput]:
 
 
 def held_to(engine: LlamaCppEngine, kind: str, form: Any) -> str:
-    params = parse(json.dumps({"structured_output": {kind: form}, "max_tokens": 60, "temperature": 1.0}))
+    return generated(engine, structured_output={kind: form}, max_tokens=60, temperature=1.0)
+
+
+def generated(engine: LlamaCppEngine, **fields: Any) -> str:
+    params = parse(json.dumps(fields))
     assert isinstance(params, Params)
     reader = Reader()
     engine.submit(Request(params, [1, 2, 3]), reader)
@@ -162,3 +169,134 @@ def test_a_structured_output_that_takes_too_long_is_rejected(
     assert rejection.value.reason == "OVERLOADED", "the machine was too slow for what its trial allows"
     compiler.may_end.set()
     assert started(engine).wait().reason
+
+
+CALLED = call_schema(
+    {
+        "weather": {"properties": {"city": {"enum": ["Tehran", "Shiraz"]}}, "required": ["city"]},
+        "time": {"properties": {"zone": {"$ref": "#/$defs/Zone"}}, "$defs": {"Zone": {"type": "integer"}}},
+    }
+)
+CALLS = {"opening": "<tool_call>", "closing": "</tool_call>", "schema": CALLED, "parallel": True}
+A_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Shiraz"}}\n</tool_call>'
+
+
+def allows(engine: LlamaCppEngine, text: str, **params: Any) -> bool:
+    """Return whether the engine can write a text token by token, and then end it."""
+    parsed = parse(json.dumps({"calls": CALLS, **params}))
+    assert isinstance(parsed, Params)
+    output = with_calls(Request(parsed, [1]), as_lark).params.structured_output
+    assert output is not None
+    sampler = engine._structured_outputs.copy_of(output)
+    lib, candidates = engine._api.lib, Candidates(engine._api, engine._model.vocabulary)
+    try:
+        for token_id in [*engine._model.tokenize(text), None]:
+            array = candidates.fill(np.zeros(engine._model.vocabulary, np.float32), [])
+            lib.llama_sampler_apply(sampler, array)
+            ids = engine._model.end_ids if token_id is None else {token_id}
+            if candidates.allow_all() or not any(np.isfinite(candidates._rows["logit"][i]) for i in ids):
+                return False
+            if token_id is not None:
+                lib.llama_sampler_accept(sampler, token_id)
+        return True
+    finally:
+        lib.llama_sampler_free(sampler)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_allowed"),
+    [
+        (A_CALL, True),
+        (f"{A_CALL}\n{A_CALL}", True),
+        (A_CALL.replace(": ", ":").replace(", ", ",").replace("\n", ""), True),
+        ('{"city":"Qom"}', True),
+        ('{"name":"weather"}', False),
+        ("Hello", False),
+        (f"Hello\n{A_CALL}", False),
+        (A_CALL.replace("{", "{ "), False),
+        (A_CALL.replace("Shiraz", "Paris"), False),
+        (A_CALL.replace("weather", "news"), False),
+        (f'{A_CALL}\n{{"city":"Qom"}}', False),
+        (A_CALL[:-20], False),
+    ],
+)
+def test_calls_beside_a_structured_output_are_the_one_or_the_other(
+    engine: LlamaCppEngine, text: str, is_allowed: bool
+) -> None:
+    schema = {"properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+    assert allows(engine, text, structured_output={"json": schema}) == is_allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "is_allowed"),
+    [
+        ("Hello! <b> { <tool", True),
+        (A_CALL, True),
+        (f"Let me see.\n\n{A_CALL}\nand {A_CALL} so", True),
+        (A_CALL.replace("Shiraz", "Paris"), False),
+        (f"{A_CALL} and {A_CALL.replace('weather', 'news')}", False),
+        ("<tool_call>x", False),
+        ("see <tool_call>", False),
+    ],
+)
+def test_the_opening_of_a_call_in_free_text_begins_its_schema(
+    engine: LlamaCppEngine, text: str, is_allowed: bool
+) -> None:
+    assert allows(engine, text) == is_allowed
+
+
+@pytest.mark.parametrize("output", [None, {"json_object": True}, {"regex": "a/b|c\\/d"}])
+def test_only_one_call_is_allowed_unless_calls_are_parallel(
+    engine: LlamaCppEngine, output: dict[str, Any] | None
+) -> None:
+    params = {"calls": {**CALLS, "parallel": False}, "structured_output": output}
+    assert allows(engine, A_CALL, **params)
+    # In free text, a second opening is text, which the worker does not read.
+    assert allows(engine, f"{A_CALL}\n{A_CALL}", **params) == (output is None)
+    if output == {"regex": "a/b|c\\/d"}:
+        assert allows(engine, "a/b", **params)
+        assert not allows(engine, "a", **params)
+
+
+def test_calls_are_generated_beside_a_structured_output(engine: LlamaCppEngine) -> None:
+    for seed in range(4):
+        text = generated(engine, calls=CALLS, structured_output={"regex": "yes|no"}, seed=seed, max_tokens=60)
+        assert re.fullmatch(r"yes|no|(<tool_call>\n? ?\{(.|\n)*)", text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "at", "value"),
+    [
+        ({"properties": {"name": {"pattern": "(?=a)b"}}}, ["properties", "name", "pattern"], '"(?=a)b"'),
+        (
+            {"properties": {"list": {"items": {"anyOf": [{"type": "null"}, {"uniqueItems": True, "type": "array"}]}}}},
+            ["properties", "list", "items", "anyOf", 1, "uniqueItems"],
+            "true",
+        ),
+        (
+            {"$ref": "#/$defs/Word", "$defs": {"Word": {"type": "string", "format": "word"}}},
+            ["$defs", "Word", "format"],
+            '"word"',
+        ),
+        ({"type": "text"}, ["type"], '"text"'),
+    ],
+)
+def test_the_part_of_a_schema_that_is_not_supported_is_named(
+    engine: LlamaCppEngine, schema: dict[str, Any], at: list[Any], value: str
+) -> None:
+    with pytest.raises(RequestError) as rejection:
+        held_to(engine, "json", schema)
+    assert rejection.value.message_id == "schema_part_not_valid"
+    assert rejection.value.parameters == {
+        "field": "structured_output",
+        "at": json.dumps([False, *at]),
+        "value": value,
+    }
+
+
+def test_the_part_of_a_function_that_is_not_supported_is_named(engine: LlamaCppEngine) -> None:
+    functions = {"f": {}, "g": {"properties": {"a": {"pattern": "(?=a)b"}}}}
+    with pytest.raises(RequestError) as rejection:
+        generated(engine, calls={**CALLS, "schema": call_schema(functions)}, max_tokens=1)
+    expected = [True, "anyOf", 1, "properties", "arguments", "properties", "a", "pattern"]
+    assert rejection.value.parameters["at"] == json.dumps(expected)

@@ -169,8 +169,14 @@ def test_a_trial_that_is_killed_from_outside_is_no_rejection(
     block_until(lambda: server.children()[0].rlimit(psutil.RLIMIT_CPU)[0] == 2)
     server.children()[0].send_signal(number)
     slow.join()
-    check()
-    assert found == ["OVERLOADED", "INVALID_ARGUMENT"], "the first outcome is not remembered"
+    assert found == ["OVERLOADED"]
+
+    def is_rejected() -> bool:
+        # A busy machine may give the next trial too little CPU time as well.
+        check()
+        return found[-1] == "INVALID_ARGUMENT"
+
+    block_until(is_rejected, what="the first outcome is not remembered")
 
 
 def test_a_server_that_hangs_while_it_starts_is_replaced(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:

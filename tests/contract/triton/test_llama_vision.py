@@ -126,11 +126,11 @@ def test_text_behind_an_image_is_read(engine: LlamaCppEngine) -> None:
 
 
 def test_a_slot_keeps_text_before_an_image_and_not_the_image(engine: LlamaCppEngine) -> None:
-    text, size = list(range(1000, 1050)), [[256, 256]]
+    text, size = list(range(1000, 1080)), [[256, 256]]
     warm = {"temperature": 1e-3, "image_sizes": size, "cache_salt": "own"}
     first, second = (start(engine, [*text, IMAGE, 7], png(pixels(seed, 256, 256)), **warm) for seed in (1, 1))
     assert first.wait().usage.cached_tokens == 0
-    assert second.wait().usage.cached_tokens in (0, len(text))
+    assert second.wait().usage.cached_tokens <= len(text)
     third = start(engine, [*text, IMAGE, 7], png(pixels(2, 256, 256)), **warm).wait()
     assert third.usage.cached_tokens == len(text)
     fresh = start(engine, [*text, IMAGE, 7], png(pixels(2, 256, 256)), image_sizes=size)

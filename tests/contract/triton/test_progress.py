@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from services.embeddings import model_repository as embeddings_repository
-from services.worker.triton_client import DeadModelError, TritonClient
+from services.worker.triton_client import TritonClient
+from services.worker.triton_failures import DeadModelError
 from tests.support.triton_servers import Server, response, serving
 from tests.support.waits import until
 

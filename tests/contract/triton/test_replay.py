@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,17 @@ from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
 from services.stack.ports import free_ports
 from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import EngineOutput
 from tests.contract.triton.subjects import FRAGILE, LESSER, REPLAY, SHORT_RECORDING, STORY
 from tests.support.triton_servers import response, serving
+
+
+def generate(
+    client: TritonClient, model: str, *, in_steps: bool, **arguments: Any
+) -> AsyncGenerator[EngineOutput, None]:
+    """Yield the outputs of a request."""
+    generate = client.generate_in_steps if in_steps else client.generate
+    return generate(model, **({"request_id": "test", "params": {}} | arguments))
 
 
 async def test_the_recording_whose_ids_are_in_the_prompt_is_played(client: TritonClient) -> None:
@@ -29,23 +40,23 @@ async def test_tokens_of_one_group_share_a_response(client: TritonClient) -> Non
     assert [o.token_ids for o in result.outputs] == [[5, 6, 7], [8]]
 
 
-async def test_tokens_are_sent_when_they_are_due(client: TritonClient) -> None:
-    result = await response(client, REPLAY, [21])
+async def test_tokens_are_sent_when_they_are_due(client: TritonClient, in_steps: bool) -> None:
+    result = await response(client, REPLAY, [21], in_steps=in_steps)
     assert [o.token_ids for o in result.outputs] == [[5, 6], [7]]
     assert result.usage["timings"]["decode_s"] >= 0.055
 
 
-async def test_recorded_log_probabilities_are_sent(client: TritonClient) -> None:
-    result = await response(client, REPLAY, [21], logprobs=2)
+async def test_recorded_log_probabilities_are_sent(client: TritonClient, in_steps: bool) -> None:
+    result = await response(client, REPLAY, [21], logprobs=2, in_steps=in_steps)
     assert [value for o in result.outputs for value in o.logprobs or ()] == [-0.5, -1.0, -1.5]
     assert [ids for o in result.outputs for ids in o.top_token_ids or ()] == [[5, 9], [6], [7, 8]]
 
 
-async def test_a_recorded_error_follows_the_tokens(client: TritonClient) -> None:
+async def test_a_recorded_error_follows_the_tokens(client: TritonClient, in_steps: bool) -> None:
     tokens: list[int] = []
 
     async def read() -> None:
-        async for output in client.generate(REPLAY, request_id="test", prompt_token_ids=[31], params={}):
+        async for output in generate(client, REPLAY, in_steps=in_steps, prompt_token_ids=[31]):
             tokens.extend(output.token_ids)
 
     with pytest.raises(Failure, match="the recording says so") as failure:
@@ -54,8 +65,8 @@ async def test_a_recorded_error_follows_the_tokens(client: TritonClient) -> None
     assert tokens == [5, 6]
 
 
-async def test_an_empty_recording_ends_without_tokens(client: TritonClient) -> None:
-    result = await response(client, REPLAY, [41], ignore_eos=True)
+async def test_an_empty_recording_ends_without_tokens(client: TritonClient, in_steps: bool) -> None:
+    result = await response(client, REPLAY, [41], ignore_eos=True, in_steps=in_steps)
     assert result.token_ids == []
     assert result.finish_reason == "stop"
     assert result.usage["completion_tokens"] == 0
@@ -67,8 +78,9 @@ async def test_tokens_that_are_due_together_share_a_response(client: TritonClien
     assert len(result.outputs) < 20
 
 
-async def test_a_paused_recording_continues_at_its_pace(client: TritonClient) -> None:
-    stream = client.generate(REPLAY, request_id="test", prompt_token_ids=STORY, params={"max_tokens": 60}, window=1)
+async def test_a_paused_recording_continues_at_its_pace(client: TritonClient, in_steps: bool) -> None:
+    options = {"prompt_token_ids": STORY, "params": {"max_tokens": 60}, "window": 1}
+    stream = generate(client, REPLAY, in_steps=in_steps, **options)
     async with contextlib.aclosing(stream):
         await anext(stream)
         # The time of thirty tokens, in which a recording that does not pause would get far ahead.
@@ -85,17 +97,17 @@ async def test_text_prompts_are_rejected(client: TritonClient) -> None:
     assert rejection.value.message == Message("engine_lacks_parameter", engine="replay", parameter="text_input")
 
 
-async def test_unsupported_parameters_are_rejected_by_name(client: TritonClient) -> None:
+async def test_unsupported_parameters_are_rejected_by_name(client: TritonClient, in_steps: bool) -> None:
     assert "min_p" not in (await client.describe(LESSER))["supported_parameters"]
     with pytest.raises(Failure) as rejection:
-        await response(client, LESSER, STORY, min_p=0.1)
+        await response(client, LESSER, STORY, min_p=0.1, in_steps=in_steps)
     assert rejection.value.reason is Reason.UNSUPPORTED_PARAMETER
     assert rejection.value.message == Message("engine_lacks_parameter", engine="replay", parameter="min_p")
 
 
-async def test_a_full_queue_is_overload(client: TritonClient) -> None:
+async def test_a_full_queue_is_overload(client: TritonClient, in_steps: bool) -> None:
     results = await asyncio.gather(
-        *(response(client, LESSER, STORY, max_tokens=50) for _ in range(3)), return_exceptions=True
+        *(response(client, LESSER, STORY, max_tokens=50, in_steps=in_steps) for _ in range(3)), return_exceptions=True
     )
     rejected = [r for r in results if isinstance(r, Failure)]
     assert [f.reason for f in rejected] == [Reason.OVERLOADED]
@@ -103,16 +115,21 @@ async def test_a_full_queue_is_overload(client: TritonClient) -> None:
 
 
 async def test_a_failed_engine_fails_running_and_new_requests(client: TritonClient) -> None:
-    running = client.generate(FRAGILE, request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
-    await anext(running)
-    results = await asyncio.gather(response(client, FRAGILE, [61]), _drain(running), return_exceptions=True)
-    results += await asyncio.gather(response(client, FRAGILE, STORY), client.describe(FRAGILE), return_exceptions=True)
-    assert [r.reason for r in results if isinstance(r, Failure)] == [Reason.ENGINE_FAILED] * 4
+    # A failed engine stays so: both forms in one test.
+    options = {"prompt_token_ids": STORY, "params": {"ignore_eos": True}}
+    running = [generate(client, FRAGILE, in_steps=in_steps, **options) for in_steps in (False, True)]
+    for stream in running:
+        await anext(stream)
+    results = await asyncio.gather(response(client, FRAGILE, [61]), *map(_drain, running), return_exceptions=True)
+    new = [response(client, FRAGILE, STORY, in_steps=in_steps) for in_steps in (False, True)]
+    results += await asyncio.gather(*new, client.describe(FRAGILE), return_exceptions=True)
+    assert [r.reason for r in results if isinstance(r, Failure)] == [Reason.ENGINE_FAILED] * 6
 
 
-async def test_a_dead_triton_is_unavailable(recordings: Path, tmp_path: Path) -> None:
+async def test_a_dead_triton_is_unavailable(recordings: Path, tmp_path: Path, in_steps: bool) -> None:
     async with serving(tmp_path, {"mortal": ("replay", {"recordings": str(recordings)})}) as (server, client):
-        stream = client.generate("mortal", request_id="test", prompt_token_ids=STORY, params={"ignore_eos": True})
+        options = {"prompt_token_ids": STORY, "params": {"ignore_eos": True}}
+        stream = generate(client, "mortal", in_steps=in_steps, **options)
         await anext(stream)
         server.kill()
         with pytest.raises(Failure) as failure:
@@ -122,11 +139,11 @@ async def test_a_dead_triton_is_unavailable(recordings: Path, tmp_path: Path) ->
         assert not await client.is_ready("mortal")
 
 
-async def test_a_missing_triton_is_unavailable() -> None:
+async def test_a_missing_triton_is_unavailable(in_steps: bool) -> None:
     client = TritonClient(f"127.0.0.1:{free_ports(1)[0]}")
     try:
         assert not await client.is_ready("any")
-        for call in (response(client, "any", STORY), client.describe("any")):
+        for call in (response(client, "any", STORY, in_steps=in_steps), client.describe("any")):
             with pytest.raises(Failure) as failure:
                 await call
             assert failure.value.reason is Reason.MODEL_UNAVAILABLE
@@ -134,10 +151,15 @@ async def test_a_missing_triton_is_unavailable() -> None:
         await client.close()
 
 
-async def test_triton_stops_after_sigterm(recordings: Path, tmp_path: Path) -> None:
+async def test_triton_finishes_its_requests_and_stops_after_sigterm(
+    recordings: Path, tmp_path: Path, in_steps: bool
+) -> None:
     async with serving(tmp_path, {"polite": ("replay", {"recordings": str(recordings)})}) as (server, client):
-        await response(client, "polite", STORY, max_tokens=1)
+        await response(client, "polite", STORY, max_tokens=1, in_steps=in_steps)
+        running = asyncio.create_task(response(client, "polite", STORY, window=1024, max_tokens=150, in_steps=in_steps))
+        await asyncio.sleep(0.1)
         os.kill(server.process.pid, signal.SIGTERM)
+        assert len((await running).token_ids) == 150
         assert await asyncio.to_thread(server.process.wait, 20) == 0
 
 

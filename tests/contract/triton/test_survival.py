@@ -12,9 +12,11 @@ from services.worker.triton_client import TritonClient
 from tests.contract.triton.subjects import REPLAY
 
 
-async def test_cancelling_at_any_moment_leaves_the_server_alive(client: TritonClient) -> None:
+async def test_cancelling_at_any_moment_leaves_the_server_alive(client: TritonClient, in_steps: bool) -> None:
+    generate = client.generate_in_steps if in_steps else client.generate
+
     async def cancelled_after(milliseconds: float) -> None:
-        outputs = client.generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"max_tokens": 3})
+        outputs = generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"max_tokens": 3})
 
         async def read() -> None:
             async with contextlib.aclosing(outputs):
@@ -32,9 +34,11 @@ async def test_cancelling_at_any_moment_leaves_the_server_alive(client: TritonCl
     assert description["engine"] == "replay"
 
 
-async def test_many_rejected_requests_leave_the_server_alive(client: TritonClient) -> None:
+async def test_many_rejected_requests_leave_the_server_alive(client: TritonClient, in_steps: bool) -> None:
+    generate = client.generate_in_steps if in_steps else client.generate
+
     async def rejected() -> None:
-        outputs = client.generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"temperature": 3})
+        outputs = generate(REPLAY, request_id="storm", prompt_token_ids=[1], params={"temperature": 3})
         with pytest.raises(Failure, match="temperature"):
             await anext(outputs)
         await outputs.aclose()

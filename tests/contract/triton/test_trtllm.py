@@ -15,7 +15,8 @@ from PIL import Image
 
 from services.runtime.failure import Failure, Reason
 from services.stack import triton
-from services.worker.triton_client import EngineOutput, TritonClient
+from services.worker.triton_client import TritonClient
+from services.worker.triton_messages import EngineOutput
 from tests.contract.triton.subjects import CONTEXT_LENGTH, SHORT_RECORDING, STORY, TRTLLM_12, TRTLLM_13, TRTLLM_FRAGILE
 from tests.stand_ins import trtllm as stand_in
 from tests.support.triton_servers import Answer, launched, response

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from services.inference.triton_backend.contract import StructuredOutput
+from services.inference.triton_backend.trial import Trials
 from services.runtime.messages.message import Message
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
@@ -37,6 +40,35 @@ def test_structured_outputs_reach_the_engine(bench: Bench, structured_output: di
     bench.engine(guided_decoding_backend="xgrammar")
     answer = bench.ask([1], structured_output=structured_output, temperature=0).wait()
     assert "".join(map(chr, answer.token_ids[:-1])) == text
+
+
+CALLS = {"opening": "<tool_call>", "closing": "</tool_call>", "schema": {"type": "object"}, "parallel": True}
+
+
+def test_calls_reach_the_engine_as_a_structural_tag(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[StructuredOutput] = []
+    monkeypatch.setattr(Trials, "check", lambda _, output: tried.append(output))
+    engine = bench.engine(guided_decoding_backend="xgrammar")
+    assert "calls" in engine.supported_parameters
+    tried.clear()
+    bench.ask([1], calls=CALLS, structured_output={"regex": "a/b"}).wait()
+    (output,) = tried
+    assert output.kind == "structural_tag"
+    calls, otherwise = json.loads(output.text)["format"]["elements"]
+    assert calls["tags"][0]["begin"] == "<tool_call>\n"
+    assert otherwise == {"type": "regex", "pattern": "a/b"}
+
+
+def test_a_library_that_cannot_hold_calls_leaves_them_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(_: Trials, output: StructuredOutput) -> int:
+        if output.kind == "structural_tag":
+            raise RequestError("INVALID_ARGUMENT", "structured_output_not_valid", field="f", reason="unknown format")
+        return 0
+
+    monkeypatch.setattr(Trials, "check", check)
+    engine = bench.engine(guided_decoding_backend="xgrammar")
+    assert "structured_output" in engine.supported_parameters
+    assert "calls" not in engine.supported_parameters
 
 
 def test_a_structured_output_that_the_backend_does_not_support_is_rejected(bench: Bench) -> None:
@@ -104,7 +136,8 @@ def test_structured_output_is_unsupported_if_it_cannot_be_tried(bench: Bench) ->
     assert rejection.value.message_id == "structured_output_kind_not_supported"
 
 
-def test_the_models_arguments_reach_tensorrt_llm(bench: Bench) -> None:
+def test_the_models_arguments_reach_tensorrt_llm(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
     engine = bench.engine(
         slots=7,
         context_length=512,
@@ -116,7 +149,8 @@ def test_the_models_arguments_reach_tensorrt_llm(bench: Bench) -> None:
         kv_cache_config={"dtype": "fp8", "free_gpu_memory_fraction": 0.8, "host_cache_size": 1 << 30},
     )
     args = bench.llm.args
-    assert (args.max_batch_size, args.max_seq_len, args.max_input_len) == (7, 512, 512)
+    # Each of the four ranks has slots of its own.
+    assert (args.max_batch_size, args.max_seq_len, args.max_input_len) == (2, 512, 512)
     assert (args.tensor_parallel_size, args.moe_expert_parallel_size, args.enable_attention_dp) == (4, 4, True)
     assert (args.enable_chunked_prefill, args.guided_decoding_backend) == (True, "xgrammar")
     assert (args.kv_cache_config.dtype, args.kv_cache_config.free_gpu_memory_fraction) == ("fp8", 0.8)

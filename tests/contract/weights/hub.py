@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 REPO = "us/our-model"
@@ -24,6 +26,11 @@ class Hub:
         self.damage = 0
         """How many coming large downloads are damaged."""
         self.token = ""
+        self.commit = COMMIT
+        self.denied = 0
+        """The status of all files for callers that may read only what the repository contains; 0 allows everything."""
+        self.size_reported = 0
+        """The size of large files that the list reports instead of their own."""
         self.ranges: list[str] = []
         self.requests: list[str] = []
         self.url = ""
@@ -34,7 +41,8 @@ class Hub:
         entry = {"type": "file", "path": path, "size": len(content), "oid": blob}
         if self.is_large(path):
             sha = hashlib.sha256(content).hexdigest()
-            entry["lfs"] = {"oid": sha, "size": len(content), "pointerSize": 130}
+            entry["size"] = self.size_reported or len(content)
+            entry["lfs"] = {"oid": sha, "size": entry["size"], "pointerSize": 130}
         return entry
 
     @staticmethod
@@ -47,8 +55,8 @@ class Hub:
 
 
 @contextmanager
-def running_hub(files: dict[str, bytes]) -> Iterator[Hub]:
-    """Serve the repository on 127.0.0.1."""
+def running_hub(files: dict[str, bytes], *, tls: Path | None = None) -> Iterator[Hub]:
+    """Serve the repository on 127.0.0.1, with the certificate for `localhost` in the directory `tls`, if any."""
     hub = Hub(files)
 
     class Handler(BaseHTTPRequestHandler):
@@ -64,16 +72,19 @@ def running_hub(files: dict[str, bytes]) -> Iterator[Hub]:
             pass
 
         def _answer(self, *, with_body: bool) -> None:
-            path = self.path.partition("?")[0]
+            # The path that a proxy gets begins with the server's address.
+            path = self.path.removeprefix("http://hub.invalid").partition("?")[0]
             hub.requests.append(path)
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, with_body=with_body)
             elif path.startswith(f"/api/models/{REPO}/revision/"):
-                body = json.dumps({"id": REPO, "sha": COMMIT, "siblings": []}).encode()
+                body = json.dumps({"id": REPO, "sha": hub.commit, "siblings": []}).encode()
                 self._send(200, body, {"Content-Type": "application/json"}, with_body=with_body)
             elif path.startswith(f"/api/models/{REPO}/tree/"):
                 body = json.dumps([hub.entry(path) for path in hub.files]).encode()
                 self._send(200, body, {"Content-Type": "application/json"}, with_body=with_body)
+            elif hub.denied:
+                self._send(hub.denied, b"{}", {}, with_body=with_body)
             elif path.startswith(f"/{REPO}/resolve/"):
                 self._send_file(path.removeprefix(f"/{REPO}/resolve/").partition("/")[2], with_body=with_body)
             else:
@@ -81,7 +92,7 @@ def running_hub(files: dict[str, bytes]) -> Iterator[Hub]:
 
         def _send_file(self, name: str, *, with_body: bool) -> None:
             content = hub.files[name]
-            headers = {"ETag": f'"{hub.etag(name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            headers = {"ETag": f'"{hub.etag(name)}"', "X-Repo-Commit": hub.commit, "Accept-Ranges": "bytes"}
             status, begin = 200, 0
             if with_body and "Range" in self.headers:
                 hub.ranges.append(self.headers["Range"])
@@ -111,8 +122,13 @@ def running_hub(files: dict[str, bytes]) -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        hub.url = f"https://localhost:{server.server_address[1]}"
+    thread.start()
     try:
         yield hub
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from services.inference.weights import directory_lock
 from tests.contract.weights.hub import COMMIT, REPO, Hub, running_hub
+from tests.support.certificates import Authority
 from tests.support.repository import ROOT
 
 WEIGHTS = "model-00001.safetensors"
@@ -70,8 +73,6 @@ def test_a_complete_download_is_not_repeated(hub: Hub, tmp_path: Path) -> None:
     for revision in ("main", COMMIT):
         assert download(hub, tmp_path / "weights", VILIX_REVISION=revision).returncode == 0
     assert not hub.requests
-    assert download(hub, tmp_path / "weights", VILIX_REVISION="v2").returncode == 0
-    assert hub.requests
 
 
 def test_a_download_continues_after_its_connection_breaks(hub: Hub, tmp_path: Path) -> None:
@@ -109,11 +110,135 @@ def test_a_file_that_is_damaged_each_time_is_an_error(hub: Hub, tmp_path: Path) 
     assert not (tmp_path / "weights" / ".vilix-complete").exists()
 
 
-def test_files_of_another_revision_are_replaced(hub: Hub, tmp_path: Path) -> None:
+def test_another_name_of_the_same_commit_downloads_nothing_again(hub: Hub, tmp_path: Path) -> None:
     assert download(hub, tmp_path / "weights").returncode == 0
-    hub.files[WEIGHTS] = bytes(len(FILES[WEIGHTS]))
+    hub.requests.clear()
     assert download(hub, tmp_path / "weights", VILIX_REVISION="v2").returncode == 0
-    assert (tmp_path / "weights" / WEIGHTS).read_bytes() == bytes(len(FILES[WEIGHTS]))
+    assert not [path for path in hub.requests if "/resolve/" in path]
+
+
+def test_the_files_of_another_revision_are_never_changed(hub: Hub, tmp_path: Path) -> None:
+    """A server may read them, or start again and read them."""
+    assert download(hub, tmp_path / "weights").returncode == 0
+    hub.files[WEIGHTS], hub.commit = bytes(len(FILES[WEIGHTS])), "2" * 40
+    result = download(hub, tmp_path / "weights", VILIX_REVISION="v2")
+    assert result.returncode == 1
+    assert "needs another directory" in result.stderr
+    assert_complete(tmp_path / "weights")
+
+
+def test_a_download_that_is_continued_keeps_its_commit(hub: Hub, tmp_path: Path) -> None:
+    hub.cut_after = [20_000_000]
+    assert download(hub, tmp_path / "weights", VILIX_ATTEMPTS="1").returncode == 1
+    hub.commit = "2" * 40
+    hub.requests.clear()
+    assert download(hub, tmp_path / "weights").returncode == 0
+    assert COMMIT in (tmp_path / "weights" / ".vilix-complete").read_text()
+    assert not [path for path in hub.requests if hub.commit in path]
+
+
+def test_old_revisions_are_removed_and_the_last_one_stays(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {"config.json": b"{}"}
+    (tmp_path / "m" / "of-somebody-else").mkdir(parents=True)
+    for revision in ("one", "two", "three"):
+        hub.commit = str(len(revision)) * 40
+        assert download(hub, tmp_path / "m" / revision, VILIX_REVISION=revision, VILIX_KEEP="2").returncode == 0
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"two", "three", "of-somebody-else"}
+    # A rollback uses what it returns to: the next revision removes the other one.
+    assert download(hub, tmp_path / "m" / "two", VILIX_REVISION="two", VILIX_KEEP="2").returncode == 0
+    assert download(hub, tmp_path / "m" / "four", VILIX_REVISION="four", VILIX_KEEP="2").returncode == 0
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"two", "four", "of-somebody-else"}
+
+
+def test_a_gated_repository_ends_at_once_with_the_reason(hub: Hub, tmp_path: Path) -> None:
+    hub.denied = 403
+    result = download(hub, tmp_path / "weights")
+    assert result.returncode == 1
+    assert "HTTP 403" in result.stderr
+    assert "accept the terms" in result.stderr
+    assert "attempt" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_volume_that_is_too_small_is_reported_before_the_download(hub: Hub, tmp_path: Path) -> None:
+    hub.size_reported = 10**18
+    result = download(hub, tmp_path / "weights")
+    assert result.returncode == 1
+    assert "of free space" in result.stderr
+    assert "attempt" not in result.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_reported_with_the_user(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "volume").write_text("")
+    result = download(hub, tmp_path / "volume" / "weights")
+    assert result.returncode == 1
+    assert f"for user {os.getuid()}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_download_uses_a_proxy(hub: Hub, tmp_path: Path) -> None:
+    settings = {"VILIX_ENDPOINT": "http://hub.invalid", "http_proxy": hub.url}
+    result = download(hub, tmp_path / "weights", **settings)
+    assert result.returncode == 0, result.stderr
+    assert_complete(tmp_path / "weights")
+
+
+def test_the_download_trusts_a_private_authority_only_if_told_to(tmp_path: Path) -> None:
+    """The variable is the one that the chart sets for `caConfigMap`."""
+    authority = Authority(tmp_path / "authority")
+    authority.issue(tmp_path / "hub", name="localhost")
+    with running_hub(dict(FILES), tls=tmp_path / "hub") as hub:
+        rejected = download(hub, tmp_path / "weights", VILIX_ATTEMPTS="1")
+        assert rejected.returncode == 1
+        assert "certificate" in rejected.stderr.lower()
+        result = download(hub, tmp_path / "weights", SSL_CERT_FILE=str(authority.certificate))
+        assert result.returncode == 0, result.stderr
+    assert_complete(tmp_path / "weights")
+
+
+def test_a_file_system_without_locks_is_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    with directory_lock.held(tmp_path, on_wait=lambda: pytest.fail("nobody has the lock")):
+        pass
+
+
+def test_servers_wait_until_the_download_is_complete(tmp_path: Path) -> None:
+    process = waiting(tmp_path / "weights", VILIX_DOWNLOADED_BY="job/the-download", VILIX_POLL_SECONDS="0.01")
+    assert process.stderr is not None
+    try:
+        assert "waiting until job/the-download has downloaded weights" in process.stderr.readline()
+        assert process.poll() is None
+        (tmp_path / "weights").mkdir()
+        (tmp_path / "weights" / ".vilix-complete").write_text("{}")
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_a_directory_that_a_volume_lacks_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    process = waiting(tmp_path / "weights")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "no directory weights; it has other" in errors
+    (tmp_path / "weights").mkdir()
+    process = waiting(tmp_path / "weights")
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def waiting(directory: Path, **settings: str) -> subprocess.Popen[str]:
+    """Start the program that waits for the weights in `directory`."""
+    argv = [sys.executable, "-m", "services.inference.weights.weights_wait"]
+    environment = {**os.environ, "VILIX_DIRECTORY": str(directory), **settings}
+    return subprocess.Popen(
+        argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_file_outside_the_directory_is_rejected(hub: Hub, tmp_path: Path) -> None:

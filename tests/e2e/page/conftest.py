@@ -157,6 +157,7 @@ async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
     async with scripted_worker(free_ports(1)[0]) as worker:
         worker.capabilities.vision = True
         worker.capabilities.max_images = 4
+        worker.capabilities.structured_output = True
         async with _scripted(tmp_path, worker) as gateway:
             yield gateway
 

@@ -11,8 +11,8 @@ from tests.e2e.stack import RunningStack
 
 PATHS = {"fa": "/", "en": "/en"}
 SECTIONS = [
-    "start", "models", "authentication", "endpoints", "chat", "streaming", "reasoning", "images", "tools", "structured",
-    "embeddings", "limits", "errors", "proxies", "grpc",
+    "start", "models", "authentication", "endpoints", "chat", "streaming", "reasoning", "images", "tools", "codex",
+    "structured", "embeddings", "limits", "errors", "claude-code", "proxies", "grpc",
 ]  # fmt: skip
 
 
@@ -43,6 +43,7 @@ async def test_models_are_listed_with_their_capabilities(site: str, open_page: O
     model = page.locator(".model", has_text="replay-thinking")
     await model.wait_for()
     assert await model.locator(".state").inner_text() == "ready"
+    assert await model.locator(".checkpoint").inner_text() == ("none; recorded answers in the tokens of Qwen/Qwen3-8B")
     assert {"chat", "reasoning", "tools"} <= set(await model.locator("li").all_inner_texts())
 
 
@@ -53,7 +54,8 @@ async def test_the_list_of_models_needs_no_key_and_contains_nothing_about_engine
     model = next(model for model in response.json()["models"] if model["id"] == "smollm2-135m")
     assert model["available"] is True
     assert model["context_length"] == 2048
-    assert not {"engine", "checkpoint", "owned_by"} & set(model)
+    assert model["checkpoint"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert not {"engine", "owned_by"} & set(model)
 
 
 async def test_examples_are_filled_in_and_copied_as_displayed(
@@ -174,3 +176,15 @@ async def test_the_content_security_policy_forbids_inline_code_and_other_origins
             assert "unsafe" not in policy
             assert "http" not in policy
             assert response.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_page_can_be_copied_as_markdown_with_this_sites_url(
+    site: str, reasoning_stack: RunningStack, open_page: OpenPage
+) -> None:
+    page = await open_page(site + "/en")
+    await filled(page)
+    await page.click("[data-copy-page]")
+    await page.wait_for_selector("[data-copy-page].done")
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert f'base_url="{reasoning_stack.url}"' in copied
+    assert "## Errors" in copied

@@ -108,7 +108,7 @@ async def test_every_setting_is_sent_in_the_request(scripted: Scripted, open_pag
     page = await opened(await open_page(scripted.url + "/en#playground"), scripted.api_key)
     await page.fill(".panel textarea >> nth=0", "Be brief.")
     await page.fill("#temperature", "0.3")
-    await page.fill("input[type=number]", "77")
+    await page.fill("#max-tokens", "77")
     await page.click(".json-field:first-of-type summary")
     await page.click(".json-field:first-of-type .act")
     await ask(page, "?")

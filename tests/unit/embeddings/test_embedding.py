@@ -16,7 +16,7 @@ from services.embeddings.tokenization import Row
 from services.runtime.failure import Failure, Reason
 from services.runtime.heartbeat import Heartbeat
 from services.runtime.messages.message import Message
-from services.worker.triton_client import Tensor
+from services.worker.triton_messages import Tensor
 from tests.support.waits import until
 from tests.unit.embeddings.models import spec
 

@@ -35,6 +35,9 @@ class Model:
     id: str = "m"
     description: Any = None
 
+    def load_ratio(self) -> float:
+        return 0.0
+
     def read_description(self, description: dict[str, Any]) -> dict[str, Any]:
         return {**description, "read": True}
 

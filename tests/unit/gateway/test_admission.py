@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,9 +106,12 @@ class Client:
 
 def an_admission(fake: Any, key_cache: Any, *tiers: Any, client: Any = None) -> Admission:
     known = iter(tiers)
-    subjects: Any = SimpleNamespace(
-        subject=lambda key, model: next(known, Subject(key, model, UNLIMITED, UNLIMITED, 5, 60))
-    )
+
+    def subject(key: Key, model: str, fingerprint: Fingerprint | None) -> Subject:
+        limits = next(known, Subject(key, model, UNLIMITED, UNLIMITED, 5, 60))
+        return replace(limits, fingerprint=fingerprint)
+
+    subjects: Any = SimpleNamespace(subject=subject)
     link: Any = None
     control = AdmissionControl(link, key_cache, subjects, fake)
     record = RequestRecord("r", "POST")

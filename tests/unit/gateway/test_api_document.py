@@ -11,8 +11,11 @@ import msgspec
 import pytest
 
 from services.gateway import app, openapi
-from services.gateway.credential import KeyHeader
+from services.gateway.credential import BEARER, KeyHeader
 from services.gateway.dialects import ignored_fields
+from services.gateway.dialects.anthropic_messages.dialect import AnthropicMessages, CountTokens
+from services.gateway.dialects.anthropic_messages.request_model import MessagesRequest
+from services.gateway.dialects.anthropic_messages.thinking import ThinkingSignatures
 from services.gateway.dialects.json_model import RequestModel, ResponseModel
 from services.gateway.dialects.openai_chat.dialect import OpenAIChat
 from services.gateway.dialects.openai_chat.request_model import ChatCompletionRequest
@@ -20,6 +23,8 @@ from services.gateway.dialects.openai_chat.tokenize import Tokenize
 from services.gateway.dialects.openai_completions.dialect import OpenAICompletions
 from services.gateway.dialects.openai_completions.request_model import CompletionRequest
 from services.gateway.dialects.openai_embeddings.dialect import OpenAIEmbeddings
+from services.gateway.dialects.openai_responses.dialect import OpenAIResponses
+from services.gateway.dialects.openai_responses.request_model import ResponsesRequest
 from services.gateway.dialects.operation_document import (
     ContentDocument,
     ErrorDocument,
@@ -27,16 +32,23 @@ from services.gateway.dialects.operation_document import (
     OperationDocument,
     ResponseDocument,
 )
+from services.gateway.errors import ApiError
+from services.gateway.key_ring import KeyRing
 from tests.support.api_document import check
 from tests.support.unconnected_gateway import unconnected
 from tests.unit.gateway.chat_bodies import options
 
 DOCUMENT: Final = openapi.document()
 SCHEMAS: Final[dict[str, Any]] = DOCUMENT["components"]["schemas"]
+SIGNATURES: Final = ThinkingSignatures(KeyRing(), max_bytes=2**20)
 READ: Final[dict[str, Callable[[Any], Any]]] = {
     "/chat/completions": lambda body: OpenAIChat().read(body, options(strict=True)),
     "/completions": lambda body: OpenAICompletions().read(body, options(strict=True)),
-    "/embeddings": OpenAIEmbeddings().read,
+    "/embeddings": lambda body: OpenAIEmbeddings().read(body, strict=True),
+    "/responses": lambda body: OpenAIResponses().read(body, options(strict=True)),
+    "/responses/input_tokens": lambda body: OpenAIResponses().read(body, options(strict=True)),
+    "/messages": lambda body: AnthropicMessages(SIGNATURES).read(body, options(strict=True)),
+    "/messages/count_tokens": lambda body: CountTokens(SIGNATURES).read(body, options(strict=True)),
     "/tokenize": lambda body: Tokenize().read(body, options(strict=True)),
 }
 REQUESTS: Final = {operation.path: operation for operation in openapi.OPERATIONS if operation.request is not None}
@@ -75,6 +87,8 @@ def test_every_route_is_documented() -> None:
     routes = {("post", path) for path in app.post_endpoints(gateway)} | {
         ("get", path.replace("{model_id:path}", "{id}")) for path in app.get_endpoints(gateway)
     }
+    paths = {path.replace("{response_id}", "{id}"): each for path, each in app.stored_responses(gateway).items()}
+    routes |= {(method.lower(), path) for path, each in paths.items() for method in each.methods}
     assert {(operation.method, operation.path) for operation in openapi.OPERATIONS} == routes
 
 
@@ -123,13 +137,17 @@ def test_models_of_two_apis_may_have_the_same_name() -> None:
 
 def test_an_api_may_expect_its_key_in_another_header() -> None:
     model = a_model("dialects.one_api.response", "a", int)
-    operations = [an_operation("/one", model), an_operation("/two", model, key_header=KeyHeader("x-api-key"))]
+    operations = [
+        an_operation("/one", model),
+        an_operation("/two", model, key_header=KeyHeader("x-api-key"), other_key_header=BEARER),
+    ]
     document = openapi.document_of(operations)
     assert document["components"]["securitySchemes"] == {
         "key": {"type": "http", "scheme": "bearer"},
+        "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
         "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     }
-    assert document["paths"]["/two"]["post"]["security"] == [{"x-api-key": []}]
+    assert document["paths"]["/two"]["post"]["security"] == [{"x-api-key": []}, {"key": []}]
     assert "security" not in document["paths"]["/one"]["post"]
 
 
@@ -254,7 +272,48 @@ CHAT: Final[dict[str, Any]] = {
 SCHEMA: Final = {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}
 IMAGE: Final = {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODlhAQABAAAAACw="}}
 ALLOWED: Final = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}, {"name": "f"}]}
+RESPONSE_IMAGE: Final = {"type": "input_image", "image_url": IMAGE["image_url"]["url"]}  # type: ignore[index]
+RESPONSE_ITEMS: Final = [
+    {"role": "user", "content": [{"type": "input_text", "text": "a"}, RESPONSE_IMAGE]},
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}], "content": []},
+    {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "a"}], "encrypted_content": "a"},
+    {"role": "assistant", "content": [{"type": "refusal", "refusal": "a"}]},
+    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c", "output": "a"},
+    {"type": "custom_tool_call", "call_id": "d", "name": "g", "input": "a"},
+    {"type": "custom_tool_call_output", "call_id": "d", "output": "a"},
+    {"type": "item_reference", "id": "a"},
+    {"type": "additional_tools", "tools": []},
+]
+RESPONSE_TOOLS: Final = [
+    {"type": "function", "name": "f", "parameters": {}},
+    {"type": "custom", "name": "g", "format": {"type": "grammar", "syntax": "lark", "definition": "a"}},
+    {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}]},
+]
 TEXT: Final[dict[str, Any]] = {"model": "m", "prompt": "a", "stream": True, "stream_options": {}}
+MESSAGES: Final[dict[str, Any]] = {
+    "model": "m",
+    "max_tokens": 1,
+    "messages": [{"role": "user", "content": "x"}],
+    "system": [{"type": "text", "text": "x"}],
+    "tools": [{"name": "f", "input_schema": {}}, {"name": "bash", "type": "bash_20250124"}],
+    "tool_choice": {"type": "tool", "name": "f"},
+    "thinking": {"type": "enabled"},
+}
+FORMAT: Final = {"type": "json_schema", "schema": {}}
+DATA: Final = "R0lGODlhAQABAAAAACw="
+USER_BLOCKS: Final[list[dict[str, Any]]] = [
+    {"type": "image", "source": {"type": "base64", "data": DATA}},
+    {"type": "document", "source": {"type": "text", "data": "x"}},
+    {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "x"}]}},
+    {"type": "search_result", "content": [{"type": "text", "text": "x"}], "source": "x", "title": "x"},
+    {"type": "tool_result", "tool_use_id": "x"},
+]
+ASSISTANT_BLOCKS: Final[list[dict[str, Any]]] = [
+    {"type": "thinking", "thinking": "x"},
+    {"type": "redacted_thinking"},
+    {"type": "tool_use", "id": "x", "name": "f", "input": {}},
+]
 BODIES: Final[dict[type[RequestModel], tuple[str, list[dict[str, Any]]]]] = {
     ChatCompletionRequest: (
         "/chat/completions",
@@ -267,16 +326,52 @@ BODIES: Final[dict[type[RequestModel], tuple[str, list[dict[str, Any]]]]] = {
             {**CHAT, "tool_choice": {"type": "allowed_tools", "allowed_tools": ALLOWED}},
         ],
     ),
+    ResponsesRequest: (
+        "/responses",
+        [
+            {
+                "model": "m",
+                "input": RESPONSE_ITEMS,
+                "tools": RESPONSE_TOOLS,
+                "stream_options": {},
+                "reasoning": {"effort": "low"},
+                "metadata": {"a": "b"},
+                "include": ["reasoning.encrypted_content"],
+                "text": {"format": {"type": "json_schema", "name": "s", "schema": {}}},
+                "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+            },
+        ],
+    ),
     CompletionRequest: (
         "/completions",
         [TEXT, {**TEXT, "response_format": SCHEMA}, {**TEXT, "structured_outputs": {}}],
+    ),
+    MessagesRequest: (
+        "/messages",
+        [
+            MESSAGES,
+            {**MESSAGES, "output_format": FORMAT},
+            {**MESSAGES, "output_config": {"format": FORMAT, "effort": "low"}, "thinking": {"type": "adaptive"}},
+            *({**MESSAGES, "messages": [{"role": "user", "content": [block]}]} for block in USER_BLOCKS),
+            *({**MESSAGES, "messages": [{"role": "assistant", "content": [block]}]} for block in ASSISTANT_BLOCKS),
+        ],
     ),
 }
 UNREAD: Final = {
     # They have no effect, and have one value or are checked by their type alone.
     *("user", "safety_identifier", "prompt_cache_key", "type", "index"),
     # Other values than the default are reported by `unread_paths`.
+    # Accepted, because prompts are cached without it, and there is one service tier.
+    *("cache_control", "metadata", "media_type", "data", "caller", "eager_input_streaming"),
     *("store", "service_tier", "verbosity", "prompt_cache_retention", "include_obfuscation"),
+}
+
+UNREAD_OF_RESPONSES: Final = {
+    *("annotations", "client_metadata", "defer_loading", "id", "logprobs", "phase", "role", "status"),
+    # Its only field is reported if it asks for anything.
+    "stream_options",
+    # Of a namespace, which the model is not shown.
+    "description",
 }
 
 
@@ -299,4 +394,72 @@ def test_every_declared_field_is_read(model: type[RequestModel], monkeypatch: py
         READ[path](body)
     assert model in seen
     declared = {(cls, name) for cls in seen for name in cls.__struct_fields__}  # type: ignore[attr-defined]
-    assert {f"{cls.__name__}.{name}" for cls, name in declared - read if name not in UNREAD} == set()
+    unread = {f"{cls.__name__}.{name}" for cls, name in declared - read if name not in UNREAD}
+    # Items and tools of the Responses API are read one by one, and have fields of the client's own.
+    assert {
+        name for name in unread if name.rpartition(".")[2] not in UNREAD_OF_RESPONSES or model is not ResponsesRequest
+    } == set()
+
+
+HELLO: Final = [{"role": "user", "content": "hi"}]
+REJECTED: Final[list[tuple[str, dict[str, Any]]]] = [
+    ("/chat/completions", {"messages": []}),
+    ("/chat/completions", {"messages": [{"role": "user"}]}),
+    ("/chat/completions", {"messages": [{"role": "tool", "content": None}]}),
+    ("/chat/completions", {"messages": HELLO, "stream_options": {"include_usage": True}}),
+    ("/chat/completions", {"messages": HELLO, "top_logprobs": 2}),
+    ("/chat/completions", {"messages": HELLO, "logit_bias": {"a": 1}}),
+    ("/chat/completions", {"messages": HELLO, "metadata": {"a" * 65: "b"}}),
+    ("/chat/completions", {"messages": HELLO, "modalities": ["audio"]}),
+    ("/chat/completions", {"messages": HELLO, "structured_outputs": {"json": {}, "regex": "a"}}),
+    ("/chat/completions", {"messages": HELLO, "guided_regex": "a", "guided_choice": ["a"]}),
+    ("/messages", {"max_tokens": 1, "messages": HELLO, "output_format": FORMAT, "output_config": {"format": FORMAT}}),
+    ("/completions", {"prompt": ""}),
+    ("/chat/completions", {"messages": HELLO, "tool_choice": {}}),
+    ("/chat/completions", {"messages": HELLO, "tool_choice": {"type": "function", "allowed_tools": {}}}),
+    (
+        "/chat/completions",
+        {"messages": HELLO, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [{}]}}},
+    ),
+    ("/responses", {}),
+    ("/responses", {"input": []}),
+    ("/completions", {"prompt": []}),
+    ("/completions", {"prompt": [""]}),
+    ("/completions", {"prompt": [[]]}),
+    ("/completions", {"prompt": "a", "max_tokens": 0}),
+    ("/completions", {"prompt": "a", "stream": False, "stream_options": {}}),
+    ("/tokenize", {"prompt": ""}),
+    ("/tokenize", {"prompt": "a", "messages": []}),
+    ("/embeddings", {"input": []}),
+    ("/embeddings", {"input": ["a", 1]}),
+]
+ACCEPTED: Final[list[tuple[str, dict[str, Any]]]] = [
+    ("/chat/completions", {"messages": [*HELLO, {"role": "assistant", "content": None}]}),
+    ("/chat/completions", {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}),
+    ("/chat/completions", {"messages": HELLO, "logprobs": True, "top_logprobs": 2}),
+    ("/messages", {"max_tokens": 1, "messages": HELLO, "output_format": FORMAT, "output_config": {}}),
+    ("/responses", {"previous_response_id": "resp_a"}),
+    ("/tokenize", {"messages": HELLO}),
+    ("/embeddings", {"input": [[1, 2], [3]]}),
+    # JSON Schema's integers may be written with a point.
+    ("/embeddings", {"input": [float(number) for number in range(100)]}),
+    ("/completions", {"prompt": [[1.0, 2.0]]}),
+    ("/completions", {"prompt": "a", "max_tokens": 0, "echo": True}),
+    ("/embeddings", {"input": "a"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "accepted"),
+    [*((*each, True) for each in ACCEPTED), *((*each, False) for each in REJECTED)],
+)
+def test_the_document_promises_what_is_accepted(path: str, fields: dict[str, Any], accepted: bool) -> None:
+    body = {"model": "m", **fields}
+    schema = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert is_valid(body, schema) is accepted
+    try:
+        READ[path](body)
+    except ApiError:
+        assert not accepted
+    else:
+        assert accepted

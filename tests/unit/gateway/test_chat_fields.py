@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.dialects.collector import ResponseCollector
+from services.gateway.dialects.dialect import ResponseHead
+from services.gateway.dialects.openai_chat.response import chat_completion
+from services.gateway.dialects.openai_chat.stream import ChunkEncoder
 from services.gateway.dialects.openai_fields import openai_names
 from services.gateway.dialects.worker_fields import use_callers_names
 from services.gateway.errors import ApiError
@@ -37,6 +42,7 @@ WORKING: list[tuple[str, Any, str]] = [
     ("ignore_eos", True, "sampling.ignore_eos"),
     ("skip_special_tokens", False, "sampling.skip_special_tokens"),
     ("logit_bias", {"5": -100}, "sampling.logit_bias"),
+    ("functions", [{"name": "f"}], "tools"),
     ("logprobs", True, "logprobs"),
     ("tools", [TOOL], "tools"),
     ("tool_choice", "required", "tool_choice"),
@@ -84,8 +90,7 @@ IGNORED: list[tuple[str, Any]] = [
 REJECTED: list[tuple[str, Any]] = [
     ("audio", {"voice": "x", "format": "mp3"}),
     ("modalities", ["text", "audio"]),
-    ("functions", [{"name": "f"}]),
-    ("function_call", "auto"),
+    ("function_call", "required"),
     ("web_search_options", {}),
     ("stream_options", {"include_usage": True}),
     ("top_logprobs", 3),
@@ -259,6 +264,47 @@ def test_a_schema_without_a_name_is_rejected(change: dict[str, Any], param: str,
     with pytest.raises(ApiError) as rejection:
         request(response_format={**SCHEMA, "json_schema": {**SCHEMA["json_schema"], **change}})
     assert (rejection.value.field, rejection.value.message) == (param, message)
+
+
+def test_functions_in_the_older_notation_become_tools() -> None:
+    call = request(
+        functions=[{"name": "f", "parameters": {"type": "object"}}, {"name": "g"}], function_call={"name": "f"}
+    )
+    generate = call.generate
+    assert [(tool.name, tool.parameters_json) for tool in generate.tools] == [("f", '{"type":"object"}'), ("g", "")]
+    assert (generate.tool_choice.required, list(generate.tool_choice.function_names)) == (True, ["f"])
+    assert generate.parallel_tool_calls is False
+    assert call.ignored == []
+    assert call.field_name("tools[1].parameters_json") == "functions[1].parameters"
+    assert call.field_name("tool_choice.function_names") == "function_call"
+    assert (
+        request(functions=[{"name": "f"}], function_call="none").generate.tool_choice.mode == pb.TOOL_CHOICE_MODE_NONE
+    )
+
+
+def test_an_answer_to_functions_in_the_older_notation_has_it_too() -> None:
+    call = request(functions=[{"name": "f"}])
+    fragments = [pb.ToolCallFragment(id="c", name="f"), pb.ToolCallFragment(arguments_json="{}")]
+    events = [
+        pb.Event(started=pb.Started()),
+        *(pb.Event(delta=pb.Delta(tool_call=fragment)) for fragment in fragments),
+        pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_TOOL_CALLS)),
+    ]
+    head, collected = ResponseHead("id", 1, "r", "fp_1"), ResponseCollector(1)
+    collected.add(events)
+    choice = chat_completion(call, head, collected, reasoning_fields=["reasoning_content"])["choices"][0]
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": "{}"}
+    assert choice["message"]["content"] is None
+    assert choice["finish_reason"] == "function_call"
+    encoder = ChunkEncoder(call, head, reasoning_fields=["reasoning_content"])
+    chunks = [json.loads(line[6:]) for line in encoder.encode(events).decode().split("\n\n")[:-1]]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": None},
+        {"function_call": {"name": "f", "arguments": ""}},
+        {"function_call": {"arguments": "{}"}},
+        {},
+    ]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "function_call"
 
 
 def test_a_function_call_in_the_older_notation_becomes_a_tool_call() -> None:

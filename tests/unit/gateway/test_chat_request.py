@@ -219,7 +219,16 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
             "modalities",
             Message("modality_not_supported", field="modalities", value='["audio"]'),
         ),
-        ({"functions": []}, "functions", Message("field_replaced", field="functions", other_field="tools")),
+        (
+            {"functions": [], "tools": []},
+            "functions",
+            Message("mutually_exclusive", field="functions", other_field="tools"),
+        ),
+        (
+            {"function_call": "auto", "tool_choice": "auto"},
+            "function_call",
+            Message("mutually_exclusive", field="function_call", other_field="tool_choice"),
+        ),
         (
             {"metadata": {"a": 1}},
             "metadata",

@@ -11,7 +11,7 @@ from services.runtime.messages.message import Message
 
 
 def embed(**fields: Any) -> pb.EmbedRequest:
-    return read_embeddings({"model": "m", **fields}).embed
+    return read_embeddings({"model": "m", **fields}, strict=False).embed
 
 
 def test_every_form_of_input_is_translated() -> None:
@@ -31,7 +31,8 @@ def test_every_field_is_translated() -> None:
             "user": "u",
             "input_type": "passage",
             "truncate": True,
-        }
+        },
+        strict=True,
     )
     assert asked.in_base64
     assert asked.embed == pb.EmbedRequest(
@@ -40,7 +41,7 @@ def test_every_field_is_translated() -> None:
 
 
 def test_absent_fields_are_not_set_for_the_worker() -> None:
-    asked = read_embeddings({"model": "m", "input": "a", "dimensions": None})
+    asked = read_embeddings({"model": "m", "input": "a", "dimensions": None}, strict=True)
     assert not asked.in_base64
     assert asked.embed == pb.EmbedRequest(model="m", texts=["a"])
 
@@ -125,16 +126,6 @@ def test_absent_fields_are_not_set_for_the_worker() -> None:
             "truncate",
             Message("wrong_type", field="truncate", value="1", expected="boolean"),
         ),
-        (
-            {"input": "a", "stream": True},
-            "stream",
-            Message(
-                "unknown_field",
-                field="stream",
-                name="stream",
-                known="model, input, dimensions, encoding_format, input_type, truncate, user",
-            ),
-        ),
     ],
 )
 def test_a_wrong_value_is_rejected_with_its_path(fields: dict[str, Any], param: str, message: Message) -> None:
@@ -142,3 +133,11 @@ def test_a_wrong_value_is_rejected_with_its_path(fields: dict[str, Any], param: 
         embed(**fields)
     assert (caught.value.status, caught.value.field) == (400, param)
     assert caught.value.message == message
+
+
+def test_fields_without_effect_are_listed_or_rejected() -> None:
+    body = {"model": "m", "input": "a", "stream": True, "foo": 1}
+    assert read_embeddings(body, strict=False).ignored == ["foo", "stream"]
+    with pytest.raises(ApiError) as caught:
+        read_embeddings(body, strict=True)
+    assert caught.value.message == Message("ignored_fields_rejected", field="foo", names="foo, stream", count=2)

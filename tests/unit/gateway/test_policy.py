@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.dialects.dialect import GenerateCall, ReadOptions
+from services.gateway.images.image_fetch import ImageFetcher
+from services.gateway.images.limits import ImageLimits
+from services.gateway.operations.prepared_call import prepare
 from services.gateway.routing.failover import with_failover
 from services.gateway.routing.inference_client import InferencePool, Timeouts, inference_service
 from services.gateway.routing.policy import Policy, W, least_load
@@ -103,3 +107,22 @@ async def test_failover_asks_the_policy_again_without_the_worker_that_failed(sta
     result = await with_failover(stack.pool, pb.GenerateRequest(model=MODEL, tenant="ab"), attempt)
     assert result == stack.addresses[1]
     assert stack.policy.asked == [("ab", stack.addresses), ("ab", stack.addresses[1:])]
+
+
+async def test_a_policy_sees_which_requests_belong_together() -> None:
+    class Dialect:
+        def read(self, body: Any, options: ReadOptions) -> GenerateCall:
+            return GenerateCall(generate=pb.GenerateRequest(model=MODEL), affinity_key=body)
+
+    async def routed(name: str, tenant: str) -> str:
+        dialect: Any = Dialect()
+        prepared = prepare(dialect, name, ImageLimits(), strict=False, tenant=tenant)
+        await prepared.complete(ImageFetcher(seconds=1), tenant=tenant)
+        return str(prepared.call.generate.affinity_key)
+
+    asked = [("session", "a"), ("session", "a"), ("session", "b"), ("", "a")]
+    keys = [await routed(name, tenant) for name, tenant in asked]
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]
+    assert keys[3] == ""
+    assert "session" not in keys[0]

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
+from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.dialects.dialect import ResponseHead
-from services.gateway.dialects.openai_call import OpenAICall
+from services.gateway.dialects.openai_chat.dialect import OpenAIChat
+from services.gateway.dialects.openai_chat.request import ChatCall
 from services.gateway.dialects.openai_chat.stream import ChunkEncoder
 from services.gateway.errors import bad_request
+from services.gateway.settings import ReasoningFields
 from services.runtime.messages.message import Message
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
@@ -19,10 +23,18 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
 )
 
 
-def encoder(*, n: int = 1, include_usage: bool = False, continuous_usage: bool = False) -> ChunkEncoder:
+def encoder(
+    *, n: int = 1, include_usage: bool = False, continuous_usage: bool = False, may_call: bool = False
+) -> ChunkEncoder:
     generate = pb.GenerateRequest(model="m", n=n)
-    call = OpenAICall(generate=generate, stream=True, include_usage=include_usage, continuous_usage=continuous_usage)
-    return ChunkEncoder(call, ResponseHead("chatcmpl-1", 7, "r"))
+    call = ChatCall(
+        generate=generate,
+        stream=True,
+        include_usage=include_usage,
+        continuous_usage=continuous_usage,
+        may_call=may_call,
+    )
+    return ChunkEncoder(call, ResponseHead("chatcmpl-1", 7, "r", "fp_1"), reasoning_fields=["reasoning_content"])
 
 
 def read(data: bytes) -> list[dict[str, Any]]:
@@ -63,6 +75,11 @@ def test_a_stream_has_the_order_and_the_format_of_openai() -> None:
     assert {(c["id"], c["created"], c["model"], c["object"]) for c in chunks} == {
         ("chatcmpl-1", 7, "m", "chat.completion.chunk")
     }
+
+
+def test_an_answer_that_may_be_a_call_begins_without_content() -> None:
+    (chunk,) = read(encoder(may_call=True).encode([pb.Event(started=pb.Started())]))
+    assert chunk["choices"][0]["delta"] == {"role": "assistant", "content": None}
 
 
 def test_without_include_usage_no_chunk_has_usage() -> None:
@@ -134,7 +151,7 @@ def test_an_error_is_one_event_after_a_comment_with_its_message_id() -> None:
         "message": str(error),
         "type": "invalid_request_error",
         "param": "top_k",
-        "code": None,
+        "code": "integer_below_min_value",
     }
 
 
@@ -150,3 +167,26 @@ def test_no_memory_is_allocated_per_choice_before_a_worker_has_checked_their_num
     generous = encoder(n=2**31 - 1)
     assert generous.keep_alive()
     assert generous.queued(1) == b": queued 1\n\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "names"),
+    [
+        (ReasoningFields.BOTH, ["reasoning_content", "reasoning"]),
+        (ReasoningFields.REASONING_CONTENT, ["reasoning_content"]),
+        (ReasoningFields.REASONING, ["reasoning"]),
+    ],
+)
+def test_reasoning_is_in_the_fields_of_the_setting(setting: ReasoningFields, names: list[str]) -> None:
+    dialect = OpenAIChat(reasoning_fields=setting.names())
+    call = ChatCall(generate=pb.GenerateRequest(model="m"))
+    head = ResponseHead("chatcmpl-1", 7, "r", "fp_1")
+    delta = pb.Event(delta=pb.Delta(reasoning_content="فکر"))
+    (chunk,) = read(dialect.encoder(call, head).encode([delta]))
+    assert chunk["choices"][0]["delta"] == dict.fromkeys(names, "فکر")
+    collected = ResponseCollector(1)
+    collected.add([delta, pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP))])
+    message = json.loads(dialect.response(call, head, collected))["choices"][0]["message"]
+    assert {name: message[name] for name in message.keys() & {"reasoning", "reasoning_content"}} == dict.fromkeys(
+        names, "فکر"
+    )

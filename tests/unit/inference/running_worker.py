@@ -23,6 +23,7 @@ from services.worker.grpc_server import WorkerServer
 from tests.unit.inference.scripted import MODEL, ScriptedTriton
 
 IDLE_SECONDS = 0.5
+FIRST_TOKEN_SECONDS = 2
 CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -51,7 +52,7 @@ async def running_worker(model: ServedModel) -> AsyncIterator[Worker]:
         {MODEL: triton},  # type: ignore[dict-item]  # as above
         status,
         limits=RequestLimits(),
-        timeouts=Timeouts(idle_seconds=IDLE_SECONDS, first_token_seconds=2),
+        timeouts=Timeouts(idle_seconds=IDLE_SECONDS, first_token_seconds=FIRST_TOKEN_SECONDS),
         server=server,
     )
     inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)

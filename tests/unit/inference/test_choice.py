@@ -11,7 +11,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.generation.choice import Choice
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
-from services.worker.triton_client import EngineOutput
+from services.worker.triton_messages import EngineOutput
 from tests.unit.inference.scripted import TEXTS, output
 
 END = 2

@@ -16,7 +16,7 @@ from services.inference.request.engine_rejections import restated
 from services.inference.request.prompt import Prompt, render
 from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.messages.message import Message
-from services.worker.triton_client import EngineOutput
+from services.worker.triton_messages import EngineOutput
 from tests.unit.inference.scripted import EngineRequest, ScriptedTriton, outputs
 
 END = 2

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from services.inference.model.catalog import ModelSpec, load_model
 from services.inference.model.engine_status import EngineStatus
 from services.runtime.failure import Failure, Reason
 from services.runtime.messages.message import Message
-from services.worker.triton_client import DeadModelError
+from services.worker.triton_failures import DeadModelError
 from tests.support.waits import until
 from tests.unit.inference.scripted import ScriptedTriton
 
@@ -26,6 +27,7 @@ class Model:
     """The parts of a served model that the status uses."""
 
     id: str
+    spec: ModelSpec = field(default_factory=lambda: load_model("smollm2-135m"))
     description: Any = None
     described_at: float = 0.0
     generated_at: float = 0.0

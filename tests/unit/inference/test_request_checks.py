@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     (sampling(top_k=2**31), "sampling.top_k"),
     (sampling(max_tokens=0), "sampling.max_tokens"),
     (sampling(max_tokens=3, min_tokens=4), "sampling.min_tokens"),
-    (sampling(stop=["a"] * 5), "sampling.stop"),
+    (sampling(stop=["a"] * 65), "sampling.stop"),
     (sampling(stop=["a", ""]), "sampling.stop[1]"),
     (sampling(stop=["a" * 257]), "sampling.stop[0]"),
     (sampling(stop_token_ids=[LAST_ID + 1]), "sampling.stop_token_ids"),
@@ -85,7 +86,6 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"response_format": pb.ResponseFormat(json_object=pb.JsonObjectFormat())}, "response_format"),
     ({"response_format": pb.ResponseFormat(regex="a+")}, "response_format"),
     ({"reasoning": pb.ReasoningOptions(enabled=True)}, "reasoning.enabled"),
-    ({"reasoning": pb.ReasoningOptions(effort=pb.REASONING_EFFORT_HIGH)}, "reasoning.effort"),
     ({"reasoning": pb.ReasoningOptions(budget_tokens=0)}, "reasoning.budget_tokens"),
     ({"chat_template_kwargs": {"tokenize": True}}, "chat_template_kwargs.tokenize"),
 ]
@@ -105,7 +105,9 @@ ALLOWED: list[dict[str, Any]] = [
     {"prompt_token_ids": [LAST_ID]},
     sampling(temperature=0, top_p=0, min_p=0, top_k=0, frequency_penalty=-2, presence_penalty=-2, repetition_penalty=2),
     sampling(temperature=2, top_p=1, min_p=1, frequency_penalty=2, presence_penalty=2, seed=-(2**63), ignore_eos=True),
-    sampling(max_tokens=2**32 - 1, min_tokens=4, stop=["\n"] * 4, stop_token_ids=[LAST_ID], logit_bias={LAST_ID: -100}),
+    sampling(
+        max_tokens=2**32 - 1, min_tokens=4, stop=["\n"] * 64, stop_token_ids=[LAST_ID], logit_bias={LAST_ID: -100}
+    ),
 ]
 
 
@@ -285,6 +287,35 @@ def test_each_choice_has_its_own_64_bit_seed(model: ServedModel) -> None:
     given = request(**sampling(seed=2**63 - 1))
     seeds = [engine_params(given, model, remaining_tokens=1, choice=choice)["seed"] for choice in range(3)]
     assert seeds == [2**63 - 1, -(2**63), -(2**63) + 1]
+
+
+@pytest.mark.parametrize("effort", [pb.REASONING_EFFORT_LOW, pb.REASONING_EFFORT_MEDIUM, pb.REASONING_EFFORT_HIGH])
+def test_a_model_without_reasoning_takes_an_effort_and_reports_it(
+    model: ServedModel, effort: pb.ReasoningEffort.ValueType
+) -> None:
+    given = request(reasoning=pb.ReasoningOptions(effort=effort))
+    check(given, model, LIMITS)
+    assert ignored_parameters(given, model) == ["reasoning.effort"]
+
+
+@pytest.mark.parametrize("field", ["enabled", "budget_tokens"])
+def test_reasoning_that_is_wanted_only_if_supported_is_reported_as_ignored(model: ServedModel, field: str) -> None:
+    given = request(reasoning=pb.ReasoningOptions(**{field: pb.REASONING_EFFORT_HIGH}))
+    with pytest.raises(Failure):
+        check(given, model, LIMITS)
+    given.reasoning.if_supported = True
+    check(given, model, LIMITS)
+    assert ignored_parameters(given, model) == [f"reasoning.{field}"]
+
+
+def test_reasoning_that_cannot_be_turned_off_is_reported_as_ignored(reasoning_model: ServedModel) -> None:
+    capabilities = reasoning_model.spec.capabilities.model_copy(update={"reasoning_optional": False})
+    spec = reasoning_model.spec.model_copy(update={"capabilities": capabilities})
+    always = dataclasses.replace(reasoning_model, spec=spec)
+    given = request(reasoning=pb.ReasoningOptions(enabled=False, if_supported=True))
+    check(given, always, LIMITS)
+    assert ignored_parameters(given, always) == ["reasoning.enabled"]
+    assert enables_reasoning(given, always)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
+import time
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -12,9 +14,17 @@ import pytest
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.runtime.failure import Reason
-from services.worker.triton_client import EngineOutput
+from services.worker.triton_messages import EngineOutput
 from tests.support.waits import until
-from tests.unit.inference.running_worker import Worker, ask, events_of, failure, kinds
+from tests.unit.inference.running_worker import (
+    FIRST_TOKEN_SECONDS,
+    IDLE_SECONDS,
+    Worker,
+    ask,
+    events_of,
+    failure,
+    kinds,
+)
 from tests.unit.inference.scripted import EngineRequest, output, outputs
 
 
@@ -32,6 +42,40 @@ async def test_events_are_in_order_and_their_counts_add_up(worker: Worker) -> No
     assert usage.timings.queued.ToMilliseconds() == 500
     assert usage.timings.first_token.ToMicroseconds() > 0
     assert worker.triton.requests[0].params["temperature"] == pytest.approx(0.2)
+
+
+async def test_the_first_event_has_the_cached_tokens_if_the_engine_knows_them(worker: Worker) -> None:
+    first = dataclasses.replace(output([50]), cached_tokens=4)
+    worker.triton.script = lambda _: given(first, output([51], finish="length"))
+    events = await events_of(worker.stub.Generate(ask()))
+    assert events[0].started.cached_tokens == 4
+
+
+async def given(*steps: EngineOutput) -> AsyncGenerator[EngineOutput, None]:
+    for step in steps:
+        yield step
+
+
+async def test_max_tokens_are_limited_to_the_context_and_reported(worker: Worker) -> None:
+    worker.triton.script = lambda _: outputs([50], finish="length")
+    for asked in (10, 100_000):
+        request = ask(clamp_max_tokens=True, sampling=pb.SamplingParams(max_tokens=asked))
+        started = (await events_of(worker.stub.Generate(request)))[0].started
+        left = 256 - started.prompt_tokens
+        assert started.HasField("max_tokens") is (asked > left)
+        assert worker.triton.requests[-1].params["max_tokens"] == min(asked, left)
+        assert started.max_tokens in (0, left)
+
+
+async def test_a_request_to_read_the_prompt_alone_returns_no_tokens(worker: Worker) -> None:
+    worker.triton.script = lambda _: outputs([50], finish="stop")
+    request = ask(prefill_only=True, sampling=pb.SamplingParams(max_tokens=9, min_tokens=3))
+    events = await events_of(worker.stub.Generate(request))
+    assert kinds(events) == ["started", "finish", "usage"]
+    assert events[1].finish.reason == pb.FINISH_REASON_LENGTH
+    assert events[2].usage.completion_tokens == 0
+    assert worker.triton.requests[0].params["max_tokens"] == 1
+    assert "min_tokens" not in worker.triton.requests[0].params
 
 
 async def test_outputs_that_are_ready_together_share_a_message(worker: Worker) -> None:
@@ -106,7 +150,7 @@ async def test_every_request_is_logged_once_without_its_content(
 ) -> None:
     caplog.set_level(logging.INFO)
     await events_of(worker.stub.Generate(ask(), metadata=(("x-request-id", "r1"),)))
-    await failure(worker.stub.Generate(ask(n=100), metadata=(("x-request-id", "r2"),)))
+    await failure(worker.stub.Generate(ask(n=200), metadata=(("x-request-id", "r2"),)))
     lines = {vars(r)["request_id"]: vars(r) for r in caplog.records if r.getMessage() == "generate"}
     assert (lines["r1"]["outcome"], lines["r1"]["completion_tokens"]) == ("ok", 2)
     assert lines["r2"]["outcome"] == "INVALID_ARGUMENT"
@@ -126,7 +170,7 @@ async def test_a_prompt_is_rendered_and_counted_without_an_engine(worker: Worker
     assert rendered.prompt_tokens == len(rendered.token_ids) == 256 - rendered.remaining_tokens
     assert worker.triton.requests == []
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await worker.stub.RenderPrompt(pb.RenderPromptRequest(request=ask(n=100)))
+        await worker.stub.RenderPrompt(pb.RenderPromptRequest(request=ask(n=200)))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -139,3 +183,18 @@ async def test_ignored_advisory_fields_are_reported(worker: Worker) -> None:
     assert list(rendered.ignored_parameters) == ["priority"]
     error = await failure(worker.stub.Generate(ask(priority=3, refuse_ignored_parameters=True)))
     assert error.reason is Reason.UNSUPPORTED_PARAMETER
+
+
+async def test_a_prompt_that_is_being_read_does_not_time_out(worker: Worker) -> None:
+    async def script(_: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
+        began = time.monotonic()
+        while time.monotonic() - began < FIRST_TOKEN_SECONDS + 3 * IDLE_SECONDS:
+            yield output([])
+            await asyncio.sleep(IDLE_SECONDS / 5)
+        yield output([50], finish="length")
+
+    worker.triton.script = script
+    responses = [response async for response in worker.stub.Generate(ask())]
+    assert [kinds(list(response.events))[:1] for response in responses[:-1]] == [[]] * (len(responses) - 1)
+    assert len(responses) > 5, "heartbeats come meanwhile"
+    assert kinds(list(responses[-1].events)) == ["started", "delta", "finish", "usage"]

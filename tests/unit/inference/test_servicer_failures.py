@@ -12,7 +12,8 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.runtime.failure import Failure, Reason, failure_of
 from services.runtime.messages.message import Message
-from services.worker.triton_client import DeadModelError, EngineOutput
+from services.worker.triton_failures import DeadModelError
+from services.worker.triton_messages import EngineOutput
 from tests.support.waits import until
 from tests.unit.inference.running_worker import Worker, ask, events_of, failure, kinds
 from tests.unit.inference.scripted import MODEL, EngineRequest, output, outputs
@@ -99,6 +100,16 @@ async def test_a_model_is_unavailable_while_its_engine_does_not_answer(worker: W
     worker.triton.down = False
     await until(lambda: worker.model.description is not None)
     assert await events_of(worker.stub.Generate(ask()))
+
+
+async def test_a_request_that_does_not_begin_in_time_is_not_to_be_sent_again_at_once(worker: Worker) -> None:
+    async def script(request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
+        yield output([])
+        await request.closed.wait()
+
+    worker.triton.script = script
+    error = await failure(worker.stub.Generate(ask()))
+    assert (error.reason, error.message.id, error.retry_after) == (Reason.TIMEOUT, "engine_not_begun", None)
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the first token", "in the middle"])

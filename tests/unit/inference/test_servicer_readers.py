@@ -11,7 +11,7 @@ import grpc
 import pytest
 from vilix.inference.v1 import inference_service_pb2_grpc
 
-from services.worker.triton_client import EngineOutput
+from services.worker.triton_messages import EngineOutput
 from tests.support.waits import until
 from tests.unit.inference.running_worker import CHANNEL, IDLE_SECONDS, Worker, ask, events_of, kinds
 from tests.unit.inference.scripted import EngineRequest, output

@@ -16,7 +16,7 @@ from services.inference.model.engine_status import EngineStatus
 from services.inference.model.served_model import ServedModel
 from services.inference.servicer import SERVICE
 from services.runtime.failure import failure_of
-from services.worker.triton_client import DeadModelError
+from services.worker.triton_failures import DeadModelError
 from tests.support.waits import until
 from tests.unit.inference.running_worker import Worker
 from tests.unit.inference.scripted import MODEL, ScriptedTriton
@@ -48,14 +48,27 @@ async def test_the_status_is_the_one_that_the_engine_reports(worker: Worker) -> 
     assert state.last_token_age.ToMilliseconds() == 1500
 
 
-async def test_the_use_of_the_cache_is_reported_only_if_the_engine_knows_it(worker: Worker) -> None:
-    def reported() -> float | None:
-        return REGISTRY.get_sample_value("vilix_engine_kv_cache_use", {"model": MODEL})
+async def test_what_the_engine_knows_about_its_caches_is_reported(worker: Worker) -> None:
+    def reported() -> list[float | None]:
+        names = ("vilix_engine_kv_cache_use", "vilix_engine_prefix_cache_hit_rate")
+        return [REGISTRY.get_sample_value(name, {"model": MODEL}) for name in names]
 
-    await until(lambda: reported() == 0.5)
-    worker.triton.kv_cache_use = None
-    await until(lambda: reported() is None)
+    await until(lambda: reported() == [0.5, 0.25])
+    worker.triton.kv_cache_use = worker.triton.prefix_cache_hit_rate = None
+    await until(lambda: reported() == [None, None])
     assert worker.model.description is not None
+
+
+async def test_defaults_that_the_engine_lacks_are_logged(model: ServedModel, caplog: pytest.LogCaptureFixture) -> None:
+    triton = ScriptedTriton()
+    model.description = None
+    triton.supported = triton.supported - {"top_p"}
+    # The client is a stand-in.
+    status = EngineStatus({MODEL: triton}, {MODEL: model}, interval=0.01, stall_seconds=20)  # type: ignore[arg-type]
+    task = asyncio.create_task(status.run(lambda _: None))
+    await until(lambda: triton.described > 2)
+    task.cancel()
+    assert caplog.text.count("does not support its defaults: top_p") == 1
 
 
 @pytest.mark.parametrize("seconds", [0.05, 4000])

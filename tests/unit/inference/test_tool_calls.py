@@ -85,6 +85,13 @@ def test_text_behind_the_only_allowed_call_is_ignored(kind: type[ToolCallParser]
     assert parse(kind, f"a\n{call}\n{call} b", only_one=True) == parse(kind, f"a\n{call}")
 
 
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", "{}", '"{}" ', "'{}'\n", "{} "])
+def test_names_of_minimax_may_have_any_quotes(quoted: str) -> None:
+    function, parameter = quoted.format("weather"), quoted.format("city")
+    text = minimax(f"<invoke name={function}>\n<parameter name={parameter}>تهران</parameter>\n</invoke>")
+    assert calls(MiniMaxParser, text) == [("weather", {"city": "تهران"})]
+
+
 def test_a_minimax_block_may_have_parallel_calls() -> None:
     text = minimax(invoke("weather", city="a"), invoke("search", q='[1, "x"]'), invoke("search"))
     assert calls(MiniMaxParser, text) == [("weather", {"city": "a"}), ("search", {"q": [1, "x"]}), ("search", {})]
@@ -301,11 +308,15 @@ PARTS = {
         "<minimax",
         ":tool_call>",
         '<invoke name="weather">',
+        "<invoke name='weather' >",
+        "<invoke name=weather>",
         '<invoke name="unknown">',
         "<invoke",
         "</invoke>",
         '<parameter name="city">',
         '<parameter name="days">',
+        "<parameter name=city\n>",
+        "<parameter name='city",
         "</parameter>",
     ],
 }

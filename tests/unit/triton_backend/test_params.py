@@ -9,8 +9,10 @@ import pytest
 from services.inference.triton_backend.contract import (
     ALL_PARAMETERS,
     Acknowledgement,
+    Calls,
     Describe,
     Params,
+    Step,
     StructuredOutput,
     output_limit,
 )
@@ -39,11 +41,14 @@ def test_every_parameter_is_read() -> None:
         "stop_token_ids": [2, 0],
         "ignore_eos": True,
         "logprobs": 20,
+        "prompt_logprobs": 2,
         "structured_output": {"regex": "a+"},
+        "calls": {"opening": "<c>", "closing": "</c>", "schema": {"type": "object"}, "parallel": False},
         "logit_bias": {"7": -100, "8": 0.5},
         "cache_salt": "tenant",
         "priority": -3,
         "window": 4,
+        "step": {"stream": "s-1", "request": 7},
     }
     assert values.keys() == ALL_PARAMETERS
     params = read({**values, "image_sizes": [[64, 32], [28, 28]]})
@@ -53,7 +58,9 @@ def test_every_parameter_is_read() -> None:
     assert params.structured_output == StructuredOutput("regex", "a+")
     assert params.logit_bias == ((7, -100.0), (8, 0.5))
     assert params.frequency_penalty == -1.0
-    simple = values.keys() - {"stop_token_ids", "structured_output", "logit_bias"}
+    assert params.calls == Calls("<c>", "</c>", '{"type": "object"}', parallel=False)
+    assert params.step == Step("s-1", 7)
+    simple = values.keys() - {"stop_token_ids", "structured_output", "calls", "logit_bias", "step"}
     assert {key: getattr(params, key) for key in simple} == {key: values[key] for key in simple}
 
 
@@ -88,6 +95,8 @@ def test_the_defaults_have_no_effect() -> None:
         ({"logit_bias": {"7": 101}}, r"logit_bias\.7=101: expected a number from -100 to 100"),
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "at most 1024 token ids"),
         ({"structured_output": {"json": {}, "regex": "a"}}, "expected an object with one of json, regex"),
+        ({"calls": {"opening": "<c>"}}, "expected an object of opening, closing, schema and parallel"),
+        ({"calls": {"opening": "", "closing": "a", "schema": {}, "parallel": True}}, "expected an object of opening"),
         ({"structured_output": {"xml": "a"}}, "expected an object with one of"),
         ({"structured_output": {"regex": 1}}, r"structured_output\.regex=1: expected a string"),
         ({"structured_output": {"json_object": False}}, r"structured_output\.json_object=false: expected true"),

@@ -34,3 +34,21 @@ def test_a_cancellation_while_triton_is_asked_is_not_lost(stream_module: Any) ->
         assert stream.is_cancelled()
     finally:
         sender.close()
+
+
+def test_progress_of_a_prompt_is_a_response_without_tokens(stream_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    class Triton:
+        def send(self, response: Any) -> None:
+            sent.append(response)
+
+    monkeypatch.setattr(stream_module, "_token_tensors", lambda pending: pending)
+    monkeypatch.setattr(stream_module.pb_utils, "InferenceResponse", list, raising=False)
+    sender = stream_module.Sender()
+    stream = stream_module.Stream(Triton(), sender, window=None)
+    stream.note_progress()
+    monkeypatch.setattr(stream_module, "PROGRESS_SECONDS", 0)
+    stream.note_progress()
+    sender.close()
+    assert sent == [[]], "the first one came too early"

@@ -207,8 +207,11 @@ def test_without_parameters_tokens_are_sampled(bench: Bench) -> None:
     assert answers[0] != answers[1]
 
 
-UNKNOWN_TO_THE_LIBRARY: set[str] = set()
-"""Parameters of the contract that no version of TensorRT-LLM has."""
+PENALTIES = {"frequency_penalty", "presence_penalty", "repetition_penalty"}
+UNKNOWN_TO_THE_LIBRARY: set[str] = {"prompt_logprobs"}
+"""Parameters of the contract that the engine does not support with any version of TensorRT-LLM."""
+STRUCTURED = {"structured_output", "calls"}
+"""Parameters that need guided decoding."""
 
 
 @pytest.mark.parametrize(
@@ -217,17 +220,15 @@ UNKNOWN_TO_THE_LIBRARY: set[str] = set()
         (
             "1.2.1",
             "auto",
-            {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "structured_output"},
+            {*PENALTIES, "min_p", "seed", "logit_bias", "min_tokens", *STRUCTURED},
         ),
-        ("1.2.1", "TRTLLMSampler", {"structured_output"}),
-        (
-            "1.3.0rc20",
-            "auto",
-            {"frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "seed", "structured_output"},
-        ),
-        ("1.3.0rc24", "auto", {"seed", "structured_output"}),
-        ("1.3.0rc29", "auto", {"structured_output"}),
-        ("1.3.0", "auto", {"structured_output"}),
+        ("1.2.1", "TRTLLMSampler", STRUCTURED),
+        ("1.3.0rc9", "auto", {*PENALTIES, "min_p", "seed", "logit_bias", "min_tokens", *STRUCTURED}),
+        ("1.3.0rc20", "auto", {*PENALTIES, "min_p", "seed", "logit_bias", *STRUCTURED}),
+        ("1.3.0rc24", "auto", {"seed", "logit_bias", *STRUCTURED}),
+        ("1.3.0rc25", "auto", {"seed", "logit_bias", *STRUCTURED}),
+        ("1.3.0rc29", "auto", STRUCTURED),
+        ("1.3.0", "auto", STRUCTURED),
     ],
 )
 def test_parameters_that_the_sampler_ignores_are_unsupported(bench: Bench, sampler: str, missing: set[str]) -> None:
@@ -251,6 +252,13 @@ def test_a_seed_makes_a_generation_repeatable(bench: Bench) -> None:
     first, second, other = [bench.ask([1], max_tokens=30, seed=seed).wait().token_ids for seed in (-7, -7, 8)]
     assert first == second != other
     assert len(first) == len(other) == 30
+
+
+@pytest.mark.parametrize(("version", "sampler"), [("1.2.1", "TRTLLMSampler"), ("1.3.0rc10", "auto")])
+def test_a_prompt_does_not_count_for_min_tokens(bench: Bench, sampler: str) -> None:
+    bench.engine([{"token_ids": [5, EOS, 6]}], sampler_type=sampler)
+    answer = bench.ask([1] * 20, temperature=0, min_tokens=10).wait()
+    assert len(answer.token_ids) >= 10
 
 
 @new
@@ -283,23 +291,6 @@ def test_the_prefix_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
     prompt = list(range(100, 170))
     used = [bench.ask(prompt, max_tokens=1, cache_salt=salt).wait().usage.cached_tokens for salt in ("a", "a", "b", "")]
     assert used == [0, 64, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("version", "arguments", "share"),
-    [
-        ("1.2.1", {}, None),
-        ("1.2.1", {"kv_cache_config": {"max_tokens": 2000}}, 0.05),
-        ("1.3.0rc29", {"kv_cache_config": {"max_tokens": 2000}}, round(100 / 1024, 4)),
-    ],
-)
-def test_the_use_of_the_cache_is_reported_if_it_is_known(
-    bench: Bench, arguments: dict[str, object], share: float | None
-) -> None:
-    engine = bench.engine([{"token_ids": [5], "stalls": True}], **arguments)
-    answer = bench.ask([1] * 99)
-    answer.wait_for_tokens()
-    assert engine.load().kv_cache_use == share
 
 
 @pytest.mark.parametrize("architecture", [stand_in.QWEN25_VL])

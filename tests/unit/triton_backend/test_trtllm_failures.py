@@ -110,7 +110,8 @@ def test_any_other_error_ends_the_engine(bench: Bench, caplog: pytest.LogCapture
 
 
 @old
-def test_the_next_request_detects_an_engine_that_has_stopped(bench: Bench) -> None:
+def test_the_next_request_detects_an_engine_that_has_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trtllm, "HEALTH_CHECK_SECONDS", 60)
     engine = bench.engine()
     bench.llm.engine.dead = True
     assert "must be restarted: RuntimeError: LLM is shutting down" in str(bench.ask([1]).wait().error)
@@ -130,7 +131,6 @@ def test_a_health_check_that_fails_itself_ends_the_engine(bench: Bench, monkeypa
         until(lambda: engine.load().in_flight > 0)
 
 
-@new
 def test_processes_that_die_silently_end_the_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trtllm, "HEALTH_CHECK_SECONDS", 0.01)
     engine = bench.engine()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.inference.triton_backend.contract import Request
-from services.inference.triton_backend.engines import trtllm, trtllm_inputs, trtllm_rejections
+from services.inference.triton_backend.engines import trtllm, trtllm_inputs, trtllm_probe
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support.pictures import encoded
@@ -95,7 +95,10 @@ def test_other_requests_go_on_while_the_engine_reads_images(bench: Bench, monkey
 
 
 @old
-def test_a_request_with_images_detects_an_engine_that_has_stopped(bench: Bench) -> None:
+def test_a_request_with_images_detects_an_engine_that_has_stopped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trtllm, "HEALTH_CHECK_SECONDS", 60)
     engine = bench.engine(architecture=stand_in.QWEN25_VL)
     bench.llm.engine.dead = True
     assert "must be restarted: RuntimeError: LLM is shutting down" in str(ask_about(engine, IMAGE).wait().error)
@@ -112,7 +115,7 @@ def test_an_image_that_the_engine_cannot_read_does_not_end_the_engine(bench: Ben
 
 
 def test_a_busy_engine_is_not_taken_for_a_dead_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trtllm_rejections, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(trtllm_probe, "PROBE_SECONDS", 0.01)
     engine = bench.engine([{"token_ids": [5], "stalls": True}], architecture=stand_in.QWEN25_VL)
     # The probe gets no slot, and therefore no result.
     monkeypatch.setattr(bench.llm.engine, "_slots", 0)

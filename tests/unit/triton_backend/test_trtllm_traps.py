@@ -1,40 +1,16 @@
-"""Every workaround for TensorRT-LLM's surprising behaviour is tested: without it, a test must fail."""
+"""Every workaround for TensorRT-LLM's surprising answers is tested: without it, a test must fail."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import ModuleType
-
 import pytest
 
-from services.inference.triton_backend.engines import trtllm, trtllm_api, trtllm_rejections, trtllm_result
-from services.worker.triton_kit.request_error import RequestError
-from tests.stand_ins import trtllm as stand_in
-from tests.support import trtllm_engine
+from services.inference.triton_backend.engines import trtllm, trtllm_api, trtllm_probe, trtllm_result
 from tests.support.trtllm_engine import Bench
 from tests.unit.triton_backend import test_trtllm as tests
 from tests.unit.triton_backend import test_trtllm_failures as failures
 from tests.unit.triton_backend import test_trtllm_loading as loading
-
-OLD, NEW = "1.2.1", "1.3.0rc29"
-PENALTIES = {"frequency_penalty", "presence_penalty", "repetition_penalty"}
-ENTRY = {trtllm: "create", trtllm_rejections: "Rejections", trtllm_result: "ResultReader", trtllm_api: "TrtllmApi"}
-
-
-@dataclass(frozen=True)
-class Trap:
-    """A surprising behaviour, the lines of its workaround, their replacement, and the test that fails then."""
-
-    name: str
-    version: str
-    module: ModuleType
-    lines: str
-    without: str
-    test: Callable[[Bench], object]
-
+from tests.unit.triton_backend import test_trtllm_mixtures as mixtures
+from tests.unit.triton_backend.traps import NEW, OLD, PENALTIES, Trap, catches, with_patch
 
 TRAPS = [
     Trap(
@@ -44,7 +20,7 @@ TRAPS = [
         'and (other_sampler or at_least(self.version, _TORCH_SAMPLER_SINCE.get(name, "0.0")))',
         "",
         lambda bench: tests.test_parameters_that_the_sampler_ignores_are_unsupported(
-            bench, "auto", {*PENALTIES, "min_p", "seed", "structured_output"}
+            bench, "auto", {*PENALTIES, "min_p", "seed", "structured_output", "calls", "logit_bias", "min_tokens"}
         ),
     ),
     Trap(
@@ -140,18 +116,18 @@ TRAPS = [
     Trap(
         "a refusal of 1.3 looks like the engine's end",
         NEW,
-        trtllm_rejections,
-        "isinstance(error, RuntimeError) and not is_request_error(error):\n            end",
-        "isinstance(error, RuntimeError):\n            end",
+        trtllm_probe,
+        " and not is_request_error(error)",
+        "",
         failures.test_a_rejected_request_does_not_end_the_engine,
     ),
     Trap(
         "mm_processor_kwargs is unpacked where there is none",
         OLD,
         trtllm_api,
-        ', "mm_processor_kwargs": {}',
-        "",
-        lambda bench: tests.test_images_reach_the_engine(bench, stand_in.QWEN25_VL),
+        '{"prompt": text, "mm_processor_kwargs": {}} if sees',
+        '{"prompt": text} if sees',
+        mixtures.test_a_prompt_of_text_runs_beside_one_with_an_image,
     ),
     Trap(
         "a request changes its parameters",
@@ -165,8 +141,8 @@ TRAPS = [
         "a RequestError is one request's",
         NEW,
         trtllm,
-        "            if is_request_error(error):\n",
-        "            if False:\n",
+        "        if is_request_error(error):\n",
+        "        if False:\n",
         failures.test_a_request_error_does_not_affect_others,
     ),
     Trap(
@@ -214,35 +190,6 @@ TRAPS = [
 ]
 
 
-def with_patch(test: Callable[[Bench, pytest.MonkeyPatch], object], bench: Bench) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        test(bench, patch)
-
-
-@contextmanager
-def running(module: ModuleType, source: str) -> Iterator[None]:
-    """Replace `module` by the code in `source` in the context."""
-    before, entry = dict(vars(module)), ENTRY[module]
-    with pytest.MonkeyPatch.context() as patch:
-        try:
-            # A name in angle brackets says that there is no file, which coverage would look for.
-            exec(compile(source, f"<{module.__name__}>", "exec"), vars(module))  # noqa: S102  # it is our own
-            patch.setattr(trtllm, entry, getattr(module, entry))
-            yield
-        finally:
-            patch.undo()
-            vars(module).update(before)
-
-
 @pytest.mark.parametrize(("version", "trap"), [pytest.param(t.version, t, id=t.name) for t in TRAPS])
 def test_a_test_fails_without_the_workaround(bench: Bench, trap: Trap) -> None:
-    source = inspect.getsource(trap.module)
-    assert source.count(trap.lines) == 1, "the engine has changed; change the trap's lines as well"
-    with running(trap.module, source):
-        trap.test(bench)
-    with pytest.MonkeyPatch.context() as patch, running(trap.module, source.replace(trap.lines, trap.without)):
-        # A test that fails by its time limit fails soon.
-        patch.setattr(trtllm_engine, "SECONDS", 0.5)
-        with pytest.raises((AssertionError, ValueError, RuntimeError, RequestError)):
-            trap.test(bench)
-        bench.close()
+    catches(bench, trap)

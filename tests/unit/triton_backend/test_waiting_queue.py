@@ -21,6 +21,9 @@ class Reader:
     def is_cancelled(self) -> bool:
         return self.cancelled
 
+    def note_progress(self) -> None:
+        raise AssertionError
+
     def emit(self, tokens: Tokens) -> None:
         raise AssertionError
 

@@ -88,10 +88,12 @@ def _completion(message: dict[str, Any], finish_reason: str) -> dict[str, Any]:
         "object": "chat.completion",
         "created": 1_796_000_000,
         "model": _MODEL,
+        "service_tier": "default",
+        "system_fingerprint": "fp_0a1b2c3d4e",
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "refusal": None, **message},
+                "message": {"role": "assistant", "refusal": None, "annotations": [], **message},
                 "logprobs": None,
                 "finish_reason": finish_reason,
             }
@@ -107,6 +109,8 @@ def _chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str,
         "object": "chat.completion.chunk",
         "created": 1_796_000_000,
         "model": _MODEL,
+        "service_tier": "default",
+        "system_fingerprint": "fp_0a1b2c3d4e",
         "choices": [choice],
         "usage": None,
     }

@@ -7,12 +7,9 @@ from typing import Any
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.dialects.openai_objects import logprob_entries
+
 
 def logprobs_object(logprobs: Iterable[pb.TokenLogprob]) -> dict[str, Any]:
     """Return the object for these tokens."""
-    content = [{**_token(entry), "top_logprobs": [_token(top) for top in entry.top]} for entry in logprobs]
-    return {"content": content, "refusal": None}
-
-
-def _token(entry: pb.TokenLogprob | pb.TopLogprob) -> dict[str, Any]:
-    return {"token": entry.token, "logprob": entry.logprob, "bytes": list(entry.token_bytes)}
+    return {"content": logprob_entries(logprobs), "refusal": None}

@@ -5,6 +5,7 @@ Types and shapes are checked here; what values mean is checked by the worker.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -13,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway.dialects.dialect import ImageSink, ReadOptions
 from services.gateway.dialects.json_model import json_text, missing, read_model, wrong_type
 from services.gateway.dialects.openai_call import OpenAICall, finish_call
+from services.gateway.dialects.openai_chat.functions import add_functions, function_field
 from services.gateway.dialects.openai_chat.request_model import (
     AllowedTool,
     CalledFunction,
@@ -60,24 +62,31 @@ _MAX_VARIABLES_DEPTH: Final = 16
 _MAX_METADATA: Final = 16
 _MAX_METADATA_NAME: Final = 64
 _MAX_METADATA_VALUE: Final = 512
-_REJECTED: Final = {"audio": None, "functions": "tools", "function_call": "tool_choice", "web_search_options": None}
-"""Fields that are rejected, and the fields that have replaced them."""
 
 
-def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
+@dataclass(frozen=True, kw_only=True)
+class ChatCall(OpenAICall):
+    """A call for the answer to a conversation."""
+
+    has_functions: bool = False
+    """Whether functions are in OpenAI's older notation, in which the answer is, too."""
+
+    def field_name(self, field: str) -> str:
+        """Return OpenAI's name for the path of a worker's field."""
+        name = super().field_name(field)
+        return function_field(name) if self.has_functions else name
+
+
+def read_chat(body: Any, options: ReadOptions) -> ChatCall:
     """Read a parsed body.
 
     Raises:
         ApiError: A 400 that names the field, what it holds and what it must be.
     """
     request = read_model(ChatCompletionRequest, body)
-    for name, newer in _REJECTED.items():
-        if getattr(request, name) is not None:
-            raise _not_supported(name, newer)
+    _check_unavailable(request)
     if request.metadata is not None:
         _check_metadata(request.metadata)
-    if request.modalities not in (None, ["text"]):
-        raise bad_request(Message("modality_not_supported", field="modalities", value=shown(request.modalities)))
     generate = pb.GenerateRequest(
         model=request.model,
         n=request.n or 1,
@@ -93,8 +102,23 @@ def read_chat(body: Any, options: ReadOptions) -> OpenAICall:
     add_sampling(request, generate.sampling, overruled_fields)
     _add_logprobs(request, generate)
     _add_tools(request, generate, overruled_fields)
+    has_functions = add_functions(request, generate)
     _add_reasoning(request, generate, overruled_fields)
-    return finish_call(request, body, generate, overruled_fields, strict=options.strict)
+    call = finish_call(request, body, generate, overruled_fields, strict=options.strict)
+    return ChatCall(**vars(call), has_functions=has_functions)
+
+
+def _check_unavailable(request: ChatCompletionRequest) -> None:
+    """Raise ApiError for a request for what no model here can do, so that an answer would miss what it is about."""
+    if request.modalities is not None and set(request.modalities) != {"text"}:
+        message = Message("modality_not_supported", field="modalities", value=shown(request.modalities))
+    elif request.audio is not None:
+        message = Message("audio_not_available", field="audio", other_field="modalities")
+    elif request.web_search_options is not None:
+        message = Message("web_search_not_available", field="web_search_options", other_field="tools")
+    else:
+        return
+    raise bad_request(message, code="unsupported_parameter")
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
@@ -263,10 +287,6 @@ def _check_variables(variables: dict[str, Any]) -> None:
         raise bad_request(Message("nested_too_deeply", field=path, limit=_MAX_VARIABLES_DEPTH))
 
 
-def _not_supported(field: str, newer: str | None = None) -> ApiError:
-    """Return the error of a field of OpenAI's that is not supported, but maybe `newer`, which replaces it."""
-    if newer is not None:
-        message = Message("field_replaced", field=field, other_field=newer)
-    else:
-        message = Message("field_not_supported", field=field)
-    return bad_request(message, code="unsupported_parameter")
+def _not_supported(field: str) -> ApiError:
+    """Return the error of a field of OpenAI's that is not supported."""
+    return bad_request(Message("field_not_supported", field=field), code="unsupported_parameter")

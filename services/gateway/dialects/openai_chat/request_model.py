@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -25,9 +26,10 @@ class ImageUrl(RequestModel):
         str,
         doc(
             "A `data:` URL in base64: PNG, JPEG, WebP or GIF. An `https:` URL only if the operator allows its host.",
-            "نشانی `data:` با base64 از نوع PNG، JPEG، WebP یا GIF. نشانی `https:` تنها اگر گردانندهٔ سامانه میزبانش را "
+            "نشانی `data:` با base64 از نوع PNG، JPEG، WebP یا GIF. نشانی `https:` تنها اگر مدیر سامانه میزبانش را "
             "اجازه داده باشد.",
             example="data:image/gif;base64,R0lGODlhAQABAAAAACw=",
+            schema={"pattern": "^(data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}|https://.+)$"},
         ),
     ]
     detail: Annotated[
@@ -81,11 +83,19 @@ class ToolCall(RequestModel):
 class Message(RequestModel):
     """One message of a conversation."""
 
+    # Every message but the assistant's needs content.
+    conditions: ClassVar = (
+        {
+            "if": {"properties": {"role": {"const": "assistant"}}},
+            "else": {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+        },
+    )
+
     role: Annotated[Role, doc("The author of the message.", "نویسندهٔ پیام.", example="user")]
     content: Annotated[
         str | list[TextPart | ImagePart] | None,
         NULLABLE,
-        doc("Text, or parts of text and images.", "متن، یا پاره‌هایی از متن و تصویر.", example="سلام"),
+        doc("Text, or parts of text and images.", "متن، یا بخش‌هایی از متن و تصویر.", example="سلام"),
     ] = None
     name: Annotated[
         str | None,
@@ -136,15 +146,15 @@ class ToolFunction(RequestModel):
         dict[str, Any] | None,
         doc(
             "A JSON Schema of the arguments.",
-            "طرح‌وارهٔ JSON ورودی‌ها.",
+            "اسکیمای JSON ورودی‌ها.",
             example={"type": "object", "properties": {"city": {"type": "string"}}},
         ),
     ] = None
     strict: Annotated[
         bool | None,
         doc(
-            "Has an effect where `tool_choice` demands a call; elsewhere it is named in `x-ignored-params`.",
-            "جایی رعایت می‌شود که `tool_choice` فراخوانی بخواهد؛ جای دیگر نامش در `x-ignored-params` می‌آید.",
+            "Arguments conform to the schema. Where the engine cannot do it, it is named in `x-ignored-params`.",
+            "ورودی‌ها با اسکیما می‌خوانند. اگر موتور نتواند، نامش در `x-ignored-params` می‌آید.",
             example=True,
         ),
     ] = None
@@ -163,8 +173,19 @@ class NamedFunction(RequestModel):
     name: Annotated[str, doc("The function's name.", "نام تابع.", example="get_weather")]
 
 
+_NAMED: Final = {
+    "anyOf": [
+        {"required": ["function"], "properties": {"function": {"type": "object"}}},
+        {"required": ["name"], "properties": {"name": {"type": "string"}}},
+    ]
+}
+"""A schema for objects that name a function in one of the two ways."""
+
+
 class AllowedTool(RequestModel):
     """A tool of `allowed_tools`."""
+
+    conditions: ClassVar = (_NAMED,)
 
     type: Annotated[Literal["function"] | None, doc("Always `function`.", "همیشه `function`.", example="function")] = (
         None
@@ -192,6 +213,10 @@ class AllowedTools(RequestModel):
 class ToolChoice(RequestModel):
     """One function, or the tools that are allowed."""
 
+    conditions: ClassVar = (
+        {"if": {"not": {"required": ["type"], "properties": {"type": {"const": "allowed_tools"}}}}, "then": _NAMED},
+    )
+
     type: Annotated[
         Literal["function", "allowed_tools"] | None,
         doc("Absent: `function`.", "نباشد: `function`.", example="function"),
@@ -211,6 +236,13 @@ class ToolChoice(RequestModel):
 
 class ChatCompletionRequest(OpenAIRequest, kw_only=True):
     """The body of POST /chat/completions."""
+
+    conditions: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {
+            "if": {"required": ["top_logprobs"], "properties": {"top_logprobs": {"minimum": 1}}},
+            "then": {"required": ["logprobs"], "properties": {"logprobs": {"const": True}}},
+        },
+    )
 
     model: ModelId
     messages: Annotated[
@@ -239,7 +271,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         Positive | None,
         doc(
             "The most tokens of the answer, reasoning included. Absent: as many as the context holds.",
-            "بیشترین طول پاسخ، با فکر. نباشد: تا پایان ظرفیت مدل.",
+            "بیشترین طول پاسخ، با فکر. اگر نفرستید: تا پایان پنجرهٔ متن مدل.",
             example=256,
         ),
     ] = None
@@ -298,7 +330,12 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
     ] = None
     modalities: Annotated[
         list[str] | None,
-        doc("Only text.", "تنها متن.", example=["text"], schema={"items": {"type": "string", "enum": ["text"]}}),
+        doc(
+            "Only text.",
+            "تنها متن.",
+            example=["text"],
+            schema={"items": {"type": "string", "enum": ["text"]}, "minItems": 1},
+        ),
     ] = None
     metadata: Annotated[
         dict[str, Any] | None,
@@ -306,7 +343,11 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
             "Accepted, and not used.",
             "پذیرفته می‌شود و اثری ندارد.",
             example={"order": "17"},
-            schema={"maxProperties": 16, "additionalProperties": {"type": "string", "maxLength": 512}},
+            schema={
+                "maxProperties": 16,
+                "propertyNames": {"maxLength": 64},
+                "additionalProperties": {"type": "string", "maxLength": 512},
+            },
         ),
     ] = None
     safety_identifier: Label = None
@@ -352,6 +393,19 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         ),
     ] = None
     audio: Annotated[Any, HIDDEN] = None
-    functions: Annotated[Any, HIDDEN] = None
-    function_call: Annotated[Any, HIDDEN] = None
+    functions: Annotated[
+        list[ToolFunction] | None,
+        doc(
+            "Functions in OpenAI's older notation; `tools` is newer.",
+            "تابع‌ها به نگارش قدیمی OpenAI؛ تازه‌اش `tools` است.",
+        ),
+    ] = None
+    function_call: Annotated[
+        Literal["none", "auto"] | NamedFunction | None,
+        doc(
+            "`none`, `auto` or a function, for `functions`.",
+            "`none`، `auto` یا یک تابع، برای `functions`.",
+            example="auto",
+        ),
+    ] = None
     web_search_options: Annotated[Any, HIDDEN] = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, UnsetType
 
 from services.gateway.dialects.json_model import ResponseModel, doc
-from services.gateway.dialects.openai_document import Created, EndedBy, FinishReason, Usage
+from services.gateway.dialects.openai_document import Created, EndedBy, Fingerprint, FinishReason, ServiceTier, Usage
 
 
 class MadeFunction(ResponseModel):
@@ -40,11 +40,23 @@ class AnswerMessage(ResponseModel):
         ),
     ]
     refusal: Annotated[None, doc("Always null.", "همیشه null است.")]
+    annotations: Annotated[list[dict[str, Any]], doc("Always empty.", "همیشه خالی است.", example=[])]
     reasoning_content: Annotated[str | UnsetType, doc("The reasoning.", "فکرها.", example="The user greets me.")] = (
         UNSET
     )
+    reasoning: Annotated[
+        str | UnsetType,
+        doc(
+            "The same, if the operator has switched it on.",
+            "همان، اگر مدیر سامانه روشنش کرده باشد.",
+            example="The user greets me.",
+        ),
+    ] = UNSET
     tool_calls: Annotated[
         list[MadeToolCall] | UnsetType, doc("The calls that the model makes.", "فراخوانی‌هایی که مدل می‌کند.")
+    ] = UNSET
+    function_call: Annotated[
+        MadeFunction | UnsetType, doc("The call, for `functions`.", "فراخوانی، برای `functions`.")
     ] = UNSET
 
 
@@ -92,6 +104,8 @@ class ChatCompletion(ResponseModel):
     object: Annotated[Literal["chat.completion"], doc("The kind of object.", "نوع شیء.", example="chat.completion")]
     created: Created
     model: Annotated[str, doc("The model's id.", "شناسهٔ مدل.", example="qwen3-8b")]
+    service_tier: ServiceTier
+    system_fingerprint: Fingerprint
     choices: Annotated[list[ChatChoice], doc("The answers.", "پاسخ‌ها.")]
     usage: Annotated[Usage, doc("The tokens of the request.", "توکن‌های درخواست.")]
     vilix: EndedBy = UNSET
@@ -101,13 +115,31 @@ class Delta(ResponseModel):
     """The part that an event adds to a message."""
 
     role: Annotated[str | UnsetType, doc("In the first event.", "در نخستین رویداد.", example="assistant")] = UNSET
-    content: Annotated[str | UnsetType, doc("A part of the answer.", "پاره‌ای از پاسخ.", example="سلام")] = UNSET
+    content: Annotated[
+        str | UnsetType | None,
+        doc(
+            "A part of the answer; `null` in the first event if the model may call tools.",
+            "تکه‌ای از پاسخ؛ اگر مدل بتواند ابزاری صدا بزند، در نخستین رویداد `null` است.",
+            example="سلام",
+        ),
+    ] = UNSET
     reasoning_content: Annotated[
-        str | UnsetType, doc("A part of the reasoning.", "پاره‌ای از فکر.", example="The user")
+        str | UnsetType, doc("A part of the reasoning.", "تکه‌ای از فکر.", example="The user")
+    ] = UNSET
+    reasoning: Annotated[
+        str | UnsetType,
+        doc(
+            "The same, if the operator has switched it on.",
+            "همان، اگر مدیر سامانه روشنش کرده باشد.",
+            example="The user",
+        ),
     ] = UNSET
     tool_calls: Annotated[
         list[dict[str, Any]] | UnsetType,
-        doc("Parts of tool calls, each with its `index`.", "پاره‌هایی از فراخوانی‌ها، هر یک با `index`."),
+        doc("Parts of tool calls, each with its `index`.", "تکه‌هایی از فراخوانی‌ها، هر یک با `index`."),
+    ] = UNSET
+    function_call: Annotated[
+        dict[str, str] | UnsetType, doc("A part of the call, for `functions`.", "تکه‌ای از فراخوانی، برای `functions`.")
     ] = UNSET
 
 
@@ -129,6 +161,8 @@ class ChatCompletionChunk(ResponseModel):
     ]
     created: Created
     model: Annotated[str, doc("The model's id.", "شناسهٔ مدل.", example="qwen3-8b")]
+    service_tier: ServiceTier
+    system_fingerprint: Fingerprint
     choices: Annotated[
         list[ChunkChoice], doc("One choice; none in the event of usage.", "یک گزینه؛ در رویداد شمار توکن‌ها هیچ.")
     ]
@@ -145,6 +179,6 @@ class Tokens(ResponseModel):
     count: Annotated[int, doc("The number of tokens.", "شمار توکن‌ها.", example=3)]
     max_model_len: Annotated[
         int,
-        doc("The most tokens of prompt and answer together.", "بیشترین توکن پرسش و پاسخ با هم.", example=40960),
+        doc("The most tokens of prompt and answer together.", "بیشترین توکن پرامپت و پاسخ با هم.", example=40960),
     ]
     tokens: Annotated[list[int], doc("The ids of the tokens.", "شناسهٔ توکن‌ها.", example=[126043, 29155, 102])]

@@ -5,7 +5,7 @@ A token's event consists of a prefix that is made once per choice, the text as J
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -13,15 +13,17 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
 from services.gateway.dialects.dialect import ResponseHead
-from services.gateway.dialects.openai_call import OpenAICall
 from services.gateway.dialects.openai_chat.logprobs import logprobs_object
-from services.gateway.dialects.openai_objects import FINISH_REASONS, budget_object, usage_object
+from services.gateway.dialects.openai_chat.request import ChatCall
+from services.gateway.dialects.openai_chat.response import finish_reason
+from services.gateway.dialects.openai_objects import budget_object, head_object, usage_object
 from services.gateway.dialects.openai_streaming import OpenAIStream
 from services.gateway.limit_status import SpentBudget
 
 _END: Final = b"}" + sse.END
 _NO_USAGE: Final = b',"usage":null' + _END
 _PLAIN_TAIL: Final = b'},"logprobs":null,"finish_reason":null}]'
+_CONTENT: Final = (b'"content":',)
 
 
 class _Prefixes(dict[int, bytes]):
@@ -42,15 +44,18 @@ class _Prefixes(dict[int, bytes]):
 class ChunkEncoder(OpenAIStream):
     """The encoder of one stream. Every choice begins with an event that has the role."""
 
-    def __init__(self, call: OpenAICall, head: ResponseHead) -> None:
-        """Encode the response to `call`, which is not kept."""
-        common = {"id": head.id, "object": "chat.completion.chunk", "created": head.created}
-        self._head: Final = sse.DATA + orjson.dumps({**common, "model": call.generate.model})[:-1]
+    def __init__(self, call: ChatCall, head: ResponseHead, *, reasoning_fields: Sequence[str]) -> None:
+        """Encode the response to `call`, which is not kept. Reasoning is in each of `reasoning_fields`."""
+        common = head_object("chat.completion.chunk", head, call.generate.model)
+        self._head: Final = sse.DATA + orjson.dumps(common)[:-1]
         self._include_usage: Final = call.include_usage
         self._continuous: Final = call.continuous_usage
         self._tail = _NO_USAGE if call.include_usage else _END
         self._number_of_choices: Final = call.choices
         self._choices: Final = _Prefixes(self._head)
+        self._may_call: Final = call.may_call
+        self._has_functions: Final = call.has_functions
+        self._reasoning_fields: Final = [b'"%s":' % name.encode() for name in reasoning_fields]
         self._so_far = pb.Usage()
         self._note = b""
 
@@ -62,6 +67,19 @@ class ChunkEncoder(OpenAIStream):
         """Return the chunks for a group of worker events, joined, because they are sent together."""
         return b"".join(self._encode(event) for event in events)
 
+    def encode_text(self, text: str, tokens: int, *, is_reasoning: bool) -> bytes:
+        """Return the chunk for a delta of the choice 0 without log probabilities."""
+        if self._continuous:
+            self._so_far.completion_tokens += tokens
+            self._tail = self._usage_tail()
+        if not text:
+            return b""
+        name = self._reasoning_fields[0] if is_reasoning else _CONTENT[0]
+        encoded = name + orjson.dumps(text)
+        if is_reasoning and len(self._reasoning_fields) > 1:
+            encoded = _fields(self._reasoning_fields, text)
+        return self._choices[0] + encoded + _PLAIN_TAIL + self._tail
+
     def _encode(self, event: pb.Event) -> bytes:
         match event.WhichOneof("event"):
             case "delta":
@@ -72,7 +90,7 @@ class ChunkEncoder(OpenAIStream):
                     self._tail = self._usage_tail()
                 return self._beginning()
             case "finish":
-                reason = orjson.dumps(FINISH_REASONS[event.finish.reason])
+                reason = orjson.dumps(finish_reason(event.finish.reason, has_functions=self._has_functions))
                 before = self._choices[event.finish.index] + b'},"logprobs":null,"finish_reason":'
                 return before + reason + b"}]" + self._note + self._tail
             case "usage" if self._include_usage:
@@ -81,7 +99,9 @@ class ChunkEncoder(OpenAIStream):
         return b""
 
     def _beginning(self) -> bytes:
-        rest = b'"role":"assistant","content":""' + _PLAIN_TAIL + self._tail
+        # Some clients show an empty text before a call if the content is an empty text.
+        content = b"null" if self._may_call else b'""'
+        rest = b'"role":"assistant","content":' + content + _PLAIN_TAIL + self._tail
         return b"".join(self._choices[index] + rest for index in range(self._number_of_choices))
 
     def _delta(self, delta: pb.Delta) -> bytes:
@@ -90,11 +110,11 @@ class ChunkEncoder(OpenAIStream):
             self._tail = self._usage_tail()
         match delta.WhichOneof("fragment"):
             case "content":
-                fragment = b'"content":' + orjson.dumps(delta.content)
+                fragment = _fields(_CONTENT, delta.content)
             case "reasoning_content":
-                fragment = b'"reasoning_content":' + orjson.dumps(delta.reasoning_content)
+                fragment = _fields(self._reasoning_fields, delta.reasoning_content)
             case "tool_call":
-                fragment = b'"tool_calls":[' + _tool_call(delta.tool_call) + b"]"
+                fragment = _function_call(delta.tool_call) if self._has_functions else _tool_calls(delta.tool_call)
             case _:
                 return b""
         tail = _PLAIN_TAIL
@@ -106,9 +126,21 @@ class ChunkEncoder(OpenAIStream):
         return b',"usage":' + orjson.dumps(usage_object(self._so_far)) + _END
 
 
-def _tool_call(fragment: pb.ToolCallFragment) -> bytes:
+def _fields(names: Sequence[bytes], text: str) -> bytes:
+    """Return the same text in each of several fields."""
+    encoded = orjson.dumps(text)
+    return names[0] + encoded if len(names) == 1 else b",".join([name + encoded for name in names])
+
+
+def _tool_calls(fragment: pb.ToolCallFragment) -> bytes:
     function: dict[str, Any] = {"arguments": fragment.arguments_json}
-    if not fragment.id:
-        return orjson.dumps({"index": fragment.index, "function": function})
-    first = {"index": fragment.index, "id": fragment.id, "type": "function"}
-    return orjson.dumps({**first, "function": {"name": fragment.name, **function}})
+    call: dict[str, Any] = {"index": fragment.index}
+    if fragment.id:
+        call |= {"id": fragment.id, "type": "function"}
+        function = {"name": fragment.name, **function}
+    return b'"tool_calls":[' + orjson.dumps({**call, "function": function}) + b"]"
+
+
+def _function_call(fragment: pb.ToolCallFragment) -> bytes:
+    name = {"name": fragment.name} if fragment.id else {}
+    return b'"function_call":' + orjson.dumps({**name, "arguments": fragment.arguments_json})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import orjson
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -21,9 +21,13 @@ from services.runtime.messages.message import Message
 class TokenizeRequest(RequestModel):
     """The body of POST /tokenize for a prompt. For a conversation it is a ChatCompletionRequest."""
 
+    conditions: ClassVar = ({"not": {"required": ["messages"]}},)
+
     model: ModelId
     prompt: Annotated[
-        str | None, REQUIRED, doc("A text, without a template.", "متن، همان‌طور که هست.", example="سلام دنیا")
+        str | None,
+        REQUIRED,
+        doc("A text, without a template.", "متن، همان‌طور که هست.", example="سلام دنیا", schema={"minLength": 1}),
     ] = None
 
 

@@ -18,7 +18,7 @@ from services.gateway.dialects.openai_dry_run import dry_run_object
 class OpenAICompletions(OpenAIDialect):
     """POST /completions."""
 
-    id_prefix: Final = "cmpl"
+    id_prefix: Final = "cmpl-"
 
     def read(self, body: Any, options: ReadOptions) -> CompletionCall:
         """Read a parsed body. Raises ApiError (400)."""

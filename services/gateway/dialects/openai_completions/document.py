@@ -23,6 +23,8 @@ def _completion(text: str, finish_reason: str | None, usage: dict[str, Any] | No
         "object": "text_completion",
         "created": 1_796_000_000,
         "model": _MODEL,
+        "service_tier": "default",
+        "system_fingerprint": "fp_0a1b2c3d4e",
         "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}],
         "usage": usage,
     }

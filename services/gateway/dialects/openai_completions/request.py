@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ReadOptions
-from services.gateway.dialects.json_model import read_model, wrong_type
+from services.gateway.dialects.json_model import read_model
 from services.gateway.dialects.openai_call import OpenAICall, finish_call
+from services.gateway.dialects.openai_completions.prompts import add_prompts
 from services.gateway.dialects.openai_completions.request_model import DEFAULT_MAX_TOKENS, CompletionRequest
 from services.gateway.dialects.openai_sampling import add_sampling
 from services.gateway.errors import bad_request
@@ -18,10 +20,24 @@ from services.runtime.messages.message import Message
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionCall(OpenAICall):
-    """A call for the continuation of a text."""
+    """A call for the continuations of texts."""
 
-    echo: str = ""
-    """The text that comes before what is generated."""
+    echoes: bool = False
+    """Whether the prompts come before what is generated."""
+    prompts: Sequence[str | None] = ("",)
+    """The prompts to repeat, in order. None: its text comes with the log probabilities of its tokens."""
+    n: int = 1
+    """The number of continuations of each prompt that are returned."""
+    generated: int = 1
+    """The number of continuations of each prompt that are generated; the most probable ones are returned."""
+    only_echoes: bool = False
+    """True to return the prompts alone. Engines generate at least one token, which is left out."""
+    returns_logprobs: bool = False
+    """Whether log probabilities are returned. They are generated also where only the best continuations are."""
+
+    def echo(self, choice: int) -> str | None:
+        """Return the text that comes before what is generated for a choice, as in `prompts`."""
+        return self.prompts[choice // self.generated] if self.echoes else ""
 
 
 def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
@@ -34,49 +50,47 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
     generate = pb.GenerateRequest(model=request.model, n=request.n or 1, refuse_ignored_parameters=options.strict)
     # The completion is everything that the model generates: its reasoning too, in the model's own notation.
     generate.reasoning.in_content = True
-    _add_prompt(request.prompt, generate)
+    suffix = request.suffix or ""
+    prompts = add_prompts(request.prompt, generate, may_be_empty=bool(suffix))
+    generate.suffix = suffix
     overruled_fields: list[str] = []
     add_sampling(request, generate.sampling, overruled_fields)
     if not generate.sampling.HasField("max_tokens"):
         generate.sampling.max_tokens = DEFAULT_MAX_TOKENS
+    only_echoes = generate.sampling.max_tokens == 0
+    if only_echoes:
+        if not request.echo:
+            raise bad_request(Message("below_minimum", field="max_tokens", value=0, least=1))
+        generate.sampling.max_tokens = 1
     if request.logprobs is not None:
         generate.logprobs.SetInParent()
         generate.logprobs.top = request.logprobs
-    if request.best_of not in (None, generate.n):
-        value = request.best_of or 0
-        raise bad_request(Message("best_of_is_not_n", field="best_of", other_field="n", value=value, n=generate.n))
-    if request.suffix:
-        raise bad_request(Message("field_not_supported", field="suffix"), code="unsupported_parameter")
-    echo = _echo(request, generate)
+        generate.logprobs.prompt = request.echo or False
+    n, generated = generate.n, _choices_to_generate(request, generate.n)
+    if generated > n:
+        # They are compared by their log probabilities.
+        generate.n = generated
+        generate.logprobs.SetInParent()
+    if request.echo and request.logprobs is None and None in prompts:
+        raise bad_request(Message("echo_of_token_ids", field="echo", other_field="logprobs"))
+    if request.dry_run and len(prompts) > 1:
+        raise bad_request(Message("several_prompts_in_one_field", field="prompt", value=len(prompts)))
     call = finish_call(request, body, generate, overruled_fields, strict=options.strict)
-    return CompletionCall(**{**vars(call), "echo": echo})
+    return CompletionCall(
+        **vars(call),
+        echoes=request.echo or False,
+        prompts=prompts if request.echo else [""] * len(prompts),
+        n=n,
+        generated=generated,
+        only_echoes=only_echoes,
+        returns_logprobs=request.logprobs is not None,
+    )
 
 
-def _add_prompt(prompt: str | list[Any], generate: pb.GenerateRequest) -> None:
-    path = "prompt"
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
-        if len(prompt) > 1:
-            raise bad_request(Message("several_prompts_in_one_field", field="prompt", value=len(prompt)))
-        prompt, path = prompt[0], "prompt[0]"
-    if isinstance(prompt, str):
-        if not prompt:
-            raise bad_request(Message("text_empty", field=path))
-        generate.prompt = prompt
-        return
-    if not prompt:
-        raise bad_request(Message("list_empty", field=path))
-    for index, token_id in enumerate(prompt):
-        if not isinstance(token_id, int):
-            raise wrong_type(f"{path}[{index}]", "integer", token_id)
-    generate.prompt_token_ids.extend(prompt)
-
-
-def _echo(request: CompletionRequest, generate: pb.GenerateRequest) -> str:
-    """Return the text that is repeated before the continuation."""
-    if not request.echo:
-        return ""
-    if generate.HasField("logprobs"):
-        raise bad_request(Message("mutually_exclusive", field="echo", other_field="logprobs"))
-    if not generate.prompt:
-        raise bad_request(Message("echo_of_token_ids", field="echo"))
-    return generate.prompt
+def _choices_to_generate(request: CompletionRequest, n: int) -> int:
+    best_of = request.best_of or n
+    if best_of < n:
+        raise bad_request(Message("below_minimum", field="best_of", value=best_of, least=n))
+    if best_of > n and request.stream:
+        raise bad_request(Message("best_of_in_stream", field="best_of", other_field="stream"))
+    return best_of

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
-from services.gateway.dialects.json_model import HIDDEN, Positive, doc
+from services.gateway.dialects.json_model import NonNegative, Positive, doc
 from services.gateway.dialects.openai_request import ModelId, OpenAIRequest, TokenId
 
 DEFAULT_MAX_TOKENS: Final = 16
@@ -15,30 +16,49 @@ MAX_LOGPROBS: Final = 20
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=MAX_LOGPROBS)]
 
 
+_TOKEN_ID: Final = {"type": "integer", "minimum": 0, "format": "int32"}
+_PROMPT: Final = {
+    "anyOf": [{"type": "string", "minLength": 1}, _TOKEN_ID, {"type": "array", "items": _TOKEN_ID, "minItems": 1}]
+}
+"""A schema of one prompt in a list, or of a token of the only prompt."""
+
+
 class CompletionRequest(OpenAIRequest, kw_only=True):
     """The body of POST /completions."""
+
+    conditions: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {
+            "if": {"required": ["max_tokens"], "properties": {"max_tokens": {"const": 0}}},
+            "then": {"required": ["echo"], "properties": {"echo": {"const": True}}},
+        },
+    )
 
     model: ModelId
     prompt: Annotated[
         str | list[str | TokenId | list[TokenId]],
         doc(
-            "The text to continue, or its token ids. One per request.",
-            "متنی که ادامه می‌یابد، یا شناسهٔ توکن‌های آن. در هر درخواست یکی.",
+            "The text to continue, or its token ids; or a list of them, whose answers come in the list's order.",
+            "متنی که ادامه می‌یابد، یا شناسهٔ توکن‌های آن؛ یا فهرستی از این‌ها که پاسخ‌هایشان به همان ترتیب می‌آید.",
             example="پایتخت ایران",
+            schema={"minLength": 1, "minItems": 1, "items": _PROMPT},
         ),
     ]
     max_tokens: Annotated[
-        Positive | None,
+        NonNegative | None,
         doc(
-            "The most tokens of the continuation.",
-            "بیشترین طول ادامه.",
+            "The most tokens of the continuation; 0, only with `echo`, for the prompt alone. It counts as one token.",
+            "بیشترین طول ادامه؛ `0` تنها همراه `echo`، برای خود متن ورودی، که یک توکن به حساب می‌آید.",
             example=64,
             default=DEFAULT_MAX_TOKENS,
         ),
     ] = None
     echo: Annotated[
         bool | None,
-        doc("Repeat the prompt before the continuation.", "متن ورودی پیش از آن تکرار شود.", example=False),
+        doc(
+            "Repeat the prompt before the continuation; with `logprobs` and one answer, its tokens have them too.",
+            "متن ورودی پیش از ادامه تکرار شود؛ همراه `logprobs` و یک پاسخ، توکن‌های آن نیز لگاریتم احتمال دارند.",
+            example=False,
+        ),
     ] = None
     logprobs: Annotated[
         Alternatives | None,
@@ -51,9 +71,16 @@ class CompletionRequest(OpenAIRequest, kw_only=True):
     best_of: Annotated[
         Positive | None,
         doc(
-            "Only the value of `n`: all continuations are returned.",
-            "تنها برابر `n`: همهٔ ادامه‌ها برگردانده می‌شوند.",
+            "Generate so many continuations, and return the `n` most probable ones; not in a stream.",
+            "این تعداد ادامه نوشته می‌شود و `n` تای محتمل‌تر برگردانده می‌شود؛ نه در پاسخ استریم.",
             example=1,
         ),
     ] = None
-    suffix: Annotated[str | None, HIDDEN] = None
+    suffix: Annotated[
+        str | None,
+        doc(
+            "The text behind the gap that is filled, for models that were trained for it.",
+            "متن پس از جای خالی که پر می‌شود، برای مدل‌هایی که این را آموخته‌اند.",
+            example="\n    return total",
+        ),
+    ] = None

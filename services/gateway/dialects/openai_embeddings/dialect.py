@@ -15,9 +15,9 @@ from services.gateway.dialects.openai_embeddings.response import is_small, segme
 class OpenAIEmbeddings(OpenAIDialect):
     """POST /embeddings."""
 
-    def read(self, body: Any) -> OpenAIEmbedCall:
+    def read(self, body: Any, *, strict: bool) -> OpenAIEmbedCall:
         """Read a parsed body. Raises ApiError (400)."""
-        return read_embeddings(body)
+        return read_embeddings(body, strict=strict)
 
     def segments(self, call: OpenAIEmbedCall, response: pb.EmbedResponse) -> Iterator[bytes]:
         """Yield the JSON document of a response in segments that take about a millisecond each to encode."""

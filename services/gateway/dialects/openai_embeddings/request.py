@@ -12,7 +12,8 @@ from typing import Any, Final
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.gateway.dialects.dialect import EmbedCall
-from services.gateway.dialects.json_model import read_model, unread_paths
+from services.gateway.dialects.ignored_fields import ignored_fields
+from services.gateway.dialects.json_model import read_model
 from services.gateway.dialects.openai_embeddings.request_model import EmbeddingRequest
 from services.gateway.errors import bad_request
 from services.gateway.quoting import shown
@@ -35,8 +36,11 @@ class OpenAIEmbedCall(EmbedCall):
         return _INPUT.sub("input", field)
 
 
-def read_embeddings(body: Any) -> OpenAIEmbedCall:
-    """Read a parsed body. Raises ApiError for a field that does not fit, and for one that is unknown."""
+def read_embeddings(body: Any, *, strict: bool) -> OpenAIEmbedCall:
+    """Read a parsed body.
+
+    Raises ApiError (400) for a field that does not fit, and, if `strict`, for one that has no effect.
+    """
     request = read_model(EmbeddingRequest, body)
     embed = pb.EmbedRequest(model=request.model, truncate=request.truncate or False)
     _add_input(request.input, embed)
@@ -44,11 +48,15 @@ def read_embeddings(body: Any) -> OpenAIEmbedCall:
         embed.dimensions = request.dimensions
     if request.input_type is not None:
         embed.input_type = _INPUT_TYPES[request.input_type]
-    unknown = sorted(unread_paths(request, body))
-    if unknown:
-        known = ", ".join(EmbeddingRequest.__struct_fields__)
-        raise bad_request(Message("unknown_field", field=unknown[0], name=unknown[0][:128], known=known))
-    return OpenAIEmbedCall(embed=embed, in_base64=request.encoding_format == "base64")
+    if request.text_normalization is not None:
+        embed.text_normalization = pb.TextNormalization.Value(
+            f"TEXT_NORMALIZATION_{request.text_normalization.upper()}"
+        )
+    return OpenAIEmbedCall(
+        embed=embed,
+        ignored=ignored_fields(request, body, strict=strict),
+        in_base64=request.encoding_format == "base64",
+    )
 
 
 def _add_input(value: str | list[Any], embed: pb.EmbedRequest) -> None:

@@ -22,7 +22,20 @@ class EmbeddingRequest(RequestModel):
             "One text or several; or token ids, which some client libraries send.",
             "یک متن یا چند متن؛ یا شناسهٔ توکن‌ها، چنان‌که بعضی کتابخانه‌ها می‌فرستند.",
             example=["سلام", "خداحافظ"],
-            schema={"maxItems": 2048},
+            schema={
+                "minLength": 1,
+                "minItems": 1,
+                "maxItems": 2048,
+                "allOf": [
+                    {
+                        "anyOf": [
+                            {"items": {"type": "string", "minLength": 1}},
+                            {"items": {"type": "integer"}},
+                            {"items": {"type": "array", "minItems": 1}},
+                        ]
+                    }
+                ],
+            },
         ),
     ]
     dimensions: Annotated[
@@ -53,8 +66,18 @@ class EmbeddingRequest(RequestModel):
         bool | None,
         doc(
             "Cut the end of a text that is too long, instead of rejecting it.",
-            "انتهای متن بلندتر از ظرفیت بریده شود، به‌جای خطا.",
+            "انتهای متن بلندتر از پنجرهٔ متن مدل بریده شود، به‌جای خطا.",
             example=False,
         ),
     ] = False
+    text_normalization: Annotated[
+        Literal["persian", "none", "auto"] | None,
+        doc(
+            "Unify the spelling of all texts as Persian, of none, or (`auto`) of those that are Persian: Arabic "
+            "letters and digits, tatweel, vowel signs. Absent: the model's default.",
+            "یکسان‌سازی املای همهٔ متن‌ها به فارسی، هیچ‌کدام، یا (`auto`) متن‌های فارسی: حروف و رقم‌های عربی، "
+            "کشیده و اعراب. اگر نفرستید: پیش‌فرض مدل.",
+            example="auto",
+        ),
+    ] = None
     user: Label = None

@@ -2,24 +2,62 @@ import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import type { Plugin } from "vite";
 import { example, type Heading, renderDocumentation } from "./markdown.ts";
+import { changesAsMarkdown, documentationAsMarkdown, llmsTxt, referenceAsMarkdown } from "./plain-markdown.ts";
 import { openApi, renderReference } from "./reference.ts";
+import { passagesOf } from "./search-index.ts";
 import { en, fa, type Words } from "./words.ts";
 
 interface PageSource {
   words: Words;
   /** The relative path from the page to the site's root. */
   root: string;
-  /** The relative path of the same page in the other language. */
+  /** The relative path from the page to itself, and to the same page in the other language. */
+  self: string;
   other: string;
-  kind: "page" | "reference";
+  kind: "page" | "reference" | "changes" | "missing";
+  /** The file with the page as Markdown; empty for the page of an address that does not exist. */
+  markdown: string;
 }
 
 /** The pages by their input files, whose contents are generated here. */
 export const pages: Record<string, PageSource> = {
-  "index.html": { words: fa, root: "./", other: "./en", kind: "page" },
-  "en.html": { words: en, root: "./", other: "./", kind: "page" },
-  "api/docs.html": { words: fa, root: "../", other: "docs.en", kind: "reference" },
-  "api/docs.en.html": { words: en, root: "../", other: "docs", kind: "reference" },
+  "index.html": { words: fa, root: "./", self: "./", other: "./en", kind: "page", markdown: "fa.md" },
+  "en.html": { words: en, root: "./", self: "./en", other: "./", kind: "page", markdown: "en.md" },
+  "api/docs.html": {
+    words: fa,
+    root: "../",
+    self: "docs",
+    other: "docs.en",
+    kind: "reference",
+    markdown: "api/docs.md",
+  },
+  "api/docs.en.html": {
+    words: en,
+    root: "../",
+    self: "docs.en",
+    other: "docs",
+    kind: "reference",
+    markdown: "api/docs.en.md",
+  },
+  "api/changes.html": {
+    words: fa,
+    root: "../",
+    self: "changes",
+    other: "changes.en",
+    kind: "changes",
+    markdown: "api/changes.md",
+  },
+  "api/changes.en.html": {
+    words: en,
+    root: "../",
+    self: "changes.en",
+    other: "changes",
+    kind: "changes",
+    markdown: "api/changes.en.md",
+  },
+  // The gateway replaces `./` by the way from the missing address to the root.
+  "missing.html": { words: fa, root: "./", self: "", other: "./en", kind: "missing", markdown: "" },
+  "missing.en.html": { words: en, root: "./", self: "", other: "./", kind: "missing", markdown: "" },
 };
 
 /** Generates the HTML of every page, and the OpenAPI document. */
@@ -31,19 +69,42 @@ export function documents(): Plugin {
       handler(_, { path }) {
         const page = pages[path.replace(/^\//, "")];
         if (page === undefined) throw new Error(`unknown page ${path}`);
-        return page.kind === "page" ? documentationPage(page) : referencePage(page);
+        return RENDERERS[page.kind](page);
       },
     },
     generateBundle() {
       this.emitFile({ type: "asset", fileName: "api/openapi.json", source: JSON.stringify(openApi()) });
+      for (const page of Object.values(pages).filter(({ kind }) => kind !== "missing")) {
+        const { html, headings } = rendered(page);
+        const source = JSON.stringify(passagesOf(html, headings));
+        if (page.kind !== "changes") this.emitFile({ type: "asset", fileName: indexOf(page), source });
+        this.emitFile({ type: "asset", fileName: page.markdown, source: asMarkdown(page) });
+      }
+      this.emitFile({ type: "asset", fileName: "llms.txt", source: llmsTxt(en) });
     },
   };
 }
 
+/** Returns the name of the file with the passages of a page, for the search from the other page. */
+function indexOf({ kind, words }: Pick<PageSource, "kind" | "words">): string {
+  return `site/search/${kind}.${words.language}.json`;
+}
+
+function asMarkdown({ kind, words }: PageSource): string {
+  if (kind === "changes") return changesAsMarkdown(words);
+  return kind === "page" ? documentationAsMarkdown(words) : referenceAsMarkdown(words);
+}
+
+/** Renders the sections of a page. */
+function rendered({ kind, words }: PageSource): { html: string; headings: Heading[] } {
+  if (kind === "reference") return renderReference(words);
+  const file = kind === "changes" ? `changes.${words.language}.md` : `${words.language}.md`;
+  return renderDocumentation(readFileSync(`content/${file}`, "utf8"), words);
+}
+
 function documentationPage(page: PageSource): string {
   const { words } = page;
-  const source = readFileSync(`content/${words.language}.md`, "utf8");
-  const { html, headings } = renderDocumentation(source, words);
+  const { html, headings } = rendered(page);
   return shell(page, {
     title: words.title,
     script: "/src/page.ts",
@@ -51,7 +112,7 @@ function documentationPage(page: PageSource): string {
 <main id="documentation" tabindex="-1">
   ${hero(words)}
   <div class="layout">
-    ${contents(headings, words)}
+    ${contents(headings, page)}
     <article class="prose" data-search>${html}</article>
   </div>
 </main>
@@ -63,23 +124,67 @@ function documentationPage(page: PageSource): string {
 
 function referencePage(page: PageSource): string {
   const { words } = page;
-  const { html, headings } = renderReference(words);
+  const changes = `changes${words.language === "fa" ? "" : ".en"}`;
+  const links = `<a href="openapi.json" dir="ltr">openapi.json</a> · <a href="${changes}">${words.changes}</a>`;
+  return textPage(page, words.reference, `${words.referenceLead} ${links}`);
+}
+
+function changesPage(page: PageSource): string {
+  return textPage(page, page.words.changes, page.words.changesLead);
+}
+
+/** The page of an address that does not exist. It works without scripts, and under any address. */
+function missingPage(page: PageSource): string {
+  const { words, root } = page;
+  const home = words.language === "fa" ? root : `${root}en`;
+  const suffix = words.language === "fa" ? "" : ".en";
+  const links = [
+    [home, words.documentation],
+    [`${home}#playground`, words.playground],
+    [`${root}api/docs${suffix}`, words.reference],
+    [`${root}api/changes${suffix}`, words.changes],
+  ];
+  const list = links.map(([href, text]) => `<li><a href="${href}">${text}</a></li>`).join("");
   return shell(page, {
-    title: `${words.reference} · ${words.brand}`,
+    title: `${words.missingTitle} · ${words.brand}`,
+    script: "/src/page.ts",
+    body: `
+<main id="documentation" tabindex="-1" class="reference missing">
+  <header class="intro">
+    <h1>${words.missingTitle}</h1>
+    <p>${words.missingText}</p>
+    <ul>${list}<li>${words.missingLink}: <code dir="ltr" data-fill="base_url">https://HOST/api</code></li></ul>
+  </header>
+</main>`,
+  });
+}
+
+function textPage(page: PageSource, title: string, lead: string): string {
+  const { words } = page;
+  const { html, headings } = rendered(page);
+  return shell(page, {
+    title: `${title} · ${words.brand}`,
     script: "/src/page.ts",
     body: `
 <main id="documentation" tabindex="-1" class="reference">
   <header class="intro">
-    <h1>${words.reference}</h1>
-    <p>${words.referenceLead} <a href="openapi.json" dir="ltr">openapi.json</a></p>
+    <h1>${title}</h1>
+    <p>${lead}</p>
   </header>
   <div class="layout">
-    ${contents(headings, words)}
+    ${contents(headings, page)}
     <article class="prose" data-search>${html}</article>
   </div>
 </main>`,
   });
 }
+
+const RENDERERS: Record<PageSource["kind"], (page: PageSource) => string> = {
+  page: documentationPage,
+  reference: referencePage,
+  changes: changesPage,
+  missing: missingPage,
+};
 
 function hero(words: Words): string {
   const facts = words.facts.map(({ term, meaning }) => `<div><dt>${term}</dt><dd>${meaning}</dd></div>`).join("");
@@ -98,9 +203,20 @@ function hero(words: Words): string {
   </div>`;
 }
 
-function contents(headings: Heading[], words: Words): string {
+function contents(headings: Heading[], { words, root, markdown }: PageSource): string {
   const items = headings.map(({ id, text }) => `<li><a href="#${id}">${text}</a></li>`).join("");
-  return `<nav class="contents" aria-label="${words.contents}"><p>${words.contents}</p><ol>${items}</ol></nav>`;
+  return `<nav class="contents" aria-label="${words.contents}"><p>${words.contents}</p><ol>${items}</ol>
+    <button type="button" data-copy-page="${root}${markdown}" data-done="${words.copied}">
+      ${words.copyPage}
+    </button>
+  </nav>`;
+}
+
+function alternates({ words, root, self, other, markdown }: PageSource): string {
+  return `<link vite-ignore rel="canonical" href="${self}">
+<link vite-ignore rel="alternate" type="text/markdown" href="${root}${markdown}">
+<link vite-ignore rel="alternate" hreflang="${words.language}" href="${self}">
+<link vite-ignore rel="alternate" hreflang="${words.language === "fa" ? "en" : "fa"}" href="${other}">`;
 }
 
 function shell(page: PageSource, { title, script, body }: { title: string; script: string; body: string }): string {
@@ -119,6 +235,10 @@ function shell(page: PageSource, { title, script, body }: { title: string; scrip
 <meta name="vilix-api" content="${root}api">
 <meta name="vilix-root" content="${root}">
 <title>${title}</title>
+${kind === "missing" ? '<meta name="robots" content="noindex">' : alternates(page)}
+<link vite-ignore rel="alternate" type="application/json" data-search-index
+  data-page="${kind === "page" ? reference : home || root}"
+  href="${root}${indexOf({ kind: kind === "page" ? "reference" : "page", words })}">
 <link rel="icon" type="image/svg+xml" href="/site/mark.svg">
 <link rel="preload" as="font" type="font/woff2" crossorigin
   href="/node_modules/vazirmatn/fonts/webfonts/Vazirmatn[wght].woff2">
@@ -149,7 +269,11 @@ function shell(page: PageSource, { title, script, body }: { title: string; scrip
 ${body}
 <footer class="bottom">
   <span>${words.brand} · ${words.footer}</span>
-  <a href="${root}site/licences.txt">${words.licences}</a>
+  <span>
+    <button type="button" class="link" data-keyboard-open aria-keyshortcuts="?" hidden>${words.keyboard}</button> ·
+    <a href="${root}api/changes${words.language === "fa" ? "" : ".en"}">${words.changes}</a> ·
+    <a href="${root}site/licences.txt">${words.licences}</a>
+  </span>
 </footer>
 <dialog class="search" aria-label="${words.searchHint}">
   <form method="dialog">
@@ -161,8 +285,23 @@ ${body}
   <ul id="search-results" role="listbox" aria-label="${words.searchHint}"></ul>
   <p class="quiet" role="status" hidden>${words.searchEmpty}</p>
 </dialog>
+${keyboardHelp(words)}
 </body>
 </html>`;
+}
+
+function keyboardHelp(words: Words): string {
+  const rows = words.keys.map(
+    ([keys, meaning]) =>
+      `<div><dt dir="ltr">${keys
+        .split(" ")
+        .map((key) => `<kbd>${key}</kbd>`)
+        .join(" ")}</dt><dd>${meaning}</dd></div>`,
+  );
+  return `<dialog class="keyboard" aria-label="${words.keyboard}">
+  <form method="dialog"><h2>${words.keyboard}</h2><button type="submit">${words.close}</button></form>
+  <dl>${rows.join("")}</dl>
+</dialog>`;
 }
 
 const ICONS = {

@@ -14,7 +14,7 @@ export interface Heading {
 }
 
 /** The initial texts of placeholders. The page replaces them by its own URL and models if scripts run. */
-const FILLED: Record<string, string> = {
+export const FILLED: Record<string, string> = {
   __BASE_URL__: "https://HOST/api",
   __MODEL__: "qwen3-14b",
   __REASONING_MODEL__: "qwen3-14b",
@@ -23,7 +23,7 @@ const FILLED: Record<string, string> = {
   __VISION_MODEL__: "qwen3-vl",
   __EMBEDDING_MODEL__: "qwen3-embedding-0.6b",
 };
-const LANGUAGES = [
+export const LANGUAGES = [
   { id: "python", name: "Python", suffix: "py" },
   { id: "javascript", name: "JavaScript", suffix: "mjs" },
   { id: "bash", name: "cURL", suffix: "sh" },
@@ -82,20 +82,36 @@ export function renderDocumentation(source: string, words: Words): { html: strin
 
 /** Renders an example with a tab per programming language. */
 export function example(name: string, words: Words): string {
-  const tabs = LANGUAGES.map(
+  const files = Object.fromEntries(LANGUAGES.map(({ id, suffix }) => [id, `${name}.${suffix}`]));
+  return tabs(
+    name,
+    (id) => readExample(files[id] as string, words),
+    words,
+    (id) => files[id],
+  );
+}
+
+/** Renders programs with a tab per programming language. `name` is unique on the page. */
+export function tabs(
+  name: string,
+  program: (language: string) => string,
+  words: Words,
+  file: (language: string) => string | undefined = () => undefined,
+): string {
+  const buttons = LANGUAGES.map(
     ({ id, name: label }, index) =>
       `<button type="button" role="tab" id="tab-${name}-${id}" aria-controls="panel-${name}-${id}"` +
       ` data-language="${id}" aria-selected="${index === 0}"${index === 0 ? "" : ' tabindex="-1"'}>${label}</button>`,
   );
   const panels = LANGUAGES.map(
-    ({ id, suffix }, index) =>
+    ({ id }, index) =>
       `<div role="tabpanel" id="panel-${name}-${id}" aria-labelledby="tab-${name}-${id}" data-language="${id}"${
         index === 0 ? "" : " hidden"
-      }>${pre(readExample(`${name}.${suffix}`, words), id, `${name}.${suffix}`)}</div>`,
+      }>${pre(program(id), id, file(id))}</div>`,
   );
   return `<div class="code-block examples"><div class="code-bar"><div role="tablist" aria-label="${
     words.exampleLanguage
-  }" dir="ltr">${tabs.join("")}</div>${copyButton(words)}</div>${panels.join("")}</div>`;
+  }" dir="ltr">${buttons.join("")}</div>${copyButton(words)}</div>${panels.join("")}</div>`;
 }
 
 export function codeBlock(text: string, language: string, words: Words, file?: string): string {
@@ -122,7 +138,7 @@ function modelsPlaceholder(words: Words): string {
 }
 
 /** Reads an example, and keeps one side of each `{{Persian||English}}`. */
-function readExample(file: string, words: Words): string {
+export function readExample(file: string, words: Words): string {
   const text = readFileSync(`content/examples/${file}`, "utf8");
   return text.replace(/\{\{(.*?)\|\|(.*?)\}\}/g, words.language === "fa" ? "$1" : "$2");
 }

@@ -1,8 +1,11 @@
 import { readFileSync } from "node:fs";
-import { codeBlock, escapeHtml, type Heading } from "./markdown.ts";
+import { codeBlock, escapeHtml, type Heading, tabs } from "./markdown.ts";
+import { nestedFields } from "./nested-fields.ts";
+import { requestCode } from "./request-code.ts";
+import { tryItForm } from "./try-it-form.ts";
 import type { Words } from "./words.ts";
 
-interface Schema {
+export interface Schema {
   $ref?: string;
   type?: string | string[];
   description?: string;
@@ -32,7 +35,7 @@ interface Operation {
   operationId: string;
   summary: string;
   description?: string;
-  parameters?: { name: string; description: string; schema: Schema }[];
+  parameters?: { name: string; description: string; schema: Schema; example?: unknown }[];
   requestBody?: Content;
   responses: Record<string, DocumentedResponse>;
 }
@@ -54,7 +57,7 @@ export function renderReference(words: Words): { html: string; headings: Heading
   for (const [path, methods] of Object.entries(paths)) {
     for (const [method, operation] of Object.entries(methods)) {
       headings.push({ id: operation.operationId, text: operation.summary });
-      sections.push(renderOperation(method, path, operation, components.responses, words));
+      sections.push(renderOperation(method, path, operation, components, words));
     }
   }
   for (const [name, schema] of Object.entries(components.schemas)) {
@@ -73,7 +76,7 @@ function renderOperation(
   method: string,
   path: string,
   operation: Operation,
-  shared: Record<string, DocumentedResponse>,
+  { responses: shared, schemas }: Document["components"],
   words: Words,
 ): string {
   const parameters: Schema = {
@@ -83,8 +86,15 @@ function renderOperation(
     required: (operation.parameters ?? []).map(({ name }) => name),
   };
   const { requestBody } = operation;
+  const parameterValues = Object.fromEntries(
+    (operation.parameters ?? []).map(({ name, example }) => [name, String(example ?? "")]),
+  );
+  const body = firstExample(requestBody) as { [name: string]: never } | undefined;
+  const programs = requestCode({ method, path, body, parameters: parameterValues });
+  const success = operation.responses["200"];
+  const failure = sharedResponse(operation.responses["4XX"], shared);
   const responses = Object.entries(operation.responses).map(([status, response]) => {
-    const { description, content } = response.$ref ? (shared[lastOf(response.$ref)] as DocumentedResponse) : response;
+    const { description, content } = sharedResponse(response, shared) as DocumentedResponse;
     const cells = [`<code dir="ltr">${status}</code>`, text(description), contentTypes(content)];
     return `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
   });
@@ -95,14 +105,45 @@ function renderOperation(
     </p>
     ${operation.description ? `<p>${text(operation.description)}</p>` : ""}
     ${operation.parameters ? `<h3>${words.parameters}</h3>${properties(parameters, words)}` : ""}
-    ${requestBody ? `<h3>${words.requestBody}</h3><p>${contentTypes(requestBody.content)}</p>` : ""}
-    ${examples(requestBody, words)}
+    <h3>${words.request}</h3>
+    ${tabs(operation.operationId, (language) => programs[language as keyof typeof programs], words)}
+    ${inlineFields(requestBody?.content, words.requestBody, schemas, words)}
+    ${tryItForm({ method, path, body, parameters: parameterValues }, words)}
     <h3>${words.responses}</h3>
     <div class="table" tabindex="0" role="group" aria-label="${words.responses}">
       <table><tbody>${responses.join("")}</tbody></table>
     </div>
-    ${examples(operation.responses["200"], words)}
+    ${examples(success, words)}
+    ${inlineFields(success?.content, words.responseBody, schemas, words)}
+    <p>${words.errorExample} <a href="${words.language === "fa" ? "../" : "../en"}#errors">${words.errorList}</a></p>
+    ${examples(failure, words)}
   </section>`;
+}
+
+function sharedResponse(
+  response: DocumentedResponse | undefined,
+  shared: Record<string, DocumentedResponse>,
+): DocumentedResponse | undefined {
+  return response?.$ref ? shared[lastOf(response.$ref)] : response;
+}
+
+/** Renders the fields of a JSON body, which a click shows. */
+function inlineFields(
+  content: Content["content"],
+  title: string,
+  schemas: Record<string, Schema>,
+  words: Words,
+): string {
+  const schema = content?.["application/json"]?.schema;
+  if (!schema) return "";
+  // Its fields have sections of their own, which a search finds.
+  const type = `<span class="type" dir="ltr">${plain(typeOf(schema))}</span>`;
+  return `<!--repeated--><details class="fields"><summary>${title} ${type}</summary>
+    ${nestedFields(schema, schemas, words)}</details><!--/repeated-->`;
+}
+
+function firstExample({ content = {} }: Content = {}): unknown {
+  return Object.values(Object.values(content)[0]?.examples ?? {})[0]?.value;
 }
 
 /** Renders the first example of each content type. */
@@ -130,7 +171,7 @@ function properties(schema: Schema, words: Words, depth = 0): string {
   return `<ul class="properties">${rows.join("")}</ul>`;
 }
 
-function typeOf(schema: Schema): string {
+export function typeOf(schema: Schema): string {
   if (schema.$ref) return `<a href="#${lastOf(schema.$ref)}" dir="ltr">${lastOf(schema.$ref)}</a>`;
   const alternatives = schema.oneOf ?? schema.anyOf;
   if (alternatives) return alternatives.map(typeOf).join(" | ") + bounds(schema);
@@ -139,6 +180,16 @@ function typeOf(schema: Schema): string {
   const types = [schema.type ?? "any"].flat();
   const names = types.map((type) => (type === "array" && schema.items ? `array of ${typeOf(schema.items)}` : type));
   return names.join(" | ") + bounds(schema);
+}
+
+/** Returns the type of a schema as plain text. */
+export function typeText(schema: Schema): string {
+  return plain(typeOf(schema));
+}
+
+/** Removes the tags of a text. */
+export function plain(html: string): string {
+  return html.replace(/<[^>]*>/g, "");
 }
 
 function bounds({ minimum, maximum, maxLength, maxItems, default: preset }: Schema): string {
@@ -155,11 +206,11 @@ function bounds({ minimum, maximum, maxLength, maxItems, default: preset }: Sche
   return parts.length ? ` (${parts.join(", ")})` : "";
 }
 
-function text(source: string): string {
+export function text(source: string): string {
   return escapeHtml(source).replace(/`([^`]+)`/g, '<code dir="ltr">$1</code>');
 }
 
-function lastOf(reference: string): string {
+export function lastOf(reference: string): string {
   return reference.slice(reference.lastIndexOf("/") + 1);
 }
 

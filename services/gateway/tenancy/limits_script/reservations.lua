@@ -31,6 +31,8 @@ local function finish(id, reservation, usage)
   if not reservation.counted then
     count('requests', reservation.model, 1)
   end
+  -- The last use of the key, for key_activity.py.
+  redis.call('HSET', periods.monthly, 'last', time[1])
   for _, counters in pairs(periods) do
     redis.call('EXPIRE', counters, USAGE_SECONDS)
   end

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urljoin
 
+from services.inference.request.structured_output.closed_objects import closed
+
 _DATA: Final = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose values are not schemas, so that a `$ref` in them is not a reference."""
 _BY_NAME: Final = frozenset(
@@ -26,7 +28,7 @@ def call_schema(functions: Mapping[str, Any]) -> dict[str, Any]:
     """
     calls, definitions = [], {}
     for name, parameters in functions.items():
-        arguments = {"type": "object", **parameters}
+        arguments = closed({"type": "object", **parameters})
         if _refers(arguments):
             definitions[name] = _Move(arguments, f"#/$defs/{name}").moved
             arguments = {"$ref": f"#/$defs/{name}"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -15,7 +15,15 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.model.served_model import ServedModel
 from services.inference.request.json_depth import depth_of
 from services.inference.request.structured_output.call_schema import call_schema
+from services.inference.request.structured_output.closed_objects import closed
 from services.inference.request.structured_output.grammar_limits import check_grammar
+from services.inference.request.structured_output.held_calls import (
+    combines_calls_with_format,
+    has_format,
+    held_functions,
+    holds_calls,
+    may_call_or_answer_in_format,
+)
 from services.inference.request.structured_output.regex_limits import check_regex
 from services.inference.request.structured_output.schema_limits import check_schema
 from services.inference.request.structured_output.structural_tag_limits import check_structural_tag
@@ -35,7 +43,9 @@ _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 _STRUCTURED_OUTPUTS: Final[dict[str, Callable[[pb.ResponseFormat], dict[str, Any]]]] = {
     "json_object": lambda _: {"json_object": True},
-    "json_schema": lambda response_format: {"json": json.loads(response_format.json_schema.schema_json or "{}")},
+    "json_schema": lambda response_format: {
+        "json": closed(json.loads(response_format.json_schema.schema_json or "{}"))
+    },
     "regex": lambda response_format: {"regex": response_format.regex},
     "choice": lambda response_format: {
         "regex": "|".join(_SPECIAL.sub(r"\\\g<0>", choice) for choice in response_format.choice.choices)
@@ -56,7 +66,7 @@ def structured_output(request: pb.GenerateRequest) -> dict[str, Any] | None:
 
 def requests_structured_output(request: pb.GenerateRequest) -> bool:
     """Return whether a request has a structured output: a response format or a required call."""
-    return requires_call(request) or request.response_format.WhichOneof("format") is not None
+    return requires_call(request) or has_format(request)
 
 
 def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> None:
@@ -80,20 +90,25 @@ def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> 
                 )
             )
     if requires_call(request):
-        _check_functions(request)
-    elif callable_functions(request):
+        _check_functions(request, callable_functions(request))
+    elif may_call_or_answer_in_format(request) and not combines_calls_with_format(request, model):
         raise unsupported(Message("structured_output_with_tools", field="response_format", other_field="tool_choice"))
     _check_format(request.response_format)
 
 
-def _check_functions(request: pb.GenerateRequest) -> None:
-    """Raise Failure if the schemas of the callable functions, which are compiled together, exceed a limit."""
-    functions = callable_functions(request)
+def check_held_calls(request: pb.GenerateRequest, model: ServedModel) -> None:
+    """Raise Failure if calls that are not required are held to schemas that exceed a limit."""
+    if holds_calls(request, model):
+        _check_functions(request, held_functions(request))
+
+
+def _check_functions(request: pb.GenerateRequest, functions: Mapping[str, Any]) -> None:
+    """Raise Failure if the schemas of `functions`, which are compiled together, exceed a limit."""
     for index, tool in enumerate(request.tools):
-        if tool.name in functions:
+        if functions.get(tool.name):
             _check_depth(f"tools[{index}].parameters_json", functions[tool.name])
             check_schema(f"tools[{index}].parameters_json", functions[tool.name])
-    size = sum(len(tool.parameters_json) for tool in request.tools if tool.name in functions)
+    size = sum(len(tool.parameters_json) for tool in request.tools if functions.get(tool.name))
     if size > MAX_SCHEMA_LENGTH:
         message = Message(
             "call_schemas_too_long", field="tools", other_field="tool_choice", value=size, limit=MAX_SCHEMA_LENGTH

@@ -23,14 +23,24 @@ class Candidates:
         self._rows = np.frombuffer(api.ffi.buffer(self._data), _CANDIDATE)
         self._ids = np.arange(vocabulary, dtype=np.int32)
 
-    def fill(self, logits: npt.NDArray[np.float32], forbidden: list[int]) -> Any:
-        """Return llama.cpp's array with all tokens but the `forbidden` ones."""
-        self._rows["id"] = self._ids
-        self._rows["logit"] = logits
-        if forbidden:
-            self._rows["logit"][forbidden] = -np.inf
+    def fill(self, logits: npt.NDArray[np.float32], forbidden: list[int], *, within: float = math.inf) -> Any:
+        """Return llama.cpp's array with the tokens that may be chosen.
+
+        Args:
+            logits: The logits of all tokens.
+            forbidden: Tokens that must not be chosen; with them, `within` has no effect.
+            within: Leave out tokens whose logits are further below the largest one.
+        """
+        if within < math.inf and not forbidden:
+            ids = np.flatnonzero(logits >= logits.max() - within)
+            rows = self._rows[: len(ids)]
+            rows["id"], rows["logit"] = ids, logits[ids]
+        else:
+            rows = self._rows
+            rows["id"], rows["logit"] = self._ids, logits
+            rows["logit"][forbidden] = -np.inf
         self._array.data = self._data
-        self._array.size = len(self._ids)
+        self._array.size = len(rows)
         self._array.selected = -1
         self._array.sorted = False
         return self._array

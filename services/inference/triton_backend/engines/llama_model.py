@@ -12,6 +12,8 @@ import numpy.typing as npt
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_vision import LlamaVision, PreparedImage
 
+MOST_SCORED: Final = 32
+"""The most tokens of prompts in a step whose log probabilities are wanted: llama.cpp keeps the logits of each."""
 PRE_TOKENIZERS: Final = ("smollm", "qwen2")
 """The pre-tokenizers for which the worker's token ids are known to equal llama.cpp's."""
 
@@ -30,9 +32,18 @@ class LlamaModel:
     """A loaded model with a context for `slots` sequences. Used by one thread at a time."""
 
     def __init__(
-        self, api: LlamaApi, path: Path, *, context_length: int, slots: int, threads: int, most_entries: int
+        self,
+        api: LlamaApi,
+        path: Path,
+        *,
+        context_length: int,
+        slots: int,
+        threads: int,
+        most_entries: int,
     ) -> None:
         """Load the file at `path`. One decode has at most `most_entries`.
+
+        Of those, one for each slot and MOST_SCORED others may want logits.
 
         Raises ValueError or OSError, whose message says what is wrong with the file.
         """
@@ -68,6 +79,8 @@ class LlamaModel:
 
     def decode(self, entries: list[Entry]) -> None:
         """Run the model over `entries`. Raises RuntimeError if that fails; the model cannot be used any more then."""
+        if len(entries) > self._most_entries:
+            raise RuntimeError(f"a step has {len(entries)} tokens, and there is memory for {self._most_entries}")
         batch = self._batch
         batch.n_tokens = len(entries)
         for i, entry in enumerate(entries):
@@ -122,6 +135,13 @@ class LlamaModel:
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return 0
 
+    def copy(self, source: int, target: int, tokens: int) -> int:
+        """Replace a sequence by the first `tokens` tokens of another one, and return how many it has then."""
+        self._lib.llama_memory_seq_rm(self._memory, target, -1, -1)
+        # Each sequence has a memory of its own, which can only be copied as a whole.
+        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        return self.keep(target, tokens)
+
     def close(self) -> None:
         """Free the context.
 
@@ -136,7 +156,7 @@ class LlamaModel:
         params.n_ctx = context_length * slots
         params.n_seq_max = slots
         params.n_batch = params.n_ubatch = self._most_entries
-        params.n_outputs_max = slots
+        params.n_outputs_max = slots + MOST_SCORED
         params.n_threads = params.n_threads_batch = threads
         context = self._lib.llama_init_from_model(self._model, params)
         if context == self._ffi.NULL:

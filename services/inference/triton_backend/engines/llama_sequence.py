@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from services.inference.triton_backend.contract import Request, Sink, Usage
+from services.inference.triton_backend.contract import Request, Sink, Tokens, Usage
 from services.inference.triton_backend.engines.llama_prompt import LlamaPrompt
 from services.inference.triton_backend.engines.llama_sampler import Sampler
 from services.worker.triton_kit.request_error import RequestError
@@ -44,6 +44,8 @@ class Sequence:
     is_over: bool = False
     """Whether it has ended while its structured output was being compiled."""
     slot: Slot | None = None
+    prompt_logprobs: list[Tokens] = field(default_factory=list)
+    """The prompt's tokens that were read, if their log probabilities are wanted."""
     next_token: int | None = None
     """The token that was chosen, but not read yet; None while the prompt is being read."""
     generated: int = 0
@@ -53,6 +55,11 @@ class Sequence:
     def can_go_on(self) -> bool:
         """Return whether it takes part in the next step."""
         return self.is_ready and self.sink.has_capacity()
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether the log probabilities of the prompt's tokens are wanted."""
+        return self.request.params.prompt_logprobs is not None
 
 
 def common_prefix(one: list[int], other: list[int]) -> int:

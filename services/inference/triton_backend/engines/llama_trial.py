@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.inference.triton_backend.contract import StructuredOutput
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
+from services.inference.triton_backend.faulty_part import located
+from services.worker.triton_kit.request_error import RequestError
 
 
 def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
@@ -26,6 +29,21 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
         api.lib.llama_sampler_free(structured_outputs.copy_of(StructuredOutput(kind, text)))
         structured_outputs.close()
 
+    def compiles(schema: str) -> bool:
+        try:
+            compile_structured_output("json", schema)
+        except RequestError:
+            return False
+        return True
+
+    def compile_or_reject(kind: str, text: str) -> None:
+        try:
+            compile_structured_output(kind, text)
+        except RequestError as error:
+            with contextlib.suppress(ValueError, AttributeError, LookupError):
+                raise located(kind, text, compiles) or error from None
+            raise
+
     # The first structured output prepares the vocabulary, which every trial inherits.
     compile_structured_output("json_object", "")
-    return compile_structured_output
+    return compile_or_reject

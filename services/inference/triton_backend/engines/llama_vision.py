@@ -6,6 +6,7 @@ count an image's positions in three dimensions (M-RoPE): time, row and column.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from services.inference.triton_backend.contract import Request
 from services.inference.triton_backend.engines.llama_api import LlamaApi
+from services.inference.triton_backend.prompt_images import decode
+from services.worker.triton_kit.request_error import RequestError
 
 PLACEHOLDER: Final = "<|image_pad|>"
 """The token that stands for an image in prompts of the Qwen-VL family."""
@@ -102,3 +106,13 @@ class LlamaVision:
         tokens = self._lib.mtmd_input_chunk_get_tokens_image(chunk)
         positions = [self._lib.mtmd_image_tokens_get_decoder_pos(tokens, 0, i) for i in range(count)]
         return np.array([[p.t, p.y, p.x, p.z] for p in positions], np.int32).T.copy()
+
+
+def encoded(vision: LlamaVision, request: Request, *, is_wanted: Callable[[], bool]) -> list[PreparedImage]:
+    """Return the encoded images of a request. Raises RequestError, also when `is_wanted` returns False."""
+    images = []
+    for image in decode(request, is_wanted=is_wanted):
+        if not is_wanted():
+            raise RequestError("ENGINE_FAILED", "engine_failed", reason="the image is not wanted any more")
+        images.append(vision.encode(image.width, image.height, image.tobytes()))
+    return images

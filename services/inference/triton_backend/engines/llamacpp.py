@@ -3,9 +3,9 @@
 One thread does everything: in each step, it decodes one token of every running sequence and a part of the unread
 prompts, in one call. (The server inside xllamacpp is not used: it loses token ids where a character spans several
 tokens.) A slot keeps what it has read, so that the next turn of a conversation reads only its new tokens. A request
-that asks for repeatability, by a seed or temperature 0, reads its whole prompt, because results depend in their last
-digits on how a prompt was split. Another thread encodes images, while their sequences wait in their slots. Further
-threads compile structured outputs, for trial and then for the engine, before their sequences get a slot.
+with a seed reads its whole prompt, because results depend in their last digits on how a prompt was split. Another
+thread encodes images, while their sequences wait in their slots. Further threads compile structured outputs, for trial
+and then for the engine, before their sequences get a slot.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -37,17 +38,18 @@ from services.inference.triton_backend.contract import (
 from services.inference.triton_backend.engines.llama_api import LlamaApi
 from services.inference.triton_backend.engines.llama_candidates import Candidates
 from services.inference.triton_backend.engines.llama_compilations import Compilations
-from services.inference.triton_backend.engines.llama_logprobs import with_logprobs
+from services.inference.triton_backend.engines.llama_logprobs import note_prompt, take_prompt, with_logprobs
 from services.inference.triton_backend.engines.llama_model import Entry, LlamaModel
 from services.inference.triton_backend.engines.llama_prompt import IMAGE_TOKEN, LlamaPrompt, insert_images
 from services.inference.triton_backend.engines.llama_sampler import NoTokenAllowedError, Sampler
 from services.inference.triton_backend.engines.llama_sequence import Sequence
 from services.inference.triton_backend.engines.llama_slots import Slots
-from services.inference.triton_backend.engines.llama_steps import PREFILL_ALONE, ImageRead, StepPlanner
+from services.inference.triton_backend.engines.llama_steps import PREFILL_MOST, ImageRead, StepPlanner, TextRead
 from services.inference.triton_backend.engines.llama_structured_output import StructuredOutputs
-from services.inference.triton_backend.engines.llama_vision import PLACEHOLDER
+from services.inference.triton_backend.engines.llama_vision import PLACEHOLDER, encoded
+from services.inference.triton_backend.held_calls import as_lark, with_calls
 from services.inference.triton_backend.load_meter import LoadMeter
-from services.inference.triton_backend.prompt_images import decode, reject_misplaced
+from services.inference.triton_backend.prompt_images import reject_misplaced
 from services.inference.triton_backend.trial import Trials
 from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
@@ -91,20 +93,24 @@ class LlamaCppEngine:
         self.context_length = context_length
         self.slots = slots
         self._api = api
-        self._model = LlamaModel(
-            api,
-            Path(model),
-            context_length=context_length,
-            slots=slots,
-            threads=threads,
-            most_entries=slots + PREFILL_ALONE,
-        )
-        self._placeholder = self._model.token(PLACEHOLDER)
-        self._vision = self._model.open_vision(Path(mmproj), threads=threads) if mmproj else None
-        if self._vision is not None and self._placeholder is None:
-            raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
-        self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
+        # It prepares the vocabulary, which takes seconds, while the weights are loaded.
         trials = Trials(_TRIAL, {"model": str(Path(model).absolute())})
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(trials.close)
+            self._model = LlamaModel(
+                api,
+                Path(model),
+                context_length=context_length,
+                slots=slots,
+                threads=threads,
+                most_entries=slots + PREFILL_MOST,
+            )
+            self._placeholder = self._model.token(PLACEHOLDER)
+            self._vision = self._model.open_vision(Path(mmproj), threads=threads) if mmproj else None
+            if self._vision is not None and self._placeholder is None:
+                raise ValueError(f"{model} has no token {PLACEHOLDER}, which stands for images; leave mmproj out")
+            on_error.pop_all()
+        self.supported_parameters = ALL_PARAMETERS | (VISION if self._vision else frozenset())
         self._image_threads = ThreadPoolExecutor(1, thread_name_prefix="llamacpp-vision")
         self._candidates = Candidates(api, self._model.vocabulary)
         self._structured_outputs = StructuredOutputs(api, self._model.vocab, self._model.vocabulary)
@@ -133,6 +139,7 @@ class LlamaCppEngine:
 
     def submit(self, request: Request, sink: Sink) -> None:
         """See Engine."""
+        request = with_calls(request, as_lark)
         prompt = request.prompt_token_ids
         if request.text_input is not None:
             prompt = self._model.tokenize(request.text_input)
@@ -294,19 +301,18 @@ class LlamaCppEngine:
     def _prompt_with_images(self, sequence: Sequence) -> LlamaPrompt:
         assert self._vision is not None  # noqa: S101 - images are rejected without it
         assert self._placeholder is not None  # noqa: S101 - as above
-        encoded = []
-        for image in decode(sequence.request, is_wanted=lambda: not self._is_unwanted(sequence)):
-            if self._is_unwanted(sequence):
-                raise RequestError("ENGINE_FAILED", "engine_failed", reason="the image is not wanted any more")
-            encoded.append(self._vision.encode(image.width, image.height, image.tobytes()))
-        return insert_images(sequence.prompt.tokens, encoded, placeholder=self._placeholder)
+        images = encoded(self._vision, sequence.request, is_wanted=lambda: not self._is_unwanted(sequence))
+        return insert_images(sequence.prompt.tokens, images, placeholder=self._placeholder)
 
     def _step(self) -> None:
         entries: list[Entry] = []
         choosing: list[tuple[Sequence, int]] = []
+        scored: list[tuple[TextRead, int, int]] = []
         step = self._planner.plan(self._running)
         # llama.cpp computes entries together only if they are in the order of the slots, and others in separate passes.
         for read in sorted(step.texts, key=lambda read: read.slot.number):
+            if read.scores_prompt:
+                scored.append((read, len(read.slot.tokens), len(entries)))
             entries += read.entries()
             if len(read.slot.tokens) >= len(read.sequence.prompt):
                 choosing.append((read.sequence, len(entries) - 1))
@@ -314,12 +320,19 @@ class LlamaCppEngine:
         if entries:
             self._model.decode(entries)
         seconds = time.monotonic() - began
+        for read, first, index in scored:
+            note_prompt(read.sequence, first, map(self._model.logits, range(index, index + len(read.token_ids))))
         for sequence, index in choosing:
             self._choose(sequence, self._model.logits(index))
         began = time.monotonic()
         for image in step.images:
             self._read_image(image)
         self._planner.note(step, seconds + time.monotonic() - began)
+        if step.prompt_tokens:
+            # Those that come next wait for this prompt.
+            for sequence in self._running:
+                if sequence.next_token is None:
+                    sequence.sink.note_progress()
 
     def _read_image(self, read: ImageRead) -> None:
         slot, placed = read.slot, read.placed
@@ -348,10 +361,11 @@ class LlamaCppEngine:
             return
         sequence.next_token = token_id
         sequence.generated += 1
+        self._meter.generated(1)
+        tokens = take_prompt(sequence, with_logprobs(token_id, logits, params.logprobs))
         if sequence.first_token is None:
             sequence.first_token = time.monotonic()
-        self._meter.generated(1)
-        tokens = with_logprobs(token_id, logits, params.logprobs)
+            tokens = replace(tokens, cached_tokens=sequence.usage.cached_tokens)
         if token_id in params.stop_token_ids or (token_id in self._model.end_ids and not params.ignore_eos):
             self._finish(sequence, "stop", tokens)
         elif sequence.generated >= sequence.limit:

@@ -33,6 +33,8 @@ class Recording:
     """The log probability of each token. None: all are 0."""
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
     """For each token, the most probable ones, as pairs of id and log probability. None: the token itself."""
+    cached_tokens: int = 0
+    """The number of the prompt's tokens that are reported as read from the prefix cache."""
     error: str = ""
     """`REASON: message` with which the request fails after the tokens."""
     crash: bool = False
@@ -42,9 +44,9 @@ class Recording:
 
     def due_ms(self, index: int) -> float:
         """Return the time at which token `index` is due. The recording is repeated after its end."""
-        round_, index = divmod(index, len(self.token_ids))
         if self.at_ms is None:
-            return self.start_ms + (round_ * len(self.token_ids) + index) * self.interval_ms
+            return self.start_ms + index * self.interval_ms
+        round_, index = divmod(index, len(self.token_ids))
         return round_ * self.at_ms[-1] + self.at_ms[index]
 
     def matches(self, prompt: bytes, images: tuple[str, ...] = (), sizes: tuple[tuple[int, int], ...] = ()) -> bool:

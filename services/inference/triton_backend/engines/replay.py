@@ -12,7 +12,7 @@ import itertools
 import threading
 import time
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +52,24 @@ class _Playback:
     started: float = 0.0
     """When it got its slot, moved forward by pauses, on the monotonic clock in seconds."""
     played: int = 0
+    group: int = 0
+    """The number of tokens that are played at the end of the next group."""
+    due_s: float = 0.0
+    """Seconds from `started` to the next group of tokens, or to the end."""
     first_token: float | None = None
+
+    def prepare_group(self) -> None:
+        """Find out the next group, after the last one was played."""
+        recording, played = self.recording, self.played
+        length = len(recording.token_ids)
+        if not length:
+            self.group, self.due_s = 0, recording.start_ms / 1000
+            return
+        end = played + recording.tokens_per_response
+        if end - played > 1:
+            end = min(end, (played // length + 1) * length)
+        self.group = min(self.limit, end)
+        self.due_s = recording.due_ms(self.group - 1) / 1000
 
 
 class ReplayEngine:
@@ -121,7 +138,8 @@ class ReplayEngine:
         recording = next((r for r in self._recordings if r.matches(prompt, digests, request.params.image_sizes)), None)
         if recording is None:
             raise RequestError("INVALID_ARGUMENT", "recording_not_found")
-        playback = _Playback(request, sink, recording, limit, Usage(prompt_tokens=prompt_tokens))
+        usage = Usage(prompt_tokens=prompt_tokens, cached_tokens=min(recording.cached_tokens, prompt_tokens))
+        playback = _Playback(request, sink, recording, limit, usage)
         with self._changed:
             if self._failed:
                 raise self._failed
@@ -185,23 +203,13 @@ class ReplayEngine:
             playback.started += -playback.started % self._step
         playback.usage.queued_s = playback.started - playback.request.arrived
         self._running[id(playback)] = playback
+        playback.prepare_group()
         self._schedule(playback)
 
     def _schedule(self, playback: _Playback) -> None:
         """Put a playback on the heap for its next group of tokens, its end, or a check for cancellation."""
-        recording, now = playback.recording, time.monotonic()
-        count = self._group_end(playback)
-        due_ms = recording.due_ms(count - 1) if count else recording.start_ms
-        due = min(playback.started + due_ms / 1000, now + CANCELLATION_POLL_SECONDS)
-        heapq.heappush(self._due, (due, next(self._order), playback))
-
-    def _group_end(self, playback: _Playback) -> int:
-        """Return the number of tokens that are played at the end of the next group."""
-        recording = playback.recording
-        end = playback.played + recording.tokens_per_response
-        length = len(recording.token_ids)
-        end = min(end, (playback.played // length + 1) * length) if length else 0
-        return min(end, playback.limit)
+        due, latest = playback.started + playback.due_s, time.monotonic() + CANCELLATION_POLL_SECONDS
+        heapq.heappush(self._due, (min(latest, due), next(self._order), playback))
 
     def _advance(self, playback: _Playback, now: float) -> None:
         if playback.sink.is_cancelled():
@@ -212,6 +220,12 @@ class ReplayEngine:
             self._paused.append(playback)
             return
         reason, tokens = self._play_due(playback, now)
+        if reason is None and tokens is not None:
+            self._meter.generated(len(tokens.token_ids))
+            playback.first_token = playback.first_token or now
+            playback.sink.emit(tokens)
+            self._schedule(playback)
+            return
         if tokens is not None:
             self._meter.generated(len(tokens.token_ids))
             playback.first_token = playback.first_token or now
@@ -236,31 +250,37 @@ class ReplayEngine:
 
     def _play_due(self, playback: _Playback, now: float) -> tuple[str | None, Tokens | None]:
         """Play every group that is due. Return the tokens, and `stop`, `length` or `failure` at the end."""
-        recording = playback.recording
+        recording, elapsed = playback.recording, now - playback.started
         if not recording.token_ids:
-            is_due = playback.started + recording.start_ms / 1000 <= now
-            return (_end(recording) if is_due else None), None
+            return (_end(recording) if playback.due_s <= elapsed else None), None
         first, reason = playback.played, None
-        while reason is None:
-            group = self._group_end(playback)
-            if playback.started + recording.due_ms(group - 1) / 1000 > now:
-                break
-            reason = self._take_group(playback, group)
+        while reason is None and playback.due_s <= elapsed:
+            reason = self._take_group(playback, playback.group)
+            if reason is None:
+                playback.prepare_group()
         count = playback.played - first
         tokens = _tokens(recording, first, count, playback.request.params.logprobs) if count else None
+        wanted = playback.request.params.prompt_logprobs
+        if tokens is not None and not first and wanted is not None:
+            tokens = replace(tokens, prompt=_prompt(playback.request.prompt_token_ids, wanted))
+        if tokens is not None and first == 0:
+            tokens = replace(tokens, cached_tokens=playback.usage.cached_tokens)
         return reason, tokens
 
     def _take_group(self, playback: _Playback, group: int) -> str | None:
         params, ids = playback.request.params, playback.recording.token_ids
-        while playback.played < group:
-            token_id = ids[playback.played % len(ids)]
-            playback.played += 1
-            if playback.played >= params.min_tokens:
-                if token_id in params.stop_token_ids:
+        stops, least, length, played = params.stop_token_ids, params.min_tokens, len(ids), playback.played
+        while played < group:
+            played += 1
+            if played >= least:
+                if stops and ids[(played - 1) % length] in stops:
+                    playback.played = played
                     return "stop"
-                if playback.played % len(ids) == 0 and not params.ignore_eos:
+                if played % length == 0 and not params.ignore_eos:
+                    playback.played = played
                     return _end(playback.recording)
-        return "length" if playback.played >= playback.limit else None
+        playback.played = played
+        return "length" if played >= playback.limit else None
 
     def _resume(self) -> None:
         if not self._paused:
@@ -269,10 +289,9 @@ class ReplayEngine:
         now = time.monotonic()
         for playback in paused:
             if playback.sink.has_capacity() or playback.sink.is_cancelled():
-                end = self._group_end(playback)
-                if end:
+                if playback.group:
                     # A paused playback continues at its pace, without catching up.
-                    playback.started = max(playback.started, now - playback.recording.due_ms(end - 1) / 1000)
+                    playback.started = max(playback.started, now - playback.due_s)
                 heapq.heappush(self._due, (now, next(self._order), playback))
             else:
                 self._paused.append(playback)
@@ -311,6 +330,8 @@ class ReplayEngine:
 
 def _tokens(recording: Recording, first: int, count: int, logprobs: int | None) -> Tokens:
     length = len(recording.token_ids)
+    if logprobs is None and first % length + count <= length:
+        return Tokens([*recording.token_ids[first % length : first % length + count]])
     positions = [i % length for i in range(first, first + count)]
     ids = [recording.token_ids[i] for i in positions]
     if logprobs is None:
@@ -327,6 +348,12 @@ def _tokens(recording: Recording, first: int, count: int, logprobs: int | None) 
             for i, value in zip(positions, values, strict=True)
         ],
     )
+
+
+def _prompt(token_ids: list[int], logprobs: int) -> Tokens:
+    """Return the prompt's tokens, which are all certain, as recorded tokens are without recorded probabilities."""
+    top = [[(token_id, 0.0)] for token_id in token_ids]
+    return Tokens(token_ids, [0.0] * len(token_ids), [[], *top[1:]] if logprobs else None)
 
 
 def _end(recording: Recording) -> str:

@@ -3,14 +3,14 @@
 It was written from TensorRT-LLM's sources and tested with a stand-in; `make gpu-smoke` checks it on a GPU. An event
 loop in a separate thread starts requests and reads their results. TensorRT-LLM can neither order waiting requests nor
 pause running ones: requests wait in a queue of the engine, and tokens for which a slow reader has no capacity stay in
-TensorRT-LLM's own result until it has.
+TensorRT-LLM's own result until it has. Nor does it report every end of its own: see trtllm_watchdog.py.
 
-Images are decoded in threads, where TensorRT-LLM also preprocesses them if it has `LLM.preprocess`. Older versions
-preprocess them in `generate_async`, in the loop, which `make gpu-smoke` measures: other requests wait meanwhile.
+Images are decoded in threads, where TensorRT-LLM also preprocesses them if it has `LLM.preprocess`. Older versions do
+that in `generate_async`, in the loop, which `make gpu-smoke` measures: other requests wait meanwhile.
 
-TensorRT-LLM compiles structured outputs, and its API limits neither the time nor the memory for it. Therefore they are
-first compiled for trial in a child process (trial.py) with the same library. If that library cannot be used by itself,
-structured output is not supported. The trial has not run in NVIDIA's image yet.
+TensorRT-LLM limits neither the time nor the memory of compiling structured outputs. Therefore they are first compiled
+for trial in a child process (trial.py) with the same library. If it cannot be used by itself, structured output is not
+supported. The trial has not run in NVIDIA's image yet.
 """
 
 from __future__ import annotations
@@ -24,31 +24,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from services.inference.triton_backend.contract import (
-    STRUCTURED_OUTPUT,
-    VISION,
-    Load,
-    Request,
-    Sink,
-    Tokens,
-    Usage,
-    output_limit,
-    reject_unknown_tokens,
-)
+from services.inference.triton_backend.contract import VISION, Load, Request, Sink, Tokens
 from services.inference.triton_backend.engines import trtllm_checkpoint
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
 from services.inference.triton_backend.engines.trtllm_inputs import Inputs
 from services.inference.triton_backend.engines.trtllm_job import Job
+from services.inference.triton_backend.engines.trtllm_jobs import Jobs
+from services.inference.triton_backend.engines.trtllm_probe import Probe
 from services.inference.triton_backend.engines.trtllm_progress import Progress
-from services.inference.triton_backend.engines.trtllm_rejections import Rejections
-from services.inference.triton_backend.engines.trtllm_result import ResultReader
+from services.inference.triton_backend.engines.trtllm_rejections import EngineEndedError, Rejections
+from services.inference.triton_backend.engines.trtllm_statistics import Statistics
 from services.inference.triton_backend.engines.trtllm_structured_output import (
     PendingTrials,
+    calls_notation,
+    kind_not_supported,
     library_version,
     start_trials,
 )
+from services.inference.triton_backend.engines.trtllm_watchdog import Watchdog
+from services.inference.triton_backend.held_calls import with_calls
 from services.inference.triton_backend.load_meter import LoadMeter
-from services.inference.triton_backend.prompt_images import reject_misplaced
 from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
 
@@ -56,6 +51,8 @@ CANCELLATION_POLL_SECONDS: Final = 0.1
 HEALTH_CHECK_SECONDS: Final = 1.0
 ABORT_SECONDS: Final = 5.0
 """The longest time for which an aborted request keeps its slot: a last result may follow."""
+_OF_ONE_RESULT: Final = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""Errors of a result in an unknown form, which end only its own request."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -77,22 +74,24 @@ class TrtllmEngine:
         slots: int = 64,
         max_queued: int = 1000,
         requires: str = "",
+        stall_seconds: float = 60,
         **llm: Any,
     ) -> None:
         """Load a model, which takes minutes.
 
         * `model`: the checkpoint's directory, as Hugging Face lays it out. The checkpoint determines the quantization.
         * `context_length`: the most tokens of prompt and generation together.
-        * `slots`: the number of requests that run at once (TensorRT-LLM's max_batch_size); `max_queued` more may wait.
+        * `slots`: the number of requests that run at once, on all GPUs together; `max_queued` more may wait.
         * `requires`: the versions of TensorRT-LLM that can run the model, as `>=1.3`; 1.3's release candidates count.
+        * `stall_seconds`: the time without an answer, also to probes, after which the engine counts as failed for good.
 
         All other arguments are arguments of tensorrt_llm.LLM, and rejected if the installed version does not have them.
         Useful ones: tensor_parallel_size, moe_expert_parallel_size, enable_attention_dp, kv_cache_config (a mapping:
         `dtype: fp8`, enable_block_reuse, free_gpu_memory_fraction, host_cache_size), enable_chunked_prefill (not for
         images on 1.2), max_num_tokens (by default enough for the longest prompt), guided_decoding_backend (`xgrammar`;
         without one, structured output is not supported), sampler_type (before 1.3.0rc24, only `TRTLLMSampler` supports
-        penalties, min_p and seed; it excludes speculative_config, and was removed in 1.3.0rc26), cuda_graph_config,
-        moe_config, speculative_config, trust_remote_code.
+        penalties, min_p, seed, min_tokens and logit_bias; it excludes speculative_config, and was removed in
+        1.3.0rc26), cuda_graph_config, moe_config, speculative_config, trust_remote_code.
         """
         api = TrtllmApi()
         api.reject_older(requires)
@@ -100,52 +99,54 @@ class TrtllmEngine:
         self.context_length = context_length
         self.slots = slots
         self.supported_parameters = api.supported_parameters(llm)
-        self._structured_output_kinds: Final = api.structured_output_kinds(llm)
-        self._api: Final = api
+        self._api, kinds = api, api.structured_output_kinds(llm)
         self.checkpoint: Final = trtllm_checkpoint.read(Path(model))
         if self.checkpoint.image_token_id is not None:
             self.supported_parameters |= VISION
         self._llm: Final = api.load(
             self.checkpoint, model=model, context_length=context_length, slots=slots, arguments=llm
         )
-        self._rejections: Final = Rejections(api, self._llm, self.checkpoint)
+        probe = Probe(api, self._llm, self.checkpoint)
+        self._rejections: Final = Rejections(probe)
         self._inputs: Final = Inputs(api, self._llm, self.checkpoint, self._rejections)
         self._cache_size: Final = api.cache_size(self._llm, llm)
         self.tokenizer: Final[Any] = self._llm.tokenizer
-        self._eos_id: Final[int | None] = self.tokenizer.eos_token_id
-        self._end_ids: Final = self.checkpoint.end_ids | ({self._eos_id} if self._eos_id is not None else set())
+        self._jobs: Final = Jobs(self.tokenizer, self.checkpoint, context_length, kinds)
         self._waiting: Final[WaitingQueue[Job]] = WaitingQueue(limit=max_queued)
         self._running: Final[dict[int, Job]] = {}
         self.structured_output_library: str = llm.get("guided_decoding_backend") or ""
         self.structured_output_library_version = library_version(self.structured_output_library)
         self._lock: Final = threading.Lock()
         """Held to change what `submit` and the loop share: running and waiting requests, and the engine's failure."""
-        trials = start_trials(model, self.structured_output_library) if self._structured_output_kinds else None
+        trials = start_trials(model, self.structured_output_library) if kinds else None
         if trials is None:
             self.supported_parameters -= {"structured_output"}
             self.structured_output_library = self.structured_output_library_version = ""
+        self._calls_notation: Final = calls_notation(trials, self.structured_output_library)
+        if self._calls_notation is not None:
+            self.supported_parameters |= {"calls"}
         self._on_trial: Final = (
-            None
-            if trials is None
-            else PendingTrials(trials, lock=self._lock, limit=max_queued, done=self._enter_after_trial)
+            PendingTrials(trials, lock=self._lock, limit=max_queued, done=self._enter_after_trial) if trials else None
         )
         self._meter: Final = LoadMeter()
         self._progress: Final = Progress()
+        self._watchdog: Final = Watchdog(probe, self._progress, stall_seconds=stall_seconds, fail=self._fail)
+        self._statistics: Final = Statistics(self._llm)
         self._failed: RequestError | None = None
         self._loop: Final = asyncio.new_event_loop()
         self._woken: Final = asyncio.Event()
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
         self._thread: Final = threading.Thread(target=self._run, name="trtllm", daemon=True)
         self._thread.start()
 
     def submit(self, request: Request, sink: Sink) -> None:
         """See Engine."""
-        job = self._new_job(request, sink)
-        if request.params.structured_output is None:
+        job = self._jobs.make(with_calls(request, self._calls_notation), sink)
+        if job.request.params.structured_output is None:
             self._enter(job)
             return
         if self._on_trial is None:
-            raise _structured_output_not_supported()
+            raise kind_not_supported()
         with self._lock:
             if self._failed:
                 raise self._failed
@@ -182,18 +183,20 @@ class TrtllmEngine:
         self._loop.call_soon_threadsafe(self._woken.set)
 
     def load(self) -> Load:
-        """See Engine. The use of the cache counts the tokens of requests, without those kept for later requests."""
+        """See Engine. The use of the cache does not count what is kept for later requests."""
         if self._failed:
             raise self._failed
         with self._lock:
             running = list(self._running.values())
-        held = sum(job.usage.prompt_tokens + job.generated for job in running)
-        load = self._meter.load(
-            in_flight=len(running),
-            queued=len(self._waiting) + len(self._on_trial or ()),
-            kv_cache_use=None if self._cache_size is None else min(1.0, held / self._cache_size),
-        )
-        return replace(load, step_age_s=self._progress.step_age(running))
+        use = self._statistics.kv_cache_use
+        if use is not None and not running:
+            use = 0.0  # what was read last is older
+        if use is None and self._cache_size is not None:
+            use = min(1.0, sum(job.usage.prompt_tokens + job.generated for job in running) / self._cache_size)
+        queued = len(self._waiting) + len(self._on_trial or ())
+        load = self._meter.load(in_flight=len(running), queued=queued, kv_cache_use=use)
+        age, hit_rate = self._watchdog.step_age(running), self._statistics.prefix_cache_hit_rate
+        return replace(load, step_age_s=age, prefix_cache_hit_rate=hit_rate)
 
     def close(self) -> None:
         """See Engine."""
@@ -206,27 +209,10 @@ class TrtllmEngine:
         self._inputs.close()
         self._llm.shutdown()
 
-    def _new_job(self, request: Request, sink: Sink) -> Job:
-        """Return the job of a request.
-
-        Raises RequestError for a request that would harm the engine, or fail in it without a useful message.
-        """
-        params, prompt, vocabulary = request.params, request.prompt_token_ids, self.checkpoint.vocabulary
-        if request.text_input is not None:
-            prompt = self.tokenizer.encode(request.text_input, add_special_tokens=False)
-        limit = output_limit(len(prompt), params, self.context_length)
-        reject_unknown_tokens("prompt_token_ids", prompt, vocabulary)
-        reject_unknown_tokens("stop_token_ids", params.stop_token_ids, vocabulary)
-        reject_unknown_tokens("logit_bias", (token_id for token_id, _ in params.logit_bias), vocabulary)
-        if params.structured_output is not None and params.structured_output.kind not in self._structured_output_kinds:
-            raise _structured_output_not_supported()
-        reject_misplaced(request, prompt, self.checkpoint.image_token_id)
-        reader = ResultReader(params, limit=limit, end_ids=self._end_ids, eos_id=self._eos_id)
-        return Job(request, sink, limit, Usage(prompt_tokens=len(prompt)), reader)
-
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._watcher = self._loop.create_task(self._watch())
+        statistics = self._statistics.follow(self._progress, is_busy=lambda: bool(self._running))
+        self._watchers = [self._loop.create_task(watch) for watch in (self._watch(), statistics)]
         self._loop.run_forever()
 
     async def _watch(self) -> None:
@@ -261,10 +247,12 @@ class TrtllmEngine:
                 self._advance(job, final=False)
 
     def _check_health(self) -> None:
-        # Not all versions have it.
-        check = getattr(self._llm, "_check_health", None)
-        if check is not None and not self._failed and not check():
+        if self._failed:
+            return
+        if self._api.has_ended(self._llm):
             self._fail("its processes are not healthy")
+        else:
+            self._watchdog.check(list(self._running.values()))
 
     def _start(self, job: Job) -> None:
         job.started = time.monotonic()
@@ -279,16 +267,29 @@ class TrtllmEngine:
                 await self._read(job)
         except RequestError as error:
             self._end(job, error)
+        except EngineEndedError as end:
+            self._fail(end.cause)
         except Exception as error:  # noqa: BLE001 - every error must end requests
-            if is_request_error(error):
-                self._end(job, _failed(f"TensorRT-LLM gave the request up: {error}"))
-            # After an abort, there may be no result until the timeout.
-            elif not (isinstance(error, TimeoutError) and job.ended):
-                self._fail(error)
+            self._give_up(job, error)
         finally:
             # TensorRT-LLM may cancel its own task silently: then the request has not ended yet.
             self._end(job, _failed("TensorRT-LLM gave the request up"))
             self._leave(job)
+
+    def _give_up(self, job: Job, error: Exception) -> None:
+        """End a request with an error of its result, or the engine, if the error is about the engine."""
+        if isinstance(error, TimeoutError) and job.ended:
+            return  # nothing followed an abort
+        if is_request_error(error):
+            self._end(job, _failed(f"TensorRT-LLM gave the request up: {error}"))
+        elif isinstance(error, _OF_ONE_RESULT):
+            _log.error("a result could not be read", exc_info=error)
+            self._end(job, _failed(f"its answer could not be read: {error!r}"))
+            self._abort(job)
+        else:
+            self._fail(error)
+            return
+        self._watchdog.note_error(error)
 
     async def _begin(self, job: Job, inputs: Any) -> None:
         self._progress.note_request(list(self._running.values()))
@@ -315,15 +316,12 @@ class TrtllmEngine:
         if job.ended or not (final or job.sink.has_capacity()):
             return
         try:
-            tokens = job.reader.take(job.output, final=final)
+            tokens = job.take(final=final)
         except RequestError as error:
             self._end(job, error)
             return
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            # A result in an unknown form ends only its own request.
-            _log.exception("a result could not be read")
-            self._end(job, _failed(f"its answer could not be read: {error!r}"))
-            self._abort(job)
+        except _OF_ONE_RESULT as error:
+            self._give_up(job, error)
             return
         if job.reader.reason is not None:
             self._end(job, job.reader.reason, tokens)
@@ -339,9 +337,12 @@ class TrtllmEngine:
 
     def _abort(self, job: Job) -> None:
         """Stop a request in TensorRT-LLM, which would not stop if the result were no longer read."""
-        if job.result is not None and job.deadline is not None:
-            job.result.abort()
-            job.deadline.reschedule(self._loop.time() + ABORT_SECONDS)
+        if job.result is None:
+            return
+        job.result.abort()
+        with contextlib.suppress(RuntimeError):  # it is not read any more
+            if job.deadline is not None:
+                job.deadline.reschedule(self._loop.time() + ABORT_SECONDS)
 
     def _end(self, job: Job, end: str | RequestError, last: Tokens | None = None) -> None:
         """Send the end of a request to its sink, unless that was done before."""
@@ -384,7 +385,8 @@ class TrtllmEngine:
 
     async def _stop(self) -> None:
         self._fail_all(_failed("it is stopping"))
-        tasks = [job.task for job in self._running.values() if job.task] + ([self._watcher] if self._watcher else [])
+        self._watchdog.close()
+        tasks = [*(job.task for job in self._running.values() if job.task), *self._watchers]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -392,9 +394,3 @@ class TrtllmEngine:
 
 def _failed(problem: str) -> RequestError:
     return RequestError("ENGINE_FAILED", "engine_failed", reason=problem)
-
-
-def _structured_output_not_supported() -> RequestError:
-    return RequestError(
-        "UNSUPPORTED_PARAMETER", "structured_output_kind_not_supported", field=STRUCTURED_OUTPUT, engine="trtllm"
-    )

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
-import math
-import os
-import re
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from services.inference.triton_backend.contract import Params, Request
+from services.inference.triton_backend.engines import trtllm_processes
 from services.inference.triton_backend.engines.trtllm_checkpoint import Checkpoint
+from services.inference.triton_backend.engines.trtllm_version import at_least, is_version
+from services.worker.triton_kit.request_error import RequestError
 
-_VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:rc(\d+))?")
 _OWN: Final = {
     "max_batch_size": "slots",
     "max_seq_len": "context_length",
@@ -44,15 +45,27 @@ _OPTIONAL: Final = {
 }
 """Fields of Params, and their names in SamplingParams."""
 _TORCH_SAMPLER_SINCE: Final = {
+    # It counted the tokens of the prompt (PRs 12166 and 12358).
+    "min_tokens": "1.3.0rc10",
     "frequency_penalty": "1.3.0rc24",
     "presence_penalty": "1.3.0rc24",
     "repetition_penalty": "1.3.0rc24",
     "min_p": "1.3.0rc24",
     "seed": "1.3.0rc26",
+    # One biased request beside one without ended the thread that generates, and with it the engine.
+    "logit_bias": "1.3.0rc26",
 }
-"""Parameters that the default sampler accepts in every version, and the first version that does not ignore them."""
+"""Parameters that the default sampler accepts in every version, and the first version that honours them."""
+_FATAL_BIAS: Final = "assert req_bias is not None"
+"""A line of a sampler that one `logit_bias` beside another request ends. No document says which candidate lost it."""
+_SAMPLERS: Final = ("sampler/sampler_features.py", "sampler/sampler.py", "sampler.py")
+"""The files in which the line was, in `_torch/pyexecutor`."""
 _NO_OTHER_SAMPLER_SINCE: Final = "1.3.0rc26"
 _CHUNKS_IMAGES_SINCE: Final = "1.3"
+_IMAGES_WITH_IDS_SINCE: Final = "1.3"
+"""Before, TensorRT-LLM made text of the token ids of a prompt with images, and tokens of the text."""
+_MIXES_IDS_WITH_IMAGES_SINCE: Final = "1.3.0rc24"
+"""Before, only prompts as text got the positions of models with vision; requests with and without ended the engine."""
 
 
 class TrtllmApi:
@@ -60,7 +73,7 @@ class TrtllmApi:
 
     def __init__(self) -> None:
         """Import the package. Raises RuntimeError if that fails, or if it lacks a required feature."""
-        _leave_mpi_job()
+        trtllm_processes.forbid_reports()
         try:
             self._package: Final = importlib.import_module("tensorrt_llm")
             self._llmapi: Final = importlib.import_module("tensorrt_llm.llmapi")
@@ -85,7 +98,7 @@ class TrtllmApi:
         if not requires:
             return
         least = requires.removeprefix(">=")
-        if least == requires or not _VERSION.fullmatch(least):
+        if least == requires or not is_version(least):
             raise ValueError(f"requires={requires!r}: expected a version as in >=1.3")
         if not at_least(self.version, least):
             raise ValueError(
@@ -101,10 +114,15 @@ class TrtllmApi:
         Raises ValueError or RuntimeError, whose message says what to change.
         """
         arguments = self._checked(checkpoint, context_length, arguments)
+        trtllm_processes.reject_missing_job(arguments)
         if "max_input_len" in self._arguments:
             arguments["max_input_len"] = context_length
+        if "enable_iter_perf_stats" in self._arguments:
+            arguments.setdefault("enable_iter_perf_stats", True)
+        # With attention data parallelism, the size is that of each rank.
+        size = -(-slots // trtllm_processes.independent_ranks(arguments))
         try:
-            return self._package.LLM(model=model, max_batch_size=slots, max_seq_len=context_length, **arguments)
+            return self._package.LLM(model=model, max_batch_size=size, max_seq_len=context_length, **arguments)
         except Exception as error:
             known = self._known_architectures()
             if known and checkpoint.architecture not in known:
@@ -124,6 +142,8 @@ class TrtllmApi:
         }
         if not arguments.get("guided_decoding_backend"):
             honoured.discard("structured_output")
+        if not other_sampler and self._ends_with_bias():
+            honoured.discard("logit_bias")
         # The engine itself orders waiting requests, and detects end tokens.
         always = {
             "max_tokens",
@@ -145,30 +165,39 @@ class TrtllmApi:
         kinds = {f.name for f in dataclasses.fields(self._llmapi.GuidedDecodingParams)}
         return frozenset(kinds if backend == "xgrammar" else kinds - {"structural_tag"})
 
-    def inputs(
-        self,
-        request: Request,
-        images: Sequence[Any] = (),
-        *,
-        llm: Any = None,
-        limit: int = 1,
-        checkpoint: Checkpoint | None = None,
-    ) -> Any:
-        """Return the inputs for `generate`.
+    def prompt(self, request: Request, *, llm: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Return the prompt of a request as inputs for `generate`, without its images. It must be called in the loop.
 
-        Images need `llm`, `limit` and `checkpoint`. They may take long, and may be prepared in any thread. If
-        TensorRT-LLM cannot read an image, it raises any kind of exception.
+        Raises RequestError for token ids that this version takes only as text, and whose text has other token ids.
         """
-        inputs: dict[str, Any] = (
-            {"prompt_token_ids": request.prompt_token_ids}
-            if request.text_input is None
-            else {"prompt": request.text_input}
+        text, sees = request.text_input, checkpoint.image_token_id is not None
+        needs_text = sees and not at_least(
+            self.version, _IMAGES_WITH_IDS_SINCE if request.images else _MIXES_IDS_WITH_IMAGES_SINCE
         )
-        if not images:
-            return inputs
-        # 1.2 requires mm_processor_kwargs.
-        inputs |= {"multi_modal_data": {"image": list(images)}, "mm_processor_kwargs": {}}
-        if checkpoint is None or not hasattr(llm, "preprocess"):
+        if text is None and needs_text:
+            text = self._text_of(request.prompt_token_ids, llm.tokenizer)
+        if text is None:
+            return {"prompt_token_ids": request.prompt_token_ids}
+        # 1.2 requires mm_processor_kwargs where the model's processor reads the prompt.
+        return {"prompt": text, "mm_processor_kwargs": {}} if sees else {"prompt": text}
+
+    def with_images(
+        self,
+        prompt: Mapping[str, Any],
+        images: Sequence[Any],
+        request: Request,
+        *,
+        llm: Any,
+        limit: int,
+        checkpoint: Checkpoint,
+    ) -> Any:
+        """Return the inputs for `generate` of a prompt with images.
+
+        They may take long, and may be prepared in any thread. If TensorRT-LLM cannot read an image, it raises any kind
+        of exception.
+        """
+        inputs = {**prompt, "multi_modal_data": {"image": list(images)}, "mm_processor_kwargs": {}}
+        if not hasattr(llm, "preprocess"):
             return inputs
         with self._one_at_a_time:
             return llm.preprocess(inputs, sampling_params=self._sampling(request.params, limit, checkpoint))
@@ -184,12 +213,43 @@ class TrtllmApi:
         )
 
     def cache_size(self, llm: Any, arguments: Mapping[str, Any]) -> int | None:
-        """Return the capacity of the KV cache in tokens, or None if it is not known."""
+        """Return the capacity of the KV cache in tokens, that of all ranks, or None if it is not known."""
         try:
-            return int(llm.get_kv_cache_capacity()["maxNumTokens"]) or None
+            of_rank = int(llm.get_kv_cache_capacity()["maxNumTokens"])
+            return of_rank * trtllm_processes.independent_ranks(arguments) or None
         except Exception:  # noqa: BLE001 - not all versions have it, and nothing depends on it
             size: int | None = arguments.get("kv_cache_config", {}).get("max_tokens")
             return size
+
+    def has_ended(self, llm: Any) -> bool:
+        """Return whether TensorRT-LLM itself says that it has ended. Not every end shows here."""
+        # Not all versions have it. What it raises is an end, too.
+        check = getattr(llm, "_check_health", None)
+        if check is not None and not check():
+            return True
+        executor: Any = getattr(llm, "_executor", None)
+        with contextlib.suppress(Exception):
+            if executor.is_shutdown():
+                return True
+            # Where the engine runs in this process, the end of its thread shows.
+            return getattr(executor.engine, "is_shutdown", False) is True
+        return False
+
+    def _text_of(self, ids: Sequence[int], tokenizer: Any) -> str:
+        text: str = tokenizer.decode(ids, skip_special_tokens=False)
+        if list(tokenizer.encode(text, add_special_tokens=False)) == list(ids):
+            return text
+        problem = (
+            f"TensorRT-LLM {self.version} takes prompts of this model as text only, and the text of this one is "
+            "read as other tokens, for example because it contains the name of a control token"
+        )
+        raise RequestError("INVALID_ARGUMENT", "engine_rejects_request", reason=problem)
+
+    def _ends_with_bias(self) -> bool:
+        """Return whether the installed sampler has the line that ends the engine."""
+        directory = Path(getattr(self._package, "__file__", None) or ".").parent / "_torch" / "pyexecutor"
+        files = [directory / name for name in _SAMPLERS]
+        return any(file.is_file() and _FATAL_BIAS in file.read_text(errors="replace") for file in files)
 
     def _sampling(self, params: Params, limit: int, checkpoint: Checkpoint) -> Any:
         """Return a new SamplingParams, because generate_async changes it.
@@ -276,24 +336,3 @@ def is_request_error(error: BaseException) -> bool:
     """Return whether an error is about one request only. Any other error ends the engine."""
     # Compared by name, because its module differs between versions.
     return any(kind.__name__ == "RequestError" for kind in type(error).__mro__)
-
-
-def at_least(version: str, least: str) -> bool:
-    """Return whether `version` is `least` or newer. Release candidates of `least` count as it."""
-    return _number(version, final=math.inf) >= _number(least, final=0)
-
-
-def _number(version: str, *, final: float) -> tuple[float, ...]:
-    match = _VERSION.match(version)
-    if match is None:
-        raise ValueError(f"{version!r} is no version as in 1.2.1 or 1.3.0rc24")
-    major, minor, patch, candidate = match.groups()
-    return int(major), int(minor), int(patch or 0), final if candidate is None else int(candidate)
-
-
-def _leave_mpi_job() -> None:
-    """Delete the variables that make this process a rank of an MPI job: TensorRT-LLM's own processes would join it."""
-    for name in list(os.environ):
-        job = name.startswith(("OMPI_", "PMIX_", "PMI_")) and not name.startswith("OMPI_MCA_")
-        if job or name.startswith("OMPI_MCA_orte_"):
-            del os.environ[name]

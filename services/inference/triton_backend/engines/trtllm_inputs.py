@@ -31,11 +31,12 @@ class Inputs:
     async def prepare(self, job: Job) -> Any:
         """Return the inputs of a request, or None if it has ended meanwhile, without waiting for the thread then.
 
-        Raises RequestError, or the error with which the engine has ended.
+        Raises RequestError or EngineEndedError.
         """
+        prompt = self._api.prompt(job.request, llm=self._llm, checkpoint=self._checkpoint)
         if not job.request.images:
-            return self._api.inputs(job.request)
-        job.preparing = asyncio.get_running_loop().run_in_executor(self._threads, self._with_images, job)
+            return prompt
+        job.preparing = asyncio.get_running_loop().run_in_executor(self._threads, self._with_images, job, prompt)
         try:
             return await job.preparing
         except asyncio.CancelledError:
@@ -51,6 +52,8 @@ class Inputs:
         """Stop the threads."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _with_images(self, job: Job) -> Any:
+    def _with_images(self, job: Job, prompt: dict[str, Any]) -> Any:
         images = decode(job.request, is_wanted=lambda: not job.ended)
-        return self._api.inputs(job.request, images, llm=self._llm, limit=job.limit, checkpoint=self._checkpoint)
+        return self._api.with_images(
+            prompt, images, job.request, llm=self._llm, limit=job.limit, checkpoint=self._checkpoint
+        )

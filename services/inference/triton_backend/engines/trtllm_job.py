@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from services.inference.triton_backend.contract import Request, Sink, Usage
+from services.inference.triton_backend.contract import Request, Sink, Tokens, Usage
 from services.inference.triton_backend.engines.trtllm_result import ResultReader
 
 
@@ -47,6 +47,13 @@ class Job:
         self.first_token = self.first_token or time.monotonic()
         new, self.generated = generated - self.generated, generated
         return new
+
+    def take(self, *, final: bool) -> Tokens:
+        """Return the tokens since the last call. Raises RequestError if the engine has ended the request early."""
+        tokens = self.reader.take(self.output, final=final)
+        if tokens.token_ids and self.reader.taken == len(tokens.token_ids):
+            tokens = replace(tokens, cached_tokens=getattr(self.result, "cached_tokens", None))
+        return tokens
 
     def final_usage(self) -> Usage:
         """Return the usage at the end of the request."""

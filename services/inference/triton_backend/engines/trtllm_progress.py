@@ -1,4 +1,4 @@
-"""Measures the progress of TensorRT-LLM, which does not report its steps."""
+"""Measures the progress of TensorRT-LLM, by its results and its statistics."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ class Progress:
 
     def __init__(self) -> None:
         """Start before any progress."""
-        self._noted_at = 0.0
+        self.noted_at = 0.0
+        """The time of the last progress on the monotonic clock."""
+        self.result_at = 0.0
+        """The time of the last result, likewise."""
 
     def note_result(self) -> None:
         """Note that a result has come."""
-        self._noted_at = time.monotonic()
+        self.noted_at = self.result_at = time.monotonic()
+
+    def note_iterations(self) -> None:
+        """Note that the engine has made iterations."""
+        self.noted_at = time.monotonic()
 
     def note_request(self, running: Collection[Job]) -> None:
         """Note that a request begins beside those that are `running`.
@@ -29,7 +36,7 @@ class Progress:
         It counts as progress only if it is alone: requests may all wait for an engine that hangs.
         """
         if not any(job.is_computed for job in running):
-            self._noted_at = time.monotonic()
+            self.noted_at = time.monotonic()
 
     def step_age(self, running: Collection[Job]) -> float | None:
         """Return the age of the last step in seconds, as `Load` describes it.
@@ -40,5 +47,5 @@ class Progress:
         if not working:
             return None
         unread = sum(job.usage.prompt_tokens for job in working if job.first_token is None)
-        age = time.monotonic() - self._noted_at - unread / LEAST_PREFILL_TOKENS_PER_SECOND
+        age = time.monotonic() - self.noted_at - unread / LEAST_PREFILL_TOKENS_PER_SECOND
         return round(max(0.0, age), 3)

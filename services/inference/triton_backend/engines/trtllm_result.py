@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
 from services.inference.triton_backend.contract import Params, Tokens
 from services.worker.triton_kit.request_error import RequestError
 
+_log: Final = logging.getLogger(__name__)
 UNLIKELY: Final = -9999.0
 """OpenAI's log probability for an unlikely token whose probability is not known."""
 
@@ -64,6 +66,8 @@ class ResultReader:
             problem = f"TensorRT-LLM ended the answer early: {reason or 'without a reason'}"
             raise RequestError("ENGINE_FAILED", "engine_failed", reason=problem)
         self.reason = reason
+        if reason == "stop" and len(output.token_ids) < self._params.min_tokens:
+            _log.warning("TensorRT-LLM ended an answer before min_tokens, after %d tokens", len(output.token_ids))
         if reason == "length" or self._ends.intersection(output.token_ids[-1:]):
             return []
         ended_by = output.stop_reason if isinstance(output.stop_reason, int) else self._eos_id

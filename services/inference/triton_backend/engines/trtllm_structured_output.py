@@ -11,14 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, Calls, StructuredOutput
 from services.inference.triton_backend.engines.trtllm_job import Job
 from services.inference.triton_backend.fair_work import FairWork
+from services.inference.triton_backend.held_calls import Notation, as_lark, as_structural_tag
 from services.inference.triton_backend.trial import Trials
 from services.worker.triton_kit.request_error import RequestError
 
 STRUCTURED_OUTPUTS_AT_ONCE: Final = 2
 STRUCTURED_OUTPUT_SECONDS: Final = 9.0
 """The longest wait of a request for the trial of its structured output to begin."""
+_ANY_CALL: Final = Calls("<tool_call>", "</tool_call>", '{"type":"object"}', parallel=True)
 _TRIAL: Final = "services.inference.triton_backend.engines.trtllm_trial"
 _log: Final = logging.getLogger(__name__)
 
@@ -106,9 +109,30 @@ def start_trials(model: str, library: str) -> Trials | None:
     return trials
 
 
+def calls_notation(trials: Trials | None, library: str) -> Notation | None:
+    """Return the notation in which calls are held to their schemas, or None if the library does not compile it."""
+    notation = as_lark if library == "llguidance" else as_structural_tag
+    if trials is None:
+        return None
+    try:
+        for otherwise in (None, StructuredOutput("json_object", "")):
+            trials.check(notation(_ANY_CALL, otherwise))
+    except RequestError as error:
+        _log.warning("calls are not held to their schemas unless they are required: %s", error)
+        return None
+    return notation
+
+
 def library_version(library: str) -> str:
     """Return the version of an installed library, `unknown`, or an empty text without a library."""
     try:
         return importlib.metadata.version(library) if library else ""
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def kind_not_supported() -> RequestError:
+    """Return the error of a structured output that the library does not compile."""
+    return RequestError(
+        "UNSUPPORTED_PARAMETER", "structured_output_kind_not_supported", field=STRUCTURED_OUTPUT, engine="trtllm"
+    )

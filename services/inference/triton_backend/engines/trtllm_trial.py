@@ -5,11 +5,13 @@ It was written from the libraries' documentation and tested with stand-ins; it h
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.inference.triton_backend.contract import STRUCTURED_OUTPUT
+from services.inference.triton_backend.faulty_part import located
 from services.worker.triton_kit.request_error import RequestError
 
 
@@ -19,12 +21,24 @@ def prepare(arguments: Mapping[str, Any]) -> Callable[[str, str], None]:
     compilers = {"xgrammar": _xgrammar, "llguidance": _llguidance}
     compile_structured_output = compilers[arguments["backend"]](tokenizer)
 
+    def compiles(schema: str) -> bool:
+        try:
+            compile_structured_output("json", schema)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - libraries raise anything
+            return False
+        return True
+
     def compile_or_reject(kind: str, text: str) -> None:
         try:
             compile_structured_output(kind, text)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - libraries raise anything for an invalid structured output
+            with contextlib.suppress(ValueError, AttributeError, LookupError):
+                if found := located(kind, text, compiles):
+                    raise found from None
             reason = "".join(str(error).strip().splitlines()[:1])[:200]
             raise RequestError(
                 "INVALID_ARGUMENT", "structured_output_not_valid", field=STRUCTURED_OUTPUT, reason=reason

@@ -11,9 +11,11 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tensorrt_llm.executor.blocks import Blocks
 from tensorrt_llm.executor.result import Logprob, RequestOutput, Response
 from tensorrt_llm.executor.utils import RequestError
 from tensorrt_llm.sampling_params import SamplingParams
+from tensorrt_llm.version import since
 
 CANDIDATES = 24
 STEP = 0.8
@@ -47,6 +49,16 @@ class Script:
     """The log probabilities have an unknown format."""
     silent_abort: bool = False
     """No response follows an abort."""
+    result_error: str = ""
+    """The name of an exception that reading the response raises after its tokens; the engine goes on generating."""
+    fails_all: str = ""
+    """The message of an error that ends all requests that run after the tokens of this one; the engine continues."""
+    breaks: str = ""
+    """The same, and every later request ends with this error too, as after an error of the device."""
+    dies: str = ""
+    """The same as `fails_all`, and the thread ends: later requests are accepted, and never answered."""
+    vanishes: bool = False
+    """The thread ends after the tokens without any response, as when the process of a rank dies."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +69,9 @@ class Running:
     params: SamplingParams
     script: Script
     limit: int
+    prompt_tokens: int
+    has_positions: bool
+    """Whether the request has the positions in three dimensions that models with vision use."""
     index: int = 0
     generated: list[int] = field(default_factory=list)
     step: int = 0
@@ -68,9 +83,20 @@ class Running:
 
 class Engine:
     def __init__(
-        self, *, slots: int, step_seconds: float, stream_interval: int, honours: frozenset[str], flat_logprobs: bool
+        self,
+        *,
+        slots: int,
+        step_seconds: float,
+        stream_interval: int,
+        honours: frozenset[str],
+        flat_logprobs: bool,
+        blocks: Blocks,
     ) -> None:
         self.steps = 0
+        self.lost = False
+        """Whether the thread has ended by itself, which nothing else shows."""
+        self.blocks = blocks
+        self._broken = ""
         self._slots, self._step_seconds, self._interval = slots, step_seconds, stream_interval
         self._honours, self._flat = honours, flat_logprobs
         self._waiting: deque[Running] = deque()
@@ -96,6 +122,10 @@ class Engine:
             self._changed.notify()
 
     @property
+    def is_shutdown(self) -> bool:
+        return self.dead or self.lost
+
+    @property
     def active(self) -> int:
         return len(self._running) + len(self._waiting)
 
@@ -119,11 +149,38 @@ class Engine:
                     self._running.append(self._waiting.popleft())
             time.sleep(self._step_seconds)
             self.steps += 1
-            for running in list(self._running):
+            # Requests whose prompts are read come first.
+            batch = sorted(self._running, key=lambda running: bool(running.generated))
+            problem = self._problem_of(batch)
+            if problem or self._broken:
+                self._fail_all(problem or self._broken)
+                if problem:
+                    self.lost = True
+                    return
+            for running in batch:
                 self._advance(running)
+                if self.lost:
+                    return
+            self.blocks.note_step(self.steps, self._running, len(self._waiting))
+
+    def _problem_of(self, batch: list[Running]) -> str:
+        """Return the error that a mixture of requests causes in older versions, or an empty text."""
+        biased = [running.params.embedding_bias is not None for running in batch]
+        if any(biased) and not biased[-1] and not self._flat and not since("1.3.0rc26"):
+            return "Sampling failed"
+        if len({running.has_positions for running in batch}) > 1 and not since("1.3.0rc24"):
+            return "The size of tensor a must match the size of tensor b"
+        return ""
+
+    def _fail_all(self, problem: str) -> None:
+        for running in self._running:
+            running.result.put(Response(error=RequestError(problem)))
+        self._running.clear()
 
     def _advance(self, running: Running) -> None:
         script = running.script
+        if running not in self._running:
+            return
         if running.aborted:
             self._running.remove(running)
             if not script.silent_abort:
@@ -133,6 +190,15 @@ class Engine:
             if script.request_error or script.fatal or script.final or script.cancelled_error:
                 self._misbehave(running)
                 return
+            if problem := script.fails_all or script.breaks or script.dies:
+                self._fail_all(problem)
+                self._broken, self.lost = script.breaks, bool(script.dies)
+                return
+            if script.vanishes:
+                self.lost = True
+                return
+            if script.result_error:
+                running.result.put(Response(reading_raises=script.result_error))
             if script.stalls:
                 return
         token_id, logits = self._choose(running)
@@ -205,7 +271,9 @@ class Engine:
     def _logits(self, running: Running) -> dict[int, float]:
         """Return the log probabilities of the next token: of the scripted one and its neighbours."""
         params, ids = running.params, running.script.token_ids
-        too_early = len(running.generated) + 1 < (params.min_tokens or 0)
+        # Before rc10, the tokens of the prompt count.
+        counted = 0 if since("1.3.0rc10") or self._flat else running.prompt_tokens
+        too_early = counted + len(running.generated) + 1 < (params.min_tokens or 0)
         while too_early and ids[running.step % len(ids)] == params.end_id:
             running.step += 1
         token_id = ids[running.step % len(ids)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,8 @@ class Response:
     index: int = 0
     """The index of the choice. The others are unchanged."""
     error: BaseException | None = None
+    reading_raises: str = ""
+    """The name of a built-in exception that reading this response raises, although the request goes on."""
 
 
 class RequestOutput:
@@ -92,6 +95,8 @@ class RequestOutput:
         if response.error is not None:
             self._done = True
             raise response.error
+        if response.reading_raises:
+            raise getattr(builtins, response.reading_raises)("logprobs and token_ids differ in length")
         output = self.outputs[response.index]
         output._last_token_ids_len = len(output.token_ids)
         output.token_ids.extend(response.token_ids)

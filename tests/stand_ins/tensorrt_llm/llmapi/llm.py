@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
+from torch import Tensor
+
+from tensorrt_llm import usage
 from tensorrt_llm._torch.models.modeling_utils import MODEL_CLASS_MAPPING
+from tensorrt_llm.executor.blocks import Blocks, IterationResult
 from tensorrt_llm.executor.engine import Engine, Running, Script
 from tensorrt_llm.executor.result import RequestOutput
 from tensorrt_llm.executor.utils import RequestError
@@ -24,6 +32,17 @@ CACHED_TOKENS = 1024
 class PreprocessedInputs:
     prompt_token_ids: list[int]
     inputs: dict[str, Any]
+
+
+class Executor:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        if os.environ.get("TLLM_WORKER_USE_SINGLE_PROCESS") == "1":
+            # Otherwise it is in another process.
+            self.engine = engine
+
+    def is_shutdown(self) -> bool:
+        return self._engine.dead
 
 
 class Tokenizer:
@@ -45,9 +64,9 @@ class Tokenizer:
         parts = [m["content"] if isinstance(m["content"], list) else [{"text": m["content"]}] for m in messages]
         return "".join(part.get("text", "<|image_pad|>") for content in parts for part in content)
 
-    def decode(self, ids: list[int]) -> str:
-        names = {token_id: name for name, token_id in self._special.items()}
-        return "".join(names.get(i) or chr(i) for i in ids)
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        names = {token_id: "" if skip_special_tokens else name for name, token_id in self._special.items()}
+        return "".join(names.get(i, chr(i)) for i in ids)
 
 
 class BaseLLM:
@@ -61,8 +80,12 @@ class BaseLLM:
         self.args = TorchLlmArgs(model=model, **kwargs)
         if self.args.sampler_type == "TRTLLMSampler" and since("1.3.0rc26"):
             raise ValueError("TRTLLMSampler has been removed")
-        if self.args.tensor_parallel_size > GPUS:
-            raise RuntimeError(f"Only {GPUS} GPUs are available, but {self.args.tensor_parallel_size} are required.")
+        ranks = self.args.tensor_parallel_size * self.args.pipeline_parallel_size
+        if ranks > GPUS:
+            raise RuntimeError(f"Only {GPUS} GPUs are available, but {ranks} are required.")
+        if ranks > 1:
+            _start_ranks()
+        usage.report()
         directory = Path(model)
         self._config = json.loads((directory / "config.json").read_text())
         if self._config["architectures"][0] not in MODEL_CLASS_MAPPING:
@@ -74,14 +97,23 @@ class BaseLLM:
         self.requests: list[tuple[dict[str, Any], SamplingParams, dict[str, Any]]] = []
         """The arguments of generate_async before it changed them, for tests."""
         self.made.append(self)
-        self._prompts: dict[str | None, list[list[int]]] = {}
+        self.background_error: Exception | None = None
+        """An error of another thread, which the next call raises after it has stopped the engine."""
         self.engine = Engine(
-            slots=self.args.max_batch_size,
+            # With attention data parallelism, each rank has requests and a cache of its own.
+            slots=self.args.max_batch_size * (ranks if self.args.enable_attention_dp else 1),
             step_seconds=self._stand_in.get("step_ms", 5) / 1000,
             stream_interval=self.args.stream_interval,
             honours=self._honours(),
             flat_logprobs=self.args.sampler_type == "TRTLLMSampler",
+            blocks=Blocks(
+                total=CACHED_TOKENS // Blocks.TOKENS,
+                reuse=self.args.kv_cache_config.enable_block_reuse,
+                records=self.args.enable_iter_perf_stats,
+            ),
         )
+        self._executor = Executor(self.engine)
+        self._iterations = IterationResult(self.engine.blocks)
 
     def shutdown(self) -> None:
         self.engine.stop()
@@ -93,7 +125,17 @@ class BaseLLM:
             | ({"seed"} if since("1.3.0rc26") or other_sampler else set())
         )
 
+    def get_stats_async(self, timeout: float | None = 2) -> Any:
+        if not self.requests:
+            # Reading them before the first request warns on stderr, each time.
+            print("Iteration statistics are not available yet.", file=sys.stderr)
+        self._iterations.set_timeout(timeout or 0)
+        return self._iterations
+
     def _start(self, inputs: Any, params: SamplingParams, *, streaming: bool, **rest: Any) -> RequestOutput:
+        if self.background_error is not None:
+            self.engine.stop()
+            raise self.background_error
         if self.engine.dead:
             raise RuntimeError("LLM is shutting down")
         assert streaming
@@ -107,18 +149,26 @@ class BaseLLM:
             raise AssertionError("the stand-in does not detokenize")
         prompt = preprocessed.prompt_token_ids if preprocessed else self._prompt_ids(inputs, params)
         self._check_length(len(prompt))
-        result = RequestOutput(params, prompt, cached_tokens=self._cached(prompt, rest.get("cache_salt")))
+        cached_tokens = self.engine.blocks.take(prompt, rest.get("cache_salt"))
+        result = RequestOutput(params, prompt, cached_tokens=cached_tokens)
+        # Token ids alone do not pass through the processor of the model, which computes positions.
+        has_positions = "image_token_id" in self._config and ("prompt" in inputs or "multi_modal_data" in inputs)
         remaining = (self.args.max_seq_len or 2**31) - len(prompt)
         for index in range(params.n):
             script = self._script(prompt, params, inputs)
-            self.engine.add(Running(result, params, script, min(params.max_tokens, remaining), index))
+            limit = min(params.max_tokens, remaining)
+            self.engine.add(Running(result, params, script, limit, len(prompt), has_positions, index))
         return result
 
     def _prompt_ids(self, inputs: dict[str, Any], params: SamplingParams) -> list[int]:
         images = (inputs.get("multi_modal_data") or {}).get("image")
         if not images:
             ids = inputs.get("prompt_token_ids")
-            return list(ids) if ids is not None else self.tokenizer.encode(inputs["prompt"])
+            if ids is not None:
+                return list(ids)
+            if "image_token_id" in self._config:
+                _process(**inputs.get("mm_processor_kwargs"))
+            return self.tokenizer.encode(inputs["prompt"])
         if "image_token_id" not in self._config:
             raise ValueError("the model has no image processor")
         if since("1.3.0rc0") and "prompt_token_ids" in inputs:
@@ -157,20 +207,6 @@ class BaseLLM:
             raise rejection(
                 f"The sum of prompt length ({length}) should not exceed max_num_tokens ({self.args.max_num_tokens})"
             )
-
-    def _cached(self, prompt: list[int], salt: str | None) -> int:
-        if not self.args.kv_cache_config.enable_block_reuse:
-            return 0
-        block = self.args.kv_cache_config.tokens_per_block
-        earlier = self._prompts.setdefault(salt, [])
-        longest = 0
-        for other in earlier:
-            same = next(
-                (n for n, (a, b) in enumerate(zip(prompt, other, strict=False)) if a != b), min(len(prompt), len(other))
-            )
-            longest = max(longest, min(same, len(prompt) - 1) // block * block)
-        earlier.append(prompt)
-        return longest
 
     def _script(self, prompt: list[int], params: SamplingParams, inputs: dict[str, Any]) -> Script:
         structured_output = params.guided_decoding
@@ -237,11 +273,31 @@ class LLM13Preprocessing(LLM13):
             params.set_up(self.tokenizer)
         return PreprocessedInputs(self._prompt_ids(inputs, params), inputs)
 
+    def encode(self, rows: list[list[int]]) -> list[Any]:
+        if not self.args.encode_only:
+            raise RuntimeError("LLM.encode() needs encode_only=True")
+        if len(rows) > self.args.max_batch_size:
+            raise ValueError(f"{len(rows)} prompts exceed max_batch_size ({self.args.max_batch_size})")
+        if (total := sum(map(len, rows))) > self.args.max_num_tokens:
+            raise ValueError(f"{total} tokens exceed max_num_tokens ({self.args.max_num_tokens})")
+        if self.args.max_seq_len and (longest := max(map(len, rows))) > self.args.max_seq_len:
+            raise ValueError(f"{longest} tokens exceed max_seq_len ({self.args.max_seq_len})")
+        return [SimpleNamespace(logits=Tensor(np.array([[3 * len(row), 4 * len(row)]], np.float32))) for row in rows]
+
     def get_kv_cache_capacity(self) -> dict[str, int]:
         return {"maxNumBlocks": 32, "tokensPerBlock": 32, "maxNumTokens": CACHED_TOKENS}
 
 
 LLM = LLM13Preprocessing if since("1.3.0rc22") else LLM13 if since("1.3.0rc0") else LLM12
+
+
+def _start_ranks() -> None:
+    """Start the processes of the further GPUs, by MPI_Comm_spawn."""
+    if os.environ.get("TLLM_SPAWN_PROXY_PROCESS") == "1":
+        # The launcher has as many ranks as its own job: the real one waits for the others forever.
+        raise RuntimeError("the job of trtllm-llmapi-launch has 1 rank")
+    if "OMPI_COMM_WORLD_SIZE" not in os.environ:
+        raise RuntimeError("MPI_ERR_SPAWN: could not spawn processes")
 
 
 def _process(**kwargs: Any) -> None:

@@ -23,7 +23,12 @@ class TorchLlmArgs(BaseModel):
     trust_remote_code: bool = False
     tensor_parallel_size: int = 1
     moe_expert_parallel_size: int | None = None
+    pipeline_parallel_size: int = 1
     enable_attention_dp: bool = False
+    attention_dp_config: dict[str, Any] | None = None
+    enable_iter_perf_stats: bool = False
+    encode_only: bool = False
+    model_kwargs: dict[str, Any] | None = None
     max_batch_size: int = 2048
     max_num_tokens: int = 8192
     max_seq_len: int | None = None

@@ -45,6 +45,34 @@ INPUT_TYPE_PASSAGE: InputType.ValueType  # 2
 """A document or a part of one, which a query may find."""
 Global___InputType: _TypeAlias = InputType  # noqa: Y015
 
+class _TextNormalization:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextNormalizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextNormalization.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_NORMALIZATION_UNSPECIFIED: _TextNormalization.ValueType  # 0
+    """The model's default."""
+    TEXT_NORMALIZATION_NONE: _TextNormalization.ValueType  # 1
+    """Texts stay as they are."""
+    TEXT_NORMALIZATION_PERSIAN: _TextNormalization.ValueType  # 2
+    """All texts get the spelling of Persian: its letters and digits, no tatweel, no vowel signs."""
+    TEXT_NORMALIZATION_AUTO: _TextNormalization.ValueType  # 3
+    """Texts that are recognised as Persian get its spelling. Others stay as they are, Arabic ones included."""
+
+class TextNormalization(_TextNormalization, metaclass=_TextNormalizationEnumTypeWrapper):
+    """How the spelling of texts is unified before they are embedded."""
+
+TEXT_NORMALIZATION_UNSPECIFIED: TextNormalization.ValueType  # 0
+"""The model's default."""
+TEXT_NORMALIZATION_NONE: TextNormalization.ValueType  # 1
+"""Texts stay as they are."""
+TEXT_NORMALIZATION_PERSIAN: TextNormalization.ValueType  # 2
+"""All texts get the spelling of Persian: its letters and digits, no tatweel, no vowel signs."""
+TEXT_NORMALIZATION_AUTO: TextNormalization.ValueType  # 3
+"""Texts that are recognised as Persian get its spelling. Others stay as they are, Arabic ones included."""
+Global___TextNormalization: _TypeAlias = TextNormalization  # noqa: Y015
+
 class _TokenInput:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -87,6 +115,7 @@ class EmbedRequest(_message.Message):
     TRUNCATE_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The public id of the model, for example "qwen3-embedding-0.6b"."""
     dimensions: _builtins.int
@@ -99,6 +128,8 @@ class EmbedRequest(_message.Message):
     """The tenant that the request is made for. At most 256 bytes."""
     priority: _builtins.int
     """Scheduling priority: queued requests with a larger number are served first. 0 is normal."""
+    text_normalization: Global___TextNormalization.ValueType
+    """How the spelling of texts is unified. Unset means the model's default."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts: at most 2,048, none of them empty. Exactly one of `texts` and `token_ids` is set."""
@@ -118,10 +149,11 @@ class EmbedRequest(_message.Message):
         truncate: _builtins.bool = ...,
         tenant: _builtins.str = ...,
         priority: _builtins.int = ...,
+        text_normalization: Global___TextNormalization.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "input_type", b"input_type", "model", b"model", "priority", b"priority", "tenant", b"tenant", "texts", b"texts", "token_ids", b"token_ids", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "input_type", b"input_type", "model", b"model", "priority", b"priority", "tenant", b"tenant", "text_normalization", b"text_normalization", "texts", b"texts", "token_ids", b"token_ids", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
@@ -274,6 +306,8 @@ class Model(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     DESCRIPTIONS_FIELD_NUMBER: _builtins.int
     NORMALIZED_FIELD_NUMBER: _builtins.int
+    DEFAULT_TEXT_NORMALIZATION_FIELD_NUMBER: _builtins.int
+    TEXT_NORMALIZATION_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The public id."""
     owned_by: _builtins.str
@@ -294,6 +328,10 @@ class Model(_message.Message):
     """The checkpoint that was loaded."""
     normalized: _builtins.bool
     """Whether the vectors have length one."""
+    default_text_normalization: Global___TextNormalization.ValueType
+    """How the spelling of texts is unified if the request does not say it."""
+    text_normalization_version: _builtins.str
+    """The version of the unified spelling, for example "persian-1". Vectors of different versions must not be mixed."""
     @_builtins.property
     def created(self) -> _timestamp_pb2.Timestamp:
         """The time at which its catalog entry was created."""
@@ -317,10 +355,12 @@ class Model(_message.Message):
         checkpoint: _builtins.str = ...,
         descriptions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         normalized: _builtins.bool = ...,
+        default_text_normalization: Global___TextNormalization.ValueType = ...,
+        text_normalization_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "created", b"created", "default_input_type", b"default_input_type", "descriptions", b"descriptions", "dimensions", b"dimensions", "engine", b"engine", "id", b"id", "max_input_tokens", b"max_input_tokens", "normalized", b"normalized", "owned_by", b"owned_by", "supports_dimensions", b"supports_dimensions", "token_input", b"token_input"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "created", b"created", "default_input_type", b"default_input_type", "default_text_normalization", b"default_text_normalization", "descriptions", b"descriptions", "dimensions", b"dimensions", "engine", b"engine", "id", b"id", "max_input_tokens", b"max_input_tokens", "normalized", b"normalized", "owned_by", b"owned_by", "supports_dimensions", b"supports_dimensions", "text_normalization_version", b"text_normalization_version", "token_input", b"token_input"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -213,6 +213,11 @@ class GenerateRequest(_message.Message):
     CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
     CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: _builtins.int
     REFUSE_IGNORED_PARAMETERS_FIELD_NUMBER: _builtins.int
+    FURTHER_PROMPTS_FIELD_NUMBER: _builtins.int
+    SUFFIX_FIELD_NUMBER: _builtins.int
+    AFFINITY_KEY_FIELD_NUMBER: _builtins.int
+    CLAMP_MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    PREFILL_ONLY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The public id of the model, for example "qwen3-8b"."""
     prompt: _builtins.str
@@ -233,6 +238,18 @@ class GenerateRequest(_message.Message):
     """Reject the request (INVALID_ARGUMENT, UNSUPPORTED_PARAMETER) if it sets a parameter that the engine does not
     support, instead of ignoring the parameter.
     """
+    suffix: _builtins.str
+    """The text behind the gap that is filled behind `prompt`, for models with tokens for it. Other prompts have none."""
+    affinity_key: _builtins.str
+    """Requests with the same key probably begin with the same text, such as the turns of one conversation, so a router
+    may prefer the same worker for them. Workers do not read it.
+    """
+    clamp_max_tokens: _builtins.bool
+    """Reduce `sampling.max_tokens` to the number of tokens that the context has left, instead of rejecting the request.
+    `Started.max_tokens` has the reduced number.
+    """
+    prefill_only: _builtins.bool
+    """Read the prompt, so that the prefix cache has it, and return no tokens. The finish reason is LENGTH."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
         """The conversation, from the oldest message to the newest. Exactly one of `messages`, `prompt` and
@@ -271,6 +288,12 @@ class GenerateRequest(_message.Message):
     def chat_template_kwargs(self) -> _struct_pb2.Struct:
         """Additional variables of the chat template. The model's catalog entry lists the permitted ones."""
 
+    @_builtins.property
+    def further_prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FurtherPrompt]:
+        """Prompts that are continued besides `prompt` or `prompt_token_ids`. Each has `n` choices: those of the first prompt
+        have the indices 0 to n - 1, those of the next one n to 2n - 1, and so on.
+        """
+
     def __init__(
         self,
         *,
@@ -291,10 +314,15 @@ class GenerateRequest(_message.Message):
         chat_template_kwargs: _struct_pb2.Struct | None = ...,
         continue_final_message: _builtins.bool = ...,
         refuse_ignored_parameters: _builtins.bool = ...,
+        further_prompts: _abc.Iterable[Global___FurtherPrompt] | None = ...,
+        suffix: _builtins.str = ...,
+        affinity_key: _builtins.str = ...,
+        clamp_max_tokens: _builtins.bool = ...,
+        prefill_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "_prompt", b"_prompt", "chat_template_kwargs", b"chat_template_kwargs", "logprobs", b"logprobs", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "reasoning", b"reasoning", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "_prompt", b"_prompt", "chat_template_kwargs", b"chat_template_kwargs", "continue_final_message", b"continue_final_message", "logprobs", b"logprobs", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "reasoning", b"reasoning", "refuse_ignored_parameters", b"refuse_ignored_parameters", "response_format", b"response_format", "sampling", b"sampling", "tenant", b"tenant", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "_prompt", b"_prompt", "affinity_key", b"affinity_key", "chat_template_kwargs", b"chat_template_kwargs", "clamp_max_tokens", b"clamp_max_tokens", "continue_final_message", b"continue_final_message", "further_prompts", b"further_prompts", "logprobs", b"logprobs", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "prefill_only", b"prefill_only", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "reasoning", b"reasoning", "refuse_ignored_parameters", b"refuse_ignored_parameters", "response_format", b"response_format", "sampling", b"sampling", "suffix", b"suffix", "tenant", b"tenant", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
@@ -306,6 +334,60 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class FurtherPrompt(_message.Message):
+    """A prompt besides the first one, without a chat template."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text."""
+    @_builtins.property
+    def token_ids(self) -> Global___TokenIds:
+        """Token ids."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_ids: Global___TokenIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
+
+Global___FurtherPrompt: _TypeAlias = FurtherPrompt  # noqa: Y015
+
+@_typing.final
+class TokenIds(_message.Message):
+    """A list of token ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The ids."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
 
 @_typing.final
 class Message(_message.Message):
@@ -796,6 +878,7 @@ class ReasoningOptions(_message.Message):
     BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
     IN_CONTENT_FIELD_NUMBER: _builtins.int
+    IF_SUPPORTED_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """Whether the model reasons before its answer. Unset means the model's default."""
     effort: Global___ReasoningEffort.ValueType
@@ -806,6 +889,8 @@ class ReasoningOptions(_message.Message):
     """Omit the reasoning from the stream. Its tokens are still counted."""
     in_content: _builtins.bool
     """Return the reasoning as part of the content, with its tags, as the model writes it."""
+    if_supported: _builtins.bool
+    """Ignore and report the options that the model does not support, instead of rejecting the request."""
     def __init__(
         self,
         *,
@@ -814,10 +899,11 @@ class ReasoningOptions(_message.Message):
         budget_tokens: _builtins.int | None = ...,
         exclude: _builtins.bool = ...,
         in_content: _builtins.bool = ...,
+        if_supported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_enabled", b"_enabled", "budget_tokens", b"budget_tokens", "enabled", b"enabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_enabled", b"_enabled", "budget_tokens", b"budget_tokens", "effort", b"effort", "enabled", b"enabled", "exclude", b"exclude", "in_content", b"in_content"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_enabled", b"_enabled", "budget_tokens", b"budget_tokens", "effort", b"effort", "enabled", b"enabled", "exclude", b"exclude", "if_supported", b"if_supported", "in_content", b"in_content"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
     _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
@@ -837,16 +923,22 @@ class LogprobsOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOP_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     top: _builtins.int
     """The number of most probable alternatives to return per token: 0 to 20."""
+    prompt: _builtins.bool
+    """Also return those of the prompt's tokens, for requests without messages and with one choice for each prompt. Then
+    all generated tokens have one, special tokens included.
+    """
     def __init__(
         self,
         *,
         top: _builtins.int = ...,
+        prompt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -928,11 +1020,16 @@ class StartCall(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
+    ACCEPTS_TEXT_DELTAS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the call in logs, like the metadata `x-request-id` of `Generate`."""
     credit: _builtins.int
     """The number of outputs that may be sent before the caller grants further `credit`. The engine pauses a call whose
     credit is used up.
+    """
+    accepts_text_deltas: _builtins.bool
+    """Whether the caller reads `GenerateManyResponse.contents` and `reasoning_contents`. Otherwise all events of the call
+    are in `outputs`.
     """
     @_builtins.property
     def request(self) -> Global___GenerateRequest:
@@ -949,10 +1046,11 @@ class StartCall(_message.Message):
         request_id: _builtins.str = ...,
         timeout: _duration_pb2.Duration | None = ...,
         credit: _builtins.int = ...,
+        accepts_text_deltas: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "request", b"request", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_text_deltas", b"accepts_text_deltas", "credit", b"credit", "request", b"request", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -982,22 +1080,74 @@ class GenerateManyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    REASONING_CONTENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallOutput]:
         """The outputs: at most a few per call."""
+
+    @_builtins.property
+    def contents(self) -> Global___TextDeltas:
+        """Text of the answers of calls that accept it here. It follows the texts in `reasoning_contents` of the same call,
+        and precedes its `outputs`.
+        """
+
+    @_builtins.property
+    def reasoning_contents(self) -> Global___TextDeltas:
+        """Text of the reasoning of calls that accept it here."""
 
     def __init__(
         self,
         *,
         outputs: _abc.Iterable[Global___CallOutput] | None = ...,
+        contents: Global___TextDeltas | None = ...,
+        reasoning_contents: Global___TextDeltas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "reasoning_contents", b"reasoning_contents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "outputs", b"outputs", "reasoning_contents", b"reasoning_contents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateManyResponse: _TypeAlias = GenerateManyResponse  # noqa: Y015
+
+@_typing.final
+class TextDeltas(_message.Message):
+    """Deltas of calls in columns, which cost less to read than a message for each of them. The fields have the same length.
+    Each entry is a delta of the choice 0 without log probabilities, and costs a credit like an output with events.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers that the caller gave the calls."""
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, as in `Delta.content` and `Delta.reasoning_content`. An empty one stands for a delta without a fragment."""
+
+    @_builtins.property
+    def token_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of tokens, as in `Delta.token_count`."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[_builtins.int] | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        token_counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "texts", b"texts", "token_counts", b"token_counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextDeltas: _TypeAlias = TextDeltas  # noqa: Y015
 
 @_typing.final
 class CallOutput(_message.Message):
@@ -1088,8 +1238,14 @@ class Started(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     IGNORED_PARAMETERS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """The number of tokens of the rendered prompt, image tokens included."""
+    cached_tokens: _builtins.int
+    """The number of tokens of the prompt that came from the prefix cache, if the engine knows it at this time."""
+    max_tokens: _builtins.int
+    """The number to which `clamp_max_tokens` has reduced `sampling.max_tokens`; unset if it was not reduced."""
     @_builtins.property
     def created(self) -> _timestamp_pb2.Timestamp:
         """The time at which the worker accepted the request."""
@@ -1104,12 +1260,16 @@ class Started(_message.Message):
         prompt_tokens: _builtins.int = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
         ignored_parameters: _abc.Iterable[_builtins.str] | None = ...,
+        cached_tokens: _builtins.int = ...,
+        max_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "created", b"created", "max_tokens", b"max_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "ignored_parameters", b"ignored_parameters", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "cached_tokens", b"cached_tokens", "created", b"created", "ignored_parameters", b"ignored_parameters", "max_tokens", b"max_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
 
@@ -1125,6 +1285,7 @@ class Delta(_message.Message):
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The index of the choice: 0 to n - 1."""
     content: _builtins.str
@@ -1141,6 +1302,12 @@ class Delta(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """The log probabilities of the tokens of this delta, if requested."""
 
+    @_builtins.property
+    def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """The log probabilities of the prompt's tokens, if requested, in the first delta of a choice. The first token has
+        none: its value is 0.
+        """
+
     def __init__(
         self,
         *,
@@ -1150,10 +1317,11 @@ class Delta(_message.Message):
         tool_call: Global___ToolCallFragment | None = ...,
         token_count: _builtins.int = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        prompt_logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "fragment", b"fragment", "reasoning_content", b"reasoning_content", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "fragment", b"fragment", "index", b"index", "logprobs", b"logprobs", "reasoning_content", b"reasoning_content", "token_count", b"token_count", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "fragment", b"fragment", "index", b"index", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "reasoning_content", b"reasoning_content", "token_count", b"token_count", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_fragment: _TypeAlias = _typing.Literal["content", "reasoning_content", "tool_call"]  # noqa: Y015
     _WhichOneofArgType_fragment: _TypeAlias = _typing.Literal["fragment", b"fragment"]  # noqa: Y015

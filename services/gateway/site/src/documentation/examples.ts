@@ -1,3 +1,4 @@
+import { apiUrl } from "../api.ts";
 import { copyFrom } from "../clipboard.ts";
 
 const STORAGE_KEY = "vilix-example-language";
@@ -10,6 +11,8 @@ export function examples(): void {
     if (tab) choose(tab);
     const copy = target.closest<HTMLElement>("[data-copy]");
     if (copy) void copyFrom(copy, visibleCode(copy));
+    const page = target.closest<HTMLElement>("[data-copy-page]");
+    if (page) void copyPage(page);
   });
   document.addEventListener("keydown", (event) => {
     const tab = (event.target as Element).closest<HTMLElement>('[role="tab"]');
@@ -17,6 +20,12 @@ export function examples(): void {
   });
   const language = storedLanguage();
   if (language) show(language);
+}
+
+/** Copies the page as Markdown, with this site's base URL. */
+async function copyPage(button: HTMLElement): Promise<void> {
+  const response = await fetch(button.dataset.copyPage ?? "");
+  if (response.ok) await copyFrom(button, (await response.text()).replaceAll("https://HOST/api", apiUrl));
 }
 
 /** Moves between tabs with the arrow keys, Home and End. */

@@ -1,4 +1,4 @@
-import { type Capability, listModels, type Model } from "../api.ts";
+import { type Capability, listModels, type Model, watchModels } from "../api.ts";
 import { language, number } from "../language.ts";
 
 const TEXTS = {
@@ -8,7 +8,7 @@ const TEXTS = {
     context: (tokens: string) => `${tokens} توکن`,
     dimensions: (count: string) => `${count} بُعد`,
     none: "هنوز مدلی نیست.",
-    failed: "فهرست مدل‌ها نرسید. صفحه را دوباره باز کنید.",
+    failed: "فهرست مدل‌ها دریافت نشد. صفحه را تازه کنید.",
     capabilities: {
       chat: "گفت‌وگو",
       reasoning: "فکر",
@@ -36,18 +36,19 @@ const TEXTS = {
   },
 } satisfies Record<string, { capabilities: Partial<Record<Capability, string>> } & Record<string, unknown>>;
 
-/** Displays the models and their present availability. */
+/** Displays the models, and follows their availability. */
 export async function showModels(): Promise<void> {
   const container = document.querySelector("#model-list");
   if (!container) return;
   const texts = TEXTS[language];
-  try {
-    const models = await listModels();
+  watchModels((models) => {
     container.replaceChildren(...(models.length ? models.map(card) : [element("p", "quiet", texts.none)]));
-  } catch {
+    container.ariaBusy = "false";
+  });
+  await listModels().catch(() => {
     container.replaceChildren(element("p", "quiet", texts.failed));
-  }
-  container.ariaBusy = "false";
+    container.ariaBusy = "false";
+  });
 }
 
 function card(model: Model): HTMLElement {
@@ -65,6 +66,12 @@ function card(model: Model): HTMLElement {
   box.append(name, element("span", "state", model.available ? texts.available : texts.away));
   const description = model.descriptions?.[language];
   if (description) box.append(element("p", "", description));
+  if (model.checkpoint) {
+    // The name of the weights, which are another model's where an operator serves a file of their own.
+    const checkpoint = element("p", "checkpoint");
+    checkpoint.append(Object.assign(element("bdi", "", model.checkpoint), { dir: "ltr" }));
+    box.append(checkpoint);
+  }
   if (labels.length) box.append(list);
   return box;
 }

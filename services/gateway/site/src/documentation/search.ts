@@ -18,6 +18,10 @@ export function search(): void {
     input.value = "";
     update();
     dialog.showModal();
+    void otherPage().then((others) => {
+      passages = [...collect(), ...others];
+      update();
+    });
   };
   const select = (index: number) => {
     selected = Math.max(0, Math.min(index, results.length - 1));
@@ -39,9 +43,14 @@ export function search(): void {
     const passage = results[index];
     if (!passage) return;
     dialog.close();
-    if (location.hash === `#${passage.section}`) passage.element.scrollIntoView();
-    else location.hash = passage.section;
-    requestAnimationFrame(() => passage.element.scrollIntoView({ block: "center" }));
+    const { place, section } = passage;
+    if (typeof place === "string") {
+      location.href = `${place}#${section}`;
+      return;
+    }
+    if (location.hash === `#${section}`) place.scrollIntoView();
+    else location.hash = section;
+    requestAnimationFrame(() => place.scrollIntoView({ block: "center" }));
   };
 
   document.querySelector("[data-search-open]")?.addEventListener("click", open);
@@ -83,16 +92,48 @@ function collect(): Passage[] {
       title,
       text: title,
       folded: folded(title),
-      element: heading,
+      place: heading,
       isHeading: true,
     });
     for (const element of section.querySelectorAll("p, li:not(.model li), tr, pre")) {
+      // What the reference repeats in place has sections of its own.
+      if (element.closest(".fields, .try-it")) continue;
       const parts = element.matches("tr") ? [...element.children] : [element];
       const text = parts.map((part) => (part.textContent ?? "").replace(/\s+/g, " ").trim()).join(" — ");
-      if (text) passages.push({ section: heading.id, title, text, folded: folded(text), element, isHeading: false });
+      if (text)
+        passages.push({ section: heading.id, title, text, folded: folded(text), place: element, isHeading: false });
     }
   }
   return passages;
+}
+
+let others: Promise<Passage[]> | undefined;
+
+/** Returns the passages of this language's other page, reference or documentation. None if it cannot be loaded. */
+function otherPage(): Promise<Passage[]> {
+  const source = document.querySelector<HTMLLinkElement>("link[data-search-index]");
+  const page = source?.dataset.page;
+  if (!source || page === undefined) return Promise.resolve([]);
+  others ??= fetch(source.href)
+    .then(async (response) => (response.ok ? ((await response.json()) as IndexedPassage[]) : []))
+    .catch(() => [])
+    .then((list) =>
+      list.map(({ section, title, text }) => ({
+        section,
+        title,
+        text,
+        folded: folded(text),
+        isHeading: text === title,
+        place: page,
+      })),
+    );
+  return others;
+}
+
+interface IndexedPassage {
+  section: string;
+  title: string;
+  text: string;
 }
 
 function item(passage: Passage, index: number, query: string): HTMLElement {

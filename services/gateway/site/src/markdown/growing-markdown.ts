@@ -1,3 +1,4 @@
+import { withClosedMarks } from "./close-marks.ts";
 import { type Direction, setDirections } from "./direction.ts";
 import { openCode, stableLength, toHtml } from "./parse.ts";
 import { sanitized } from "./sanitize.ts";
@@ -57,7 +58,7 @@ export class GrowingMarkdown {
       this.#tail.append(rest);
       this.#startRaw(rest, text);
     } else {
-      this.#show(growing);
+      this.#show(open ? growing : withClosedMarks(growing));
     }
   }
 
@@ -77,8 +78,10 @@ export class GrowingMarkdown {
     // A block can end only at the end of a line.
     if (!added.includes("\n")) return;
     const growing = text.slice(this.#stable);
-    const hasEnded =
-      openCode(growing) === undefined && (/^\s{0,3}(?:```|~~~)/.test(growing) || /\n\s*\n\S/.test(growing));
+    if (openCode(growing) !== undefined) return;
+    const isCode = /^\s{0,3}(?:```|~~~)/.test(growing);
+    // An empty line does not end a list whose next item follows.
+    const hasEnded = isCode || (/\n\s*\n\S/.test(growing) && stableLength(growing) > 0);
     if (!hasEnded) return;
     this.#raw = undefined;
     this.#grow(text);

@@ -47,6 +47,10 @@ export interface Answer {
   times: Times;
   /** The request's body. */
   request: Record<string, unknown>;
+  /** The place in the queue, once the server has told one. */
+  queuePosition?: number;
+  /** The other versions of the answer, which have no versions themselves. */
+  alternatives: Answer[];
 }
 
 export type Turn = Question | Answer | ToolResult;
@@ -83,10 +87,17 @@ export function requestBody(
 }
 
 function messages(settings: Settings, turns: readonly Turn[]): unknown[] {
-  const sent = turns
-    .filter((turn) => turn.role !== "assistant" || turn.text !== "" || turn.calls.length > 0)
-    .map(message);
+  const sent = turns.filter((turn, index) => !isEmpty(turn) && !isUnanswered(turn, turns[index + 1])).map(message);
   return settings.system.trim() ? [{ role: "system", content: settings.system }, ...sent] : sent;
+}
+
+function isEmpty(turn: Turn): boolean {
+  return turn.role === "assistant" && turn.text === "" && turn.calls.length === 0;
+}
+
+/** A question without an answer would stand before the next question, as if both were asked at once. */
+function isUnanswered(turn: Turn, next: Turn | undefined): boolean {
+  return turn.role === "user" && next !== undefined && isEmpty(next);
 }
 
 function message(turn: Turn): unknown {
@@ -102,6 +113,44 @@ function message(turn: Turn): unknown {
   if (turn.images.length === 0) return { role: "user", content: turn.text };
   const images = turn.images.map((url) => ({ type: "image_url", image_url: { url } }));
   return { role: "user", content: [{ type: "text", text: turn.text }, ...images] };
+}
+
+/** Returns the other versions of a turn. */
+export function alternativesOf(turn: Turn): Answer[] {
+  return turn.role === "assistant" ? turn.alternatives : [];
+}
+
+/** Returns all versions of an answer in the order in which they were generated. */
+export function versionsOf(answer: Answer): Answer[] {
+  const all = [...answer.alternatives, { ...answer, alternatives: [] }];
+  return all.sort((one, other) => one.id - other.id);
+}
+
+/** Returns whether an answer was asked for as JSON. */
+export function isJsonAnswer({ request }: Answer): boolean {
+  return request.response_format !== undefined;
+}
+
+/** Returns JSON text with a line for each member, or undefined if it is not valid. */
+export function prettyJson(text: string): string | undefined {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Returns an answer's text as Markdown: JSON as a block of code. */
+export function asMarkdownText(answer: Answer): string {
+  if (!isJsonAnswer(answer)) return answer.text;
+  if (answer.status === "running") return `\`\`\`json\n${answer.text}`;
+  return `\`\`\`json\n${prettyJson(answer.text) ?? answer.text}\n\`\`\``;
+}
+
+/** Returns the place in the queue that a comment of the stream tells. */
+export function queuePosition(comment: string): number | undefined {
+  const position = /^\s*queued (\d+)/.exec(comment)?.[1];
+  return position === undefined ? undefined : Number(position);
 }
 
 /** Adds one event of the stream to the answer. */

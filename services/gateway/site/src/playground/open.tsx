@@ -1,12 +1,15 @@
 import { render } from "preact";
+import { receiveLinkedKeys } from "../key-link.ts";
 import "../style/playground.css";
-import { key, loadModels, useKey } from "./store.ts";
+import { followModels, keepConversation, key, offerKey, useKey } from "./store.ts";
 import { Playground } from "./views/playground.tsx";
 
 /** Shows the playground in `place`. */
-export async function open(place: HTMLElement): Promise<void> {
+export function open(place: HTMLElement): void {
   place.replaceChildren();
   render(<Playground />, place);
   if (key.value) void useKey(key.value);
-  await loadModels();
+  receiveLinkedKeys(offerKey);
+  followModels();
+  keepConversation();
 }

@@ -34,16 +34,28 @@ export async function post(path: string, body: unknown, key: string, signal?: Ab
   });
 }
 
+/** Returns the number of tokens that the model would read for a request. Nothing is generated or billed. */
+export async function promptTokens(request: Record<string, unknown>, key: string): Promise<number> {
+  const { stream, stream_options, ...body } = request;
+  const response = await post("/chat/completions", { ...body, dry_run: true }, key);
+  return ((await response.json()) as { prompt_tokens: number }).prompt_tokens;
+}
+
 /** Checks a key by requesting the models. Throws an ApiProblem. */
 export async function checkKey(key: string): Promise<void> {
   await send("/models", key, {});
 }
 
-/** Reads the events of a stream until `[DONE]`. Throws an ApiProblem if the stream ends early. */
-export async function readStream(response: Response, onChunk: (chunk: Chunk) => void): Promise<void> {
+/** Reads the events and comments of a stream until `[DONE]`. Throws an ApiProblem if the stream ends early. */
+export async function readStream(
+  response: Response,
+  onChunk: (chunk: Chunk) => void,
+  onComment: (comment: string) => void,
+): Promise<void> {
   const requestId = response.headers.get("x-request-id") ?? undefined;
   let isDone = false;
   const parser = createParser({
+    onComment,
     onEvent({ data }) {
       if (data === "[DONE]") {
         isDone = true;

@@ -80,13 +80,15 @@ function isChat(path: string): boolean {
   return path === "/chat/completions";
 }
 
-function pythonValue(value: Json, depth: number): string {
+/** Returns a value as Python writes it. */
+export function pythonValue(value: Json, depth: number): string {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
   return container(value, depth, "    ", pythonValue, (name) => JSON.stringify(name), true) ?? JSON.stringify(value);
 }
 
-function javascriptValue(value: Json, depth: number): string {
+/** Returns a value as JavaScript writes it. */
+export function javascriptValue(value: Json, depth: number): string {
   const key = (name: string) => (/^[A-Za-z_$][\w$]*$/.test(name) ? name : JSON.stringify(name));
   return container(value, depth, "  ", javascriptValue, key, false) ?? JSON.stringify(value);
 }

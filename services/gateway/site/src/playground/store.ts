@@ -1,57 +1,89 @@
 /** The state of the playground. The key and the conversation exist only in this tab. */
-import { batch, computed, signal } from "@preact/signals";
-import { listModels, type Model } from "../api.ts";
+import { batch, computed, effect, signal } from "@preact/signals";
+import { type Model, watchModels } from "../api.ts";
+import { cleanKey, storedKey, storeKey } from "../key-storage.ts";
 import {
   type Answer,
   addChunk,
+  alternativesOf,
   openCalls,
   type Question,
+  queuePosition,
   requestBody,
   type Settings,
   type ToolResult,
   type Turn,
+  versionsOf,
 } from "./conversation.ts";
 import { ApiProblem, type Problem } from "./problem.ts";
-import { checkKey, isAbort, post, readStream } from "./requests.ts";
+import { type Chunk, checkKey, isAbort, post, readStream } from "./requests.ts";
+import { saveConversation, savedConversation } from "./saved-conversation.ts";
 
-const KEY = "vilix-key";
 const CHAT = "/chat/completions";
 
+const NO_SETTINGS: Settings = { model: "", system: "", isReasoningEnabled: true, schema: "", tools: "" };
+const saved = savedConversation();
+
 export const models = signal<Model[]>([]);
-export const settings = signal<Settings>({ model: "", system: "", isReasoningEnabled: true, schema: "", tools: "" });
-export const turns = signal<readonly Turn[]>([]);
+export const settings = signal<Settings>({ ...NO_SETTINGS, ...saved?.settings });
+export const turns = signal<readonly Turn[]>(saved?.turns ?? []);
 /** Increases when an answer grows, at most once per frame. */
 export const growth = signal(0);
 export const running = signal<Answer | undefined>(undefined);
-export const key = signal(stored());
+export const key = signal(storedKey());
+/** The key of a link, which is used only after a question; empty without one. */
+export const offeredKey = signal("");
 export const keyState = signal<"none" | "checking" | "good" | "bad" | Problem>(key.peek() ? "checking" : "none");
 
 export const model = computed(() => models.value.find(({ id }) => id === settings.value.model));
 export const chatModels = computed(() => models.value.filter((one) => one.capabilities?.chat || !one.available));
 export const embeddingModels = computed(() => models.value.filter((one) => one.capabilities?.embeddings));
 export const can = computed(() => model.value?.capabilities ?? {});
+/** The settings without those that the model cannot use. */
+const usable = computed(() => ({
+  ...settings.value,
+  ...(can.value.structured_output === false ? { schema: "" } : {}),
+  ...(can.value.tools === false ? { tools: "" } : {}),
+}));
 export const problems = computed(() => ({
-  schema: isJson(settings.value.schema) ? undefined : ("notJson" as const),
-  tools: !isJson(settings.value.tools)
+  schema: isJson(usable.value.schema) ? undefined : ("notJson" as const),
+  tools: !isJson(usable.value.tools)
     ? ("notJson" as const)
-    : settings.value.tools.trim() && !Array.isArray(JSON.parse(settings.value.tools))
+    : usable.value.tools.trim() && !Array.isArray(JSON.parse(usable.value.tools))
       ? ("notArray" as const)
       : undefined,
 }));
+/** There is no key, or the present one was refused or could not be checked. */
+export const isKeyNeeded = computed(() => keyState.value !== "good" && keyState.value !== "checking");
 export const isReady = computed(
   () =>
     Boolean(key.value && keyState.value !== "bad" && model.value && !problems.value.schema && !problems.value.tools) &&
     !running.value,
 );
 
-let nextId = 1;
+let nextId = 1 + Math.max(0, ...turns.peek().flatMap((turn) => [turn.id, ...alternativesOf(turn).map(({ id }) => id)]));
 let stopping: AbortController | undefined;
 
-export async function loadModels(): Promise<void> {
-  models.value = await listModels();
-  const chat = chatModels.value;
-  const first = chat.find((one) => one.available) ?? chat[0];
-  if (first && !settings.value.model) change({ model: first.id });
+/** Follows which models there are. */
+export function followModels(): void {
+  watchModels((list) => {
+    models.value = list;
+    const chat = chatModels.value;
+    if (chat.some(({ id }) => id === settings.value.model)) return;
+    const first = chat.find((one) => one.available) ?? chat[0];
+    if (first) change({ model: first.id });
+  });
+}
+
+/** Keeps the conversation in this tab whenever it changes, and when the page is left. */
+export function keepConversation(): void {
+  const save = () => saveConversation(settings.value, turns.value);
+  // The end of an answer counts as a change.
+  effect(() => {
+    running.value;
+    save();
+  });
+  addEventListener("pagehide", save);
 }
 
 export function change(changes: Partial<Settings>): void {
@@ -60,8 +92,8 @@ export function change(changes: Partial<Settings>): void {
 
 /** Stores a key and checks it with the server. */
 export async function useKey(entered: string): Promise<void> {
-  key.value = entered.trim();
-  remember(key.value);
+  key.value = cleanKey(entered);
+  storeKey(key.value);
   if (!key.value) {
     keyState.value = "none";
     return;
@@ -74,6 +106,22 @@ export async function useKey(entered: string): Promise<void> {
   );
   if (key.value !== checked) return;
   keyState.value = typeof state === "object" && state.status === 401 ? "bad" : state;
+}
+
+/** Uses the key of a link, or asks first if it would replace another one. */
+export function offerKey(offered: string): void {
+  if (key.value && key.value !== offered) offeredKey.value = offered;
+  else void useKey(offered);
+}
+
+export function acceptOfferedKey(): void {
+  const offered = offeredKey.value;
+  offeredKey.value = "";
+  void useKey(offered);
+}
+
+export function rejectOfferedKey(): void {
+  offeredKey.value = "";
 }
 
 export function ask(text: string, images: string[]): void {
@@ -91,13 +139,18 @@ export function editQuestion(id: number, text: string): void {
   void answer();
 }
 
-/** Regenerates the answer `id`. */
+/** Generates another version of the answer `id`. The earlier versions are kept beside it. */
 export function retry(id: number): void {
-  turns.value = turns.value.slice(
-    0,
-    turns.value.findIndex((turn) => turn.id === id),
-  );
-  void answer();
+  const at = turns.value.findIndex((turn) => turn.id === id);
+  const before = turns.value[at];
+  turns.value = turns.value.slice(0, at);
+  void answer(before?.role === "assistant" ? versionsOf(before) : []);
+}
+
+/** Displays another version of an answer. */
+export function chooseVersion(current: Answer, chosen: Answer): void {
+  const others = versionsOf(current).filter(({ id }) => id !== chosen.id);
+  turns.value = turns.value.map((turn) => (turn === current ? { ...chosen, alternatives: others } : turn));
 }
 
 /** Adds a tool's result. The model continues when every call has a result. */
@@ -120,12 +173,12 @@ export function startOver(): void {
 export function currentRequest(): Record<string, unknown> {
   const last = turns.value.at(-1);
   if (last?.role === "assistant") return last.request;
-  return requestBody(settings.value, turns.value, Boolean(can.value.reasoning_optional));
+  return requestBody(usable.value, turns.value, Boolean(can.value.reasoning_optional));
 }
 
-async function answer(): Promise<void> {
+async function answer(alternatives: Answer[] = []): Promise<void> {
   stop();
-  const request = requestBody(settings.value, turns.value, Boolean(can.value.reasoning_optional));
+  const request = requestBody(usable.value, turns.value, Boolean(can.value.reasoning_optional));
   const current: Answer = {
     role: "assistant",
     id: nextId++,
@@ -136,6 +189,7 @@ async function answer(): Promise<void> {
     status: "running",
     times: { sent: performance.now() },
     request,
+    alternatives,
   };
   const abort = new AbortController();
   stopping = abort;
@@ -146,10 +200,15 @@ async function answer(): Promise<void> {
   try {
     const response = await post(CHAT, request, key.value, abort.signal);
     current.requestId = response.headers.get("x-request-id") ?? undefined;
-    await readStream(response, (chunk) => {
+    const onComment = (comment: string) => {
+      current.queuePosition = queuePosition(comment) ?? current.queuePosition;
+      grow();
+    };
+    const onChunk = (chunk: Chunk) => {
       addChunk(current, chunk, performance.now());
       grow();
-    });
+    };
+    await readStream(response, onChunk, onComment);
     current.status = "complete";
   } catch (error) {
     current.status = isAbort(error) ? "stopped" : "failed";
@@ -184,22 +243,5 @@ function isJson(text: string): boolean {
     return true;
   } catch {
     return false;
-  }
-}
-
-function stored(): string {
-  try {
-    return sessionStorage.getItem(KEY) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function remember(value: string): void {
-  try {
-    if (value) sessionStorage.setItem(KEY, value);
-    else sessionStorage.removeItem(KEY);
-  } catch {
-    // Without storage, the key lasts as long as the page.
   }
 }

@@ -1,13 +1,18 @@
 import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { copyText } from "../../clipboard.ts";
-import { number } from "../../language.ts";
-import type { Answer } from "../conversation.ts";
-import { growth, retry, running } from "../store.ts";
+import { language, number } from "../../language.ts";
+import { type Answer, asMarkdownText, isJsonAnswer, prettyJson, versionsOf } from "../conversation.ts";
+import { promptTokens } from "../requests.ts";
+import { chooseVersion, growth, key, retry, running } from "../store.ts";
 import { words } from "../words.ts";
 import { Icon } from "./icons.tsx";
 import { Markdown } from "./markdown.tsx";
 import { ProblemView } from "./problem.tsx";
 import { Timeline } from "./timeline.tsx";
+
+/** The seconds of waiting after which the size of the prompt is asked for and displayed. */
+const LONG_WAIT = 5;
 
 /** Announcements for screen readers when an answer ends. A failure has a separate alert. */
 const endings: Partial<Record<Answer["status"], string>> = { complete: words.done, stopped: words.stopped };
@@ -26,10 +31,15 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
         {answer.model}
       </p>
       {answer.reasoning !== "" && <Reasoning answer={answer} />}
-      {answer.times.first === undefined && !isOver && <p class="state">{words.waiting}</p>}
+      {answer.times.first === undefined && !isOver && <Waiting answer={answer} />}
       {answer.text !== "" && (
-        <Markdown text={() => answer.text} isComplete={() => answer.status !== "running"} onStable={announce} />
+        <Markdown
+          text={() => asMarkdownText(answer)}
+          isComplete={() => answer.status !== "running"}
+          onStable={announce}
+        />
       )}
+      {isOver && answer.text !== "" && isJsonAnswer(answer) && <Validity text={answer.text} />}
       {answer.calls.map((call) => (
         <section class="call" key={call.id} aria-label={call.name}>
           <p>
@@ -52,6 +62,7 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
               {words.copy}
             </button>
           )}
+          <Versions answer={answer} />
           <button type="button" class="act" disabled={running.value !== undefined} onClick={() => retry(answer.id)}>
             <Icon name="retry" />
             {words.retry}
@@ -69,13 +80,88 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
   );
 }
 
+/** The time since a request was sent, its place in the queue, and after a while what the model has to read. */
+function Waiting({ answer }: { answer: Answer }) {
+  growth.value;
+  const seconds = useSeconds();
+  const tokens = useSignal<number | undefined>(undefined);
+  const isLong = seconds >= LONG_WAIT;
+  useEffect(() => {
+    if (!isLong) return;
+    promptTokens(answer.request, key.value).then(
+      (count) => {
+        tokens.value = count;
+      },
+      () => undefined,
+    );
+  }, [isLong]);
+  const phase =
+    answer.queuePosition !== undefined
+      ? words.queued(number(answer.queuePosition))
+      : tokens.value !== undefined
+        ? words.reading(number(tokens.value))
+        : words.waiting;
+  return (
+    <p class="state">
+      {phase} <span class="clock">{words.elapsed(number(seconds))}</span>
+    </p>
+  );
+}
+
+/** Returns the whole seconds since the component appeared. */
+function useSeconds(): number {
+  const seconds = useSignal(0);
+  useEffect(() => {
+    const began = performance.now();
+    const timer = setInterval(() => {
+      seconds.value = Math.floor((performance.now() - began) / 1000);
+    }, 250);
+    return () => clearInterval(timer);
+  }, []);
+  return seconds.value;
+}
+
+/** Buttons that display the other versions of an answer. */
+function Versions({ answer }: { answer: Answer }) {
+  const versions = versionsOf(answer);
+  if (versions.length < 2) return null;
+  const at = versions.findIndex(({ id }) => id === answer.id);
+  const step = (label: string, sign: string, to: Answer | undefined) => (
+    <button
+      type="button"
+      class="act"
+      aria-label={label}
+      title={label}
+      disabled={!to || running.value !== undefined}
+      onClick={() => to && chooseVersion(answer, to)}
+    >
+      {sign}
+    </button>
+  );
+  return (
+    <span class="versions">
+      {step(words.earlierVersion, language === "fa" ? "›" : "‹", versions[at - 1])}
+      <span>{words.version(number(at + 1), number(versions.length))}</span>
+      {step(words.laterVersion, language === "fa" ? "‹" : "›", versions[at + 1])}
+    </span>
+  );
+}
+
+function Validity({ text }: { text: string }) {
+  const isValid = prettyJson(text) !== undefined;
+  return (
+    <p class={isValid ? "note good" : "note wrong"}>{isValid ? `✓ ${words.validJson}` : `✗ ${words.invalidJson}`}</p>
+  );
+}
+
 function Reasoning({ answer }: { answer: Answer }) {
   if (answer.status === "running") growth.value;
   const { times } = answer;
   const isReasoning = times.answer === undefined && answer.status === "running";
   const chosen = useSignal<boolean | undefined>(undefined);
   const isOpen = chosen.value ?? isReasoning;
-  const seconds = ((times.answer ?? times.end ?? performance.now()) - (times.first ?? times.sent)) / 1000;
+  const running = useSeconds();
+  const seconds = ((times.answer ?? times.end ?? times.sent) - (times.first ?? times.sent)) / 1000;
   return (
     <section class={isReasoning ? "reasoning running" : "reasoning"}>
       <button
@@ -86,7 +172,13 @@ function Reasoning({ answer }: { answer: Answer }) {
         }}
       >
         <span class="chevron" aria-hidden="true" />
-        {isReasoning ? words.reasoningNow : words.reasonedFor(number(seconds, 1))}
+        {isReasoning ? (
+          <>
+            {words.reasoningNow} <span class="clock">{words.elapsed(number(running))}</span>
+          </>
+        ) : (
+          words.reasonedFor(number(seconds, 1))
+        )}
       </button>
       <div class="reasoning-text" hidden={!isOpen}>
         <Markdown

@@ -1,13 +1,31 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { language } from "../../language.ts";
 import { asJson, asMarkdown } from "../export.ts";
-import { can, change, chatModels, currentRequest, growth, running, settings, startOver, turns } from "../store.ts";
+import {
+  can,
+  change,
+  chatModels,
+  currentRequest,
+  growth,
+  isKeyNeeded,
+  model,
+  running,
+  settings,
+  startOver,
+  stop,
+  turns,
+} from "../store.ts";
 import { words } from "../words.ts";
 import { AnswerView } from "./answer.tsx";
 import { CodeDialog } from "./code-dialog.tsx";
 import { Composer } from "./composer.tsx";
 import { Icon } from "./icons.tsx";
+
+import { KeyBox } from "./key-box.tsx";
+import { KeyQuestion } from "./key-question.tsx";
 import { QuestionView } from "./question.tsx";
+
 import { SettingsPanel } from "./settings-panel.tsx";
 import { ToolResultForm, ToolResultView } from "./tool-result.tsx";
 import { Welcome } from "./welcome.tsx";
@@ -16,6 +34,13 @@ const NEAR_END = 90;
 
 export function Chat() {
   const isPanelOpen = useSignal(false);
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
+    };
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, []);
   const displayedRequest = useSignal<Record<string, unknown> | undefined>(undefined);
   return (
     <div class={isPanelOpen.value ? "chat panel-open" : "chat"}>
@@ -52,11 +77,17 @@ export function Chat() {
             </button>
           </div>
         </div>
+        <KeyQuestion />
         <Turns
           onShowCode={(request) => {
             displayedRequest.value = request;
           }}
         />
+        {turns.value.length > 0 && isKeyNeeded.value && (
+          <div class="talk-key">
+            <KeyBox id="talk-key" />
+          </div>
+        )}
         <Composer />
       </div>
       <SettingsPanel
@@ -78,8 +109,18 @@ export function Chat() {
 }
 
 function ModelChoice() {
+  const description = model.value?.descriptions?.[language];
   return (
-    <label class="model-choice">
+    <div class="model-choice">
+      <ModelSelector />
+      {description && <p class="model-description">{description}</p>}
+    </div>
+  );
+}
+
+function ModelSelector() {
+  return (
+    <label>
       <span class="unseen">{words.model}</span>
       <select dir="ltr" value={settings.value.model} onChange={(event) => change({ model: event.currentTarget.value })}>
         {chatModels.value.length === 0 && <option value="">{words.noModel}</option>}

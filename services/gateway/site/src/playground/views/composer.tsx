@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { language } from "../../language.ts";
 import { directionOf } from "../../markdown/direction.ts";
 import { readImage } from "../images.ts";
-import { ask, can, isReady, key, running, stop } from "../store.ts";
+import { ask, can, isReady, running, stop } from "../store.ts";
 import { words } from "../words.ts";
 import { Icon } from "./icons.tsx";
 
@@ -18,7 +18,8 @@ export function Composer() {
     images.value = [];
   };
   const addImages = async (files: Iterable<File>) => {
-    problem.value = "";
+    problem.value = can.value.vision ? "" : words.noImages;
+    if (!can.value.vision) return;
     for (const file of files) {
       const url = await readImage(file).catch(() => undefined);
       if (url) images.value = [...images.value, url];
@@ -31,6 +32,15 @@ export function Composer() {
       onSubmit={(event) => {
         event.preventDefault();
         send();
+      }}
+      onDragOver={(event) => {
+        if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+      }}
+      onDrop={(event) => {
+        const files = [...(event.dataTransfer?.files ?? [])];
+        if (files.length === 0) return;
+        event.preventDefault();
+        void addImages(files);
       }}
     >
       {can.value.vision && images.value.length > 0 && (
@@ -71,7 +81,7 @@ export function Composer() {
         <textarea
           rows={1}
           aria-label={words.askLabel}
-          placeholder={key.value ? words.ask : words.keyMissing}
+          placeholder={words.ask}
           dir={directionOf(text.value, language === "fa" ? "rtl" : "ltr")}
           value={text.value}
           onInput={(event) => {
@@ -84,7 +94,7 @@ export function Composer() {
           }}
           onPaste={(event) => {
             const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
-            if (!can.value.vision || files.length === 0) return;
+            if (files.length === 0) return;
             event.preventDefault();
             void addImages(files);
           }}

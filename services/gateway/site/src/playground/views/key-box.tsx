@@ -22,17 +22,23 @@ export function KeyBox({ id }: { id: string }) {
     event.preventDefault();
     if (!typed.value.trim()) return;
     void useKey(typed.value);
-    typed.value = "";
   };
   return (
     <form class="key-box" onSubmit={submit}>
       <label for={id}>{words.key}</label>
-      {key.value && !isWrong ? (
+      {state === "good" ? (
         <div class="row">
           <output dir="ltr" class="masked">
             {`${key.value.slice(0, 4)}••••••••${key.value.slice(-2)}`}
           </output>
-          <button type="button" class="button small" onClick={() => void useKey("")}>
+          <button
+            type="button"
+            class="button small"
+            onClick={() => {
+              typed.value = "";
+              void useKey("");
+            }}
+          >
             {words.keyForget}
           </button>
         </div>

@@ -1,3 +1,5 @@
+import { useSignal } from "@preact/signals";
+import { wholeNumber } from "../../digits.ts";
 import { language, number } from "../../language.ts";
 import { directionOf } from "../../markdown/direction.ts";
 import { can, change, problems, settings } from "../store.ts";
@@ -7,6 +9,8 @@ import { KeyBox } from "./key-box.tsx";
 
 export function SettingsPanel({ onClose }: { onClose: () => void }) {
   const { system, temperature, maxTokens, isReasoningEnabled } = settings.value;
+  const typedTokens = useSignal(maxTokens === undefined ? "" : String(maxTokens));
+  const isNotNumber = typedTokens.value.trim() !== "" && wholeNumber(typedTokens.value) === undefined;
   return (
     <aside class="panel" aria-label={words.settings}>
       <button type="button" class="icon panel-close" aria-label={words.closeSettings} onClick={onClose}>
@@ -47,17 +51,23 @@ export function SettingsPanel({ onClose }: { onClose: () => void }) {
       <label class="field">
         <span>{words.maxTokens}</span>
         <input
-          type="number"
+          id="max-tokens"
+          type="text"
           inputmode="numeric"
-          min="1"
-          dir={maxTokens === undefined ? undefined : "ltr"}
+          autocomplete="off"
+          dir={typedTokens.value ? "ltr" : undefined}
           placeholder={words.byModel}
-          value={maxTokens ?? ""}
+          value={typedTokens.value}
+          aria-invalid={isNotNumber}
+          aria-describedby="max-tokens-note"
           onInput={(event) => {
-            const tokens = event.currentTarget.valueAsNumber;
-            change({ maxTokens: Number.isInteger(tokens) && tokens > 0 ? tokens : undefined });
+            typedTokens.value = event.currentTarget.value;
+            change({ maxTokens: wholeNumber(typedTokens.value) });
           }}
         />
+        <span id="max-tokens-note" class="note wrong" role="alert" hidden={!isNotNumber}>
+          {words.notNumber}
+        </span>
       </label>
       {can.value.reasoning && (
         <label class="switch">
@@ -70,32 +80,47 @@ export function SettingsPanel({ onClose }: { onClose: () => void }) {
           <span>{words.enableReasoning}</span>
         </label>
       )}
-      <JsonField name="schema" label={words.schema} example={SCHEMA_EXAMPLE} />
-      <JsonField name="tools" label={words.tools} example={TOOLS_EXAMPLE} />
+      <JsonField
+        name="schema"
+        label={words.schema}
+        example={SCHEMA_EXAMPLE}
+        isSupported={can.value.structured_output !== false}
+      />
+      <JsonField name="tools" label={words.tools} example={TOOLS_EXAMPLE} isSupported={can.value.tools !== false} />
     </aside>
   );
 }
 
-function JsonField({ name, label, example }: { name: "schema" | "tools"; label: string; example: string }) {
+interface JsonFieldProperties {
+  name: "schema" | "tools";
+  label: string;
+  example: string;
+  /** The model can use it. Otherwise the field is disabled, and its text is kept and not sent. */
+  isSupported: boolean;
+}
+
+function JsonField({ name, label, example, isSupported }: JsonFieldProperties) {
   const problem = problems.value[name];
   const text = settings.value[name];
   return (
     <details class="json-field">
       <summary>
         {label}
-        {text.trim() && <i class={problem ? "dot wrong" : "dot"} />}
+        {isSupported && text.trim() && <i class={problem ? "dot wrong" : "dot"} />}
       </summary>
+      {!isSupported && <p class="note">{words.unsupported[name]}</p>}
       <textarea
         rows={8}
         dir="ltr"
         spellcheck={false}
         aria-label={label}
         aria-invalid={problem !== undefined}
+        disabled={!isSupported}
         value={text}
         onInput={(event) => change({ [name]: event.currentTarget.value })}
       />
       <p class="row">
-        <button type="button" class="act" onClick={() => change({ [name]: example })}>
+        <button type="button" class="act" disabled={!isSupported} onClick={() => change({ [name]: example })}>
           {words.insertExample}
         </button>
         {text && (

@@ -1,0 +1,28 @@
+"""An exchange without a client, for work that goes on after its client was answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from services.gateway.edge.exchange import Exchange
+from services.gateway.record import RequestRecord
+
+ROUTE = "background"
+
+
+def detached(exchange: Exchange) -> Exchange:
+    """Return an exchange with the headers and the request id of another, whose client never leaves nor reads."""
+    record = RequestRecord(exchange.record.request_id, exchange.record.method, route=ROUTE)
+    record.key_id, record.stream = exchange.record.key_id, exchange.record.stream
+    record.model, record.model_label = exchange.record.model, exchange.record.model_label
+    scope = {"type": "http", "headers": exchange.headers.raw, "state": {"record": record}}
+    return Exchange(scope, _receive, _send)
+
+
+async def _receive() -> Any:
+    await asyncio.Event().wait()
+
+
+async def _send(message: Any) -> None:
+    pass

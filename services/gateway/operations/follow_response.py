@@ -1,0 +1,59 @@
+"""Sends the stored events of a response, from any of them on, until it has ended: from every gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from services.gateway.dialects import sse
+from services.gateway.dialects.openai_responses.stream import DONE, KEEP_ALIVE
+from services.gateway.edge.exchange import Exchange
+from services.gateway.errors import ApiError
+from services.gateway.operations.response_state import ResponseState
+from services.gateway.stored_responses.store import MOST_EVENTS
+
+POLL_SECONDS: Final = 0.1
+AWAY_SECONDS: Final = 10.0
+"""Seconds for which a stream waits for a store that is away."""
+
+
+async def follow(
+    exchange: Exchange, state: ResponseState, response_id: str, owner: str, *, first: int, keep_alive: float
+) -> None:
+    """Send the events from number `first` on, and end after the last one. The response exists.
+
+    An end that is not exactly reproducible, because events that were sent had not been stored when their gateway died,
+    is sent too.
+    """
+    exchange.disconnect.listen()
+    headers = {**sse.HEADERS}
+    await exchange.response.start(200, headers)
+    options = {"most": MOST_EVENTS, "with_document": False}
+    sent_at, reached_at = time.monotonic(), time.monotonic()
+    while not exchange.disconnect.happened:
+        try:
+            response = await state.find_current(response_id, owner, **options, first=first)
+        except ApiError:
+            if time.monotonic() - reached_at > AWAY_SECONDS:
+                break
+            response = None
+        else:
+            reached_at = time.monotonic()
+            if response is None:
+                break
+        if response is not None and response.has_ended and first > response.length:
+            last = await state.find(response_id, owner, first=response.length - 1, most=1, with_document=False)
+            await exchange.response.send("".join(last.events if last is not None else ()).encode())
+            break
+        if response is not None and response.events:
+            await exchange.response.send("".join(response.events).encode())
+            first, sent_at = first + len(response.events), time.monotonic()
+        if response is not None and response.has_ended and first >= response.length:
+            break
+        if time.monotonic() - sent_at >= keep_alive:
+            await exchange.response.send(KEEP_ALIVE)
+            sent_at = time.monotonic()
+        if response is None or not response.events:
+            await asyncio.sleep(POLL_SECONDS)
+    await exchange.response.finish(DONE)
