@@ -149,8 +149,9 @@ images: $(INSTALLED) $(SITE_BUILT) ## Build and push all images to REGISTRY (doc
 	@for image in gateway worker cpu; do $(BIN)/python docker/sbom.py $$image > dist/$$image.cdx.json; done
 	@echo "dist/images.yaml has the digests (helm … -f), dist/*.cdx.json what the wheels need"
 
-chart-readme: $(INSTALLED) ## Write the chart's README from its values
+chart-readme: $(INSTALLED) ## Write the chart's README from its values, and its list of models' engines from the catalog
 	@$(BIN)/python helm/readme.py
+	@$(BIN)/python helm/engines.py
 
 # In the image there is nothing of what is installed here, and nothing of it is needed.
 gpu-smoke: ## In a GPU image: check the TensorRT-LLM engine with MODEL=directory (ARGS=--help says more)

@@ -33,10 +33,12 @@ class Image:
 
 PYTHON = "docker.io/library/python:3.11-slim-bookworm"
 TRITON = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
+TRITON_VLLM = "nvcr.io/nvidia/tritonserver:26.11-vllm-python-py3"
 IMAGES = (
     Image("gateway", "services", PYTHON, "PYTHON", target="gateway", values="gateway"),
     Image("worker", "services", PYTHON, "PYTHON", target="worker", values="worker"),
     Image("triton", "triton", TRITON, "TRITON", values="triton"),
+    Image("triton-vllm", "triton-vllm", TRITON_VLLM, "TRITON_VLLM", values="tritonVllm"),
     Image("cpu", "cpu", PYTHON, "PYTHON"),
 )
 
@@ -72,11 +74,12 @@ def main() -> None:
     parser.add_argument("registry", help="where to push, such as registry.example.com/vilix")
     parser.add_argument("--only", nargs="*", choices=[image.name for image in IMAGES], help="only these images")
     parser.add_argument("--python", default=PYTHON, help="base of the gateway, the worker and the CPU image")
-    parser.add_argument("--triton", default=TRITON, help="base of the GPU image")
+    parser.add_argument("--triton", default=TRITON, help="base of the GPU image with TensorRT-LLM")
+    parser.add_argument("--triton-vllm", default=TRITON_VLLM, help="base of the GPU image with vLLM")
     parser.add_argument("--digest", nargs="*", default=[], help="BASE=sha256:…: a digest that you have reviewed")
     parser.add_argument("--build-arg", nargs="*", default=[], help="NAME=VALUE, such as PIP_INDEX_URL=…")
     options = parser.parse_args()
-    bases = {"PYTHON": options.python, "TRITON": options.triton}
+    bases = {"PYTHON": options.python, "TRITON": options.triton, "TRITON_VLLM": options.triton_vllm}
     digests = dict(pair.split("=", 1) for pair in options.digest)
     values: dict[str, dict[str, str]] = {}
     for image in IMAGES:

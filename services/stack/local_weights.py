@@ -44,7 +44,7 @@ def find(spec: rendering.Spec, cache: Path) -> LocalWeights:
     if not isinstance(spec, ModelSpec) or spec.gguf is None:
         sizing = spec.sizing if isinstance(spec, ModelSpec) else None
         size = round(sizing.weights_gb * 1e9) if sizing else 0
-        return LocalWeights(_BY_ENGINE.get(spec.engine.name, "for GPUs"), size or None)
+        return LocalWeights(_BY_ENGINE.get(rendering.choose_engine(spec)[0], "for GPUs"), size or None)
     if gguf_download.is_complete(spec.gguf, weights_directory(cache)):
         return LocalWeights("here", spec.gguf.bytes, spec.gguf.bytes, weights_directory(cache) / spec.gguf.file)
     received = size_of(gguf_download.partial_of(spec.gguf, weights_directory(cache)))

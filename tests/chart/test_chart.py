@@ -43,7 +43,8 @@ def test_the_chart_can_be_packaged(tmp_path: Path) -> None:
         ("valkey.backup.schedule=daily", "schedule"),
         ("ingress.controller=unknown", "controller"),
         ("keys.list[0].name=no-digest", "digest"),
-        ("models.qwen3-8b.engine=vllm", "engine"),
+        ("models.qwen3-8b.engine=sglang", "engine"),
+        ("models.qwen3-8b.engineArguments=fast", "engineArguments"),
         ("models.qwen3-8b.wieghts.repo=a/b", "wieghts"),
         ("models.qwen3-8b.weights.repo=Qwen3-8B", "repo"),
         ("models.Qwen3.replicas=1", "Qwen3"),
@@ -70,6 +71,10 @@ def test_the_schema_rejects_invalid_values(setting: str, name: str) -> None:
         (["models.some-model.weights.source=image"], "models.some-model.weights.image"),
         (["models.some-model.weights.source=volume"], "models.some-model.weights.volume.existingClaim"),
         (["models.some-model.weights.repo=a/b", "models.some-model.gpus=0"], "models.some-model.gpus"),
+        (
+            ["models.some-model.weights.repo=a/b", "models.some-model.gpus=0", "models.some-model.engine=vllm"],
+            "models.some-model.gpus",
+        ),
         (
             [
                 "models.some-model.weights.repo=a/b",

@@ -93,10 +93,11 @@ def test_pods_request_the_gpus_that_their_models_need(production: list[Manifest]
         assert not any("nvidia.com/gpu" in pod[other]["resources"]["limits"] for other in pod.keys() - {"triton"})
 
 
-def test_triton_is_in_an_mpi_job_where_tensorrt_llm_starts_processes(production: list[Manifest]) -> None:
-    for name in GPUS:
-        triton = containers(find(production, "Deployment", f"vilix-{name}"))["triton"]
-        assert environment(triton).get("VILIX_MPI") == (None if "embedding" in name else "1")
+def test_triton_is_in_an_mpi_job_where_tensorrt_llm_starts_processes() -> None:
+    for engine in ("trtllm", "vllm"):
+        manifests = template("values/minimax", sets=[f"models.minimax.engine={engine}"])
+        triton = containers(find(manifests, "Deployment", "vilix-minimax"))["triton"]
+        assert environment(triton).get("VILIX_MPI") == ("1" if engine == "trtllm" else None)
 
 
 def test_a_model_may_have_its_own_image_of_triton() -> None:

@@ -27,6 +27,13 @@ def test_the_readme_is_up_to_date() -> None:
     assert check.returncode == 0, check.stderr
 
 
+def test_the_chart_knows_the_engines_of_the_catalog() -> None:
+    check = subprocess.run(
+        [sys.executable, ROOT / "helm" / "engines.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert check.returncode == 0, check.stderr
+
+
 def test_the_schema_has_exactly_the_values() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())

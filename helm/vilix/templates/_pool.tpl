@@ -1,5 +1,19 @@
 {{/* Inference pools: one per entry of models. */}}
 
+{{/* The engines that the catalog entry of a model lists, the default one first, as JSON {"engines": [...]}: (list root
+id pool). An entry among the values replaces that of the catalog. */}}
+{{- define "vilix.listedEngines" -}}
+{{- $root := index . 0 -}}{{- $id := index . 1 -}}{{- $entry := (index . 2).catalog -}}
+{{- $engines := list -}}
+{{- range concat (default list $entry.engines) (compact (list $entry.engine)) -}}
+  {{- $engines = append $engines .name -}}
+{{- end -}}
+{{- if not $engines -}}
+  {{- $engines = default list (get ($root.Files.Get "files/engines.json" | fromJson) $id) -}}
+{{- end -}}
+{{ dict "engines" $engines | toJson }}
+{{- end }}
+
 {{/* All enabled pools as JSON {"pools": [...]}: entries merged into the defaults, with id, name, component and the
 fields that depend on their kind. */}}
 {{- define "vilix.pools" -}}
@@ -10,6 +24,9 @@ fields that depend on their kind. */}}
   {{- if $pool.enabled -}}
     {{- $slug := replace "." "-" $id -}}
     {{- $chat := eq $pool.kind "chat" -}}
+    {{- $listed := (include "vilix.listedEngines" (list $root $id $pool) | fromJson).engines -}}
+    {{- $_ := set $pool "engine" (coalesce $pool.engine (first $listed) "trtllm") -}}
+    {{- $_ := set $pool "imageName" (ternary "tritonVllm" "triton" (eq $pool.engine "vllm")) -}}
     {{- include "vilix.checkPool" (list $root $id $pool) -}}
     {{- $surge := ternary (ternary 0 1 (ne (include "vilix.exclusiveClaim" $pool) "")) $pool.maxSurge
       (eq (toString $pool.maxSurge) "") -}}

@@ -8,6 +8,9 @@
 - --catalog=/etc/vilix/catalog
 - --models={{ .id }}
 - --engine={{ .engine }}
+{{- with .engineArguments }}
+- {{ printf "--engine-arguments=%s" (toJson .) | quote }}
+{{- end }}
 - --weights={{ .weightsRoot }}
 - --gpus={{ int .gpus }}
 - --output=/repository
@@ -41,8 +44,8 @@ reached from outside the pod. */}}
 {{- $root := index . 0 -}}{{- $pool := index . 1 -}}
 - name: triton
   restartPolicy: Always
-  image: {{ default (include "vilix.image" (list $root "triton")) $pool.tritonImage }}
-  imagePullPolicy: {{ $root.Values.images.triton.pullPolicy }}
+  image: {{ default (include "vilix.image" (list $root $pool.imageName)) $pool.tritonImage }}
+  imagePullPolicy: {{ (get $root.Values.images $pool.imageName).pullPolicy }}
   args:
     - --model-repository=/repository
     - --model-control-mode=none

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from services.inference.model.engine_arguments import known_arguments
+from services.inference.model.engine_arguments import problem_with
 from services.worker import catalog_file
 from services.worker.catalog_file import CatalogEntry, Section
 
@@ -20,7 +19,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class EngineSpec(Section):
     """The engine that runs a model."""
 
-    name: Literal["trtllm", "llamacpp", "replay"]
+    name: Literal["trtllm", "vllm", "llamacpp", "replay"]
     arguments: dict[str, Any] = Field({})
     """Arguments passed to the engine unchanged. Each must be a known argument of the engine."""
     unchecked_arguments: dict[str, Any] = Field({})
@@ -33,15 +32,10 @@ class EngineSpec(Section):
 
     @model_validator(mode="after")
     def _knows_its_arguments(self) -> Self:
-        known = known_arguments(self.name)
         problems = []
         for argument, value in self.arguments.items():
-            if argument not in known:
-                close = difflib.get_close_matches(argument, known, n=1)
-                hint = f"; is it {close[0]}?" if close else ""
-                error = PydanticCustomError(
-                    "argument", "the engine takes no argument of this name{hint}", {"hint": hint}
-                )
+            if problem := problem_with(self.name, argument):
+                error = PydanticCustomError("argument", "{problem}", {"problem": problem})
                 problems.append(InitErrorDetails(type=error, loc=("arguments", argument), input=value))
         if problems:
             raise ValidationError.from_exception_data("EngineSpec", problems)
@@ -167,7 +161,10 @@ class ModelSpec(CatalogEntry):
 
     context_length: int = Field(gt=0)
     """The most tokens of prompt and generation together."""
-    engine: EngineSpec
+    engine: EngineSpec | None = None
+    """The engine of a model that has one. Either this or `engines` is set."""
+    engines: list[EngineSpec] = Field([])
+    """Engines that can run the model, each with its own arguments; the first one is the default."""
     sizing: SizingSpec | None = None
     """None if it is not known, as for a custom model."""
     template: str = Field("auto", pattern=r"^(auto|[A-Za-z0-9][A-Za-z0-9._-]*\.(jinja|json))$")
@@ -194,6 +191,28 @@ class ModelSpec(CatalogEntry):
     """Set for a model whose weights `vilix models pull` can download."""
     template_variables: tuple[str, ...] = Field((), strict=False)
     """Further variables of the chat template that a request may set."""
+
+    @property
+    def alternatives(self) -> list[EngineSpec]:
+        """The engines that can run the model, the default one first."""
+        return self.engines if self.engine is None else [self.engine]
+
+    def choose_engine(self, name: str | None = None) -> EngineSpec:
+        """Return the engine of that name, or the default one. Raises ValueError for one that is not listed."""
+        for engine in self.alternatives:
+            if name in (None, engine.name):
+                return engine
+        names = ", ".join(engine.name for engine in self.alternatives)
+        raise ValueError(f"{self.id} cannot run on the engine {name!r}; its entry lists {names}")
+
+    @model_validator(mode="after")
+    def _lists_engines_once(self) -> Self:
+        if (self.engine is None) == (not self.engines):
+            raise ValueError("an entry has either engine or a list of engines")
+        names = [engine.name for engine in self.engines]
+        if len(set(names)) < len(names):
+            raise ValueError(f"engines must differ in their names, which are {', '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _vision_has_its_rule(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Final
 
@@ -14,3 +15,12 @@ ARGUMENTS: Final[dict[str, dict[str, list[str]]]] = yaml.safe_load(Path(__file__
 def known_arguments(engine: str) -> frozenset[str]:
     """Return the names of the arguments that an engine accepts."""
     return frozenset().union(*ARGUMENTS[engine].values())
+
+
+def problem_with(engine: str, argument: str) -> str | None:
+    """Return what is wrong with the name of an argument, or None if the engine accepts it."""
+    known = known_arguments(engine)
+    if argument in known:
+        return None
+    close = difflib.get_close_matches(argument, known, n=1)
+    return "the engine takes no argument of this name" + (f"; is it {close[0]}?" if close else "")

