@@ -136,10 +136,8 @@ def test_examples_of_values_have_arguments_that_every_required_version_knows(tex
     for engine, arguments in rendered_example(text, tmp_path).values():
         assert arguments["requires"]
         if engine == "vllm":
-            own = ("model", "context_length", "slots", "max_queued", "requires", "stall_seconds")
-            passed_on = {name: value for name, value in arguments.items() if name not in own}
             for version in vllm_arguments.versions():
-                assert vllm_arguments.unknown(passed_on, version) == set()
+                assert vllm_arguments.unknown(arguments, version) == set()
 
 
 def test_there_is_an_example_of_every_technique(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ CONFIGURATIONS: Final = {
     "kv_transfer_config": "KVTransferConfig",
 }
 """The classes of arguments that are mappings."""
+ENGINES_OWN: Final = ("context_length", "max_queued", "model", "requires", "slots", "stall_seconds")
+"""Arguments of the engine `vllm` that it does not pass on to vLLM under these names and with these values."""
 
 
 def versions() -> dict[str, dict[str, Any]]:
@@ -38,9 +40,9 @@ def versions() -> dict[str, dict[str, Any]]:
 
 
 def unknown(arguments: dict[str, Any], version: str) -> set[str]:
-    """Return the arguments, and the keys of configurations among them, that a version does not have."""
+    """Return the arguments of an engine, and keys of configurations among them, that a version does not have."""
     fields = versions()[version]["fields"]
-    names = {name for name in arguments if name not in fields["AsyncEngineArgs"]}
+    names = {name for name in arguments if name not in (*ENGINES_OWN, *fields["AsyncEngineArgs"])}
     for name, known in CONFIGURATIONS.items():
         names |= {f"{name}.{key}" for key in arguments.get(name) or {} if key not in fields[known]}
     return names
