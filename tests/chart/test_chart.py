@@ -108,6 +108,7 @@ def test_the_schema_rejects_invalid_values(setting: str, name: str) -> None:
         (["ingress.enabled=true"], "ingress.host"),
         (["gateway.admin.enabled=true"], "gateway.admin.tokenSecret"),
         (["httpRoute.enabled=true"], "httpRoute.parentRefs"),
+        (["fullnameOverride=a-name-that-leaves-no-place-for-others"], "30 characters"),
     ],
 )
 def test_incomplete_values_are_rejected_with_the_value_to_set(sets: list[str], message: str) -> None:

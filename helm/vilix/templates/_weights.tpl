@@ -114,7 +114,8 @@ must be on the same node; the first of them may be anywhere. */}}
     - {name: VILIX_DOWNLOADS, value: {{ $weights.downloads | quote }}}
     - name: VILIX_DIRECTORY
       value: "/weights/{{ include "vilix.weightsDirectory" (list $pool (index . 2)) }}"
-    - {name: VILIX_KEEP, value: {{ $weights.keep | quote }}}
+    # A revision that is downloaded ahead removes nothing.
+    - {name: VILIX_KEEP, value: {{ ternary $weights.keep 0 (eq (index . 2) $weights.revision) | quote }}}
     - {name: HOME, value: /tmp}
     {{- if $weights.tokenSecret.name }}
     {{- include "vilix.secretEnv" (list "VILIX_TOKEN" $weights.tokenSecret) | nindent 4 }}
