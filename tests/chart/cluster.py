@@ -31,10 +31,8 @@ class Cluster:
 
     def helm(self, *arguments: str) -> str:
         """Run a command of helm that is expected to succeed, and then the controllers. Returns its output."""
-        mode = [f"--server-side={str(self.server_side).lower()}"] if arguments[0] != "get" else []
-        result = run_helm(
-            *arguments, "--namespace", NAMESPACE, *mode, kubeconfig=self.server.kubeconfig(self.directory)
-        )
+        mode = f"--server-side={str(self.server_side).lower()}"
+        result = run_helm(*arguments, "--namespace", NAMESPACE, mode, kubeconfig=self.server.kubeconfig(self.directory))
         assert result.returncode == 0, result.stderr
         self.reconcile()
         return result.stdout

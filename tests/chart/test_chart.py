@@ -108,13 +108,18 @@ def test_the_schema_rejects_invalid_values(setting: str, name: str) -> None:
         (["ingress.enabled=true"], "ingress.host"),
         (["gateway.admin.enabled=true"], "gateway.admin.tokenSecret"),
         (["httpRoute.enabled=true"], "httpRoute.parentRefs"),
-        (["fullnameOverride=a-name-that-leaves-no-place-for-others"], "30 characters"),
     ],
 )
 def test_incomplete_values_are_rejected_with_the_value_to_set(sets: list[str], message: str) -> None:
     result = try_template(sets=sets)
     assert result.returncode != 0
     assert message in result.stderr
+
+
+def test_a_release_whose_name_leaves_no_place_for_others_is_rejected() -> None:
+    result = try_template(release="a-name-that-leaves-no-place-for-others")
+    assert result.returncode != 0
+    assert "30 characters" in result.stderr
 
 
 def test_a_registry_replaces_the_registries_of_all_images() -> None:
