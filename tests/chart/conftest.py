@@ -11,8 +11,6 @@ from tests.support.helm import CHART, Manifest, template
 
 MODELS = sorted(f"values/{path.stem}" for path in (CHART / "values").glob("*.yaml") if path.stem != "production")
 
-PULL_ALWAYS = [f"images.{image}.pullPolicy=Always" for image in ("gateway", "worker", "triton", "valkey")]
-
 
 @pytest.fixture(scope="session")
 def production() -> list[Manifest]:
@@ -30,7 +28,8 @@ def demo() -> list[Manifest]:
 def starting(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     """Return the manifests of an installation that `helm template` does not render: those that start pools."""
     with running_cluster(tmp_path_factory.mktemp("cluster"), server_side=True) as cluster:
-        cluster.install("values/qwen3-8b", sets=[f"images.gateway.digest=sha256:{'0a' * 32}", *PULL_ALWAYS])
+        pinned = [f"images.gateway.digest=sha256:{'0a' * 32}", "images.gateway.pullPolicy=Always"]
+        cluster.install("values/qwen3-8b", sets=pinned)
         (job,) = cluster.start_jobs()
         job["metadata"]["name"] = "vilix-start-x"
         return [m for m in cluster.server.manifests() if m["metadata"]["name"].startswith("vilix-start")]

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.conftest import MODELS, PULL_ALWAYS
+from tests.chart.conftest import MODELS
 from tests.support.helm import CUSTOM, Manifest, program, template
 from tests.support.repository import ROOT
 
 DIGEST = f"sha256:{'0a' * 32}"
-PINNED = [*(f"images.{image}.digest={DIGEST}" for image in ("gateway", "worker", "triton", "valkey")), *PULL_ALWAYS]
+PINNED = [
+    f"images.{image}.{setting}"
+    for image in ("gateway", "worker", "triton", "valkey")
+    for setting in (f"digest={DIGEST}", "pullPolicy=Always")
+]
 OPTIONAL = [
     "valkey.backup.enabled=true",
     "valkey.backup.restore=valkey-x.rdb",
