@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -19,12 +18,13 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
+from services.deployment import kubernetes_api
+from services.deployment.kubernetes_api import MERGE_PATCH, TIMEOUT_SECONDS, KubernetesApi
+
 ANNOTATION: Final = "controller.kubernetes.io/pod-deletion-cost"
-_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_TIMEOUT_SECONDS: Final = 5.0
+_PODS: Final = "api/v1"
 _RUNNING: Final = re.compile(
     r"^(?:vilix_worker_requests_in_flight|vilix_embeddings_requests_in_flight)\{[^}]*\} (?P<count>\S+)$", re.MULTILINE
 )
@@ -59,17 +59,14 @@ def running_requests(metrics: str) -> int | None:
 class Cluster:
     """The pods of a namespace, by the Kubernetes API."""
 
-    url: str
-    namespace: str
+    api: KubernetesApi
     selector: str
     """Selects the pods by their labels."""
-    token_file: Path = _ACCOUNT / "token"
-    context: ssl.SSLContext | None = None
 
     def pods(self) -> list[Pod]:
         """Return the running pods that are not being removed already. Raises OSError."""
         query = urllib.parse.urlencode({"labelSelector": self.selector})
-        items: list[Mapping[str, Any]] = json.loads(self._call("GET", f"?{query}"))["items"]
+        items: list[Mapping[str, Any]] = json.loads(self.api.get(_PODS, f"pods?{query}"))["items"]
         return [
             _pod(item) for item in items if item["status"].get("podIP") and "deletionTimestamp" not in item["metadata"]
         ]
@@ -77,21 +74,7 @@ class Cluster:
     def set_cost(self, pod: Pod, cost: int) -> None:
         """Write the annotation of a pod. Raises OSError."""
         patch = {"metadata": {"annotations": {ANNOTATION: str(cost)}}}
-        self._call("PATCH", f"/{pod.name}", json.dumps(patch).encode())
-
-    def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(  # noqa: S310  # the address is that of the cluster
-            f"{self.url}/api/v1/namespaces/{self.namespace}/pods{path}",
-            data=body,
-            method=method,
-            headers={
-                # The kubelet renews the token.
-                "Authorization": f"Bearer {self.token_file.read_text().strip()}",
-                "Content-Type": "application/merge-patch+json",
-            },
-        )
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=self.context) as response:  # noqa: S310
-            return bytes(response.read())
+        self.api.patch(_PODS, f"pods/{pod.name}", json.dumps(patch).encode(), MERGE_PATCH)
 
 
 def update(cluster: Cluster, *, metrics_port: int) -> None:
@@ -119,7 +102,7 @@ def _changes(loads: Iterable[tuple[Pod, int | None]]) -> Iterable[tuple[Pod, int
 def _load(pod: Pod, port: int) -> int | None:
     host = f"[{pod.address}]" if ":" in pod.address else pod.address
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=_TIMEOUT_SECONDS) as response:
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=TIMEOUT_SECONDS) as response:
             return running_requests(response.read().decode())
     except OSError:
         return None
@@ -134,13 +117,7 @@ def _pod(item: Mapping[str, Any]) -> Pod:
 def main() -> None:
     """Update the costs until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-    cluster = Cluster(
-        url=f"https://{f'[{host}]' if ':' in host else host}:{port}",
-        namespace=os.environ["VILIX_NAMESPACE"],
-        selector=os.environ["VILIX_POD_SELECTOR"],
-        context=ssl.create_default_context(cafile=str(_ACCOUNT / "ca.crt")),
-    )
+    cluster = Cluster(kubernetes_api.from_environment(), selector=os.environ["VILIX_POD_SELECTOR"])
     interval, metrics_port = float(os.environ["VILIX_INTERVAL_SECONDS"]), int(os.environ["VILIX_METRICS_PORT"])
     while True:
         try:

@@ -195,7 +195,7 @@ def test_pods_with_fewer_requests_go_first_where_pools_are_scaled() -> None:
     assert find(manifests, "Role", "vilix-deletion-cost")["rules"] == [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]}
     ]
-    # No other pod has access to the Kubernetes API.
+    # No other pod that stays has access to the Kubernetes API.
     templates = [each["spec"]["template"]["spec"] for each in manifests if "template" in each.get("spec", {})]
     assert [each["serviceAccountName"] for each in templates if each["automountServiceAccountToken"]] == [
         "vilix-deletion-cost"
@@ -216,7 +216,7 @@ def test_the_watcher_reaches_metrics_and_the_kubernetes_api_only() -> None:
     policy = find(manifests, "NetworkPolicy", "vilix-deletion-cost")["spec"]
     assert policy["ingress"] == []
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[9090], [443, 6443]]
+    assert ports == [[9090], [443, 6443, 16443]]
     sources = [rule["from"] for rule in find(manifests, "NetworkPolicy", "vilix-m")["spec"]["ingress"]]
     labels = [peer["podSelector"]["matchLabels"] for source in sources for peer in source if "podSelector" in peer]
     assert "deletion-cost" in [each["app.kubernetes.io/component"] for each in labels]

@@ -121,6 +121,12 @@ def test_incomplete_values_are_rejected_with_the_value_to_set(sets: list[str], m
     assert message in result.stderr
 
 
+def test_a_release_whose_name_leaves_no_place_for_others_is_rejected() -> None:
+    result = try_template(release="a-name-that-leaves-no-place-for-others")
+    assert result.returncode != 0
+    assert "30 characters" in result.stderr
+
+
 def test_a_registry_replaces_the_registries_of_all_images() -> None:
     manifests = template("values/qwen3-8b", sets=["images.registry=mirror.local:5000/hub"])
     images = {

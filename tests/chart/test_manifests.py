@@ -36,7 +36,9 @@ def pod_spec(workload: Manifest) -> Manifest:
 
 
 DELETION_COST = "vilix-deletion-cost"
-"""The pod that serves nothing, and has access to the Kubernetes API."""
+"""The pod that stays, serves nothing, and has access to the Kubernetes API."""
+START = "vilix-start-x"
+"""The Job that has it too."""
 
 
 def long_running(manifests: list[Manifest]) -> list[Manifest]:
@@ -167,13 +169,16 @@ def test_triton_starts_before_its_worker_and_ends_after_it(production: list[Mani
         assert [c["name"] for c in spec["containers"]] == ["worker"]
 
 
-def test_pods_follow_the_restricted_pod_security_standard(production: list[Manifest], demo: list[Manifest]) -> None:
-    for workload in [*workloads(production), *workloads(demo)]:
+def test_pods_follow_the_restricted_pod_security_standard(
+    production: list[Manifest], demo: list[Manifest], starting: list[Manifest]
+) -> None:
+    assert START in [workload["metadata"]["name"] for workload in workloads(starting)]
+    for workload in [*workloads(production), *workloads(demo), *workloads(starting)]:
         spec = pod_spec(workload)
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 10000
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert spec["automountServiceAccountToken"] is (workload["metadata"]["name"] == DELETION_COST)
+        assert spec["automountServiceAccountToken"] is (workload["metadata"]["name"] in (DELETION_COST, START))
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
         assert not [volume for volume in spec.get("volumes", ()) if "hostPath" in volume]
         for container in containers(workload).values():

@@ -157,6 +157,10 @@ def test_the_next_revision_is_downloaded_while_the_present_one_serves() -> None:
     ]
     assert mount(find(manifests, "Deployment", "vilix-m"), "worker")["subPath"].endswith("@main")
     assert len(jobs(pool(weights={"nextRevision": "main"}))) == 1
+    # Pods may still read the revisions that a download ahead would remove.
+    variables = [environment(containers(job)["download"]) for job in jobs(manifests)]
+    keep = {each["VILIX_REVISION"]: each["VILIX_KEEP"] for each in variables}
+    assert keep == {"main": "2", "v2": "0"}
 
 
 def test_weights_can_be_downloaded_before_any_pod_holds_a_gpu() -> None:

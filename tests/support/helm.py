@@ -50,10 +50,12 @@ def helm() -> Path:
     return path
 
 
-def run_helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_helm(*arguments: str | Path, kubeconfig: Path = Path(os.devnull)) -> subprocess.CompletedProcess[str]:
     """Run helm, isolated from the user's configuration and caches."""
-    home = {"HOME": str(DIRECTORY), "HELM_CACHE_HOME": str(DIRECTORY), "HELM_CONFIG_HOME": str(DIRECTORY)}
-    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": os.devnull, **home}
+    # Helm keeps what it learns about a cluster below HOME.
+    user = DIRECTORY if kubeconfig == Path(os.devnull) else kubeconfig.parent
+    home = {"HOME": str(user), "HELM_CACHE_HOME": str(DIRECTORY), "HELM_CONFIG_HOME": str(DIRECTORY)}
+    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(kubeconfig), **home}
     return subprocess.run(
         [helm(), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -73,13 +75,20 @@ def try_template(
     *values: str, sets: Sequence[str] = (), release: str = "vilix", version: str = "1.34"
 ) -> subprocess.CompletedProcess[str]:
     """Render like `template`, for a version of Kubernetes, and return helm's exit code and output."""
+    return run_helm(
+        "template", release, CHART, "--namespace", "ai", "--kube-version", version, *value_arguments(*values, sets=sets)
+    )
+
+
+def value_arguments(*values: str, sets: Sequence[str] = ()) -> list[str]:
+    """Return helm's arguments for value files of the chart, without `.yaml`, and for settings."""
     files = [argument for name in values for argument in ("-f", str(CHART / f"{name}.yaml"))]
     settings = [
         argument
         for setting in sets
         for argument in ("--set-json" if "={" in setting or "=[" in setting else "--set", setting)
     ]
-    return run_helm("template", release, CHART, "--namespace", "ai", "--kube-version", version, *files, *settings)
+    return [*files, *settings]
 
 
 def find(manifests: Sequence[Manifest], kind: str, name: str) -> Manifest:

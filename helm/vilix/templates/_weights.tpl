@@ -33,6 +33,14 @@ true
 {{- if and (eq .weights.source "huggingface") (include "vilix.hasClaim" .) }}true{{ end -}}
 {{- end }}
 
+{{/* The name of the Job that downloads a revision: (list root pool revision). It says what the Job does, because the
+template of a Job cannot be changed. */}}
+{{- define "vilix.downloadJob" -}}
+{{- $pool := index . 1 -}}
+{{ trunc 46 $pool.name | trimSuffix "-" }}-weights-{{
+  print $pool.name (include "vilix.downloadPod" .) | sha256sum | trunc 8 }}
+{{- end }}
+
 {{/* The directory of a revision inside the volume: (list pool revision). */}}
 {{- define "vilix.weightsDirectory" -}}
 {{- $pool := index . 0 -}}
@@ -106,7 +114,8 @@ must be on the same node; the first of them may be anywhere. */}}
     - {name: VILIX_DOWNLOADS, value: {{ $weights.downloads | quote }}}
     - name: VILIX_DIRECTORY
       value: "/weights/{{ include "vilix.weightsDirectory" (list $pool (index . 2)) }}"
-    - {name: VILIX_KEEP, value: {{ $weights.keep | quote }}}
+    # A revision that is downloaded ahead removes nothing.
+    - {name: VILIX_KEEP, value: {{ ternary $weights.keep 0 (eq (index . 2) $weights.revision) | quote }}}
     - {name: HOME, value: /tmp}
     {{- if $weights.tokenSecret.name }}
     {{- include "vilix.secretEnv" (list "VILIX_TOKEN" $weights.tokenSecret) | nindent 4 }}
@@ -180,8 +189,12 @@ must be on the same node; the first of them may be anywhere. */}}
 {{- /* Without the pool's own labels, which may put pods into a queue for GPUs. */ -}}
 {{- $settings := dict "podLabels" dict "podAnnotations" $job.podAnnotations -}}
 {{- $affinity := dict -}}
-{{- with $pool.affinity.nodeAffinity -}}
-{{- if not $job.nodeSelector }}{{ $affinity = dict "nodeAffinity" . }}{{ end -}}
+{{- if not $job.nodeSelector -}}
+{{- if $pool.affinity.nodeAffinity -}}
+{{- $affinity = dict "nodeAffinity" $pool.affinity.nodeAffinity -}}
+{{- else if and (include "vilix.oneNodeClaim" $pool) (not $pool.nodeSelector) (gt (int $pool.gpus) 0) -}}
+{{- $affinity = dict "nodeAffinity" (include "vilix.nearGpus" . | fromJson) -}}
+{{- end -}}
 {{- end -}}
 metadata:
   {{- include "vilix.podMetadata" (list $root "weights" $settings $labels dict) | nindent 2 }}

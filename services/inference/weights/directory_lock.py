@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+_FILE: Final = ".vilix-lock"
 _WITHOUT_LOCKS: Final = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)
 """What file systems without locks answer, such as some over FUSE (object storage) or SMB."""
 _log: Final = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ def held(directory: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
 
     On a file system without locks, nothing is held: what two processes write at the same time must be verified.
     """
-    with (directory / ".vilix-lock").open("w") as lock:
+    with (directory / _FILE).open("w") as lock:
         try:
             _acquire(lock.fileno(), on_wait)
         except OSError as error:
@@ -29,6 +30,20 @@ def held(directory: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
                 raise
             _log.warning("the file system has no locks (%s); let only one process download", error.strerror)
         yield
+
+
+def is_held(directory: Path) -> bool:
+    """Return whether a process holds the lock of `directory`, or could: a file system without locks does not say."""
+    try:
+        with (directory / _FILE).open("w") as lock:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return True
+    return False
 
 
 def _acquire(lock: int, on_wait: Callable[[], None]) -> None:

@@ -58,7 +58,8 @@ class DownloadSettings(Settings):
     keep: int = Field(
         0,
         ge=0,
-        description="How many revisions stay in the directories beside this one, it included; 0 removes nothing.",
+        description="How many revisions stay in the directories beside this one, it included. 0 is for a revision that "
+        "is not to be served yet: nothing is removed.",
     )
     downloads: int = Field(4, ge=1, description="The most downloads at the same time.")
     attempts: int = Field(10, ge=1, description="How often to try before giving up.")
@@ -89,10 +90,10 @@ def _ensure_complete(settings: DownloadSettings) -> None:
         with directory_lock.held(settings.directory, on_wait=lambda: _log.info("another process downloads; waiting")):
             if _is_complete(settings):
                 _log.info("%s is complete", settings.repo)
-                old_revisions.note_use(settings.directory)
             else:
                 _download_with_attempts(settings)
             if settings.keep:
+                old_revisions.note_use(settings.directory)
                 old_revisions.remove(settings.directory, keep=settings.keep)
 
 

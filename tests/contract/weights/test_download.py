@@ -150,6 +150,28 @@ def test_old_revisions_are_removed_and_the_last_one_stays(hub: Hub, tmp_path: Pa
     assert {path.name for path in (tmp_path / "m").iterdir()} == {"two", "four", "of-somebody-else"}
 
 
+def test_a_revision_that_pods_may_read_stays_before_one_that_was_downloaded_ahead(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {"config.json": b"{}"}
+    for revision, keep in (("served", "2"), ("ahead", "0"), ("further", "0")):
+        assert download(hub, tmp_path / "m" / revision, VILIX_REVISION=revision, VILIX_KEEP=keep).returncode == 0
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"served", "ahead", "further"}
+    assert download(hub, tmp_path / "m" / "further", VILIX_REVISION="further", VILIX_KEEP="2").returncode == 0
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"served", "further"}
+
+
+def test_a_download_that_runs_is_not_removed_by_another_one(hub: Hub, tmp_path: Path) -> None:
+    """The present and the next revision are downloaded at the same time."""
+    hub.cut_after = [20_000_000]
+    interrupted = tmp_path / "m" / "interrupted"
+    settings = {"VILIX_KEEP": "2", "VILIX_ATTEMPTS": "1"}
+    assert download(hub, interrupted, VILIX_REVISION="interrupted", **settings).returncode == 1
+    with directory_lock.held(interrupted, on_wait=lambda: pytest.fail("nobody has the lock")):
+        assert download(hub, tmp_path / "m" / "one", VILIX_REVISION="one", **settings).returncode == 0
+        assert (interrupted / f"{WEIGHTS}.partial").stat().st_size > 0
+    assert download(hub, tmp_path / "m" / "two", VILIX_REVISION="two", **settings).returncode == 0
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"one", "two"}
+
+
 def test_a_gated_repository_ends_at_once_with_the_reason(hub: Hub, tmp_path: Path) -> None:
     hub.denied = 403
     result = download(hub, tmp_path / "weights")
@@ -203,6 +225,7 @@ def test_a_file_system_without_locks_is_usable(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("fcntl.flock", without_locks)
     with directory_lock.held(tmp_path, on_wait=lambda: pytest.fail("nobody has the lock")):
         pass
+    assert directory_lock.is_held(tmp_path), "it could be"
 
 
 def test_servers_wait_until_the_download_is_complete(tmp_path: Path) -> None:

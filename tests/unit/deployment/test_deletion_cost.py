@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.deployment.deletion_cost import ANNOTATION, Cluster, cost_of, running_requests, update
+from services.deployment.kubernetes_api import KubernetesApi
 from services.embeddings import metrics as embeddings_metrics
 from services.inference import metrics as inference_metrics
 
@@ -82,7 +83,7 @@ def api() -> Iterator[Api]:
 def cluster(api: Api, tmp_path: Path) -> Cluster:
     (tmp_path / "token").write_text("the-token\n")
     url = f"http://127.0.0.1:{api.server_port}"
-    return Cluster(url, "ai", "vilix/worker=true", token_file=tmp_path / "token")
+    return Cluster(KubernetesApi(url, "ai", token_file=tmp_path / "token"), "vilix/worker=true")
 
 
 def pod(name: str, address: str = "", cost: int | None = None, **metadata: str) -> dict[str, Any]:
