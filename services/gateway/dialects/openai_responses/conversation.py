@@ -148,6 +148,8 @@ class Conversation:
 
     def _add_item(self, item: dict[str, Any], path: str) -> None:
         kind = item.get("type", "message" if "role" in item else None)
+        if not isinstance(kind, str):
+            raise bad_request(Message("not_one_of", field=f"{path}.type", value=shown(kind), choices=KNOWN))
         if kind == "item_reference":
             self._refer(read_part(ItemReference, item, path).id, path)
             return
