@@ -143,6 +143,10 @@ redis.call('HSET', record(id), 'lease', string.format('%d', now + tonumber(lease
 if document ~= '' then
   redis.call('HSET', record(id), 'document', document)
 end
+if status == '' and before == 'queued' and #ARGV >= first then
+  -- Its generation has begun.
+  status = 'in_progress'
+end
 if status ~= '' then
   redis.call('HSET', record(id), 'status', status)
 end
