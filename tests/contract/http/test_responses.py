@@ -18,22 +18,16 @@ from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.messages.message import Message
+from tests.contract.http.responses_api import ANSWER, URL, body, check_sequence, read_events
 from tests.support.messages import message_id_of
-from tests.support.scripted_worker import MODEL, ScriptedWorker, Step, content, finish, reasoning, started, usage
+from tests.support.scripted_worker import MODEL, ScriptedWorker, Step, content, finish, started, usage
 from tests.support.waits import until
 
-URL = "/v1/responses"
-TERMINAL = ("response.completed", "response.incomplete", "response.failed")
-ANSWER: list[Step] = [[started(), reasoning("فکر")], [content("سلام\u200cها")], [content("!")], [finish(), usage()]]
 FUNCTION = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}, "strict": False}
 
 
 class Place(BaseModel):
     city: str
-
-
-def body(**fields: Any) -> dict[str, Any]:
-    return {"model": MODEL, "input": "hi", **fields}
 
 
 def call(name: str, arguments: str, *, call_id: str = "call_1", index: int = 0) -> pb.Event:
@@ -43,24 +37,6 @@ def call(name: str, arguments: str, *, call_id: str = "call_1", index: int = 0) 
 
 def called(*calls: pb.Event) -> list[Step]:
     return [[started()], list(calls), [finish(pb.FINISH_REASON_TOOL_CALLS), usage()]]
-
-
-def read_events(text: str) -> list[dict[str, Any]]:
-    """Return the bodies of a stream's events, and check how they are framed."""
-    frames = [frame for frame in text.split("\n\n") if frame and not frame.startswith(":")]
-    assert frames.pop() == "data: [DONE]"
-    bodies = []
-    for frame in frames:
-        name, data = frame.split("\n")
-        bodies.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {bodies[-1]['type']}"
-    return bodies
-
-
-def check_sequence(bodies: list[dict[str, Any]], *, first: int = 0) -> None:
-    """Check numbers and that exactly the last event is terminal."""
-    assert [event["sequence_number"] for event in bodies] == list(range(first, first + len(bodies)))
-    assert [event["type"] in TERMINAL for event in bodies] == [False] * (len(bodies) - 1) + [True]
 
 
 async def create(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
