@@ -14,10 +14,10 @@ from services.gateway.edge.exchange import Exchange
 from services.gateway.images.limits import ImageLimits
 from services.gateway.key_ring import KeyRing
 from services.gateway.operations.inference_parts import InferenceParts
-from services.gateway.operations.respond import Respond, RespondEndpoint
+from services.gateway.operations.respond import RecallingPrompt, Respond, RespondEndpoint
 from services.gateway.operations.response_state import ResponseState
 from services.gateway.record import RequestRecord
-from services.gateway.stored_responses.store import Budgets, ResponseStore
+from services.gateway.stored_responses.store import Budgets, ResponseStore, StoredResponse
 
 TEXT = "a text of the input"
 CALLER: Any = SimpleNamespace(key=SimpleNamespace(id="key", tenant="tenant"))
@@ -32,6 +32,10 @@ class StoreStandIn:
 
     async def create(self, *_: Any, items: Any, **__: Any) -> None:
         self.items = [dict(item) for item in items]
+
+    async def read(self, response_id: str, *_: Any, **__: Any) -> StoredResponse:
+        items = [{"type": "message", "role": "user", "content": text} for text in "abc"]
+        return StoredResponse(response_id, "completed", {"output": []}, items, False, 0, [])
 
 
 class Open:
@@ -71,10 +75,11 @@ def exchange() -> Exchange:
     return Exchange({"type": "http", "headers": [], "state": {"record": record}}, receive, send)
 
 
-def operation_for(kept: StoreStandIn, **fields: Any) -> Respond:
+def operation_for(kept: StoreStandIn, **fields: Any) -> Respond | RecallingPrompt:
     parts = SimpleNamespace(
         pool=SimpleNamespace(model=lambda _: pb.Model()),
         image_limits=ImageLimits(),
+        image_fetcher=None,
         reserve_output=1,
         keep_alive=1.0,
         background=SimpleNamespace(start=start),
@@ -82,13 +87,16 @@ def operation_for(kept: StoreStandIn, **fields: Any) -> Respond:
     tiers = SimpleNamespace(store_seconds=lambda _: None)
     state = ResponseState(cast(ResponseStore, kept), KeyRing(), cast(Any, tiers), Budgets(1, 10**6, 10**6), 10**6)
     body = {"model": "m", "input": [{"role": "user", "content": TEXT}], **fields}
-    return cast(Respond, RespondEndpoint(cast(InferenceParts, parts), state).read(body, strict=False, tenant="tenant"))
+    operation = RespondEndpoint(cast(InferenceParts, parts), state).read(body, strict=False, tenant="tenant")
+    assert isinstance(operation, Respond | RecallingPrompt)
+    return operation
 
 
 @pytest.mark.parametrize("fields", [{"store": False}, {"background": True}])
 async def test_nothing_of_an_input_is_kept_while_its_response_is_generated(fields: dict[str, Any]) -> None:
     store = StoreStandIn()
     operation, client = operation_for(store, **fields), exchange()
+    assert isinstance(operation, Respond)
     await operation.recall(CALLER, client.body)
     assert keeps_input(operation)
     await operation.detach(client, CALLER, Open(), cast(Any, None))
@@ -100,3 +108,11 @@ async def test_nothing_of_an_input_is_kept_while_its_response_is_generated(field
     assert not keeps_input(reply)
     if operation._log is not None:
         await operation._log.stop()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_errors_name_fields_of_the_request_behind_those_of_what_it_continues(*, dry_run: bool) -> None:
+    operation = operation_for(StoreStandIn(), dry_run=dry_run, previous_response_id="resp_1")
+    await operation.recall(CALLER, exchange().body)
+    names = [operation.field_name(f"messages[{index}]") for index in range(4)]
+    assert names == ["previous_response_id"] * 3 + ["input[0]"]
