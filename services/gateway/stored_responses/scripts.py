@@ -232,6 +232,8 @@ PURGE: Final = Script(
 local ids = redis.call('SRANDMEMBER', p .. ':owned:' .. ARGV[1], 100)
 for _, id in ipairs(ids) do
   forget(id)
+  -- Also one whose size a Redis that evicts has lost.
+  redis.call('SREM', p .. ':owned:' .. ARGV[1], id)
 end
 return #ids
 """
