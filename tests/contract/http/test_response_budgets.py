@@ -20,7 +20,7 @@ from tests.support.scripted_worker import ScriptedWorker, content, finish, start
 from tests.support.waits import until
 
 KEY_BYTES = 20_000
-TIERS = "tiers:\n  fleeting: {store_seconds: 0}\n  small: {}\n"
+TIERS = "tiers:\n  fleeting: {store_seconds: 0}\n  short: {store_seconds: 60}\n"
 NewClient = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
@@ -137,3 +137,21 @@ async def test_nothing_is_stored_where_the_operator_forbids_it(
     assert (rejected.status_code, message_id_of(rejected)) == (400, "background_not_stored")
     async with Redis.from_url(state_redis_url, decode_responses=True) as state:
         assert not await state.exists(f"vilix:{{responses}}:r:{asked.json()['id']}")
+
+
+async def test_a_tier_says_how_long_responses_are_kept(
+    frugal: str, client_of: NewClient, worker: ScriptedWorker, state_redis_url: str
+) -> None:
+    worker.script = ANSWER
+    async with Redis.from_url(state_redis_url, decode_responses=True) as state:
+        for draft, least, most in (({"tier": "short"}, 1, 60_000), ({}, 60_001, 30 * 86_400_000)):
+            client = await client_of(frugal, **draft)
+            for mode in ({}, {"background": True}):
+                response_id = (await client.post(URL, json=body(**mode))).json()["id"]
+                names = [f"vilix:{{responses}}:{part}:{response_id}" for part in "re"]
+
+                async def are_stored(names: list[str] = names) -> bool:
+                    return int(await state.exists(*names)) == len(names)
+
+                await until(are_stored, what="the response and its events are stored")
+                assert all([least <= await state.pttl(name) <= most for name in names])
