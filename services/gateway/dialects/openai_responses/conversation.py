@@ -139,6 +139,10 @@ class Conversation:
             for index, item in enumerate(given or ()):
                 self._add_item(item, f"input[{index}]")
 
+    def refers(self, previous_response_id: str | None) -> bool:
+        """Return whether the input refers to what the gateway has stored or sealed."""
+        return previous_response_id is not None or bool(self.wanted or self.sealed)
+
     def join(self) -> None:
         """Set the texts that several items make together, once all items were added."""
         for index, texts in self._instructions.items():
