@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
+from services.stack.ports import free_ports
 from tests.contract.http.responses_api import ANSWER, URL, body, check_sequence, read_events
 from tests.support.gateway import running_gateway, until_ready
 from tests.support.messages import message_id_of
@@ -48,6 +49,13 @@ def forgetful(
     """Yield the URL of a gateway that stores nothing."""
     directory = tmp_path_factory.mktemp("forgetful")
     yield from serve(redis_url, state_redis_url, worker_port, directory, VILIX_STORE_RESPONSES="false")
+
+
+@pytest.fixture(scope="module")
+def cut_off(redis_url: str, worker_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the URL of a gateway whose store never answers."""
+    nobody = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
+    yield from serve(redis_url, nobody, worker_port, tmp_path_factory.mktemp("cut-off"))
 
 
 @pytest.fixture
@@ -155,3 +163,21 @@ async def test_a_tier_says_how_long_responses_are_kept(
 
                 await until(are_stored, what="the response and its events are stored")
                 assert all([least <= await state.pttl(name) <= most for name in names])
+
+
+async def test_without_its_store_a_gateway_serves_what_need_not_be_stored(
+    cut_off: str, client_of: NewClient, worker: ScriptedWorker
+) -> None:
+    worker.script = ANSWER
+    client = await client_of(cut_off)
+    for stream in (False, True):
+        response = await client.post(URL, json=body(stream=stream))
+        document = read_events(response.text)[-1]["response"] if stream else response.json()
+        assert (document["status"], document["store"]) == ("completed", False)
+    assert (await client.post(URL, json=body(store=False))).status_code == 200
+    for mode in ({"store": True}, {"background": True}, {"previous_response_id": "resp_1"}):
+        rejected = await client.post(URL, json=body(**mode))
+        assert (rejected.status_code, message_id_of(rejected)) == (503, "store_away")
+    for method, path in (("GET", ""), ("GET", "?stream=true"), ("GET", "/input_items"), ("DELETE", "")):
+        rejected = await client.request(method, f"{URL}/resp_1{path}")
+        assert (rejected.status_code, message_id_of(rejected)) == (503, "store_away")
