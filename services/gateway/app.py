@@ -61,7 +61,9 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
             gateway = await stack.enter_async_context(connected(settings))
             if admin is not None:
                 token = settings.admin_token.get_secret_value() if settings.admin_token else ""
-                admin_app = create_admin_app(gateway.link, gateway.fleet, gateway.live_requests, token=token)
+                admin_app = create_admin_app(
+                    gateway.link, gateway.fleet, gateway.live_requests, gateway.aliases, token=token
+                )
                 await stack.enter_async_context(serving(admin_app, admin, settings))
             all_routes = list(routes(gateway, site))
             app.router.routes.extend(all_routes)

@@ -102,7 +102,8 @@ def test_every_route_has_a_decision() -> None:
     with serving_unconnected() as client:
         assert set(paths(client.app)) == set(DECISIONS)
     # No request is served.
-    assert set(paths(create_admin_app(None, None, None, token="any"))) == set(ADMIN_DECISIONS)  # type: ignore[arg-type]
+    admin = create_admin_app(None, None, None, None, token="any")  # type: ignore[arg-type]
+    assert set(paths(admin)) == set(ADMIN_DECISIONS)
 
 
 async def test_without_a_key_only_public_routes_respond_with_content(everything: Everything) -> None:

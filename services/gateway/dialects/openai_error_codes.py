@@ -17,6 +17,7 @@ _BY_MESSAGE: Final = {
     "choice_missing": "missing_required_parameter",
     "content_missing": "missing_required_parameter",
     "prompt_missing": "missing_required_parameter",
+    "conversation_empty": "missing_required_parameter",
     "prompt_and_messages_missing": "missing_required_parameter",
     "ignored_fields_rejected": "unknown_parameter",
     "list_empty": "empty_array",

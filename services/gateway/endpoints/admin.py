@@ -27,6 +27,7 @@ from services.gateway.live_requests import LiveRequests
 from services.gateway.quoting import shown
 from services.gateway.redis.link import RedisLink
 from services.gateway.redis.rejections import rejection_of
+from services.gateway.routing.aliases import Aliases
 from services.gateway.routing.fleet import Fleet
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
@@ -134,7 +135,9 @@ router.include_router(admin_aliases.router)
 router.include_router(admin_audit.router)
 
 
-def create_admin_app(link: RedisLink, fleet: Fleet, live_requests: LiveRequests, *, token: str) -> ASGIApp:
+def create_admin_app(
+    link: RedisLink, fleet: Fleet, live_requests: LiveRequests, aliases: Aliases, *, token: str
+) -> ASGIApp:
     """Return the admin API as an ASGI application, for callers that send `token`.
 
     It manages the keys and aliases behind `link`, and shows the load of `fleet` and the running requests.
@@ -148,6 +151,7 @@ def create_admin_app(link: RedisLink, fleet: Fleet, live_requests: LiveRequests,
         responses=admin_errors.RESPONSES,
     )
     app.state.link, app.state.fleet, app.state.live_requests = link, fleet, live_requests
+    app.state.aliases = aliases
     app.include_router(router)
     app.include_router(admin_activity.router, prefix=PREFIX, dependencies=[_CREDENTIAL])
     handlers: dict[type[Exception], Any] = {

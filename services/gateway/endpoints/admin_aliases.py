@@ -39,7 +39,8 @@ async def put_alias(
     request: Request, alias: Alias, target: Annotated[AliasTarget, Body(openapi_examples=admin_examples.ALIAS)]
 ) -> dict[str, str]:
     """Create or replace an alias, which every gateway knows after a second. Keys, limits and usage name the model."""
-    await aliases.save(_redis_of(request), alias, target.model)
+    known: aliases.Aliases = request.app.state.aliases
+    await aliases.save(_redis_of(request), alias, target.model, configured=known.configured)
     return await aliases.read(_redis_of(request))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Set
 from typing import Any, Final
 
 import orjson
@@ -156,7 +157,10 @@ class InputItems(StoredResponseEndpoint):
 
 def _page(response: StoredResponse, limit: int, order: str, after: str | None) -> dict[str, Any]:
     """Return a page of the items of an input. Raises ApiError (404)."""
-    items = [_listed(item, response.id, index) for index, item in enumerate(response.items)]
+    items, known = [], set[str]()
+    for index, item in enumerate(response.items):
+        items.append(listed := _listed(item, response.id, index, known))
+        known.add(listed["id"])
     if order == "desc":
         items.reverse()
     ids = [item["id"] for item in items]
@@ -179,11 +183,16 @@ _PREFIXES: Final = {
 }
 
 
-def _listed(item: dict[str, Any], response_id: str, index: int) -> dict[str, Any]:
-    """Return an item of the input with an id and, of a message, with parts of content."""
-    kind = item["type"]
-    own_id = f"{_PREFIXES.get(kind, 'item')}_in{index:04x}{response_id.removeprefix('resp_')}"
-    listed = {**item, "id": item.get("id") or own_id, "status": item.get("status") or "completed"}
+def _listed(item: dict[str, Any], response_id: str, index: int, known: Set[str]) -> dict[str, Any]:
+    """Return an item of the input with an id and, of a message, with parts of content.
+
+    An item without an id gets one, as does one with an id that is not a text or that another of the list has, because
+    clients ask for the items after an id.
+    """
+    kind, item_id = item["type"], item.get("id")
+    if not isinstance(item_id, str) or not item_id or item_id in known:
+        item_id = f"{_PREFIXES.get(kind, 'item')}_in{index:04x}{response_id.removeprefix('resp_')}"
+    listed = {**item, "id": item_id, "status": item.get("status") or "completed"}
     if kind == "message" and isinstance(item["content"], str):
         part = "output_text" if item["role"] == "assistant" else "input_text"
         more: dict[str, Any] = {"annotations": []} if part == "output_text" else {}

@@ -7,11 +7,14 @@ import time
 from typing import Final
 
 from services.gateway.dialects import sse
+from services.gateway.dialects.error_text import error_text
 from services.gateway.dialects.openai_responses.stream import DONE, KEEP_ALIVE
 from services.gateway.edge.exchange import Exchange
-from services.gateway.errors import ApiError
+from services.gateway.errors import ApiError, not_found
 from services.gateway.operations.response_state import ResponseState
+from services.gateway.stored_responses.lost_response import event_frame
 from services.gateway.stored_responses.store import MOST_EVENTS
+from services.runtime.messages.message import Message
 
 POLL_SECONDS: Final = 0.1
 AWAY_SECONDS: Final = 10.0
@@ -41,6 +44,7 @@ async def follow(
         else:
             reached_at = time.monotonic()
             if response is None:
+                await exchange.response.send(_deleted(response_id, first))
                 break
         if response is not None and response.has_ended and first > response.length:
             last = await state.find(response_id, owner, first=response.length - 1, most=1, with_document=False)
@@ -57,3 +61,13 @@ async def follow(
         if response is None or not response.events:
             await asyncio.sleep(POLL_SECONDS)
     await exchange.response.finish(DONE)
+
+
+def _deleted(response_id: str, number: int) -> bytes:
+    """Return the events that end the stream of a response that was deleted or has expired meanwhile."""
+    gone = not_found(Message("response_not_found", value=repr(response_id)))
+    error = {"code": "response_not_found", "message": error_text(gone).text}
+    response = {"id": response_id, "object": "response", "status": "failed", "error": error, "output": []}
+    return event_frame("error", number, {**error, "param": None}) + event_frame(
+        "response.failed", number + 1, {"response": response}
+    )

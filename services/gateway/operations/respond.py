@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -120,6 +120,8 @@ class Respond(GenerateText[ResponsesCall]):
         super().__init__(dialect, parts, prepared, self._estimate(prepared, parts))
         self._state: Final = state
         self._again: tuple[Any, bool] | None = again
+        self._items: Sequence[Mapping[str, Any]] = ()
+        """The items of the whole input until they are stored. Nothing keeps them while the response is generated."""
         self._id: Final = response_id(secrets.token_hex(16))
         self._holder: Final = secrets.token_hex(8)
         self._encoder: ResponseEncoder | None = None
@@ -143,7 +145,8 @@ class Respond(GenerateText[ResponsesCall]):
             self.estimate = self._estimate(self._prepared, self._parts)
         call = self._state.decide(self._prepared.call, caller.key)
         self._prepared = PreparedCall(call, self._prepared.images)
-        self._call = without_prompt(call)
+        self._call = replace(without_prompt(call), items=(), references=(), sealed=())
+        self._items = call.items if call.store else ()
 
     async def detach(
         self, exchange: Exchange, caller: Caller, gate: Gate, perform: Callable[[Exchange], Awaitable[None]]
@@ -237,6 +240,7 @@ class Respond(GenerateText[ResponsesCall]):
         except ApiError:
             if is_asked_for:
                 raise
+            self._items = ()
             self._call = replace(self._call, store=False, ignored=[*self._call.ignored, "store"])
             encoder.response["store"] = False
             reply.do_not_keep(self._call)
@@ -246,7 +250,7 @@ class Respond(GenerateText[ResponsesCall]):
 
     async def _create(self, key: Key, encoder: ResponseEncoder, events: list[bytes]) -> None:
         """Create the stored response. Raises ApiError (503)."""
-        store, call = self._state.store, self._call
+        store = self._state.store
         if store is None:
             raise self._state.unavailable()
         budgets = self._state.budgets(key)
@@ -257,7 +261,7 @@ class Respond(GenerateText[ResponsesCall]):
                 self._holder,
                 budgets,
                 document=dict(encoder.response),
-                items=call.items,
+                items=self._items,
                 events=events,
             )
         except StoreAwayError:
@@ -267,7 +271,7 @@ class Respond(GenerateText[ResponsesCall]):
         self._log = EventLog(store, self._id, self._holder, budgets, length=len(events))
         self._log.on_full = lambda: self._parts.background.start(self._drop(key.id))
         encoder.on_event = self._log.add
-        self._call = replace(call, items=())
+        self._items = ()
 
     async def _drop(self, owner: str) -> None:
         """Delete a response that has no space any more. A background response has failed then."""

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from services.gateway.dialects.openai_responses.call import ResponsesCall
+from services.gateway.dialects.openai_responses.response import error_object
 from services.gateway.disconnect import ClientGoneError
 from services.gateway.edge.access import publish
 from services.gateway.edge.exchange import Exchange
@@ -84,9 +85,10 @@ class ResponseState:
             whole = await self.find(response_id, owner)
             if whole is None:
                 return None
-            error = {"code": "server_error", "message": Message("response_lost").text()}
             try:
-                await end_lost(self.store, whole, owner, self.defaults, error)
+                await end_lost(
+                    self.store, whole, owner, self.defaults, error_object(unavailable(Message("response_lost")))
+                )
             except StoreAwayError:
                 raise self.unavailable() from None
 

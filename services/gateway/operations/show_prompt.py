@@ -52,10 +52,13 @@ class ShowPrompt(SelfContained, Generic[C]):
         self.pool: Final = parts.pool
         # It counts as one request. Its prompt is reserved and must fit what the key has left, but no tokens are billed.
         self.estimate = replace(estimate, output=0, max_output=0)
-        self.field_name: Final = prepared.call.field_name
         self._dialect: Final = dialect
         self._image_fetcher: Final = parts.image_fetcher
         self._prepared = prepared
+
+    def field_name(self, field: str) -> str:
+        """Return the caller's name for the path of a worker's field."""
+        return self._prepared.call.field_name(field)
 
     def reply(self, exchange: Exchange) -> Reply[RenderedPrompt]:
         """Return the writer of the response."""

@@ -51,7 +51,8 @@ class Aliases:
         """Begin with those of the setting."""
         self.by_name: Mapping[str, str] = configured
         """The model of each alias. Replaced as a whole, so that any thread may read it."""
-        self._configured: Final = configured
+        self.configured: Final = configured
+        """Those of the setting."""
         self._link: Final = link
         self._task: asyncio.Task[None] | None = None
 
@@ -75,7 +76,7 @@ class Aliases:
         while True:
             # Without Redis, the last ones stay.
             with suppress(RedisAwayError):
-                self.by_name = {**self._configured, **await self._link.run(read)}
+                self.by_name = {**self.configured, **await self._link.run(read)}
             await asyncio.sleep(REFRESH_SECONDS)
 
 
@@ -97,12 +98,12 @@ async def read(redis: Redis) -> dict[str, str]:
     return dict(sorted(cast(dict[str, str], await cast(Any, redis.hgetall(NAME))).items()))
 
 
-async def save(redis: Redis, alias: str, model: str) -> None:
-    """Create or replace an alias. Raises ValueError for one that is not valid."""
+async def save(redis: Redis, alias: str, model: str, *, configured: Mapping[str, str]) -> None:
+    """Create or replace an alias. Raises ValueError for one that is not valid, beside those of the setting."""
     if not PATTERN.fullmatch(alias):
         raise ValueError(Message("alias_not_valid", field="alias", value=repr(alias[:80])))
     known = await read(redis)
-    if model in known or model == alias:
+    if model in known or model in configured or model == alias:
         raise ValueError(Message("alias_of_alias", field="model", value=repr(model[:80])))
     if len(known) >= MOST_ALIASES and alias not in known:
         raise ValueError(Message("too_many_aliases", limit=MOST_ALIASES))

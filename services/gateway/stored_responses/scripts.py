@@ -143,6 +143,10 @@ redis.call('HSET', record(id), 'lease', string.format('%d', now + tonumber(lease
 if document ~= '' then
   redis.call('HSET', record(id), 'document', document)
 end
+if status == '' and before == 'queued' and #ARGV >= first then
+  -- Its generation has begun.
+  status = 'in_progress'
+end
 if status ~= '' then
   redis.call('HSET', record(id), 'status', status)
 end
@@ -228,6 +232,8 @@ PURGE: Final = Script(
 local ids = redis.call('SRANDMEMBER', p .. ':owned:' .. ARGV[1], 100)
 for _, id in ipairs(ids) do
   forget(id)
+  -- Also one whose size a Redis that evicts has lost.
+  redis.call('SREM', p .. ':owned:' .. ARGV[1], id)
 end
 return #ids
 """

@@ -232,7 +232,7 @@ class ResponseStore:
             return StoredResponse(
                 response_id,
                 status,
-                await unpack_anywhere(document) if document else {},
+                {**await unpack_anywhere(document), "status": status} if document else {},
                 await unpack_anywhere(items) if items else [],
                 bool(lost),
                 length,

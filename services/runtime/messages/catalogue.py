@@ -65,12 +65,12 @@ def render(message_id: str, parameters: Mapping[str, str], language: str) -> str
     """Return the text of a message. Raises KeyError for an unknown id, and for a parameter that is missing.
 
     In a text that is written from right to left, parameters and what stands in `backticks` keep their own direction;
-    the backticks are not shown.
+    the backticks are not shown. A parameter in backticks has no mark of its own, because programs compare such words.
     """
     entry = catalogue(language)[message_id]
     text = entry.one if COUNT in parameters and _is_one(parameters[COUNT], language) else entry.other
     if language == PERSIAN:
-        text = _FIXED.sub(lambda part: _isolated(part[1]), text)
+        text = _FIXED.sub(lambda part: _escaped(_isolated(part[1].format_map(parameters))), text)
         parameters = {name: _isolated(value) for name, value in parameters.items()}
     return text.format_map(parameters)
 
@@ -80,6 +80,11 @@ def _is_one(count: str, language: str) -> bool:
         return _ONE[language](float(count))
     except ValueError:
         return False
+
+
+def _escaped(text: str) -> str:
+    """Return a text for `str.format`, which leaves it as it is."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _isolated(value: str) -> str:

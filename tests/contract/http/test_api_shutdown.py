@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import httpx
+from redis.asyncio import Redis
 
 from services.stack.ports import free_ports
 from tests.support.gateway import running_gateway, until_ready
@@ -64,6 +65,31 @@ async def test_a_stopping_gateway_finishes_streams_or_ends_them_with_an_error(
                     reasons = [reason for event in read if (reason := api.finish_of(event)) is not None]
                     assert reasons == [api.finished]
                 await check_failures(cut)
+
+
+async def test_a_stopping_gateway_finishes_background_responses_or_stores_that_they_failed(
+    redis_url: str, state_redis_url: str, api_key: str, tmp_path: Path
+) -> None:
+    port, go_on = free_ports(1)[0], asyncio.Event()
+    settings = {"VILIX_DRAIN_SECONDS": "2", "VILIX_STATE_REDIS_URL": state_redis_url}
+    async with scripted_worker(port) as worker:
+        with running_gateway(redis_url, f"127.0.0.1:{port}", tmp_path / "gateway.log", **settings) as (url, process):
+            await until_ready(url)
+            headers, ids = {"authorization": f"Bearer {api_key}"}, list[str]()
+            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
+                for waits in (go_on, asyncio.Event()):
+                    worker.script = [[started(), content("a")], waits, [content("b"), finish(), usage()]]
+                    body = {"model": MODEL, "input": "hi", "background": True}
+                    ids.append((await client.post("/v1/responses", json=body)).json()["id"])
+                    await until(lambda: len(worker.requests) == len(ids))
+            process.terminate()
+            go_on.set()
+            assert await asyncio.to_thread(process.wait, 30) == 0
+    async with Redis.from_url(state_redis_url, decode_responses=True) as state:
+        ends = [await state.hget(f"vilix:{{responses}}:r:{each}", "status") for each in ids]
+        last = [str((await state.lrange(f"vilix:{{responses}}:e:{each}", -1, -1))[0]) for each in ids]
+    assert ends == ["completed", "failed"]
+    assert [event.split("\n")[0] for event in last] == ["event: response.completed", "event: response.failed"]
 
 
 async def test_a_worker_that_is_lost_ends_streams_with_an_error(redis_url: str, api_key: str, tmp_path: Path) -> None:

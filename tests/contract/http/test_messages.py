@@ -443,7 +443,7 @@ async def test_a_prompt_that_is_too_long_is_found_by_its_words_in_persian_too(
     worker.script = [Failure(Reason.CONTEXT_LENGTH_EXCEEDED, message)]
     response = await http.post(URL, json=body(), headers={"accept-language": "fa"})
     assert response.headers["content-language"] == "fa"
-    assert "prompt is too long: " in response.json()["error"]["message"]
+    assert "prompt is too long: 120 tokens > 99 maximum" in response.json()["error"]["message"]
 
 
 async def test_an_overload_says_when_to_retry(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:

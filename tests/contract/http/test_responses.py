@@ -18,22 +18,16 @@ from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.messages.message import Message
+from tests.contract.http.responses_api import ANSWER, URL, body, check_sequence, read_events
 from tests.support.messages import message_id_of
-from tests.support.scripted_worker import MODEL, ScriptedWorker, Step, content, finish, reasoning, started, usage
+from tests.support.scripted_worker import MODEL, ScriptedWorker, Step, content, finish, started, usage
 from tests.support.waits import until
 
-URL = "/v1/responses"
-TERMINAL = ("response.completed", "response.incomplete", "response.failed")
-ANSWER: list[Step] = [[started(), reasoning("فکر")], [content("سلام\u200cها")], [content("!")], [finish(), usage()]]
 FUNCTION = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}, "strict": False}
 
 
 class Place(BaseModel):
     city: str
-
-
-def body(**fields: Any) -> dict[str, Any]:
-    return {"model": MODEL, "input": "hi", **fields}
 
 
 def call(name: str, arguments: str, *, call_id: str = "call_1", index: int = 0) -> pb.Event:
@@ -43,24 +37,6 @@ def call(name: str, arguments: str, *, call_id: str = "call_1", index: int = 0) 
 
 def called(*calls: pb.Event) -> list[Step]:
     return [[started()], list(calls), [finish(pb.FINISH_REASON_TOOL_CALLS), usage()]]
-
-
-def read_events(text: str) -> list[dict[str, Any]]:
-    """Return the bodies of a stream's events, and check how they are framed."""
-    frames = [frame for frame in text.split("\n\n") if frame and not frame.startswith(":")]
-    assert frames.pop() == "data: [DONE]"
-    bodies = []
-    for frame in frames:
-        name, data = frame.split("\n")
-        bodies.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {bodies[-1]['type']}"
-    return bodies
-
-
-def check_sequence(bodies: list[dict[str, Any]], *, first: int = 0) -> None:
-    """Check numbers and that exactly the last event is terminal."""
-    assert [event["sequence_number"] for event in bodies] == list(range(first, first + len(bodies)))
-    assert [event["type"] in TERMINAL for event in bodies] == [False] * (len(bodies) - 1) + [True]
 
 
 async def create(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
@@ -210,6 +186,31 @@ async def test_errors_name_the_callers_fields_in_both_languages(
         tools = [{"type": "web_search"}, namespace]
         response = await http.post(URL, json=body(instructions="i", tools=tools) | {"input": items})
         assert (response.status_code, response.json()["error"]["param"]) == (400, field), response.text
+
+
+@pytest.mark.parametrize("kind", [[], {}, 1, None])
+async def test_an_item_whose_type_is_no_text_is_rejected(http: httpx.AsyncClient, kind: Any) -> None:
+    response = await http.post(URL, json=body(input=[{"type": kind, "role": "user", "content": "a"}]))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "input[0].type")
+
+
+async def test_an_empty_id_of_a_previous_response_is_not_found(http: httpx.AsyncClient) -> None:
+    response = await http.post(URL, json=body(previous_response_id=""))
+    assert (response.status_code, message_id_of(response)) == (404, "previous_response_not_found")
+
+
+async def test_items_with_one_id_are_all_listed_once(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = ANSWER
+    items: list[dict[str, Any]] = [{"role": "user", "id": "a", "content": str(number)} for number in range(4)]
+    response_id = (await create(http, input=[*items, {"role": "user", "id": 1, "content": "4"}]))["id"]
+    listed: list[dict[str, Any]] = []
+    while len(listed) <= len(items):
+        after = {"after": listed[-1]["id"]} if listed else {}
+        query = {"limit": 1, "order": "asc", **after}
+        page = (await http.get(f"{URL}/{response_id}/input_items", params=query)).json()
+        listed += page["data"]
+    assert [item["content"][0]["text"] for item in listed] == ["0", "1", "2", "3", "4"]
+    assert not page["has_more"]
 
 
 async def test_hosted_tools_and_harmless_fields_are_accepted_and_reported(
@@ -454,6 +455,11 @@ async def test_a_background_response_survives_its_client(http: httpx.AsyncClient
     # A client that follows from the beginning, and one that comes later, see the same.
     following = asyncio.create_task(http.get(f"{URL}/{first['id']}", params={"stream": "true"}))
     await until(lambda: bool(worker.requests), what="the worker was called")
+
+    async def runs() -> bool:
+        return await status() == "in_progress"
+
+    await until(runs, what="a client that asks again learns that the response is being generated")
     go_on.set()
     bodies = read_events((await following).text)
     check_sequence(bodies)
@@ -491,6 +497,23 @@ async def test_a_background_response_can_be_cancelled(http: httpx.AsyncClient, w
     worker.script = ANSWER
     foreground = await create(http)
     assert (await http.post(f"{URL}/{foreground['id']}/cancel")).status_code == 400
+
+
+async def test_a_stream_of_a_deleted_response_ends_as_failed(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[started(), content("a")], asyncio.Event()]
+    response_id = (await create(http, background=True))["id"]
+    query, persian = {"stream": "true"}, {"accept-language": "fa"}
+    async with http.stream("GET", f"{URL}/{response_id}", params=query, headers=persian) as following:
+        received = ""
+        async for text in following.aiter_text():
+            if "output_text.delta" in text and "output_text.delta" not in received:
+                assert (await http.delete(f"{URL}/{response_id}")).status_code == 200
+            received += text
+    bodies = read_events(received)
+    check_sequence(bodies)
+    message = Message("response_not_found", value=repr(response_id)).text("fa")
+    assert bodies[-1]["response"]["error"] == {"code": "response_not_found", "message": message}
+    await asyncio.wait_for(worker.cancelled.wait(), 20)
 
 
 async def test_a_background_response_that_fails_says_why(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:

@@ -148,6 +148,7 @@ def settings(tiers_file: Path) -> dict[str, str]:
         "VILIX_RESERVE_OUTPUT": "10",
         "VILIX_MAX_BODY_BYTES": str(20 * 2**20),
         "VILIX_EXPECTED_MODELS": "small,large",
+        "VILIX_ALIASES": "configured=large",
     }
 
 

@@ -65,7 +65,11 @@ async def test_an_alias_counts_its_model_in_every_api(
 
 @pytest.mark.parametrize(
     ("alias", "model", "message_id"),
-    [("has a space", "small", "alias_not_valid"), ("loop", "loop", "alias_of_alias")],
+    [
+        ("has a space", "small", "alias_not_valid"),
+        ("loop", "loop", "alias_of_alias"),
+        ("chain", "configured", "alias_of_alias"),
+    ],
 )
 async def test_an_alias_that_is_not_valid_is_rejected(
     admin: httpx.AsyncClient, alias: str, model: str, message_id: str

@@ -218,6 +218,17 @@ async def test_an_end_without_space_has_only_status_and_error(stores: tuple[Resp
         await store.delete("resp_2", "key")
 
 
+async def test_a_store_that_has_lost_a_size_deletes_the_responses_of_a_key(
+    url: str, stores: tuple[ResponseStore, ResponseStore]
+) -> None:
+    store, _ = stores
+    await create(store, "resp_1")
+    async with Redis.from_url(url) as redis:
+        await redis.delete("vilix:{responses}:sizes")
+    assert await asyncio.wait_for(store.purge("key"), 20) == 1
+    assert await store.read("resp_1", "key") is None
+
+
 async def test_operators_learn_how_much_is_stored(stores: tuple[ResponseStore, ResponseStore]) -> None:
     store, _ = stores
     for number in range(2):

@@ -68,7 +68,7 @@ async def test_an_imported_key_has_an_entry(redis: Redis) -> None:
 async def test_changes_of_aliases_have_entries(redis: Redis) -> None:
     # The word with which scripts mark the place of the value before is an alias like any other.
     for model in ("one", "one", "two"):
-        await aliases.save(redis, "BEFORE", model)
+        await aliases.save(redis, "BEFORE", model, configured={})
     assert await aliases.delete(redis, "BEFORE")
     assert not await aliases.delete(redis, "BEFORE")
     assert [(entry.action, entry.before, entry.after) for entry in await entries(redis, "BEFORE")] == [
@@ -111,7 +111,7 @@ async def test_entries_are_found_by_time_and_subject_over_several_pages(
 
 
 async def test_old_entries_are_removed(redis: Redis) -> None:
-    await aliases.save(redis, "fast", "one")
+    await aliases.save(redis, "fast", "one", configured={})
     (stream,) = await redis.keys("*audit*")
     old = int((time.time() - audit_log.RETENTION_SECONDS - 60) * 1000)
     await redis.delete(stream)
@@ -119,6 +119,6 @@ async def test_old_entries_are_removed(redis: Redis) -> None:
         for number in range(300):
             pipeline.xadd(stream, {"entry": json.dumps({"action": "old"})}, id=f"{old + number}")
         await pipeline.execute()
-    await aliases.save(redis, "fast", "two")
+    await aliases.save(redis, "fast", "two", configured={})
     # Redis removes whole nodes of a stream, of 100 entries each.
     assert await redis.xlen(stream) <= 100

@@ -8,7 +8,7 @@ from typing import Any, Final
 from anthropic import Anthropic
 from anthropic.lib.streaming._messages import accumulate_event  # what `messages.stream` does
 from anthropic.types import RawMessageStreamEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -17,11 +17,14 @@ from services.gateway.dialects.anthropic_messages.dialect import AnthropicMessag
 from services.gateway.dialects.anthropic_messages.thinking import ThinkingSignatures
 from services.gateway.dialects.collector import ResponseCollector
 from services.gateway.dialects.dialect import ResponseHead, without_prompt
+from services.gateway.errors import unavailable
 from services.gateway.key_ring import KeyRing
+from services.runtime.messages.message import Message
 from tests.unit.gateway.chat_bodies import options
 
 SIGNATURES: Final = ThinkingSignatures(KeyRing(), max_bytes=2**20)
 DIALECT: Final = AnthropicMessages(SIGNATURES)
+EXAMPLES: Final = 200
 HEAD: Final = ResponseHead("msg_1", 1, "req-1", "fp_1")
 EVENT: Final = TypeAdapter[Any](RawMessageStreamEvent)
 TEXTS: Final = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
@@ -41,6 +44,7 @@ def deltas(thinking: list[str], texts: list[str], inputs: list[dict[str, str]], 
     return [pb.Event(delta=delta) for delta in found]
 
 
+@settings(max_examples=EXAMPLES)
 @given(
     st.lists(TEXTS, max_size=3),
     st.lists(TEXTS, max_size=3),
@@ -109,6 +113,34 @@ def accumulated(data: bytes) -> dict[str, Any]:
     for block in message["content"]:
         block.pop("parsed_output", None)
     return message
+
+
+@settings(max_examples=EXAMPLES)
+@given(
+    st.lists(TEXTS, max_size=3),
+    st.lists(TEXTS, max_size=3),
+    st.lists(INPUTS, max_size=2),
+    st.integers(0, 5),
+    st.integers(0, 12),
+    st.booleans(),
+)
+def test_a_stream_that_fails_ends_with_one_error_and_never_looks_finished(  # noqa: PLR0917  # one per strategy
+    thinking: list[str], texts: list[str], inputs: list[dict[str, str]], cut: int, last: int, hides: bool
+) -> None:
+    wanted = {"type": "adaptive", "display": "omitted"} if hides else {"type": "adaptive"}
+    body = {"model": "m", "max_tokens": 9, "thinking": wanted, "messages": [{"role": "user", "content": "x"}]}
+    encoder = DIALECT.encoder(without_prompt(DIALECT.read(body, options())), HEAD)
+    events = [pb.Event(started=pb.Started(prompt_tokens=9)), *deltas(thinking, texts, inputs, cut)][:last]
+    data = encoder.encode(events) + encoder.error(unavailable(Message("worker_lost")))
+    frames = [part for part in data.decode().split("\n\n")[:-1] if not part.startswith(":")]
+    bodies = [json.loads(frame.split("\ndata: ")[1]) for frame in frames]
+    names = [body["type"] for body in bodies]
+    assert names.index("error") == len(names) - 1
+    assert bodies[-1]["error"]["type"] == "overloaded_error"
+    assert not {"message_delta", "message_stop"}.intersection(names)
+    assert names[:1] == (["message_start"] if events else ["error"])
+    begun, closed = (names.count(f"content_block_{kind}") for kind in ("start", "stop"))
+    assert begun - closed == (begun > 0), "the block that was open stays open"
 
 
 def test_the_sdk_is_the_live_version() -> None:

@@ -33,6 +33,16 @@ def test_references_are_bounded_before_anything_is_read() -> None:
     assert (raised.value.message.id, raised.value.field) == ("too_many_item_references", f"input[{MAX_REFERENCES}]")
 
 
+@pytest.mark.parametrize(
+    "items", [[{"type": "web_search_call"}], [{"type": "reasoning", "summary": []}], [{"type": "compaction"}]]
+)
+def test_an_input_without_a_message_is_rejected(items: list[dict[str, Any]]) -> None:
+    with pytest.raises(ApiError) as raised:
+        read(items)
+    assert (raised.value.message.id, raised.value.field) == ("conversation_empty", "input")
+    assert not read([reference(1)]).generate.messages, "it may refer to one"
+
+
 def test_a_reference_is_not_repeated() -> None:
     with pytest.raises(ApiError) as raised:
         read([reference(1), reference(2), reference(1)])

@@ -18,6 +18,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway.dialects.dialect import ReadOptions, ResponseHead
 from services.gateway.dialects.openai_responses import stream
 from services.gateway.dialects.openai_responses.request import read_responses
+from services.gateway.dialects.openai_responses.response import custom_input
 from services.gateway.dialects.openai_responses.stream import KEEP_ALIVE, ResponseEncoder
 from services.gateway.errors import unavailable
 from services.gateway.images.limits import ImageLimits
@@ -30,6 +31,14 @@ TOOLS = [
     {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False},
     {"type": "custom", "name": "g"},
     {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "h", "parameters": {}}]},
+]
+TEXTS_OF_CALLS = [
+    ['{"input":"x"}'],
+    ['{"in', 'put":', '"y"}'],
+    ["{broken"],
+    [""],
+    ['{"input":"\\ud83d"}'],
+    ['{"input":' + "[" * 10_000 + "]" * 10_000 + "}"],
 ]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -46,7 +55,7 @@ def reasoning(text: str) -> pb.Event:
 def calls(draw: st.DrawFn) -> list[pb.Event]:
     """A call of a tool, in one fragment or several."""
     name, index = draw(st.sampled_from(["f", "g", "n__h", "unknown"])), draw(st.integers(0, 5))
-    parts = draw(st.sampled_from([['{"input":"x"}'], ['{"in', 'put":', '"y"}'], ["{broken"], [""]]))
+    parts = draw(st.sampled_from(TEXTS_OF_CALLS))
     first = pb.ToolCallFragment(index=index, id=f"call_{draw(st.uuids())}", name=name, arguments_json=parts[0])
     rest = [pb.ToolCallFragment(index=index, arguments_json=part) for part in parts[1:]]
     return [pb.Event(delta=pb.Delta(tool_call=fragment, token_count=1)) for fragment in [first, *rest]]
@@ -182,3 +191,8 @@ def test_a_long_silence_is_broken_by_an_event_because_codex_does_not_count_comme
     encoder.encode([pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP)), pb.Event(usage=usage)])
     monkeypatch.setattr(stream, "EVENT_SECONDS", 0.0)
     assert encoder.keep_alive() == KEEP_ALIVE, "nothing follows the last event"
+
+
+@pytest.mark.parametrize("arguments", TEXTS_OF_CALLS)
+def test_every_input_of_a_custom_tool_can_be_sent(arguments: list[str]) -> None:
+    assert orjson.dumps(custom_input("".join(arguments)))

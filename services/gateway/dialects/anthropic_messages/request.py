@@ -108,6 +108,8 @@ def _call(
     for index, message in enumerate(request.messages):
         conversation.add(message, f"messages[{index}]")
     conversation.finish()
+    if not generate.messages:
+        raise bad_request(Message("conversation_empty", field="messages"))
     overruled += conversation.left_out
     tools = _add_tools(request, generate, overruled)
     _add_thinking(request, generate, overruled)

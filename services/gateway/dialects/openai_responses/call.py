@@ -100,4 +100,4 @@ class ResponsesCall(GenerateCall):
     @property
     def needs_recall(self) -> bool:
         """Whether the request refers to what the gateway has stored or sealed."""
-        return bool(self.previous_response_id or self.references or self.sealed)
+        return self.previous_response_id is not None or bool(self.references or self.sealed)

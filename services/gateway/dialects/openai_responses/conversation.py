@@ -139,6 +139,10 @@ class Conversation:
             for index, item in enumerate(given or ()):
                 self._add_item(item, f"input[{index}]")
 
+    def refers(self, previous_response_id: str | None) -> bool:
+        """Return whether the input refers to what the gateway has stored or sealed."""
+        return previous_response_id is not None or bool(self.wanted or self.sealed)
+
     def join(self) -> None:
         """Set the texts that several items make together, once all items were added."""
         for index, texts in self._instructions.items():
@@ -148,6 +152,8 @@ class Conversation:
 
     def _add_item(self, item: dict[str, Any], path: str) -> None:
         kind = item.get("type", "message" if "role" in item else None)
+        if not isinstance(kind, str):
+            raise bad_request(Message("not_one_of", field=f"{path}.type", value=shown(kind), choices=KNOWN))
         if kind == "item_reference":
             self._refer(read_part(ItemReference, item, path).id, path)
             return

@@ -66,6 +66,8 @@ def read_responses(body: Any, options: ReadOptions, recalled: Recalled | None = 
     conversation.recall()
     conversation.add_all(request.input)
     conversation.join()
+    if not generate.messages and (recalled is not None or not conversation.refers(request.previous_response_id)):
+        raise bad_request(Message("conversation_empty", field="input"))
     generate.tools.extend(tools.functions)
     overruled = [*tools.not_offered, *conversation.ignored]
     overruled += add_tool_choice(request.tool_choice, generate, tools)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, Final
 
+import orjson
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ResponseHead
@@ -89,8 +89,9 @@ def budget_fields(budget: SpentBudget | None) -> dict[str, Any]:
 def custom_input(arguments_json: str) -> str:
     """Return the input of a custom tool from the arguments of the function that stands for it."""
     try:
-        value = json.loads(arguments_json)
-    except ValueError:
+        # Unlike `json`, it rejects halves of surrogate pairs, which no event can have, and deep nesting.
+        value = orjson.loads(arguments_json)
+    except orjson.JSONDecodeError:
         return arguments_json
     if isinstance(value, dict) and isinstance(value.get(INPUT), str):
         return str(value[INPUT])
