@@ -1,8 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { apiUrl } from "../../api.ts";
-import { highlight } from "../../markdown/highlight.ts";
-import { sanitized } from "../../markdown/sanitize.ts";
+import { showCode } from "../../markdown/highlight.ts";
 import { type CodeLanguage, codeFor } from "../show-code.ts";
 import { words } from "../words.ts";
 
@@ -25,7 +24,9 @@ export function CodeDialog({ path, body, onClose }: Properties) {
   const language = useSignal<CodeLanguage>("python");
   const code = codeFor(language.value, path, body, apiUrl);
   useEffect(() => dialog.current?.showModal(), []);
-  useEffect(() => codeElement.current?.replaceChildren(sanitized(highlight(code.trimEnd(), language.value))), [code]);
+  useEffect(() => {
+    if (codeElement.current) showCode(codeElement.current, code.trimEnd(), language.value);
+  }, [code]);
   return (
     <dialog class="code-dialog" ref={dialog} aria-label={words.codeTitle} onClose={onClose}>
       <header>
