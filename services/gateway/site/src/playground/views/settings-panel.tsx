@@ -6,6 +6,7 @@ import { can, change, problems, settings } from "../store.ts";
 import { SCHEMA_EXAMPLE, TOOLS_EXAMPLE, words } from "../words.ts";
 import { Icon } from "./icons.tsx";
 import { KeyBox } from "./key-box.tsx";
+import { UsagePanel } from "./usage-panel.tsx";
 
 export function SettingsPanel({ onClose }: { onClose: () => void }) {
   const { system, temperature, maxTokens, isReasoningEnabled } = settings.value;
@@ -17,6 +18,7 @@ export function SettingsPanel({ onClose }: { onClose: () => void }) {
         <Icon name="close" />
       </button>
       <KeyBox id="key" />
+      <UsagePanel />
       <label class="field">
         <span>{words.system}</span>
         <textarea
