@@ -11,8 +11,8 @@ from tests.e2e.stack import RunningStack
 
 PATHS = {"fa": "/", "en": "/en"}
 SECTIONS = [
-    "start", "models", "authentication", "endpoints", "chat", "streaming", "reasoning", "images", "tools", "codex",
-    "structured", "embeddings", "limits", "errors", "claude-code", "proxies", "grpc",
+    "start", "models", "authentication", "endpoints", "chat", "streaming", "reasoning", "images", "tools", "editors",
+    "codex", "structured", "embeddings", "limits", "errors", "claude-code", "proxies", "grpc",
 ]  # fmt: skip
 
 

@@ -88,7 +88,7 @@ export const fa: Words = {
   documentation: "مستندات",
   playground: "آزمایشگاه",
   reference: "مرجع API",
-  referenceLead: "هر مسیر، هر فیلد و هر پاسخ؛ برآمده از همان سند OpenAPI که برنامه‌ها می‌خوانند.",
+  referenceLead: "هر مسیر، هر فیلد و هر پاسخ؛ ساخته‌شده از همان سند OpenAPI که برنامه‌ها می‌خوانند.",
   contents: "فهرست",
   search: "جست‌وجو",
   searchHint: "جست‌وجو در صفحه",
