@@ -80,6 +80,7 @@ def test_a_first_visit_downloads_little() -> None:
 
 async def test_addresses_that_people_try_lead_to_the_page(redis_url: str, built: Path, tmp_path: Path) -> None:
     tried = {"/en/": "/en", "/fa": "/", "/fa/": "/", "/docs": "/", "/playground": "/#playground", "/index.html": "/"}
+    tried["/favicon.ico"] = "/site/mark.svg"
     for response in await responses(redis_url, tmp_path, *tried, VILIX_SITE_DIRECTORY=str(built)):
         assert response.status_code == 308
         path = response.request.url.path
