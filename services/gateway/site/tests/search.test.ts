@@ -34,3 +34,11 @@ for (const query of QUERIES)
 test("a query whose words are nowhere finds nothing", () => {
   for (const passages of PAGES) assert.equal(passagesMatching(passages, "قورباغه zebra").length, 0);
 });
+
+test("a short synonym is found as a word, and not within another one", () => {
+  const passages = ["run it in your ide", "we provide it"].map((text) => ({ text, folded: text, isHeading: false }));
+  assert.deepEqual(
+    passagesMatching(passages, "editor").map(({ text }) => text),
+    ["run it in your ide"],
+  );
+});
