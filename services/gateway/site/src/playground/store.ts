@@ -2,6 +2,7 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { type Model, watchModels } from "../api.ts";
 import { cleanKey, storedKey, storeKey } from "../key-storage.ts";
+import { loadMarkdown } from "../markdown/load-markdown.ts";
 import {
   type Answer,
   addChunk,
@@ -198,7 +199,9 @@ async function answer(alternatives: Answer[] = []): Promise<void> {
     running.value = current;
   });
   try {
+    const rendering = loadMarkdown().catch(() => undefined);
     const response = await post(CHAT, request, key.value, abort.signal);
+    await rendering;
     current.requestId = response.headers.get("x-request-id") ?? undefined;
     const onComment = (comment: string) => {
       current.queuePosition = queuePosition(comment) ?? current.queuePosition;

@@ -1,7 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { apiUrl } from "../../api.ts";
-import { showCode } from "../../markdown/highlight.ts";
 import { type CodeLanguage, codeFor } from "../show-code.ts";
 import { words } from "../words.ts";
 
@@ -25,7 +24,16 @@ export function CodeDialog({ path, body, onClose }: Properties) {
   const code = codeFor(language.value, path, body, apiUrl);
   useEffect(() => dialog.current?.showModal(), []);
   useEffect(() => {
-    if (codeElement.current) showCode(codeElement.current, code.trimEnd(), language.value);
+    const element = codeElement.current;
+    if (!element) return;
+    const text = code.trimEnd();
+    element.textContent = text;
+    import("../../markdown/highlight.ts").then(
+      ({ showCode }) => {
+        if (element.textContent === text) showCode(element, text, language.value);
+      },
+      () => undefined,
+    );
   }, [code]);
   return (
     <dialog class="code-dialog" ref={dialog} aria-label={words.codeTitle} onClose={onClose}>
