@@ -80,7 +80,7 @@ async def test_reasoning_and_answer_are_displayed_separately(
     answer = page.locator(".turn.answer > .markdown")
     assert "کاربر سلام کرده" not in await answer.inner_text()
     assert await answer.locator("pre code").first.get_attribute("dir") == "ltr"
-    assert await answer.locator(".hljs-keyword").count() >= 2
+    await answer.locator(".hljs-keyword").nth(1).wait_for()
     assert await answer.locator("table").get_attribute("dir") == "rtl"
     assert {await p.get_attribute("dir") for p in await answer.locator("> p").all()} == {"rtl"}
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
