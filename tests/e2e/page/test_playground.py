@@ -30,13 +30,9 @@ async def opened(
 ) -> Page:
     page = await open_page(site + PATHS[language], **more)  # type: ignore[arg-type]  # options of OpenPage
     await page.wait_for_selector(".lab")
-    if not await page.locator("#key").is_visible():
-        await page.click(".panel-toggle")
-        await enter_key(page, api_key)
-        await page.click(".panel-close")
-    else:
-        await enter_key(page, api_key)
+    await enter_key(page, api_key)
     await page.select_option(".model-choice select", model)
+    assert await page.locator(".model-description").inner_text()
     return page
 
 
@@ -261,10 +257,12 @@ async def test_the_key_is_stored_only_in_the_tab(reasoning_stack: RunningStack, 
 
 async def test_a_wrong_key_is_reported(site: str, open_page: OpenPage) -> None:
     page = await open_page(site + "/#playground", expected_errors=("401",))
-    await page.fill("#key", "vlx_wrong")
-    await page.press("#key", "Enter")
-    await page.wait_for_selector(".panel .note.wrong")
-    assert "پذیرفته نشد" in await page.locator(".panel .note.wrong").first.inner_text()
+    await page.fill("#welcome-key", "vlx_wrong")
+    await page.press("#welcome-key", "Enter")
+    await page.wait_for_selector(".welcome-key .note.wrong")
+    assert "پذیرفته نشد" in await page.locator(".welcome-key .note.wrong").inner_text()
+    # It is asked for in one place.
+    assert await page.locator("input[type=password]:visible").count() == 1
     assert await page.locator(".send").is_disabled()
 
 

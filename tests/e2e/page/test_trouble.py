@@ -84,7 +84,7 @@ async def test_a_key_that_was_revoked_meanwhile_is_reported(scripted: Scripted, 
     await ask(page, "?")
     await page.wait_for_selector(FAILED)
     assert "The key is wrong or was revoked." in await page.locator(".problem").inner_text()
-    await page.wait_for_selector(".panel .note.wrong")
+    await page.wait_for_selector(".talk-key .note.wrong")
 
 
 @pytest.mark.parametrize("language", ["fa", "en"])

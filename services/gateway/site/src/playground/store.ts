@@ -54,8 +54,6 @@ export const problems = computed(() => ({
       ? ("notArray" as const)
       : undefined,
 }));
-/** There is no key, or the present one was refused or could not be checked. */
-export const isKeyNeeded = computed(() => keyState.value !== "good" && keyState.value !== "checking");
 export const isReady = computed(
   () =>
     Boolean(key.value && keyState.value !== "bad" && model.value && !problems.value.schema && !problems.value.tools) &&

@@ -8,7 +8,7 @@ import { embeddingModels, key } from "../store.ts";
 import { words } from "../words.ts";
 import { CodeDialog } from "./code-dialog.tsx";
 import { Icon } from "./icons.tsx";
-import { KeyBox } from "./key-box.tsx";
+import { KeyBox, useIsKeyAsked } from "./key-box.tsx";
 import { ProblemView } from "./problem.tsx";
 
 const PATH = "/embeddings";
@@ -28,6 +28,7 @@ interface EmbeddingList {
 }
 
 export function Vectors() {
+  const isKeyAsked = useIsKeyAsked();
   const text = useSignal(words.vectorsSample);
   const chosen = useSignal("");
   const result = useSignal<Result | undefined>(undefined);
@@ -70,7 +71,7 @@ export function Vectors() {
         <h2>{words.vectorsTitle}</h2>
         <p class="quiet">{words.vectorsText}</p>
       </header>
-      {key.value === "" && <KeyBox id="vectors-key" />}
+      {isKeyAsked && <KeyBox id="vectors-key" />}
       {embeddingModels.value.length === 0 ? (
         <p class="notice">{words.vectorsNone}</p>
       ) : (
