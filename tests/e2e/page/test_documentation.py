@@ -117,6 +117,8 @@ async def test_search_finds_persian_text_with_arabic_letters(site: str, open_pag
     await page.keyboard.press("Control+k")
     await page.keyboard.type("نچنانچیزی")
     assert await page.locator("dialog.search [role=status]").is_visible()
+    await page.keyboard.press("Escape")
+    assert await page.locator("dialog.search").is_hidden()
 
 
 async def test_the_theme_can_be_chosen_and_is_remembered(site: str, open_page: OpenPage) -> None:

@@ -99,7 +99,7 @@ async def test_every_program_of_the_reference_runs_as_displayed(
                 deleted.append(response)
             (tmp_path / f"{operation}.{SUFFIXES[language]}").write_text(text.replace(EXAMPLE_ID, response))
         commands: list[tuple[str, list[str | Path]]] = [
-            ("py", [sys.executable, "-c", RUN_PYTHON]),
+            ("py", [sys.executable, "-P", "-c", RUN_PYTHON]),
             ("mjs", [NODE, "--input-type=module", "-e", RUN_JAVASCRIPT]),
             ("sh", ["bash", "-c", RUN_BASH, "bash"]),
         ]

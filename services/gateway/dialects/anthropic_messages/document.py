@@ -44,7 +44,6 @@ _REQUESTS: Final[dict[str, Any]] = {
         "max_tokens": 256,
         "system": "کوتاه پاسخ بده.",
         "messages": [_QUESTION],
-        "temperature": 0.7,
     },
     "stream": {
         "model": _MODEL,
