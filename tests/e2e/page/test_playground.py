@@ -289,10 +289,12 @@ async def test_the_playground_can_be_used_by_keyboard(
     assert "The answer is complete." in await page.locator(".turn.answer [aria-live]").inner_text()
 
 
+# The samples have cells of different depths, whose numbers must be legible by day and by night.
+@pytest.mark.parametrize(("language", "scheme"), [("fa", "light"), ("fa", "dark"), ("en", "light"), ("en", "dark")])
 async def test_the_playground_compares_embeddings(
-    reasoning_stack: RunningStack, site: str, open_page: OpenPage
+    reasoning_stack: RunningStack, site: str, open_page: OpenPage, language: str, scheme: str
 ) -> None:
-    page = await opened(open_page, site, reasoning_stack.api_key)
+    page = await opened(open_page, site, reasoning_stack.api_key, language=language, scheme=scheme)
     await page.click("#lab-tab-vectors")
     if await page.locator(".vectors form textarea").count() == 0:
         pytest.skip("this stack has no embedding model")
@@ -300,7 +302,7 @@ async def test_the_playground_compares_embeddings(
     await page.wait_for_selector(".heat-map")
     assert await page.locator(".heat-map tr").count() == 5
     first, second = await page.locator(".heat-map figcaption bdi").all_inner_texts()
-    account = ("گذرواژه", "رمز عبور", "password")
-    assert any(word in first for word in account) == any(word in second for word in account)
+    pairs = {"fa": ("گذرواژه", "رمز عبور", "password"), "en": ("cat", "kitty", "گربه")}
+    assert any(word in first for word in pairs[language]) == any(word in second for word in pairs[language])
     assert await violations(page) == []
-    await screenshot(page, "embeddings-fa")
+    await screenshot(page, f"embeddings-{language}-{scheme}")

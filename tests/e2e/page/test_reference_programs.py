@@ -22,7 +22,7 @@ PROGRAMS = (
 )
 EXAMPLE_ID = "resp_0a1b2c3d4e5f"
 EXPECTED = {
-    "createChatCompletion": "assistant",
+    "createChatCompletion": "chatcmpl-",
     "tokenize": "tokens",
     "createCompletion": "text_completion",
     "createResponse": "resp_",
@@ -35,7 +35,7 @@ EXPECTED = {
     "createEmbedding": "embedding",
     "createMessage": "assistant",
     "countMessageTokens": "input_tokens",
-    "listModels": "smollm2-135m",
+    "listModels": "list",
     "retrieveModel": "context_length",
     "getUsage": "daily_tokens",
 }

@@ -31,26 +31,27 @@ export function UsagePanel() {
   }, [isOpen.value, isKnown, isRunning, key.value]);
   if (!isKnown) return null;
   return (
-    <details
-      class="json-field usage"
-      onToggle={(event) => {
-        isOpen.value = event.currentTarget.open;
-      }}
-    >
-      <summary>{words.usage}</summary>
-      {problem.value && (
-        <p class="note wrong" role="alert">
-          {words.usageFailed} {problemText(problem.value)}
+    <section class="usage">
+      <details
+        onToggle={(event) => {
+          isOpen.value = event.currentTarget.open;
+        }}
+      >
+        <summary>{words.usage}</summary>
+        {problem.value && (
+          <p class="note wrong" role="alert">
+            {words.usageFailed} {problemText(problem.value)}
+          </p>
+        )}
+        {usage.value && <Amounts usage={usage.value} />}
+        {usage.value && <LimitList usage={usage.value} />}
+        <p class="row">
+          <button type="button" class="act" onClick={() => void read()}>
+            {words.usageRefresh}
+          </button>
         </p>
-      )}
-      {usage.value && <Amounts usage={usage.value} />}
-      {usage.value && <LimitList usage={usage.value} />}
-      <p class="row">
-        <button type="button" class="act" onClick={() => void read()}>
-          {words.usageRefresh}
-        </button>
-      </p>
-    </details>
+      </details>
+    </section>
   );
 }
 

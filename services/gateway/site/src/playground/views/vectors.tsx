@@ -137,6 +137,11 @@ export function Vectors() {
   );
 }
 
+/** Returns the class of a cell's depth, from which on its text has another colour for contrast, by day and by night. */
+function shadeOf(share: number): string | undefined {
+  return share > 0.855 ? "deeper" : share > 0.625 ? "deep" : undefined;
+}
+
 function HeatMap({ result }: { result: Result }) {
   const { matrix, lowest, highest, closest, lines } = result;
   const depth = (value: number) => (highest > lowest ? Math.min(1, (value - lowest) / (highest - lowest)) : 1);
@@ -154,7 +159,7 @@ function HeatMap({ result }: { result: Result }) {
                 return (
                   <td
                     key={column}
-                    class={index === column ? "self" : share > 0.55 ? "deep" : undefined}
+                    class={index === column ? "self" : shadeOf(share)}
                     style={index === column ? undefined : { "--depth": `${Math.round(share * 100)}%` }}
                   >
                     {index === column ? "" : number(value, 2)}
