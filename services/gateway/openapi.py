@@ -73,7 +73,7 @@ def document_of(operations: Sequence[OperationDocument]) -> dict[str, Any]:
             "version": "1",
             "description": {
                 "en": "Language models in OpenAI's format. An optional field that is null counts as absent.",
-                "fa": "مدل‌های زبانی در قالب OpenAI. فیلد اختیاری اگر null باشد مانند نبودن آن است.",
+                "fa": "مدل‌های زبانی در قالب OpenAI. فیلد اختیاری با مقدار null مانند نفرستادن آن است.",
             },
         },
         "servers": [{"url": "."}],

@@ -54,7 +54,7 @@ DECISIONS = {
     "/api/openapi.json": PUBLIC,
     **dict.fromkeys(("/llms.txt", "/en.md", "/fa.md", "/api/docs.md", "/api/docs.en.md"), PUBLIC),
     **dict.fromkeys(("/api/changes.md", "/api/changes.en.md"), PUBLIC),
-    **dict.fromkeys(("/en/", "/fa", "/fa/", "/docs", "/playground", "/index.html"), REDIRECT),
+    **dict.fromkeys(("/en/", "/fa", "/fa/", "/docs", "/playground", "/index.html", "/favicon.ico"), REDIRECT),
     "/site/models.json": PUBLIC,
     "/site/{path:path}": PUBLIC,
     "/healthz": PUBLIC,

@@ -24,7 +24,7 @@ LETTER = re.compile("[\u0600-\u06ff]")
 
 def texts() -> Iterator[tuple[str, str]]:
     """Yield the name and the content of each source of Persian texts."""
-    sources: list[Path] = [SITE / "content/fa.md", ROOT / "services/runtime/messages/fa.toml"]
+    sources: list[Path] = [*(SITE / "content").glob("*fa.md"), ROOT / "services/runtime/messages/fa.toml"]
     # The search knows the other words, too.
     sources += [path for path in (SITE / "src").rglob("*.ts*") if path.name != "synonyms.ts"]
     sources += (SITE / "build").glob("*.ts")

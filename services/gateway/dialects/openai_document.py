@@ -67,7 +67,7 @@ Fingerprint = Annotated[
     str,
     doc(
         "It changes with the weights, the engine or the version that answer.",
-        "با تغییر وزن‌ها، موتور یا نگارشی که پاسخ می‌دهد عوض می‌شود.",
+        "با تغییر وزن‌ها، موتور یا نسخه‌ای که پاسخ می‌دهد عوض می‌شود.",
         example="fp_0a1b2c3d4e",
     ),
 ]
@@ -146,8 +146,8 @@ HEADERS: Final = {
         description=LocalizedText(
             "Fields of the request that had no influence. A stream whose headers were sent before they were known has "
             "them in a comment.",
-            "فیلدهایی از درخواست که اثری نداشتند. اگر پس از فرستادن هدرهای پاسخ استریم معلوم شوند، در سطر توضیحی از آن "
-            "می‌آیند.",
+            "فیلدهایی از درخواست که اثری نداشتند. اگر پس از فرستادن هدرهای پاسخ استریم معلوم شوند، در یک خط توضیح همان "
+            "استریم می‌آیند.",
         ),
         schema={"type": "string"},
     ),
@@ -193,7 +193,7 @@ ERROR: Final = ErrorDocument(
             description=LocalizedText(
                 "The id of the message, which is the same in every language and however the message is worded. A "
                 "stream that fails has it in a comment before the event of the error.",
-                "شناسهٔ پیام خطا، که در هر زبان و با هر جمله‌بندی همین است. در پاسخ استریم، در سطر توضیحی پیش از رویداد "
+                "شناسهٔ پیام خطا، که در هر زبان و با هر جمله‌بندی همین است. در پاسخ استریم، در یک خط توضیح پیش از رویداد "
                 "خطا می‌آید.",
             ),
             schema={"type": "string"},

@@ -35,7 +35,7 @@ Grammar = Annotated[
     str | None,
     doc(
         "A grammar: GBNF, or llguidance's Lark if it begins with %llguidance.",
-        "یک گرامر: GBNF، یا Lark در نگارش llguidance اگر با %llguidance آغاز شود.",
+        "یک گرامر: GBNF، یا Lark در نگارش llguidance اگر با %llguidance شروع شود.",
         example='root ::= "yes" | "no"',
     ),
 ]
@@ -46,16 +46,16 @@ class StreamOptions(RequestModel):
 
     include_usage: Annotated[
         bool | None,
-        doc("End with an event of token counts.", "در پایان رویدادی با شمار توکن‌ها بیاید.", example=True),
+        doc("End with an event of token counts.", "در پایان رویدادی با تعداد توکن‌ها بیاید.", example=True),
     ] = None
     continuous_usage_stats: Annotated[
-        bool | None, doc("Send token counts in every event.", "شمار توکن‌ها در هر رویداد.", example=False)
+        bool | None, doc("Send token counts in every event.", "تعداد توکن‌ها در هر رویداد.", example=False)
     ] = None
     include_obfuscation: Annotated[
         Any,
         doc(
             "Padding of events is not available; `true` is reported as ignored.",
-            "پر کردن رویدادها در کار نیست؛ `true` نادیده گرفته و گزارش می‌شود.",
+            "پر کردن رویدادها (padding) پشتیبانی نمی‌شود؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
             no_effect_values=(False,),
             schema={"type": "boolean"},
@@ -94,7 +94,7 @@ class JsonSchema(RequestModel):
     description: Annotated[str | None, doc("Has no influence.", "اثری ندارد.", example="A person.")] = None
     strict: Annotated[
         bool | None,
-        doc("The answer conforms either way.", "در هر دو حال پاسخ با اسکیما می‌خواند.", example=True),
+        doc("The answer conforms either way.", "در هر دو حال پاسخ با اسکیما مطابقت دارد.", example=True),
     ] = None
 
 
@@ -159,7 +159,7 @@ class OpenAIRequest(RequestModel):
         NonNegative | None,
         doc(
             "The model does not end the answer before so many tokens.",
-            "پاسخ پیش از این تعداد توکن به خودی خود تمام نمی‌شود.",
+            "پاسخ پیش از این تعداد توکن خودبه‌خود تمام نمی‌شود.",
             example=0,
         ),
     ] = None
@@ -176,7 +176,7 @@ class OpenAIRequest(RequestModel):
         float | None,
         doc(
             "Only the likeliest tokens up to this sum of probability.",
-            "تنها محتمل‌ترین توکن‌ها تا این مجموع احتمال.",
+            "انتخاب فقط از محتمل‌ترین توکن‌ها، تا این مجموع احتمال.",
             example=0.95,
             schema={"minimum": 0, "maximum": 1},
         ),
@@ -185,7 +185,7 @@ class OpenAIRequest(RequestModel):
         TopK | None,
         doc(
             "Only so many of the likeliest tokens; 0 and -1 stand for all.",
-            "تنها این تعداد از محتمل‌ترین توکن‌ها؛ `0` و `-1` یعنی همه.",
+            "انتخاب فقط از این تعداد توکن محتمل‌تر؛ `0` و `-1` یعنی همه.",
             example=40,
         ),
     ] = None
@@ -193,7 +193,7 @@ class OpenAIRequest(RequestModel):
         float | None,
         doc(
             "Only tokens of at least this share of the likeliest token's probability.",
-            "تنها توکن‌هایی با دست‌کم این سهم از احتمال محتمل‌ترین توکن.",
+            "انتخاب فقط از توکن‌هایی با دست‌کم این نسبت از احتمال محتمل‌ترین توکن.",
             example=0.05,
             schema={"minimum": 0, "maximum": 1},
         ),
@@ -248,7 +248,7 @@ class OpenAIRequest(RequestModel):
         bool | None,
         doc(
             "Continue past the model's own end, up to the limit; for measurements.",
-            "پس از پایانی که خود مدل می‌گذارد هم تا سقف طول ادامه یابد؛ برای اندازه‌گیری.",
+            "پاسخ پس از توکن پایان مدل هم تا سقف طول ادامه یابد؛ برای بنچمارک.",
             example=False,
             default=False,
         ),
@@ -279,8 +279,8 @@ class OpenAIRequest(RequestModel):
         doc(
             "`text`, `json_object`, or `json_schema` with a schema to which the answer conforms. With tools that the "
             "model may call, the answer is either calls or in this format.",
-            "`text` یا `json_object` یا `json_schema` با اسکیمایی که پاسخ با آن می‌خواند. اگر مدل بتواند ابزاری صدا "
-            "بزند، پاسخ یا فراخوانی است یا در این قالب.",
+            "`text` یا `json_object` یا `json_schema` با اسکیمایی که پاسخ با آن مطابقت دارد. اگر مدل بتواند "
+            "ابزاری فراخوانی کند، پاسخ یا فراخوانی است یا در این قالب.",
             example={"type": "json_object"},
         ),
     ] = None
@@ -301,7 +301,7 @@ class OpenAIRequest(RequestModel):
         bool | None,
         doc(
             "Return what would become of the request, a `DryRun`, instead of an answer.",
-            "به‌جای پاسخ، آنچه از درخواست ساخته می‌شود: یک `DryRun`.",
+            "به‌جای پاسخ، نتیجهٔ اجرای آزمایشی: یک `DryRun`.",
             example=False,
         ),
     ] = False

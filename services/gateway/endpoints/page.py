@@ -120,6 +120,7 @@ _MARKDOWN: Final = (
 """The pages as Markdown."""
 _REDIRECTS: Final = {
     "/en/": "../en", "/fa": "./", "/fa/": "../", "/docs": "./", "/playground": "./#playground", "/index.html": "./",
+    "/favicon.ico": "./site/mark.svg",
 }  # fmt: skip
 """Addresses that people try, and where they lead, relative to them: the page may be under any path of a proxy."""
 

@@ -31,13 +31,13 @@ class Model(ResponseModel):
     ]
     alias_of: Annotated[
         str | UnsetType,
-        doc("For an alias: the id of its model.", "در نام دیگر، شناسهٔ مدل آن.", example="qwen3-8b"),
+        doc("For an alias: the id of its model.", "در نام مستعار، شناسهٔ مدل آن.", example="qwen3-8b"),
     ] = UNSET
     context_length: Annotated[
         int | UnsetType,
         doc(
             "The most tokens of conversation and answer together; for an embedding model, of one text.",
-            "بیشترین توکن گفت‌وگو و پاسخ با هم؛ در مدل بردار، بیشترین توکن یک متن.",
+            "حداکثر توکن‌های گفت‌وگو و پاسخ با هم؛ در مدل بردار، حداکثر توکن‌های یک متن.",
             example=40960,
         ),
     ] = UNSET
@@ -91,7 +91,7 @@ class Model(ResponseModel):
             "For an embedding model: how the spelling of texts is unified without `text_normalization`, and the "
             "version of that spelling. Vectors of different versions must not be mixed in one index.",
             "در مدل بردار، یکسان‌سازی املا وقتی `text_normalization` نیامده باشد، و نسخهٔ آن. بردارهای نسخه‌های "
-            "متفاوت را در یک نمایه با هم نیاورید.",
+            "متفاوت را در یک ایندکس با هم نیاورید.",
             example={"default": "auto", "version": "persian-1"},
         ),
     ] = UNSET
@@ -174,5 +174,9 @@ class KeyUsage(ResponseModel):
     running: Annotated[int, doc("Requests at this moment.", "درخواست‌های همین لحظه.", example=2)]
     reserved_tokens: Annotated[
         int,
-        doc("Tokens that running requests have reserved.", "آنچه درخواست‌های در جریان کنار گذاشته‌اند.", example=1_200),
+        doc(
+            "Tokens that running requests have reserved.",
+            "توکن‌هایی که درخواست‌های در جریان رزرو کرده‌اند.",
+            example=1_200,
+        ),
     ]

@@ -89,7 +89,7 @@ async def test_a_known_key_is_served_without_redis_and_its_usage_is_recorded_aft
         await until(all_recorded)
     record(
         f"Valkey {fault}, then back",
-        "a recently verified key is served, another one gets 503; afterwards both are served, and all usage is billed",
+        "recently verified keys are served, all others get 503; afterwards both are served, and all usage is billed",
         "5 of 5 served meanwhile; 503; 6 of 6 billed",
         met=True,
     )

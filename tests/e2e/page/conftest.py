@@ -164,8 +164,9 @@ async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
 
 async def enter_key(page: Page, api_key: str) -> None:
     """Enter a key into the playground, and wait until the server has accepted it."""
-    await page.fill("#key", api_key)
-    await page.press("#key", "Enter")
+    box = page.locator("#welcome-key, #talk-key")
+    await box.fill(api_key)
+    await box.press("Enter")
     await page.wait_for_selector(".panel .note.good", state="attached")
 
 

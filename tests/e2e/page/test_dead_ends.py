@@ -45,6 +45,17 @@ async def test_a_wrong_key_is_reported_where_it_was_typed(
     await page.wait_for_selector(".suggestions button:enabled")
 
 
+async def test_a_wrong_key_for_embeddings_is_reported_where_it_was_typed(
+    scripted: Scripted, open_page: OpenPage
+) -> None:
+    page = await open_page(scripted.url + "/en#playground", expected_errors=("401",))
+    await page.click("#lab-tab-vectors")
+    await page.fill("#vectors-key", "vlx_wrong")
+    await page.press("#vectors-key", "Enter")
+    await page.wait_for_selector(".vectors .note.wrong")
+    assert await page.locator("#vectors-key").input_value() == "vlx_wrong"
+
+
 async def test_a_key_that_is_refused_later_can_be_replaced_without_the_settings(
     scripted: Scripted, open_page: OpenPage
 ) -> None:

@@ -11,8 +11,8 @@ from tests.e2e.stack import RunningStack
 
 PATHS = {"fa": "/", "en": "/en"}
 SECTIONS = [
-    "start", "models", "authentication", "endpoints", "chat", "streaming", "reasoning", "images", "tools", "codex",
-    "structured", "embeddings", "limits", "errors", "claude-code", "proxies", "grpc",
+    "start", "models", "authentication", "endpoints", "chat", "streaming", "reasoning", "images", "tools", "editors",
+    "codex", "structured", "embeddings", "limits", "errors", "claude-code", "proxies", "grpc",
 ]  # fmt: skip
 
 
@@ -117,6 +117,8 @@ async def test_search_finds_persian_text_with_arabic_letters(site: str, open_pag
     await page.keyboard.press("Control+k")
     await page.keyboard.type("نچنانچیزی")
     assert await page.locator("dialog.search [role=status]").is_visible()
+    await page.keyboard.press("Escape")
+    assert await page.locator("dialog.search").is_hidden()
 
 
 async def test_the_theme_can_be_chosen_and_is_remembered(site: str, open_page: OpenPage) -> None:

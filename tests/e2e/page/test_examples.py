@@ -34,7 +34,8 @@ PHOTO = bytes.fromhex(
 
 
 def command(file: Path) -> list[str | Path]:
-    return {".py": [sys.executable, file], ".mjs": [NODE, file], ".sh": ["bash", file]}[file.suffix]
+    commands: dict[str, list[str | Path]] = {".py": [sys.executable, file], ".mjs": [NODE, file], ".sh": ["bash", file]}
+    return commands[file.suffix]
 
 
 async def outcome(file: Path, environment: dict[str, str]) -> tuple[str, str]:

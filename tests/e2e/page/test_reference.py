@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urljoin
 
+import httpx
+import pytest
 from playwright.async_api import expect
 
 from tests.e2e.page.conftest import PHONE, OpenPage, Scripted, screenshot, violations
@@ -48,3 +51,24 @@ async def test_a_question_mark_lists_the_keys(scripted: Scripted, open_page: Ope
     await page.locator("main").get_by_role("link", name="API changes").click()
     await expect(page.locator("h1")).to_have_text("API changes")
     assert page.url == f"{site}/api/changes.en"
+
+
+@pytest.mark.parametrize("path", ["", "en", "api/docs", "api/docs.en", "api/changes", "api/changes.en"])
+async def test_a_page_names_itself_and_its_other_language(scripted: Scripted, path: str) -> None:
+    async with httpx.AsyncClient(base_url=scripted.url) as client:
+        page = await client.get(f"/{path}")
+        links = {
+            name: urljoin(str(page.url), href)
+            for name, href in re.findall(r'<link +rel="(canonical|alternate" hreflang="..)" href="([^"]*)"', page.text)
+        }
+        assert links.pop("canonical") == str(page.url)
+        assert len(links) == 2
+        for name, url in links.items():
+            other = await client.get(url)
+            assert other.status_code == 200
+            assert f'<html lang="{name[-2:]}"' in other.text
+    assert f'<meta property="og:title" content="{title(page.text)}">' in page.text
+
+
+def title(html: str) -> str:
+    return html.partition("<title>")[2].partition("</title>")[0]

@@ -20,7 +20,7 @@ CacheControl = Annotated[
     dict[str, Any] | None,
     doc(
         "Accepted: prompts are cached without it.",
-        "پذیرفته می‌شود؛ پرامپت‌ها بی آن هم در حافظه می‌مانند.",
+        "پذیرفته می‌شود؛ پرامپت‌ها بدون آن هم کش می‌شوند.",
         example={"type": "ephemeral"},
     ),
 ]
@@ -36,7 +36,7 @@ class TextBlock(RequestModel, tag_field="type", tag="text"):
 class Base64Source(RequestModel, tag_field="type", tag="base64"):
     """Data in base64."""
 
-    data: Annotated[str, doc("The file in base64.", "پرونده به base64.", example="R0lGODlhAQABAAAAACw=")]
+    data: Annotated[str, doc("The file in base64.", "فایل به base64.", example="R0lGODlhAQABAAAAACw=")]
     media_type: Annotated[
         str | None,
         doc(
@@ -99,7 +99,7 @@ class SearchResultBlock(RequestModel, tag_field="type", tag="search_result"):
     """A search result, which becomes text of the prompt."""
 
     content: Annotated[list[TextBlock], doc("The text.", "متن.")]
-    source: Annotated[str, doc("Where it is from.", "سرچشمه.", example="https://example.com")]
+    source: Annotated[str, doc("Where it is from.", "منبع.", example="https://example.com")]
     title: Annotated[str, doc("Its title.", "عنوان.", example="Tehran")]
     cache_control: CacheControl = None
 
@@ -138,7 +138,9 @@ class ToolResultBlock(RequestModel, tag_field="type", tag="tool_result"):
         str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None,
         doc("Text, or blocks.", "متن یا بخش‌ها.", example="12 °C"),
     ] = None
-    is_error: Annotated[bool | None, doc("Whether the tool failed.", "آیا ابزار ناکام ماند.", example=False)] = None
+    is_error: Annotated[bool | None, doc("Whether the tool failed.", "آیا اجرای ابزار شکست خورد.", example=False)] = (
+        None
+    )
     cache_control: CacheControl = None
 
 
@@ -161,7 +163,7 @@ class MessageParam(RequestModel):
         Literal["user", "assistant", "system"],
         doc(
             "The author. A last message of the assistant is continued.",
-            "نویسنده. اگر واپسین پیام از دستیار باشد، ادامه داده می‌شود.",
+            "نویسنده. اگر آخرین پیام از دستیار باشد، ادامه داده می‌شود.",
             example="user",
         ),
     ]

@@ -44,7 +44,6 @@ _REQUESTS: Final[dict[str, Any]] = {
         "max_tokens": 256,
         "system": "کوتاه پاسخ بده.",
         "messages": [_QUESTION],
-        "temperature": 0.7,
     },
     "stream": {
         "model": _MODEL,
@@ -149,7 +148,7 @@ _ERROR: Final = ErrorDocument(
     component="AnthropicError",
     description=LocalizedText(
         "The request could not be answered. A stream that has begun ends with the same object as the event `error`.",
-        "درخواست پاسخ نگرفت. پاسخ استریمی که آغاز شده با همین شیء در رویداد `error` پایان می‌یابد.",
+        "درخواست ناموفق بود. پاسخ استریمی که آغاز شده با همین شیء در رویداد `error` پایان می‌یابد.",
     ),
     headers={"request-id": _REQUEST_ID},
     contents=(
@@ -182,8 +181,8 @@ OPERATIONS: Final = (
         description=LocalizedText(
             "Anthropic's Messages API, for Claude Code and other clients of it. The key may also be in `Authorization: "
             "Bearer KEY`. Whole, or with `stream` as named events.",
-            "API پیام‌های Anthropic، برای Claude Code و دیگر برنامه‌های آن. کلید در `Authorization: Bearer KEY` هم "
-            "پذیرفته است. یک‌جا، یا با `stream` به شکل رویدادهای نام‌دار.",
+            "Messages API شرکت Anthropic، برای Claude Code و برنامه‌های دیگر. کلید در `Authorization: Bearer KEY` هم "
+            "پذیرفته می‌شود. یک‌جا، یا با `stream` به شکل رویدادهای نام‌دار.",
         ),
         request=ContentDocument(models=(MessagesRequest,), examples=_REQUESTS),
         response=ResponseDocument(
@@ -237,7 +236,7 @@ OPERATIONS: Final = (
             models=(CountTokensRequest,), examples={"conversation": {"model": _MODEL, "messages": [_QUESTION]}}
         ),
         response=ResponseDocument(
-            description=LocalizedText("The number. No tokens are billed.", "شمار توکن‌ها. چیزی به حساب نمی‌آید."),
+            description=LocalizedText("The number. No tokens are billed.", "تعداد توکن‌ها. از سهمیه چیزی کم نمی‌شود."),
             headers={"request-id": _REQUEST_ID},
             contents=(ContentDocument(models=(TokenCount,), examples={"count": {"input_tokens": 9}}),),
         ),

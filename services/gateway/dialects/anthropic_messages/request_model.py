@@ -12,7 +12,7 @@ _SCHEMA: Final = {"type": "object", "properties": {"city": {"type": "string"}}, 
 _DISPLAY: Final = doc(
     "`omitted` sends only the signature, which carries the thinking to the next turn. Any other value, such as "
     "`summarized`, sends the thinking.",
-    "با `omitted` تنها امضا می‌آید که فکر را به نوبت بعد می‌رساند. با هر مقدار دیگر، مانند `summarized`، فکر می‌آید.",
+    "با `omitted` فقط امضا می‌آید که فکر را به نوبت بعد می‌رساند. با هر مقدار دیگر، مانند `summarized`، فکر می‌آید.",
     example="summarized",
 )
 
@@ -41,7 +41,7 @@ class Tool(RequestModel):
         bool | None,
         doc(
             "Arguments conform to the schema. Where the engine cannot do it, it is named in `x-ignored-params`.",
-            "ورودی‌ها با اسکیما می‌خوانند. اگر موتور نتواند، نامش در `x-ignored-params` می‌آید.",
+            "ورودی‌ها با اسکیما مطابقت دارند. اگر موتور نتواند، نامش در `x-ignored-params` می‌آید.",
             example=True,
         ),
     ] = None
@@ -56,7 +56,7 @@ class ToolChoice(RequestModel):
         Literal["auto", "any", "tool", "none"],
         doc(
             "The model decides, must call some tool, must call `name`, or calls none.",
-            "مدل خود تصمیم می‌گیرد، باید ابزاری صدا بزند، باید `name` را صدا بزند، یا هیچ ابزاری صدا نمی‌زند.",
+            "مدل خودش تصمیم می‌گیرد، باید ابزاری را فراخوانی کند، باید `name` را فراخوانی کند، یا هیچ فراخوانی ندارد.",
             example="auto",
         ),
     ]
@@ -70,7 +70,7 @@ class ThinkingEnabled(RequestModel, tag_field="type", tag="enabled"):
     """The model thinks before it answers."""
 
     budget_tokens: Annotated[
-        NonNegative | None, doc("The most tokens of thinking.", "بیشترین توکن‌های فکر.", example=1024)
+        NonNegative | None, doc("The most tokens of thinking.", "حداکثر توکن‌های فکر.", example=1024)
     ] = None
     display: Annotated[str | None, _DISPLAY] = None
 
@@ -103,7 +103,7 @@ class OutputConfig(RequestModel):
         Effort | None,
         doc(
             "How much the model thinks. Models without degrees report it in `x-ignored-params`.",
-            "اندازهٔ فکر. مدلی که درجه ندارد آن را در `x-ignored-params` گزارش می‌کند.",
+            "میزان فکر. اگر مدل درجه نداشته باشد، در `x-ignored-params` گزارش می‌شود.",
             example="high",
         ),
     ] = None
@@ -125,18 +125,18 @@ class CountTokensRequest(RequestModel, kw_only=True):
         },
     )
 
-    model: Annotated[str, doc("The model's id, or an alias.", "شناسهٔ مدل یا نام دیگر آن.", example="qwen3-8b")]
+    model: Annotated[str, doc("The model's id, or an alias.", "شناسهٔ مدل یا نام مستعار آن.", example="qwen3-8b")]
     messages: Annotated[list[MessageParam], doc("The conversation.", "گفت‌وگو.")]
     system: Annotated[
         str | list[TextBlock] | None, doc("The system prompt.", "پیام سیستم.", example="کوتاه پاسخ بده.")
     ] = None
     tools: Annotated[list[Tool] | None, doc("The tools.", "ابزارها.")] = None
     tool_choice: Annotated[
-        ToolChoice | None, doc("Whether the model must call tools.", "آیا مدل باید ابزاری صدا بزند.")
+        ToolChoice | None, doc("Whether the model must call tools.", "آیا مدل باید ابزاری فراخوانی کند.")
     ] = None
     thinking: Annotated[
         ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | ThinkingBetweenTools | None,
-        doc("Absent: a model that can do without does not think.", "نباشد: مدلی که بتواند، فکر نمی‌کند."),
+        doc("Absent: a model that can do without does not think.", "اگر نفرستید: مدلی که بتواند، فکر نمی‌کند."),
     ] = None
     output_config: Annotated[OutputConfig | None, doc("The form of the answer.", "شکل پاسخ.")] = None
     output_format: Annotated[
@@ -153,13 +153,13 @@ class MessagesRequest(CountTokensRequest, kw_only=True):
         doc(
             "The most tokens to generate. What the context does not hold is cut off, and `x-clamped-params` says so; 0 "
             "only reads the prompt into the cache.",
-            "بیشترین توکن‌های پاسخ. آنچه در پنجرهٔ مدل نگنجد بریده و در `x-clamped-params` گزارش می‌شود؛ ۰ تنها پرامپت را "
-            "به حافظه می‌برد.",
+            "حداکثر توکن‌های پاسخ. آنچه در پنجرهٔ مدل جا نشود بریده و در `x-clamped-params` گزارش می‌شود؛ ۰ فقط پرامپت "
+            "را کش می‌کند.",
             example=1024,
         ),
     ]
     stream: Annotated[
-        bool | None, doc("Send the answer while it is generated.", "پاسخ هم‌زمان با تولید بیاید.", example=True)
+        bool | None, doc("Send the answer while it is generated.", "پاسخ هم‌زمان با تولید فرستاده شود.", example=True)
     ] = False
     stop_sequences: Annotated[
         list[str] | None,
@@ -181,10 +181,16 @@ class MessagesRequest(CountTokensRequest, kw_only=True):
     ] = None
     top_p: Annotated[
         float | None,
-        doc("Nucleus sampling.", "نمونه‌گیری هسته‌ای.", example=0.9, schema={"minimum": 0, "maximum": 1}),
+        doc(
+            "Nucleus sampling.",
+            "نمونه‌گیری هسته‌ای (nucleus sampling).",
+            example=0.9,
+            schema={"minimum": 0, "maximum": 1},
+        ),
     ] = None
     top_k: Annotated[
-        NonNegative | None, doc("Sample from so many tokens; 0 means all.", "از این شمار توکن؛ ۰ یعنی همه.", example=20)
+        NonNegative | None,
+        doc("Sample from so many tokens; 0 means all.", "انتخاب از این تعداد توکن؛ ۰ یعنی همه.", example=20),
     ] = None
     metadata: Annotated[
         dict[str, Any] | None,

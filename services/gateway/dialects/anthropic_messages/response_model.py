@@ -16,11 +16,11 @@ _REASON = doc(
 )
 _SEQUENCE = doc("The stop sequence that ended it.", "رشته‌ای که پایانش داد.", example="###")
 _NULL = doc("Always null.", "همیشه null.", example=None)
-_INDEX = doc("The block's index.", "شمارهٔ پاره.", example=0)
+_INDEX = doc("The block's index.", "شمارهٔ تکه.", example=0)
 _TYPE = doc("The kind of object.", "نوع شیء.")
 _BUDGET = doc(
     "Present if a budget of the key ended the answer.",
-    "اگر بودجهٔ کلید پاسخ را پایان داده باشد.",
+    "اگر سهمیهٔ کلید پاسخ را پایان داده باشد.",
     example={"ended_by": "daily_tokens", "scope": "key"},
 )
 
@@ -43,11 +43,11 @@ class DeltaUsage(ResponseModel):
 
     input_tokens: Annotated[
         int,
-        doc("Tokens of the prompt that were not in the cache.", "توکن‌های پرامپت که در حافظه نبودند.", example=9),
+        doc("Tokens of the prompt that were not in the cache.", "توکن‌های پرامپت که در کش نبودند.", example=9),
     ]
     cache_creation_input_tokens: Annotated[int, doc("Always 0.", "همیشه ۰.", example=0)]
     cache_read_input_tokens: Annotated[
-        int, doc("Tokens of the prompt from the cache.", "توکن‌های پرامپت از حافظه.", example=0)
+        int, doc("Tokens of the prompt from the cache.", "توکن‌های پرامپت که از کش آمدند.", example=0)
     ]
     output_tokens: Annotated[int, doc("Generated tokens.", "توکن‌های تولیدشده.", example=12)]
     output_tokens_details: Annotated[OutputTokensDetails, doc("Their kinds.", "نوع آن‌ها.")]
@@ -73,7 +73,7 @@ class ThinkingContent(ResponseModel, tag_field="type", tag="thinking"):
     """Thinking."""
 
     thinking: Annotated[
-        str, doc("The text; empty with `display: omitted`.", "متن؛ با `display: omitted` تهی است.", example="Easy.")
+        str, doc("The text; empty with `display: omitted`.", "متن؛ با `display: omitted` خالی است.", example="Easy.")
     ]
     signature: Annotated[str, doc("Send it back with the thinking.", "همراه فکر بازگردانید.", example="vt3.0a1b2c")]
 
@@ -105,16 +105,16 @@ class AnthropicMessage(ResponseModel):
     content: Annotated[list[TextContent | ThinkingContent | ToolUseContent], doc("The answer.", "پاسخ.")]
     stop_reason: Annotated[StopReason | None, _REASON]
     stop_sequence: Annotated[str | None, _SEQUENCE]
-    stop_details: Annotated[Refusal | None, doc("Of a refusal.", "جزئیات امتناع.")]
+    stop_details: Annotated[Refusal | None, doc("Of a refusal.", "جزئیات خودداری از پاسخ.")]
     container: Annotated[None, _NULL]
-    usage: Annotated[MessageUsage, doc("Token counts.", "شمار توکن‌ها.")]
+    usage: Annotated[MessageUsage, doc("Token counts.", "تعداد توکن‌ها.")]
     vilix: Annotated[dict[str, str] | UnsetType, _BUDGET] = UNSET
 
 
 class MessageStart(ResponseModel, tag_field="type", tag="message_start"):
     """The first event of a stream."""
 
-    message: Annotated[AnthropicMessage, doc("The message, without content.", "پیام، بی محتوا.")]
+    message: Annotated[AnthropicMessage, doc("The message, without content.", "پیام، بدون محتوا.")]
 
 
 class Ping(ResponseModel, tag_field="type", tag="ping"):
@@ -126,7 +126,7 @@ class ContentBlockStart(ResponseModel, tag_field="type", tag="content_block_star
 
     index: Annotated[int, _INDEX]
     content_block: Annotated[
-        TextContent | ThinkingContent | ToolUseContent, doc("The block, which is empty.", "بخش تهی.")
+        TextContent | ThinkingContent | ToolUseContent, doc("The block, which is empty.", "بخش، که خالی است.")
     ]
 
 
@@ -158,7 +158,7 @@ class ContentBlockDelta(ResponseModel, tag_field="type", tag="content_block_delt
     """A part of a block."""
 
     index: Annotated[int, _INDEX]
-    delta: Annotated[TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta, doc("The part.", "پاره.")]
+    delta: Annotated[TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta, doc("The part.", "تکه.")]
 
 
 class ContentBlockStop(ResponseModel, tag_field="type", tag="content_block_stop"):
@@ -172,7 +172,7 @@ class MessageEnd(ResponseModel):
 
     stop_reason: Annotated[StopReason, _REASON]
     stop_sequence: Annotated[str | None, _SEQUENCE]
-    stop_details: Annotated[Refusal | None, doc("Of a refusal.", "جزئیات امتناع.")]
+    stop_details: Annotated[Refusal | None, doc("Of a refusal.", "جزئیات خودداری از پاسخ.")]
     container: Annotated[None, _NULL]
 
 
@@ -180,7 +180,7 @@ class MessageDelta(ResponseModel, tag_field="type", tag="message_delta"):
     """The end of the content."""
 
     delta: Annotated[MessageEnd, doc("How it ended.", "چگونه پایان یافت.")]
-    usage: Annotated[DeltaUsage, doc("Token counts.", "شمار توکن‌ها.")]
+    usage: Annotated[DeltaUsage, doc("Token counts.", "تعداد توکن‌ها.")]
     vilix: Annotated[dict[str, str] | UnsetType, _BUDGET] = UNSET
 
 
@@ -213,4 +213,4 @@ class AnthropicError(ResponseModel, tag_field="type", tag="error"):
 class TokenCount(ResponseModel):
     """The number of a prompt's tokens."""
 
-    input_tokens: Annotated[int, doc("The number.", "شمار توکن‌ها.", example=9)]
+    input_tokens: Annotated[int, doc("The number.", "تعداد توکن‌ها.", example=9)]

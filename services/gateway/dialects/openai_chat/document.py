@@ -172,7 +172,7 @@ OPERATIONS: Final = (
         response=ResponseDocument(
             description=LocalizedText(
                 "The ids of the model's own tokenizer. No tokens are billed.",
-                "شناسه‌های توکن‌ساز خود مدل. توکنی به حساب نمی‌آید.",
+                "شناسه‌ها از توکنایزر خود مدل است. از سهمیه چیزی کم نمی‌شود.",
             ),
             headers=HEADERS,
             contents=(

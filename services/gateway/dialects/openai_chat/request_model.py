@@ -14,7 +14,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 _THINKING: Final = doc(
     "Whether a model that supports both reasons before it answers.",
-    "مدلی که هر دو را می‌تواند، پیش از پاسخ فکر کند یا نه.",
+    "پیش از پاسخ فکر کند یا نه، در مدلی که هر دو را می‌تواند.",
     example=True,
 )
 
@@ -36,7 +36,7 @@ class ImageUrl(RequestModel):
         Literal["auto", "low", "high"] | None,
         doc(
             "The resolution at which the model sees the image: up to 256, 2,048 (auto) or 8,192 tokens for one image.",
-            "دقت نگاه مدل: برای هر تصویر تا ۲۵۶، ۲۰۴۸ (auto) یا ۸۱۹۲ توکن.",
+            "دقت دیدن تصویر: برای هر تصویر تا ۲۵۶، ۲۰۴۸ (auto) یا ۸۱۹۲ توکن.",
             example="auto",
         ),
     ] = None
@@ -107,7 +107,7 @@ class Message(RequestModel):
     ] = None
     tool_calls: Annotated[
         list[ToolCall] | None,
-        doc("In a message of the assistant: the calls that it made.", "در پیام مدل، فراخوانی‌هایی که کرده است."),
+        doc("In a message of the assistant: the calls that it made.", "در پیام مدل، فراخوانی‌هایی که انجام داده است."),
     ] = None
     tool_call_id: Annotated[
         str | None,
@@ -121,7 +121,7 @@ class Message(RequestModel):
         CalledFunction | None,
         doc(
             "In a message of the assistant: a call in OpenAI's older notation, whose result has the role `function`.",
-            "در پیام مدل، یک فراخوانی به نگارش قدیمی OpenAI که نقش `function` پاسخ آن را می‌آورد.",
+            "در پیام مدل، یک فراخوانی به شکل قدیمی OpenAI که نقش `function` پاسخ آن را می‌آورد.",
         ),
     ] = None
     reasoning_content: Annotated[
@@ -154,7 +154,7 @@ class ToolFunction(RequestModel):
         bool | None,
         doc(
             "Arguments conform to the schema. Where the engine cannot do it, it is named in `x-ignored-params`.",
-            "ورودی‌ها با اسکیما می‌خوانند. اگر موتور نتواند، نامش در `x-ignored-params` می‌آید.",
+            "ورودی‌ها با اسکیما مطابقت دارند. اگر موتور نتواند، نامش در `x-ignored-params` می‌آید.",
             example=True,
         ),
     ] = None
@@ -198,9 +198,9 @@ class AllowedTool(RequestModel):
 
 
 _MODE: Final = doc(
-    "Whether the model must call one of the tools.", "آیا مدل باید یکی از ابزارها را صدا بزند.", example="auto"
+    "Whether the model must call one of the tools.", "آیا مدل باید یکی از ابزارها را فراخوانی کند.", example="auto"
 )
-_TOOLS: Final = doc("The tools that the model may call.", "ابزارهایی که مدل می‌تواند صدا بزند.")
+_TOOLS: Final = doc("The tools that the model may call.", "ابزارهایی که مدل می‌تواند فراخوانی کند.")
 
 
 class AllowedTools(RequestModel):
@@ -219,10 +219,10 @@ class ToolChoice(RequestModel):
 
     type: Annotated[
         Literal["function", "allowed_tools"] | None,
-        doc("Absent: `function`.", "نباشد: `function`.", example="function"),
+        doc("Absent: `function`.", "اگر نفرستید: `function`.", example="function"),
     ] = None
     function: Annotated[
-        NamedFunction | None, doc("The function that the model must call.", "تابعی که مدل باید صدا بزند.")
+        NamedFunction | None, doc("The function that the model must call.", "تابعی که مدل باید فراخوانی کند.")
     ] = None
     name: Annotated[
         str | None,
@@ -254,7 +254,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         bool | None,
         doc(
             "Continue the last message, which is the assistant's, instead of answering it.",
-            "به‌جای پاسخی تازه، آخرین پیام که از مدل است ادامه یابد.",
+            "به‌جای پاسخی تازه، آخرین پیام ادامه یابد که باید از مدل باشد.",
             example=False,
         ),
     ] = False
@@ -262,7 +262,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         Any,
         doc(
             "The opposite of `continue_final_message`; any other value is reported as ignored.",
-            "وارونهٔ `continue_final_message`؛ هر مقدار دیگری نادیده گرفته و گزارش می‌شود.",
+            "برعکس `continue_final_message`؛ هر مقدار دیگری نادیده گرفته و گزارش می‌شود.",
             example=True,
             schema={"type": "boolean"},
         ),
@@ -271,7 +271,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         Positive | None,
         doc(
             "The most tokens of the answer, reasoning included. Absent: as many as the context holds.",
-            "بیشترین طول پاسخ، با فکر. اگر نفرستید: تا پایان پنجرهٔ متن مدل.",
+            "حداکثر توکن‌های پاسخ، با فکر. اگر نفرستید: تا پر شدن پنجرهٔ متن مدل.",
             example=256,
         ),
     ] = None
@@ -289,7 +289,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         ),
     ] = None
     tools: Annotated[
-        list[Tool] | None, doc("Functions that the model may call.", "تابع‌هایی که مدل می‌تواند صدا بزند.")
+        list[Tool] | None, doc("Functions that the model may call.", "تابع‌هایی که مدل می‌تواند فراخوانی کند.")
     ] = None
     tool_choice: Annotated[
         Literal["none", "auto", "required"] | ToolChoice | None,
@@ -314,7 +314,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
     enable_thinking: Annotated[bool | None, _THINKING] = None
     thinking_token_budget: Annotated[
         NonNegative | None,
-        doc("The most tokens of reasoning.", "بیشترین توکن برای فکر.", example=1024),
+        doc("The most tokens of reasoning.", "حداکثر توکن برای فکر.", example=1024),
     ] = None
     include_reasoning: Annotated[
         bool | None, doc("Whether reasoning is sent.", "آیا فکر فرستاده شود.", example=True)
@@ -356,7 +356,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         Any,
         doc(
             "Answers are not stored; `true` is reported as ignored.",
-            "پاسخ‌ها نگه‌داری نمی‌شوند؛ `true` نادیده گرفته و گزارش می‌شود.",
+            "پاسخ‌ها ذخیره نمی‌شوند؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
             no_effect_values=(False,),
             schema={"type": "boolean"},
@@ -397,7 +397,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         list[ToolFunction] | None,
         doc(
             "Functions in OpenAI's older notation; `tools` is newer.",
-            "تابع‌ها به نگارش قدیمی OpenAI؛ تازه‌اش `tools` است.",
+            "تابع‌ها به شکل قدیمی OpenAI؛ شکل تازه `tools` است.",
         ),
     ] = None
     function_call: Annotated[

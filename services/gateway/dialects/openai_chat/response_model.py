@@ -35,7 +35,7 @@ class AnswerMessage(ResponseModel):
         str | None,
         doc(
             "The answer; `null` where there are only calls.",
-            "پاسخ؛ وقتی تنها فراخوانی باشد `null` است.",
+            "پاسخ؛ وقتی فقط فراخوانی باشد `null` است.",
             example="سلام! چه کمکی می‌توانم بکنم؟",
         ),
     ]
@@ -53,7 +53,7 @@ class AnswerMessage(ResponseModel):
         ),
     ] = UNSET
     tool_calls: Annotated[
-        list[MadeToolCall] | UnsetType, doc("The calls that the model makes.", "فراخوانی‌هایی که مدل می‌کند.")
+        list[MadeToolCall] | UnsetType, doc("The calls that the model makes.", "فراخوانی‌هایی که مدل انجام می‌دهد.")
     ] = UNSET
     function_call: Annotated[
         MadeFunction | UnsetType, doc("The call, for `functions`.", "فراخوانی، برای `functions`.")
@@ -119,7 +119,7 @@ class Delta(ResponseModel):
         str | UnsetType | None,
         doc(
             "A part of the answer; `null` in the first event if the model may call tools.",
-            "تکه‌ای از پاسخ؛ اگر مدل بتواند ابزاری صدا بزند، در نخستین رویداد `null` است.",
+            "تکه‌ای از پاسخ؛ اگر مدل بتواند ابزاری فراخوانی کند، در نخستین رویداد `null` است.",
             example="سلام",
         ),
     ] = UNSET
@@ -164,11 +164,11 @@ class ChatCompletionChunk(ResponseModel):
     service_tier: ServiceTier
     system_fingerprint: Fingerprint
     choices: Annotated[
-        list[ChunkChoice], doc("One choice; none in the event of usage.", "یک گزینه؛ در رویداد شمار توکن‌ها هیچ.")
+        list[ChunkChoice], doc("One choice; none in the event of usage.", "یک گزینه؛ در رویداد تعداد توکن‌ها هیچ.")
     ]
     usage: Annotated[
         Usage | UnsetType | None,
-        doc("Token counts, if `stream_options` asks for them.", "شمار توکن‌ها، اگر `stream_options` بخواهد."),
+        doc("Token counts, if `stream_options` asks for them.", "تعداد توکن‌ها، اگر `stream_options` بخواهد."),
     ] = UNSET
     vilix: EndedBy = UNSET
 
@@ -176,9 +176,9 @@ class ChatCompletionChunk(ResponseModel):
 class Tokens(ResponseModel):
     """The tokens of a prompt."""
 
-    count: Annotated[int, doc("The number of tokens.", "شمار توکن‌ها.", example=3)]
+    count: Annotated[int, doc("The number of tokens.", "تعداد توکن‌ها.", example=3)]
     max_model_len: Annotated[
         int,
-        doc("The most tokens of prompt and answer together.", "بیشترین توکن پرامپت و پاسخ با هم.", example=40960),
+        doc("The most tokens of prompt and answer together.", "حداکثر توکن‌های پرامپت و پاسخ با هم.", example=40960),
     ]
     tokens: Annotated[list[int], doc("The ids of the tokens.", "شناسهٔ توکن‌ها.", example=[126043, 29155, 102])]

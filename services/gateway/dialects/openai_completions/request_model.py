@@ -47,7 +47,7 @@ class CompletionRequest(OpenAIRequest, kw_only=True):
         NonNegative | None,
         doc(
             "The most tokens of the continuation; 0, only with `echo`, for the prompt alone. It counts as one token.",
-            "بیشترین طول ادامه؛ `0` تنها همراه `echo`، برای خود متن ورودی، که یک توکن به حساب می‌آید.",
+            "حداکثر توکن‌های ادامه؛ `0` فقط همراه `echo`، برای خود متن ورودی، که یک توکن حساب می‌شود.",
             example=64,
             default=DEFAULT_MAX_TOKENS,
         ),
@@ -72,7 +72,7 @@ class CompletionRequest(OpenAIRequest, kw_only=True):
         Positive | None,
         doc(
             "Generate so many continuations, and return the `n` most probable ones; not in a stream.",
-            "این تعداد ادامه نوشته می‌شود و `n` تای محتمل‌تر برگردانده می‌شود؛ نه در پاسخ استریم.",
+            "این تعداد ادامه تولید می‌شود و `n` تای محتمل‌تر برمی‌گردد؛ در پاسخ استریم ممکن نیست.",
             example=1,
         ),
     ] = None
@@ -80,7 +80,7 @@ class CompletionRequest(OpenAIRequest, kw_only=True):
         str | None,
         doc(
             "The text behind the gap that is filled, for models that were trained for it.",
-            "متن پس از جای خالی که پر می‌شود، برای مدل‌هایی که این را آموخته‌اند.",
+            "متن پس از جای خالی که پر می‌شود، برای مدل‌هایی که این را یاد گرفته‌اند.",
             example="\n    return total",
         ),
     ] = None

@@ -60,6 +60,6 @@ class Completion(ResponseModel):
     choices: Annotated[list[TextChoice], doc("The continuations.", "ادامه‌ها.")]
     usage: Annotated[
         Usage | UnsetType | None,
-        doc("Token counts; in a stream only if requested.", "شمار توکن‌ها؛ در پاسخ استریم تنها اگر خواسته شده باشد."),
+        doc("Token counts; in a stream only if requested.", "تعداد توکن‌ها؛ در پاسخ استریم تنها اگر خواسته شده باشد."),
     ] = UNSET
     vilix: EndedBy = UNSET

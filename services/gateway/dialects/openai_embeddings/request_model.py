@@ -20,7 +20,7 @@ class EmbeddingRequest(RequestModel):
         str | list[str | TokenId | list[TokenId]],
         doc(
             "One text or several; or token ids, which some client libraries send.",
-            "یک متن یا چند متن؛ یا شناسهٔ توکن‌ها، چنان‌که بعضی کتابخانه‌ها می‌فرستند.",
+            "یک متن یا چند متن؛ یا شناسهٔ توکن‌ها، که بعضی کتابخانه‌ها می‌فرستند.",
             example=["سلام", "خداحافظ"],
             schema={
                 "minLength": 1,
@@ -58,7 +58,7 @@ class EmbeddingRequest(RequestModel):
         Literal["query", "passage"] | None,
         doc(
             "The role of the texts in a search. Absent: the model's default.",
-            "نقش متن‌ها در جست‌وجو. نباشد: پیش‌فرض مدل.",
+            "نقش متن‌ها در جست‌وجو. اگر نفرستید: پیش‌فرض مدل.",
             example="query",
         ),
     ] = None

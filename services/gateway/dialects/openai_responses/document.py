@@ -145,8 +145,8 @@ OPERATIONS: Final = (
         description=LocalizedText(
             "Whole, or with `stream` as Server-Sent Events, each with its type as the event's name, and `[DONE]` at "
             "the end. A stored response can be continued with `previous_response_id`.",
-            "یک‌جا، یا با `stream` به شکل رویدادهایی که نام هر یک نوع آن است، با `[DONE]` در پایان. پاسخ نگه‌داشته را "
-            "می‌توان با `previous_response_id` دنبال کرد.",
+            "یک‌جا، یا با `stream` به شکل رویدادهایی که نام هر یک نوع آن است، با `[DONE]` در پایان. پاسخ ذخیره‌شده را "
+            "می‌توان با `previous_response_id` ادامه داد.",
         ),
         request=ContentDocument(models=(ResponsesRequest,), examples=_REQUESTS),
         response=ResponseDocument(
@@ -164,10 +164,10 @@ OPERATIONS: Final = (
         path="/responses/input_tokens",
         id="countInputTokens",
         summary=LocalizedText("Count the tokens of an input", "شمردن توکن‌های ورودی"),
-        description=LocalizedText("No tokens are billed.", "توکنی به حساب نمی‌آید."),
+        description=LocalizedText("No tokens are billed.", "از سهمیه چیزی کم نمی‌شود."),
         request=ContentDocument(models=(ResponsesRequest,), examples={"text": _REQUESTS["text"]}),
         response=ResponseDocument(
-            description=LocalizedText("The number of tokens.", "شمار توکن‌ها."),
+            description=LocalizedText("The number of tokens.", "تعداد توکن‌ها."),
             headers=HEADERS,
             contents=(
                 ContentDocument(
@@ -179,7 +179,7 @@ OPERATIONS: Final = (
         errors=ERRORS,
     ),
     _of_one(
-        LocalizedText("Retrieve a stored response", "خواندن پاسخ نگه‌داشته"),
+        LocalizedText("Retrieve a stored response", "خواندن پاسخ ذخیره‌شده"),
         LocalizedText(
             "With `?stream=true`, its events, from the one after `starting_after` on, until it has ended.",
             "با `?stream=true` رویدادهای آن، از پس از `starting_after`، تا پایانش.",
@@ -191,8 +191,8 @@ OPERATIONS: Final = (
         id="retrieveResponse",
     ),
     _of_one(
-        LocalizedText("Delete a stored response", "پاک کردن پاسخ نگه‌داشته"),
-        LocalizedText("One that is being generated is no longer stored.", "پاسخ در دست ساخت هم دیگر نگه‌داری نمی‌شود."),
+        LocalizedText("Delete a stored response", "پاک کردن پاسخ ذخیره‌شده"),
+        LocalizedText("One that is being generated is no longer stored.", "پاسخ در حال تولید هم دیگر ذخیره نمی‌شود."),
         ContentDocument(
             models=(DeletedResponse,), examples={"deleted": {"id": _ID, "object": "response.deleted", "deleted": True}}
         ),
@@ -202,7 +202,7 @@ OPERATIONS: Final = (
     ),
     _of_one(
         LocalizedText("Cancel a background response", "لغو پاسخ پس‌زمینه"),
-        LocalizedText("One that has ended stays as it is.", "پاسخ تمام‌شده دست نمی‌خورد."),
+        LocalizedText("One that has ended stays as it is.", "پاسخ تمام‌شده تغییر نمی‌کند."),
         ContentDocument(
             models=(Response,),
             examples={"response": {**_RESPONSE, "status": "cancelled", "background": True, "usage": None}},
@@ -212,7 +212,7 @@ OPERATIONS: Final = (
         id="cancelResponse",
     ),
     _of_one(
-        LocalizedText("List the input of a stored response", "ورودی پاسخ نگه‌داشته"),
+        LocalizedText("List the input of a stored response", "ورودی پاسخ ذخیره‌شده"),
         LocalizedText(
             "Its whole input, that of earlier responses included. `limit` (20, at most 100), `order` (`desc`) and "
             "`after` choose a page.",

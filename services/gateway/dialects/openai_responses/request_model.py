@@ -18,7 +18,7 @@ class StreamOptions(RequestModel):
         bool | None,
         doc(
             "Padding of events is not available; `true` is reported as ignored.",
-            "پر کردن رویدادها در کار نیست؛ `true` نادیده گرفته و گزارش می‌شود.",
+            "پر کردن رویدادها (padding) پشتیبانی نمی‌شود؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
             no_effect_values=(False,),
         ),
@@ -40,7 +40,7 @@ class Reasoning(RequestModel):
         Literal["auto", "concise", "detailed"] | None,
         doc(
             "With any value, the whole reasoning is sent in the place of its summary; without one, as it is.",
-            "با هر مقداری همهٔ فکر به‌جای خلاصه‌اش می‌آید؛ بی آن، خود فکر.",
+            "با هر مقداری همهٔ فکر به‌جای خلاصه‌اش می‌آید؛ بدون آن، خود فکر.",
             example="auto",
         ),
     ] = None
@@ -74,7 +74,7 @@ class JsonSchemaFormat(RequestModel, tag_field="type", tag="json_schema"):
     description: Annotated[str | None, doc("Has no influence.", "اثری ندارد.", example="A person.")] = None
     strict: Annotated[
         bool | None,
-        doc("The answer conforms either way.", "در هر دو حال پاسخ با اسکیما می‌خواند.", example=True),
+        doc("The answer conforms either way.", "در هر دو حال پاسخ با اسکیما مطابقت دارد.", example=True),
     ] = None
 
 
@@ -133,7 +133,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         NULLABLE,
         doc(
             "A stored response, which this request continues: its input and output come before the input here.",
-            "پاسخی نگه‌داشته که این درخواست دنبالهٔ آن است: ورودی و خروجی آن پیش از ورودی اینجا می‌آید.",
+            "پاسخ ذخیره‌شده‌ای که این درخواست ادامهٔ آن است: ورودی و خروجی آن پیش از ورودی اینجا می‌آید.",
             example="resp_0a1b2c3d4e5f",
         ),
     ] = None
@@ -142,7 +142,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         doc(
             "Whether the response is stored, to be retrieved and continued. Absent: it is, if the operator allows it "
             "and there is space.",
-            "پاسخ نگه‌داشته شود تا بتوان آن را خواند و دنبال کرد. نباشد: اگر مدیر سامانه اجازه داده و جا باشد.",
+            "پاسخ ذخیره شود تا بتوان آن را خواند و ادامه داد. اگر نفرستید: اگر مدیر سامانه اجازه داده باشد و جا باشد.",
             example=False,
         ),
     ] = None
@@ -150,7 +150,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         bool | None,
         doc(
             "Answer at once, and generate without the client. The response must be stored.",
-            "بی‌درنگ پاسخ بیاید و کار بی حضور درخواست‌کننده پیش برود. پاسخ باید نگه‌داشته شود.",
+            "پاسخ HTTP فوراً بیاید و تولید در پس‌زمینه ادامه یابد. پاسخ باید ذخیره شود.",
             example=False,
         ),
     ] = False
@@ -164,8 +164,8 @@ class ResponsesRequest(RequestModel, kw_only=True):
         doc(
             "Tools that the model may call: `function`, `custom`, and `namespace` with such tools. Tools that OpenAI "
             "runs itself, such as `web_search`, are accepted, not offered, and reported as ignored.",
-            "ابزارهایی که مدل می‌تواند صدا بزند: `function` و `custom` و گروه آن‌ها در `namespace`. ابزارهایی که "
-            "OpenAI خود اجرا می‌کند، مانند `web_search`، پذیرفته و نادیده گرفته و گزارش می‌شوند.",
+            "ابزارهایی که مدل می‌تواند فراخوانی کند: `function` و `custom` و گروه آن‌ها در `namespace`. ابزارهایی که "
+            "خود OpenAI اجرا می‌کند، مانند `web_search`، نادیده گرفته و گزارش می‌شوند.",
             example=[
                 {"type": "function", "name": "get_weather", "parameters": {"type": "object"}, "strict": False},
             ],
@@ -175,7 +175,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         str | dict[str, Any] | None,
         doc(
             "`none`, `auto`, `required`, a tool by its type and name, or `allowed_tools`, which is a hard limit.",
-            "`none`، `auto`، `required`، یک ابزار با نوع و نامش، یا `allowed_tools` که مرزی سخت است.",
+            "`none`، `auto`، `required`، یک ابزار با نوع و نامش، یا `allowed_tools` که محدودیتی قطعی است.",
             example="auto",
         ),
     ] = None
@@ -186,14 +186,14 @@ class ResponsesRequest(RequestModel, kw_only=True):
     max_tool_calls: Annotated[
         Positive | None,
         NULLABLE,
-        doc("The most calls in the response; further ones are left out.", "بیشترین فراخوانی در پاسخ.", example=4),
+        doc("The most calls in the response; further ones are left out.", "حداکثر تعداد فراخوانی در پاسخ.", example=4),
     ] = None
     max_output_tokens: Annotated[
         Positive | None,
         NULLABLE,
         doc(
             "The most tokens of the answer, reasoning included. Absent: as many as the context holds.",
-            "بیشترین طول پاسخ، با فکر. اگر نفرستید: تا پایان پنجرهٔ متن مدل.",
+            "حداکثر توکن‌های پاسخ، با فکر. اگر نفرستید: تا پر شدن پنجرهٔ متن مدل.",
             example=256,
         ),
     ] = None
@@ -214,7 +214,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         NULLABLE,
         doc(
             "Only the likeliest tokens up to this sum of probability.",
-            "تنها محتمل‌ترین توکن‌ها تا این مجموع احتمال.",
+            "انتخاب فقط از محتمل‌ترین توکن‌ها، تا این مجموع احتمال.",
             example=0.95,
             schema={"minimum": 0, "maximum": 1},
         ),
@@ -223,7 +223,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         float | None,
         doc(
             "Penalty on repetition, by whether a token was used.",
-            "ضد تکرار، همین که توکن آمده باشد.",
+            "جریمهٔ تکرار، با یک بار آمدن توکن.",
             example=0.5,
             schema={"minimum": -2, "maximum": 2},
         ),
@@ -232,7 +232,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         float | None,
         doc(
             "Penalty on repetition, by how often a token was used.",
-            "ضد تکرار، به شمار کاربرد هر توکن.",
+            "جریمهٔ تکرار، متناسب با دفعات آمدن هر توکن.",
             example=0.5,
             schema={"minimum": -2, "maximum": 2},
         ),
@@ -252,7 +252,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         doc(
             "With `auto`, the oldest items are left out until the prompt fits the model; otherwise a prompt that is "
             "too long is rejected.",
-            "با `auto` قدیمی‌ترین بخش‌ها کنار می‌روند تا ورودی در مدل جا شود؛ وگرنه ورودی بلند رد می‌شود.",
+            "با `auto` قدیمی‌ترین موردها حذف می‌شوند تا ورودی در مدل جا شود؛ وگرنه ورودی بلند رد می‌شود.",
             example="disabled",
         ),
     ] = None
@@ -280,7 +280,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
         NULLABLE,
         doc(
             "A name for requests that begin with the same text, which may then go to the same worker.",
-            "نامی برای درخواست‌هایی که آغازشان یکی است تا بتوانند به یک کارگزار بروند.",
+            "نامی برای درخواست‌هایی که ابتدایشان یکی است تا بتوانند به یک ورکر برسند.",
             example="session-17",
         ),
     ] = None
@@ -299,7 +299,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
     ] = None
     dry_run: Annotated[
         bool | None,
-        doc("Only show the prompt.", "تنها متن ورودی مدل نشان داده شود.", example=False),
+        doc("Only show the prompt.", "فقط پرامپت نهایی نشان داده شود.", example=False),
     ] = False
     conversation: Annotated[Any, HIDDEN] = None
     prompt: Annotated[Any, HIDDEN] = None

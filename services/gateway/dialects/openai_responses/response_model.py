@@ -12,7 +12,7 @@ from services.gateway.dialects.openai_document import Created, EndedBy
 ResponseId = Annotated[str, doc("The response's id.", "شناسهٔ پاسخ.", example="resp_0a1b2c3d4e5f")]
 Status = Annotated[
     Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"],
-    doc("How far it is.", "تا کجا پیش رفته است.", example="completed"),
+    doc("How far it is.", "وضعیت پیشرفت آن.", example="completed"),
 ]
 Repeated = doc("As in the request.", "همان‌طور که در درخواست آمده.")
 
@@ -64,7 +64,7 @@ class OutputItem(ResponseModel):
     id: Annotated[str, doc("The item's id.", "شناسهٔ این بخش.", example="msg_0a1b2c3d4e5f0000")]
     type: Annotated[
         Literal["reasoning", "message", "function_call", "custom_tool_call"],
-        doc("What it is.", "چیستی آن.", example="message"),
+        doc("What it is.", "نوع آن.", example="message"),
     ]
     status: Annotated[
         Literal["in_progress", "completed", "incomplete"],
@@ -86,7 +86,7 @@ class OutputItem(ResponseModel):
         str | UnsetType,
         doc(
             "Of reasoning, sealed for this key's owner and model: send it back in the next request.",
-            "در فکر، مهرشده برای صاحب کلید و همین مدل: در درخواست بعدی بازش بفرستید.",
+            "در فکر، رمزگذاری‌شده برای صاحب کلید و همین مدل: آن را در درخواست بعدی برگردانید.",
         ),
     ] = UNSET
     call_id: Annotated[
@@ -120,9 +120,9 @@ class Response(ResponseModel):
     incomplete_details: Annotated[IncompleteDetails | None, doc("Why it is incomplete.", "چرا کامل نیست.")]
     model: Annotated[str, doc("The model's id.", "شناسهٔ مدل.", example="qwen3-8b")]
     output: Annotated[list[OutputItem], doc("The parts of the answer.", "بخش‌های پاسخ.")]
-    error: Annotated[ResponseError | None, doc("Why it has failed.", "چرا ناکام ماند.")]
+    error: Annotated[ResponseError | None, doc("Why it has failed.", "علت شکست.")]
     usage: Annotated[ResponseUsage | None, doc("The tokens, at the end.", "توکن‌ها، در پایان.")]
-    store: Annotated[bool, doc("Whether it is stored.", "نگه‌داری می‌شود یا نه.", example=True)]
+    store: Annotated[bool, doc("Whether it is stored.", "ذخیره می‌شود یا نه.", example=True)]
     previous_response_id: Annotated[str | None, Repeated]
     instructions: Annotated[str | None, Repeated]
     tools: Annotated[list[dict[str, Any]], Repeated]
@@ -155,12 +155,14 @@ class ResponseEvent(ResponseModel):
     response: Annotated[
         Response | UnsetType, doc("The response, of events about the whole.", "پاسخ، در رویدادهای کل آن.")
     ] = UNSET
-    item: Annotated[OutputItem | UnsetType, doc("The item that begins or ends.", "بخشی که آغاز یا تمام می‌شود.")] = UNSET
+    item: Annotated[OutputItem | UnsetType, doc("The item that begins or ends.", "موردی که شروع یا تمام می‌شود.")] = (
+        UNSET
+    )
     item_id: Annotated[str | UnsetType, doc("The item.", "بخش.", example="msg_0a1b2c3d4e5f0000")] = UNSET
     output_index: Annotated[int | UnsetType, doc("The item's index.", "شمارهٔ بخش.", example=0)] = UNSET
-    content_index: Annotated[int | UnsetType, doc("The part's index.", "شمارهٔ پاره.", example=0)] = UNSET
-    summary_index: Annotated[int | UnsetType, doc("The part's index.", "شمارهٔ پاره.", example=0)] = UNSET
-    part: Annotated[dict[str, Any] | UnsetType, doc("The part that begins or ends.", "پاره.")] = UNSET
+    content_index: Annotated[int | UnsetType, doc("The part's index.", "شمارهٔ تکه.", example=0)] = UNSET
+    summary_index: Annotated[int | UnsetType, doc("The part's index.", "شمارهٔ تکه.", example=0)] = UNSET
+    part: Annotated[dict[str, Any] | UnsetType, doc("The part that begins or ends.", "تکه.")] = UNSET
     delta: Annotated[str | UnsetType, doc("What is added.", "آنچه افزوده می‌شود.", example="تهران")] = UNSET
     text: Annotated[str | UnsetType, doc("The whole text.", "همهٔ متن.", example="تهران.")] = UNSET
     logprobs: Annotated[
@@ -179,7 +181,7 @@ class ResponseDryRun(ResponseModel):
 
     object: Annotated[Literal["response.dry_run"], doc("The kind of object.", "نوع شیء.", example="response.dry_run")]
     model: Annotated[str, doc("The model's id.", "شناسهٔ مدل.", example="qwen3-8b")]
-    prompt: Annotated[str, doc("The prompt.", "متن ورودی مدل.", example="<|im_start|>user")]
+    prompt: Annotated[str, doc("The prompt.", "پرامپت نهایی.", example="<|im_start|>user")]
     prompt_tokens: Annotated[int, doc("Its tokens.", "توکن‌های آن.", example=9)]
     remaining_tokens: Annotated[int, doc("Tokens left for the answer.", "توکن‌های مانده برای پاسخ.", example=40951)]
     ignored_parameters: Annotated[
@@ -194,7 +196,7 @@ class InputTokenCount(ResponseModel):
     object: Annotated[
         Literal["response.input_tokens"], doc("The kind of object.", "نوع شیء.", example="response.input_tokens")
     ]
-    input_tokens: Annotated[int, doc("The number of tokens.", "شمار توکن‌ها.", example=9)]
+    input_tokens: Annotated[int, doc("The number of tokens.", "تعداد توکن‌ها.", example=9)]
 
 
 class DeletedResponse(ResponseModel):
@@ -211,5 +213,5 @@ class ItemList(ResponseModel):
     object: Annotated[Literal["list"], doc("The kind of object.", "نوع شیء.", example="list")]
     data: Annotated[list[dict[str, Any]], doc("The items.", "بخش‌ها.")]
     first_id: Annotated[str | None, doc("The first item's id.", "شناسهٔ نخستین بخش.", example="msg_1")]
-    last_id: Annotated[str | None, doc("The last item's id.", "شناسهٔ واپسین بخش.", example="msg_2")]
+    last_id: Annotated[str | None, doc("The last item's id.", "شناسهٔ آخرین بخش.", example="msg_2")]
     has_more: Annotated[bool, doc("Whether more items follow.", "بخش‌های دیگری هست یا نه.", example=False)]

@@ -235,13 +235,18 @@ function shell(page: PageSource, { title, script, body }: { title: string; scrip
 <meta name="vilix-api" content="${root}api">
 <meta name="vilix-root" content="${root}">
 <title>${title}</title>
+<meta property="og:type" content="website">
+<meta property="og:site_name" content="${words.brand}">
+<meta property="og:title" content="${title}">
+<meta property="og:description" content="${words.description}">
+<meta property="og:locale" content="${words.language === "fa" ? "fa_IR" : "en_US"}">
 ${kind === "missing" ? '<meta name="robots" content="noindex">' : alternates(page)}
 <link vite-ignore rel="alternate" type="application/json" data-search-index
   data-page="${kind === "page" ? reference : home || root}"
   href="${root}${indexOf({ kind: kind === "page" ? "reference" : "page", words })}">
 <link rel="icon" type="image/svg+xml" href="/site/mark.svg">
-<link rel="preload" as="font" type="font/woff2" crossorigin
-  href="/node_modules/vazirmatn/fonts/webfonts/Vazirmatn[wght].woff2">
+${words.language === "fa" ? preloaded("arabic") : ""}
+${preloaded("latin")}
 <script vite-ignore src="${root}site/theme.js"></script>
 <link rel="stylesheet" href="/src/style/page.css">
 <script type="module" src="${script}"></script>
@@ -288,6 +293,12 @@ ${body}
 ${keyboardHelp(words)}
 </body>
 </html>`;
+}
+
+/** Loads a part of the text's font before the style sheet that names it. */
+function preloaded(subset: string): string {
+  const file = `/node_modules/@fontsource-variable/vazirmatn/files/vazirmatn-${subset}-wght-normal.woff2`;
+  return `<link rel="preload" as="font" type="font/woff2" crossorigin href="${file}">`;
 }
 
 function keyboardHelp(words: Words): string {

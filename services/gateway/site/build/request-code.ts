@@ -38,7 +38,8 @@ const isAnthropic = ({ method, path }: Call) => `${method} ${path}` in ANTHROPIC
 /** Returns the programs by language, with the placeholders of examples. */
 export function requestCode(call: Call): Record<"python" | "javascript" | "bash", string> {
   const body = call.body && withPlaceholder(call.path, call.body);
-  const filled = { ...call, body };
+  const parameters = call.path === "/models/{id}" ? { id: "__MODEL__" } : call.parameters;
+  const filled = { ...call, body, parameters };
   return { python: python(filled), javascript: javascript(filled), bash: bash(filled) };
 }
 

@@ -80,7 +80,7 @@ export const fa: Words = {
   tryIt: "آزمایشگاه را باز کنید",
   readOn: "مستندات",
   facts: [
-    { term: "سازگار با OpenAI", meaning: "تنها نشانی و کلید عوض می‌شود" },
+    { term: "سازگار با OpenAI", meaning: "فقط نشانی و کلید عوض می‌شود" },
     { term: "استریم، از نخستین توکن", meaning: "پشت هر پروکسی هم" },
     { term: "فارسی، سالم", meaning: "هیچ نویسه‌ای نصف نمی‌شود، نیم‌فاصله هم" },
   ],
@@ -88,7 +88,7 @@ export const fa: Words = {
   documentation: "مستندات",
   playground: "آزمایشگاه",
   reference: "مرجع API",
-  referenceLead: "هر مسیر، هر فیلد و هر پاسخ؛ برآمده از همان سند OpenAPI که برنامه‌ها می‌خوانند.",
+  referenceLead: "هر مسیر، هر فیلد و هر پاسخ؛ ساخته‌شده از همان سند OpenAPI که برنامه‌ها می‌خوانند.",
   contents: "فهرست",
   search: "جست‌وجو",
   searchHint: "جست‌وجو در صفحه",

@@ -15,11 +15,12 @@ const operations = Object.entries(openApi().paths).flatMap(([path, methods]) =>
 test("every operation has a program in each language that names its path or the SDK's method", () => {
   for (const operation of operations) {
     const { python, javascript, bash } = requestCode(operation);
-    const path = operation.path.replace("{id}", "the-id");
+    const id = operation.path.startsWith("/models/") ? "__MODEL__" : "the-id";
+    const path = operation.path.replace("{id}", id);
     assert.match(bash, new RegExp(`__BASE_URL__${path}`));
     assert.match(python, /client\.\w+/);
     assert.match(javascript, /await client\.\w+/);
-    if (path.includes("the-id")) for (const text of [python, javascript]) assert.match(text, /"the-id"/);
+    if (path.includes(id)) for (const text of [python, javascript]) assert.match(text, new RegExp(`"${id}"`));
   }
 });
 

@@ -17,6 +17,7 @@ const QUERIES = [
   "timeout", "504", "عکس", "تابع", "temperature", "فکر", "thinking", "think", "reasoning_content", "ارور", "401",
   "خروجی ساختاریافته", "structured output", "نصب", "pip", "نود", "کانتکست", "context window", "پرامپت",
   "سیستم پرامپت", "چت", "گفتگو", "جستجو", "rag", "هدر", "retry", "langchain", "openai sdk", "regex", "grammar", "seed",
+  "ادیتور", "vs code", "ایجنت", "cursor", "نرمال‌سازی", "یکسان سازی", "املا",
 ]; // biome-ignore format: rows are easier to read
 
 const PAGES = [fa, en].map((words) => {
@@ -32,4 +33,12 @@ for (const query of QUERIES)
 
 test("a query whose words are nowhere finds nothing", () => {
   for (const passages of PAGES) assert.equal(passagesMatching(passages, "قورباغه zebra").length, 0);
+});
+
+test("a short synonym is found as a word, and not within another one", () => {
+  const passages = ["run it in your ide", "we provide it"].map((text) => ({ text, folded: text, isHeading: false }));
+  assert.deepEqual(
+    passagesMatching(passages, "editor").map(({ text }) => text),
+    ["run it in your ide"],
+  );
 });

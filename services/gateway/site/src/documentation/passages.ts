@@ -48,6 +48,12 @@ function groupsOf(phrase: string): string[][] {
   return GROUPS.filter((group) => group.some((word) => withoutSpaces(word) === joined));
 }
 
+const SHORT = /^[a-z]{1,3}$/;
+
+function wordsOf(text: string): string[] {
+  return text.split(/[^a-z]+/);
+}
+
 function withoutSpaces(text: string): string {
   return text.replaceAll(" ", "");
 }
@@ -64,7 +70,9 @@ export function passagesMatching<P extends { folded: string; isHeading: boolean 
     const joined = withoutSpaces(passage.folded);
     const has = (word: string) =>
       passage.folded.includes(word) || (word.length > 3 && joined.includes(withoutSpaces(word)));
-    if (!units.every((words) => words.some(has))) continue;
+    // A short synonym counts as a whole word alone: "ide" is no part of "provide". What is typed may be a beginning.
+    const hasSynonym = (word: string) => (SHORT.test(word) ? wordsOf(passage.folded).includes(word) : has(word));
+    if (!units.every(([word = "", ...others]) => has(word) || others.some(hasSynonym))) continue;
     const isLiteral = units.every(([word]) => word !== undefined && has(word));
     ranked.push({ passage, rank: (isLiteral ? 0 : 2) + (passage.isHeading ? 0 : 1) });
   }

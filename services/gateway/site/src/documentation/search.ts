@@ -63,6 +63,10 @@ export function search(): void {
     } else if (event.key === "Enter") {
       event.preventDefault();
       go(selected);
+    } else if (event.key === "Escape") {
+      // It would only empty the field at first.
+      event.preventDefault();
+      dialog.close();
     }
   });
   list.addEventListener("click", (event) => {

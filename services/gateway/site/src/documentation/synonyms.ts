@@ -42,6 +42,11 @@ const GROUPS = [
   "توکن|token|tokens",
   "نیم فاصله|نیمفاصله|zwnj|non-joiner|joiner|فاصله مجازی",
   "سید|seed|تکرارپذیر",
+  "ویرایشگر|ادیتور|editor|ide|vs code|vscode|وی اس کد|جت برینز|jetbrains|zed|cursor|کرسر|افزونه|extension",
+  "ایجنت|عامل|agent|codex|claude code|کلاد کد|کدکس",
+  "مهاجرت|تغییرات|changelog|نسخه|version|deprecation",
+  "نرمال سازی|یکسان سازی|املا|normalization|text_normalization",
+  "ذخیره|store|stored|previous_response_id|حافظه گفتگو",
 ];
 
 const WORDS = GROUPS.map((group) => group.split("|"));

@@ -12,6 +12,8 @@ export function views(): void {
 
   const show = () => {
     const isPlayground = location.hash === "#playground";
+    // Until now, the style sheet has hidden the documentation.
+    delete document.documentElement.dataset.view;
     playground.hidden = !isPlayground;
     documentation.hidden = isPlayground;
     document.body.classList.toggle("in-playground", isPlayground);

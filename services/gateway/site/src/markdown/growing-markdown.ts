@@ -1,5 +1,6 @@
 import { withClosedMarks } from "./close-marks.ts";
 import { type Direction, setDirections } from "./direction.ts";
+import { showCode } from "./highlight.ts";
 import { openCode, stableLength, toHtml } from "./parse.ts";
 import { sanitized } from "./sanitize.ts";
 
@@ -120,6 +121,7 @@ function frameCode(block: HTMLElement, labels: CodeLabels): void {
   const code = block.querySelector("code");
   language.textContent = code?.title || "text";
   language.dir = "ltr";
+  if (code) showCode(code, code.textContent ?? "", code.title);
   code?.removeAttribute("title");
   const copy = document.createElement("button");
   copy.type = "button";

@@ -1,59 +1,28 @@
-import type { LanguageFn } from "highlight.js";
-import hljs from "highlight.js/lib/core";
-import bash from "highlight.js/lib/languages/bash";
-import c from "highlight.js/lib/languages/c";
-import cpp from "highlight.js/lib/languages/cpp";
-import csharp from "highlight.js/lib/languages/csharp";
-import css from "highlight.js/lib/languages/css";
-import diff from "highlight.js/lib/languages/diff";
-import dockerfile from "highlight.js/lib/languages/dockerfile";
-import go from "highlight.js/lib/languages/go";
-import java from "highlight.js/lib/languages/java";
-import javascript from "highlight.js/lib/languages/javascript";
-import json from "highlight.js/lib/languages/json";
-import kotlin from "highlight.js/lib/languages/kotlin";
-import nginx from "highlight.js/lib/languages/nginx";
-import php from "highlight.js/lib/languages/php";
-import python from "highlight.js/lib/languages/python";
-import rust from "highlight.js/lib/languages/rust";
-import sql from "highlight.js/lib/languages/sql";
-import typescript from "highlight.js/lib/languages/typescript";
-import xml from "highlight.js/lib/languages/xml";
-import yaml from "highlight.js/lib/languages/yaml";
+/** Code with its parts marked. The highlighter is loaded when the first code is displayed: most visits show none. */
+import { sanitized } from "./sanitize.ts";
 
-const LANGUAGES: Record<string, LanguageFn> = {
-  bash,
-  c,
-  cpp,
-  csharp,
-  css,
-  diff,
-  dockerfile,
-  go,
-  java,
-  javascript,
-  json,
-  kotlin,
-  nginx,
-  php,
-  python,
-  rust,
-  sql,
-  typescript,
-  xml,
-  yaml,
-};
-/** Longer code is not highlighted, because it would block the page. */
-const MOST_CHARACTERS = 20_000;
+let highlighter: typeof import("./highlighter.ts") | undefined;
 
-for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);
-
-/** Renders code as escaped HTML, highlighted if the language is known. */
-export function highlight(code: string, language: string): string {
-  if (code.length > MOST_CHARACTERS || !hljs.getLanguage(language)) return escapeHtml(code);
-  return hljs.highlight(code, { language, ignoreIllegals: true }).value;
+/** Displays code in an element, at first as plain text if the highlighter is still to be loaded. */
+export function showCode(element: HTMLElement, code: string, language: string): void {
+  if (highlighter) {
+    mark(element, code, language);
+    return;
+  }
+  element.textContent = code;
+  import("./highlighter.ts").then(
+    (loaded) => {
+      highlighter = loaded;
+      // What still grows is displayed again with its next token, and may have other text by now.
+      if (!element.closest(".tail") && element.textContent === code) mark(element, code, language);
+    },
+    // Plain text remains.
+    () => undefined,
+  );
 }
 
-export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+function mark(element: HTMLElement, code: string, language: string): void {
+  const html = highlighter?.highlighted(code, language);
+  if (html === undefined) element.textContent = code;
+  else element.replaceChildren(sanitized(html));
 }

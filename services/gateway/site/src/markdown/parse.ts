@@ -1,5 +1,5 @@
 import { Marked, type Token } from "marked";
-import { escapeHtml, highlight } from "./highlight.ts";
+import { escapeHtml } from "./escape-html.ts";
 
 /** HTML tags that models write in Markdown. Any other HTML is displayed as text. */
 const HARMLESS_TAG = /^<\/?(?:br|sub|sup|kbd|b|i|u|s|mark)\s*\/?>$/i;
@@ -27,7 +27,7 @@ marked.use({
     html: ({ text }) => (HARMLESS_TAG.test(text.trim()) ? text : escapeHtml(text)),
     code: ({ text, lang = "" }) => {
       const language = lang.split(/\s/)[0] ?? "";
-      return `<pre><code class="hljs" title="${escapeHtml(language)}">${highlight(text, language)}</code></pre>`;
+      return `<pre><code class="hljs" title="${escapeHtml(language)}">${escapeHtml(text)}</code></pre>`;
     },
     // Images from other hosts would reveal the reader to them.
     image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,

@@ -2,6 +2,7 @@ import { createParser } from "eventsource-parser";
 import { apiUrl } from "../api.ts";
 import { language } from "../language.ts";
 import { ApiProblem, errorFields, problemOf } from "./problem.ts";
+import type { KeyUsage } from "./usage.ts";
 
 export interface Usage {
   prompt_tokens: number;
@@ -44,6 +45,12 @@ export async function promptTokens(request: Record<string, unknown>, key: string
 /** Checks a key by requesting the models. Throws an ApiProblem. */
 export async function checkKey(key: string): Promise<void> {
   await send("/models", key, {});
+}
+
+/** Returns what a key has used, and what is left of its limits. Throws an ApiProblem. */
+export async function keyUsage(key: string): Promise<KeyUsage> {
+  const response = await send("/usage", key, {});
+  return (await response.json()) as KeyUsage;
 }
 
 /** Reads the events and comments of a stream until `[DONE]`. Throws an ApiProblem if the stream ends early. */

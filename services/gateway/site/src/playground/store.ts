@@ -2,6 +2,7 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { type Model, watchModels } from "../api.ts";
 import { cleanKey, storedKey, storeKey } from "../key-storage.ts";
+import { loadMarkdown } from "../markdown/load-markdown.ts";
 import {
   type Answer,
   addChunk,
@@ -53,8 +54,6 @@ export const problems = computed(() => ({
       ? ("notArray" as const)
       : undefined,
 }));
-/** There is no key, or the present one was refused or could not be checked. */
-export const isKeyNeeded = computed(() => keyState.value !== "good" && keyState.value !== "checking");
 export const isReady = computed(
   () =>
     Boolean(key.value && keyState.value !== "bad" && model.value && !problems.value.schema && !problems.value.tools) &&
@@ -198,7 +197,9 @@ async function answer(alternatives: Answer[] = []): Promise<void> {
     running.value = current;
   });
   try {
+    const rendering = loadMarkdown().catch(() => undefined);
     const response = await post(CHAT, request, key.value, abort.signal);
+    await rendering;
     current.requestId = response.headers.get("x-request-id") ?? undefined;
     const onComment = (comment: string) => {
       current.queuePosition = queuePosition(comment) ?? current.queuePosition;

@@ -8,7 +8,6 @@ import {
   chatModels,
   currentRequest,
   growth,
-  isKeyNeeded,
   model,
   running,
   settings,
@@ -21,11 +20,9 @@ import { AnswerView } from "./answer.tsx";
 import { CodeDialog } from "./code-dialog.tsx";
 import { Composer } from "./composer.tsx";
 import { Icon } from "./icons.tsx";
-
-import { KeyBox } from "./key-box.tsx";
+import { KeyBox, useIsKeyAsked } from "./key-box.tsx";
 import { KeyQuestion } from "./key-question.tsx";
 import { QuestionView } from "./question.tsx";
-
 import { SettingsPanel } from "./settings-panel.tsx";
 import { ToolResultForm, ToolResultView } from "./tool-result.tsx";
 import { Welcome } from "./welcome.tsx";
@@ -34,6 +31,7 @@ const NEAR_END = 90;
 
 export function Chat() {
   const isPanelOpen = useSignal(false);
+  const isKeyAsked = useIsKeyAsked();
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
@@ -83,7 +81,7 @@ export function Chat() {
             displayedRequest.value = request;
           }}
         />
-        {turns.value.length > 0 && isKeyNeeded.value && (
+        {turns.value.length > 0 && isKeyAsked && (
           <div class="talk-key">
             <KeyBox id="talk-key" />
           </div>

@@ -1,8 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { apiUrl } from "../../api.ts";
-import { highlight } from "../../markdown/highlight.ts";
-import { sanitized } from "../../markdown/sanitize.ts";
 import { type CodeLanguage, codeFor } from "../show-code.ts";
 import { words } from "../words.ts";
 
@@ -25,7 +23,18 @@ export function CodeDialog({ path, body, onClose }: Properties) {
   const language = useSignal<CodeLanguage>("python");
   const code = codeFor(language.value, path, body, apiUrl);
   useEffect(() => dialog.current?.showModal(), []);
-  useEffect(() => codeElement.current?.replaceChildren(sanitized(highlight(code.trimEnd(), language.value))), [code]);
+  useEffect(() => {
+    const element = codeElement.current;
+    if (!element) return;
+    const text = code.trimEnd();
+    element.textContent = text;
+    import("../../markdown/highlight.ts").then(
+      ({ showCode }) => {
+        if (element.textContent === text) showCode(element, text, language.value);
+      },
+      () => undefined,
+    );
+  }, [code]);
   return (
     <dialog class="code-dialog" ref={dialog} aria-label={words.codeTitle} onClose={onClose}>
       <header>

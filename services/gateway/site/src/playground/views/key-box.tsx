@@ -1,7 +1,15 @@
 import { useSignal } from "@preact/signals";
+import { useRef } from "preact/hooks";
 import { problemText } from "../problem-text.ts";
 import { key, keyState, useKey } from "../store.ts";
 import { words } from "../words.ts";
+
+/** Whether a key is to be asked for: until one is accepted, also while it is being checked. */
+export function useIsKeyAsked(): boolean {
+  const isAsked = useRef(key.peek() === "");
+  if (keyState.value !== "checking") isAsked.current = keyState.value !== "good";
+  return isAsked.current;
+}
 
 /** A form for the key, with the result of its check. */
 export function KeyBox({ id }: { id: string }) {

@@ -1,6 +1,6 @@
 import { useEffect, useRef } from "preact/hooks";
 import { language } from "../../language.ts";
-import { GrowingMarkdown } from "../../markdown/growing-markdown.ts";
+import { loadMarkdown } from "../../markdown/load-markdown.ts";
 import { growth } from "../store.ts";
 import { words } from "../words.ts";
 
@@ -15,31 +15,57 @@ interface Properties {
 export function Markdown({ text, isComplete, onStable }: Properties) {
   const container = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    if (!container.current) return;
+    const element = container.current;
+    if (!element) return;
+    let isGone = false;
+    let end: () => void = () => undefined;
     const labels = { copy: words.copy, copied: words.copied };
-    const view = new GrowingMarkdown(container.current, labels, language === "fa" ? "rtl" : "ltr", onStable);
-    let isOver = false;
-    let notBefore = 0;
-    let waiting: ReturnType<typeof setTimeout> | undefined;
-    const show = () => {
-      if (isOver) return;
-      clearTimeout(waiting);
-      const began = performance.now();
-      const ends = isComplete();
-      if (began < notBefore && !ends) {
-        waiting = setTimeout(show, notBefore - began);
-        return;
-      }
-      view.update(text(), ends);
-      isOver = ends;
-      // The longer an update takes, the less often it is done.
-      notBefore = began + (performance.now() - began) * 4;
+    const begin = (update: Update) => {
+      if (!isGone) end = followGrowth({ text, isComplete, update });
     };
-    const unsubscribe = growth.subscribe(show);
+    loadMarkdown().then(
+      ({ GrowingMarkdown }) => {
+        const view = new GrowingMarkdown(element, labels, language === "fa" ? "rtl" : "ltr", onStable);
+        begin((...state) => view.update(...state));
+      },
+      // Without the renderer, the text is better than nothing.
+      () =>
+        begin((plain) => {
+          element.textContent = plain;
+        }),
+    );
     return () => {
-      clearTimeout(waiting);
-      unsubscribe();
+      isGone = true;
+      end();
     };
   }, []);
   return <div class="markdown" ref={container} />;
+}
+
+type Update = (text: string, isComplete: boolean) => void;
+
+/** Calls `update` whenever the answer has grown, until it is complete. Returns a function that ends this. */
+function followGrowth({ text, isComplete, update }: Omit<Properties, "onStable"> & { update: Update }): () => void {
+  let isOver = false;
+  let notBefore = 0;
+  let waiting: ReturnType<typeof setTimeout> | undefined;
+  const show = () => {
+    if (isOver) return;
+    clearTimeout(waiting);
+    const began = performance.now();
+    const ends = isComplete();
+    if (began < notBefore && !ends) {
+      waiting = setTimeout(show, notBefore - began);
+      return;
+    }
+    update(text(), ends);
+    isOver = ends;
+    // The longer an update takes, the less often it is done.
+    notBefore = began + (performance.now() - began) * 4;
+  };
+  const unsubscribe = growth.subscribe(show);
+  return () => {
+    clearTimeout(waiting);
+    unsubscribe();
+  };
 }

@@ -2,10 +2,11 @@ import { useSignal } from "@preact/signals";
 import { wholeNumber } from "../../digits.ts";
 import { language, number } from "../../language.ts";
 import { directionOf } from "../../markdown/direction.ts";
-import { can, change, problems, settings } from "../store.ts";
+import { can, change, keyState, problems, settings } from "../store.ts";
 import { SCHEMA_EXAMPLE, TOOLS_EXAMPLE, words } from "../words.ts";
 import { Icon } from "./icons.tsx";
 import { KeyBox } from "./key-box.tsx";
+import { UsagePanel } from "./usage-panel.tsx";
 
 export function SettingsPanel({ onClose }: { onClose: () => void }) {
   const { system, temperature, maxTokens, isReasoningEnabled } = settings.value;
@@ -16,7 +17,9 @@ export function SettingsPanel({ onClose }: { onClose: () => void }) {
       <button type="button" class="icon panel-close" aria-label={words.closeSettings} onClick={onClose}>
         <Icon name="close" />
       </button>
-      <KeyBox id="key" />
+      {/* Until a key is accepted, it is asked for beside the conversation. */}
+      {keyState.value === "good" && <KeyBox id="key" />}
+      <UsagePanel />
       <label class="field">
         <span>{words.system}</span>
         <textarea

@@ -8,7 +8,7 @@ import { embeddingModels, key } from "../store.ts";
 import { words } from "../words.ts";
 import { CodeDialog } from "./code-dialog.tsx";
 import { Icon } from "./icons.tsx";
-import { KeyBox } from "./key-box.tsx";
+import { KeyBox, useIsKeyAsked } from "./key-box.tsx";
 import { ProblemView } from "./problem.tsx";
 
 const PATH = "/embeddings";
@@ -28,6 +28,7 @@ interface EmbeddingList {
 }
 
 export function Vectors() {
+  const isKeyAsked = useIsKeyAsked();
   const text = useSignal(words.vectorsSample);
   const chosen = useSignal("");
   const result = useSignal<Result | undefined>(undefined);
@@ -70,7 +71,7 @@ export function Vectors() {
         <h2>{words.vectorsTitle}</h2>
         <p class="quiet">{words.vectorsText}</p>
       </header>
-      {key.value === "" && <KeyBox id="vectors-key" />}
+      {isKeyAsked && <KeyBox id="vectors-key" />}
       {embeddingModels.value.length === 0 ? (
         <p class="notice">{words.vectorsNone}</p>
       ) : (
@@ -136,6 +137,11 @@ export function Vectors() {
   );
 }
 
+/** Returns the class of a cell's depth, from which on its text has another colour for contrast, by day and by night. */
+function shadeOf(share: number): string | undefined {
+  return share > 0.855 ? "deeper" : share > 0.625 ? "deep" : undefined;
+}
+
 function HeatMap({ result }: { result: Result }) {
   const { matrix, lowest, highest, closest, lines } = result;
   const depth = (value: number) => (highest > lowest ? Math.min(1, (value - lowest) / (highest - lowest)) : 1);
@@ -153,7 +159,7 @@ function HeatMap({ result }: { result: Result }) {
                 return (
                   <td
                     key={column}
-                    class={index === column ? "self" : share > 0.55 ? "deep" : undefined}
+                    class={index === column ? "self" : shadeOf(share)}
                     style={index === column ? undefined : { "--depth": `${Math.round(share * 100)}%` }}
                   >
                     {index === column ? "" : number(value, 2)}

@@ -1,14 +1,11 @@
-import { useRef } from "preact/hooks";
 import { directionOf } from "../../markdown/direction.ts";
-import { ask, isReady, key, keyState } from "../store.ts";
+import { ask, isReady } from "../store.ts";
 import { words } from "../words.ts";
-import { KeyBox } from "./key-box.tsx";
+import { KeyBox, useIsKeyAsked } from "./key-box.tsx";
 
 /** The content of an empty conversation. */
 export function Welcome() {
-  // The box in which a key is typed stays until the key is accepted.
-  const isAsking = useRef(key.peek() === "");
-  if (keyState.value !== "checking") isAsking.current = keyState.value !== "good";
+  const isKeyAsked = useIsKeyAsked();
   return (
     <div class="turns welcome">
       <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
@@ -18,7 +15,7 @@ export function Welcome() {
       </svg>
       <h2>{words.emptyTitle}</h2>
       <p class="quiet">{words.emptyText}</p>
-      {isAsking.current ? (
+      {isKeyAsked ? (
         <div class="welcome-key">
           <p>{words.keyMissing}</p>
           <KeyBox id="welcome-key" />

@@ -1,0 +1,4 @@
+/** Returns text as HTML that displays it. */
+export function escapeHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+}
