@@ -15,6 +15,7 @@ TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Some clients write -1 for "all".
 TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
+IMAGE_URL_PATTERN: Final = "^(data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}|https://.+)$"
 _LABEL: Final = doc("Accepted, and not used.", "پذیرفته می‌شود و اثری ندارد.", example="user-123")
 Label = Annotated[str | None, _LABEL]
 Schema = Annotated[
@@ -52,13 +53,12 @@ class StreamOptions(RequestModel):
         bool | None, doc("Send token counts in every event.", "شمار توکن‌ها در هر رویداد.", example=False)
     ] = None
     include_obfuscation: Annotated[
-        Any,
+        bool | None,
         doc(
             "Padding of events is not available; `true` is reported as ignored.",
             "پر کردن رویدادها در کار نیست؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
             no_effect_values=(False,),
-            schema={"type": "boolean"},
         ),
     ] = None
 
@@ -133,8 +133,10 @@ class OpenAIRequest(RequestModel):
     """Base of both requests: how tokens are chosen, when generation stops, and how the answer is sent."""
 
     conditions: ClassVar[tuple[Mapping[str, Any], ...]] = (
-        at_most_one_of("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
-        {"dependentSchemas": {"stream_options": {"required": ["stream"], "properties": {"stream": {"const": True}}}}},
+        at_most_one_of(
+            *("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice"),
+            "guided_grammar",
+        ),
     )
 
     n: Annotated[Positive | None, doc("How many answers to generate.", "چند پاسخ.", example=1)] = 1

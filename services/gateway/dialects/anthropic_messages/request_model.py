@@ -20,7 +20,19 @@ _DISPLAY: Final = doc(
 class Tool(RequestModel):
     """A tool that the model may call."""
 
-    name: Annotated[str, REQUIRED, doc("The tool's name.", "نام ابزار.", example="get_weather")] = ""
+    # Anthropic's own tools have a known schema.
+    conditions: ClassVar = (
+        {
+            "anyOf": [
+                {"required": ["type"], "properties": {"type": {"not": {"const": "custom"}}}},
+                {"required": ["input_schema"]},
+            ]
+        },
+    )
+
+    name: Annotated[
+        str, REQUIRED, doc("The tool's name.", "نام ابزار.", example="get_weather", schema={"minLength": 1})
+    ] = ""
     type: Annotated[
         str | None,
         doc(
@@ -51,6 +63,15 @@ class Tool(RequestModel):
 
 class ToolChoice(RequestModel):
     """Whether the model must call tools."""
+
+    conditions: ClassVar = (
+        {
+            "anyOf": [
+                {"properties": {"type": {"enum": ["auto", "any", "none"]}}},
+                {"required": ["name"], "properties": {"name": {"minLength": 1}}},
+            ]
+        },
+    )
 
     type: Annotated[
         Literal["auto", "any", "tool", "none"],
