@@ -426,6 +426,7 @@ WRONG_TOOLS: Final[list[dict[str, Any]]] = [
     {"type": 1},
     {"type": "function"},
     {"type": "function", "name": "f", "parameters": []},
+    {"type": "function", "name": "f", "description": 1},
     {"type": "custom", "name": "f", "format": {"type": "xml"}},
     {"type": "custom", "name": "f", "format": {"type": "grammar", "syntax": "lark"}},
     {"type": "namespace", "name": "n"},

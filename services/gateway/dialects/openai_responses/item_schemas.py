@@ -51,18 +51,21 @@ def _object(model: type[RequestModel], kinds: Iterable[str], required: Iterable[
 
 
 def _without_null(schema: Any, components: Mapping[str, Any]) -> Any:
-    """Return a schema of msgspec without hidden fields, defaults, references and null."""
+    """Return a schema of msgspec without texts, hidden fields, defaults, references and null."""
     if isinstance(schema, list):
         return [_without_null(each, components) for each in schema if each != {"type": "null"}]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         return _without_null(components[schema["$ref"]], components)
-    plain = {name: _without_null(value, components) for name, value in schema.items() if name != "title"}
-    plain.pop("default", None)
-    plain.pop("description", None)
-    if "properties" in plain:
-        plain["properties"] = {name: each for name, each in plain["properties"].items() if not each.get("x-hidden")}
+    plain = {
+        name: _without_null(value, components)
+        for name, value in schema.items()
+        if name not in ("default", "description", "properties", "title")
+    }
+    if "properties" in schema:
+        shown = {name: each for name, each in schema["properties"].items() if not each.get("x-hidden")}
+        plain["properties"] = {name: _without_null(each, components) for name, each in shown.items()}
     if "enum" in plain:
         plain["enum"] = [value for value in plain["enum"] if value is not None]
     if len(plain.get("anyOf", ())) == 1:
