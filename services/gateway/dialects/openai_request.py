@@ -18,10 +18,7 @@ TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 IMAGE_URL_PATTERN: Final = "^(data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}|https://.+)$"
 _LABEL: Final = doc("Accepted, and not used.", "پذیرفته می‌شود و اثری ندارد.", example="user-123")
 Label = Annotated[str | None, _LABEL]
-Schema = Annotated[
-    Any,
-    doc("A JSON Schema.", "یک اسکیمای JSON.", example={"type": "object"}, schema={"type": ["object", "string"]}),
-]
+Schema = Annotated[dict[str, Any] | str | None, doc("A JSON Schema.", "یک اسکیمای JSON.", example={"type": "object"})]
 Regex = Annotated[str | None, doc("A regular expression.", "یک عبارت منظم (regex).", example="[0-9]{4}")]
 Choice = Annotated[
     list[str] | None,
@@ -79,16 +76,15 @@ class JsonSchema(RequestModel):
     name: Annotated[
         str | None,
         REQUIRED,
-        doc("A name for the schema.", "نام اسکیما.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{1,64}$"}),
+        doc("A name for the schema.", "نام اسکیما.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{0,64}$"}),
     ] = None
     schema: Annotated[
-        Any,
+        dict[str, Any] | None,
         REQUIRED,
         doc(
             "A JSON Schema.",
             "یک اسکیمای JSON.",
             example={"type": "object", "properties": {"name": {"type": "string"}}},
-            schema={"type": "object"},
         ),
     ] = None
     description: Annotated[str | None, doc("Has no influence.", "اثری ندارد.", example="A person.")] = None
@@ -120,11 +116,10 @@ class StructuredOutputs(RequestModel):
     grammar: Grammar = None
     json_object: Annotated[bool | None, doc("Any JSON object.", "هر شیء JSON.", example=True)] = None
     structural_tag: Annotated[
-        Any,
+        dict[str, Any] | str | None,
         doc(
             "Structured parts within free text, where the engine supports it.",
             "بخش‌های قالب‌دار در متنی آزاد، اگر موتور بتواند.",
-            schema={"type": ["object", "string"]},
         ),
     ] = None
 

@@ -212,6 +212,17 @@ async def test_errors_name_the_callers_fields_in_both_languages(
         assert (response.status_code, response.json()["error"]["param"]) == (400, field), response.text
 
 
+async def test_null_stands_for_an_absent_type_in_items(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = ANSWER
+    items = [
+        {"type": "reasoning", "summary": [{"type": None, "text": "b"}]},
+        {"type": None, "role": "user", "content": "a"},
+    ]
+    response = await http.post(URL, json=body() | {"input": items})
+    assert response.status_code == 200, response.text
+    assert [message.reasoning_content for message in worker.requests[0].messages] == ["b", ""]
+
+
 async def test_hosted_tools_and_harmless_fields_are_accepted_and_reported(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:

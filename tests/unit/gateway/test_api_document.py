@@ -405,6 +405,7 @@ HELLO: Final = [{"role": "user", "content": "hi"}]
 WRONG_ITEMS: Final[list[dict[str, Any]]] = [
     {},
     {"type": "unheard_of"},
+    {"type": []},
     {"role": "king", "content": "a"},
     {"role": "user"},
     {"role": "user", "content": [{"type": "input_file", "file_id": "a"}]},
@@ -459,6 +460,13 @@ REJECTED: Final[list[tuple[str, dict[str, Any]]]] = [
     (
         "/chat/completions",
         {"messages": HELLO, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [{}]}}},
+    ),
+    ("/chat/completions", {"messages": HELLO, "tool_choice": {"name": "f", "allowed_tools": {"tools": [{}]}}}),
+    ("/chat/completions", {"messages": HELLO, "guided_json": [1]}),
+    ("/chat/completions", {"messages": HELLO, "structured_outputs": {"structural_tag": 1}}),
+    (
+        "/chat/completions",
+        {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": "b"}}},
     ),
     ("/chat/completions", {"messages": HELLO, "store": "yes"}),
     ("/chat/completions", {"messages": HELLO, "service_tier": 1}),

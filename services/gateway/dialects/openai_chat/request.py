@@ -221,12 +221,14 @@ def _add_tools(request: ChatCompletionRequest, generate: pb.GenerateRequest, ove
 
 def _add_tool_choice(requested: ToolChoice, choice: pb.ToolChoice, overruled_fields: list[str]) -> None:
     choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
+    allowed = requested.allowed_tools or requested
+    path = "tool_choice.allowed_tools" if requested.allowed_tools else "tool_choice"
+    beside: list[str] = []
+    names = [_function_name(tool, f"{path}.tools[{index}]", beside) for index, tool in enumerate(allowed.tools or ())]
     if requested.type == "allowed_tools":
-        allowed = requested.allowed_tools or requested
-        path = "tool_choice.allowed_tools" if requested.allowed_tools else "tool_choice"
         choice.required = allowed.mode == "required"
-        for index, tool in enumerate(allowed.tools or ()):
-            choice.function_names.append(_function_name(tool, f"{path}.tools[{index}]", overruled_fields))
+        choice.function_names.extend(names)
+        overruled_fields += beside
         unused = ["function", "name", *(["mode", "tools"] if requested.allowed_tools else [])]
     else:
         choice.required = True

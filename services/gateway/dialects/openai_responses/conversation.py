@@ -123,14 +123,14 @@ class Conversation:
     def _add_item(self, item: dict[str, Any], path: str) -> None:
         kind = item.get("type")
         if kind is None and "role" in item:
-            kind = "message"
+            item = {**item, "type": (kind := "message")}
         if kind == "item_reference":
             self._refer(read_part(ItemReference, item, path).id, path)
             return
-        if kind in SKIPPED_ITEMS:
+        if isinstance(kind, str) and kind in SKIPPED_ITEMS:
             self.ignored.append(path)
             return
-        self.items.append({**item, "type": kind})
+        self.items.append(item)
         match kind:
             case "message":
                 self._message(self._read(MessageItem, item, path), path)
