@@ -122,14 +122,12 @@ TOOL: Final[Schema] = {
     ]
 }
 """A tool of a request."""
-TOOL_CHOICE: Final[Schema] = {
-    "anyOf": [
-        {"type": "string", "enum": ["none", "auto", "required"]},
-        *_NAMED["anyOf"],
-        _object(AllowedTools, ["allowed_tools"], tools={"type": "array", "items": _NAMED}),
-    ]
-}
-"""The field `tool_choice`."""
+TOOL_CHOICES: Final[tuple[Schema, ...]] = (
+    {"type": "string", "enum": ["none", "auto", "required"]},
+    *_NAMED["anyOf"],
+    _object(AllowedTools, ["allowed_tools"], tools={"type": "array", "items": _NAMED}),
+)
+"""The values of the field `tool_choice`."""
 ITEM: Final[Schema] = {
     "anyOf": [
         _message(["user", "assistant"], _PART),

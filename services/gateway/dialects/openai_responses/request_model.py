@@ -8,7 +8,7 @@ import msgspec
 
 from services.gateway.dialects.json_model import HIDDEN, NULLABLE, Positive, RequestModel, doc
 from services.gateway.dialects.openai_request import ModelId
-from services.gateway.dialects.openai_responses.item_schemas import ITEM, TOOL, TOOL_CHOICE
+from services.gateway.dialects.openai_responses.item_schemas import ITEM, TOOL, TOOL_CHOICES
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
@@ -124,7 +124,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
             "The user's message as text, or items: messages, reasoning, calls of functions and their results.",
             "پیام کاربر به شکل متن، یا فهرستی از پیام‌ها، فکرها، فراخوانی تابع‌ها و نتیجه‌های آن‌ها.",
             example="پایتخت ایران کجاست؟",
-            schema={"minItems": 1, "items": ITEM},
+            alternatives=({"type": "string"}, {"type": "array", "items": ITEM, "minItems": 1}),
         ),
     ] = None
     instructions: Annotated[
@@ -186,7 +186,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
             "`none`, `auto`, `required`, a tool by its type and name, or `allowed_tools`, which is a hard limit.",
             "`none`، `auto`، `required`، یک ابزار با نوع و نامش، یا `allowed_tools` که مرزی سخت است.",
             example="auto",
-            schema={"allOf": [TOOL_CHOICE]},
+            alternatives=TOOL_CHOICES,
         ),
     ] = None
     parallel_tool_calls: Annotated[
