@@ -29,7 +29,10 @@ _INEXPRESSIBLE: Final = frozenset(
         *("base64_not_valid", "image_format_unknown", "images_not_fetched"),
         # A name or an id that must occur elsewhere in the request, or only once.
         *("item_reference_repeated", "tool_name_repeated", "tool_unknown"),
-        "several_prompts_in_one_field",
+        *("alias_of_alias", "several_prompts_in_one_field"),
+        # A time that has passed, and names that could be taken for others.
+        *("key_expires_in_past", "key_name_is_secret", "key_name_like_id"),
+        *("key_name_not_for_urls", "key_name_with_spaces"),
     }
 )
 """Errors of requests that match the document: what several values say together, or what a string holds."""
