@@ -1,4 +1,4 @@
-"""Hooks of the command `schemathesis run`, which loads this module: the models of requests, and two of the checks.
+"""Hooks of the command `schemathesis run`, which loads this module: the models of requests, and three of the checks.
 
 The checks are those of schemathesis, but for what a document states in words, and for what JSON Schema cannot say.
 """
@@ -11,7 +11,11 @@ import jsonschema_rs
 import schemathesis
 from schemathesis import CheckContext, HookContext, Response
 from schemathesis.core.parameters import ParameterLocation
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from schemathesis.specs.openapi.checks import (
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_schema_conformance,
+)
 
 from tests.faults.chat_stream import MODEL
 from tests.support.triton_servers import EMBEDDING_MODEL
@@ -64,6 +68,14 @@ def what_does_not_match_the_document_is_rejected(ctx: CheckContext, response: Re
     """Fail for a request that does not match the document, and is answered."""
     if case.operation.path not in _COUNTERS and not _matches_without_null(case):
         negative_data_rejection(ctx, response, case)
+
+
+@schemathesis.check
+def what_is_answered_matches_the_document(ctx: CheckContext, response: Response, case: Any) -> None:
+    """Fail for a response that does not match the document, which describes the data of events and not their frames."""
+    (media_type, *_) = response.headers.get("content-type", [""])
+    if not media_type.startswith("text/event-stream"):
+        response_schema_conformance(ctx, response, case)
 
 
 def _matches_without_null(case: Any) -> bool:
