@@ -46,12 +46,12 @@ _INEXPRESSIBLE: Final = frozenset(
 def before_call(context: HookContext, case: Any, kwargs: dict[str, Any]) -> None:
     """Name an existing model where a wrong promise of the document would show as an answer.
 
-    Other requests name models that do not exist: the gateway reads them, and no worker checks what their values mean.
+    Other requests name a model that does not exist: the gateway reads them, and no worker checks what values mean.
     """
     model = _MODELS.get(case.operation.path)
-    names_model = model and isinstance(case.body, dict) and isinstance(case.body.get("model"), str)
-    if names_model and (case.meta.generation.mode.is_negative or case.meta.phase.name == "stateful"):
-        case.body["model"] = model
+    if model and isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+        is_read_alone = case.meta.generation.mode.is_positive and case.meta.phase.name != "stateful"
+        case.body["model"] = "no-such-model" if is_read_alone else model
 
 
 @schemathesis.check

@@ -240,7 +240,7 @@ async def find_with_schemathesis(document: str, url: str, credential: str, direc
         *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", str(times(3, 50)), "--seed", "1"),
         *("--checks", "all", "--exclude-checks", ",".join(REPLACED_CHECKS)),
         *("--suppress-health-check", "all", "--generation-database", "none", "--request-timeout", "60"),
-        *("--max-response-time", "60"),
+        *("--max-response-time", "60", "--generation-with-security-parameters", "false"),
         *("--max-failures", "20", "--no-shrink", "--no-color", "--warnings", "off"),
     ]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.faults.document_hooks"}

@@ -485,6 +485,7 @@ REJECTED: Final[list[tuple[str, dict[str, Any]]]] = [
     ("/responses", {"input": "a", "top_logprobs": 21}),
     ("/responses", {"input": "a", "metadata": {"a" * 65: "b"}}),
     ("/responses", {"input": "a", "background": True, "store": False}),
+    ("/messages", {"max_tokens": 1, "messages": []}),
     ("/messages", {"max_tokens": 1, "messages": [{"role": "user", "content": ASSISTANT_BLOCKS}]}),
     ("/messages", {"max_tokens": 1, "messages": [{"role": "system", "content": USER_BLOCKS}]}),
     ("/messages", {"max_tokens": 1, "messages": HELLO, "tools": [{"name": "f"}]}),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
+import msgspec
+
 from services.gateway.dialects.anthropic_messages.content_model import CacheControl, MessageParam, TextBlock
 from services.gateway.dialects.json_model import HIDDEN, REQUIRED, NonNegative, RequestModel, doc
 
@@ -147,7 +149,7 @@ class CountTokensRequest(RequestModel, kw_only=True):
     )
 
     model: Annotated[str, doc("The model's id, or an alias.", "شناسهٔ مدل یا نام دیگر آن.", example="qwen3-8b")]
-    messages: Annotated[list[MessageParam], doc("The conversation.", "گفت‌وگو.")]
+    messages: Annotated[list[MessageParam], msgspec.Meta(min_length=1), doc("The conversation.", "گفت‌وگو.")]
     system: Annotated[
         str | list[TextBlock] | None, doc("The system prompt.", "پیام سیستم.", example="کوتاه پاسخ بده.")
     ] = None
