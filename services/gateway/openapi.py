@@ -288,6 +288,7 @@ def _property(model: type[msgspec.Struct], name: str, schema: Mapping[str, Any])
         parts["default"] = parts.pop("x-default")
     order = literals(model, name) if name in model.__struct_fields__ else []
     alternatives = [_alternative(each, order) for each in parts.pop("anyOf", [])]
+    alternatives = parts.pop("x-alternatives", alternatives)
     if optional:
         alternatives = [each for each in alternatives if each != {"type": "null"}]
     if len(alternatives) == 1:

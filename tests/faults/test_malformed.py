@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -200,6 +202,62 @@ def _aim(case: Any) -> None:
     for name in case.path_parameters or ():
         if random.random() < 0.8:
             case.path_parameters[name] = {"name_or_id": VICTIM}.get(name, MODEL)
+
+
+@pytest.mark.parametrize("api", ["public", "admin"])
+async def test_schemathesis_finds_nothing_in_any_of_its_phases(
+    everything: Everything, tmp_path: Path, api: str
+) -> None:
+    if api == "public":
+        # The cases of this phase that do not match the document are thousands.
+        (tmp_path / "schemathesis.toml").write_text('[phases.coverage.generation]\nmode = "positive"\n')
+        url, credential = f"{everything.system.url}/api", everything.system.api_key
+        document = f"{url}/openapi.json"
+    else:
+        url, credential = f"http://{everything.admin_address}", ADMIN_TOKEN
+        document = f"{url}/admin/v1/openapi.json"
+    output = await find_with_schemathesis(document, url, credential, tmp_path)
+    record(
+        f"Malformed input: schemathesis in all phases, {api} API",
+        "no findings",
+        " ".join(re.findall(r"[\d,]+ generated.*", output)),
+        met=True,
+    )
+
+
+REPLACED_CHECKS: Final = ("positive_data_acceptance", "negative_data_rejection", "response_schema_conformance")
+
+
+async def find_with_schemathesis(document: str, url: str, credential: str, directory: Path) -> str:
+    """Return the output of the command, and fail if it finds anything.
+
+    Its checks of accepted and rejected requests are those of `document_hooks`.
+    """
+    command = [
+        *(Path(sys.executable).with_name("schemathesis"), "run", document, "--url", url),
+        *("--header", f"Authorization: Bearer {credential}"),
+        *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "3", "--seed", "1"),
+        *("--checks", "all", "--exclude-checks", ",".join(REPLACED_CHECKS)),
+        *("--suppress-health-check", "all", "--generation-database", "none", "--request-timeout", "60"),
+        *("--max-response-time", "60", "--generation-with-security-parameters", "false"),
+        *("--max-failures", "20", "--no-shrink", "--no-color", "--warnings", "off"),
+    ]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.faults.document_hooks"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command),
+        cwd=directory,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output = (await process.communicate())[0].decode(errors="replace")
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, output[-20_000:]
+    return output
 
 
 async def test_http_requests_with_mutated_bytes_cause_no_5xx(everything: Everything) -> None:

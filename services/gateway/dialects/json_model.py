@@ -7,7 +7,7 @@ no influence, and services.gateway.openapi makes the document of the API. Decisi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -77,6 +77,7 @@ def doc(
     default: Any = msgspec.UNSET,
     no_effect_values: tuple[Any, ...] | None = None,
     schema: Mapping[str, Any] | None = None,
+    alternatives: Sequence[Mapping[str, Any]] = (),
 ) -> msgspec.Meta:
     """Return the documentation of a field, for `Annotated`.
 
@@ -87,9 +88,11 @@ def doc(
         default: What an absent field stands for, where a worker decides it; otherwise it is the default of the model.
         no_effect_values: Values that change nothing. With any other value the field is reported as ignored.
         schema: Further keywords of JSON Schema, such as bounds that a worker checks.
+        alternatives: The schemas of which a value matches one, if they say more than the types of the field.
     """
     further = {
         **(schema or {}),
+        **({"x-alternatives": list(alternatives)} if alternatives else {}),
         **({} if example is msgspec.UNSET else {"examples": [example]}),
         **({} if default is msgspec.UNSET else {"x-default": default}),
     }

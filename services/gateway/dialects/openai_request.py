@@ -15,12 +15,10 @@ TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Some clients write -1 for "all".
 TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
+IMAGE_URL_PATTERN: Final = "^(data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}|https://.+)$"
 _LABEL: Final = doc("Accepted, and not used.", "پذیرفته می‌شود و اثری ندارد.", example="user-123")
 Label = Annotated[str | None, _LABEL]
-Schema = Annotated[
-    Any,
-    doc("A JSON Schema.", "یک اسکیمای JSON.", example={"type": "object"}, schema={"type": ["object", "string"]}),
-]
+Schema = Annotated[dict[str, Any] | str | None, doc("A JSON Schema.", "یک اسکیمای JSON.", example={"type": "object"})]
 Regex = Annotated[str | None, doc("A regular expression.", "یک عبارت منظم (regex).", example="[0-9]{4}")]
 Choice = Annotated[
     list[str] | None,
@@ -52,13 +50,12 @@ class StreamOptions(RequestModel):
         bool | None, doc("Send token counts in every event.", "تعداد توکن‌ها در هر رویداد.", example=False)
     ] = None
     include_obfuscation: Annotated[
-        Any,
+        bool | None,
         doc(
             "Padding of events is not available; `true` is reported as ignored.",
             "پر کردن رویدادها (padding) پشتیبانی نمی‌شود؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
             no_effect_values=(False,),
-            schema={"type": "boolean"},
         ),
     ] = None
 
@@ -79,16 +76,15 @@ class JsonSchema(RequestModel):
     name: Annotated[
         str | None,
         REQUIRED,
-        doc("A name for the schema.", "نام اسکیما.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{1,64}$"}),
+        doc("A name for the schema.", "نام اسکیما.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{0,64}$"}),
     ] = None
     schema: Annotated[
-        Any,
+        dict[str, Any] | None,
         REQUIRED,
         doc(
             "A JSON Schema.",
             "یک اسکیمای JSON.",
             example={"type": "object", "properties": {"name": {"type": "string"}}},
-            schema={"type": "object"},
         ),
     ] = None
     description: Annotated[str | None, doc("Has no influence.", "اثری ندارد.", example="A person.")] = None
@@ -120,11 +116,10 @@ class StructuredOutputs(RequestModel):
     grammar: Grammar = None
     json_object: Annotated[bool | None, doc("Any JSON object.", "هر شیء JSON.", example=True)] = None
     structural_tag: Annotated[
-        Any,
+        dict[str, Any] | str | None,
         doc(
             "Structured parts within free text, where the engine supports it.",
             "بخش‌های قالب‌دار در متنی آزاد، اگر موتور بتواند.",
-            schema={"type": ["object", "string"]},
         ),
     ] = None
 
@@ -133,8 +128,10 @@ class OpenAIRequest(RequestModel):
     """Base of both requests: how tokens are chosen, when generation stops, and how the answer is sent."""
 
     conditions: ClassVar[tuple[Mapping[str, Any], ...]] = (
-        at_most_one_of("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
-        {"dependentSchemas": {"stream_options": {"required": ["stream"], "properties": {"stream": {"const": True}}}}},
+        at_most_one_of(
+            *("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice"),
+            "guided_grammar",
+        ),
     )
 
     n: Annotated[Positive | None, doc("How many answers to generate.", "چند پاسخ.", example=1)] = 1

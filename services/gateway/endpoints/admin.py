@@ -32,6 +32,7 @@ from services.gateway.routing.fleet import Fleet
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Draft, ExpiredError, Key, NameTakenError, RevokedError
 from services.gateway.tenancy.key_records import NewerRecordError
+from services.gateway.tenancy.limits import NO_BOOLEAN
 from services.runtime.messages.message import Message
 
 PREFIX: Final = "/admin/v1"
@@ -49,8 +50,8 @@ class NewKey(Key):
 class Rotation(BaseModel):
     """The options of a rotation."""
 
-    grace_seconds: int = Field(
-        keys.GRACE_SECONDS, ge=0, le=keys.MAX_GRACE_SECONDS, description="How long older secrets stay valid."
+    grace_seconds: Annotated[int, Field(ge=0, le=keys.MAX_GRACE_SECONDS), NO_BOOLEAN] = Field(
+        keys.GRACE_SECONDS, description="How long older secrets stay valid."
     )
 
 

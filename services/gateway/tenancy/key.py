@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.gateway.tenancy.limits import UNLIMITED, Limits
+from services.gateway.tenancy.limits import NO_BOOLEAN, UNLIMITED, Limits
 from services.gateway.tenancy.secret import digest, shard_of
 
 LAST_SECOND: Final = 253_402_300_799
@@ -41,9 +41,17 @@ class Draft(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=128, description="A name to find the key by; unique and not secret.")
+    name: str = Field(
+        min_length=1,
+        max_length=128,
+        description="A name to find the key by; unique and not secret.",
+        # `check_name` says more, in its own words.
+        json_schema_extra={"pattern": r"^[^/\s]([^/]*[^/\s])?$"},
+    )
     owner: str = Field("", max_length=128, description="The owner of the key, for usage records.")
-    expires: int | None = Field(None, gt=0, le=LAST_SECOND, description="When it expires, in seconds since 1970.")
+    expires: Annotated[int, Field(gt=0, le=LAST_SECOND), NO_BOOLEAN] | None = Field(
+        None, description="When it expires, in seconds since 1970."
+    )
     tier: Word | None = Field(None, description="The tier whose limits apply where the key has none of its own.")
     models: Annotated[frozenset[Word], Field(json_schema_extra=_repeatable)] | None = Field(
         None, description="The models that it may use; null for all."

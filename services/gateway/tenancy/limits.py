@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from services.runtime import yaml_file
 
 # Lua's numbers are exact up to 2**53, and the script's buckets hold 60,000,000 times their limit.
 MAX_PER_MINUTE: Final = 100_000_000
 MAX_TOKENS: Final = 10**12
-PerMinute = Annotated[int, Field(ge=1, le=MAX_PER_MINUTE)]
-Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+
+
+def _check_no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("it must be a number")  # noqa: TRY004 - pydantic expects a ValueError
+    return value
+
+
+NO_BOOLEAN: Final = BeforeValidator(_check_no_boolean)
+"""Rejects `true` and `false` for a number, which pydantic reads as 1 and 0."""
+PerMinute = Annotated[int, Field(ge=1, le=MAX_PER_MINUTE), NO_BOOLEAN]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), NO_BOOLEAN]
 
 
 class Limits(BaseModel):

@@ -131,8 +131,8 @@ class Params:
     calls: Calls | None = None
     """The notation and the schema of calls: from an opening tag on, the text is a call, and the rest of it is free.
 
-    With a `structured_output`, which is of the kind `json`, `regex` or `json_object` then, the text is either calls
-    alone or the structured output.
+    With a `structured_output`, which is of the kind `json`, `regex`, `json_object` or `grammar` (in GBNF) then, the
+    text is either calls alone or the structured output.
     """
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token and the number that is added to its logit, -100 to 100."""

@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from services.inference.triton_backend.contract import Calls, Request, StructuredOutput, invalid
+from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, Calls, Request, StructuredOutput, invalid
+from services.inference.triton_backend.gbnf.grammar import GbnfError
+from services.inference.triton_backend.gbnf.lark import Translation, is_lark, translate
+from services.worker.triton_kit.request_error import RequestError
 
 _COMPACT: Final = {"whitespace_flexible": False}
 _SPACED: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -53,11 +56,15 @@ def as_lark(calls: Calls, otherwise: StructuredOutput | None) -> StructuredOutpu
         ]
     else:
         further = '("\\n" call)*' if calls.parallel else ""
+        grammar = _grammar_of(otherwise)
+        # A terminal of several characters would exclude shorter ones with which it begins.
+        begin = " ".join(json.dumps(character) for character in calls.opening) if grammar.is_recursive else opening
         rules += [
             "start: calls | otherwise",
             f"calls: call {further}",
-            f"call: {opening} rest",
-            f"otherwise: {_lark_of(otherwise)}",
+            f"call: {begin} rest",
+            f"otherwise: {grammar.root}",
+            *grammar.rules,
         ]
     return StructuredOutput("grammar", "\n".join(["%llguidance {}", *rules, ""]))
 
@@ -112,15 +119,25 @@ def _without_options(schema: Any) -> Any:
     return {key: value for key, value in schema.items() if key != "x-guidance"} if isinstance(schema, dict) else schema
 
 
-def _lark_of(output: StructuredOutput) -> str:
+def _grammar_of(output: StructuredOutput) -> Translation:
+    """Return the rules of a structured output in Lark. Raises RequestError for one that cannot be combined."""
+    if output.kind == "grammar" and not is_lark(output.text):
+        try:
+            return translate(output.text)
+        except GbnfError as error:
+            raise RequestError(
+                "INVALID_ARGUMENT", error.message_id, **{"field": STRUCTURED_OUTPUT, **error.parameters}
+            ) from None
     if output.kind == "regex":
-        return f"/{_escaped(output.text)}/"
-    return f"%json {_with_options(_schema(output), _COMPACT)}"
+        return Translation(f"/{_escaped(output.text)}/", (), is_recursive=False)
+    return Translation(f"%json {_with_options(_schema(output), _COMPACT)}", (), is_recursive=False)
 
 
 def _tag_of(output: StructuredOutput) -> dict[str, Any]:
     if output.kind == "regex":
         return {"type": "regex", "pattern": output.text}
+    if output.kind == "grammar" and not is_lark(output.text):
+        return {"type": "grammar", "grammar": output.text}
     return {"type": "json_schema", "json_schema": json.loads(_schema(output))}
 
 

@@ -118,11 +118,10 @@ async def test_a_prompt_may_be_token_ids(http: httpx.AsyncClient, worker: Script
         ({"prompt": [[1], 2]}, "prompt[1]", "wrong_type"),
         ({"prompt": 5}, "prompt", "wrong_type"),
         ({"prompt": [1, -1]}, "prompt[1]", "out_of_range"),
-        ({"prompt": "a", "best_of": 2, "n": 3}, "best_of", "below_minimum"),
         ({"prompt": "a", "best_of": 3, "stream": True}, "best_of", "best_of_in_stream"),
         ({"prompt": "a", "logprobs": 21}, "logprobs", "out_of_range"),
         ({"prompt": [1], "echo": True}, "echo", "echo_of_token_ids"),
-        ({"prompt": "a", "max_tokens": 0}, "max_tokens", "below_minimum"),
+        ({"prompt": [1, "a"]}, "prompt[1]", "wrong_type"),
     ],
 )
 async def test_unsupported_values_are_rejected(
@@ -133,6 +132,13 @@ async def test_unsupported_values_are_rejected(
     assert (response.status_code, error["param"]) == (400, param)
     assert response.headers["x-error-message-id"] == message_id
     assert not worker.requests
+
+
+async def test_a_best_of_below_n_is_reported(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = [[started()], [*(finish(index=index) for index in range(3)), usage()]]
+    response = await http.post(URL, json={"model": MODEL, "prompt": "a", "best_of": 2, "n": 3})
+    assert (response.status_code, response.headers["x-ignored-params"]) == (200, "best_of")
+    assert (len(response.json()["choices"]), worker.requests[-1].n) == (3, 3)
 
 
 async def test_unknown_fields_are_reported(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -225,6 +231,14 @@ async def test_no_tokens_and_an_echo_return_the_prompt_alone(
     values = [value for choice in choices if choice.logprobs for value in choice.logprobs.token_logprobs]
     assert values == ([None, -1.5] if logprobs else [])
     assert worker.requests[-1].sampling.max_tokens == 1
+
+
+async def test_no_tokens_without_an_echo_are_an_empty_continuation(
+    sdk: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    worker.script = [[started(), content(" a")], [finish(pb.FINISH_REASON_STOP), usage(1)]]
+    (choice,) = (await sdk.completions.create(model=MODEL, prompt="One", max_tokens=0)).choices
+    assert (choice.text, choice.finish_reason) == ("", "length")
 
 
 async def test_the_best_of_several_continuations_are_returned(sdk: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:

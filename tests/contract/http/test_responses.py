@@ -188,7 +188,7 @@ async def test_errors_name_the_callers_fields_in_both_languages(
         assert (response.status_code, response.json()["error"]["param"]) == (400, field), response.text
 
 
-@pytest.mark.parametrize("kind", [[], {}, 1, None])
+@pytest.mark.parametrize("kind", [[], {}, 1])
 async def test_an_item_whose_type_is_no_text_is_rejected(http: httpx.AsyncClient, kind: Any) -> None:
     response = await http.post(URL, json=body(input=[{"type": kind, "role": "user", "content": "a"}]))
     assert (response.status_code, response.json()["error"]["param"]) == (400, "input[0].type")
@@ -211,6 +211,17 @@ async def test_items_with_one_id_are_all_listed_once(http: httpx.AsyncClient, wo
         listed += page["data"]
     assert [item["content"][0]["text"] for item in listed] == ["0", "1", "2", "3", "4"]
     assert not page["has_more"]
+
+
+async def test_null_stands_for_an_absent_type_in_items(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+    worker.script = ANSWER
+    items = [
+        {"type": "reasoning", "summary": [{"type": None, "text": "b"}]},
+        {"type": None, "role": "user", "content": "a"},
+    ]
+    response = await http.post(URL, json=body() | {"input": items})
+    assert response.status_code == 200, response.text
+    assert [message.reasoning_content for message in worker.requests[0].messages] == ["b", ""]
 
 
 async def test_hosted_tools_and_harmless_fields_are_accepted_and_reported(

@@ -130,6 +130,22 @@ async def test_a_request_without_the_credential_gets_401(admin: httpx.AsyncClien
         assert rejected.json()["error"]["code"] == "invalid_api_key"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("POST", "/keys", {"name": "a", "limits": {"rpm": True}}, "limits.rpm"),
+        ("POST", "/keys", {"name": "a", "model_limits": {"m": {"daily_tokens": True}}}, "model_limits.m.daily_tokens"),
+        ("POST", "/keys", {"name": "a", "expires": True}, "expires"),
+        ("POST", "/keys/a/rotate", {"grace_seconds": False}, "grace_seconds"),
+    ],
+)
+async def test_a_boolean_is_no_number(
+    admin: httpx.AsyncClient, method: str, path: str, body: dict[str, Any], field: str
+) -> None:
+    rejected = await admin.request(method, f"/admin/v1{path}", json=body)
+    assert (rejected.status_code, rejected.json()["error"]["param"]) == (400, field)
+
+
 async def test_the_admin_api_is_not_on_the_public_port(gateways: list[str], admin: httpx.AsyncClient) -> None:
     async with client_of(gateways[0], ADMIN_TOKEN) as public:
         assert (await public.get("/admin/v1/keys")).status_code == 404

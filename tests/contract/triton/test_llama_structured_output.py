@@ -227,6 +227,48 @@ def test_calls_beside_a_structured_output_are_the_one_or_the_other(
     assert allows(engine, text, structured_output={"json": schema}) == is_allowed
 
 
+WORDS = 'root ::= ("<" | "yes") [a-z]*'
+TITLES = 'root ::= "<title>" root "</title>" | [a-z]*'
+"""It is recursive, and begins like a call."""
+
+
+@pytest.mark.parametrize(
+    ("grammar", "text", "is_allowed"),
+    [
+        (WORDS, A_CALL, True),
+        (WORDS, f"{A_CALL}\n{A_CALL}", True),
+        (WORDS, "<tool", True),
+        (WORDS, "yes", True),
+        (WORDS, "no", False),
+        (WORDS, A_CALL.replace("Shiraz", "Paris"), False),
+        (WORDS, f"{A_CALL}yes", False),
+        (TITLES, A_CALL, True),
+        (TITLES, f"{A_CALL}\n{A_CALL}", True),
+        (TITLES, "<title><title>a</title></title>", True),
+        (TITLES, "<title>a</title></title>", False),
+        (TITLES, "<tool>", False),
+        (TITLES, A_CALL.replace("Shiraz", "Paris"), False),
+        (TITLES, f"<title>{A_CALL}</title>", False),
+    ],
+)
+def test_calls_beside_a_grammar_are_the_one_or_the_other(
+    engine: LlamaCppEngine, grammar: str, text: str, is_allowed: bool
+) -> None:
+    assert allows(engine, text, structured_output={"grammar": grammar}) == is_allowed
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message_id"),
+    [("root ::= (", "grammar_syntax"), ('%llguidance {}\nstart: "a"', "engine_parameters_not_valid")],
+)
+def test_a_grammar_that_cannot_stand_beside_calls_is_rejected(
+    engine: LlamaCppEngine, grammar: str, message_id: str
+) -> None:
+    with pytest.raises(RequestError) as rejection:
+        allows(engine, "a", structured_output={"grammar": grammar})
+    assert rejection.value.message_id == message_id
+
+
 @pytest.mark.parametrize(
     ("text", "is_allowed"),
     [

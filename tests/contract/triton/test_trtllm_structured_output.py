@@ -45,18 +45,27 @@ def test_structured_outputs_reach_the_engine(bench: Bench, structured_output: di
 CALLS = {"opening": "<tool_call>", "closing": "</tool_call>", "schema": {"type": "object"}, "parallel": True}
 
 
-def test_calls_reach_the_engine_as_a_structural_tag(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("structured_output", "element"),
+    [
+        ({"regex": "a/b"}, {"type": "regex", "pattern": "a/b"}),
+        ({"grammar": 'root ::= "a"'}, {"type": "grammar", "grammar": 'root ::= "a"'}),
+    ],
+)
+def test_calls_reach_the_engine_as_a_structural_tag(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, structured_output: dict[str, str], element: dict[str, str]
+) -> None:
     tried: list[StructuredOutput] = []
     monkeypatch.setattr(Trials, "check", lambda _, output: tried.append(output))
     engine = bench.engine(guided_decoding_backend="xgrammar")
     assert "calls" in engine.supported_parameters
     tried.clear()
-    bench.ask([1], calls=CALLS, structured_output={"regex": "a/b"}).wait()
+    bench.ask([1], calls=CALLS, structured_output=structured_output).wait()
     (output,) = tried
     assert output.kind == "structural_tag"
     calls, otherwise = json.loads(output.text)["format"]["elements"]
     assert calls["tags"][0]["begin"] == "<tool_call>\n"
-    assert otherwise == {"type": "regex", "pattern": "a/b"}
+    assert otherwise == element
 
 
 def test_a_library_that_cannot_hold_calls_leaves_them_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,6 +282,23 @@ def test_functions_in_the_older_notation_become_tools() -> None:
     )
 
 
+def test_the_newer_notation_of_functions_overrules_the_older_one() -> None:
+    past = {"role": "assistant", "function_call": {"name": "g", "arguments": "{}"}, "tool_calls": [CALL]}
+    call = request(
+        messages=[*MESSAGES, past],
+        functions=[{"name": "g"}],
+        tools=[TOOL],
+        function_call="none",
+        tool_choice="required",
+    )
+    assert [tool.name for tool in call.generate.tools] == ["f"]
+    assert call.generate.tool_choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED
+    assert [made.name for made in call.generate.messages[1].tool_calls] == ["f"]
+    assert call.ignored == ["function_call", "functions", "messages[1].function_call"]
+    assert not call.has_functions
+    assert request(functions=[{"name": "g"}], tools=[]).generate.tools[0].name == "g"
+
+
 def test_an_answer_to_functions_in_the_older_notation_has_it_too() -> None:
     call = request(functions=[{"name": "f"}])
     fragments = [pb.ToolCallFragment(id="c", name="f"), pb.ToolCallFragment(arguments_json="{}")]
@@ -324,11 +341,6 @@ def test_a_function_call_in_the_older_notation_becomes_a_tool_call() -> None:
 @pytest.mark.parametrize(
     ("message", "name", "message_id"),
     [
-        (
-            {"function_call": {"name": "f", "arguments": "{}"}, "tool_calls": [CALL]},
-            "function_call",
-            "mutually_exclusive",
-        ),
         ({"function_call": {"arguments": "{}"}}, "function_call.name", "field_missing"),
         ({"audio": {"id": "a"}}, "audio", "field_not_supported"),
         ({"tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls[0].type", "not_one_of"),
@@ -349,7 +361,6 @@ def test_a_past_message_that_a_template_cannot_render_is_rejected(
         {"response_format": {"type": "json_object"}, "guided_regex": "a"},
         {"structured_outputs": {"json": {}, "regex": "a"}},
         {"guided_json": {}, "guided_regex": "a", "guided_choice": ["b"]},
-        {"messages": [*MESSAGES, {"role": "assistant", "function_call": CALL["function"], "tool_calls": [CALL]}]},
     ],
 )
 def test_fields_for_structured_output_are_mutually_exclusive(fields: dict[str, Any]) -> None:

@@ -219,15 +219,11 @@ def test_allowed_tools_reach_the_worker(mode: str | None, required: bool, nested
             "modalities",
             Message("modality_not_supported", field="modalities", value='["audio"]'),
         ),
+        ({"store": "yes"}, "store", Message("wrong_type", field="store", value='"yes"', expected="boolean")),
         (
-            {"functions": [], "tools": []},
-            "functions",
-            Message("mutually_exclusive", field="functions", other_field="tools"),
-        ),
-        (
-            {"function_call": "auto", "tool_choice": "auto"},
-            "function_call",
-            Message("mutually_exclusive", field="function_call", other_field="tool_choice"),
+            {"service_tier": 1},
+            "service_tier",
+            Message("wrong_type", field="service_tier", value="1", expected="string"),
         ),
         (
             {"metadata": {"a": 1}},

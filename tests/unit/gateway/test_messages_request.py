@@ -128,18 +128,18 @@ def test_blocks_about_other_servers_are_left_out_and_reported(type_: str) -> Non
         (
             {"messages": user({"type": "image", "source": {"type": "file", "file_id": "x"}})},
             Message(
-                "source_not_supported",
+                "not_one_of",
                 field="messages[0].content[0].source.type",
-                value="file",
+                value='"file"',
                 choices="base64, url",
             ),
         ),
         (
             {"messages": user({"type": "document", "source": {"type": "base64", "data": "x"}})},
             Message(
-                "source_not_supported",
+                "not_one_of",
                 field="messages[0].content[0].source.type",
-                value="base64",
+                value='"base64"',
                 choices="text, content",
             ),
         ),

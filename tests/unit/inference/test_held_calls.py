@@ -150,6 +150,22 @@ def test_tools_beside_a_response_format_are_held_to_calls_or_the_format(holder: 
     assert calls["schema"]["properties"]["arguments"]["required"] == ["city"]
 
 
+@pytest.mark.parametrize(
+    ("response_format", "expected"),
+    [
+        (pb.ResponseFormat(regex="a|b"), {"regex": "a|b"}),
+        (pb.ResponseFormat(choice=pb.ChoiceFormat(choices=["a", "b."])), {"regex": "a|b\\."}),
+        (pb.ResponseFormat(grammar='root ::= "a"'), {"grammar": 'root ::= "a"'}),
+    ],
+)
+def test_other_formats_stand_beside_tools_as_well(
+    holder: ServedModel, response_format: pb.ResponseFormat, expected: dict[str, str]
+) -> None:
+    params = params_of(ask(tools=[TOOL], response_format=response_format), holder)
+    assert params["structured_output"] == expected
+    assert params["calls"]["opening"] == "<tool_call>"
+
+
 def test_parallel_calls_are_excluded_by_the_grammar_as_well(holder: ServedModel) -> None:
     request = ask(tools=[TOOL], response_format=JSON, parallel_tool_calls=False)
     assert params_of(request, holder)["calls"]["parallel"] is False
@@ -180,16 +196,18 @@ def test_a_required_call_that_is_cut_arrives_as_a_partial_call(holder: ServedMod
 
 
 @pytest.mark.parametrize(
-    "response_format", [pb.ResponseFormat(grammar='root ::= "a"'), pb.ResponseFormat(structural_tag_json="{}")]
+    ("response_format", "message_id"),
+    [
+        (pb.ResponseFormat(grammar='%llguidance {}\nstart: "a"'), "lark_with_tools"),
+        (pb.ResponseFormat(structural_tag_json="{}"), "structured_output_with_tools"),
+    ],
 )
 def test_a_format_that_cannot_be_combined_with_calls_is_rejected(
-    holder: ServedModel, response_format: pb.ResponseFormat
+    holder: ServedModel, response_format: pb.ResponseFormat, message_id: str
 ) -> None:
     with pytest.raises(Failure) as rejection:
         check(ask(tools=[TOOL], response_format=response_format), holder, LIMITS)
-    assert rejection.value.message == Message(
-        "structured_output_with_tools", field="response_format", other_field="tool_choice"
-    )
+    assert rejection.value.message == Message(message_id, field="response_format", other_field="tool_choice")
 
 
 def test_an_engine_that_cannot_hold_calls_rejects_them_beside_a_format(holder: ServedModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from services.gateway.dialects.json_model import HIDDEN, RequestModel, doc
 
@@ -56,14 +56,9 @@ class UrlSource(RequestModel, tag_field="type", tag="url"):
             "An `https:` URL on a host that the operator allows.",
             "نشانی `https:` در میزبانی که مدیر سامانه اجازه داده باشد.",
             example="https://example.com/a.png",
+            schema={"pattern": "^https:"},
         ),
     ]
-
-
-class FileSource(RequestModel, tag_field="type", tag="file"):
-    """A file that was uploaded before, which is not supported."""
-
-    file_id: Annotated[Any, HIDDEN] = None
 
 
 class TextSource(RequestModel, tag_field="type", tag="text"):
@@ -76,7 +71,7 @@ class TextSource(RequestModel, tag_field="type", tag="text"):
 class ImageBlock(RequestModel, tag_field="type", tag="image"):
     """An image."""
 
-    source: Annotated[Base64Source | UrlSource | FileSource, doc("The image.", "تصویر.")]
+    source: Annotated[Base64Source | UrlSource, doc("The image.", "تصویر.")]
     cache_control: CacheControl = None
 
 
@@ -89,7 +84,7 @@ class ContentSource(RequestModel, tag_field="type", tag="content"):
 class DocumentBlock(RequestModel, tag_field="type", tag="document"):
     """A document. Text becomes part of the prompt; PDF is not supported."""
 
-    source: Annotated[TextSource | ContentSource | Base64Source | UrlSource | FileSource, doc("The document.", "سند.")]
+    source: Annotated[TextSource | ContentSource, doc("The document.", "سند.")]
     title: Annotated[str | None, doc("Its title.", "عنوان.", example="ایران")] = None
     context: Annotated[str | None, doc("What it is about.", "دربارهٔ چیست.", example="دانشنامه")] = None
     cache_control: CacheControl = None
@@ -156,8 +151,25 @@ Block = (
 )
 
 
+def _of_author(role: str, *further: str) -> dict[str, Any]:
+    """Return a schema of the messages of an author, which may have the blocks `further` beside those of everyone."""
+    kinds = ["text", "image", "document", "search_result", "redacted_thinking", *further]
+    content = {"items": {"properties": {"type": {"enum": kinds}}}}
+    return {"properties": {"role": {"const": role}, "content": content}}
+
+
 class MessageParam(RequestModel):
     """One message of a conversation."""
+
+    conditions: ClassVar = (
+        {
+            "anyOf": [
+                _of_author("user", "tool_result"),
+                _of_author("assistant", "tool_use", "thinking"),
+                _of_author("system"),
+            ]
+        },
+    )
 
     role: Annotated[
         Literal["user", "assistant", "system"],

@@ -13,7 +13,6 @@ from services.gateway.dialects.anthropic_messages.content_model import (
     Block,
     ContentSource,
     DocumentBlock,
-    FileSource,
     ImageBlock,
     MessageParam,
     SearchResultBlock,
@@ -151,10 +150,6 @@ class Conversation:
                 field = f"{source}.url"
                 if not url[:6].lower().startswith("https:"):
                     raise bad_request(Message("image_url_not_https", field=field))
-            case _:
-                raise bad_request(
-                    Message("source_not_supported", field=f"{source}.type", value="file", choices="base64, url")
-                )
         self.origins[-1].images[len(message.content)] = path
         self._images.add(message.content.add(image=pb.Image()).image, url=url, path=field, part=path)
 
@@ -170,12 +165,6 @@ class Conversation:
             case ContentSource(content=parts):
                 for index, part in enumerate(parts):
                     self._add_part(part, message, f"{path}.source.content[{index}]")
-            case source:
-                kinds = {Base64Source: "base64", UrlSource: "url", FileSource: "file"}
-                kind = kinds[type(source)]
-                raise bad_request(
-                    Message("source_not_supported", field=f"{path}.source.type", value=kind, choices="text, content")
-                )
 
     def _message(self, role: pb.Role.ValueType, path: str) -> pb.Message:
         """Return the message to add to: the last one if it has the same author, or else a new one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
+import msgspec
+
 from services.gateway.dialects.anthropic_messages.content_model import CacheControl, MessageParam, TextBlock
 from services.gateway.dialects.json_model import HIDDEN, REQUIRED, NonNegative, RequestModel, doc
 
@@ -20,7 +22,19 @@ _DISPLAY: Final = doc(
 class Tool(RequestModel):
     """A tool that the model may call."""
 
-    name: Annotated[str, REQUIRED, doc("The tool's name.", "نام ابزار.", example="get_weather")] = ""
+    # Anthropic's own tools have a known schema.
+    conditions: ClassVar = (
+        {
+            "anyOf": [
+                {"required": ["type"], "properties": {"type": {"not": {"const": "custom"}}}},
+                {"required": ["input_schema"]},
+            ]
+        },
+    )
+
+    name: Annotated[
+        str, REQUIRED, doc("The tool's name.", "نام ابزار.", example="get_weather", schema={"minLength": 1})
+    ] = ""
     type: Annotated[
         str | None,
         doc(
@@ -51,6 +65,15 @@ class Tool(RequestModel):
 
 class ToolChoice(RequestModel):
     """Whether the model must call tools."""
+
+    conditions: ClassVar = (
+        {
+            "anyOf": [
+                {"properties": {"type": {"enum": ["auto", "any", "none"]}}},
+                {"required": ["name"], "properties": {"name": {"minLength": 1}}},
+            ]
+        },
+    )
 
     type: Annotated[
         Literal["auto", "any", "tool", "none"],
@@ -126,7 +149,7 @@ class CountTokensRequest(RequestModel, kw_only=True):
     )
 
     model: Annotated[str, doc("The model's id, or an alias.", "شناسهٔ مدل یا نام مستعار آن.", example="qwen3-8b")]
-    messages: Annotated[list[MessageParam], doc("The conversation.", "گفت‌وگو.")]
+    messages: Annotated[list[MessageParam], msgspec.Meta(min_length=1), doc("The conversation.", "گفت‌وگو.")]
     system: Annotated[
         str | list[TextBlock] | None, doc("The system prompt.", "پیام سیستم.", example="کوتاه پاسخ بده.")
     ] = None

@@ -12,29 +12,32 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.json_model import json_text
 from services.gateway.dialects.openai_chat.request_model import ChatCompletionRequest, NamedFunction
-from services.gateway.errors import bad_request
-from services.runtime.messages.message import Message
 
 FINISH_REASON: Final = "function_call"
 _TOOL: Final = re.compile(r"^tools(\[\d+\])\.function\b")
-_REPLACED_BY: Final = {"functions": "tools", "function_call": "tool_choice"}
 
 
-def add_functions(request: ChatCompletionRequest, generate: pb.GenerateRequest) -> bool:
-    """Translate the functions of the older notation, and return whether there are any. Raises ApiError."""
-    for older, newer in _REPLACED_BY.items():
-        if getattr(request, older) is not None and getattr(request, newer) is not None:
-            raise bad_request(Message("mutually_exclusive", field=older, other_field=newer))
-    choice = request.function_call
+def add_functions(request: ChatCompletionRequest, generate: pb.GenerateRequest, overruled_fields: list[str]) -> bool:
+    """Translate the functions of the older notation, and return whether there are any.
+
+    The newer notation overrules the older one, whose fields are then added to `overruled_fields`.
+    """
+    functions, choice = request.functions, request.function_call
+    if functions and request.tools:
+        overruled_fields.append("functions")
+        functions = None
+    if choice is not None and request.tool_choice is not None:
+        overruled_fields.append("function_call")
+        choice = None
     if isinstance(choice, NamedFunction):
         generate.tool_choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
         generate.tool_choice.required = True
         generate.tool_choice.function_names.append(choice.name)
     elif choice is not None:
         generate.tool_choice.mode = pb.TOOL_CHOICE_MODE_NONE if choice == "none" else pb.TOOL_CHOICE_MODE_AUTO
-    if request.functions is None:
+    if functions is None:
         return choice is not None
-    for index, function in enumerate(request.functions):
+    for index, function in enumerate(functions):
         schema = function.parameters
         generate.tools.add(
             name=function.name,

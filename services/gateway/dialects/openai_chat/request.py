@@ -102,7 +102,7 @@ def read_chat(body: Any, options: ReadOptions) -> ChatCall:
     add_sampling(request, generate.sampling, overruled_fields)
     _add_logprobs(request, generate)
     _add_tools(request, generate, overruled_fields)
-    has_functions = add_functions(request, generate)
+    has_functions = add_functions(request, generate, overruled_fields)
     _add_reasoning(request, generate, overruled_fields)
     call = finish_call(request, body, generate, overruled_fields, strict=options.strict)
     return ChatCall(**vars(call), has_functions=has_functions)
@@ -154,10 +154,9 @@ def _add_message(
     _add_content(message, translated, path, images)
     for call in message.tool_calls or ():
         _add_call(call.function, translated, call_id=call.id or "")
-    if message.function_call is not None:
-        if translated.tool_calls:
-            newer, older = f"{path}.tool_calls", f"{path}.function_call"
-            raise bad_request(Message("mutually_exclusive", field=older, other_field=newer))
+    if message.function_call is not None and translated.tool_calls:
+        overruled_fields.append(f"{path}.function_call")
+    elif message.function_call is not None:
         _add_call(message.function_call, translated, call_id="")
     if message.audio is not None:
         raise _not_supported(f"{path}.audio")
@@ -222,12 +221,14 @@ def _add_tools(request: ChatCompletionRequest, generate: pb.GenerateRequest, ove
 
 def _add_tool_choice(requested: ToolChoice, choice: pb.ToolChoice, overruled_fields: list[str]) -> None:
     choice.mode = pb.TOOL_CHOICE_MODE_FUNCTIONS
+    allowed = requested.allowed_tools or requested
+    path = "tool_choice.allowed_tools" if requested.allowed_tools else "tool_choice"
+    beside: list[str] = []
+    names = [_function_name(tool, f"{path}.tools[{index}]", beside) for index, tool in enumerate(allowed.tools or ())]
     if requested.type == "allowed_tools":
-        allowed = requested.allowed_tools or requested
-        path = "tool_choice.allowed_tools" if requested.allowed_tools else "tool_choice"
         choice.required = allowed.mode == "required"
-        for index, tool in enumerate(allowed.tools or ()):
-            choice.function_names.append(_function_name(tool, f"{path}.tools[{index}]", overruled_fields))
+        choice.function_names.extend(names)
+        overruled_fields += beside
         unused = ["function", "name", *(["mode", "tools"] if requested.allowed_tools else [])]
     else:
         choice.required = True

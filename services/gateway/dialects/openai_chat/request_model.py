@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 
 from services.gateway.dialects.json_model import HIDDEN, NULLABLE, NonNegative, Positive, RequestModel, doc
-from services.gateway.dialects.openai_request import Label, ModelId, OpenAIRequest
+from services.gateway.dialects.openai_request import IMAGE_URL_PATTERN, Label, ModelId, OpenAIRequest
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -29,7 +29,7 @@ class ImageUrl(RequestModel):
             "نشانی `data:` با base64 از نوع PNG، JPEG، WebP یا GIF. نشانی `https:` تنها اگر مدیر سامانه میزبانش را "
             "اجازه داده باشد.",
             example="data:image/gif;base64,R0lGODlhAQABAAAAACw=",
-            schema={"pattern": "^(data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}|https://.+)$"},
+            schema={"pattern": IMAGE_URL_PATTERN},
         ),
     ]
     detail: Annotated[
@@ -238,6 +238,7 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
     """The body of POST /chat/completions."""
 
     conditions: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"dependentSchemas": {"stream_options": {"required": ["stream"], "properties": {"stream": {"const": True}}}}},
         {
             "if": {"required": ["top_logprobs"], "properties": {"top_logprobs": {"minimum": 1}}},
             "then": {"required": ["logprobs"], "properties": {"logprobs": {"const": True}}},
@@ -259,12 +260,11 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
         ),
     ] = False
     add_generation_prompt: Annotated[
-        Any,
+        bool | None,
         doc(
             "The opposite of `continue_final_message`; any other value is reported as ignored.",
             "برعکس `continue_final_message`؛ هر مقدار دیگری نادیده گرفته و گزارش می‌شود.",
             example=True,
-            schema={"type": "boolean"},
         ),
     ] = None
     max_tokens: Annotated[
@@ -353,43 +353,39 @@ class ChatCompletionRequest(OpenAIRequest, kw_only=True):
     safety_identifier: Label = None
     prompt_cache_key: Label = None
     store: Annotated[
-        Any,
+        bool | None,
         doc(
             "Answers are not stored; `true` is reported as ignored.",
             "پاسخ‌ها ذخیره نمی‌شوند؛ `true` نادیده گرفته و گزارش می‌شود.",
             example=False,
             no_effect_values=(False,),
-            schema={"type": "boolean"},
         ),
     ] = None
     service_tier: Annotated[
-        Any,
+        str | None,
         doc(
             "There is one tier; values other than `auto` and `default` are reported as ignored.",
             "تنها یک رده هست؛ هر مقداری جز `auto` و `default` نادیده گرفته و گزارش می‌شود.",
             example="auto",
             no_effect_values=("auto", "default"),
-            schema={"type": "string"},
         ),
     ] = None
     verbosity: Annotated[
-        Any,
+        str | None,
         doc(
             "Has no influence; values other than `medium` are reported as ignored.",
             "اثری ندارد؛ هر مقداری جز `medium` نادیده گرفته و گزارش می‌شود.",
             example="medium",
             no_effect_values=("medium",),
-            schema={"type": "string"},
         ),
     ] = None
     prompt_cache_retention: Annotated[
-        Any,
+        str | None,
         doc(
             "Has no influence; values other than `in-memory` are reported as ignored.",
             "اثری ندارد؛ هر مقداری جز `in-memory` نادیده گرفته و گزارش می‌شود.",
             example="in-memory",
             no_effect_values=("in-memory", "in_memory"),
-            schema={"type": "string"},
         ),
     ] = None
     audio: Annotated[Any, HIDDEN] = None

@@ -31,7 +31,7 @@ class CompletionCall(OpenAICall):
     generated: int = 1
     """The number of continuations of each prompt that are generated; the most probable ones are returned."""
     only_echoes: bool = False
-    """True to return the prompts alone. Engines generate at least one token, which is left out."""
+    """True to return the prompts alone, or nothing without `echoes`. Engines generate one token, which is left out."""
     returns_logprobs: bool = False
     """Whether log probabilities are returned. They are generated also where only the best continuations are."""
 
@@ -59,14 +59,12 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
         generate.sampling.max_tokens = DEFAULT_MAX_TOKENS
     only_echoes = generate.sampling.max_tokens == 0
     if only_echoes:
-        if not request.echo:
-            raise bad_request(Message("below_minimum", field="max_tokens", value=0, least=1))
         generate.sampling.max_tokens = 1
     if request.logprobs is not None:
         generate.logprobs.SetInParent()
         generate.logprobs.top = request.logprobs
         generate.logprobs.prompt = request.echo or False
-    n, generated = generate.n, _choices_to_generate(request, generate.n)
+    n, generated = generate.n, _choices_to_generate(request, generate.n, overruled_fields)
     if generated > n:
         # They are compared by their log probabilities.
         generate.n = generated
@@ -87,10 +85,11 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
     )
 
 
-def _choices_to_generate(request: CompletionRequest, n: int) -> int:
+def _choices_to_generate(request: CompletionRequest, n: int, overruled_fields: list[str]) -> int:
     best_of = request.best_of or n
     if best_of < n:
-        raise bad_request(Message("below_minimum", field="best_of", value=best_of, least=n))
+        overruled_fields.append("best_of")
+        return n
     if best_of > n and request.stream:
         raise bad_request(Message("best_of_in_stream", field="best_of", other_field="stream"))
     return best_of

@@ -16,20 +16,38 @@ MAX_LOGPROBS: Final = 20
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=MAX_LOGPROBS)]
 
 
-_TOKEN_ID: Final = {"type": "integer", "minimum": 0, "format": "int32"}
-_PROMPT: Final = {
-    "anyOf": [{"type": "string", "minLength": 1}, _TOKEN_ID, {"type": "array", "items": _TOKEN_ID, "minItems": 1}]
+_TOKEN_IDS: Final = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 0, "format": "int32"},
+    "minItems": 1,
 }
-"""A schema of one prompt in a list, or of a token of the only prompt."""
+_TEXT: Final = {"type": "string", "minLength": 1}
+_PROMPTS: Final = (
+    _TEXT,
+    {"type": "array", "items": _TEXT, "minItems": 1},
+    _TOKEN_IDS,
+    {"type": "array", "items": _TOKEN_IDS, "minItems": 1},
+)
 
 
 class CompletionRequest(OpenAIRequest, kw_only=True):
     """The body of POST /completions."""
 
     conditions: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        # What a stream has sent cannot be compared.
         {
-            "if": {"required": ["max_tokens"], "properties": {"max_tokens": {"const": 0}}},
-            "then": {"required": ["echo"], "properties": {"echo": {"const": True}}},
+            "anyOf": [
+                {"required": ["stream"], "properties": {"stream": {"const": True}, "best_of": {"maximum": 1}}},
+                {"properties": {"stream": {"const": False}, "stream_options": False}},
+            ]
+        },
+        # The text of token ids comes with their log probabilities.
+        {
+            "anyOf": [
+                {"properties": {"echo": {"const": False}}},
+                {"required": ["logprobs"], "properties": {"logprobs": {"type": "integer"}}},
+                {"properties": {"prompt": {"anyOf": [{"type": "string"}, {"items": {"type": "string"}}]}}},
+            ]
         },
     )
 
@@ -40,14 +58,14 @@ class CompletionRequest(OpenAIRequest, kw_only=True):
             "The text to continue, or its token ids; or a list of them, whose answers come in the list's order.",
             "متنی که ادامه می‌یابد، یا شناسهٔ توکن‌های آن؛ یا فهرستی از این‌ها که پاسخ‌هایشان به همان ترتیب می‌آید.",
             example="پایتخت ایران",
-            schema={"minLength": 1, "minItems": 1, "items": _PROMPT},
+            alternatives=_PROMPTS,
         ),
     ]
     max_tokens: Annotated[
         NonNegative | None,
         doc(
-            "The most tokens of the continuation; 0, only with `echo`, for the prompt alone. It counts as one token.",
-            "حداکثر توکن‌های ادامه؛ `0` فقط همراه `echo`، برای خود متن ورودی، که یک توکن حساب می‌شود.",
+            "The most tokens of the continuation; 0, which counts as one, for none, or with `echo` the prompt alone.",
+            "حداکثر توکن‌های ادامه؛ `0` یعنی هیچ، مثلاً همراه `echo` برای خود متن ورودی، که یک توکن حساب می‌شود.",
             example=64,
             default=DEFAULT_MAX_TOKENS,
         ),

@@ -14,6 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ImageSink
 from services.gateway.dialects.json_model import RequestModel, json_text, unread_paths, wrong_type
+from services.gateway.dialects.openai_responses.item_kinds import SKIPPED_ITEMS, SYSTEM_TEXTS
 from services.gateway.dialects.openai_responses.item_models import (
     AdditionalTools,
     CallOutputItem,
@@ -45,33 +46,6 @@ _DETAILS: Final = {
     "high": pb.IMAGE_DETAIL_HIGH,
     "original": pb.IMAGE_DETAIL_HIGH,
 }
-_SKIPPED: Final = frozenset(
-    {
-        "apply_patch_call",
-        "apply_patch_call_output",
-        "code_interpreter_call",
-        "compaction",
-        "compaction_trigger",
-        "computer_call",
-        "computer_call_output",
-        "configuration_update",
-        "context_compaction",
-        "file_search_call",
-        "image_generation_call",
-        "local_shell_call",
-        "local_shell_call_output",
-        "mcp_approval_request",
-        "mcp_approval_response",
-        "mcp_call",
-        "mcp_list_tools",
-        "shell_call",
-        "shell_call_output",
-        "tool_search_call",
-        "tool_search_output",
-        "web_search_call",
-    }
-)
-"""Items of tools that OpenAI runs itself, and of compaction. They are left out, and reported."""
 KNOWN: Final = (
     "message, reasoning, function_call, function_call_output, custom_tool_call, custom_tool_call_output, item_reference"
 )
@@ -151,16 +125,18 @@ class Conversation:
             self.generate.messages[index].reasoning_content = "".join(texts)
 
     def _add_item(self, item: dict[str, Any], path: str) -> None:
-        kind = item.get("type", "message" if "role" in item else None)
+        kind = item.get("type")
+        if kind is None and "role" in item:
+            item = {**item, "type": (kind := "message")}
         if not isinstance(kind, str):
             raise bad_request(Message("not_one_of", field=f"{path}.type", value=shown(kind), choices=KNOWN))
         if kind == "item_reference":
             self._refer(read_part(ItemReference, item, path).id, path)
             return
-        if kind in _SKIPPED:
+        if isinstance(kind, str) and kind in SKIPPED_ITEMS:
             self.ignored.append(path)
             return
-        self.items.append({"type": kind, **item})
+        self.items.append(item)
         match kind:
             case "message":
                 self._message(self._read(MessageItem, item, path), path)
@@ -301,7 +277,7 @@ def _texts(item: MessageItem, path: str) -> list[str]:
     texts = []
     for index, part in enumerate(item.content):
         where = f"{path}.content[{index}]"
-        if part.get("type") not in ("input_text", "text", "output_text"):
+        if part.get("type") not in SYSTEM_TEXTS:
             raise wrong_type(where, "input_text", part)
         texts.append(read_part(TextPart, part, where).text)
     return texts

@@ -50,7 +50,7 @@ class ReasoningPart(RequestModel):
     """A part of the reasoning, or of its summary."""
 
     text: str
-    type: str = "reasoning_text"
+    type: str | None = None
 
 
 class ReasoningItem(RequestModel):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from services.gateway.dialects.json_model import HIDDEN, NULLABLE, REQUIRED, NonNegative, Positive, RequestModel, doc
+import msgspec
+
+from services.gateway.dialects.json_model import HIDDEN, NULLABLE, Positive, RequestModel, doc
 from services.gateway.dialects.openai_request import ModelId
+from services.gateway.dialects.openai_responses.item_schemas import ITEM, TOOL, TOOL_CHOICES
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 _UNUSED: Final = doc("Accepted, and not used.", "پذیرفته می‌شود و اثری ندارد.")
 
 
@@ -68,8 +72,7 @@ class JsonSchemaFormat(RequestModel, tag_field="type", tag="json_schema"):
     ]
     name: Annotated[
         str | None,
-        REQUIRED,
-        doc("A name for the schema.", "نام اسکیما.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{1,64}$"}),
+        doc("A name for the schema.", "نام اسکیما.", example="person", schema={"pattern": "^[A-Za-z0-9_-]{0,64}$"}),
     ] = None
     description: Annotated[str | None, doc("Has no influence.", "اثری ندارد.", example="A person.")] = None
     strict: Annotated[
@@ -86,13 +89,12 @@ class TextOptions(RequestModel):
         doc("The structure of the answer.", "قالب پاسخ."),
     ] = None
     verbosity: Annotated[
-        Any,
+        str | None,
         doc(
             "Has no influence; values other than `medium` are reported as ignored.",
             "اثری ندارد؛ هر مقداری جز `medium` نادیده گرفته و گزارش می‌شود.",
             example="medium",
             no_effect_values=("medium",),
-            schema={"type": "string"},
         ),
     ] = None
 
@@ -107,6 +109,12 @@ class ResponsesRequest(RequestModel, kw_only=True):
                 {"required": ["previous_response_id"], "properties": {"previous_response_id": {"type": "string"}}},
             ]
         },
+        {
+            "not": {
+                "required": ["background", "store"],
+                "properties": {"background": {"const": True}, "store": {"const": False}},
+            }
+        },
     )
 
     model: ModelId
@@ -116,7 +124,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
             "The user's message as text, or items: messages, reasoning, calls of functions and their results.",
             "پیام کاربر به شکل متن، یا فهرستی از پیام‌ها، فکرها، فراخوانی تابع‌ها و نتیجه‌های آن‌ها.",
             example="پایتخت ایران کجاست؟",
-            schema={"minItems": 1},
+            alternatives=({"type": "string"}, {"type": "array", "items": ITEM, "minItems": 1}),
         ),
     ] = None
     instructions: Annotated[
@@ -169,6 +177,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
             example=[
                 {"type": "function", "name": "get_weather", "parameters": {"type": "object"}, "strict": False},
             ],
+            schema={"items": TOOL},
         ),
     ] = None
     tool_choice: Annotated[
@@ -177,6 +186,7 @@ class ResponsesRequest(RequestModel, kw_only=True):
             "`none`, `auto`, `required`, a tool by its type and name, or `allowed_tools`, which is a hard limit.",
             "`none`، `auto`، `required`، یک ابزار با نوع و نامش، یا `allowed_tools` که محدودیتی قطعی است.",
             example="auto",
+            alternatives=TOOL_CHOICES,
         ),
     ] = None
     parallel_tool_calls: Annotated[
@@ -238,12 +248,11 @@ class ResponsesRequest(RequestModel, kw_only=True):
         ),
     ] = None
     top_logprobs: Annotated[
-        NonNegative | None,
+        Alternatives | None,
         doc(
             "The number of alternatives to each token, with `message.output_text.logprobs` in `include`.",
             "چند جایگزین برای هر توکن، همراه `message.output_text.logprobs` در `include`.",
             example=2,
-            schema={"maximum": 20},
         ),
     ] = None
     truncation: Annotated[
@@ -272,7 +281,11 @@ class ResponsesRequest(RequestModel, kw_only=True):
             "Returned with the response.",
             "همراه پاسخ برمی‌گردد.",
             example={"order": "17"},
-            schema={"maxProperties": 16, "additionalProperties": {"type": "string", "maxLength": 512}},
+            schema={
+                "maxProperties": 16,
+                "propertyNames": {"maxLength": 64},
+                "additionalProperties": {"type": "string", "maxLength": 512},
+            },
         ),
     ] = None
     prompt_cache_key: Annotated[
@@ -288,13 +301,12 @@ class ResponsesRequest(RequestModel, kw_only=True):
     user: Annotated[str | None, NULLABLE, _UNUSED] = None
     client_metadata: Annotated[dict[str, Any] | None, HIDDEN] = None
     service_tier: Annotated[
-        Any,
+        str | None,
         doc(
             "There is one tier; values other than `auto` and `default` are reported as ignored.",
             "تنها یک رده هست؛ هر مقداری جز `auto` و `default` نادیده گرفته و گزارش می‌شود.",
             example="auto",
             no_effect_values=("auto", "default"),
-            schema={"type": "string"},
         ),
     ] = None
     dry_run: Annotated[

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.dialects.openai_responses.item_kinds import HOSTED_TOOLS
 from services.gateway.dialects.openai_responses.item_models import AllowedTools, NamedTool, read_part
-from services.gateway.dialects.openai_responses.tool_names import HOSTED, Tools, flat_name
+from services.gateway.dialects.openai_responses.tool_names import Tools, flat_name
 from services.gateway.errors import bad_request
 from services.gateway.quoting import shown
 from services.runtime.messages.message import Message
@@ -67,7 +68,7 @@ def _function_name(named: NamedTool, path: str, tools: Tools) -> str | None:
     Raises ApiError (400) for a tool that the request does not have.
     """
     if named.type not in ("function", "custom"):
-        if named.type not in HOSTED:
+        if named.type not in HOSTED_TOOLS:
             choices = "function, custom, allowed_tools"
             raise bad_request(Message("not_one_of", field=f"{path}.type", value=shown(named.type), choices=choices))
         return None

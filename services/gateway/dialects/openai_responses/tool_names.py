@@ -19,24 +19,6 @@ from services.runtime.messages.message import Message
 MOST_CHARACTERS: Final = 64
 INPUT: Final = "input"
 """The parameter of the function that stands for a custom tool."""
-HOSTED: Final = frozenset(
-    {
-        "apply_patch",
-        "code_interpreter",
-        "computer",
-        "computer_use",
-        "computer_use_preview",
-        "file_search",
-        "image_generation",
-        "local_shell",
-        "mcp",
-        "shell",
-        "tool_search",
-        "web_search",
-        "web_search_preview",
-    }
-)
-"""Tools that OpenAI runs itself."""
 _HASH_CHARACTERS: Final = 8
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_.-]")
 

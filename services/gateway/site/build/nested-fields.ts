@@ -30,7 +30,14 @@ function innerFields(schema: Schema, schemas: Record<string, Schema>, words: Wor
   const name = schema.$ref ? lastOf(schema.$ref) : "";
   if (!resolved(schema, schemas).properties || path.length === DEPTH || path.includes(name)) return "";
   const list = fields(schema, schemas, words, [...path, name]);
-  return `<details><summary dir="ltr">${name || plain(typeOf(schema))}</summary>${list}</details>`;
+  return `<details><summary dir="ltr">${name || kindOf(schema)}</summary>${list}</details>`;
+}
+
+/** Returns what tells an object without a name from its alternatives: the first of the values of `type`. */
+function kindOf(schema: Schema): string {
+  const [kind, another] = schema.properties?.type?.enum ?? [];
+  if (!kind) return plain(typeOf(schema));
+  return text(another ? `${kind}, …` : kind);
 }
 
 /** Returns the objects that the values of a property are, or consist of. */

@@ -174,7 +174,7 @@ function properties(schema: Schema, words: Words, depth = 0): string {
 export function typeOf(schema: Schema): string {
   if (schema.$ref) return `<a href="#${lastOf(schema.$ref)}" dir="ltr">${lastOf(schema.$ref)}</a>`;
   const alternatives = schema.oneOf ?? schema.anyOf;
-  if (alternatives) return alternatives.map(typeOf).join(" | ") + bounds(schema);
+  if (alternatives) return [...new Set(alternatives.map(typeOf))].join(" | ") + bounds(schema);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ") + bounds(schema);
   if (schema.const) return `"${schema.const}"`;
   const types = [schema.type ?? "any"].flat();

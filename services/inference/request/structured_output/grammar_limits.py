@@ -9,7 +9,7 @@ from typing import Final
 from services.inference.request.structured_output.regex_limits import REPETITION, RepetitionCounter, check_regex
 from services.inference.request.structured_output.schema_limits import check_schema
 from services.inference.triton_backend.gbnf.grammar import GbnfError
-from services.inference.triton_backend.gbnf.lark import LARK_MARK, to_lark
+from services.inference.triton_backend.gbnf.lark import is_lark, to_lark
 from services.runtime.failure import invalid
 from services.runtime.messages.message import Message
 
@@ -28,7 +28,7 @@ def check_grammar(field: str, text: str) -> None:
 
     It also raises Failure for an invalid GBNF. An invalid Lark grammar is left to the engine.
     """
-    if text.lstrip().startswith(LARK_MARK):
+    if is_lark(text):
         _LarkCheck(field, text).run()
         return
     try:

@@ -11,6 +11,7 @@ from services.inference.parsing.hermes_calls import HermesParser
 from services.inference.parsing.minimax_calls import MiniMaxParser
 from services.inference.request.structured_output.call_schema import call_schema
 from services.inference.request.tools import callable_functions, requires_call
+from services.inference.triton_backend.gbnf.lark import is_lark
 
 TAGS: Final = {
     "hermes": (HermesParser.open_tag, HermesParser.close_tag),
@@ -18,7 +19,7 @@ TAGS: Final = {
 }
 """The tags around calls by the notation of the model. Between them, held calls are in the notation of Hermes."""
 _COMBINED: Final = frozenset({"json_object", "json_schema", "regex", "choice"})
-"""The formats that an engine can combine with calls."""
+"""The formats that an engine can combine with calls, beside grammars in GBNF."""
 
 
 def has_format(request: pb.GenerateRequest) -> bool:
@@ -33,7 +34,13 @@ def may_call_or_answer_in_format(request: pb.GenerateRequest) -> bool:
 
 def combines_calls_with_format(request: pb.GenerateRequest, model: ServedModel) -> bool:
     """Return whether the engine can hold an answer to `either calls or the response format`."""
-    return model.supports("calls") and request.response_format.WhichOneof("format") in _COMBINED
+    kind = request.response_format.WhichOneof("format")
+    return model.supports("calls") and (kind in _COMBINED or (kind == "grammar" and not has_lark(request)))
+
+
+def has_lark(request: pb.GenerateRequest) -> bool:
+    """Return whether the response format is a grammar in llguidance's Lark, whose terminals may conflict with tags."""
+    return is_lark(request.response_format.grammar)
 
 
 def strict_functions(request: pb.GenerateRequest) -> list[int]:

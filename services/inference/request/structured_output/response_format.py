@@ -20,6 +20,7 @@ from services.inference.request.structured_output.grammar_limits import check_gr
 from services.inference.request.structured_output.held_calls import (
     combines_calls_with_format,
     has_format,
+    has_lark,
     held_functions,
     holds_calls,
     may_call_or_answer_in_format,
@@ -92,7 +93,13 @@ def check_structured_output(request: pb.GenerateRequest, model: ServedModel) -> 
     if requires_call(request):
         _check_functions(request, callable_functions(request))
     elif may_call_or_answer_in_format(request) and not combines_calls_with_format(request, model):
-        raise unsupported(Message("structured_output_with_tools", field="response_format", other_field="tool_choice"))
+        raise unsupported(
+            Message(
+                "lark_with_tools" if has_lark(request) and model.supports("calls") else "structured_output_with_tools",
+                field="response_format",
+                other_field="tool_choice",
+            )
+        )
     _check_format(request.response_format)
 
 

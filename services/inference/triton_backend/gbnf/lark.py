@@ -7,6 +7,8 @@ regular expression; in a grammar with recursion, each terminal is one character.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Lines
+from dataclasses import dataclass
 from typing import Final
 
 from services.inference.triton_backend.gbnf.grammar import (
@@ -31,21 +33,43 @@ MAX_CHAIN: Final = 256
 """The longest chain of references between different rules."""
 
 
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The rules of a GBNF in Lark. None has the name `start`, or another name of lower-case letters alone."""
+
+    root: str
+    """The name of the rule for the whole text."""
+    rules: Lines[str]
+    is_recursive: bool
+    """Whether each terminal is one character. Otherwise the root is the only terminal."""
+
+
+def is_lark(text: str) -> bool:
+    """Return whether a grammar is llguidance's Lark, and not GBNF."""
+    return text.lstrip().startswith(LARK_MARK)
+
+
 def as_lark(text: str) -> str:
     """Return a grammar in llguidance's Lark: a GBNF translated, and Lark unchanged. Raises GbnfError."""
-    return text if text.lstrip().startswith(LARK_MARK) else to_lark(text)
+    return text if is_lark(text) else to_lark(text)
 
 
 def to_lark(text: str) -> str:
     """Translate a GBNF to Lark. Raises GbnfError."""
-    return _Lark(parse(text)).text
+    translation = translate(text)
+    return "\n".join([f"{LARK_MARK} {{}}", f"start: {translation.root}", *translation.rules, ""])
+
+
+def translate(text: str) -> Translation:
+    """Translate the rules of a GBNF to Lark. Raises GbnfError."""
+    return _Lark(parse(text)).translation
 
 
 class _Lark:
     """Writes rules as Lark."""
 
     def __init__(self, rules: dict[str, Rule]) -> None:
-        """Write `rules`; the result is `text`."""
+        """Write `rules`; the result is `translation`."""
         self._rules: Final = rules
         order, is_recursive = _order(rules)
         self._regular: Final = not is_recursive
@@ -54,7 +78,7 @@ class _Lark:
         self._sets: Final[dict[Ranges, str]] = {}
         lines = [f"{self._names[name]}: {self._lark(rule.body)}" for name, rule in rules.items()]
         sets = [f"{name}: /{_character_class(ranges)}/" for ranges, name in self._sets.items()]
-        self.text: Final = "\n".join([f"{LARK_MARK} {{}}", f"start: {self._names['root']}", *lines, *sets, ""])
+        self.translation: Final = Translation(self._names["root"], [*lines, *sets], is_recursive)
 
     def _lark(self, node: Node) -> str:
         match node:
