@@ -11,7 +11,7 @@ import yaml
 from services.deployment import rendering
 from services.inference.model.catalog import DIRECTORY, EngineSpec, load_model
 from services.inference.model.engine_arguments import ARGUMENTS, known_arguments
-from services.inference.triton_backend.engines.trtllm_version import at_least
+from services.inference.triton_backend.engine_version import at_least
 from tests.support.repository import ROOT
 
 ENTRY = """\
