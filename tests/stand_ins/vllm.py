@@ -18,7 +18,7 @@ import pytest
 
 from services.inference.triton_backend.engines.vllm_api import WARM_UP
 
-REJECTED, FAILING, FATAL, SILENT, EARLY = 31, 32, 33, 34, 35
+REJECTED, MISTAKEN, FAILING, FATAL, SILENT, EARLY = 31, 32, 33, 34, 35, 36
 VERSION = "0.32.0"
 
 
@@ -27,6 +27,10 @@ class EngineDeadError(Exception):
 
     def __init__(self) -> None:
         super().__init__("EngineCore encountered an issue.")
+
+
+class VLLMClientError(Exception):
+    """An error of the caller."""
 
 
 class EngineGenerateError(Exception):
@@ -117,7 +121,9 @@ class AsyncLLM:
         self.requests.append(SimpleNamespace(prompt=prompt, parameters=parameters, priority=priority))
         ids = prompt["prompt_token_ids"]
         if ids[0] == REJECTED:
-            raise ValueError("this request\nis not valid")
+            raise VLLMClientError("this request\nis not valid")
+        if ids[0] == MISTAKEN:
+            raise EngineGenerateError from ValueError("a value is wrong")
         try:
             if ids[0] == SILENT:
                 await asyncio.Event().wait()
@@ -174,6 +180,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
             "StructuredOutputsParams": Parameters,
             "RequestOutputKind": SimpleNamespace(DELTA="delta"),
         },
+        "vllm.exceptions": {"VLLMClientError": VLLMClientError},
         "vllm.engine": {},
         "vllm.engine.arg_utils": {"AsyncEngineArgs": AsyncEngineArgs},
         "vllm.v1": {},

@@ -17,7 +17,7 @@ from tests.support.triton_servers import Server
 ENVIRONMENT = "vllm"
 LOAD_SECONDS = 600
 """The most seconds in which vLLM loads tiny models, on a busy machine."""
-MARKS = (pytest.mark.vllm, pytest.mark.timeout(INSTALL_SECONDS + 2 * LOAD_SECONDS))
+MARKS = [pytest.mark.vllm, pytest.mark.timeout(INSTALL_SECONDS + 2 * LOAD_SECONDS)]
 ARGUMENTS: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,10 +138,25 @@ def test_a_cancelled_request_is_aborted(make: Make) -> None:
     assert engine.load().cancelled_total == 2
 
 
+def test_a_request_that_is_cancelled_before_it_starts_leaves_its_slot(make: Make) -> None:
+    engine = make(slots=1)
+    may_go_on = threading.Event()
+    # What follows happens at once in the loop: the start of the request, and the look for cancelled ones.
+    engine._loop.call(may_go_on.wait)
+    engine.wake()
+    reader = Reader()
+    reader.cancelled = True
+    engine.submit(Request(read({}), [1]), reader)
+    may_go_on.set()
+    assert reader.wait().reason == "cancelled"
+    assert ask(engine, [1]).wait().reason == "stop"
+
+
 @pytest.mark.parametrize(
     ("token_id", "reason", "message"),
     [
         (stand_in.REJECTED, "INVALID_ARGUMENT", "this request is not valid"),
+        (stand_in.MISTAKEN, "INVALID_ARGUMENT", "a value is wrong"),
         (stand_in.FAILING, "ENGINE_FAILED", "out of luck"),
         (stand_in.EARLY, "ENGINE_FAILED", "vLLM ended the answer early: abort"),
     ],
@@ -269,6 +285,12 @@ def test_a_structured_output_stays_as_its_library_takes_it(
     output: StructuredOutput, backend: str, expected: str
 ) -> None:
     assert vllm_structured_output.translated(output, backend).text == expected
+
+
+@pytest.mark.parametrize("kind", ["regex", "grammar", "structural_tag"])
+def test_an_empty_structured_output_is_rejected(kind: str) -> None:
+    with pytest.raises(RequestError, match="is empty"):
+        vllm_structured_output.translated(StructuredOutput(kind, " "), "xgrammar")
 
 
 def test_a_gbnf_is_translated_for_llguidance() -> None:

@@ -284,6 +284,8 @@ class VllmEngine:
         job.started = time.monotonic()
         job.usage.queued_s = job.started - job.request.arrived
         job.task = self._loop.create_task(self._serve(job))
+        # A task that is cancelled before its first step never runs, also not its `finally`.
+        job.task.add_done_callback(lambda _: self._leave(job))
 
     async def _serve(self, job: Job) -> None:
         try:
@@ -297,9 +299,6 @@ class VllmEngine:
             self._end(job, error)
         except Exception as error:  # noqa: BLE001 - every error must end requests
             self._give_up(job, error)
-        finally:
-            self._end(job, _failed("vLLM gave the request up"))
-            self._leave(job)
 
     def _give_up(self, job: Job, error: Exception) -> None:
         """End a request with an error of its own, or the engine, if the error is its end."""
@@ -359,6 +358,7 @@ class VllmEngine:
 
     def _leave(self, job: Job) -> None:
         """Give the slot of a request to the next one."""
+        self._end(job, _failed("vLLM gave the request up"))
         with self._lock:
             self._running.pop(id(job), None)
             if self._failed or not self._waiting:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from services.inference.triton_backend.checkpoint import Checkpoint
 from services.inference.triton_backend.contract import ALL_PARAMETERS, MAX_TOP_LOGPROBS, Params, Request
-from services.inference.triton_backend.engines import vllm_processes
+from services.inference.triton_backend.engines import vllm_processes, vllm_structured_output
 from services.inference.triton_backend.engines.vllm_statistics import Statistics, logger_factory
 
 _OWN: Final = {
@@ -28,7 +28,7 @@ WARM_UP: Final = "warm-up"
 _NOT_WITH_SPECULATION: Final = frozenset({"min_p", "logit_bias"})
 """Parameters that vLLM rejects while it decodes speculatively."""
 _OF_THE_REQUEST: Final = (ValueError, TypeError, NotImplementedError)
-"""Errors of what vLLM checks before it takes a request."""
+"""Errors of checks before vLLM takes a request, besides its own kind."""
 
 
 class VllmApi:
@@ -42,6 +42,7 @@ class VllmApi:
             self._sampling: Final = importlib.import_module("vllm.sampling_params")
             self._engine_args: Final = importlib.import_module("vllm.engine.arg_utils").AsyncEngineArgs
             self._engine: Final = importlib.import_module("vllm.v1.engine.async_llm").AsyncLLM
+            exceptions = importlib.import_module("vllm.exceptions")
             self._dead: Final = importlib.import_module("vllm.v1.engine.exceptions").EngineDeadError
         except ImportError as error:
             raise RuntimeError(
@@ -49,6 +50,8 @@ class VllmApi:
                 "tritonserver:…-vllm-python-py3 with what docker/triton-vllm.Dockerfile adds"
             ) from error
         self.version: Final[str] = self._package.__version__
+        own = getattr(exceptions, "VLLMClientError", ValueError)
+        self._of_the_request: Final = (own, *_OF_THE_REQUEST)
 
     def reject_unknown(self, arguments: Mapping[str, Any]) -> None:
         """Raise ValueError for the first argument that AsyncEngineArgs does not have, or that is the engine's own."""
@@ -112,7 +115,8 @@ class VllmApi:
 
     def is_request_error(self, error: BaseException) -> bool:
         """Return whether an error is about one request only, which vLLM has not taken."""
-        return isinstance(error, _OF_THE_REQUEST)
+        # vLLM wraps errors that are not of its own kind.
+        return isinstance(error, self._of_the_request) or isinstance(error.__cause__, self._of_the_request)
 
     async def _warm_up(self, llm: Any) -> None:
         """Compile what vLLM compiles only when it is first used, which takes up to half a minute."""
@@ -146,5 +150,5 @@ class VllmApi:
         )
 
     def _structured_output(self, kind: str, text: str) -> Any:
-        value: Any = True if kind == "json_object" else text
+        value: Any = True if kind == "json_object" else text or vllm_structured_output.ANY_OBJECT
         return self._sampling.StructuredOutputsParams(**{kind: value})

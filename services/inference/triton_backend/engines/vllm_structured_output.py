@@ -44,7 +44,12 @@ def kinds(config: Mapping[str, Any]) -> frozenset[str]:
 
 
 def translated(output: StructuredOutput, backend: str) -> StructuredOutput:
-    """Return a structured output in the notation of `backend`. Raises RequestError for an invalid GBNF."""
+    """Return a structured output in the notation of `backend`. Raises RequestError for an invalid or empty one.
+
+    vLLM takes an empty text for none at all, at the wrong moment.
+    """
+    if not output.text.strip() and output.kind not in ("json", "json_object"):
+        raise _not_valid(f"the {output.kind} is empty")
     if output.kind != "grammar" or backend == "xgrammar":
         return output
     try:
@@ -57,7 +62,11 @@ def translated(output: StructuredOutput, backend: str) -> StructuredOutput:
 
 def rejection(request: Request, error: Exception) -> RequestError:
     """Return the error of a request that vLLM has rejected, which is about its structured output if it has one."""
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error.__cause__ or error).split())[:200]
     if request.params.structured_output is not None:
-        return RequestError("INVALID_ARGUMENT", "structured_output_not_valid", field=STRUCTURED_OUTPUT, reason=reason)
+        return _not_valid(reason)
     return RequestError("INVALID_ARGUMENT", "engine_rejects_request", reason=reason)
+
+
+def _not_valid(reason: str) -> RequestError:
+    return RequestError("INVALID_ARGUMENT", "structured_output_not_valid", field=STRUCTURED_OUTPUT, reason=reason)
