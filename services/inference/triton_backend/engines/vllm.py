@@ -187,10 +187,10 @@ class VllmEngine:
             library = ""
         self.structured_output_library: str = library
         self.structured_output_library_version = library_version(library)
-        self._calls_notation: Final = calls_notation(trials, library)
+        self._calls_notation = calls_notation(trials, library)
         if self._calls_notation is not None:
             self.supported_parameters |= {"calls"}
-        self._on_trial: Final = (
+        self._on_trial = (
             PendingTrials[Job](trials, lock=self._lock, limit=max_queued, done=self._enter_after_trial)
             if trials
             else None

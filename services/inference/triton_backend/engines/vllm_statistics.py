@@ -42,7 +42,7 @@ class Statistics:
 
 def logger_factory(statistics: Statistics) -> Any:
     """Return what AsyncLLM takes as one of its `stat_loggers`. Raises ImportError in an unknown version."""
-    base = importlib.import_module("vllm.v1.metrics.loggers").StatLoggerBase
+    base: Any = importlib.import_module("vllm.v1.metrics.loggers").StatLoggerBase
 
     class Recorder(base):  # type: ignore[misc]  # its types are in another environment
         """Passes the statistics of one engine on."""
