@@ -49,11 +49,12 @@ owned_by: test
 checkpoint: none
 licence: none
 context_length: 1024
-engine: {{name: vllm}}
+engine: {{name: replay}}
 capabilities: {{reasoning_optional: true}}
 parsers: {{reasoning: think, tool_calls: hermes}}
 descriptions: {{en: Random numbers that have learned one response.}}
 """
+"""Its engine matters only to what renders model repositories: the worker asks Triton which one it is."""
 
 
 def learned() -> tuple[tuple[int, ...], ...]:
