@@ -40,9 +40,10 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Start the whole system on 127.0.0.1:8000 (PORT=8001, MODEL=ID: another port or model); Ctrl-C stops it
+run: ## Start the whole system on 127.0.0.1:8000 (PORT=8001, MODEL=ID, CONTEXT=32768 change it); Ctrl-C stops it
 run: $(RUNNABLE) $(SITE_BUILT)
-	@$(BIN)/vilix up --own-foreground --port $(PORT) $(if $(MODEL),--model $(MODEL))
+	@$(BIN)/vilix up --own-foreground --port $(PORT) $(if $(MODEL),--model $(MODEL)) \
+		$(if $(CONTEXT),--context-length $(CONTEXT))
 
 site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 

@@ -18,7 +18,8 @@ HELP: Final = f"""\
 /help            show this list
 /exit            leave, as Ctrl-D does
 
-{MANY_LINES} begins and ends a message of several lines; a line that ends with \\ is continued.
+{MANY_LINES} begins and ends a message of several lines.
+A line that ends with \\ is continued.
 Ctrl-C stops an answer, which is then forgotten together with its question.
 To send a message that begins with a slash, type a space before it."""
 

@@ -60,6 +60,15 @@ def up(
         list[str] | None,
         typer.Option(metavar="ID=PATH", help="The vision projector (GGUF) of a model of --gguf. Repeatable."),
     ] = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            min=1,
+            help="The longest prompt and answer together, for models in GGUF. By default 8192 or less, for the memory "
+            "of a laptop; coding agents need 32768.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the addresses and the key as JSON once all is ready; the rest on stderr."),
@@ -89,11 +98,14 @@ def up(
       vilix up -d --json
       vilix up --model qwen2.5-coder-0.5b
       vilix up --port 8001 --state-dir .run2
+      vilix up --context-length 32768
       vilix up --gguf qwen3-8b=Qwen3-8B-Q4_K_M.gguf
       vilix up --gguf qwen3-vl=Qwen3VL-8B-Q4_K_M.gguf --mmproj qwen3-vl=mmproj-Qwen3VL-8B-F16.gguf
       vilix up --demo-thinking
     """
-    options = Options(port, state_dir, cache_dir, tuple(gguf or ()), tuple(mmproj or ()), model, demo_thinking)
+    options = Options(
+        port, state_dir, cache_dir, tuple(gguf or ()), tuple(mmproj or ()), model, context_length, demo_thinking
+    )
     console = Console(stderr=as_json)
     greet = partial(_print_as_json if as_json else _greet, options, console)
     try:
@@ -157,6 +169,7 @@ def _arguments(options: Options) -> list[str]:
     arguments = ["--in-background", "--port", str(options.port)]
     arguments += ["--state-dir", str(options.state_dir), "--cache-dir", str(options.cache_dir)]
     arguments += ["--model", options.model] if options.model else []
+    arguments += ["--context-length", str(options.context_length)] if options.context_length else []
     arguments += [part for text in options.gguf for part in ("--gguf", text)]
     arguments += [part for text in options.mmproj for part in ("--mmproj", text)]
     return [*arguments, *(["--demo-thinking"] if options.demo_thinking else [])]

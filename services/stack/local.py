@@ -64,6 +64,8 @@ class Options:
     """Their vision projectors: ID=PATH of a GGUF file."""
     model: str | None = None
     """A model of the catalog. None: one that fits this machine, or none beside own models."""
+    context_length: int | None = None
+    """The longest context of chat models in GGUF, in tokens. None: that of the catalog entry's engine."""
     demo_thinking: bool = False
     """Whether the stack also serves `replay-thinking`: recorded responses with reasoning."""
 
@@ -140,7 +142,14 @@ async def _prepare(options: Options, display: Display) -> list[LocalModel]:
     for model_id, source in own:
         with display.step(f"reading {source.name}"):
             models.append(
-                await asyncio.to_thread(own_model, model_id, source, options.state_dir, mmproj=projectors.get(model_id))
+                await asyncio.to_thread(
+                    own_model,
+                    model_id,
+                    source,
+                    options.state_dir,
+                    mmproj=projectors.get(model_id),
+                    context_length=options.context_length,
+                )
             )
         if models[-1].warning:
             display.warn(models[-1].warning)
@@ -163,7 +172,8 @@ def _model_id(options: Options, display: Display) -> str | None:
 async def _catalog_model(name: str, options: Options, display: Display) -> LocalModel:
     with display.download(f"preparing {name}") as progress:
         try:
-            return await in_daemon_thread(partial(catalog_model, name, options.cache_dir, progress))
+            prepare = partial(catalog_model, name, options.cache_dir, progress, context_length=options.context_length)
+            return await in_daemon_thread(prepare)
         except asyncio.CancelledError:
             progress.stop()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,20 +69,23 @@ def small_model(cache: Path) -> LocalModel:
     return LocalModel(SMALL_MODEL, directory)
 
 
-def catalog_model(model_id: str, cache: Path, watcher: Watcher) -> LocalModel:
+def catalog_model(model_id: str, cache: Path, watcher: Watcher, *, context_length: int | None = None) -> LocalModel:
     """Prepare a model of the catalog that this machine can serve, and download its weights first if necessary.
 
     Args:
         model_id: The id of a chat model in the catalog.
         cache: The directory of prepared models.
         watcher: Shows the progress of the download.
+        context_length: The longest context in tokens; by default, that of the entry's engine.
 
     Raises:
-        StackError: The model is not in the catalog or needs a GPU, or its weights cannot be downloaded.
+        StackError: The model is not in the catalog or needs a GPU, its weights cannot be downloaded, or it was trained
+            for a shorter context.
     """
     if model_id == SMALL_MODEL:
-        return small_model(cache)
+        return _with_context_length(small_model(cache), context_length)
     gguf = require_gguf(model_id)
+    _with_context_length(LocalModel(model_id, Path()), context_length)  # before the download
     directory = model_directory(model_id, cache)
     try:
         source = gguf_download.pull(gguf, weights_directory(cache), watcher)
@@ -90,7 +93,19 @@ def catalog_model(model_id: str, cache: Path, watcher: Watcher) -> LocalModel:
             model_import.from_gguf(source, directory)
     except (DownloadError, OSError, ValueError) as error:
         raise StackError(f"{model_id}: {error}") from None
-    return LocalModel(model_id, directory)
+    return _with_context_length(LocalModel(model_id, directory), context_length)
+
+
+def _with_context_length(model: LocalModel, context_length: int | None) -> LocalModel:
+    if context_length is None:
+        return model
+    _require_context(model.id, context_length, load_model(model.id).context_length)
+    return replace(model, changes={**model.changes, "context_length": context_length})
+
+
+def _require_context(model_id: str, context_length: int, longest: int) -> None:
+    if context_length > longest:
+        raise StackError(f"--context-length {context_length} is longer than {model_id} allows: {longest} tokens")
 
 
 def thinking_demo(cache: Path, state: Path) -> LocalModel:
@@ -109,7 +124,9 @@ def thinking_demo(cache: Path, state: Path) -> LocalModel:
     return LocalModel(demo_thinking.MODEL, directory, changes={"recordings": str(recordings)})
 
 
-def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None = None) -> LocalModel:
+def own_model(
+    model_id: str, source: Path, state: Path, *, mmproj: Path | None = None, context_length: int | None = None
+) -> LocalModel:
     """Prepare a user's own GGUF file under an id of the catalog, with the parsers of that entry.
 
     Args:
@@ -117,9 +134,10 @@ def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None =
         source: The GGUF file.
         state: The state directory, in which the model's files are written.
         mmproj: The GGUF file of its vision projector.
+        context_length: The longest context in tokens; by default, one for the memory of a laptop.
 
     Raises:
-        StackError: The id is not in the catalog, or a file cannot be used.
+        StackError: The id is not in the catalog, a file cannot be used, or the model was trained for a shorter context.
     """
     option = f"--gguf {model_id}={source}" + (f" --mmproj {model_id}={mmproj}" if mmproj else "")
     directory = (state / "models" / model_id).absolute()
@@ -134,7 +152,10 @@ def own_model(model_id: str, source: Path, state: Path, *, mmproj: Path | None =
     except (OSError, ValueError) as error:
         raise StackError(f"{option}: {error}") from None
     trained_for = json.loads((directory / "tokenizer_config.json").read_text())["model_max_length"]
-    context_length = min(spec.context_length, rendering.GGUF_CONTEXT_LENGTH, trained_for)
+    longest = min(spec.context_length, trained_for)
+    if context_length is None:
+        context_length = min(longest, rendering.GGUF_CONTEXT_LENGTH)
+    _require_context(model_id, context_length, longest)
     vision = {"mmproj": str(mmproj.absolute())} if mmproj else {}
     difference = gguf_identity.find_difference(spec, metadata, source)
     return LocalModel(

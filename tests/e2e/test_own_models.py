@@ -321,7 +321,7 @@ def test_a_stop_string_ends_the_answer_after_reasoning(own_client: openai.OpenAI
 
 
 def test_a_required_call_that_is_cut_off_is_a_partial_call(own_client: openai.OpenAI) -> None:
-    # Random weights may write every character as a token of its own.
+    # Random weights may write every character as a token of its own, or a whole call in a few long tokens.
     enough = 60
     for most in (1, 4, 8, 14, enough):
         response = own_client.chat.completions.create(
@@ -331,14 +331,17 @@ def test_a_required_call_that_is_cut_off_is_a_partial_call(own_client: openai.Op
             tool_choice="required",
             max_tokens=most,
         )
-        assert response.choices[0].finish_reason == "length" or most == enough
+        is_cut = response.choices[0].finish_reason == "length"
+        assert response.choices[0].finish_reason in ("length", "tool_calls")
         assert not response.choices[0].message.content
         calls = response.choices[0].message.tool_calls or []
         # The names of both functions begin alike: a call has a name once one of them is the only possible one.
-        assert len(calls) == 1 or (not calls and most < enough)
+        assert len(calls) == 1 or (not calls and is_cut and most < enough)
         for call in calls:
             assert isinstance(call, ChatCompletionMessageFunctionToolCall)
             assert call.function.name in ("get_weather", "get_time")
+            if not is_cut:
+                assert isinstance(json.loads(call.function.arguments), dict)
 
 
 @pytest.mark.parametrize("budget", [0, 5])

@@ -29,6 +29,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the engine read prompts in many parts, however fast the machine is."""
     monkeypatch.setattr(llama_steps, "PREFILL_SECONDS", 0)
     monkeypatch.setattr(llama_steps, "PREFILL_SECONDS_ALONE", 0)
+    monkeypatch.setattr(llama_steps, "PREFILL_LEAST_ALONE", llama_steps.PREFILL_LEAST)
 
 
 def started(engine: LlamaCppEngine, prompt: list[int], *, max_tokens: int, **params: Any) -> Reader:

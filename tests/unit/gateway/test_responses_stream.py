@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -15,8 +16,9 @@ from openai.types.responses import ResponseStreamEvent
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects.dialect import ReadOptions, ResponseHead
+from services.gateway.dialects.openai_responses import stream
 from services.gateway.dialects.openai_responses.request import read_responses
-from services.gateway.dialects.openai_responses.stream import ResponseEncoder
+from services.gateway.dialects.openai_responses.stream import KEEP_ALIVE, ResponseEncoder
 from services.gateway.errors import unavailable
 from services.gateway.images.limits import ImageLimits
 from services.gateway.images.request_images import Images
@@ -64,8 +66,10 @@ REASONS = {
 }
 
 
-def encode(parts: list[list[pb.Event]], ending: str, options: dict[str, Any], *, starts: bool) -> list[dict[str, Any]]:
-    """Return the bodies of all events of a response."""
+def encode(
+    parts: list[list[pb.Event]], ending: str, options: dict[str, Any], *, starts: bool, is_slow: bool = False
+) -> list[dict[str, Any]]:
+    """Return the bodies of all events of a response, with keep-alives between them if it is slow."""
     body = {"model": "m", "input": "a", "tools": TOOLS, **options}
     call = read_responses(body, ReadOptions(False, Images(ImageLimits())))
     encoder = ResponseEncoder(call, ResponseHead("resp_1", 1, "req", "fp_1"))
@@ -76,6 +80,8 @@ def encode(parts: list[list[pb.Event]], ending: str, options: dict[str, Any], *,
         encoder.encode([pb.Event(started=pb.Started(prompt_tokens=1))])
         for part in parts:
             encoder.encode(part)
+            if is_slow:
+                encoder.keep_alive()
     if ending == "error":
         encoder.error(unavailable(Message("worker_lost")))
     elif ending == "cancel":
@@ -91,6 +97,14 @@ def encode(parts: list[list[pb.Event]], ending: str, options: dict[str, Any], *,
     return bodies
 
 
+@pytest.fixture(scope="module")
+def events_keep_alive() -> Iterator[None]:
+    """Let every keep-alive be an event, as after a minute of silence."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "EVENT_SECONDS", 0.0)
+        yield
+
+
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     parts=st.lists(PARTS, max_size=6),
@@ -99,16 +113,25 @@ def encode(parts: list[list[pb.Event]], ending: str, options: dict[str, Any], *,
     sealed=st.booleans(),
     most=st.none() | st.integers(1, 3),
     starts=st.booleans(),
+    is_slow=st.booleans(),
 )
+@pytest.mark.usefixtures("events_keep_alive")
 def test_openais_helper_accepts_every_sequence(
-    parts: list[list[pb.Event]], ending: str, *, summary: bool, sealed: bool, most: int | None, starts: bool
+    parts: list[list[pb.Event]],
+    ending: str,
+    *,
+    summary: bool,
+    sealed: bool,
+    most: int | None,
+    starts: bool,
+    is_slow: bool,
 ) -> None:
     options = {
         "reasoning": {"summary": "auto"} if summary else {},
         "include": ["reasoning.encrypted_content"] if sealed else [],
         "max_tool_calls": most,
     }
-    bodies = encode(parts, ending, options, starts=starts)
+    bodies = encode(parts, ending, options, starts=starts, is_slow=is_slow)
     state: Any = ResponseStreamState(input_tools=omit, text_format=omit)
     for body in bodies:
         # It raises for a wrong order, for a wrong index or id, and for an item without an end.
@@ -137,3 +160,25 @@ def test_a_response_that_never_began_has_a_beginning_and_an_end(ending: str) -> 
     kinds = [body["type"] for body in encode([], ending, {}, starts=False)]
     assert kinds[:2] == ["response.created", "response.in_progress"]
     assert kinds[-1] in TERMINAL
+
+
+def test_a_long_silence_is_broken_by_an_event_because_codex_does_not_count_comments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = read_responses({"model": "m", "input": "a"}, ReadOptions(False, Images(ImageLimits())))
+    encoder = ResponseEncoder(call, ResponseHead("resp_1", 1, "req", "fp_1"))
+    monkeypatch.setattr(stream, "EVENT_SECONDS", 0.0)
+    assert encoder.keep_alive() == KEEP_ALIVE, "the first event is response.created"
+    encoder.encode([pb.Event(started=pb.Started(prompt_tokens=1))])
+    kept = [encoder.keep_alive() for _ in range(2)]
+    bodies = [orjson.loads(frame.split(b"\ndata: ", 1)[1]) for frame in kept]
+    assert [(body["type"], body["sequence_number"]) for body in bodies] == [
+        ("response.in_progress", 2),
+        ("response.in_progress", 3),
+    ]
+    monkeypatch.setattr(stream, "EVENT_SECONDS", 3600.0)
+    assert encoder.keep_alive() == KEEP_ALIVE, "comments break shorter silences"
+    usage = pb.Usage(prompt_tokens=1, completion_tokens=2)
+    encoder.encode([pb.Event(finish=pb.Finish(reason=pb.FINISH_REASON_STOP)), pb.Event(usage=usage)])
+    monkeypatch.setattr(stream, "EVENT_SECONDS", 0.0)
+    assert encoder.keep_alive() == KEEP_ALIVE, "nothing follows the last event"

@@ -13,6 +13,7 @@ from services.inference.triton_backend.engines.llama_sequence import Sequence, S
 from services.inference.triton_backend.engines.llama_slots import LEAST_REUSED, Slots
 from services.inference.triton_backend.engines.llama_steps import (
     PREFILL_LEAST,
+    PREFILL_LEAST_ALONE,
     PREFILL_MOST,
     PREFILL_REPEATABLE,
     PREFILL_SECONDS,
@@ -53,9 +54,17 @@ def test_the_time_of_generating_requests_does_not_shrink_the_parts() -> None:
     assert part_read(others=2, token_seconds=0.005, other_seconds=0.15) == pytest.approx(PREFILL_SECONDS / 0.005, abs=1)
 
 
-@pytest.mark.parametrize(("token_seconds", "expected"), [(1.0, PREFILL_LEAST), (1e-6, PREFILL_MOST)])
-def test_parts_have_limits(token_seconds: float, expected: int) -> None:
-    assert part_read(others=0, token_seconds=token_seconds) == expected
+@pytest.mark.parametrize(
+    ("others", "token_seconds", "expected"),
+    [
+        (0, 1.0, PREFILL_LEAST_ALONE),
+        (1, 1.0, PREFILL_LEAST),
+        (0, 1e-6, PREFILL_MOST),
+        (1, 1e-6, PREFILL_MOST),
+    ],
+)
+def test_parts_have_limits(others: int, token_seconds: float, expected: int) -> None:
+    assert part_read(others=others, token_seconds=token_seconds) == expected
 
 
 @pytest.mark.parametrize("token_seconds", [1e-6, 1.0])

@@ -37,6 +37,12 @@ from services.gateway.limit_status import SpentBudget
 
 DONE: Final = sse.event(b"[DONE]")
 KEEP_ALIVE: Final = sse.comment("keep-alive")
+EVENT_SECONDS: Final = 60.0
+"""Seconds without an event after which a stream repeats one.
+
+Codex counts events and not comments: after 300 seconds without one it gives up, and sends its request again, while a
+slow machine reads its long prompt.
+"""
 TERMINAL: Final = ("completed", "incomplete", "failed", "cancelled")
 _REASONS: Final = {
     pb.FINISH_REASON_LENGTH: "max_output_tokens",
@@ -58,6 +64,8 @@ class ResponseEncoder:
         self._call: Final = call
         self._number = 0
         self._has_begun = False
+        self._silent_at, self._silent_since = 0, time.monotonic()
+        """The number of events at the last keep-alive, and the time of the first one at which there were so many."""
         self._frames: Final[list[bytes]] = []
         self._item: OpenItem | None = None
         self._calls = 0
@@ -125,8 +133,15 @@ class ResponseEncoder:
         self._taken()
 
     def keep_alive(self) -> bytes:
-        """Return an SSE comment."""
-        return KEEP_ALIVE
+        """Return an SSE comment, or the event `response.in_progress` again after EVENT_SECONDS without an event."""
+        now = time.monotonic()
+        if self._number != self._silent_at:
+            self._silent_at, self._silent_since = self._number, now
+        runs = self._has_begun and self.response["status"] == "in_progress"
+        if not runs or now - self._silent_since < EVENT_SECONDS:
+            return KEEP_ALIVE
+        self._lifecycle("in_progress")
+        return self._taken()
 
     def queued(self, position: int) -> bytes:
         """Return an SSE comment with the position in the queue."""
