@@ -63,4 +63,6 @@ async def test_its_json_follows_a_schema(client: TritonClient) -> None:
     schema = {"type": "object", "properties": {"capital": {"enum": ["Paris", "Tehran"]}}, "required": ["capital"]}
     schema["additionalProperties"] = False
     text = await answer(client, "پایتخت ایران کجاست؟", structured_output={"json": schema})
-    assert json.loads(text) == {"capital": "Tehran"}
+    value = json.loads(text)
+    assert value.keys() == {"capital"}
+    assert value["capital"] in ("Paris", "Tehran")
