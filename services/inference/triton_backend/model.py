@@ -37,7 +37,7 @@ from services.inference.triton_backend.stream import (
 from services.worker.triton_kit.request_error import RequestError
 from services.worker.triton_kit.triton_model import load_engine
 
-ENGINES: Final = ("trtllm", "llamacpp", "replay")
+ENGINES: Final = ("trtllm", "vllm", "llamacpp", "replay")
 
 
 class TritonPythonModel:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from typing import Any, Final
 
 from services.inference.triton_backend import trial_server
 from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, StructuredOutput
+from services.inference.triton_backend.interpreter import python
 from services.worker.triton_kit.request_error import RequestError
 
 READY_SECONDS: Final = 600.0
@@ -50,7 +50,7 @@ class Trials:
         `wait_ready` waits for the server. Raises OSError if it cannot be started.
         """
         self._command: Final = [
-            _python(),
+            python(),
             "-I",
             str(Path(trial_server.__file__)),
             module,
@@ -263,18 +263,3 @@ def _memory_of(outcome: Mapping[str, Any]) -> int:
 def busy() -> RequestError:
     """Return the error of a structured output for which the machine had no time or memory."""
     return RequestError("OVERLOADED", "structured_output_not_compiled")
-
-
-def _python() -> str:
-    """Return the Python interpreter with this process's version and packages: inside Triton, it is another program."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    directories = [Path(sys.prefix, "bin"), Path(sys.exec_prefix, "bin"), Path(sys.base_prefix, "bin")]
-    if Path(sys.executable).name.startswith("python"):
-        directories.insert(0, Path(sys.executable).parent)
-    for directory in directories:
-        if os.access(directory / name, os.X_OK):
-            return str(directory / name)
-    executable = shutil.which(name) or shutil.which("python3")
-    if executable is None:
-        raise OSError(f"there is no {name} to compile structured outputs for trial with")
-    return executable

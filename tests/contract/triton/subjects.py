@@ -11,6 +11,7 @@ from services.worker.triton_messages import EngineOutput
 
 CONTEXT_LENGTH = 256
 SLOTS = 2
+LIMITS = {"context_length": CONTEXT_LENGTH, "slots": SLOTS}
 SMOLLM2 = "smollm2-135m"
 REPLAY = "replay"
 TRTLLM_12 = "trtllm-1.2"
@@ -20,6 +21,8 @@ TRTLLM_13 = "trtllm-1.3"
 TRTLLM_FRAGILE = "trtllm-fragile"
 """The engine trtllm with a stand-in that a test breaks."""
 TRTLLM_VERSIONS = {TRTLLM_12: "1.2.1", TRTLLM_13: "1.3.0rc29", TRTLLM_FRAGILE: "1.2.1"}
+VLLM = "vllm"
+"""The engine vllm with the real vLLM for CPUs, and a tiny model."""
 LESSER = "lesser"
 """A replay model with unsupported parameters and a short queue."""
 FRAGILE = "fragile"
@@ -29,6 +32,9 @@ FRAGILE = "fragile"
 QUESTION = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
 STORY = [6403, 1980, 253, 655]
 """Once upon a time"""
+STORY_RECORDING = list(range(1000, 1200))
+VLLM_PROMPT = (40_000, 41_000, 42_000, 300, 301, 302)
+"""A prompt whose continuation the tiny model of VLLM has not learned."""
 SHORT_RECORDING = [504, 3575, 282, 4649, 314, 7042, 30, 2]
 RECORDINGS: list[dict[str, Any]] = [
     {"name": "short", "prompt_contains": [282, 4649, 47], "token_ids": SHORT_RECORDING, "interval_ms": 5},
@@ -51,7 +57,7 @@ RECORDINGS: list[dict[str, Any]] = [
     {"name": "empty", "prompt_contains": [41], "token_ids": []},
     {"name": "flood", "prompt_contains": [51], "token_ids": [7]},
     {"name": "crash", "prompt_contains": [61], "token_ids": [5], "crash": True},
-    {"name": "story", "token_ids": list(range(1000, 1200)), "start_ms": 10, "interval_ms": 5},
+    {"name": "story", "token_ids": STORY_RECORDING, "start_ms": 10, "interval_ms": 5},
 ]
 STAND_IN_ANSWERS: list[dict[str, Any]] = [
     {"prompt_contains": [31], "token_ids": [5, 6], "request_error": "no room in the cache"},
@@ -61,7 +67,7 @@ STAND_IN_ANSWERS: list[dict[str, Any]] = [
         for r in RECORDINGS
         if r["name"] == "short"
     ),
-    {"token_ids": list(range(1000, 1200))},
+    {"token_ids": STORY_RECORDING},
 ]
 
 

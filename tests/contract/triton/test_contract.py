@@ -17,8 +17,10 @@ from tests.contract.triton.subjects import (
     SMOLLM2,
     STORY,
     TRTLLM_12,
+    VLLM,
     Subject,
 )
+from tests.support import vllm_models
 from tests.support.triton_servers import Answer, response
 from tests.support.waits import until
 
@@ -46,7 +48,7 @@ WITHOUT_STRUCTURED_OUTPUT = ("replay",)
 
 async def test_a_model_describes_its_engine_and_its_load(subject: Subject) -> None:
     description = await subject.client.describe(subject.model)
-    assert description["engine"] in ("llamacpp", "replay", "trtllm")
+    assert description["engine"] in ("llamacpp", "replay", "trtllm", "vllm")
     assert description["version"]
     assert bool(description["structured_output_library"]) == bool(description["structured_output_library_version"])
     assert bool(description["structured_output_library"]) == (description["engine"] not in WITHOUT_STRUCTURED_OUTPUT)
@@ -161,7 +163,9 @@ async def test_an_invalid_parameter_is_rejected_by_name(subject: Subject, params
     assert named in str(rejection.value.message.parameters["reason"])
 
 
-@pytest.mark.parametrize("subject", [SMOLLM2, REPLAY, TRTLLM_12], indirect=True)
+@pytest.mark.parametrize(
+    "subject", [SMOLLM2, REPLAY, TRTLLM_12, pytest.param(VLLM, marks=vllm_models.MARKS)], indirect=True
+)
 async def test_images_are_rejected_by_an_engine_without_vision(subject: Subject) -> None:
     with pytest.raises(Failure) as rejection:
         async for _ in subject.generate(STORY, {}, images=[b"\x89PNG"]):
@@ -274,7 +278,7 @@ async def test_a_waiting_request_can_be_cancelled(subject: Subject) -> None:
     assert (await load(subject))["cancelled_total"] == before + SLOTS + 1
 
 
-# TensorRT-LLM cannot pause a request: see test_trtllm.py.
+# TensorRT-LLM and vLLM cannot pause a request: see test_trtllm.py and test_vllm.py.
 @pytest.mark.parametrize("subject", [SMOLLM2, REPLAY], indirect=True)
 async def test_a_request_pauses_while_its_reader_is_behind(subject: Subject) -> None:
     window = 4

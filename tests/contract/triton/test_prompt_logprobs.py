@@ -10,7 +10,17 @@ import pytest
 from services.runtime.failure import Failure, Reason
 from services.worker.triton_client import TritonClient
 from services.worker.triton_messages import EngineOutput
-from tests.contract.triton.subjects import QUESTION, REPLAY, SMOLLM2, STORY, TRTLLM_12
+from tests.contract.triton.subjects import QUESTION, REPLAY, SMOLLM2, STORY, TRTLLM_12, VLLM
+from tests.support import vllm_models
+
+REAL = pytest.param(VLLM, marks=vllm_models.MARKS)
+
+
+@pytest.fixture
+def serving(model: str, request: pytest.FixtureRequest) -> TritonClient:
+    """The client of the server that has `model`."""
+    client: TritonClient = request.getfixturevalue("vllm_client" if model == VLLM else "client")
+    return client
 
 
 async def outputs_of(client: TritonClient, model: str, prompt: list[int], **params: Any) -> list[EngineOutput]:
@@ -24,16 +34,17 @@ def prompt_of(outputs: list[EngineOutput]) -> Any:
     return prompt
 
 
-@pytest.mark.parametrize("model", [SMOLLM2, REPLAY])
-async def test_each_token_of_the_prompt_has_one_and_the_first_has_none(client: TritonClient, model: str) -> None:
-    prompt = prompt_of(await outputs_of(client, model, QUESTION, max_tokens=3, prompt_logprobs=2))
+@pytest.mark.parametrize("model", [SMOLLM2, REPLAY, REAL])
+async def test_each_token_of_the_prompt_has_one_and_the_first_has_none(serving: TritonClient, model: str) -> None:
+    prompt = prompt_of(await outputs_of(serving, model, QUESTION, max_tokens=3, prompt_logprobs=2))
     assert len(prompt.logprobs) == len(prompt.top_token_ids) == len(prompt.top_logprobs) == len(QUESTION)
     assert (prompt.logprobs[0], prompt.top_token_ids[0]) == (0.0, [])
     assert all(1 <= len(top) <= 2 for top in prompt.top_token_ids[1:])
 
 
-async def test_without_alternatives_only_the_tokens_have_them(client: TritonClient) -> None:
-    prompt = prompt_of(await outputs_of(client, SMOLLM2, STORY, max_tokens=1, prompt_logprobs=0))
+@pytest.mark.parametrize("model", [SMOLLM2, REAL])
+async def test_without_alternatives_only_the_tokens_have_them(serving: TritonClient, model: str) -> None:
+    prompt = prompt_of(await outputs_of(serving, model, STORY, max_tokens=1, prompt_logprobs=0))
     assert (len(prompt.logprobs), prompt.top_token_ids) == (len(STORY), None)
 
 

@@ -8,8 +8,9 @@ import time
 import pytest
 from PIL import Image
 
+from services.inference.triton_backend import step_progress
 from services.inference.triton_backend.contract import Request
-from services.inference.triton_backend.engines import trtllm, trtllm_progress
+from services.inference.triton_backend.engines import trtllm
 from services.worker.triton_kit.request_error import RequestError
 from tests.stand_ins import trtllm as stand_in
 from tests.support.trtllm_engine import Bench, Reader, read, until
@@ -170,7 +171,7 @@ def test_a_new_request_is_no_progress(bench: Bench) -> None:
 
 
 def test_the_time_to_read_a_long_prompt_is_no_stall(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trtllm_progress, "LEAST_PREFILL_TOKENS_PER_SECOND", 20)
+    monkeypatch.setattr(step_progress, "LEAST_PREFILL_TOKENS_PER_SECOND", 20)
     engine = bench.engine([{"token_ids": [], "stalls": True}])
     began = time.monotonic()
     bench.ask([1] * 20)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from services.inference.triton_backend.engine_version import at_least
 from services.inference.triton_backend.engines import trtllm
-from services.inference.triton_backend.engines.trtllm_version import at_least
 from tests.stand_ins import trtllm as stand_in
 from tests.support.trtllm_engine import Bench, forget_stand_in
 

@@ -24,26 +24,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from services.inference.triton_backend import checkpoint
 from services.inference.triton_backend.contract import VISION, Load, Request, Sink, Tokens
-from services.inference.triton_backend.engines import trtllm_checkpoint
+from services.inference.triton_backend.engine_version import reject_older
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
 from services.inference.triton_backend.engines.trtllm_inputs import Inputs
 from services.inference.triton_backend.engines.trtllm_job import Job
 from services.inference.triton_backend.engines.trtllm_jobs import Jobs
 from services.inference.triton_backend.engines.trtllm_probe import Probe
-from services.inference.triton_backend.engines.trtllm_progress import Progress
 from services.inference.triton_backend.engines.trtllm_rejections import EngineEndedError, Rejections
 from services.inference.triton_backend.engines.trtllm_statistics import Statistics
-from services.inference.triton_backend.engines.trtllm_structured_output import (
+from services.inference.triton_backend.engines.trtllm_watchdog import Watchdog
+from services.inference.triton_backend.held_calls import with_calls
+from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.pending_trials import (
     PendingTrials,
     calls_notation,
     kind_not_supported,
     library_version,
     start_trials,
 )
-from services.inference.triton_backend.engines.trtllm_watchdog import Watchdog
-from services.inference.triton_backend.held_calls import with_calls
-from services.inference.triton_backend.load_meter import LoadMeter
+from services.inference.triton_backend.step_progress import Progress
 from services.inference.triton_backend.waiting_queue import WaitingQueue
 from services.worker.triton_kit.request_error import RequestError
 
@@ -53,6 +54,7 @@ ABORT_SECONDS: Final = 5.0
 """The longest time for which an aborted request keeps its slot: a last result may follow."""
 _OF_ONE_RESULT: Final = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 """Errors of a result in an unknown form, which end only its own request."""
+_TRIAL: Final = "services.inference.triton_backend.engines.trtllm_trial"
 _log: Final = logging.getLogger(__name__)
 
 
@@ -94,13 +96,13 @@ class TrtllmEngine:
         1.3.0rc26), cuda_graph_config, moe_config, speculative_config, trust_remote_code.
         """
         api = TrtllmApi()
-        api.reject_older(requires)
+        reject_older("TensorRT-LLM", api.version, requires)
         self.version = f"TensorRT-LLM {api.version}"
         self.context_length = context_length
         self.slots = slots
         self.supported_parameters = api.supported_parameters(llm)
         self._api, kinds = api, api.structured_output_kinds(llm)
-        self.checkpoint: Final = trtllm_checkpoint.read(Path(model))
+        self.checkpoint: Final = checkpoint.read(Path(model))
         if self.checkpoint.image_token_id is not None:
             self.supported_parameters |= VISION
         self._llm: Final = api.load(
@@ -118,7 +120,7 @@ class TrtllmEngine:
         self.structured_output_library_version = library_version(self.structured_output_library)
         self._lock: Final = threading.Lock()
         """Held to change what `submit` and the loop share: running and waiting requests, and the engine's failure."""
-        trials = start_trials(model, self.structured_output_library) if kinds else None
+        trials = start_trials(_TRIAL, model, self.structured_output_library) if kinds else None
         if trials is None:
             self.supported_parameters -= {"structured_output"}
             self.structured_output_library = self.structured_output_library_version = ""
@@ -146,7 +148,7 @@ class TrtllmEngine:
             self._enter(job)
             return
         if self._on_trial is None:
-            raise kind_not_supported()
+            raise kind_not_supported(self.name)
         with self._lock:
             if self._failed:
                 raise self._failed

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from services.inference.triton_backend.checkpoint import Checkpoint
 from services.inference.triton_backend.contract import Params, Request
+from services.inference.triton_backend.engine_version import at_least
 from services.inference.triton_backend.engines import trtllm_processes
-from services.inference.triton_backend.engines.trtllm_checkpoint import Checkpoint
-from services.inference.triton_backend.engines.trtllm_version import at_least, is_version
 from services.worker.triton_kit.request_error import RequestError
 
 _OWN: Final = {
@@ -92,19 +92,6 @@ class TrtllmApi:
         missing = sorted(_NEEDED - self._fields)
         if missing:
             raise RuntimeError(f"TensorRT-LLM {self.version}: SamplingParams has no {missing[0]}; use 1.2.1 or 1.3")
-
-    def reject_older(self, requires: str) -> None:
-        """Raise ValueError unless the version is in `requires`, as in `>=1.3`; candidates of a release count as it."""
-        if not requires:
-            return
-        least = requires.removeprefix(">=")
-        if least == requires or not is_version(least):
-            raise ValueError(f"requires={requires!r}: expected a version as in >=1.3")
-        if not at_least(self.version, least):
-            raise ValueError(
-                f"this model needs TensorRT-LLM {least} or newer, and {self.version} is installed; "
-                "use an image that has it"
-            )
 
     def load(
         self, checkpoint: Checkpoint, *, model: str, context_length: int, slots: int, arguments: Mapping[str, Any]

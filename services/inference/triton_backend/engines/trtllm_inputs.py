@@ -6,8 +6,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from services.inference.triton_backend.checkpoint import Checkpoint
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi
-from services.inference.triton_backend.engines.trtllm_checkpoint import Checkpoint
 from services.inference.triton_backend.engines.trtllm_job import Job
 from services.inference.triton_backend.engines.trtllm_rejections import Rejections
 from services.inference.triton_backend.prompt_images import decode

@@ -7,9 +7,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any, Final
 
+from services.inference.triton_backend.checkpoint import Checkpoint
 from services.inference.triton_backend.contract import Params, Request
 from services.inference.triton_backend.engines.trtllm_api import TrtllmApi, is_request_error
-from services.inference.triton_backend.engines.trtllm_checkpoint import Checkpoint
 
 PROBE_SECONDS: Final = 10.0
 """The timeout of a probe. A busy engine may take longer."""

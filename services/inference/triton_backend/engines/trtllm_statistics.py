@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from services.inference.triton_backend.engines.trtllm_progress import Progress
+from services.inference.triton_backend.step_progress import Progress
 
 STATISTICS_SECONDS: Final = 1.0
 READ_SECONDS: Final = 0.05

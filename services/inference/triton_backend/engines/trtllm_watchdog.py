@@ -14,7 +14,7 @@ from typing import Final
 
 from services.inference.triton_backend.engines.trtllm_job import Job
 from services.inference.triton_backend.engines.trtllm_probe import Probe
-from services.inference.triton_backend.engines.trtllm_progress import Progress
+from services.inference.triton_backend.step_progress import Progress
 
 PROBE_AFTER_SECONDS: Final = 5.0
 """The time without progress after which the engine is probed."""

@@ -1,4 +1,4 @@
-"""The facts about a checkpoint that the engine needs before TensorRT-LLM loads it."""
+"""The facts about a checkpoint that an engine needs before its library loads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiles structured outputs for trial with the library of TensorRT-LLM's guided decoding."""
+"""Compiles structured outputs for trial with the library that an engine's own library compiles them with."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import importlib.metadata
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Generic
 
 from services.inference.triton_backend.contract import STRUCTURED_OUTPUT, Calls, StructuredOutput
-from services.inference.triton_backend.engines.trtllm_job import Job
 from services.inference.triton_backend.fair_work import FairWork
 from services.inference.triton_backend.held_calls import Notation, as_lark, as_structural_tag
 from services.inference.triton_backend.trial import Trials
+from services.inference.triton_backend.waiting_queue import J
 from services.worker.triton_kit.request_error import RequestError
 
 STRUCTURED_OUTPUTS_AT_ONCE: Final = 2
 STRUCTURED_OUTPUT_SECONDS: Final = 9.0
 """The longest wait of a request for the trial of its structured output to begin."""
 _ANY_CALL: Final = Calls("<tool_call>", "</tool_call>", '{"type":"object"}', parallel=True)
-_TRIAL: Final = "services.inference.triton_backend.engines.trtllm_trial"
 _log: Final = logging.getLogger(__name__)
 
 
-class PendingTrials:
+class PendingTrials(Generic[J]):
     """The requests whose structured outputs are being compiled for trial. They have no slot yet."""
 
     def __init__(
-        self, trials: Trials, *, lock: threading.Lock, limit: int, done: Callable[[Job, RequestError | None], None]
+        self, trials: Trials, *, lock: threading.Lock, limit: int, done: Callable[[J, RequestError | None], None]
     ) -> None:
         """Compile with `trials`; at most `limit` requests wait, and `lock` guards them.
 
@@ -40,28 +39,28 @@ class PendingTrials:
         self._lock: Final = lock
         self._limit: Final = limit
         self._done: Final = done
-        self._jobs: Final[dict[int, Job]] = {}
-        self._threads: Final = FairWork("trtllm-structured-outputs", threads=STRUCTURED_OUTPUTS_AT_ONCE)
+        self._jobs: Final[dict[int, J]] = {}
+        self._threads: Final = FairWork("structured-outputs", threads=STRUCTURED_OUTPUTS_AT_ONCE)
 
     def __len__(self) -> int:
         """Return the number of requests."""
         return len(self._jobs)
 
-    def add(self, job: Job) -> None:
+    def add(self, job: J) -> None:
         """Add a request with the lock held. Raises RequestError (OVERLOADED) if there are too many."""
         if len(self._jobs) >= self._limit:
             raise _too_many()
         self._jobs[id(job)] = job
 
-    def start(self, job: Job) -> None:
+    def start(self, job: J) -> None:
         """Compile the structured output of a request that was added, without the lock held."""
         self._threads.submit(job.request.params.cache_salt, partial(self._try, job))
 
-    def remove_cancelled(self) -> list[Job]:
+    def remove_cancelled(self) -> list[J]:
         """Remove and return the cancelled requests, with the lock held."""
         return [self._jobs.pop(key) for key, job in list(self._jobs.items()) if job.sink.is_cancelled()]
 
-    def clear(self) -> list[Job]:
+    def clear(self) -> list[J]:
         """Remove and return all requests, with the lock held."""
         jobs = list(self._jobs.values())
         self._jobs.clear()
@@ -72,7 +71,7 @@ class PendingTrials:
         self._trials.close()
         self._threads.close()
 
-    def _try(self, job: Job) -> None:
+    def _try(self, job: J) -> None:
         structured_output, problem = job.request.params.structured_output, None
         assert structured_output is not None  # noqa: S101 - only requests that have one are added
         try:
@@ -94,12 +93,13 @@ def _too_many() -> RequestError:
     return RequestError("OVERLOADED", "structured_output_queue_full")
 
 
-def start_trials(model: str, library: str) -> Trials | None:
-    """Start the trials for the checkpoint in the directory `model`.
+def start_trials(module: str, model: str, library: str, **options: Any) -> Trials | None:
+    """Start the trials for the checkpoint in the directory `model`, which `module` compiles with `library`.
 
     Return None, with a message in the log, if the library cannot be used by itself.
     """
-    trials = Trials(_TRIAL, {"model": str(Path(model).absolute()), "backend": library})
+    arguments: Mapping[str, Any] = {"model": str(Path(model).absolute()), "backend": library, **options}
+    trials = Trials(module, arguments)
     try:
         trials.wait_ready()
     except (RuntimeError, RequestError) as error:
@@ -131,8 +131,8 @@ def library_version(library: str) -> str:
         return "unknown"
 
 
-def kind_not_supported() -> RequestError:
+def kind_not_supported(engine: str) -> RequestError:
     """Return the error of a structured output that the library does not compile."""
     return RequestError(
-        "UNSUPPORTED_PARAMETER", "structured_output_kind_not_supported", field=STRUCTURED_OUTPUT, engine="trtllm"
+        "UNSUPPORTED_PARAMETER", "structured_output_kind_not_supported", field=STRUCTURED_OUTPUT, engine=engine
     )

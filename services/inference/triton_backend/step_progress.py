@@ -1,15 +1,31 @@
-"""Measures the progress of TensorRT-LLM, by its results and its statistics."""
+"""Measures the progress of an engine by the results and statistics of its library."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Protocol
 
-from services.inference.triton_backend.engines.trtllm_job import Job
+from services.inference.triton_backend.contract import Usage
 
 LEAST_PREFILL_TOKENS_PER_SECOND: Final = 2_000
 """The least speed of reading prompts of an engine that works, although no request has a token meanwhile."""
+
+
+class Job(Protocol):
+    """The record of an engine about one request."""
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether the library works on it, or has queued it."""
+
+    @property
+    def usage(self) -> Usage:
+        """The usage up to now."""
+
+    @property
+    def first_token(self) -> float | None:
+        """The time of its first token on the monotonic clock; None before it."""
 
 
 class Progress:

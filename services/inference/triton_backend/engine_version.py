@@ -1,4 +1,4 @@
-"""Compares versions of TensorRT-LLM, whose behaviour changes between release candidates."""
+"""Compares versions of an engine's library, whose behaviour changes between release candidates."""
 
 from __future__ import annotations
 
@@ -17,6 +17,22 @@ def is_version(text: str) -> bool:
 def at_least(version: str, least: str) -> bool:
     """Return whether `version` is `least` or newer. Release candidates of `least` count as it."""
     return _number(version, final=math.inf) >= _number(least, final=0)
+
+
+def reject_older(library: str, version: str, requires: str) -> None:
+    """Raise ValueError unless the version is in `requires`, as in `>=1.3`; candidates of a release count as it.
+
+    An empty `requires` includes every version.
+    """
+    if not requires:
+        return
+    least = requires.removeprefix(">=")
+    if least == requires or not is_version(least):
+        raise ValueError(f"requires={requires!r}: expected a version as in >=1.3")
+    if not at_least(version, least):
+        raise ValueError(
+            f"this model needs {library} {least} or newer, and {version} is installed; use an image that has it"
+        )
 
 
 def _number(version: str, *, final: float) -> tuple[float, ...]:
