@@ -78,7 +78,7 @@ REASONS = {
 def encode(
     parts: list[list[pb.Event]], ending: str, options: dict[str, Any], *, starts: bool, is_slow: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the bodies of all events of a response, with keep-alives between them if it is slow."""
+    """Return the bodies of all events of a response, with a keep-alive after each part if it is slow."""
     body = {"model": "m", "input": "a", "tools": TOOLS, **options}
     call = read_responses(body, ReadOptions(False, Images(ImageLimits())))
     encoder = ResponseEncoder(call, ResponseHead("resp_1", 1, "req", "fp_1"))
