@@ -510,7 +510,7 @@ ACCEPTED: Final[list[tuple[str, dict[str, Any]]]] = [
     ("/chat/completions", {"messages": HELLO, "logprobs": True, "top_logprobs": 2}),
     ("/messages", {"max_tokens": 1, "messages": HELLO, "output_format": FORMAT, "output_config": {}}),
     ("/responses", {"previous_response_id": "resp_a"}),
-    *(("/responses", {"input": [item]}) for item in RESPONSE_ITEMS),
+    *(("/responses", {"input": [item, *HELLO]}) for item in RESPONSE_ITEMS),
     *(("/responses", {"input": "a", "tools": [tool]}) for tool in RESPONSE_TOOLS),
     ("/responses", {"input": "a", "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}),
     ("/completions", {"prompt": [1], "echo": True, "logprobs": 1}),

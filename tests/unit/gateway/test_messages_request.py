@@ -147,7 +147,7 @@ def test_blocks_about_other_servers_are_left_out_and_reported(type_: str) -> Non
             {"messages": user({"type": "image", "source": {"type": "url", "url": "data:,"}})},
             Message("image_url_not_https", field="messages[0].content[0].source.url"),
         ),
-        ({"messages": []}, Message("conversation_empty", field="messages")),
+        ({"messages": []}, Message("list_empty", field="messages")),
         ({"messages": [{"role": "user", "content": []}]}, Message("conversation_empty", field="messages")),
         ({"messages": user({"type": "server_tool_use"})}, Message("conversation_empty", field="messages")),
         ({"tools": [{"name": "f"}]}, Message("field_missing", field="tools[0].input_schema", expected="object")),
