@@ -15,15 +15,9 @@ from services.gateway.dialects.dialect import ImageSink, ReadOptions
 from services.gateway.dialects.json_model import json_text, missing, read_model, wrong_type
 from services.gateway.dialects.openai_call import OpenAICall, finish_call
 from services.gateway.dialects.openai_chat.functions import add_functions, function_field
-from services.gateway.dialects.openai_chat.request_model import (
-    AllowedTool,
-    CalledFunction,
-    ChatCompletionRequest,
-    ImagePart,
-    TextPart,
-    ToolChoice,
-)
-from services.gateway.dialects.openai_chat.request_model import Message as ChatMessage
+from services.gateway.dialects.openai_chat.message_model import CalledFunction, ImagePart, TextPart
+from services.gateway.dialects.openai_chat.message_model import Message as ChatMessage
+from services.gateway.dialects.openai_chat.request_model import AllowedTool, ChatCompletionRequest, ToolChoice
 from services.gateway.dialects.openai_sampling import add_sampling
 from services.gateway.errors import ApiError, bad_request
 from services.gateway.quoting import shown
