@@ -1,6 +1,6 @@
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { language } from "../../language.ts";
-import { loadMarkdown } from "../../markdown/load-markdown.ts";
+import { loadedMarkdown, loadMarkdown, type Renderer } from "../../markdown/load-markdown.ts";
 import { growth } from "../store.ts";
 import { words } from "../words.ts";
 
@@ -14,7 +14,7 @@ interface Properties {
 /** Markdown that may still grow. Preact renders only its container, whose content GrowingMarkdown controls. */
 export function Markdown({ text, isComplete, onStable }: Properties) {
   const container = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = container.current;
     if (!element) return;
     let isGone = false;
@@ -23,17 +23,19 @@ export function Markdown({ text, isComplete, onStable }: Properties) {
     const begin = (update: Update) => {
       if (!isGone) end = followGrowth({ text, isComplete, update });
     };
-    loadMarkdown().then(
-      ({ GrowingMarkdown }) => {
-        const view = new GrowingMarkdown(element, labels, language === "fa" ? "rtl" : "ltr", onStable);
-        begin((...state) => view.update(...state));
-      },
-      // Without the renderer, the text is better than nothing.
-      () =>
+    const render = ({ GrowingMarkdown }: Renderer) => {
+      const view = new GrowingMarkdown(element, labels, language === "fa" ? "rtl" : "ltr", onStable);
+      begin((...state) => view.update(...state));
+    };
+    const renderer = loadedMarkdown();
+    if (renderer) render(renderer);
+    else
+      loadMarkdown().then(render, () =>
+        // Without the renderer, the text is better than nothing.
         begin((plain) => {
           element.textContent = plain;
         }),
-    );
+      );
     return () => {
       isGone = true;
       end();
