@@ -34,6 +34,8 @@ _INEXPRESSIBLE: Final = frozenset(
         # A name or an id that must occur elsewhere in the request, or only once.
         *("item_reference_repeated", "tool_name_repeated", "tool_unknown"),
         *("alias_of_alias", "several_prompts_in_one_field"),
+        # A conversation of nothing but items that are passed over.
+        "conversation_empty",
         # A time that has passed, and names that could be taken for others.
         *("key_expires_in_past", "key_name_is_secret", "key_name_like_id"),
         *("key_name_not_for_urls", "key_name_with_spaces"),
