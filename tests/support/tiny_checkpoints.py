@@ -50,6 +50,8 @@ class Checkpoint:
     prompt: tuple[int, ...]
     """The prompt whose log probabilities are noted. It may have one IMAGE, which stands for `picture`."""
     sequences: tuple[tuple[int, ...], ...] = ()
+    idle_layers: int = 0
+    """Further layers of QWEN3 that change nothing. They make it as slow as a test needs that watches it generate."""
 
 
 def make(python: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -80,6 +82,10 @@ def _write(checkpoint: Checkpoint) -> None:
         for sequence in checkpoint.sequences:
             for token_id, following in itertools.pairwise(sequence):
                 head[following] += LEARNED * embeddings[token_id]
+        if checkpoint.idle_layers:
+            for layer in model.model.layers[-checkpoint.idle_layers :]:
+                layer.self_attn.o_proj.weight.zero_()
+                layer.mlp.down_proj.weight.zero_()
     model.save_pretrained(directory)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy2(Path(checkpoint.tokenizer) / name, directory / name)
@@ -110,7 +116,7 @@ def _qwen3(checkpoint: Checkpoint) -> Any:
             head_dim=HEAD_WIDTH,
             eos_token_id=checkpoint.ends[0],
             tie_word_embeddings=False,
-            **_TEXT,
+            **{**_TEXT, "num_hidden_layers": _TEXT["num_hidden_layers"] + checkpoint.idle_layers},
         )
     )
 

@@ -86,6 +86,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ends=(2, 0),
         prompt=VLLM_PROMPT,
         sequences=((QUESTION[-1], *SHORT_RECORDING), (STORY[-1], *STORY_RECORDING, STORY_RECORDING[0])),
+        # About ten milliseconds per token: requests must still run when their state is read.
+        idle_layers=40,
     )
     tiny_checkpoints.make(python_of(vllm_models.ENVIRONMENT), [checkpoint])
     return directory
