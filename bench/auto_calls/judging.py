@@ -29,7 +29,7 @@ class Form(Enum):
     BARE = "as JSON"
     """The whole answer is the JSON."""
     DOUBLED = "as JSON in doubled braces"
-    """As in the chat template of the models, which shows the notation so."""
+    """The notation of the models' chat template."""
     IN_TEXT = "as JSON with text or more JSON around it"
 
 

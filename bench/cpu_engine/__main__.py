@@ -32,7 +32,7 @@ CONTEXT_TOKENS: Final = 2048
 AT_ONCE: Final = (1, 8)
 SHORT_PROMPT_TOKENS: Final = 16
 SAMPLING: Final = {"temperature": 0.7, "top_k": 20, "top_p": 0.8}
-"""As Qwen's models recommend."""
+"""The sampling that Qwen's models recommend."""
 # Nearly all of them are parts of words in the vocabularies of small models.
 TOKEN_IDS: Final = range(300, 20_000)
 

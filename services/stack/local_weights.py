@@ -1,4 +1,4 @@
-"""Which models' weights are on this machine, and which can be downloaded.
+"""Finds the models whose weights are on this machine, and those whose weights can be downloaded.
 
 Production images have this module too: it imports nothing that only the extra `local` installs.
 """

@@ -17,7 +17,7 @@ class ProcessState:
     state: str
     """`starting`, `ready`, `restarting`, `unhealthy` or `stopping`."""
     restarts: int = 0
-    """How often the process was started again."""
+    """The number of times that the process was started again."""
     started: float = field(default_factory=time.time)
     """The time of its last start, in seconds since 1970."""
 

@@ -54,7 +54,7 @@ _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>\w+)`")
 _MOST_LEVELS: Final = 254
 """The most levels of objects and lists that orjson writes."""
 _MOST_CONVERSIONS: Final = 32
-"""Of one body. Each is about one field, or one list, that has integers written as 5.0."""
+"""The most conversions in one body. Each is about one field, or one list, that has integers written as 5.0."""
 _NOTHING: Final[tuple[Any, ...]] = (None, [], {})
 _TYPES: Final[dict[type[inspect.Type], str]] = {
     inspect.StructType: "object",

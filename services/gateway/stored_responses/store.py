@@ -53,7 +53,7 @@ class Budgets:
     """The limits of what is stored, in time and bytes. Bytes count before compression, which bounds reads too."""
 
     seconds: int
-    """How long a response is kept."""
+    """Seconds for which a response is kept."""
     key_bytes: int
     """The most bytes of one key."""
     total_bytes: int

@@ -50,7 +50,7 @@ class Export(BaseModel):
 
 
 class ImportResult(StrEnum):
-    """What has become of a key."""
+    """The state of a key."""
 
     IMPORTED = "imported"
     PRESENT = "present"

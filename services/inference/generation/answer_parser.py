@@ -24,7 +24,7 @@ _TOOL_PARSERS: Final[dict[str, type[ToolCallParser]]] = {"hermes": HermesParser,
 
 
 class TextKind(Enum):
-    """What a plain text is: one that is reasoning or answer as a whole, and of which nothing is held back."""
+    """The kind of a plain text, which is reasoning or answer as a whole, and of which nothing is held back."""
 
     NONE = auto()
     """It is not plain."""

@@ -1,4 +1,4 @@
-"""What a GGUF file says that it is, compared with the catalog entry under whose id it is served."""
+"""Compares what a GGUF file says that it is with the catalog entry under whose id it is served."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Params:
     logprobs: int | None = None
     """None: no log probabilities. 0: those of chosen tokens. Up to 20: also those of this many most probable tokens."""
     prompt_logprobs: int | None = None
-    """As `logprobs`, of the prompt's tokens, in the first response with tokens. The first token has none: it has 0."""
+    """Like `logprobs`, of the prompt, in the first response with tokens. The first token has none: it has 0."""
     structured_output: StructuredOutput | None = None
     """The structure that the text must have, from its first token."""
     calls: Calls | None = None

@@ -12,7 +12,7 @@ from typing import Final
 
 _FILE: Final = ".vilix-lock"
 _WITHOUT_LOCKS: Final = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)
-"""What file systems without locks answer, such as some over FUSE (object storage) or SMB."""
+"""The errors of file systems without locks, such as some over FUSE (object storage) or SMB."""
 _log: Final = logging.getLogger(__name__)
 
 

@@ -19,7 +19,7 @@ CHUNK: Final = 2**20
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 _CONTENT_RANGE: Final = re.compile("bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|[*])")
 _NETWORK_ERRORS: Final = (OSError, http.client.HTTPException, ValueError)
-"""What `urllib` raises: ValueError is for an address that is none."""
+"""The errors of `urllib`: ValueError is for an address that is none."""
 
 
 class DownloadError(Exception):

@@ -1,4 +1,4 @@
-"""What a directory of downloaded weights holds: one revision of one repository, complete or not."""
+"""Reads which revision of which repository a directory of weights holds, and whether it is complete."""
 
 from __future__ import annotations
 

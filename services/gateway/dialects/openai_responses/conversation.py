@@ -56,7 +56,7 @@ MAX_REFERENCES: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What was found for a request: the items that it continues, and what it refers to."""
+    """The items that a request continues, and those that it refers to."""
 
     history: Sequence[dict[str, Any]] = ()
     """The items of the previous response: its input and its output."""

@@ -74,7 +74,7 @@ class Sampler:
         shifts = params.logit_bias or params.frequency_penalty or params.presence_penalty or self._wanted
         unshifted = not shifts and params.repetition_penalty == 1
         self._within = NEGLIGIBLE * params.temperature if unshifted else math.inf
-        """How far below the largest logit a token may be chosen, before anything changes logits."""
+        """The distance below the largest logit in which a token may be chosen, before anything changes logits."""
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         for sampler in _samplers(api, vocabulary, params, prompt, context_length):
             self._lib.llama_sampler_chain_add(self._chain, sampler)
