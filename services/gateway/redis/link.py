@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from services.gateway import metrics
 from services.gateway.redis.connection import MIN_TIMEOUT_SECONDS, disconnect
 from services.gateway.redis.rejections import WriteRejection, rejection_of, try_writing
+from services.runtime.end_tasks import end_tasks
 
 T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
@@ -65,8 +66,7 @@ class RedisLink:
         """Stop the probes, and close the connections."""
         for probe in (self._probe, self._write_probe):
             if probe is not None:
-                probe.cancel()
-                await asyncio.gather(probe, return_exceptions=True)
+                await end_tasks(probe)
         await disconnect(self.redis)
 
     async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from services.gateway import metrics
 from services.gateway.redis.link import RedisLink
+from services.runtime.end_tasks import end_tasks
 
 UNKNOWN: Final = "unknown"
 NO_EVICTION: Final = "noeviction"
@@ -85,8 +86,7 @@ class RedisWatch:
     async def close(self) -> None:
         """Stop watching."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     async def _watch(self) -> None:
         while True:

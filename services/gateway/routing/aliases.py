@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from services.gateway.redis import audit_log
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.redis.script import Script
+from services.runtime.end_tasks import end_tasks
 from services.runtime.messages.message import Message
 
 NAME: Final = "vilix:aliases"
@@ -63,8 +64,7 @@ class Aliases:
     async def close(self) -> None:
         """Stop reading."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     def resolve(self, body: Any) -> Any:
         """Replace an alias in the field `model` of a parsed request body, and return the body."""

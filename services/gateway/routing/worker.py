@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.gateway.routing.worker_connection import Connection
+from services.runtime.end_tasks import end_tasks
 
 RETRY_SECONDS: Final = 0.2
 REFRESH_SECONDS: Final = 1.0
@@ -88,9 +89,7 @@ class Worker(Generic[C, M]):
 
     async def close(self) -> None:
         """Stop watching, and close the connection once its calls have ended."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         await self.client.close()
         await self._channel.close(grace=None)
         await self._status_channel.close(grace=None)
