@@ -15,6 +15,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.routing.failures import failure_of_rpc, model_unavailable
 from services.gateway.routing.send_queue import SendQueue
+from services.runtime.end_tasks import end_tasks
 from services.runtime.failure import Failure, Reason, from_proto
 from services.runtime.idle_timer import IdleTimer
 from services.runtime.messages.message import Message
@@ -268,9 +269,7 @@ class CallMultiplexer:
 
     async def close(self) -> None:
         """End the stream and its calls."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         self._rpc.cancel()
 
     def call(self, start: pb.StartCall, *, idle_seconds: float) -> MultiplexedCall:

@@ -15,6 +15,7 @@ from services.gateway.errors import ApiError, unavailable
 from services.gateway.routing.policy import Policy, RoutedRequest, least_load
 from services.gateway.routing.worker import RETRY_SECONDS, C, M, Service, Worker
 from services.gateway.routing.worker_connection import Connection, Connections
+from services.runtime.end_tasks import end_tasks
 from services.runtime.messages.message import Message
 
 REPLACE_SECONDS: Final = 10.0
@@ -81,8 +82,7 @@ class WorkerPool(Generic[C, M, R]):
     async def close(self) -> None:
         """Close the connections to all workers."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
         await asyncio.gather(*(worker.close() for worker in (*self._workers.values(), *self._replaced)))
 
     def _count_serving(self) -> int:

@@ -14,6 +14,7 @@ from services.gateway.stored_responses.store import (
     StoreAwayError,
     StoreFullError,
 )
+from services.runtime.end_tasks import end_tasks
 
 BATCH_SECONDS: Final = 0.1
 BATCH_EVENTS: Final = 64
@@ -93,8 +94,7 @@ class EventLog:
 
     async def stop(self) -> None:
         """Stop writing batches."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     async def _keep_writing(self) -> None:
         renewal = self._store.lease_ms / 3000

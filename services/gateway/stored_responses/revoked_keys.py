@@ -10,6 +10,7 @@ from typing import Final
 from services.gateway import metrics
 from services.gateway.redis.link import RedisAwayError
 from services.gateway.stored_responses.store import ResponseStore, StoreAwayError
+from services.runtime.end_tasks import end_tasks
 
 _log: Final = logging.getLogger(__name__)
 
@@ -33,8 +34,7 @@ class RevokedKeys:
     async def close(self) -> None:
         """Stop looking."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     async def sweep(self) -> None:
         """Delete the responses of revoked keys, and report what is stored. Raises StoreAwayError and RedisAwayError."""

@@ -19,6 +19,7 @@ from services.gateway.tenancy import limits_script
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import UNLIMITED
 from services.gateway.tenancy.limits_script import Subject
+from services.runtime.end_tasks import end_tasks
 
 GATEWAYS: Final = "vilix:gateways"
 """A sorted set of gateways, by the time of their last heartbeat."""
@@ -57,8 +58,7 @@ class GatewayRegistry:
     async def close(self) -> None:
         """Unregister this gateway."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
         with suppress(RedisAwayError):  # Without heartbeats it expires.
             await self._link.run(lambda redis: redis.zrem(GATEWAYS, self._name))
 

@@ -15,6 +15,7 @@ from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.limits import UNLIMITED, Tier, read_tiers
 from services.gateway.tenancy.limits_script import Subject
+from services.runtime.end_tasks import end_tasks
 from services.runtime.messages.message import Message
 
 LOOK_SECONDS: Final = 0.5
@@ -41,8 +42,7 @@ class Tiers:
     async def close(self) -> None:
         """Stop watching the file."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     def subject(self, key: Key, model: str, fingerprint: Fingerprint | None = None) -> Subject:
         """Return the limits that apply to a key and a model. Raises ApiError (503) if the key's tier does not exist."""
