@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -25,11 +26,13 @@ from tests.faults.malformed import at_once, capable_system, exchange, tally, unh
 from tests.faults.mutation import each_hostile_value, mutated, with_hostile_value
 from tests.support.fault_table import record, times
 from tests.support.triton_servers import EMBEDDING_MODEL
+from tests.support.waits import until
 
 pytestmark = pytest.mark.timeout(times(300, 1800))
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 VICTIM: Final = "victim"
+ALIAS: Final = "an-alias"
 BUSY_SECONDS: Final = 60
 ODD_VALUES: Final = int(os.environ.get("VILIX_ODD_VALUES", times(1_500, 10_000)))
 """The number of combinations of a field and a value that are sent; VILIX_ODD_VALUES changes it."""
@@ -134,6 +137,7 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 async def no_harm(everything: Everything) -> AsyncIterator[None]:
     async with unharmed(everything):
         yield
+        await delete_aliases(everything)
 
 
 async def test_requests_generated_from_the_openapi_documents_cause_no_5xx(everything: Everything) -> None:
@@ -201,7 +205,21 @@ def _aim(case: Any) -> None:
         case.body["model"] = known
     for name in case.path_parameters or ():
         if random.random() < 0.8:
-            case.path_parameters[name] = {"name_or_id": VICTIM}.get(name, MODEL)
+            case.path_parameters[name] = {"name_or_id": VICTIM, "alias": ALIAS}.get(name, MODEL)
+
+
+async def delete_aliases(everything: Everything) -> None:
+    """Delete the aliases that requests have created, one of which may hide the model of the tests."""
+    url, header = f"http://{everything.admin_address}/admin/v1/aliases", {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    async with httpx.AsyncClient(headers=header) as admin, everything.system.client() as client:
+        for alias in (await admin.get(url)).json():
+            assert (await admin.delete(f"{url}/{quote(alias, safe='')}")).status_code == 200
+
+        async def are_gone() -> bool:
+            listed = (await client.get("/models")).json()["data"]
+            return MODEL in {model["id"] for model in listed} and not any(model.get("alias_of") for model in listed)
+
+        await until(are_gone, what="no alias is left")
 
 
 @pytest.mark.parametrize("api", ["public", "admin"])
