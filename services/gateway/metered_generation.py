@@ -36,7 +36,11 @@ class MeteredGeneration:
         self.ended_by: SpentBudget | None = None
         """The budget that ended the generation."""
         self._reservation: Final = reservation
-        self._produced: Final = reservation.produced
+        self.produced: Final = reservation.produced
+        """The tokens so far."""
+        self.has_budget: Final = reservation.has_budget
+        """Whether `renew_if_needed` must be called when the tokens have grown."""
+        self.renew_if_needed: Final = reservation.renew_if_needed
         self._record: Final = record
         self._choices: Final = choices
         self._transcript: Final = transcript
@@ -48,7 +52,7 @@ class MeteredGeneration:
         self._first_is_noted = generation.has_begun
         """Whether the next group of tokens was noted before it was read."""
         if generation.has_begun:
-            self._note_tokens()
+            self.note_gap(time.perf_counter())
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
         """Yield the events as they arrive, except those that a caller has only counted with `count`.
@@ -87,7 +91,7 @@ class MeteredGeneration:
         if self._first_is_noted:
             self._first_is_noted = False
         elif has_tokens:
-            self._note_tokens()
+            self.note_gap(time.perf_counter())
 
     @property
     def has_transcript(self) -> bool:
@@ -96,18 +100,22 @@ class MeteredGeneration:
 
     def count_text(self, tokens: int, now: float, *, is_reasoning: bool) -> None:
         """Meter a text delta, like `count` its event. `now` is the time of `time.perf_counter`."""
-        produced = self._produced
+        produced = self.produced
         produced.completion += tokens
         if is_reasoning:
             produced.reasoning += tokens
-        if self._reservation.has_budget:
-            self._reservation.renew_if_needed()
         if tokens:
-            if self._last_tokens is None:
-                self._note_tokens()
-                return
-            self._gaps.observe(now - self._last_tokens)
-            self._last_tokens = now
+            self.note_gap(now)
+        if self.has_budget:
+            self.renew_if_needed()
+
+    def note_gap(self, now: float) -> None:
+        """Note that tokens have arrived at the time `now` of `time.perf_counter`."""
+        last, self._last_tokens = self._last_tokens, now
+        if last is None:
+            self._note_first_tokens(now)
+        else:
+            self._gaps.observe(now - last)
 
     def close(self) -> None:
         """End the generation if it still runs, and note its tokens."""
@@ -140,12 +148,7 @@ class MeteredGeneration:
             self._transcript.add(finishes)
         return [*beginning, *finishes, pb.Event(usage=usage)]
 
-    def _note_tokens(self) -> None:
-        now = time.perf_counter()
-        if self._last_tokens is None:
-            seconds = now - self.generation.began_at
-            self._record.first_token_ms, self._record.first_token_at = round(seconds * 1000, 1), now
-            metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(seconds)
-        else:
-            self._gaps.observe(now - self._last_tokens)
-        self._last_tokens = now
+    def _note_first_tokens(self, now: float) -> None:
+        seconds = now - self.generation.began_at
+        self._record.first_token_ms, self._record.first_token_at = round(seconds * 1000, 1), now
+        metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -20,10 +20,9 @@ from services.gateway.dialects.openai_chat.request import ChatCall
 from services.gateway.edge.body import RequestBody
 from services.gateway.edge.body_budget import BodyBudget
 from services.gateway.edge.direct_writer import DirectWriter
-from services.gateway.edge.response import ResponseChannel
 from services.gateway.limit_status import NO_LIMITS
 from services.gateway.metered_generation import MeteredGeneration
-from services.gateway.operations.stream_reply import StreamReply
+from services.gateway.operations.token_path import TokenPath
 from services.gateway.record import RequestRecord
 from services.gateway.routing.call_multiplexer import CallMultiplexer
 from services.gateway.tenancy.reservation import Reservation
@@ -32,12 +31,12 @@ from services.inference.call_demultiplexer import CallDemultiplexer
 from services.inference.generation.choice import Choice
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
-from services.inference.token_path import TokenPath
+from services.inference.token_path import TokenPath as WorkerTokenPath
 from services.worker.step_stream import StepStream
 from tests.support.models import smollm2
 
 STREAMS = 100
-MOST_IN_GATEWAY = 19
+MOST_IN_GATEWAY = 17
 MOST_IN_WORKER = 21
 MESSAGES = 200
 MOST_OF_SMALL_MESSAGE = 43
@@ -81,7 +80,7 @@ async def test_a_token_takes_few_calls_in_the_gateway() -> None:
     readers = []
     for _ in range(STREAMS):
         call = multiplexer.call(pb.StartCall(), idle_seconds=60)
-        call.offer_to(_reply(written))
+        call.offer_to(_path(written))
         readers.append(asyncio.ensure_future(_read(call)))
     await asyncio.sleep(0)
     numbers = list(range(1, STREAMS + 1))
@@ -121,7 +120,7 @@ async def test_a_small_message_takes_few_calls_in_the_gateway() -> None:
     rpc: Any = Messages([pb.GenerateManyResponse(contents=columns) for _ in range(MESSAGES)])
     multiplexer = CallMultiplexer(rpc)
     call = multiplexer.call(pb.StartCall(), idle_seconds=60)
-    taken: Any = SimpleNamespace(take_text=lambda *_, is_reasoning: True, flush=lambda: None)
+    taken: Any = SimpleNamespace(take_text=lambda *_: True, flush=lambda: None)
     call.offer_to(taken)
     reader = asyncio.ensure_future(_read(call))
     await asyncio.sleep(0)
@@ -153,7 +152,7 @@ async def _read(call: Any) -> None:
         pass
 
 
-def _reply(written: list[bytes]) -> Any:
+def _path(written: list[bytes]) -> TokenPath:
     cycle: Any = SimpleNamespace(
         response_started=True,
         chunked_encoding=True,
@@ -162,15 +161,9 @@ def _reply(written: list[bytes]) -> Any:
         flow=SimpleNamespace(write_paused=False),
         transport=SimpleNamespace(write=written.append),
     )
-    record = RequestRecord("req-1", "POST")
-    send: Any = None
-    exchange: Any = SimpleNamespace(
-        record=record, response=ResponseChannel(send, DirectWriter(cycle)), cleanup=ExitStack()
-    )
     call = ChatCall(generate=pb.GenerateRequest(model="m"), stream=True)
     chat: Any = OpenAIChat()
     encoder = chat.encoder(call, ResponseHead("chatcmpl-1", 1, "req-1", "fp_1"))
-    reply: Any = StreamReply(chat, exchange, call, encoder=encoder, keep_alive=10)
     generation: Any = SimpleNamespace(model="m", has_begun=True, began_at=0.0)
     absent: Any = None
     estimate = TokenEstimate(model="m", prompt=1, output=100, max_output=100)
@@ -179,8 +172,8 @@ def _reply(written: list[bytes]) -> Any:
         model_limits=SimpleNamespace(daily_tokens=1, monthly_tokens=1),
     )
     reservation = Reservation(absent, subject, estimate, absent, NO_LIMITS)
-    reply._generation = MeteredGeneration(generation, reservation, record, choices=1)
-    return reply
+    metered = MeteredGeneration(generation, reservation, RequestRecord("req-1", "POST"), choices=1)
+    return TokenPath(encoder, metered, DirectWriter(cycle), [])
 
 
 class TritonCall:
@@ -232,7 +225,7 @@ async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel) -> None
         outlet = demultiplexer._calls[number]
         choice = Choice(0, pb.GenerateRequest(), model, Prompt("", [1], 100))
         request = stream.begin(
-            lambda _: service_pb2.ModelInferRequest(), window=1024, sink=TokenPath(choice, idle, idle, outlet)
+            lambda _: service_pb2.ModelInferRequest(), window=1024, sink=WorkerTokenPath(choice, idle, idle, outlet)
         )
         readers.append(asyncio.ensure_future(request.read()))
     await asyncio.sleep(0)

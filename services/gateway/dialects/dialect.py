@@ -156,12 +156,20 @@ class StreamEncoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TextFrames:
+    """The bytes around the text of a delta. The text as JSON, joined by them, is the API's event for it."""
+
+    content: Sequence[bytes]
+    reasoning: Sequence[bytes]
+
+
 @runtime_checkable
 class PlainTextEncoder(Protocol):
-    """A StreamEncoder that also encodes a text without the event that it stands for, which costs less."""
+    """A StreamEncoder whose events for text differ only in their text, so that each token costs less."""
 
-    def encode_text(self, text: str, tokens: int, *, is_reasoning: bool) -> bytes:
-        """Return the API's events for a delta of the choice 0 without log probabilities."""
+    def text_frames(self) -> TextFrames | None:
+        """Return the frames for deltas of the choice 0 without log probabilities, or None if the events differ."""
         ...
 
 

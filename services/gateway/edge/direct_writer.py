@@ -25,9 +25,13 @@ class DirectWriter:
             return False
         return cycle.chunked_encoding is True
 
-    def write(self, data: bytes) -> None:
-        """Write a part of the body. To be called only if the body was `ready` a moment ago."""
+    def write(self, data: bytes) -> bool:
+        """Write a part of the body, which is not empty, and return whether the next part may be written at once.
+
+        To be called only if the body was `ready` before the event loop did anything else.
+        """
         cycle = self._cycle
-        # An empty chunk would end the body.
-        if data and not (cycle.response_complete or cycle.disconnected):
-            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if cycle.response_complete or cycle.disconnected:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return not cycle.flow.write_paused

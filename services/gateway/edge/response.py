@@ -39,8 +39,3 @@ class ResponseChannel:
     async def finish(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
         await self._send({"type": "http.response.body", "body": data})
-
-    @property
-    def keeps_up(self) -> bool:
-        """Whether `direct` may write now, because the client reads fast enough."""
-        return self.direct is not None and self.direct.ready

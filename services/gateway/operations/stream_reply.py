@@ -1,28 +1,25 @@
 """Sends a generation as Server-Sent Events while it runs.
 
-Every token takes this way from a worker's message to the socket: `_put` encodes events, and the encoded bytes are sent.
-There are two callers. `write` reads the generation in the request's task and sends with `_drain`, which waits for a
-slow client. The call multiplexer calls `take` and `flush` when a message arrives, and so writes at once, because waking
-a task costs more than writing a token.
+`write` reads the generation in the request's task, encodes its events, and sends them with `_drain`, which waits for a
+slow client. Most events do not come here: while this task sleeps, they take the way of token_path.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Final, Generic
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import C, Dialect, PlainTextEncoder, StreamEncoder
+from services.gateway.dialects.dialect import C, Dialect, StreamEncoder
 from services.gateway.dialects.ignored_fields import header_comments
 from services.gateway.edge.exchange import Exchange
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import RateLimits
 from services.gateway.metered_generation import MeteredGeneration
-from services.gateway.routing.call_multiplexer import text_event
+from services.gateway.operations.token_path import TokenPath
 
 
 class StreamReply(Generic[C]):
@@ -38,20 +35,16 @@ class StreamReply(Generic[C]):
         self._dialect: Final = dialect
         self._record: Final = exchange.record
         self._response: Final = exchange.response
-        self._writer: Final = exchange.response.direct
         self._cleanup: Final = exchange.cleanup
         self._call = call
         self._encoder: Final = encoder
         self._keep_alive: Final = keep_alive
-        self._generation: MeteredGeneration | None = None
+        self._path: TokenPath | None = None
         self._reported: dict[str, str] = {}
         """The headers about what the response leaves out, as they were sent."""
         self._unsent: Final[list[bytes]] = []
         """Events that were encoded and not sent yet."""
         self._last_sent = 0.0
-        self._has_written = False
-        """Whether `flush` has written something since `_last_sent`."""
-        self._text_encoder: Final = self._encoder if isinstance(self._encoder, PlainTextEncoder) else None
 
     async def queued(self, position: int, limits: RateLimits) -> None:
         """Tell the client its position in the queue. The status is sent at once."""
@@ -60,16 +53,17 @@ class StreamReply(Generic[C]):
 
     async def write(self, result: MeteredGeneration, limits: RateLimits) -> None:
         """Send the generation, and close it in any case. Raises ApiError and ClientGoneError if it breaks off."""
-        self._generation = result
         try:
             await self._begin(limits, result.generation.started)
-            result.generation.offer_tokens_to(self)
+            if self._response.direct is not None:
+                self._path = TokenPath(self._encoder, result, self._response.direct, self._unsent)
+                result.generation.offer_tokens_to(self._path)
             async for events in result.events():
                 if result.ended_by is not None:
                     self._encoder.note(result.ended_by)
                 if events[0].HasField("started"):
                     self._report_late(events[0].started)
-                self._put(events)
+                self._unsent.append(self._encoder.encode(events))
                 if events[-1].HasField("usage"):
                     self._unsent.append(self._encoder.end())
                 await self._drain()
@@ -84,45 +78,6 @@ class StreamReply(Generic[C]):
         self._record.error = error.message.id
         await self._send(self._encoder.error(error))
         await self._response.finish()
-
-    def take(self, events: Sequence[pb.Event]) -> bool:
-        """Take events between the first and the last group of a generation, if they can be written at once."""
-        generation = self._generation
-        if generation is None or not self._response.keeps_up:
-            return False
-        if events[0].HasField("started") or events[-1].HasField("usage"):
-            return False
-        generation.count(events)
-        self._put(events)
-        return True
-
-    def take_text(self, text: str, tokens: int, now: float, *, is_reasoning: bool) -> bool:
-        """Take a text delta like the event that it stands for."""
-        encoder, generation = self._text_encoder, self._generation
-        if encoder is None or generation is None or generation.has_transcript:
-            return self.take([text_event(text, tokens, is_reasoning=is_reasoning)])
-        writer = self._writer
-        if writer is None or not writer.ready:
-            return False
-        generation.count_text(tokens, now, is_reasoning=is_reasoning and bool(text))
-        self._unsent.append(encoder.encode_text(text, tokens, is_reasoning=is_reasoning))
-        return True
-
-    def flush(self) -> None:
-        """Write the events that were taken."""
-        unsent = self._unsent
-        if not unsent:
-            return
-        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
-        unsent.clear()
-        if data:
-            self._has_written = True
-            if self._writer is not None:
-                self._writer.write(data)
-
-    def _put(self, events: Sequence[pb.Event]) -> None:
-        """Encode events. `flush` or `_drain` sends them, whichever is called next."""
-        self._unsent.append(self._encoder.encode(events))
 
     async def _drain(self) -> None:
         data = self._unsent_bytes()
@@ -146,7 +101,7 @@ class StreamReply(Generic[C]):
 
     async def _send(self, data: bytes) -> None:
         self._last_sent = time.monotonic()
-        # What a sink has taken and not written yet comes before.
+        # What the token path has taken and not written yet comes before.
         await self._response.send(self._unsent_bytes() + data)
 
     def _report_late(self, started: pb.Started) -> None:
@@ -157,9 +112,9 @@ class StreamReply(Generic[C]):
 
     async def _break_silence(self) -> None:
         while True:
-            if self._has_written:
+            if self._path is not None and self._path.has_written:
                 # Not noted exactly, because that would cost something for every token.
-                self._has_written, self._last_sent = False, time.monotonic()
+                self._path.has_written, self._last_sent = False, time.monotonic()
             if time.monotonic() - self._last_sent >= self._keep_alive:
                 await self._send(self._encoder.keep_alive())
             await asyncio.sleep(max(self._last_sent + self._keep_alive - time.monotonic(), 0))

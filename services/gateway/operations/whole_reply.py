@@ -54,7 +54,7 @@ class _Collecting:
         self._collected.add(events)
         return True
 
-    def take_text(self, text: str, tokens: int, now: float, *, is_reasoning: bool) -> bool:
+    def take_text(self, text: str, tokens: int, now: float, is_reasoning: bool) -> bool:
         """See EventSink."""
         if self._generation.has_transcript:
             return self.take([text_event(text, tokens, is_reasoning=is_reasoning)])

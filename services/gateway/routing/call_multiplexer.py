@@ -47,7 +47,7 @@ class EventSink(Protocol):
         """Take events and return True, or leave them to the reader and return False. `flush` writes them."""
         ...
 
-    def take_text(self, text: str, tokens: int, now: float, *, is_reasoning: bool) -> bool:
+    def take_text(self, text: str, tokens: int, now: float, is_reasoning: bool) -> bool:
         """Take a text delta of the choice 0 like the event that it stands for. `now` is of `time.perf_counter`."""
         ...
 
@@ -82,6 +82,8 @@ class MultiplexedCall:
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._unacknowledged = 0
+        self.path: EventSink | None = None
+        """The sink, while it may take events: a reader waits, and has everything that came before."""
         self._sink: EventSink | None = None
         self._has_taken = False
         """Whether the sink has taken text since the last look of the timer."""
@@ -131,6 +133,8 @@ class MultiplexedCall:
         None ends the offer.
         """
         self._sink = sink
+        if self.path is not None:
+            self.path = sink
 
     def _note_beginning(self, events: Sequence[pb.Event]) -> None:
         if self.started is None:
@@ -144,11 +148,11 @@ class MultiplexedCall:
             if self._ended:
                 return
             self._idle_timer.note_heartbeat()
-            self._reader = self._loop.create_future()
+            self._reader, self.path = self._loop.create_future(), self._sink
             try:
                 await self._reader
             finally:
-                self._reader = None
+                self._reader = self.path = None
 
     def receive(self, output: pb.CallOutput) -> bool:
         """Handle one output. Return whether `flush` must be called before anything else runs."""
@@ -167,13 +171,12 @@ class MultiplexedCall:
             self._wake()
         return False
 
-    def receive_text(self, text: str, tokens: int, now: float, *, is_reasoning: bool) -> bool:
+    def receive_text(self, text: str, tokens: int, now: float, is_reasoning: bool) -> bool:
         """Handle a text delta. Return whether `flush` must be called."""
-        sink = self._sink
-        # As in `_offer`.
-        if sink is not None and self._reader is not None and not self._inbox:
+        path = self.path
+        if path is not None:
             try:
-                is_taken = sink.take_text(text, tokens, now, is_reasoning=is_reasoning)
+                is_taken = path.take_text(text, tokens, now, is_reasoning)
             except Exception as error:  # noqa: BLE001  # an error of this call must not end the stream's other calls
                 self._give_up(error)
                 return True
@@ -217,11 +220,10 @@ class MultiplexedCall:
 
     def _offer(self, events: Sequence[pb.Event]) -> bool:
         """Offer events to the sink. Return whether they need not be read."""
-        # A reader that was woken but has not run yet must read first, to keep the order.
-        if self._sink is None or self._reader is None or self._inbox:
+        if self.path is None:
             return False
         try:
-            taken = self._sink.take(events)
+            taken = self.path.take(events)
         except Exception as error:  # noqa: BLE001  # as above
             self._give_up(error)
             return True
@@ -236,6 +238,8 @@ class MultiplexedCall:
             self._unacknowledged = 0
 
     def _wake(self) -> None:
+        # A reader that was woken but has not run yet must read first, to keep the order.
+        self.path = None
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
@@ -338,7 +342,7 @@ class CallMultiplexer:
                 call = calls.get(number)
                 if call is None:
                     continue
-                if call.receive_text(text, tokens, now, is_reasoning=is_reasoning):
+                if call.receive_text(text, tokens, now, is_reasoning):
                     unwritten[call] = None
                 elif call in unwritten:
                     _write_before_reader(call, unwritten)

@@ -48,6 +48,8 @@ class Generation:
 
 
 class Reservation:
+    has_budget = False
+
     def __init__(self, *, budget: int | None = None) -> None:
         self.produced = Produced()
         self.spent: SpentBudget | None = None
@@ -63,6 +65,9 @@ class Reservation:
         if self._budget is not None and self.produced.completion >= self._budget:
             self.spent = SpentBudget("daily_tokens", "key")
             self._end()
+
+    def renew_if_needed(self) -> None:
+        raise AssertionError("it has no budget")
 
     async def settle(self, outcome: Outcome) -> None:
         self.settled.append(outcome)

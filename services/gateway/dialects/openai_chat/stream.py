@@ -12,7 +12,7 @@ import orjson
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import ResponseHead
+from services.gateway.dialects.dialect import ResponseHead, TextFrames
 from services.gateway.dialects.openai_chat.logprobs import logprobs_object
 from services.gateway.dialects.openai_chat.request import ChatCall
 from services.gateway.dialects.openai_chat.response import finish_reason
@@ -67,18 +67,15 @@ class ChunkEncoder(OpenAIStream):
         """Return the chunks for a group of worker events, joined, because they are sent together."""
         return b"".join(self._encode(event) for event in events)
 
-    def encode_text(self, text: str, tokens: int, *, is_reasoning: bool) -> bytes:
-        """Return the chunk for a delta of the choice 0 without log probabilities."""
+    def text_frames(self) -> TextFrames | None:
+        """Return the frames of chunks for text. With continuous usage, every chunk ends with other numbers."""
         if self._continuous:
-            self._so_far.completion_tokens += tokens
-            self._tail = self._usage_tail()
-        if not text:
-            return b""
-        name = self._reasoning_fields[0] if is_reasoning else _CONTENT[0]
-        encoded = name + orjson.dumps(text)
-        if is_reasoning and len(self._reasoning_fields) > 1:
-            encoded = _fields(self._reasoning_fields, text)
-        return self._choices[0] + encoded + _PLAIN_TAIL + self._tail
+            return None
+        return TextFrames(content=self._frame(_CONTENT), reasoning=self._frame(self._reasoning_fields))
+
+    def _frame(self, names: Sequence[bytes]) -> list[bytes]:
+        first, *others = names
+        return [self._choices[0] + first, *(b"," + name for name in others), _PLAIN_TAIL + self._tail]
 
     def _encode(self, event: pb.Event) -> bytes:
         match event.WhichOneof("event"):
