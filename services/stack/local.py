@@ -299,6 +299,8 @@ def _gateway(options: Options, ports: Ports, models: Sequence[LocalModel], crede
         "VILIX_HOST": LOOPBACK,
         "VILIX_PORT": str(ports.gateway),
         "VILIX_REDIS_URL": redis_url(ports, credentials),
+        # The model computes on all cores, and Valkey may have to wait for one. A request that waits is better than 503.
+        "VILIX_REDIS_TIMEOUT": "1",
         "VILIX_INFERENCE_WORKERS": target(ports.inference),
         "VILIX_EXPECTED_MODELS": ",".join(model.id for model in models),
         "VILIX_EMBEDDINGS_WORKERS": target(ports.embeddings),

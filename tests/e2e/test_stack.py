@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from services.gateway.tenancy import secret
 from services.stack.ports import LOOPBACK, free_ports
 from tests.e2e.stack import RunningStack, is_alive, up, vilix
 from tests.support.fault_table import record, times
@@ -106,6 +108,26 @@ def test_every_process_listens_on_loopback_only(stack: RunningStack) -> None:
             with socket.socket(family) as probe:
                 probe.settimeout(2)
                 assert probe.connect_ex((address, port)) != 0, f"port {port} answers on {address}"
+
+
+def test_a_short_pause_of_valkey_delays_a_request_and_does_not_fail_it(stack: RunningStack) -> None:
+    """A model that computes on all cores causes such pauses."""
+    answers: list[int] = []
+    headers = {"Authorization": f"Bearer {secret.draw('s00')}"}
+
+    def ask() -> None:
+        answers.append(httpx.get(f"{stack.url}/models", headers=headers, timeout=30).status_code)
+
+    request = threading.Thread(target=ask)
+    os.kill(stack.state["pids"]["valkey"], signal.SIGSTOP)
+    try:
+        request.start()
+        # It ends if the gateway gives up.
+        request.join(0.3)
+    finally:
+        os.kill(stack.state["pids"]["valkey"], signal.SIGCONT)
+    request.join(30)
+    assert answers == [401], "the key is looked up, and does not exist"
 
 
 @pytest.mark.parametrize("name", ["inference", "triton-smollm2-135m", "gateway", "valkey"])
