@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
@@ -16,7 +18,7 @@ from services.gateway.dialects import openai_errors
 from services.gateway.disconnect import ClientGoneError
 from services.gateway.edge.exchange import Exchange
 from services.gateway.endpoints.route_errors import no_such_path, wrong_method
-from services.gateway.errors import ApiError, bad_request, not_found, server_error
+from services.gateway.errors import ApiError, ErrorKind, bad_request, not_found, server_error
 from services.gateway.operations.follow_response import follow
 from services.gateway.operations.response_state import ResponseState
 from services.gateway.quoting import shown
@@ -29,6 +31,8 @@ from services.runtime.messages.message import Message
 _JSON: Final = {"content-type": "application/json"}
 MAX_LIMIT: Final = 100
 DEFAULT_LIMIT: Final = 20
+MOST_FOLLOWERS: Final = 64
+"""The most streams of stored responses that a key may read at the same time from one gateway."""
 _ATTEMPTS: Final = 100
 """The most attempts to cancel a response between two of its events."""
 
@@ -97,6 +101,7 @@ class OneResponse(StoredResponseEndpoint):
         """Send a comment after `keep_alive` seconds of silence in a stream."""
         super().__init__(state, key_cache)
         self._keep_alive: Final = keep_alive
+        self._followers: Final[Counter[str]] = Counter()
 
     async def _serve(self, exchange: Exchange, method: str, response_id: str, owner: str, query: QueryParams) -> None:
         if method == "DELETE":
@@ -108,7 +113,22 @@ class OneResponse(StoredResponseEndpoint):
         first = _number(query, "starting_after", -1, least=-1, most=2**31 - 1) + 1
         response = await self._find(response_id, owner, with_document=False)
         exchange.record.stream = True
-        await follow(exchange, self._state, response.id, owner, first=first, keep_alive=self._keep_alive)
+        with self._followed(owner):
+            await follow(exchange, self._state, response.id, owner, first=first, keep_alive=self._keep_alive)
+
+    @contextmanager
+    def _followed(self, owner: str) -> Iterator[None]:
+        """Count a stream, which reads the store several times a second. Raises ApiError (429) for one too many."""
+        if self._followers[owner] >= MOST_FOLLOWERS:
+            message = Message("too_many_followers", value=MOST_FOLLOWERS)
+            raise ApiError(429, ErrorKind.RATE_LIMIT, message, code="too_many_streams", retry_after=1.0)
+        self._followers[owner] += 1
+        try:
+            yield
+        finally:
+            self._followers[owner] -= 1
+            if not self._followers[owner]:
+                del self._followers[owner]
 
     async def _delete(self, exchange: Exchange, response_id: str, owner: str) -> None:
         store = self._state.store

@@ -10,7 +10,7 @@ from services.gateway.dialects import sse
 from services.gateway.dialects.error_text import error_text
 from services.gateway.dialects.openai_responses.stream import DONE, KEEP_ALIVE
 from services.gateway.edge.exchange import Exchange
-from services.gateway.errors import ApiError, not_found
+from services.gateway.errors import ApiError, not_found, unavailable
 from services.gateway.operations.response_state import ResponseState
 from services.gateway.stored_responses.lost_response import event_frame
 from services.gateway.stored_responses.store import MOST_EVENTS
@@ -39,7 +39,9 @@ async def follow(
             response = await state.find_current(response_id, owner, **options, first=first)
         except ApiError:
             if time.monotonic() - reached_at > AWAY_SECONDS:
-                break
+                # Without the final event: the response itself goes on, and the client can continue here later.
+                await exchange.response.finish(_interrupted(first))
+                return
             response = None
         else:
             reached_at = time.monotonic()
@@ -61,6 +63,13 @@ async def follow(
         if response is None or not response.events:
             await asyncio.sleep(POLL_SECONDS)
     await exchange.response.finish(DONE)
+
+
+def _interrupted(number: int) -> bytes:
+    """Return the event that ends the stream while the store is away."""
+    error = unavailable(Message("response_stream_interrupted", value=number - 1))
+    fields = {"code": "store_away", "message": error_text(error).text, "param": None}
+    return event_frame("error", number, fields)
 
 
 def _deleted(response_id: str, number: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.endpoints.responses import MOST_FOLLOWERS
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.limits import Limits
 from services.runtime.failure import Failure, Reason, invalid
@@ -524,6 +526,30 @@ async def test_a_stream_of_a_deleted_response_ends_as_failed(http: httpx.AsyncCl
     check_sequence(bodies)
     message = Message("response_not_found", value=repr(response_id)).text("fa")
     assert bodies[-1]["response"]["error"] == {"code": "response_not_found", "message": message}
+    await asyncio.wait_for(worker.cancelled.wait(), 20)
+
+
+async def test_a_key_reads_a_limited_number_of_stored_streams(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    worker.script = [[started(), content("a")], asyncio.Event()]
+    response_id = (await create(http, background=True))["id"]
+    query = {"stream": "true"}
+    async with AsyncExitStack() as followers:
+        for _ in range(MOST_FOLLOWERS):
+            following = await followers.enter_async_context(http.stream("GET", f"{URL}/{response_id}", params=query))
+            assert following.status_code == 200
+        rejected = await http.get(f"{URL}/{response_id}", params=query)
+        assert (rejected.status_code, message_id_of(rejected)) == (429, "too_many_followers")
+        assert (await http.get(f"{URL}/{response_id}")).status_code == 200
+        assert (await other.get(f"{URL}/{response_id}", params=query)).status_code == 404, "the limit is that of a key"
+
+    async def is_allowed() -> bool:
+        async with http.stream("GET", f"{URL}/{response_id}", params=query) as following:
+            return following.status_code == 200
+
+    await until(is_allowed, what="the gateway has noticed that streams were closed")
+    await http.delete(f"{URL}/{response_id}")
     await asyncio.wait_for(worker.cancelled.wait(), 20)
 
 
