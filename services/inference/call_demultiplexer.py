@@ -16,6 +16,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference.outlet import Outlet
 from services.inference.step_message import StepMessage, text_event
+from services.runtime.end_tasks import end_tasks
 from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.messages.message import Message
 from services.worker.grpc_server import as_failure, as_request_id
@@ -96,10 +97,7 @@ class CallDemultiplexer:
                     for response in message.responses():
                         yield response
         finally:
-            tasks = [reading, draining, *self._tasks.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(reading, draining, *self._tasks.values())
 
     async def _gather(self) -> None:
         """Wait until all calls in the step have their output, for at most GATHER_SECONDS."""

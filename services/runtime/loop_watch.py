@@ -12,6 +12,8 @@ from typing import Final
 
 from prometheus_client import Gauge, Histogram
 
+from services.runtime.end_tasks import end_tasks
+
 INTERVAL_SECONDS: Final = 0.05
 """Twenty measurements a second: most of their cost is the wake-up."""
 DESCRIPTION: Final = (
@@ -38,8 +40,7 @@ async def watched_loop(*, seconds: float = INTERVAL_SECONDS) -> AsyncIterator[No
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
 
 async def _watch(interval: float) -> None:

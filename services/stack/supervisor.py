@@ -15,6 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, Protocol
 
+from services.runtime.end_tasks import end_tasks
+
 RESTART_WINDOW_SECONDS: Final = 60.0
 BACKOFF_SECONDS: Final = (0.2, 1.0, 3.0, 5.0)
 """The pauses before the first restart within the window, the second, and so on. The last one is repeated."""
@@ -163,9 +165,7 @@ class Supervisor:
 
         The programs of a group are stopped together.
         """
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         for _, together in groupby(reversed(self._children), lambda child: child.program.group or child.program.name):
             children = list(together)
             for watcher in self._watchers:
@@ -233,9 +233,7 @@ class Supervisor:
             await asyncio.wait({ended, faulty}, return_when=asyncio.FIRST_COMPLETED)
             return None if ended.done() else faulty.result()
         finally:
-            ended.cancel()
-            faulty.cancel()
-            await asyncio.gather(ended, faulty, return_exceptions=True)
+            await end_tasks(ended, faulty)
 
     async def _wait_for_fault(self, program: Program, *, is_ready: bool) -> str:
         """Wait until a running program cannot continue, and return why."""

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
+from services.runtime.end_tasks import end_tasks
+
 INTERVAL_SECONDS: Final = 0.25
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _log: Final = logging.getLogger(__name__)
@@ -107,5 +109,4 @@ async def limited_peers(listen: str, *, limit: int) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)

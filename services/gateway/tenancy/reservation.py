@@ -21,6 +21,7 @@ from services.gateway.tenancy import limits_script, rate_limit_errors
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.limits_script import Decision, Produced, Renewal, ReservationId, Subject
 from services.gateway.tenancy.token_estimate import TokenEstimate
+from services.runtime.end_tasks import end_tasks
 
 AT_ONCE: Final = 32
 """The most reservations that are renewed at the same time."""
@@ -143,11 +144,10 @@ class Reservations:
 
     async def close(self) -> None:
         """Settle all reservations, as far as Redis is available."""
-        for loop in self._loops:
-            loop.cancel()
+        await end_tasks(*self._loops)
         for reservation in list(self._live):
             reservation.settle(Outcome.STOPPED)
-        await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._settle_again()
         if self._unsettled:
             _log.error("usage was not recorded, because redis is away", extra={"requests": len(self._unsettled)})
