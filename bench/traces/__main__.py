@@ -1,7 +1,8 @@
-"""Measure what traces cost per request and per token, and print a table: `python -m bench.traces`.
+"""Measure what traces cost per request and per token, and print two tables: `python -m bench.traces`.
 
-Gateways and workers with different settings share a Triton with the engine replay, and take turns. `--baseline`
-compares them with another checkout, such as one before a change.
+The first one is of the code around a request alone: see request_code.py. For the second one, gateways and workers with
+different settings share a Triton with the engine replay. The settings take turns in both. `--baseline` compares them
+with another checkout, such as one before a change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -35,7 +37,7 @@ from services.stack.local_models import small_model
 from services.stack.ports import LOOPBACK, free_ports
 from services.stack.supervisor import Program, Supervisor
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = "replay"
 TOKENS: Final = 400
 CONNECTIONS: Final = 8
@@ -60,8 +62,13 @@ class Variant:
     checkout: Path = ROOT
     gateway: int = 0
     """The gateway's port."""
+    code_us: dict[str, list[float]] = field(default_factory=lambda: {"gateway": [], "worker": []})
     request_us: list[float] = field(default_factory=list)
     token_us: list[float] = field(default_factory=list)
+
+    def path(self) -> str:
+        """Return the variable PYTHONPATH that makes Python use the checkout."""
+        return os.pathsep.join([str(self.checkout), str(self.checkout / "proto" / "gen")])
 
 
 def main() -> None:
@@ -82,23 +89,44 @@ def main() -> None:
         ]
         if options.baseline:
             variants.insert(0, Variant("baseline", {}, options.baseline.resolve()))
+        for number in range(options.rounds):
+            for variant in _turn(variants, number):
+                _measure_code(variant)
         asyncio.run(_measure(Path(directory), variants, options))
-    head = ["traces", "µs per request", "difference", f"µs per token ({TOKENS} tokens)", "difference"]
-    first = variants[0]
+    _print("code in the gateway, µs per request", variants, [v.code_us["gateway"] for v in variants], digits=1)
+    _print("code in the worker, µs per request", variants, [v.code_us["worker"] for v in variants], digits=1)
+    _print("whole path, µs per request", variants, [v.request_us for v in variants], digits=0)
+    _print(f"whole path, µs per token of {TOKENS}", variants, [v.token_us for v in variants], digits=1)
+
+
+def _print(title: str, variants: list[Variant], values: list[list[float]], *, digits: int) -> None:
     rows = []
-    for variant in variants:
-        request = [a - b for a, b in zip(variant.request_us, first.request_us, strict=True)]
-        token = [a - b for a, b in zip(variant.token_us, first.token_us, strict=True)]
-        rows.append(
-            [
-                variant.name,
-                summary(variant.request_us, digits=0),
-                "" if variant is first else summary(request, digits=0),
-                summary(variant.token_us),
-                "" if variant is first else summary(token),
-            ]
-        )
-    print(table(head, rows))
+    for variant, of_variant in zip(variants, values, strict=True):
+        difference = [a - b for a, b in zip(of_variant, values[0], strict=True)]
+        is_first = variant is variants[0]
+        more = "" if is_first else summary(difference, digits=digits)
+        rows.append([variant.name, summary(of_variant, digits=digits), more])
+    print(table([title, "median (range)", f"more than {variants[0].name}"], rows), end="\n\n")
+
+
+def _turn(variants: list[Variant], number: int) -> list[Variant]:
+    """Return the variants in another order for each round, because the first of a round may have a disadvantage."""
+    first = number % len(variants)
+    return variants[first:] + variants[:first]
+
+
+def _measure_code(variant: Variant) -> None:
+    # A queue that holds all spans, so that none is lost before it was exported.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": variant.path(),
+        "OTEL_BSP_MAX_QUEUE_SIZE": "100000",
+        **variant.environment,
+    }
+    argv = [sys.executable, "-P", str(Path(__file__).with_name("request_code.py"))]
+    printed = subprocess.run(argv, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for part, microseconds in json.loads(printed.stdout).items():
+        variant.code_us[part].append(microseconds)
 
 
 async def _measure(directory: Path, variants: list[Variant], options: argparse.Namespace) -> None:
@@ -109,9 +137,7 @@ async def _measure(directory: Path, variants: list[Variant], options: argparse.N
         limits = httpx.Limits(max_connections=CONNECTIONS)
         async with httpx.AsyncClient(headers=headers, timeout=60, limits=limits) as client:
             for number in range(options.rounds + 1):
-                # Whoever is first in a round must not always be the same.
-                turn = number % len(variants)
-                for variant in variants[turn:] + variants[:turn]:
+                for variant in _turn(variants, number):
                     pids = [supervisor.pids[f"{part}-{variants.index(variant)}"] for part in ("gateway", "worker")]
                     before = _cpu_us(pids)
                     await _load(client, variant, options.requests, max_tokens=1)
@@ -173,8 +199,7 @@ async def _start(directory: Path, variants: list[Variant], supervisor: Superviso
     for number, variant in enumerate(variants):
         worker, variant.gateway = next(ports), next(ports)
         python = [sys.executable, "-P", "-m"]
-        path = os.pathsep.join([str(variant.checkout), str(variant.checkout / "proto" / "gen")])
-        own = {"PYTHONPATH": path, **variant.environment}
+        own = {"PYTHONPATH": variant.path(), **variant.environment}
         at_worker = {
             **own,
             "VILIX_LISTEN": f"{LOOPBACK}:{worker}",
