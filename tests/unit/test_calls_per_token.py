@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,8 @@ from services.inference.generation.choice import Choice
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
 from services.inference.token_path import TokenPath
+from services.runtime.tracing.local_trace import LocalTrace, Tracer
+from services.runtime.tracing.sampling import Sampling
 from services.worker.step_stream import StepStream
 from tests.support.models import smollm2
 
@@ -43,6 +46,7 @@ MESSAGES = 200
 MOST_OF_SMALL_MESSAGE = 43
 """Calls of a message with one token, which short requests and few streams have; the fake stream is among them."""
 MOST_OF_SMALL_BODY = 36
+TRACED = copy_context().run(Tracer(Sampling(), 30.0, lambda _: None).begin, None)
 
 
 @contextmanager
@@ -74,14 +78,15 @@ class Rpc:
         pass
 
 
-async def test_a_token_takes_few_calls_in_the_gateway() -> None:
+@pytest.mark.parametrize("trace", [None, TRACED], ids=["", "traced"])
+async def test_a_token_takes_few_calls_in_the_gateway(trace: LocalTrace | None) -> None:
     rpc: Any = Rpc()
     multiplexer = CallMultiplexer(rpc)
     written: list[bytes] = []
     readers = []
     for _ in range(STREAMS):
         call = multiplexer.call(pb.StartCall(), idle_seconds=60)
-        call.offer_to(_reply(written))
+        call.offer_to(_reply(written, trace))
         readers.append(asyncio.ensure_future(_read(call)))
     await asyncio.sleep(0)
     numbers = list(range(1, STREAMS + 1))
@@ -153,7 +158,7 @@ async def _read(call: Any) -> None:
         pass
 
 
-def _reply(written: list[bytes]) -> Any:
+def _reply(written: list[bytes], trace: LocalTrace | None) -> Any:
     cycle: Any = SimpleNamespace(
         response_started=True,
         chunked_encoding=True,
@@ -162,7 +167,7 @@ def _reply(written: list[bytes]) -> Any:
         flow=SimpleNamespace(write_paused=False),
         transport=SimpleNamespace(write=written.append),
     )
-    record = RequestRecord("req-1", "POST")
+    record = RequestRecord("req-1", "POST", trace=trace)
     send: Any = None
     exchange: Any = SimpleNamespace(
         record=record, response=ResponseChannel(send, DirectWriter(cycle)), cleanup=ExitStack()
@@ -215,7 +220,8 @@ def model() -> ServedModel:
     return ServedModel.load(load_model("smollm2-135m"), smollm2())
 
 
-async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel) -> None:
+@pytest.mark.parametrize("traceparent", ["", TRACED.context.traceparent()], ids=["", "traced"])
+async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel, traceparent: str) -> None:
     token = model.tokenizer.encode(" word")[0]
     ids = iter(map(str, range(1000)))
     stream = StepStream(TritonCall(), "m", lambda: next(ids))
@@ -228,7 +234,8 @@ async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel) -> None
     idle: Any = Idle()
     readers = []
     for number in range(1, STREAMS + 1):
-        demultiplexer._start(number, pb.StartCall(credit=1000, accepts_text_deltas=True))
+        start = pb.StartCall(credit=1000, accepts_text_deltas=True, traceparent=traceparent)
+        demultiplexer._start(number, start)
         outlet = demultiplexer._calls[number]
         choice = Choice(0, pb.GenerateRequest(), model, Prompt("", [1], 100))
         request = stream.begin(
