@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from services.runtime.tracing.span import Span
 from services.runtime.tracing.trace_context import TraceContext
 
-CLOSE_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 3.0
 """The longest wait for the last spans at the end of the process."""
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
