@@ -74,6 +74,7 @@ class Variant:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("code", "path"), help="one of the tables; default: both")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=200, help="short requests of a round")
     parser.add_argument("--streams", type=int, default=16, help=f"streams of {TOKENS} tokens of a round")
@@ -89,14 +90,18 @@ def main() -> None:
         ]
         if options.baseline:
             variants.insert(0, Variant("baseline", {}, options.baseline.resolve()))
-        for number in range(options.rounds):
-            for variant in _turn(variants, number):
-                _measure_code(variant)
-        asyncio.run(_measure(Path(directory), variants, options))
-    _print("code in the gateway, µs per request", variants, [v.code_us["gateway"] for v in variants], digits=1)
-    _print("code in the worker, µs per request", variants, [v.code_us["worker"] for v in variants], digits=1)
-    _print("whole path, µs per request", variants, [v.request_us for v in variants], digits=0)
-    _print(f"whole path, µs per token of {TOKENS}", variants, [v.token_us for v in variants], digits=1)
+        if options.part != "path":
+            for number in range(options.rounds):
+                for variant in _turn(variants, number):
+                    _measure_code(variant)
+            for part in ("gateway", "worker"):
+                values = [variant.code_us[part] for variant in variants]
+                _print(f"code in the {part}, µs per request", variants, values, digits=1)
+        if options.part != "code":
+            asyncio.run(_measure(Path(directory), variants, options))
+            _print("whole path, µs per request", variants, [variant.request_us for variant in variants], digits=0)
+            values = [variant.token_us for variant in variants]
+            _print(f"whole path, µs per token of {TOKENS}", variants, values, digits=1)
 
 
 def _print(title: str, variants: list[Variant], values: list[list[float]], *, digits: int) -> None:
@@ -124,7 +129,9 @@ def _measure_code(variant: Variant) -> None:
         **variant.environment,
     }
     argv = [sys.executable, "-P", str(Path(__file__).with_name("request_code.py"))]
-    printed = subprocess.run(argv, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    printed = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True)
+    if printed.returncode:
+        raise SystemExit(f"error: {variant.name}: {printed.stderr[-2000:]}")
     for part, microseconds in json.loads(printed.stdout).items():
         variant.code_us[part].append(microseconds)
 
