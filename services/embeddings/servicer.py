@@ -18,7 +18,7 @@ from services.embeddings.request_checks import RequestLimits
 from services.embeddings.served_model import ServedModel
 from services.embeddings.tokenization import Row
 from services.embeddings.vectors import shortened
-from services.worker.grpc_server import Context, WorkerServer, reject, request_id
+from services.worker.grpc_server import Context, WorkerServer, note_caller, reject, request_id
 from services.worker.servicer import WorkerServicer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
@@ -45,9 +45,11 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:  # noqa: N802
         """Count the tokens of all texts, embed them, and return the vectors in their order."""
         call_id = request_id(context)
+        if self._tracer is not None:
+            note_caller(context)
         try:
             model = self._find(request.model)
-            with EmbedRecord(call_id, model) as record:
+            with EmbedRecord(call_id, model, tracer=self._tracer) as record:
                 field = "texts" if request.texts else "token_ids"
                 rows = await prepare(request, model, self._limits)
                 record.admit(texts=len(rows), tokens=sum(row.tokens for row in rows))

@@ -6,9 +6,10 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from services.gateway import metrics
 from services.gateway.app import create_app
@@ -20,6 +21,7 @@ from services.gateway.wiring import check
 from services.runtime import settings as settings_module
 from services.runtime.allocator import limit_arenas
 from services.runtime.telemetry import configure_logging, serve_metrics
+from services.runtime.tracing.opening import opened_tracer
 
 
 class Server(uvicorn.Server):
@@ -55,15 +57,21 @@ def main() -> None:
     _allow_files()
     limit_arenas()
     configure_logging("gateway")
-    try:
-        check(settings)
-        admin = bind(settings)
-        serve_metrics(settings.metrics_host, settings.metrics_port)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    with ExitStack() as stack:
+        try:
+            check(settings)
+            tracer = stack.enter_context(opened_tracer("gateway", slow_seconds=settings.traces_slow_seconds))
+            admin = bind(settings)
+            serve_metrics(settings.metrics_host, settings.metrics_port)
+        except (OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        _serve(settings, create_app(settings, admin=admin, tracer=tracer))
+
+
+def _serve(settings: GatewaySettings, app: ASGIApp) -> None:
     config = uvicorn.Config(
-        create_app(settings, admin=admin),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

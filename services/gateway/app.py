@@ -47,10 +47,13 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import Gateway, connected
 from services.runtime.loop_watch import watched_loop
 from services.runtime.messages.message import Message
+from services.runtime.tracing.local_trace import Tracer
 
 
-def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None) -> ASGIApp:
-    """Return the gateway as an ASGI application. The admin API is served on `admin`."""
+def create_app(
+    settings: GatewaySettings, *, admin: socket.socket | None = None, tracer: Tracer | None = None
+) -> ASGIApp:
+    """Return the gateway as an ASGI application. The admin API is served on `admin`. `tracer` traces other requests."""
     site = Page(settings.site_directory, api_url=settings.public_api_url)
     posts: dict[str, Route] = {}
 
@@ -76,7 +79,7 @@ def create_app(settings: GatewaySettings, *, admin: socket.socket | None = None)
     app = Starlette(exception_handlers=dict(_HANDLERS), lifespan=lifespan)
     app.state.site = site
     app.router.redirect_slashes = False
-    return Access(Shortcut(app, posts), origins=settings.origins())
+    return Access(Shortcut(app, posts), origins=settings.origins(), tracer=tracer)
 
 
 class Shortcut:

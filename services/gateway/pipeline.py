@@ -27,9 +27,11 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     record, body, admission_control = exchange.record, exchange.body, gateway.admission
 
     # Authenticate. A key that was valid a moment ago is not looked up again; admission checks that it still is.
+    record.enter("authenticate")
     credential = endpoint.dialect.credential(exchange.headers)
     caller = await authenticate_from_cache(credential, gateway.key_cache)
     record.key_id = caller.key.id
+    record.enter("read")
     gateway.live_requests.enter(record, caller.key, exchange.cleanup)
     # Gate: a large body is read only for a key that is within its limits, and any body only if there is capacity.
     gate, share = admission_control.gate(caller), gateway.bodies.open(caller.key.id)
@@ -57,6 +59,7 @@ async def perform(exchange: Exchange, *, caller: Caller, operation: Operation[An
     reply = operation.reply(exchange)
     try:
         # Admit.
+        record.enter("admit")
         admission = await gateway.admission.admit(caller, operation.estimate, exchange.disconnect, record)
         gateway.live_requests.enter(record, caller.key, exchange.cleanup).admission = admission
         async with admission:
@@ -64,6 +67,7 @@ async def perform(exchange: Exchange, *, caller: Caller, operation: Operation[An
             async for position in admission.queue():
                 await reply.queued(position, admission.limits)
             # Generate: start the work. For a stream, only the beginning is awaited.
+            record.enter("serve")
             result = await operation.run(exchange, admission.reservation)
             # Write the response: a stream's events as they arrive, or one document.
             await reply.write(result, admission.limits)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from services.runtime.tracing.local_trace import LocalTrace
+
 _MOST_CHARACTERS: Final = 128
 """The most characters of a model's id in the log, because clients can send any text."""
 
@@ -81,7 +83,18 @@ class RequestRecord:
     seconds: float = 0.0
     """Seconds from the request's headers to the last byte of its response."""
     content: Content | None = None
+    """The content, if it is logged."""
+    traced_content: Content | None = None
+    """The content, if it is an attribute of the request's span."""
     began: float = field(default_factory=time.perf_counter)
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    """The stages that the request has entered, with the times, as `time.perf_counter` measures them."""
+    trace: LocalTrace | None = None
+    """None if traces are off."""
+
+    def enter(self, stage: str) -> None:
+        """Note that a stage begins, and that the one before it ends."""
+        self.stages.append((stage, time.perf_counter()))
 
     def note_model(self, model: str, *, is_known: bool) -> None:
         """Note the model that the request names."""

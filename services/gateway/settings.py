@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from services.runtime.certificates import check_directory
 from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.runtime.settings import Settings
+from services.runtime.tracing import local_trace
 
 
 class RedisAwayPolicy(StrEnum):
@@ -189,6 +190,12 @@ class GatewaySettings(Settings):
     max_connections: int = Field(8192, gt=0, description="The most connections at a time.")
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    traces_slow_seconds: float = Field(local_trace.SLOW_SECONDS, gt=0, description=local_trace.DESCRIPTION)
+    traces_content: bool = Field(
+        False,
+        description="Whether traces contain the content of generations' requests and responses, so that the collector "
+        "has personal data.",
+    )
     loop_watch_seconds: float = Field(INTERVAL_SECONDS, ge=0.001, description=DESCRIPTION)
     admin_host: str = Field("127.0.0.1", description="The address where the admin API is served.")
     admin_port: int = Field(0, ge=0, le=65535, description="The port of the admin API; 0 for none.")

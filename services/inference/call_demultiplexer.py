@@ -19,6 +19,7 @@ from services.inference.step_message import StepMessage, text_event
 from services.runtime.end_tasks import end_tasks
 from services.runtime.failure import Failure, Reason, invalid
 from services.runtime.messages.message import Message
+from services.runtime.tracing.trace_context import CURRENT, parse
 from services.worker.grpc_server import as_failure, as_request_id
 
 GATHER_SECONDS: Final = 0.006
@@ -142,6 +143,8 @@ class CallDemultiplexer:
 
     async def _run(self, call: int, start: pb.StartCall) -> None:
         request_id, outlet = as_request_id(start.request_id), self._calls[call]
+        if start.traceparent:
+            CURRENT.set(parse(start.traceparent, start.tracestate))
         limit = asyncio.timeout(None)
         failure: Failure | None = None
         try:

@@ -21,7 +21,7 @@ from services.inference.request.prompts import render_all
 from services.inference.request.request_checks import RequestLimits, check, ignored_parameters
 from services.inference.token_path import TokenPath
 from services.runtime.failure import Failure
-from services.worker.grpc_server import Context, WorkerServer, reject, request_id
+from services.worker.grpc_server import Context, WorkerServer, note_caller, reject, request_id
 from services.worker.offload import run_in_thread_if_large
 from services.worker.servicer import WorkerServicer
 from services.worker.triton_client import TritonClient
@@ -54,6 +54,8 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
         """Generate the choices of one request, and stream their events."""
         call_id = request_id(context)
+        if self._tracer is not None:
+            note_caller(context)
         try:
             async with contextlib.aclosing(self.generate(request, call_id)) as generation:
                 async for events in generation:
@@ -81,12 +83,14 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
         An empty list is a heartbeat. While the reader waits for the next events, tokens take the shorter way to
         `outlet`, if there is one: see TokenPath. Raises Failure.
         """
-        with UsageCount(call_id, request.model if request.model in self._models else "unknown") as usage:
+        model_id = request.model if request.model in self._models else "unknown"
+        with UsageCount(call_id, model_id, request=request, tracer=self._tracer) as usage:
             # Check: the request's limits, and what the model and its engine support.
             model = await run_in_thread_if_large(request, lambda: self._checked_model(request))
             ignored = ignored_parameters(request, model)
             # Render: template → text → token ids.
             prompts = await render_all(request, model)
+            usage.note_rendered()
             choices = await run_in_thread_if_large(request, lambda: _choices(request, model, prompts))
             # Generate: one stream of Triton for each choice. `outputs` are those that are ready, by choice.
             triton = self._tritons[model.id]

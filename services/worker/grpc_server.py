@@ -20,6 +20,8 @@ from services.runtime.failure import Failure, Reason
 from services.runtime.loop_watch import INTERVAL_SECONDS, watched_loop
 from services.runtime.messages.message import Message
 from services.runtime.telemetry import without_keys
+from services.runtime.tracing.local_trace import Tracer
+from services.runtime.tracing.trace_context import CURRENT, TRACEPARENT, TRACESTATE, parse
 from services.worker.malformed_messages import MalformedMessages
 from services.worker.peer_connections import limited_peers
 from services.worker.reflection import add_reflection
@@ -91,12 +93,13 @@ class WorkerServer:
         keepalive_seconds: float = KEEPALIVE_SECONDS,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         connection_limits: ConnectionLimits = DEFAULT_LIMITS,
+        tracer: Tracer | None = None,
     ) -> None:
         """Create a server for the service with the full name `service`, whose servicer the caller adds to `grpc`.
 
         Its health is NOT_SERVING until `set_serving`. The health service also reports on SERVICE/MODEL for each of
         `models`, which is NOT_SERVING until `set_model_serving`. The calls of a peer that has answered no keepalive
-        ping for `keepalive_seconds` are cancelled.
+        ping for `keepalive_seconds` are cancelled. With `tracer`, calls are traced.
         """
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("send", "receive")]
         self._connection_limits: Final = connection_limits
@@ -104,6 +107,7 @@ class WorkerServer:
         self.grpc: Final = grpc.aio.server(options=options, interceptors=[MalformedMessages()])
         self._service: Final = service
         self._health: Final = _Health(("", service), tuple(f"{service}/{model}" for model in models))
+        self.tracer: Final = tracer
         self.drain: Final = asyncio.Event()
         """Set when the server is about to stop."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
@@ -303,6 +307,12 @@ def request_id(context: Context) -> str:
         if key == REQUEST_ID_KEY and isinstance(value, str):
             return as_request_id(value)
     return as_request_id("")
+
+
+def note_caller(context: Context) -> None:
+    """Make the span in the caller's metadata, if there is one, the current one."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    CURRENT.set(parse(metadata.get(TRACEPARENT, ""), metadata.get(TRACESTATE, "")))
 
 
 def as_request_id(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -14,6 +15,8 @@ from services.runtime import settings as settings_module
 from services.runtime.allocator import return_freed_memory
 from services.runtime.certificates import Certificates
 from services.runtime.telemetry import configure_logging, serve_metrics
+from services.runtime.tracing.local_trace import Tracer
+from services.runtime.tracing.opening import opened_tracer
 from services.worker import triton_clients
 from services.worker.grpc_server import MAX_MESSAGE_BYTES, WorkerServer
 from services.worker.settings import WorkerSettings
@@ -55,7 +58,12 @@ def run(service: WorkerService[Settings, Model]) -> None:
         certificates = Certificates(settings.tls_dir) if settings.tls_dir else None
     except (OSError, ValueError) as error:
         _reject_to_start(error)
-    uvloop.run(_serve(service, settings, models, tritons, certificates))
+    with ExitStack() as stack:
+        try:
+            tracer = stack.enter_context(opened_tracer(service.name, slow_seconds=settings.traces_slow_seconds))
+        except ValueError as error:
+            _reject_to_start(error)
+        uvloop.run(_serve(service, settings, models, tritons, certificates=certificates, tracer=tracer))
 
 
 async def _serve(
@@ -63,7 +71,9 @@ async def _serve(
     settings: Settings,
     models: Mapping[str, Model],
     tritons: TritonClients,
+    *,
     certificates: Certificates | None,
+    tracer: Tracer | None,
 ) -> None:
     server = WorkerServer(
         service.grpc_name,
@@ -71,6 +81,7 @@ async def _serve(
         keepalive_seconds=settings.keepalive_seconds,
         max_message_bytes=service.max_message_bytes,
         connection_limits=settings.connection_limits(),
+        tracer=tracer,
     )
     background = asyncio.gather(*service.set_up(settings, models, tritons, server))
     try:

@@ -36,6 +36,7 @@ class WorkerServicer(Generic[Model]):
         self._models: Final = models
         self._served: Final = [models[model_id] for model_id in sorted(models)]
         self._server: Final = server
+        self._tracer: Final = server.tracer
 
     def _find(self, model_id: str) -> Model:
         """Return the model of a request, whose engine answers. Raises MODEL_NOT_FOUND and MODEL_UNAVAILABLE."""

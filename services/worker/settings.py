@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 from services.runtime.certificates import check_directory
 from services.runtime.loop_watch import DESCRIPTION, INTERVAL_SECONDS
 from services.runtime.settings import Settings
+from services.runtime.tracing import local_trace
 from services.worker import model_list, triton_clients
 from services.worker.grpc_server import DEFAULT_LIMITS, KEEPALIVE_SECONDS, ConnectionLimits
 
@@ -65,6 +66,7 @@ class WorkerSettings(Settings):
     )
     metrics_host: str = Field("127.0.0.1", description="The address where Prometheus metrics are served.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The port of the metrics; 0 for none.")
+    traces_slow_seconds: float = Field(local_trace.SLOW_SECONDS, gt=0, description=local_trace.DESCRIPTION)
     loop_watch_seconds: float = Field(INTERVAL_SECONDS, ge=0.001, description=DESCRIPTION)
     drain_seconds: float = Field(30.0, ge=0, description="How long running requests may go on after SIGTERM.")
 

@@ -25,6 +25,9 @@ OPTIONAL = [
     f'keys.list=[{{"name": "a", "digest": "{"0a" * 32}"}}]',
     "ingress.enabled=true",
     "ingress.host=ai.example.com",
+    "traces.endpoint=http://collector.observability:4317",
+    'traces.egress=[{"ports": [{"port": 4317}]}]',
+    'traces.headersSecret={"name": "otlp", "key": "headers"}',
 ]
 """Values that the other files leave off."""
 ACCEPTED = {

@@ -11,6 +11,9 @@ PREFILL, SLOW, LONG, STEADY, BURST, STALL = "PREFILL", "SLOW", "LONG", "STEADY",
 """Words in messages that cause half a minute of prefill, two seconds of prefill, an endless response, six seconds of
 tokens, very many tokens, and an engine whose thread freezes after five tokens."""
 
+FAILING: Final = "FAILING"
+"""A word in messages that cause five tokens and a failure of the engine."""
+
 PACED: Final = "PACED"
 """A word in messages that cause 200 tokens, two per second."""
 
@@ -32,5 +35,6 @@ def all_recordings() -> list[dict[str, Any]]:
         recording(BURST, 60_000, interval_ms=0.1, tokens_per_response=100),
         recording(PACED, 200, interval_ms=500),
         recording(STALL, 5, interval_ms=1, stall_s=600),
+        recording(FAILING, 5, interval_ms=1, error="ENGINE_FAILED: out of luck"),
         {**recording("any", 5, interval_ms=1), "prompt_contains": []},
     ]

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import sys
 import types
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -114,11 +114,19 @@ class AsyncLLM:
             logger.record(SimpleNamespace(kv_cache_usage=use, prefix_cache_stats=cache), None, engine_idx=0)
 
     async def generate(
-        self, prompt: dict[str, Any], parameters: Parameters, request_id: str, *, priority: int = 0
+        self,
+        prompt: dict[str, Any],
+        parameters: Parameters,
+        request_id: str,
+        *,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> AsyncGenerator[Any, None]:
         if request_id == WARM_UP:
             return
-        self.requests.append(SimpleNamespace(prompt=prompt, parameters=parameters, priority=priority))
+        self.requests.append(
+            SimpleNamespace(prompt=prompt, parameters=parameters, priority=priority, trace_headers=trace_headers)
+        )
         ids = prompt["prompt_token_ids"]
         if ids[0] == REJECTED:
             raise VLLMClientError("this request\nis not valid")

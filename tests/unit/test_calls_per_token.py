@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,8 @@ from services.inference.generation.choice import Choice
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
 from services.inference.token_path import TokenPath as WorkerTokenPath
+from services.runtime.tracing.local_trace import LocalTrace, Tracer
+from services.runtime.tracing.sampling import Sampling
 from services.worker.step_stream import StepStream
 from tests.support.models import smollm2
 
@@ -42,6 +45,7 @@ MESSAGES = 200
 MOST_OF_SMALL_MESSAGE = 43
 """Calls of a message with one token, which short requests and few streams have; the fake stream is among them."""
 MOST_OF_SMALL_BODY = 36
+TRACED = copy_context().run(Tracer(Sampling(), 30.0, lambda _: None).begin, None)
 
 
 @contextmanager
@@ -73,14 +77,15 @@ class Rpc:
         pass
 
 
-async def test_a_token_takes_few_calls_in_the_gateway() -> None:
+@pytest.mark.parametrize("trace", [None, TRACED], ids=["", "traced"])
+async def test_a_token_takes_few_calls_in_the_gateway(trace: LocalTrace | None) -> None:
     rpc: Any = Rpc()
     multiplexer = CallMultiplexer(rpc)
     written: list[bytes] = []
     readers = []
     for _ in range(STREAMS):
         call = multiplexer.call(pb.StartCall(), idle_seconds=60)
-        call.offer_to(_path(written))
+        call.offer_to(_path(written, trace))
         readers.append(asyncio.ensure_future(_read(call)))
     await asyncio.sleep(0)
     numbers = list(range(1, STREAMS + 1))
@@ -152,7 +157,7 @@ async def _read(call: Any) -> None:
         pass
 
 
-def _path(written: list[bytes]) -> TokenPath:
+def _path(written: list[bytes], trace: LocalTrace | None) -> TokenPath:
     cycle: Any = SimpleNamespace(
         response_started=True,
         chunked_encoding=True,
@@ -172,7 +177,7 @@ def _path(written: list[bytes]) -> TokenPath:
         model_limits=SimpleNamespace(daily_tokens=1, monthly_tokens=1),
     )
     reservation = Reservation(absent, subject, estimate, absent, NO_LIMITS)
-    metered = MeteredGeneration(generation, reservation, RequestRecord("req-1", "POST"), choices=1)
+    metered = MeteredGeneration(generation, reservation, RequestRecord("req-1", "POST", trace=trace), choices=1)
     return TokenPath(encoder, metered, DirectWriter(cycle), [])
 
 
@@ -208,7 +213,8 @@ def model() -> ServedModel:
     return ServedModel.load(load_model("smollm2-135m"), smollm2())
 
 
-async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel) -> None:
+@pytest.mark.parametrize("traceparent", ["", TRACED.context.traceparent()], ids=["", "traced"])
+async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel, traceparent: str) -> None:
     token = model.tokenizer.encode(" word")[0]
     ids = iter(map(str, range(1000)))
     stream = StepStream(TritonCall(), "m", lambda: next(ids))
@@ -221,7 +227,8 @@ async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel) -> None
     idle: Any = Idle()
     readers = []
     for number in range(1, STREAMS + 1):
-        demultiplexer._start(number, pb.StartCall(credit=1000, accepts_text_deltas=True))
+        start = pb.StartCall(credit=1000, accepts_text_deltas=True, traceparent=traceparent)
+        demultiplexer._start(number, start)
         outlet = demultiplexer._calls[number]
         choice = Choice(0, pb.GenerateRequest(), model, Prompt("", [1], 100))
         request = stream.begin(

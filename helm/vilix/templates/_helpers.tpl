@@ -169,6 +169,26 @@ preStop: {sleep: {seconds: {{ .Values.preStopSeconds }}}}
   valueFrom: {secretKeyRef: {name: {{ (index . 1).name }}, key: {{ (index . 1).key }}}}
 {{- end }}
 
+{{/* The environment variables that switch traces on in a gateway or worker, or nothing. */}}
+{{- define "vilix.tracesEnv" -}}
+{{- $traces := .Values.traces -}}
+{{- if $traces.endpoint -}}
+{{- if and .Values.networkPolicy.enabled (not $traces.egress) -}}
+{{- fail "traces.egress: allow the pods to reach traces.endpoint, or set networkPolicy.enabled to false" -}}
+{{- end -}}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ $traces.endpoint | quote }}}
+- {name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ $traces.protocol }}}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $traces.ratio | quote }}}
+- {name: VILIX_TRACES_SLOW_SECONDS, value: {{ $traces.slowSeconds | quote }}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: "k8s.pod.name=$(POD_NAME),k8s.namespace.name={{ .Release.Namespace }}"
+{{- if $traces.headersSecret.name }}
+{{ include "vilix.secretEnv" (list "OTEL_EXPORTER_OTLP_HEADERS" $traces.headersSecret) }}
+{{- end }}
+{{- end -}}
+{{- end }}
+
 {{/* The environment variables with the address of Redis. */}}
 {{- define "vilix.redisEnv" -}}
 {{- if .Values.redis.urlSecret.name -}}

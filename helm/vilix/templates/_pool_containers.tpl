@@ -150,6 +150,9 @@ reached from outside the pod. */}}
     {{- if $root.Values.tls.enabled }}
     - {name: VILIX_TLS_DIR, value: /etc/vilix/tls}
     {{- end }}
+    {{- with include "vilix.tracesEnv" $root }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with $pool.workerEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -29,6 +29,7 @@ class TritonPythonModel:
         """Return the responses to a batch of requests, which are embedded one by one if the whole batch fails."""
         answers: list[Any] = [None] * len(requests)
         rows: dict[int, list[Any]] = {}
+        names = [request.request_id() for request in requests]
         for index, request in enumerate(requests):
             try:
                 if _column(request, "params") is not None:
@@ -36,22 +37,24 @@ class TritonPythonModel:
                 else:
                     rows[index] = self._rows(request)
             except RequestError as error:
-                answers[index] = _rejected(error)
-        for index, answer in zip(rows, self._embed(list(rows.values())), strict=True):
+                answers[index] = _rejected(error, names[index])
+        embedded = self._embed(list(rows.values()), [names[index] for index in rows])
+        for index, answer in zip(rows, embedded, strict=True):
             answers[index] = answer
         return answers
 
-    def _embed(self, requests: list[list[Any]]) -> list[Any]:
+    def _embed(self, requests: list[list[Any]], names: list[str]) -> list[Any]:
         if not requests:
             return []
         try:
             vectors = self._engine.embed([row for request in requests for row in request])
         except Exception as error:  # noqa: BLE001  # the fault of one request must not end the others
             if len(requests) > 1:
-                return [answer for request in requests for answer in self._embed([request])]
-            return [_rejected(error)]
+                alone = [self._embed([request], [name]) for request, name in zip(requests, names, strict=True)]
+                return [answer for answers in alone for answer in answers]
+            return [_rejected(error, names[0])]
         ends = np.cumsum([len(request) for request in requests])[:-1]
-        return [_answer(part) for part in np.split(vectors, ends)]
+        return [_answer(part, name) for part, name in zip(np.split(vectors, ends), names, strict=True)]
 
     def _rows(self, request: Any) -> list[Any]:
         takes = self._engine.description.takes
@@ -79,14 +82,17 @@ def _column(request: Any, name: str) -> list[bytes] | None:
     return None if tensor is None else list(tensor.as_numpy().reshape(-1))
 
 
-def _answer(vectors: NDArray[np.float32]) -> Any:
+def _answer(vectors: NDArray[np.float32], name: str) -> Any:
     if not np.isfinite(vectors).all():
-        return _rejected(RequestError("ENGINE_FAILED", "engine_failed", reason="a vector has infinite numbers or NaN"))
+        reason = "a vector has infinite numbers or NaN"
+        return _rejected(RequestError("ENGINE_FAILED", "engine_failed", reason=reason), name)
     return pb_utils.InferenceResponse([pb_utils.Tensor("embedding", np.ascontiguousarray(vectors, np.float32))])
 
 
-def _rejected(error: Exception) -> Any:
+def _rejected(error: Exception, name: str) -> Any:
+    if not isinstance(error, RequestError) or error.reason == "ENGINE_FAILED":
+        # The id begins with that of the caller's request.
+        pb_utils.Logger.log_error(f"request {name!r}: the engine failed: {error!r}")
     if not isinstance(error, RequestError):
-        pb_utils.Logger.log_error(f"the engine failed: {error!r}")
         error = RequestError("ENGINE_FAILED", "engine_failed", reason="it could not embed the texts")
     return error_response(error)

@@ -12,11 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import metrics
 from services.gateway.dialects.error_text import MESSAGE_ID_HEADER
-from services.gateway.edge import error_format
+from services.gateway.edge import error_format, request_spans
 from services.gateway.edge.cors import Cors, answer_preflight, is_preflight
 from services.gateway.errors import server_error
 from services.gateway.i18n.language import ACCEPTED
 from services.gateway.record import RequestRecord, new_request_id
+from services.runtime.tracing.local_trace import Tracer
 
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
 """Request ids that are accepted from clients. They go into all logs: they are short and must not contain a key."""
@@ -28,10 +29,11 @@ _log: Final = logging.getLogger("vilix.access")
 class Access:
     """ASGI middleware that begins and ends each request's record, which is `scope["state"]["record"]`."""
 
-    def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
-        """Wrap `app`. Pages of `origins` may call it; `*` stands for all origins."""
+    def __init__(self, app: ASGIApp, *, origins: Sequence[str], tracer: Tracer | None = None) -> None:
+        """Wrap `app`. Pages of `origins` may call it; `*` stands for all origins. None for `tracer` traces nothing."""
         self._app: Final = app
         self._cors: Final = Cors(origins)
+        self._tracer: Final = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -42,6 +44,10 @@ class Access:
         headers = dict(reversed(scope["headers"]))
         record = RequestRecord(_request_id(headers.get(b"x-request-id", b"")), scope["method"])
         scope.setdefault("state", {})["record"] = record
+        traced: request_spans.RawHeaders = ()
+        if self._tracer is not None:
+            record.trace = request_spans.begin(self._tracer, scope, headers)
+            traced = request_spans.response_headers(record.trace)
         ACCEPTED.set(headers.get(b"accept-language", b"").decode("latin-1"))
         metrics.REQUESTS_IN_FLIGHT.inc()
 
@@ -51,7 +57,7 @@ class Access:
                 record.error = _message_id(message.get("headers", ()))
                 elapsed = f"{(time.perf_counter() - record.began) * 1000:.0f}".encode()
                 own = [(b"x-request-id", record.request_id.encode()), (b"openai-processing-ms", elapsed)]
-                response_headers = [*message.get("headers", ()), *own]
+                response_headers = [*message.get("headers", ()), *own, *traced]
                 message["headers"] = [*response_headers, *self._cors.headers(headers, response_headers)]
             await send(message)
 
@@ -88,3 +94,5 @@ def publish(record: RequestRecord) -> None:
     metrics.of(metrics.REQUESTS, record.route, method, record.status, record.model_label).inc()
     metrics.of(metrics.REQUEST_SECONDS, record.route, record.model_label).observe(record.seconds)
     _log.info("request", extra=record.fields())
+    if record.trace is not None:
+        request_spans.end(record.trace, record)

@@ -15,6 +15,7 @@ def detached(exchange: Exchange) -> Exchange:
     """Return an exchange with the headers and the request id of another, whose client never leaves nor reads."""
     record = RequestRecord(exchange.record.request_id, exchange.record.method, route=ROUTE)
     record.key_id, record.stream = exchange.record.key_id, exchange.record.stream
+    record.trace = exchange.record.trace and exchange.record.trace.follow()
     record.model, record.model_label = exchange.record.model, exchange.record.model_label
     scope = {"type": "http", "headers": exchange.headers.raw, "state": {"record": record}}
     return Exchange(scope, _receive, _send)

@@ -89,8 +89,10 @@ class GenerateText(SelfContained, Generic[C]):
         assert prepared is not None  # noqa: S101  # it runs once
         parts, record = self._parts, exchange.record
         request = prepared.call.generate
-        transcript = Transcript(request) if parts.log_content else None
-        record.content, record.completion_tokens = transcript, 0
+        traces_content = parts.trace_content and record.trace is not None
+        transcript = Transcript(request) if parts.log_content or traces_content else None
+        record.content, record.completion_tokens = transcript if parts.log_content else None, 0
+        record.traced_content = transcript if traces_content else None
         generation = Generation(self.pool, self.model, record)
         exchange.disconnect.on_disconnect(partial(generation.cut_short, Outcome.CLIENT_GONE))
         await prepared.complete(

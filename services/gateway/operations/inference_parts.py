@@ -27,6 +27,8 @@ class InferenceParts:
     background: BackgroundWork
     log_content: bool
     """True if the content of requests and responses is logged (VILIX_LOG_CONTENT)."""
+    trace_content: bool
+    """True if it is recorded in traces (VILIX_TRACES_CONTENT)."""
 
 
 def inference_parts(gateway: Gateway) -> InferenceParts:
@@ -41,4 +43,5 @@ def inference_parts(gateway: Gateway) -> InferenceParts:
         keep_alive=settings.keep_alive,
         background=gateway.background,
         log_content=settings.log_content,
+        trace_content=settings.traces_content,
     )

@@ -14,9 +14,9 @@ from services.gateway import metrics
 from services.gateway.disconnect import ClientGoneError
 from services.gateway.errors import restarting_if_cancelled
 from services.gateway.record import Outcome, RequestRecord
-from services.gateway.routing.embeddings_client import EmbedCall, EmbeddingsPool, EmbeddingsWorker
+from services.gateway.routing.embeddings_client import METHOD, EmbedCall, EmbeddingsPool, EmbeddingsWorker
 from services.gateway.routing.failover import with_failover
-from services.gateway.routing.failures import api_error, failure_of_rpc, outcome_of_failure, silent
+from services.gateway.routing.failures import api_error, call_status, failure_of_rpc, outcome_of_failure, silent
 from services.runtime.failure import Failure
 from services.runtime.heartbeat import IdleTimeoutError
 
@@ -46,7 +46,10 @@ class Embedding:
             self._call.cancel()
 
     async def _run_on(self, worker: EmbeddingsWorker, *, request: pb.EmbedRequest) -> pb.EmbedResponse:
-        self._call = call = worker.client.embed(request, request_id=self._record.request_id)
+        trace = self._record.trace
+        traced = None if trace is None else trace.call(worker.address, METHOD)
+        context = None if traced is None else traced.context
+        self._call = call = worker.client.embed(request, request_id=self._record.request_id, traced=context)
         if self._is_cancelled:
             call.cancel()
         outcome = Outcome.STOPPED
@@ -74,6 +77,8 @@ class Embedding:
             worker.in_flight -= 1
             call.cancel()
             self._record.outcome, self._record.worker_status = outcome, worker_status
+            if traced is not None:
+                traced.end(call_status(outcome, worker_status))
             metrics.EMBEDDINGS.labels(request.model, outcome, worker_status or "").inc()
             metrics.WORKER_CALL_SECONDS.labels(request.model).observe(time.perf_counter() - began)
         self._note(request.model, response)

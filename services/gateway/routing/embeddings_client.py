@@ -14,8 +14,10 @@ from services.gateway.routing.pool import WorkerPool
 from services.gateway.routing.worker import Service, Worker
 from services.gateway.routing.worker_heartbeat import WorkerHeartbeat
 from services.runtime.grpc_channel import channel_options
+from services.runtime.tracing.trace_context import TraceContext
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmbeddingsService"].full_name
+METHOD: Final = f"{SERVICE}/Embed"
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 """2,048 vectors of 4,096 numbers have 32 MiB."""
 
@@ -33,13 +35,15 @@ class EmbeddingsClient:
         self.heartbeat: Final = WorkerHeartbeat(self._status_stub, idle_seconds=timeouts.idle_seconds)
         """Heartbeats of the worker, to be required while a call is awaited."""
 
-    def embed(self, request: pb.EmbedRequest, *, request_id: str) -> EmbedCall:
-        """Begin a call, which raises grpc.aio.AioRpcError when it is awaited.
+    def embed(self, request: pb.EmbedRequest, *, request_id: str, traced: TraceContext | None = None) -> EmbedCall:
+        """Begin a call, which raises grpc.aio.AioRpcError when it is awaited. `traced` is its span, if it is traced.
 
         Raises ApiError (413) for a request that is larger than a message may be.
         """
         check_size(request.ByteSize(), MAX_MESSAGE_BYTES)
-        metadata = (("x-request-id", request_id),)
+        metadata: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
+        if traced is not None:
+            metadata = (*metadata, *traced.headers().items())
         return self._stub.Embed(request, metadata=metadata, timeout=self._seconds)
 
     async def list_models(self) -> list[pb.Model]:

@@ -65,6 +65,13 @@ def outcome_of_failure(failure: Failure) -> Outcome:
     return Outcome.REJECTED if api_error(failure, request_id="").status < 500 else Outcome.BROKEN_OFF
 
 
+def call_status(outcome: Outcome, worker_status: str | None) -> str | None:
+    """Return the name of the gRPC status with which a call has ended; None if it was successful."""
+    if outcome is Outcome.COMPLETE:
+        return None
+    return worker_status or ("DEADLINE_EXCEEDED" if outcome is Outcome.SILENT else "CANCELLED")
+
+
 def silent() -> ApiError:
     """Return a 504 for a worker that has sent no heartbeat for too long."""
     return timed_out(Message("worker_silent"))

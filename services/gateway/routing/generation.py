@@ -16,9 +16,10 @@ from services.gateway.errors import restarting, server_error
 from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.call_multiplexer import CallCancelledError, EventSink, MultiplexedCall, SilentWorkerError
 from services.gateway.routing.failover import with_failover
-from services.gateway.routing.failures import api_error, outcome_of_failure, silent
-from services.gateway.routing.inference_client import InferencePool, InferenceWorker
+from services.gateway.routing.failures import api_error, call_status, outcome_of_failure, silent
+from services.gateway.routing.inference_client import METHOD, InferencePool, InferenceWorker
 from services.runtime.failure import Failure
+from services.runtime.tracing.local_trace import OutgoingCall
 
 
 class Generation:
@@ -39,6 +40,7 @@ class Generation:
         self._worker: InferenceWorker | None = None
         self._call: MultiplexedCall | None = None
         self._worker_status: str | None = None
+        self._traced: OutgoingCall | None = None
 
     @property
     def started(self) -> pb.Started | None:
@@ -115,6 +117,8 @@ class Generation:
         call.offer_to(None)
         worker.in_flight -= 1
         self._record.outcome, self._record.worker_status = self.outcome, self._worker_status
+        if self._traced is not None:
+            self._traced.end(call_status(self.outcome, self._worker_status))
         metrics.of(metrics.WORKER_CALL_SECONDS, self.model).observe(time.perf_counter() - self.began_at)
         metrics.of(metrics.GENERATIONS_IN_FLIGHT, self.model).dec()
         metrics.of(metrics.GENERATIONS, self.model, self.outcome, self._worker_status or "").inc()
@@ -122,7 +126,10 @@ class Generation:
     async def _open_on(
         self, worker: InferenceWorker, *, request: pb.GenerateRequest, size: int, seconds: float | None
     ) -> None:
-        call = worker.client.generate(request, request_id=self._record.request_id, size=size)
+        trace = self._record.trace
+        self._traced = traced = None if trace is None else trace.call(worker.address, METHOD)
+        context = None if traced is None else traced.context
+        call = worker.client.generate(request, request_id=self._record.request_id, size=size, traced=context)
         self._begin(worker, call)
         try:
             self.has_begun = await self._start(call, seconds)

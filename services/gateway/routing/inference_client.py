@@ -15,9 +15,12 @@ from services.gateway.routing.message_size import check_size
 from services.gateway.routing.pool import WorkerPool
 from services.gateway.routing.worker import Service, Worker
 from services.runtime.grpc_channel import channel_options
+from services.runtime.tracing.trace_context import TraceContext
 
 MAX_MESSAGE_BYTES: Final = 32 * 2**20
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+METHOD: Final = f"{SERVICE}/Generate"
+"""The method that spans name. All generations share a stream of GenerateMany."""
 LIST_SECONDS: Final = 5.0
 NO_RETRIES: Final = ("grpc.enable_retries", 0)
 """Switches gRPC's retries off, because failover must not retry once a client has received a token."""
@@ -47,13 +50,21 @@ class InferenceClient:
         self._status_stub: Final = inference_service_pb2_grpc.InferenceServiceStub(status_channel or channel)
         self._multiplexer: CallMultiplexer | None = None
 
-    def generate(self, request: pb.GenerateRequest, *, request_id: str, size: int | None = None) -> MultiplexedCall:
+    def generate(
+        self,
+        request: pb.GenerateRequest,
+        *,
+        request_id: str,
+        size: int | None = None,
+        traced: TraceContext | None = None,
+    ) -> MultiplexedCall:
         """Begin a generation.
 
         Args:
             request: The request.
             request_id: The id of the client's request, for the worker's log.
             size: The size of `request` in bytes, if known, because computing it takes long for a large request.
+            traced: The span of the call; None if it is not traced.
 
         Raises:
             ApiError: The request is larger than a message may be, and would end the shared stream (413).
@@ -62,6 +73,8 @@ class InferenceClient:
         if self._multiplexer is None or not self._multiplexer.open:
             self._multiplexer = CallMultiplexer(self._stub.GenerateMany())
         start = pb.StartCall(request=request, request_id=request_id, timeout=self._timeout, accepts_text_deltas=True)
+        if traced is not None:
+            start.traceparent, start.tracestate = traced.traceparent(), traced.state
         return self._multiplexer.call(start, idle_seconds=self._timeouts.idle_seconds)
 
     async def close(self) -> None:

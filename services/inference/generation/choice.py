@@ -41,6 +41,8 @@ class Choice:
         self.reasoning_tokens = 0
         """The number of tokens of the reasoning generated so far."""
         self._tokens_parsed = 0
+        self.finish_reason = ""
+        """The reason for which the choice ended, with its name in OpenAI's API; empty while it runs."""
 
     @property
     def stopped(self) -> bool:
@@ -146,6 +148,7 @@ class Choice:
         reason = pb.FINISH_REASON_TOOL_CALLS if self._parser.called else pb.FINISH_REASON_STOP
         if by_engine and output.finish_reason == "length":
             reason = pb.FINISH_REASON_LENGTH
+        self.finish_reason = pb.FinishReason.Name(reason).removeprefix("FINISH_REASON_").lower()
         finish = pb.Finish(index=self.index, reason=reason, stop_string=stop_string or "")
         stopped = by_engine and output.finish_reason == "stop" and output.token_ids
         if stopped and output.token_ids[-1] in self._stop_token_ids:

@@ -21,6 +21,7 @@ from services.inference.request.engine_rejections import restated
 from services.inference.request.prompt import Prompt
 from services.inference.request.reasoning_policy import AFTER_REASONING, CLOSING
 from services.runtime.failure import Failure
+from services.runtime.tracing.trace_context import CURRENT
 from services.worker.step_stream import TokenSink
 from services.worker.triton_client import TritonClient
 from services.worker.triton_messages import EngineOutput
@@ -56,6 +57,9 @@ class ChoiceRequests:
         self._request_id: Final = f"{request_id}.{choice}"
         self._on_request: Final = on_request
         self._params: Final = engine_params(request, model, remaining_tokens=prompt.remaining_tokens, choice=choice)
+        traced = CURRENT.get()
+        if traced is not None and model.supports("trace_headers"):
+            self._params["trace_headers"] = traced.headers()
         if prompt.images:
             self._params["image_sizes"] = [image.size for image in prompt.images]
         self._limit: Final[int] = self._params["max_tokens"]

@@ -11,7 +11,10 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference import metrics
 from services.inference.generation.choice import Choice
+from services.inference.generation.engine_span import METHOD, EngineUsage, engine_span
 from services.inference.request.prompt import Prompt
+from services.runtime.tracing.local_trace import LocalTrace, Tracer
+from services.runtime.tracing.span import Span
 from services.worker.call_record import CallRecord
 from services.worker.triton_messages import EngineOutput
 
@@ -19,15 +22,20 @@ from services.worker.triton_messages import EngineOutput
 class UsageCount(CallRecord):
     """The count of one request, from its acceptance to its end."""
 
-    def __init__(self, request_id: str, model_id: str) -> None:
-        """Begin the count of a request for the model `model_id`, now."""
+    def __init__(
+        self, request_id: str, model_id: str, *, request: pb.GenerateRequest, tracer: Tracer | None = None
+    ) -> None:
+        """Begin the count of `request`, for the model `model_id`, now. With `tracer`, it is traced."""
         super().__init__(
             "generate",
             request_id=request_id,
             model_id=model_id,
             requests=metrics.REQUESTS,
             seconds=metrics.REQUEST_SECONDS,
+            tracer=tracer,
+            method=METHOD,
         )
+        self._request: Final = request
         self._created: Final = time.time_ns()
         self._prompts: Sequence[Prompt] | None = None
         self.has_started = False
@@ -37,6 +45,8 @@ class UsageCount(CallRecord):
         """The tokens that came from the prefix cache, by prompt."""
         self._first_token_seconds: float | None = None
         self._timings: dict[str, float] = {}
+        self._rendered_at: float | None = None
+        self._choices: Sequence[Choice] = ()
 
     def _begin(self) -> None:
         metrics.REQUESTS_IN_FLIGHT.labels(self._model_id).inc()
@@ -52,6 +62,27 @@ class UsageCount(CallRecord):
         if self._first_token_seconds is not None:
             fields["first_token_seconds"] = round(self._first_token_seconds, 3)
         return fields
+
+    def _spans(self, trace: LocalTrace, error: str | None) -> list[Span]:
+        now, rendered_at, first_token = time.perf_counter(), self._rendered_at, self._first_token_seconds
+        if rendered_at is None:
+            return [trace.span("render", trace.began, now)]
+        usage = EngineUsage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            cached_tokens=sum(self._cached_tokens.values()),
+            reasoning_tokens=sum(choice.reasoning_tokens for choice in self._choices),
+            finish_reasons=[reason for choice in self._choices if (reason := choice.finish_reason)],
+            first_token_at=None if first_token is None else trace.began + first_token,
+            timings=self._timings,
+        )
+        rendering = trace.span("render", trace.began, rendered_at)
+        engine = engine_span(trace, self._request, usage, began=rendered_at, context=self._engine_context, error=error)
+        return [rendering, engine]
+
+    def note_rendered(self) -> None:
+        """Note that the prompts were rendered, so that the engine's part begins."""
+        self._rendered_at = time.perf_counter()
 
     def take_started_event(
         self, prompts: Sequence[Prompt], ignored_parameters: list[str], *, max_tokens: int | None = None
@@ -99,6 +130,7 @@ class UsageCount(CallRecord):
 
     def event(self, choices: Sequence[Choice]) -> pb.Event:
         """Return the event that ends the stream."""
+        self._choices = choices
         return pb.Event(
             usage=pb.Usage(
                 prompt_tokens=self._prompt_tokens,

@@ -144,6 +144,8 @@ class Params:
     """A larger priority goes first among waiting requests."""
     window: int | None = None
     """The most responses sent but not acknowledged; then the generation pauses. None: it never pauses."""
+    trace_headers: tuple[tuple[str, str], ...] = ()
+    """The headers `traceparent` and `tracestate` of the caller's span, for engines that trace requests themselves."""
     step: Step | None = None
     """The stream of steps that has the output. None: the request has a stream of its own."""
     names: frozenset[str] = field(default=frozenset(), compare=False)
@@ -322,7 +324,7 @@ class Engine(Protocol):
         """Fail all requests, and stop all threads."""
 
 
-SUPPORTED_BY_ALL: Final = frozenset({"window", "step"})
+SUPPORTED_BY_ALL: Final = frozenset({"window", "step", "trace_headers"})
 VISION: Final = frozenset({"images", "image_sizes"})
 """The tensor, and the parameter about it, that an engine with vision supports besides the other parameters."""
 PARAMETER_NAMES: Final = frozenset(f.name for f in fields(Params)) - {"names"}

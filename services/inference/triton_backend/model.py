@@ -119,22 +119,22 @@ class TritonPythonModel:
         engine_request = _read(request, params)
         _reject_unsupported(engine_request, self._engine)
         if params.step is not None:
-            self._submit_to_steps(engine_request, params.step)
+            self._submit_to_steps(engine_request, params.step, request.request_id())
             respond_empty(response_sender)
             return
         request_id = request.request_id()
         if params.window is not None and (not request_id or request_id in self._streams):
             raise invalid(f"a request with a window needs an id of its own, and {request_id!r} is not")
-        stream = Stream(response_sender, self._sender, window=params.window)
+        stream = Stream(response_sender, self._sender, window=params.window, name=request_id)
         self._engine.submit(engine_request, stream)
         if request_id:
             self._streams[request_id] = stream
 
-    def _submit_to_steps(self, request: Request, step: Step) -> None:
+    def _submit_to_steps(self, request: Request, step: Step, name: str) -> None:
         steps = self._step_streams.get(step.stream)
         if steps is None:
             raise RequestError(STREAM_ENDED, "engine_parameters_not_valid", reason="there is no such stream of steps")
-        sink: Sink = steps.open(step.request, window=request.params.window)
+        sink: Sink = steps.open(step.request, window=request.params.window, name=name)
         try:
             self._engine.submit(request, sink)
         except BaseException:

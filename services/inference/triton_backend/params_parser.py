@@ -154,6 +154,12 @@ def _step(key: str, value: Any) -> Step:
     raise invalid(f"{key}={_rendered(value)}: expected an object of stream and request")
 
 
+def _trace_headers(key: str, value: Any) -> tuple[tuple[str, str], ...]:
+    if isinstance(value, dict) and value.keys() <= _TRACE_HEADERS:
+        return tuple((name, _string(f"{key}.{name}", text)) for name, text in value.items())
+    raise invalid(f"{key}={_rendered(value)}: expected an object of traceparent and tracestate")
+
+
 def _structured_output(key: str, value: Any) -> StructuredOutput:
     if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= set(STRUCTURED_OUTPUT_KINDS):
         raise invalid(f"{key}={_rendered(value)}: expected an object with one of {', '.join(STRUCTURED_OUTPUT_KINDS)}")
@@ -182,6 +188,7 @@ def _rendered(value: Any) -> str:
 
 
 _INT32: Final = 2**31 - 1
+_TRACE_HEADERS: Final = {"traceparent", "tracestate"}
 _token_id = _integer(0, _INT32)
 _bias = _number(-100, 100)
 _side = _integer(1, 65_535)
@@ -207,5 +214,6 @@ _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "cache_salt": _string,
     "priority": _integer(-_INT32 - 1, _INT32),
     "window": _integer(1, _INT32),
+    "trace_headers": _trace_headers,
     "step": _step,
 }

@@ -17,7 +17,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from services.inference.triton_backend.contract import STREAM_ENDED, Tokens, Usage, invalid
-from services.inference.triton_backend.stream import PROGRESS_SECONDS, Sender
+from services.inference.triton_backend.stream import PROGRESS_SECONDS, Sender, log_failure
 from services.worker.triton_kit.request_error import RequestError
 from services.worker.triton_kit.triton_model import error_response
 
@@ -44,14 +44,17 @@ class StepStream:
         self._sinks: Final[dict[int, StepSink]] = {}
         self._idle_since = time.monotonic()
 
-    def open(self, number: int, *, window: int | None) -> StepSink:
-        """Return the sink of a new request. Raises RequestError for a stream that has ended, or a number in use."""
+    def open(self, number: int, *, window: int | None, name: str = "") -> StepSink:
+        """Return the sink of a new request with the id `name`.
+
+        Raises RequestError for a stream that has ended, or a number in use.
+        """
         with self._lock:
             if self._ended or self.cancelled:
                 raise RequestError(STREAM_ENDED, "engine_parameters_not_valid", reason="the stream of steps has ended")
             if number in self._sinks:
                 raise invalid(f"the stream of steps has a running request with the number {number}")
-            sink = self._sinks[number] = StepSink(self, number, window=window)
+            sink = self._sinks[number] = StepSink(self, number, window=window, name=name)
         return sink
 
     def discard(self, number: int) -> None:
@@ -148,8 +151,12 @@ class StepStream:
 class StepSink:
     """The sink of one request of a stream."""
 
-    def __init__(self, stream: StepStream, number: int, *, window: int | None) -> None:
-        """Create the sink. `window` is the most entries that the reader has not acknowledged; None for any number."""
+    def __init__(self, stream: StepStream, number: int, *, window: int | None, name: str) -> None:
+        """Create the sink of the request with the id `name`.
+
+        `window` is the most entries that the reader has not acknowledged; None for any number.
+        """
+        self._name: Final = name
         self._stream: Final = stream
         self._number: Final = number
         self._window: Final = window
@@ -184,6 +191,7 @@ class StepSink:
 
     def fail(self, error: RequestError) -> None:
         """See Sink."""
+        log_failure(self._name, error)
         self._put(None, {"error": str(error)})
 
     def acknowledge(self, responses: int) -> None:

@@ -104,8 +104,12 @@ class Sender:
 class Stream:
     """The sink of one request: gathers tokens and counts responses that the reader has not acknowledged."""
 
-    def __init__(self, response_sender: Any, sender: Sender, *, window: int | None) -> None:
-        """Create the sink. `window` is the most responses that the reader has not acknowledged; None for any number."""
+    def __init__(self, response_sender: Any, sender: Sender, *, window: int | None, name: str = "") -> None:
+        """Create the sink of the request with the id `name`.
+
+        `window` is the most responses that the reader has not acknowledged; None for any number.
+        """
+        self._name = name
         self._response_sender = response_sender
         self._sender = sender
         self._window = window
@@ -162,6 +166,7 @@ class Stream:
 
     def fail(self, error: RequestError) -> None:
         """See Sink."""
+        log_failure(self._name, error)
         self._close(error)
 
     def acknowledge(self, responses: int) -> None:
@@ -204,6 +209,12 @@ class Stream:
             scheduled, self._scheduled = self._scheduled, True
         if not scheduled:
             self._sender.schedule(self)
+
+
+def log_failure(name: str, error: RequestError) -> None:
+    """Write an engine's failure into Triton's log, with the id of the request, which begins with its caller's id."""
+    if error.reason == "ENGINE_FAILED":
+        pb_utils.Logger.log_error(f"request {name!r}: {error}")
 
 
 def respond_with_description(response_sender: Any, text: str) -> None:

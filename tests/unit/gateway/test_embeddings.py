@@ -79,7 +79,7 @@ class FakeWorker:
         self.heartbeat = Heartbeat(idle_seconds=60)
         self.call = asyncio.get_running_loop().create_future()
 
-    def embed(self, request: pb.EmbedRequest, *, request_id: str) -> asyncio.Future[pb.EmbedResponse]:
+    def embed(self, request: pb.EmbedRequest, *, request_id: str, traced: None) -> asyncio.Future[pb.EmbedResponse]:
         return self.call
 
     def lose_model(self, model: str) -> None:

@@ -48,6 +48,7 @@ def test_every_parameter_is_read() -> None:
         "cache_salt": "tenant",
         "priority": -3,
         "window": 4,
+        "trace_headers": {"traceparent": "00-1-2-01", "tracestate": "a=1"},
         "step": {"stream": "s-1", "request": 7},
     }
     assert values.keys() == ALL_PARAMETERS
@@ -60,7 +61,8 @@ def test_every_parameter_is_read() -> None:
     assert params.frequency_penalty == -1.0
     assert params.calls == Calls("<c>", "</c>", '{"type": "object"}', parallel=False)
     assert params.step == Step("s-1", 7)
-    simple = values.keys() - {"stop_token_ids", "structured_output", "calls", "logit_bias", "step"}
+    assert params.trace_headers == (("traceparent", "00-1-2-01"), ("tracestate", "a=1"))
+    simple = values.keys() - {"stop_token_ids", "structured_output", "calls", "logit_bias", "trace_headers", "step"}
     assert {key: getattr(params, key) for key in simple} == {key: values[key] for key in simple}
 
 
@@ -74,6 +76,8 @@ def test_the_defaults_have_no_effect() -> None:
     [
         ({"tempo": 1}, "unknown key 'tempo'"),
         ({"image_sizes": [64, 32]}, "pairs of width and height"),
+        ({"trace_headers": {"baggage": "a=1"}}, "an object of traceparent and tracestate"),
+        ({"trace_headers": {"traceparent": 1}}, "trace_headers.traceparent=1: expected a string"),
         ({"image_sizes": [[64, 0]]}, "image_sizes=0: expected an integer from 1"),
         ({"temperature": 2.5}, "temperature=2.5: expected a number from 0 to 2"),
         ({"temperature": "hot"}, 'temperature="hot": expected a number'),

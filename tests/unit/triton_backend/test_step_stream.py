@@ -56,12 +56,19 @@ class Sender:
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def log() -> list[str]:
+    """Return the lines that are written into Triton's log."""
+    return []
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> Iterator[Any]:
     fake: Any = SimpleNamespace(
         InferenceResponse=list,
         Tensor=lambda name, values: (name, values),
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
         TritonError=SimpleNamespace(),
+        Logger=SimpleNamespace(log_error=log.append),
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake)
     for name in MODULES:
@@ -173,6 +180,15 @@ def test_a_number_in_use_is_rejected_and_can_be_used_after_the_end(stream: Any, 
     sink.fail(RequestError("ENGINE_FAILED", "engine_failed", reason="a test"))
     sender.run()
     stream.open(1, window=None)
+
+
+def test_a_failure_of_the_engine_is_in_tritons_log_with_the_requests_id(stream: Any, log: list[str]) -> None:
+    stream.open(1, window=None, name="req-1.0.x-7").fail(RequestError("OVERLOADED", "engine_failed", reason="full"))
+    assert log == []
+    stream.open(2, window=None, name="req-2.0.x-8").fail(RequestError("ENGINE_FAILED", "engine_failed", reason="why"))
+    (line,) = log
+    assert line.startswith("request 'req-2.0.x-8': ENGINE_FAILED")
+    assert "why" in line
 
 
 def test_a_step_that_cannot_be_sent_ends_the_stream(

@@ -71,6 +71,13 @@ def test_all_parameters_reach_vllm(make: Make) -> None:
     assert (sent["stop_token_ids"], sent["logit_bias"]) == ([EOS, 20], {5: 3.0})
     assert (sent["detokenize"], sent["output_kind"]) == (False, "delta")
     assert request.prompt == {"type": "token", "prompt_token_ids": [1], "cache_salt": "s"}
+    assert request.trace_headers is None
+
+
+def test_the_callers_span_reaches_vllm(make: Make) -> None:
+    headers = {"traceparent": "00-a-b-01", "tracestate": "c=1"}
+    ask(make(), [1], max_tokens=1, trace_headers=headers).wait()
+    assert llm().requests[-1].trace_headers == headers
 
 
 def test_end_tokens_end_nothing_if_they_are_ignored(make: Make) -> None:

@@ -105,6 +105,8 @@ class VllmApi:
             inputs,
             self._parameters(request.params, limit, checkpoint),
             name,
+            # vLLM exports spans of its own if its argument `otlp_traces_endpoint` is set, and ignores them otherwise.
+            trace_headers=dict(request.params.trace_headers) or None,
             # For vLLM, a smaller number goes first.
             priority=-request.params.priority,
         )

@@ -1021,6 +1021,8 @@ class StartCall(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
     ACCEPTS_TEXT_DELTAS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id of the call in logs, like the metadata `x-request-id` of `Generate`."""
     credit: _builtins.int
@@ -1031,6 +1033,10 @@ class StartCall(_message.Message):
     """Whether the caller reads `GenerateManyResponse.contents` and `reasoning_contents`. Otherwise all events of the call
     are in `outputs`.
     """
+    traceparent: _builtins.str
+    """The caller's span, like the metadata `traceparent` of `Generate`: see https://www.w3.org/TR/trace-context-2/."""
+    tracestate: _builtins.str
+    """What vendors have added to it, like the metadata `tracestate`."""
     @_builtins.property
     def request(self) -> Global___GenerateRequest:
         """The request."""
@@ -1047,10 +1053,12 @@ class StartCall(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         credit: _builtins.int = ...,
         accepts_text_deltas: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_text_deltas", b"accepts_text_deltas", "credit", b"credit", "request", b"request", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_text_deltas", b"accepts_text_deltas", "credit", b"credit", "request", b"request", "request_id", b"request_id", "timeout", b"timeout", "traceparent", b"traceparent", "tracestate", b"tracestate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
