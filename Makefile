@@ -33,8 +33,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run site test test-fast test-clients test-environments test-agents test-vllm coverage faults soak bench \
-	bench-peers images lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps \
-	clean
+	bench-peers images lint check-site format proto proto-release openapi lock monitoring chart-readme gpu-smoke \
+	system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -154,6 +154,9 @@ images: $(INSTALLED) $(SITE_BUILT) ## Build and push all images to REGISTRY (doc
 	@$(BIN)/python docker/publish.py $(REGISTRY) $(ARGS) > dist/images.yaml.new && mv dist/images.yaml.new dist/images.yaml
 	@for image in gateway worker cpu; do $(BIN)/python docker/sbom.py $$image > dist/$$image.cdx.json; done
 	@echo "dist/images.yaml has the digests (helm … -f), dist/*.cdx.json what the wheels need"
+
+monitoring: $(INSTALLED) ## Write the reference of the metrics from the code
+	@$(BIN)/python -m monitoring
 
 chart-readme: $(INSTALLED) ## Write the chart's README from its values, and its list of models' engines from the catalog
 	@$(BIN)/python helm/readme.py

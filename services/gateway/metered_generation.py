@@ -48,7 +48,7 @@ class MeteredGeneration:
         self._first_is_noted = generation.has_begun
         """Whether the next group of tokens was noted before it was read."""
         if generation.has_begun:
-            self._note_tokens()
+            self._note_tokens(1)
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
         """Yield the events as they arrive, except those that a caller has only counted with `count`.
@@ -64,7 +64,6 @@ class MeteredGeneration:
         async for events in self.generation.events():
             self.count(events)
             if events[-1].HasField("usage"):
-                metrics.of(metrics.TOKENS, self._model, "prompt").inc(events[-1].usage.prompt_tokens)
                 await self._reservation.settle(self.generation.outcome)
             yield events
         if self.generation.outcome is Outcome.BUDGET:
@@ -78,16 +77,16 @@ class MeteredGeneration:
         self._reservation.count(events)
         if self._transcript is not None:
             self._transcript.add(events)
-        has_tokens = False
+        tokens = 0
         for event in events:
             if event.delta.token_count:
-                has_tokens = True
+                tokens += event.delta.token_count
             elif event.HasField("finish"):
                 self._finished.add(event.finish.index)
         if self._first_is_noted:
             self._first_is_noted = False
-        elif has_tokens:
-            self._note_tokens()
+        elif tokens:
+            self._note_tokens(tokens)
 
     @property
     def has_transcript(self) -> bool:
@@ -104,9 +103,9 @@ class MeteredGeneration:
             self._reservation.renew_if_needed()
         if tokens:
             if self._last_tokens is None:
-                self._note_tokens()
+                self._note_tokens(tokens)
                 return
-            self._gaps.observe(now - self._last_tokens)
+            self._gaps.observe((now - self._last_tokens) / tokens, tokens)
             self._last_tokens = now
 
     def close(self) -> None:
@@ -114,9 +113,14 @@ class MeteredGeneration:
         self.generation.close()
         produced = self._reservation.produced
         self._record.completion_tokens = produced.completion
+        metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
+        metrics.of(metrics.COMPLETION_TOKENS, self._model).observe(produced.completion)
+        metrics.of(metrics.REASONING_TOKENS, self._model).inc(produced.reasoning)
         if produced.prompt is not None:
             self._record.prompt_tokens = produced.prompt
-        metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
+            metrics.of(metrics.TOKENS, self._model, "prompt").inc(produced.prompt)
+            metrics.of(metrics.PROMPT_TOKENS, self._model).observe(produced.prompt)
+            metrics.of(metrics.CACHED_TOKENS, self._model).inc(produced.cached)
 
     def _end_by_budget(self) -> None:
         self.generation.cut_short(Outcome.BUDGET)
@@ -133,19 +137,19 @@ class MeteredGeneration:
             cached_tokens=produced.cached,
             reasoning_tokens=produced.reasoning,
         )
-        metrics.of(metrics.TOKENS, self._model, "prompt").inc(usage.prompt_tokens)
         beginning = [] if self._has_events else [pb.Event(started=self.generation.started or pb.Started())]
         finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_LENGTH)) for index in unfinished]
         if self._transcript is not None:
             self._transcript.add(finishes)
         return [*beginning, *finishes, pb.Event(usage=usage)]
 
-    def _note_tokens(self) -> None:
+    def _note_tokens(self, tokens: int) -> None:
+        """Note the arrival of tokens now. Those that come with the first one have no gap."""
         now = time.perf_counter()
         if self._last_tokens is None:
-            seconds = now - self.generation.began_at
-            self._record.first_token_ms, self._record.first_token_at = round(seconds * 1000, 1), now
-            metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(seconds)
+            record = self._record
+            record.first_token_ms, record.first_token_at = round((now - self.generation.began_at) * 1000, 1), now
+            metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(now - record.began, record.exemplar())
         else:
-            self._gaps.observe(now - self._last_tokens)
+            self._gaps.observe((now - self._last_tokens) / tokens, tokens)
         self._last_tokens = now

@@ -13,7 +13,8 @@ import uvloop
 from services.runtime import settings as settings_module
 from services.runtime.allocator import return_freed_memory
 from services.runtime.certificates import Certificates
-from services.runtime.telemetry import configure_logging, serve_metrics
+from services.runtime.metrics_server import serve_metrics
+from services.runtime.telemetry import configure_logging
 from services.worker import triton_clients
 from services.worker.grpc_server import MAX_MESSAGE_BYTES, WorkerServer
 from services.worker.settings import WorkerSettings
@@ -55,6 +56,8 @@ def run(service: WorkerService[Settings, Model]) -> None:
         certificates = Certificates(settings.tls_dir) if settings.tls_dir else None
     except (OSError, ValueError) as error:
         _reject_to_start(error)
+    if certificates is not None:
+        certificates.export_expiry()
     uvloop.run(_serve(service, settings, models, tritons, certificates))
 
 
@@ -74,7 +77,7 @@ async def _serve(
     )
     background = asyncio.gather(*service.set_up(settings, models, tritons, server))
     try:
-        serve_metrics(settings.metrics_host, settings.metrics_port)
+        serve_metrics(service.name, settings.metrics_host, settings.metrics_port)
         await server.run(
             settings.listen,
             drain_seconds=settings.drain_seconds,

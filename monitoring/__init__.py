@@ -1,0 +1,1 @@
+"""Generated files for operators: the reference of the metrics."""
