@@ -1,4 +1,4 @@
-"""`python -m monitoring` writes the reference of the metrics, docs/metrics.md.
+"""`python -m monitoring` writes the reference of the metrics, and the rules and dashboards of the chart.
 
 `python -m monitoring --check` exits with 1 when one of these files is out of date.
 """
@@ -9,14 +9,21 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from monitoring.dashboards import dashboards
 from monitoring.reference import reference
+from monitoring.rules import rules
 
 ROOT: Final = Path(__file__).parents[1]
+CHART_FILES: Final = ROOT / "helm" / "vilix" / "files" / "monitoring"
 
 
 def files() -> dict[Path, str]:
     """Return the text of every generated file."""
-    return {ROOT / "docs" / "metrics.md": reference()}
+    return {
+        ROOT / "docs" / "metrics.md": reference(),
+        CHART_FILES / "rules.yaml": rules(),
+        **{CHART_FILES / f"{dashboard.name}.json": dashboard.json() for dashboard in dashboards()},
+    }
 
 
 def main() -> None:

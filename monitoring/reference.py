@@ -51,6 +51,7 @@ _INTRODUCTION: Final = """\
 
 Every process serves its metrics in Prometheus's format at `http://HOST:9090/metrics` (`VILIX_METRICS_HOST` and
 `VILIX_METRICS_PORT`). `make monitoring` writes this page from the code, and a test checks that it is current.
+[operations.md](operations.md) explains the alerts, and [kubernetes.md](kubernetes.md#monitoring) installs them.
 
 - Names follow Prometheus's conventions: base units, `_total` for counters, `_ratio` for 0 to 1.
 - A scraper that asks for OpenMetrics, as Prometheus does, also gets exemplars: `request_id` at

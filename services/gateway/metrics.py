@@ -163,11 +163,14 @@ def prepare() -> None:
         REDIS_AWAY.labels(decision)
     for rejection in ("full", "read_only", "persistence_failed", "no_replicas"):
         REDIS_REJECTED_WRITES.labels(rejection)
+    for limit in ("rpm", "tpm", "concurrency", "daily_tokens", "monthly_tokens"):
+        LIMITS_REJECTED.labels(limit)
     for result in ("ok", "rejected", "failed"):
         REDIS_COMMAND_SECONDS.of(result)
 
 
 def prepare_model(model: str) -> None:
-    """Export the outcomes of a model that an alert follows as 0 before the first of them."""
-    for outcome in ("complete", "failed", "broken off", "silent"):
+    """Export the counters of a model as 0 before their first event, like `prepare`."""
+    RETRIES.labels(model)
+    for outcome in ("complete", "failed", "broken off", "silent", "budget", "client gone"):
         OUTCOMES.labels(model, outcome)

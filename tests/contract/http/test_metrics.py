@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.gateway.tenancy.limits import LIMITS
 from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 from tests.support.waits import until
 
@@ -102,6 +103,8 @@ async def test_the_build_and_every_models_workers_are_exported(
     build = next(family for family in found if family.name == "vilix_build_info").samples
     assert [(sample.labels["service"], sample.value) for sample in build] == [("gateway", 1.0)]
     names = {sample.name for family in found for sample in family.samples}
+    limits = {s.labels["limit"] for f in found for s in f.samples if s.name == "vilix_limits_rejected_total"}
+    assert limits == {*LIMITS}, "an alert must see the first rejection"
     assert not [name for name in names if name.startswith("vilix_") and name.endswith("_created")]
 
     async def workers() -> list[float]:
