@@ -193,10 +193,10 @@ def alert_test(name: str, case: Case, *, fires: bool, severity: str) -> dict[str
     return {"name": f"{name}, {fires}", "interval": "1m", "input_series": inputs, "promql_expr_test": [test]}
 
 
-def run_tests(rules: Path, tests: list[dict[str, Any]]) -> str:
-    """Return what promtool reports about tests; nothing if all pass."""
+def run_tests(rules: Path, tests: list[dict[str, Any]], *, every: str = "1m") -> str:
+    """Return what promtool reports about tests, for which it evaluates the rules so often; nothing if all pass."""
     path = rules.with_name("tests.yaml")
-    path.write_text(yaml.safe_dump({"rule_files": [rules.name], "evaluation_interval": "1m", "tests": tests}))
+    path.write_text(yaml.safe_dump({"rule_files": [rules.name], "evaluation_interval": every, "tests": tests}))
     result = promtool("test", "rules", path)
     return "" if result.returncode == 0 else result.stdout + result.stderr
 
@@ -215,8 +215,11 @@ def test_every_alert_has_a_case() -> None:
 @pytest.mark.parametrize("fires", [True, False], ids=["fires", "quiet"])
 def test_alerts_fire_when_they_should_and_only_then(rules: Path, fires: bool) -> None:
     severities = {alert.name: alert.severity for alert in alerts()}
-    tests = [alert_test(name, case, fires=fires, severity=severities[name]) for name, case in CASES.items()]
-    assert run_tests(rules, tests) == ""
+    for every, is_long in (("1m", False), ("4m", True)):
+        cases = {name: case for name, case in CASES.items() if case.at.endswith("h") is is_long}
+        tests = [alert_test(name, case, fires=fires, severity=severities[name]) for name, case in cases.items()]
+        assert tests
+        assert run_tests(rules, tests, every=every) == ""
 
 
 def test_the_tests_of_alerts_see_a_difference(rules: Path) -> None:
@@ -250,7 +253,7 @@ def test_recording_rules_have_the_values_that_they_name(rules: Path) -> None:
         for name, value in expected.items()
     ]
     one = {"interval": "1m", "input_series": [series("ai", text) for text in inputs], "promql_expr_test": tests}
-    assert run_tests(rules, [one]) == ""
+    assert run_tests(rules, [one], every="4m") == ""
 
 
 def test_every_alert_leads_to_its_section(rules: Path) -> None:
