@@ -33,8 +33,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run site test test-fast test-clients test-environments test-agents test-vllm coverage faults soak bench \
-	bench-peers images lint check-site format proto proto-release openapi lock chart-readme gpu-smoke system-deps \
-	clean
+	bench-peers images lint check-site format proto proto-release openapi lock monitoring chart-readme gpu-smoke \
+	system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list
@@ -155,6 +155,9 @@ images: $(INSTALLED) $(SITE_BUILT) ## Build and push all images to REGISTRY (doc
 	@for image in gateway worker cpu; do $(BIN)/python docker/sbom.py $$image > dist/$$image.cdx.json; done
 	@echo "dist/images.yaml has the digests (helm … -f), dist/*.cdx.json what the wheels need"
 
+monitoring: $(INSTALLED) ## Write the reference of the metrics, and the chart's rules and dashboards, from the code
+	@$(BIN)/python -m monitoring
+
 chart-readme: $(INSTALLED) ## Write the chart's README from its values, and its list of models' engines from the catalog
 	@$(BIN)/python helm/readme.py
 	@$(BIN)/python helm/engines.py
@@ -167,7 +170,7 @@ gpu-smoke: ## In a GPU image: check the TensorRT-LLM engine with MODEL=directory
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
 	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		chromium nginx-light openssl redis-server
+		chromium nginx-light openssl prometheus redis-server
 
 clean: ## Remove everything that was installed, prepared or written here
 	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules \

@@ -20,7 +20,8 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import check
 from services.runtime import settings as settings_module
 from services.runtime.allocator import limit_arenas
-from services.runtime.telemetry import configure_logging, serve_metrics
+from services.runtime.metrics_server import serve_metrics
+from services.runtime.telemetry import configure_logging
 from services.runtime.tracing.opening import opened_tracer
 
 
@@ -62,7 +63,7 @@ def main() -> None:
             check(settings)
             tracer = stack.enter_context(opened_tracer("gateway", slow_seconds=settings.traces_slow_seconds))
             admin = bind(settings)
-            serve_metrics(settings.metrics_host, settings.metrics_port)
+            serve_metrics("gateway", settings.metrics_host, settings.metrics_port)
         except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None

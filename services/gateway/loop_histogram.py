@@ -56,7 +56,7 @@ class LoopSeries:
         self.total = 0.0
         """The sum of all observations."""
 
-    def observe(self, value: float) -> None:
-        """Count an observation."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count `count` observations of the same value."""
+        self.counts[bisect_left(self._bounds, value)] += count
+        self.total += value * count

@@ -52,7 +52,7 @@ class MeteredGeneration:
         self._first_is_noted = generation.has_begun
         """Whether the next group of tokens was noted before it was read."""
         if generation.has_begun:
-            self.note_gap(time.perf_counter())
+            self.note_gap(time.perf_counter(), 1)
 
     async def events(self) -> AsyncIterator[list[pb.Event]]:
         """Yield the events as they arrive, except those that a caller has only counted with `count`.
@@ -68,7 +68,6 @@ class MeteredGeneration:
         async for events in self.generation.events():
             self.count(events)
             if events[-1].HasField("usage"):
-                metrics.of(metrics.TOKENS, self._model, "prompt").inc(events[-1].usage.prompt_tokens)
                 await self._reservation.settle(self.generation.outcome)
             yield events
         if self.generation.outcome is Outcome.BUDGET:
@@ -82,16 +81,16 @@ class MeteredGeneration:
         self._reservation.count(events)
         if self._transcript is not None:
             self._transcript.add(events)
-        has_tokens = False
+        tokens = 0
         for event in events:
             if event.delta.token_count:
-                has_tokens = True
+                tokens += event.delta.token_count
             elif event.HasField("finish"):
                 self._finished.add(event.finish.index)
         if self._first_is_noted:
             self._first_is_noted = False
-        elif has_tokens:
-            self.note_gap(time.perf_counter())
+        elif tokens:
+            self.note_gap(time.perf_counter(), tokens)
 
     @property
     def has_transcript(self) -> bool:
@@ -105,26 +104,34 @@ class MeteredGeneration:
         if is_reasoning:
             produced.reasoning += tokens
         if tokens:
-            self.note_gap(now)
+            self.note_gap(now, tokens)
         if self.has_budget:
             self.renew_if_needed()
 
-    def note_gap(self, now: float) -> None:
-        """Note that tokens have arrived at the time `now` of `time.perf_counter`."""
+    def note_gap(self, now: float, tokens: int) -> None:
+        """Note that tokens have arrived together at the time `now` of `time.perf_counter`.
+
+        Those that come with the first one have no gap.
+        """
         last, self._last_tokens = self._last_tokens, now
         if last is None:
             self._note_first_tokens(now)
         else:
-            self._gaps.observe(now - last)
+            self._gaps.observe((now - last) / tokens, tokens)
 
     def close(self) -> None:
         """End the generation if it still runs, and note its tokens."""
         self.generation.close()
         produced = self._reservation.produced
         self._record.completion_tokens = produced.completion
+        metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
+        metrics.of(metrics.COMPLETION_TOKENS, self._model).observe(produced.completion)
+        metrics.of(metrics.REASONING_TOKENS, self._model).inc(produced.reasoning)
         if produced.prompt is not None:
             self._record.prompt_tokens = produced.prompt
-        metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
+            metrics.of(metrics.TOKENS, self._model, "prompt").inc(produced.prompt)
+            metrics.of(metrics.PROMPT_TOKENS, self._model).observe(produced.prompt)
+            metrics.of(metrics.CACHED_TOKENS, self._model).inc(produced.cached)
 
     def _end_by_budget(self) -> None:
         self.generation.cut_short(Outcome.BUDGET)
@@ -141,7 +148,6 @@ class MeteredGeneration:
             cached_tokens=produced.cached,
             reasoning_tokens=produced.reasoning,
         )
-        metrics.of(metrics.TOKENS, self._model, "prompt").inc(usage.prompt_tokens)
         beginning = [] if self._has_events else [pb.Event(started=self.generation.started or pb.Started())]
         finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_LENGTH)) for index in unfinished]
         if self._transcript is not None:
@@ -149,6 +155,6 @@ class MeteredGeneration:
         return [*beginning, *finishes, pb.Event(usage=usage)]
 
     def _note_first_tokens(self, now: float) -> None:
-        seconds = now - self.generation.began_at
-        self._record.first_token_ms, self._record.first_token_at = round(seconds * 1000, 1), now
-        metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(seconds)
+        record = self._record
+        record.first_token_ms, record.first_token_at = round((now - self.generation.began_at) * 1000, 1), now
+        metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(now - record.began, record.exemplar())

@@ -15,6 +15,8 @@ from services.gateway.loop_histogram import LoopHistogram
 
 M = TypeVar("M", bound=MetricWrapperBase)
 _LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_WAITS: Final = (0.001, *_LATENCIES)
+_TOKENS: Final = (1, 4, 16, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144)
 _GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 REQUESTS: Final = Counter("vilix_http_requests", "Completed requests.", ["route", "method", "status", "model"])
@@ -24,11 +26,17 @@ REQUEST_SECONDS: Final = Histogram(
     ["route", "model"],
     buckets=_LATENCIES,
 )
+OUTCOMES: Final = Counter(
+    "vilix_request_outcomes",
+    "POST requests that ended, by outcome as in the access log. The service level of availability counts them.",
+    ["model", "outcome"],
+)
 REQUESTS_IN_FLIGHT: Final = Gauge("vilix_http_requests_in_flight", "Requests that are being served.")
 CONNECTIONS: Final = Gauge("vilix_http_connections", "Open connections.")
 CONNECTIONS_REJECTED: Final = Counter(
     "vilix_http_connections_rejected",
-    "Connections that the gateway closed because of a limit or of malformed HTTP, by cause.",
+    "Connections that the gateway closed, by cause: too many (connections, or evicted while idle), header_bytes, "
+    "header_time, body_time, write_time, or malformed HTTP.",
     ["cause"],
 )
 BODY_BYTES: Final = Gauge("vilix_http_body_bytes", "Bytes of VILIX_BODIES_BYTES that request bodies in flight occupy.")
@@ -51,13 +59,31 @@ WORKER_CALL_SECONDS: Final = Histogram(
     buckets=_LATENCIES,
 )
 FIRST_TOKEN_SECONDS: Final = Histogram(
-    "vilix_first_token_seconds", "Seconds from the call of a worker to its first token.", ["model"], buckets=_LATENCIES
+    "vilix_first_token_seconds",
+    "Seconds from a request's headers to the first token of its generation, queues and retries included.",
+    ["model"],
+    buckets=_LATENCIES,
 )
 INTER_TOKEN_SECONDS: Final = LoopHistogram(
-    "vilix_inter_token_seconds", "Seconds between two groups of tokens of a generation.", "model", buckets=_GAPS
+    "vilix_inter_token_seconds",
+    "Seconds for each token after a generation's first ones: of tokens that arrive together, each has its share.",
+    "model",
+    buckets=_GAPS,
 )
 REGISTRY.register(INTER_TOKEN_SECONDS)
 TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and completions.", ["model", "kind"])
+CACHED_TOKENS: Final = Counter(
+    "vilix_cached_tokens", "Tokens of prompts that came from the prefix cache, a part of all tokens.", ["model"]
+)
+REASONING_TOKENS: Final = Counter(
+    "vilix_reasoning_tokens", "Tokens of completions that are reasoning, a part of all tokens.", ["model"]
+)
+PROMPT_TOKENS: Final = Histogram(
+    "vilix_request_prompt_tokens", "Tokens of the prompt of each generation.", ["model"], buckets=_TOKENS
+)
+COMPLETION_TOKENS: Final = Histogram(
+    "vilix_request_completion_tokens", "Tokens that each generation has produced.", ["model"], buckets=_TOKENS
+)
 EMBEDDINGS: Final = Counter(
     "vilix_embeddings",
     "Embedding requests that workers processed, by outcome, and by the gRPC status with which the worker failed (empty "
@@ -65,8 +91,27 @@ EMBEDDINGS: Final = Counter(
     ["model", "outcome", "worker_status"],
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
+ADMISSION_SECONDS: Final = Histogram(
+    "vilix_admission_duration_seconds",
+    "Seconds from the first attempt to admit a request to its admission: the call of Redis, and the queue of its key.",
+    ["model"],
+    buckets=_WAITS,
+)
 LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait in the queue of their key.")
 LIMITS_REJECTED: Final = Counter("vilix_limits_rejected", "Requests that a key's limit rejected.", ["limit"])
+REDIS_UP: Final = Gauge("vilix_redis_up", "Whether Redis replies to this gateway: 1 or 0.")
+REDIS_UP.set(1)
+REDIS_COMMAND_SECONDS: Final = LoopHistogram(
+    "vilix_redis_command_duration_seconds",
+    "Seconds that commands to Redis took, by result: ok, rejected (a write), or failed (no reply, or an error).",
+    "result",
+    buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
+REGISTRY.register(REDIS_COMMAND_SECONDS)
+UNSETTLED: Final = Gauge(
+    "vilix_usage_unsettled_requests",
+    "Requests that have ended, and whose usage Redis did not take yet. It is lost if the gateway ends before.",
+)
 REDIS_AWAY: Final = Counter("vilix_redis_away_decisions", "Decisions that were made without Redis.", ["decision"])
 REDIS_REJECTED_WRITES: Final = Counter(
     "vilix_redis_rejected_writes",
@@ -99,6 +144,7 @@ WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by 
 MODEL_AVAILABLE: Final = Gauge(
     "vilix_model_available", "Whether some worker serves the model: 1 or 0, as in /healthz.", ["model"]
 )
+MODEL_WORKERS: Final = Gauge("vilix_model_workers", "Workers that serve the model.", ["model"])
 
 
 @lru_cache(maxsize=4096)
@@ -117,3 +163,14 @@ def prepare() -> None:
         REDIS_AWAY.labels(decision)
     for rejection in ("full", "read_only", "persistence_failed", "no_replicas"):
         REDIS_REJECTED_WRITES.labels(rejection)
+    for limit in ("rpm", "tpm", "concurrency", "daily_tokens", "monthly_tokens"):
+        LIMITS_REJECTED.labels(limit)
+    for result in ("ok", "rejected", "failed"):
+        REDIS_COMMAND_SECONDS.of(result)
+
+
+def prepare_model(model: str) -> None:
+    """Export the counters of a model as 0 before their first event, like `prepare`."""
+    RETRIES.labels(model)
+    for outcome in ("complete", "failed", "broken off", "silent", "budget", "client gone"):
+        OUTCOMES.labels(model, outcome)

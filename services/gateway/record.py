@@ -108,6 +108,12 @@ class RequestRecord:
         if self.outcome is None:
             self.outcome = outcome_of(self.status)
 
+    def exemplar(self) -> dict[str, str] | None:
+        """Return the labels that link an observation of a histogram to this request; None if they would be too long."""
+        labels = {"request_id": self.request_id}
+        # OpenMetrics allows 128 characters in all; clients may choose longer ids.
+        return labels if sum(map(len, (*labels, *labels.values()))) <= _MOST_CHARACTERS else None
+
     def fields(self) -> dict[str, Any]:
         """Return the fields of the request's log line that are known."""
         known = {

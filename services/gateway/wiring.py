@@ -136,9 +136,10 @@ async def _open_reservations(settings: GatewaySettings, link: RedisLink, stack: 
 
 
 async def _open_fleet(settings: GatewaySettings, stack: AsyncExitStack) -> Fleet:
-    connections = Connections(
-        Certificates(settings.tls_dir) if settings.tls_dir else None, server_name=settings.tls_server_name
-    )
+    certificates = Certificates(settings.tls_dir) if settings.tls_dir else None
+    if certificates is not None:
+        certificates.export_expiry()
+    connections = Connections(certificates, server_name=settings.tls_server_name)
     timeouts = Timeouts(settings.idle_seconds, settings.max_stream_seconds)
     inference: InferencePool = WorkerPool(
         inference_service(timeouts),

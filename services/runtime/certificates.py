@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import grpc
+from prometheus_client import Gauge
 
+from services.runtime.certificate_expiry import earliest_expiry
+
+EXPIRY: Final = Gauge(
+    "vilix_certificate_expiry_timestamp_seconds",
+    "When the first certificate of a file expires, in seconds since 1970; NaN if it cannot be read.",
+    ["file"],
+)
 CA, CERTIFICATE, KEY = "ca.crt", "tls.crt", "tls.key"
 _log: Final = logging.getLogger(__name__)
 
@@ -55,6 +64,11 @@ class Certificates:
                 _log.warning("certificates cannot be used, the earlier ones stay: %s", error)
         return self._current
 
+    def export_expiry(self) -> None:
+        """Export when the certificates in the directory expire, as they are when the metrics are read."""
+        EXPIRY.labels(CERTIFICATE).set_function(lambda: _expiry(self.current().certificate))
+        EXPIRY.labels(CA).set_function(lambda: _expiry(self.current().ca))
+
     def server_credentials(self) -> grpc.ServerCredentials:
         """Return the credentials of a server, which requires client certificates of the same CA.
 
@@ -81,6 +95,13 @@ class Certificates:
 
 def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(identity.key, identity.certificate)], identity.ca)
+
+
+def _expiry(pem: bytes) -> float:
+    try:
+        return earliest_expiry(pem)
+    except ValueError:
+        return math.nan
 
 
 def _read(directory: Path) -> Identity:

@@ -1,7 +1,4 @@
-"""Logs and metrics of a service, which never contain content or secrets.
-
-Logs are readable lines on a terminal, and JSON elsewhere. Metrics are in Prometheus's format, on a port of their own.
-"""
+"""Logs of a service, which never contain content or secrets: readable lines on a terminal, and JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ import sys
 import time
 from functools import lru_cache
 from typing import Final
-
-import prometheus_client
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, default=str)
@@ -92,15 +87,3 @@ def configure_logging(service: str) -> None:
     for name in ("uvicorn.access", "httpx", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_CallersBytes())
-
-
-def serve_metrics(host: str, port: int) -> None:
-    """Serve this process's metrics at http://HOST:PORT/metrics from a thread. The port 0 serves nothing.
-
-    Raises OSError for an address that cannot be bound.
-    """
-    if port:
-        try:
-            prometheus_client.start_http_server(port, host)
-        except OSError as error:
-            raise OSError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None

@@ -8,17 +8,20 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from services.runtime.failure import Failure, Reason
 from services.runtime.idle_timer import CHECKS
 from services.runtime.messages.message import Message
+from services.worker import engine_metrics
+from services.worker.engine_metrics import Cause
 from services.worker.served_model import ServedModel
 from services.worker.triton_client import DESCRIBE_SECONDS, TritonClient
 from services.worker.triton_failures import DeadModelError
 
 WHILE_NOT_READY_SECONDS: Final = 0.2
 Model = TypeVar("Model", bound=ServedModel[Any, Any])
+_Note: TypeAlias = Callable[[Model, Mapping[str, Any] | None, Cause], None]
 _log: Final = logging.getLogger(__name__)
 
 
@@ -32,6 +35,16 @@ class StalledError(Failure):
 
 def _ignore(model_id: str, ready: bool) -> None:
     pass
+
+
+def _cause_of(failure: Failure) -> Cause:
+    if isinstance(failure, StalledError):
+        return Cause.STALLED
+    if isinstance(failure, DeadModelError):
+        return Cause.DIED
+    if failure.reason is Reason.TIMEOUT:
+        return Cause.SILENT
+    return Cause.AWAY if failure.reason is Reason.MODEL_UNAVAILABLE else Cause.FAILED
 
 
 class EnginePoll(ABC, Generic[Model]):
@@ -61,6 +74,7 @@ class EnginePoll(ABC, Generic[Model]):
         self._intervals: Final = [interval]
         self._ready: Final = dict.fromkeys(models, False)
         self._reported: Final[dict[str, str]] = {}
+        engine_metrics.prepare(models)
 
     @abstractmethod
     async def _ask(self, model: Model) -> Mapping[str, Any]:
@@ -86,12 +100,16 @@ class EnginePoll(ABC, Generic[Model]):
         is ready, whenever that changes. At first, none is.
         """
 
-        def note(model: Model, answer: Mapping[str, Any] | None) -> None:
+        def note(model: Model, answer: Mapping[str, Any] | None, cause: Cause) -> None:
             self._note(model, answer)
             was_ready, was_any_ready = self._ready[model.id], any(self._ready.values())
             self._ready[model.id] = ready = model.description is not None
             if ready is not was_ready:
                 _log.info("model %s is %s", model.id, "ready" if ready else "not ready")
+                if ready:
+                    engine_metrics.STARTS.labels(model.id).inc()
+                else:
+                    engine_metrics.FAILURES.labels(model.id, cause).inc()
                 on_model_change(model.id, ready)
             if any(self._ready.values()) is not was_any_ready:
                 on_change(not was_any_ready)
@@ -107,13 +125,13 @@ class EnginePoll(ABC, Generic[Model]):
         finally:
             self._intervals.remove(interval)
 
-    async def _follow(self, model: Model, note: Callable[[Model, Mapping[str, Any] | None], None]) -> None:
+    async def _follow(self, model: Model, note: _Note[Model]) -> None:
         while True:
             await self._look(model, note)
             seconds = min(self._intervals)
             await asyncio.sleep(seconds if self._ready[model.id] else min(seconds, WHILE_NOT_READY_SECONDS))
 
-    async def _look(self, model: Model, note: Callable[[Model, Mapping[str, Any] | None], None]) -> None:
+    async def _look(self, model: Model, note: _Note[Model]) -> None:
         asking = asyncio.ensure_future(self._ask(model))
         try:
             for _ in range(CHECKS):
@@ -121,19 +139,19 @@ class EnginePoll(ABC, Generic[Model]):
                 await asyncio.wait({asking}, timeout=self.answer_seconds / CHECKS)
             if not asking.done():
                 self._report(model, "it does not answer")
-                note(model, None)
-            note(model, await asking)
+                note(model, None, Cause.SILENT)
+            note(model, await asking, Cause.FAILED)
             model.described_at = time.monotonic()
             self._reported.pop(model.id, None)
         except Failure as failure:
             self._report(model, str(failure))
-            note(model, None)
+            note(model, None, _cause_of(failure))
             if await self._has_lost_requests(model, failure):
                 message = Message("model_stopped_working", model=model.id)
                 model.end_requests(Failure(Reason.MODEL_UNAVAILABLE, message, retry_after=2.0))
         except Exception as error:  # noqa: BLE001  # whatever it was, health must stay up to date
             self._report(model, f"its description is not understood: {error!r}", error)
-            note(model, None)
+            note(model, None, Cause.FAILED)
         finally:
             asking.cancel()
 

@@ -14,7 +14,8 @@ import uvloop
 from services.runtime import settings as settings_module
 from services.runtime.allocator import return_freed_memory
 from services.runtime.certificates import Certificates
-from services.runtime.telemetry import configure_logging, serve_metrics
+from services.runtime.metrics_server import serve_metrics
+from services.runtime.telemetry import configure_logging
 from services.runtime.tracing.local_trace import Tracer
 from services.runtime.tracing.opening import opened_tracer
 from services.worker import triton_clients
@@ -58,6 +59,8 @@ def run(service: WorkerService[Settings, Model]) -> None:
         certificates = Certificates(settings.tls_dir) if settings.tls_dir else None
     except (OSError, ValueError) as error:
         _reject_to_start(error)
+    if certificates is not None:
+        certificates.export_expiry()
     with ExitStack() as stack:
         try:
             tracer = stack.enter_context(opened_tracer(service.name, slow_seconds=settings.traces_slow_seconds))
@@ -85,7 +88,7 @@ async def _serve(
     )
     background = asyncio.gather(*service.set_up(settings, models, tritons, server))
     try:
-        serve_metrics(settings.metrics_host, settings.metrics_port)
+        serve_metrics(service.name, settings.metrics_host, settings.metrics_port)
         await server.run(
             settings.listen,
             drain_seconds=settings.drain_seconds,

@@ -112,7 +112,7 @@ def _custom(manifests: list[Manifest]) -> list[Manifest]:
 @pytest.mark.timeout(300)
 def test_custom_resources_are_valid(production: list[Manifest], rendered: Path) -> None:
     custom = _custom(production)
-    assert {m["kind"] for m in custom} == {"ScaledObject", "Certificate", "ServiceMonitor"}
+    assert {m["kind"] for m in custom} == {"ScaledObject", "Certificate", "ServiceMonitor", "PrometheusRule"}
     assert _check_custom(custom, rendered) == []
 
 

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from prometheus_client import REGISTRY
 
 from services.runtime.certificates import Certificates
 from tests.support.certificates import Authority
@@ -51,6 +53,23 @@ def test_a_missing_or_invalid_file_is_an_error(tmp_path: Path, authority: Author
     (plain / file).unlink()
     with pytest.raises(ValueError, match=f"{file}: No such file"):
         Certificates(plain)
+
+
+def test_the_expiry_of_the_certificates_on_disk_is_a_metric(tmp_path: Path, authority: Authority) -> None:
+    def exported(file: str) -> float | None:
+        return REGISTRY.get_sample_value("vilix_certificate_expiry_timestamp_seconds", {"file": file})
+
+    authority.issue(tmp_path / "tls", name="a", days=3)
+    Certificates(tmp_path / "tls").export_expiry()
+    assert exported("tls.crt") == not_after(tmp_path / "tls" / "tls.crt")
+    assert exported("ca.crt") == not_after(tmp_path / "tls" / "ca.crt")
+    before = exported("tls.crt")
+    authority.issue(tmp_path / "tls", name="a", days=9)
+    assert exported("tls.crt") == not_after(tmp_path / "tls" / "tls.crt") != before
+
+
+def not_after(file: Path) -> float:
+    return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
 
 
 def test_a_private_key_is_not_in_the_representation(tmp_path: Path, authority: Authority) -> None:

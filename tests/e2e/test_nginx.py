@@ -162,7 +162,7 @@ async def test_a_client_disconnect_behind_nginx_cancels_the_engines_request(
     metrics = f"http://127.0.0.1:{stack.state['ports']['inference_metrics']}/metrics"
     headers = {"Authorization": f"Bearer {stack.api_key}"}
     async with httpx.AsyncClient(headers=headers, verify=verify, timeout=60) as client:
-        before = await _metric(client, metrics, "vilix_engine_cancelled_requests")
+        before = await _metric(client, metrics, "vilix_engine_cancelled_requests_total")
         async with client.stream("POST", f"{base}/chat/completions", json=ENDLESS) as response:
             assert response.status_code == 200
             # The iterator is kept in a variable, because its garbage collection would close the connection.
@@ -172,7 +172,7 @@ async def test_a_client_disconnect_behind_nginx_cancels_the_engines_request(
             assert 'vilix_worker_requests_in_flight{model="smollm2-135m"} 1.0' in text, text
 
         async def has_ended() -> bool:
-            cancelled = await _metric(client, metrics, "vilix_engine_cancelled_requests") > before
+            cancelled = await _metric(client, metrics, "vilix_engine_cancelled_requests_total") > before
             return cancelled and not await _metric(client, metrics, "vilix_worker_requests_in_flight")
 
         await until(has_ended)

@@ -114,6 +114,7 @@ class Everything:
 async def running_everything(
     directory: Path,
     *,
+    slots: int = 256,
     gateway_settings: Mapping[str, str] | None = None,
     worker_settings: Mapping[str, str] | None = None,
     embedder_settings: Mapping[str, str] | None = None,
@@ -134,7 +135,11 @@ async def running_everything(
         with running_embeddings_worker(directory / "embeddings", **own) as embedder:
             settings["VILIX_EMBEDDINGS_WORKERS"] = embedder.target
             async with running_system(
-                directory, gateway_settings=settings, worker_settings=worker_settings, more_models=more_models
+                directory,
+                slots=slots,
+                gateway_settings=settings,
+                worker_settings=worker_settings,
+                more_models=more_models,
             ) as system:
                 await embedder.reaches(health_pb2.HealthCheckResponse.SERVING)
                 everything = Everything(

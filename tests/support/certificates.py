@@ -24,7 +24,7 @@ class Authority:
     def certificate(self) -> Path:
         return self._directory / "ca.crt"
 
-    def issue(self, into: Path, *, name: str) -> None:
+    def issue(self, into: Path, *, name: str, days: int = 1) -> None:
         """Write ca.crt, tls.crt and tls.key for `name` to `into` as Kubernetes does: by replacing one symbolic link."""
         into.mkdir(parents=True, exist_ok=True)
         data = Path(tempfile.mkdtemp(prefix="..", dir=into))
@@ -32,7 +32,7 @@ class Authority:
         extensions.write_text(f"subjectAltName=DNS:{name}\n")
         self._openssl("req", *_KEY, "-keyout", data / "tls.key", "-out", "request", "-subj", f"/CN={name}")
         authority = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", extensions)
-        self._openssl("x509", "-req", "-in", "request", *authority, "-days", "1", "-out", data / "tls.crt")
+        self._openssl("x509", "-req", "-in", "request", *authority, "-days", str(days), "-out", data / "tls.crt")
         (data / "ca.crt").write_bytes(self.certificate.read_bytes())
         link = into / "..new"
         link.symlink_to(data.name)

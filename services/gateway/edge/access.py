@@ -92,7 +92,9 @@ def publish(record: RequestRecord) -> None:
     """Log a request that has ended, and count it."""
     method = record.method if record.method in _METHODS else "other"
     metrics.of(metrics.REQUESTS, record.route, method, record.status, record.model_label).inc()
-    metrics.of(metrics.REQUEST_SECONDS, record.route, record.model_label).observe(record.seconds)
+    metrics.of(metrics.REQUEST_SECONDS, record.route, record.model_label).observe(record.seconds, record.exemplar())
+    if method == "POST":
+        metrics.of(metrics.OUTCOMES, record.model_label, record.outcome).inc()
     _log.info("request", extra=record.fields())
     if record.trace is not None:
         request_spans.end(record.trace, record)

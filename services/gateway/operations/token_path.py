@@ -60,7 +60,7 @@ class TokenPath:
             return False
         self._produced.completion += tokens
         if tokens:
-            self._generation.note_gap(now)
+            self._generation.note_gap(now, tokens)
         if text:
             if is_reasoning:
                 self._produced.reasoning += tokens

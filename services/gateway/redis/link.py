@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -74,21 +75,25 @@ class RedisLink:
         async with self._capacity:
             if self.away:
                 raise RedisAwayError
+            began = time.perf_counter()
             try:
                 async with asyncio.timeout(None) as limit:
                     expiry = _Expiry(limit, self._timeout)
                     try:
-                        return await command(self.redis)
+                        result = await command(self.redis)
                     finally:
                         expiry.cancel()
             except (RedisError, OSError, TimeoutError) as error:
                 cause = rejection_of(error)
+                _note_command("failed" if cause is None else "rejected", began)
                 if cause is not None:
                     metrics.REDIS_REJECTED_WRITES.labels(cause).inc()
                     self._rejected(cause, error)
                     raise RedisRejectedError(cause) from error
                 self._open_circuit(error)
                 raise RedisAwayError from error
+            _note_command("ok", began)
+            return result
 
     def _rejected(self, cause: WriteRejection, error: Exception | None = None) -> None:
         self._rejected_at = asyncio.get_running_loop().time()
@@ -126,6 +131,7 @@ class RedisLink:
     def _open_circuit(self, error: Exception) -> None:
         if not self.away:
             self.away = True
+            metrics.REDIS_UP.set(0)
             _log.warning("redis is away", extra={"error": f"{type(error).__name__}: {error}"[:200]})
             self._probe = asyncio.create_task(self._close_circuit())
 
@@ -142,8 +148,13 @@ class RedisLink:
                     continue
                 self._rejected(cause, error)
             self.away = False
+            metrics.REDIS_UP.set(1)
             _log.warning("redis is back")
             self.changed.set()
+
+
+def _note_command(result: str, began: float) -> None:
+    metrics.REDIS_COMMAND_SECONDS.of(result).observe(time.perf_counter() - began)
 
 
 class _Expiry:

@@ -96,11 +96,13 @@ class WorkerPool(Generic[C, M, R]):
                 self._show(model)
 
     def _show(self, model: str) -> None:
-        metrics.MODEL_AVAILABLE.labels(model).set_function(lambda: self._is_served(model))
+        metrics.prepare_model(model)
+        metrics.MODEL_AVAILABLE.labels(model).set_function(lambda: bool(self._count_workers(model)))
+        metrics.MODEL_WORKERS.labels(model).set_function(lambda: self._count_workers(model))
 
-    def _is_served(self, model: str) -> bool:
+    def _count_workers(self, model: str) -> int:
         # Called from the thread that serves the metrics.
-        return any(model in worker.models for worker in tuple(self._workers.values()))
+        return sum(model in worker.models for worker in tuple(self._workers.values()))
 
     def any_ready(self) -> bool:
         """Return whether some worker serves some model."""

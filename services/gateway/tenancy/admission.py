@@ -207,6 +207,7 @@ class Admission:
     def _take(self, reservation: Reservation) -> None:
         self._reservation = reservation
         self.limits = reservation.limits
+        metrics.of(metrics.ADMISSION_SECONDS, self._estimate.model).observe(time.monotonic() - self._began)
 
     def _subject(self) -> Subject:
         check_model(self._caller.key, self._estimate.model)

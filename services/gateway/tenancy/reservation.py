@@ -140,6 +140,7 @@ class Reservations:
 
     def open(self) -> None:
         """Begin to renew reservations, and to retry settlements that failed."""
+        metrics.UNSETTLED.set_function(lambda: len(self._unsettled))
         self._loops = [asyncio.create_task(self._keep_renewing()), asyncio.create_task(self._keep_settling())]
 
     async def close(self) -> None:

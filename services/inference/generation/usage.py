@@ -18,6 +18,12 @@ from services.runtime.tracing.span import Span
 from services.worker.call_record import CallRecord
 from services.worker.triton_messages import EngineOutput
 
+_PHASES: Final = {
+    "queued_s": metrics.QUEUE_SECONDS,
+    "prefill_s": metrics.PREFILL_SECONDS,
+    "decode_s": metrics.DECODE_SECONDS,
+}
+
 
 class UsageCount(CallRecord):
     """The count of one request, from its acceptance to its end."""
@@ -55,6 +61,10 @@ class UsageCount(CallRecord):
         metrics.REQUESTS_IN_FLIGHT.labels(self._model_id).dec()
         metrics.TOKENS.labels(self._model_id, "prompt").inc(self._prompt_tokens)
         metrics.TOKENS.labels(self._model_id, "completion").inc(self._completion_tokens)
+        metrics.CACHED_TOKENS.labels(self._model_id).inc(sum(self._cached_tokens.values()))
+        for phase, metric in _PHASES.items():
+            if phase in self._timings:
+                metric.labels(self._model_id).observe(self._timings[phase])
         fields: dict[str, object] = {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self._completion_tokens,

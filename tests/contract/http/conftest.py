@@ -53,8 +53,19 @@ def state_redis_url(redis_url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def gateway_url(redis_url: str, state_redis_url: str, worker_port: int, gateway_log: Path) -> Iterator[str]:
-    settings = {"VILIX_STATE_REDIS_URL": state_redis_url, "VILIX_STORE_SWEEP_SECONDS": "0.3"}
+def metrics_port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="session")
+def gateway_url(
+    redis_url: str, state_redis_url: str, worker_port: int, metrics_port: int, gateway_log: Path
+) -> Iterator[str]:
+    settings = {
+        "VILIX_STATE_REDIS_URL": state_redis_url,
+        "VILIX_STORE_SWEEP_SECONDS": "0.3",
+        "VILIX_METRICS_PORT": str(metrics_port),
+    }
     with running_gateway(redis_url, f"127.0.0.1:{worker_port}", gateway_log, **settings) as (url, _):
         yield url
 

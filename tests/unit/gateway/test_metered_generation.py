@@ -104,6 +104,48 @@ async def test_the_gaps_between_tokens_are_observed(tokens: int, has_begun: bool
     assert generation.closed == 1
 
 
+async def test_tokens_that_arrive_together_share_the_time_since_the_earlier_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr("services.gateway.metered_generation.time.perf_counter", lambda: next(clock))
+    record, name = RequestRecord("r", "POST", began=7.5), "vilix_inter_token_seconds"
+    before, sum_before = observed(name), REGISTRY.get_sample_value(f"{name}_sum", {"model": MODEL}) or 0.0
+    first_before = REGISTRY.get_sample_value("vilix_first_token_seconds_sum", {"model": MODEL}) or 0.0
+    generation: Any = Generation(has_begun=False)
+    generation.began_at = 9.0
+    meter = metered(generation, Reservation(), record)
+    meter.count([pb.Event(delta=pb.Delta(content="ab", token_count=2))])
+    meter.count([pb.Event(delta=pb.Delta(content="cdef", token_count=4))])
+    meter.count_text(2, 15.0, is_reasoning=False)
+    assert observed(name) - before == 6
+    # A second each, and half a second each.
+    assert REGISTRY.get_sample_value(f"{name}_sum", {"model": MODEL}) == pytest.approx(sum_before + 4 + 1)
+    assert REGISTRY.get_sample_value(f"{name}_bucket", {"model": MODEL, "le": "0.5"}) >= 2
+    # From the arrival of the request; the record has it from the call of the worker.
+    first = REGISTRY.get_sample_value("vilix_first_token_seconds_sum", {"model": MODEL})
+    assert first == pytest.approx(first_before + 2.5)
+    assert record.first_token_ms == 1000
+
+
+async def test_tokens_are_counted_however_the_generation_ends() -> None:
+    def counted() -> list[float]:
+        names = (
+            "vilix_tokens_total",
+            "vilix_tokens_total",
+            "vilix_cached_tokens_total",
+            "vilix_reasoning_tokens_total",
+        )
+        labels: list[dict[str, str]] = [{"kind": "prompt"}, {"kind": "completion"}, {}, {}]
+        samples = zip(names, labels, strict=True)
+        return [REGISTRY.get_sample_value(name, {"model": MODEL, **more}) or 0.0 for name, more in samples]
+
+    before, reservation = counted(), Reservation()
+    reservation.produced = Produced(prompt=7, completion=5, cached=4, reasoning=3)
+    metered(Generation(), reservation, RequestRecord("r", "POST")).close()
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [7, 5, 4, 3]
+
+
 async def test_a_generation_ends_when_its_budget_is_spent() -> None:
     started = pb.Event(started=pb.Started(prompt_tokens=7))
     generation, reservation = Generation([started, *token()], *(token() for _ in range(9))), Reservation(budget=3)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 
 from services.gateway.record import CLIENT_CLOSED_REQUEST, Outcome, RequestRecord
 from services.gateway.routing.failures import outcome_of_failure
@@ -18,6 +19,13 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "keys.md"
 def test_keys_md_lists_every_outcome() -> None:
     table = DOCUMENT.read_text().partition("| `outcome` |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == list(Outcome)
+
+
+@pytest.mark.parametrize("length", [5, 118, 119, 128])
+def test_an_exemplar_has_at_most_the_characters_that_openmetrics_allows(length: int) -> None:
+    exemplar = RequestRecord("r" * length, "POST").exemplar()
+    assert exemplar == ({"request_id": "r" * length} if length <= 118 else None)
+    Histogram("seconds", "A test.", registry=CollectorRegistry()).observe(1, exemplar)
 
 
 @pytest.mark.parametrize(

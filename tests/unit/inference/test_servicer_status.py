@@ -15,7 +15,9 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference.model.engine_status import EngineStatus
 from services.inference.model.served_model import ServedModel
 from services.inference.servicer import SERVICE
-from services.runtime.failure import failure_of
+from services.runtime.failure import Failure, Reason, failure_of
+from services.runtime.messages.message import Message
+from services.worker.engine_poll import StalledError
 from services.worker.triton_failures import DeadModelError
 from tests.support.waits import until
 from tests.unit.inference.running_worker import Worker
@@ -50,13 +52,43 @@ async def test_the_status_is_the_one_that_the_engine_reports(worker: Worker) -> 
 
 async def test_what_the_engine_knows_about_its_caches_is_reported(worker: Worker) -> None:
     def reported() -> list[float | None]:
-        names = ("vilix_engine_kv_cache_use", "vilix_engine_prefix_cache_hit_rate")
+        names = ("vilix_engine_kv_cache_used_ratio", "vilix_engine_prefix_cache_hit_ratio")
         return [REGISTRY.get_sample_value(name, {"model": MODEL}) for name in names]
 
     await until(lambda: reported() == [0.5, 0.25])
     worker.triton.kv_cache_use = worker.triton.prefix_cache_hit_rate = None
     await until(lambda: reported() == [None, None])
     assert worker.model.description is not None
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        (DeadModelError(MODEL), "died"),
+        (StalledError(30), "stalled"),
+        (Failure(Reason.TIMEOUT, Message.verbatim("late")), "silent"),
+        (Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("away")), "away"),
+        (Failure(Reason.ENGINE_FAILED, Message.verbatim("broken")), "failed"),
+    ],
+)
+async def test_each_failure_of_an_engine_is_counted_once_by_its_cause(
+    worker: Worker, trouble: Failure, cause: str
+) -> None:
+    def counts() -> tuple[float, float]:
+        failures = REGISTRY.get_sample_value("vilix_engine_failures_total", {"model": MODEL, "cause": cause})
+        starts = REGISTRY.get_sample_value("vilix_engine_starts_total", {"model": MODEL})
+        return failures or 0.0, starts or 0.0
+
+    await until(lambda: worker.triton.described > 1)
+    failures, starts = counts()
+    worker.triton.trouble, described = trouble, worker.triton.described
+    await until(lambda: worker.triton.described > described + 2)
+    assert counts() == (failures + 1, starts)
+    # The engine's own totals do not fall meanwhile.
+    assert REGISTRY.get_sample_value("vilix_engine_cancelled_requests_total", {"model": MODEL}) == 11
+    assert REGISTRY.get_sample_value("vilix_engine_generated_tokens_total", {"model": MODEL}) == 1234
+    worker.triton.trouble = None
+    await until(lambda: counts() == (failures + 1, starts + 1))
 
 
 async def test_defaults_that_the_engine_lacks_are_logged(model: ServedModel, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,118 @@
+"""A real Prometheus, which scrapes and evaluates every second."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import yaml
+
+from services.stack.ports import LOOPBACK, free_ports
+from tests.support.system_packages import require
+from tests.support.waits import until
+
+NAMESPACE: Final = "ai"
+"""The label that Prometheus adds in a cluster; that of the manifests that tests render."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A series of the result of a query, and its value."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A running Prometheus."""
+
+    client: httpx.AsyncClient
+
+    async def get(self, path: str, **parameters: str) -> Any:
+        """Return the data of an endpoint of its API."""
+        answer = (await self.client.get(f"/api/v1/{path}", params=parameters)).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    async def query(self, expression: str) -> list[Sample]:
+        """Return the series of an expression now, without those that are no number."""
+        result = (await self.get("query", query=expression))["result"]
+        samples = [Sample(series["metric"], float(series["value"][1])) for series in result]
+        return [sample for sample in samples if not math.isnan(sample.value)]
+
+    async def firing(self) -> list[dict[str, str]]:
+        """Return the labels of the alerts that fire."""
+        alerts = (await self.get("alerts"))["alerts"]
+        return [alert["labels"] for alert in alerts if alert["state"] == "firing"]
+
+    async def until_firing(self, *names: str, seconds: float = 30) -> None:
+        """Wait until all these alerts fire."""
+
+        async def fire() -> bool:
+            return {alert["alertname"] for alert in await self.firing()} >= set(names)
+
+        await until(fire, seconds, f"{', '.join(names)} fire")
+
+    async def until_quiet(self, *names: str, seconds: float = 30) -> None:
+        """Wait until none of these alerts fires."""
+
+        async def are_quiet() -> bool:
+            return not {alert["alertname"] for alert in await self.firing()} & set(names)
+
+        await until(are_quiet, seconds, f"{', '.join(names)} do not fire")
+
+
+@contextlib.asynccontextmanager
+async def running_prometheus(
+    directory: Path, targets: Sequence[str], groups: Sequence[Mapping[str, Any]]
+) -> AsyncIterator[Prometheus]:
+    """Run a Prometheus that scrapes HOST:PORT of each target, and evaluates groups of rules."""
+    with _started(directory, targets, groups) as (address, process, log):
+        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=10) as client:
+
+            async def is_ready() -> bool:
+                assert process.poll() is None, log.read_text()
+                with contextlib.suppress(httpx.TransportError):
+                    return (await client.get("/-/ready")).status_code == 200
+                return False
+
+            await until(is_ready, what="Prometheus is ready")
+            yield Prometheus(client)
+
+
+@contextlib.contextmanager
+def _started(
+    directory: Path, targets: Sequence[str], groups: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+    """Yield the address of a Prometheus that may not be ready yet, its process and its log."""
+    program = require("prometheus", package="prometheus")
+    directory.mkdir()
+    (directory / "rules.yaml").write_text(yaml.safe_dump({"groups": list(groups)}))
+    jobs = [{"job_name": "vilix", "static_configs": [{"targets": [*targets], "labels": {"namespace": NAMESPACE}}]}]
+    seconds = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    configuration = {"global": seconds, "rule_files": ["rules.yaml"], "scrape_configs": jobs}
+    (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
+    address = f"{LOOPBACK}:{free_ports(1)[0]}"
+    command = [
+        program,
+        f"--config.file={directory / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address={address}",
+        "--enable-feature=exemplar-storage",
+        "--log.level=warn",
+    ]
+    log = directory / "prometheus.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        yield address, process, log
+    finally:
+        process.kill()
+        process.wait(10)
