@@ -87,6 +87,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
             ignored = ignored_parameters(request, model)
             # Render: template → text → token ids.
             prompts = await render_all(request, model)
+            usage.note_rendered()
             choices = await run_in_thread_if_large(request, lambda: _choices(request, model, prompts))
             # Generate: one stream of Triton for each choice. `outputs` are those that are ready, by choice.
             triton = self._tritons[model.id]
@@ -115,7 +116,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                             # The text has ended, for example at a stop string, which the engine does not know.
                             generation.stop(index)
                     if not generation.running:
-                        events.append(usage.event(choices))
+                        events.append(usage.event(choices, model))
                     # Send: what is ready goes together.
                     yield events
 

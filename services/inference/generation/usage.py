@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -11,9 +12,12 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.inference import metrics
 from services.inference.generation.choice import Choice
+from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
 from services.worker.call_record import CallRecord
 from services.worker.triton_messages import EngineOutput
+
+_HOST: Final = socket.gethostname()
 
 
 class UsageCount(CallRecord):
@@ -36,6 +40,7 @@ class UsageCount(CallRecord):
         self._cached_tokens: Final[dict[int, int]] = {}
         """The tokens that came from the prefix cache, by prompt."""
         self._first_token_seconds: float | None = None
+        self._render_seconds: float | None = None
         self._timings: dict[str, float] = {}
 
     def _begin(self) -> None:
@@ -52,6 +57,10 @@ class UsageCount(CallRecord):
         if self._first_token_seconds is not None:
             fields["first_token_seconds"] = round(self._first_token_seconds, 3)
         return fields
+
+    def note_rendered(self) -> None:
+        """Note that the prompts were rendered."""
+        self._render_seconds = self._elapsed
 
     def take_started_event(
         self, prompts: Sequence[Prompt], ignored_parameters: list[str], *, max_tokens: int | None = None
@@ -97,8 +106,10 @@ class UsageCount(CallRecord):
             for name, seconds in output.usage["timings"].items():
                 self._timings[name] = max(self._timings.get(name, 0.0), seconds)
 
-    def event(self, choices: Sequence[Choice]) -> pb.Event:
-        """Return the event that ends the stream."""
+    def event(self, choices: Sequence[Choice], model: ServedModel) -> pb.Event:
+        """Return the event that ends the stream of a request for `model`."""
+        # An engine that has just failed is not described any more, although it has generated everything.
+        engine = model.description
         return pb.Event(
             usage=pb.Usage(
                 prompt_tokens=self._prompt_tokens,
@@ -110,6 +121,12 @@ class UsageCount(CallRecord):
                     prefill=_duration(self._timings.get("prefill_s")),
                     decode=_duration(self._timings.get("decode_s")),
                     first_token=_duration(self._first_token_seconds),
+                    render=_duration(self._render_seconds),
+                ),
+                served_by=pb.ServedBy(
+                    worker=_HOST,
+                    engine=engine.engine if engine is not None else "",
+                    engine_version=engine.version if engine is not None else "",
                 ),
             )
         )
