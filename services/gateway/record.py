@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from services.gateway.receipt_notes import ReceiptNotes
+
 _MOST_CHARACTERS: Final = 128
 """The most characters of a model's id in the log, because clients can send any text."""
 
@@ -82,6 +84,8 @@ class RequestRecord:
     """Seconds from the request's headers to the last byte of its response."""
     content: Content | None = None
     began: float = field(default_factory=time.perf_counter)
+    receipt: ReceiptNotes = field(default_factory=ReceiptNotes)
+    """What the request's receipt contains besides this record."""
 
     def note_model(self, model: str, *, is_known: bool) -> None:
         """Note the model that the request names."""

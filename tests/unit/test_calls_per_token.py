@@ -177,6 +177,7 @@ def _reply(written: list[bytes]) -> Any:
     subject: Any = SimpleNamespace(
         limits=SimpleNamespace(daily_tokens=1, monthly_tokens=1),
         model_limits=SimpleNamespace(daily_tokens=1, monthly_tokens=1),
+        price=None,
     )
     reservation = Reservation(absent, subject, estimate, absent, NO_LIMITS)
     reply._generation = MeteredGeneration(generation, reservation, record, choices=1)
